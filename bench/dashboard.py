@@ -1,4 +1,4 @@
-"""The dashboard on a real pseudo-terminal over a real Postgres: first paint, keys, refresh, quiet, memory.
+"""The dashboard on a real pseudo-terminal over a real Postgres: first paint, keys, pages, quiet, memory.
 
     .venv/bin/python bench/dashboard.py [--quick] [--database-url URL] [--only NAME ...]
 
@@ -18,21 +18,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
+from dashboard_data import CHANGE, COME_AND_GO, changing, filled
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from jobdeck.core.model import Filter, Status  # noqa: E402 -- the same
 from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: E402 -- after the path is set
-from jobdeck.core.schema import install_schema  # noqa: E402 -- the same
 from jobdeck.core.settings import Settings  # noqa: E402 -- the same
 from jobdeck.tui.backend.live import LiveBackend  # noqa: E402 -- the same
 from jobdeck.tui.backend.protocol import Request  # noqa: E402 -- the same
@@ -41,37 +41,16 @@ from tests.terminal.pty_terminal import Terminal  # noqa: E402 -- the same
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SMALL, LARGE = 1_000, 1_000_000
-READINGS_OF_8_HOURS = 8 * 3600 // 2
-FILL = """
-    INSERT INTO job_queue (task_type, payload, status, run_at, created_at, updated_at, attempts, last_error,
-        completed_at)
-    SELECT (ARRAY['game_platform_sync', 'sms_digest_processor', 'admin_alert_dispatch'])[1 + n %% 7 %% 3],
-        '{"dryRun": false}', (ARRAY['pending', 'failed', 'cancelled'])[1 + n %% 3],
-        now() + interval '300 days', now() - interval '9 days', now() - interval '9 days', n %% 5,
-        CASE n %% 3 WHEN 1 THEN 'TimeoutError: the vendor did not answer' END,
-        CASE WHEN n %% 3 > 0 THEN now() - interval '9 days' END
-    FROM generate_series(1, %s) AS n
-"""
-HISTORY = """
-    INSERT INTO job_runs (run_token, job_id, task_type, payload, attempt, due_at, started_at, finished_at, outcome,
-        removed)
-    SELECT nextval('job_run_token_seq'), gen_random_uuid(), 'sms_digest_processor', '{"dryRun": false}', 1,
-        ended, ended, ended, 'succeeded', true
-    FROM generate_series(1, %s) AS n, LATERAL (SELECT now() - interval '9 days' - n * interval '1 s') AS run (ended)
-"""
-CHANGE = """
-    UPDATE job_queue SET attempts = (attempts + 1) %% 5, version = version + 1, updated_at = now()
-    WHERE id IN (SELECT id FROM job_queue ORDER BY id DESC LIMIT 40 OFFSET %s)
-"""
-COME_AND_GO = """
-    WITH gone AS (
-        DELETE FROM job_queue WHERE id IN (SELECT id FROM job_queue ORDER BY id DESC LIMIT 3 OFFSET 30)
-    )
-    INSERT INTO job_queue (task_type, run_at, last_error)
-    SELECT 'game_platform_sync', now() + interval '300 days', repeat('an error that differs ', 1 + n)
-    FROM generate_series(1, 3) AS n
-"""
+LARGE, RUNS_OF_LARGE = 1_000_000, 30_000_000
+SMALL = 1_000
+REFRESHES = 30_000
+WINDOWS = {
+    "1 h": timedelta(hours=1),
+    "6 h": timedelta(hours=6),
+    "24 h": timedelta(days=1),
+    "7 d": timedelta(days=7),
+    "30 d": timedelta(days=30),
+}
 Connection = psycopg.Connection[Any]
 
 
@@ -149,41 +128,15 @@ def dashboard(url: str, folder: Path, *words: str, **environ: str) -> Iterator[P
 
 
 @contextmanager
-def filled(url: str, jobs: int) -> Iterator[str]:
-    """The address of a new database with so many jobs, none of them due, and as many that succeeded and left."""
-    name = f"jobdeck_bench_{os.getpid()}_{jobs}"
-    with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            address = psycopg.conninfo.make_conninfo(url, dbname=name)
-            with psycopg.connect(address, autocommit=True) as conn:
-                install_schema(conn)
-                conn.execute(FILL, (jobs,))
-                conn.execute(HISTORY, (jobs,))
-                conn.execute("VACUUM (ANALYZE)")
-                conn.execute("CHECKPOINT")
-            yield address
-        finally:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-@contextmanager
-def changing(url: str, pause: float) -> Iterator[None]:
-    """Changes jobs on the first screen all the while."""
-    stop, chance = threading.Event(), random.Random(7)
-
-    def run() -> None:
-        with psycopg.connect(url, autocommit=True) as conn:
-            while not stop.wait(pause):
-                conn.execute(CHANGE, (chance.randrange(100),))
-
-    thread = threading.Thread(target=run)
-    thread.start()
+def busy(processes: int) -> Iterator[None]:
+    """Keeps that many processes busy all the while."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield
     finally:
-        stop.set()
-        thread.join()
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def first_paint(figures: Figures, folder: Path, times: int) -> None:
@@ -247,12 +200,43 @@ def refresh(figures: Figures, small: str, large: str, times: int) -> None:
                     backend.view(request)
                     found.append((time.monotonic() - began) * 1000)
             less, more = (statistics.median(found[5:]) for found in taken)
-            name = f"a refresh of the tab {status.value if status else 'all'}, 1 000 000 jobs to 1 000"
+            name = f"a refresh of the tab {status.value if status else 'all'}, large to small"
             text = f"{more / less:.2f} × ({less:.1f} ms, {more:.1f} ms)"
             figures.add(name, "≤ 1.5 ×", text, held=more / less <= 1.5)
     finally:
         for backend in backends:
             backend.close()
+
+
+def pages(figures: Figures, url: str, times: int) -> None:
+    """Each read of a page as the dashboard makes it: the time of the database, and what Python adds."""
+    backend = LiveBackend(Settings.model_validate({"database_url": url}))
+    try:
+        backend.view(Request(Filter()))
+        group = backend.errors(()).trends[0]
+        reads: dict[str, Callable[[], object]] = {
+            **{f"Trends of {name}": partial(backend.figures.trends, window) for name, window in WINDOWS.items()},
+            "Types": backend.figures.types,
+            "Series": backend.figures.series,
+            "Errors": lambda: backend.errors(()),
+            "the jobs of a group of errors": lambda: backend.view(
+                Request(Filter(), group=(group.task_type, group.fingerprint))
+            ),
+            "the audit": partial(backend.audit, timedelta(hours=8)),
+            "notes": backend.shift.notes,
+            "Cron Health": backend.cron,
+            "Workers": backend.fleet,
+        }
+        for name, read in reads.items():
+            taken = []
+            for _ in range(times):
+                began = time.monotonic()
+                read()
+                taken.append((time.monotonic() - began) * 1000)
+            text = f"first {taken[0]:.0f} ms, median {statistics.median(taken):.0f} ms, worst {max(taken):.0f} ms"
+            figures.add(f"a read of {name}", "median < 100 ms", text, held=statistics.median(taken) < 100)
+    finally:
+        backend.close()
 
 
 def quiet(figures: Figures, probe: Probe, url: str, seconds: float) -> None:
@@ -280,30 +264,29 @@ def quiet(figures: Figures, probe: Probe, url: str, seconds: float) -> None:
 
 
 def memory(figures: Figures, url: str, folder: Path, wanted: int) -> None:
-    """Resident memory over as many readings as eight hours make at 2 s, each of changed jobs, with pages in between."""
-    pages = ("\r", "h", "e", "n", "?", "m", "o", "P", "D", ":", "b")
-    sizes: list[float] = []
+    """Resident memory over that many readings, each of changed jobs, with pages in between."""
+    opened = ("\r", "h", "e", "n", "?", "m", "o", "P", "D", ":", "b", "t", "y", "L")
+    sizes: dict[int, float] = {}
     with dashboard(url, folder, "--refresh", "3600") as probe, psycopg.connect(url, autocommit=True) as conn:
         probe.wait_for("game_platform")
-        for number in range(wanted):
+        for number in range(1, wanted + 1):
             conn.execute(CHANGE, (number % 150,))
             conn.execute(COME_AND_GO)
             probe.send("r")
             probe.drain_until_quiet()
             if number % 100 == 50:
-                probe.send(pages[number // 100 % len(pages)])
+                probe.send(opened[number // 100 % len(opened)])
                 probe.drain(0.3)
                 probe.send("\x1b")
                 probe.drain(0.5)
-            if number % max(wanted // 16, 1) == 0:
-                sizes.append(probe.rss())
-        sizes.append(probe.rss())
-    grown = sizes[-1] - sizes[len(sizes) // 8]
-    told = ", ".join(f"{size:.0f}" for size in sizes[:: max(len(sizes) // 8, 1)])
-    hours = wanted / READINGS_OF_8_HOURS * 8
-    figures.add(f"memory over {hours:.1f} h of changes ({wanted} readings)", "≤ 90 MB", f"at most {max(sizes):.1f} MB",
-                held=max(sizes) <= 90)  # fmt: skip
-    figures.add("its growth after the first hour", "flat", f"{grown:+.1f} MB ({told})", held=grown < 3)
+            if number == 1000 or number % max(wanted // 8, 1) == 0:
+                sizes[number] = probe.rss()
+    early = sizes.get(1000, next(iter(sizes.values())))
+    told = ", ".join(f"{number:,}: {size:.0f}" for number, size in sizes.items())
+    grown = (sizes[wanted] / early - 1) * 100
+    figures.add(f"memory over {wanted:,} readings", "≤ 90 MB", f"at most {max(sizes.values()):.1f} MB ({told})",
+                held=max(sizes.values()) <= 90)  # fmt: skip
+    figures.add("its growth after the first 1,000", "≤ 10 %", f"{grown:+.1f} %", held=grown <= 10)
 
 
 def beside_a_worker(figures: Figures, url: str, folder: Path, presses: int) -> None:
@@ -336,30 +319,35 @@ def measure(url: str, folder: Path, only: list[str], *, quick: bool) -> Figures:
         commands(figures, times)
     if not set(only) - {"paint", "import"}:
         return figures
-    with filled(url, SMALL) as small, filled(url, LARGE // 10 if quick else LARGE) as large:
+    share = 10 if quick else 1
+    with filled(url, SMALL, SMALL) as small, filled(url, LARGE // share, RUNS_OF_LARGE // share) as large:
         if "refresh" in only:
             refresh(figures, small, large, 10 if quick else 40)
+        if "pages" in only:
+            pages(figures, large, times)
         if "keys" in only:
             with dashboard(large, folder) as probe, changing(large, 0.05):
                 probe.wait_for("game_platform")
-                keys(figures, probe, "key to changed cell, 1 000 000 jobs, amid refreshes", 50, presses)
+                keys(figures, probe, "key to changed cell, amid refreshes", 50, presses)
+                with busy(2):
+                    keys(figures, probe, "… beside two busy processes", 50, presses)
         if "quiet" in only:
             with dashboard(large, folder) as probe:
                 probe.wait_for("game_platform")
                 quiet(figures, probe, large, seconds)
         if "memory" in only:
-            memory(figures, large, folder, READINGS_OF_8_HOURS // (16 if quick else 1))
+            memory(figures, large, folder, REFRESHES // (15 if quick else 1))
         if "worker" in only:
             beside_a_worker(figures, small, folder, presses // 2)
     return figures
 
 
-PARTS = ("paint", "import", "refresh", "keys", "quiet", "memory", "worker")
+PARTS = ("paint", "import", "refresh", "pages", "keys", "quiet", "memory", "worker")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="100 000 jobs, half an hour of changes, fewer readings")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the jobs and runs, and fewer readings")
     parser.add_argument("--database-url", default=os.environ.get("DATABASE_URL"))
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     given = parser.parse_args()
