@@ -159,7 +159,7 @@ def _database(postgres: PostgresServer, template: str | None) -> Iterator[str]:
 
 
 def _renew(postgres: PostgresServer, template: str) -> None:
-    """Has the upkeep in a template succeed now and then: in the copy of an older one it would be late."""
+    """Writes after each tenth copy that upkeep has just succeeded. In a copy of an older template it would be late."""
     if _copies[template] % RENEWED == 0:
         with postgres.connect(template) as connection:
             connection.execute("UPDATE job_upkeep SET succeeded_at = clock_timestamp()")

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 ALIKE: Final = 10
-"""From this number on, actions in a row that differ in the job alone are one line: those of a bulk action."""
+"""From this number on, actions in a row are one line if they differ only in the job, as those of a bulk action."""
 NEWEST: Final = 50_000
-"""Only so many actions are read."""
+"""The maximum number of actions that are read."""
 
 
 def runs(
@@ -95,7 +95,11 @@ def audit(*, job_id: UUID | None = None, since: timedelta | None = None, limit: 
 
 
 def actions(*, since: timedelta, limit: int = 1000) -> Query[tuple[AuditLine, ...]]:
-    """The operators' actions of the period up to now, newest first; of a long row of alike ones only the newest."""
+    """The operators' actions of the period up to now, newest first.
+
+    `ALIKE` or more in a row that differ only in the job are one line, which has the newest of them. Only the newest
+    `NEWEST` actions and `limit` lines are read.
+    """
     return select(
         """
         WITH recent AS (

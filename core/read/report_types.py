@@ -55,7 +55,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditLine:
-    """One action, or the newest of `jobs` actions in a row that differ in the job alone.
+    """One action, or the newest of `jobs` actions in a row that differ only in the job.
 
     `mixed` is whether they are of more than one task type, `at_least` whether there may be more than were read.
     """

@@ -119,7 +119,7 @@ class Evidence:
         self.canaries: dict[int, CanaryAnswer] = {}
         self.entries: tuple[AuditEntry, ...] = ()
         self.many: dict[int, int] = {}
-        """Of some entries by id, how many alike ones there are."""
+        """The number of jobs of an entry, by its id, where it is not one."""
         self.unhandled: tuple[str, ...] = ()
         self.recipients: dict[UUID, Recipients] = {}
         self.stuck: tuple[UUID, ...] = ()
