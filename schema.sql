@@ -204,8 +204,6 @@ create table if not exists job_runs (
     log text,
     progress jsonb,
     primary key (run_token, late),
-    constraint job_runs_outcome_check check (outcome in ('succeeded', 'partial', 'continued', 'retried', 'failed',
-        'cancelled', 'released', 'lost', 'abandoned')),
     constraint job_runs_late_check check (late = (outcome = 'abandoned'))
 );
 -- Of a job that left the queue with this run: its keys, so that a copy of it keeps them, and who enqueued it.
@@ -215,6 +213,16 @@ alter table job_runs
     add column if not exists created_by text,
     -- A run that changed nothing; null in a run that was reported to an earlier schema.
     add column if not exists dry_run boolean;
+do $$
+begin
+    if not exists (select from pg_constraint where conrelid = 'job_runs'::regclass
+        and conname = 'job_runs_outcome_check' and pg_get_constraintdef(oid) like '%snoozed%') then
+        alter table job_runs drop constraint if exists job_runs_outcome_check;
+        alter table job_runs add constraint job_runs_outcome_check check (outcome in ('succeeded', 'partial',
+            'continued', 'retried', 'failed', 'cancelled', 'released', 'snoozed', 'lost', 'abandoned')) not valid;
+    end if;
+end
+$$;
 create index if not exists job_runs_job on job_runs (job_id, run_token);
 create index if not exists job_runs_removed on job_runs (finished_at) where removed;
 -- For how many rows one row of the sample stands: half of the sample for 64, a quarter for 128, and so on up to 16384.
@@ -1767,6 +1775,7 @@ begin
                 when j.outcome in ('succeeded', 'partial') then 'success'
                 when j.outcome = 'continued' then 'continue'
                 when j.outcome = 'released' then 'release'
+                when j.outcome = 'snoozed' then 'snooze'
                 when j.may_retry and (j.slot is null or j.retry_at < j.slot)
                     and (not j.is_recurring or j.expires_at is null or j.retry_at < j.expires_at) then 'retry'
                 else 'failure'
@@ -1811,7 +1820,7 @@ begin
                 case
                     when m.move = 'cancel' and m.outcome <> 'lost' then format(
                         'Cancelled by %s while it ran; the handler had %s.', coalesce(m.cancelled_by, 'its handler'),
-                        case m.outcome when 'cancelled' then 'stopped' when 'released' then 'returned the job'
+                        case m.outcome when 'cancelled' then 'stopped' when 'released' then 'returned the job' when 'snoozed' then 'put the job off'
                             when 'failed' then 'failed: ' || coalesce(m.details ->> 'error', 'no reason given')
                             else m.outcome end)
                     else m.details ->> 'error'
@@ -1844,11 +1853,13 @@ begin
             when m.move in ('success', 'failure') and m.is_recurring and not m.is_over then m.slot
             when m.move = 'continue'
                 then v_now + job_delay((m.details ->> 'delay')::double precision)
+            when m.move = 'snooze'
+                then least(v_now + job_delay((m.details ->> 'delay')::double precision), m.slot)
             when m.move = 'retry' then m.retry_at
             else q.run_at
         end,
         attempts = case
-            when m.move = 'release' then greatest(q.attempts - 1, 0)
+            when m.move in ('release', 'snooze') then greatest(q.attempts - 1, 0)
             when m.move = 'continue' or m.is_recurring and m.move in ('success', 'failure') and not m.is_over then 0
             else q.attempts
         end,
@@ -1857,7 +1868,10 @@ begin
             when m.is_recurring and m.move in ('success', 'failure') then null
             else q.checkpoint
         end,
-        slot_at = case when m.move in ('retry', 'continue') and m.is_recurring then coalesce(q.slot_at, q.run_at)
+        slot_at = case
+            when m.is_recurring and (m.move in ('retry', 'continue') or m.move = 'snooze'
+                and v_now + job_delay((m.details ->> 'delay')::double precision) < m.slot)
+            then coalesce(q.slot_at, q.run_at)
             when m.move = 'release' then q.slot_at end,
         cycle = q.cycle + (m.is_recurring and m.move in ('success', 'failure'))::integer,
         output = case when m.move = 'success' then nullif(m.details -> 'output', 'null') else q.output end,
@@ -1873,7 +1887,7 @@ begin
             else q.fingerprint
         end,
         last_outcome = m.recorded,
-        last_run_at = case when m.move = 'release' then q.last_run_at else v_now end,
+        last_run_at = case when m.move in ('release', 'snooze') then q.last_run_at else v_now end,
         last_success_at = case when m.move = 'success' then v_now else q.last_success_at end,
         consecutive_failures = case m.move when 'success' then 0 when 'failure' then q.consecutive_failures + 1
             else q.consecutive_failures end,

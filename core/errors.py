@@ -129,6 +129,21 @@ class RetryLater(JobFailure):
         self.seconds = seconds
 
 
+class Snooze(JobFailure):
+    """The job cannot run now, which is no failure: it is due again after `seconds`, and no attempt is counted.
+
+    A recurring job is due at its next slot, if that comes sooner.
+    """
+
+    kind = "snoozed"
+
+    def __init__(self, seconds: float, message: str = "The handler put the job off.") -> None:
+        if seconds < 0:
+            raise ValueError("a delay must not be negative")
+        super().__init__(message)
+        self.seconds = seconds
+
+
 class Cancelled(JobFailure):
     """The handler stopped because an operator cancelled the job."""
 

@@ -38,6 +38,7 @@ class RunOutcome(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     RELEASED = "released"
+    SNOOZED = "snoozed"
     LOST = "lost"
     ABANDONED = "abandoned"
 
@@ -141,8 +142,8 @@ class ClaimedJob(NamedTuple):
 class FinishedRun(NamedTuple):
     """A worker's report of one run.
 
-    `outcome` is one of `succeeded partial continued failed released cancelled`; the database decides the job's next
-    status. `started` and `finished` are seconds since 1970 by the database's clock, `retry_after` and `delay` are
+    `outcome` is one of `succeeded partial continued failed released snoozed cancelled`; the database decides the job's
+    next status. `started` and `finished` are seconds since 1970 by the database's clock, `retry_after` and `delay` are
     seconds; `permanent` forbids a retry; a run with `dry_run` changed nothing.
     """
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Refused,
         RetryLater,
         SchemaMismatch,
+        Snooze,
         TimedOut,
         UnknownTaskType,
     )
@@ -76,6 +77,7 @@ __all__ = [
     "Refused",
     "RetryLater",
     "SchemaMismatch",
+    "Snooze",
     "Ticket",
     "TimedOut",
     "UnknownTaskType",

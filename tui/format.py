@@ -48,6 +48,7 @@ OUTCOME_LOOK: Mapping[RunOutcome, tuple[str, str]] = {
     RunOutcome.FAILED: ("✗", "bad"),
     RunOutcome.CANCELLED: ("⊘", "muted"),
     RunOutcome.RELEASED: ("↩", "muted"),
+    RunOutcome.SNOOZED: ("↷", "muted"),
     RunOutcome.LOST: ("✗", "bad"),
     RunOutcome.ABANDONED: ("✗", "bad"),
 }

@@ -26,6 +26,7 @@ _ENDS: Final[Mapping[RunOutcome, str]] = {
     RunOutcome.RETRIED: "failed {after} and will be retried",
     RunOutcome.CANCELLED: "was cancelled {after}, while it ran",
     RunOutcome.RELEASED: "was returned to the queue {after}, because its worker stopped",
+    RunOutcome.SNOOZED: "put the job off {after}",
     RunOutcome.LOST: "was lost with its worker {after}",
 }
 """What is said of a run; `after` is the time that it took."""

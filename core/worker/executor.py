@@ -11,7 +11,16 @@ import time
 import traceback
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
-from jobdeck.core.errors import Cancelled, JobdeckError, JobFailure, LeaseLost, PermanentError, Refused, RetryLater
+from jobdeck.core.errors import (
+    Cancelled,
+    JobdeckError,
+    JobFailure,
+    LeaseLost,
+    PermanentError,
+    Refused,
+    RetryLater,
+    Snooze,
+)
 from jobdeck.core.logs import running
 from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.postgres.jsonb import NotStorableError, fitted, storable
@@ -143,6 +152,14 @@ class Executor:
         if isinstance(error, Cancelled) and context.stop in {Stop.CANCELLED, Stop.RELEASED}:
             asked = context.stop is Stop.CANCELLED
             return self._report(context, RunOutcome.CANCELLED if asked else RunOutcome.RELEASED)
+        if isinstance(error, Snooze):
+            return self._report(
+                context,
+                RunOutcome.SNOOZED,
+                delay=_seconds(error.seconds),
+                error_kind=_kind(error),
+                error=_message(error),
+            )
         trace, context.stack = _trace(error)
         return self._failed(
             context,

@@ -19,7 +19,7 @@ RESULTS_KEPT = 50
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Runs by recorded outcome. `other` are cancelled and abandoned runs."""
+    """Runs by recorded outcome. `released` are also snoozed runs, `other` are cancelled and abandoned ones."""
 
     claimed: int = 0
     succeeded: int = 0
@@ -29,7 +29,7 @@ class Totals:
 
     @property
     def processed(self) -> int:
-        """Runs that a handler has ended; without released runs, which will run again."""
+        """Runs that a handler has ended; without released and snoozed runs, whose jobs will run again."""
         return self.succeeded + self.failed + self.other
 
     def since(self, earlier: Totals) -> Totals:
@@ -58,7 +58,7 @@ class Tally:
         counts = dict(self.recorded)
         succeeded = sum(counts.get(outcome, 0) for outcome in SUCCEEDED)
         failed = sum(counts.get(outcome, 0) for outcome in FAILED)
-        released = counts.get(RunOutcome.RELEASED, 0)
+        released = counts.get(RunOutcome.RELEASED, 0) + counts.get(RunOutcome.SNOOZED, 0)
         return Totals(self.claimed, succeeded, failed, released, sum(counts.values()) - succeeded - failed - released)
 
 

@@ -261,10 +261,24 @@ def fates(row: Row, told: Told, done: Span, *, base: float, cap: float) -> list[
     if outcome == "continued":
         kept = {"status": "pending", "run_at": done.plus(told.delay), "attempts": 0, "checkpoint": told.checkpoint}
         return [Fate(outcome, freed | kept | {"last_error": None, "fingerprint": None, "last_outcome": outcome})]
-    if outcome == "released":
-        back = {"status": "pending", "attempts": row["attempts"] - 1, "last_outcome": outcome}
-        return [Fate(outcome, freed | back | {"last_run_at": row["last_run_at"]})]
+    if outcome in {"released", "snoozed"}:
+        back = freed | {"status": "pending", "attempts": row["attempts"] - 1, "last_outcome": outcome,
+                        "last_run_at": row["last_run_at"]}  # fmt: skip
+        due: list[Change] = [{}]
+        if outcome == "snoozed":
+            due = [{"run_at": run_at} for run_at in _put_off(row, done, told.delay)]
+        return [Fate(outcome, back | change) for change in due]
     return _failures(row, told, done, base=base, cap=cap)
+
+
+def _put_off(row: Row, done: Span, delay: float) -> list[Span | datetime]:
+    """When a job that was put off may be due: after the delay, and in a series at its next slot at the latest."""
+    wanted = done.plus(delay)
+    if not row["is_recurring"]:
+        return [wanted]
+    anchor = row["anchor_at"] or row["run_at"]
+    slots = {next_slot(anchor, row["recurrence_interval_minutes"], at) for at in (done.low, done.high)}
+    return [*([wanted] if wanted.low < max(slots) else []), *(slot for slot in slots if slot <= wanted.high)]
 
 
 def _cycle_ends(row: Row, done: Span, *, over: str) -> list[Change]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.errors import LeaseLost, RetryLater
+from jobdeck.core.errors import LeaseLost, Snooze
 from jobdeck.core.programme.sync.rules import BUSY_PAUSE_SECONDS, STALE_AFTER
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def open_run(conn: psycopg.Connection[Any], *, job_id: UUID, coach_id: UUID | No
     """Marks dead runs as failed and opens a run, which replaces an earlier attempt of the same job.
 
     Raises:
-        RetryLater: a live run has competitors in common with this one.
+        Snooze: a live run has competitors in common with this one.
     """
     with conn.transaction():
         conn.execute("select job_queue_lock_name('game_platform_sync_runs')")
@@ -46,10 +46,10 @@ def open_run(conn: psycopg.Connection[Any], *, job_id: UUID, coach_id: UUID | No
             {"coach": coach_id},
         ).fetchone()
         if busy is not None:
-            raise RetryLater(
+            raise Snooze(
                 BUSY_PAUSE_SECONDS,
                 f"Another sync of the same competitors is running (job {busy[0] or 'unknown'}). "
-                f"This one is retried in {BUSY_PAUSE_SECONDS:.0f} s.",
+                f"This job is due again in {BUSY_PAUSE_SECONDS:.0f} s, and no attempt is counted.",
             )
         opened = conn.execute(
             """

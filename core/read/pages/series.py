@@ -21,8 +21,13 @@ LISTED: Final = 200
 LOOKED_AT: Final = 20
 """The number of last runs of a series that its streak covers."""
 
-# The runs of a job are one range of an index, read from its end. Runs that continue with another one, were released or
-# cancelled say nothing about success. OFFSET 0: for the order alone, the planner might read the whole audit backwards.
+_SAYS_NOTHING: Final = {
+    *SUCCESSES, RunOutcome.RELEASED, RunOutcome.SNOOZED, RunOutcome.CANCELLED, RunOutcome.ABANDONED
+}  # fmt: skip
+"""Outcomes that say nothing about success, unless the run ended well."""
+
+# The runs of a job are one range of an index, read from its end. OFFSET 0: for the order alone, the planner might read
+# the whole audit backwards.
 _SERIES: Final = """
 WITH listed AS MATERIALIZED (
     SELECT j.* FROM job_list AS j WHERE j.is_recurring AND j.status IN ('pending', 'running')
@@ -105,4 +110,4 @@ def _succeeded(outcome: RunOutcome) -> bool | None:
     """Whether a run ended well; None if it says nothing about that."""
     if outcome in {RunOutcome.SUCCEEDED, RunOutcome.PARTIAL}:
         return True
-    return None if outcome in {*SUCCESSES, RunOutcome.RELEASED, RunOutcome.CANCELLED, RunOutcome.ABANDONED} else False
+    return None if outcome in _SAYS_NOTHING else False

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobdeck.core.errors import Cancelled, InvalidPayload, LeaseLost, RetryLater
+from jobdeck.core.errors import Cancelled, InvalidPayload, LeaseLost, RetryLater, Snooze
 from jobdeck.core.handlers.game_platform_sync import Params
 from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.programme.sync.walk import Position, read_cursor, write_cursor
@@ -145,7 +145,7 @@ def test_an_outage_is_noticed_across_the_runs_of_a_wave(world: World) -> None:
 
 def test_everyone_in_one_run_hands_over_when_its_time_is_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobdeck.core.handlers.game_platform_sync.PAGE", 2)
-    monkeypatch.setattr("jobdeck.core.handlers.game_platform_sync.RUN_SECONDS", 0.0)
+    monkeypatch.setattr("jobdeck.core.programme.sync.lap.RUN_SECONDS", 0.0)
     coach = world.coach()
     people = [world.competitor(coach) for _ in range(3)]
     context = world.context()
@@ -174,10 +174,10 @@ def test_a_second_sync_of_the_same_competitors_yields(world: World) -> None:
     world.conn.execute(
         "insert into game_platform_sync_runs (job_id, coach_id, heartbeat_at) values (%s, %s, now())", (uuid4(), coach)
     )
-    with pytest.raises(RetryLater, match="Another sync") as busy:
+    with pytest.raises(Snooze, match="Another sync") as busy:
         world.sync()
     assert busy.value.seconds == 60
-    with pytest.raises(RetryLater):
+    with pytest.raises(Snooze):
         world.sync(coachId=str(coach))
     assert world.sandbox.requests == []
     assert isinstance(world.sync(coachId=str(other)), Done)

@@ -54,6 +54,49 @@ def assert_free(row: Row) -> None:
         assert row[column] is None, column
 
 
+class TestSnooze:
+    def test_a_job_is_due_after_the_delay_and_no_attempt_is_counted(self, conn: Connection) -> None:
+        job = add(conn, max_attempts=1)
+        before = now(conn)
+        answer = run_once(conn, outcome="snoozed", delay=90.0, error_kind="snoozed", error="not yet")
+        row = job_row(conn, job.id)
+        assert (answer.recorded, answer.status, row["attempts"], row["last_error"]) == ("snoozed", "pending", 0, None)
+        assert timedelta(seconds=90) <= row["run_at"] - before < timedelta(seconds=95)
+        assert_free(row)
+        assert [(run["outcome"], run["error"]) for run in run_rows(conn, job.id)] == [("snoozed", "not yet")]
+
+    def test_a_series_serves_its_slot_later(self, conn: Connection) -> None:
+        job = series(conn)
+        run_once(conn, outcome="snoozed", delay=60.0)
+        row = job_row(conn, job.id)
+        assert (row["slot_at"], row["cycle"]) == (job.run_at, 0)
+        advance(conn, timedelta(seconds=61))
+        slot = job_row(conn, job.id)["slot_at"]
+        assert claim_one(conn).due_at == slot
+
+    def test_a_series_is_due_at_its_next_slot_at_the_latest(self, conn: Connection) -> None:
+        job = series(conn)
+        run_once(conn, outcome="snoozed", delay=3600.0)
+        row = job_row(conn, job.id)
+        assert (row["run_at"], row["slot_at"]) == (job.run_at + timedelta(minutes=15), None)
+
+    def test_the_next_of_its_key_runs_meanwhile(self, conn: Connection) -> None:
+        first = add(conn, concurrency_key="one")
+        second = add(conn, concurrency_key="one")
+        claimed = claim_one(conn)
+        assert claimed.id == first.id
+        finish_one(conn, claimed, "snoozed", delay=60.0)
+        assert claim_one(conn).id == second.id
+
+    def test_a_cancellation_that_was_asked_for_wins(self, conn: Connection) -> None:
+        job = add(conn)
+        claimed = claim_one(conn)
+        operator.cancel(conn, [job.id], actor=ACTOR)
+        finish_one(conn, claimed, "snoozed", delay=60.0)
+        assert job_row(conn, job.id)["status"] == "cancelled"
+        assert "put the job off" in run_rows(conn, job.id)[-1]["error"]
+
+
 class TestSuccess:
     @SUCCESSES
     def test_a_one_time_job_leaves_the_queue_and_its_run_stays(self, conn: Connection, outcome: str) -> None:

@@ -76,13 +76,23 @@ outcomes = st.builds(
         tuple(
             map(
                 RunOutcome,
-                ("succeeded", "succeeded", "failed", "failed", "partial", "continued", "released", "cancelled"),
+                (
+                    "succeeded",
+                    "succeeded",
+                    "failed",
+                    "failed",
+                    "partial",
+                    "continued",
+                    "released",
+                    "snoozed",
+                    "cancelled",
+                ),
             )
         )
     ),
     output=st.sampled_from((None, {"sent": 3})),
     checkpoint=st.just({"at": 7}),
-    delay=st.sampled_from((0.0, 0.0, 90.0)),
+    delay=st.sampled_from((0.0, 0.0, 90.0, 5000.0)),
     retry_after=st.sampled_from((None, None, 5.0, 5000.0)),
     permanent=st.sampled_from((False, False, True)),
     error=st.just("the vendor is down"),

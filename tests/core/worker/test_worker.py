@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core.errors import DatabaseUnreachable, PermanentError, RetryLater
+from jobdeck.core.errors import DatabaseUnreachable, PermanentError, RetryLater, Snooze
 from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import bulk, leases, operator, producer
@@ -213,6 +213,24 @@ def test_a_handlers_own_delay_wins(database_url: str, conn: Conn) -> None:
     row = conn.execute("SELECT run_at - now() FROM job_queue WHERE id = %s", (job.id,)).fetchone()
     assert row is not None
     assert timedelta(seconds=7000) < row[0] <= timedelta(seconds=7200)
+
+
+def test_a_snoozed_job_is_due_after_the_delay_with_its_attempts_and_its_reason(database_url: str, conn: Conn) -> None:
+    def later(params: Any, ctx: Any) -> None:
+        raise Snooze(7200, "another sync is running")
+
+    job = enqueue(conn, "later", max_attempts=1)
+    drain(database_url, job_type("later", later))
+    row = conn.execute(
+        "SELECT status, attempts, last_error, run_at - now() > interval '7000 seconds' FROM job_queue WHERE id = %s",
+        (job.id,),
+    ).fetchone()
+    assert row == ("pending", 0, None, True)
+    run = last_run(conn, job.id)
+    assert [run[name] for name in ("outcome", "error_kind", "error", "fingerprint", "traceback")] == [
+        "snoozed", "snoozed", "another sync is running", None, None,
+    ]  # fmt: skip
+    assert conn.execute("SELECT succeeded, failed, released FROM job_worker_runs").fetchall() == [(0, 0, 1)]
 
 
 def test_a_new_series_whose_first_run_fails_goes_on_and_its_batch_mates_are_not_touched(
