@@ -119,7 +119,8 @@ class JobType:
     """One task type. Times are in seconds, but the usual interval `recurring` in minutes.
 
     `concurrency` limits runs: with "type" one run of the type at a time, with "payload:KEY" one run per value of this
-    payload key (a missing value counts as a value). `plugin` is the name of the type's plugin, if any.
+    payload key (a missing value counts as a value), with "key:NAME" one run at a time of all types that have this key;
+    a type with "type" has its own name as key. `plugin` is the name of the type's plugin, if any.
 
     `preview` returns the effects that a run with a payload would have, and changes nothing. `admit` is called before a
     job is enqueued or edited, and returns the problems by field.
@@ -160,6 +161,8 @@ class JobType:
         """The key of which only one job may run at a time; None if runs of this type may overlap."""
         if self.concurrency is None:
             return None
+        if self.concurrency.startswith(SHARED_KEY):
+            return self.concurrency.removeprefix(SHARED_KEY)
         value = getattr(payload, self.field(self.concurrency.removeprefix(PER_KEY)) or "", None)
         return f"{self.task_type}:{value}" if value else self.task_type
 
@@ -182,6 +185,7 @@ class NoArguments(Payload):
 
 
 PER_KEY: Final = "payload:"
+SHARED_KEY: Final = "key:"
 
 
 class _Registration(NamedTuple):
@@ -255,12 +259,12 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
 
 def _check_concurrency(job_type: JobType) -> None:
     wanted = job_type.concurrency
-    if wanted is None or wanted == "type":
+    if wanted is None or wanted == "type" or (wanted.startswith(SHARED_KEY) and wanted != SHARED_KEY):
         return
     if not wanted.startswith(PER_KEY) or job_type.field(wanted.removeprefix(PER_KEY)) is None:
         raise ConfigurationError(
-            f'{job_type.task_type} has the concurrency {json.dumps(wanted)}. It must be "type", or "payload:KEY" with '
-            "a key of its payload."
+            f'{job_type.task_type} has the concurrency {json.dumps(wanted)}. It must be "type", "payload:KEY" '
+            'with a key of its payload, or "key:NAME".'
         )
 
 

@@ -184,9 +184,10 @@ def test_runs_exclude_each_other_by_type_or_by_a_payload_key() -> None:
     assert key("type", customer_id="7") == "reg_keys"
     assert key("payload:customerId", customer_id="7") == "reg_keys:7"
     assert key("payload:customerId") == "reg_keys"
+    assert key("key:billing", customer_id="7") == "billing"
 
 
-@pytest.mark.parametrize("concurrency", ["payload:nobody", "payload:", "customer", ""])
+@pytest.mark.parametrize("concurrency", ["payload:nobody", "payload:", "key:", "customer", ""])
 def test_a_concurrency_that_means_nothing_is_refused(concurrency: str) -> None:
     with pytest.raises(ConfigurationError, match="reg_odd has the concurrency"):
         job("reg_odd", payload=NoArguments, concurrency=concurrency)(nothing)

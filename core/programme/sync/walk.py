@@ -37,6 +37,11 @@ def write_cursor(cursor: Cursor | None) -> Json | None:
     return {"createdAt": cursor.created_at.isoformat(), "id": str(cursor.id)} if cursor else None
 
 
+def written_cursor(value: Any) -> Json | None:
+    """The cursor of a payload as it is stored; None for anything that is none."""
+    return write_cursor(read_cursor(value))
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Progress of a lap. `outages` counts consecutive ones; `teams_due` means that the teams are synced next."""

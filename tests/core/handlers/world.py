@@ -164,7 +164,8 @@ class World:
         outcome = self.run(handler, context, **payload)
         while isinstance(outcome, Continue):
             self.an_hour_later()
-            outcome = self.run(handler, self.successor(context), **payload)
+            context = self.successor(context)
+            outcome = self.run(handler, context, **payload)
         return outcome
 
     def an_hour_later(self) -> None:

@@ -1,4 +1,4 @@
-"""The ten task types: what is told of each, and that each is one file which can be taken away."""
+"""The task types of the competition: what is told of each, and that each is one file which can be taken away."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import psycopg
 
 TYPES = [
-    "admin_alert_dispatch", "competitor_announcement_dispatch", "game_platform_onboard_coaches",
-    "game_platform_onboard_competitors", "game_platform_profile_refresh", "game_platform_sync",
-    "game_platform_totals_sweep", "message_read_receipts_backfill", "release_parent_email_verification",
-    "sms_digest_processor",
+    "admin_alert_dispatch", "competitor_announcement_dispatch", "game_platform_flash_ctf_sync",
+    "game_platform_onboard_coaches", "game_platform_onboard_competitors", "game_platform_profile_refresh",
+    "game_platform_sync", "game_platform_totals_sweep", "message_read_receipts_backfill",
+    "release_parent_email_verification", "sms_digest_processor",
 ]  # fmt: skip
 
 ALL_THE_REST = """
@@ -48,7 +48,7 @@ print(json.dumps({"types": [one["task_type"] for one in json.loads(out)["types"]
 """
 
 
-def test_types_lists_the_ten_with_label_purpose_and_what_they_take() -> None:
+def test_types_lists_all_with_label_purpose_and_what_they_take() -> None:
     listed = ran_alone("types", "--json").data["types"]
     assert [one["task_type"] for one in listed] == TYPES
     for one in listed:
