@@ -174,11 +174,18 @@ alter table job_types
     add column if not exists critical_share double precision,
     add column if not exists muted_until timestamptz,
     add column if not exists muted_by text,
-    add column if not exists muted_reason text;
+    add column if not exists muted_reason text,
+    -- Left to a runner that is no worker of this program: paused for the workers, with no time to resume.
+    add column if not exists set_aside boolean not null default false,
+    -- Which jobs of the type may not run at the same time: type, payload:KEY or key:NAME; null if all may. Workers write it.
+    add column if not exists concurrency text,
+    -- Jobs that were enqueued before the rule may have no key yet.
+    add column if not exists keyless boolean not null default false;
 
 -- The paused types. Programs of 0.1.0 that run during an upgrade read them under this name, too.
 create or replace view job_paused_types as
-select task_type, paused_reason as reason, paused_by, paused_at, resume_at from job_types where paused_at is not null;
+select task_type, paused_reason as reason, paused_by, paused_at, resume_at, set_aside
+from job_types where paused_at is not null;
 
 -- One row per run, appended and never updated. `late` marks the report of a worker that came back after its run had
 -- been recorded as `lost` in a row of its own.
@@ -797,6 +804,122 @@ language sql immutable
 return case when octet_length(p_key) > 1000
     then format('A key may have 1,000 bytes; this one has %s. Use a hash of it.', octet_length(p_key)) end;
 
+-- The concurrency key of a payload by the rule of its task type; null without a rule. It is the key that a producer
+-- with the type's handler computes: a text, a truth value or a whole number of up to 15 digits counts, every other value is
+-- as if it was missing.
+create or replace function job_key_by_rule(p_task_type text, p_rule text, p_payload jsonb) returns text
+language sql immutable parallel safe
+return case
+    when p_rule = 'type' then p_task_type
+    when p_rule like 'key:%' then substr(p_rule, 5)
+    when p_rule like 'payload:%' then (
+        select case
+            when jsonb_typeof(v) in ('string', 'boolean') and v #>> '{}' <> ''
+                or jsonb_typeof(v) = 'number' and v #>> '{}' ~ '^-?[0-9]{1,15}$'
+            then p_task_type || ':' || (v #>> '{}')
+            else p_task_type
+        end
+        -- A payload may spell a key in both ways.
+        from coalesce(p_payload -> substr(p_rule, 9),
+            p_payload -> lower(regexp_replace(substr(p_rule, 9), '([A-Z])', '_\1', 'g'))) v)
+end;
+
+-- The same by the rule that workers wrote. A key that is too long for the indexes is replaced by its hash.
+create or replace function job_key_of(p_task_type text, p_payload jsonb) returns text
+language sql stable
+set search_path from current
+as $$
+    select case when octet_length(k.key) > 1000 then t.task_type || ':' || md5(k.key) else k.key end
+    from job_types t cross join lateral (select job_key_by_rule(t.task_type, t.concurrency, p_payload) as key) k
+    where t.task_type = p_task_type and t.concurrency is not null
+$$;
+
+-- Gives a job its key that was not enqueued by a function.
+create or replace function job_queue_add_key() returns trigger
+language plpgsql security definer
+set search_path from current
+as $$
+begin
+    new.concurrency_key := job_key_of(new.task_type, new.payload);
+    if new.concurrency_key is not null then
+        new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at);
+        if new.in_line then
+            perform job_queue_ask_recheck(array[new.concurrency_key], null);
+        end if;
+    end if;
+    return new;
+end
+$$;
+-- The functions write created_by, so their jobs do not pay for this.
+create or replace trigger job_queue_add_key before insert on job_queue
+    for each row when (new.created_by is null and new.concurrency_key is null and new.status = 'pending')
+    execute function job_queue_add_key();
+
+-- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
+-- may have no key: job_types_fill_keys gives them one.
+create or replace function job_types_declare(p_types text[], p_rules text[]) returns text[]
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    insert into job_types as t (task_type, concurrency, keyless)
+    select n.task_type, n.rule, true from unnest(p_types, p_rules) as n (task_type, rule)
+    where n.rule is not null and not exists (
+        select from job_types o where o.task_type = n.task_type and o.concurrency = n.rule)
+    order by n.task_type
+    on conflict (task_type) do update set concurrency = excluded.concurrency, keyless = true;
+    update job_types t set concurrency = null, keyless = false
+    from unnest(p_types, p_rules) as n (task_type, rule)
+    where t.task_type = n.task_type and n.rule is null and t.concurrency is not null;
+    return array(select task_type from job_types where keyless and task_type = any (p_types) order by task_type);
+end
+$$;
+
+-- Gives keys to those of the next p_limit jobs after an id that have none, of these types. Returns the last id, and null
+-- when there is none left: then the types have all their keys.
+create or replace function job_types_fill_keys(p_types text[], p_after uuid, p_limit integer) returns uuid
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_ids constant uuid[] := array(select q.id from job_queue q
+        where q.id > coalesce(p_after, '00000000-0000-0000-0000-000000000000') order by q.id limit p_limit);
+    v_keys text[];
+begin
+    with free as (
+        select q.id, job_key_of(q.task_type, q.payload) as key from job_queue q
+        where q.id = any (v_ids) and q.concurrency_key is null and q.status <> 'running' and q.task_type = any (p_types)
+        order by q.id for update skip locked
+    ), keyed as (
+        -- All wait at first; the first of each line is put forward below.
+        update job_queue q set concurrency_key = f.key, in_line = q.status = 'pending'
+        from free f where q.id = f.id and f.key is not null
+        returning q.concurrency_key
+    )
+    select array_agg(distinct concurrency_key) into v_keys from keyed;
+    -- Of jobs that run already without a key, one holds it; the others end beside it.
+    begin
+        with free as (
+            select q.id, job_key_of(q.task_type, q.payload) as key, q.started_at from job_queue q
+            where q.id = any (v_ids) and q.concurrency_key is null and q.status = 'running'
+                and q.task_type = any (p_types)
+            order by q.id for update skip locked
+        )
+        update job_queue q set concurrency_key = f.key
+        from (select distinct on (key) id, key from free where key is not null order by key, started_at) f
+        where q.id = f.id and not job_key_is_busy(f.key);
+    exception when unique_violation then
+        null;
+    end;
+    perform job_queue_advance_lines(v_keys);
+    if cardinality(v_ids) < p_limit then
+        update job_types set keyless = false where task_type = any (p_types);
+        return null;
+    end if;
+    return v_ids[cardinality(v_ids)];
+end
+$$;
+
 -- Records what upkeep has to check once the transaction that enqueues has ended: until then, a run that ends does not
 -- see the new jobs.
 create or replace function job_queue_ask_recheck(p_keys text[], p_blockers uuid[]) returns void
@@ -826,6 +949,7 @@ set search_path from current set lock_timeout = '1500ms'
 as $$
 declare
     v_run_at timestamptz := coalesce(p_run_at, now());
+    v_key text := p_concurrency_key;
     v_blocked_by uuid;
     v_in_line boolean;
 begin
@@ -847,19 +971,23 @@ begin
     if p_blocked_by is not null then
         v_blocked_by := job_queue_live_blocker(p_blocked_by);
     end if;
+    if v_key is null and exists (
+        select from job_types t where t.task_type = p_task_type and t.concurrency is not null)
+    then
+        v_key := job_key_of(p_task_type, p_payload);
+    end if;
     for attempt in 1..5 loop
         insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
             in_line, blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
         values (p_task_type, p_payload, v_run_at, greatest(coalesce(p_max_attempts, 1), 1), p_priority, p_dedupe_key,
-            p_concurrency_key, p_concurrency_key is not null
-                and job_queue_joins_line(p_concurrency_key, p_priority, v_run_at), v_blocked_by,
+            v_key, v_key is not null and job_queue_joins_line(v_key, p_priority, v_run_at), v_blocked_by,
             p_interval_minutes is not null, p_interval_minutes,
             case when p_interval_minutes is not null then v_run_at end, p_expires_at, job_actor(p_actor))
         on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
         returning q.id, q.in_line into job_id, v_in_line;
         created := found;
         if created and v_in_line then
-            perform job_queue_ask_recheck(array[p_concurrency_key], null);
+            perform job_queue_ask_recheck(array[v_key], null);
         end if;
         if not created then
             job_id := job_queue_holder(p_dedupe_key);
@@ -924,6 +1052,7 @@ set search_path from current set lock_timeout = '1500ms'
 as $$
 declare
     v_in_line boolean[];
+    v_keys text[] := p_concurrency_keys;
     v_created_by constant text := job_actor(p_actor);
     -- Ids like those of the column's default, but with one time for all. After it the position in the batch, in seven
     -- digits that start with 8 as the layout requires, then nine random digits: a fifth of the default's time.
@@ -947,11 +1076,18 @@ begin
     if exists (select from unnest(p_run_at) t where not job_is_a_time(t)) then
         perform job_queue_refuse('A due time must be between the years 1 and 9999. None was enqueued.');
     end if;
-    if p_concurrency_keys is not null then
-        v_in_line := job_queue_join_lines(p_concurrency_keys, p_priorities, p_run_at);
+    if exists (select from job_types t where t.concurrency is not null and t.task_type = any (p_task_types)) then
+        v_keys := array(
+            select coalesce(n.key, job_key_of(n.task_type, coalesce(n.payload, '{}')))
+            from unnest(p_task_types, p_payloads, p_concurrency_keys) with ordinality
+                as n (task_type, payload, key, place)
+            order by n.place);
+    end if;
+    if v_keys is not null then
+        v_in_line := job_queue_join_lines(v_keys, p_priorities, p_run_at);
         if true = any (v_in_line) then
             perform job_queue_ask_recheck(array(
-                select l.key from unnest(p_concurrency_keys, v_in_line) as l (key, in_line) where l.in_line), null);
+                select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
         end if;
     end if;
     return query
@@ -961,8 +1097,8 @@ begin
         n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
         greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.dedupe_key, n.concurrency_key,
         coalesce(n.in_line, false), v_created_by
-    from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, p_concurrency_keys,
-        v_in_line) with ordinality
+    from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, v_keys, v_in_line)
+        with ordinality
         as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, place)
     -- One order, because two batches with the same keys wait for each other's rows.
     order by n.dedupe_key, n.place
@@ -3456,7 +3592,10 @@ declare
     v_blocker record;
     v_holder uuid;
 begin
-    if p_job.blocked_by is not null then
+    if exists (select from job_types t where t.task_type = p_job.task_type and t.set_aside) then
+        code := 'type-left-to-another';
+        facts := jsonb_build_object('task_type', p_job.task_type);
+    elsif p_job.blocked_by is not null then
         select * into v_blocker from job_queue_judge_blocker(p_job.blocked_by);
         code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_blocker.live then 'waits-for-blocker'
             when v_blocker.refusal is not null then 'hopeless-blocker' end;
@@ -3592,6 +3731,9 @@ begin
         code := case when v_other.job_id = p_job.id then 'canary-open' else 'canary-of-group' end;
         facts := jsonb_build_object('canary_job', v_other.job_id, 'asked_by', v_other.asked_by,
             'asked_at', v_other.asked_at);
+    elsif exists (select from job_types t where t.task_type = p_job.task_type and t.set_aside) then
+        code := 'type-left-to-another';
+        facts := jsonb_build_object('task_type', p_job.task_type);
     elsif not exists (select from job_workers w
         where w.heartbeat_at > clock_timestamp() - interval '2 minutes' and p_job.task_type = any (w.task_types))
     then
@@ -3742,7 +3884,12 @@ begin
         insert into job_types as t (task_type, paused_reason, paused_by, paused_at, resume_at)
         values (p_task_type, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at)
         on conflict (task_type) do update set paused_reason = excluded.paused_reason, paused_by = excluded.paused_by,
-            paused_at = excluded.paused_at, resume_at = excluded.resume_at;
+            paused_at = excluded.paused_at, resume_at = excluded.resume_at
+        where not t.set_aside;
+        if not found then
+            perform job_queue_refuse(format('The task type %s is set aside for another runner, so no worker takes its '
+                'jobs anyway. Nothing was changed.', p_task_type));
+        end if;
     end if;
     perform job_queue_write_audit(p_actor, 'pause', null, null, jsonb_build_object('task_type', p_task_type,
         'resume_at', p_resume_at), p_reason);
@@ -3823,8 +3970,11 @@ begin
             paused_at = null, resume_at = null, updated_at = now();
     else
         update job_types set paused_reason = null, paused_by = null, paused_at = null, resume_at = null
-        where task_type = p_task_type and paused_at is not null;
+        where task_type = p_task_type and paused_at is not null and not set_aside;
         if not found then
+            perform job_queue_refuse(format('The task type %s is set aside for another runner. Once that one has stopped, '
+                'run "jobdeck types set %s --take-over".', t.task_type, t.task_type))
+            from job_types t where t.task_type = p_task_type and t.set_aside;
             perform job_queue_refuse(format('The task type %s is not paused.', p_task_type));
         end if;
     end if;
@@ -3882,8 +4032,8 @@ as $$
     end
 $$;
 
--- Changes settings of a task type. Keys of p_changes: warning_share, critical_share, muted_until; null resets one. A
--- type without a row has the settings that hold for all types.
+-- Changes settings of a task type. Keys of p_changes: warning_share, critical_share, muted_until, set_aside; null resets
+-- one. A type without a row has the settings that hold for all types.
 create or replace function job_type_set(p_task_type text, p_changes jsonb, p_actor text, p_reason text) returns void
 language plpgsql volatile security definer
 set search_path from current set lock_timeout = '900ms'
@@ -3894,7 +4044,7 @@ declare
     v_unknown text;
 begin
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
-    where k not in ('warning_share', 'critical_share', 'muted_until');
+    where k not in ('warning_share', 'critical_share', 'muted_until', 'set_aside');
     if v_unknown is not null then
         perform job_queue_refuse(format('A task type has no setting %s. Nothing was changed.', v_unknown));
     elsif coalesce(trim(p_task_type), '') = '' or p_changes = '{}' then
@@ -3903,19 +4053,34 @@ begin
         perform job_queue_refuse('A time must be between the years 1 and 9999. Nothing was changed.');
     elsif (p_changes ->> 'muted_until')::timestamptz <= clock_timestamp() then
         perform job_queue_refuse('The time until which to mute is in the past. Choose a later one. Nothing was changed.');
+    elsif (p_changes ->> 'set_aside')::boolean and coalesce(trim(p_reason), '') = '' then
+        perform job_queue_refuse('Say in the reason which runner has the task type. Nothing was changed.');
     end if;
     insert into job_types (task_type) values (p_task_type) on conflict (task_type) do nothing;
     select * into v_type from job_types where task_type = p_task_type for update;
     v_before := to_jsonb(v_type);
     v_type := jsonb_populate_record(v_type, p_changes);
+    v_type.set_aside := coalesce(v_type.set_aside, false);
     perform job_queue_refuse(r) from job_type_refusal(v_type.warning_share, v_type.critical_share) r
     where r is not null;
     if p_changes ? 'muted_until' then
         v_type.muted_by := case when v_type.muted_until is not null then job_actor(p_actor) end;
         v_type.muted_reason := case when v_type.muted_until is not null then p_reason end;
     end if;
+    if v_type.set_aside is distinct from (v_before ->> 'set_aside')::boolean then
+        v_type.paused_at := case when v_type.set_aside then clock_timestamp() end;
+        v_type.paused_by := case when v_type.set_aside then job_actor(p_actor) end;
+        v_type.paused_reason := case when v_type.set_aside then p_reason end;
+        v_type.resume_at := null;
+        perform pg_notify(current_schema() || '.job_queue', '');
+    elsif p_changes ? 'set_aside' then
+        perform job_queue_refuse(format('The task type %s is %s set aside. Nothing was changed.', p_task_type,
+            case when v_type.set_aside then 'already' else 'not' end));
+    end if;
     update job_types set warning_share = v_type.warning_share, critical_share = v_type.critical_share,
-        muted_until = v_type.muted_until, muted_by = v_type.muted_by, muted_reason = v_type.muted_reason
+        muted_until = v_type.muted_until, muted_by = v_type.muted_by, muted_reason = v_type.muted_reason,
+        set_aside = v_type.set_aside, paused_at = v_type.paused_at, paused_by = v_type.paused_by,
+        paused_reason = v_type.paused_reason, resume_at = v_type.resume_at
     where task_type = p_task_type;
     perform job_queue_write_audit(p_actor, 'set type', null,
         (select jsonb_object_agg(k, v_before -> k) from jsonb_object_keys(p_changes) k)
@@ -4227,7 +4392,9 @@ begin
             jsonb_build_object('paused_at', v_switch.paused_at, 'paused_by', v_switch.paused_by,
                 'reason', v_switch.paused_reason)),
         (3, 'type not paused', job_clause_type_open(v_job.task_type, v_now), case
-            when job_clause_type_open(v_job.task_type, v_now) then 'type-open' else 'type-paused' end,
+            when job_clause_type_open(v_job.task_type, v_now) then 'type-open'
+            when v_pause.set_aside then 'type-set-aside'
+            else 'type-paused' end,
             jsonb_build_object('task_type', v_job.task_type, 'paused_at', v_pause.paused_at,
                 'paused_by', v_pause.paused_by, 'reason', v_pause.paused_reason)),
         (4, 'worker', v_handling > 0, case
@@ -5640,14 +5807,14 @@ declare
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
         'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_edit_take', 'job_bulk_edit_step', 'job_bulk_edit_failed',
         'job_queue_create',
-        'job_queue_create_many', 'job_queue_enqueue', 'job_release_note', 'job_worker_report', 'job_worker_remove',
+        'job_queue_create_many', 'job_queue_enqueue', 'job_types_declare', 'job_types_fill_keys', 'job_release_note', 'job_worker_report', 'job_worker_remove',
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
         'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_queue_backlog', 'job_queue_turn',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
-    v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
+    v_inner constant text[] := array['job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',

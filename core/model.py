@@ -264,18 +264,19 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class TypePause:
-    """The pause of one task type."""
+    """The pause of one task type. With `set_aside` the type is left to a runner that is no worker of this program."""
 
     task_type: str
     reason: str | None
     paused_by: str | None
     paused_at: datetime
     resume_at: datetime | None
+    set_aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """The processing switch and the paused task types."""
+    """The processing switch, the paused task types, and those set aside, of which workers take no jobs either."""
 
     enabled: bool
     paused_reason: str | None = None
@@ -283,6 +284,12 @@ class Processing:
     paused_at: datetime | None = None
     resume_at: datetime | None = None
     paused_types: tuple[TypePause, ...] = ()
+    set_aside: tuple[TypePause, ...] = ()
+
+    @property
+    def held_types(self) -> frozenset[str]:
+        """The task types of which workers take no jobs: paused or set aside."""
+        return frozenset(one.task_type for one in (*self.paused_types, *self.set_aside))
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,13 +158,15 @@ class JobType:
         return payload.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     def concurrency_key(self, payload: Payload) -> str | None:
-        """The key of which only one job may run at a time; None if runs of this type may overlap."""
+        """The key of which one job may run at a time, as job_key_by_rule of the schema has it; None if all may."""
         if self.concurrency is None:
             return None
         if self.concurrency.startswith(SHARED_KEY):
             return self.concurrency.removeprefix(SHARED_KEY)
-        value = getattr(payload, self.field(self.concurrency.removeprefix(PER_KEY)) or "", None)
-        return f"{self.task_type}:{value}" if value else self.task_type
+        value = self.dump(payload).get(self.concurrency.removeprefix(PER_KEY))
+        if isinstance(value, int) and abs(value) < LARGEST_IN_KEY:
+            value = str(value).lower()
+        return f"{self.task_type}:{value}" if isinstance(value, str) and value else self.task_type
 
     def field(self, key: str) -> str | None:
         """The model's field of a payload key; None if the type does not have the key."""
@@ -186,6 +188,7 @@ class NoArguments(Payload):
 
 PER_KEY: Final = "payload:"
 SHARED_KEY: Final = "key:"
+LARGEST_IN_KEY: Final = 10**15
 
 
 class _Registration(NamedTuple):

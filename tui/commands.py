@@ -98,6 +98,8 @@ def type_twin(task_type: str, changes: Mapping[str, float | datetime | None], re
         until = changes["muted_until"]
         at = until.isoformat(timespec="seconds").replace("+00:00", "Z") if isinstance(until, datetime) else ""
         words += ["--mute-until", at] if at else ["--unmute"]
+    if "set_aside" in changes:
+        words += ["--set-aside" if changes["set_aside"] else "--take-over"]
     return shlex.join([*words, *(["--reason", clean(reason)] if reason else [])])
 
 

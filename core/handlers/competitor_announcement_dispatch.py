@@ -247,7 +247,7 @@ class _Dispatch:
 
     def _processing(self) -> bool:
         switch = jobs.processing().run(self._ctx.db)
-        return switch.enabled and all(one.task_type != self._ctx.job.task_type for one in switch.paused_types)
+        return switch.enabled and self._ctx.job.task_type not in switch.held_types
 
     def _next(self) -> list[Mailed]:
         held: Json = {

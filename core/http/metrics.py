@@ -144,6 +144,7 @@ def _read(conn: psycopg.Connection[Any]) -> list[Metric]:
     waiting = jobs.backlog().run(conn)
     counts, judged, at = seen.counts, seen.health, seen.at
     workers, switch = seen.workers, seen.processing
+    aside = {one.task_type for one in switch.set_aside}
     times = run_times.run_times().run(conn)
     trigger = judged.last_trigger
     due = judged.oldest_due
@@ -156,7 +157,8 @@ def _read(conn: psycopg.Connection[Any]) -> list[Metric]:
         _gauge("jobdeck_jobs_pending", "Pending jobs by type; above 10000 an estimate.",
                {line.task_type: float(line.waiting) for line in waiting}, label="task_type"),
         _gauge("jobdeck_jobs_overdue", "Jobs by type that are due for longer than the interval of the scheduler.",
-               {line.task_type: float(line.overdue) for line in waiting}, label="task_type"),
+               {line.task_type: float(line.overdue) for line in waiting if line.task_type not in aside},
+               label="task_type"),
         _gauge("jobdeck_oldest_due_seconds", "How long the oldest due job has waited; 0 without a backlog.",
                (at - due).total_seconds() if due else 0.0),
         _gauge("jobdeck_processing_enabled", "1 while processing is not paused.", float(switch.enabled)),

@@ -189,10 +189,12 @@ def set_type(
 ) -> None:
     """Changes settings of a task type, for the next claim of every worker.
 
-    Keys of `changes`: `warning_share` and `critical_share` (0 to 1), `muted_until`. A value of None resets one.
+    Keys of `changes`: `warning_share` and `critical_share` (0 to 1), `muted_until`, `set_aside` (whether the type is
+    left to a runner that is no worker; needs a reason). A value of None resets one.
 
     Raises:
-        Refused: a share is out of range, the one for a warning is above the other, or the time is in the past.
+        Refused: a share is out of range, the one for a warning is above the other, the time is in the past, or the type
+            is set aside already, or is not.
     """
     given = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in changes.items()}
     rows(conn, "SELECT job_type_set(%s, %s::jsonb, %s, %s)", (task_type, json.dumps(given), actor, reason))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
 from jobdeck.core.errors import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from uuid import UUID
 
     from jobdeck.core.model import Json
+    from jobdeck.core.registry import JobType
+
+FILLED_TOGETHER: Final = 10_000
 
 Connection = psycopg.Connection[Any]
 
@@ -36,6 +39,22 @@ def report_worker(  # noqa: PLR0913 -- one keyword per column
         "SELECT job_worker_report(%s, %s, %s, %s, %s, %s, %s::text[], %s)",
         (worker_id, host, pid, mode, version, concurrency, list(task_types), running),
     )
+
+
+def declare_types(conn: Connection, types: Iterable[JobType]) -> None:
+    """Writes the concurrency rules of task types, so that each of their jobs gets its key, whoever inserts it.
+
+    Jobs in the queue that have no key yet get theirs, 10,000 rows in a transaction where the connection commits by
+    itself.
+    """
+    known = list(types)
+    names, rules = [one.task_type for one in known], [one.concurrency for one in known]
+    (keyless,) = conn.execute("SELECT job_types_declare(%s::text[], %s::text[])", (names, rules)).fetchall()[0]
+    after, filled = None, not keyless
+    while not filled:
+        statement = "SELECT job_types_fill_keys(%s::text[], %s::uuid, %s)"
+        (after,) = conn.execute(statement, (keyless, after, FILLED_TOGETHER)).fetchall()[0]
+        filled = after is None
 
 
 def note_release(conn: Connection, name: str) -> None:

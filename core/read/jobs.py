@@ -203,11 +203,12 @@ def backlog(late: timedelta | None = None) -> Query[tuple[Backlog, ...]]:
 
 
 def processing() -> Query[Processing]:
-    """The processing switch and the paused task types."""
+    """The processing switch, the paused task types, and those set aside."""
     return combine(
         select("SELECT * FROM job_queue_settings WHERE id = 1", read=lambda rows: next(iter(rows), None)),
         select(
-            "SELECT task_type, reason, paused_by, paused_at, resume_at FROM job_paused_types ORDER BY task_type",
+            "SELECT task_type, reason, paused_by, paused_at, resume_at, set_aside FROM job_paused_types "
+            "ORDER BY task_type",
             read=list,
         ),
         read=processing_from,

@@ -274,7 +274,10 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The workers of the last day, the running jobs, and the task types with waiting jobs but no live worker."""
+    """The workers of the last day, the running jobs, and the task types with waiting jobs but no live worker.
+
+    Types that are set aside are left out.
+    """
 
     at: datetime
     workers: tuple[Worker, ...]

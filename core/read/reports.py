@@ -140,7 +140,8 @@ WITH RECURSIVE type (name) AS (
         ORDER BY j.task_type LIMIT 1)
     FROM type AS t WHERE t.name IS NOT NULL
 )
-SELECT name FROM type WHERE name IS NOT NULL LIMIT 1000
+SELECT name FROM type WHERE name IS NOT NULL AND NOT EXISTS (
+    SELECT FROM job_paused_types AS p WHERE p.task_type = type.name AND p.set_aside) LIMIT 1000
 """
 
 _COUNTED: Final = """

@@ -46,9 +46,12 @@ def result_from(row: Mapping[str, Any]) -> ActionResult:
 
 def processing_from(settings: Mapping[str, Any] | None, pauses: list[Row]) -> Processing:
     """The processing switch; a missing settings row means off, as it does in the claim."""
-    paused_types = tuple(TypePause(**pause) for pause in pauses)
+    held = [TypePause(**pause) for pause in pauses]
+    paused_types = tuple(one for one in held if not one.set_aside)
+    set_aside = tuple(one for one in held if one.set_aside)
     if settings is None:
-        return Processing(False, "The settings row is missing; resume to restore it.", paused_types=paused_types)
+        words = "The settings row is missing; resume to restore it."
+        return Processing(False, words, paused_types=paused_types, set_aside=set_aside)
     return Processing(
         enabled=settings["processing_enabled"],
         paused_reason=settings["paused_reason"],
@@ -56,4 +59,5 @@ def processing_from(settings: Mapping[str, Any] | None, pauses: list[Row]) -> Pr
         paused_at=settings["paused_at"],
         resume_at=settings["resume_at"],
         paused_types=paused_types,
+        set_aside=set_aside,
     )

@@ -156,6 +156,9 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "canary-open": lambda facts: _asked("It", facts),
         "canary-of-group": lambda facts: _asked(f"Canary {facts.get('canary_job')} of the same errors", facts),
         "canary-was-faster": "Another canary of the same errors was asked for at this moment. Wait for its result.",
+        "type-left-to-another": (
+            "The type {task_type} is set aside for another runner, so no worker may run it. Nothing was changed."
+        ),
         "canary-no-worker": 'No live worker handles {task_type}. Nothing was changed. Start one: "jobdeck worker".',
         # what would be done
         "would-be-canary": "The next worker that handles it would run it.",
@@ -209,6 +212,9 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "processing-off": lambda facts: _paused("Automatic processing has been off", facts),
         "type-open": "The type {task_type} is not paused.",
         "type-paused": lambda facts: _paused(f"The type {facts.get('task_type')} has been paused", facts),
+        "type-set-aside": lambda facts: _paused(
+            f"The type {facts.get('task_type')} has been set aside for another runner", facts
+        ),
         "no-worker": 'No worker was seen in the last 2 minutes. Start one: "jobdeck worker".',
         "no-worker-for-type": "{workers} workers are alive, but none handles this type.",
         "one-worker": "The one live worker handles this type.",

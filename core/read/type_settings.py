@@ -24,8 +24,8 @@ class TypeLine:
     """One task type. The number of pending jobs is an estimate if `estimated`, of failed ones if `failed_estimated`.
 
     `due_since` is the earliest due time of its jobs that could be claimed. `workers` live ones handle it. It is paused
-    while `paused_at` is set; the shares are those of failed runs from which health warns and is critical, None for the
-    rule that holds for all types.
+    while `paused_at` is set, and left to a runner that is no worker if `set_aside`. The shares are those of failed runs
+    from which health warns and is critical, None for the rule that holds for all types.
     """
 
     task_type: str
@@ -45,6 +45,7 @@ class TypeLine:
     muted_reason: str | None = None
     failed_estimated: bool = False
     due_since: datetime | None = None
+    set_aside: bool = False
 
 
 _SETTINGS: Final = """
@@ -56,7 +57,8 @@ handled AS (
 muted AS (SELECT task_type, muted_until, muted_by, muted_reason FROM job_types WHERE muted_until > now())
 SELECT task_type, 0 AS pending, coalesce(c.running, 0) AS running, coalesce(c.failed, 0) AS failed, false AS estimated,
     coalesce(c.about, false) AS failed_estimated, coalesce(h.workers, 0) AS workers, s.paused_at, s.paused_by,
-    s.paused_reason, s.resume_at, s.warning_share, s.critical_share, m.muted_until, m.muted_by, m.muted_reason
+    s.paused_reason, s.resume_at, s.warning_share, s.critical_share, m.muted_until, m.muted_by, m.muted_reason,
+    coalesce(s.set_aside, false) AS set_aside
 FROM counted AS c FULL JOIN handled AS h USING (task_type) FULL JOIN job_types AS s USING (task_type)
 LEFT JOIN muted AS m USING (task_type)
 """

@@ -56,8 +56,9 @@ def report(conn: Connection, state: WorkerState, mode: str) -> None:
 
 
 def sign_on(conn: Connection, state: WorkerState, mode: str) -> None:
-    """Writes the worker's row for the first time, and notes the release of the application."""
+    """Writes the worker's row for the first time, the rules of its task types, and the release of the application."""
     report(conn, state, mode)
+    presence.declare_types(conn, state.executor.registry)
     presence.note_release(conn, release_name(state.settings))
 
 

@@ -31,7 +31,8 @@ FUNCTIONS: Final = {
         job_alarm_clear job_alarm_raise job_bulk_continue job_bulk_edit_failed job_bulk_edit_take
         job_queue_checkpoint job_queue_claim
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
-        job_queue_next_due job_queue_reap job_queue_upkeep job_release_note job_worker_remove job_worker_report
+        job_queue_next_due job_queue_reap job_queue_upkeep job_release_note job_types_declare
+        job_types_fill_keys job_worker_remove job_worker_report
         job_worker_run_close job_worker_run_note job_worker_run_open
         outbox_apply_events outbox_audience outbox_campaign_batch outbox_campaign_close outbox_campaign_hold
         outbox_campaign_release outbox_campaign_start outbox_claim outbox_close_provider outbox_closed_for
@@ -82,7 +83,7 @@ FUNCTIONS: Final = {
         job_stats_add_times job_stats_compact
         job_stats_judge job_bulk_counted job_bulk_revert
         job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
-        job_backlog_sample job_skip_refusal job_series_refusal
+        job_backlog_sample job_skip_refusal job_series_refusal job_key_by_rule job_key_of job_queue_add_key
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables

@@ -271,7 +271,7 @@ class Creating(Protocol):
 
 def due_among(pending: Snapshot, handled: Collection[str]) -> Due:
     """The due jobs among the first pending ones, of types that are handled here, not paused and not blocked."""
-    held = {pause.task_type for pause in pending.processing.paused_types}
+    held = pending.processing.held_types
     due = [job for job in pending.page.jobs if (job.next_run_at or job.run_at) <= pending.at]
     free = [job for job in due if job.task_type in handled and job.task_type not in held and job.blocked_by is None]
     counts = Counter(job.task_type for job in free)

@@ -117,7 +117,7 @@ class Dashboard(Listing):
         if not self.is_mounted:
             return
         processing = view.snapshot.processing
-        types = frozenset(pause.task_type for pause in processing.paused_types)
+        types = processing.held_types
         jobs = view.snapshot.page.jobs
         self._awaited = ""
         self.table.say_empty(self._empty_text())

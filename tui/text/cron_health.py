@@ -167,8 +167,7 @@ def _slow(job: Job, timeouts: Mapping[str, float], at: datetime) -> Entry:
 
 
 def _paused(task_type: str, report: CronReport) -> bool:
-    types = {pause.task_type for pause in report.processing.paused_types}
-    return not report.processing.enabled or task_type in types
+    return not report.processing.enabled or task_type in report.processing.held_types
 
 
 def _overdue(report: CronReport, width: int) -> list[Entry]:

@@ -34,6 +34,7 @@ MOST_RUNNING: Final = 500
 SEVERITY: Final = (Verdict.OK, Verdict.PAUSED, Verdict.WARNING, Verdict.CRITICAL)
 
 _FACTS: Final = """
+WITH aside AS (SELECT task_type FROM job_paused_types WHERE set_aside)
 SELECT now() AS at,
     (SELECT coalesce(processing_enabled OR resume_at <= now(), false) FROM job_queue_settings WHERE id = 1) AS enabled,
     (SELECT paused_at FROM job_queue_settings WHERE id = 1) AS paused_at,
@@ -50,13 +51,17 @@ SELECT now() AS at,
     (SELECT count(*) FROM job_list WHERE status = 'running' AND lease_expires_at <= now()) AS stuck,
     (SELECT min(lease_expires_at) FROM job_list WHERE status = 'running' AND lease_expires_at <= now()) AS stuck_since,
     (SELECT count(*) FROM job_list
-        WHERE is_recurring AND status IN ('pending', 'running') AND consecutive_failures >= 1) AS failing,
+        WHERE is_recurring AND status IN ('pending', 'running') AND consecutive_failures >= 1
+            AND task_type NOT IN (SELECT task_type FROM aside)) AS failing,
     (SELECT max(consecutive_failures) FROM job_list
-        WHERE is_recurring AND status IN ('pending', 'running')) AS streak,
+        WHERE is_recurring AND status IN ('pending', 'running')
+            AND task_type NOT IN (SELECT task_type FROM aside)) AS streak,
     EXISTS (SELECT FROM job_list WHERE is_recurring AND status IN ('pending', 'running')) AS recurring,
     (SELECT task_type FROM job_list
         WHERE is_recurring AND status IN ('pending', 'running') AND consecutive_failures >= 1
+            AND task_type NOT IN (SELECT task_type FROM aside)
         ORDER BY consecutive_failures DESC, run_at LIMIT 1) AS failing_type,
+    ARRAY(SELECT task_type FROM aside ORDER BY task_type) AS aside,
     (SELECT coalesce(sum(permanent), 0) FROM job_stat_list
         WHERE minutes = 1 AND bucket > now() - interval '1 hour' AND NOT dry_run) AS failed_last_hour,
     (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker'
@@ -143,6 +148,7 @@ def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: M
         _stuck(facts),
         _series(facts),
         _crashed(facts),
+        *_set_aside(facts),
         *_stalled(facts),
         *_late_series(facts, late),
         *_silent(facts),
@@ -234,6 +240,12 @@ def _late_series(facts: dict[str, Any], late: dict[str, Any]) -> list[Finding]:
     words = f"{number} late, {late['task_type']} the longest: {_ago(facts['at'], since)}."
     verdict = _lateness(facts, facts["at"] - since) if facts["enabled"] else Verdict.PAUSED
     return [Finding("late series", verdict, words, since)]
+
+
+def _set_aside(facts: dict[str, Any]) -> list[Finding]:
+    if not facts["aside"]:
+        return []
+    return [Finding("set aside", Verdict.OK, f"Left to another runner: {', '.join(facts['aside'])}.")]
 
 
 def _silent(facts: dict[str, Any]) -> list[Finding]:

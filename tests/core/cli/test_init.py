@@ -45,6 +45,15 @@ def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(jobdeck: Jobde
         assert "Migrations run: 001 series_index, 002 changed_results" in done
 
 
+def test_init_gives_the_jobs_that_are_there_their_keys(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("INSERT INTO job_queue (task_type) SELECT 'game_platform_sync' FROM generate_series(1, 3)")
+    jobdeck("init", "--dry-run")
+    assert conn.execute("SELECT count(*) FROM job_queue WHERE concurrency_key IS NULL").fetchone() == (3,)
+    jobdeck("init")
+    found = conn.execute("SELECT concurrency_key, in_line FROM job_queue ORDER BY in_line").fetchall()
+    assert found == [("game_platform_sync", waits) for waits in (False, True, True)]
+
+
 def test_a_dry_run_waits_for_no_worker_and_holds_none_up(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
 ) -> None:

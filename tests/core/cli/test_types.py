@@ -47,6 +47,20 @@ def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: 
     assert jobdeck("types", "set", "foreign_type", "--warn", "40%").err == ""
 
 
+def test_a_type_of_another_runner_is_set_aside_and_taken_over(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    producer.enqueue(conn, NewJob("foreign_type"), actor="test")
+    ran = jobdeck("types", "set", "foreign_type", "--set-aside", "--reason", "the old runner makes images")
+    assert (ran.code, ran.err) == (0, "")
+    assert "set aside" in ran.out
+    status = jobdeck("status")
+    assert "the old runner makes images" in status.out
+    assert jobdeck("status", "--json").data["processing"]["paused_types"] == []
+    assert "set aside, by " in jobdeck("types", "list").out
+    jobdeck("pause", "--type", "foreign_type").refused(1, "set aside for another runner")
+    jobdeck("resume", "--type", "foreign_type").refused(1, "jobdeck types set foreign_type --take-over")
+    assert jobdeck("types", "set", "foreign_type", "--take-over", "--json").data["set_aside"] is False
+
+
 def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     before = everything(conn)
     ran = jobdeck("types", "set", "cli_echo", "--critical", "70%", "--dry-run")
@@ -66,6 +80,9 @@ def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn
         (["cli_echo", "--mute-until", "2020-01-01"], 1, ["past"]),
         (["cli_echo", "--mute-for", "0m"], 2, ["--mute-for"]),
         (["cli_echo", "--mute-for", "1h", "--unmute"], 2, ["--mute-for", "--unmute"]),
+        (["cli_echo", "--set-aside"], 1, ["Say in the reason which runner"]),
+        (["cli_echo", "--take-over"], 1, ["cli_echo is not set aside"]),
+        (["cli_echo", "--take-over", "--set-aside"], 2, ["--set-aside or --take-over"]),
         (["cli_ecco", "--warn", "20%"], 1, ["cli_ecco", "cli_echo"]),
     ],
 )

@@ -9,11 +9,13 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused, UnknownTaskType
-from jobdeck.core.queue import operator, presence, service
+from jobdeck.core.queue import leases, operator, presence, service
+from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.type_settings import LIMIT, TypeLine, type_lines
+from jobdeck.core.read.verdict import health
 from jobdeck.core.registry import Registry
 from tests.support.plans import cost_of
-from tests.support.queue import ACTOR, Connection, add, audit_rows, changes_nothing, claim, finish_one, now
+from tests.support.queue import ACTOR, BASE, CAP, Connection, add, audit_rows, changes_nothing, claim, finish_one, now
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,6 +25,14 @@ DAY = timedelta(days=1)
 
 def line(conn: Connection, name: str) -> TypeLine:
     return next(one for one in type_lines().run(conn) if one.task_type == name)
+
+
+def worker(conn: Connection, task_type: str) -> None:
+    """A live worker that handles a type."""
+    presence.report_worker(
+        conn, worker_id=f"handles-{task_type}", host="h", pid=1, mode="headless", version="1", concurrency=1,
+        task_types=[task_type], running=0,
+    )  # fmt: skip
 
 
 def set_alpha(conn: Connection, *, reason: str | None = None, **changes: float | datetime | None) -> None:
@@ -161,3 +171,92 @@ def test_a_viewer_reads_the_settings_and_only_an_operator_changes_them(
             other.execute(statement)
     operator.execute(statement)
     assert line(viewer, "alpha").warning_share == 0.2
+
+
+class TestSetAside:
+    """A type of another runner: no worker takes its jobs, and nothing about it is an alarm."""
+
+    def test_its_jobs_are_not_claimed_until_it_is_taken_over(self, conn: Connection) -> None:
+        job = add(conn, "alpha")
+        set_alpha(conn, set_aside=True, reason="images stay with the old runner")
+        assert claim(conn) == []
+        found = line(conn, "alpha")
+        assert (found.set_aside, found.paused_reason) == (True, "images stay with the old runner")
+        set_alpha(conn, set_aside=False)
+        assert [claimed.id for claimed in claim(conn)] == [job.id]
+        assert line(conn, "alpha").paused_at is None
+
+    def test_the_next_of_its_key_of_another_type_goes_first(self, conn: Connection) -> None:
+        add(conn, "alpha", concurrency_key="one")
+        beta = add(conn, "beta", concurrency_key="one")
+        for name in ("alpha", "beta"):
+            worker(conn, name)
+        set_alpha(conn, set_aside=True, reason="the old runner has it")
+        leases.reap(conn, retry_base=BASE, retry_cap=CAP)
+        assert [claimed.id for claimed in claim(conn, ("alpha", "beta"))] == [beta.id]
+
+    def test_it_is_neither_a_pause_nor_late_in_the_verdict(self, conn: Connection) -> None:
+        worker(conn, "beta")
+        add(conn, "alpha", recurrence_interval_minutes=15, run_at=now(conn) - DAY)
+        conn.execute("UPDATE job_queue SET consecutive_failures = 9")
+        before = {finding.signal: finding.verdict for finding in health.health().run(conn).findings}
+        assert before["late series"] == before["recurring jobs"] == "critical"
+        set_alpha(conn, set_aside=True, reason="the old runner has it")
+        found = health.health().run(conn)
+        assert found.verdict == "ok"
+        assert next(one.evidence for one in found.findings if one.signal == "set aside") == (
+            "Left to another runner: alpha."
+        )
+        switch = jobs.processing().run(conn)
+        assert (switch.paused_types, [one.task_type for one in switch.set_aside]) == ((), ["alpha"])
+        assert reports.fleet().run(conn).unhandled == ()
+
+    def test_why_says_whose_it_is(self, conn: Connection) -> None:
+        job = add(conn, "alpha")
+        set_alpha(conn, set_aside=True, reason="the old runner has it")
+        said = next(clause.evidence for clause in jobs.why(job.id).run(conn) if clause.name == "type not paused")
+        assert said.startswith("The type alpha has been set aside for another runner since ")
+        assert said.endswith(": the old runner has it.")
+
+    @pytest.mark.parametrize(
+        ("aside", "changes", "reason", "words"),
+        [
+            (False, {"set_aside": True}, " ", "Say in the reason which runner"),
+            (False, {"set_aside": False}, None, "alpha is not set aside"),
+            (False, {"set_aside": None}, None, "alpha is not set aside"),
+            (True, {"set_aside": True}, "again", "alpha is already set aside"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(
+        self, conn: Connection, aside: bool, changes: dict[str, Any], reason: str | None, words: str
+    ) -> None:
+        add(conn, "alpha")
+        if aside:
+            set_alpha(conn, set_aside=True, reason="the old runner has it")
+        with changes_nothing(conn), pytest.raises(Refused, match=words):
+            set_alpha(conn, reason=reason, **changes)
+
+    def test_it_cannot_be_paused_resumed_or_run_as_a_canary(self, conn: Connection) -> None:
+        worker(conn, "alpha")
+        job = add(conn, "alpha")
+        set_alpha(conn, set_aside=True, reason="the old runner has it")
+        with changes_nothing(conn):
+            with pytest.raises(Refused, match="no worker takes its jobs anyway"):
+                operator.pause(conn, reason="x", actor=ACTOR, task_type="alpha")
+            with pytest.raises(Refused, match="types set alpha --take-over"):
+                operator.resume(conn, actor=ACTOR, task_type="alpha")
+        asked = operator.ask_canary(conn, job.id, actor=ACTOR)
+        assert (asked.canary, asked.result.code) == (None, "type-left-to-another")
+
+    def test_a_canary_that_was_asked_for_before_does_not_run(self, conn: Connection) -> None:
+        worker(conn, "alpha")
+        asked = operator.ask_canary(conn, add(conn, "alpha").id, actor=ACTOR)
+        assert asked.canary is not None
+        set_alpha(conn, set_aside=True, reason="the old runner has it")
+        assert claim(conn) == []
+
+    def test_a_paused_type_that_is_set_aside_resumes_by_itself_no_more(self, conn: Connection) -> None:
+        add(conn, "alpha")
+        operator.pause(conn, reason="x", actor=ACTOR, task_type="alpha", resume_at=now(conn) + DAY)
+        set_alpha(conn, set_aside=True, reason="the old runner has it")
+        assert line(conn, "alpha").resume_at is None

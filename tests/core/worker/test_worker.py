@@ -666,6 +666,24 @@ def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: C
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
+def test_a_worker_writes_the_rules_of_its_types_and_earlier_jobs_run_one_by_one(database_url: str, conn: Conn) -> None:
+    beside: list[int] = []
+    running: set[int] = set()
+
+    def alone(params: Any, ctx: Any) -> None:
+        running.add(ctx.job.run_token)
+        beside.append(len(running))
+        ctx.db.execute("SELECT pg_sleep(0.05)")
+        running.discard(ctx.job.run_token)
+
+    made = job_type("alone", alone, concurrency="type")
+    drain(database_url, made)
+    assert conn.execute("SELECT task_type, concurrency FROM job_types").fetchall() == [("alone", "type")]
+    conn.execute("INSERT INTO job_queue (task_type) SELECT 'alone' FROM generate_series(1, 5)")
+    drain(database_url, made)
+    assert beside == [1] * 5
+
+
 def test_a_worker_notes_the_release_of_the_application_that_stays_when_it_ends(database_url: str, conn: Conn) -> None:
     with working(
         database_url, job_type("fine", lambda _p, _c: None), settings=quick_settings(sentry_release="shop@7")

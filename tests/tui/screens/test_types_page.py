@@ -88,7 +88,7 @@ async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
         await deck.press("i", "j", "j", "E")
         assert "now muted until" in deck.screen_text()
         await deck.press(
-            "ctrl+u", "ctrl+k", *"30%", "enter", "ctrl+u", *"60%", "enter", *"2h", "enter", *"known", "enter"
+            "ctrl+u", "ctrl+k", *"30%", "enter", "ctrl+u", *"60%", "enter", *"2h", "enter", "enter", *"known", "enter"
         )
         for part in ("--warn 30% --critical 60%", "--mute-until 2026-07-04T14:04:31Z --reason known"):
             assert part in deck.screen_text()
@@ -99,13 +99,36 @@ async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
         assert f"jobdeck types set {BROKEN} --warn 30%" in deck.toasts[-1]
 
 
+async def test_e_sets_a_type_aside_for_another_runner_and_takes_it_over() -> None:
+    backend = incident()
+    async with dashboard(backend) as deck:
+        await deck.press("i", "j", "j", "E", *("enter",) * 3, "ctrl+u", *"yes", "enter", *"old", "enter")
+        assert "--set-aside --reason old" in deck.screen_text()
+        await deck.press("enter")
+        assert backend.calls[-1] == ("set type", BROKEN, {"set_aside": True}, "old")
+        backend.figures.found = tuple(
+            replace(one, line=replace(one.line, set_aside=True, paused_at=NOW, paused_reason="old", paused_by="mia"))
+            if one.line.task_type == BROKEN
+            else one
+            for one in backend.figures.found
+        )
+        deck.clock.now += 6
+        await deck.refresh()
+        assert "set aside:" in line_of(deck, "processor")
+        assert ", 1 set aside" in deck.screen_text()
+        await deck.press("E", *("enter",) * 3, "ctrl+u", *"no", "enter", "enter", "enter")
+        assert backend.calls[-1] == ("set type", BROKEN, {"set_aside": False}, None)
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        (("enter",) * 4, "Nothing is changed yet."),
-        (("ctrl+u", *"0.2", "enter", "enter", "enter", "enter"), "needs a share such as 20%"),
-        (("enter", "enter", *"yesterday", "enter", "enter"), "not a time"),
-        (("enter", "enter", *"2020-01-01", "enter", "enter"), "in the past"),
+        (("enter",) * 5, "Nothing is changed yet."),
+        (("ctrl+u", *"0.2", *("enter",) * 5), "needs a share such as 20%"),
+        (("enter", "enter", *"yesterday", *("enter",) * 3), "not a time"),
+        (("enter", "enter", *"2020-01-01", *("enter",) * 3), "in the past"),
+        ((*("enter",) * 3, "ctrl+u", *"perhaps", "enter", "enter"), "answer yes or no"),
+        ((*("enter",) * 3, "ctrl+u", *"yes", "enter", "enter"), "Say in the reason which runner has the type."),
     ],
 )
 async def test_what_cannot_be_set_is_said_in_the_dialog_and_changes_nothing(typed: tuple[str, ...], words: str) -> None:
@@ -119,7 +142,7 @@ async def test_what_cannot_be_set_is_said_in_the_dialog_and_changes_nothing(type
 async def test_a_refusal_of_the_database_is_said() -> None:
     backend = incident()
     async with dashboard(backend) as deck:
-        await deck.press("i", "E", "ctrl+u", *"101%", "enter", "enter", "enter", "enter", "enter")
+        await deck.press("i", "E", "ctrl+u", *"101%", *("enter",) * 6)
         assert "Could not change" in deck.toasts[-1]
         assert "at most 100 %" in deck.toasts[-1]
 

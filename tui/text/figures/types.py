@@ -76,11 +76,14 @@ def about(one: TypeFigures, at: datetime, width: int) -> list[Entry]:
 
 
 def summary(report: TypeReport) -> list[Span]:
-    """How many types there are, and how many are paused."""
-    paused = sum(one.line.paused_at is not None for one in report.types)
+    """How many types there are, how many are paused, and how many are set aside."""
+    aside = sum(one.line.set_aside for one in report.types)
+    paused = sum(one.line.paused_at is not None for one in report.types) - aside
     found: list[Span] = [(plural(len(report.types), "type"), "muted")]
     if paused:
         found.append((f", {paused} paused", "warn"))
+    if aside:
+        found.append((f", {aside} set aside", "muted"))
     return [*found, ("  jobdeck types list", "muted")]
 
 
@@ -114,7 +117,8 @@ def _share_ink(share: FailureShare | None) -> str:
 def _state(found: TypeLine, one: TypeFigures, room: int) -> tuple[str, str]:
     if found.paused_at is not None:
         reason = f": {one_line(found.paused_reason)}" if found.paused_reason else ""
-        return fit(f"paused{reason}", room).rstrip(), "warn"
+        word, ink = ("set aside", "muted") if found.set_aside else ("paused", "warn")
+        return fit(f"{word}{reason}", room).rstrip(), ink
     if found.muted_until is not None:
         return "muted", "muted"
     if not found.workers and (found.pending or one.oldest_due):
@@ -126,6 +130,8 @@ def _pause(found: TypeLine, at: datetime) -> tuple[str, str]:
     if found.paused_at is None:
         return "no", "muted"
     who, length, why, until = pause_words(found.paused_by, found.paused_at, found.paused_reason, found.resume_at, at)
+    if found.set_aside:
+        return f"set aside for another runner{length}{who}{why}; no worker takes its jobs", "text"
     return f"PAUSED{length}{who}{why or ', no reason given'}{until}", "warn"
 
 

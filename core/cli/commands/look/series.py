@@ -39,7 +39,7 @@ def series(session: Session, verb: str | None, wanted: str | None, reason: str |
 
     with session.connection() as conn:
         found = read.series().run(conn)
-    paused = {pause.task_type for pause in found.processing.paused_types}
+    paused = found.processing.held_types
     held = not found.processing.enabled
 
     def waits(one: SeriesLine) -> bool:

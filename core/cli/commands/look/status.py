@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.model import Finding, Health, Json, Processing, Run, Worker, WorkerRun
+    from jobdeck.core.model import Finding, Health, Json, Processing, Run, TypePause, Worker, WorkerRun
     from jobdeck.core.read.operators.notes import Mute
     from jobdeck.core.read.report_types import Backlog, ErrorGroup, Snapshot
 
@@ -185,7 +185,8 @@ def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[R
     return [
         *lines,
         *output.section("Waiting", _waiting_lines(waiting, seen.at)),
-        *output.section("Paused types", _paused_lines(seen.processing)),
+        *output.section("Paused types", _paused_lines(seen.processing.paused_types)),
+        *output.section("Set aside", _paused_lines(seen.processing.set_aside)),
         *output.section("Workers", worker_table(seen.workers, seen.at) if seen.workers else ["none"]),
         *output.section("Last trigger", _trigger_lines(seen.health.last_trigger)),
         *output.section(
@@ -257,7 +258,7 @@ def _switch(processing: Processing) -> str:
     return f"PAUSED{by} since {output.when(processing.paused_at)}{until}: {reason}"
 
 
-def _paused_lines(processing: Processing) -> list[str]:
+def _paused_lines(pauses: Sequence[TypePause]) -> list[str]:
     rows = [
         (
             pause.task_type,
@@ -266,7 +267,7 @@ def _paused_lines(processing: Processing) -> list[str]:
             output.when(pause.resume_at),
             output.line(pause.reason),
         )
-        for pause in processing.paused_types
+        for pause in pauses
     ]
     return output.table(("TYPE", "BY", "SINCE", "UNTIL", "REASON"), rows) if rows else []
 

@@ -45,6 +45,8 @@ def listed(session: Session) -> None:
 @click.option("--mute-for", metavar="DURATION", help="Report no failure share of the type for this time.")
 @click.option("--mute-until", metavar="TIME", help="Report no failure share of the type until this time (UTC).")
 @click.option("--unmute", is_flag=True, help="Report it again.")
+@click.option("--set-aside", is_flag=True, help="Leave the type to another runner. Needs a reason.")
+@click.option("--take-over", is_flag=True, help="Let workers run the type, after it was set aside.")
 @reason_option
 @dry_run_option
 def change(session: Session, task_type: str, reason: str | None, dry_run: bool, **given: Any) -> None:
@@ -54,6 +56,8 @@ def change(session: Session, task_type: str, reason: str | None, dry_run: bool, 
 
     if sum(bool(given[name]) for name in ("mute_for", "mute_until", "unmute")) > 1:
         raise UsageError("Give one of --mute-for, --mute-until and --unmute.")
+    if given["set_aside"] and given["take_over"]:
+        raise UsageError("Give --set-aside or --take-over, not both.")
     with session.connection() as conn, conn.transaction():
         changes = _changes(given, jobs.clock().run(conn))
         line = service.set_type(
@@ -66,7 +70,7 @@ def change(session: Session, task_type: str, reason: str | None, dry_run: bool, 
 
 def warn_without_worker(line: TypeLine) -> None:
     """Says on stderr that no live worker handles a type, since its name may be a mistake."""
-    if not line.workers:
+    if not line.workers and not line.set_aside:
         output.note(f"No live worker handles {line.task_type}.")
 
 
@@ -76,7 +80,7 @@ def table(lines: Iterable[TypeLine]) -> list[str]:
 
 
 def _row(line: TypeLine) -> tuple[object, ...]:
-    paused = f"until {output.when(line.resume_at)}" if line.resume_at else "yes"
+    paused = f"until {output.when(line.resume_at)}" if line.resume_at else "set aside" if line.set_aside else "yes"
     return (*_jobs(line), line.workers, paused if line.paused_at else None, *_settings(line))
 
 
@@ -100,10 +104,10 @@ def _settings(line: TypeLine) -> tuple[object, ...]:
 
 
 def _pause(line: TypeLine) -> str | None:
-    """Until when a type is paused, by whom and why; None if it is not."""
+    """Until when a type is paused or that it is set aside, by whom and why; None if it is neither."""
     if line.paused_at is None:
         return None
-    until = f"until {output.when(line.resume_at)}" if line.resume_at else "yes"
+    until = f"until {output.when(line.resume_at)}" if line.resume_at else "set aside" if line.set_aside else "yes"
     who = f", by {output.cut(line.paused_by, 30)}" if line.paused_by else ""
     why = f": {output.cut(line.paused_reason, 40)}" if line.paused_reason else ""
     return f"{until}{who}{why}"
@@ -128,6 +132,8 @@ def _data(one: TypeFigures, at: datetime) -> dict[str, Any]:
 
 def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime | None]:
     found: dict[str, float | datetime | None] = {}
+    if given["set_aside"] or given["take_over"]:
+        found["set_aside"] = given["set_aside"]
     for option, column in (("warn", "warning_share"), ("critical", "critical_share")):
         if given[option] is not None:
             found[column] = parse_share(given[option], f"--{option}")
@@ -138,7 +144,10 @@ def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime
     elif given["mute_until"]:
         found["muted_until"] = parse_time(given["mute_until"], now, what="time of --mute-until").astimezone(UTC)
     if not found:
-        raise UsageError("Nothing to change. Give --warn, --critical, --mute-for, --mute-until or --unmute.")
+        raise UsageError(
+            "Nothing to change. Give --warn, --critical, --mute-for, --mute-until, --unmute, --set-aside or "
+            "--take-over."
+        )
     return found
 
 

@@ -48,8 +48,10 @@ def init(
     """Install or upgrade the database schema. Safe to repeat."""
     from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import presence  # noqa: PLC0415 -- imported on first use
 
     settings = session.settings.model_copy(update={"database_schema": name} if name else None)
+    registry = session.registry
     with (
         open_database(settings, application_name="jobdeck cli") as database,
         database.connection() as conn,
@@ -65,6 +67,7 @@ def init(
                     repair=repair,
                     waits=output.note,
                 )
+                presence.declare_types(conn, registry)
     before, wanted = plan.before.queue, schema.schema_version()
     lines = [_outcome(database.label, plan, wanted, dry_run), *_plan_lines(plan, dry_run)]
     if database.schema != session.settings.database_schema:

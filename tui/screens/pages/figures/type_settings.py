@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from jobdeck.core.read.type_settings import TypeLine
 
 OFF: Final = "off"
+YES: Final = "yes"
+NO: Final = "no"
 SHARES: Final = (("warning_share", "Warn"), ("critical_share", "Critical"))
 
 
@@ -39,10 +41,13 @@ class SettingsAnswer:
 
 
 class TypeSettings(FieldsDialog[SettingsAnswer]):
-    """Asks for the thresholds of the failure share, and until when to mute the type. Nothing changes before Save."""
+    """Asks for the thresholds of the failure share, until when to mute the type, and whether another runner has it.
+
+    Nothing changes before Save.
+    """
 
     DIALOG: ClassVar[str] = "type"
-    FIELDS: ClassVar[tuple[str, ...]] = ("warning_share", "critical_share", "muted_until", "reason")
+    FIELDS: ClassVar[tuple[str, ...]] = ("warning_share", "critical_share", "muted_until", "set_aside", "reason")
 
     def __init__(self, line: TypeLine) -> None:
         super().__init__()
@@ -58,7 +63,9 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
                 yield OneLine(percent(share), id=name)
             yield Static(Content(f"Mute failure alerts until{self._muted()}"), classes="label")
             yield OneLine("", example=f"2h, tomorrow 9:00 (UTC), {OFF}; empty leaves it", id="muted_until")
-            yield Static(Content("Reason (optional), for other operators"), classes="label")
+            yield Static(Content("Set aside for another runner; no worker takes its jobs: yes or no"), classes="label")
+            yield OneLine(YES if self.line.set_aside else NO, id="set_aside")
+            yield Static(Content("Reason, for other operators; needed to set a type aside"), classes="label")
             yield OneLine("", example="e.g. known vendor outage, INC-123", id="reason")
             yield from self.ending("Save")
 
@@ -95,10 +102,17 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
             now = self.deck.now()
             until = parse_ahead(text, now, what="time until which to mute")
             found["muted_until"] = now + until if isinstance(until, timedelta) else until
+        aside = self.text("set_aside").lower()
+        if aside not in {YES, NO}:
+            raise UsageError("Set aside for another runner: answer yes or no.")
+        if (aside == YES) != self.line.set_aside:
+            found["set_aside"] = aside == YES
         return found
 
     def read(self) -> SettingsAnswer:
         changes = self._changes()
         if not changes:
             raise UsageError("Nothing is changed yet.")
+        if changes.get("set_aside") and self._reason() is None:
+            raise UsageError("Say in the reason which runner has the type.")
         return SettingsAnswer(changes, self._reason())

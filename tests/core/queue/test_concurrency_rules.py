@@ -1,0 +1,194 @@
+"""The concurrency key of every job, whoever inserts it, from the rule that a worker wrote for the task type."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from jobdeck.core.model import NewJob
+from jobdeck.core.queue import operator, presence, producer
+from jobdeck.core.registry import JobType, NoArguments, Payload
+from tests.support.examples import examples
+from tests.support.queue import ACTOR, Connection, add, claim, claim_one, finish_one, job_row, lose, run_once, value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Arguments(Payload):
+    """Fields of all kinds that a payload may have."""
+
+    team_id: str | int | bool | float | list[int] | UUID | None = None
+
+
+def kind(rule: str | None, name: str = "alpha", payload: type[Payload] = NoArguments) -> JobType:
+    return JobType(name, lambda _payload, _context: None, name, "", payload, concurrency=rule)
+
+
+def declare(conn: Connection, rule: str | None, name: str = "alpha") -> None:
+    presence.declare_types(conn, [kind(rule, name)])
+
+
+def insert(conn: Connection, payload: dict[str, Any] | None = None, **columns: Any) -> UUID:
+    """A row as an application writes it that knows nothing of keys."""
+    given = {"task_type": "alpha", "payload": json.dumps(payload or {}), **columns}
+    names = sql.SQL(", ").join(map(sql.Identifier, given))
+    places = sql.SQL(", ").join([sql.Placeholder()] * len(given))
+    statement = sql.SQL("INSERT INTO job_queue ({}) VALUES ({}) RETURNING id").format(names, places)
+    (found,) = conn.execute(statement, list(given.values())).fetchall()[0]
+    assert isinstance(found, UUID)
+    return found
+
+
+def keys(conn: Connection, ids: Sequence[UUID]) -> list[str | None]:
+    return [job_row(conn, one)["concurrency_key"] for one in ids]
+
+
+def test_a_row_that_was_inserted_by_hand_waits_behind_the_one_before(conn: Connection) -> None:
+    declare(conn, "type")
+    first, second = insert(conn), insert(conn)
+    assert keys(conn, [first, second]) == ["alpha", "alpha"]
+    claimed = claim_one(conn)
+    assert claimed.id == first
+    assert claim(conn) == []
+    finish_one(conn, claimed)
+    assert claim_one(conn).id == second
+
+
+def test_a_row_beside_a_running_job_of_its_key_waits(conn: Connection) -> None:
+    declare(conn, "payload:teamId")
+    producer.enqueue(conn, NewJob("alpha", {"teamId": "7"}), actor=ACTOR)
+    claimed = claim_one(conn)
+    same, other = insert(conn, {"teamId": "7"}), insert(conn, {"team_id": "8"})
+    assert keys(conn, [claimed.id, same, other]) == ["alpha:7", "alpha:7", "alpha:8"]
+    assert [one.id for one in claim(conn)] == [other]
+
+
+def test_the_functions_of_producers_give_the_key_too(conn: Connection) -> None:
+    declare(conn, "type")
+    (made,) = conn.execute("SELECT (job_queue_enqueue('alpha', '{}')).id").fetchall()[0]
+    ids = producer.enqueue_many(
+        conn, [NewJob("alpha"), NewJob("beta"), NewJob("alpha", concurrency_key="own")], actor=ACTOR
+    )
+    assert keys(conn, [made, *ids]) == ["alpha", "alpha", None, "own"]
+    assert len(claim(conn, ("alpha", "beta"))) == 3
+
+
+def test_a_key_that_the_row_brings_is_kept(conn: Connection) -> None:
+    declare(conn, "type")
+    assert keys(conn, [insert(conn, concurrency_key="own")]) == ["own"]
+
+
+def test_types_share_a_key_by_its_name(conn: Connection) -> None:
+    declare(conn, "type", "alpha")
+    declare(conn, "key:alpha", "beta")
+    first = insert(conn)
+    second = insert(conn, task_type="beta")
+    assert keys(conn, [first, second]) == ["alpha", "alpha"]
+    assert [one.id for one in claim(conn, ("alpha", "beta"))] == [first]
+
+
+def test_a_key_beyond_the_limit_of_the_indexes_is_replaced_by_its_hash(conn: Connection) -> None:
+    declare(conn, "payload:teamId")
+    first, second = insert(conn, {"teamId": "x" * 9000}), insert(conn, {"teamId": "x" * 9000 + "y"})
+    one, other = keys(conn, [first, second])
+    assert one is not None
+    assert len(one) == len("alpha:") + 32
+    assert one != other
+
+
+class TestEarlierJobs:
+    """Jobs that were in the queue when a worker wrote the rule."""
+
+    @pytest.mark.parametrize("together", [1, 2, 10_000])
+    def test_those_that_wait_get_their_key_and_run_one_by_one(
+        self, conn: Connection, monkeypatch: pytest.MonkeyPatch, together: int
+    ) -> None:
+        monkeypatch.setattr(presence, "FILLED_TOGETHER", together)
+        waiting = [add(conn) for _ in range(3)]
+        blocked = add(conn, blocked_by=waiting[0].id)
+        other = add(conn, "beta")
+        declare(conn, "type")
+        assert keys(conn, [*(job.id for job in waiting), blocked.id, other.id]) == ["alpha"] * 4 + [None]
+        assert [claimed.id for claimed in claim(conn)] == [waiting[0].id]
+        assert value(conn, "SELECT count(*) FROM job_types WHERE keyless") == 0
+
+    def test_one_of_those_that_run_holds_the_key_and_none_starts_beside_it(self, conn: Connection) -> None:
+        running = [add(conn), add(conn)]
+        claimed = claim(conn)
+        assert len(claimed) == 2
+        waiting = add(conn)
+        declare(conn, "type")
+        assert sorted(keys(conn, [job.id for job in running]), key=str) == [None, "alpha"]
+        assert claim(conn) == []
+        for one in claimed:
+            finish_one(conn, one)
+        assert claim_one(conn).id == waiting.id
+
+    def test_a_failed_one_has_its_key_when_it_is_retried(self, conn: Connection) -> None:
+        job = add(conn)
+        run_once(conn, outcome="failed", permanent=True)
+        declare(conn, "type")
+        beside = add(conn)
+        operator.retry(conn, [job.id], actor=ACTOR)
+        assert keys(conn, [job.id, beside.id]) == ["alpha", "alpha"]
+        assert len(claim(conn)) == 1
+
+    def test_a_lost_run_comes_back_with_its_key(self, conn: Connection) -> None:
+        job = add(conn, max_attempts=3)
+        claim_one(conn)
+        declare(conn, "type")
+        lose(conn)
+        assert keys(conn, [job.id]) == ["alpha"]
+
+    def test_a_row_that_another_session_holds_is_left_and_nobody_waits(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        held, free = add(conn), add(conn)
+        with psycopg.connect(database_url) as other:
+            other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (held.id,))
+            declare(conn, "type")
+            assert keys(conn, [held.id, free.id]) == [None, "alpha"]
+
+
+def test_a_rule_that_is_gone_gives_no_more_keys(conn: Connection) -> None:
+    declare(conn, "type")
+    first = insert(conn)
+    declare(conn, None)
+    assert keys(conn, [first, insert(conn)]) == ["alpha", None]
+
+
+def test_a_rule_that_is_written_again_changes_nothing(conn: Connection) -> None:
+    declare(conn, "type")
+    before = value(conn, "SELECT xmin::text FROM job_types")
+    declare(conn, "type")
+    assert value(conn, "SELECT xmin::text FROM job_types") == before
+
+
+def test_a_type_without_a_rule_leaves_no_row(conn: Connection) -> None:
+    declare(conn, None)
+    assert value(conn, "SELECT count(*) FROM job_types") == 0
+
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**80), 2**80), st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20), st.uuids(),
+    st.lists(st.integers(), max_size=2),
+)  # fmt: skip
+
+
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given=values, rule=st.sampled_from(["type", "payload:teamId", "key:shared", None]))
+def test_the_database_and_a_producer_make_the_same_key(conn: Connection, given: Any, rule: str | None) -> None:
+    job_type = kind(rule, payload=Arguments)
+    made = Arguments(team_id=given)
+    for payload in (job_type.dump(made), {"team_id": job_type.dump(made)["teamId"]}):
+        found = value(conn, "SELECT job_key_by_rule('alpha', %s, %s::jsonb)", rule, json.dumps(payload))
+        assert found == job_type.concurrency_key(made)
