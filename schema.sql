@@ -156,7 +156,10 @@ alter table job_queue_settings
     add column if not exists trigger_minutes integer not null default 5
         constraint job_queue_settings_trigger_check check (trigger_minutes between 1 and 1440),
     -- Runs that were reported before are not in job_stats.
-    add column if not exists stats_since timestamptz not null default now();
+    add column if not exists stats_since timestamptz not null default now(),
+    -- Who takes jobs: the workers of this program, or the earlier runner that an application had before.
+    add column if not exists runner text not null default 'jobdeck'
+        constraint job_queue_settings_runner_check check (runner in ('jobdeck', 'earlier'));
 alter table job_queue_settings drop column if exists pruned_at;
 insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
 
@@ -855,6 +858,60 @@ create or replace trigger job_queue_add_key before insert on job_queue
     for each row when (new.created_by is null and new.concurrency_key is null and new.status = 'pending')
     execute function job_queue_add_key();
 
+-- An UPDATE by hand of a running job, which still has its token. A cancellation becomes a request, as the functions make it.
+create or replace function job_hand_update() returns trigger
+language plpgsql
+set search_path from current
+as $$
+declare
+    v_asked timestamptz := coalesce(old.cancel_requested_at, clock_timestamp());
+    v_by text := coalesce(old.cancel_requested_by, '(' || session_user || ')');
+begin
+    if new.status <> 'cancelled' then
+        raise exception using errcode = 'JD001', message = format('Job %s is running, so its status cannot be set to %s. '
+            'Wait until it has ended, or cancel it. Nothing was changed.', old.id, new.status);
+    end if;
+    new := old;
+    new.cancel_requested_at := v_asked;
+    new.cancel_requested_by := v_by;
+    return new;
+end
+$$;
+create or replace trigger job_hand_update before update of status on job_queue
+    for each row when (old.status = 'running' and new.status <> 'running' and new.run_token is not null)
+    execute function job_hand_update();
+
+create or replace function job_hand_claim() returns trigger
+language plpgsql
+set search_path from current
+as $$
+begin
+    raise exception using errcode = 'JD001', message = format('Job %s cannot be set to running by hand: it would have no '
+        'token that protects its result. Claim it with a function. Nothing was changed.', new.id);
+end
+$$;
+create or replace trigger job_hand_claim before update of status on job_queue
+    for each row when (new.status = 'running' and new.run_token is null) execute function job_hand_claim();
+
+-- A job that is set to pending by hand joins the line of its key. The functions change the version, so their jobs do not
+-- pay for this.
+create or replace function job_hand_retry() returns trigger
+language plpgsql security definer
+set search_path from current
+as $$
+begin
+    new.concurrency_key := coalesce(new.concurrency_key, job_key_of(new.task_type, new.payload));
+    new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at);
+    if new.in_line then
+        perform job_queue_ask_recheck(array[new.concurrency_key], null);
+    end if;
+    return new;
+end
+$$;
+create or replace trigger job_hand_retry before update of status on job_queue
+    for each row when (new.status = 'pending' and old.status not in ('pending', 'running') and new.version = old.version)
+    execute function job_hand_retry();
+
 -- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
 -- may have no key: job_types_fill_keys gives them one.
 create or replace function job_types_declare(p_types text[], p_rules text[]) returns text[]
@@ -1166,7 +1223,7 @@ language sql stable parallel safe
 return p_key is null or not job_key_is_busy(p_key);
 
 -- Whether processing is on; false if the settings row is missing.
-create or replace function job_clause_processing(p_at timestamptz) returns boolean
+create or replace function job_switch_is_on(p_at timestamptz) returns boolean
 language plpgsql stable
 set search_path from current
 as $$
@@ -1174,6 +1231,22 @@ begin
     return coalesce((select processing_enabled or resume_at <= p_at from job_queue_settings where id = 1), false);
 end
 $$;
+
+-- Whether workers may take jobs: processing is on, and no earlier runner has the queue.
+create or replace function job_clause_processing(p_at timestamptz) returns boolean
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return coalesce((select (processing_enabled or resume_at <= p_at) and runner = 'jobdeck'
+        from job_queue_settings where id = 1), false);
+end
+$$;
+
+-- The name under which the functions of an earlier runner claim.
+create or replace function job_earlier_runner() returns text
+language sql immutable parallel safe
+return 'an earlier runner';
 
 create or replace function job_clause_type_open(p_task_type text, p_at timestamptz) returns boolean
 language plpgsql stable
@@ -1330,13 +1403,15 @@ declare
     v_keyed boolean;
 begin
     -- A probe of an empty table, as a rule. A claim of no jobs takes a canary alone.
-    if exists (select from job_canaries c where c.task_type = any (p_types) and c.run_token is null) then
+    if p_worker <> job_earlier_runner() and exists (select from job_canaries c where c.task_type = any (p_types) and c.run_token is null) then
         return query select * from job_queue_take_canary(p_worker, p_types, p_lease_seconds);
         if found then
             return;
         end if;
     end if;
-    if p_limit < 1 or not job_clause_processing(v_now) then
+    if p_limit < 1 or not (job_clause_processing(v_now)
+        or p_worker = job_earlier_runner() and job_switch_is_on(v_now))
+    then
         return;
     end if;
     if exists (select from job_lines_due where retry_at <= v_now) then
@@ -1346,7 +1421,11 @@ begin
         select array_agg(l.task_type), array_agg(l.priority), array_agg('-infinity'::timestamptz),
             array_agg('00000000-0000-0000-0000-000000000000'::uuid)
         into v_types, v_priorities, v_run_at, v_ids
-        from job_queue_lanes(array(select t from unnest(p_types) t where job_clause_type_open(t, v_now))) l;
+        from job_queue_lanes(array(
+            select t from unnest(p_types) t where job_clause_type_open(t, v_now)
+                -- The earlier runner takes jobs of types that are set aside for it.
+                or p_worker = job_earlier_runner()
+                and exists (select from job_types a where a.task_type = t and a.set_aside))) l;
     else
         select array_agg(l.task_type), array_agg(l.priority), array_agg(l.run_at), array_agg(l.id)
         into v_types, v_priorities, v_run_at, v_ids
@@ -3592,7 +3671,9 @@ declare
     v_blocker record;
     v_holder uuid;
 begin
-    if exists (select from job_types t where t.task_type = p_job.task_type and t.set_aside) then
+    if exists (select from job_queue_settings s where s.runner = 'earlier') then
+        code := 'earlier-runner';
+    elsif exists (select from job_types t where t.task_type = p_job.task_type and t.set_aside) then
         code := 'type-left-to-another';
         facts := jsonb_build_object('task_type', p_job.task_type);
     elsif p_job.blocked_by is not null then
@@ -3731,6 +3812,9 @@ begin
         code := case when v_other.job_id = p_job.id then 'canary-open' else 'canary-of-group' end;
         facts := jsonb_build_object('canary_job', v_other.job_id, 'asked_by', v_other.asked_by,
             'asked_at', v_other.asked_at);
+    elsif exists (select from job_queue_settings s where s.runner = 'earlier') then
+        code := 'earlier-runner';
+        facts := '{}';
     elsif exists (select from job_types t where t.task_type = p_job.task_type and t.set_aside) then
         code := 'type-left-to-another';
         facts := jsonb_build_object('task_type', p_job.task_type);
@@ -3980,6 +4064,33 @@ begin
     end if;
     perform job_queue_write_audit(p_actor, 'resume', null, null, jsonb_build_object('task_type', p_task_type), null);
     perform pg_notify(current_schema() || '.job_queue', '');
+end
+$$;
+
+-- Gives the queue to the workers of this program ('jobdeck'), or back to the earlier runner ('earlier'). Jobs that run end
+-- where they began. Returns how many run.
+create or replace function job_runner_switch(p_runner text, p_actor text, p_reason text) returns bigint
+language plpgsql volatile security definer
+set search_path from current
+as $$
+declare
+    v_before text;
+begin
+    select runner into v_before from job_queue_settings where id = 1 for update;
+    if p_runner is null or p_runner not in ('jobdeck', 'earlier') then
+        perform job_queue_refuse(format('There is no runner %s: name jobdeck or earlier. Nothing was changed.', p_runner));
+    elsif v_before is not distinct from p_runner then
+        perform job_queue_refuse(case p_runner when 'jobdeck' then 'The workers of Jobdeck have the queue already.'
+            else 'The earlier runner has the queue already.' end || ' Nothing was changed.');
+    end if;
+    update job_queue_settings set runner = p_runner, updated_at = now() where id = 1;
+    if not found then
+        perform job_queue_refuse('The settings row is missing. Run "jobdeck resume". Nothing was changed.');
+    end if;
+    perform job_queue_write_audit(p_actor, 'switch runner', null, jsonb_build_object('runner', v_before),
+        jsonb_build_object('runner', p_runner), p_reason);
+    perform pg_notify(current_schema() || '.job_queue', '');
+    return (select count(*) from job_queue where status = 'running');
 end
 $$;
 
@@ -4387,6 +4498,7 @@ begin
         (1, 'status', job_clause_pending(v_job.status), 'has-status', jsonb_build_object('status', v_job.status)),
         (2, 'processing', job_clause_processing(v_now), case
             when v_switch.id is null then 'no-settings'
+            when v_switch.runner = 'earlier' then 'earlier-runner'
             when job_clause_processing(v_now) then 'processing-on'
             else 'processing-off' end,
             jsonb_build_object('paused_at', v_switch.paused_at, 'paused_by', v_switch.paused_by,
@@ -5795,7 +5907,7 @@ declare
     v_outsiders constant text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
         where rolname in ('anon', 'authenticated', 'service_role'));
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
-        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
+        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set', 'job_runner_switch',
         'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge', 'job_error_mute', 'job_queue_skip',
         'job_series_pause',
         'job_queue_cleanup',
@@ -5814,7 +5926,7 @@ declare
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
         'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_queue_backlog', 'job_queue_turn',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
-    v_inner constant text[] := array['job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
+    v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_hand_update', 'job_hand_claim', 'job_hand_retry', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',

@@ -285,6 +285,12 @@ class Processing:
     resume_at: datetime | None = None
     paused_types: tuple[TypePause, ...] = ()
     set_aside: tuple[TypePause, ...] = ()
+    runner: str = "jobdeck"
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether an earlier runner has the queue, so that no worker takes jobs."""
+        return self.runner == "earlier"
 
     @property
     def held_types(self) -> frozenset[str]:

@@ -28,6 +28,7 @@ plugin: Final = Plugin(
     commands={
         "campaign": "jobdeck.core.programme.commands.campaign:campaign",
         "receipts": "jobdeck.core.programme.commands.receipts:receipts",
+        "cutover": "jobdeck.core.programme.commands.cutover:cutover",
         "events": "jobdeck.core.programme.commands.events:events",
         "sandbox": "jobdeck.core.programme.commands.sandbox:sandbox",
     },
@@ -59,6 +60,7 @@ plugin: Final = Plugin(
         "create campaign": "created campaigns",
         "resume campaign": "resumed campaigns",
         "pull events": "pulled events",
+        "switch runner": "switched the runner",
     },
     quiet_loggers=("twilio", "sendgrid", "python_http_client"),
     receipts=lazy("jobdeck.core.programme.commands.receipts:recipients"),

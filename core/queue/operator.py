@@ -184,6 +184,17 @@ def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Pro
     return processing().run(conn)
 
 
+def switch_runner(conn: Connection, runner: str, *, actor: str, reason: str | None) -> int:
+    """Gives the queue to the workers (`jobdeck`) or to the earlier runner (`earlier`); returns how many jobs run.
+
+    These end where they began.
+
+    Raises:
+        Refused: that one has it already.
+    """
+    return int(rows(conn, "SELECT job_runner_switch(%s, %s, %s) AS running", (runner, actor, reason))[0]["running"])
+
+
 def set_type(
     conn: Connection, task_type: str, *, changes: Mapping[str, float | datetime | None], actor: str, reason: str | None
 ) -> None:

@@ -208,6 +208,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
     {
         "has-status": "The job is {status}.",
         "no-settings": 'The settings row is missing, so no job is claimed. Run "jobdeck resume".',
+        "earlier-runner": "The earlier runner has the queue, so no worker takes jobs.",
         "processing-on": "Automatic processing is on.",
         "processing-off": lambda facts: _paused("Automatic processing has been off", facts),
         "type-open": "The type {task_type} is not paused.",

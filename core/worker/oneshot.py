@@ -14,6 +14,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases, presence
 from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.sentences import sentence
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.heartbeat import Heartbeat
@@ -181,7 +182,7 @@ class Cycle:
             jobs = self._claim(task_types)
             if not jobs:
                 processing = self._link.run(read_jobs.processing().run)
-                if not processing.enabled:
+                if not processing.enabled or processing.is_elsewhere:
                     return self._result("paused", _why(processing))
                 break
             self._state.take(jobs, sent)
@@ -263,6 +264,8 @@ class Cycle:
 
 
 def _why(processing: Processing) -> str:
+    if processing.enabled:
+        return sentence("earlier-runner")
     return safe_error(processing.paused_reason or "") or CycleResult.PAUSED
 
 

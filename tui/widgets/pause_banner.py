@@ -35,6 +35,9 @@ def pause_banner(view: View, now: datetime, width: int, resumes: str) -> list[Sp
     """What is paused, since when, by whom, why and until when; empty where nothing is. `resumes` names the key."""
     processing = view.snapshot.processing
     types = processing.paused_types
+    if processing.enabled and processing.is_elsewhere:
+        also = f" · {plural(len(types), 'type')} paused" if types else ""
+        return [(f" The earlier runner has the queue, so no worker takes jobs{also}", "alert")]
     if processing.enabled:
         return [(_paused_types(types, now, width, resumes), "alert")] if types else []
     also = f" · {plural(len(types), 'type')} paused too" if types else ""

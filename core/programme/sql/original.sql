@@ -16,56 +16,92 @@ set anchor_at = last_run_at + make_interval(mins => recurrence_interval_minutes)
 where is_recurring and anchor_at is null and last_run_at is not null and status = 'pending'
     and recurrence_interval_minutes > 0;
 
-create or replace function public.job_queue_refuse_old_runner(p_function text) returns void
-language plpgsql
+-- The earlier runner of the original application calls these functions. Their names, arguments and results are the
+-- original's; what they do goes through this queue: a run has a token, a lease of 20 minutes, and a line in the history.
+-- It gets all jobs while it has the queue, and afterwards those of the types that are set aside for it.
+create or replace function public.job_queue_claim(p_limit integer default 5) returns setof public.job_queue
+language plpgsql security definer
 set search_path = public, pg_temp
 as $$
+declare
+    v_types constant text[] := case (select s.runner from public.job_queue_settings s where s.id = 1)
+        when 'earlier' then public.job_queue_waiting_types()
+        else array(select t.task_type from public.job_types t where t.set_aside) end;
+    v_ids constant uuid[] := array(
+        select c.id from public.job_queue_claim(public.job_earlier_runner(), v_types, p_limit, 1200.0) c);
 begin
-    raise exception using errcode = 'JD001', message = format(
-        '%s belongs to the earlier runner, which carries no run token and so could finish a job that another '
-        'worker holds. Nothing was changed. Stop that runner and start "jobdeck worker".', p_function);
+    -- A statement of its own, which sees what the claim has changed.
+    return query select q.* from public.job_queue q where q.id = any (v_ids);
 end
 $$;
 
-create or replace function public.job_queue_claim(p_limit integer default 5) returns setof public.job_queue
+-- Reports a run of the earlier runner, and returns the job as the original's functions did: one that has left the queue
+-- as it would be there. A job that this runner does not hold is not changed, because its lease has ended.
+create or replace function public.job_earlier_report(p_job_id uuid, p_outcome text, p_details jsonb)
+returns public.job_queue
 language plpgsql
 set search_path = public, pg_temp
 as $$
+declare
+    v_job public.job_queue;
+    v_after public.job_queue;
 begin
-    perform public.job_queue_refuse_old_runner('job_queue_claim(limit)');
+    select * into v_job from public.job_queue q where q.id = p_job_id;
+    if v_job.status is distinct from 'running' or v_job.locked_by <> public.job_earlier_runner() then
+        return v_job;
+    end if;
+    for attempt in 1..20 loop
+        begin
+            perform public.job_queue_finish(v_job.locked_by, array[v_job.id], array[v_job.run_token], array[p_outcome],
+                array[v_job.started_at], array[clock_timestamp()], array[p_details], 30.0, 3600.0);
+            exit;
+        exception when lock_not_available then
+            -- Somebody else has the row. The runner must not take this for a failure of the job.
+            if attempt = 20 then
+                raise;
+            end if;
+        end;
+    end loop;
+    select * into v_after from public.job_queue q where q.id = p_job_id;
+    if found then
+        return v_after;
+    end if;
+    v_job.status := 'succeeded';
+    v_job.output := p_details -> 'output';
+    v_job.last_error := null;
+    v_job.last_run_at := null;
+    return v_job;
 end
 $$;
 
 create or replace function public.job_queue_mark_succeeded(p_job_id uuid, p_output jsonb default null)
 returns public.job_queue
-language plpgsql
+language sql security definer
 set search_path = public, pg_temp
-as $$
-begin
-    perform public.job_queue_refuse_old_runner('job_queue_mark_succeeded');
-    return null;
-end
-$$;
+as $$ select public.job_earlier_report(p_job_id, 'succeeded', jsonb_build_object('output', p_output)) $$;
 
+-- As in the original, a failure is final unless a delay is given. A series goes on at its next slot.
 create or replace function public.job_queue_mark_failed(p_job_id uuid, p_error text, p_retry_in_ms integer default null)
 returns public.job_queue
-language plpgsql
+language sql security definer
 set search_path = public, pg_temp
 as $$
-begin
-    perform public.job_queue_refuse_old_runner('job_queue_mark_failed');
-    return null;
-end
+    select public.job_earlier_report(p_job_id, 'failed', jsonb_build_object('error_kind', 'earlier_runner', 'error', p_error,
+        'permanent', p_retry_in_ms is null, 'retry_after', greatest(p_retry_in_ms, 0) / 1000.0))
 $$;
 
 create or replace function public.job_queue_mark_failed(
     p_id uuid, p_error text, p_retry_in interval default interval '5 minutes'
 ) returns public.job_queue
-language plpgsql
+language sql security definer
 set search_path = public, pg_temp
 as $$
-begin
-    perform public.job_queue_refuse_old_runner('job_queue_mark_failed');
-    return null;
-end
+    select public.job_earlier_report(p_id, 'failed', jsonb_build_object('error_kind', 'earlier_runner', 'error', p_error,
+        'retry_after', greatest(extract(epoch from p_retry_in), 0)))
 $$;
+
+drop function if exists public.job_queue_refuse_old_runner(text);
+
+-- Beside a running application, its runner has the queue until somebody switches.
+update public.job_queue_settings set runner = 'earlier'
+where id = 1 and current_setting('jobdeck.took_over', true) = 'on';

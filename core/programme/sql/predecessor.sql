@@ -16,6 +16,10 @@ begin
     if v_installed then
         return;
     end if;
+    -- The original's runner has the queue until somebody switches.
+    if to_regprocedure('public.job_queue_mark_succeeded(uuid, jsonb)') is not null then
+        perform set_config('jobdeck.took_over', 'on', true);
+    end if;
     -- The queue's functions set updated_at. A trigger would cost each claim and finish one call per row.
     if to_regclass('public.job_queue') is not null then
         drop trigger if exists job_queue_set_updated_at on public.job_queue;

@@ -89,7 +89,7 @@ declare
         'programme_probe_skips', 'programme_probes_ahead', 'programme_competitors_ahead', 'programme_coaches_ahead',
         'programme_statuses', 'programme_find_coaches'];
     v_inner constant text[] := array['job_preview_columns', 'job_programme_tables', 'job_queue_mark_failed',
-        'job_queue_mark_succeeded', 'job_queue_refuse_old_runner', 'outbox_address_changed', 'outbox_apply_batch',
+        'job_queue_mark_succeeded', 'job_earlier_report', 'outbox_address_changed', 'outbox_apply_batch',
         'outbox_apply_to_forms', 'outbox_apply_to_messages', 'outbox_apply_to_opt_outs', 'outbox_apply_to_original',
         'outbox_apply_to_suppressions', 'outbox_apply_together', 'outbox_campaign_adopt', 'outbox_campaign_orphans',
         'outbox_event_suppression', 'outbox_keep_events', 'outbox_match_events', 'outbox_mirror',
@@ -102,8 +102,7 @@ declare
         'competition_names', 'competition_refuse_erasure', 'competition_retain', 'competition_tables'];
     v_of_original constant text[] := array['job_queue_enqueue(text,jsonb,timestamp with time zone,integer)',
         'job_queue_cleanup(interval)', 'job_queue_claim(integer)', 'job_queue_mark_succeeded(uuid,jsonb)',
-        'job_queue_mark_failed(uuid,text,integer)', 'job_queue_mark_failed(uuid,text,interval)',
-        'job_queue_refuse_old_runner(text)'];
+        'job_queue_mark_failed(uuid,text,integer)', 'job_queue_mark_failed(uuid,text,interval)'];
 begin
     select quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'viewer')),
         quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'operator')),
@@ -133,7 +132,7 @@ begin
     if v_worker is not null then
         execute format('revoke all on function job_queue_claim(integer) from %s', v_worker);
     end if;
-    -- The original's callers use this role. They may call the functions, to get the message that refuses them.
+    -- The original's callers use this role.
     if v_service is not null then
         foreach v_object in array v_of_original loop
             execute format('grant execute on function %s to service_role', v_object);

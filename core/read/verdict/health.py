@@ -37,6 +37,7 @@ _FACTS: Final = """
 WITH aside AS (SELECT task_type FROM job_paused_types WHERE set_aside)
 SELECT now() AS at,
     (SELECT coalesce(processing_enabled OR resume_at <= now(), false) FROM job_queue_settings WHERE id = 1) AS enabled,
+    (SELECT runner FROM job_queue_settings WHERE id = 1) AS runner,
     (SELECT paused_at FROM job_queue_settings WHERE id = 1) AS paused_at,
     (SELECT paused_by FROM job_queue_settings WHERE id = 1) AS paused_by,
     (SELECT paused_reason FROM job_queue_settings WHERE id = 1) AS paused_reason,
@@ -176,6 +177,8 @@ def _ago(at: datetime, since: datetime) -> str:
 
 
 def _switch(facts: dict[str, Any]) -> Finding:
+    if facts["enabled"] and facts["runner"] == "earlier":
+        return Finding("processing", Verdict.OK, "The earlier runner has the queue, so no worker takes jobs.")
     if facts["enabled"]:
         return Finding("processing", Verdict.OK, "Automatic processing is on.")
     if facts["enabled"] is None:

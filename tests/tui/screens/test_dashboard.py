@@ -181,6 +181,13 @@ async def test_paused_task_types_are_named_in_the_banner() -> None:
         assert "PAUSED sms_digest_processor for <1m by bob: Twilio" in deck.line("banner")
 
 
+async def test_the_banner_says_that_the_earlier_runner_has_the_queue() -> None:
+    backend = sample()
+    backend.processing = Processing(enabled=True, runner="earlier")
+    async with dashboard(backend) as deck:
+        assert "The earlier runner has the queue, so no worker takes jobs" in deck.line("banner")
+
+
 async def test_an_empty_queue_says_so() -> None:
     async with dashboard(FakeBackend()) as deck:
         assert "The queue is empty." in deck.screen_text()

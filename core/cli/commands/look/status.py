@@ -251,7 +251,7 @@ def _tally(recent: Iterable[Run]) -> list[tuple[tuple[str, str], int]]:
 
 def _switch(processing: Processing) -> str:
     if processing.enabled:
-        return "on"
+        return "on, but the earlier runner has the queue: no worker takes jobs" if processing.is_elsewhere else "on"
     by = f" by {processing.paused_by}" if processing.paused_by else ""
     until = f", until {output.when(processing.resume_at)}" if processing.resume_at else ""
     reason = processing.paused_reason or "no reason given"

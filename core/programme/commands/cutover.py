@@ -1,0 +1,96 @@
+"""`cutover`: who takes the jobs, the runner of the original application or the workers; the switch and the way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import Group, Session, command, dry_run_option, reason_option, shared_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jobdeck.core.model import Processing
+    from jobdeck.core.read.type_settings import TypeLine
+
+HAS: Final = {"jobdeck": "The workers of Jobdeck have", "earlier": "The earlier runner has"}
+WOULD_HAVE: Final = {"jobdeck": "The workers of Jobdeck would have", "earlier": "The earlier runner would have"}
+
+
+@command("status")
+def status(session: Session) -> None:
+    """Show who takes the jobs, and the task types that wait for the switch or are set aside."""
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.type_settings import type_lines  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        switch, lines = jobs.processing().run(conn), type_lines().run(conn)
+    data = {
+        "runner": switch.runner,
+        "set_aside": [one.task_type for one in lines if one.set_aside],
+        "without_worker": [one.task_type for one in _without_worker(lines)],
+        "types": lines,
+    }
+    session.answer(data, [f"{HAS[switch.runner]} the queue.", *_table(switch, lines)])
+
+
+@command("switch")
+@click.option("--back", is_flag=True, help="Give the queue back to the earlier runner.")
+@reason_option
+@dry_run_option
+def switch(session: Session, back: bool, reason: str | None, dry_run: bool) -> None:
+    """Give the queue to the workers of Jobdeck. Jobs that run end where they began.
+
+    The earlier runner keeps the task types that are set aside for it (jobdeck types set TYPE --set-aside).
+    """
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.type_settings import type_lines  # noqa: PLC0415 -- imported on first use
+
+    wanted = "earlier" if back else "jobdeck"
+    with session.connection() as conn, conn.transaction(force_rollback=dry_run):
+        running = operator.switch_runner(conn, wanted, actor=session.actor, reason=reason)
+        lines = type_lines().run(conn)
+    waiting = [] if back else _without_worker(lines)
+    for one in waiting:
+        output.note(
+            f"No live worker handles {one.task_type}, so its jobs wait. Start a worker that does, or leave the type to "
+            f'the earlier runner: jobdeck types set {one.task_type} --set-aside --reason "…".'
+        )
+    data = {
+        "runner": wanted,
+        "running": running,
+        "without_worker": [one.task_type for one in waiting],
+        "dry_run": dry_run,
+    }
+    jobs = "1 job runs and ends where it began" if running == 1 else f"{running} jobs run and end where they began"
+    session.answer(data, [f"{(WOULD_HAVE if dry_run else HAS)[wanted]} the queue. {jobs}."])
+
+
+def _without_worker(lines: Sequence[TypeLine]) -> list[TypeLine]:
+    """The types with jobs that no live worker handles and that are not set aside."""
+    return [one for one in lines if (one.pending or one.running) and not one.workers and not one.set_aside]
+
+
+def _table(switch: Processing, lines: Sequence[TypeLine]) -> list[str]:
+    rows = [
+        (one.task_type, f"{one.pending:,}", f"{one.running:,}", one.workers, _runs_where(switch, one))
+        for one in lines
+        if one.pending or one.running or one.set_aside
+    ]
+    return ["", *output.table(("TYPE", "PENDING", "RUNNING", "WORKERS", "RUNS"), rows)] if rows else []
+
+
+def _runs_where(switch: Processing, one: TypeLine) -> str:
+    if one.set_aside or switch.is_elsewhere:
+        return "with the earlier runner"
+    return "with the workers" if one.workers else "nowhere: no live worker handles it"
+
+
+cutover = Group(
+    "cutover",
+    commands={"status": status, "switch": switch},
+    params=shared_options(),
+    help="Take over the queue of the original application, and give it back.",
+)

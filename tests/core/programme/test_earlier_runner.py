@@ -1,0 +1,392 @@
+"""The original's runner beside this queue: it claims and reports by functions of its own names, until the switch."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.queue import operator, presence
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.verdict.health import health
+from jobdeck.core.schema import install_schema
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    Row,
+    add,
+    advance,
+    audit_rows,
+    changes_nothing,
+    claim,
+    claim_one,
+    finish_one,
+    job_row,
+    now,
+    reap,
+    rows,
+    run_rows,
+    value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+    from tests.core.cli.support import Jobdeck
+    from tests.support.postgres import PostgresServer
+
+ORIGINAL = Path(__file__).parents[2] / "support" / "original.sql"
+
+
+@pytest.fixture(scope="module")
+def shadow_database(postgres: PostgresServer) -> str:
+    """A database to be copied: the original's, without its jobs, after the installation."""
+    name = postgres.create_database()
+    with postgres.connect(name) as connection:
+        connection.execute(ORIGINAL.read_text())
+        connection.execute("DELETE FROM job_queue")
+        install_schema(connection)
+        operator.resume(connection, actor=ACTOR)
+    return name
+
+
+@pytest.fixture
+def shadow_url(postgres: PostgresServer, shadow_database: str) -> Iterator[str]:
+    """The address of a copy of it."""
+    name = postgres.create_database(template=shadow_database)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def conn(shadow_url: str) -> Iterator[Connection]:
+    with psycopg.connect(shadow_url, autocommit=True) as connection:
+        yield connection
+
+
+def take(conn: Connection, limit: int = 5) -> list[Row]:
+    """The claim of the earlier runner."""
+    return rows(conn, "SELECT * FROM job_queue_claim(%s)", limit)
+
+
+def succeed(conn: Connection, job: UUID, output: str | None = None) -> Row:
+    return rows(conn, "SELECT * FROM job_queue_mark_succeeded(p_job_id => %s, p_output => %s)", job, output)[0]
+
+
+def fail(conn: Connection, job: UUID, delay: int | None = None) -> Row:
+    statement = "SELECT * FROM job_queue_mark_failed(p_job_id => %s, p_error => 'no answer', p_retry_in_ms => %s)"
+    return rows(conn, statement, job, delay)[0]
+
+
+def switch(conn: Connection, runner: str = "jobdeck") -> int:
+    return operator.switch_runner(conn, runner, actor=ACTOR, reason="Monday")
+
+
+def worker_step(conn: Connection) -> None:
+    for claimed in claim(conn, limit=3):
+        finish_one(conn, claimed)
+
+
+def runner_step(conn: Connection) -> None:
+    for row in take(conn, 3):
+        succeed(conn, row["id"])
+
+
+@contextmanager
+def both_at_work(url: str) -> Iterator[list[BaseException]]:
+    """A worker and two earlier runners, each on its own connection; gives what went wrong."""
+    over, troubles = threading.Event(), list[BaseException]()
+
+    def work(step: Callable[[Connection], None]) -> None:
+        try:
+            with psycopg.connect(url, autocommit=True) as own:
+                while not over.is_set():
+                    step(own)
+        except BaseException as error:  # noqa: BLE001 -- shown by the test
+            troubles.append(error)
+
+    threads = [threading.Thread(target=work, args=(step,)) for step in (worker_step, runner_step, runner_step)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield troubles
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+class TestShadow:
+    def test_the_earlier_runner_has_the_queue_after_the_installation_and_no_worker_takes_a_job(
+        self, conn: Connection
+    ) -> None:
+        job = add(conn)
+        assert claim(conn) == []
+        assert read_jobs.processing().run(conn).is_elsewhere
+        said = next(one.evidence for one in health().run(conn).findings if one.signal == "processing")
+        assert said == "The earlier runner has the queue, so no worker takes jobs."
+        held = [one.evidence for one in read_jobs.why(job.id).run(conn) if not one.holds]
+        assert "The earlier runner has the queue, so no worker takes jobs." in held
+
+    def test_a_claimed_row_is_the_originals_with_a_lease_and_a_token(self, conn: Connection) -> None:
+        job = add(conn, payload={"n": 1})
+        before = now(conn)
+        (row,) = take(conn)
+        assert (row["id"], row["status"], row["attempts"], row["payload"]) == (job.id, "running", 1, {"n": 1})
+        assert row["run_token"] is not None
+        assert row["lease_expires_at"] - before >= timedelta(minutes=20)
+        assert take(conn) == []
+
+    def test_a_limit_is_kept_and_one_below_1_takes_nothing(self, conn: Connection) -> None:
+        for _ in range(3):
+            add(conn)
+        assert [len(take(conn, limit)) for limit in (0, -1, 2, 5)] == [0, 0, 2, 1]
+
+    def test_a_success_leaves_the_queue_and_is_answered_as_if_it_was_there(self, conn: Connection) -> None:
+        job = add(conn)
+        take(conn)
+        answer = succeed(conn, job.id, '{"sent": 3}')
+        assert (answer["id"], answer["status"], answer["output"]) == (job.id, "succeeded", {"sent": 3})
+        assert value(conn, "SELECT count(*) FROM job_queue") == 0
+        conn.execute("DELETE FROM job_queue WHERE id = %s", (job.id,))
+        (run,) = run_rows(conn, job.id)
+        assert (run["outcome"], run["output"], run["worker_id"]) == ("succeeded", {"sent": 3}, "an earlier runner")
+
+    def test_a_series_goes_on_at_its_next_slot(self, conn: Connection) -> None:
+        job = add(conn, recurrence_interval_minutes=15)
+        take(conn)
+        answer = succeed(conn, job.id)
+        assert (answer["status"], answer["run_at"]) == ("pending", job.run_at + timedelta(minutes=15))
+        advance(conn, timedelta(minutes=16))
+        take(conn)
+        answer = fail(conn, job.id)
+        assert (answer["status"], answer["last_error"], answer["attempts"]) == ("pending", "no answer", 0)
+
+    def test_a_failure_without_a_delay_is_final_and_with_one_is_tried_again(self, conn: Connection) -> None:
+        first, second = add(conn), add(conn)
+        assert len(take(conn)) == 2
+        assert fail(conn, first.id)["status"] == "failed"
+        answer = fail(conn, second.id, 60_000)
+        assert answer["status"] == "pending"
+        assert timedelta(seconds=50) < answer["run_at"] - now(conn) <= timedelta(seconds=60)
+
+    def test_the_older_call_with_an_interval_works(self, conn: Connection) -> None:
+        job = add(conn)
+        take(conn)
+        (row,) = rows(
+            conn,
+            "SELECT * FROM job_queue_mark_failed(p_id => %s, p_error => 'x', p_retry_in => interval '1 h')",
+            job.id,
+        )
+        assert row["status"] == "pending"
+
+    def test_an_unknown_id_is_answered_with_an_empty_row(self, conn: Connection) -> None:
+        assert set(succeed(conn, uuid4()).values()) == {None}
+
+    def test_a_report_after_the_lease_changes_nothing(self, conn: Connection) -> None:
+        job = add(conn)
+        take(conn)
+        advance(conn, timedelta(minutes=21))
+        reap(conn)
+        with changes_nothing(conn):
+            assert succeed(conn, job.id)["status"] == "pending"
+
+    def test_a_job_that_a_worker_holds_is_not_reported_by_it(self, conn: Connection) -> None:
+        job = add(conn)
+        switch(conn)
+        claim_one(conn)
+        with changes_nothing(conn):
+            assert succeed(conn, job.id)["status"] == "running"
+
+    def test_a_pause_of_everything_or_of_a_type_holds_for_it(self, conn: Connection) -> None:
+        job = add(conn)
+        operator.pause(conn, reason="x", actor=ACTOR)
+        assert take(conn) == []
+        operator.resume(conn, actor=ACTOR)
+        operator.pause(conn, reason="x", actor=ACTOR, task_type="alpha")
+        assert take(conn) == []
+        operator.resume(conn, actor=ACTOR, task_type="alpha")
+        assert [row["id"] for row in take(conn)] == [job.id]
+
+    def test_two_jobs_of_one_key_never_run_together(self, conn: Connection) -> None:
+        first, second = add(conn, concurrency_key="one"), add(conn, concurrency_key="one")
+        assert [row["id"] for row in take(conn)] == [first.id]
+        succeed(conn, first.id)
+        assert [row["id"] for row in take(conn)] == [second.id]
+
+    def test_rows_that_ran_when_it_was_installed_are_reported_by_it(self, empty_database_url: str) -> None:
+        with psycopg.connect(empty_database_url, autocommit=True) as old:
+            old.execute(ORIGINAL.read_text())
+            old.execute("DELETE FROM job_queue")
+            old.execute("INSERT INTO job_queue (task_type, status, attempts) VALUES ('alpha', 'running', 1)")
+            install_schema(old)
+            (job,) = rows(old, "SELECT * FROM job_queue")
+            assert succeed(old, job["id"])["status"] == "succeeded"
+            assert value(old, "SELECT count(*) FROM job_queue") == 0
+
+    def test_a_canary_is_refused(self, conn: Connection) -> None:
+        presence.report_worker(
+            conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
+            running=0,
+        )  # fmt: skip
+        asked = operator.ask_canary(conn, add(conn).id, actor=ACTOR)
+        assert (asked.canary, asked.result.code) == (None, "earlier-runner")
+
+
+class TestSwitch:
+    def test_jobs_in_flight_end_where_they_began_and_the_rest_goes_to_the_workers(self, conn: Connection) -> None:
+        running, waiting = add(conn), add(conn)
+        take(conn, 1)
+        assert switch(conn) == 1
+        assert take(conn) == []
+        assert claim_one(conn).id == waiting.id
+        assert succeed(conn, running.id)["status"] == "succeeded"
+        assert [run["worker_id"] for run in run_rows(conn, running.id)] == ["an earlier runner"]
+
+    def test_the_way_back_is_the_same(self, conn: Connection) -> None:
+        held, waiting = add(conn), add(conn)
+        switch(conn)
+        claimed = claim(conn, limit=1)[0]
+        switch(conn, "earlier")
+        assert claim(conn) == []
+        assert [row["id"] for row in take(conn)] == [waiting.id]
+        assert finish_one(conn, claimed).recorded == "succeeded"
+        assert claimed.id == held.id
+
+    def test_types_that_are_set_aside_stay_with_the_earlier_runner(self, conn: Connection) -> None:
+        image, other = add(conn, "team_image_generate"), add(conn)
+        operator.set_type(
+            conn, "team_image_generate", changes={"set_aside": True}, actor=ACTOR, reason="it makes the images"
+        )
+        switch(conn)
+        assert [row["id"] for row in take(conn)] == [image.id]
+        assert [job.id for job in claim(conn, ("alpha", "team_image_generate"))] == [other.id]
+
+    def test_it_is_in_the_audit(self, conn: Connection) -> None:
+        switch(conn)
+        row = audit_rows(conn)[-1]
+        assert (row["action"], row["before"], row["after"], row["reason"]) == (
+            "switch runner", {"runner": "earlier"}, {"runner": "jobdeck"}, "Monday",
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("runner", "words"), [("earlier", "has the queue already"), ("nobody", "no runner nobody")]
+    )
+    def test_what_cannot_be_is_refused(self, conn: Connection, runner: str, words: str) -> None:
+        with changes_nothing(conn), pytest.raises(Refused, match=words):
+            switch(conn, runner)
+
+    def test_no_job_is_lost_and_none_runs_in_both_while_the_switch_is_thrown_again_and_again(
+        self, conn: Connection, shadow_url: str
+    ) -> None:
+        jobs = [add(conn).id for _ in range(300)]
+        flips = 0
+        with both_at_work(shadow_url) as troubles:
+            while value(conn, "SELECT count(*) FROM job_queue") and not troubles:
+                switch(conn, "jobdeck" if flips % 2 == 0 else "earlier")
+                flips += 1
+        assert troubles == []
+        runs = rows(conn, "SELECT job_id, outcome FROM job_runs")
+        assert sorted(run["job_id"] for run in runs) == sorted(jobs)
+        assert {run["outcome"] for run in runs} == {"succeeded"}
+        assert flips > 2
+
+
+class TestHand:
+    """Statements of the original's pages, which know nothing of tokens and lines."""
+
+    def test_a_cancellation_of_a_running_job_becomes_a_request(self, conn: Connection) -> None:
+        job = add(conn)
+        take(conn)
+        conn.execute("UPDATE job_queue SET status = 'cancelled', completed_at = now() WHERE id = %s", (job.id,))
+        row = job_row(conn, job.id)
+        assert (row["status"], row["completed_at"]) == ("running", None)
+        assert row["cancel_requested_at"] is not None
+        assert succeed(conn, job.id)["status"] == "cancelled"
+
+    def test_a_retry_of_a_running_job_is_refused_with_a_sentence(self, conn: Connection) -> None:
+        job = add(conn)
+        take(conn)
+        with (
+            changes_nothing(conn),
+            pytest.raises(psycopg.Error, match="is running, so its status cannot be set to pending"),
+        ):
+            conn.execute("UPDATE job_queue SET status = 'pending', run_at = now() WHERE id = %s", (job.id,))
+
+    def test_a_job_cannot_be_set_to_running(self, conn: Connection) -> None:
+        job = add(conn)
+        with changes_nothing(conn), pytest.raises(psycopg.Error, match="cannot be set to running by hand"):
+            conn.execute("UPDATE job_queue SET status = 'running' WHERE id = %s", (job.id,))
+
+    def test_a_job_that_is_retried_waits_behind_the_running_one_of_its_key(self, conn: Connection) -> None:
+        failed = add(conn, concurrency_key="one")
+        take(conn)
+        fail(conn, failed.id)
+        running = add(conn, concurrency_key="one")
+        assert [row["id"] for row in take(conn)] == [running.id]
+        conn.execute("UPDATE job_queue SET status = 'pending', run_at = now() WHERE id = %s", (failed.id,))
+        assert take(conn) == []
+        succeed(conn, running.id)
+        assert [row["id"] for row in take(conn)] == [failed.id]
+
+    def test_a_job_that_is_retried_alone_is_claimed_at_once(self, conn: Connection) -> None:
+        failed = add(conn, concurrency_key="one")
+        take(conn)
+        fail(conn, failed.id)
+        conn.execute("UPDATE job_queue SET status = 'pending', run_at = now() WHERE id = %s", (failed.id,))
+        assert [row["id"] for row in take(conn)] == [failed.id]
+
+
+def test_on_an_empty_database_the_workers_have_the_queue(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as fresh:
+        install_schema(fresh)
+        assert value(fresh, "SELECT runner FROM job_queue_settings") == "jobdeck"
+
+
+def test_a_second_installation_leaves_the_switch_where_it_is(conn: Connection) -> None:
+    switch(conn)
+    install_schema(conn)
+    assert value(conn, "SELECT runner FROM job_queue_settings") == "jobdeck"
+
+
+class TestCommands:
+    def test_the_switch_and_the_way_back(self, jobdeck: Jobdeck, conn: Connection, shadow_url: str) -> None:
+        at = ("--database-url", shadow_url)
+        add(conn, "team_image_generate")
+        add(conn)
+        assert "The earlier runner has the queue." in jobdeck("cutover", "status", *at).out
+        take(conn, 1)
+        tried = jobdeck("cutover", "switch", "--dry-run", *at)
+        assert tried.out.startswith("The workers of Jobdeck would have the queue. 1 job runs and ends where it began.")
+        assert read_jobs.processing().run(conn).runner == "earlier"
+        done = jobdeck("cutover", "switch", "--reason", "Monday", *at)
+        assert done.out.startswith("The workers of Jobdeck have the queue.")
+        assert "No live worker handles alpha" in done.err
+        assert jobdeck("cutover", "status", "--json", *at).data["runner"] == "jobdeck"
+        jobdeck("cutover", "switch", *at).refused(1, "have the queue already")
+        assert jobdeck("cutover", "switch", "--back", *at).out.startswith("The earlier runner has the queue.")
+
+    def test_a_type_that_is_set_aside_stays_where_it_is(
+        self, jobdeck: Jobdeck, conn: Connection, shadow_url: str
+    ) -> None:
+        at = ("--database-url", shadow_url)
+        add(conn, "team_image_generate")
+        jobdeck("types", "set", "team_image_generate", "--set-aside", "--reason", "the old runner", *at)
+        done = jobdeck("cutover", "switch", *at)
+        assert done.err == ""
+        found = jobdeck("cutover", "status", "--json", *at).data
+        assert (found["set_aside"], found["without_worker"]) == (["team_image_generate"], [])
+        assert "with the earlier runner" in jobdeck("cutover", "status", *at).out
+
+    def test_one_cycle_says_why_it_runs_nothing(self, jobdeck: Jobdeck, conn: Connection, shadow_url: str) -> None:
+        add(conn)
+        ran = jobdeck("run-worker", "--database-url", shadow_url)
+        assert "The earlier runner has the queue, so no worker takes jobs." in ran.out
