@@ -676,12 +676,16 @@ def test_a_worker_writes_the_rules_of_its_types_and_earlier_jobs_run_one_by_one(
         ctx.db.execute("SELECT pg_sleep(0.05)")
         running.discard(ctx.job.run_token)
 
-    made = job_type("alone", alone, concurrency="type")
-    drain(database_url, made)
-    assert conn.execute("SELECT task_type, concurrency FROM job_types").fetchall() == [("alone", "type")]
-    conn.execute("INSERT INTO job_queue (task_type) SELECT 'alone' FROM generate_series(1, 5)")
-    drain(database_url, made)
+    conn.execute("INSERT INTO job_queue (task_type, run_at) VALUES ('alone', now() + interval '1 day')")
+    with working(database_url, job_type("alone", alone, concurrency="type")) as worker:
+        rule = "SELECT task_type, concurrency FROM job_types WHERE NOT keyless"
+        until(lambda: conn.execute(rule).fetchall() == [("alone", "type")], "the rule")
+        conn.execute("INSERT INTO job_queue (task_type) SELECT 'alone' FROM generate_series(1, 5)")
+        until(lambda: worker.status.succeeded == 5, "all five")
+        worker.stop()
+        assert worker.wait(PATIENCE)
     assert beside == [1] * 5
+    assert conn.execute("SELECT concurrency_key FROM job_queue").fetchall() == [("alone",)]
 
 
 def test_a_worker_notes_the_release_of_the_application_that_stays_when_it_ends(database_url: str, conn: Conn) -> None:
