@@ -121,7 +121,9 @@ alter table job_queue
     -- The slot of a series that a retry or a continued run still serves; null where that is `run_at`.
     add column if not exists slot_at timestamptz,
     -- Of the newest failed run, until a run succeeds or somebody retries the job: its group of errors.
-    add column if not exists fingerprint text;
+    add column if not exists fingerprint text,
+    -- Whether the newest run that ended changed nothing; null before the first one that this schema knows of.
+    add column if not exists last_run_dry boolean;
 
 -- Ids rise with time (the layout of UUID version 7, with microseconds in the 12 bits behind the version), so that
 -- jobs enqueued together run first in, first out, and inserts touch one end of each index. Built-in functions only,
@@ -2102,6 +2104,8 @@ begin
             else q.fingerprint
         end,
         last_outcome = m.recorded,
+        last_run_dry = case when m.move in ('release', 'snooze') then q.last_run_dry
+            else job_run_is_dry(q.payload, m.details) end,
         last_run_at = case when m.move in ('release', 'snooze') then q.last_run_at else v_now end,
         last_success_at = case when m.move = 'success' then v_now else q.last_success_at end,
         consecutive_failures = case m.move when 'success' then 0 when 'failure' then q.consecutive_failures + 1
@@ -3852,7 +3856,8 @@ begin
         if v_canary.run_token is not null then
             continue when v_job.run_token = v_canary.run_token;
             v_answer := (select jsonb_build_object('code', 'canary-ended', 'outcome', r.outcome, 'last_error', r.error,
-                    'seconds', extract(epoch from r.finished_at - r.started_at), 'run_token', r.run_token)
+                    'seconds', extract(epoch from r.finished_at - r.started_at), 'run_token', r.run_token,
+                    'facts', case when r.dry_run then jsonb_build_object('dry_run', true) end)
                 from job_runs r where r.run_token = v_canary.run_token and not r.late);
         elsif not job_canary_stands(v_canary, v_job) then
             v_answer := job_canary_change(v_canary, v_job);
@@ -4364,7 +4369,7 @@ select q.id, q.task_type,
     case when q.status = 'pending' then q.run_at end as next_run_at,
     case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
         then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
-    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint
+    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint, q.last_run_dry
 from job_queue q;
 
 -- One-time jobs that succeeded and left the queue, with the columns of jobs. Columns that the history does not store
@@ -4378,7 +4383,7 @@ select r.job_id as id, r.task_type,
     case when job_sees_payloads() then r.output end as output,
     r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
     r.finished_at as last_success_at, r.run_token as left_with, true as removed, r.concurrency_key, r.dedupe_key,
-    r.created_by, null::text as fingerprint
+    r.created_by, null::text as fingerprint, r.dry_run as last_run_dry
 from job_runs r
 cross join lateral (
     select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
@@ -4394,7 +4399,7 @@ select q.id, q.task_type,
     case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
     q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
     case when job_sees_payloads() then q.checkpoint end as checkpoint, q.anchor_at, q.consecutive_failures,
-    q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason
+    q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason, q.last_run_dry
 from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job) q;
 
 drop function if exists job_matches(

@@ -61,6 +61,7 @@ class Verdict(StrEnum):
 class Job:
     """One row of `job_queue`, or with `removed` of the history: a job that succeeded and left the queue.
 
+    `last_run_dry` says whether the last run changed nothing; None if there was none, or an earlier schema recorded it.
     The history does not store `max_attempts` and `priority`, and `created_at` is known only if the id contains it.
     """
 
@@ -96,6 +97,7 @@ class Job:
     anchor_at: datetime | None = None
     consecutive_failures: int = 0
     last_outcome: RunOutcome | None = None
+    last_run_dry: bool | None = None
     last_success_at: datetime | None = None
     created_by: str | None = None
     next_run_at: datetime | None = None
@@ -106,6 +108,11 @@ class Job:
     def is_paused(self) -> bool:
         """Whether somebody paused this series alone, which then blocks itself."""
         return self.blocked_by == self.id
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether its payload asks for a dry run, or its last run was one."""
+        return bool(self.last_run_dry) or self.payload.get("dryRun", self.payload.get("dry_run")) is True
 
 
 CANARY_PRIORITY = 101
@@ -199,7 +206,7 @@ class Renewed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One row of `job_runs`."""
+    """One row of `job_runs`. A run with `dry_run` changed nothing; None if an earlier schema recorded it."""
 
     run_token: int
     job_id: UUID
@@ -217,6 +224,7 @@ class Run:
     output: Json | None = None
     log: str | None = None
     progress: Json | None = None
+    dry_run: bool | None = None
 
     @property
     def duration(self) -> timedelta:

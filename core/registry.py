@@ -45,11 +45,13 @@ class Payload(BaseModel):
 class Done:
     """The job is done. `output` is stored with the run; `failed` counts items that failed.
 
-    A run with `failed` above zero is recorded as `partial`.
+    A run with `failed` above zero is recorded as `partial`. With `dry_run` the run changed nothing, whatever its
+    payload asked for, such as when a setting switches the type off; it is then shown as a dry run.
     """
 
     output: Json = field(default_factory=dict)
     failed: int = 0
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)

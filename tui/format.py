@@ -13,7 +13,7 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 
 from jobdeck.core import times
 from jobdeck.core.cli.output import plain
-from jobdeck.core.model import RunOutcome, Status, Verdict
+from jobdeck.core.model import SUCCESSES, RunOutcome, Status, Verdict
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import amount
 from jobdeck.core.redact import clean, redact, safe_text, scrub
@@ -53,6 +53,8 @@ OUTCOME_LOOK: Mapping[RunOutcome, tuple[str, str]] = {
     RunOutcome.ABANDONED: ("✗", "bad"),
 }
 """The glyph and the ink of each outcome of a run."""
+DRY_MARK = "DRY RUN"
+"""The badge of a job whose payload asks for a dry run, or whose last run was one."""
 VERDICT_INK: Mapping[Verdict, str] = {
     Verdict.OK: "good",
     Verdict.WARNING: "warn",
@@ -212,6 +214,12 @@ def short_count(value: int) -> str:
     if value < 100_000:
         return f"{value:,}"
     return f"{value // 1000:,}k" if value < 10_000_000 else f"{value // 1_000_000:,}M"
+
+
+def outcome_look(outcome: RunOutcome, *, dry: bool | None) -> tuple[str, str]:
+    """The glyph and the ink of a run. A dry run did not do its work, so its success is not green."""
+    glyph, ink = OUTCOME_LOOK[outcome]
+    return glyph, "warn" if dry and outcome in SUCCESSES else ink
 
 
 def badge(job: Job) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from uuid import UUID
 
 from jobdeck.core.cli.fitting import fitted, width_of
+from jobdeck.core.read.sentences import DRY_RUN, outcome_words
 from jobdeck.core.redact import clean, redact, safe_text, scrub
 from jobdeck.core.times import format_duration
 
@@ -219,6 +220,13 @@ def next_run(job: Job) -> str:
     return when(job.next_run_at)
 
 
+def last_run(job: Job) -> str:
+    """The time of a job's last run and its outcome; empty before the first."""
+    if job.last_run_at is None:
+        return ""
+    return f"{when(job.last_run_at)} {outcome_words(job.last_outcome, dry=job.last_run_dry)}".rstrip()
+
+
 def job_table(jobs: Iterable[Job]) -> list[str]:
     header = ("JOB", "TASK", "STATUS", "ATTEMPTS", "CREATED", "LAST RUN", "NEXT", "PAYLOAD", "ERROR")
     return table(
@@ -236,14 +244,15 @@ def run_table(runs: Iterable[Run], *, revealed: bool = False) -> list[str]:
 def _job_row(job: Job) -> tuple[object, ...]:
     badge = f" ↻ {job.recurrence_interval_minutes}m" if job.is_recurring else ""
     status = "cancelling" if job.cancel_requested_at and job.status == "running" else job.status.value
-    last = f"{when(job.last_run_at)} {job.last_outcome or ''}".rstrip() if job.last_run_at else NONE
+    if job.last_run_dry and job.status == "succeeded":
+        status += f", {DRY_RUN}"
     return (
         job.id,
         f"{job.task_type}{badge}",
         f"{status}, removed" if job.removed else status,
         f"{job.attempts}/{job.max_attempts or NONE}",
         when(job.created_at),
-        last,
+        last_run(job) or NONE,
         next_run(job),
         payload(job.payload),
         line(job.last_error),
@@ -256,7 +265,7 @@ def _run_row(run: Run, *, revealed: bool) -> tuple[object, ...]:
         run.job_id,
         run.task_type,
         run.attempt,
-        run.outcome.value,
+        outcome_words(run.outcome, dry=run.dry_run),
         when(run.started_at),
         seconds(run.duration),
         line(run.error, revealed=revealed),

@@ -32,7 +32,9 @@ def finished_words(digest: Digest) -> str:
     parts = [f"{digest.succeeded:,} succeeded"]
     parts += [f"{digest.partial:,} partial"] if digest.partial else []
     parts += [f"{digest.continued:,} to be continued"] if digest.continued else []
-    text = ", ".join([*parts, f"{digest.troubled:,} awaiting retry", f"{digest.failed:,} failed permanently"])
+    parts += [f"{digest.troubled:,} awaiting retry", f"{digest.failed:,} failed permanently"]
+    parts += [f"{digest.dry_runs:,} {'dry run' if digest.dry_runs == 1 else 'dry runs'}"] if digest.dry_runs else []
+    text = ", ".join(parts)
     if digest.counted_since > digest.since:
         return f"{text} (counted since {digest.counted_since:%m-%d %H:%M}Z)"
     return text

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -95,7 +96,7 @@ class Metrics:
     def __init__(self, database: Database, settings: Settings, counters: Counters) -> None:
         self._token = settings.metrics_token.get_secret_value().strip() if settings.metrics_token else ""
         self._counters = counters
-        self._answer = Cached(database, "answering /metrics", _read)
+        self._answer = Cached(database, "answering /metrics", partial(_read, production=settings.is_production))
 
     def admit(self, call: Call) -> None:
         """Checks the token.
@@ -139,8 +140,8 @@ def _is_there(conn: psycopg.Connection[Any]) -> bool:
     return bool(jobs.permissions().run(conn).role)
 
 
-def _read(conn: psycopg.Connection[Any]) -> list[Metric]:
-    seen = jobs.snapshot(Filter(), limit=1).run(conn)
+def _read(conn: psycopg.Connection[Any], *, production: bool) -> list[Metric]:
+    seen = jobs.snapshot(Filter(), limit=1, production=production).run(conn)
     waiting = jobs.backlog().run(conn)
     counts, judged, at = seen.counts, seen.health, seen.at
     workers, switch = seen.workers, seen.processing

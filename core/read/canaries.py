@@ -70,7 +70,8 @@ def answer_from(canary: int, row: Mapping[str, Any]) -> CanaryAnswer:
     if outcome is not None:
         state = "succeeded" if outcome in SUCCESSES else "failed"
         error = f": {row['error']}" if row["error"] else "."
-        ended = _ENDS.get(outcome, f"{outcome.value} {{after}}").format(after=f"after {row['seconds'] or 0:.1f} s")
+        after = f"after {row['seconds'] or 0:.1f} s{', as a dry run' if (row['facts'] or {}).get('dry_run') else ''}"
+        ended = _ENDS.get(outcome, f"{outcome.value} {{after}}").format(after=after)
         message = f"It {ended}{error}"
     return CanaryAnswer(
         canary, row["job_id"], state, message, row["asked_at"], outcome, row["error"], row["seconds"]

@@ -68,7 +68,7 @@ WITH RECURSIVE lane (task_type, priority) AS (
 _IN_BOTH: Final = """
 j.id, j.task_type, j.payload, j.status, j.run_at, j.attempts, j.max_attempts, j.created_at, j.updated_at, j.version,
 j.priority, j.last_error, j.output, j.completed_at, j.is_recurring, j.last_run_at, j.last_outcome, j.last_success_at,
-j.removed, j.created_by,
+j.removed, j.created_by, j.last_run_dry,
 """
 _HERE: Final = _IN_BOTH + "j.recurrence_interval_minutes, j.ended_at"
 _LEFT: Final = _IN_BOTH + "NULL::integer, j.completed_at"

@@ -48,10 +48,12 @@ def snapshot(
     limit: int = 200,
     refusal: str | None = None,
     group: tuple[str, str] | None = None,
+    production: bool = False,
 ) -> Query[Snapshot]:
     """Everything that the dashboard's first screen shows, in one snapshot; with a `refusal` of the filter, no jobs.
 
-    With a `group` of errors (task type and fingerprint) its jobs are listed, and the filter is not used.
+    With a `group` of errors (task type and fingerprint) its jobs are listed, and the filter is not used. `production`
+    is for `health`.
     """
     if group is not None:
         listed = group_page(*group, sort=sort, descending=descending, limit=limit)
@@ -59,7 +61,8 @@ def snapshot(
         listed = page(filter, sort=sort, descending=descending, limit=limit)
     if refusal is not None:
         listed = Query((), lambda _: Page((), None, refusal))
-    return combine(clock(), listed, counts(), processing(), health(), workers(), read=Snapshot)
+    judged = health(production=production)
+    return combine(clock(), listed, counts(), processing(), judged, workers(), read=Snapshot)
 
 
 def glance() -> Query[Snapshot]:

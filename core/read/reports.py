@@ -53,10 +53,11 @@ RUNNING_LISTED: Final = 200
 SERIES_LISTED: Final = 200
 
 
-def cron(*, timeouts: Mapping[str, float] | None = None) -> Query[CronReport]:
+def cron(*, timeouts: Mapping[str, float] | None = None, production: bool = False) -> Query[CronReport]:
     """Cron Health: the verdict, the trigger's history, the workers, and the jobs behind the verdict.
 
-    With `timeouts` (seconds by task type), the verdict includes runs that have used most of their timeout.
+    With `timeouts` (seconds by task type), the verdict includes runs that have used most of their timeout. `production`
+    is for `health`.
     """
 
     def read(  # noqa: PLR0913, PLR0917 -- one argument per part of the report
@@ -82,7 +83,7 @@ def cron(*, timeouts: Mapping[str, float] | None = None) -> Query[CronReport]:
             read=lambda rows: rows[0]["tick"] if rows else TICK,
         ),
         page(Filter(status=Status.PENDING), limit=OVERDUE_LISTED),
-        health(timeouts=timeouts),
+        health(timeouts=timeouts, production=production),
         processing(),
         history.worker_runs(limit=TRIGGERS),
         workers(),
@@ -177,8 +178,11 @@ def fleet() -> Query[Fleet]:
     return combine(clock(), workers(), _running(), waiting, read=read)
 
 
-def digest(since: timedelta) -> Query[Digest]:
-    """The digest of the period up to now: finished runs, actions of operators, pauses, triggers, errors."""
+def digest(since: timedelta, *, production: bool = False) -> Query[Digest]:
+    """The digest of the period up to now: finished runs, actions of operators, pauses, triggers, errors.
+
+    `production` is for `health`.
+    """
 
     def read(
         at: datetime,
@@ -213,7 +217,7 @@ def digest(since: timedelta) -> Query[Digest]:
         select(_FINISHED, {"since": since, **OUTCOMES}, read=lambda rows: rows[0]),
         select(_ENTRIES, {"since": since}, read=lambda rows: [AuditEntry(**row) for row in rows]),
         error_groups.groups(since=since),
-        health(),
+        health(production=production),
         counts(),
         processing(),
         combine(_actions(since), _triggers(since), notes.open_notes(), notes.mutes(), read=lambda *beside: beside),
@@ -251,9 +255,9 @@ def _triggers(since: timedelta) -> Query[tuple[TriggerCount, ...]]:
     )
 
 
-def audit(since: timedelta) -> Query[AuditReport]:
+def audit(since: timedelta, *, production: bool = False) -> Query[AuditReport]:
     """The audit of the period up to now, newest first, and its digest."""
-    return combine(history.actions(since=since), digest(since), read=AuditReport)
+    return combine(history.actions(since=since), digest(since, production=production), read=AuditReport)
 
 
 def recipients(conn: Connection, job_id: UUID) -> Recipients | None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.model import ActionResult, Status
+from jobdeck.core.model import ActionResult, RunOutcome, Status
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -39,6 +39,15 @@ def _paused(what: str, facts: Facts) -> str:
 def amount(number: int, *, about: bool = False) -> str:
     """A number of jobs: `9,412`, or an estimate with its first two digits, `~38,000`."""
     return f"~{round(number, min(2 - len(str(number)), 0)):,}" if about else f"{number:,}"
+
+
+DRY_RUN: Final = "dry run"
+"""What is said of a run that changed nothing."""
+
+
+def outcome_words(outcome: RunOutcome | None, *, dry: bool | None) -> str:
+    """The outcome of a run, `succeeded, dry run` of one that changed nothing; empty without an outcome."""
+    return f"{outcome.value}, {DRY_RUN}" if outcome and dry else outcome.value if outcome else ""
 
 
 def _pace(per_second: float) -> str:

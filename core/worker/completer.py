@@ -267,6 +267,7 @@ class Completer:
             error_kind=run.error_kind,
             error=run.error,
             again_at=answer.run_at if answer.status == "pending" else None,
+            dry_run=run.dry_run or None,
             worker=self._state.worker_id,
         )
         if answer.recorded in _LEVELS:

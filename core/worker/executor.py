@@ -134,6 +134,7 @@ class Executor:
         if outcome is None:
             return self._report(context, RunOutcome.SUCCEEDED)
         if isinstance(outcome, Done):
+            context.dry_run = context.dry_run or outcome.dry_run
             kind = RunOutcome.PARTIAL if outcome.failed > 0 else RunOutcome.SUCCEEDED
             return self._report(context, kind, output=fitted(outcome.output) if outcome.output else None)
         if isinstance(outcome, Continue):

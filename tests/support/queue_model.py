@@ -244,7 +244,7 @@ _FREED: Final = dict.fromkeys(
 def fates(row: Row, told: Told, done: Span, *, base: float, cap: float) -> list[Fate]:
     """The table of outcomes: what may become of a running job of which `told` is reported."""
     outcome = told.outcome.value
-    freed = _FREED | {"last_run_at": done}
+    freed = _FREED | {"last_run_at": done, "last_run_dry": False}
     lost = told.outcome is RunOutcome.LOST
     if row["cancel_requested_at"] is not None or outcome == "cancelled":
         recorded = "lost" if lost else "cancelled"
@@ -262,8 +262,8 @@ def fates(row: Row, told: Told, done: Span, *, base: float, cap: float) -> list[
         kept = {"status": "pending", "run_at": done.plus(told.delay), "attempts": 0, "checkpoint": told.checkpoint}
         return [Fate(outcome, freed | kept | {"last_error": None, "fingerprint": None, "last_outcome": outcome})]
     if outcome in {"released", "snoozed"}:
-        back = freed | {"status": "pending", "attempts": row["attempts"] - 1, "last_outcome": outcome,
-                        "last_run_at": row["last_run_at"]}  # fmt: skip
+        kept = {name: row[name] for name in ("last_run_at", "last_run_dry")}
+        back = freed | kept | {"status": "pending", "attempts": row["attempts"] - 1, "last_outcome": outcome}
         due: list[Change] = [{}]
         if outcome == "snoozed":
             due = [{"run_at": run_at} for run_at in _put_off(row, done, told.delay)]
@@ -302,7 +302,8 @@ def backoff(attempt: int, base: float, cap: float) -> tuple[float, float]:
 
 def _failures(row: Row, told: Told, done: Span, *, base: float, cap: float) -> list[Fate]:
     lost = told.outcome is RunOutcome.LOST
-    freed = _FREED | {"last_run_at": done, "last_error": ANYTHING if lost else told.error, "fingerprint": ANYTHING}
+    freed = _FREED | {"last_run_at": done, "last_run_dry": False, "fingerprint": ANYTHING,
+                      "last_error": ANYTHING if lost else told.error}  # fmt: skip
     outcome = "lost" if lost else "failed"
     failed = freed | {"last_outcome": outcome}
     if row["is_recurring"]:

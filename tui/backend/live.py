@@ -104,7 +104,7 @@ class LiveBackend:
             refusal = None if request.group else reach.refusal(conn, request.filter)
             snapshot = read_jobs.snapshot(
                 request.filter, sort=request.sort, descending=request.descending, limit=request.limit,
-                refusal=refusal, group=request.group,
+                refusal=refusal, group=request.group, production=self._settings.is_production,
             ).run(conn)  # fmt: skip
         return View(session, snapshot, self.worker())
 
@@ -118,7 +118,7 @@ class LiveBackend:
 
     def cron(self) -> CronReport:
         with self._connection() as conn:
-            return reports.cron(timeouts=self.timeouts()).run(conn)
+            return reports.cron(timeouts=self.timeouts(), production=self._settings.is_production).run(conn)
 
     def timeouts(self) -> Mapping[str, float]:
         return {known.task_type: known.timeout for known in self._registry or ()}
@@ -142,7 +142,7 @@ class LiveBackend:
 
     def audit(self, since: timedelta) -> AuditReport:
         with self._connection() as conn:
-            return reports.audit(since).run(conn)
+            return reports.audit(since, production=self._settings.is_production).run(conn)
 
     def table(self, page: Page) -> Sequence[Sequence[str]]:
         with self._connection() as conn:

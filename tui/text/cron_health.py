@@ -12,6 +12,7 @@ from jobdeck.core.read.report_types import Counts, CronReport, is_scheduled, lef
 from jobdeck.core.read.sentences import amount
 from jobdeck.tui.format import (
     DASH,
+    DRY_MARK,
     VERDICT_INK,
     age,
     ago,
@@ -213,6 +214,7 @@ def _series(job: Job, report: CronReport, width: int) -> Entry:
         job,
         _name_width(width),
         (f"  {fit(text, 12)}", ink),
+        (f"  {DRY_MARK}" if job.is_dry else "", "warn"),
         (streak, "bad" if failures >= STREAK else "warn"),
         (f"  last success {ago(job.last_success_at, report.at)}" if width >= ROOMY else "", "muted"),
     )

@@ -10,12 +10,13 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from jobdeck.core.model import Status
+from jobdeck.core.read.sentences import outcome_words
 from jobdeck.core.redact import clean, harmless_json, scrub
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.format import (
     DASH,
+    DRY_MARK,
     JOINERS,
-    OUTCOME_LOOK,
     STATUS_LOOK,
     ago,
     badge,
@@ -26,6 +27,7 @@ from jobdeck.tui.format import (
     fit,
     fraction,
     one_line,
+    outcome_look,
     plural,
     short_id,
     shown,
@@ -105,7 +107,7 @@ def title(job: Job, now: datetime) -> tuple[list[Span], list[Span]]:
     left: list[Span] = [
         (f" {one_line(job.task_type)}", "strong"),
         (f"  {badge(job)}" if job.is_recurring else "", "accent"),
-        ("  DRY RUN" if job.payload.get("dryRun") is True else "", "warn"),
+        (f"  {DRY_MARK}" if job.is_dry else "", "warn"),
         ("  ", "text"),
         ("⊘ cancelling", "warn") if cancelling else status,
         (f"  {job.attempts}/{job.max_attempts or DASH}", "muted"),
@@ -264,8 +266,9 @@ def _facts(page: Page) -> Content:
 def _last_outcome(page: Page) -> str:
     """The outcome of the last run. A job that was cancelled while it waited keeps it."""
     runs = page.detail.runs if page.detail is not None else ()
-    found = runs[0].outcome if runs else page.job.last_outcome
-    return found.value if found else ""
+    if runs:
+        return outcome_words(runs[0].outcome, dry=runs[0].dry_run)
+    return outcome_words(page.job.last_outcome, dry=page.job.last_run_dry)
 
 
 def _progress(page: Page) -> list[Content]:
@@ -301,12 +304,13 @@ def _runs(page: Page, runs: Sequence[Run]) -> list[Content]:
         return [Content.styled("It has not run yet.", "$ink-muted")]
     lines = []
     now, chosen = page.now, chosen_run(page, runs) if page.run is not None else None
+    width = 22 if any(run.dry_run for run in runs) else 12
     for run in runs:
-        glyph, ink = OUTCOME_LOOK[run.outcome]
+        glyph, ink = outcome_look(run.outcome, dry=run.dry_run)
         lines.append(
             Content.assemble(
                 ("▸ " if run is chosen else "", "$accent"),
-                (fit(f"{glyph} {run.outcome.value}", 12), COLOURS[ink]),
+                (fit(f"{glyph} {outcome_words(run.outcome, dry=run.dry_run)}", width), COLOURS[ink]),
                 fit(ago(run.finished_at, now), 9),
                 fit(duration(run.duration), 9),
                 (f"attempt {run.attempt}  {one_line(run.worker_id or '')}", "$ink-muted"),

@@ -153,7 +153,7 @@ def dry_run(asked: bool, ctx: CompetitionContext, preview: Callable[[], Json]) -
         reason = "The integration is switched off (GAME_PLATFORM_INTEGRATION_ENABLED)."
     else:
         return None
-    return Done({"dryRun": True, "dryRunReason": reason} | preview())
+    return Done({"dryRun": True, "dryRunReason": reason} | preview(), dry_run=True)
 
 
 def outage(job: str, outages: int, pause: float, place: str, *, attempt: int = 1) -> RetryLater | None:

@@ -28,6 +28,7 @@ TICK: Final = timedelta(minutes=5)
 OVERDUE: Final = timedelta(minutes=15)
 STREAK: Final = 3
 SILENT_NAMED: Final = 5
+DRY_NAMED: Final = 5
 USED_UP: Final = 0.8
 MOST_RUNNING: Final = 500
 """How many running jobs are looked at, the longest runs first."""
@@ -58,6 +59,9 @@ SELECT now() AS at,
         WHERE is_recurring AND status IN ('pending', 'running')
             AND task_type NOT IN (SELECT task_type FROM aside)) AS streak,
     EXISTS (SELECT FROM job_list WHERE is_recurring AND status IN ('pending', 'running')) AS recurring,
+    (SELECT count(*) FROM job_list WHERE is_recurring AND status IN ('pending', 'running') AND last_run_dry) AS dry,
+    ARRAY(SELECT DISTINCT task_type FROM job_list
+        WHERE is_recurring AND status IN ('pending', 'running') AND last_run_dry ORDER BY 1 LIMIT 6) AS dry_types,
     (SELECT task_type FROM job_list
         WHERE is_recurring AND status IN ('pending', 'running') AND consecutive_failures >= 1
             AND task_type NOT IN (SELECT task_type FROM aside)
@@ -99,11 +103,12 @@ WHERE status = 'running' AND lease_expires_at > now() ORDER BY started_at LIMIT 
 """
 
 
-def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
+def health(*, timeouts: Mapping[str, float] | None = None, production: bool = False) -> Query[Health]:
     """The verdict, with the worst finding first, and the figures of the dashboard's health line.
 
     Some findings always appear, others only when there is a problem. With `timeouts` (seconds by task type),
-    there is a finding about runs that have used most of their timeout.
+    there is a finding about runs that have used most of their timeout; with `production`, one about recurring jobs
+    whose last run was a dry run.
     """
 
     def read(
@@ -113,6 +118,7 @@ def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
         findings = _findings(facts, late, calls, next(iter(running), []), timeouts or {})
         findings += upkeep_health.judge(facts, parts)
         findings += failing_types.judge(failing)
+        findings += _dry_series(facts) if production else []
         findings.sort(key=lambda finding: -SEVERITY.index(finding.verdict))
         return Health(
             verdict=findings[0].verdict,
@@ -293,6 +299,16 @@ def _series(facts: dict[str, Any]) -> Finding:
     since = "in its last cycle" if facts["streak"] == 1 else f"for {facts['streak']} cycles in a row"
     words = f"{facts['failing']} failing; {facts['failing_type']} {since}."
     return Finding("recurring jobs", Verdict.CRITICAL if facts["streak"] >= STREAK else Verdict.WARNING, words)
+
+
+def _dry_series(facts: dict[str, Any]) -> list[Finding]:
+    """A finding about recurring jobs that run and change nothing, which look like success."""
+    if not facts["dry"]:
+        return []
+    named, more = facts["dry_types"][:DRY_NAMED], " and others" if len(facts["dry_types"]) > DRY_NAMED else ""
+    jobs = "1 recurring job runs" if facts["dry"] == 1 else f"{facts['dry']} recurring jobs run"
+    words = f"{jobs} dry in production and {'changes' if facts['dry'] == 1 else 'change'} nothing: "
+    return [Finding("dry runs", Verdict.WARNING, f"{words}{', '.join(named)}{more}. `jobdeck doctor` may say why.")]
 
 
 def _crashed(facts: dict[str, Any]) -> Finding:

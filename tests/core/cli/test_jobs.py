@@ -254,8 +254,8 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(
     assert [pause["task_type"] for pause in data["processing"]["paused_types"]] == ["cli_wait"]
     assert data["last_trigger"]["source"] == "cli"
     assert data["recent_runs"] == [
-        {"task_type": "cli_echo", "outcome": "succeeded", "count": 1},
-        {"task_type": "cli_refuse", "outcome": "failed", "count": 1},
+        {"task_type": "cli_echo", "outcome": "succeeded", "dry_run": False, "count": 1},
+        {"task_type": "cli_refuse", "outcome": "failed", "dry_run": False, "count": 1},
     ]
     shown = jobdeck("status").out
     for words in ("PAUSED by someone", "lunch", "bad data", "cli_refuse", "2 in the queue: 1 pending, 1 failed\n"):

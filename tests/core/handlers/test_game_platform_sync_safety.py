@@ -54,6 +54,7 @@ def test_a_dry_run_leaves_every_table_as_it_was_and_asks_the_vendor_nothing(
     assert isinstance(outcome, Done)
     assert outcome.output["dryRun"] is True
     assert reason in outcome.output["dryRunReason"]
+    assert outcome.dry_run
 
 
 def test_the_runners_dry_run_counts_too(world: World) -> None:

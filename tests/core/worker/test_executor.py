@@ -285,6 +285,12 @@ def test_the_types_retry_policy_goes_with_the_report() -> None:
     assert (finished.retry_base, finished.retry_cap) == (2.0, 60.0)
 
 
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_handler_can_say_that_its_run_changed_nothing(dry: bool) -> None:
+    assert run(returning(Done({"found": 3}, dry_run=dry))).dry_run is dry
+    assert run(returning(Done({"found": 3}, dry_run=dry)), claimed(payload={"dryRun": True})).dry_run is True
+
+
 def test_a_handler_finds_its_job_and_payload() -> None:
     job = claimed(payload={"number": 4, "dryRun": True}, checkpoint={"cursor": 9})
     seen: dict[str, Any] = {}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import cell_len
+
 from jobdeck.core.cli.wording import streak_words
 from jobdeck.core.model import Status
+from jobdeck.core.read.sentences import outcome_words
 from jobdeck.tui.format import (
-    OUTCOME_LOOK,
+    DRY_MARK,
     age,
     ago,
     fit,
     middle,
     one_line,
+    outcome_look,
     payload_summary,
     plural,
     short_id,
@@ -45,12 +49,16 @@ def line(one: SeriesLine, at: datetime, width: int, *, paused: bool) -> Entry:
     job = one.job
     last: Span = (fit("never", 11), "muted")
     if job.last_run_at is not None:
-        mark, ink = OUTCOME_LOOK[job.last_outcome] if job.last_outcome else ("·", "muted")
+        mark, ink = outcome_look(job.last_outcome, dry=job.last_run_dry) if job.last_outcome else ("·", "muted")
         last = (fit(f"{mark} {ago(job.last_run_at, at)}", 11), ink)
     streak = streak_words(one.streak, least=one.streak_is_least)
     rest = width - _name(width) - 48
+    dry = f" {DRY_MARK}" if job.is_dry else ""
+    room = _name(width) - len(dry)
+    name = middle(one_line(job.task_type), room)
     return entry(
-        (f" {fit(middle(one_line(job.task_type), _name(width)), _name(width))}", "text"),
+        (f" {name}", "text"),
+        (fit(dry, _name(width) - cell_len(name)), "warn"),
         (f" {every(job.recurrence_interval_minutes or 0):>6}  ", "text"),
         next_run(one, at, paused=paused),
         last,
@@ -77,7 +85,7 @@ def about(one: SeriesLine, pause: TypePause | None, at: datetime, width: int) ->
     """Next and last run, interval, end, pause and payload of one recurring job."""
     job = one.job
     streak = streak_words(one.streak, least=one.streak_is_least)
-    last = f"{stamp(job.last_run_at, at)}  {job.last_outcome.value if job.last_outcome else ''}".rstrip()
+    last = f"{stamp(job.last_run_at, at)}  {outcome_words(job.last_outcome, dry=job.last_run_dry)}".rstrip()
     ended = f"{streak}, of its last runs" if streak else "no run has ended yet"
     facts = [
         ("next run", "running now" if job.status is Status.RUNNING else stamp(job.run_at, at), "text"),

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
-from jobdeck.core.model import Status
+from jobdeck.core.model import SUCCESSES, Status
+from jobdeck.core.read.sentences import DRY_RUN
 from jobdeck.tui.format import (
     DASH,
-    OUTCOME_LOOK,
+    DRY_MARK,
     STATUS_LOOK,
     age,
     ago,
@@ -21,6 +22,7 @@ from jobdeck.tui.format import (
     fraction,
     middle,
     one_line,
+    outcome_look,
     payload_summary,
     short_id,
 )
@@ -201,8 +203,8 @@ def _marks(job: Job) -> list[Span]:
     marks: list[Span] = []
     if job.is_recurring:
         marks.append((f" {badge(job)}", "accent"))
-    if job.payload.get("dryRun") is True:
-        marks.append((" DRY RUN", "warn"))
+    if job.is_dry:
+        marks.append((f" {DRY_MARK}", "warn"))
     return marks
 
 
@@ -227,6 +229,8 @@ def _status(job: Job, width: int, _moment: Moment) -> Cell:
     if job.status is Status.RUNNING and job.cancel_requested_at is not None:
         return ((fit("⊘ cancelling", width), "warn"),)
     glyph, ink = STATUS_LOOK[job.status]
+    if job.status is Status.SUCCEEDED and job.last_run_dry:
+        return ((fit(f"{glyph} {DRY_RUN}", width), "warn"),)
     return ((fit(f"{glyph} {job.status.value}", width), ink),)
 
 
@@ -249,8 +253,9 @@ def _last(job: Job, width: int, moment: Moment) -> Cell:
     at = job.last_run_at
     if at is None or job.last_outcome is None:
         return ((fit(DASH, width), "muted"),)
-    glyph, ink = OUTCOME_LOOK[job.last_outcome]
-    word = f"{glyph} {job.last_outcome.value}" if width >= LAST_WIDE else glyph
+    glyph, ink = outcome_look(job.last_outcome, dry=job.last_run_dry)
+    known = DRY_RUN if job.last_run_dry and job.last_outcome in SUCCESSES else job.last_outcome.value
+    word = f"{glyph} {known}" if width >= LAST_WIDE else glyph
     return ((word, ink), (f" {age(moment.now - at)}", "text"))
 
 

@@ -32,8 +32,9 @@ def digest(session: Session, since: str, as_markdown: bool, target: str | None) 
         raise UsageError("--output needs --markdown.")
     if as_markdown and session.json:
         raise UsageError("Give --markdown or --json, not both.")
+    shift = parse_duration(since, what="duration of --since")
     with session.connection() as conn:
-        found = reports.digest(parse_duration(since, what="duration of --since")).run(conn)
+        found = reports.digest(shift, production=session.settings.is_production).run(conn)
     if as_markdown:
         _hand_over(markdown(found), target)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 def words(values: type[StrEnum]) -> Words:
     return Words(value.value for value in values)
 
+
+DRY_LAST: Final = "Its last run was a dry run: it changed nothing."
 
 _after_option = click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
 
@@ -125,11 +127,13 @@ def why(session: Session, wanted: str) -> None:
 
     with session.connection() as conn:
         job_id = read_jobs.resolve_id(conn, wanted)
-        clauses = read_jobs.why(job_id).run(conn)
-    if not clauses:
+        clauses, found = read_jobs.why(job_id).run(conn), read_jobs.job(job_id).run(conn)
+    if not clauses or found is None:
         raise JobNotFound(f"Job {job_id} is not in the queue. For its past runs: `jobdeck runs --job {job_id}`.")
     holds = all(clause.holds for clause in clauses if clause.name != "turn")
-    session.answer({"id": job_id, "claimable": holds, "clauses": clauses}, clause_lines(clauses))
+    lines = [*clause_lines(clauses), *([DRY_LAST] if found.last_run_dry else [])]
+    data = {"id": job_id, "claimable": holds, "clauses": clauses, "last_run_dry": found.last_run_dry}
+    session.answer(data, lines)
 
 
 @command("types")
@@ -198,7 +202,7 @@ def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, o
         ("priority", job.priority or None),
         ("payload", output.payload(job.payload, revealed=revealed)),
         ("created", f"{output.when(job.created_at)}{f' by {job.created_by}' if job.created_by else ''}"),
-        ("last run", f"{output.when(job.last_run_at)} {job.last_outcome or ''}"),
+        ("last run", output.last_run(job) or output.NONE),
         ("last success", output.when(job.last_success_at) if job.last_success_at else None),
         ("consecutive failures", job.consecutive_failures or None),
         ("dedupe key", job.dedupe_key),

@@ -69,16 +69,16 @@ def _data(one: SeriesLine, *, paused: bool) -> dict[str, Any]:
     return {
         "id": job.id, "task_type": job.task_type, "payload": job.payload, "status": job.status, "paused": paused,
         "interval_minutes": job.recurrence_interval_minutes, "next_run_at": job.run_at, "late_seconds": one.late,
-        "last_run_at": job.last_run_at, "last_outcome": job.last_outcome, "expires_at": job.expires_at,
-        "streak": one.streak, "streak_is_least": one.streak_is_least, "pause": one.pause,
+        "last_run_at": job.last_run_at, "last_outcome": job.last_outcome, "last_run_dry": job.last_run_dry,
+        "expires_at": job.expires_at, "streak": one.streak, "streak_is_least": one.streak_is_least, "pause": one.pause,
     }  # fmt: skip
 
 
 def _row(one: SeriesLine, *, paused: bool) -> tuple[object, ...]:
     job = one.job
-    last = f"{output.when(job.last_run_at)} {job.last_outcome or ''}".rstrip() if job.last_run_at else None
     return (
         job.id, job.task_type, f"{job.recurrence_interval_minutes}m", output.when(job.run_at),
-        format_duration(one.late) if one.late else None, last, streak_words(one.streak, least=one.streak_is_least),
+        format_duration(one.late) if one.late else None, output.last_run(job),
+        streak_words(one.streak, least=one.streak_is_least),
         f"{job.status.value}, paused" if paused else job.status.value, output.payload(job.payload, 40),
     )  # fmt: skip

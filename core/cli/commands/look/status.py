@@ -14,7 +14,7 @@ from jobdeck.core.cli.session import Session, command, limit_option
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Filter, Status, Verdict
 from jobdeck.core.read.report_types import Counts
-from jobdeck.core.read.sentences import amount
+from jobdeck.core.read.sentences import amount, outcome_words
 from jobdeck.core.times import format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.model import Finding, Health, Json, Processing, Run, TypePause, Worker, WorkerRun
+    from jobdeck.core.model import Finding, Health, Json, Processing, Run, RunOutcome, TypePause, Worker, WorkerRun
     from jobdeck.core.read.operators.notes import Mute
     from jobdeck.core.read.report_types import Backlog, ErrorGroup, Snapshot
 
@@ -46,9 +46,9 @@ def health(session: Session) -> int | None:
     from jobdeck.core.alerts.alarms import timeouts_of  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.verdict.health import health as judge  # noqa: PLC0415 -- imported on first use
 
-    timeouts = timeouts_of(session.registry)
+    judged = judge(timeouts=timeouts_of(session.registry), production=session.settings.is_production)
     with session.connection() as conn:
-        found = judge(timeouts=timeouts).run(conn)
+        found = judged.run(conn)
     lines = [
         f"Verdict: {found.verdict.value}",
         *output.section("Evidence", finding_table(found.findings) if found.findings else []),
@@ -133,7 +133,7 @@ def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
     from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.operators import notes  # noqa: PLC0415 -- imported on first use
 
-    seen = jobs.snapshot(Filter(), limit=1).run(conn)
+    seen = jobs.snapshot(Filter(), limit=1, production=session.settings.is_production).run(conn)
     waiting = jobs.backlog().run(conn)
     recent, _ = history.runs(limit=RECENT_RUNS).run(conn)
     told = notes.open_notes().run(conn)
@@ -162,8 +162,8 @@ def _status_json(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Ru
         "oldest_due": seen.health.oldest_due,
         "last_trigger": seen.health.last_trigger,
         "recent_runs": [
-            {"task_type": task_type, "outcome": outcome, "count": count}
-            for (task_type, outcome), count in _tally(recent)
+            {"task_type": task_type, "outcome": outcome, "dry_run": dry, "count": count}
+            for (task_type, outcome, dry), count in _tally(recent)
         ],
     }
 
@@ -181,7 +181,7 @@ def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[R
             ("longest wait", format_duration(seen.at - oldest) if oldest else "no backlog"),
         ]
     )
-    rows = [(task_type, outcome, count) for (task_type, outcome), count in _tally(recent)]
+    rows = [(task_type, outcome_words(outcome, dry=dry), count) for (task_type, outcome, dry), count in _tally(recent)]
     return [
         *lines,
         *output.section("Waiting", _waiting_lines(waiting, seen.at)),
@@ -245,8 +245,8 @@ def finding_table(findings: Iterable[Finding]) -> list[str]:
     )
 
 
-def _tally(recent: Iterable[Run]) -> list[tuple[tuple[str, str], int]]:
-    return sorted(Counter((run.task_type, run.outcome.value) for run in recent).items())
+def _tally(recent: Iterable[Run]) -> list[tuple[tuple[str, RunOutcome, bool], int]]:
+    return sorted(Counter((run.task_type, run.outcome, bool(run.dry_run)) for run in recent).items())
 
 
 def _switch(processing: Processing) -> str:
