@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from pydantic import Field, StrictBool
 
+from jobdeck.core.programme import links
 from jobdeck.core.programme.messaging import admin_alerts as alerts
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import Channel, Intent, LeftOut
@@ -102,6 +103,7 @@ def run(params: Params, ctx: CompetitionContext) -> Done:
     """
     if params.dry_run or ctx.dry_run:
         return Done({"dryRun": True, "sent": 0, "processedRecipients": 0, **preview(params, ctx)})
+    links.require(ctx)
     require_providers(ctx, sms=params.allow_sms)
     outbox.sweep(ctx.db)
     with ctx.db.transaction():

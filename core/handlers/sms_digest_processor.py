@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic import Field, StrictBool
 
 from jobdeck.core.errors import PermanentError
+from jobdeck.core.programme import links
 from jobdeck.core.programme.messaging import digest, outbox
 from jobdeck.core.programme.messaging.outbox import Channel, Intent, LeftOut
 from jobdeck.core.programme.messaging.sending import (
@@ -110,6 +111,7 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     if params.dry_run or ctx.dry_run:
         return Done(_asked(params) | preview(params, ctx) | {"dryRun": True})
     _refuse_forcing_everyone(params, ctx)
+    links.require(ctx)
     require_providers(ctx, sms=params.allow_sms)
     outbox.sweep(ctx.db)
     digest.forget_read(ctx.db)

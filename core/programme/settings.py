@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import AliasGenerator, Field, SecretStr, field_validator
@@ -49,7 +49,7 @@ class CompetitionSettings(FileSettings):
     sendgrid_event_webhook_public_key: str | None = None
     sendgrid_event_max_age_seconds: float = Field(600.0, gt=0, le=172_800)
     sendgrid_api_base_url: str = SENDGRID_URL
-    sms_provider: Literal["twilio", "disabled"] = "disabled"
+    sms_provider: str = "disabled"
     twilio_account_sid: str | None = None
     twilio_auth_token: SecretStr | None = None
     twilio_messaging_service_sid: str | None = None
@@ -99,4 +99,9 @@ class CompetitionSettings(FileSettings):
     @property
     def sms_enabled(self) -> bool:
         """Whether text messages are sent at all (`SMS_PROVIDER`)."""
+        return self.sms_provider == "twilio"
+
+    @property
+    def sms_wanted(self) -> bool:
+        """Whether `SMS_PROVIDER` names a provider, perhaps one that Jobdeck does not have: what sends then refuses."""
         return self.sms_provider != "disabled"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobdeck.core.model import Finding, Verdict
+from jobdeck.core.programme import links
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import Clients
 from jobdeck.core.programme.vendors.errors import MessagingError, ProviderConfigError
@@ -25,6 +26,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
         yield _unsubscribe(own)
         yield _texts(own, clients)
         yield _answers(own, settings)
+        yield _links(settings)
     finally:
         clients.close()
 
@@ -61,7 +63,7 @@ def _unsubscribe(settings: CompetitionSettings) -> Finding:
 
 
 def _texts(settings: CompetitionSettings, clients: Clients) -> Finding:
-    if not settings.sms_enabled:
+    if not settings.sms_wanted:
         return Finding("text messages", Verdict.OK, "Text messages are switched off (SMS_PROVIDER).")
     try:
         clients.sms.verify()
@@ -80,3 +82,10 @@ def _answers(own: CompetitionSettings, settings: Settings) -> Finding:
         )
         return Finding("answers to texts", Verdict.WARNING, evidence)
     return Finding("answers to texts", Verdict.OK, "The address that Twilio signs is known, or no texts are sent.")
+
+
+def _links(settings: Settings) -> Finding:
+    trouble = links.trouble(settings)
+    if trouble is not None:
+        return Finding("links", Verdict.CRITICAL, trouble)
+    return Finding("links", Verdict.OK, f"Links in messages lead to {settings.of(CompetitionSettings).app_base_url}.")

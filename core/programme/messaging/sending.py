@@ -55,7 +55,7 @@ def require_providers(ctx: CompetitionContext, *, sms: bool) -> None:
         SettingMissing: names the missing setting.
     """
     ctx.resources.clients.email.check()
-    if sms and ctx.resources.settings.sms_enabled:
+    if sms and ctx.resources.settings.sms_wanted:
         ctx.resources.clients.sms.check()
 
 

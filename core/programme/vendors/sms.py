@@ -199,8 +199,13 @@ def check(settings: CompetitionSettings) -> None:
     Raises:
         SettingMissing: names the missing or invalid setting.
     """
-    if not settings.sms_enabled:
+    if not settings.sms_wanted:
         raise SettingMissing("Text messages are switched off. Set SMS_PROVIDER to twilio to send them.")
+    if not settings.sms_enabled:
+        raise SettingMissing(
+            "SMS_PROVIDER names a provider that Jobdeck does not have. Set it to twilio, or to disabled to send no "
+            "text messages."
+        )
     if not (settings.twilio_account_sid or "").strip():
         raise SettingMissing("No Twilio account is set. Set TWILIO_ACCOUNT_SID.")
     token = settings.twilio_auth_token

@@ -484,6 +484,7 @@ def test_the_doctor_asks_the_providers_whether_they_accept_us(jobdeck: Jobdeck, 
         ("TWILIO_AUTH_TOKEN", "wrong", "text messages", "critical"),
         ("TWILIO_ACCOUNT_SID", None, "text messages", "critical"),
         ("SMS_PROVIDER", "disabled", "text messages", "ok"),
+        ("SMS_PROVIDER", "aws-sns", "text messages", "critical"),
     ],
 )
 def test_the_doctor_names_the_setting_before_any_job_runs(
@@ -498,6 +499,42 @@ def test_the_doctor_names_the_setting_before_any_job_runs(
     assert found[0] == verdict
     assert name in found[1]
     assert "wrong" not in found[1]
+
+
+def test_commands_that_look_go_on_with_a_provider_of_texts_that_is_unknown(
+    jobdeck: Jobdeck, world: MailWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMS_PROVIDER", "aws-sns")
+    for command in ("status", "jobs", "health", "runs", "types"):
+        assert jobdeck(command).code in {0, 4}, command
+    assert jobdeck("events", "pull").code == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "verdict"),
+    [
+        ("production", None, "critical"),
+        ("production", "https://localhost:3000", "critical"),
+        ("production", "https://app.localhost", "critical"),
+        ("production", "http://[::1]:3000", "critical"),
+        ("production", "https://127.0.0.2", "critical"),
+        ("live", "https://0.0.0.0", "critical"),
+        ("production", "https://dashboard.example.org", "ok"),
+        ("production", "https://localhost.example.org", "ok"),
+        ("staging", None, "ok"),
+    ],
+)
+def test_the_doctor_is_critical_in_production_while_links_lead_to_this_machine(
+    jobdeck: Jobdeck, world: MailWorld, monkeypatch: pytest.MonkeyPatch, environment: str, url: str | None,
+    verdict: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("JOBDECK_ENV", environment)
+    monkeypatch.delenv("APP_BASE_URL")
+    if url is not None:
+        monkeypatch.setenv("APP_BASE_URL", url)
+    found = _doctor(jobdeck)["links"]
+    assert found[0] == verdict
+    assert ("Set APP_BASE_URL to" in found[1]) is (verdict == "critical")
 
 
 def test_the_doctor_notices_a_key_that_may_not_send_and_a_closed_account(jobdeck: Jobdeck, world: MailWorld) -> None:

@@ -9,6 +9,8 @@ import pytest
 from jobdeck.core import settings as configuration
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.programme.settings import CompetitionSettings
+from jobdeck.core.programme.vendors import sms
+from jobdeck.core.programme.vendors.errors import SettingMissing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +24,6 @@ def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("SMS_PROVIDER", "aws-sns"),
         ("QUIET_HOURS", "9 to 5"),
         ("QUIET_HOURS", "21:00-24:00"),
         ("SENDGRID_UNSUBSCRIBE_GROUP_ID", "0"),
@@ -53,6 +54,16 @@ def test_text_messages_are_off_unless_switched_on(
     if value is not None:
         monkeypatch.setenv("SMS_PROVIDER", value)
     assert configuration.load().of(CompetitionSettings).sms_enabled is enabled
+
+
+def test_a_provider_of_text_messages_that_jobdeck_does_not_have_stops_only_what_sends_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SMS_PROVIDER", "AWS-SNS")
+    own = configuration.load().of(CompetitionSettings)
+    assert (own.sms_enabled, own.sms_wanted) == (False, True)
+    with pytest.raises(SettingMissing, match=r"^SMS_PROVIDER names a provider that Jobdeck does not have\. Set it to "):
+        sms.check(own)
 
 
 def test_quiet_hours_may_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
