@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import threading
@@ -15,13 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import AliasChoices
 
 from jobdeck.core.http.openapi import describe
+from jobdeck.core.plugins import load_plugins
+from jobdeck.core.settings import Settings
 from tests.core.cli.test_docs import aliases, unknown_options
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pydantic_settings import BaseSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
@@ -43,9 +49,38 @@ def test_every_command_in_the_files_exists_with_its_options() -> None:
     assert {line: bad for line in found if (bad := unknown_options(line))} == {}
 
 
-def test_the_environment_file_sets_what_is_read() -> None:
-    names = re.findall(r"^#?([A-Z_]+)=", (DEPLOY / "jobdeck.env.example").read_text(encoding="utf-8"), re.MULTILINE)
-    assert {"DATABASE_URL", "CRON_SECRET"} <= set(names) <= set(aliases())
+ENVIRONMENT = DEPLOY / "jobdeck.env.example"
+ON = {"DATABASE_URL", "JOBDECK_ENV", "JOBDECK_LOG_FORMAT", "CRON_SECRET", "CRON_INTERVAL_MINUTES",
+      "JOBDECK_METRICS_ADDRESS"}  # fmt: skip
+EXAMPLES = {"JOBDECK_STATE_DIR", "JOBDECK_DOOR_URL"}
+
+
+def test_the_environment_file_has_every_setting_once_with_its_meaning() -> None:
+    blocks = re.split(r"\n\n", ENVIRONMENT.read_text(encoding="utf-8"))
+    lines = [line for block in blocks for line in block.splitlines()]
+    settings = [line for line in lines if re.match(r"#?[A-Z_]+=", line)]
+    kinds: list[type[BaseSettings]] = [Settings, *(one.settings for one in load_plugins() if one.settings)]
+    aliases_of = [field.validation_alias for kind in kinds for field in kind.model_fields.values()]
+    expected = [str(one.choices[0]) for one in aliases_of if isinstance(one, AliasChoices)]
+    assert len(expected) == len(aliases_of)
+    assert sorted(re.findall(r"^#?([A-Z_]+)=", "\n".join(settings), re.MULTILINE)) == sorted(expected)
+    assert {line.partition("=")[0] for line in settings if not line.startswith("#")} == ON
+    for first in (block.splitlines()[0] for block in blocks):
+        assert first.startswith("# "), first
+
+
+def test_a_line_of_the_environment_file_that_is_off_shows_the_default() -> None:
+    known = aliases()
+    for name, quoted in re.findall(r"^#([A-Z_]+)=(.*)$", ENVIRONMENT.read_text(encoding="utf-8"), re.MULTILINE):
+        shown, default = "".join(shlex.split(quoted)), known[name]
+        if name in EXAMPLES:
+            assert default in {None, ""}, name
+        elif isinstance(default, float):
+            assert float(shown) == default, name
+        else:
+            assert shown == ("" if default is None else str(default).lower() if default is False else str(default)), (
+                name
+            )
 
 
 def test_schedulers_and_the_proxy_call_what_the_door_serves() -> None:
