@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -15,6 +17,16 @@ from jobdeck.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+log = logging.getLogger(__name__)
+
+_QUERY: Final = re.compile(r"(?P<before>postgres(?:ql)?://(?:[^@/]*@)?[^?]*)\?(?P<query>.*)", re.DOTALL)
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
+_NEAR: Final = 0.8
+_GUARDS: Final = ("ssl", "tls", "auth", "cert", "pass", "secret", "gss", "krb", "kerberos", "crypt", "verify", "trust",
+                  "readonly")  # fmt: skip
+"""Parts of names of parameters on which safety may depend, so that none of them is dropped."""
+_IN_ADDRESSES: Final = frozenset({"ssl", "requiressl"})
+"""Names that libpq accepts in an address only."""
 _PREAMBLE = re.compile(r"^(connection (failed|is bad): )?(connection to server .* failed: )?((FATAL|ERROR): +)?")
 
 
@@ -29,18 +41,16 @@ class Address:
     def parse(cls, url: str, label: str | None = None) -> Self:
         """Parses a URL or a keyword string as libpq does. `label` replaces the default of host and database name.
 
+        Parameters of a URL that libpq does not know, such as those of a pooler, are dropped with a warning.
+
         Raises:
-            ConfigurationError: it is neither; the message does not quote it.
+            ConfigurationError: it is neither, or an unknown parameter may be a misspelt one or one on which safety
+                depends; the message quotes no value.
         """
         try:
             parameters = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
-            # The reason of libpq may quote the password.
-            raise ConfigurationError(
-                "DATABASE_URL is not a valid address of a Postgres database. The form is "
-                "postgresql://user@host:5432/database, with special characters in a password percent-encoded, "
-                "and only parameters of libpq after the ?."
-            ) from None
+            parameters = _without_foreign_parameters(url)
         return cls(parameters, label or _label(parameters))
 
     def unreachable(self, error: psycopg.OperationalError) -> str:
@@ -52,6 +62,71 @@ class Address:
             f"The database at {safe_error(self.label)} does not answer ({safe_error(reason)}). "
             f"Check DATABASE_URL or --database-url, and that Postgres is running there."
         )
+
+
+def _without_foreign_parameters(url: str) -> dict[str, Any]:
+    kept, dropped = _known_parameters(url)
+    try:
+        parameters = conninfo_to_dict(kept)
+    except psycopg.ProgrammingError:
+        # The reason of libpq may quote the password.
+        raise ConfigurationError(
+            "DATABASE_URL is not a valid address of a Postgres database. The form is "
+            "postgresql://user@host:5432/database, with special characters in a password percent-encoded, "
+            "and only parameters of libpq after the ?."
+        ) from None
+    for name in dropped:
+        _warn(name)
+    return parameters
+
+
+def _known_parameters(url: str) -> tuple[str, list[str]]:
+    """The URL without parameters that libpq does not know, and their names.
+
+    A query with an @ belongs to a password that is not encoded. Nothing of it may be named, so it is left as it is.
+
+    Raises:
+        ConfigurationError: one of them may not be dropped.
+    """
+    found = _QUERY.fullmatch(url)
+    if found is None or "@" in found["query"]:
+        return url, []
+    known = _IN_ADDRESSES | {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    kept, dropped = [], []
+    for parameter in found["query"].split("&"):
+        name = parameter.partition("=")[0]
+        if name in known or not _NAME.fullmatch(name):
+            kept.append(parameter)
+        else:
+            _refuse_misspelt(name, known)
+            dropped.append(name)
+    return f"{found['before']}?{'&'.join(kept)}", dropped
+
+
+def _refuse_misspelt(name: str, known: frozenset[str]) -> None:
+    from difflib import get_close_matches  # noqa: PLC0415 -- needed only after an error
+
+    plain = {_letters(one): one for one in sorted(known)}
+    near = get_close_matches(_letters(name), plain, 1, _NEAR)
+    if near:
+        raise ConfigurationError(
+            f'DATABASE_URL has a parameter "{name}", which libpq does not know; did you mean "{plain[near[0]]}"?'
+        )
+    if any(guard in _letters(name) for guard in _GUARDS):
+        raise ConfigurationError(
+            f'DATABASE_URL has a parameter "{name}", which libpq does not know. The connection may be less safe '
+            "without it, so it is not ignored. Use the parameter of libpq for it, or remove it."
+        )
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@cache
+def _warn(name: str) -> None:
+    """Warns once in a process."""
+    log.warning('DATABASE_URL has a parameter "%s", which libpq does not know. It is ignored.', name)
 
 
 def _label(parameters: Mapping[str, Any]) -> str:

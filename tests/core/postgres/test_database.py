@@ -197,7 +197,10 @@ def test_a_wrong_database_and_a_wrong_password_are_told_apart(postgres: Postgres
     [
         "postgresql+driver://kim:s3cret@db.example.org/jobs",
         "postgresql://kim:s3%zzcret@db.example.org/jobs",
-        "postgresql://kim:s3cret@db.example.org/jobs?pgbouncer=true",
+        "postgresql://kim:s3%zzcret@db.example.org/jobs?pgbouncer=true",
+        "postgresql://kim:a@b?s3cret=c@db.example.org/jobs",
+        "postgresql://kim:a/b?s3cret=c@db.example.org/jobs",
+        "host=db.example.org s3cret=true",
         "s3cret",
     ],
 )

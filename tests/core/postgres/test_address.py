@@ -1,0 +1,91 @@
+"""Addresses with parameters of a pooler: dropped with a warning that names them, unless safety may depend on one."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.postgres import address
+from jobdeck.core.postgres.address import Address
+from tests.core.cli.support import ran_alone
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BEFORE = "postgresql://kim:s3%3Fcret@db.example.org:6543/jobs"
+
+
+@pytest.fixture(autouse=True)
+def warned_of_nothing() -> None:
+    address._warn.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["supa", "pgbouncer", "schema", "currentSchema", "connection_limit", "pool_timeout", "statement_cache_size",
+     "workaround", "uselibpqcompat", "search_path", "statement_timeout"],
+)  # fmt: skip
+def test_a_parameter_that_libpq_does_not_know_is_dropped_and_named_once(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for query in (f"{name}=s3cret", f"sslmode=require&{name}=s3cret", f"{name}=s3cret&sslmode=require", f"{name}="):
+        found = Address.parse(f"{BEFORE}?{query}")
+        expected = conninfo_to_dict(f"{BEFORE}{'?sslmode=require' if 'sslmode' in query else ''}")
+        assert found.parameters == expected
+        assert found.label == "db.example.org:6543/jobs"
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == f'DATABASE_URL has a parameter "{name}", which libpq does not know. It is ignored.'
+
+
+def test_several_are_dropped_and_what_libpq_accepts_in_addresses_only_is_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = Address.parse(f"{BEFORE}?supa=base-pooler.x&ssl=true&pgbouncer=true")
+    assert found.parameters["sslmode"] == "require"
+    assert [record.args for record in caplog.records] == [("supa",), ("pgbouncer",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("sslmod", "sslmode"), ("sslMode", "sslmode"), ("ssl_mode", "sslmode"), ("SSLMODE", "sslmode"),
+     ("ssl_root_cert", "sslrootcert"), ("sslrotcert", "sslrootcert"), ("channelbinding", "channel_binding"),
+     ("target_session_attr", "target_session_attrs"), ("conect_timeout", "connect_timeout"), ("pasword", "password"),
+     ("option", "options"), ("require-auth", "require_auth")],
+)  # fmt: skip
+def test_a_misspelt_parameter_is_refused_with_the_one_that_was_meant(
+    name: str, meant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f'parameter "{name}", which .*; did you mean "{meant}"\\?$'
+    ) as refused:
+        Address.parse(f"{BEFORE}?supa=x&{name}=s3cret")
+    assert "s3" not in str(refused.value)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["sslaccept", "use_tls", "readOnly", "verify-ca", "clientcert_path", "passphrase"])
+def test_a_parameter_on_which_safety_may_depend_is_refused(name: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f'parameter "{name}", which libpq does not know\\. The conn'
+    ) as refused:
+        Address.parse(f"{BEFORE}?{name}=s3cret")
+    assert "s3" not in str(refused.value)
+
+
+@pytest.mark.parametrize("query", ["=x", "su%00pa=x", "supa=x=y&sslmode=a=b", "\x1b[31m=x", f"{'x' * 64}=y", "a b=c"])
+def test_what_is_no_parameter_is_refused_as_an_address(query: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ConfigurationError, match="is not a valid address"):
+        Address.parse(f"{BEFORE}?{query}")
+    assert caplog.records == []
+
+
+def test_a_command_warns_on_stderr_and_does_its_work(database_url: str, tmp_path: Path) -> None:
+    sign = "&" if "?" in database_url else "?"
+    ran = ran_alone("jobs", "--json", DATABASE_URL=f"{database_url}{sign}supa=s3cret", XDG_CONFIG_HOME=str(tmp_path))
+    assert ran.data["jobs"] == []
+    assert ran.err == 'DATABASE_URL has a parameter "supa", which libpq does not know. It is ignored.\n'
