@@ -6030,6 +6030,14 @@ begin
             execute format('create policy jobdeck_read on %s for select to %s, %s, %s using (true)', v_object, v_viewer,
                 v_operator, v_worker);
         end if;
+        -- The host's roles may not delete a job from under its worker. The owner's functions are not held, unless forced.
+        if v_guarded and v_outsiders is not null and v_name = 'job_queue' and not exists (
+            select from pg_class where oid = v_object::regclass and relforcerowsecurity) and not exists (
+            select from pg_policy where polrelid = v_object::regclass and polname = 'jobdeck_keep_running')
+        then
+            execute format('create policy jobdeck_keep_running on %s as restrictive for delete to %s using '
+                '(status <> ''running'' or lease_expires_at is null or lease_expires_at <= now())', v_object, v_outsiders);
+        end if;
         if v_viewer is not null and v_name = any (v_views || v_open_tables) then
             execute format('grant select on %s to %s', v_object, v_viewer);
         elsif v_viewer is not null then

@@ -22,6 +22,7 @@ from tests.support.queue import (
     ACTOR,
     Connection,
     Row,
+    add,
     advance,
     claim,
     claim_one,
@@ -404,6 +405,27 @@ class TestOutsiders:
             """,
         )
         assert theirs == []
+
+    @pytest.mark.parametrize("role", ["authenticated", "service_role"])
+    def test_a_job_is_not_deleted_from_under_its_worker(self, installed: Connection, role: str) -> None:
+        # The page's own statement, under the admin's session or with the service's key.
+        held, lost, waiting = (add(installed, task_type, run_at=now(installed)).id for task_type in "abc")
+        claim(installed, ["a", "b"])
+        installed.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 second' WHERE id = %s", [lost])
+        installed.execute("SET request.is_admin = 'true'")
+        installed.execute(f"SET ROLE {role}")
+        gone = [
+            installed.execute("DELETE FROM job_queue WHERE id = %s", [one]).rowcount for one in (held, lost, waiting)
+        ]
+        installed.execute("RESET ROLE")
+        assert gone == [0, 1, 1]
+        assert job_row(installed, held)["status"] == "running"
+
+    def test_workers_finish_where_the_host_forces_row_security_on_the_owner(self, old: Connection) -> None:
+        old.execute("ALTER TABLE job_queue FORCE ROW LEVEL SECURITY")
+        install_schema(old)
+        policies = rows(old, "SELECT polname::text AS name FROM pg_policy WHERE polrelid = 'job_queue'::regclass")
+        assert "jobdeck_keep_running" not in {row["name"] for row in policies}
 
     def test_the_originals_own_tables_keep_their_policies_and_grants(self, old: Connection) -> None:
         def grants() -> list[Row]:
