@@ -343,6 +343,15 @@ class TestCatalog:
         )
         assert found == []
 
+    def test_the_groups_use_the_schema_where_the_public_may_not(
+        self, conn: Connection, people: People, database_url: str
+    ) -> None:
+        conn.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+        install_schema(conn, roles=True)
+        for group in GROUPS:
+            with people.sign_in(database_url, group) as account:
+                assert value(account, "SELECT count(*) FROM job_list") == 0
+
     def test_the_groups_use_no_sequence_of_the_queue_and_make_nothing(self, owner: Connection) -> None:
         for group in GROUPS:
             assert not value(owner, "SELECT has_sequence_privilege(%s, 'job_run_token_seq', 'usage, update')", group)
