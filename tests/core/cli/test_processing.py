@@ -138,3 +138,5 @@ def test_purge_counts_old_jobs_and_with_yes_removes_them(
     assert everything(conn) == before
     assert jobdeck("purge", "--yes", "--json").data["purged"] == count
     assert conn.execute("SELECT id FROM job_queue").fetchall() == [(kept,)]
+    found = [entry for entry in jobdeck("audit", "--json").data["audit"] if entry["action"] == "purge"]
+    assert [entry["after"]["jobs"] for entry in found] == [count] * bool(count)
