@@ -109,12 +109,13 @@ def chosen(
 ) -> Choice | None:  # fmt: skip
     """Freezes the list of jobs: these ids, those of the bulk action `again`, or those that match `expression`."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.operators import names  # noqa: PLC0415 -- imported on first use
 
     if ids:
         return bulk.choose_ids(conn, dict.fromkeys(ids), actor=session.actor)
     if again:
         return bulk.choose_again(conn, bulk.resolve(conn, again), "all", actor=session.actor)
-    return bulk.choose(conn, session.filter(expression), actor=session.actor)
+    return bulk.choose(conn, names.with_ids(conn, session.filter(expression)), actor=session.actor)
 
 
 def act_in_bulk(

@@ -194,8 +194,9 @@ def _act(  # noqa: PLR0913 -- one keyword per option
 
 def _matching(session: Session, conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.operators import names  # noqa: PLC0415 -- imported on first use
 
-    wanted = session.filter(expression)
+    wanted = names.with_ids(conn, session.filter(expression))
     found = jobs.find_ids(conn, wanted, limit=answers.MOST + 1)
     if wanted.task_type and not found:
         check_type(conn, wanted.task_type, session.registry.names)

@@ -44,10 +44,11 @@ _after_option = click.option("--after", metavar="CURSOR", help="Continue after a
 def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
     """List jobs, newest first."""
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.operators import reach  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.operators import names, reach  # noqa: PLC0415 -- imported on first use
 
     wanted = _narrowed(session.filter(expression), given)
     with session.connection() as conn:
+        wanted = names.with_ids(conn, wanted)
         reach.check(conn, wanted)
         page = read_jobs.page(
             wanted, sort=given["sort"], descending=not given["ascending"], limit=limit, after=after
