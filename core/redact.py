@@ -63,6 +63,8 @@ _PHONE_WORD = r"(?:phone|mobile|telephone|whatsapp|\b(?:tel|tlf|mob|sms|cell|fax
 _SPACE = r"(?:[ ().-]|%20)"
 _START, _END = r"(?<![\w.+-])", r"(?!\w|[.-]\w)"
 _MASKED = r"(?!<[a-z]+>)"
+# Limits of 32 bits, which errors about a number quote. Ten digits are otherwise taken for a phone number.
+_BOUNDS = r"(?:214748364[78]|4294967295)(?!\d)"
 _GROUPED = r"(?:[2-9]\d(?:[ -]\d\d){3}|[2-9]\d\d[ -]\d\d[ -]\d{3}|[6-9]\d\d[ -]\d{3}[ -]\d{3}|[6-9]\d{4}[ -]\d{5})"
 # A number that follows another one after a space has no sign of its own: it looks like more groups of the first one.
 _MORE = r"(?: {1,2}\d{2,12}){0,20}"
@@ -106,7 +108,7 @@ _RULES = tuple(
         ),
         (rf"(?<![\w+.-])(?P<private>(?:\+|00)[1-9](?:{_SPACE}{{0,2}}\d){{6,14}}{_MORE}){_END}", "<phone>"),
         (rf"{_START}(?P<private>(?:1[ .-]?)?(?:\(\d{{3}}\) ?|\d{{3}}[ .-])\d{{3}}[ .-]\d{{4}}){_END}", "<phone>"),
-        (rf"{_START}(?P<private>1?[2-9]\d{{9}}){_END}", "<phone>"),
+        (rf"{_START}(?P<private>1?(?!{_BOUNDS})[2-9]\d{{9}}){_END}", "<phone>"),
         # Numbers as they are written inside a country: a leading zero, or groups that nothing else is written in.
         (rf"{_START}(?P<private>\(?0[1-9](?:[ ()./-]{{0,2}}\d){{7,12}}{_MORE})(?!\w|[.:/-]\w)", "<phone>"),
         (rf"{_START}(?<!\d )(?P<private>{_GROUPED}(?: {_GROUPED}){{0,9}})(?!\w|[.:/-]\w| \d)", "<phone>"),

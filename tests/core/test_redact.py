@@ -159,6 +159,9 @@ def test_private_values_are_masked(text: str, private: str) -> None:
         "50% of 120, count=40, 3 & 4, C:\\\\temp\\\\u0041",
         "rates 20.15.20.30 and 26 11 27 00 5",
         "task skipped, page 3 of 12, run 1764075600",
+        "points: Input should be less than or equal to 2147483647",
+        "rank: Input should be greater than or equal to -2147483648",
+        "ids are between -2147483648 and 4294967295",
         "k…@example.org",
     ],
 )

@@ -17,7 +17,7 @@ from tests.tui.fake import NOW, make_job
 PIECES: Final = (
     "jane.doe@example.org", "ja\u200bne@example.org", "kim=40example.org", "+47 900 12 345", "020 7946 0958",
     "password=hunter2", '"token": "abc def"', "postgresql://a:b@c/d", "<private>", '"<email>"', "k…@example.org",
-    "\x1b[31m", "\u202e", "\n", "\r\n", "\t", "[/foo]", "é", "漢", "job 17", "2026-07-04T12:00:00Z",
+    "\x1b[31m", "\u202e", "\n", "\r\n", "\t", "[/foo]", "é", "漢", "job 17", "2147483647", "2026-07-04T12:00:00Z",
     "01234567-1234-7234-8234-0123456789ab", "run_token=123456",
 )  # fmt: skip
 TEXTS: Final = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=6).map(" ".join)
