@@ -33,12 +33,17 @@ PREFIX: Final = "/v3/"
 LARGEST_REQUEST: Final = 30 * 1024 * 1024
 ALLOWED_PER_MINUTE: Final = 600
 
-_FATES: Final = {
+FATES: Final = {
     "delivered": ("delivered", {"response": "250 OK"}),
     "bounce": ("bounce", {"type": "bounce", "reason": "550 5.1.1 The account does not exist", "status": "5.1.1"}),
     "blocked": ("bounce", {"type": "blocked", "reason": "421 Try again later", "status": "4.2.1"}),
     "dropped": ("dropped", {"reason": "Bounced Address"}),
     "dropped-unsubscribed": ("dropped", {"reason": "Unsubscribed Address"}),
+    "dropped-complaint": ("dropped", {"reason": "Spam Reporting Address"}),
+    "dropped-invalid": ("dropped", {"reason": "Invalid"}),
+    "dropped-content": ("dropped", {"reason": "Spam Content"}),
+    "dropped-header": ("dropped", {"reason": "Invalid SMTPAPI header"}),
+    "dropped-quota": ("dropped", {"reason": "Recipient List over Package Quota"}),
 }
 _LISTS: Final = {
     "bounces": "bounce",
@@ -47,7 +52,7 @@ _LISTS: Final = {
     "unsubscribes": "unsubscribe",
     "invalid_emails": "invalid",
 }
-_STATUS: Final = {"delivered": "delivered", "bounce": "bounced", "blocked": "blocked", "dropped": "dropped"}
+_STATUS: Final = {"delivered": "delivered", "bounce": "bounced", "dropped": "dropped"}
 _CATEGORY: Final = re.compile(r"categories IN \('([^']+)'\)")
 _TIME: Final = re.compile(r'sg_message_id_created_at (>=|<=|>|<) TIMESTAMP "([^"]+)"')
 _STATUSES: Final = re.compile(r"status IN \(([^)]*)\)")
@@ -56,8 +61,8 @@ _STATUSES: Final = re.compile(r"status IN \(([^)]*)\)")
 class SendGrid:
     """The vendor. Thread-safe; `clock` returns unix seconds.
 
-    Requests with an address in `refused` are refused. `fates` maps addresses to the outcome of their mail:
-    `delivered` (the default), `bounce`, `blocked`, `dropped`, `dropped-unsubscribed` or `none`.
+    Requests with an address in `refused` are refused. `fates` maps addresses, and `*` for all others, to the outcome of
+    their mail: a key of `FATES` (`delivered` is the default), or `none`.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -130,12 +135,15 @@ class SendGrid:
                 | {"personalization": entry},
             )
             self._report(accepted, place, "processed", {})
-            fate = self.fates.get(to["email"].lower(), "delivered")
-            if fate in _FATES:
-                event, more = _FATES[fate]
+            fate = self._fate(to["email"])
+            if fate in FATES:
+                event, more = FATES[fate]
                 self._report(accepted, place, event, more)
                 if fate in {"bounce", "blocked"}:
                     self._list(fate, to["email"], str(more["reason"]))
+
+    def _fate(self, address: str) -> str:
+        return self.fates.get(address.lower(), self.fates.get("*", "delivered"))
 
     def report(self, event: str, accepted: Accepted, **more: Any) -> Json:
         """Adds another event to an accepted message, such as `open`, `spamreport` or `group_unsubscribe`."""
@@ -185,14 +193,15 @@ class SendGrid:
         statuses = set(re.findall(r"'([^']+)'", wanted[1])) if wanted else None
         found = []
         for one in self.accepted.all:
-            fate = self.fates.get(one.address.lower(), "delivered").split("-", maxsplit=1)[0]
+            fate = self._fate(one.address)
+            event, more = FATES.get(fate, ("processed", {}))
             entry = {
                 "from_email": one.request["from"]["email"],
                 "sg_message_id": f"{one.message_id}.recvd-sandbox-1-0.0",
                 "subject": one.subject,
                 "to_email": one.address,
-                "reason": str(_FATES[fate][1].get("reason", "")) if fate in _FATES else "",
-                "status": _STATUS.get(fate, "processed"),
+                "reason": more.get("reason", ""),
+                "status": "blocked" if fate == "blocked" else _STATUS.get(event, "processed"),
                 "sg_message_id_created_at": datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             }
             asked = category is None or category[1] in one.categories

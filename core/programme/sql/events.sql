@@ -65,7 +65,9 @@ begin
 end
 $$;
 
--- Why an event blocks an address; null when it does not. A drop because of an unsubscribe does not.
+-- Why an event blocks an address; null when it does not. Of the reasons of a drop only these four are about the address;
+-- all others, such as "Spam Content", "Invalid SMTPAPI header" and "Recipient List over Package Quota", are about the
+-- message or the account.
 create or replace function public.outbox_event_suppression(p_event public.provider_events) returns text
 language sql immutable
 return case
@@ -76,10 +78,12 @@ return case
     when (p_event).event = 'unsubscribe' then 'global_unsub'
     when (p_event).event = 'group_unsubscribe' then 'group_unsub'
     when (p_event).event <> 'dropped' then null
-    when (p_event).reason ~* 'unsubscribe' then 'global_unsub'
-    when (p_event).reason ~* 'spam' then 'spam'
-    when (p_event).reason ~* 'bounce' then 'hard_bounce'
-    when (p_event).reason ~* 'invalid' then 'invalid' end;
+    else case lower(trim((p_event).reason))
+        when 'unsubscribed address' then 'global_unsub'
+        when 'spam reporting address' then 'spam'
+        when 'bounced address' then 'hard_bounce'
+        when 'invalid' then 'invalid' end
+    end;
 
 -- Whether a reported outcome replaces the present one, independent of the order of the reports: the higher rank wins,
 -- and between a delivery and a block the later one. `p_present_at` is when the present one happened; null counts as

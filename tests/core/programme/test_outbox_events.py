@@ -146,7 +146,12 @@ def test_a_list_entry_finds_the_last_message_before_it(conn: Connection) -> None
         ("dropped", "Unsubscribed Address", ("global_unsub", "all")),
         ("dropped", "Spam Reporting Address", ("spam", "all")),
         ("dropped", "Invalid", ("invalid", "all")),
+        ("dropped", " bounced address ", ("hard_bounce", "all")),
         ("dropped", "Message expired", None),
+        ("dropped", "Spam Content", None),
+        ("dropped", "Invalid SMTPAPI header", None),
+        ("dropped", "Recipient List over Package Quota", None),
+        ("dropped", None, None),
         ("blocked", "421 later", None),
         ("deferred", "busy", None),
     ],
@@ -293,6 +298,9 @@ def _forms(conn: Connection) -> list[tuple[str, bool | None]]:
         ("blocked", "421 later", "blocked", None),
         ("dropped", "Bounced Address", "dropped", False),
         ("dropped", "Unsubscribed Address", "dropped", None),
+        ("dropped", "Invalid", "dropped", False),
+        ("dropped", "Invalid SMTPAPI header", "dropped", None),
+        ("dropped", "Spam Content", "dropped", None),
     ],
 )
 def test_only_a_bounce_makes_a_parents_address_bad(

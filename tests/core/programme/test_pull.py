@@ -63,6 +63,15 @@ def test_what_became_of_mail_is_pulled(world: MailWorld) -> None:
     ]
 
 
+def test_a_drop_for_the_text_of_a_mail_leaves_its_whole_audience_mailable(world: MailWorld) -> None:
+    campaign = world.campaign(5)
+    world.sandbox.sendgrid.fates["*"] = "dropped-content"
+    world.dispatch(campaign)
+    pull(world)
+    assert world.statuses(campaign) == {"dropped": 5}
+    assert world.rows("select 1 from email_suppressions") == []
+
+
 def test_pulling_twice_finds_nothing_new(world: MailWorld) -> None:
     world.sandbox.sendgrid.fates["p1@example.org"] = "bounce"
     send(world, 2)

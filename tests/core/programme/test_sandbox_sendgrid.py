@@ -162,6 +162,17 @@ def test_events_tell_what_became_of_each_message(sandbox: Sandbox) -> None:
     assert sandbox.sendgrid.take_events() == []
 
 
+def test_mail_is_dropped_for_each_reason_that_sendgrid_documents(sandbox: Sandbox) -> None:
+    fates = [fate for fate in sendgrid.FATES if fate.startswith("dropped")]
+    sandbox.sendgrid.fates.update({f"{fate}@example.org": fate for fate in fates})
+    _send(sandbox, *(f"{fate}@example.org" for fate in fates))
+    dropped = [event["reason"] for event in sandbox.sendgrid.take_events() if event["event"] == "dropped"]
+    assert sorted(dropped) == [
+        "Bounced Address", "Invalid", "Invalid SMTPAPI header", "Recipient List over Package Quota", "Spam Content",
+        "Spam Reporting Address", "Unsubscribed Address",
+    ]  # fmt: skip
+
+
 def test_events_are_signed_so_that_the_sdk_knows_them(sandbox: Sandbox) -> None:
     _send(sandbox, "a@example.org")
     body, headers = sandbox.sendgrid.signed(sandbox.sendgrid.take_events())
