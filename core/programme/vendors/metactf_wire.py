@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -30,6 +31,9 @@ A = TypeVar("A", bound=Answer)
 
 LONGEST_DETAIL: Final = 300
 MAX_PROBLEMS: Final = 3
+MOST_LEVELS: Final = 64
+"""Levels of lists and objects in an answer. Its known fields have 5; unknown ones are kept as they are."""
+
 DEFAULT_PAUSE: Final = 30.0
 """Pause in seconds after a 429 without a duration."""
 
@@ -43,10 +47,14 @@ def decode(content: bytes, where: str) -> Any:
     """Parses JSON; characters that the database cannot store become U+FFFD.
 
     Raises:
-        ContractError: the content is not JSON.
+        ContractError: the content is not JSON, or nested deeper than what can be kept.
     """
     try:
-        return _storable(json.loads(content, parse_constant=_no_constant))
+        return _storable(json.loads(content, parse_constant=_no_constant), MOST_LEVELS)
+    except _TooDeepError as error:
+        raise ContractError(
+            f"The game platform's answer to {where} is nested in more than {MOST_LEVELS} levels."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ContractError(f"The game platform's answer to {where} is not JSON.") from error
 
@@ -111,14 +119,22 @@ def _problem(location: Any, message: Any) -> str:
     return f"{'.'.join(str(part) for part in parts)}: {message}"
 
 
-def _storable(value: Any) -> Any:
+def _storable(value: Any, levels: int) -> Any:
     if isinstance(value, str):
         return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, list | dict) and not levels:
+        raise _TooDeepError
     if isinstance(value, list):
-        return [_storable(item) for item in value]
+        return [_storable(item, levels - 1) for item in value]
     if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
+        return {_storable(key, 0): _storable(item, levels - 1) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("the number is too large")
     return value
+
+
+class _TooDeepError(Exception):
+    """A value has more levels than can be kept: pydantic writes 254."""
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -118,6 +118,22 @@ def test_one_poisoned_competitor_stops_nobody_else(world: World) -> None:
     assert [bool(world.stored(person)) for person in people] == [True, True, False, True, True]
 
 
+def test_an_unknown_field_that_is_nested_too_deeply_stops_nobody_else(world: World) -> None:
+    coach = world.coach()
+    people = [world.competitor(coach) for _ in range(5)]
+    for person in people:
+        world.solves(person, 1)
+    nested: list[object] = []
+    for _ in range(300):
+        nested = [nested]
+    world.account(people[2]).solves[0]["of_the_vendor"] = nested
+    outcome = world.sync()
+    assert isinstance(outcome, Done)
+    assert outcome.failed == 1
+    assert "nested in more than 64 levels" in outcome.output["competitors"]["errors"][0]["message"]
+    assert [bool(world.stored(person)) for person in people] == [True, True, False, True, True]
+
+
 def test_values_the_database_refuses_are_that_competitors_error_alone(world: World) -> None:
     coach = world.coach()
     clash, other = world.competitor(coach), world.competitor(coach)

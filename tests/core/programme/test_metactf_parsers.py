@@ -17,7 +17,7 @@ from jobdeck.core.programme.sync.rules import account_status, category_label, di
 from jobdeck.core.programme.vendors.http import RETRY_AFTER_CAP, full_jitter, parse_retry_after
 from jobdeck.core.programme.vendors.metactf_errors import ContractError, GamePlatformError
 from jobdeck.core.programme.vendors.metactf_models import Answer, Assignments, FlashProgress, Scores, Team, User, moment
-from jobdeck.core.programme.vendors.metactf_wire import check, decode, refusal
+from jobdeck.core.programme.vendors.metactf_wire import MOST_LEVELS, check, decode, refusal
 
 NOW = 1_760_000_000.0
 MODELS: list[type[Answer]] = [User, Team, Assignments, Scores, FlashProgress]
@@ -74,6 +74,17 @@ def test_bytes_are_json_or_a_breach_of_contract(content: bytes) -> None:
     json.loads(content)
 
 
+@given(st.integers(1, 600), st.sampled_from(["[", '{"a":']))
+def test_what_is_nested_is_kept_or_a_breach_of_contract_at_any_depth(levels: int, opened: str) -> None:
+    new = opened * levels + "1" + ("]" if opened == "[" else "}") * levels
+    content = f'{json.dumps(SCORES)[:-1]}, "new_field": {new}}}'.encode()
+    if levels < MOST_LEVELS:
+        Jsonb(check(decode(content, "GET /x"), Scores, "GET /x").raw())
+    else:
+        with pytest.raises(ContractError, match="more than 64 levels"):
+            decode(content, "GET /x")
+
+
 @given(JSON)
 @example({"\\u0000": "a backslash, and no NUL"})
 def test_what_is_decoded_can_be_stored(value: Any) -> None:
@@ -84,7 +95,11 @@ def test_what_is_decoded_can_be_stored(value: Any) -> None:
     Jsonb(decoded)
 
 
-@pytest.mark.parametrize("content", [b"[" * 100_000, b"NaN", b'{"a": Infinity}', b"1" * 5000, b"", b"\xff"])
+DEEP = b'{"a": ' * 300 + b"1" + b"}" * 300
+HOSTILE = [b"[" * 100_000, b"NaN", b'{"a": Infinity}', b'{"a": 1e400}', b"1" * 5000, b"", b"\xff", DEEP]
+
+
+@pytest.mark.parametrize("content", HOSTILE)
 def test_hostile_json_is_a_breach_of_contract(content: bytes) -> None:
     with pytest.raises(ContractError):
         decode(content, "GET /x")
