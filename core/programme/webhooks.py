@@ -12,21 +12,21 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
-import psycopg
-
 from jobdeck.core.errors import ConfigurationError, JobdeckError
 from jobdeck.core.http.clients.proof import is_placeholder
 from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.programme import erased
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import incoming, outbox
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import email_wire, sms_wire
-from jobdeck.core.redact import clean, safe_error
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import psycopg
 
     from jobdeck.core.http.counters import Counters
     from jobdeck.core.http.endpoints import Call, Host
@@ -104,22 +104,7 @@ class Inbox:
     def _record(self, events: list[Json]) -> tuple[int, int]:
         with self._database.connection() as conn:
             events = erased.hidden(conn, self._settings, events)
-            try:
-                return outbox.record_events(conn, events), 0
-            except psycopg.DataError:
-                return self._record_singly(conn, events)
-
-    @staticmethod
-    def _record_singly(conn: psycopg.Connection[Any], events: list[Json]) -> tuple[int, int]:
-        """Stores events one by one, so that one invalid event does not lose the others."""
-        new = refused = 0
-        for one in events:
-            try:
-                new += outbox.record_events(conn, [one])
-            except psycopg.DataError as error:
-                refused += 1
-                event(log, logging.WARNING, "an event cannot be kept", error=safe_error(str(error)))
-        return new, refused
+            return incoming.store(conn, events, lambda some: outbox.record_events(conn, some))
 
 
 class SendGrid:
@@ -128,6 +113,7 @@ class SendGrid:
     def __init__(self, settings: CompetitionSettings, inbox: Inbox, *, clock: Callable[[], float] = time.time) -> None:
         self._key = (settings.sendgrid_event_webhook_public_key or "").strip()
         self._age = settings.sendgrid_event_max_age_seconds
+        self._group = settings.sendgrid_unsubscribe_group_id
         self._inbox = inbox
         self._clock = clock
 
@@ -162,7 +148,8 @@ class SendGrid:
     def handle(self, call: Call) -> Answer:
         """Stores the events of one proven request; the status is the same for new, known and ignored ones."""
         events, ignored = _read_mail(call.body)
-        fit = [one for made in events if (one := _fit(made, self._clock())) is not None]
+        ours = [one for one in events if not incoming.of_another_group(one, self._group)]
+        fit = [one for made in ours if (one := _fit(made, self._clock())) is not None]
         ignored += len(events) - len(fit)
         new = self._inbox.keep("sendgrid", fit, ignored=ignored)
         return Answer(200, {"ok": True, "processed": len(fit), "new": new, "ignored": ignored})
@@ -265,6 +252,4 @@ def _fit(made: Json, now: float) -> Json | None:
     at = made["occurred_at"]
     if not math.isfinite(at) or not EARLIEST <= at <= now + FUTURE_SECONDS + 86_400:
         return None
-    return {name: clean(value) if isinstance(value, str) else value for name, value in made.items()} | {
-        "payload": {name: clean(str(value)) for name, value in made.get("payload", {}).items()}
-    }
+    return incoming.cleaned(made)

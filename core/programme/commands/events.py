@@ -30,6 +30,7 @@ def pull(session: Session, dry_run: bool) -> None:
         "applied": found.applied,
         "unmatched": found.unmatched,
         "failed": found.failed,
+        "left_out": found.aside,
         "warnings": found.warnings,
     }
     listed = ", ".join(f"{count} {source}" for source, count in sorted(found.sources.items())) or "nothing"

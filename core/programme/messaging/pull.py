@@ -12,14 +12,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.programme import erased
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import incoming, outbox
 from jobdeck.core.programme.vendors.email_wire import address_key, reason_text
 from jobdeck.core.programme.vendors.errors import MessagingError
 from jobdeck.core.programme.vendors.sms_wire import NOT_REGISTERED, START, STOP, UNUSABLE_LATER
 from jobdeck.core.read import jobs
+from jobdeck.core.redact import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from uuid import UUID
 
     import psycopg
@@ -97,9 +98,10 @@ _LOGGED: Final = {"delivered", "bounced", "blocked", "dropped"}
 
 @dataclass(slots=True)
 class Pulled:
-    """The result of a pull: events by source, counts, and warnings for a person."""
+    """The result of a pull: events and unreadable entries by source, counts, and warnings for a person."""
 
     sources: dict[str, int] = field(default_factory=dict)
+    aside: dict[str, int] = field(default_factory=dict)
     new: int = 0
     applied: int = 0
     unmatched: int = 0
@@ -107,6 +109,17 @@ class Pulled:
     warnings: list[str] = field(default_factory=list)
     events: list[Json] = field(default_factory=list, repr=False)
     cursors: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def add(self, source: str, provider: str, make: Callable[[Any], Json | None], entry: Any) -> None:
+        """Adds the event that `make` reads from an entry; None is none. An entry that it cannot read is counted."""
+        try:
+            made = make(entry)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            self.aside[source] = self.aside.get(source, 0) + 1
+            return
+        if made is not None:
+            self.sources[source] = self.sources.get(source, 0) + 1
+            self.events.append(incoming.cleaned({"provider": provider, **made}))
 
 
 def pull(
@@ -131,10 +144,23 @@ def pull(
 
 
 def _keep(conn: psycopg.Connection[Any], settings: CompetitionSettings, found: Pulled, actor: str) -> None:
-    for start in range(0, max(len(found.events), 1), APPLY):
-        cursors = found.cursors if start == 0 else {}
-        events = erased.hidden(conn, settings, found.events[start : start + APPLY])
-        found.new += outbox.record_pulled(conn, events, cursors, actor=actor)
+    left = dict(found.cursors)
+
+    def record(events: Sequence[Json]) -> int:
+        new = outbox.record_pulled(conn, events, left, actor=actor)
+        left.clear()
+        return new
+
+    for start in range(0, len(found.events), APPLY):
+        new, refused = incoming.store(conn, erased.hidden(conn, settings, found.events[start : start + APPLY]), record)
+        found.new += new
+        if refused:
+            found.aside["events"] = found.aside.get("events", 0) + refused
+    record([])
+    found.warnings += [
+        f"{count} entries of {source} cannot be read or stored and were left out."
+        for source, count in sorted(found.aside.items())
+    ]
     while True:
         counts = outbox.apply_events(conn, limit=APPLY)
         found.applied += counts["applied"]
@@ -181,34 +207,25 @@ class _Mail:
         end = int(self._now.timestamp()) + 1
         for page in range(MOST_PAGES):
             query = {"start_time": start, "end_time": end, "limit": PAGE, "offset": page * PAGE}
-            entries = _objects(self._client.get(("suppression", name), query))
+            entries = _entries(self._client.get(("suppression", name), query))
             for entry in entries:
-                self._add(name, _listed(name, event, entry))
+                self._found.add(name, "sendgrid", lambda one: _listed(name, event, one), entry)
             if len(entries) < PAGE:
                 self._found.cursors[f"sendgrid:{name}"] = str(end)
                 return
         self._found.warnings.append(f"SendGrid's list {name} has more than {MOST_PAGES * PAGE} entries; pull again.")
 
     def _group(self, group: int) -> None:
-        content = _parsed(self._client.get(("asm", "groups", str(group), "suppressions"), {}))
-        for address in content if isinstance(content, list) else []:
-            self._add(
-                "group_unsubscribes",
-                {
-                    "event_key": f"group:{group}:{address_key(str(address))}",
-                    "event": "group_unsubscribe",
-                    "occurred_at": self._now.timestamp(),
-                    "address": str(address),
-                },
-            )
+        for entry in _entries(self._client.get(("asm", "suppressions"), {})):
+            if not isinstance(entry, dict) or entry.get("group_id") == group:
+                self._found.add("group_unsubscribes", "sendgrid", lambda one: _left_group(group, one), entry)
 
     def _log(self, category: str, since: datetime) -> None:
         start = since - timedelta(minutes=1)
         for entry in self._search(category, start, self._now + timedelta(minutes=1)):
-            if entry.get("status") in _LOGGED and entry.get("sg_message_id") and entry.get("to_email"):
-                self._add("log", _logged(entry, self._now))
+            self._found.add("log", "sendgrid", lambda one: _logged(one, self._now), entry)
 
-    def _search(self, category: str, start: datetime, end: datetime) -> Iterator[Json]:
+    def _search(self, category: str, start: datetime, end: datetime) -> Iterator[Any]:
         """All entries of a time span. A span with too many entries is halved, down to one second."""
         query = (
             f"categories IN ('{category}') AND sg_message_id_created_at >= TIMESTAMP \"{_stamp(start)}\" "
@@ -216,7 +233,7 @@ class _Mail:
         )
         content = _parsed(self._client.post(("logs",), {"query": query, "limit": LOG_PAGE}))
         listed = content.get("messages") if isinstance(content, dict) else None
-        entries = [entry for entry in listed or [] if isinstance(entry, dict)]
+        entries = listed if isinstance(listed, list) else []
         half = start + (end - start) / 2
         half = half.replace(microsecond=0)
         if len(entries) < LOG_PAGE or half <= start.replace(microsecond=0):
@@ -228,10 +245,6 @@ class _Mail:
             return
         yield from self._search(category, start, half)
         yield from self._search(category, half, end)
-
-    def _add(self, source: str, event: Json) -> None:
-        self._found.sources[source] = self._found.sources.get(source, 0) + 1
-        self._found.events.append({"provider": "sendgrid", **event})
 
 
 class _Texts:
@@ -286,13 +299,11 @@ class _Texts:
         self._found.cursors["twilio:inbound"] = self._now.astimezone(UTC).isoformat()
 
     def _add(self, source: str, event: Json) -> None:
-        self._found.sources[source] = self._found.sources.get(source, 0) + 1
-        self._found.events.append({"provider": "twilio", **event})
+        self._found.add(source, "twilio", dict, event)
 
 
 def _listed(name: str, event: str, entry: Json) -> Json:
-    address, created = str(entry.get("email") or ""), entry.get("created")
-    at = float(created) if isinstance(created, int | float) and 0 <= created < LATEST else 0.0
+    address, at = _address(entry["email"]), _created(entry.get("created"))
     return {
         "event_key": f"{name}:{address_key(address)}:{at:.0f}",
         "event": event,
@@ -302,19 +313,50 @@ def _listed(name: str, event: str, entry: Json) -> Json:
     }
 
 
-def _logged(entry: Json, now: datetime) -> Json:
+def _left_group(group: int, entry: Json) -> Json:
+    address, at = _address(entry["email"]), _created(entry.get("created_at"))
+    return {
+        # With the time, so that somebody who leaves, comes back and leaves again is not taken for known.
+        "event_key": f"group:{group}:{address_key(address)}:{at:.0f}",
+        "event": "group_unsubscribe",
+        "occurred_at": at,
+        "address": address,
+        "payload": {"asm_group_id": group},
+    }
+
+
+def _logged(entry: Json, now: datetime) -> Json | None:
+    # SendGrid has no address for some drops, and without one nothing shows which message of a request was dropped.
+    if entry.get("status") not in _LOGGED or not entry.get("sg_message_id") or not entry.get("to_email"):
+        return None
     try:
         at = datetime.fromisoformat(str(entry.get("sg_message_id_created_at")))
     except ValueError:
         at = now
+    address, sent = _address(entry["to_email"]), clean(str(entry["sg_message_id"]))
     return {
-        "event_key": f"log:{str(entry['sg_message_id'])[:150]}:{address_key(str(entry['to_email']))}:{entry['status']}",
+        "event_key": f"log:{sent[:150]}:{address_key(address)}:{entry['status']}",
         "event": entry["status"],
         "occurred_at": (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp(),
-        "message_key": str(entry["sg_message_id"])[:300],
-        "address": str(entry["to_email"]),
+        "message_key": sent[:300],
+        "address": address,
         "reason": reason_text(entry.get("reason")),
     }
+
+
+def _address(given: Any) -> str:
+    """An address as the webhooks keep it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not isinstance(given, str) or not given.strip():
+        raise ValueError("no address")
+    return clean(given)[:254]
+
+
+def _created(given: Any) -> float:
+    return float(given) if isinstance(given, int | float) and 0 <= given < LATEST else 0.0
 
 
 def _parsed(content: bytes) -> Any:
@@ -324,9 +366,9 @@ def _parsed(content: bytes) -> Any:
         raise MessagingError("SendGrid's answer is not JSON. Nothing was stored; pull again later.") from None
 
 
-def _objects(content: bytes) -> list[Json]:
+def _entries(content: bytes) -> list[Any]:
     found = _parsed(content)
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    return found if isinstance(found, list) else []
 
 
 def _stamp(at: datetime) -> str:

@@ -158,7 +158,12 @@ def _vendor(sandbox: Vendors, request: _Request) -> Reply:
 
 def _failed(sandbox: Vendors, request: _Request, rule: Rule, status: int) -> Reply:
     if request.is_mail:
-        _, body, headers = sendgrid.refused(status, rule.message, "from" if status == 403 else None)
+        field = "from" if status == 403 and request.path.endswith("mail/send") else None
+        _, body, headers = (
+            sendgrid.refused_log(status, rule.message)
+            if request.path.endswith("/logs")
+            else sendgrid.refused(status, rule.message, field)
+        )
         if status == 429 and rule.retry_after is None:
             headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(sandbox.clock()) + 60)}
         return status, body, headers

@@ -59,7 +59,7 @@ _STATUSES: Final = re.compile(r"status IN \(([^)]*)\)")
 
 
 class SendGrid:
-    """The vendor. Thread-safe; `clock` returns unix seconds.
+    """The vendor. Thread-safe; `clock` returns unix seconds, and can be replaced.
 
     Requests with an address in `refused` are refused. `fates` maps addresses, and `*` for all others, to the outcome of
     their mail: a key of `FATES` (`delivered` is the default), or `none`.
@@ -71,10 +71,10 @@ class SendGrid:
         self.fates: dict[str, str] = {}
         self.verified_sender: str | None = None
         self.scopes = ["mail.send", "suppression.read"]
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.RLock()
         self._listed: list[tuple[str, Json]] = []
-        self._group: list[str] = []
+        self._groups: list[Json] = []
         self._waiting: list[Json] = []
 
     def answer(self, method: str, path: str, query: Mapping[str, str], content: bytes, key: str | None) -> Reply:
@@ -86,9 +86,12 @@ class SendGrid:
             return posted(content) if posted else refused(404, "not found")
         if path == "scopes":
             return 200, {"scopes": list(self.scopes)}, {}
-        if path.startswith("asm/groups/") and path.endswith("/suppressions"):
+        if path == "asm/suppressions":
             with self._lock:
-                return 200, list(self._group), {}
+                return 200, list(self._groups), {}
+        if (group := re.fullmatch(r"asm/groups/(\d{1,9})/suppressions", path)) is not None:
+            with self._lock:
+                return 200, [one["email"] for one in self._groups if str(one["group_id"]) == group[1]], {}
         return self._suppressions(path.removeprefix("suppression/"), query)
 
     def _send(self, content: bytes) -> Reply:
@@ -109,7 +112,7 @@ class SendGrid:
             headers = {
                 "X-RateLimit-Limit": str(ALLOWED_PER_MINUTE),
                 "X-RateLimit-Remaining": str(ALLOWED_PER_MINUTE - 1),
-                "X-RateLimit-Reset": str(int(self._clock()) + 60),
+                "X-RateLimit-Reset": str(int(self.clock()) + 60),
             }
             if body.get("mail_settings", {}).get("sandbox_mode", {}).get("enable") is True:
                 return 200, b"", headers
@@ -124,7 +127,7 @@ class SendGrid:
             accepted = self.accepted.add(
                 message_id,
                 to["email"],
-                self._clock(),
+                self.clock(),
                 text=parts.get("text/plain", ""),
                 html=parts.get("text/html", ""),
                 subject=entry.get("subject") or body.get("subject", ""),
@@ -148,17 +151,33 @@ class SendGrid:
     def report(self, event: str, accepted: Accepted, **more: Any) -> Json:
         """Adds another event to an accepted message, such as `open`, `spamreport` or `group_unsubscribe`."""
         with self._lock:
+            if event in {"group_unsubscribe", "group_resubscribe"}:
+                more = {"asm_group_id": accepted.group_id, **more}
             made = self._report(accepted, 0, event, more)
             if event in {"spamreport", "unsubscribe"}:
-                self._list(event, accepted.address, "")
-            elif event == "group_unsubscribe":
-                self._group.append(accepted.address)
+                self._list(event, accepted.address)
+            elif event.startswith("group_"):
+                self._regroup(accepted.address, more["asm_group_id"], leaves=event == "group_unsubscribe")
             return made
+
+    def _regroup(self, address: str, group: int, *, leaves: bool) -> None:
+        """Keeps who left which unsubscribe group, and when."""
+        self._groups = [one for one in self._groups if (one["email"], one["group_id"]) != (address, group)]
+        if leaves:
+            entry = {"email": address, "group_id": group, "group_name": "News", "created_at": int(self.clock())}
+            self._groups.append(entry)
+
+    def list_address(
+        self, name: str, address: str, reason: str = "Mail domain mentioned in email address is unknown"
+    ) -> None:
+        """Puts an address on one of the lists of suppressions, such as `invalid_emails`."""
+        with self._lock:
+            self._list(_LISTS[name], address, reason)
 
     def _report(self, accepted: Accepted, place: int, event: str, more: Mapping[str, Any]) -> Json:
         made = {
             "email": accepted.address,
-            "timestamp": int(self._clock()),
+            "timestamp": int(self.clock()),
             "event": event,
             "category": list(accepted.categories),
             "sg_event_id": uuid4().hex,
@@ -169,9 +188,10 @@ class SendGrid:
         self._waiting.append(made)
         return made
 
-    def _list(self, name: str, address: str, reason: str) -> None:
-        entry = {"created": int(self._clock()), "email": address, "reason": reason, "status": "5.1.1"}
-        self._listed.append((name, entry))
+    def _list(self, name: str, address: str, reason: str = "") -> None:
+        told = {"spamreport": {"ip": "192.0.2.1"}, "unsubscribe": {}, "invalid": {"reason": reason}}
+        known = told.get(name, {"reason": reason, "status": "5.1.1"})
+        self._listed.append((name, {"created": int(self.clock()), "email": address, **known}))
 
     def _suppressions(self, name: str, query: Mapping[str, str]) -> Reply:
         kind = _LISTS.get(name)
@@ -184,10 +204,13 @@ class SendGrid:
         return 200, found[offset : offset + limit], {}
 
     def _logs(self, content: bytes) -> Reply:
-        body = json.loads(content)
-        text, limit = body.get("query"), body.get("limit", 10)
-        if not isinstance(text, str) or not 1 <= limit <= 1000:
-            return refused(400, "query is required and limit lies between 1 and 1000")
+        try:
+            body = json.loads(content)
+        except ValueError:
+            body = None
+        text, limit = (body.get("query"), body.get("limit", 10)) if isinstance(body, dict) else (None, 10)
+        if not isinstance(text, str) or not isinstance(limit, int) or not 1 <= limit <= 1000:
+            return refused_log(400, "query is required and limit lies between 1 and 1000")
         category = _CATEGORY.search(text)
         wanted = _STATUSES.search(text)
         statuses = set(re.findall(r"'([^']+)'", wanted[1])) if wanted else None
@@ -232,7 +255,7 @@ class SendGrid:
         from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 -- imported on first use
 
         body = json.dumps(list(events)).encode()
-        timestamp = str(int(self._clock()))
+        timestamp = str(int(self.clock()))
         signature = self._signer.sign(timestamp.encode() + body, ec.ECDSA(hashes.SHA256()))
         return body, {
             "Content-Type": "application/json",
@@ -277,6 +300,11 @@ def _within(at: float, text: str) -> bool:
 def refused(status: int, message: str, field: str | None = None) -> Reply:
     """A refusal in the vendor's format."""
     return _refused_for(status, [Problem(message, field)])
+
+
+def refused_log(status: int, message: str) -> Reply:
+    """A refusal of the e-mail log, whose errors leave out what the others have as null."""
+    return status, {"errors": [{"message": message}]}, {}
 
 
 def _refused_for(status: int, problems: Iterable[Problem]) -> Reply:

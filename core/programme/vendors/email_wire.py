@@ -143,6 +143,7 @@ SIGNATURE: Final = "X-Twilio-Email-Event-Webhook-Signature"
 TIMESTAMP: Final = "X-Twilio-Email-Event-Webhook-Timestamp"
 
 _IDS: Final = ("outbox_id", "campaign_id", "competitor_id", "agreement_id")
+_KEPT: Final = ("type", "status", "attempt", "asm_group_id")
 _LONGEST_REASON: Final = 500
 
 
@@ -230,7 +231,7 @@ def _event(entry: Json) -> Json | None:
         **{name: _uuid(entry.get(name, custom.get(name))) for name in _IDS},
         "address": str(entry["email"])[:254] if entry.get("email") else None,
         "reason": reason_text(entry.get("reason"), entry.get("response"), entry.get("status")),
-        "payload": {name: str(entry[name])[:100] for name in ("type", "status", "attempt") if entry.get(name)},
+        "payload": {name: str(entry[name])[:100] for name in _KEPT if entry.get(name)},
     }
 
 

@@ -87,6 +87,28 @@ class TestSendGrid:
         assert value(conn, "SELECT count(*) FROM provider_events") == 4
         assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"
 
+    @pytest.mark.parametrize("ours", [4711, "4711"])
+    def test_only_the_unsubscribes_of_our_group_count(self, database_url: str, conn: Connection, ours: Any) -> None:
+        bars = "SELECT count(*) FROM email_suppressions"
+        with opened(database_url, sendgrid_unsubscribe_group_id=4711) as door:
+            left, joined = event("group_unsubscribe", asm_group_id=5), event("group_resubscribe", asm_group_id=5)
+            assert door.report([left]).data == {"ok": True, "processed": 0, "new": 0, "ignored": 1}
+            door.report([event("group_unsubscribe", asm_group_id=ours)])
+            until(lambda: waiting(conn) == 0, "applying")
+            assert value(conn, bars) == 1
+            assert door.report([joined | {"timestamp": int(time.time()) + 60}]).data["ignored"] == 1
+            assert value(conn, bars) == 1
+            door.report([event("group_resubscribe", asm_group_id=ours) | {"timestamp": int(time.time()) + 60}])
+            until(lambda: value(conn, bars) == 0, "lifting")
+
+    @pytest.mark.parametrize("more", [{}, {"asm_group_id": 5}])
+    def test_without_a_group_of_our_own_every_unsubscribe_counts(
+        self, database_url: str, conn: Connection, more: Json
+    ) -> None:
+        with opened(database_url) as door:
+            door.report([event("group_unsubscribe", **more)])
+            until(lambda: value(conn, "SELECT count(*) FROM email_suppressions") == 1, "barring")
+
     def test_unknown_events_are_kept_and_change_nothing(self, database_url: str, conn: Connection) -> None:
         message = accepted(conn)
         with opened(database_url) as door:
@@ -139,7 +161,7 @@ class TestSendGrid:
     )
     def test_a_signature_holds_for_ten_minutes(self, database_url: str, age: int, status: int) -> None:
         with opened(database_url) as door:
-            door.vendor._clock = lambda: time.time() - age
+            door.vendor.clock = lambda: time.time() - age
             assert door.report([event()]).status == status
 
     @pytest.mark.parametrize(

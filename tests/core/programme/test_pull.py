@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import incoming, outbox
 from jobdeck.core.programme.messaging import pull as messaging_pull
 from jobdeck.core.programme.messaging.delivery import deliver
+from jobdeck.core.programme.sandbox.messaging import UNSUBSCRIBE_GROUP
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors import Clients, email_wire
 from jobdeck.core.programme.vendors.errors import MessagingError, ProviderConfigError
@@ -17,11 +19,12 @@ from tests.core.programme.outbox_support import state
 from tests.core.programme.test_delivery import put, render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import psycopg
 
     from jobdeck.core.programme.messaging.pull import Pulled
+    from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 
 
 @pytest.fixture
@@ -95,13 +98,122 @@ def test_unsubscribes_and_complaints_are_pulled(world: MailWorld) -> None:
     send(world, 3)
     events = ("spamreport", "unsubscribe", "group_unsubscribe")
     for one, event in zip(world.sandbox.sendgrid.accepted.all, events, strict=True):
-        world.sandbox.sendgrid.report(event, one)
+        more = {"asm_group_id": UNSUBSCRIBE_GROUP} if event == "group_unsubscribe" else {}
+        world.sandbox.sendgrid.report(event, one, **more)
     pull(world)
     assert world.rows("select address_norm, reason, scope from email_suppressions order by 1") == [
         {"address_norm": "p0@example.org", "reason": "spam", "scope": "all"},
         {"address_norm": "p1@example.org", "reason": "global_unsub", "scope": "all"},
         {"address_norm": "p2@example.org", "reason": "group_unsub", "scope": "announcements"},
     ]
+
+
+def bars(world: MailWorld) -> list[str]:
+    found = world.rows("select address_norm, reason from email_suppressions order by 1, 2")
+    return [f"{row['address_norm'].split('@')[0]} {row['reason']}" for row in found]
+
+
+def test_who_left_another_group_is_not_barred(world: MailWorld) -> None:
+    send(world, 1)
+    world.sandbox.sendgrid.report("group_unsubscribe", world.sandbox.sendgrid.accepted.all[0], asm_group_id=5)
+    assert pull(world).sources == {"log": 1}
+    assert bars(world) == []
+
+
+def test_who_leaves_a_group_again_is_noticed_again(world: MailWorld) -> None:
+    send(world, 1)
+    one = world.sandbox.sendgrid.accepted.all[0]
+    leave = partial(world.sandbox.sendgrid.report, "group_unsubscribe", one, asm_group_id=UNSUBSCRIBE_GROUP)
+    world.sandbox.sendgrid.clock = lambda: 1_760_000_000.0
+    leave()
+    assert pull(world).new == 2
+    assert pull(world).new == 0
+    assert bars(world) == ["p0 group_unsub"]
+    world.conn.execute("delete from email_suppressions")
+    world.sandbox.sendgrid.clock = lambda: 1_760_000_900.0
+    leave()
+    assert pull(world).new == 1
+    assert bars(world) == ["p0 group_unsub"]
+
+
+BAD_ADDRESSES = ["zz\x00bad@example.org", "zz\ud83dbad@example.org", "zzbad@exa\udc00mple.org"]
+
+
+@pytest.mark.parametrize("address", BAD_ADDRESSES)
+def test_an_address_that_no_database_can_store_ends_no_pull(world: MailWorld, address: str) -> None:
+    vendor = world.sandbox.sendgrid
+    for listed in ("zzone@example.org", address, "zztwo@example.org"):
+        vendor.list_address("invalid_emails", listed)
+    found = pull(world)
+    assert (found.sources, found.failed) == ({"invalid_emails": 3}, 0)
+    assert {"zzone invalid", "zztwo invalid"} <= set(bars(world))
+    assert messaging_pull.cursor_of(world.conn, "sendgrid:invalid_emails") is not None
+    assert pull(world).new == 0
+
+
+UNREADABLE: list[Any] = [7, None, {}, {"email": 5}, {"email": " "}, {"email": ["zz@example.org"]}]
+
+
+@pytest.mark.parametrize("entry", UNREADABLE)
+def test_an_entry_that_is_none_is_counted_and_left_out(world: MailWorld, entry: Any) -> None:
+    vendor = world.sandbox.sendgrid
+    vendor.list_address("invalid_emails", "zzone@example.org")
+    answered(vendor, "suppression/invalid_emails", lambda content: [*content, entry])
+    answered(vendor, "asm/suppressions", lambda content: [*content, entry, {"group_id": UNSUBSCRIBE_GROUP}])
+    found = pull(world)
+    assert found.aside["invalid_emails"] == 1
+    assert found.aside["group_unsubscribes"] >= 1
+    assert any("entries of invalid_emails cannot be read" in warning for warning in found.warnings)
+    assert "zz" not in repr(found.warnings)
+    assert bars(world) == ["zzone invalid"]
+    assert messaging_pull.cursor_of(world.conn, "sendgrid:invalid_emails") is not None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"to_email": "zz\x00@example.org"}, {"sg_message_id": "zz\ud83d"}, {"status": ["zz"]}, {"reason": "\x00"}],
+)
+def test_an_entry_of_the_log_that_cannot_be_read_costs_itself_alone(world: MailWorld, changed: dict[str, Any]) -> None:
+    messages = send(world, 2)
+    answered(world.sandbox.sendgrid, "logs", lambda content: {
+        "messages": [content["messages"][0] | changed | {"to_email": changed.get("to_email", "zz@example.org")},
+                     *content["messages"]]
+    })  # fmt: skip
+    assert pull(world).failed == 0
+    assert [state(world.conn, one) for one in messages] == ["delivered", "delivered"]
+
+
+@pytest.mark.parametrize("messages", [5, {"zz": 1}, "zz"])
+def test_a_log_of_another_shape_is_no_list(world: MailWorld, messages: Any) -> None:
+    send(world, 1)
+    answered(world.sandbox.sendgrid, "logs", lambda _content: {"messages": messages})
+    assert pull(world).sources == {}
+
+
+def test_what_the_database_refuses_is_counted_and_shows_nothing_of_an_address(
+    world: MailWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(incoming, "cleaned", lambda made: made)
+    monkeypatch.setattr(messaging_pull, "clean", lambda text: text)
+    for listed in ("zzone@example.org", "zz\x00bad@example.org"):
+        world.sandbox.sendgrid.list_address("invalid_emails", listed)
+    found = pull(world)
+    assert (found.new, found.aside) == (1, {"events": 1})
+    assert bars(world) == ["zzone invalid"]
+    assert messaging_pull.cursor_of(world.conn, "sendgrid:invalid_emails") is not None
+    assert "cannot be kept" in caplog.text
+    assert "zz" not in caplog.text
+
+
+def answered(vendor: SendGrid, path: str, change: Callable[[Any], Any]) -> None:
+    """Changes what the vendor answers under a path."""
+    answer = vendor.answer
+
+    def changed(method: str, asked: str, *given: Any) -> Any:
+        status, content, headers = answer(method, asked, *given)
+        return (status, change(content), headers) if asked == path else (status, content, headers)
+
+    vendor.answer = changed  # type: ignore[method-assign, assignment]
 
 
 def test_a_campaign_is_confirmed_by_its_category(world: MailWorld) -> None:

@@ -240,8 +240,46 @@ def test_suppressions_are_listed_in_pages_and_times(sandbox: Sandbox) -> None:
     assert [one["email"] for one in get(sandbox, "suppression/bounces", limit=2, offset=2)] == ["b2@example.org"]
     assert get(sandbox, "suppression/bounces", start_time=1_760_000_001) == []
     assert get(sandbox, "suppression/blocks") == []
-    sandbox.sendgrid.report("group_unsubscribe", sandbox.sendgrid.accepted.all[0])
-    assert get(sandbox, "asm/groups/4711/suppressions") == ["b0@example.org"]
+
+
+def test_who_left_which_group_is_listed_with_the_time(sandbox: Sandbox) -> None:
+    _send(sandbox, "a@example.org")
+    one = sandbox.sendgrid.accepted.all[0]
+    sandbox.sendgrid.report("group_unsubscribe", one, asm_group_id=4711)
+    sandbox.sendgrid.report("group_unsubscribe", one, asm_group_id=5)
+    sandbox.sendgrid.report("group_resubscribe", one, asm_group_id=5)
+    assert [event.get("asm_group_id") for event in sandbox.sendgrid.take_events()][-3:] == [4711, 5, 5]
+    entry = {"email": "a@example.org", "group_id": 4711, "group_name": "News", "created_at": 1_760_000_000}
+    assert get(sandbox, "asm/suppressions") == [entry]
+    assert get(sandbox, "asm/groups/4711/suppressions") == ["a@example.org"]
+    assert get(sandbox, "asm/groups/5/suppressions") == []
+
+
+def test_each_list_has_the_fields_that_sendgrid_describes(sandbox: Sandbox) -> None:
+    sandbox.sendgrid.fates.update({"b@example.org": "bounce", "l@example.org": "blocked"})
+    _send(sandbox, "a@example.org", "b@example.org", "l@example.org")
+    for event in ("spamreport", "unsubscribe"):
+        sandbox.sendgrid.report(event, sandbox.sendgrid.accepted.all[0])
+    sandbox.sendgrid.list_address("invalid_emails", "i@example.org")
+    names = ("bounces", "blocks", "invalid_emails", "spam_reports", "unsubscribes")
+    fields_of = {name: set(get(sandbox, f"suppression/{name}")[0]) - {"created", "email"} for name in names}
+    assert fields_of == {
+        "bounces": {"reason", "status"}, "blocks": {"reason", "status"}, "invalid_emails": {"reason"},
+        "spam_reports": {"ip"}, "unsubscribes": set(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"query": 5}', b'{"query": "x", "limit": 1001}', b'{"limit": "1"}'])
+def test_what_is_no_search_of_the_log_is_refused_without_a_field(sandbox: Sandbox, body: bytes) -> None:
+    answer = post(sandbox, body, "logs")
+    assert answer.status_code == 400
+    assert [list(error) for error in answer.json()["errors"]] == [["message"]]
+
+
+def test_a_refused_search_of_the_log_has_no_field_either(sandbox: Sandbox) -> None:
+    sandbox.rules.add("403:/v3/logs")
+    answer = post(sandbox, {"query": "x"}, "logs")
+    assert (answer.status_code, [list(error) for error in answer.json()["errors"]]) == (403, [["message"]])
 
 
 def test_the_log_is_searched_by_category_time_and_status(sandbox: Sandbox) -> None:
