@@ -106,6 +106,7 @@ class MetaCtf:
             ("GET", "/users"): self._get_user,
             ("POST", "/users"): self._create_user,
             ("POST", "/teams"): self._create_team,
+            ("POST", "/teams/delete"): self._delete_team,
             ("POST", "/users/assign_team"): self._assign,
             ("POST", "/users/delete_assignment"): self._unassign,
             ("GET", "/users/get_team_assignments"): self._assignments,
@@ -146,8 +147,10 @@ class MetaCtf:
         return Reply(self.switches.get_user_status, _user(account))
 
     def _create_user(self, fields: Mapping[str, Any]) -> Reply:
-        if missing := _missing("body", fields, "first_name", "last_name", "email", "role", "syned_user_id"):
-            return missing
+        optional = ("preferred_username", "syned_school_id", "syned_region_id", "syned_coach_user_id")
+        missing = _missing("body", fields, "first_name", "last_name", "email", "role", "syned_user_id")
+        if wrong := missing or _no_texts(fields, *optional):
+            return wrong
         if "@" not in fields["email"]:
             return _invalid("body", "email", "value is not a valid email address")
         needed = {"user": ("syned_coach_user_id",), "coach": ("syned_school_id", "syned_region_id")}
@@ -178,12 +181,25 @@ class MetaCtf:
         if fields["division"] not in DIVISIONS:
             return _invalid("body", "division", "Input should be 'high_school', 'middle_school' or 'college'")
         team = self.teams.get(fields["syned_team_id"])
-        if team is not None and self.switches.duplicate_create != "same":
+        if team is not None and self.switches.duplicate_create == "422":
+            return _invalid("body", "syned_team_id", "already in use")
+        if team is not None and self.switches.duplicate_create == "409":
             return Reply(409, {"detail": "Team already exists"})
         if team is None:
             team = self.add_team(fields["syned_team_id"], coach=fields["syned_coach_user_id"], name=fields["team_name"])
             team.division, team.affiliation = fields["division"], fields["affiliation"]
         return Reply(201, _team(team))
+
+    def _delete_team(self, fields: Mapping[str, Any]) -> Reply:
+        if missing := _missing("body", fields, "syned_team_id"):
+            return missing
+        team = fields["syned_team_id"]
+        if team not in self.teams:
+            return Reply(404, {"detail": "Team not found"})
+        if any(one.team == team for one in self.accounts.values()):
+            return _invalid("body", "syned_team_id", "the team has members")
+        del self.teams[team]
+        return Reply(200, {"syned_team_id": team})
 
     def _assign(self, fields: Mapping[str, Any]) -> Reply:
         if missing := _missing("body", fields, "syned_team_id", "syned_user_id"):
@@ -300,6 +316,15 @@ def _missing(place: str, fields: Mapping[str, Any], *names: str) -> Reply | None
     if not absent:
         return None
     return Reply(422, {"detail": [{"loc": [place, n], "msg": "Field required", "type": "missing"} for n in absent]})
+
+
+def _no_texts(fields: Mapping[str, Any], *names: str) -> Reply | None:
+    """The refusal of optional fields that are neither a text nor null."""
+    wrong = [name for name in names if not isinstance(fields.get(name), str | None)]
+    if not wrong:
+        return None
+    message = "Input should be a valid string"
+    return Reply(422, {"detail": [{"loc": ["body", n], "msg": message, "type": "string_type"} for n in wrong]})
 
 
 def _invalid(place: str, name: str, message: str) -> Reply:

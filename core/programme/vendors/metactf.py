@@ -158,11 +158,11 @@ class MetaCtfClient:
             The team, or None if the vendor already has a team with this `syned_team_id`.
 
         Raises:
-            Conflict: it conflicts with something other than a team of this id.
+            Conflict, RequestRejected: the vendor refuses it for another reason than a team of this id.
         """
         try:
             team = self._create("/teams", Team, new.model_dump())
-        except Conflict as error:
+        except (Conflict, RequestRejected) as error:
             try:
                 self.get_team_assignments(new.syned_team_id)
             except NotFound:

@@ -309,13 +309,25 @@ def test_a_creation_that_is_rate_limited_is_not_repeated(sandbox: Sandbox, clien
     assert _paths(sandbox) == ["POST /users"]
 
 
-def test_a_team_that_exists_is_adopted_and_a_clash_is_not(sandbox: Sandbox, client: MetaCtfClient) -> None:
-    sandbox.metactf.switches.duplicate_create = "409"
+@pytest.mark.parametrize(("duplicate", "refusal"), [("409", Conflict), ("422", RequestRejected)])
+def test_a_team_that_exists_is_adopted_and_a_clash_is_not(
+    sandbox: Sandbox, client: MetaCtfClient, duplicate: Any, refusal: type[Exception]
+) -> None:
+    sandbox.metactf.switches.duplicate_create = duplicate
     sandbox.metactf.add_team("t-1")
     assert client.create_team(TEAM) is None
     del sandbox.metactf.teams["t-1"]
-    sandbox.rules.add("409:/teams:1")
-    with pytest.raises(Conflict):
+    sandbox.rules.add(f"{duplicate}:/teams:1")
+    with pytest.raises(refusal):
+        client.create_team(TEAM)
+
+
+def test_a_team_that_the_vendor_refuses_while_it_cannot_be_asked_is_not_adopted(
+    sandbox: Sandbox, client: MetaCtfClient
+) -> None:
+    sandbox.rules.add("422:/teams:1")
+    sandbox.rules.add("403:get_team_assignments:1")
+    with pytest.raises(GamePlatformError):
         client.create_team(TEAM)
 
 

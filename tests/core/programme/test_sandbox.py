@@ -57,6 +57,43 @@ def test_a_missing_field_is_a_422_in_the_vendors_shape(sandbox: Sandbox) -> None
     assert _ask(sandbox, "POST", "/users", [])[0] == 422
 
 
+PERSON = {"first_name": "Ann", "last_name": "Example", "email": "ann@example.org", "role": "user",
+          "syned_user_id": "c-1", "syned_coach_user_id": "k-1"}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["preferred_username", "syned_school_id", "syned_region_id", "syned_coach_user_id"])
+@pytest.mark.parametrize("value", [5, True, ["x"], {}])
+def test_an_optional_field_that_is_no_text_is_a_422(sandbox: Sandbox, field: str, value: Any) -> None:
+    status, _, body = _ask(sandbox, "POST", "/users", PERSON | {field: value})
+    assert (status, body["detail"][0]["loc"]) == (422, ["body", field])
+    assert sandbox.metactf.accounts == {}
+    assert _ask(sandbox, "POST", "/users", PERSON | {"preferred_username": None})[0] == 201
+
+
+TEAM = {"syned_coach_user_id": "k-1", "syned_team_id": "t-1", "team_name": "T", "affiliation": "A",
+        "division": "college"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("duplicate", "status"), [("same", 201), ("409", 409), ("422", 422)])
+def test_a_second_creation_of_a_team_is_answered_as_the_switch_says(
+    sandbox: Sandbox, duplicate: Any, status: int
+) -> None:
+    sandbox.metactf.switches.duplicate_create = duplicate
+    assert [_ask(sandbox, "POST", "/teams", TEAM)[0] for _ in range(2)] == [201, status]
+    assert len(sandbox.metactf.teams) == 1
+
+
+def test_a_team_without_members_can_be_deleted(sandbox: Sandbox) -> None:
+    _ask(sandbox, "POST", "/teams", TEAM)
+    account = sandbox.metactf.add_account("c-1", team="t-1")
+    assert _ask(sandbox, "POST", "/teams/delete", {})[0] == 422
+    assert _ask(sandbox, "POST", "/teams/delete", {"syned_team_id": "t-1"})[0] == 422
+    account.team = None
+    assert _ask(sandbox, "POST", "/teams/delete", {"syned_team_id": "t-1"})[0] == 200
+    assert _ask(sandbox, "POST", "/teams/delete", {"syned_team_id": "t-1"})[0] == 404
+    assert sandbox.metactf.teams == {}
+
+
 def test_what_is_not_there_is_404_and_the_wrong_method_405(sandbox: Sandbox) -> None:
     assert _ask(sandbox, "GET", "/nothing")[0] == 404
     assert _ask(sandbox, "GET", "/teams")[0] == 405
