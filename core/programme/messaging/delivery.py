@@ -44,6 +44,9 @@ OUTAGE_PAUSE_SECONDS: Final = 60.0
 MOST_ATTEMPTS: Final = 5
 """A message fails permanently after this many attempts that certainly failed."""
 
+EMAIL_TYPES: Final = {"parent_probe": "release_parent_email_verification"}
+"""The custom argument `email_type` of the kinds that the original's receiver knows by another name."""
+
 RETRY_SECONDS: Final = 60.0
 TICK: Final = 0.25
 
@@ -201,7 +204,8 @@ class _Sender:
     @staticmethod
     def _marked(message: Claimed, made: Email | Sms) -> Any:
         if isinstance(made, Email):
-            return made.marked(message.kind, {"email_type": message.kind, "outbox_id": str(message.id)})
+            args = {"email_type": EMAIL_TYPES.get(message.kind, message.kind), "outbox_id": str(message.id)}
+            return made.marked(message.kind, args)
         return made
 
     def _settle(self, message: Claimed, result: Result, error: MessagingError | None) -> None:

@@ -13,6 +13,7 @@ from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
 from jobdeck.core.handlers import release_parent_email_verification as probing
 from jobdeck.core.programme.messaging import delivery, outbox
 from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors import email_wire
 from tests.core.handlers.notice_world import NoticeWorld
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def test_a_form_is_probed_with_a_mail_that_names_nobody(world: NoticeWorld) -> N
     assert not [mark for mark in ("Zz", "zz") if mark in mail.text + mail.subject]
     competitor = world.row("select competitor_id from agreements where id = %s", form)["competitor_id"]
     assert dict(mail.custom_args) | {"outbox_id": ""} == {
-        "agreement_id": str(form), "competitor_id": str(competitor), "email_type": "parent_probe", "outbox_id": "",
+        "agreement_id": str(form), "competitor_id": str(competitor), "outbox_id": "",
+        "email_type": "release_parent_email_verification",
     }  # fmt: skip
     kept = world.probe_of(form)
     assert (kept["status"], kept["attempts"], kept["address"]) == ("pending", 1, "zzparent@example.org")
@@ -228,6 +230,17 @@ def test_an_event_settles_a_form_and_only_a_dead_address_is_called_bad(
     assert world.probe_of(form)["status"] == status
     assert world.row("select parent_email_is_valid as valid from competitors")["valid"] is valid
     assert world.output(probing)["sent"] == 0
+
+
+@pytest.mark.parametrize("email_type", ["parent_probe", "release_parent_email_verification", None])
+def test_an_event_of_a_probe_is_understood_whatever_type_it_carries(world: NoticeWorld, email_type: str | None) -> None:
+    form = world.form()
+    world.sandbox.sendgrid.fates["zzparent@example.org"] = "bounce"
+    world.output(probing)
+    sent = [event | {"email_type": email_type} for event in world.sandbox.sendgrid.take_events()]
+    outbox.record_events(world.conn, email_wire.read(json.dumps(sent).encode())[0])
+    outbox.apply_events(world.conn)
+    assert world.probe_of(form)["status"] == "bounce"
 
 
 def test_an_event_that_comes_before_the_report_is_kept(world: NoticeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
