@@ -7,14 +7,12 @@ creation is unknown, a look-up by our own id decides.
 from __future__ import annotations
 
 import logging
-import math
-import time as real_time
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 
 from jobdeck.core.programme.settings import LOOPBACK
+from jobdeck.core.programme.vendors.deadlines import ending_within, hold_to_deadlines
 from jobdeck.core.programme.vendors.http import Pacer, Time, full_jitter, opened, parse_retry_after
 from jobdeck.core.programme.vendors.metactf_errors import (
     Conflict,
@@ -92,7 +90,7 @@ class MetaCtfClient:
             trust_env=httpx.URL(base).host not in LOOPBACK,
             transport=transport,
         )
-        _hold_to_deadlines(self._http)
+        hold_to_deadlines(self._http)
 
     def close(self) -> None:
         self._http.close()
@@ -259,17 +257,15 @@ class MetaCtfClient:
 
     def _attempt(self, request: httpx.Request, where: str, deadline: float, sent: dict[str, Any]) -> bytes:
         self._pace(deadline)
-        until = _until.set(real_time.monotonic() + deadline - self._time.monotonic())
         try:
-            response = self._http.send(request, stream=True)
-            try:
-                content = self._read(response, deadline, where)
-            finally:
-                response.close()
+            with ending_within(deadline - self._time.monotonic()):
+                response = self._http.send(request, stream=True)
+                try:
+                    content = self._read(response, deadline, where)
+                finally:
+                    response.close()
         except httpx.TransportError as error:
             raise _unreachable(error, where) from error
-        finally:
-            _until.reset(until)
         if response.is_success:
             return content
         wait = parse_retry_after(response.headers.get("Retry-After"), self._time.wall())
@@ -305,54 +301,6 @@ class MetaCtfClient:
         if found is None:
             raise ContractError(f"The game platform's answer to {where} is larger than 16 MiB.")
         return found
-
-
-_until: ContextVar[float] = ContextVar("until", default=math.inf)
-"""When the answer to the request of this thread must have ended, on the monotonic clock of the process."""
-
-
-class _Stream:
-    """A connection that waits for its next bytes until the deadline at most.
-
-    The read timeout of httpx is for each piece, also of the headers, so an answer that drips would never end.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        left = _until.get() - real_time.monotonic()
-        if left <= 0:
-            raise httpx.ReadTimeout("the answer took too long")
-        found: bytes = self._stream.read(max_bytes, left if timeout is None else min(timeout, left))
-        return found
-
-    def start_tls(self, *args: Any, **kwargs: Any) -> _Stream:
-        return _Stream(self._stream.start_tls(*args, **kwargs))
-
-
-class _Backend:
-    """Makes the connections of a pool, each a `_Stream`."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def connect_tcp(self, *args: Any, **kwargs: Any) -> _Stream:
-        return _Stream(self._backend.connect_tcp(*args, **kwargs))
-
-
-def _hold_to_deadlines(client: httpx.Client) -> None:
-    """Makes reads of all connections end at `_until`. httpx has no parameter for the backend of its transports."""
-    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
-        pool: Any = getattr(transport, "_pool", None)
-        if pool is not None:
-            pool._network_backend = _Backend(pool._network_backend)  # noqa: SLF001
 
 
 def _unreachable(error: httpx.TransportError, where: str) -> TransportError:
