@@ -40,9 +40,20 @@ plugin: Final = Plugin(
             every_seconds=60.0,
             run=lazy("jobdeck.core.programme.webhooks:apply_batch"),
         ),
+        Upkeep(
+            name="handing events on",
+            every_seconds=30.0,
+            run=lazy("jobdeck.core.programme.hand_on:hand_on_one"),
+        ),
+        Upkeep(
+            name="pulling delivery events",
+            every_seconds=60.0,
+            run=lazy("jobdeck.core.programme.pulling:pull_due"),
+        ),
     ),
     retention=(
         Period("provider_events", 90, "Providers repeat their reports for days."),
+        Period("provider_requests", 3, "Longer than SendGrid itself repeats a request."),
         Period("outbox_left_out", 30, "As long as the runs that left people out."),
         Period("admin_alert_queue", 90, "So that no admin is alerted twice about a message."),
     ),

@@ -48,6 +48,8 @@ class CompetitionSettings(FileSettings):
     sendgrid_sandbox_mode: bool = False
     sendgrid_event_webhook_public_key: str | None = None
     sendgrid_event_max_age_seconds: float = Field(600.0, gt=0, le=172_800)
+    sendgrid_event_forward_url: SecretStr | None = None
+    events_pull_minutes: float = Field(30.0, ge=0, le=1440)
     sendgrid_api_base_url: str = SENDGRID_URL
     sms_provider: str = "disabled"
     twilio_account_sid: str | None = None
@@ -80,6 +82,22 @@ class CompetitionSettings(FileSettings):
         if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK):
             return url.rstrip("/")
         raise ValueError("must be an https URL (http is accepted for this machine only)")
+
+    @field_validator("sendgrid_event_forward_url")
+    @classmethod
+    def _whole_address(cls, url: SecretStr | None) -> SecretStr | None:
+        given = url.get_secret_value().strip() if url is not None else ""
+        if not given:
+            return None
+        parts = urlsplit(cls._https_unless_loopback(given))
+        try:
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        plain = given.isascii() and given.isprintable() and " " not in given
+        if not (usable and plain) or parts.username is not None or parts.fragment:
+            raise ValueError("must be a URL with a host, without a user name, a fragment and spaces")
+        return SecretStr(given)
 
     @field_validator("sms_provider", mode="before")
     @classmethod

@@ -17,10 +17,10 @@ from jobdeck.core.http.clients.proof import is_placeholder
 from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import LOST
-from jobdeck.core.programme import erased
+from jobdeck.core.programme import erased, hand_on
 from jobdeck.core.programme.messaging import incoming, outbox
 from jobdeck.core.programme.settings import CompetitionSettings
-from jobdeck.core.programme.vendors import email_wire, sms_wire
+from jobdeck.core.programme.vendors import email_wire, second_receiver, sms_wire
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -54,10 +54,16 @@ APPLY_SECONDS: Final = 60.0
 
 
 def endpoints(host: Host) -> list[Endpoint]:
-    """The webhooks of both providers."""
+    """The webhooks of both providers.
+
+    Raises:
+        ConfigurationError: events would be handed on to this server itself.
+    """
     settings = host.settings.of(CompetitionSettings)
-    inbox = Inbox(host.database, host.counters, settings, lambda: host.wake(APPLYING))
-    sendgrid = SendGrid(settings, inbox)
+    inbox = Inbox(host.database, host.counters, settings, host.wake)
+    sendgrid = SendGrid(
+        settings, inbox, own=f"{host.settings.door_url}{SENDGRID_PATH}" if host.settings.door_url else ""
+    )
     twilio = Twilio(settings, host.settings.door_url, inbox)
     return [
         Endpoint(SENDGRID_PATH, ("POST",), SENDGRID_BYTES, sendgrid.admit, sendgrid.handle, host.lane, sendgrid.prove),
@@ -75,34 +81,40 @@ def apply_batch(conn: psycopg.Connection[Any], settings: Settings) -> bool:
 
 
 class Inbox:
-    """Stores events in the database. `on_new` is called when new ones can be applied."""
+    """Stores events in the database. `wake` starts the upkeep that goes on with them."""
 
     def __init__(
-        self, database: Database, counters: Counters, settings: CompetitionSettings, on_new: Callable[[], None]
+        self, database: Database, counters: Counters, settings: CompetitionSettings, wake: Callable[[str], None]
     ) -> None:
         self._database = database
         self._counters = counters
         self._settings = settings
-        self._on_new = on_new
+        self._wake = wake
 
-    def keep(self, provider: str, events: list[Json], *, ignored: int) -> int:
-        """Stores events, each once; returns the number of new ones.
+    def keep(
+        self, provider: str, events: list[Json], *, ignored: int, request: hand_on.SignedRequest | None = None
+    ) -> int:
+        """Stores events, each once, and the request if it is to be handed on; returns the number of new events.
 
         Raises:
             Declined: 503, the database does not answer; the provider sends them again.
         """
         try:
-            new, refused = self._record(events) if events else (0, 0)
+            new, refused = self._record(events, request) if events or request else (0, 0)
         except (*LOST, JobdeckError) as error:
             event(log, logging.ERROR, "events could not be kept", provider=provider, error=safe_error(str(error)))
             raise Declined(503, "The events could not be kept. Send them again.", Retry_After="30") from None
         self._counters.received(provider, new=new, known=len(events) - new - refused, ignored=ignored + refused)
         if new:
-            self._on_new()
+            self._wake(APPLYING)
+        if request is not None:
+            self._wake(hand_on.HANDING_ON)
         return new
 
-    def _record(self, events: list[Json]) -> tuple[int, int]:
-        with self._database.connection() as conn:
+    def _record(self, events: list[Json], request: hand_on.SignedRequest | None) -> tuple[int, int]:
+        with self._database.connection() as conn, conn.transaction():
+            if request is not None:
+                hand_on.keep(conn, request)
             events = erased.hidden(conn, self._settings, events)
             return incoming.store(conn, events, lambda some: outbox.record_events(conn, some))
 
@@ -110,7 +122,17 @@ class Inbox:
 class SendGrid:
     """`POST /api/sendgrid/events`: SendGrid's Event Webhook, signed."""
 
-    def __init__(self, settings: CompetitionSettings, inbox: Inbox, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: CompetitionSettings, inbox: Inbox, *, own: str = "", clock: Callable[[], float] = time.time
+    ) -> None:
+        """`own` is the address of this endpoint as the public sees it, if that is known.
+
+        Raises:
+            ConfigurationError: events would be handed on to this address.
+        """
+        self._hands_on = settings.sendgrid_event_forward_url is not None
+        if settings.sendgrid_event_forward_url is not None:
+            second_receiver.check(settings.sendgrid_event_forward_url, own)
         self._key = (settings.sendgrid_event_webhook_public_key or "").strip()
         self._age = settings.sendgrid_event_max_age_seconds
         self._group = settings.sendgrid_unsubscribe_group_id
@@ -151,8 +173,14 @@ class SendGrid:
         ours = [one for one in events if not incoming.of_another_group(one, self._group)]
         fit = [one for made in ours if (one := _fit(made, self._clock())) is not None]
         ignored += len(events) - len(fit)
-        new = self._inbox.keep("sendgrid", fit, ignored=ignored)
+        new = self._inbox.keep("sendgrid", fit, ignored=ignored, request=self._for_the_other(call))
         return Answer(200, {"ok": True, "processed": len(fit), "new": new, "ignored": ignored})
+
+    def _for_the_other(self, call: Call) -> hand_on.SignedRequest | None:
+        if not self._hands_on or second_receiver.HANDED_ON.lower() in call.headers:
+            return None
+        signature, stamp = (call.headers[name.lower()] for name in (email_wire.SIGNATURE, email_wire.TIMESTAMP))
+        return hand_on.wanted(call.body, signature, stamp)
 
 
 class Twilio:

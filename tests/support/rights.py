@@ -39,7 +39,8 @@ FUNCTIONS: Final = {
         outbox_has_address outbox_leave_out outbox_obstacle outbox_preference_off outbox_put
         outbox_recipient_obstacle outbox_record_events outbox_record_pulled outbox_reserve outbox_retire_probes
         outbox_settle outbox_settle_batch outbox_suppression outbox_sweep programme_digest_due programme_probes_due
-        programme_probes_judged outbox_campaign_skip outbox_erased outbox_note_applied
+        programme_probes_judged outbox_campaign_skip outbox_erased outbox_note_upkeep
+        outbox_request_keep outbox_request_settle outbox_request_take
     """,
     "ow": """
         job_bulk_edit_step
@@ -112,7 +113,9 @@ RELATIONS: Final = {
         game_platform_onboarding game_platform_profiles game_platform_sync_state game_platform_teams
         message_read_receipts message_user_state profiles team_members teams
     """,
-    "w:read": "email_suppressions outbox_erasure_key outbox_left_out provider_events sms_opt_outs",
+    "w:read": """
+        email_suppressions outbox_erasure_key outbox_left_out provider_events provider_requests sms_opt_outs
+    """,
     "w:write": """
         activity_logs agreements alert_log conversation_members conversations game_platform_challenge_solves
         game_platform_stats game_platform_stats_duplicates game_platform_sync_runs messages
@@ -121,6 +124,7 @@ RELATIONS: Final = {
         game_platform_challenge_solves_id_seq game_platform_flash_ctf_events_id_seq job_audit_id_seq job_locks
         job_notes_id_seq
         job_run_token_seq outbox_left_out_id_seq provider_events_id_seq
+        provider_requests_id_seq
     """,
 }
 """By what each role may do: read it, read some columns, or write its rows."""

@@ -301,12 +301,19 @@ def apply_events(conn: Connection, *, limit: int = 1000) -> Json:
 
 
 def note_applied(conn: Connection, settings: CompetitionSettings, *, every_seconds: float) -> None:
-    """Records that events were applied, and how often they are.
-
-    Health raises an alarm when they have not been for three times that long, unless no messages are sent at all.
-    """
+    """Records that events were applied, and how often they are, unless no messages are sent at all."""
     sending = settings.sendgrid_api_key is not None or settings.sms_enabled
-    conn.execute("select outbox_note_applied(%s, %s)", (every_seconds, sending))
+    note_upkeep(conn, "events", every_seconds=every_seconds, expected=sending)
+
+
+def note_upkeep(
+    conn: Connection, part: str, *, every_seconds: float, expected: bool, trouble: str | None = None
+) -> None:
+    """Records that a part of upkeep has succeeded, or its `trouble`, and how often it is expected to.
+
+    Health raises an alarm when it has not succeeded for three times that long. What is not `expected` raises none.
+    """
+    conn.execute("select outbox_note_upkeep(%s, %s, %s, %s)", (part, every_seconds, expected, trouble))
 
 
 def receipts(

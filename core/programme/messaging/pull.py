@@ -20,7 +20,7 @@ from jobdeck.core.read import jobs
 from jobdeck.core.redact import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from uuid import UUID
 
     import psycopg
@@ -86,6 +86,9 @@ APPLY: Final = 1000
 PULL_SECONDS: Final = 3600.0
 """Without an HTTP server that applies events, a pull is expected at least this often."""
 
+PARTS: Final = {"mail": "pulling mail events", "text": "pulling text events"}
+"""The parts of a pull, one per provider, with their names in upkeep."""
+
 _LISTS: Final = {
     "bounces": "bounced",
     "blocks": "blocked",
@@ -122,8 +125,19 @@ class Pulled:
             self.events.append(incoming.cleaned({"provider": provider, **made}))
 
 
+def asked(settings: CompetitionSettings) -> list[str]:
+    """The parts of a pull for which a provider is set."""
+    return ["mail"] * (settings.sendgrid_api_key is not None) + ["text"] * settings.sms_enabled
+
+
 def pull(
-    conn: psycopg.Connection[Any], clients: Clients, settings: CompetitionSettings, *, actor: str, dry_run: bool = False
+    conn: psycopg.Connection[Any],
+    clients: Clients,
+    settings: CompetitionSettings,
+    *,
+    actor: str,
+    dry_run: bool = False,
+    parts: Collection[str] = tuple(PARTS),
 ) -> Pulled:
     """Fetches results and applies them. Audited. With `dry_run` nothing is stored and the counts are a preview.
 
@@ -132,14 +146,18 @@ def pull(
     """
     now = jobs.clock().run(conn)
     found = Pulled()
-    if settings.sendgrid_api_key is not None:
+    wanted = [part for part in asked(settings) if part in parts]
+    if "mail" in wanted:
         _Mail(conn, clients.email, settings, now, found).fetch()
-    if settings.sms_enabled:
+    if "text" in wanted:
         _Texts(conn, clients.sms, now, found).fetch()
-    if settings.sendgrid_api_key is None and not settings.sms_enabled:
+    if not wanted:
         found.warnings.append("Neither SENDGRID_API_KEY nor SMS_PROVIDER is set, so there is no provider to ask.")
     with conn.transaction(force_rollback=dry_run):
         _keep(conn, settings, found, actor)
+        every = max(PULL_SECONDS, settings.events_pull_minutes * 60)
+        for part in wanted:
+            outbox.note_upkeep(conn, PARTS[part], every_seconds=every, expected=True)
     return found
 
 

@@ -232,7 +232,7 @@ begin
     return query select t from job_programme_tables() t;
     return query select t from outbox_programme_tables() t;
     return query select unnest(array['outbox_messages', 'send_batches', 'outbox_left_out', 'email_suppressions',
-        'sms_opt_outs', 'provider_events', 'provider_rates', 'outbox_erasure_key']);
+        'sms_opt_outs', 'provider_events', 'provider_requests', 'provider_rates', 'outbox_erasure_key']);
 end
 $$;
 
@@ -256,6 +256,10 @@ begin
     return query
         with gone as (delete from outbox_left_out l where l.recipient_ref = p_id returning 1)
         select 'outbox_left_out', count(*) from gone;
+    -- What is signed cannot be changed.
+    return query
+        with gone as (delete from provider_requests r where p_marks ?| r.about or p_id::text = any (r.about) returning 1)
+        select 'provider_requests', count(*) from gone;
     -- An address that was erased before may have been blocked again since.
     delete from email_suppressions s using email_suppressions n
     where s.address_norm = p_marks ->> n.address_norm and s.reason = n.reason and s.scope = n.scope;

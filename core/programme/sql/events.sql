@@ -57,7 +57,8 @@ declare
 begin
     insert into provider_cursors (name, position) select c.key, c.value from jsonb_each_text(p_cursors) c
     on conflict (name) do update set position = excluded.position, updated_at = now();
-    if v_new <> '[]' or p_cursors <> '{}' then
+    -- Upkeep pulls every half hour, and its pulls without a new event are no news.
+    if v_new <> '[]' or p_cursors <> '{}' and p_actor <> 'upkeep' then
         perform job_queue_write_audit(p_actor, 'pull events', null, null, jsonb_build_object(
             'new', jsonb_array_length(v_new), 'cursors', p_cursors, 'events', v_new), null);
     end if;
@@ -429,6 +430,50 @@ begin
         union all
         select array[one] from unnest(v_again) one) b, outbox_apply_batch(b.part) d;
     return next;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- Requests for the second receiver
+-------------------------------------------------------------------------------------------------------
+
+-- Stores a signed request until it is handed on. A repeated one is stored once, with the newest signature.
+create or replace function public.outbox_request_keep(
+    p_body bytea, p_signature text, p_signed_at text, p_about text[]
+) returns void
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    insert into provider_requests (digest, body, signature, signed_at, about)
+    values (encode(sha256(p_body), 'hex'), p_body, p_signature, p_signed_at, p_about)
+    on conflict (digest) do update set signature = excluded.signature, signed_at = excluded.signed_at
+$$;
+
+-- The request that has waited longest, for one caller during p_seconds.
+create or replace function public.outbox_request_take(p_seconds double precision)
+returns table (id bigint, body bytea, signature text, signed_at text, attempts integer)
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    update provider_requests r
+    set attempts = r.attempts + 1, next_at = clock_timestamp() + make_interval(secs => p_seconds)
+    where r.id = (
+        select w.id from provider_requests w where w.next_at <= clock_timestamp() order by w.next_at, w.id limit 1
+        for update skip locked)
+    returning r.id, r.body, r.signature, r.signed_at, r.attempts
+$$;
+
+-- Removes a request that was handed on, or lets it wait for p_wait seconds.
+create or replace function public.outbox_request_settle(p_id bigint, p_wait double precision) returns void
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    if p_wait is null then
+        delete from provider_requests where id = p_id;
+    else
+        update provider_requests set next_at = clock_timestamp() + make_interval(secs => p_wait) where id = p_id;
+    end if;
 end
 $$;
 

@@ -128,6 +128,21 @@ create index if not exists provider_events_received on public.provider_events (r
 create index if not exists provider_events_taken_back on public.provider_events ((payload ->> 'address_sha256'))
     where event in ('group_resubscribe', 'start');
 
+-- Signed requests with events, some not ours, that wait to be handed on to the second receiver, byte by byte. `about` has
+-- the SHA-256 of each address and the ids in them, so that an erasure finds them.
+create table if not exists public.provider_requests (
+    id bigint generated always as identity primary key,
+    digest text not null unique,
+    body bytea not null,
+    signature text not null,
+    signed_at text not null,
+    about text[] not null,
+    received_at timestamptz not null default now(),
+    next_at timestamptz not null default now(),
+    attempts integer not null default 0
+);
+create index if not exists provider_requests_next on public.provider_requests (next_at, id);
+
 create table if not exists public.provider_cursors (
     name text primary key,
     position text not null,

@@ -23,6 +23,10 @@ begin
             delete from outbox_left_out where id in (
                 select l.id from outbox_left_out l where l.at < p_before order by l.at limit p_limit
                 for update skip locked);
+        when 'provider_requests' then
+            delete from provider_requests where id in (
+                select r.id from provider_requests r where r.received_at < p_before order by r.received_at
+                limit p_limit for update skip locked);
         when 'admin_alert_queue' then
             delete from admin_alert_queue where id in (
                 select q.id from admin_alert_queue q where coalesce(q.sent_at, q.dropped_at) < p_before
@@ -33,17 +37,28 @@ begin
 end
 $$;
 
--- Records in job_upkeep that events were applied, and how often that is expected. Without messages nothing is expected.
-create or replace function public.outbox_note_applied(p_seconds double precision, p_sending boolean) returns void
+drop function if exists public.outbox_note_applied(double precision, boolean);
+
+-- Records in job_upkeep that a part of the competition's upkeep has succeeded, and how often that is expected; or, with
+-- p_trouble, why it has not. What is not expected has no row.
+create or replace function public.outbox_note_upkeep(
+    p_part text, p_seconds double precision, p_expected boolean, p_trouble text default null
+) returns void
 language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 begin
-    if not p_sending then
-        delete from job_upkeep where part = 'events';
+    if p_part not in ('events', 'handing events on', 'pulling mail events', 'pulling text events') then
+        perform job_queue_refuse(format('The competition has no part of upkeep that is called %s.', p_part));
+    end if;
+    if not p_expected then
+        delete from job_upkeep where part = p_part;
         return;
     end if;
-    insert into job_upkeep (part, every) values ('events', make_interval(secs => p_seconds))
-    on conflict (part) do update set every = excluded.every, succeeded_at = clock_timestamp();
+    insert into job_upkeep as u (part, every, failed_at, trouble)
+    values (p_part, make_interval(secs => p_seconds), case when p_trouble is not null then clock_timestamp() end,
+        left(p_trouble, 500))
+    on conflict (part) do update set every = excluded.every, failed_at = excluded.failed_at, trouble = excluded.trouble,
+        succeeded_at = case when p_trouble is null then clock_timestamp() else u.succeeded_at end;
 end
 $$;

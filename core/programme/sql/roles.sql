@@ -72,12 +72,13 @@ declare
     v_tables constant text[] := array(select t from job_programme_tables() t union all
         select t from outbox_programme_tables() t);
     v_ledger constant text[] := array['outbox_messages', 'send_batches', 'outbox_left_out', 'email_suppressions',
-        'sms_opt_outs', 'provider_events', 'provider_rates', 'outbox_erasure_key'];
+        'sms_opt_outs', 'provider_events', 'provider_requests', 'provider_rates', 'outbox_erasure_key'];
     v_work constant text[] := array['outbox_put', 'outbox_leave_out', 'outbox_claim', 'outbox_settle', 'outbox_sweep',
         'outbox_reserve', 'outbox_close_provider', 'outbox_closed_for', 'outbox_campaign_hold', 'outbox_campaign_start',
         'outbox_campaign_batch', 'outbox_settle_batch', 'outbox_campaign_close', 'outbox_campaign_release',
-        'outbox_campaign_skip', 'outbox_erased', 'outbox_erased_known', 'outbox_erasure_check', 'outbox_note_applied',
-        'outbox_record_events', 'outbox_record_pulled', 'outbox_apply_events', 'outbox_retire_probes'];
+        'outbox_campaign_skip', 'outbox_erased', 'outbox_erased_known', 'outbox_erasure_check', 'outbox_note_upkeep',
+        'outbox_record_events', 'outbox_record_pulled', 'outbox_apply_events', 'outbox_retire_probes',
+        'outbox_request_keep', 'outbox_request_take', 'outbox_request_settle'];
     v_operate constant text[] := array['outbox_decide', 'outbox_campaign_create', 'outbox_campaign_reopen',
         'outbox_erased_known', 'outbox_erasure_check', 'outbox_reveal'];
     v_judge constant text[] := array['outbox_suppression', 'outbox_obstacle', 'outbox_preference_off',
@@ -141,7 +142,8 @@ begin
     for v_object, v_name, v_guarded in
         select c.oid::regclass, c.relname, c.relrowsecurity from pg_class c
         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'p', 'S') and c.relname = any (
-            v_tables || v_ledger || array['outbox_receipts', 'outbox_left_out_id_seq', 'provider_events_id_seq'])
+            v_tables || v_ledger || array['outbox_receipts', 'outbox_left_out_id_seq', 'provider_events_id_seq',
+                'provider_requests_id_seq'])
     loop
         -- Personal data must not be readable with the host's public key.
         if v_public_key is not null and not v_guarded then

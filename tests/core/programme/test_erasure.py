@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import zlib
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, Refused, UsageError
+from jobdeck.core.programme import hand_on
 from jobdeck.core.programme.erasure import erase
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.settings import Settings
@@ -130,6 +132,22 @@ class TestNothingIsLeft:
             {"status": "cancelled", "count": 1},
             {"status": "failed", "count": 1},
         ]
+
+    def test_a_request_for_the_second_receiver_about_them_is_removed(self, conn: Connection, child: Child) -> None:
+        child.put_everywhere()
+        form = value(conn, "select id::text from agreements")
+        others = {"email": "other@example.org", "competitor_id": "00000000-0000-4000-8000-000000000001"}
+        about = [{"email": f" {child.email.upper()} "}, {"competitor_id": str(child.id)},
+                 {"custom_args": {"agreement_id": form}}]  # fmt: skip
+        for entry in about:
+            request = hand_on.wanted(json.dumps([others, entry]).encode(), "signature", "1")
+            assert request is not None
+            hand_on.keep(conn, request)
+        kept = hand_on.wanted(json.dumps([others]).encode(), "signature", "1")
+        assert kept is not None
+        hand_on.keep(conn, kept)
+        assert ("provider_requests", 3) in [(one.place, one.rows) for one in erased(conn, "competitor", child.id)]
+        assert rows(conn, "select body from provider_requests") == [{"body": kept.body}]
 
     def test_the_audit_says_that_somebody_was_erased_and_not_who(self, conn: Connection, child: Child) -> None:
         erased(conn, "competitor", child.id)
