@@ -43,12 +43,12 @@ plugin: Final = Plugin(
         Upkeep(
             name="handing events on",
             every_seconds=30.0,
-            run=lazy("jobdeck.core.programme.hand_on:hand_on_one"),
+            run=lazy("jobdeck.core.programme.events.hand_on:hand_on_one"),
         ),
         Upkeep(
             name="pulling delivery events",
             every_seconds=60.0,
-            run=lazy("jobdeck.core.programme.pulling:pull_due"),
+            run=lazy("jobdeck.core.programme.events.upkeep:pull_due"),
         ),
     ),
     retention=(

@@ -11,14 +11,14 @@ from jobdeck.core.programme.settings import CompetitionSettings
 @dry_run_option
 def pull(session: Session, dry_run: bool) -> None:
     """Fetch delivery results from SendGrid and Twilio and apply them. Safe to repeat, every half hour for example."""
-    from jobdeck.core.programme.messaging import pull as messaging_pull  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.events import pull as events_pull  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.programme.vendors import Clients  # noqa: PLC0415 -- imported on first use
 
     settings = session.settings.of(CompetitionSettings)
     clients = Clients(settings)
     try:
         with session.connection() as conn:
-            found = messaging_pull.pull(conn, clients, settings, actor=session.actor, dry_run=dry_run)
+            found = events_pull.pull(conn, clients, settings, actor=session.actor, dry_run=dry_run)
     finally:
         clients.close()
     for warning in found.warnings:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 
+from jobdeck.core.programme.deadlines import ending_within, hold_to_deadlines
 from jobdeck.core.programme.settings import LOOPBACK
-from jobdeck.core.programme.vendors.deadlines import ending_within, hold_to_deadlines
 from jobdeck.core.programme.vendors.http import Pacer, Time, full_jitter, opened, parse_retry_after
 from jobdeck.core.programme.vendors.metactf_errors import (
     Conflict,

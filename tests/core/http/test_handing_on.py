@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from psycopg import sql
 
 from jobdeck.core.errors import ConfigurationError
-from jobdeck.core.programme import hand_on
+from jobdeck.core.programme.events import hand_on, second_receiver
 from jobdeck.core.programme.settings import CompetitionSettings
-from jobdeck.core.programme.vendors import email_wire, second_receiver
+from jobdeck.core.programme.vendors import email_wire
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.settings import Settings
 from tests.core.http.support import PUBLIC, opened
 from tests.core.http.test_webhooks import accepted, event, sign, state
-from tests.support.queue import reap, rows, value
+from tests.support.queue import rows, value
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -288,15 +289,6 @@ def test_health_says_when_the_second_receiver_has_taken_nothing_for_three_minute
     assert value(conn, "SELECT count(*) FROM job_upkeep WHERE part = 'handing events on'") == 0
 
 
-def test_what_nobody_takes_is_removed_after_three_days(conn: Connection) -> None:
-    keep(conn, b"[1]")
-    for age, left in (("2 days 23 hours", 1), ("3 days 1 hour", 0)):
-        conn.execute("UPDATE provider_requests SET received_at = now() - %s::interval", (age,))
-        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '1 day' WHERE part = 'retention'")
-        reap(conn)
-        assert value(conn, KEPT) == left
-
-
 def test_a_request_that_cannot_be_kept_is_not_answered_as_if_it_were(
     database_url: str, conn: Connection, other: Receiver
 ) -> None:
@@ -306,6 +298,15 @@ def test_a_request_that_cannot_be_kept_is_not_answered_as_if_it_were(
         assert value(conn, "SELECT count(*) FROM provider_events") == 0
         conn.execute("ALTER TABLE gone RENAME TO provider_requests")
         assert door.report([foreign()]).status == 200
+
+
+def test_the_role_of_the_worker_is_enough(conn: Connection, other: Receiver) -> None:
+    for function in ("job_make_roles", "job_grant_roles"):
+        conn.execute(sql.SQL("select {}()").format(sql.Identifier(function)))
+    conn.execute("SET ROLE job_worker")
+    keep(conn, b"[1]")
+    assert [hand_on.hand_on_one(conn, settings(other.url)) for _ in range(2)] == [True, False]
+    assert [body for _, _, body in other.got] == [b"[1]"]
 
 
 def trouble(conn: Connection) -> list[str]:

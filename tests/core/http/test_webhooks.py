@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from jobdeck.core.programme import webhooks
-from jobdeck.core.programme.messaging import outbox, pull
+from jobdeck.core.programme.events import pull
+from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
 from jobdeck.core.programme.vendors import email_wire, sms_wire

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, Refused, UsageError
-from jobdeck.core.programme import hand_on
 from jobdeck.core.programme.erasure import erase
+from jobdeck.core.programme.events import hand_on
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.settings import Settings
 from tests.core.programme.erasure_world import KEY, QUEUE, Child, Coach, campaign, insert, message

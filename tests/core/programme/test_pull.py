@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.programme.messaging import incoming, outbox
-from jobdeck.core.programme.messaging import pull as messaging_pull
+from jobdeck.core.programme.events import incoming
+from jobdeck.core.programme.events import pull as events_pull
+from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.delivery import deliver
 from jobdeck.core.programme.sandbox.messaging import UNSUBSCRIBE_GROUP
 from jobdeck.core.programme.sandbox.server import Sandbox
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.programme.messaging.pull import Pulled
+    from jobdeck.core.programme.events.pull import Pulled
     from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 
 
@@ -36,7 +37,7 @@ def world(conn: psycopg.Connection[Any]) -> Iterator[MailWorld]:
 def pull(world: MailWorld, *, dry_run: bool = False, **settings: Any) -> Pulled:
     clients = Clients(made := mail_settings(world.sandbox, **settings))
     try:
-        return messaging_pull.pull(world.conn, clients, made, actor="ada@example", dry_run=dry_run)
+        return events_pull.pull(world.conn, clients, made, actor="ada@example", dry_run=dry_run)
     finally:
         clients.close()
 
@@ -147,7 +148,7 @@ def test_an_address_that_no_database_can_store_ends_no_pull(world: MailWorld, ad
     found = pull(world)
     assert (found.sources, found.failed) == ({"invalid_emails": 3}, 0)
     assert {"zzone invalid", "zztwo invalid"} <= set(bars(world))
-    assert messaging_pull.cursor_of(world.conn, "sendgrid:invalid_emails") is not None
+    assert events_pull.cursor_of(world.conn, "sendgrid:invalid_emails") is not None
     assert pull(world).new == 0
 
 
@@ -166,7 +167,7 @@ def test_an_entry_that_is_none_is_counted_and_left_out(world: MailWorld, entry: 
     assert any("entries of invalid_emails cannot be read" in warning for warning in found.warnings)
     assert "zz" not in repr(found.warnings)
     assert bars(world) == ["zzone invalid"]
-    assert messaging_pull.cursor_of(world.conn, "sendgrid:invalid_emails") is not None
+    assert events_pull.cursor_of(world.conn, "sendgrid:invalid_emails") is not None
 
 
 @pytest.mark.parametrize(
@@ -194,13 +195,13 @@ def test_what_the_database_refuses_is_counted_and_shows_nothing_of_an_address(
     world: MailWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(incoming, "cleaned", lambda made: made)
-    monkeypatch.setattr(messaging_pull, "clean", lambda text: text)
+    monkeypatch.setattr(events_pull, "clean", lambda text: text)
     for listed in ("zzone@example.org", "zz\x00bad@example.org"):
         world.sandbox.sendgrid.list_address("invalid_emails", listed)
     found = pull(world)
     assert (found.new, found.aside) == (1, {"events": 1})
     assert bars(world) == ["zzone invalid"]
-    assert messaging_pull.cursor_of(world.conn, "sendgrid:invalid_emails") is not None
+    assert events_pull.cursor_of(world.conn, "sendgrid:invalid_emails") is not None
     written = repr([vars(record) for record in caplog.records if not record.name.startswith("psycopg")])
     assert "cannot be kept" in written
     assert "zz" not in written
@@ -241,7 +242,7 @@ def test_uncertain_recipients_are_settled_by_the_log(world: MailWorld) -> None:
 
 
 def test_a_log_longer_than_one_answer_is_read_in_halves(world: MailWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messaging_pull, "LOG_PAGE", 4)
+    monkeypatch.setattr(events_pull, "LOG_PAGE", 4)
     campaign = world.campaign(12)
     world.dispatch(campaign)
     world.conn.execute("update outbox_messages set accepted_at = accepted_at - interval '15 minutes'")
@@ -253,7 +254,7 @@ def test_a_log_longer_than_one_answer_is_read_in_halves(world: MailWorld, monkey
 
 
 def test_a_second_with_more_than_one_answer_is_told(world: MailWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messaging_pull, "LOG_PAGE", 4)
+    monkeypatch.setattr(events_pull, "LOG_PAGE", 4)
     campaign = world.campaign(12)
     world.dispatch(campaign)
     second = int(world.sandbox.sendgrid.accepted.all[0].at)

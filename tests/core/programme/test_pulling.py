@@ -9,7 +9,7 @@ import pytest
 
 from jobdeck.core.model import Verdict
 from jobdeck.core.plugins import load_plugins
-from jobdeck.core.programme import pulling
+from jobdeck.core.programme.events import upkeep
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.read.verdict.health import health
 from tests.core.handlers.mail_world import MailWorld, worker_settings
@@ -38,7 +38,7 @@ def rounds(world: MailWorld, settings: Settings | None = None, conn: psycopg.Con
     """Does the upkeep until nothing is due, as its thread does; answers how often it did something."""
     configured = settings or worker_settings(world.sandbox)
     done = 0
-    while pulling.pull_due(conn or world.conn, configured):
+    while upkeep.pull_due(conn or world.conn, configured):
         done += 1
     return done
 
@@ -61,8 +61,8 @@ def alarms(world: MailWorld) -> list[str]:
 
 def test_the_plugin_pulls_by_itself(world: MailWorld) -> None:
     messages = send(world, 2)
-    (upkeep,) = (one for one in load_plugins()[0].upkeep if one.name == "pulling delivery events")
-    while upkeep.run(world.conn, worker_settings(world.sandbox)):
+    (known,) = (one for one in load_plugins()[0].upkeep if one.name == "pulling delivery events")
+    while known.run(world.conn, worker_settings(world.sandbox)):
         pass
     assert [state(world.conn, one) for one in messages] == ["delivered", "delivered"]
 

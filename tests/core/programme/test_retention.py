@@ -13,6 +13,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import Verdict
 from jobdeck.core.plugins import Period, load_plugins
 from jobdeck.core.programme import webhooks
+from jobdeck.core.programme.events import hand_on
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import LeftOut
 from jobdeck.core.programme.settings import CompetitionSettings
@@ -35,6 +36,10 @@ def mail_event(conn: Connection, event: str = "delivered", provider: str = "send
     outbox.record_events(conn, [made])
 
 
+def signed_request(conn: Connection) -> None:
+    hand_on.keep(conn, hand_on.SignedRequest(uuid4().bytes, "signature", "1", []))
+
+
 def left_out(conn: Connection) -> None:
     outbox.leave_out(conn, [LeftOut("announcement", uuid4(), "no_email")], job_id=None, run_token=None)
 
@@ -52,6 +57,7 @@ def alerted(conn: Connection) -> None:
 
 
 LINES: dict[str, tuple[Callable[[Connection], None], str, int]] = {
+    "provider_requests": (signed_request, "received_at", 3),
     "provider_events": (mail_event, "received_at", 90),
     "outbox_left_out": (left_out, "at", 30),
     "admin_alert_queue": (alerted, "sent_at", 90),

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from jobdeck.core.logs import event
+from jobdeck.core.programme.events import second_receiver
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.settings import CompetitionSettings
-from jobdeck.core.programme.vendors import second_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

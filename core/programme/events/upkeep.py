@@ -28,7 +28,7 @@ def pull_due(conn: Connection, settings: Settings) -> bool:
 
     A provider that does not answer is asked again at its next turn, and holds up no other.
     """
-    from jobdeck.core.programme.messaging import pull  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.events import pull  # noqa: PLC0415 -- imported on first use
 
     ours = settings.of(CompetitionSettings)
     minutes = ours.events_pull_minutes
@@ -56,7 +56,7 @@ def _is_turn(conn: Connection, part: str, minutes: float) -> bool:
 
 
 def _pull(conn: Connection, settings: CompetitionSettings, part: str) -> None:
-    from jobdeck.core.programme.messaging import pull  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.events import pull  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.programme.vendors import Clients  # noqa: PLC0415 -- the same
 
     clients = Clients(settings)

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.programme import erased
-from jobdeck.core.programme.messaging import incoming, outbox
+from jobdeck.core.programme.events import incoming
+from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.vendors.email_wire import address_key, reason_text
 from jobdeck.core.programme.vendors.errors import MessagingError
 from jobdeck.core.programme.vendors.sms_wire import NOT_REGISTERED, START, STOP, UNUSABLE_LATER

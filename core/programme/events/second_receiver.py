@@ -45,7 +45,7 @@ def hand_on(url: SecretStr, body: bytes, signature: str, signed_at: str) -> str 
     """
     import httpx  # noqa: PLC0415 -- imported on first use
 
-    from jobdeck.core.programme.vendors.deadlines import ending_within, hold_to_deadlines  # noqa: PLC0415 -- the same
+    from jobdeck.core.programme.deadlines import ending_within, hold_to_deadlines  # noqa: PLC0415 -- the same
 
     address = url.get_secret_value()
     headers = {"Content-Type": "application/json", SIGNATURE: signature, TIMESTAMP: signed_at, HANDED_ON: "1",

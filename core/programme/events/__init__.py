@@ -1,0 +1,1 @@
+"""Delivery events of the providers: pulled or received, handed on, and stored."""
