@@ -34,6 +34,9 @@ EVERY_SECONDS: Final = 60.0
 TAKEN_SECONDS: Final = 120.0
 """For this time no other server sends the same request."""
 
+REST_SECONDS: Final = 10.0
+"""After an attempt that failed, none is made for this time."""
+
 FIRST_WAIT: Final = 30.0
 LONGEST_WAIT: Final = 900.0
 _IDS: Final = ("outbox_id", "campaign_id", "competitor_id", "agreement_id")
@@ -76,6 +79,8 @@ def hand_on_one(conn: psycopg.Connection[Any], settings: Settings) -> bool:
     if url is None:
         outbox.note_upkeep(conn, HANDING_ON, every_seconds=EVERY_SECONDS, expected=False)
         return False
+    if _rests(conn):
+        return False
     row = conn.execute("select id, body, signature, signed_at, attempts from outbox_request_take(%s)", (TAKEN_SECONDS,))
     taken = row.fetchone()
     if taken is None:
@@ -91,6 +96,16 @@ def hand_on_one(conn: psycopg.Connection[Any], settings: Settings) -> bool:
     if trouble is not None:
         event(log, logging.WARNING, "a request with events was not handed on", reason=trouble, attempts=attempts)
     return trouble is None
+
+
+def _rests(conn: psycopg.Connection[Any]) -> bool:
+    """Whether an attempt has just failed. New requests wake this upkeep, and not each is to try during an outage."""
+    return bool(
+        conn.execute(
+            "select exists (select from job_upkeep where part = %s and failed_at > now() - make_interval(secs => %s))",
+            (HANDING_ON, REST_SECONDS),
+        ).fetchall()[0][0]
+    )
 
 
 def _about(entry: Json) -> Iterator[str]:

@@ -135,6 +135,7 @@ def test_the_answer_does_not_wait_for_the_second_receiver(database_url: str, con
 def hurry(conn: Connection) -> None:
     """Lets the time until the next attempt be over."""
     conn.execute("UPDATE provider_requests SET next_at = now()")
+    conn.execute("UPDATE job_upkeep SET failed_at = NULL WHERE part = 'handing events on'")
 
 
 @pytest.mark.parametrize("status", [500, 401, 404, 302])
@@ -179,9 +180,21 @@ def test_attempts_get_rarer_and_one_request_holds_up_no_other(conn: Connection, 
         waits.append(round(float(value(conn, "SELECT extract(epoch FROM next_at - now()) FROM provider_requests"))))
     assert waits == [30, 60, 120, 240, 480, 900, 900, 900]
     other.status = 200
+    conn.execute("UPDATE job_upkeep SET failed_at = NULL WHERE part = 'handing events on'")
     keep(conn, b"[2]")
     assert hand_on.hand_on_one(conn, configured)
     assert rows(conn, "SELECT body FROM provider_requests") == [{"body": b"[1]"}]
+
+
+def test_after_a_failure_new_requests_bring_no_attempts_for_a_while(conn: Connection, other: Receiver) -> None:
+    other.status = 500
+    for number in range(5):
+        keep(conn, b"[%d]" % number)
+        assert not hand_on.hand_on_one(conn, settings(other.url))
+    assert len(other.got) == 1
+    conn.execute("UPDATE job_upkeep SET failed_at = now() - interval '11 seconds' WHERE part = 'handing events on'")
+    assert not hand_on.hand_on_one(conn, settings(other.url))
+    assert len(other.got) == 2
 
 
 def test_a_request_that_another_server_sends_is_left_to_it(
