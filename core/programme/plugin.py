@@ -20,7 +20,18 @@ plugin: Final = Plugin(
     sql_before=tuple(_SQL / f"{name}.sql" for name in ("adoption", "predecessor")),
     sql=tuple(
         _SQL / f"{name}.sql"
-        for name in ("original", "tables", "outbox", "campaigns", "alerts", "events", "retention", "erasure", "roles")
+        for name in (
+            "original",
+            "tables",
+            "outbox",
+            "campaigns",
+            "alerts",
+            "events",
+            "retention",
+            "erasure",
+            "people",
+            "roles",
+        )
     ),
     handlers=("jobdeck.core.handlers",),
     settings=CompetitionSettings,
@@ -29,6 +40,8 @@ plugin: Final = Plugin(
         "campaign": "jobdeck.core.programme.commands.campaign:campaign",
         "receipts": "jobdeck.core.programme.commands.receipts:receipts",
         "cutover": "jobdeck.core.programme.commands.cutover:cutover",
+        "sent-to": "jobdeck.core.programme.commands.sent_to:sent_to",
+        "suppressions": "jobdeck.core.programme.commands.suppressions:suppressions",
         "events": "jobdeck.core.programme.commands.events:events",
         "sandbox": "jobdeck.core.programme.commands.sandbox:sandbox",
     },
@@ -72,6 +85,8 @@ plugin: Final = Plugin(
         "resume campaign": "resumed campaigns",
         "pull events": "pulled events",
         "switch runner": "switched the runner",
+        "block address": "blocked addresses",
+        "lift block": "lifted blocks",
     },
     quiet_loggers=("twilio", "sendgrid", "python_http_client"),
     receipts=lazy("jobdeck.core.programme.commands.receipts:recipients"),

@@ -17,6 +17,7 @@ FUNCTIONS: Final = {
         job_failure_shares job_queue_backlog job_queue_turn
         outbox_mask
     """,
+    "vo": "outbox_block_list programme_person_kind programme_sent_to",
     "owp": "job_queue_create job_queue_create_many job_queue_enqueue",
     "o": """
         job_bulk_choose job_bulk_choose_alike job_bulk_choose_again job_bulk_choose_ids job_bulk_drop
@@ -26,6 +27,8 @@ FUNCTIONS: Final = {
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
         job_type_set job_queue_ask_canary job_queue_canary job_queue_skip job_series_pause
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
+        outbox_blocks_of outbox_lift outbox_suppress programme_find_people programme_reveal_sent
+        programme_sent_to_address
     """,
     "w": """
         job_alarm_clear job_alarm_raise job_bulk_continue job_bulk_edit_failed job_bulk_edit_take
@@ -88,6 +91,8 @@ FUNCTIONS: Final = {
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables
+        outbox_blocks outbox_read_address outbox_reason outbox_shown programme_describe programme_messages_to
+        programme_own_addresses
     """,
 }
 """By the roles that may execute them. A name stands for all functions of this name that have no line of their own."""

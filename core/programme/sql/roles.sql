@@ -80,7 +80,10 @@ declare
         'outbox_record_events', 'outbox_record_pulled', 'outbox_apply_events', 'outbox_retire_probes',
         'outbox_request_keep', 'outbox_request_take', 'outbox_request_settle'];
     v_operate constant text[] := array['outbox_decide', 'outbox_campaign_create', 'outbox_campaign_reopen',
-        'outbox_erased_known', 'outbox_erasure_check', 'outbox_reveal'];
+        'outbox_erased_known', 'outbox_erasure_check', 'outbox_reveal', 'outbox_suppress', 'outbox_lift',
+        'outbox_blocks_of', 'programme_find_people', 'programme_sent_to_address', 'programme_reveal_sent'];
+    -- Masked addresses of messages and of blocks, by id alone: who only looks may not ask about a name or an address.
+    v_see constant text[] := array['outbox_block_list', 'programme_person_kind', 'programme_sent_to'];
     v_judge constant text[] := array['outbox_suppression', 'outbox_obstacle', 'outbox_preference_off',
         'outbox_recipient_obstacle', 'outbox_has_address', 'outbox_audience', 'programme_digest_due',
         'programme_probes_due', 'programme_probes_judged'];
@@ -100,7 +103,9 @@ declare
         'programme_touch', 'competition_addresses', 'competition_addresses_of', 'competition_erase',
         'competition_erase_competitor', 'competition_erase_messages', 'competition_erase_parent',
         'competition_erase_profile', 'competition_find_person', 'competition_grant_roles', 'competition_identifiers',
-        'competition_names', 'competition_refuse_erasure', 'competition_retain', 'competition_tables'];
+        'competition_names', 'competition_refuse_erasure', 'competition_retain', 'competition_tables', 'outbox_blocks',
+        'outbox_shown', 'outbox_read_address', 'outbox_reason', 'programme_describe', 'programme_messages_to',
+        'programme_own_addresses'];
     v_of_original constant text[] := array['job_queue_enqueue(text,jsonb,timestamp with time zone,integer)',
         'job_queue_cleanup(interval)', 'job_queue_claim(integer)', 'job_queue_mark_succeeded(uuid,jsonb)',
         'job_queue_mark_failed(uuid,text,integer)', 'job_queue_mark_failed(uuid,text,interval)'];
@@ -113,20 +118,20 @@ begin
     for v_object, v_name in
         select p.oid::regprocedure, p.proname from pg_proc p
         where p.pronamespace = 'public'::regnamespace
-            and p.proname = any (v_work || v_operate || v_judge || v_look || v_inner)
+            and p.proname = any (v_work || v_operate || v_see || v_judge || v_look || v_inner)
     loop
         execute format('revoke all on function %s from %s', v_object, concat_ws(', ', 'public', v_outsiders));
         -- Rights that an earlier release granted and that the role must not keep.
         if v_operator is not null then
             execute format('revoke all on function %s from %s', v_object, v_operator);
         end if;
-        if v_viewer is not null and v_name = 'outbox_mask' then
+        if v_viewer is not null and (v_name = 'outbox_mask' or v_name = any (v_see)) then
             execute format('grant execute on function %s to %s', v_object, v_viewer);
         end if;
         if v_worker is not null and v_name = any (v_work || v_judge || v_look) then
             execute format('grant execute on function %s to %s', v_object, v_worker);
         end if;
-        if v_operator is not null and v_name = any (v_operate || v_look) then
+        if v_operator is not null and v_name = any (v_operate || v_see || v_look) then
             execute format('grant execute on function %s to %s', v_object, v_operator);
         end if;
     end loop;

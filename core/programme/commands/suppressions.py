@@ -1,0 +1,153 @@
+"""`suppressions`: lists, adds and lifts blocks of e-mail addresses and phone numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import (
+    Group,
+    Session,
+    Words,
+    command,
+    dry_run_option,
+    limit_option,
+    shared_options,
+    yes_option,
+)
+from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.programme import people
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jobdeck.core.model import Json
+    from jobdeck.core.programme.people import Block
+
+_reason_option = click.option("--reason", metavar="TEXT", required=True, help="Reason, for the audit log.")
+_kind_option = click.option("--kind", type=Words(people.KINDS), help="Only blocks of this kind.")
+
+
+@command("list")
+@click.option("--channel", type=Words(["email", "sms"]), help="Only mail, or only texts.")
+@_kind_option
+@click.option("--person", metavar="PERSON", help="Only addresses of this person: an id, a name or an address.")
+@click.option("--address", metavar="ADDRESS", help="Only this address or number.")
+@limit_option(50, 10_000)
+@click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
+def list_blocks(
+    session: Session, channel: str | None, kind: str | None, person: str | None, address: str | None, limit: int,
+    after: str | None,
+) -> None:  # fmt: skip
+    """List blocked e-mail addresses and phone numbers, newest first. Addresses are masked.
+
+    SendGrid's and Twilio's reports block addresses, and `suppressions add` does.
+    """
+    if person is not None and address is not None:
+        raise UsageError("Use --person or --address, not both.")
+    with session.connection() as conn:
+        who = people.person(conn, person) if person is not None else None
+        found, following = people.blocks(
+            conn, channel=channel, kind=kind, person=who, address=address, after=after, limit=limit
+        )
+    data = {"suppressions": as_json(found), "next": output.Verbatim(following) if following else None}
+    session.answer(data, table(found) if found else ["No blocked addresses."])
+    if following and not session.json:
+        output.note(output.Verbatim(f"next page: --after {following}"))
+
+
+@command("add")
+@click.argument("address", metavar="ADDRESS")
+@click.option(
+    "--scope",
+    type=Words(people.SCOPES),
+    default="all",
+    show_default=True,
+    help="Block all messages, or only announcements.",
+)
+@_reason_option
+@dry_run_option
+@yes_option
+def add(session: Session, address: str, scope: str, reason: str, dry_run: bool, yes: bool) -> None:
+    """Block an e-mail address or a phone number, so that nothing is sent to it."""
+    with session.connection() as conn:
+        with conn.transaction(force_rollback=dry_run or not yes):
+            made = people.block(conn, address, scope=scope, actor=session.actor, reason=reason)
+        _require_yes(f"block {made.address}", given=yes or dry_run)
+    verb = "Would block" if dry_run else "Blocked"
+    what = "announcements to it" if scope == "announcements" else "messages to it"
+    session.answer(
+        {"suppressions": as_json([made]), "dry_run": dry_run},
+        [output.Verbatim(f"{verb} {made.address} ({made.id}): {what} are left out.")],
+    )
+
+
+@command("lift")
+@click.argument("which", metavar="ADDRESS|ID")
+@_kind_option
+@_reason_option
+@dry_run_option
+@yes_option
+def lift(session: Session, which: str, kind: str | None, reason: str, dry_run: bool, yes: bool) -> None:
+    """Lift the blocks of an address, or one block by its id.
+
+    The provider can have a list of its own: the answer says so, and what to do there.
+    """
+    with session.connection() as conn:
+        with conn.transaction(force_rollback=dry_run or not yes):
+            lifted = people.lift(conn, which, kind=kind, actor=session.actor, reason=reason)
+        plural = "block" if len(lifted) == 1 else "blocks"
+        _require_yes(f"lift {len(lifted)} {plural} of {lifted[0].address}", given=yes or dry_run)
+    verb = "Would lift" if dry_run else "Lifted"
+    lines = [
+        line
+        for one in lifted
+        for line in (f"{verb} the block of {one.address} ({people.KINDS[one.kind]}).", people.remains(one))
+    ]
+    data = [{**entry, "remains": people.remains(one)} for entry, one in zip(as_json(lifted), lifted, strict=True)]
+    session.answer({"lifted": data, "dry_run": dry_run}, [output.Verbatim(line) for line in lines])
+
+
+suppressions = Group(
+    "suppressions",
+    commands={"list": list_blocks, "add": add, "lift": lift},
+    params=shared_options(),
+    help="List, add and lift blocked e-mail addresses and phone numbers.",
+)
+
+
+def as_json(found: Sequence[Block]) -> list[Json]:
+    """Blocks as JSON: id, channel, masked address, kind, scope, source, since, ends."""
+    return [
+        {
+            "id": one.id,
+            "channel": one.channel,
+            "address": output.Verbatim(one.address),
+            "kind": one.kind,
+            "scope": one.scope,
+            "source": one.source,
+            "since": one.since,
+            "ends": one.ends,
+        }
+        for one in found
+    ]
+
+
+def table(found: Sequence[Block]) -> list[str]:
+    """Blocks as aligned columns."""
+    return output.table(
+        ("BLOCK", "CHANNEL", "ADDRESS", "KIND", "SCOPE", "SOURCE", "SINCE", "ENDS"),
+        [
+            (one.id, one.channel, one.address, one.kind, one.scope, one.source, output.when(one.since),
+             output.when(one.ends))
+            for one in found
+        ],
+        least=("ENDS", "SCOPE", "SOURCE"),
+    )  # fmt: skip
+
+
+def _require_yes(what: str, *, given: bool) -> None:
+    if not given:
+        raise Refused(f"This would {what}; nothing was changed. Check with --dry-run, then run it again with --yes.")
