@@ -341,14 +341,17 @@ $$;
 create or replace trigger programme_queue_admin_alerts after insert on public.messages
     referencing new table as added for each statement execute function public.programme_queue_admin_alerts();
 
--- An edited address is no longer validated, unless the same statement sets it as validated.
+-- An edited address is no longer validated, unless the same statement says anew whether it is. The validity alone does not
+-- show that: the old and the new address can both be valid. The original sets the time of the check with it.
 create or replace function public.programme_forget_parent_check() returns trigger
 language plpgsql security definer
 set search_path = public, pg_temp
 as $$
 begin
     if outbox_normal('email', new.parent_email) is distinct from outbox_normal('email', old.parent_email)
-        and new.parent_email_is_valid is not distinct from old.parent_email_is_valid
+        and (new.parent_email_is_valid, new.parent_email_validated_at, new.parent_email_invalid_reason)
+            is not distinct from
+            (old.parent_email_is_valid, old.parent_email_validated_at, old.parent_email_invalid_reason)
     then
         new.parent_email_is_valid := null;
         new.parent_email_validated_at := null;

@@ -347,3 +347,17 @@ def test_editing_a_parents_address_forgets_what_was_known_of_the_old_one(conn: C
     assert _forms(conn)[0][1] is None
     conn.execute("update competitors set parent_email = 'newer@example.org', parent_email_is_valid = true")
     assert _forms(conn)[0][1] is True
+
+
+def test_a_new_address_that_was_checked_stays_checked_when_the_old_one_was_checked_too(conn: Connection) -> None:
+    _probed(conn)
+    conn.execute(
+        "update competitors set parent_email_is_valid = true, parent_email_validated_at = now() - interval '1 day'"
+    )
+    conn.execute(
+        "update competitors set parent_email = 'new@example.org', parent_email_is_valid = true, "
+        "parent_email_validated_at = now()"
+    )
+    assert _forms(conn)[0][1] is True
+    conn.execute("update competitors set parent_email = 'newer@example.org', parent_email_is_valid = true")
+    assert _forms(conn)[0][1] is None
