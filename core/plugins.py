@@ -84,15 +84,59 @@ class Preset:
     payload: Json = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class TextField:
+    """A text that an action asks for, which must not be empty. `name` is its key in the answers."""
+
+    name: str
+    label: str
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageAction:
+    """An action of a page that asks for texts first.
+
+    Args:
+        run: `(connection, row, answers)` to the sentence that says what was done. It refuses with a `JobdeckError`, and
+            then has changed nothing.
+        asks: the texts that its dialog asks for.
+        about: `(row)` to the sentence at the top of the dialog.
+        command: `(row, answers)` to the equivalent command.
+        on_row: whether it needs a row under the cursor; without one, `row` is empty.
+        reveals: whether its sentence has personal data, which a dialog shows unmasked.
+    """
+
+    run: Callable[[Connection, Sequence[str], Mapping[str, str]], str]
+    asks: tuple[TextField, ...]
+    about: Callable[[Sequence[str]], str]
+    command: Callable[[Sequence[str], Mapping[str, str]], str]
+    on_row: bool = True
+    reveals: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A table of the dashboard. `query` returns the rows, each with one text per column."""
+    """A table of the dashboard.
+
+    Args:
+        title: its heading, and its name in the palette.
+        key: the key that opens it.
+        columns: the names of the columns.
+        query: `(connection)` to the rows, each with one text per column; further texts are not shown and are for the
+            actions. With a `search`, it also gets the id of what was found, empty for everything.
+        actions: what can be done, by its name: a function `(connection, row)` to a sentence, or a `PageAction`.
+        search: the look-up that narrows the page down.
+        about: what it shows, for the help.
+    """
 
     title: str
     key: str
     columns: tuple[str, ...]
-    query: Callable[[Connection], Sequence[Sequence[str]]]
-    actions: Mapping[str, Callable[[Connection, Sequence[str]], str]] = field(default_factory=dict)
+    query: Callable[..., Sequence[Sequence[str]]]
+    actions: Mapping[str, Callable[[Connection, Sequence[str]], str] | PageAction] = field(default_factory=dict)
+    search: Search | None = None
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,8 +201,9 @@ ACTIONS: Final[tuple[Action, ...]] = (
            scopes=DETAIL),
     Action("run.newer", ("right_square_bracket",), "newer run", "log, error and output of the next run", "Look",
            scopes=DETAIL),
-    Action("table.act", ("enter",), "act", "choose an action for this row", "Act", scopes=TABLE, changes=True,
+    Action("table.act", ("enter",), "act", "choose an action of this page", "Act", scopes=TABLE, changes=True,
            footer=True),
+    Action("table.search", ("slash",), "search", "narrow this page down", "Look", scopes=TABLE, footer=True),
     Action("pane.next", ("tab",), "other part", "switch to the other part of the page", "Look",
            scopes=ERRORS | TYPES | TRENDS | SERIES),
     Action("period", ("t",), "period", "period: 1 h, 8 h, 24 h or 7 d", "Look", scopes=AUDIT,
@@ -264,7 +265,14 @@ def table_pages() -> dict[str, Page]:
 def page_actions() -> tuple[Action, ...]:
     """The actions that open the pages of the plugins."""
     return tuple(
-        Action(name, (page.key,), page.title.lower(), f"{page.title}, a page of a plugin", "Pages", scopes=ALL)
+        Action(
+            name,
+            (page.key,),
+            page.title.lower(),
+            page.about or f"{page.title}, a page of a plugin",
+            "Pages",
+            scopes=ALL,
+        )
         for name, page in table_pages().items()
     )
 

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 KINDS: Final = {
     "hard_bounce": "bounced",
     "spam": "spam report",
-    "global_unsub": "unsubscribed from everything",
-    "group_unsub": "unsubscribed from announcements",
-    "invalid": "invalid address",
-    "stop": "answered STOP",
-    "error_21610": "answered STOP earlier",
-    "unusable": "cannot receive texts",
+    "global_unsub": "unsubscribed",
+    "group_unsub": "left the group",
+    "invalid": "invalid",
+    "stop": "texted STOP",
+    "error_21610": "STOP before",
+    "unusable": "gets no texts",
     "manual": "by an operator",
 }
 """The kinds of blocks, each in words."""
@@ -147,20 +147,20 @@ def lift(conn: Connection, which: str, *, kind: str | None = None, actor: str, r
         ).fetchall()
 
 
-def remains(lifted: Block) -> str:
-    """The sentence that says what the provider's own list still does after a block was lifted here, and what to do."""
-    if lifted.channel == "email" and lifted.kind in _LISTS:
-        again = " Ask them first: they unsubscribed themselves." if lifted.kind.endswith("unsub") else ""
+def remains(channel: str, kind: str) -> str:
+    """What the provider's own list still does after such a block was lifted here, and what to do there."""
+    if channel == "email" and kind in _LISTS:
+        again = " Ask them first: they unsubscribed themselves." if kind.endswith("unsub") else ""
         return (
-            f"SendGrid keeps a list of its own: remove the address there too (Suppressions, {_LISTS[lifted.kind]}), or "
+            f"SendGrid keeps a list of its own: remove the address there too (Suppressions, {_LISTS[kind]}), or "
             f"SendGrid drops the next mail and the block comes back.{again}"
         )
-    if lifted.kind in {"stop", "error_21610"}:
+    if kind in {"stop", "error_21610"}:
         return (
             "Twilio blocks this number itself until its owner texts START; nobody else can lift that. Text alerts may "
             "also be off in their profile."
         )
-    if lifted.kind == "unusable":
+    if kind == "unusable":
         return "Twilio keeps no list of such numbers. The next text shows whether this one can receive any."
     return "The block was made here, so the provider has none of it."
 
@@ -217,12 +217,13 @@ def sent_to(
     Raises:
         UsageError: the cursor is not valid.
     """
-    function = b"programme_sent_to" if who.id is not None else b"programme_sent_to_address"
+    values = (channel, *_place(after), limit + 1)
     with conn.cursor(row_factory=class_row(Sent)) as cursor:
-        found = cursor.execute(
-            b"select * from " + function + b"(%s, %s, %s, %s, %s)",
-            (who.id or who.address, channel, *_place(after), limit + 1),
-        ).fetchall()
+        if who.id is not None:
+            cursor.execute("select * from programme_sent_to(%s, %s, %s, %s, %s)", (who.id, *values))
+        else:
+            cursor.execute("select * from programme_sent_to_address(%s, %s, %s, %s, %s)", (who.address, *values))
+        found = cursor.fetchall()
     return found[:limit], _next([(one.at, one.id) for one in found], limit)
 
 

@@ -5,13 +5,78 @@ from __future__ import annotations
 from importlib import resources
 from typing import Final
 
-from jobdeck.core.plugins import Erasure, Period, Plugin, Preset, Search, Upkeep, lazy
+from jobdeck.core.plugins import (
+    Erasure,
+    Page,
+    PageAction,
+    Period,
+    Plugin,
+    Preset,
+    Search,
+    TextField,
+    Upkeep,
+    lazy,
+)
 from jobdeck.core.programme.settings import CompetitionSettings
 
 SYNC: Final = "game_platform_sync"
 TOTALS: Final = "game_platform_totals_sweep"
 
+_PAGES: Final = "jobdeck.core.programme.pages"
 _SQL: Final = resources.files("jobdeck.core.programme") / "sql"
+
+_REASON: Final = TextField("reason", "Reason, for the audit log", "e.g. asked on the phone, INC-123")
+_SUPPRESSIONS: Final = Page(
+    title="Suppressions",
+    key="B",
+    columns=("since", "by", "address", "why", "stops", "from"),
+    query=lazy(f"{_PAGES}:suppressions"),
+    search=Search(
+        noun="person, kind or channel",
+        plural="people, kinds and channels",
+        find=lazy(f"{_PAGES}:find_suppressions"),
+        hint="a person, an address, or a kind",
+        empty="all blocked addresses",
+    ),
+    actions={
+        "lift the block": PageAction(
+            run=lazy(f"{_PAGES}:lift_block"),
+            asks=(_REASON,),
+            about=lazy(f"{_PAGES}:about_lifting"),
+            command=lazy(f"{_PAGES}:lift_command"),
+        ),
+        "block an address": PageAction(
+            run=lazy(f"{_PAGES}:block_address"),
+            asks=(TextField("address", "E-mail address or phone number"), _REASON),
+            about=lazy(f"{_PAGES}:about_blocking"),
+            command=lazy(f"{_PAGES}:block_command"),
+            on_row=False,
+        ),
+    },
+    about="blocked addresses and numbers; block one, lift a block",
+)
+_SENT_TO: Final = Page(
+    title="Sent To",
+    key="U",
+    columns=("sent", "kind", "to", "state", "last event", "job"),
+    query=lazy(f"{_PAGES}:sent_to"),
+    search=Search(
+        noun="person",
+        plural="people",
+        find=lazy(f"{_PAGES}:find_people"),
+        hint="a name (competitors: the whole one), an address, or an id",
+    ),
+    actions={
+        "reveal the address": PageAction(
+            run=lazy(f"{_PAGES}:reveal"),
+            asks=(_REASON,),
+            about=lazy(f"{_PAGES}:about_revealing"),
+            command=lazy(f"{_PAGES}:reveal_command"),
+            reveals=True,
+        ),
+    },
+    about="mail and texts to a person, and what became of each",
+)
 
 plugin: Final = Plugin(
     name="competition",
@@ -79,6 +144,7 @@ plugin: Final = Plugin(
         },
         run=lazy("jobdeck.core.programme.erasure:erase"),
     ),
+    pages=(_SUPPRESSIONS, _SENT_TO),
     findings=lazy("jobdeck.core.programme.commands.doctor:findings"),
     wording={
         "create campaign": "created campaigns",

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
+from jobdeck.core import plugins
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError
 from jobdeck.core.model import ActionResult, Health, Job, Processing, Status, TypePause, Verdict, Worker, WorkerRun
 from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
@@ -40,9 +41,8 @@ from tests.tui.fake_figures import FakeFigures
 from tests.tui.fake_shift import FakeShift
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from jobdeck.core import plugins
     from jobdeck.core.model import NewJob
     from jobdeck.core.plugins import Recipients
     from jobdeck.core.queue.bulk_model import BulkVerb
@@ -306,12 +306,17 @@ class FakeBackend:
     def audit(self, since: timedelta) -> AuditReport:
         return self.evidence.audit(since)
 
-    def table(self, page: plugins.Page) -> Sequence[Sequence[str]]:
-        return page.query(cast("Any", None))
+    def table(self, page: plugins.Page, wanted: str) -> Sequence[Sequence[str]]:
+        nothing = cast("Any", None)
+        return page.query(nothing, wanted) if page.search else page.query(nothing)
 
-    def act_on_row(self, page: plugins.Page, action: str, row: Sequence[str]) -> str:
+    def search_table(self, page: plugins.Page, text: str) -> Sequence[plugins.Found]:
+        return page.search.find(cast("Any", None), text) if page.search else ()
+
+    def act_on_row(self, page: plugins.Page, action: str, row: Sequence[str], answers: Mapping[str, str]) -> str:
         self.calls.append(("act on row", action, tuple(row)))
-        return page.actions[action](cast("Any", None), row)
+        found, nothing = page.actions[action], cast("Any", None)
+        return found.run(nothing, row, answers) if isinstance(found, plugins.PageAction) else found(nothing, row)
 
     def reveal(self, wanted: UUID) -> None:
         self._reach(("reveal", wanted))

@@ -16,6 +16,7 @@ import psycopg
 from jobdeck.core import connect, registry
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
 from jobdeck.core.model import Filter, Status
+from jobdeck.core.plugins import PageAction
 from jobdeck.core.postgres import database
 from jobdeck.core.queue import operator, service
 from jobdeck.core.read import jobs as read_jobs
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Job, Json, Processing
-    from jobdeck.core.plugins import Page, Recipients
+    from jobdeck.core.plugins import Found, Page, Recipients
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail
@@ -144,13 +145,18 @@ class LiveBackend:
         with self._connection() as conn:
             return reports.audit(since, production=self._settings.is_production).run(conn)
 
-    def table(self, page: Page) -> Sequence[Sequence[str]]:
+    def table(self, page: Page, wanted: str) -> Sequence[Sequence[str]]:
         with self._connection() as conn:
-            return page.query(conn)
+            return page.query(conn, wanted) if page.search else page.query(conn)
 
-    def act_on_row(self, page: Page, action: str, row: Sequence[str]) -> str:
+    def search_table(self, page: Page, text: str) -> Sequence[Found]:
+        with self._connection("to search") as conn:
+            return page.search.find(conn, text) if page.search else ()
+
+    def act_on_row(self, page: Page, action: str, row: Sequence[str], answers: Mapping[str, str]) -> str:
         with self._connection(f"to {action}") as conn:
-            return page.actions[action](conn, row)
+            found = page.actions[action]
+            return found.run(conn, row, answers) if isinstance(found, PageAction) else found(conn, row)
 
     def reveal(self, job_id: UUID) -> None:
         with self._connection("to reveal") as conn:

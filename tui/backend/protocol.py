@@ -151,10 +151,13 @@ class Backend(Protocol):
     def audit(self, since: timedelta) -> AuditReport:
         """Reads the audit log and the digest of this period."""
 
-    def table(self, page: Page) -> Sequence[Sequence[str]]:
-        """Reads the rows of a plugin's page."""
+    def table(self, page: Page, wanted: str) -> Sequence[Sequence[str]]:
+        """Reads the rows of a plugin's page: those of `wanted`, the id of what its search found, or all."""
 
-    def act_on_row(self, page: Page, action: str, row: Sequence[str]) -> str:
+    def search_table(self, page: Page, text: str) -> Sequence[Found]:
+        """Looks up what a plugin's page can be narrowed down to."""
+
+    def act_on_row(self, page: Page, action: str, row: Sequence[str], answers: Mapping[str, str]) -> str:
         """Runs an action of a plugin's page on a row and returns its result as a sentence."""
 
     def reveal(self, job_id: UUID) -> None:

@@ -28,13 +28,17 @@ class Fetch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A list to choose from, searched for `typed` at first. `empty` is the label of a first line without an id."""
+    """A list to choose from, searched for `typed` at first. `empty` is the label of a first line without an id.
+
+    `example` is shown in the field until something is typed.
+    """
 
     title: str
     fetch: Fetch
     typed: str = ""
     empty: str = ""
     chosen: str = ""
+    example: str = "Search"
 
 
 def among(choices: Sequence[Found]) -> Fetch:
@@ -45,6 +49,18 @@ def among(choices: Sequence[Found]) -> Fetch:
         deliver([one for one in choices if all(word in f"{one.label} {one.detail} {one.id}".lower() for word in words)])
 
     return fetch
+
+
+def asking(background: Background, find: Callable[[str], Sequence[Found]]) -> Fetch:
+    """Searches with a function that runs in the background."""
+
+    def look(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
+        def answered(answer: Sequence[Found] | Exception) -> None:
+            deliver(_trouble(answer) if isinstance(answer, Exception) else answer)
+
+        background(lambda: find(text), answered)
+
+    return look
 
 
 class Lookup:
@@ -68,10 +84,7 @@ class Lookup:
         """The look-up of a payload key."""
 
         def look(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
-            def answered(answer: Sequence[Found] | Exception) -> None:
-                deliver(_trouble(answer) if isinstance(answer, Exception) else answer)
-
-            self._background()(lambda: self._creating.find(key, text), answered)
+            asking(self._background(), partial(self._creating.find, key))(text, deliver)
 
         return look
 

@@ -104,9 +104,15 @@ def lift(session: Session, which: str, kind: str | None, reason: str, dry_run: b
     lines = [
         line
         for one in lifted
-        for line in (f"{verb} the block of {one.address} ({people.KINDS[one.kind]}).", people.remains(one))
+        for line in (
+            f"{verb} the block of {one.address} ({people.KINDS[one.kind]}).",
+            people.remains(one.channel, one.kind),
+        )
     ]
-    data = [{**entry, "remains": people.remains(one)} for entry, one in zip(as_json(lifted), lifted, strict=True)]
+    data = [
+        {**entry, "remains": people.remains(one.channel, one.kind)}
+        for entry, one in zip(as_json(lifted), lifted, strict=True)
+    ]
     session.answer({"lifted": data, "dry_run": dry_run}, [output.Verbatim(line) for line in lines])
 
 

@@ -101,6 +101,11 @@ class FieldsDialog(Dialog[T | None]):
     DIALOG: ClassVar[str] = ""
     FIELDS: ClassVar[tuple[str, ...]]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ids of the fields in their order."""
+        return self.FIELDS
+
     def read(self) -> T:
         """The answer of the fields.
 
@@ -131,13 +136,13 @@ class FieldsDialog(Dialog[T | None]):
         self.query_one("#problem", Static).update(Content.styled(problem, "$error"))
 
     def on_mount(self) -> None:
-        self.query_one(f"#{self.FIELDS[0]}", Input).focus()
+        self.query_one(f"#{self.names[0]}", Input).focus()
         self.draw()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        place = self.FIELDS.index(str(event.input.id)) + 1
-        if place < len(self.FIELDS):
-            self.query_one(f"#{self.FIELDS[place]}", Input).focus()
+        place = self.names.index(str(event.input.id)) + 1
+        if place < len(self.names):
+            self.query_one(f"#{self.names[place]}", Input).focus()
         elif self._answer() is not None:
             self.query_one("#yes", Button).focus()
 

@@ -40,7 +40,7 @@ class Picker(Dialog[Found | None]):
         with Vertical(id="box") as box:
             box.border_title = Content(self.offer.title)
             box.border_subtitle = Content(f"{self.or_click('enter')} chooses · {self.key('close')} cancels")
-            yield OneLine(self.offer.typed, example="Search", id="words")
+            yield OneLine(self.offer.typed, example=self.offer.example, id="words")
             yield Pane(id="found")
             yield Line(id="reason")
 

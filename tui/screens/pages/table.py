@@ -1,33 +1,44 @@
-"""A page of a plugin: the rows of its query, and the actions on a row. Every text of the plugin is cleaned here."""
+"""A page of a plugin: the rows of its query, its search, and its actions. Every text of the plugin is cleaned here."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
+from textual.content import Content
 
-from jobdeck.core.plugins import Found
+from jobdeck.core.plugins import Found, PageAction
+from jobdeck.core.redact import clean
 from jobdeck.tui.backend.threads import failure
-from jobdeck.tui.form.lookup import Offer, among
+from jobdeck.tui.form.lookup import Offer, among, asking
 from jobdeck.tui.format import fit, one_line, plural
+from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
 from jobdeck.tui.screens.dialogs.picker import Picker
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.screens.pages.row_action import AskForTexts
 from jobdeck.tui.widgets.pane import Entry, entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jobdeck.core.plugins import Page
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Backend
     from jobdeck.tui.widgets.ink import Span
 
-Rows = tuple[tuple[str, ...], ...]
 GAP = 2
 
 
-class TablePage(ListPage[Rows]):
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of a page that was narrowed down to `wanted`; empty for all."""
+
+    wanted: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+class TablePage(ListPage[Table]):
     """The rows of a plugin's query, read again every few seconds."""
 
     SCOPE: ClassVar[Scope] = "table"
@@ -36,32 +47,48 @@ class TablePage(ListPage[Rows]):
     def __init__(self, page: Page) -> None:
         super().__init__()
         self.page = page
+        self.found = Found("", "")
 
     @property
     def heading(self) -> str:
         return one_line(self.page.title)
 
-    def read(self, backend: Backend) -> Rows:
-        return tuple(map(tuple, backend.table(self.page)))
+    def read(self, backend: Backend) -> Table:
+        wanted = self.found.id
+        return Table(wanted, tuple(map(tuple, backend.table(self.page, wanted))))
 
-    def entries(self, data: Rows, width: int) -> Sequence[Entry]:
-        return lines(self.page.columns, data, width)
+    def arrived(self, data: Table) -> None:
+        """Takes the rows, unless the search has changed while they were read: then it reads again."""
+        if data.wanted == self.found.id:
+            super().arrived(data)
+        else:
+            self.reread()
 
-    def summary(self, data: Rows) -> list[Span]:
-        return [(f"{plural(len(data), 'row')}", "muted")]
+    def entries(self, data: Table, width: int) -> Sequence[Entry]:
+        search = self.page.search
+        if search is None or data.rows or data.wanted:
+            return lines(self.page.columns, data.rows, width)
+        hint = f"{self.deck.key('table.search')} searches: {one_line(search.hint)}."
+        return [*lines(self.page.columns, (), width), entry(("", "text")), entry((f" {hint}", "muted"))]
+
+    def summary(self, data: Table) -> list[Span]:
+        found: list[Span] = [("  ", "text"), (one_line(self.found.label), "strong")] if self.found.id else []
+        return [(f"{plural(len(data.rows), 'row')}", "muted"), *found]
 
     def situation(self) -> Situation:
-        """Refuses an action where the page has none, or no row is under the cursor."""
+        """Refuses an action where the page has none or a row is missing, and a search where the page has none."""
+        refused = {}
         if not self.page.actions:
-            reason = "This page is read-only."
-        elif self._row is None:
-            reason = "There is no row under the cursor."
-        else:
-            return super().situation()
-        return replace(super().situation(), refused={"table.act": reason})
+            refused["table.act"] = "This page is read-only."
+        elif not self._possible:
+            refused["table.act"] = "There is no row under the cursor."
+        if self.page.search is None:
+            refused["table.search"] = "This page has no search."
+        now = super().situation()
+        return replace(now, refused={**now.refused, **refused}) if refused else now
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        return super().handlers() | {"table.act": self._choose}
+        return super().handlers() | {"table.act": self._choose, "table.search": self._search}
 
     def on_pane_chosen(self) -> None:
         self.action_do("table.act")
@@ -69,34 +96,76 @@ class TablePage(ListPage[Rows]):
     @property
     def _row(self) -> tuple[str, ...] | None:
         key = self.pane.current if self.is_there else None
-        return next((row for row in self.data or () if ("row", row) == key), None)
+        rows = self.data.rows if self.data is not None else ()
+        return next((row for row in rows if ("row", row) == key), None)
 
-    def _choose(self) -> None:
+    @property
+    def _possible(self) -> list[str]:
+        """The actions that are possible for the line under the cursor."""
         row = self._row
-        if row is None:
-            return
-        offer = Offer(f"{self.heading}: {one_line(row[0])}", among([Found(name, name) for name in self.page.actions]))
+        return [name for name, action in self.page.actions.items()
+                if row is not None or (isinstance(action, PageAction) and not action.on_row)]  # fmt: skip
 
-        def chosen(action: Found | None) -> None:
-            if action is not None:
-                self._act(action.id, row)
+    def _search(self) -> None:
+        search = self.page.search
+        if search is None:
+            return
+        fetch = asking(self.deck.background, lambda text: self.deck.reach().search_table(self.page, text))
+        offer = Offer(self.heading, fetch, empty=one_line(search.empty), chosen=self.found.id,
+                      example=one_line(search.hint))  # fmt: skip
+
+        def chosen(found: Found | None) -> None:
+            if found is not None:
+                self.found, self.data = found, None
+                self.redraw()
+                self.reread()
+                self.fetch()
 
         self.app.push_screen(Picker(offer), chosen)
 
-    def _act(self, action: str, row: tuple[str, ...]) -> None:
+    def _choose(self) -> None:
+        row = self._row
+        title = f"{self.heading}: {one_line(row[0])}" if row else self.heading
+        offer = Offer(title, among([Found(name, name) for name in self._possible]))
+
+        def chosen(action: Found | None) -> None:
+            if action is not None:
+                self._ask(action.id, row or ())
+
+        self.app.push_screen(Picker(offer), chosen)
+
+    def _ask(self, name: str, row: Sequence[str]) -> None:
+        action = self.page.actions[name]
+        if not isinstance(action, PageAction):
+            self._act(name, row, {})
+            return
+        row = row if action.on_row else ()
+
+        def answered(answers: dict[str, str] | None) -> None:
+            if answers is not None:
+                self._act(name, row, answers)
+
+        self.app.push_screen(AskForTexts(name, action, row), answered)
+
+    def _act(self, action: str, row: Sequence[str], answers: Mapping[str, str]) -> None:
+        done = self.page.actions[action]
+
         def answered(answer: str | Exception) -> None:
             if isinstance(answer, Exception):
                 self.deck.say(failure(action, answer), "error")
+            elif isinstance(done, PageAction) and done.reveals:
+                title = f"{self.heading}: {one_line(action)}"
+                self.app.push_screen(Confirm(Question(title, Content(clean(answer)), "", "Close")))
             else:
                 self.deck.say(one_line(answer))
             self.reread()
 
-        self.deck.background(lambda: self.deck.reach().act_on_row(self.page, action, row), answered)
+        self.deck.background(lambda: self.deck.reach().act_on_row(self.page, action, row, answers), answered)
 
 
 def lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[Entry]:
-    """A heading and a line for each row; the key of a line is its row."""
-    texts = [[one_line(str(cell)) for cell in row] for row in rows]
+    """A heading and a line for each row; the key of a line is its row. Cells beyond the columns are not shown."""
+    texts = [[one_line(str(cell)) for cell in row[: len(columns)]] for row in rows]
     widths = _widths([list(columns), *texts], width - 1)
     head = entry((f" {_line(columns, widths)}", "head"))
     if not rows:

@@ -1,0 +1,176 @@
+"""The pages Suppressions and Sent To of the competition, over a real database, by keys alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+
+from jobdeck.core.settings import Settings
+from tests.core.cli.support import environment
+from tests.core.programme.people_world import COACH, PUPIL, PeopleWorld
+from tests.tui.live import live
+from tests.tui.support import LARGE, SMALL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.queue import Connection
+    from tests.tui.live import Desk
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    environment(monkeypatch, tmp_path, database_url)
+    return Settings(database_url=SecretStr(database_url), state_dir=tmp_path, handlers="tests.core.cli.handlers")
+
+
+@pytest.fixture
+def world(conn: Connection) -> PeopleWorld:
+    made = PeopleWorld(conn)
+    made.bar("zzada@example.org", created_at="2026-01-02T00:00:00Z")
+    made.bar("zzalan@example.org", "group_unsub", scope="announcements", created_at="2026-01-03T00:00:00Z")
+    made.bar_number("+15005550001", "stop", created_at="2026-01-01T00:00:00Z")
+    return made
+
+
+def said(desk: Desk) -> str:
+    """The text of the screen in one line, without the frame of a dialog."""
+    return " ".join(desk.screen_text().replace("│", " ").split())
+
+
+def rows(desk: Desk) -> list[str]:
+    """The lines of the table."""
+    return [line.strip() for line in desk.screen_text().split("\n") if line.strip().startswith("2026-")]
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_blocked_addresses_are_listed_masked_and_whole(
+    settings: Settings, world: PeopleWorld, size: tuple[int, int]
+) -> None:
+    world.bar("zzgrace@example.org", "spam", source="\x1b[31mzzgrace@example.org", created_at="2026-01-04T00:00:00Z")
+    async with live(settings, size=size) as desk:
+        await desk.press("B")
+        assert "4 rows" in desk.screen_text()
+        assert [" ".join(line.split()[:4]) for line in rows(desk)] == [
+            "2026-01-04 mail z…@example.org spam",
+            "2026-01-03 mail z…@example.org left",
+            "2026-01-02 mail z…@example.org bounced",
+            "2026-01-01 text …01 texted",
+        ]
+        assert "zz" not in desk.screen_text()
+        assert "\x1b" not in desk.screen_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [("Ada Byron", 2), ("left the gr", 1), ("texts", 1), ("zzalan@example.org", 1), ("Alan Turing", 1)],
+)
+async def test_the_list_is_narrowed_down_to_a_person_a_kind_or_a_channel(
+    settings: Settings, world: PeopleWorld, words: str, number: int
+) -> None:
+    del world
+    async with live(settings) as desk:
+        await desk.press("B", "slash", *words, "enter")
+        assert len(rows(desk)) == number
+        await desk.press("slash", "pageup", "enter")
+        assert len(rows(desk)) == 3
+
+
+async def test_a_block_is_lifted_with_a_reason_and_the_answer_says_what_is_left(
+    settings: Settings, world: PeopleWorld
+) -> None:
+    async with live(settings, size=SMALL) as desk:
+        await desk.press("B", "j", "j", "enter", "enter")
+        assert "z…@example.org: bounced since 2026-01-02." in said(desk)
+        assert "SendGrid keeps a list of its own" in said(desk)
+        await desk.press("enter", "enter")
+        assert "Reason, for the audit log is missing." in desk.screen_text()
+        await desk.press(*"mailbox works", "enter", "enter")
+        assert desk.here == "TablePage"
+        assert desk.toasts[-1].startswith("Lifted the block of z…@example.org. SendGrid keeps a list of its own")
+        assert len(rows(desk)) == 2
+        assert [(row["action"], row["reason"]) for row in world.audit()] == [("lift block", "mailbox works")]
+
+
+async def test_the_dialog_names_the_command_that_lifts_the_same_block(settings: Settings, world: PeopleWorld) -> None:
+    block = world.rows("select id from email_suppressions where reason = 'hard_bounce'")[0]["id"]
+    async with live(settings) as desk:
+        await desk.press("B", "j", "j", "enter", "enter", *"why")
+        text = "".join(desk.screen_text().replace("│", " ").split())
+        assert f"jobdecksuppressionslift{block}--reasonwhy--yes" in text
+        await desk.press("escape")
+        assert desk.here == "TablePage"
+        assert len(rows(desk)) == 3
+
+
+async def test_an_address_is_blocked_from_any_line_and_a_bad_one_is_refused(
+    settings: Settings, world: PeopleWorld
+) -> None:
+    async with live(settings, size=SMALL) as desk:
+        await desk.press("B", "enter", *"block", "enter", *"nobody", "enter", *"asked", "enter", "enter")
+        assert desk.toasts[-1].startswith("Could not block an address: This is neither an e-mail address nor a phone")
+        await desk.press("enter", *"block", "enter", *"zznew@example.org", "enter", *"asked", "enter", "enter")
+        assert desk.toasts[-1] == "Blocked z…@example.org: messages to it are left out."
+        assert len(rows(desk)) == 4
+        assert "zznew" not in str(world.audit())
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_messages_are_listed_once_a_person_is_chosen(
+    settings: Settings, world: PeopleWorld, size: tuple[int, int]
+) -> None:
+    world.message("zzada@example.org", COACH)
+    world.message("+15005550001", COACH, channel="sms", state="uncertain", last_event="\x1b[31mzzada@example.org")
+    world.message("zzalan@example.org", PUPIL, kind="announcement")
+    async with live(settings, size=size) as desk:
+        await desk.press("U")
+        assert "/ searches: a name (competitors: the whole one), an address, or an id." in desk.screen_text()
+        await desk.press("slash", *"ada")
+        assert "Ada Byron" in desk.screen_text()
+        await desk.press("enter")
+        assert "2 rows" in desk.screen_text()
+        assert "Ada Byron" in desk.screen_text()
+        assert "unread alert" in desk.screen_text()
+        assert "delivered" in desk.screen_text()
+        assert "zz" not in desk.screen_text()
+        assert "\x1b" not in desk.screen_text()
+        await desk.press("slash", *"alan turing", "enter")
+        assert "announcement" in desk.screen_text()
+        assert "1 row" in desk.screen_text()
+
+
+async def test_namesakes_are_told_apart_and_minors_are_not_named(settings: Settings, world: PeopleWorld) -> None:
+    world.pupil(uuid4(), "Alan", "Turing")
+    async with live(settings) as desk:
+        await desk.press("U", "slash", *"alan")
+        assert "No matches." in desk.screen_text()
+        await desk.press(*" turing")
+        assert desk.screen_text().count("competitor of Ada Byron") == 2
+
+
+async def test_an_address_is_revealed_with_a_reason(settings: Settings, world: PeopleWorld) -> None:
+    world.message("zzada@example.org", COACH)
+    async with live(settings) as desk:
+        await desk.press("U", "slash", *"ada", "enter", "j", "enter", "enter")
+        assert "Viewing its address is recorded in the audit log" in said(desk)
+        assert world.audit() == []
+        await desk.press(*"complaint 12", "enter", "enter")
+        assert "The message went to zzada@example.org." in said(desk)
+        await desk.press("escape")
+        assert "zzada" not in desk.screen_text()
+        assert [(row["action"], row["reason"]) for row in world.audit()] == [("reveal", "complaint 12")]
+
+
+async def test_both_pages_are_in_the_help_and_the_palette(settings: Settings, world: PeopleWorld) -> None:
+    del world
+    async with live(settings, size=(120, 100)) as desk:
+        await desk.press("question_mark")
+        assert "blocked addresses and numbers; block" in said(desk)
+        assert "mail and texts to a person, and what" in said(desk)
+        await desk.press("escape", "colon", *"suppr", "enter")
+        assert "Suppressions" in desk.screen_text()
+        await desk.press("colon", *"sent to", "enter")
+        assert "Sent To" in desk.screen_text()
