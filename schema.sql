@@ -2082,7 +2082,8 @@ begin
         end,
         checkpoint = case
             when m.move = 'continue' then m.details -> 'checkpoint'
-            when m.is_recurring and m.move in ('success', 'failure') then null
+            when m.is_recurring and m.move = 'success' then nullif(m.details -> 'checkpoint', 'null')
+            when m.is_recurring and m.move = 'failure' then null
             else q.checkpoint
         end,
         slot_at = case

@@ -46,12 +46,15 @@ class Done:
     """The job is done. `output` is stored with the run; `failed` counts items that failed.
 
     A run with `failed` above zero is recorded as `partial`. With `dry_run` the run changed nothing, whatever its
-    payload asked for, such as when a setting switches the type off; it is then shown as a dry run.
+    payload asked for, such as when a setting switches the type off; it is then shown as a dry run. The next slot of a
+    recurring job begins with `checkpoint`; without one it begins afresh, as after a slot that failed. One-time jobs
+    ignore it.
     """
 
     output: Json = field(default_factory=dict)
     failed: int = 0
     dry_run: bool = False
+    checkpoint: Json | None = None
 
 
 @dataclass(frozen=True, slots=True)

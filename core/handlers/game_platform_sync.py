@@ -28,7 +28,10 @@ BatchSize = Annotated[int, Field(strict=True, ge=1, le=200), BeforeValidator(bat
 
 
 class Params(Payload):
-    """What to sync. A wave (`mode` wave, or a batch size) syncs one batch per run; full syncs everyone in one run."""
+    """What to sync. A wave (`mode` wave, or a batch size) syncs one batch per run; full syncs everyone in one run.
+
+    The runs of a recurring wave are its slots; those of a one-time one follow each other until all are synced.
+    """
 
     dry_run: StrictBool = Field(False, description="Preview only; change nothing here or on the platform")
     coach_id: UUID | None = Field(None, description="Only this coach's competitors and teams")
@@ -65,7 +68,7 @@ def _lap(params: Params) -> Lap:
     wish = Wish(params.force_full_sync, params.force_flash_ctf_sync)
     return Lap(
         params.coach_id, wish, params.limit, params.wave, read_cursor(params.cursor),
-        teams_due=lambda wrapped: params.teams_due(wrapped=wrapped), create_teams=params.create_teams,
+        teams_due=lambda wrapped: params.teams_due(wrapped=wrapped), create_teams=params.create_teams, by_slot=True,
     )  # fmt: skip
 
 

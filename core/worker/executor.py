@@ -136,7 +136,13 @@ class Executor:
         if isinstance(outcome, Done):
             context.dry_run = context.dry_run or outcome.dry_run
             kind = RunOutcome.PARTIAL if outcome.failed > 0 else RunOutcome.SUCCEEDED
-            return self._report(context, kind, output=fitted(outcome.output) if outcome.output else None)
+            kept = outcome.checkpoint
+            return self._report(
+                context,
+                kind,
+                output=fitted(outcome.output) if outcome.output else None,
+                checkpoint=None if kept is None else storable(kept, "checkpoint", CHECKPOINT_BYTES),
+            )
         if isinstance(outcome, Continue):
             return self._report(
                 context,

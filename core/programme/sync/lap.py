@@ -41,6 +41,7 @@ Json = dict[str, Any]
 class Lap:
     """What a job syncs. `limit` competitors are read at a time; in a `wave`, each run ends after them.
 
+    With `by_slot` the runs of a recurring wave are its slots, whose interval is the pace that somebody chose.
     `teams_due` returns whether teams are synced after a batch, from whether the batch ended the lap.
     """
 
@@ -51,6 +52,7 @@ class Lap:
     start: Cursor | None
     teams_due: Callable[[bool], bool]
     create_teams: bool = False
+    by_slot: bool = False
 
 
 def requests(lap: Lap, ctx: CompetitionContext) -> tuple[Json, bool]:
@@ -193,8 +195,20 @@ class _Run:
                 position = self._teams(position)
             if position.finished:
                 return self._end(position)
+            if self._by_slot:
+                return Done(self._output(position), failed=self._failed(position), checkpoint=position.save())
             if self._lap.wave or time.monotonic() >= self._hand_over_at:
                 return Continue(position.save(), output=self._output(position))
+
+    @property
+    def _by_slot(self) -> bool:
+        return self._lap.by_slot and self._lap.wave and self._ctx.job.is_recurring
+
+    def _failed(self, position: Position) -> int:
+        """How many failed: in this slot, or in the whole lap."""
+        if self._by_slot:
+            return self._tally.failed + self._tally.teams_failed
+        return position.failed + position.teams_failed
 
     def _people(self, position: Position) -> Position:
         subjects, after = position.next_page(self._ctx.db, self._lap.coach_id, self._lap.limit)
@@ -243,7 +257,7 @@ class _Run:
         if position.done and position.failed == position.done:
             first = self._tally.errors[0]["message"] if self._tally.errors else "see the runs before this one"
             raise all_failed("sync", f"{position.done} competitors", first)
-        return Done(self._output(position), failed=position.failed + position.teams_failed)
+        return Done(self._output(position), failed=self._failed(position))
 
     def _log_failure(self, kind: str, one: UUID, result: Result | TeamResult) -> None:
         if result.failed:

@@ -37,6 +37,21 @@ def _wave(world: World, **payload: Any) -> tuple[list[list[str]], Done]:
     raise AssertionError("the wave never ended")
 
 
+def _slots(world: World, number: int, **payload: Any) -> tuple[list[list[str]], list[Done]]:
+    """Runs so many slots of one series; returns who was asked about in each, and the outcomes."""
+    context = world.context()
+    batches, outcomes = [], []
+    for _ in range(number):
+        context.job = context.job._replace(is_recurring=True)
+        world.sandbox.forget()
+        outcome = world.sync(context, **payload)
+        assert isinstance(outcome, Done)
+        batches.append([str(who) for _, who in world.asked("odl")])
+        outcomes.append(outcome)
+        context = world.context(checkpoint=outcome.checkpoint, job_id=context.job.id)
+    return batches, outcomes
+
+
 def _flat(batches: list[list[str]]) -> list[str]:
     return sorted(who for batch in batches for who in batch)
 
@@ -71,6 +86,34 @@ def test_the_next_job_or_cycle_begins_a_new_lap(world: World) -> None:
     again = world.sync(world.context(checkpoint=context.checkpoint, job_id=context.job.id), batchSize=3)
     assert isinstance(again, Done)
     assert sorted(str(who) for _, who in world.asked("odl")) == sorted(people)
+
+
+def test_a_recurring_wave_syncs_one_batch_in_each_slot(world: World) -> None:
+    coach = world.coach()
+    people = [world.competitor(coach) for _ in range(5)]
+    batches, outcomes = _slots(world, 4, batchSize=2)
+    assert [len(batch) for batch in batches] == [2, 2, 1, 2]
+    assert sorted([*batches[0], *batches[1], *batches[2]]) == sorted(people)
+    assert sorted(batches[3]) == sorted(batches[0])
+    assert [one.output["competitors"]["wrapped"] for one in outcomes] == [False, False, True, False]
+    assert [one.output["lap"]["done"] for one in outcomes] == [2, 4, 5, 2]
+
+
+def test_a_recurring_wave_syncs_the_teams_when_it_has_come_round(world: World) -> None:
+    coach = world.coach()
+    for _ in range(3):
+        world.competitor(coach)
+    world.team(coach, synced_team_id="t1")
+    _, outcomes = _slots(world, 2, batchSize=2)
+    assert [one.output["teams"]["total"] for one in outcomes] == [0, 1]
+
+
+def test_a_person_who_fails_counts_in_the_slot_in_which_they_fail(world: World) -> None:
+    coach = world.coach()
+    people = [world.competitor(coach) for _ in range(3)]
+    world.sandbox.rules.add(f"403:scores,user={people[0]}")
+    _, outcomes = _slots(world, 3, batchSize=1)
+    assert [one.failed for one in outcomes] == [1, 0, 0]
 
 
 def test_an_empty_table_is_a_finished_wave(world: World) -> None:

@@ -99,6 +99,26 @@ class TestSnooze:
 
 class TestSuccess:
     @SUCCESSES
+    def test_the_next_slot_begins_with_the_checkpoint_of_a_success(self, conn: Connection, outcome: str) -> None:
+        job = series(conn)
+        run_once(conn, outcome=outcome, checkpoint={"cursor": "x"})
+        row = job_row(conn, job.id)
+        assert (row["status"], row["checkpoint"], row["cycle"], row["attempts"]) == ("pending", {"cursor": "x"}, 1, 0)
+        assert row["run_at"] > now(conn)
+        advance(conn, HOUR)
+        claimed = claim_one(conn)
+        assert claimed.checkpoint == {"cursor": "x"}
+        finish_one(conn, claimed, outcome)
+        assert job_row(conn, job.id)["checkpoint"] is None
+
+    def test_a_slot_that_failed_ends_what_the_checkpoint_began(self, conn: Connection) -> None:
+        job = series(conn)
+        run_once(conn, checkpoint={"cursor": "x"})
+        advance(conn, HOUR)
+        run_once(conn, outcome="failed", permanent=True, error_kind="k", error="No.")
+        assert job_row(conn, job.id)["checkpoint"] is None
+
+    @SUCCESSES
     def test_a_one_time_job_leaves_the_queue_and_its_run_stays(self, conn: Connection, outcome: str) -> None:
         job = add(conn, payload={"n": 1})
         claimed = claim_one(conn)

@@ -85,6 +85,11 @@ def test_a_continuation_carries_checkpoint_delay_and_output() -> None:
     assert (finished.checkpoint, finished.delay, finished.output) == ({"cursor": 5}, 30.0, {"done": 100})
 
 
+def test_a_success_carries_the_checkpoint_of_the_next_slot() -> None:
+    assert run(returning(Done(checkpoint={"cursor": 5}))).checkpoint == {"cursor": 5}
+    assert run(returning(Done())).checkpoint is None
+
+
 @pytest.mark.parametrize("delay", [-1.0, math.nan, math.inf])
 def test_a_delay_that_is_no_time_is_none(delay: float) -> None:
     assert run(returning(Continue({}, delay=delay))).delay == 0.0
