@@ -15,6 +15,7 @@ from jobdeck.tui.actions import (
     bindings,
     breakdown,
     key_name,
+    offered,
     unavailable,
 )
 from jobdeck.tui.commands import twin
@@ -57,10 +58,10 @@ def test_nothing_needs_alt_a_function_key_or_the_mouse() -> None:
 async def test_every_action_of_a_page_has_a_handler_there() -> None:
     async with dashboard(sample()) as deck:
         handled = set(deck.app.dashboard.handlers())
-        assert handled == {action.id for action in ACTIONS if "list" in action.scopes}
+        assert handled == {action.id for action in offered("list")}
         await deck.press("enter")
         assert isinstance(deck.app.screen, JobDetailScreen)
-        assert set(deck.app.screen.handlers()) == {action.id for action in ACTIONS if "detail" in action.scopes}
+        assert set(deck.app.screen.handlers()) == {action.id for action in offered("detail")}
 
 
 async def test_help_lists_every_key_of_the_page() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Processing
-from jobdeck.tui.actions import ACTIONS, NO_KEY, PAGES, bindings
+from jobdeck.tui.actions import ACTIONS, NO_KEY, PAGES, bindings, offered
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dashboard import Dashboard
 from tests.tui.fake import NOW, Clock, FakeBackend, lost, make_job, minutes
@@ -42,7 +42,7 @@ async def test_every_key_of_a_page_has_a_handler_and_no_other(page: str) -> None
         await deck.press(KEYS[page])
         screen = deck.app.screen
         assert isinstance(screen, Acting)
-        assert set(screen.handlers()) == {action.id for action in ACTIONS if page in action.scopes}
+        assert set(screen.handlers()) == {action.id for action in offered(screen.SCOPE)}
         bound = {key for one in bindings(screen.SCOPE) if not one.key.startswith(NO_KEY) for key in one.key.split(",")}
         assert bound == {key for action in ACTIONS if page in action.scopes for key in action.keys}
 
