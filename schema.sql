@@ -996,6 +996,27 @@ create or replace function job_actor(p_actor text) returns text
 language sql stable
 return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || ')';
 
+-- Refuses a series beside an active one of the same type, payload and interval, which would do everything twice.
+create or replace function job_series_refuse_twin(p_task_type text, p_payload jsonb, p_interval_minutes integer)
+returns void
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_first uuid;
+begin
+    select q.id into v_first from job_queue q
+    where q.is_recurring and q.status in ('pending', 'running') and q.task_type = p_task_type
+        and q.recurrence_interval_minutes = p_interval_minutes and q.payload = p_payload
+        and (q.expires_at is null or q.expires_at > now())
+    order by q.created_at, q.id limit 1;
+    if found then
+        perform job_queue_refuse(format('Job %s is a series of %s with the same payload and interval already. Nothing was '
+            'enqueued. Edit that job, or give this one a dedupe key of its own to have both.', v_first, p_task_type));
+    end if;
+end
+$$;
+
 -- Enqueues one job, or returns the job that already has the dedupe key (`created` false). While another transaction that has
 -- not ended enqueues a job with the same key, it waits for 1.5 seconds at most (SQLSTATE 55P03).
 create or replace function job_queue_create(
@@ -1026,6 +1047,10 @@ begin
     end if;
     if not (job_is_a_time(v_run_at) and job_is_a_time(p_expires_at)) then
         perform job_queue_refuse('A due time and an expiry must be between the years 1 and 9999.');
+    end if;
+    -- A series with a dedupe key is told apart by it.
+    if p_interval_minutes is not null and p_dedupe_key is null then
+        perform job_series_refuse_twin(p_task_type, p_payload, p_interval_minutes);
     end if;
     if p_blocked_by is not null then
         v_blocked_by := job_queue_live_blocker(p_blocked_by);
@@ -5960,7 +5985,8 @@ declare
         'job_erase_fingerprints', 'job_erase_groups', 'job_stats_add_errors', 'job_stats_add_runs',
         'job_stats_add_times',
         'job_stats_compact', 'job_bulk_counted', 'job_bulk_revert', 'job_stats_judge',
-        'job_backlog_sample', 'job_skip_refusal', 'job_series_refusal'];
+        'job_backlog_sample', 'job_skip_refusal', 'job_series_refusal',
+        'job_series_refuse_twin'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',
         'job_error_group_list', 'job_paused_types', 'job_note_list'];

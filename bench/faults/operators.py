@@ -96,7 +96,12 @@ class Operator:
             for number in range(SERIES):
                 due = datetime.now(UTC) + timedelta(seconds=3 + 5 * number)
                 new = NewJob(
-                    "sweep_series", {"seconds": 0.05}, max_attempts=50, run_at=due, recurrence_interval_minutes=1
+                    "sweep_series",
+                    {"seconds": 0.05},
+                    max_attempts=50,
+                    run_at=due,
+                    recurrence_interval_minutes=1,
+                    dedupe_key=f"series {number}",
                 )
                 self.accepted.add(str(producer.enqueue(conn, new, actor=ACTOR).job_id))
 

@@ -44,8 +44,9 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = N
     The caller has validated type and payload with the registry.
 
     Raises:
-        Refused: the database rejects the interval, priority or blocker, or a transaction that has not ended for 1.5 s
-            enqueues a job with the same dedupe key.
+        Refused: the database rejects the interval, priority or blocker; the job is a series without a dedupe key, and
+            one with the same payload and interval is active; or a transaction that has not ended for 1.5 s enqueues a
+            job with the same dedupe key.
     """
     row = rows(
         conn,

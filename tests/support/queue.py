@@ -7,6 +7,7 @@ import threading
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg
 from psycopg import sql
@@ -74,7 +75,9 @@ def advance(conn: Connection, delta: timedelta) -> None:
 
 
 def add(conn: Connection, task_type: str = "alpha", **fields: Any) -> Job:
-    """Enqueues one job."""
+    """Enqueues one job. A series gets a dedupe key, because two without one must differ in payload or interval."""
+    if fields.get("recurrence_interval_minutes"):
+        fields.setdefault("dedupe_key", str(uuid4()))
     return service.enqueue(conn, NewJob(task_type=task_type, **fields), actor=ACTOR).job
 
 

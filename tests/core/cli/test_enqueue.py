@@ -221,6 +221,19 @@ def test_a_series_that_would_write_to_everyone_at_every_run_is_refused(
     assert jobdeck("edit", made, "--every", "2h").code == 0
 
 
+def test_a_second_series_alike_is_refused_unless_it_has_a_dedupe_key(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    series = ("enqueue", "cli_echo", "--every", "15m")
+    first = jobdeck(*series, "--json").data["id"]
+    before = everything(conn)
+    jobdeck(*series).refused(1, f"Job {first} is a series of cli_echo", "dedupe key")
+    jobdeck(*series, "--dry-run").refused(1, first)
+    assert everything(conn) == before
+    assert jobdeck(*series, "--dedupe-key", "second").code == 0
+    assert jobdeck("enqueue", "cli_echo", "--every", "30m").code == 0
+
+
 def test_a_file_that_names_one_campaign_that_is_none_enqueues_nothing(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

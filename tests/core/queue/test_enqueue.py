@@ -67,6 +67,54 @@ def test_a_series_starts_at_its_first_slot_and_is_anchored_there(conn: Connectio
     assert (job.run_at, job.anchor_at, job.expires_at) == (later, later, end)
 
 
+SERIES = NewJob("alpha", {"coachId": 7}, recurrence_interval_minutes=15)
+
+
+def test_a_second_series_of_the_same_type_payload_and_interval_is_refused(conn: Connection) -> None:
+    first = producer.enqueue(conn, SERIES, actor=ACTOR).job_id
+    with changes_nothing(conn), pytest.raises(Refused, match=f"^Job {first} is a series of alpha with the same "):
+        producer.enqueue(conn, SERIES, actor=ACTOR)
+    claim_one(conn)
+    with pytest.raises(Refused, match=str(first)):
+        producer.enqueue(conn, SERIES, actor=ACTOR)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        SERIES._replace(task_type="beta"),
+        SERIES._replace(payload={"coachId": 8}),
+        SERIES._replace(recurrence_interval_minutes=30),
+        SERIES._replace(recurrence_interval_minutes=None),
+        SERIES._replace(dedupe_key="mine"),
+    ],
+    ids=["type", "payload", "interval", "one-time", "key"],
+)
+def test_a_series_that_differs_or_has_a_key_is_not_refused(conn: Connection, second: NewJob) -> None:
+    producer.enqueue(conn, SERIES, actor=ACTOR)
+    assert producer.enqueue(conn, second, actor=ACTOR).created
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["UPDATE job_queue SET status = 'cancelled', completed_at = now()", "UPDATE job_queue SET expires_at = now()"],
+    ids=["cancelled", "expired"],
+)
+def test_beside_a_series_that_is_over_another_one_may_begin(conn: Connection, end: str) -> None:
+    producer.enqueue(conn, SERIES, actor=ACTOR)
+    conn.execute(end.encode())
+    assert producer.enqueue(conn, SERIES, actor=ACTOR).created
+
+
+def test_a_series_that_is_inserted_by_hand_is_not_refused(conn: Connection) -> None:
+    for _ in range(2):
+        conn.execute(
+            "INSERT INTO job_queue (task_type, is_recurring, recurrence_interval_minutes) VALUES ('alpha', true, 60)"
+        )
+    with pytest.raises(Refused, match="is a series of alpha"):
+        producer.enqueue(conn, NewJob("alpha", recurrence_interval_minutes=60), actor=ACTOR)
+
+
 @pytest.mark.parametrize("attempts", [0, -3])
 def test_there_is_always_at_least_one_attempt(conn: Connection, attempts: int) -> None:
     assert add(conn, max_attempts=attempts).max_attempts == 1
