@@ -9,9 +9,10 @@ set status = 'failed', completed_at = now(), last_outcome = 'failed', last_error
     run_token = null, lease_expires_at = null, locked_by = null, started_at = null
 where is_recurring and coalesce(recurrence_interval_minutes, 0) <= 0 and status in ('pending', 'running');
 
--- In the original, a recurring job that had run was due at last_run_at + interval.
+-- In the original, a recurring job that had run was due at last_run_at + interval, and its attempts were those of all its
+-- cycles, so that its first cycle here would have no retry.
 update public.job_queue
-set anchor_at = last_run_at + make_interval(mins => recurrence_interval_minutes),
+set attempts = 0, anchor_at = last_run_at + make_interval(mins => recurrence_interval_minutes),
     run_at = last_run_at + make_interval(mins => recurrence_interval_minutes)
 where is_recurring and anchor_at is null and last_run_at is not null and status = 'pending'
     and recurrence_interval_minutes > 0;

@@ -106,7 +106,7 @@ class TestInstallation:
                 elif row["recurrence_interval_minutes"] is None and row["is_recurring"]:
                     assert changed <= {"status", "completed_at", "last_error", "updated_at"}
                 elif row["is_recurring"] and row["last_run_at"] and row["status"] == "pending":
-                    assert changed <= {"run_at"}
+                    assert changed <= {"run_at", "attempts"}
                 else:
                     assert changed == set()
 
@@ -207,7 +207,20 @@ class TestRowsLeftBehind:
         assert row["run_at"] == row["anchor_at"] == last_run + timedelta(minutes=15)
         assert claim(old, ["series"]) == []
         advance(old, timedelta(minutes=6))
-        assert claim_one(old, ["series"]).attempt == 413
+        assert claim_one(old, ["series"]).attempt == 1
+
+    def test_a_series_that_ran_nine_thousand_times_has_all_its_attempts_in_its_first_cycle(
+        self, old: Connection
+    ) -> None:
+        old.execute("UPDATE job_queue SET attempts = 9000, max_attempts = 5 WHERE task_type = 'series'")
+        install_schema(old)
+        advance(old, one(old, "series")["run_at"] - now(old) + timedelta(seconds=1))
+        claimed = claim_one(old, ["series"])
+        assert (claimed.attempt, claimed.max_attempts) == (1, 5)
+        assert finish_one(old, claimed, "failed", retry_after=0).recorded == "retried"
+        assert claim_one(old, ["series"]).attempt == 2
+        install_schema(old)
+        assert one(old, "series")["attempts"] == 2
 
     def test_from_there_its_slots_are_exactly_an_interval_apart(self, installed: Connection) -> None:
         conn = installed
