@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.model import Status
-from jobdeck.core.plugins import Page
+from jobdeck.core.plugins import Page, PageAction, TextField
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.deck import Options
 from tests.tui.fake import Clock, FakeBackend, at_once, make_job
@@ -57,6 +57,15 @@ def failed(number: int) -> FakeBackend:
 
 PLUGIN_PAGE = Page(title="Orders", key="I", columns=("number", "state"), query=lambda _conn: [("1", "open")])
 """A page as a plugin adds it, for tests that open every page."""
+
+
+PAGE_ACTION = PageAction(
+    run=lambda _conn, row, answers: f"Closed {row[0]}: {answers['reason']}.",
+    asks=(TextField("reason", "Reason"),),
+    about=lambda row: f"Order {row[0]}.",
+    command=lambda row, answers: f"shop close {row[0]} --reason {answers['reason']}",
+)
+"""An action that asks for a text first."""
 
 
 class Held:

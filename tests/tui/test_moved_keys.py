@@ -37,12 +37,13 @@ from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog
 from jobdeck.tui.screens.dialogs.saved.columns import ChooseColumns
 from jobdeck.tui.screens.dialogs.saved.name_filter import NameFilter
 from jobdeck.tui.screens.pages.figures.type_settings import TypeSettings
+from jobdeck.tui.screens.pages.row_action import AskForTexts
 from jobdeck.tui.screens.pages.shift.mute import MuteErrors
 from jobdeck.tui.screens.pages.shift.note import LeaveNote
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.figures_sample import type_line
 from tests.tui.sample import sample, trend
-from tests.tui.support import LARGE, PLUGIN_PAGE, SMALL, Deck, dashboard, failed
+from tests.tui.support import LARGE, PAGE_ACTION, PLUGIN_PAGE, SMALL, Deck, dashboard, failed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -121,6 +122,7 @@ def dialogs(deck: Deck) -> Iterator[tuple[str, Screen[Any]]]:
     yield "columns", ChooseColumns("all", ("id", "task"))
     yield "note", LeaveNote()
     yield "mute", MuteErrors(trend(job, "a1b2", "vendor"))
+    yield "row", AskForTexts("close the order", PAGE_ACTION, ("1", "open"))
     yield "bulk_edit", BulkEdit(deck.backend.bulk.choose_jobs(deck.backend.jobs))
 
 
