@@ -182,28 +182,6 @@ class FinishedRun(NamedTuple):
         return datetime.fromtimestamp(self.finished, UTC)
 
 
-class Finished(NamedTuple):
-    """The database's answer to one reported run: the recorded outcome and the job's new status.
-
-    `recorded` is `abandoned` if the lease was lost; `status` is None if the job left the queue.
-    """
-
-    job_id: UUID
-    run_token: int
-    recorded: RunOutcome
-    status: Status | None
-    run_at: datetime | None
-
-
-class Renewed(NamedTuple):
-    """One running job in the reply to a heartbeat."""
-
-    job_id: UUID
-    run_token: int
-    alive: bool
-    cancel_requested: bool
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
     """One row of `job_runs`. A run with `dry_run` changed nothing; None if an earlier schema recorded it."""

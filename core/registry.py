@@ -241,21 +241,11 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
 
     def register(function: F) -> F:
         made = JobType(
-            task_type=task_type,
-            run=function,
-            label=label or task_type.replace("_", " ").capitalize(),
-            purpose=purpose,
-            payload=payload,
-            recurring=recurring or None,
-            timeout=timeout,
-            max_attempts=max_attempts,
-            retry_base=retry_base,
-            retry_cap=retry_cap,
-            concurrency=concurrency,
-            quick=quick,
-            preview=preview,
+            task_type=task_type, run=function, label=label or task_type.replace("_", " ").capitalize(),
+            purpose=purpose, payload=payload, recurring=recurring or None, timeout=timeout, max_attempts=max_attempts,
+            retry_base=retry_base, retry_cap=retry_cap, concurrency=concurrency, quick=quick, preview=preview,
             admit=admit,
-        )
+        )  # fmt: skip
         _check_concurrency(made)
         namespaces = _being_imported()
         modules = tuple(str(namespace.get("__name__")) for namespace in namespaces)

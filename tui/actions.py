@@ -264,15 +264,9 @@ def table_pages() -> dict[str, Page]:
 
 def page_actions() -> tuple[Action, ...]:
     """The actions that open the pages of the plugins."""
+    words = "{}, a page of a plugin".format
     return tuple(
-        Action(
-            name,
-            (page.key,),
-            page.title.lower(),
-            page.about or f"{page.title}, a page of a plugin",
-            "Pages",
-            scopes=ALL,
-        )
+        Action(name, (page.key,), page.title.lower(), page.about or words(page.title), "Pages", scopes=ALL)
         for name, page in table_pages().items()
     )
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
     from jobdeck.core.alerts.sentry_events import EndedRun
-    from jobdeck.core.model import Finished, FinishedRun
+    from jobdeck.core.model import FinishedRun
+    from jobdeck.core.queue.leases import Finished
     from jobdeck.core.settings import Settings
 
 P = ParamSpec("P")

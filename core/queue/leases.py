@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.model import ClaimedJob, Finished, FinishedRun, Renewed, RunOutcome, Status
+from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome, Status
 from jobdeck.core.queue.calls import Connection, array, dumped, microseconds
 
 if TYPE_CHECKING:
@@ -30,6 +30,28 @@ Front = tuple["datetime", "UUID"]
 _HEX = attrgetter("hex")
 UPKEEP = ("lost", "expired", "recheck", "pauses", "stats", "backlog", "prune", "retention")
 """The parts of upkeep, in their order; the names are those of `job_upkeep`."""
+
+
+class Finished(NamedTuple):
+    """The database's answer to one reported run: the recorded outcome and the job's new status.
+
+    `recorded` is `abandoned` if the lease was lost; `status` is None if the job left the queue.
+    """
+
+    job_id: UUID
+    run_token: int
+    recorded: RunOutcome
+    status: Status | None
+    run_at: datetime | None
+
+
+class Renewed(NamedTuple):
+    """One running job in the reply to a heartbeat."""
+
+    job_id: UUID
+    run_token: int
+    alive: bool
+    cancel_requested: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ from jobdeck.core.worker.executor import NOT_STORED
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.model import Finished, FinishedRun
+    from jobdeck.core.model import FinishedRun
     from jobdeck.core.queue.calls import Connection
+    from jobdeck.core.queue.leases import Finished
     from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.state import WorkerState
 

@@ -47,7 +47,7 @@ class _Facts(TypedDict, total=False):
     """The optional fields of `FinishedRun`."""
 
     output: Json | None
-    checkpoint: Json
+    checkpoint: Json | None
     delay: float
     retry_after: float | None
     permanent: bool

@@ -16,7 +16,7 @@ from jobdeck.core.worker.context import Stop, run_event
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobdeck.core.model import Renewed
+    from jobdeck.core.queue.leases import Renewed
     from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.state import WorkerState
 

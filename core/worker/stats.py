@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from jobdeck.core.model import RunOutcome
 
 if TYPE_CHECKING:
-    from jobdeck.core.model import Finished, FinishedRun, Json
+    from jobdeck.core.model import FinishedRun, Json
+    from jobdeck.core.queue.leases import Finished
     from jobdeck.core.worker.context import RunContext
 
 SUCCEEDED = (RunOutcome.SUCCEEDED, RunOutcome.PARTIAL, RunOutcome.CONTINUED)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from uuid import UUID
 
-    from jobdeck.core.model import ClaimedJob, Finished, Job
+    from jobdeck.core.model import ClaimedJob, Job
+    from jobdeck.core.queue.leases import Finished
 
 Connection = psycopg.Connection[Any]
 Row = dict[str, Any]

@@ -27,7 +27,7 @@ from tests.support.working import a_state, enqueue, job_type, last_run, outcomes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jobdeck.core.model import Renewed
+    from jobdeck.core.queue.leases import Renewed
     from jobdeck.core.worker.state import WorkerState
 
 pytestmark = pytest.mark.slow
