@@ -117,7 +117,7 @@ async def test_e_sets_a_type_aside_for_another_runner_and_takes_it_over() -> Non
         assert "set aside:" in line_of(deck, "processor")
         assert ", 1 set aside" in deck.screen_text()
         await deck.press("E", *("enter",) * 3, "ctrl+u", *"no", "enter", "enter", "enter")
-        assert backend.calls[-1][2:] == ({"set_aside": False}, None)
+        assert list(backend.calls[-1])[2:] == [{"set_aside": False}, None]
 
 
 @pytest.mark.parametrize(
