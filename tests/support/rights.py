@@ -25,7 +25,7 @@ FUNCTIONS: Final = {
         job_queue_cleanup job_queue_edit job_bulk_start_edit job_bulk_edit_next job_bulk_choose_edited job_note_add
         job_note_acknowledge job_error_mute
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
-        job_type_set job_queue_ask_canary job_queue_canary job_queue_skip job_series_pause
+        job_type_set job_runner_switch job_queue_ask_canary job_queue_canary job_queue_skip job_series_pause
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
         outbox_blocks_of outbox_lift outbox_suppress programme_find_people programme_reveal_sent
         programme_sent_to_address
