@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.errors import Refused
@@ -13,12 +14,11 @@ from jobdeck.core.redact import clean, safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
     from uuid import UUID
 
     import psycopg
 
-    from jobdeck.core.programme.people import Person
+    from jobdeck.core.programme.people import Person, Sent
 
     Connection = psycopg.Connection[Any]
     Row = Sequence[str]
@@ -42,7 +42,7 @@ def suppressions(conn: Connection, wanted: str) -> list[tuple[str, ...]]:
     )
     return [
         (
-            f"{one.since:%Y-%m-%d}",
+            f"{one.since.astimezone(UTC):%Y-%m-%d}",
             _WORDS.get(one.channel, one.channel),
             safe_text(one.address),
             people.KINDS.get(one.kind, one.kind),
@@ -123,12 +123,12 @@ def sent_to(conn: Connection, wanted: str) -> list[tuple[str, ...]]:
     found, _ = people.sent_to(conn, _person(conn, wanted), limit=MOST)
     return [
         (
-            f"{one.at:%Y-%m-%d %H:%M}",
+            _when(one.at),
             one.kind.replace("_", " "),
             safe_text(one.address) or _WORDS.get(one.channel, one.channel),
             one.state,
-            safe_text(f"{one.last_event or ''} {_short(one.last_event_at)}".strip()),
-            f"…{str(one.job_id)[-8:]}" if one.job_id else one.sender,
+            _event(one),
+            str(one.job_id)[-8:] if one.job_id else one.sender,
             str(one.id),
             wanted,
         )
@@ -171,5 +171,14 @@ def _reason(answers: Mapping[str, str]) -> str:
     return f"--reason {shlex.quote(answers['reason'])}"
 
 
-def _short(moment: datetime | None) -> str:
-    return f"{moment:%m-%d %H:%M}" if moment else ""
+def _when(moment: datetime) -> str:
+    """A time in UTC: without the year in this year, without the time in others, so that the columns fit."""
+    at = moment.astimezone(UTC)
+    return f"{at:%m-%d %H:%M}" if at.year == datetime.now(UTC).year else f"{at:%Y-%m-%d}"
+
+
+def _event(one: Sent) -> str:
+    """The day of the last event, with its name where the state does not say it."""
+    name = "" if one.last_event == one.state else one.last_event or ""
+    day = f"{one.last_event_at.astimezone(UTC):%m-%d}" if one.last_event_at else ""
+    return safe_text(f"{name} {day}".strip())

@@ -58,13 +58,14 @@ _SUPPRESSIONS: Final = Page(
 _SENT_TO: Final = Page(
     title="Sent To",
     key="U",
-    columns=("sent", "kind", "to", "state", "last event", "job"),
+    columns=("sent", "kind", "to", "state", "event", "job"),
     query=lazy(f"{_PAGES}:sent_to"),
     search=Search(
         noun="person",
         plural="people",
         find=lazy(f"{_PAGES}:find_people"),
         hint="a name (competitors: the whole one), an address, or an id",
+        empty="nobody",
     ),
     actions={
         "reveal the address": PageAction(

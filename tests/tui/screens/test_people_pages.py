@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
 
+from jobdeck.core.programme.plugin import plugin
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import environment
 from tests.core.programme.people_world import COACH, PUPIL, PeopleWorld
 from tests.tui.live import live
-from tests.tui.support import LARGE, SMALL
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, SMALL, make_app
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from textual.pilot import Pilot
+
+    from jobdeck.core.plugins import Page
     from tests.support.queue import Connection
     from tests.tui.live import Desk
+    from tests.tui.screens.test_snapshots import SnapCompare
 
 
 @pytest.fixture
@@ -127,7 +134,7 @@ async def test_messages_are_listed_once_a_person_is_chosen(
     world.message("zzalan@example.org", PUPIL, kind="announcement")
     async with live(settings, size=size) as desk:
         await desk.press("U")
-        assert "/ searches: a name (competitors: the whole one), an address, or an id." in desk.screen_text()
+        assert "No rows. / searches: a name (competitors: the whole one), an address, or an id." in desk.screen_text()
         await desk.press("slash", *"ada")
         assert "Ada Byron" in desk.screen_text()
         await desk.press("enter")
@@ -174,3 +181,34 @@ async def test_both_pages_are_in_the_help_and_the_palette(settings: Settings, wo
         assert "Suppressions" in desk.screen_text()
         await desk.press("colon", *"sent to", "enter")
         assert "Sent To" in desk.screen_text()
+
+
+SUPPRESSIONS, SENT_TO = plugin.pages
+BLOCKED = [
+    ("2026-02-03", "mail", "a…@example.org", "left the group", "announcements", "sendgrid event"),
+    ("2026-02-02", "text", "…06", "texted STOP", "everything", "twilio"),
+    ("2026-02-01", "mail", "p…@school5.example.org", "bounced", "everything", "sendgrid event"),
+]
+SENT = [
+    ("03-04 08:12", "announcement", "a…@example.org", "delivered", "open 03-05", "0c6f5a1d"),
+    ("03-01 10:00", "unread alert", "…06", "uncertain", "", "5a1d2e34"),
+    ("2025-11-20", "parent probe", "p…@school5.example.org", "bounced", "11-21", "original"),
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "rows", "keys"),
+    [(SUPPRESSIONS, BLOCKED, "jj"), (SENT_TO, SENT, "j")],
+    ids=["suppressions", "sent-to"],
+)
+def test_picture(snap_compare: SnapCompare, page: Page, rows: list[tuple[str, ...]], keys: str) -> None:
+    app = make_app(sample())
+
+    async def open_page(pilot: Pilot[int]) -> None:
+        await pilot.pause()
+        app.open_table(replace(page, query=lambda _conn, _wanted: rows))
+        await pilot.pause()
+        await pilot.press(*keys)
+        await pilot.pause()
+
+    assert snap_compare(app, terminal_size=SMALL, run_before=open_page)

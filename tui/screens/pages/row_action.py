@@ -29,7 +29,7 @@ class AskForTexts(FieldsDialog[dict[str, str]]):
 
     def __init__(self, title: str, action: PageAction, row: Sequence[str]) -> None:
         super().__init__()
-        self.heading = title
+        self.heading = one_line(title[:1].upper() + title[1:])
         self.action = action
         self.row = row
 
@@ -39,12 +39,12 @@ class AskForTexts(FieldsDialog[dict[str, str]]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
-            box.border_title = Content(one_line(self.heading))
+            box.border_title = Content(self.heading)
             yield Static(Content(one_line(self.action.about(self.row))))
             for name, asked in zip(self.names, self.action.asks, strict=True):
                 yield Static(Content(one_line(asked.label)), classes="label")
                 yield OneLine("", example=one_line(asked.example), id=name)
-            yield from self.ending(one_line(self.heading))
+            yield from self.ending(self.heading)
 
     def draw(self) -> None:
         """Shows the equivalent command, with the texts as they were typed; none while a text is missing."""

@@ -68,8 +68,8 @@ class TablePage(ListPage[Table]):
         search = self.page.search
         if search is None or data.rows or data.wanted:
             return lines(self.page.columns, data.rows, width)
-        hint = f"{self.deck.key('table.search')} searches: {one_line(search.hint)}."
-        return [*lines(self.page.columns, (), width), entry(("", "text")), entry((f" {hint}", "muted"))]
+        hint = f"No rows. {self.deck.key('table.search')} searches: {one_line(search.hint)}."
+        return [lines(self.page.columns, (), width)[0], entry((f" {hint}", "muted"))]
 
     def summary(self, data: Table) -> list[Span]:
         found: list[Span] = [("  ", "text"), (one_line(self.found.label), "strong")] if self.found.id else []
