@@ -262,8 +262,11 @@ as $$
     select coalesce(m.accepted_at, m.created_at), m.id, m.channel, m.kind, m.address, m.state, m.error_class,
         m.last_event, m.last_event_at, m.job_id, m.campaign_id, m.provider_message_id, 'jobdeck'
     from outbox_messages m
-    where m.recipient_ref = p_id or m.address_norm = any (p_addresses) or m.id in (
-        select a.recipient_email_verification_outbox_id from agreements a where a.competitor_id = p_id)
+    -- One index for each branch: with "or" the whole outbox would be read.
+    where m.id in (
+        select o.id from outbox_messages o where o.recipient_ref = p_id
+        union select o.id from outbox_messages o where o.address_norm = any (p_addresses)
+        union select a.recipient_email_verification_outbox_id from agreements a where a.competitor_id = p_id)
     union all
     select coalesce(r.accepted_at, c.completed_at, r.created_at), r.id, 'email', 'announcement', r.email,
         case r.status when 'unconfirmed' then 'accepted' else r.status end, null,
