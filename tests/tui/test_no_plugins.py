@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.plugins import Found, Page, Plugin, Preset, Search, use_plugins
+from jobdeck.core.plugins import Found, Page, PageAction, Plugin, Preset, Search, TextField, use_plugins
 from jobdeck.core.registry import Done, JobType, Payload, Registry
 from jobdeck.tui.actions import offered
 from jobdeck.tui.text import playbook as text_playbook
@@ -97,6 +97,14 @@ def customers(_conn: Any, text: str) -> list[Found]:
     return [Found(CUSTOMER, "Ada Lovelace", "London")] if text.lower() in f"ada lovelace {CUSTOMER}" else []
 
 
+ORDERS = [("1", "Ada", "ada"), ("2", "Grace\x1b[31m", "grace")]
+"""The last cell of each is not shown."""
+
+
+def find_customers(_conn: Any, text: str) -> list[Found]:
+    return [Found(name, name.title()) for name in ("ada", "grace") if text.lower() in name]
+
+
 PLUGIN = Plugin(
     name="shop",
     version=1,
@@ -110,6 +118,32 @@ PLUGIN = Plugin(
             columns=("number", "customer"),
             query=lambda _conn: [("1", "Ada"), ("2", "Grace\x1b[31m")],
             actions={"remind": lambda _conn, row: f"Reminded {row[1]}."},
+        ),
+        Page(
+            title="Orders",
+            key="J",
+            columns=("number", "customer"),
+            query=lambda _conn, wanted: [one for one in ORDERS if wanted in one[2]],
+            search=Search(
+                noun="customer", plural="customers", find=find_customers, hint="a part of a name", empty="all"
+            ),
+            actions={
+                "close the order": PageAction(
+                    run=lambda _conn, row, answers: f"Closed {row[0]} of {row[2]}: {answers['reason']}.",
+                    asks=(TextField("reason", "Reason"),),
+                    about=lambda row: f"Order {row[0]}\x1b[31m.",
+                    command=lambda row, answers: f"shop close {row[0]} --reason {answers['reason']}",
+                ),
+                "open an order": PageAction(
+                    run=lambda _conn, _row, answers: f"{answers['customer']} gave ann@example.org.",
+                    asks=(TextField("customer", "Customer"), TextField("reason", "Reason")),
+                    about=lambda _row: "A new order.",
+                    command=lambda _row, answers: f"shop open {answers['customer']}",
+                    on_row=False,
+                    reveals=True,
+                ),
+            },
+            about="orders of customers",
         ),
     ),
 )
@@ -142,6 +176,60 @@ async def test_a_page_of_a_plugin_is_opened_by_its_key_and_acts_on_a_row(backend
         assert "open invoices" in deck.screen_text()
         await deck.press("enter")
         assert deck.here == "TablePage"
+
+
+def customers_shown(text: str) -> list[str]:
+    """The customers in the table of orders."""
+    return [name for name in ("Ada", "Grace") if re.search(rf"^ \d  +{name}", text, re.MULTILINE)]
+
+
+@pytest.mark.usefixtures("shop")
+async def test_a_page_of_a_plugin_is_narrowed_down_by_its_search(backend: FakeBackend) -> None:
+    async with dashboard(backend) as deck:
+        await deck.press("J")
+        assert customers_shown(deck.screen_text()) == ["Ada", "Grace"]
+        await deck.press("slash")
+        assert "a part of a name" in deck.screen_text()
+        await deck.press(*"gra", "enter")
+        assert customers_shown(deck.screen_text()) == ["Grace"]
+        assert "1 row  Grace" in deck.screen_text()
+        await deck.press("slash", "pageup", "enter")
+        assert customers_shown(deck.screen_text()) == ["Ada", "Grace"]
+
+
+@pytest.mark.usefixtures("shop")
+async def test_an_action_of_a_page_asks_for_its_texts_and_gets_the_whole_row(backend: FakeBackend) -> None:
+    async with dashboard(backend) as deck:
+        await deck.press("J", "j", "enter", "enter")
+        assert "Order 1\\x1b[31m." in deck.screen_text()
+        assert "\x1b" not in deck.screen_text()
+        await deck.press("enter")
+        assert "Reason is missing." in deck.screen_text()
+        await deck.press(*"paid")
+        assert "shop close 1 --reason paid" in deck.screen_text()
+        await deck.press("enter", "enter")
+        assert deck.toasts[-1] == "Closed 1 of ada: paid."
+
+
+@pytest.mark.usefixtures("shop")
+async def test_an_action_without_a_row_is_there_on_every_line_and_what_it_reveals_is_shown(
+    backend: FakeBackend,
+) -> None:
+    async with dashboard(backend) as deck:
+        await deck.press("J", "enter")
+        assert "close the order" not in deck.screen_text()
+        await deck.press("enter", *"Ada", "enter", *"why", "enter", "enter")
+        assert "Ada gave ann@example.org." in deck.screen_text()
+        await deck.press("escape")
+        assert "ann@" not in deck.screen_text()
+        assert deck.here == "TablePage"
+
+
+@pytest.mark.usefixtures("shop")
+async def test_a_page_without_a_search_says_so(backend: FakeBackend) -> None:
+    async with dashboard(backend) as deck:
+        await deck.press("I", "slash")
+        assert deck.toasts[-1].startswith("This page has no search.")
 
 
 @pytest.mark.usefixtures("shop")
