@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @command("sent-to")
-@click.argument("wanted", metavar="PERSON")
+@click.argument("wanted", metavar="ID|NAME|ADDRESS")
 @click.option("--channel", type=Words(["email", "sms"]), help="Only mail, or only texts.")
 @limit_option(50, 10_000)
 @click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
@@ -28,8 +28,8 @@ def sent_to(
 ) -> None:
     """List the messages to a person, newest first, with the last state that the provider confirmed.
 
-    PERSON is the id or the name of a coach, an admin or a competitor, or an address or number. Competitors and parents
-    are found only by their whole name. Addresses are masked.
+    A person is a coach, an admin or a competitor. Competitors and parents are found only by their whole name, an id or
+    an address. Addresses are masked.
     """
     with session.connection() as conn:
         who = people.person(conn, wanted)

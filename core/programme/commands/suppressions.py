@@ -33,7 +33,7 @@ _kind_option = click.option("--kind", type=Words(people.KINDS), help="Only block
 @command("list")
 @click.option("--channel", type=Words(["email", "sms"]), help="Only mail, or only texts.")
 @_kind_option
-@click.option("--person", metavar="PERSON", help="Only addresses of this person: an id, a name or an address.")
+@click.option("--person", metavar="ID|NAME|ADDRESS", help="Only addresses of this person.")
 @click.option("--address", metavar="ADDRESS", help="Only this address or number.")
 @limit_option(50, 10_000)
 @click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
@@ -85,7 +85,7 @@ def add(session: Session, address: str, scope: str, reason: str, dry_run: bool, 
 
 
 @command("lift")
-@click.argument("which", metavar="ADDRESS|ID")
+@click.argument("which", metavar="ID|ADDRESS")
 @_kind_option
 @_reason_option
 @dry_run_option

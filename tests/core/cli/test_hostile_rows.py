@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from tests.core.cli.support import Jobdeck
 
 PRIVATE: Final = ("jane", "doe@", "example.org", "hunter2", "90012345")
-MASKED_BY_THE_DATABASE: Final = {"receipts": ("jane", "example.org"), "campaign": ("jane", "example.org")}
+MASKED_BY_THE_DATABASE: Final = dict.fromkeys(
+    ("receipts", "campaign", "suppressions", "sent-to"), ("jane", "example.org")
+)
 """What is left of a hostile address in what its functions make of it: the part after the first @."""
 INSTEAD: Final[dict[str, list[list[str]]]] = {
     # These would run until they are stopped. What they print besides their logs is here, or is not from the database.
@@ -42,10 +44,12 @@ IDS: Final = {
     "bulk": "SELECT id::text FROM job_bulk",
     "campaign": "SELECT id::text FROM competitor_announcement_campaigns",
     "receipts": "SELECT job_id::text FROM outbox_messages",
+    "suppressions": "SELECT id::text FROM email_suppressions",
+    "sent-to": "SELECT recipient_ref::text FROM outbox_messages UNION SELECT id::text FROM profiles",
 }
 VALUES: Final = {
     "FILTER": "attempts:0", "TEXT": "o", "TYPE": "cli_echo", "NAME": "full", "REASON": "asked", "KEY": "key",
-    "JSON": "{}", "DURATION": "1h", "TYPE,…": "cli_echo",
+    "JSON": "{}", "DURATION": "1h", "TYPE,…": "cli_echo", "ADDRESS": "somebody@example.net", "ID|NAME|ADDRESS": "o",
 }  # fmt: skip
 NO_TEXT: Final = frozenset({"--database-url", "--handlers", "--schema", "--roles-prefix", "--openapi"})
 """Options that only change where the rows come from."""
