@@ -137,9 +137,10 @@ class Operator:
         _close(conn)
 
     def _enqueue(self, conn: psycopg.Connection[Any]) -> None:
-        # Jobs that wait for their key cannot run, so they do not keep the workers busy.
+        # Jobs that wait for their key cannot run, and those enqueued while the clock was ahead are not due yet.
         row = conn.execute(
-            "SELECT count(*) FROM (SELECT FROM job_queue WHERE status = 'pending' AND NOT in_line LIMIT %s) AS waiting",
+            "SELECT count(*) FROM (SELECT FROM job_queue WHERE status = 'pending' AND NOT in_line AND run_at <= now() "
+            "LIMIT %s) AS waiting",
             [BACKLOG],
         ).fetchone()
         if row and row[0] < BACKLOG:

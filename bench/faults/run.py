@@ -116,8 +116,10 @@ class Sweep:
 
     def alone(self, order: Sequence[Fault]) -> None:
         """Each fault by itself, with a calm after it."""
-        for fault in order:
+        for number, fault in enumerate(order, 1):
+            began = time.time()
             self.carry_out(fault)
+            print(f"{number} of {len(order)}: {fault.name}, {time.time() - began:.1f} s", flush=True)
             if self.ending.wait(CALM_SECONDS):
                 return
 
