@@ -73,6 +73,7 @@ _LISTS: Final = {
     "game_platform_sync_state": {"last_flash_result", "last_odl_result", "last_result"},
     "job_bulk": {"action", "state"},
     "job_failing_types": {"verdict"},
+    "job_queue_settings": {"runner"},
     "job_queue": {"status"},
     "job_runs": {"outcome"},
     "outbox_messages": {"channel", "kind", "state"},

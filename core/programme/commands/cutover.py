@@ -92,5 +92,5 @@ cutover = Group(
     "cutover",
     commands={"status": status, "switch": switch},
     params=shared_options(),
-    help="Take over the queue of the original application, and give it back.",
+    help="Give the queue to Jobdeck's workers, or back.",
 )

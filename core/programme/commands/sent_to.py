@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def sent_to(
     session: Session, wanted: str, channel: str | None, limit: int, after: str | None, reveal: str | None
 ) -> None:
-    """List the messages to a person, newest first, with the last state that the provider confirmed.
+    """List the messages to a person, newest first.
 
-    A person is a coach, an admin or a competitor. Competitors and parents are found only by their whole name, an id or
+    Each has the last state that the provider confirmed. A person is a coach, an admin or a competitor. Competitors and parents are found only by their whole name, an id or
     an address. Addresses are masked.
     """
     with session.connection() as conn:

@@ -159,6 +159,7 @@ def test_the_task_types_are_what_the_playbook_says() -> None:
     }
     minutes = {name: default for name, (_, _, default) in told.items()}
     assert {name: words[:2] for name, words in told.items()} == {
+        "game_platform_flash_ctf_sync": ("Flash CTF Sync", "Fetch Flash CTF results from MetaCTF"),
         "game_platform_sync": ("Game Platform Sync", "Sync competitors and teams with MetaCTF"),
         "game_platform_totals_sweep": ("Totals Sweep", "Batch compute cumulative scores"),
         "game_platform_profile_refresh": ("Profile Refresh", "Update competitor profiles from game platform"),
@@ -167,7 +168,7 @@ def test_the_task_types_are_what_the_playbook_says() -> None:
     }
     assert (minutes["game_platform_totals_sweep"], minutes["game_platform_onboard_coaches"]) == (15, None)
     assert all(registry.require(name).preview for name in told)
-    assert all(registry.require(name).concurrency == "type" for name in told)
+    assert all(registry.require(name).concurrency in {"type", "key:game_platform_sync"} for name in told)
     assert all(registry.require(name).field("coachId") for name in told)
 
 

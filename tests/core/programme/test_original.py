@@ -214,6 +214,7 @@ class TestRowsLeftBehind:
     ) -> None:
         old.execute("UPDATE job_queue SET attempts = 9000, max_attempts = 5 WHERE task_type = 'series'")
         install_schema(old)
+        operator.switch_runner(old, "jobdeck", actor=ACTOR, reason=None)
         advance(old, one(old, "series")["run_at"] - now(old) + timedelta(seconds=1))
         claimed = claim_one(old, ["series"])
         assert (claimed.attempt, claimed.max_attempts) == (1, 5)

@@ -405,6 +405,7 @@ def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(
     with psycopg.connect(empty_database_url, autocommit=True) as owner:
         owner.execute(ORIGINAL.read_text())
         install_schema(owner, roles=True)
+        queue_operator.switch_runner(owner, "jobdeck", actor=ACTOR, reason=None)
         people = People(postgres)
         try:
             for group in GROUPS:
