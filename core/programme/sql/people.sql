@@ -57,14 +57,16 @@ as $$
     order by b.since desc, b.id desc limit p_limit
 $$;
 
--- The blocks of a person's addresses now and before, a parent's too, or those of one address.
+-- The blocks of a person's addresses now and before, a parent's too, or those of one address. The addresses are read once,
+-- not for each block.
 create or replace function public.outbox_blocks_of(p_id uuid, p_address text) returns setof uuid
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
-    select b.id from outbox_blocks() b
-    where b.address = any (case when p_id is null then array[(select r.address from outbox_read_address(p_address) r)]
-        else competition_addresses_of(null, p_id, null) end)
+    with wanted as materialized (
+        select unnest(case when p_id is null then array[(select r.address from outbox_read_address(p_address) r)]
+            else competition_addresses_of(null, p_id, null) end) as address)
+    select b.id from outbox_blocks() b where b.address in (select w.address from wanted w)
 $$;
 
 -- A reason without the address that it is about.

@@ -85,6 +85,17 @@ class TestList:
         assert listed(jobdeck, "--address", "zzADA@example.org") == [mail]
         assert listed(jobdeck, "--address", "(500) 555-0001") == [text]
 
+    def test_the_addresses_of_a_person_are_read_once_however_many_blocks_there_are(self, world: PeopleWorld) -> None:
+        for place in range(20):
+            world.bar(f"zz{place}@example.org")
+        with world.conn.transaction():
+            world.conn.execute("set local track_functions = 'all'")
+            world.conn.execute("select outbox_blocks_of(%s, null)", (COACH,))
+            calls = world.rows(
+                "select calls from pg_stat_xact_user_functions where funcname = 'competition_addresses_of'"
+            )
+        assert calls[0]["calls"] <= 2  # once by the planner, for its estimate
+
     def test_pages_have_every_block_once(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
         for place in range(5):
             world.bar(f"zz{place}@example.org", created_at="2026-01-01T00:00:00Z")
