@@ -1014,8 +1014,8 @@ begin
         and (q.expires_at is null or q.expires_at > now())
     order by q.created_at, q.id limit 1;
     if found then
-        perform job_queue_refuse(format('Job %s is a series of %s with the same payload and interval already. Nothing was '
-            'enqueued. Edit that job, or give this one a dedupe key of its own to have both.', v_first, p_task_type));
+        perform job_queue_refuse(format('Job %s is a series of %s with the same payload and interval. A dedupe key allows '
+            'both. Nothing was enqueued.', v_first, p_task_type));
     end if;
 end
 $$;

@@ -202,7 +202,11 @@ CASES = (
     Case("job.delete", ("D", "y"), fill),
     Case("job.delete", ("a", "D", "y"), partial(fill, number=3), also="few"),
     Case("job.new", ("n", *"echo", "enter", "tab", *"hi", "ctrl+s"), fill),
-    Case("job.duplicate", ("N", "ctrl+s"), partial(fill, payload={"message": "two"}, priority=7, every=90)),
+    Case(
+        "job.duplicate",
+        ("N", "tab", "backspace", *"mended", "ctrl+s"),
+        partial(fill, payload={"message": "two"}, priority=7, every=90),
+    ),
     Case("job.edit", ("E", "backspace", *"mended", "ctrl+s"), partial(fill, payload={"message": "x"})),
     Case("job.retry_with", ("T", "ctrl+s"), failed, ("5",)),
     Case(
