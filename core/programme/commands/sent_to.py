@@ -28,8 +28,8 @@ def sent_to(
 ) -> None:
     """List the messages to a person, newest first.
 
-    Each has the last state that the provider confirmed. A person is a coach, an admin or a competitor. Competitors and parents are found only by their whole name, an id or
-    an address. Addresses are masked.
+    Each has the last state that the provider confirmed. A person is a coach, an admin or a competitor. Competitors and
+    parents are found only by their whole name, an id or an address. Addresses are masked.
     """
     with session.connection() as conn:
         who = people.person(conn, wanted)
