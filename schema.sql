@@ -697,17 +697,14 @@ end
 $$;
 
 -- A hint for idle workers, once per statement; they also poll. The channel is named after the schema, so that the
--- queues of a database do not wake each other's workers. A worker of 0.1.0 knows only the schema public and listens to
--- `job_queue`. This function qualifies the functions that it calls, which makes an enqueue faster than a search path of
--- its own would.
+-- queues of a database do not wake each other's workers. A worker of 0.1.0 listens to `job_queue` alone. This function
+-- qualifies the functions that it calls, which makes an enqueue faster than a search path of its own would.
 create or replace function job_queue_notify() returns trigger
 language plpgsql
 as $$
 begin
     perform pg_catalog.pg_notify(pg_catalog.concat(tg_table_schema, '.job_queue'), '');
-    if tg_table_schema = 'public' then
-        perform pg_catalog.pg_notify('job_queue', '');
-    end if;
+    perform pg_catalog.pg_notify('job_queue', '');
     return null;
 end
 $$;
