@@ -155,6 +155,8 @@ create table if not exists public.provider_rates (
     due_at timestamptz not null default '-infinity',
     closed_until timestamptz not null default '-infinity'
 );
+-- When the last request was reserved, by the same clock as due_at.
+alter table public.provider_rates add column if not exists reserved_at timestamptz;
 
 -------------------------------------------------------------------------------------------------------
 -- Addresses, preferences, quiet hours
@@ -599,13 +601,18 @@ begin
     insert into provider_rates (provider) values (p_provider) on conflict do nothing;
     select * into v_row from provider_rates where provider = p_provider for update;
     v_now := clock_timestamp();
+    -- After a clock that was ahead is right again, nobody waits for the time that it told.
+    if v_row.reserved_at > v_now + interval '1 second' then
+        v_row.due_at := v_row.due_at - (v_row.reserved_at - v_now);
+    end if;
     v_start := greatest(v_now, v_row.closed_until,
         case when v_row.due_at = '-infinity' then v_now
             else v_row.due_at - make_interval(secs => (p_burst - 1) / p_rate) end);
     if extract(epoch from v_start - v_now) > p_longest then
         return null;
     end if;
-    update provider_rates set due_at = greatest(v_row.due_at, v_start) + make_interval(secs => 1 / p_rate)
+    update provider_rates set due_at = greatest(v_row.due_at, v_start) + make_interval(secs => 1 / p_rate),
+        reserved_at = v_now
     where provider = p_provider;
     return extract(epoch from v_start - v_now);
 end

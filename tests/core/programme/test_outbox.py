@@ -434,6 +434,19 @@ def test_the_rate_is_shared_by_all_workers(conn: Connection, database_url: str) 
     assert outbox.reserve(conn, "twilio", 0.01, longest=10) == 0.0
 
 
+def test_a_rate_waits_no_longer_for_a_clock_that_was_ahead(conn: Connection) -> None:
+    for _ in range(outbox.RATE_BURST + 2):
+        outbox.reserve(conn, "twilio", 1, longest=60)
+    queued = outbox.reserve(conn, "twilio", 1, longest=60)
+    conn.execute(
+        "UPDATE provider_rates SET due_at = due_at + interval '1 hour', reserved_at = reserved_at + interval '1 hour'"
+    )
+    after = outbox.reserve(conn, "twilio", 1, longest=60)
+    assert queued is not None
+    assert after is not None
+    assert queued < after < queued + 2
+
+
 def test_a_place_that_is_not_taken_costs_nothing(conn: Connection) -> None:
     for _ in range(outbox.RATE_BURST):
         outbox.reserve(conn, "twilio", 0.01, longest=0)
