@@ -260,6 +260,7 @@ def test_the_address_is_never_written_out() -> None:
     assert CompetitionSettings(sendgrid_event_forward_url=" ").sendgrid_event_forward_url is None
 
 
+@pytest.mark.slow
 def test_a_second_receiver_that_drips_is_given_up(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.core.programme.test_hostile_answers import DRIPPED, dripped, serving  # noqa: PLC0415 -- here only
 

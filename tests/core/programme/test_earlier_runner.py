@@ -222,6 +222,7 @@ class TestShadow:
         succeed(conn, first.id)
         assert [row["id"] for row in take(conn)] == [second.id]
 
+    @pytest.mark.slow
     def test_rows_that_ran_when_it_was_installed_are_reported_by_it(self, empty_database_url: str) -> None:
         with psycopg.connect(empty_database_url, autocommit=True) as old:
             old.execute(ORIGINAL.read_text())
@@ -345,12 +346,14 @@ class TestHand:
         assert [row["id"] for row in take(conn)] == [failed.id]
 
 
+@pytest.mark.slow
 def test_on_an_empty_database_the_workers_have_the_queue(empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as fresh:
         install_schema(fresh)
         assert value(fresh, "SELECT runner FROM job_queue_settings") == "jobdeck"
 
 
+@pytest.mark.slow
 def test_a_second_installation_leaves_the_switch_where_it_is(conn: Connection) -> None:
     switch(conn)
     install_schema(conn)

@@ -71,6 +71,7 @@ async def test_blocked_addresses_are_listed_masked_and_whole(
         assert "\x1b" not in desk.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "number"),
     [("Ada Byron", 2), ("left the gr", 1), ("texts", 1), ("zzalan@example.org", 1), ("Alan Turing", 1)],
