@@ -5938,7 +5938,8 @@ declare
     v_outsiders constant text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
         where rolname in ('anon', 'authenticated', 'service_role'));
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
-        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set', 'job_runner_switch',
+        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
+        'job_runner_switch',
         'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge', 'job_error_mute', 'job_queue_skip',
         'job_series_pause',
         'job_queue_cleanup',
@@ -5950,14 +5951,16 @@ declare
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
         'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_edit_take', 'job_bulk_edit_step', 'job_bulk_edit_failed',
         'job_queue_create',
-        'job_queue_create_many', 'job_queue_enqueue', 'job_types_declare', 'job_types_fill_keys', 'job_release_note', 'job_worker_report', 'job_worker_remove',
+        'job_queue_create_many', 'job_queue_enqueue', 'job_types_declare', 'job_types_fill_keys', 'job_release_note',
+        'job_worker_report', 'job_worker_remove',
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
         'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_queue_backlog', 'job_queue_turn',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
-    v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_hand_update', 'job_hand_claim', 'job_hand_retry', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
+    v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_hand_update', 'job_hand_claim',
+        'job_hand_retry', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',

@@ -25,7 +25,7 @@ _until: ContextVar[float] = ContextVar("until", default=math.inf)
 
 @contextmanager
 def ending_within(seconds: float) -> Iterator[None]:
-    """Ends the requests in the block after so many seconds, with a timeout of httpx."""
+    """Ends the requests in the block after this many seconds, with a timeout of httpx."""
     before = _until.set(time.monotonic() + seconds)
     try:
         yield

@@ -97,7 +97,7 @@ def block_command(row: Row, answers: Mapping[str, str]) -> str:
 def about_blocking(row: Row) -> str:
     """What blocking does."""
     del row
-    return "Nothing more is sent to a blocked address, whoever has it."
+    return "Nothing more is sent to a blocked address, even when another person has it."
 
 
 def lift_block(conn: Connection, row: Row, answers: Mapping[str, str]) -> str:

@@ -82,7 +82,7 @@ def apply_batch(conn: psycopg.Connection[Any], settings: Settings) -> bool:
 
 
 class Inbox:
-    """Stores events in the database. `wake` starts the upkeep that goes on with them."""
+    """Stores events in the database. `wake` starts the upkeep that applies them."""
 
     def __init__(
         self, database: Database, counters: Counters, settings: CompetitionSettings, wake: Callable[[str], None]

@@ -42,7 +42,7 @@ def report_worker(  # noqa: PLR0913 -- one keyword per column
 
 
 def declare_types(conn: Connection, types: Iterable[JobType]) -> None:
-    """Writes the concurrency rules of task types, so that each of their jobs gets its key, whoever inserts it.
+    """Writes the concurrency rules of task types, so that each job gets its key, also one that another program inserts.
 
     Jobs in the queue that have no key yet get theirs, 10,000 rows in a transaction where the connection commits by
     itself.

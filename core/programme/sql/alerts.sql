@@ -341,7 +341,7 @@ $$;
 create or replace trigger programme_queue_admin_alerts after insert on public.messages
     referencing new table as added for each statement execute function public.programme_queue_admin_alerts();
 
--- An edited address is no longer validated, unless the same statement says anew whether it is. The validity alone does not
+-- An edited address is no longer validated, unless the same statement also sets whether it is. The validity alone does not
 -- show that: the old and the new address can both be valid. The original sets the time of the check with it.
 create or replace function public.programme_forget_parent_check() returns trigger
 language plpgsql security definer

@@ -38,7 +38,7 @@ def _wave(world: World, **payload: Any) -> tuple[list[list[str]], Done]:
 
 
 def _slots(world: World, number: int, **payload: Any) -> tuple[list[list[str]], list[Done]]:
-    """Runs so many slots of one series; returns who was asked about in each, and the outcomes."""
+    """Runs this many slots of one series; returns who was asked about in each, and the outcomes."""
     context = world.context()
     batches, outcomes = [], []
     for _ in range(number):

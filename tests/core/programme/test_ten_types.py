@@ -1,4 +1,4 @@
-"""The task types of the competition: what is told of each, and that each is one file which can be taken away."""
+"""The task types of the competition: what the lists say about each, and that each is one file that can be removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The concurrency key of every job, whoever inserts it, from the rule that a worker wrote for the task type."""
+"""The concurrency key of every job, also of one inserted by hand, from the rule that a worker wrote for its type."""
 
 from __future__ import annotations
 
