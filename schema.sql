@@ -1265,6 +1265,7 @@ language plpgsql stable
 set search_path from current
 as $$
 begin
+    -- One query instead of a call of job_switch_is_on, because each claim asks this.
     return coalesce((select (processing_enabled or resume_at <= p_at) and runner = 'jobdeck'
         from job_queue_settings where id = 1), false);
 end
@@ -3692,6 +3693,17 @@ language sql immutable
 return coalesce((p_job).version = (p_canary).seen or (p_canary).blocker is not null and (p_job).blocked_by is null
     and (p_job).version = (p_canary).seen + 1, false);
 
+-- The code that says which other runner has the jobs of this type; null if workers have them.
+create or replace function job_left_to_another(p_task_type text) returns text
+language sql stable
+set search_path from current
+as $$
+    select case
+        when exists (select from job_queue_settings where runner = 'earlier') then 'earlier-runner'
+        when exists (select from job_types where task_type = p_task_type and set_aside) then 'type-left-to-another'
+    end
+$$;
+
 -- Why a job cannot be taken as a canary now; no code if it can.
 create or replace function job_canary_hold(p_job job_queue, out code text, out facts jsonb)
 language plpgsql volatile
@@ -3701,12 +3713,9 @@ declare
     v_blocker record;
     v_holder uuid;
 begin
-    if exists (select from job_queue_settings s where s.runner = 'earlier') then
-        code := 'earlier-runner';
-    elsif exists (select from job_types t where t.task_type = p_job.task_type and t.set_aside) then
-        code := 'type-left-to-another';
-        facts := jsonb_build_object('task_type', p_job.task_type);
-    elsif p_job.blocked_by is not null then
+    code := job_left_to_another(p_job.task_type);
+    facts := jsonb_build_object('task_type', p_job.task_type);
+    if code is null and p_job.blocked_by is not null then
         select * into v_blocker from job_queue_judge_blocker(p_job.blocked_by);
         code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_blocker.live then 'waits-for-blocker'
             when v_blocker.refusal is not null then 'hopeless-blocker' end;
@@ -3842,11 +3851,8 @@ begin
         code := case when v_other.job_id = p_job.id then 'canary-open' else 'canary-of-group' end;
         facts := jsonb_build_object('canary_job', v_other.job_id, 'asked_by', v_other.asked_by,
             'asked_at', v_other.asked_at);
-    elsif exists (select from job_queue_settings s where s.runner = 'earlier') then
-        code := 'earlier-runner';
-        facts := '{}';
-    elsif exists (select from job_types t where t.task_type = p_job.task_type and t.set_aside) then
-        code := 'type-left-to-another';
+    elsif job_left_to_another(p_job.task_type) is not null then
+        code := job_left_to_another(p_job.task_type);
         facts := jsonb_build_object('task_type', p_job.task_type);
     elsif not exists (select from job_workers w
         where w.heartbeat_at > clock_timestamp() - interval '2 minutes' and p_job.task_type = any (w.task_types))
@@ -5959,8 +5965,8 @@ declare
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
         'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_queue_backlog', 'job_queue_turn',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
-    v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_hand_update', 'job_hand_claim',
-        'job_hand_retry', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
+    v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
+        'job_hand_claim', 'job_hand_retry', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',
