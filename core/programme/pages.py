@@ -10,6 +10,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.plugins import Found
 from jobdeck.core.postgres.database import actor
 from jobdeck.core.programme import people
+from jobdeck.core.programme.sync.rules import as_id
 from jobdeck.core.redact import clean, safe_text
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def find_suppressions(conn: Connection, text: str) -> list[Found]:
 def find_people(conn: Connection, text: str) -> list[Found]:
     """The people whom an id, a name or an address can mean; the id of an address is the address itself."""
     text = text.strip()
-    if people.as_id(text) is not None:
+    if as_id(text) is not None:
         try:
             who = people.person(conn, text)
         except Refused:
@@ -154,11 +155,11 @@ def about_revealing(row: Row) -> str:
 
 
 def _person(conn: Connection, key: str) -> Person:
-    return people.Person("person", people.as_id(key), "") if people.as_id(key) else people.person(conn, key)
+    return people.Person("person", as_id(key), "") if as_id(key) else people.person(conn, key)
 
 
 def _id(text: str) -> UUID:
-    found = people.as_id(text)
+    found = as_id(text)
     assert found is not None  # noqa: S101 -- a row of this page has it
     return found
 

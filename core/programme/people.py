@@ -13,6 +13,7 @@ from psycopg.rows import class_row
 
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.postgres.refusals import refusals
+from jobdeck.core.programme.sync.rules import as_id
 from jobdeck.core.redact import clean, redact
 
 if TYPE_CHECKING:
@@ -239,14 +240,6 @@ def reveal(conn: Connection, who: Person, *, actor: str, reason: str) -> dict[UU
             (who.id, who.address, actor, redact(reason)),
         ).fetchall()
     return dict(rows)
-
-
-def as_id(text: str) -> UUID | None:
-    """The UUID that a text is, or None."""
-    try:
-        return UUID(text.strip())
-    except ValueError:
-        return None
 
 
 def _next(places: Sequence[tuple[datetime, UUID]], limit: int) -> str | None:

@@ -11,12 +11,12 @@ import json
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 from jobdeck.core.logs import event
 from jobdeck.core.programme.events import second_receiver
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.settings import CompetitionSettings
+from jobdeck.core.programme.sync.rules import as_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def wanted(body: bytes, signature: str, signed_at: str) -> SignedRequest | None:
     """
     content = json.loads(body)
     entries = [entry for entry in (content if isinstance(content, list) else [content]) if isinstance(entry, dict)]
-    if all(_is_id(_argument(entry, "outbox_id")) for entry in entries):
+    if all(as_id(str(_argument(entry, "outbox_id"))) for entry in entries):
         return None
     about = {text for entry in entries for text in _about(entry)}
     return SignedRequest(body, signature, signed_at, sorted(about))
@@ -113,17 +113,10 @@ def _about(entry: Json) -> Iterator[str]:
     if isinstance(address, str) and address.strip():
         yield hashlib.sha256(address.strip().lower().encode(errors="replace")).hexdigest()
     for name in _IDS:
-        if _is_id(found := _argument(entry, name)):
-            yield str(UUID(str(found)))
+        if found := as_id(str(_argument(entry, name))):
+            yield str(found)
 
 
 def _argument(entry: Json, name: str) -> Any:
     given = entry.get("custom_args")
     return entry.get(name, given.get(name) if isinstance(given, dict) else None)
-
-
-def _is_id(value: Any) -> bool:
-    try:
-        return bool(UUID(str(value)))
-    except ValueError:
-        return False

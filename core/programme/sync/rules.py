@@ -135,9 +135,9 @@ def named_ids(value: Any) -> Any:
 
 
 def as_id(text: str) -> UUID | None:
-    """Parses a UUID; None if the text is not one."""
+    """Parses a UUID, also with spaces around it; None if the text is not one."""
     try:
-        return UUID(text)
+        return UUID(text.strip())
     except ValueError:
         return None
 
