@@ -161,7 +161,9 @@ alter table job_queue_settings
     add column if not exists stats_since timestamptz not null default now(),
     -- Who takes jobs: the workers of this program, or the earlier runner that an application had before.
     add column if not exists runner text not null default 'jobdeck'
-        constraint job_queue_settings_runner_check check (runner in ('jobdeck', 'earlier'));
+        constraint job_queue_settings_runner_check check (runner in ('jobdeck', 'earlier')),
+    -- Since when the earlier runner cannot come back.
+    add column if not exists earlier_left_at timestamptz;
 alter table job_queue_settings drop column if exists pruned_at;
 insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
 
@@ -4112,10 +4114,14 @@ set search_path from current
 as $$
 declare
     v_before text;
+    v_left_at timestamptz;
 begin
-    select runner into v_before from job_queue_settings where id = 1 for update;
+    select runner, earlier_left_at into v_before, v_left_at from job_queue_settings where id = 1 for update;
     if p_runner is null or p_runner not in ('jobdeck', 'earlier') then
         perform job_queue_refuse(format('There is no runner %s: name jobdeck or earlier. Nothing was changed.', p_runner));
+    elsif p_runner = 'earlier' and v_left_at is not null then
+        perform job_queue_refuse(format('The earlier runner cannot come back: "jobdeck cutover stay" has dropped its '
+            'functions at %s. Nothing was changed.', v_left_at));
     elsif v_before is not distinct from p_runner then
         perform job_queue_refuse(case p_runner when 'jobdeck' then 'The workers of Jobdeck have the queue already.'
             else 'The earlier runner has the queue already.' end || ' Nothing was changed.');

@@ -209,6 +209,19 @@ class Erasure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Checklist:
+    """Findings that `doctor` shows instead of its own.
+
+    Args:
+        help: the text of the option.
+        run: `(database, settings, registry)` to the findings. One that is not ok makes `doctor` exit with 4.
+    """
+
+    help: str
+    run: Callable[..., Iterable[Finding]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
     """A plugin. Only `name` and `version` are required.
 
@@ -230,6 +243,9 @@ class Plugin:
         pages: tables of the dashboard.
         receipts: `(connection, job id)` to the part "Recipients" of a job's page.
         findings: `(settings)` to its findings for `doctor`.
+        checklists: option of `doctor`, such as "cutover" for --cutover, to its `Checklist`.
+        changes: `(connection)` to sentences about what an installation would change in another application's tables,
+            for `init --dry-run`.
         upkeep: periodic work of the HTTP server.
         wording: audited action to its word in a digest, such as "retried".
         quiet_loggers: loggers of its libraries whose lines below WARNING are dropped.
@@ -257,6 +273,8 @@ class Plugin:
     pages: tuple[Page, ...] = ()
     receipts: Callable[[Connection, UUID], Recipients | None] | None = None
     findings: Callable[..., Iterable[Finding]] | None = None
+    checklists: Mapping[str, Checklist] = field(default_factory=dict)
+    changes: Callable[[Connection], Sequence[str]] | None = None
     upkeep: tuple[Upkeep, ...] = ()
     wording: Mapping[str, str] = field(default_factory=dict)
     quiet_loggers: tuple[str, ...] = ()

@@ -161,10 +161,12 @@ def shared_options() -> list[click.Parameter]:
     ]  # fmt: skip
 
 
-def command(name: str, *, logs: bool = False) -> Callable[[Callable[..., int | None]], click.Command]:
+def command(
+    name: str, *, logs: bool = False, cls: type[click.Command] = click.Command
+) -> Callable[[Callable[..., int | None]], click.Command]:
     """Makes a command of a function `(session, …) -> exit code or None`, and adds the shared options.
 
-    On a terminal it shows how long it works, unless it writes a log there (`logs`).
+    On a terminal it shows how long it works, unless it writes a log there (`logs`). `cls` is the command's class.
     """
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
@@ -173,7 +175,7 @@ def command(name: str, *, logs: bool = False) -> Callable[[Callable[..., int | N
             with nullcontext() if logs else waiting(name):
                 return function(session, **given)
 
-        made = click.command(name, context_settings={"max_content_width": 115})(_pass_session(run))
+        made = click.command(name, cls=cls, context_settings={"max_content_width": 115})(_pass_session(run))
         made.params += shared_options()
         complete_parameters(made.params, lambda context: context.ensure_object(Session).registry.names)
         return made

@@ -6,6 +6,7 @@ from importlib import resources
 from typing import Final
 
 from jobdeck.core.plugins import (
+    Checklist,
     Erasure,
     Page,
     PageAction,
@@ -96,6 +97,7 @@ plugin: Final = Plugin(
             "retention",
             "erasure",
             "people",
+            "cutover",
             "roles",
         )
     ),
@@ -147,11 +149,20 @@ plugin: Final = Plugin(
     ),
     pages=(_SUPPRESSIONS, _SENT_TO),
     findings=lazy("jobdeck.core.programme.commands.doctor:findings"),
+    checklists={
+        "cutover": Checklist(
+            help="Check what the cut-over from the original application needs.",
+            run=lazy("jobdeck.core.programme.cutover.checklist:checklist"),
+        )
+    },
+    changes=lazy("jobdeck.core.programme.cutover.changes:changes"),
     wording={
         "create campaign": "created campaigns",
         "resume campaign": "resumed campaigns",
         "pull events": "pulled events",
         "switch runner": "switched the runner",
+        "stay": "ended the cut-over",
+        "undo cut-over": "undid the cut-over",
         "block address": "blocked addresses",
         "lift block": "lifted blocks",
     },

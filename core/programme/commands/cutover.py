@@ -1,4 +1,4 @@
-"""`cutover`: who takes the jobs, the runner of the original application or the workers; the switch and the way back."""
+"""`cutover`: who takes the jobs, the runner of the original application or the workers; the switch and its two ends."""
 
 from __future__ import annotations
 
@@ -88,9 +88,49 @@ def _runs_where(switch: Processing, one: TypeLine) -> str:
     return "with the workers" if one.workers else "nowhere: no live worker handles it"
 
 
+@command("stay")
+@reason_option
+@dry_run_option
+def stay(session: Session, reason: str | None, dry_run: bool) -> None:
+    """Drop what only the original needs. After it the earlier runner cannot come back.
+
+    Where types are set aside, the functions of the earlier runner stay.
+    """
+    from jobdeck.core.programme.cutover import ends  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        dropped = ends.stay(conn, actor=session.actor, reason=reason, dry_run=dry_run)
+    gone = any(one.kind == "function" for one in dropped)
+    data = {"dropped": dropped, "dry_run": dry_run}
+    verb = "would be" if dry_run else "was"
+    head = f"{len(dropped)} objects of the original {'would be' if dry_run else 'were'} dropped."
+    if not dropped:
+        head = "There is nothing to drop: the original's parts are gone."
+    elif not gone:
+        head += f" A type is set aside, so no function of the earlier runner {verb} dropped."
+    session.answer(data, [head, *(f"  {one.kind} {one.name}: {one.why}." for one in dropped)])
+
+
+@command("undo")
+@reason_option
+@dry_run_option
+def undo(session: Session, reason: str | None, dry_run: bool) -> None:
+    """Bring the original's functions back, as they were before `jobdeck init`. Stop the workers first.
+
+    Jobdeck's tables stay, with all rows; `jobdeck init` takes over again.
+    """
+    from jobdeck.core.programme.cutover import ends  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        notes = ends.undo(conn, actor=session.actor, reason=reason, dry_run=dry_run)
+    verb = "would have" if dry_run else "has"
+    head = f"The original {verb} its own functions, triggers and constraints again. `jobdeck init` takes over again."
+    session.answer({"notes": notes, "dry_run": dry_run}, [head, *notes])
+
+
 cutover = Group(
     "cutover",
-    commands={"status": status, "switch": switch},
+    commands={"status": status, "switch": switch, "stay": stay, "undo": undo},
     params=shared_options(),
-    help="Give the queue to Jobdeck's workers, or back.",
+    help="Take over from the original application, or give back.",
 )

@@ -17,6 +17,16 @@ set attempts = 0, anchor_at = last_run_at + make_interval(mins => recurrence_int
 where is_recurring and anchor_at is null and last_run_at is not null and status = 'pending'
     and recurrence_interval_minutes > 0;
 
+do $$
+begin
+    if exists (select from pg_trigger where tgrelid = 'public.job_queue'::regclass
+        and tgname = 'job_queue_set_updated_at' and tgenabled = 'D')
+    then
+        alter table public.job_queue enable trigger job_queue_set_updated_at;
+    end if;
+end
+$$;
+
 -- The earlier runner of the original application calls these functions. Their names, arguments and results are the
 -- original's; what they do goes through this queue: a run has a token, a lease of 20 minutes, and a line in the history.
 -- It gets all jobs while it has the queue, and afterwards those of the types that are set aside for it.
@@ -102,6 +112,19 @@ as $$
 $$;
 
 drop function if exists public.job_queue_refuse_old_runner(text);
+
+-- Once that runner has left for good, nobody calls these.
+do $$
+begin
+    if (select s.earlier_left_at is not null from public.job_queue_settings s where s.id = 1) then
+        drop function public.job_queue_claim(integer);
+        drop function public.job_queue_mark_succeeded(uuid, jsonb);
+        drop function public.job_queue_mark_failed(uuid, text, integer);
+        drop function public.job_queue_mark_failed(uuid, text, interval);
+        drop function public.job_earlier_report(uuid, text, jsonb);
+    end if;
+end
+$$;
 
 -- Beside a running application, its runner has the queue until somebody switches.
 update public.job_queue_settings set runner = 'earlier'

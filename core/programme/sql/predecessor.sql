@@ -3,31 +3,83 @@
 -- roles.sql creates it again. The version of an earlier release may call functions that no longer exist.
 drop function if exists public.competition_grant_roles();
 
+-- The functions of the original that Jobdeck replaces, and the constraints, triggers and indexes of the tables that were
+-- there: as they were before the installation, so that `jobdeck cutover undo` can bring them back.
+create table if not exists public.jobdeck_replaced (
+    kind text not null,
+    name text not null,
+    definition text not null,
+    -- Statements for the owner and the rights of a function.
+    rights text[] not null default '{}',
+    primary key (kind, name)
+);
+alter table public.jobdeck_replaced enable row level security;
+
+create or replace function public.competition_keep_original() returns void
+language plpgsql
+set search_path = pg_catalog
+as $$
+begin
+    delete from public.jobdeck_replaced;
+    insert into public.jobdeck_replaced (kind, name, definition, rights)
+    select 'function', f.name, pg_get_functiondef(f.oid),
+        array[format('alter function %s owner to %I', f.name, pg_get_userbyid(f.proowner))] || array(
+            select format('grant execute on function %s to %s', f.name,
+                case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end)
+            from aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) a where a.grantee <> f.proowner)
+    from (select p.*, format('public.%I(%s)', p.proname, oidvectortypes(p.proargtypes)) as name
+        from pg_proc p where p.oid in (to_regprocedure('public.job_queue_claim(integer)'),
+            to_regprocedure('public.job_queue_mark_succeeded(uuid, jsonb)'),
+            to_regprocedure('public.job_queue_mark_failed(uuid, text, integer)'),
+            to_regprocedure('public.job_queue_mark_failed(uuid, text, interval)'),
+            to_regprocedure('public.job_queue_enqueue(text, jsonb, timestamptz, integer)'),
+            to_regprocedure('public.job_queue_cleanup(interval)'))) f;
+    insert into public.jobdeck_replaced (kind, name, definition)
+    select 'constraint', t.relname || '.' || k.conname, format('alter table public.%I add constraint %I %s', t.relname,
+        k.conname, pg_get_constraintdef(k.oid))
+    from pg_constraint k join pg_class t on t.oid = k.conrelid
+    where t.relnamespace = 'public'::regnamespace and k.contype in ('c', 'f', 'p', 'u', 'x')
+    union all
+    select 'trigger', t.relname || '.' || g.tgname, pg_get_triggerdef(g.oid)
+    from pg_trigger g join pg_class t on t.oid = g.tgrelid
+    where t.relnamespace = 'public'::regnamespace and not g.tgisinternal
+    union all
+    select 'index', i.relname, pg_get_indexdef(i.oid)
+    from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class t on t.oid = x.indrelid
+    where t.relnamespace = 'public'::regnamespace and not exists (select from pg_constraint k where k.conindid = i.oid)
+    union all
+    select 'not null', t.relname || '.' || a.attname, format('alter table public.%I alter column %I set not null',
+        t.relname, a.attname)
+    from pg_attribute a join pg_class t on t.oid = a.attrelid
+    where t.relnamespace = 'public'::regnamespace and t.relkind in ('r', 'p') and a.attnum > 0 and a.attnotnull;
+end
+$$;
+
 -- Once, when the competition is installed: some functions of the original have the names of Jobdeck's, and what was
--- granted on those must stay. Databases of 0.1.0, whose table of versions has no components, have the competition.
+-- granted on those must stay. Databases of 0.1.0, whose table of versions has no components, have the competition. After
+-- `jobdeck cutover undo` the version is 0.
 do $$
 declare
     v_installed boolean := false;
 begin
     if to_regclass('public.jobdeck_schema') is not null then
         v_installed := exists (select from public.jobdeck_schema s
-            where coalesce(to_jsonb(s) ->> 'component', 'competition') = 'competition');
+            where coalesce(to_jsonb(s) ->> 'component', 'competition') = 'competition' and s.version > 0);
     end if;
     if v_installed then
         return;
     end if;
+    perform public.competition_keep_original();
     -- The original's runner has the queue until somebody switches.
     if to_regprocedure('public.job_queue_mark_succeeded(uuid, jsonb)') is not null then
         perform set_config('jobdeck.took_over', 'on', true);
     end if;
-    -- The queue's functions set updated_at. A trigger would cost each claim and finish one call per row.
-    if to_regclass('public.job_queue') is not null then
-        drop trigger if exists job_queue_set_updated_at on public.job_queue;
-        alter table public.job_queue drop constraint if exists recurring_jobs_must_have_interval;
+    -- Until original.sql: what this installation changes is no change of a job.
+    if exists (select from pg_trigger where tgrelid = to_regclass('public.job_queue')
+        and tgname = 'job_queue_set_updated_at')
+    then
+        alter table public.job_queue disable trigger job_queue_set_updated_at;
     end if;
-    drop index if exists public.idx_job_queue_status_run_at;
-    drop index if exists public.idx_job_queue_task_type;
-    drop index if exists public.idx_job_queue_recurring_next_run;
     drop function if exists public.job_queue_claim(integer);
     drop function if exists public.job_queue_mark_succeeded(uuid, jsonb);
     drop function if exists public.job_queue_mark_failed(uuid, text, integer);

@@ -100,7 +100,9 @@ declare
         'outbox_outcome_order', 'outbox_outranks', 'outbox_overtaken', 'outbox_programme_tables',
         'outbox_put_one', 'outbox_taken_back', 'outbox_unmask',
         'programme_forget_parent_check', 'programme_limit_team', 'programme_queue_admin_alerts', 'programme_shape',
-        'programme_touch', 'competition_addresses', 'competition_addresses_of', 'competition_erase',
+        'programme_touch', 'programme_one_stats_row', 'competition_leftovers',
+        'competition_key_of_solves', 'competition_stay', 'competition_undo', 'competition_take_off',
+        'competition_give_back_functions', 'competition_put_back', 'competition_keep_original', 'competition_addresses', 'competition_addresses_of', 'competition_erase',
         'competition_erase_competitor', 'competition_erase_messages', 'competition_erase_parent',
         'competition_erase_profile', 'competition_find_person', 'competition_grant_roles', 'competition_identifiers',
         'competition_names', 'competition_refuse_erasure', 'competition_retain', 'competition_tables', 'outbox_blocks',
@@ -135,12 +137,16 @@ begin
             execute format('grant execute on function %s to %s', v_object, v_operator);
         end if;
     end loop;
-    if v_worker is not null then
+    if v_worker is not null and to_regprocedure('job_queue_claim(integer)') is not null then
         execute format('revoke all on function job_queue_claim(integer) from %s', v_worker);
+    end if;
+    if v_outsiders is not null then
+        execute format('revoke all on jobdeck_replaced from %s', v_outsiders);
     end if;
     -- The original's callers use this role.
     if v_service is not null then
         foreach v_object in array v_of_original loop
+            continue when to_regprocedure(v_object) is null;
             execute format('grant execute on function %s to service_role', v_object);
         end loop;
     end if;

@@ -225,7 +225,8 @@ create table if not exists public.activity_logs (
 alter table public.competitors
     add column if not exists game_platform_onboarding_email text;
 
--- A wave reads competitors in the order of (created_at, id), which would skip a row without a date.
+-- A wave reads competitors in the order of (created_at, id), which would skip a row without a date. The original may
+-- write none; programme_touch fills it in.
 update public.competitors set created_at = coalesce(updated_at, now()) where created_at is null;
 alter table public.competitors alter column created_at set default now();
 alter table public.competitors alter column created_at set not null;
@@ -301,32 +302,7 @@ end
 $$;
 
 -- The vendor's solve ids are unique only within one event. With the original's key over (user, solve), a solve of one
--- event replaced a solve of another.
-do $$
-declare
-    old_key text;
-begin
-    for old_key in
-        select c.conname from pg_constraint c
-        where c.conrelid = 'public.game_platform_challenge_solves'::regclass and c.contype = 'u'
-            and (select array_agg(a.attname::text order by a.attname) from pg_attribute a
-                      where a.attrelid = c.conrelid and a.attnum = any (c.conkey))
-                    = array['challenge_solve_id', 'synced_user_id']
-    loop
-        execute format('alter table public.game_platform_challenge_solves drop constraint %I', old_key);
-    end loop;
-    for old_key in
-        select i.indexrelid::regclass::text from pg_index i
-        where i.indrelid = 'public.game_platform_challenge_solves'::regclass and i.indisunique and not i.indisprimary
-            and (select array_agg(a.attname::text order by a.attname) from pg_attribute a
-                      where a.attrelid = i.indrelid and a.attnum = any (i.indkey::smallint[]))
-                    = array['challenge_solve_id', 'synced_user_id']
-    loop
-        execute format('drop index %s', old_key);
-    end loop;
-end
-$$;
-
+-- event replaces a solve of another. The original needs its key for its upsert, so `jobdeck cutover stay` drops it.
 create unique index if not exists game_platform_challenge_solves_key
     on public.game_platform_challenge_solves (synced_user_id, source, event_id, challenge_solve_id);
 
@@ -382,7 +358,25 @@ create index if not exists activity_logs_entity on public.activity_logs (entity_
 create or replace function public.programme_touch() returns trigger
 language plpgsql set search_path = pg_catalog, public as $$
 begin
-    new.updated_at := now();
+    if tg_op = 'UPDATE' then
+        new.updated_at := now();
+    end if;
+    if tg_table_name = 'competitors' then
+        new.created_at := coalesce(new.created_at, now());
+    else
+        new.needs_totals_refresh := coalesce(new.needs_totals_refresh, false);
+    end if;
+    return new;
+end
+$$;
+
+-- The original inserts a second row of a competitor, whose totals it could not compute from then on.
+create or replace function public.programme_one_stats_row() returns trigger
+language plpgsql set search_path = pg_catalog, public as $$
+begin
+    if exists (select from public.game_platform_stats s where s.competitor_id = new.competitor_id) then
+        return null;
+    end if;
     return new;
 end
 $$;
@@ -398,10 +392,12 @@ begin
 end
 $$;
 
-create or replace trigger programme_touch before update on public.competitors
+create or replace trigger programme_touch before insert or update on public.competitors
     for each row execute function public.programme_touch();
-create or replace trigger programme_touch before update on public.game_platform_sync_state
+create or replace trigger programme_touch before insert or update on public.game_platform_sync_state
     for each row execute function public.programme_touch();
+create or replace trigger programme_one_stats_row before insert on public.game_platform_stats
+    for each row execute function public.programme_one_stats_row();
 create or replace trigger programme_limit_team before insert or update of team_id on public.team_members
     for each row execute function public.programme_limit_team();
 

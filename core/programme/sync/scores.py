@@ -65,6 +65,10 @@ def _upsert_solves(
     rows = {(event_id, solve.challenge_solve_id): solve for event_id, solve in solves}
     if not rows:
         return Written()
+    for key in _held_by_others(conn, answers, source, list(rows)):
+        del rows[key]
+    if not rows:
+        return Written(collisions=len(solves))
     keys, found = list(rows), list(rows.values())
     inserted = conn.execute(
         """
@@ -105,6 +109,37 @@ def _upsert_solves(
         changed=len(inserted),
         collisions=len(solves) - len(rows),
     )
+
+
+def _held_by_others(
+    conn: psycopg.Connection[Any], answers: Answers, source: str, keys: Sequence[tuple[str, int]]
+) -> list[tuple[str, int]]:
+    """The solves that cannot be stored, because the database still has the original's key over (user, solve).
+
+    A row of another event with the same id stays. `jobdeck cutover stay` drops that key, and the next full sync stores
+    the rest.
+    """
+    if conn.execute("select from public.competition_key_of_solves()").fetchone() is None:
+        return []
+    held = dict(
+        conn.execute(
+            """
+            select challenge_solve_id, case when source = %(source)s then event_id end
+            from public.game_platform_challenge_solves
+            where synced_user_id = %(user)s and challenge_solve_id = any (%(ids)s)
+            """,
+            {
+                "user": answers.subject.synced_user_id,
+                "source": source,
+                "ids": [solve_id for _, solve_id in keys],
+            },
+        ).fetchall()
+    )
+    left_out = []
+    for event_id, solve_id in keys:
+        if held.setdefault(solve_id, event_id) != event_id:
+            left_out.append((event_id, solve_id))
+    return left_out
 
 
 def _upsert_events(conn: psycopg.Connection[Any], answers: Answers, events: dict[str, FlashCtf]) -> Written:

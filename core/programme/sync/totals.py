@@ -127,20 +127,28 @@ def refresh(conn: psycopg.Connection[Any], ids: Sequence[UUID]) -> int:
           cross join lateral (
             select coalesce(sum(challenges_solved), 0) as number, max(started_at) as newest
             from public.game_platform_flash_ctf_events where synced_user_id = w.synced_user_id) events),
-        stored as (
-          insert into public.game_platform_stats as t
+        clamped as (
+          select id, least(number, 2147483647)::integer as number, least(monthly, 2147483647)::integer as monthly,
+                 least(greatest(points, -2147483648), 2147483647)::integer as points, last_activity
+          from computed),
+        updated as (
+          update public.game_platform_stats as t set
+            challenges_completed = n.number, monthly_ctf_challenges = n.monthly, total_score = n.points,
+            last_activity = n.last_activity, updated_at = now()
+          from clamped n where t.competitor_id = n.id
+          returning t.competitor_id),
+        inserted as (
+          insert into public.game_platform_stats
             (competitor_id, challenges_completed, monthly_ctf_challenges, total_score, last_activity)
-          select id, least(number, 2147483647)::integer, least(monthly, 2147483647)::integer,
-                 least(greatest(points, -2147483648), 2147483647)::integer, last_activity
-          from computed order by id
-          on conflict (competitor_id) do update set
-            challenges_completed = excluded.challenges_completed,
-            monthly_ctf_challenges = excluded.monthly_ctf_challenges, total_score = excluded.total_score,
-            last_activity = excluded.last_activity, updated_at = now()
+          select id, number, monthly, points, last_activity
+          from clamped n where not exists (select from public.game_platform_stats t where t.competitor_id = n.id)
+          order by id
+          on conflict (competitor_id) do nothing
           returning competitor_id),
+        stored as (select competitor_id from updated union all select competitor_id from inserted),
         cleared as (
           update public.game_platform_sync_state as s set needs_totals_refresh = false
-          from wanted w
+          from wanted w join stored t on t.competitor_id = w.id
           where s.synced_user_id = w.synced_user_id and w.needs_totals_refresh and s.needs_totals_refresh
             and s.totals_dirty_at is not distinct from w.totals_dirty_at)
         select count(*) from stored

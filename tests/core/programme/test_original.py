@@ -138,7 +138,7 @@ class TestInstallation:
         assert len(ours) > 200
         assert {key: theirs.get(key) for key in ours} == ours
 
-    def test_the_originals_indexes_and_trigger_make_way(self, installed: Connection) -> None:
+    def test_the_originals_indexes_and_trigger_stay_until_its_end(self, installed: Connection) -> None:
         left = value(
             installed,
             """
@@ -146,15 +146,16 @@ class TestInstallation:
                 'idx_job_queue_recurring_next_run')
             """,
         )
-        assert left == 0
+        assert left == 3
         triggers = rows(
             installed,
-            "SELECT tgname FROM pg_trigger WHERE tgrelid = 'job_queue'::regclass AND NOT tgisinternal ORDER BY 1",
+            "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'job_queue'::regclass AND NOT tgisinternal ORDER BY 1",
         )
         assert [row["tgname"] for row in triggers] == [
             "job_hand_claim", "job_hand_retry", "job_hand_update", "job_queue_add_key", "job_queue_note_blocker",
-            "job_queue_notify",
+            "job_queue_notify", "job_queue_set_updated_at",
         ]  # fmt: skip
+        assert {row["tgenabled"] for row in triggers} == {"O"}
 
     def test_the_missing_settings_row_is_put_there(self, old: Connection) -> None:
         install_schema(old)

@@ -8,6 +8,8 @@ import stat
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+import click
+
 from jobdeck.core import config_file
 from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.look.status import UNHEALTHY, finding_table
@@ -19,10 +21,11 @@ from jobdeck.core.settings import secret_names
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import psycopg
 
+    from jobdeck.core.plugins import Checklist
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.postgres.inspection import Diagnosis
     from jobdeck.core.schema import Examined
@@ -38,8 +41,23 @@ NOTIFY_SECONDS: Final = 5.0
 _WORST: Final = [Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED, Verdict.OK]
 
 
-@command("doctor")
-def doctor(session: Session) -> int | None:
+class _Doctor(click.Command):
+    """Has an option for each check list of the plugins, which are loaded when the command is used."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        lists = [
+            click.Option([f"--{name}", "checklist"], flag_value=name, help=one.help)
+            for name, one in _checklists().items()
+        ]
+        return [*lists, *super().get_params(ctx)]
+
+
+def _checklists() -> dict[str, Checklist]:
+    return {name: one for plugin in load_plugins() for name, one in plugin.checklists.items()}
+
+
+@command("doctor", cls=_Doctor)
+def doctor(session: Session, checklist: str | None = None) -> int | None:
     """Check the database, the schema and the plugins.
 
     The checks cover schema, indexes, roles, LISTEN, pooler, clock, dead rows, open transactions, secrets, the
@@ -47,6 +65,10 @@ def doctor(session: Session) -> int | None:
     """
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
 
+    if checklist is not None:
+        with session.database() as database:
+            found = list(_checklists()[checklist].run(database, session.settings, session.registry))
+        return _answer(session, database.label, found, bad=[Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED])
     with (
         open_database(session.settings, application_name="jobdeck doctor") as database,
         database.connection() as conn,
@@ -58,12 +80,16 @@ def doctor(session: Session) -> int | None:
             _file(),
             *(one for plugin in load_plugins() if plugin.findings for one in plugin.findings(session.settings)),
         ]
+    return _answer(session, database.label, findings, bad=[Verdict.CRITICAL])
+
+
+def _answer(session: Session, label: str, findings: Sequence[Finding], *, bad: Sequence[Verdict]) -> int | None:
     worst = min((finding.verdict for finding in findings), key=_WORST.index)
     session.answer(
-        {"database": database.label, "verdict": worst, "findings": findings},
-        [f"Database: {database.label}", f"Verdict: {worst.value}", "", *finding_table(findings)],
+        {"database": label, "verdict": worst, "findings": findings},
+        [f"Database: {label}", f"Verdict: {worst.value}", "", *finding_table(findings)],
     )
-    return UNHEALTHY if worst is Verdict.CRITICAL else None
+    return UNHEALTHY if worst in bad else None
 
 
 def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Finding]:

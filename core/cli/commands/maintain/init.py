@@ -10,6 +10,7 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option
 from jobdeck.core.cli.signals import interrupted_with
+from jobdeck.core.plugins import load_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,9 @@ def init(
         database.connection() as conn,
     ):
         plan = schema.plan_installation(conn, schema.known_components(), schema=database.schema, repair=repair)
+        changes = [
+            said for plugin in load_plugins() if dry_run and plugin.changes is not None for said in plugin.changes(conn)
+        ]
         if not dry_run:
             with interrupted_with("Interrupted. Run `jobdeck init` again to install what is missing."):
                 schema.install_schema(
@@ -69,14 +73,14 @@ def init(
                 )
                 presence.declare_types(conn, registry)
     before, wanted = plan.before.queue, schema.schema_version()
-    lines = [_outcome(database.label, plan, wanted, dry_run), *_plan_lines(plan, dry_run)]
+    lines = [_outcome(database.label, plan, wanted, dry_run), *_plan_lines(plan, dry_run), *changes]
     if database.schema != session.settings.database_schema:
         lines.append(f"Set JOBDECK_SCHEMA={database.schema} for all programs that use this queue.")
     session.answer(
         {"database": database.label, "schema": database.schema,
          "version_before": before.version if before else None,
          "version": (before.version if before else None) if dry_run else wanted,
-         "roles": roles and not dry_run, "dry_run": dry_run, **_plan_data(plan)},
+         "roles": roles and not dry_run, "dry_run": dry_run, "changes": changes, **_plan_data(plan)},
         lines,
     )  # fmt: skip
 

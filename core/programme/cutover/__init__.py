@@ -1,0 +1,1 @@
+"""The cut-over from the original application: what an installation changes, its check list, and its two ends."""
