@@ -1,18 +1,8 @@
 -- The queue of the original application as its database held it: tables, indexes, trigger, policies, grants and
--- functions, and rows in every state that it could leave behind. Times are relative to now.
+-- functions, and rows in every state that it could leave behind. Times are relative to now. The owner of the database runs
+-- it; tests/support/original.py makes the roles before.
 
-do $$
-declare
-    v_role text;
-begin
-    foreach v_role in array array['anon', 'authenticated', 'service_role'] loop
-        if not exists (select from pg_roles where rolname = v_role) then
-            execute format('create role %I nologin', v_role);
-        end if;
-    end loop;
-end
-$$;
-
+grant usage on schema public to anon, authenticated, service_role;
 alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
 alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
 alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;

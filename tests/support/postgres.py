@@ -151,9 +151,9 @@ class PostgresServer:
         for folder in (self.folder, ON_DISK / f"{self.folder.name}-binaries"):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def url(self, database: str = "postgres") -> str:
+    def url(self, database: str = "postgres", role: str = ROLE) -> str:
         """The address of one database."""
-        return f"postgresql://{ROLE}@/{database}?host={self.folder}&port=5432"
+        return f"postgresql://{role}@/{database}?host={self.folder}&port=5432"
 
     def require_password(self, role: str) -> None:
         """Makes the server ask this role, and nobody else, for a password."""
@@ -162,17 +162,17 @@ class PostgresServer:
         with self.connect() as admin:
             admin.execute("SELECT pg_reload_conf()")
 
-    def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
+    def connect(self, database: str = "postgres", role: str = ROLE) -> psycopg.Connection[Any]:
         """A connection in autocommit mode; the caller closes it."""
-        return psycopg.connect(self.url(database), autocommit=True)
+        return psycopg.connect(self.url(database, role), autocommit=True)
 
-    def create_database(self, *, template: str | None = None) -> str:
+    def create_database(self, *, template: str | None = None, owner: str = ROLE) -> str:
         """Makes a database with a name of its own, empty or a copy of `template`; returns the name."""
         name = f"test_{uuid.uuid4().hex[:12]}"
         with self.connect() as admin:
             admin.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
-                    sql.Identifier(name), sql.Identifier(template or "template0")
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY file_copy").format(
+                    sql.Identifier(name), sql.Identifier(template or "template0"), sql.Identifier(owner)
                 )
             )
         return name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -17,6 +16,7 @@ from jobdeck.core.queue import operator, presence
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.schema import install_schema
+from tests.support.original import OWNER, copy_of_original, its_owner, original_database
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -43,15 +43,12 @@ if TYPE_CHECKING:
     from tests.core.cli.support import Jobdeck
     from tests.support.postgres import PostgresServer
 
-ORIGINAL = Path(__file__).parents[2] / "support" / "original.sql"
-
 
 @pytest.fixture(scope="module")
 def shadow_database(postgres: PostgresServer) -> str:
     """A database to be copied: the original's, without its jobs, after the installation."""
-    name = postgres.create_database()
-    with postgres.connect(name) as connection:
-        connection.execute(ORIGINAL.read_text())
+    name = original_database(postgres)
+    with postgres.connect(name, OWNER) as connection:
         connection.execute("DELETE FROM job_queue")
         install_schema(connection)
         operator.resume(connection, actor=ACTOR)
@@ -61,8 +58,8 @@ def shadow_database(postgres: PostgresServer) -> str:
 @pytest.fixture
 def shadow_url(postgres: PostgresServer, shadow_database: str) -> Iterator[str]:
     """The address of a copy of it."""
-    name = postgres.create_database(template=shadow_database)
-    yield postgres.url(name)
+    name = copy_of_original(postgres, shadow_database)
+    yield postgres.url(name, OWNER)
     postgres.drop_database(name)
 
 
@@ -223,9 +220,8 @@ class TestShadow:
         assert [row["id"] for row in take(conn)] == [second.id]
 
     @pytest.mark.slow
-    def test_rows_that_ran_when_it_was_installed_are_reported_by_it(self, empty_database_url: str) -> None:
-        with psycopg.connect(empty_database_url, autocommit=True) as old:
-            old.execute(ORIGINAL.read_text())
+    def test_rows_that_ran_when_it_was_installed_are_reported_by_it(self, postgres: PostgresServer) -> None:
+        with its_owner(postgres, original_database(postgres)) as old:
             old.execute("DELETE FROM job_queue")
             old.execute("INSERT INTO job_queue (task_type, status, attempts) VALUES ('alpha', 'running', 1)")
             install_schema(old)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import Filter, Status
@@ -18,6 +16,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.schema import install_schema
 from tests.support.catalog import catalog
+from tests.support.original import OUTSIDERS, OWNER, copy_of_original, its_owner, original_database
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -42,24 +41,19 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import PostgresServer
 
-ORIGINAL = Path(__file__).parents[2] / "support" / "original.sql"
-OUTSIDERS = ("anon", "authenticated", "service_role")
-
 
 @pytest.fixture
-def old(empty_database_url: str) -> Iterator[Connection]:
+def old(postgres: PostgresServer) -> Iterator[Connection]:
     """A database as the original left it."""
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(ORIGINAL.read_text())
+    with its_owner(postgres, original_database(postgres)) as connection:
         yield connection
 
 
 @pytest.fixture(scope="module")
 def installed_database(postgres: PostgresServer) -> str:
     """A database to be copied: the original's after installation."""
-    name = postgres.create_database()
-    with postgres.connect(name) as connection:
-        connection.execute(ORIGINAL.read_text())
+    name = original_database(postgres)
+    with postgres.connect(name, OWNER) as connection:
         install_schema(connection)
         operator.resume(connection, actor=ACTOR)
         operator.switch_runner(connection, "jobdeck", actor=ACTOR, reason=None)
@@ -69,10 +63,8 @@ def installed_database(postgres: PostgresServer) -> str:
 @pytest.fixture
 def installed(postgres: PostgresServer, installed_database: str) -> Iterator[Connection]:
     """A copy of it."""
-    name = postgres.create_database(template=installed_database)
-    with postgres.connect(name) as connection:
+    with its_owner(postgres, copy_of_original(postgres, installed_database)) as connection:
         yield connection
-    postgres.drop_database(name)
 
 
 def one(conn: Connection, task_type: str) -> Row:

@@ -11,11 +11,13 @@ import pytest
 from jobdeck.core.queue import privacy
 from jobdeck.core.schema import install_schema
 from tests.core.cli.support import ROOT
-from tests.core.programme.test_original import ORIGINAL
+from tests.support.original import its_owner, original_database
 from tests.support.queue import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.installation
 
@@ -111,9 +113,8 @@ class TestWhereTheHostHasRolesOfItsOwn:
     """Tables of Jobdeck have row security, whether the application was there first or not."""
 
     @pytest.fixture
-    def host(self, empty_database_url: str) -> Iterator[Connection]:
-        with psycopg.connect(empty_database_url, autocommit=True) as conn:
-            conn.execute(ORIGINAL.read_text())
+    def host(self, postgres: PostgresServer) -> Iterator[Connection]:
+        with its_owner(postgres, original_database(postgres)) as conn:
             yield conn
 
     def unguarded(self, conn: Connection) -> set[str]:

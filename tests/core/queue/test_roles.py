@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -18,8 +17,8 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.schema import check_schema, install_schema
-from tests.core.programme.test_original import ORIGINAL
 from tests.support.catalog import catalog
+from tests.support.original import its_owner, original_database
 from tests.support.people import DENIED, GROUPS, People
 from tests.support.queue import (
     ACTOR,
@@ -399,23 +398,26 @@ class TestCatalog:
         assert catalog(owner) == first
 
 
-def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(
-    empty_database_url: str, postgres: PostgresServer
-) -> None:
-    with psycopg.connect(empty_database_url, autocommit=True) as owner:
-        owner.execute(ORIGINAL.read_text())
-        install_schema(owner, roles=True)
+def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(postgres: PostgresServer) -> None:
+    name = original_database(postgres)
+    url = postgres.url(name)
+    with its_owner(postgres, name) as owner:
+        install_schema(owner)
+        # The owner may create no roles, so an administrator does.
+        with postgres.connect(name) as admin:
+            admin.execute("SELECT job_make_roles()")
+        install_schema(owner)
         queue_operator.switch_runner(owner, "jobdeck", actor=ACTOR, reason=None)
         people = People(postgres)
         try:
             for group in GROUPS:
-                with people.sign_in(empty_database_url, group) as conn:
+                with people.sign_in(url, group) as conn:
                     assert read_jobs.processing().run(conn).enabled
                     assert len(history.worker_runs().run(conn)) == 2
                     assert read_jobs.counts().run(conn) == read_jobs.counts().run(owner)
-            with people.sign_in(empty_database_url, "job_worker") as conn:
+            with people.sign_in(url, "job_worker") as conn:
                 assert len(claim(conn, ["due"])) == 1
-            with people.sign_in(empty_database_url, "job_viewer") as conn, pytest.raises(DENIED):
+            with people.sign_in(url, "job_viewer") as conn, pytest.raises(DENIED):
                 conn.execute("SELECT * FROM job_queue")
         finally:
             people.remove()
