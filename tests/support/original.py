@@ -1,7 +1,7 @@
 """Databases of the original application, set up as hosts of managed Postgres do it.
 
-Their owner is no superuser and may not create roles. The roles of the application exist beforehand: its pages are `anon`
-or `authenticated`, its jobs and webhooks `service_role`, which passes row security.
+Their owner is no superuser and may not create roles. The roles of the application exist beforehand: its pages are
+`anon` or `authenticated`, its jobs and webhooks `service_role`, which passes row security.
 """
 
 from __future__ import annotations

@@ -158,7 +158,8 @@ begin
 end
 $$;
 
--- Puts back constraints, triggers and indexes that are missing. Returns a sentence for each that rows of today violate.
+-- Puts back constraints, triggers and indexes that are missing or differ. Returns a sentence for each that rows of today
+-- violate.
 create or replace function public.competition_put_back() returns setof text
 language plpgsql
 set search_path = public, pg_temp
@@ -167,23 +168,30 @@ declare
     v_one record;
 begin
     for v_one in
-        select r.* from jobdeck_replaced r where r.kind = 'constraint' and not exists (
-            select from pg_constraint k where k.conrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
-                and k.conname = split_part(r.name, '.', 2))
+        select r.*, case when k.oid is not null then format('alter table %s drop constraint %I', k.conrelid::regclass,
+            k.conname) end as first
+        from jobdeck_replaced r left join pg_constraint k
+            on k.conrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
+                and k.conname = split_part(r.name, '.', 2)
+        where r.kind = 'constraint' and (k.oid is null or format('alter table public.%I add constraint %I %s',
+            split_part(r.name, '.', 1), k.conname, pg_get_constraintdef(k.oid)) <> r.definition)
         union all
-        select r.* from jobdeck_replaced r where r.kind = 'trigger' and not exists (
+        select r.*, null from jobdeck_replaced r where r.kind = 'trigger' and not exists (
             select from pg_trigger g where g.tgrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
                 and g.tgname = split_part(r.name, '.', 2))
         union all
-        select r.* from jobdeck_replaced r where r.kind = 'index'
+        select r.*, null from jobdeck_replaced r where r.kind = 'index'
             and to_regclass('public.' || quote_ident(r.name)) is null
         union all
-        select r.* from jobdeck_replaced r join pg_attribute a
+        select r.*, null from jobdeck_replaced r join pg_attribute a
             on a.attrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
                 and a.attname = split_part(r.name, '.', 2)
         where r.kind = 'not null' and not a.attnotnull
     loop
         begin
+            if v_one.first is not null then
+                execute v_one.first;
+            end if;
             execute v_one.definition;
         exception when check_violation or not_null_violation or unique_violation then
             return next format('The %s %s was not put back, because rows of today violate it.', v_one.kind, v_one.name);

@@ -141,7 +141,8 @@ class TestInstallation:
         assert left == 3
         triggers = rows(
             installed,
-            "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'job_queue'::regclass AND NOT tgisinternal ORDER BY 1",
+            "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'job_queue'::regclass AND NOT tgisinternal "
+            "ORDER BY 1",
         )
         assert [row["tgname"] for row in triggers] == [
             "job_hand_claim", "job_hand_retry", "job_hand_update", "job_queue_add_key", "job_queue_note_blocker",

@@ -1,0 +1,118 @@
+"""`init --dry-run` before the cut-over, and `cutover stay` and `cutover undo` at its end."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from jobdeck.core.programme.cutover.changes import changes
+from tests.core.cli.support import ROOT, environment, runner
+from tests.support.catalog import catalog
+from tests.support.original import OWNER, copy_of_original, original_database
+from tests.support.queue import Connection, add, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.core.cli.support import Jobdeck
+    from tests.support.postgres import PostgresServer
+
+pytestmark = pytest.mark.installation
+
+
+@pytest.fixture(scope="module")
+def before_database(postgres: PostgresServer) -> str:
+    return original_database(postgres, programme=True)
+
+
+@pytest.fixture
+def conn(postgres: PostgresServer, before_database: str) -> Iterator[Connection]:
+    """The owner's connection to a copy of the original's database."""
+    name = copy_of_original(postgres, before_database)
+    with psycopg.connect(postgres.url(name, OWNER), autocommit=True) as connection:
+        yield connection
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def jobdeck(
+    conn: Connection,
+    postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Jobdeck:
+    environment(monkeypatch, tmp_path, postgres.url(conn.info.dbname, OWNER))
+    return runner(capsys)
+
+
+def page() -> str:
+    """The page of the cut-over, on one line."""
+    return re.sub(r"\s+", " ", (ROOT / "docs" / "cutover.md").read_text(encoding="utf-8"))
+
+
+def test_a_dry_installation_lists_what_would_change_and_the_page_has_each_of_these(
+    jobdeck: Jobdeck, conn: Connection
+) -> None:
+    held = catalog(conn)
+    said = jobdeck("init", "--dry-run", "--json").data["changes"]
+    assert catalog(conn) == held
+    assert said == changes(conn)
+    for name in ("job_queue_claim(integer)", "job_queue_enqueue(text, jsonb, timestamptz, integer)"):
+        assert any(f"function {name} would be replaced" in one for one in said)
+        assert f"`{name}`" in page()
+    for place in ("alert_log.channel", "alert_log.unread_count", "competitor_announcement_campaigns.created_by"):
+        assert any(one.startswith(f"{place} could be null") for one in said)
+        assert f"`{place}`" in page()
+    for place in ("competitors.created_at", "game_platform_sync_state.needs_totals_refresh"):
+        assert any(one.startswith(f"{place} could no longer be null") for one in said)
+        assert f"`{place}`" in page()
+    for table in ("competitor_announcement_campaigns", "competitor_announcement_recipients"):
+        assert any(one.startswith(f"The check of {table}.status would allow more statuses") for one in said)
+        assert f"`{table}.status`" in page()
+    assert all(one in jobdeck("init", "--dry-run").out for one in said)
+
+
+def test_after_the_installation_the_list_is_empty(jobdeck: Jobdeck, conn: Connection) -> None:
+    assert jobdeck("init").code == 0
+    assert jobdeck("init", "--dry-run", "--json").data["changes"] == []
+    assert changes(conn) == []
+
+
+def test_stay_lists_first_and_then_drops(jobdeck: Jobdeck, conn: Connection) -> None:
+    jobdeck("init")
+    conn.execute("DELETE FROM job_queue")
+    jobdeck("cutover", "stay").refused(1, "The earlier runner has the queue")
+    jobdeck("cutover", "switch")
+    listed = jobdeck("cutover", "stay", "--dry-run").out
+    assert re.match(r"\d+ objects of the original would be dropped\.\n", listed)
+    done = jobdeck("cutover", "stay", "--reason", "a quiet week").out
+    assert done == listed.replace("would be dropped", "were dropped")
+    for line in done.splitlines()[1:]:
+        assert re.fullmatch(r"  (function|index|constraint|trigger) \S.*: .+\.", line)
+    assert "There is nothing to drop" in jobdeck("cutover", "stay").out
+    jobdeck("cutover", "switch", "--back").refused(1, "The earlier runner cannot come back")
+
+
+def test_undo_gives_the_original_its_functions_back_and_init_takes_over_again(
+    jobdeck: Jobdeck, conn: Connection
+) -> None:
+    body = "SELECT prosrc FROM pg_proc WHERE oid = 'job_queue_claim(integer)'::regprocedure"
+    own = rows(conn, body)
+    jobdeck("init")
+    assert rows(conn, body) != own
+    conn.execute("DELETE FROM job_queue")
+    add(conn, priority=3)
+    tried = jobdeck("cutover", "undo", "--dry-run")
+    assert tried.out.startswith("The original would have its own functions")
+    assert rows(conn, body) != own
+    done = jobdeck("cutover", "undo", "--reason", "not today")
+    assert done.out.splitlines()[1].startswith("1 pending jobs wait for another job")
+    assert rows(conn, body) == own
+    jobdeck("status").refused(1, "Run `jobdeck init`")
+    assert jobdeck("init").code == 0
+    assert jobdeck("cutover", "status").out.startswith("The earlier runner has the queue.")
