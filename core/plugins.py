@@ -210,12 +210,7 @@ class Erasure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checklist:
-    """Findings that `doctor` shows instead of its own.
-
-    Args:
-        help: the text of the option.
-        run: `(database, settings, registry)` to the findings. One that is not ok makes `doctor` exit with 4.
-    """
+    """Findings of an option of `doctor`: `run` is `(database, settings, registry)` to them. All have to be ok."""
 
     help: str
     run: Callable[..., Iterable[Finding]]
@@ -243,9 +238,8 @@ class Plugin:
         pages: tables of the dashboard.
         receipts: `(connection, job id)` to the part "Recipients" of a job's page.
         findings: `(settings)` to its findings for `doctor`.
-        checklists: option of `doctor`, such as "cutover" for --cutover, to its `Checklist`.
-        changes: `(connection)` to sentences about what an installation would change in another application's tables,
-            for `init --dry-run`.
+        checklists: option of `doctor`, such as "cutover", to its `Checklist`.
+        changes: `(connection)` to what an installation would change in another application's tables, in sentences.
         upkeep: periodic work of the HTTP server.
         wording: audited action to its word in a digest, such as "retried".
         quiet_loggers: loggers of its libraries whose lines below WARNING are dropped.

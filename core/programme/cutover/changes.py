@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,10 +104,10 @@ def _surplus_stats(conn: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _one(conn: Connection, statement: str, *given: object) -> bool:
+def _one(conn: Connection, statement: LiteralString, *given: object) -> bool:
     return bool(_maybe(conn, statement, given))
 
 
-def _maybe(conn: Connection, statement: str, given: Sequence[object]) -> bool | None:
-    row = conn.execute(statement.encode(), given or None).fetchone()
+def _maybe(conn: Connection, statement: LiteralString, given: Sequence[object]) -> bool | None:
+    row = conn.execute(statement, given or None).fetchone()
     return None if row is None or row[0] is None else bool(row[0])

@@ -13,7 +13,6 @@ create table if not exists public.jobdeck_replaced (
     rights text[] not null default '{}',
     primary key (kind, name)
 );
-alter table public.jobdeck_replaced enable row level security;
 
 create or replace function public.competition_keep_original() returns void
 language plpgsql

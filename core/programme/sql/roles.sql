@@ -142,6 +142,7 @@ begin
     end if;
     if v_outsiders is not null then
         execute format('revoke all on jobdeck_replaced from %s', v_outsiders);
+        alter table jobdeck_replaced enable row level security;
     end if;
     -- The original's callers use this role.
     if v_service is not null then
