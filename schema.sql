@@ -75,6 +75,76 @@ alter table jobdeck_schema
     add column if not exists migrations integer[];
 create unique index if not exists jobdeck_schema_component on jobdeck_schema (component, version);
 
+-- Guards. Hosts of managed Postgres give all tables, views and functions to the roles behind their public key, by default
+-- or by a later grant on everything. The rights of the groups are in section 13.
+
+do $$
+begin
+    if to_regprocedure('job_roles_prefix()') is null then
+        create function job_roles_prefix() returns text language sql immutable return 'job_';
+    end if;
+end
+$$;
+
+-- Whether the host's own roles have rights in this schema, or get them on what is created in it.
+create or replace function job_has_foreign_roles() returns boolean
+language sql stable parallel safe
+set search_path from current
+as $$
+    select exists (
+        select from pg_roles r join (
+            select (aclexplode(d.defaclacl)).grantee from pg_default_acl d
+            where d.defaclnamespace in (0, quote_ident(current_schema())::regnamespace)
+            union all
+            select (aclexplode(n.nspacl)).grantee from pg_namespace n where n.nspname = current_schema()) g
+            on g.grantee = r.oid
+        where r.rolname in ('anon', 'authenticated', 'service_role'))
+$$;
+
+-- Whether the current role may read the views. They read with their owner's rights, so no row security holds there: beside
+-- the host's own roles, only the owner and members of the groups get rows, whatever was granted on the views.
+create or replace function job_may_read_views() returns boolean
+language sql stable parallel safe
+set search_path from current
+as $$
+    select pg_has_role((select c.relowner from pg_class c where c.oid = 'jobdeck_schema'::regclass), 'usage')
+        or not job_has_foreign_roles()
+        or exists (
+            select from pg_roles r, unnest(array['viewer', 'operator', 'worker']) t
+            where r.rolname = job_roles_prefix() || t and pg_has_role(r.oid, 'usage'))
+$$;
+
+-- Refuses a call by a role of the public key, even if somebody granted it all functions. In a function with its owner's
+-- rights, the caller is the role of the session or of SET ROLE. Triggers of the application's tables run under these
+-- roles, too, and may enqueue.
+create or replace function job_refuse_outsiders() returns void
+language plpgsql stable parallel safe
+set search_path from current
+as $$
+declare
+    v_role constant text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+begin
+    if v_role in ('anon', 'authenticated') and pg_trigger_depth() = 0 then
+        raise exception using errcode = 'insufficient_privilege', message = format(
+            'The role %s may not call the functions of the queue. Call them under another role.', v_role);
+    end if;
+end
+$$;
+
+-- Row security does not hold TRUNCATE, which a grant of everything includes.
+create or replace function job_refuse_truncate() returns trigger
+language plpgsql
+set search_path from current
+as $$
+begin
+    if not pg_has_role((select c.relowner from pg_class c where c.oid = tg_relid), 'usage') then
+        raise exception using errcode = 'insufficient_privilege', message = format(
+            'Only the owner may empty the table %s.', tg_table_name);
+    end if;
+    return null;
+end
+$$;
+
 create table if not exists job_queue (
     id uuid primary key default gen_random_uuid(),
     task_type text not null,
@@ -192,7 +262,8 @@ alter table job_types
 -- The paused types. Programs of 0.1.0 that run during an upgrade read them under this name, too.
 create or replace view job_paused_types as
 select task_type, paused_reason as reason, paused_by, paused_at, resume_at, set_aside
-from job_types where paused_at is not null;
+from job_types where paused_at is not null and (select job_may_read_views())
+with check option;
 
 -- One row per run, appended and never updated. `late` marks the report of a worker that came back after its run had
 -- been recorded as `lost` in a row of its own.
@@ -923,6 +994,7 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     insert into job_types as t (task_type, concurrency, keyless)
     select n.task_type, n.rule, true from unnest(p_types, p_rules) as n (task_type, rule)
     where n.rule is not null and not exists (
@@ -947,6 +1019,7 @@ declare
         where q.id > coalesce(p_after, '00000000-0000-0000-0000-000000000000') order by q.id limit p_limit);
     v_keys text[];
 begin
+    perform job_refuse_outsiders();
     with free as (
         select q.id, job_key_of(q.task_type, q.payload) as key from job_queue q
         where q.id = any (v_ids) and q.concurrency_key is null and q.status <> 'running' and q.task_type = any (p_types)
@@ -1035,6 +1108,7 @@ declare
     v_blocked_by uuid;
     v_in_line boolean;
 begin
+    perform job_refuse_outsiders();
     if coalesce(trim(p_task_type), '') = '' then
         perform job_queue_refuse('A job needs a task type.');
     elsif p_interval_minutes <= 0 then
@@ -1099,6 +1173,7 @@ declare
     v_id uuid;
     v_job job_queue;
 begin
+    perform job_refuse_outsiders();
     v_id := (job_queue_create(p_task_type, coalesce(p_payload, '{}'), p_run_at, p_max_attempts, 0, null, null, null,
         null, null, null)).job_id;
     select * into v_job from job_queue where id = v_id;
@@ -1148,6 +1223,7 @@ declare
     v_least_chance constant bigint := x'100000000'::bigint;
     v_chances constant bigint := x'effffffff'::bigint;
 begin
+    perform job_refuse_outsiders();
     if exists (
         select from unnest(p_task_types, p_priorities) as n (task_type, priority)
         where coalesce(trim(n.task_type), '') = '' or n.priority not between -100 and 100
@@ -1240,7 +1316,10 @@ $$;
 create or replace function job_queue_lock_name(p_name text) returns void
 language sql volatile security definer
 set search_path from current
-as $$ select from job_locks where slot = -1 - (hashtext(p_name) & 63) for update $$;
+as $$
+    select job_refuse_outsiders();
+    select from job_locks where slot = -1 - (hashtext(p_name) & 63) for update
+$$;
 
 create or replace function job_key_is_busy(p_key text) returns boolean
 language sql stable parallel safe
@@ -1432,6 +1511,7 @@ declare
     v_more tid[];
     v_keyed boolean;
 begin
+    perform job_refuse_outsiders();
     -- A probe of an empty table, as a rule. A claim of no jobs takes a canary alone.
     if p_worker <> job_earlier_runner() and exists (select from job_canaries c where c.task_type = any (p_types) and c.run_token is null) then
         return query select * from job_queue_take_canary(p_worker, p_types, p_lease_seconds);
@@ -1587,6 +1667,7 @@ set search_path from current
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 begin
+    perform job_refuse_outsiders();
     at := clock_timestamp();
     if not job_clause_processing(at) then
         return;
@@ -1612,6 +1693,7 @@ create or replace function job_queue_heartbeat(
 language sql volatile security definer
 set search_path from current set enable_seqscan = off set enable_nestloop = off set jit = off
 as $$
+    select job_refuse_outsiders();
     with held as (
         select h.id, h.token, h.progress from unnest(p_ids, p_tokens, p_progress) as h (id, token, progress)
     ), own as materialized (
@@ -1643,6 +1725,7 @@ returns boolean
 language sql volatile security definer
 set search_path from current
 as $$
+    select job_refuse_outsiders();
     with kept as (
         update job_queue set checkpoint = p_checkpoint, updated_at = clock_timestamp()
         where id = p_id and run_token = p_token and status = 'running' returning id
@@ -1989,6 +2072,7 @@ declare
     v_moves job_queue_move[];
     v_keys text[];
 begin
+    perform job_refuse_outsiders();
     with report as (
         -- A run that is twice in a batch counts once.
         select distinct on (r.token) * from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
@@ -2178,6 +2262,7 @@ declare
         where q.run_token = any (p_tokens) and q.status = 'running' and q.locked_by = p_worker
         order by q.id for update skip locked);
 begin
+    perform job_refuse_outsiders();
     return array(select t from unnest(v_running) t where t <> all (v_free));
 end
 $$;
@@ -2203,6 +2288,7 @@ declare
     v_keys text[];
     v_settled record;
 begin
+    perform job_refuse_outsiders();
     -- Most runs are one-time jobs that succeeded: one statement for all of them.
     with gone as (
         delete from job_queue q
@@ -2507,6 +2593,7 @@ declare
     -- Whether there may be more to remove, or it failed.
     v_more boolean := false;
 begin
+    perform job_refuse_outsiders();
     done := 0;
     lost_jobs := '{}';
     select * into v_part from job_upkeep u where u.part = p_part for update skip locked;
@@ -2560,6 +2647,7 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     select u.done, u.lost_jobs into lost, lost_jobs from job_queue_upkeep('lost', p_retry_base, p_retry_cap) u;
     expired := (job_queue_upkeep('expired', p_retry_base, p_retry_cap)).done;
     resumed := (job_queue_upkeep('pauses', p_retry_base, p_retry_cap)).done;
@@ -2599,6 +2687,7 @@ create or replace function job_queue_reveal(p_id uuid, p_actor text) returns voi
 language sql volatile security definer
 set search_path from current
 as $$
+    select job_refuse_outsiders();
     select job_queue_write_audit(p_actor, 'reveal', p_id, null, null, null)
 $$;
 
@@ -2699,6 +2788,7 @@ declare
     v_copy uuid;
     v_created boolean;
 begin
+    perform job_refuse_outsiders();
     select * into v_run from job_runs r where r.job_id = p_job_id and r.removed order by r.run_token desc limit 1;
     if not found then
         return query select p_job_id, false, case
@@ -2879,6 +2969,7 @@ declare
     v_facts jsonb;
     v_keys text[];
 begin
+    perform job_refuse_outsiders();
     if p_action not in ('retry', 'cancel', 'delete') then
         perform job_queue_refuse(format('There is no action %s.', p_action));
     end if;
@@ -3054,6 +3145,7 @@ declare
             and not exists (select from job_queue q where q.id = t.job_id)
         order by t.job_id for update of t);
 begin
+    perform job_refuse_outsiders();
     return query
     select r.* from (
         select * from job_queue_restore_together(v_together, p_actor, p_reason)
@@ -3080,6 +3172,7 @@ declare
     v_refusal text;
     v_unknown text;
 begin
+    perform job_refuse_outsiders();
     select * into v_job from job_queue q where q.id = p_id for update;
     if not found then
         return query select p_id, false, job_queue_absence('edit', p_id), jsonb_build_object('job', p_id), null::text,
@@ -3162,6 +3255,7 @@ declare
     v_bulk uuid;
     v_total integer;
 begin
+    perform job_refuse_outsiders();
     insert into job_bulk (words, actor) values (p_words, p_actor) returning id into v_bulk;
     insert into job_bulk_items (bulk_id, job_id, task_type, seen)
     select v_bulk, q.id, q.task_type, q.version from job_queue q
@@ -3184,6 +3278,7 @@ declare
     v_bulk uuid;
     v_total integer;
 begin
+    perform job_refuse_outsiders();
     insert into job_bulk (words, actor) values (p_words, p_actor) returning id into v_bulk;
     insert into job_bulk_items (bulk_id, job_id, task_type, seen)
     select v_bulk, q.id, q.task_type, q.version from job_queue q
@@ -3204,6 +3299,7 @@ declare
     v_bulk uuid;
     v_total integer;
 begin
+    perform job_refuse_outsiders();
     insert into job_bulk (words, actor) values (p_words, p_actor) returning id into v_bulk;
     insert into job_bulk_items (bulk_id, job_id, task_type, seen)
     select distinct on (a.id) v_bulk, a.id, q.task_type, a.version from unnest(p_ids, p_versions) as a (id, version)
@@ -3225,6 +3321,7 @@ declare
     v_bulk uuid;
     v_total integer;
 begin
+    perform job_refuse_outsiders();
     insert into job_bulk (words, actor)
     select b.words, p_actor from job_bulk b where b.id = p_bulk returning id into v_bulk;
     if v_bulk is null then
@@ -3249,6 +3346,7 @@ declare
     v_bulk uuid;
     v_total integer;
 begin
+    perform job_refuse_outsiders();
     insert into job_bulk (words, actor, reverts)
     select b.words, p_actor, b.id from job_bulk b
     where b.id = p_bulk and b.action = 'edit' and b.state in ('finished', 'stopped') returning id into v_bulk;
@@ -3271,6 +3369,7 @@ as $$
 declare
     v_bulk job_bulk;
 begin
+    perform job_refuse_outsiders();
     if p_action not in ('retry', 'cancel', 'delete', 'restore', 'edit', 'revert') then
         perform job_queue_refuse(format('There is no action %s.', p_action));
     end if;
@@ -3369,6 +3468,7 @@ declare
     v_versions bigint[];
     v_actor text;
 begin
+    perform job_refuse_outsiders();
     select * into v_bulk from job_bulk b where b.id = p_bulk for update;
     if v_bulk.state is distinct from 'running' then
         return query select * from job_bulk b where b.id = p_bulk;
@@ -3406,6 +3506,7 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     if jsonb_typeof(p_changes -> 'set') is distinct from 'object'
         or jsonb_typeof(p_changes -> 'unset') is distinct from 'array'
     then
@@ -3425,6 +3526,7 @@ as $$
 declare
     v_bulk job_bulk;
 begin
+    perform job_refuse_outsiders();
     select * into v_bulk from job_bulk b where b.id = p_bulk and b.state = 'running' and b.action = 'edit' for update;
     return query select i.job_id, i.seen from job_bulk_items i
     where i.bulk_id = v_bulk.id and i.ok is null and (v_bulk.reached is null or i.job_id > v_bulk.reached)
@@ -3444,6 +3546,7 @@ declare
     v_bulk job_bulk;
     v_known boolean;
 begin
+    perform job_refuse_outsiders();
     for v_bulk in
         select * from job_bulk b
         where b.state = 'running' and b.action = 'edit'
@@ -3467,6 +3570,7 @@ create or replace function job_bulk_edit_failed(p_bulk uuid, p_trouble text) ret
 language sql volatile security definer
 set search_path from current
 as $$
+    select job_refuse_outsiders();
     update job_bulk set trouble = p_trouble, stepped_at = clock_timestamp(), driver = null
     where id = p_bulk and state = 'running' and action = 'edit'
 $$;
@@ -3485,6 +3589,7 @@ declare
     v_asked record;
     v_done record;
 begin
+    perform job_refuse_outsiders();
     select * into v_bulk from job_bulk b where b.id = p_bulk for update;
     if v_bulk.state is distinct from 'running' or v_bulk.action <> 'edit' then
         return query select * from job_bulk b where b.id = p_bulk;
@@ -3529,6 +3634,7 @@ declare
     v_bulk uuid;
     v_state text;
 begin
+    perform job_refuse_outsiders();
     select b.id into v_bulk from job_bulk b
     where b.state = 'running' and b.action <> 'edit' and (b.driver = p_worker or b.stepped_at < clock_timestamp() - interval '10 seconds')
     order by b.stepped_at limit 1 for update skip locked;
@@ -3555,6 +3661,7 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     update job_bulk set state = 'stopped', stopped_by = job_actor(p_actor), finished_at = clock_timestamp()
     where id = p_bulk and state = 'running';
     if found then
@@ -3569,6 +3676,7 @@ create or replace function job_bulk_drop(p_bulk uuid) returns void
 language sql volatile security definer
 set search_path from current
 as $$
+    select job_refuse_outsiders();
     delete from job_bulk where id = p_bulk and state = 'chosen'
 $$;
 
@@ -3578,6 +3686,7 @@ returns table (job_id uuid, task_type text, ok boolean, code text, facts jsonb, 
 language sql stable security definer
 set search_path from current set enable_seqscan = off set jit = off
 as $$
+    select job_refuse_outsiders();
     select i.job_id, i.task_type, i.ok, case when i.message is not null then 'earlier-answer' else i.code end,
         case when i.message is not null then jsonb_build_object('sentence', i.message) else i.facts end,
         i.status, i.version
@@ -3597,6 +3706,7 @@ declare
     v_ended_before constant timestamptz := now() - p_older_than;
     v_ids uuid[];
 begin
+    perform job_refuse_outsiders();
     with old as (
         select q.id from job_queue q
         where q.status in ('succeeded', 'cancelled') and coalesce(q.completed_at, q.updated_at) < v_ended_before
@@ -3630,6 +3740,7 @@ declare
     v_batch integer;
     v_total integer := 0;
 begin
+    perform job_refuse_outsiders();
     loop
         v_batch := job_queue_purge(p_max_age, 1000, null, null);
         exit when v_batch = 0;
@@ -3653,6 +3764,7 @@ declare
     v_stuck job_queue;
     v_after job_queue;
 begin
+    perform job_refuse_outsiders();
     for v_stuck in
         select * from job_queue q where q.status = 'running' and q.lease_expires_at <= clock_timestamp()
             and coalesce(q.started_at, q.updated_at) <= clock_timestamp() - p_older_than
@@ -3805,6 +3917,7 @@ declare
     v_facts jsonb;
     v_canary bigint;
 begin
+    perform job_refuse_outsiders();
     perform job_queue_judge_canaries();
     if p_id <> all (job_queue_lock_jobs(array[p_id])) then
         return query select p_id, false, 'is-locked', null::jsonb, null::text, null::bigint;
@@ -3937,6 +4050,7 @@ set search_path from current set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 begin
+    perform job_refuse_outsiders();
     perform job_queue_judge_canaries();
     return query
     select c.job_id, case when c.run_token is null then 'waiting' else 'running' end,
@@ -3992,6 +4106,7 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     if p_resume_at <= clock_timestamp() then
         perform job_queue_refuse('The time to resume is in the past. Choose a later one.');
     end if;
@@ -4027,6 +4142,7 @@ as $$
 declare
     v_id bigint;
 begin
+    perform job_refuse_outsiders();
     if length(btrim(p_note)) not between 1 and 2000 then
         perform job_queue_refuse('A note has 1 to 2,000 characters.');
     end if;
@@ -4046,6 +4162,7 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     update job_notes set acknowledged_at = clock_timestamp(), acknowledged_by = job_actor(p_actor)
     where id = p_id and acknowledged_at is null and until > clock_timestamp();
     if not found then
@@ -4063,6 +4180,7 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     if p_until <= clock_timestamp() then
         perform job_queue_refuse('The time until which the errors are muted is in the past. Choose a later one.');
     end if;
@@ -4087,6 +4205,7 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     if p_task_type is null then
         insert into job_queue_settings (id, processing_enabled) values (1, true)
         on conflict (id) do update set processing_enabled = true, paused_reason = null, paused_by = null,
@@ -4116,6 +4235,7 @@ declare
     v_before text;
     v_left_at timestamptz;
 begin
+    perform job_refuse_outsiders();
     select runner, earlier_left_at into v_before, v_left_at from job_queue_settings where id = 1 for update;
     if p_runner is null or p_runner not in ('jobdeck', 'earlier') then
         perform job_queue_refuse(format('There is no runner %s: name jobdeck or earlier. Nothing was changed.', p_runner));
@@ -4197,6 +4317,7 @@ declare
     v_before jsonb;
     v_unknown text;
 begin
+    perform job_refuse_outsiders();
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
     where k not in ('warning_share', 'critical_share', 'muted_until', 'set_aside');
     if v_unknown is not null then
@@ -4250,6 +4371,7 @@ create or replace function job_worker_report(
 language sql volatile security definer
 set search_path from current
 as $$
+    select job_refuse_outsiders();
     insert into job_workers as w (id, host, pid, mode, version, concurrency, task_types, running)
     values (p_id, p_host, p_pid, p_mode, p_version, p_concurrency, p_types, p_running)
     on conflict (id) do update set heartbeat_at = clock_timestamp(), running = excluded.running,
@@ -4261,13 +4383,17 @@ create or replace function job_release_note(p_name text) returns void
 language sql volatile security definer
 set search_path from current
 as $$
+    select job_refuse_outsiders();
     insert into job_releases (name) select left(p_name, 200) where p_name <> '' on conflict (name) do nothing
 $$;
 
 create or replace function job_worker_remove(p_id text) returns void
 language sql volatile security definer
 set search_path from current
-as $$ delete from job_workers where id = p_id $$;
+as $$
+    select job_refuse_outsiders();
+    delete from job_workers where id = p_id
+$$;
 
 -- The task types with a job in the claim's index.
 create or replace function job_queue_waiting_types() returns text[]
@@ -4291,6 +4417,7 @@ language plpgsql stable security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     return (
         select least(job_queue_before(array_agg(l.task_type), array_agg(l.priority), array_agg(statement_timestamp()),
             array_agg('00000000-0000-0000-0000-000000000000'::uuid), 10001), 2147483647)
@@ -4304,6 +4431,7 @@ returns uuid
 language sql volatile security definer
 set search_path from current
 as $$
+    select job_refuse_outsiders();
     insert into job_worker_runs (started_at, source, worker_id, http_method, due_before)
     values (clock_timestamp(), p_source, p_worker, p_http_method, job_queue_due_count()) returning id
 $$;
@@ -4317,6 +4445,7 @@ create or replace function job_worker_run_note(
 language sql volatile security definer
 set search_path from current
 as $$
+    select job_refuse_outsiders();
     update job_worker_runs set claimed = p_claimed, processed = p_succeeded + p_failed, succeeded = p_succeeded,
         failed = p_failed, released = p_released, status = coalesce(p_status, status),
         message = coalesce(p_message, message), http_status = coalesce(p_http_status, http_status),
@@ -4333,6 +4462,7 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     if exists (select from job_worker_runs w where w.id = p_id and w.opened_by <> session_user) then
         perform job_queue_refuse('Another role opened this record of a worker run. Nothing was changed.');
     end if;
@@ -4353,7 +4483,10 @@ return p_source = 'timer' or p_source like '%cron%';
 create or replace function job_queue_expect_trigger(p_minutes integer) returns void
 language sql volatile security definer
 set search_path from current
-as $$ update job_queue_settings set trigger_minutes = p_minutes where id = 1 and trigger_minutes <> p_minutes $$;
+as $$
+    select job_refuse_outsiders();
+    update job_queue_settings set trigger_minutes = p_minutes where id = 1 and trigger_minutes <> p_minutes
+$$;
 
 -- Raises an alarm; false if one of this name is already raised.
 create or replace function job_alarm_raise(p_name text) returns boolean
@@ -4361,6 +4494,7 @@ language plpgsql volatile security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_outsiders();
     insert into job_alarms (name) values (p_name) on conflict (name) do nothing;
     return found;
 end
@@ -4370,7 +4504,10 @@ $$;
 create or replace function job_alarm_clear(p_name text) returns timestamptz
 language sql volatile security definer
 set search_path from current
-as $$ delete from job_alarms where name = p_name returning since $$;
+as $$
+    select job_refuse_outsiders();
+    delete from job_alarms where name = p_name returning since
+$$;
 
 -------------------------------------------------------------------------------------------------------
 -- 10. Reading
@@ -4408,7 +4545,9 @@ select q.id, q.task_type,
     case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
         then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
     q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint, q.last_run_dry
-from job_queue q;
+from job_queue q
+where (select job_may_read_views())
+with check option;
 
 -- One-time jobs that succeeded and left the queue, with the columns of jobs. Columns that the history does not store
 -- are null; created_at comes from the id, if the id contains its time.
@@ -4427,7 +4566,7 @@ cross join lateral (
     select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
         ('x0000' || replace(left(r.job_id::text, 13), '-', ''))::bit(64)::bigint / 1000.0) end as at
 ) made
-where r.removed;
+where r.removed and (select job_may_read_views());
 
 -- Deleted jobs with the columns of jobs, as long as they can be restored.
 create or replace view job_trash_list as
@@ -4438,7 +4577,8 @@ select q.id, q.task_type,
     q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
     case when job_sees_payloads() then q.checkpoint end as checkpoint, q.anchor_at, q.consecutive_failures,
     q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason, q.last_run_dry
-from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job) q;
+from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job) q
+where (select job_may_read_views());
 
 drop function if exists job_matches(
     uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, integer, interval, text);
@@ -4487,7 +4627,8 @@ end;
 -- The open notes as this role sees them: who sees no payloads may not read what people wrote either.
 create or replace view job_note_list as
 select n.id, n.at, n.actor, case when job_sees_payloads() then n.note else 'hidden' end as note, n.until
-from job_notes n where n.acknowledged_at is null and n.until > now();
+from job_notes n where n.acknowledged_at is null and n.until > now() and (select job_may_read_views())
+with check option;
 
 create or replace view job_run_list as
 select r.run_token, r.late, r.job_id, r.task_type,
@@ -4496,7 +4637,9 @@ select r.run_token, r.late, r.job_id, r.task_type,
     r.fingerprint, r.traceback, case when job_sees_payloads() then r.output end as output,
     case when job_sees_payloads() then r.log end as log,
     case when job_sees_payloads() then r.progress else r.progress - 'log' end as progress, r.dry_run
-from job_runs r;
+from job_runs r
+where (select job_may_read_views())
+with check option;
 
 create or replace view job_audit_list as
 select a.id, a.at, a.actor, a.action, a.job_id,
@@ -4505,7 +4648,9 @@ select a.id, a.at, a.actor, a.action, a.job_id,
     case when job_sees_payloads() or not a.after ? 'payload' then a.after
         else a.after || jsonb_build_object('payload', job_redact_payload(a.after -> 'payload')) end as after,
     a.reason
-from job_audit a;
+from job_audit a
+where (select job_may_read_views())
+with check option;
 
 -- Why a job is or is not running: all clauses of the claim in its order, each with a code and facts as evidence.
 create or replace function job_queue_why(p_id uuid)
@@ -4522,6 +4667,7 @@ declare
     v_handling integer;
     v_holder uuid;
 begin
+    perform job_refuse_outsiders();
     select * into v_job from job_queue where id = p_id;
     if not found then
         return;
@@ -4675,6 +4821,7 @@ as $$
 declare
     v_drawn record;
 begin
+    perform job_refuse_outsiders();
     select * into v_drawn from job_sample_count('pending', null, p_most);
     pending := job_counted_or_about(case when not v_drawn.proves then
         (select count(*) from (select from job_queue q
@@ -4720,6 +4867,7 @@ declare
     v_most integer;
     v_free bigint;
 begin
+    perform job_refuse_outsiders();
     select coalesce(jsonb_object_agg(b.task_type, b.jobs), '{}'), coalesce(sum(b.jobs), 0)
     into v_beside, v_beside_jobs
     from (
@@ -4778,6 +4926,7 @@ declare
     v_types text[];
     v_ahead bigint;
 begin
+    perform job_refuse_outsiders();
     select * into v_job from job_queue
     where id = p_id and status = 'pending' and blocked_by is null and not in_line and run_at <= v_now;
     if not found then
@@ -4817,6 +4966,7 @@ declare
     v_step integer := 16384;
     v_seen bigint := 0;
 begin
+    perform job_refuse_outsiders();
     while v_about loop
         v_seen := v_seen + (
             select count(*) from job_queue q
@@ -4847,6 +4997,7 @@ create or replace function job_queue_oldest_due() returns timestamptz
 language sql stable security definer
 set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
 as $$
+    select job_refuse_outsiders();
     select min(h.run_at)
     from job_queue_lanes(array(
         select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, clock_timestamp()))) l
@@ -5524,16 +5675,17 @@ $$;
 -- `minutes`; the sum over all lengths has each run several times.
 create or replace view job_stat_list as
 select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.runs, s.permanent, s.first_at, s.last_at
-from job_stats s
+from job_stats s where (select job_may_read_views())
 union all
 select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run, d.runs::bigint,
     d.permanent::bigint, d.first_at, d.last_at
-from job_stat_delta d cross join unnest(array[0, 1, 5, 15, 120, 480]::smallint[]) as l (minutes);
+from job_stat_delta d cross join unnest(array[0, 1, 5, 15, 120, 480]::smallint[]) as l (minutes)
+where (select job_may_read_views());
 
 -- The same with the counts of bins, for the lengths that have them.
 create or replace view job_stat_bin_list as
 select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.waits, s.durations
-from job_stats s where s.minutes > 1
+from job_stats s where s.minutes > 1 and (select job_may_read_views())
 union all
 select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run,
     job_stat_histogram(b.waits, b.ones), job_stat_histogram(b.durations, b.ones)
@@ -5541,11 +5693,13 @@ from job_stat_delta d
 cross join lateral (
     select array_agg(u.bins / 128) as waits, array_agg(u.bins % 128) as durations, array_agg(1) as ones
     from unnest(d.bins) as u (bins)) b
-cross join unnest(array[5, 15, 120, 480]::smallint[]) as l (minutes);
+cross join unnest(array[5, 15, 120, 480]::smallint[]) as l (minutes)
+where (select job_may_read_views());
 
 -- The waits and durations of all runs ever, without dry runs. A type and outcome may have several lines.
 create or replace view job_stat_time_list as
 select t.task_type, t.outcome, t.waits, t.durations, t.wait_seconds, t.duration_seconds from job_stat_times t
+where (select job_may_read_views())
 union all
 select d.task_type, d.outcome, job_stat_histogram(b.waits, b.ones)::bigint[],
     job_stat_histogram(b.durations, b.ones)::bigint[], d.wait_seconds, d.duration_seconds
@@ -5553,22 +5707,22 @@ from job_stat_delta d
 cross join lateral (
     select array_agg(u.bins / 128) as waits, array_agg(u.bins % 128) as durations, array_agg(1) as ones
     from unnest(d.bins) as u (bins)) b
-where not d.dry_run;
+where not d.dry_run and (select job_may_read_views());
 
 -- The same for failed runs by group of errors.
 create or replace view job_stat_error_list as
-select e.task_type, e.fingerprint, e.bucket, e.runs from job_stat_errors e
+select e.task_type, e.fingerprint, e.bucket, e.runs from job_stat_errors e where (select job_may_read_views())
 union all
 select d.task_type, d.fingerprint, job_stat_bucket(5, d.minute), d.runs::bigint
-from job_stat_delta d where d.fingerprint is not null;
+from job_stat_delta d where d.fingerprint is not null and (select job_may_read_views());
 
 -- The groups of errors, with those that are only in job_stat_delta yet. A group may have several lines.
 create or replace view job_error_group_list as
 select g.task_type, g.fingerprint, g.error_kind, g.pattern, g.sample_token, g.first_at, g.last_at
-from job_error_groups g
+from job_error_groups g where (select job_may_read_views())
 union all
 select d.task_type, d.fingerprint, null::text, null::text, d.sample_token, d.first_at, d.last_at
-from job_stat_delta d where d.fingerprint is not null;
+from job_stat_delta d where d.fingerprint is not null and (select job_may_read_views());
 
 -- The runs of each type in the 15 minutes before p_at (full minutes and the present one), and how many of them failed;
 -- the same of the 7 days before the last hour; the failures since the newest success of a day (of the minute of that
@@ -5766,6 +5920,7 @@ declare
     v_next timestamptz;
     v_refusal text;
 begin
+    perform job_refuse_outsiders();
     begin
         select * into v_job from job_queue q where q.id = p_id for update;
     exception when lock_not_available then
@@ -5827,6 +5982,7 @@ declare
     v_next timestamptz;
     v_refusal text;
 begin
+    perform job_refuse_outsiders();
     begin
         select * into v_job from job_queue q where q.id = p_id for update;
     exception when lock_not_available then
@@ -5875,14 +6031,6 @@ $$;
 -- to those that exist. An application's own objects in this schema keep their rights, because all names are listed.
 -------------------------------------------------------------------------------------------------------
 
-do $$
-begin
-    if to_regprocedure('job_roles_prefix()') is null then
-        create function job_roles_prefix() returns text language sql immutable return 'job_';
-    end if;
-end
-$$;
-
 -- Stores the prefix for later installations; null keeps the current one.
 create or replace function job_use_roles_prefix(p_prefix text) returns void
 language plpgsql
@@ -5912,21 +6060,6 @@ begin
     end loop;
     execute format('grant %I to %I', job_roles_prefix() || 'viewer', job_roles_prefix() || 'operator');
 end
-$$;
-
--- Whether the host's own roles have rights in this schema, or get them on what is created in it.
-create or replace function job_has_foreign_roles() returns boolean
-language sql stable
-set search_path from current
-as $$
-    select exists (
-        select from pg_roles r join (
-            select (aclexplode(d.defaclacl)).grantee from pg_default_acl d
-            where d.defaclnamespace in (0, quote_ident(current_schema())::regnamespace)
-            union all
-            select (aclexplode(n.nspacl)).grantee from pg_namespace n where n.nspname = current_schema()) g
-            on g.grantee = r.oid
-        where r.rolname in ('anon', 'authenticated', 'service_role'))
 $$;
 
 drop function if exists job_grant_roles();
@@ -5969,7 +6102,8 @@ declare
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
-        'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_queue_backlog', 'job_queue_turn',
+        'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_has_foreign_roles', 'job_may_read_views',
+        'job_queue_backlog', 'job_queue_turn',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
     v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
         'job_hand_claim', 'job_hand_retry', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
@@ -5977,7 +6111,7 @@ declare
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',
         'job_canary_hold', 'job_canary_refusal', 'job_canary_stands', 'job_queue_judge_canaries',
-        'job_queue_take_canary', 'job_queue_why_canary', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time',
+        'job_queue_take_canary', 'job_queue_why_canary', 'job_grant_roles', 'job_is_a_time', 'job_refuse_outsiders', 'job_refuse_truncate',
         'job_key_is_busy',
         'job_key_is_busy_now', 'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
         'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_lock_jobs',
@@ -6064,6 +6198,8 @@ begin
         -- A right that such a role gets later, as these hosts grant it on everything, then shows it no row.
         if v_foreign and not v_guarded and v_table then
             execute format('alter table %s enable row level security', v_object);
+            execute format('create or replace trigger jobdeck_refuse_truncate before truncate on %s for each statement '
+                'execute function job_refuse_truncate()', v_object);
             v_guarded := true;
         end if;
         if v_guarded and v_viewer is not null and v_operator is not null and v_worker is not null and not exists (

@@ -85,7 +85,13 @@ _LISTS: Final = {
 
 
 def hostile_database(conn: psycopg.Connection[Any]) -> None:
-    """Lets the queue and the competition work a little, then does as `make_hostile`."""
+    """Does as `work_a_little`, then as `make_hostile`."""
+    work_a_little(conn)
+    make_hostile(conn)
+
+
+def work_a_little(conn: psycopg.Connection[Any]) -> None:
+    """Lets the queue and the competition work a little, so that their views have rows."""
     sample.load(conn)
     for task_type in ("cli_echo", FAILS, "cli_wait"):
         add(conn, task_type, payload={"message": "hello"}, dedupe_key=f"key:{task_type}")
@@ -107,23 +113,28 @@ def hostile_database(conn: psycopg.Connection[Any]) -> None:
         if wanted == "delete":
             bulk.step(conn, started.id, driver=ACTOR)
     operator.pause(conn, reason="why", actor=ACTOR, resume_at=None, task_type="cli_wait")
-    make_hostile(conn)
 
 
 def make_hostile(conn: psycopg.Connection[Any]) -> None:
     """Gives every table a row and every text column hostile text, but for those that the database keeps to a list."""
     with conn.transaction():
-        conn.execute("SET LOCAL session_replication_role = replica")
-        for (table,) in conn.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
-        ).fetchall():
-            _fill(conn, table)
+        fill_tables(conn)
         for table, column, kind in conn.execute(_COLUMNS).fetchall():
             if table in LEFT_ALONE or (table, column) in KEPT:
                 continue
             rows = conn.execute(sql.SQL("SELECT ctid FROM {}").format(sql.Identifier(table))).fetchall()
             if not sum(_spoil(conn, table, column, kind, place) for (place,) in rows):
                 assert column in _LISTS.get(table, ()), f"{table}.{column} refuses hostile text"
+
+
+def fill_tables(conn: psycopg.Connection[Any]) -> None:
+    """Gives every empty table a row."""
+    with conn.transaction():
+        conn.execute("SET LOCAL session_replication_role = replica")
+        for (table,) in conn.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+        ).fetchall():
+            _fill(conn, table)
 
 
 def _fill(conn: psycopg.Connection[Any], table: str) -> None:

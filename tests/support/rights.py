@@ -14,7 +14,7 @@ FUNCTIONS: Final = {
         job_is_scheduled job_matches job_order_key job_permissions job_queue_counts job_queue_due_count
         job_queue_oldest_due job_queue_type_jobs job_queue_why job_redact_payload job_roles_prefix
         job_sees_payloads job_stat_bucket job_stat_histogram job_outcomes
-        job_failure_shares job_queue_backlog job_queue_turn
+        job_failure_shares job_queue_backlog job_queue_turn job_has_foreign_roles job_may_read_views
         outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
@@ -76,7 +76,8 @@ FUNCTIONS: Final = {
         outbox_outranks outbox_overtaken outbox_programme_tables outbox_put_one outbox_taken_back outbox_unmask
         programme_forget_parent_check programme_limit_team programme_queue_admin_alerts programme_shape
         programme_touch
-        job_erase_jobs job_erase_payload job_erase_stop job_erase_texts job_erased_facts job_has_foreign_roles
+        job_erase_jobs job_erase_payload job_erase_stop job_erase_texts job_erased_facts job_refuse_outsiders
+        job_refuse_truncate
         job_queue_line_lanes job_queue_lock_next_in_line job_queue_note_open_types job_queue_put_first job_retain
         job_retain_line job_retention_limit job_retention_set job_scrub job_scrub_array job_scrub_json
         job_scrub_literal job_scrub_pattern job_scrub_text job_tables_with_texts job_type_can_run

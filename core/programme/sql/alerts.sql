@@ -9,6 +9,7 @@ returns table (user_id uuid, unread bigint, newest_message_id uuid, newest_at ti
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select b.user_id, count(*), (array_agg(m.id order by m.created_at desc, m.id desc))[1], max(m.created_at),
         min(m.created_at)
     from conversation_members b
@@ -26,6 +27,7 @@ create or replace function public.programme_alert_obstacle(p_person uuid, p_mess
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select case
         when exists (select from message_read_receipts r where r.message_id = m.id and r.user_id = p_person) then 'read'
         when exists (select from message_user_state s
@@ -98,6 +100,7 @@ create or replace function public.programme_digest_ahead(
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select d.id, d.role, '', '', d.email_on, outbox_mask('email', d.email), d.email_ok, d.sms_on,
         outbox_mask('sms', d.mobile), nullif(outbox_mask('sms', d.number), ''), d.unread, d.newest_message_id,
         d.oldest_minutes, d.day, d.held, d.email_fresh, d.sms_fresh, d.email_told, d.sms_told
@@ -111,6 +114,7 @@ returns table (id uuid, messages bigint, key text, email_on boolean, email text,
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     with open as (
         select q.recipient_id, count(*) as messages, case
             when bool_and(coalesce(o.state = 'queued', false)) and count(distinct o.id) = 1
@@ -165,6 +169,7 @@ returns table (reason text, forms bigint)
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select reason, count(*) from programme_probes_judged(p_stale, p_most)
     where reason is not null group by 1 order by 1
 $$;
@@ -233,6 +238,7 @@ create or replace function public.programme_probes_ahead(
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select d.masked, d.masked, d.forms, d.competitor_id, null::text, d.attempt, d.elsewhere
     from programme_probes_due(p_stale, p_most, p_limit, p_resend, p_reuse) d
 $$;
@@ -252,6 +258,7 @@ returns table (id uuid, first_name text, last_name text, email_personal text, em
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select c.id, programme_shape(c.first_name), programme_shape(c.last_name), programme_shape(c.email_personal),
         programme_shape(c.email_school)
     from competitors c where c.id = any (p_ids)
@@ -262,6 +269,7 @@ returns table (id uuid, email text, full_name text, first_name text, last_name t
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select p.id, programme_shape(p.email), programme_shape(p.full_name), programme_shape(p.first_name),
         programme_shape(p.last_name)
     from profiles p where p.id = any (p_ids)
@@ -275,6 +283,7 @@ set search_path = public, pg_temp
 as $$
 #variable_conflict use_column
 begin
+    perform job_refuse_outsiders();
     return query
         select c.id, case
             when not (core.filled and case when c.is_18_or_over then btrim(coalesce(c.email_school, '')) <> ''
@@ -300,6 +309,7 @@ returns table (id uuid, name text, school text, on_platform boolean, competitors
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select p.id, coalesce(nullif(p.full_name, ''), concat_ws(' ', p.first_name, p.last_name)), p.school_name,
         p.game_platform_user_id is not null, (select count(*) from competitors c where c.coach_id = p.id)
     from profiles p

@@ -10,6 +10,7 @@ language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 begin
+    perform job_refuse_outsiders();
     update competitor_announcement_campaigns
     set lease_until = clock_timestamp() + make_interval(secs => p_lease_seconds)
     where id = p_campaign and dispatch_job_id = p_job and dispatch_token = p_token and status = 'sending';
@@ -54,6 +55,7 @@ as $$
 declare
     v_row competitor_announcement_campaigns;
 begin
+    perform job_refuse_outsiders();
     select * into v_row from competitor_announcement_campaigns where id = p_campaign for update;
     if not found then
         verdict := 'not_found';
@@ -107,6 +109,7 @@ declare
     v_uncertain uuid[];
     v_left bigint;
 begin
+    perform job_refuse_outsiders();
     select * into v_row from competitor_announcement_campaigns where id = p_campaign for update;
     if not found then
         perform job_queue_refuse(format('There is no campaign %s.', p_campaign));
@@ -203,6 +206,7 @@ returns table (reason text, people bigint, minors bigint, ids uuid[], masked tex
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select coalesce(a.reason, ''), count(*), count(*) filter (where a.is_minor),
         (array_agg(a.competitor_id order by a.place))[1:p_samples],
         (array_agg(outbox_mask('email', a.address_norm) order by a.place))[1:p_samples]
@@ -221,6 +225,7 @@ declare
     v_queued bigint;
     v_skipped bigint;
 begin
+    perform job_refuse_outsiders();
     insert into competitor_announcement_campaigns
         (subject, body_markdown, body_html, status, audience, coach_id, created_by_actor)
     values (p_subject, p_markdown, p_html, 'pending', p_audience, p_coach, p_actor) returning id into v_campaign;
@@ -246,6 +251,7 @@ returns table (reason text, people bigint, first uuid[], masked text[])
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     with queued as (
         select r.id, r.competitor_id, r.email, r.email_norm, c.is_active, n.norm,
             outbox_has_address(c, n.norm) as theirs
@@ -282,6 +288,7 @@ declare
     v_batch uuid;
     v_size integer;
 begin
+    perform job_refuse_outsiders();
     if not outbox_campaign_hold(p_campaign, p_job, p_token, p_lease_seconds) then
         return;
     end if;
@@ -347,6 +354,7 @@ declare
     v_count bigint;
     v_campaign uuid;
 begin
+    perform job_refuse_outsiders();
     update send_batches b
     set state = p_outcome, provider_message_id = coalesce(p_provider_message_id, b.provider_message_id),
         http_status = p_http_status, error_class = p_error_class, updated_at = now()
@@ -383,6 +391,7 @@ declare
     v_mailed bigint;
     v_status text;
 begin
+    perform job_refuse_outsiders();
     select status into v_status from competitor_announcement_campaigns
     where id = p_campaign and status <> 'draft' and (lease_until is null or lease_until <= clock_timestamp())
     for update;
@@ -418,6 +427,7 @@ language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 begin
+    perform job_refuse_outsiders();
     update competitor_announcement_campaigns
     set lease_until = null, status = coalesce(p_status, status), failed_reason = p_reason
     where id = p_campaign and dispatch_job_id = p_job and dispatch_token = p_token and status = 'sending';

@@ -374,6 +374,7 @@ returns table (mark text, reason text)
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select m.mark, r.reason from unnest(p_marks) as m (mark) cross join lateral (
         select coalesce(outbox_suppression(p_kind, p_channel, m.mark), case when exists (select from outbox_messages o
             where o.address_norm = m.mark and o.campaign_id = p_campaign) then 'duplicate_email' end) as reason) r
@@ -386,6 +387,7 @@ create or replace function public.outbox_erased_known(p_marks text[]) returns se
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select m.mark from unnest(p_marks) as m (mark)
     where m.mark ~ '^erased-[0-9a-f]{64}$' and (
         exists (select from outbox_messages o where o.address_norm = m.mark)
@@ -399,6 +401,7 @@ returns void
 language sql volatile security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     update competitor_announcement_recipients r set status = 'skipped', skip_reason = s.reason, updated_at = now()
     from unnest(p_recipients, p_reasons) as s (id, reason)
     where r.id = s.id and r.campaign_id = p_campaign and r.status = 'queued'
@@ -408,4 +411,7 @@ $$;
 create or replace function public.outbox_erasure_check() returns text
 language sql stable security definer
 set search_path = public, pg_temp
-as $$ select check_value from outbox_erasure_key where id = 1 $$;
+as $$
+    select job_refuse_outsiders();
+    select check_value from outbox_erasure_key where id = 1
+$$;

@@ -32,7 +32,10 @@ $$;
 create or replace function public.outbox_record_events(p_events jsonb) returns bigint
 language sql volatile security definer
 set search_path = public, pg_temp
-as $$ select count(*) from outbox_keep_events(p_events) $$;
+as $$
+    select job_refuse_outsiders();
+    select count(*) from outbox_keep_events(p_events)
+$$;
 
 drop function if exists public.outbox_apply_event(public.provider_events);
 drop function if exists public.outbox_apply_to_message(public.provider_events, uuid);
@@ -55,6 +58,7 @@ declare
             order by e.id), '[]')
         from outbox_keep_events(p_events) e);
 begin
+    perform job_refuse_outsiders();
     insert into provider_cursors (name, position) select c.key, c.value from jsonb_each_text(p_cursors) c
     on conflict (name) do update set position = excluded.position, updated_at = now();
     -- Upkeep pulls every half hour, and its pulls without a new event are no news.
@@ -415,6 +419,7 @@ declare
     v_fresh bigint[];
     v_again bigint[];
 begin
+    perform job_refuse_outsiders();
     perform job_queue_lock_name('outbox_apply_events');
     select array_agg(w.id order by w.occurred_at, w.id) filter (where w.failures = 0),
         array_agg(w.id) filter (where w.failures > 0)
@@ -444,6 +449,7 @@ create or replace function public.outbox_request_keep(
 language sql volatile security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     insert into provider_requests (digest, body, signature, signed_at, about)
     values (encode(sha256(p_body), 'hex'), p_body, p_signature, p_signed_at, p_about)
     on conflict (digest) do update set signature = excluded.signature, signed_at = excluded.signed_at
@@ -455,6 +461,7 @@ returns table (id bigint, body bytea, signature text, signed_at text, attempts i
 language sql volatile security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     update provider_requests r
     set attempts = r.attempts + 1, next_at = clock_timestamp() + make_interval(secs => p_seconds)
     where r.id = (
@@ -469,6 +476,7 @@ language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 begin
+    perform job_refuse_outsiders();
     if p_wait is null then
         delete from provider_requests where id = p_id;
     else
@@ -486,17 +494,19 @@ create or replace view public.outbox_receipts as
         public.outbox_mask(m.channel, m.address) as address, m.state, m.attempts, m.provider_message_id, m.segments,
         m.created_at, m.accepted_at, m.last_event, m.last_event_at, m.error_class, m.error_code, null::text as left_out
     from public.outbox_messages m
+    where (select public.job_may_read_views())
     union all
     select l.job_id, l.run_token, null, null, l.kind, l.channel, l.recipient_ref, '', 'left out', 0, null, null, l.at,
         null, null, null, null, null, l.reason
     from public.outbox_left_out l
+    where (select public.job_may_read_views())
     union all
     select c.dispatch_job_id, c.dispatch_token, null, r.campaign_id, 'announcement', 'email', r.competitor_id,
         public.outbox_mask('email', r.email), 'left out', 0, null, null, r.updated_at, null, null, null, null, null,
         r.skip_reason
     from public.competitor_announcement_recipients r
     join public.competitor_announcement_campaigns c on c.id = r.campaign_id
-    where r.status = 'skipped'
+    where r.status = 'skipped' and (select public.job_may_read_views())
         and not exists (select from public.outbox_messages m where m.campaign_recipient_id = r.id);
 
 -- The full addresses of a job's or campaign's messages. Needs a reason, and records the access in the audit log.
@@ -506,6 +516,7 @@ language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 begin
+    perform job_refuse_outsiders();
     if coalesce(trim(p_reason), '') = '' then
         perform job_queue_refuse('Whole addresses are shown only to one who says why. Give a reason.');
     end if;

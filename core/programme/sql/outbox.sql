@@ -331,6 +331,7 @@ declare
     v_norm text;
     v_reason text;
 begin
+    perform job_refuse_outsiders();
     if not p_dry then
         -- Windows and caps count messages of other runs, so runs queue one at a time. No lock spans a provider call.
         perform job_queue_lock_name('outbox_put');
@@ -381,6 +382,7 @@ returns table (place integer, id uuid, decision text)
 language sql volatile security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select p.place, p.id, p.decision from outbox_put((
         select coalesce(jsonb_agg(e.entry || jsonb_build_object('address', outbox_unmask(e.entry ->> 'channel',
             (e.entry ->> 'recipient')::uuid, e.entry ->> 'address')) order by e.nth), '[]')
@@ -430,6 +432,7 @@ create or replace function public.outbox_leave_out(p_entries jsonb, p_job uuid, 
 language sql volatile security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     insert into outbox_left_out (job_id, run_token, kind, channel, recipient_ref, reason)
     select p_job, p_token, e.kind, e.channel, e.recipient, e.reason
     from jsonb_to_recordset(p_entries) as e (kind text, channel text, recipient uuid, reason text)
@@ -444,6 +447,7 @@ language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 begin
+    perform job_refuse_outsiders();
     with judged as (
         select o.id, outbox_overtaken(o) as reason from outbox_messages o
         where o.id = any (p_ids) and o.state = 'queued' order by o.id for update skip locked),
@@ -474,6 +478,7 @@ language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 begin
+    perform job_refuse_outsiders();
     return query
         with reports as (
             select r.* from jsonb_to_recordset(p_results) as r (id uuid, attempt integer, outcome text,
@@ -526,6 +531,7 @@ as $$
 declare
     v_retired bigint;
 begin
+    perform job_refuse_outsiders();
     update outbox_messages m set state = 'suppressed', updated_at = now(), error_class = 'no_form'
     where m.kind = 'parent_probe' and m.state = 'queued'
         and not exists (select from agreements a where a.recipient_email_verification_outbox_id = m.id);
@@ -540,6 +546,7 @@ language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 begin
+    perform job_refuse_outsiders();
     with lost as (
         update outbox_messages m set state = 'uncertain', lease_until = null, error_class = 'sender_died',
             updated_at = now()
@@ -569,6 +576,7 @@ as $$
 declare
     v_decided uuid[];
 begin
+    perform job_refuse_outsiders();
     with decided as (
         update outbox_messages m set state = case when p_send_again then 'queued' else 'failed' end,
             next_attempt_at = now(), updated_at = now(),
@@ -598,6 +606,7 @@ declare
     v_start timestamptz;
     v_row provider_rates;
 begin
+    perform job_refuse_outsiders();
     insert into provider_rates (provider) values (p_provider) on conflict do nothing;
     select * into v_row from provider_rates where provider = p_provider for update;
     v_now := clock_timestamp();
@@ -623,6 +632,7 @@ create or replace function public.outbox_close_provider(p_provider text, p_secon
 language sql volatile security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     insert into provider_rates (provider, closed_until)
     values (p_provider, clock_timestamp() + make_interval(secs => p_seconds))
     on conflict (provider) do update set closed_until = greatest(provider_rates.closed_until, excluded.closed_until)
@@ -633,6 +643,7 @@ create or replace function public.outbox_closed_for(p_provider text) returns dou
 language sql volatile security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select coalesce((
         select greatest(extract(epoch from closed_until - clock_timestamp()), 0)::double precision
         from provider_rates where provider = p_provider and closed_until > clock_timestamp()), 0)

@@ -49,6 +49,7 @@ create or replace function public.outbox_block_list(
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select b.id, b.channel, outbox_shown(b.channel, b.address), b.kind, b.scope, b.source, b.since, b.ends
     from outbox_blocks() b
     where (p_channel is null or b.channel = p_channel) and (p_kind is null or b.kind = p_kind)
@@ -63,6 +64,7 @@ create or replace function public.outbox_blocks_of(p_id uuid, p_address text) re
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     with wanted as materialized (
         select unnest(case when p_id is null then array[(select r.address from outbox_read_address(p_address) r)]
             else competition_addresses_of(null, p_id, null) end) as address)
@@ -93,6 +95,7 @@ declare
     v_address text;
     v_present record;
 begin
+    perform job_refuse_outsiders();
     select r.channel, r.address into channel, v_address from outbox_read_address(p_address) r;
     if channel is null then
         perform job_queue_refuse('This is neither an e-mail address nor a phone number. Nothing was changed.');
@@ -140,6 +143,7 @@ declare
     v_found record;
     v_any boolean := false;
 begin
+    perform job_refuse_outsiders();
     if p_id is null then
         select r.channel, r.address into v_channel, v_address from outbox_read_address(p_address) r;
         if v_channel is null then
@@ -185,6 +189,7 @@ create or replace function public.programme_person_kind(p_id uuid) returns text
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select coalesce((select p.role::text from profiles p where p.id = p_id),
         (select 'competitor' from competitors c where c.id = p_id),
         (select 'former' from outbox_messages m where m.recipient_ref = p_id limit 1))
@@ -204,6 +209,7 @@ declare
     v_address constant text := (select r.address from outbox_read_address(p_text) r);
     v_owners uuid[];
 begin
+    perform job_refuse_outsiders();
     if v_address is not null then
         v_owners := array(select distinct a.id from competition_addresses() a where a.address = v_address
             and a.whose = 'own');
@@ -313,6 +319,7 @@ create or replace function public.programme_sent_to(
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select m.at, m.id, m.channel, m.kind, outbox_shown(m.channel, m.address), m.state, m.detail, m.last_event,
         m.last_event_at, m.job_id, m.campaign_id, m.provider_message_id, m.sender
     from programme_messages_to(p_id, programme_own_addresses(p_id)) m
@@ -329,6 +336,7 @@ create or replace function public.programme_sent_to_address(
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
+    select job_refuse_outsiders();
     select m.at, m.id, m.channel, m.kind, outbox_shown(m.channel, m.address), m.state, m.detail, m.last_event,
         m.last_event_at, m.job_id, m.campaign_id, m.provider_message_id, m.sender
     from outbox_read_address(p_address) r, programme_messages_to(null, array[r.address]) m
@@ -348,6 +356,7 @@ as $$
 declare
     v_address constant text := (select r.address from outbox_read_address(p_address) r);
 begin
+    perform job_refuse_outsiders();
     if coalesce(trim(p_reason), '') = '' then
         perform job_queue_refuse('Whole addresses are shown only to one who says why. Give a reason.');
     end if;

@@ -48,6 +48,7 @@ language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 begin
+    perform job_refuse_outsiders();
     if p_part not in ('events', 'handing events on', 'pulling mail events', 'pulling text events') then
         perform job_queue_refuse(format('The competition has no part of upkeep that is called %s.', p_part));
     end if;

@@ -71,6 +71,14 @@ declare
         where rolname in ('anon', 'authenticated'));
     v_tables constant text[] := array(select t from job_programme_tables() t union all
         select t from outbox_programme_tables() t);
+    -- Those that the application did not have, which is recorded when the installation has made them; and their sequences.
+    v_made constant text[] := array(
+        select t from unnest(v_tables) t
+        where exists (select from jobdeck_schema s where s.component = 'competition' and s.catalog is not null)
+            and not exists (select from jobdeck_schema s where s.component = 'competition' and s.catalog -> 'adopted' ? t));
+    v_sequences constant text[] := array(
+        select c.relname from pg_class c join pg_depend d on d.objid = c.oid and d.deptype in ('a', 'i')
+        where c.relkind = 'S' and d.refobjid in (select to_regclass('public.' || quote_ident(t)) from unnest(v_made) t));
     v_ledger constant text[] := array['outbox_messages', 'send_batches', 'outbox_left_out', 'email_suppressions',
         'sms_opt_outs', 'provider_events', 'provider_requests', 'provider_rates', 'outbox_erasure_key'];
     v_work constant text[] := array['outbox_put', 'outbox_leave_out', 'outbox_claim', 'outbox_settle', 'outbox_sweep',
@@ -154,7 +162,7 @@ begin
     for v_object, v_name, v_guarded in
         select c.oid::regclass, c.relname, c.relrowsecurity from pg_class c
         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'p', 'S') and c.relname = any (
-            v_tables || v_ledger || array['outbox_receipts', 'outbox_left_out_id_seq', 'provider_events_id_seq',
+            v_tables || v_sequences || v_ledger || array['outbox_receipts', 'outbox_left_out_id_seq', 'provider_events_id_seq',
                 'provider_requests_id_seq'])
     loop
         -- Personal data must not be readable with the host's public key.
@@ -162,9 +170,13 @@ begin
             execute format('revoke all on %s from %s', v_object, v_public_key);
         end if;
         -- Tables of the application keep the row security that it gave them.
-        if job_has_foreign_roles() and not v_guarded and v_name = any (v_ledger) then
-            execute format('revoke all on %s from %s', v_object, v_outsiders);
+        if job_has_foreign_roles() and not v_guarded and v_name = any (v_ledger || v_made) then
+            if v_name = any (v_ledger) then
+                execute format('revoke all on %s from %s', v_object, v_outsiders);
+            end if;
             execute format('alter table %s enable row level security', v_object);
+            execute format('create or replace trigger jobdeck_refuse_truncate before truncate on %s for each statement '
+                'execute function job_refuse_truncate()', v_object);
             v_guarded := true;
         end if;
         if v_guarded and v_worker is not null and v_operator is not null and v_name = any (v_ledger) and not exists (

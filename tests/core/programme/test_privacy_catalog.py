@@ -11,7 +11,7 @@ import pytest
 from jobdeck.core.queue import privacy
 from jobdeck.core.schema import install_schema
 from tests.core.cli.support import ROOT
-from tests.support.original import its_owner, original_database
+from tests.support.original import OUTSIDERS, its_owner, original_database
 from tests.support.queue import value
 
 if TYPE_CHECKING:
@@ -122,31 +122,22 @@ class TestWhereTheHostHasRolesOfItsOwn:
         guarded = conn.execute("SELECT relname FROM pg_class WHERE relrowsecurity").fetchall()
         return tables(conn) - {row[0] for row in guarded}
 
-    def applications(self, conn: Connection) -> set[str]:
-        """The tables that the application has, or would have."""
-        return {
-            row[0]
-            for function in ("job_programme_tables", "outbox_programme_tables")
-            for row in conn.execute(f"SELECT {function}()".encode()).fetchall()
-        }
-
-    def test_each_table_of_jobdeck_has_row_security(self, host: Connection) -> None:
+    def test_each_table_that_jobdeck_makes_has_row_security(self, host: Connection) -> None:
         install_schema(host)
-        assert self.unguarded(host) - self.applications(host) == set()
+        assert self.unguarded(host) == set()
 
-    def test_of_the_others_the_public_key_has_no_rights(self, host: Connection) -> None:
+    def test_a_table_that_the_application_had_without_it_keeps_out_the_public_key(self, host: Connection) -> None:
+        host.execute(
+            """
+            CREATE TABLE conversations (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), type text NOT NULL, title text,
+                created_by uuid, created_at timestamptz NOT NULL DEFAULT now())
+            """
+        )
         install_schema(host)
-        for table in self.unguarded(host):
-            assert not value(host, "SELECT has_table_privilege('anon', %s, 'select, insert, update, delete')", table)
-
-    def test_a_right_that_such_a_role_gets_later_shows_it_no_row(self, host: Connection) -> None:
         install_schema(host)
-        host.execute("INSERT INTO job_retention (name, default_days) VALUES ('zz', 1)")
-        host.execute("INSERT INTO email_suppressions (address_norm, reason, source) VALUES ('zz@zz', 'manual', 'zz')")
-        host.execute("GRANT SELECT ON job_retention, email_suppressions, job_audit TO anon")
-        host.execute("SET ROLE anon")
-        for table in ("job_retention", "email_suppressions", "job_audit"):
-            assert host.execute(f"SELECT * FROM {table}".encode()).fetchall() == []  # noqa: S608
+        assert self.unguarded(host) == {"conversations"}
+        rights = "SELECT has_table_privilege(%s, 'conversations', 'select, insert, update, delete')"
+        assert [value(host, rights, role) for role in OUTSIDERS] == [False, False, True]
 
     def test_without_such_roles_nothing_is_guarded(self, conn: Connection) -> None:
         assert tables(conn) == self.unguarded(conn)
