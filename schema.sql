@@ -987,6 +987,25 @@ create or replace trigger job_hand_retry before update of status on job_queue
     for each row when (new.status = 'pending' and old.status not in ('pending', 'running') and new.version = old.version)
     execute function job_hand_retry();
 
+-- An INSERT or UPDATE by hand whose interval does not fit. The check of the table would refuse it as well, in its own words.
+create or replace function job_hand_interval() returns trigger
+language plpgsql
+set search_path from current
+as $$
+begin
+    raise exception using errcode = 'JD001', message = case when new.is_recurring
+        then 'A recurring job needs an interval of 1 minute or more. Nothing was changed.'
+        else 'A job that is not recurring has no interval. Make it recurring, or leave the interval out. Nothing was changed.'
+        end;
+end
+$$;
+create or replace trigger job_hand_interval
+    before insert or update of status, is_recurring, recurrence_interval_minutes on job_queue
+    for each row when (new.status in ('pending', 'running') and (
+        new.is_recurring <> coalesce(new.recurrence_interval_minutes > 0, false)
+        or not new.is_recurring and new.recurrence_interval_minutes is not null))
+    execute function job_hand_interval();
+
 -- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
 -- may have no key: job_types_fill_keys gives them one.
 create or replace function job_types_declare(p_types text[], p_rules text[]) returns text[]
@@ -6106,7 +6125,7 @@ declare
         'job_queue_backlog', 'job_queue_turn',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
     v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
-        'job_hand_claim', 'job_hand_retry', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
+        'job_hand_claim', 'job_hand_retry', 'job_hand_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',

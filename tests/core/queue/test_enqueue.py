@@ -314,14 +314,24 @@ def test_a_producer_that_inserts_directly_is_served(conn: Connection) -> None:
     assert answer.run_at == claimed[1].due_at + timedelta(hours=1)
 
 
+SERIES = "A recurring job needs an interval of 1 minute or more"
+ONCE = "A job that is not recurring has no interval"
+
+
 @pytest.mark.parametrize(
-    ("recurring", "interval"), [(True, None), (True, 0), (True, -1), (False, 5)], ids=["null", "zero", "minus", "stray"]
+    ("recurring", "interval", "words"),
+    [(True, None, SERIES), (True, 0, SERIES), (True, -1, SERIES), (False, 5, ONCE), (False, -1, ONCE)],
 )
-def test_no_insert_makes_a_series_that_could_never_run_again(
-    conn: Connection, recurring: bool, interval: int | None
+def test_an_insert_with_an_interval_that_does_not_fit_is_refused_with_a_sentence(
+    conn: Connection, recurring: bool, interval: int | None, words: str
 ) -> None:
-    with pytest.raises(psycopg.errors.CheckViolation):
-        conn.execute(
-            "INSERT INTO job_queue (task_type, is_recurring, recurrence_interval_minutes) VALUES ('alpha', %s, %s)",
-            (recurring, interval),
-        )
+    statement = "INSERT INTO job_queue (task_type, is_recurring, recurrence_interval_minutes) VALUES ('alpha', %s, %s)"
+    with changes_nothing(conn), pytest.raises(psycopg.Error, match=words) as refusal:
+        conn.execute(statement, (recurring, interval))
+    assert refusal.value.sqlstate == "JD001"
+
+
+def test_a_series_that_ended_without_an_interval_does_not_go_on_by_an_update(conn: Connection) -> None:
+    conn.execute("INSERT INTO job_queue (task_type, is_recurring, status) VALUES ('alpha', true, 'failed')")
+    with changes_nothing(conn), pytest.raises(psycopg.Error, match=SERIES):
+        conn.execute("UPDATE job_queue SET status = 'pending', run_at = now()")
