@@ -1,0 +1,43 @@
+"""The database of the original at each stage of the way to Jobdeck."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobdeck.core.queue import operator
+from jobdeck.core.schema import install_schema
+from tests.core.programme.original_stages import BEFORE, BESIDE, SWITCHED
+from tests.support.original import OWNER, original_database
+from tests.support.queue import ACTOR, Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.postgres import PostgresServer
+
+
+@pytest.fixture(scope="module", params=[BEFORE, BESIDE, SWITCHED])
+def stage(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def staged_database(stage: str, postgres: PostgresServer) -> Iterator[str]:
+    name = original_database(postgres, programme=True)
+    with postgres.connect(name, OWNER) as owner:
+        owner.execute("INSERT INTO job_queue_settings (id) VALUES (1)")
+        if stage != BEFORE:
+            install_schema(owner)
+        if stage == SWITCHED:
+            operator.switch_runner(owner, "jobdeck", actor=ACTOR, reason=None)
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def staged(staged_database: str, postgres: PostgresServer) -> Iterator[Connection]:
+    """The owner, in a transaction that is rolled back."""
+    with postgres.connect(staged_database, OWNER) as owner, owner.transaction(force_rollback=True):
+        yield owner
