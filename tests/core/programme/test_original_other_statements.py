@@ -72,10 +72,14 @@ class TestPlatform:
         found = rows(staged, "SELECT * FROM game_platform_challenge_solves WHERE challenge_solve_id = 1819")
         assert [(row["challenge_title"], row["source"]) for row in found] == [("Other", "flash_ctf")]
 
-    def test_a_second_row_of_statistics_of_a_person(self, staged: Connection) -> None:
-        statement = "INSERT INTO game_platform_stats (competitor_id, challenges_completed) VALUES (%s, 0)"
-        for _ in range(2):
-            assert count(staged, SERVICE, statement, LEE) == 1
+    def test_a_second_row_of_statistics_of_a_person_is_accepted_and_left_out(
+        self, staged: Connection, stage: str
+    ) -> None:
+        statement = "INSERT INTO game_platform_stats (competitor_id, challenges_completed) VALUES (%s, %s)"
+        assert count(staged, SERVICE, statement, LEE, 7) == 1
+        count(staged, SERVICE, statement, LEE, 0)
+        found = rows(staged, "SELECT * FROM game_platform_stats WHERE competitor_id = %s", LEE)
+        assert [row["challenges_completed"] for row in found] == ([7, 0] if stage == BEFORE else [7])
 
     def test_the_statistics_are_read_and_written_by_person(self, staged: Connection) -> None:
         found = run(staged, SERVICE, "SELECT * FROM game_platform_stats WHERE competitor_id = %s", KIM)
