@@ -106,3 +106,11 @@ async def test_the_operator_of_the_page_changes_jobs_and_is_told_who_runs_them(
         await desk.press("D", "y")
         assert "Deleted" in desk.toasts[-1]
     assert left(deployed) == 0
+
+
+def test_a_worker_with_the_account_of_the_operator_ends_at_once_with_a_sentence(
+    deployed: PostgresServer, jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", address(deployed, OPERATOR))
+    jobdeck("worker", "--drain").refused(1, NOT_A_WORKER)
+    jobdeck("worker").refused(1, NOT_A_WORKER)

@@ -15,7 +15,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.cli.wording import cycle_words
-from jobdeck.core.errors import DatabaseUnreachable, Interrupted, UsageError
+from jobdeck.core.errors import DatabaseUnreachable, Interrupted, Refused, UsageError
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, 
         try:
             with ExitStack() as opened:
                 database = opened.enter_context(session.database(max_size=connections))
+                _refuse_other_roles(database)
                 _note_missing_plugins(database)
                 stack.enter_context(opened.pop_all())
                 return database
@@ -137,6 +138,18 @@ def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, 
             noted = True
             stop.wait(WAIT_SECONDS)
     return None
+
+
+def _refuse_other_roles(database: Database) -> None:
+    """Refuses a role that may not run jobs, with which a worker would try to claim without end."""
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
+
+    with database.connection() as conn:
+        rights = jobs.permissions().run(conn)
+    if not rights.work:
+        raise Refused(
+            f"The database role {rights.role} may not run jobs. Connect as a member of job_worker to run them."
+        )
 
 
 def _note_missing_plugins(database: Database) -> None:
