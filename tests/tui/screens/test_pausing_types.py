@@ -65,6 +65,20 @@ async def test_on_the_list_p_pauses_everything_unless_a_type_is_chosen() -> None
         assert backend.calls == [("pause", None, None, "game_platform_sync")]
 
 
+async def test_only_the_question_about_one_type_says_that_everything_else_stays_paused() -> None:
+    backend = failed(2)
+    backend.processing = Processing(enabled=False, paused_by="bob", paused_at=NOW, paused_types=(paused(),))
+    async with dashboard(backend) as deck:
+        await deck.press("P", "down", "enter")
+        assert "Resume webhook_push" in deck.screen_text()
+        assert "Automatic Processing stays paused." in deck.screen_text()
+    backend.processing = Processing(enabled=False, paused_by="bob", paused_at=NOW)
+    async with dashboard(backend) as deck:
+        await deck.press("P")
+        assert "Resume Automatic Processing" in deck.screen_text()
+        assert "stays paused" not in deck.screen_text()
+
+
 async def test_the_choice_of_a_type_can_be_taken_back() -> None:
     backend = sample()
     async with dashboard(backend) as deck:

@@ -120,7 +120,7 @@ def resume_question(view: View, task_type: str | None, now: datetime, *, product
     others = [one_line(other.task_type) for other in processing.paused_types]
     if pause is None and others:
         lines.append(f"Still paused afterwards: {', '.join(others)}.")
-    elif not processing.enabled:
+    elif pause is not None and not processing.enabled:
         lines.append("Automatic Processing stays paused.")
     name = one_line(task_type) if task_type else "Automatic Processing"
     word = needed_word("resume", 0, production=production)
