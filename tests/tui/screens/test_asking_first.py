@@ -57,6 +57,12 @@ async def test_w_in_production_asks_for_its_word() -> None:
         assert ("cycle",) in backend.calls
 
 
+async def test_an_environment_without_a_name_names_the_setting_that_gives_it_one() -> None:
+    async with dashboard(due("game_platform_sync")) as deck:
+        await deck.press("w")
+        assert "not named (JOBDECK_ENV)" in deck.screen_text()
+
+
 async def test_jobs_of_a_paused_type_are_not_due() -> None:
     backend = due("game_platform_sync", "sms_digest_processor")
     backend.processing = Processing(

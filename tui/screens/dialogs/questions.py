@@ -45,7 +45,7 @@ def ask_to_run_worker(here: Screen[Any], deck: Deck) -> None:
 def cycle_question(deck: Deck, due: Due) -> Question:
     """The question before a cycle of up to five jobs in this terminal's environment."""
     view, options = deck.view, deck.options
-    environment = one_line(options.environment) or "not named (JOBDECK_ENVIRONMENT)"
+    environment = one_line(options.environment) or "not named (JOBDECK_ENV)"
     style = "bold $error" if options.production else "bold" if options.environment else ""
     database = one_line(view.session.label) if view else ""
     lines = [
