@@ -57,6 +57,13 @@ async def test_w_in_production_asks_for_its_word() -> None:
         assert ("cycle",) in backend.calls
 
 
+async def test_a_dialog_that_asks_for_a_word_says_how_to_go_on_without_it() -> None:
+    backend = due("game_platform_sync")
+    async with dashboard(backend, environment="prod", production=True) as deck:
+        await deck.press("w", "x", "enter")
+        assert deck.toasts[-1] == "Nothing was changed. Type run to confirm, or press esc to close the dialog."
+
+
 async def test_an_environment_without_a_name_names_the_setting_that_gives_it_one() -> None:
     async with dashboard(due("game_platform_sync")) as deck:
         await deck.press("w")

@@ -243,8 +243,8 @@ class Confirm(Dialog[bool]):
         if event.input.id == "reason":
             self.focus_next()
         elif self.query_one("#yes", Button).disabled:
-            close = self.key("close")
-            self.deck.say(f"Not done: type {self.question.word} first, or press {close} to cancel.", "warning")
+            keys = f"Type {self.question.word} to confirm, or press {self.key('close')} to close the dialog."
+            self.deck.say(f"Nothing was changed. {keys}", "warning")
         else:
             self.dismiss(result=True)
 
