@@ -25,6 +25,7 @@ NAMED = 12
 that have left the queue."""
 RESUME = "jobdeck resume"
 RUN_WORKER = "jobdeck run-worker"
+WORKER = "jobdeck worker"
 PURGE = "jobdeck purge --yes"
 
 

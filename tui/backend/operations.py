@@ -15,6 +15,7 @@ from jobdeck.tui.commands import (
     PURGE,
     RESUME,
     RUN_WORKER,
+    WORKER,
     canary_twin,
     cleanup_twin,
     pause_twin,
@@ -298,7 +299,7 @@ class Operations:
             return True
 
         def done(_finished: bool) -> None:
-            text = "The embedded worker stopped." if running else "The embedded worker is running.\njobdeck worker"
+            text = "The embedded worker stopped." if running else f"The embedded worker is running.\n{WORKER}"
             self._host.say(text, "information")
 
         def ended() -> None:

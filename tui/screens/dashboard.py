@@ -15,7 +15,7 @@ from jobdeck.tui.format import one_line, plural, seconds, short_id
 from jobdeck.tui.screens.beside import LEAST as LEAST_BESIDE
 from jobdeck.tui.screens.beside import Beside
 from jobdeck.tui.screens.dialogs.confirm import Confirm, ask, choice_question
-from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, undo_question
+from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_toggle_worker, undo_question
 from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
 from jobdeck.tui.widgets import health_line, key_line, status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
@@ -98,7 +98,7 @@ class Dashboard(Listing):
         return super().handlers() | {
             "job.detail": lambda: self.deck.open_job(table.current) if table.current else None,
             "mark.undo": self._unmark_or_undo,
-            "worker.embedded": self.deck.operations.toggle_worker,
+            "worker.embedded": lambda: ask_to_toggle_worker(self, self.deck),
             "stuck.cleanup": lambda: ask_to_clean_up(self, self.deck),
             "queue.purge": lambda: ask_to_purge(self, self.deck),
             "job.edit": self._edit,

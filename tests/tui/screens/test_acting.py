@@ -440,12 +440,12 @@ async def test_run_worker_that_was_stopped_by_a_pause_says_what_had_run_before_i
         assert words in deck.toasts[-1]
 
 
-async def test_the_embedded_worker_is_started_and_stopped_with_one_key() -> None:
+async def test_the_embedded_worker_is_stopped_with_one_key_and_started_after_a_question() -> None:
     async with dashboard(sample(), size=LARGE) as deck:
         await deck.press("W")
         assert deck.backend.calls == [("stop", None)]
         assert "here" not in deck.line("header")
-        await deck.press("W")
+        await deck.press("W", "enter")
         assert deck.backend.calls[-1] == ("start",)
         assert "1 here" in deck.line("header")
 

@@ -1,4 +1,4 @@
-"""The keys w and u change nothing by themselves: a dialog says what they would do, and enter does it."""
+"""The keys w, W and u change nothing by themselves: a dialog says what they would do, and enter does it."""
 
 from __future__ import annotations
 
@@ -68,6 +68,30 @@ async def test_an_environment_without_a_name_names_the_setting_that_gives_it_one
     async with dashboard(due("game_platform_sync")) as deck:
         await deck.press("w")
         assert "not named (JOBDECK_ENV)" in deck.screen_text()
+
+
+@pytest.mark.parametrize("page", ["", "m", "h"])
+async def test_a_worker_inside_is_started_only_after_a_question_that_names_what_is_due(page: str) -> None:
+    backend = due("game_platform_sync", "sms_digest_processor")
+    async with dashboard(backend, environment="staging") as deck:
+        await deck.press(*page, "W")
+        text = " ".join(deck.screen_text().split())
+        for said in ("database db.example.org/queue", "environment staging", "settings of this terminal",
+                     "due now 2 jobs of 2 types", "jobdeck worker"):  # fmt: skip
+            assert said in text, said
+        await deck.press("escape", "W")
+        assert ("start",) not in backend.calls
+        await deck.press("enter", "W")
+        assert backend.calls[-2:] == [("start",), ("stop", None)]
+
+
+async def test_a_worker_inside_in_production_asks_for_its_word() -> None:
+    backend = due("game_platform_sync")
+    async with dashboard(backend, environment="prod", production=True) as deck:
+        await deck.press("W", "enter")
+        assert ("start",) not in backend.calls
+        await deck.press("W", *"start", "enter")
+        assert backend.calls[-1] == ("start",)
 
 
 async def test_jobs_of_a_paused_type_are_not_due() -> None:

@@ -370,7 +370,7 @@ async def test_the_worker_inside_and_its_command_run_what_is_due(
     twins.copy()
     settings = Settings(database_url=SecretStr(twins.one), state_dir=tmp_path, handlers=HANDLERS, drain_seconds=20.0)
     async with live(settings) as desk:
-        await desk.press("W")
+        await desk.press("W", "enter")
         shown = desk.twin
         await becomes(lambda: empty(twins.one))
         await desk.press("W")

@@ -1,4 +1,4 @@
-"""Questions before a cycle of the worker, a restore, a cleanup, a purge, and before leaving while jobs run."""
+"""Questions before a cycle or a start of the worker, a restore, a cleanup, a purge, and before leaving."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textual.widgets import Button, Static
 from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.tui.backend import bulk_words
 from jobdeck.tui.backend.operations import Awaited
-from jobdeck.tui.commands import PURGE, RUN_WORKER, cleanup_twin, twin
+from jobdeck.tui.commands import PURGE, RUN_WORKER, WORKER, cleanup_twin, twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import FIRST, Question, ask, needed_word
 from jobdeck.tui.screens.dialogs.dialog import Dialog
@@ -42,8 +42,34 @@ def ask_to_run_worker(here: Screen[Any], deck: Deck) -> None:
     deck.operations.find_due(found)
 
 
+def ask_to_toggle_worker(here: Screen[Any], deck: Deck) -> None:
+    """Stops the worker in this dashboard, or reads what is due and asks whether to start it.
+
+    It does not ask for a database of its own, where there always is a worker. If another screen was opened meanwhile,
+    nothing is asked.
+    """
+    if deck.worker.state != "off" or deck.view is None or deck.view.session.embedded:
+        deck.operations.toggle_worker()
+        return
+
+    def found(due: Due) -> None:
+        if deck.shows(here) and deck.worker.state == "off":
+            ask(here, worker_question(deck, due), deck.operations.toggle_worker)
+
+    deck.operations.find_due(found)
+
+
 def cycle_question(deck: Deck, due: Due) -> Question:
     """The question before a cycle of up to five jobs in this terminal's environment."""
+    return _work_question(deck, due, "Run Worker: one cycle of up to 5 jobs, here", "run", RUN_WORKER)
+
+
+def worker_question(deck: Deck, due: Due) -> Question:
+    """The question before a worker runs all due jobs in this terminal's environment."""
+    return _work_question(deck, due, "Worker in this dashboard: all due jobs, here", "start", WORKER)
+
+
+def _work_question(deck: Deck, due: Due, title: str, verb: str, command: str) -> Question:
     view, options = deck.view, deck.options
     environment = one_line(options.environment) or "not named (JOBDECK_ENV)"
     style = "bold $error" if options.production else "bold" if options.environment else ""
@@ -58,9 +84,8 @@ def cycle_question(deck: Deck, due: Due) -> Question:
     if view is not None and not view.snapshot.processing.enabled:
         resumes = f"Processing is paused, so no job would run. {deck.key('processing')} resumes it."
         lines += [Content(""), Content.styled(resumes, "$warning")]
-    word = needed_word("run", 0, production=options.production)
-    body = Content("\n").join(lines)
-    return Question("Run Worker: one cycle of up to 5 jobs, here", body, "Run", word=word, twin=RUN_WORKER, ready=True)
+    word = needed_word(verb, 0, production=options.production)
+    return Question(title, Content("\n").join(lines), verb.capitalize(), word=word, twin=command, ready=True)
 
 
 def _fact(name: str, value: str, style: str = "") -> Content:

@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 
 from jobdeck.core.read.report_types import CronReport
 from jobdeck.tui.screens.dialogs.dialog import add_cross, leaves
-from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge
+from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_toggle_worker
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import cron_health
 from jobdeck.tui.widgets.ink import Line
@@ -70,7 +70,7 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
             "open": self.open_chosen,
-            "worker.embedded": self.deck.operations.toggle_worker,
+            "worker.embedded": lambda: ask_to_toggle_worker(self, self.deck),
             "stuck.cleanup": lambda: ask_to_clean_up(self, self.deck),
             "queue.purge": lambda: ask_to_purge(self, self.deck),
         }

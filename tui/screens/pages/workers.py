@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from jobdeck.core.read.report_types import Fleet
-from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker
+from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker, ask_to_toggle_worker
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import workers
 
@@ -34,9 +34,8 @@ class Workers(ListPage[Fleet]):
         return [*workers.summary(data), ("  jobdeck status", "muted")]
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        operations = self.deck.operations
         return super().handlers() | {
             "open": self.open_chosen,
             "worker.cycle": lambda: ask_to_run_worker(self, self.deck),
-            "worker.embedded": operations.toggle_worker,
+            "worker.embedded": lambda: ask_to_toggle_worker(self, self.deck),
         }
