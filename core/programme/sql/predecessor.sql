@@ -16,7 +16,7 @@ create table if not exists public.jobdeck_replaced (
 
 create or replace function public.competition_keep_original() returns void
 language plpgsql
-set search_path = pg_catalog
+set search_path = public, pg_temp
 as $$
 begin
     delete from public.jobdeck_replaced;

@@ -151,6 +151,8 @@ begin
     if v_outsiders is not null then
         execute format('revoke all on jobdeck_replaced from %s', v_outsiders);
         alter table jobdeck_replaced enable row level security;
+        create or replace trigger jobdeck_refuse_truncate before truncate on jobdeck_replaced for each statement
+            execute function job_refuse_truncate();
     end if;
     -- The original's callers use this role.
     if v_service is not null then

@@ -188,11 +188,14 @@ class TestUndo:
         adopted = value(before, "SELECT array_agg(relname::text) FROM pg_class WHERE relkind = 'r' AND relnamespace = "
                         "'public'::regnamespace")  # fmt: skip
         held = guards(before)
+        keys = "SELECT oid FROM pg_constraint WHERE contype = 'f' ORDER BY 1"
+        foreign = rows(before, keys)
         install_schema(before)
         assert guards(before) != held
         assert undo(before) == []
         now = guards(before)
         assert {key: (text, now.get(key)) for key, text in held.items() if now.get(key) != text} == {}
+        assert {row["oid"] for row in foreign} <= {row["oid"] for row in rows(before, keys)}
         new = [key for key in now if key not in held and key[0] in {"constraint", "trigger"}]
         assert [key for key in new if key[1].partition(".")[0] in adopted] == []
 
