@@ -41,6 +41,7 @@ declare
     v_ids constant uuid[] := array(
         select c.id from public.job_queue_claim(public.job_earlier_runner(), v_types, p_limit, 1200.0) c);
 begin
+    perform public.job_refuse_outsiders();
     -- A statement of its own, which sees what the claim has changed.
     return query select q.* from public.job_queue q where q.id = any (v_ids);
 end
@@ -57,6 +58,7 @@ declare
     v_job public.job_queue;
     v_after public.job_queue;
 begin
+    perform public.job_refuse_outsiders();
     select * into v_job from public.job_queue q where q.id = p_job_id;
     if v_job.status is distinct from 'running' or v_job.locked_by <> public.job_earlier_runner() then
         return v_job;

@@ -378,6 +378,10 @@ class TestOutsiders:
                 list(OUTSIDERS),
             )
         }
+        # This one refuses the session of an admin with a sentence.
+        refusing = {one for one in allowed if one[0] == "authenticated"}
+        assert [function.split("(")[0] for _, function in refusing] == ["job_queue_enqueue"]
+        allowed -= refusing
         assert {role for role, _ in allowed} == {"service_role"}
         assert {function.split("(")[0] for _, function in allowed} == {
             "job_queue_enqueue", "job_queue_cleanup", "job_queue_claim", "job_queue_mark_succeeded",

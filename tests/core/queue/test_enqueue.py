@@ -314,13 +314,19 @@ def test_a_producer_that_inserts_directly_is_served(conn: Connection) -> None:
     assert answer.run_at == claimed[1].due_at + timedelta(hours=1)
 
 
-SERIES = "A recurring job needs an interval of 1 minute or more"
-ONCE = "A job that is not recurring has no interval"
+NO_INTERVAL = "A recurring job needs an interval of 1 minute or more"
+STRAY_INTERVAL = "A job that is not recurring has no interval"
 
 
 @pytest.mark.parametrize(
     ("recurring", "interval", "words"),
-    [(True, None, SERIES), (True, 0, SERIES), (True, -1, SERIES), (False, 5, ONCE), (False, -1, ONCE)],
+    [
+        (True, None, NO_INTERVAL),
+        (True, 0, NO_INTERVAL),
+        (True, -1, NO_INTERVAL),
+        (False, 5, STRAY_INTERVAL),
+        (False, -1, STRAY_INTERVAL),
+    ],
 )
 def test_an_insert_with_an_interval_that_does_not_fit_is_refused_with_a_sentence(
     conn: Connection, recurring: bool, interval: int | None, words: str
@@ -333,5 +339,5 @@ def test_an_insert_with_an_interval_that_does_not_fit_is_refused_with_a_sentence
 
 def test_a_series_that_ended_without_an_interval_does_not_go_on_by_an_update(conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type, is_recurring, status) VALUES ('alpha', true, 'failed')")
-    with changes_nothing(conn), pytest.raises(psycopg.Error, match=SERIES):
+    with changes_nothing(conn), pytest.raises(psycopg.Error, match=NO_INTERVAL):
         conn.execute("UPDATE job_queue SET status = 'pending', run_at = now()")

@@ -107,7 +107,8 @@ def test_a_viewer_does_not_see_what_people_wrote(conn: Connection) -> None:
     try:
         conn.execute("GRANT SELECT ON job_note_list TO peeper")
         conn.execute("GRANT USAGE ON SCHEMA public TO peeper")
-        conn.execute("GRANT EXECUTE ON FUNCTION job_sees_payloads TO peeper")
+        for function in ("job_sees_payloads", "job_may_read_views", "job_has_foreign_roles", "job_roles_prefix"):
+            conn.execute(f"GRANT EXECUTE ON FUNCTION {function} TO peeper")
         conn.execute("SET ROLE peeper")
         assert [one.note for one in open_notes().run(conn)] == ["hidden"]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
