@@ -112,7 +112,13 @@ class Job:
     @property
     def is_dry(self) -> bool:
         """Whether its payload asks for a dry run, or its last run was one."""
-        return bool(self.last_run_dry) or self.payload.get("dryRun", self.payload.get("dry_run")) is True
+        given = arguments(self.payload)
+        return bool(self.last_run_dry) or given.get("dryRun", given.get("dry_run")) is True
+
+
+def arguments(payload: Any) -> Json:
+    """The keys of a payload; none where it is no object, as in a row that an application inserted directly."""
+    return payload if isinstance(payload, dict) else {}
 
 
 CANARY_PRIORITY = 101

@@ -16,7 +16,7 @@ from jobdeck.core.cli.output import plain
 from jobdeck.core.model import SUCCESSES, RunOutcome, Status, Verdict
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import amount
-from jobdeck.core.redact import clean, redact, safe_text, scrub
+from jobdeck.core.redact import clean, harmless_json, redact, safe_text, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -230,7 +230,10 @@ def badge(job: Job) -> str:
 def payload_summary(payload: Mapping[str, Any]) -> str:
     """The arguments of a payload as `key=value` words; a true flag is its key. Skips empty values and `dryRun`."""
     words = []
-    for key, value in scrub(payload).items():
+    shown = scrub(payload)
+    if not isinstance(shown, dict):
+        return one_line(harmless_json(shown))
+    for key, value in shown.items():
         if value is None or value is False or value in ("", [], {}) or key == "dryRun":
             continue
         words.append(key if value is True else f"{key}={_brief(value)}")

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import UsageError
+from jobdeck.core.model import arguments
 from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin, parse_object
 from jobdeck.core.redact import harmless_json
 from jobdeck.core.times import Unreadable, parse_duration, parse_minutes, parse_time, write_duration
@@ -58,7 +59,7 @@ class Form:
         """A form with a type's defaults, or filled in from a job."""
         form = cls(job_type, job, editing)
         form.fields = form_fields.fields_of(job_type) if job_type else ()
-        form.payload = dict(job.payload) if job else {}
+        form.payload = dict(arguments(job.payload)) if job else {}
         usual = (job_type and job_type.recurring) or USUAL_MINUTES
         form.texts = dict.fromkeys(SCHEDULE, "")
         form.texts[EVERY] = write_duration(timedelta(minutes=usual))
@@ -114,7 +115,7 @@ class Form:
             except UsageError:
                 pass  # `check` reports it; the payload keeps the last valid value
             else:
-                original = self.job.payload if self.job else {}
+                original = arguments(self.job.payload) if self.job else {}
                 self.payload = form_fields.with_value(wanted, self.payload, value, original)
                 self.json_text, self.json_problem = harmless_json(self.payload, indent=2), ""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from jobdeck.core.model import Status
+from jobdeck.core.model import Status, arguments
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.backend.bulk_words import number, plural_of
 from jobdeck.tui.backend.poller import LinkState
@@ -238,7 +238,7 @@ def peek(
     elif job.last_error:
         left.append((one_line(job.last_error), "bad" if job.status is Status.FAILED else "warn"))
     else:
-        dry = "DRY RUN " if job.payload.get("dryRun") is True else ""
+        dry = "DRY RUN " if arguments(job.payload).get("dryRun") is True else ""
         left.append((f"{dry}{payload_summary(job.payload)}" or "no arguments", "muted"))
     return left, right
 

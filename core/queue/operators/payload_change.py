@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.errors import UsageError
+from jobdeck.core.model import arguments
 from jobdeck.core.queue.requests import parse_object
 from jobdeck.core.redact import clean, redact, scrub
 
@@ -31,8 +32,10 @@ class PayloadChange:
     unset: tuple[str, ...] = ()
 
     def apply(self, payload: Json) -> Json:
-        """The payload with the change; the payload itself stays as it is."""
-        return {key: value for key, value in payload.items() if key not in self.unset} | self.set
+        """The payload with the change; the payload itself stays as it is. One that is no object is replaced."""
+        if not self.set and not self.unset:
+            return payload
+        return {key: value for key, value in arguments(payload).items() if key not in self.unset} | self.set
 
     @property
     def words(self) -> str:
@@ -114,9 +117,9 @@ class Difference:
         return [*(key.line for key in self.keys), *more]
 
 
-def difference(before: Json, after: Json) -> Difference:
+def difference(before: Any, after: Json) -> Difference:
     """What differs between two payloads, key by key, in the order of the payload after."""
-    found = list(_differing((), before, after))
+    found = list(_differing((), before, after)) if isinstance(before, dict) else [(("payload",), before, after)]
     return Difference(
         tuple(KeyChange(_name(path), _shown(path, old), _shown(path, new)) for path, old, new in found[:LINES]),
         max(len(found) - LINES, 0),

@@ -107,3 +107,27 @@ def test_what_cannot_be_read_is_refused(jobdeck: Jobdeck, conn: Connection, argu
     jobdeck("edit", *arguments).refused(2, words)
     assert everything(conn) == before
     assert "No job matches" in jobdeck("edit", "--filter", "type:nobody", "--set", "a=1").out
+
+
+@pytest.mark.parametrize("payload", ['"text"', "[1]", "5", "null"])
+def test_a_payload_that_is_no_object_can_be_edited(jobdeck: Jobdeck, conn: Connection, payload: str) -> None:
+    job = enqueued(conn)
+    conn.execute("UPDATE job_queue SET payload = %s::jsonb", (payload,))
+    before = everything(conn)
+    assert f'{payload} → {{"message": "moved"}}' in jobdeck(*MANY, "--dry-run").out
+    one = jobdeck("edit", str(job), "--payload", '{"message": "moved"}', "--dry-run")
+    assert f'{payload} → {{"message": "moved"}}' in one.out
+    assert everything(conn) == before
+    assert jobdeck(*MANY, "--yes").code == 0
+    assert payloads(conn) == [{"message": "moved"}]
+
+
+def test_an_edit_of_the_priority_leaves_a_payload_that_is_no_object_as_it_is(
+    jobdeck: Jobdeck, conn: Connection
+) -> None:
+    job = enqueued(conn)
+    conn.execute("UPDATE job_queue SET payload = '5'")
+    ran = jobdeck("edit", str(job), "--priority", "3")
+    assert ran.code == 1
+    assert "A payload must be a JSON object." in ran.out
+    assert payloads(conn) == [5]
