@@ -4734,12 +4734,13 @@ begin
             else 'waits-for-blocker' end,
             jsonb_build_object('job', v_job.id, 'blocker', v_job.blocked_by,
                 'status', coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone'))),
-        (8, 'concurrency', job_clause_first_in_line(v_job.in_line)
+        -- A place in the line counts only while the job waits.
+        (8, 'concurrency', job_clause_first_in_line(v_job.in_line and v_job.status = 'pending')
                 and (v_holder is null or job_clause_key_free(v_job.concurrency_key)), case
             when v_job.concurrency_key is null then 'no-concurrency-key'
             when v_holder is not null then 'concurrency-key-busy'
             when v_workers > 0 and not job_type_can_run(v_job.task_type, v_now) then 'lets-others-pass'
-            when v_job.in_line then 'behind-in-line'
+            when v_job.in_line and v_job.status = 'pending' then 'behind-in-line'
             else 'concurrency-key-free' end, jsonb_build_object('holder', v_holder));
 end
 $$;
@@ -6077,7 +6078,10 @@ begin
             execute format('create role %I nologin', v_role);
         end if;
     end loop;
-    execute format('grant %I to %I', job_roles_prefix() || 'viewer', job_roles_prefix() || 'operator');
+    -- Only the role that granted a membership may grant it again, and another database's owner may have been it.
+    if not pg_has_role(job_roles_prefix() || 'operator', job_roles_prefix() || 'viewer', 'member') then
+        execute format('grant %I to %I', job_roles_prefix() || 'viewer', job_roles_prefix() || 'operator');
+    end if;
 end
 $$;
 

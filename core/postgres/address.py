@@ -27,6 +27,7 @@ _GUARDS: Final = ("ssl", "tls", "auth", "cert", "pass", "secret", "gss", "krb", 
 """Parts of names of parameters on which safety may depend, so that none of them is dropped."""
 _IN_ADDRESSES: Final = frozenset({"ssl", "requiressl"})
 """Names that libpq accepts in an address only."""
+_BAD_VALUE: Final = re.compile(r"invalid (\w+ value|port number|integer value)\b[^\n]*")
 _PREAMBLE = re.compile(r"^(connection (failed|is bad): )?(connection to server .* failed: )?((FATAL|ERROR): +)?")
 
 
@@ -62,6 +63,20 @@ class Address:
             f"The database at {safe_error(self.label)} does not answer ({safe_error(reason)}). "
             f"Check DATABASE_URL or --database-url, and that Postgres is running there."
         )
+
+    def refuse_bad_value(self, error: psycopg.OperationalError) -> None:
+        """Returns unless libpq refused the value of a parameter, which no later attempt would change.
+
+        Raises:
+            ConfigurationError: it did; the message quotes its reason.
+        """
+        from jobdeck.core.redact import safe_error  # noqa: PLC0415 -- only a failure needs it
+
+        found = _BAD_VALUE.search(str(error))
+        if found is not None:
+            raise ConfigurationError(
+                f"DATABASE_URL is not valid: {safe_error(found.group())}. Correct it there or in --database-url."
+            ) from None
 
 
 def _without_foreign_parameters(url: str) -> dict[str, Any]:

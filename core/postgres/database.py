@@ -197,6 +197,7 @@ class Database:
                 # role's own search path can find the schema, which _examine checks.
                 self._startup_options = False
                 return self._open()
+            self._address.refuse_bad_value(error)
             raise Unreachable(self._address.unreachable(error)) from None
         set_json_loads(read, connection)
         if self.read_only:

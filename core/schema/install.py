@@ -122,9 +122,21 @@ def _attempt(conn: psycopg.Connection[Any], given: _Given, *, corrected: bool) -
     _write_periods(conn, given.components)
     _record(conn, given.components, plan, given.schema)
     if given.roles:
-        conn.execute("SELECT job_make_roles()")
+        _make_roles(conn)
     conn.execute("SELECT job_grant_roles()")
     return plan, later
+
+
+def _make_roles(conn: psycopg.Connection[Any]) -> None:
+    try:
+        conn.execute("SELECT job_make_roles()")
+    except psycopg.errors.InsufficientPrivilege as error:
+        role = clean(conn.info.user)
+        raise Refused(
+            f"The schema was not installed, because the role {role} may not create the group roles "
+            f"({error.diag.message_primary}). Have an administrator run `alter role {role} createrole`, or run "
+            f"`jobdeck init` without --roles. Nothing was changed."
+        ) from error
 
 
 def schema_of(conn: psycopg.Connection[Any]) -> str:

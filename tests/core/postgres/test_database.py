@@ -157,13 +157,30 @@ def test_a_closed_database_closes_what_comes_back_and_gives_nothing_out(empty_da
 
 
 @pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("postgresql://kim:s3cret@127.0.0.1/jobs?sslmode=requirre", 'invalid sslmode value: "requirre"'),
+        ("postgresql://kim:s3cret@127.0.0.1:99999/jobs", "invalid port number"),
+        ("postgresql://kim:s3cret@127.0.0.1/jobs?target_session_attrs=any-one", "invalid target_session_attrs value"),
+    ],
+)
+def test_a_value_that_libpq_refuses_is_a_mistake_of_the_settings_and_no_server_that_is_down(
+    url: str, reason: str
+) -> None:
+    for attempt in (Database(url, application_name="test").probe, Database(url, application_name="test").connect):
+        with pytest.raises(ConfigurationError, match=reason) as caught:
+            attempt()
+        assert not isinstance(caught.value, psycopg.OperationalError)
+        assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("url", "label", "reason"),
     [
         ("postgresql://kim:s3cret@127.0.0.1:1/jobs", "127.0.0.1:1/jobs", "Connection refused"),
         ("postgresql://kim:s3cret@nowhere.invalid/jobs", "nowhere.invalid/jobs", "nowhere.invalid"),
         ("postgresql://kim:s3cret@/jobs?host=/nowhere", "local/jobs", "No such file or directory"),
         ("host=127.0.0.1 port=1 password=s3cret user=kim", "127.0.0.1:1/kim", "Connection refused"),
-        ("postgresql://kim:s3cret@127.0.0.1:99999/jobs", "127.0.0.1:99999/jobs", "invalid port number"),
     ],
 )
 def test_a_wrong_address_is_told_in_a_sentence_without_its_password(url: str, label: str, reason: str) -> None:

@@ -77,6 +77,14 @@ def test_a_dry_installation_lists_what_would_change_and_the_page_has_each_of_the
     assert all(one in jobdeck("init", "--dry-run").out for one in said)
 
 
+def test_an_owner_who_may_not_create_roles_is_told_who_can(jobdeck: Jobdeck, conn: Connection) -> None:
+    held = catalog(conn)
+    jobdeck("init", "--roles", "--roles-prefix", "unmade_").refused(
+        1, f"the role {OWNER} may not create the group roles", f"`alter role {OWNER} createrole`", "without --roles"
+    )
+    assert catalog(conn) == held
+
+
 def test_after_the_installation_the_list_is_empty(jobdeck: Jobdeck, conn: Connection) -> None:
     assert jobdeck("init").code == 0
     assert jobdeck("init", "--dry-run", "--json").data["changes"] == []

@@ -665,5 +665,13 @@ class TestWhy:
         claim_one(conn)
         assert list(self.false_clauses(conn, job_id)) == ["status"]
 
+    def test_a_job_that_ended_in_the_line_of_its_key_is_not_said_to_wait_there(self, conn: Connection) -> None:
+        first, second = (add(conn, concurrency_key="one") for _ in range(2))
+        operator.cancel(conn, [second.id], actor=ACTOR)
+        operator.delete(conn, [first.id], actor=ACTOR)
+        said = {clause.name: clause for clause in read_jobs.why(second.id).run(conn)}
+        assert (said["status"].holds, said["concurrency"].holds) == (False, True)
+        assert "goes first" not in said["concurrency"].evidence
+
     def test_a_job_that_is_gone_has_no_clauses(self, conn: Connection) -> None:
         assert read_jobs.why(uuid.uuid4()).run(conn) == ()
