@@ -28,6 +28,7 @@ SEARCH: Final = "x[/foo]"
 DOWN, TAB, LEAVE, SAVE, TRY, YES = "\x1b[6~", "\t", "\x1b", "\x13", "\x14", "y"
 LIST: Final = "/120"
 ASKS: Final = "Press esc again"
+BECOMES: Final = {"jobdeck retry": "pending", "jobdeck cancel": "cancelled"}
 WALK: Final = (
     # Keys, and words of the program's own that stand on the screen once they have had their effect.
     *((tab, "1/24") for tab in "23456"), ("1", "1/120"), ("G", "120/120"), ("gjjk", "2/120"), ("sS", LIST),
@@ -70,10 +71,18 @@ class Fuzzed(Running):
         rows = (screen.buffer[y] for y in range(screen.lines))
         return ["".join(row[x].data for x in range(screen.columns)).rstrip() for row in rows]
 
+    @property
+    def row(self) -> str:
+        """The line of the list that has the cursor, near its top."""
+        place = re.search(r"(\d+)/120", self.text)
+        header = next((at for at, line in enumerate(self.lines) if line.split()[:2] == ["job", "task"]), None)
+        return self.lines[header + int(place[1])] if place is not None and header is not None else ""
+
     def walk(self) -> None:
         """Takes the way; what is left has to be gone before the next key, or that would be one with the escape.
 
-        A dialog shows the command that its answer names, so it has to be gone, too.
+        A dialog shows the command that its answer names, so it has to be gone, too. An action is refused for a job that
+        has changed since the list was read, so the list has to show what the action before has changed.
         """
         before = ""
         for keys, there in WALK:
@@ -81,6 +90,8 @@ class Fuzzed(Running):
             if (keys == LEAVE and there != ASKS) or (keys == YES and there.startswith("jobdeck ")):
                 self.wait_for(lambda left=before: left not in self.text)  # type: ignore[misc]
             self.wait_for(there)
+            if keys == YES and there in BECOMES:
+                self.wait_for(lambda becomes=BECOMES[there]: becomes in self.row)  # type: ignore[misc]
             before = there
 
 

@@ -84,6 +84,7 @@ begin
     end if;
     for v_one in select * from competition_leftovers(v_left) loop
         execute v_one.statement;
+        update jobdeck_replaced r set gone = true where r.kind = v_one.kind and r.name = v_one.name;
         v_dropped := v_dropped || format('%s %s', v_one.kind, v_one.name);
         kind := v_one.kind;
         name := v_one.name;
@@ -158,8 +159,44 @@ begin
 end
 $$;
 
--- Puts back constraints, triggers and indexes that are missing or differ. Returns a sentence for each that rows of today
--- violate.
+-- The kept constraints, triggers and indexes that are missing or differ, with the statement that drops what differs.
+create or replace function public.competition_missing() returns table (kind text, name text, drops text)
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select r.kind, r.name, case when k.oid is not null then format('alter table %s drop constraint %I', k.conrelid::regclass,
+        k.conname) end
+    from jobdeck_replaced r left join pg_constraint k
+        on k.conrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
+            and k.conname = split_part(r.name, '.', 2)
+    where r.kind = 'constraint' and (k.oid is null or format('alter table public.%I add constraint %I %s',
+        split_part(r.name, '.', 1), k.conname, pg_get_constraintdef(k.oid)) <> r.definition)
+    union all
+    select r.kind, r.name, null from jobdeck_replaced r where r.kind = 'trigger' and not exists (
+        select from pg_trigger g where g.tgrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
+            and g.tgname = split_part(r.name, '.', 2))
+    union all
+    select r.kind, r.name, null from jobdeck_replaced r
+    where r.kind = 'index' and to_regclass('public.' || quote_ident(r.name)) is null
+    union all
+    select r.kind, r.name, null from jobdeck_replaced r join pg_attribute a
+        on a.attrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
+            and a.attname = split_part(r.name, '.', 2)
+    where r.kind = 'not null' and not a.attnotnull
+$$;
+
+-- What this installation has dropped or changed.
+do $$
+begin
+    if current_setting('jobdeck.took_over', true) = 'on' then
+        update public.jobdeck_replaced r set gone = true from public.competition_missing() m
+        where m.kind = r.kind and m.name = r.name;
+    end if;
+end
+$$;
+
+-- Puts back the constraints, triggers and indexes that Jobdeck has dropped or changed. Returns a sentence for each that rows
+-- of today violate.
 create or replace function public.competition_put_back() returns setof text
 language plpgsql
 set search_path = public, pg_temp
@@ -168,29 +205,12 @@ declare
     v_one record;
 begin
     for v_one in
-        select r.*, case when k.oid is not null then format('alter table %s drop constraint %I', k.conrelid::regclass,
-            k.conname) end as first
-        from jobdeck_replaced r left join pg_constraint k
-            on k.conrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
-                and k.conname = split_part(r.name, '.', 2)
-        where r.kind = 'constraint' and (k.oid is null or format('alter table public.%I add constraint %I %s',
-            split_part(r.name, '.', 1), k.conname, pg_get_constraintdef(k.oid)) <> r.definition)
-        union all
-        select r.*, null from jobdeck_replaced r where r.kind = 'trigger' and not exists (
-            select from pg_trigger g where g.tgrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
-                and g.tgname = split_part(r.name, '.', 2))
-        union all
-        select r.*, null from jobdeck_replaced r where r.kind = 'index'
-            and to_regclass('public.' || quote_ident(r.name)) is null
-        union all
-        select r.*, null from jobdeck_replaced r join pg_attribute a
-            on a.attrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
-                and a.attname = split_part(r.name, '.', 2)
-        where r.kind = 'not null' and not a.attnotnull
+        select r.kind, r.name, r.definition, m.drops from jobdeck_replaced r join competition_missing() m using (kind, name)
+        where r.gone order by r.kind, r.name
     loop
         begin
-            if v_one.first is not null then
-                execute v_one.first;
+            if v_one.drops is not null then
+                execute v_one.drops;
             end if;
             execute v_one.definition;
         exception when check_violation or not_null_violation or unique_violation then

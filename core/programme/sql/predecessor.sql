@@ -11,6 +11,8 @@ create table if not exists public.jobdeck_replaced (
     definition text not null,
     -- Statements for the owner and the rights of a function.
     rights text[] not null default '{}',
+    -- Whether Jobdeck has dropped or changed it. What the application drops itself does not come back.
+    gone boolean not null default false,
     primary key (kind, name)
 );
 

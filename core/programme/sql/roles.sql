@@ -110,7 +110,7 @@ declare
         'programme_forget_parent_check', 'programme_limit_team', 'programme_queue_admin_alerts', 'programme_shape',
         'programme_touch', 'programme_one_stats_row', 'competition_leftovers',
         'competition_key_of_solves', 'competition_stay', 'competition_undo', 'competition_take_off',
-        'competition_give_back_functions', 'competition_put_back', 'competition_keep_original', 'competition_addresses', 'competition_addresses_of', 'competition_erase',
+        'competition_give_back_functions', 'competition_put_back', 'competition_missing', 'competition_keep_original', 'competition_addresses', 'competition_addresses_of', 'competition_erase',
         'competition_erase_competitor', 'competition_erase_messages', 'competition_erase_parent',
         'competition_erase_profile', 'competition_find_person', 'competition_grant_roles', 'competition_identifiers',
         'competition_names', 'competition_refuse_erasure', 'competition_retain', 'competition_tables', 'outbox_blocks',
@@ -148,7 +148,7 @@ begin
     if v_worker is not null and to_regprocedure('job_queue_claim(integer)') is not null then
         execute format('revoke all on function job_queue_claim(integer) from %s', v_worker);
     end if;
-    if v_outsiders is not null then
+    if job_has_foreign_roles() then
         execute format('revoke all on jobdeck_replaced from %s', v_outsiders);
         alter table jobdeck_replaced enable row level security;
         execute 'create or replace trigger jobdeck_refuse_truncate before truncate on jobdeck_replaced '

@@ -250,6 +250,26 @@ class TestUndo:
             for column in ("channel", "unread_count")
         ]
 
+    def test_what_the_application_has_dropped_itself_does_not_come_back(self, conn: Connection) -> None:
+        conn.execute("DROP INDEX idx_job_worker_runs_started_at_desc; DROP INDEX idx_job_queue_task_type")
+        conn.execute("ALTER TABLE team_members DROP CONSTRAINT team_members_position_check")
+        undo(conn)
+        assert value(conn, "SELECT to_regclass('idx_job_queue_task_type')") is None
+        assert ("constraint", "team_members.team_members_position_check") not in guards(conn)
+
+    def test_what_a_first_stay_has_dropped_comes_back(self, before: Connection) -> None:
+        held = guards(before)
+        install_schema(before)
+        operator.set_type(
+            before, "team_image_generate", changes={"set_aside": True}, actor=ACTOR, reason="it makes the images"
+        )
+        switch(before)
+        assert f"index {INDEXES[0]}" in stay(before)
+        switch(before, "earlier")
+        undo(before)
+        now = guards(before)
+        assert {key: (text, now.get(key)) for key, text in held.items() if now.get(key) != text} == {}
+
     def test_jobs_with_rules_that_the_earlier_runner_does_not_know_are_counted(self, conn: Connection) -> None:
         add(conn, priority=5)
         add(conn)
