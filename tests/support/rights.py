@@ -43,7 +43,7 @@ FUNCTIONS: Final = {
         outbox_recipient_obstacle outbox_record_events outbox_record_pulled outbox_reserve outbox_retire_probes
         outbox_settle outbox_settle_batch outbox_suppression outbox_sweep programme_digest_due programme_probes_due
         programme_probes_judged outbox_campaign_skip outbox_erased outbox_note_upkeep
-        outbox_request_keep outbox_request_settle outbox_request_take
+        outbox_request_keep outbox_request_settle outbox_request_take competition_key_of_solves
     """,
     "ow": """
         job_bulk_edit_step
@@ -95,6 +95,8 @@ FUNCTIONS: Final = {
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables
+        competition_give_back_functions competition_keep_original competition_leftovers competition_missing
+        competition_put_back competition_stay competition_take_off competition_undo programme_one_stats_row
         outbox_blocks outbox_read_address outbox_reason outbox_shown programme_describe programme_messages_to
         programme_own_addresses
     """,
@@ -130,6 +132,7 @@ RELATIONS: Final = {
         game_platform_stats game_platform_stats_duplicates game_platform_sync_runs messages
     """,
     "": """
+        jobdeck_replaced
         game_platform_challenge_solves_id_seq game_platform_flash_ctf_events_id_seq job_audit_id_seq job_locks
         job_notes_id_seq
         job_run_token_seq outbox_left_out_id_seq provider_events_id_seq

@@ -92,9 +92,9 @@ declare
         'outbox_blocks_of', 'programme_find_people', 'programme_sent_to_address', 'programme_reveal_sent'];
     -- Masked addresses of messages and of blocks, by id alone: who only looks may not ask about a name or an address.
     v_see constant text[] := array['outbox_block_list', 'programme_person_kind', 'programme_sent_to'];
-    v_judge constant text[] := array['outbox_suppression', 'outbox_obstacle', 'outbox_preference_off',
-        'outbox_recipient_obstacle', 'outbox_has_address', 'outbox_audience', 'programme_digest_due',
-        'programme_probes_due', 'programme_probes_judged'];
+    v_judge constant text[] := array['competition_key_of_solves', 'outbox_suppression', 'outbox_obstacle',
+        'outbox_preference_off', 'outbox_recipient_obstacle', 'outbox_has_address', 'outbox_audience',
+        'programme_digest_due', 'programme_probes_due', 'programme_probes_judged'];
     v_look constant text[] := array['outbox_normal', 'outbox_email_ok', 'outbox_e164', 'outbox_mask', 'outbox_is_quiet',
         'outbox_audience_outlook', 'outbox_campaign_outlook', 'outbox_campaign_stats', 'outbox_rank', 'outbox_preview',
         'programme_unread', 'programme_alert_obstacle', 'programme_digest_ahead', 'programme_admin_alerts_ahead',
@@ -105,16 +105,16 @@ declare
         'outbox_apply_to_forms', 'outbox_apply_to_messages', 'outbox_apply_to_opt_outs', 'outbox_apply_to_original',
         'outbox_apply_to_suppressions', 'outbox_apply_together', 'outbox_campaign_adopt', 'outbox_campaign_orphans',
         'outbox_event_suppression', 'outbox_keep_events', 'outbox_match_events', 'outbox_mirror',
-        'outbox_outcome_order', 'outbox_outranks', 'outbox_overtaken', 'outbox_programme_tables',
-        'outbox_put_one', 'outbox_taken_back', 'outbox_unmask',
-        'programme_forget_parent_check', 'programme_limit_team', 'programme_queue_admin_alerts', 'programme_shape',
-        'programme_touch', 'programme_one_stats_row', 'competition_leftovers',
-        'competition_key_of_solves', 'competition_stay', 'competition_undo', 'competition_take_off',
-        'competition_give_back_functions', 'competition_put_back', 'competition_missing', 'competition_keep_original', 'competition_addresses', 'competition_addresses_of', 'competition_erase',
-        'competition_erase_competitor', 'competition_erase_messages', 'competition_erase_parent',
-        'competition_erase_profile', 'competition_find_person', 'competition_grant_roles', 'competition_identifiers',
-        'competition_names', 'competition_refuse_erasure', 'competition_retain', 'competition_tables', 'outbox_blocks',
-        'outbox_shown', 'outbox_read_address', 'outbox_reason', 'programme_describe', 'programme_messages_to',
+        'outbox_outcome_order', 'outbox_outranks', 'outbox_overtaken', 'outbox_programme_tables', 'outbox_put_one',
+        'outbox_taken_back', 'outbox_unmask', 'programme_forget_parent_check', 'programme_limit_team',
+        'programme_queue_admin_alerts', 'programme_shape', 'programme_touch', 'programme_one_stats_row',
+        'competition_leftovers', 'competition_stay', 'competition_undo', 'competition_take_off',
+        'competition_give_back_functions', 'competition_put_back', 'competition_missing', 'competition_keep_original',
+        'competition_addresses', 'competition_addresses_of', 'competition_erase', 'competition_erase_competitor',
+        'competition_erase_messages', 'competition_erase_parent', 'competition_erase_profile',
+        'competition_find_person', 'competition_grant_roles', 'competition_identifiers', 'competition_names',
+        'competition_refuse_erasure', 'competition_retain', 'competition_tables', 'outbox_blocks', 'outbox_shown',
+        'outbox_read_address', 'outbox_reason', 'programme_describe', 'programme_messages_to',
         'programme_own_addresses'];
     v_of_original constant text[] := array['job_queue_enqueue(text,jsonb,timestamp with time zone,integer)',
         'job_queue_cleanup(interval)', 'job_queue_claim(integer)', 'job_queue_mark_succeeded(uuid,jsonb)',

@@ -62,7 +62,7 @@ def unknown_options(line: str) -> list[str]:
     if found is None:
         return []
     command, arguments = found
-    known = {"--help"} | {name for parameter in command.params for name in parameter.opts}
+    known = {"--help"} | {name for parameter in command.get_params(click.Context(command)) for name in parameter.opts}
     return [word for word in arguments if word.startswith("--") and word not in known]
 
 

@@ -85,6 +85,26 @@ def test_solve_ids_that_collide_between_events_are_all_kept(world: World) -> Non
     ]
 
 
+def test_while_the_originals_key_is_there_a_row_keeps_its_id_and_the_others_are_counted(world: World) -> None:
+    person = world.competitor(world.coach())
+    world.conn.execute(
+        "ALTER TABLE game_platform_challenge_solves ADD CONSTRAINT of_original UNIQUE (synced_user_id, challenge_solve_id)"
+    )
+    world.solves(person, 1819)
+    summer = [solve(1819, T0 + 2 * DAY + 5), solve(1820, T0 + 2 * DAY + 6), solve(1820, T0 + 2 * DAY + 7)]
+    world.account(person).flash = [
+        flash_event("Spring", T0 + DAY, [solve(1820, T0 + DAY + 6)]),
+        flash_event("Summer", T0 + 2 * DAY, summer),
+    ]
+    outcome = world.sync()
+    assert outcome.output["competitors"]["collisions"] == 3
+    assert world.stored(person) == [("", 1819)]
+    assert world.stored(person, "flash_ctf") == [(f"Spring:{T0 + DAY}", 1820)]
+    world.conn.execute("ALTER TABLE game_platform_challenge_solves DROP CONSTRAINT of_original")
+    world.sync(forceFlashCtfSync=True)
+    assert len(world.stored(person, "flash_ctf")) == 3
+
+
 def test_the_same_id_twice_in_one_answer_is_counted_and_stops_nothing(world: World) -> None:
     person = world.competitor(world.coach())
     world.account(person).solves = [solve(7, T0), solve(7, T0 + 60), solve(8, T0 + 90)]
