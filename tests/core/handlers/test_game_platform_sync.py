@@ -88,7 +88,8 @@ def test_solve_ids_that_collide_between_events_are_all_kept(world: World) -> Non
 def test_while_the_originals_key_is_there_a_row_keeps_its_id_and_the_others_are_counted(world: World) -> None:
     person = world.competitor(world.coach())
     world.conn.execute(
-        "ALTER TABLE game_platform_challenge_solves ADD CONSTRAINT of_original UNIQUE (synced_user_id, challenge_solve_id)"
+        "ALTER TABLE game_platform_challenge_solves "
+        "ADD CONSTRAINT of_original UNIQUE (synced_user_id, challenge_solve_id)"
     )
     world.solves(person, 1819)
     summer = [solve(1819, T0 + 2 * DAY + 5), solve(1820, T0 + 2 * DAY + 6), solve(1820, T0 + 2 * DAY + 7)]
