@@ -230,11 +230,14 @@ def set_type(
 ) -> TypeLine:
     """Changes settings of a task type, see `operator.set_type`, and returns the type as it is then.
 
+    A type that is set aside need not be known: it is another runner's, and may have no job at the moment.
+
     Raises:
         UnknownTaskType: neither this program nor the queue knows the type.
         Refused: a setting is not possible; nothing was changed.
     """
     with conn.transaction(force_rollback=dry_run):
-        known_type(conn, registry, task_type)
+        if not changes.get("set_aside"):
+            known_type(conn, registry, task_type)
         operator.set_type(conn, task_type, changes=changes, actor=actor, reason=reason)
         return known_type(conn, registry, task_type)

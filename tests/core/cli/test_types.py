@@ -61,6 +61,17 @@ def test_a_type_of_another_runner_is_set_aside_and_taken_over(jobdeck: Jobdeck, 
     assert jobdeck("types", "set", "foreign_type", "--take-over", "--json").data["set_aside"] is False
 
 
+def test_a_type_that_has_no_job_at_the_moment_is_set_aside_with_a_note(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    ran = jobdeck("types", "set", "foreign_type", "--set-aside", "--reason", "the old runner makes images")
+    assert (ran.code, ran.err) == (
+        0, "The queue has no job of foreign_type at the moment. Check that its name is right.\n",
+    )  # fmt: skip
+    producer.enqueue(conn, NewJob("foreign_type"), actor="test")
+    assert [one["set_aside"] for one in jobdeck("types", "list", "--json").data["types"]] == [True]
+
+
 def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     before = everything(conn)
     ran = jobdeck("types", "set", "cli_echo", "--critical", "70%", "--dry-run")

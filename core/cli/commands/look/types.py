@@ -64,6 +64,8 @@ def change(session: Session, task_type: str, reason: str | None, dry_run: bool, 
             conn, session.registry, task_type, changes, actor=session.actor, reason=reason, dry_run=dry_run
         )
     warn_without_worker(line)
+    if line.set_aside and not (line.workers or line.pending or line.running or line.failed):
+        output.note(f"The queue has no job of {task_type} at the moment. Check that its name is right.")
     data = {**output.plain(line), "dry_run": dry_run}
     session.answer(data, ["The settings would be:", *table([line])] if dry_run else table([line]))
 
