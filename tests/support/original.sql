@@ -101,13 +101,28 @@ begin
 end
 $$;
 
+-- Series first, by the slot after their last run; then the others. Neither looks at the pause.
 create function public.job_queue_claim(p_limit integer default 5) returns setof public.job_queue
-language sql security definer
+language plpgsql security definer
 as $$
-    update public.job_queue set status = 'running', attempts = attempts + 1
-    where id in (select id from public.job_queue where status = 'pending' and run_at <= now()
-        order by run_at limit p_limit for update skip locked)
-    returning *
+declare
+    v_taken integer;
+begin
+    return query update public.job_queue q set status = 'running', attempts = q.attempts + 1,
+        run_at = coalesce(q.last_run_at + make_interval(mins => q.recurrence_interval_minutes), q.run_at)
+    where q.id in (select d.id from public.job_queue d where d.is_recurring and d.status = 'pending'
+            and (d.expires_at is null or d.expires_at > now())
+            and case when d.last_run_at is null then d.run_at <= now()
+                else d.last_run_at + make_interval(mins => d.recurrence_interval_minutes) <= now() end
+        order by d.run_at limit p_limit for update skip locked)
+    returning q.*;
+    get diagnostics v_taken = row_count;
+    return query update public.job_queue q set status = 'running', attempts = q.attempts + 1
+    where q.id in (select d.id from public.job_queue d where not d.is_recurring and d.status = 'pending'
+            and d.run_at <= now()
+        order by d.run_at limit p_limit - v_taken for update skip locked)
+    returning q.*;
+end
 $$;
 
 create function public.job_queue_mark_succeeded(p_job_id uuid, p_output jsonb default null)
@@ -119,10 +134,18 @@ as $$
     where id = p_job_id returning *
 $$;
 
+-- The first run of a series that fails without a delay has no next time, which its column refuses.
 create function public.job_queue_mark_failed(p_job_id uuid, p_error text, p_retry_in_ms integer default null)
 returns public.job_queue language sql security definer
 as $$
-    update public.job_queue set last_error = p_error, status = case when is_recurring then 'pending' else 'failed' end,
+    update public.job_queue set last_error = p_error,
+        status = case when is_recurring or (attempts < max_attempts and p_retry_in_ms is not null)
+            then 'pending' else 'failed' end,
+        run_at = case
+            when p_retry_in_ms is not null and (is_recurring or attempts < max_attempts)
+                then now() + make_interval(secs => p_retry_in_ms / 1000.0)
+            when is_recurring then last_run_at + make_interval(mins => recurrence_interval_minutes)
+            else run_at end,
         last_run_at = case when is_recurring then now() end
     where id = p_job_id returning *
 $$;
