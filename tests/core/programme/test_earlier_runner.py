@@ -16,11 +16,11 @@ from jobdeck.core.queue import operator, presence
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.schema import install_schema
+from tests.support.earlier_runner import fail, succeed, take
 from tests.support.original import OWNER, copy_of_original, its_owner, original_database
 from tests.support.queue import (
     ACTOR,
     Connection,
-    Row,
     add,
     advance,
     audit_rows,
@@ -38,7 +38,6 @@ from tests.support.queue import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from uuid import UUID
 
     from tests.core.cli.support import Jobdeck
     from tests.support.postgres import PostgresServer
@@ -67,20 +66,6 @@ def shadow_url(postgres: PostgresServer, shadow_database: str) -> Iterator[str]:
 def conn(shadow_url: str) -> Iterator[Connection]:
     with psycopg.connect(shadow_url, autocommit=True) as connection:
         yield connection
-
-
-def take(conn: Connection, limit: int = 5) -> list[Row]:
-    """The claim of the earlier runner."""
-    return rows(conn, "SELECT * FROM job_queue_claim(%s)", limit)
-
-
-def succeed(conn: Connection, job: UUID, output: str | None = None) -> Row:
-    return rows(conn, "SELECT * FROM job_queue_mark_succeeded(p_job_id => %s, p_output => %s)", job, output)[0]
-
-
-def fail(conn: Connection, job: UUID, delay: int | None = None) -> Row:
-    statement = "SELECT * FROM job_queue_mark_failed(p_job_id => %s, p_error => 'no answer', p_retry_in_ms => %s)"
-    return rows(conn, statement, job, delay)[0]
 
 
 def switch(conn: Connection, runner: str = "jobdeck") -> int:
