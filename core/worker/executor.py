@@ -121,7 +121,7 @@ class Executor:
             permanent=True,
             error_kind=NOT_STORED,
             error=safe_error(
-                f"The run ended as {finished.outcome}, but the database refused its report: {_message(reason)}"
+                f"The run ended as {finished.outcome}, but the database refused its report: {error_message(reason)}"
             ),
         )
 
@@ -165,7 +165,7 @@ class Executor:
                 RunOutcome.SNOOZED,
                 delay=_seconds(error.seconds),
                 error_kind=_kind(error),
-                error=_message(error),
+                error=error_message(error),
             )
         trace, context.stack = _trace(error)
         return self._failed(
@@ -174,7 +174,7 @@ class Executor:
             permanent=isinstance(error, PermanentError),
             retry_after=_seconds(error.seconds) if isinstance(error, RetryLater) else None,
             error_kind=_kind(error),
-            error=_message(error),
+            error=error_message(error),
             traceback=trace,
         )
 
@@ -212,7 +212,7 @@ def _kind(error: BaseException) -> str:
     return "lease_lost" if isinstance(error, LeaseLost) else clean(type(error).__name__)
 
 
-def _message(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """The exception's message in one safe line, with the class name in front unless it is an error of Jobdeck."""
     name = type(error).__name__
     try:

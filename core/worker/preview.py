@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 from uuid import uuid4
 
 from jobdeck.core.model import ClaimedJob
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from jobdeck.core.postgres.database import Connection, Database
     from jobdeck.core.registry import JobContext, JobType
     from jobdeck.core.settings import Settings
+
+DENIED: Final = "This role may not read the tables that the preview needs. Connect as a member of job_worker."
+"""What is said where a preview raises `InsufficientPrivilege`."""
 
 
 def effects(job_type: JobType, payload: Json, *, settings: Settings, database: Database) -> Json | None:

@@ -188,13 +188,13 @@ def _effects(session: Session, database: Database, wanted: Wanted) -> Json | Non
     """What a run would do; None when the job type has no preview, or the preview fails or is not allowed."""
     import psycopg  # noqa: PLC0415 -- imported on first use
 
-    from jobdeck.core.worker.preview import effects  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.preview import DENIED, effects  # noqa: PLC0415 -- imported on first use
 
     job_type = session.registry.require(wanted.task_type)
     try:
         return effects(job_type, wanted.payload, settings=session.settings, database=database)
     except psycopg.errors.InsufficientPrivilege:
-        output.note("This role may not read the tables that the preview needs. Connect as a member of job_worker.")
+        output.note(DENIED)
     except JobFailure as failure:
         output.note(f"A run would fail: {failure}")
     return None
