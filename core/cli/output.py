@@ -110,9 +110,14 @@ def write_json(data: Json, *, revealed: bool = False) -> None:
     write(map(Verbatim, as_json(data, revealed=revealed).split("\n")))
 
 
-def as_json(data: Json, *, revealed: bool = False) -> str:
+def write_json_line(data: Json) -> None:
+    """Writes one JSON object to stdout on one line."""
+    write([Verbatim(as_json(data, indent=None))])
+
+
+def as_json(data: Json, *, revealed: bool = False, indent: int | None = 2) -> str:
     """One JSON object. All but printable ASCII is escaped, so that no control sequence reaches a terminal."""
-    written = json.dumps(plain(data, revealed=revealed), ensure_ascii=True, indent=2)
+    written = json.dumps(plain(data, revealed=revealed), ensure_ascii=True, indent=indent)
     return written.replace("\x7f", "\\u007f")
 
 

@@ -12,10 +12,11 @@ import psycopg
 
 from jobdeck.core import logs
 from jobdeck.core.cli import output
+from jobdeck.core.cli.commands.run.shadow import follow_earlier_runner, refuse_other_roles
 from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.cli.wording import cycle_words
-from jobdeck.core.errors import DatabaseUnreachable, Interrupted, Refused, UsageError
+from jobdeck.core.errors import DatabaseUnreachable, Interrupted, UsageError
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -36,16 +37,27 @@ WAIT_SECONDS = 1.0
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Jobs at a time. Default: JOBDECK_CONCURRENCY.")
 @click.option("--types", metavar="TYPE,…", help="Only these task types.")
 @click.option("--drain", is_flag=True, help="Exit when no job is due.")
-def worker(session: Session, concurrency: int | None, types: str | None, drain: bool) -> int | None:
+@click.option(
+    "--dry-run", is_flag=True, help="Run nothing: show for each run of the earlier runner what a run here would do."
+)
+def worker(session: Session, concurrency: int | None, types: str | None, drain: bool, dry_run: bool) -> int | None:
     """Run jobs until stopped.
 
     While the database does not answer, the worker waits for it. After SIGTERM it takes no new jobs, gives running jobs
     JOBDECK_DRAIN_SECONDS, then returns them to the queue. A second SIGTERM returns them now.
+
+    With --dry-run it takes no jobs and changes nothing. It needs the earlier runner to have the queue, and ends at
+    SIGTERM or Ctrl-C with the number of runs by type. With --json it prints one object per line.
     """
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     slots = concurrency or session.settings.concurrency
     wanted = _task_types(session, types)
+    if dry_run:
+        if concurrency or drain:
+            raise UsageError("--dry-run runs no jobs. Omit --concurrency and --drain.")
+        follow_earlier_runner(session, wanted)
+        return None
     logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
     with stop_signals() as stop, ExitStack() as stack:
         database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, wait=not drain)
@@ -126,7 +138,7 @@ def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, 
         try:
             with ExitStack() as opened:
                 database = opened.enter_context(session.database(max_size=connections))
-                _refuse_other_roles(database)
+                refuse_other_roles(database)
                 _note_missing_plugins(database)
                 stack.enter_context(opened.pop_all())
                 return database
@@ -138,18 +150,6 @@ def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, 
             noted = True
             stop.wait(WAIT_SECONDS)
     return None
-
-
-def _refuse_other_roles(database: Database) -> None:
-    """Refuses a role that may not run jobs, with which a worker would try to claim without end."""
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
-    with database.connection() as conn:
-        rights = jobs.permissions().run(conn)
-    if not rights.work:
-        raise Refused(
-            f"The database role {rights.role} may not run jobs. Connect as a member of job_worker to run them."
-        )
 
 
 def _note_missing_plugins(database: Database) -> None:
