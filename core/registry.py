@@ -178,11 +178,17 @@ class JobType:
         return next((name for name, of in self.payload.model_fields.items() if (of.alias or name) == key), None)
 
 
+_PLAIN: Final = {
+    "extra_forbidden": "is not a field of this task type",
+    "model_type": "must be a JSON object, such as {}",
+}
+
+
 def _explain(task_type: str, error: ValidationError) -> tuple[str, dict[str, str]]:
     problems: dict[str, str] = {}
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"]) or "payload"
-        problems[where] = "is not a field of this task type" if item["type"] == "extra_forbidden" else item["msg"]
+        problems[where] = _PLAIN.get(item["type"], item["msg"])
     listed = "; ".join(f"{where}: {problem}" for where, problem in problems.items())
     return f"The payload does not fit {task_type}: {listed}.", problems
 

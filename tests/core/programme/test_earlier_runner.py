@@ -15,6 +15,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.queue import operator, presence
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.verdict.health import health
+from jobdeck.core.registry import JobType, NoArguments
 from jobdeck.core.schema import install_schema
 from tests.support.earlier_runner import fail, succeed, take
 from tests.support.original import OWNER, copy_of_original, its_owner, original_database
@@ -213,6 +214,22 @@ class TestShadow:
             (job,) = rows(old, "SELECT * FROM job_queue")
             assert succeed(old, job["id"])["status"] == "succeeded"
             assert value(old, "SELECT count(*) FROM job_queue") == 0
+
+    @pytest.mark.slow
+    def test_of_two_rows_of_one_key_that_ran_when_it_was_installed_one_has_the_key_and_both_are_reported(
+        self, postgres: PostgresServer
+    ) -> None:
+        with its_owner(postgres, original_database(postgres)) as old:
+            old.execute("DELETE FROM job_queue")
+            old.execute(
+                "INSERT INTO job_queue (task_type, status, attempts) SELECT 'alpha', 'running', 1 "
+                "FROM generate_series(1, 2)"
+            )
+            install_schema(old)
+            presence.declare_types(old, [JobType("alpha", lambda *_: None, "", "", NoArguments, concurrency="type")])
+            jobs = rows(old, "SELECT id, concurrency_key FROM job_queue")
+            assert {job["concurrency_key"] for job in jobs} == {"alpha", None}
+            assert [succeed(old, job["id"])["status"] for job in jobs] == ["succeeded", "succeeded"]
 
     def test_a_canary_is_refused(self, conn: Connection) -> None:
         presence.report_worker(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import psycopg
@@ -71,6 +71,12 @@ def test_an_unknown_type_and_a_payload_that_does_not_fit_are_refused() -> None:
     with pytest.raises(InvalidPayload) as refused:
         new_job(TYPES, Wanted("cli_echo", {"times": 99}), NOW)
     assert set(refused.value.problems) == {"times"}
+
+
+def test_a_payload_that_is_no_object_is_refused_in_plain_words() -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        TYPES.validate("cli_echo", cast("Any", "text"))
+    assert str(refused.value) == ("The payload does not fit cli_echo: payload: must be a JSON object, such as {}.")
 
 
 def test_another_payload_brings_the_concurrency_key_that_follows_from_it() -> None:
