@@ -2436,8 +2436,9 @@ as $$
         select array_agg(e.id) as ids, array_agg(e.run_token) as tokens, array_agg('lost'::text) as outcomes,
             array_agg(coalesce(e.started_at, clock_timestamp())) as started,
             array_agg(clock_timestamp()) as finished,
-            array_agg(jsonb_build_object('error_kind', 'lease_expired', 'error', format(
-                'Worker %s stopped renewing its lease; it crashed, lost its connection or was stopped.', e.locked_by))
+            array_agg(jsonb_build_object('error_kind', 'lease_expired', 'error', format(case e.locked_by
+                when job_earlier_runner() then 'The earlier runner did not report within 20 minutes; it crashed or was stopped.'
+                else 'Worker %s stopped renewing its lease; it crashed, lost its connection or was stopped.' end, e.locked_by))
                 || p_details) as details
         from expired e
     )
@@ -3797,8 +3798,9 @@ begin
         end if;
         if not exists (select from job_queue_take_back('cleanup', array[v_stuck.id], jsonb_build_object(
             'permanent', true, 'error_kind', 'stuck', 'error', format(
-                'Stuck in running state: worker %s stopped renewing its lease, and an operator marked the job failed.',
-                v_stuck.locked_by)), 0, 0))
+                'Stuck in running state: %s, and an operator marked the job failed.', case v_stuck.locked_by
+                when job_earlier_runner() then 'the earlier runner did not report within 20 minutes'
+                else format('worker %s stopped renewing its lease', v_stuck.locked_by) end)), 0, 0))
         then
             return query select v_stuck.id, false, 'stuck-no-more', null::jsonb, null::text, null::bigint;
             continue;

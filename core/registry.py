@@ -189,8 +189,7 @@ def _explain(task_type: str, error: ValidationError) -> tuple[str, dict[str, str
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"]) or "payload"
         problems[where] = _PLAIN.get(item["type"], item["msg"])
-    listed = "; ".join(f"{where}: {problem}" for where, problem in problems.items())
-    return f"The payload does not fit {task_type}: {listed}.", problems
+    return f"The payload does not fit {task_type}: {'; '.join(map(': '.join, problems.items()))}.", problems
 
 
 class NoArguments(Payload):

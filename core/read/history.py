@@ -13,6 +13,7 @@ from jobdeck.core.read.batch import Query, select
 from jobdeck.core.read.job_lists import NO_CURSOR
 from jobdeck.core.read.report_types import AuditEntry, AuditLine, EarlierRun
 from jobdeck.core.read.rows import Row, run_from
+from jobdeck.core.read.sentences import EARLIER_RUNNER
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,8 +24,6 @@ ALIKE: Final = 10
 """From this number on, actions in a row are one line if they differ only in the job, as those of a bulk action."""
 NEWEST: Final = 50_000
 """The maximum number of actions that are read."""
-EARLIER_RUNNER: Final = "an earlier runner"
-"""The name that `job_earlier_runner` of schema.sql returns. Workers may not call that function."""
 
 
 def runs(

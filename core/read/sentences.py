@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Facts = Mapping[str, Any]
 Sentence = str | Callable[[Facts], str]
 
+EARLIER_RUNNER: Final = "an earlier runner"
+"""The name that `job_earlier_runner` of schema.sql returns. Workers may not call that function."""
+
 MINUTES: Final = "%Y-%m-%d %H:%MZ"
 SECONDS: Final = "%Y-%m-%d %H:%M:%SZ"
 
@@ -79,6 +82,12 @@ def _blocker(facts: Facts) -> str:
     state = states.get(facts.get("status")) or f"is {facts['status']}"
     way_out = "Retry the blocker first, or enqueue this job without a blocker."
     return f"The blocker, job {facts.get('blocker')}, {state}. {way_out}"
+
+
+def _silent(worker: object) -> str:
+    if worker == EARLIER_RUNNER:
+        return "the earlier runner did not report within 20 minutes"
+    return f"worker {worker} stopped renewing its lease"
 
 
 def _earlier(facts: Facts) -> str:
@@ -183,9 +192,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "would-pause": "It would not run until somebody resumes it.",
         "would-resume": lambda facts: f"It would run next at {_moment(facts.get('run_at'), MINUTES)}.",
         "would-enqueue": "The job would be enqueued.",
-        "is-stuck": lambda facts: (
-            f"Stuck since {_moment(facts.get('expired_at'))}: worker {facts.get('worker')} stopped renewing its lease."
-        ),
+        "is-stuck": lambda facts: f"Stuck since {_moment(facts.get('expired_at'))}: {_silent(facts.get('worker'))}.",
         # what was done
         "canary-asked": "The next worker that handles it runs it. If none takes it within a minute, it stays as it is.",
         "due-now": "Due now.",

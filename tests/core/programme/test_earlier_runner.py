@@ -179,8 +179,20 @@ class TestShadow:
         take(conn)
         advance(conn, timedelta(minutes=21))
         reap(conn)
+        lost = "The earlier runner did not report within 20 minutes; it crashed or was stopped."
+        assert job_row(conn, job.id)["last_error"] == lost
         with changes_nothing(conn):
             assert succeed(conn, job.id)["status"] == "pending"
+
+    def test_a_cleanup_names_it_and_not_a_worker(self, conn: Connection) -> None:
+        job = add(conn)
+        take(conn)
+        advance(conn, timedelta(minutes=21))
+        (found,) = operator.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=True)
+        assert found.message.endswith(": the earlier runner did not report within 20 minutes.")
+        operator.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=False)
+        said = "the earlier runner did not report within 20 minutes, and an operator marked the job failed."
+        assert job_row(conn, job.id)["last_error"] == f"Stuck in running state: {said}"
 
     def test_a_job_that_a_worker_holds_is_not_reported_by_it(self, conn: Connection) -> None:
         job = add(conn)

@@ -14,7 +14,7 @@ from pydantic import field_validator
 from jobdeck.core.errors import PermanentError, Refused
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import operator
-from jobdeck.core.read.history import EARLIER_RUNNER
+from jobdeck.core.read.sentences import EARLIER_RUNNER
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.shadow import watch as watching
