@@ -69,8 +69,10 @@ SELECT now() AS at,
     ARRAY(SELECT task_type FROM aside ORDER BY task_type) AS aside,
     (SELECT coalesce(sum(permanent), 0) FROM job_stat_list
         WHERE minutes = 1 AND bucket > now() - interval '1 hour' AND NOT dry_run) AS failed_last_hour,
-    (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker'
+    (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker' AND worker_id IS NOT NULL
         AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed,
+    (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker' AND worker_id IS NULL
+        AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed_earlier,
     greatest((SELECT max(started_at) FROM job_list WHERE status = 'running'),
         (SELECT started_at FROM job_run_list ORDER BY run_token DESC LIMIT 1)) AS last_claim,
     ARRAY(SELECT id || ' for ' || extract(epoch FROM now() - heartbeat_at)::integer / 60 || 'm' FROM job_workers
@@ -312,6 +314,9 @@ def _dry_series(facts: dict[str, Any]) -> list[Finding]:
 
 
 def _crashed(facts: dict[str, Any]) -> Finding:
+    if not facts["crashed"] and facts["crashed_earlier"]:
+        words = f"{facts['crashed_earlier']} of the earlier runner started in the last day and never ended."
+        return Finding("cycles", Verdict.WARNING, f"{words} Jobs that it left running run again after 20 minutes.")
     if not facts["crashed"]:
         return Finding("cycles", Verdict.OK, "No interrupted cycles.")
     words = f"{facts['crashed']} started in the last day and never ended: crashed."

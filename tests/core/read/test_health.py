@@ -355,6 +355,14 @@ class TestCycles:
         advance(conn, 10 * SECOND)
         assert finding(conn, "cycles").verdict is Verdict.CRITICAL
 
+    def test_a_call_of_the_earlier_runner_that_never_ended_is_a_warning(self, conn: Connection) -> None:
+        announce(conn)
+        conn.execute("INSERT INTO job_worker_runs (source) VALUES ('its_cron')")
+        advance(conn, 16 * MINUTE)
+        found = finding(conn, "cycles")
+        assert found.verdict is Verdict.WARNING
+        assert found.evidence.startswith("1 of the earlier runner started in the last day and never ended.")
+
     def test_a_crash_is_forgotten_after_a_day(self, conn: Connection) -> None:
         announce(conn)
         presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
