@@ -171,6 +171,17 @@ class TestWorkersAndTicks:
         tick(conn, source="vercel_cron_secret")
         assert finding(conn, "workers").verdict is Verdict.OK
 
+    def test_the_scheduler_of_an_earlier_runner_may_stop_once_that_runner_has_no_jobs(self, conn: Connection) -> None:
+        operator.switch_runner(conn, "earlier", actor=ACTOR, reason=None)
+        conn.execute("INSERT INTO job_worker_runs (source, status, completed_at) VALUES ('its_cron', 'ok', now())")
+        advance(conn, 20 * MINUTE)
+        announce(conn)
+        assert finding(conn, "trigger").verdict is Verdict.WARNING
+        operator.switch_runner(conn, "jobdeck", actor=ACTOR, reason=None)
+        assert "trigger" not in {one.signal for one in health().run(conn).findings}
+        operator.set_type(conn, "alpha", changes={"set_aside": True}, actor=ACTOR, reason="it makes the images")
+        assert finding(conn, "trigger").verdict is Verdict.WARNING
+
 
 class TestDueJobs:
     @pytest.mark.parametrize(
