@@ -128,14 +128,16 @@ def _attempt(conn: psycopg.Connection[Any], given: _Given, *, corrected: bool) -
 
 
 def _make_roles(conn: psycopg.Connection[Any]) -> None:
+    names = conn.execute(
+        "SELECT job_roles_prefix() || t FROM unnest(ARRAY['viewer', 'operator', 'worker']) AS t"
+    ).fetchall()
     try:
         conn.execute("SELECT job_make_roles()")
     except psycopg.errors.InsufficientPrivilege as error:
-        role = clean(conn.info.user)
         raise Refused(
-            f"The schema was not installed, because the role {role} may not create the group roles "
-            f"({error.diag.message_primary}). Have an administrator run `alter role {role} createrole`, or run "
-            f"`jobdeck init` without --roles. Nothing was changed."
+            f"The schema was not installed, because the role {conn.info.user} may not create the group roles "
+            f"({error.diag.message_primary}). Have an administrator of the server create "
+            f"{', '.join(name for (name,) in names)}, then run `jobdeck init` without --roles."
         ) from error
 
 

@@ -79,7 +79,12 @@ def _objects(conn: Connection) -> Finding:
 
 def _roles(conn: Connection) -> Finding:
     missing = inspection.diagnose(conn, ()).roles_missing
-    trouble = f"The roles {', '.join(missing)} do not exist. Run `jobdeck init --roles`." if missing else None
+    trouble = None
+    if missing:
+        trouble = (
+            f"The roles {', '.join(missing)} do not exist. Run `jobdeck init --roles`, or have an administrator create "
+            f"them and run `jobdeck init`."
+        )
     return _judged("roles", trouble, "The group roles of workers, operators and viewers exist.")
 
 

@@ -80,7 +80,7 @@ def test_a_dry_installation_lists_what_would_change_and_the_page_has_each_of_the
 def test_an_owner_who_may_not_create_roles_is_told_who_can(jobdeck: Jobdeck, conn: Connection) -> None:
     held = catalog(conn)
     jobdeck("init", "--roles", "--roles-prefix", "unmade_").refused(
-        1, f"the role {OWNER} may not create the group roles", f"`alter role {OWNER} createrole`", "without --roles"
+        1, f"{OWNER} may not create the group roles", "unmade_viewer, unmade_operator, unmade_worker", "without --roles"
     )
     assert catalog(conn) == held
 
