@@ -9,6 +9,8 @@ from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.postgres import inspection
 from jobdeck.core.programme import links
 from jobdeck.core.programme.settings import CompetitionSettings
+from jobdeck.core.programme.vendors import Clients
+from jobdeck.core.programme.vendors.errors import SettingMissing
 from jobdeck.core.queue.calls import rows
 from jobdeck.core.read import jobs
 from jobdeck.core.read.type_settings import type_lines
@@ -46,6 +48,7 @@ def checklist(database: Database, settings: Settings, registry: Registry) -> Ite
         yield _roles(conn)
         yield _integration(settings)
         yield _links(settings)
+        yield _messages(settings)
         yield _workers(lines)
         yield _handlers(lines)
         yield _keys(conn)
@@ -103,6 +106,23 @@ def _links(settings: Settings) -> Finding:
     if trouble is None and not settings.is_production:
         trouble = "JOBDECK_ENV is not production, so links in messages are not checked. Set JOBDECK_ENV=production."
     return _judged("links", trouble, "Links in messages lead to the dashboard's address.")
+
+
+def _messages(settings: Settings) -> Finding:
+    own = settings.of(CompetitionSettings)
+    trouble = None
+    clients = Clients(own)
+    try:
+        clients.email  # noqa: B018 -- making a client checks its settings
+        if own.sms_wanted:
+            clients.sms  # noqa: B018
+    except SettingMissing as error:
+        trouble = f"Jobs that send messages would fail. {error}"
+    finally:
+        clients.close()
+    if trouble is None and own.sendgrid_unsubscribe_group_id is None:
+        trouble = "Campaigns would not start. Set SENDGRID_UNSUBSCRIBE_GROUP_ID."
+    return _judged("messages", trouble, "The settings of mail and text messages are complete.")
 
 
 def _workers(lines: Sequence[TypeLine]) -> Finding:

@@ -141,6 +141,18 @@ def test_links_that_lead_to_this_machine(jobdeck: Jobdeck, monkeypatch: pytest.M
     green(jobdeck, "links")
 
 
+def test_messages_that_cannot_be_sent(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
+    red(jobdeck, "messages", "Jobs that send messages would fail", "Set SENDGRID_API_KEY")
+    monkeypatch.setenv("SENDGRID_API_KEY", "an-invented-key")
+    red(jobdeck, "messages", "Set SENDGRID_FROM_EMAIL")
+    monkeypatch.setenv("SENDGRID_FROM_EMAIL", "sender@example.org")
+    red(jobdeck, "messages", "Set SENDGRID_UNSUBSCRIBE_GROUP_ID")
+    monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "7")
+    green(jobdeck, "messages")
+    monkeypatch.setenv("SMS_PROVIDER", "twilio")
+    red(jobdeck, "messages", "TWILIO_ACCOUNT_SID")
+
+
 def test_no_live_worker(jobdeck: Jobdeck, conn: Connection) -> None:
     red(jobdeck, "workers", "Start `jobdeck worker`")
     worker(conn, SYNC)
@@ -218,6 +230,9 @@ def test_the_whole_list_is_green_and_the_exit_code_0_after_the_last_step(
     monkeypatch.setenv("GAME_PLATFORM_API_TOKEN", "an-invented-token")
     monkeypatch.setenv("JOBDECK_ENV", "production")
     monkeypatch.setenv("APP_BASE_URL", "https://dashboard.example.org")
+    monkeypatch.setenv("SENDGRID_API_KEY", "an-invented-key")
+    monkeypatch.setenv("SENDGRID_FROM_EMAIL", "sender@example.org")
+    monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "7")
     worker(conn, SYNC)
     switch(conn)
     done = jobdeck("doctor", "--cutover")
