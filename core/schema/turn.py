@@ -33,7 +33,8 @@ AUTOVACUUM_SECONDS: Final = 1.2
 
 _CLAIM: Final = "jobdeck_installation"
 
-# A session that has created a relation holds its lock until it commits. It may be another installation.
+# A session that has created a relation holds its lock until it commits. It may be another installation. A
+# session that waits itself is named only when no other holds a lock: a role sees the times of its own sessions only.
 _HOLDER: Final = """
 SELECT l.pid, a.usename, a.application_name, a.xact_start, a.state
 FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
@@ -42,7 +43,7 @@ WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backen
     AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
     AND CASE WHEN c.oid IS NULL THEN l.mode = 'AccessExclusiveLock'
         ELSE c.relname = ANY (%s) AND c.relnamespace = to_regnamespace(quote_ident(%s)) END
-ORDER BY a.xact_start LIMIT 1
+ORDER BY EXISTS (SELECT FROM pg_locks AS w WHERE w.pid = l.pid AND NOT w.granted), a.xact_start LIMIT 1
 """
 
 

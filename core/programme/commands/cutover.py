@@ -22,10 +22,11 @@ WOULD_HAVE: Final = {"jobdeck": "The workers of Jobdeck would have", "earlier": 
 @command("status")
 def status(session: Session) -> None:
     """Show who takes the jobs, and the task types that wait for the switch or are set aside."""
+    from jobdeck.core.programme.cutover.locks import brief  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.type_settings import type_lines  # noqa: PLC0415 -- imported on first use
 
-    with session.connection() as conn:
+    with session.connection() as conn, brief(conn):
         switch, lines = jobs.processing().run(conn), type_lines().run(conn)
     data = {
         "runner": switch.runner,
@@ -45,11 +46,12 @@ def switch(session: Session, back: bool, reason: str | None, dry_run: bool) -> N
 
     The earlier runner keeps the task types that are set aside for it (jobdeck types set TYPE --set-aside).
     """
+    from jobdeck.core.programme.cutover.locks import brief  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.type_settings import type_lines  # noqa: PLC0415 -- imported on first use
 
     wanted = "earlier" if back else "jobdeck"
-    with session.connection() as conn, conn.transaction(force_rollback=dry_run):
+    with session.connection() as conn, brief(conn, dry_run=dry_run):
         running = operator.switch_runner(conn, wanted, actor=session.actor, reason=reason)
         lines = type_lines().run(conn)
     waiting = [] if back else _without_worker(lines)

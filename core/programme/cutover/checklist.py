@@ -8,6 +8,7 @@ from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.postgres import inspection
 from jobdeck.core.programme import links
+from jobdeck.core.programme.cutover.locks import brief
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import Clients
 from jobdeck.core.programme.vendors.errors import SettingMissing
@@ -40,7 +41,7 @@ _NAMED: Final = 5
 
 def checklist(database: Database, settings: Settings, registry: Registry) -> Iterator[Finding]:
     """What has to hold before the switch, at the switch and after it."""
-    with database.connection() as conn:
+    with database.connection() as conn, brief(conn):
         switched = jobs.processing().run(conn).runner == "jobdeck"
         lines = type_lines().run(conn)
         yield _connection(database)

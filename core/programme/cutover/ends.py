@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.programme.cutover.locks import brief
 from jobdeck.core.queue.calls import rows
 from jobdeck.core.schema import install_schema
 from jobdeck.core.schema.turn import take_turn
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Connection = psycopg.Connection[Any]
-
-LOCK_SECONDS: Final = 2
-"""How long either end waits for the queue's table. All claims wait meanwhile."""
-
-LOCKED: Final = (
-    f"Another session has held the queue's tables for {LOCK_SECONDS} s. Nothing was changed. `jobdeck doctor` names "
-    f"it; try again once its transaction has ended."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +39,7 @@ def stay(conn: Connection, *, actor: str, reason: str | None, dry_run: bool = Fa
             does not own them. Nothing was changed.
     """
     with _alone(conn, dry_run=dry_run):
-        found = rows(conn, "SELECT * FROM competition_stay(%s, %s)", (actor, reason), locked=LOCKED)
+        found = rows(conn, "SELECT * FROM competition_stay(%s, %s)", (actor, reason))
     if not dry_run:
         # The record of what is installed must not have the functions that were dropped.
         install_schema(conn)
@@ -64,7 +57,7 @@ def undo(conn: Connection, *, actor: str, reason: str | None, dry_run: bool = Fa
             tables, or the role does not own them. Nothing was changed.
     """
     with _alone(conn, dry_run=dry_run):
-        found = rows(conn, "SELECT competition_undo(%s, %s) AS said", (actor, reason), locked=LOCKED)
+        found = rows(conn, "SELECT competition_undo(%s, %s) AS said", (actor, reason))
     return [str(one["said"]) for one in found]
 
 
@@ -72,9 +65,8 @@ def undo(conn: Connection, *, actor: str, reason: str | None, dry_run: bool = Fa
 def _alone(conn: Connection, *, dry_run: bool) -> Iterator[None]:
     """One transaction, while no installation runs."""
     try:
-        with conn.transaction(force_rollback=dry_run):
+        with brief(conn, dry_run=dry_run):
             take_turn(conn, "public")
-            conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_SECONDS}s"])
             yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise Refused(

@@ -153,6 +153,12 @@ def test_messages_that_cannot_be_sent(jobdeck: Jobdeck, monkeypatch: pytest.Monk
     red(jobdeck, "messages", "TWILIO_ACCOUNT_SID")
 
 
+def test_a_table_that_another_session_has_locked(jobdeck: Jobdeck, conn: Connection) -> None:
+    with psycopg.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
+        other.execute("LOCK TABLE job_queue")
+        jobdeck("doctor", "--cutover").refused(1, f"pid {other.info.backend_pid}", "Nothing was changed")
+
+
 def test_no_live_worker(jobdeck: Jobdeck, conn: Connection) -> None:
     red(jobdeck, "workers", "Start `jobdeck worker`")
     worker(conn, SYNC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,7 +13,7 @@ from jobdeck.core.programme.cutover.changes import changes
 from tests.core.cli.support import ROOT, environment, runner
 from tests.support.catalog import catalog
 from tests.support.original import OWNER, copy_of_original, original_database
-from tests.support.queue import Connection, add, rows
+from tests.support.queue import Connection, add, rows, waits_for_a_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +90,48 @@ def test_after_the_installation_the_list_is_empty(jobdeck: Jobdeck, conn: Connec
     assert jobdeck("init").code == 0
     assert jobdeck("init", "--dry-run", "--json").data["changes"] == []
     assert changes(conn) == []
+
+
+@pytest.mark.parametrize("command", ["status", "switch", "undo"])
+@pytest.mark.parametrize("lock", ["LOCK TABLE job_queue", "SELECT FROM job_queue_settings FOR UPDATE"])
+def test_a_session_that_holds_a_lock_is_named_and_nothing_is_changed(
+    jobdeck: Jobdeck, conn: Connection, command: str, lock: str
+) -> None:
+    jobdeck("init")
+    held = catalog(conn)
+    with psycopg.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
+        other.execute(lock.encode())
+        ran = jobdeck("cutover", command)
+        if command == "status" and "UPDATE" in lock:
+            assert ran.code == 0
+        else:
+            ran.refused(1, "for 2 s (pid ", f"pid {other.info.backend_pid}", "Nothing was changed")
+    assert catalog(conn) == held
+    assert jobdeck("cutover", "status").out.startswith("The earlier runner has the queue.")
+
+
+def test_the_session_that_is_named_is_not_one_that_waits_itself(jobdeck: Jobdeck, conn: Connection) -> None:
+    jobdeck("init")
+    with psycopg.connect(conn.info.dsn) as waiting, psycopg.connect(conn.info.dsn) as other:
+        waiting.execute("SELECT FROM job_types")
+        other.execute("LOCK TABLE job_queue")
+        thread = threading.Thread(target=waiting.execute, args=("SELECT FROM job_queue",))
+        thread.start()
+        waits_for_a_lock(conn, waiting.info.backend_pid)
+        jobdeck("cutover", "switch").refused(1, f"pid {other.info.backend_pid},")
+        other.rollback()
+        thread.join()
+
+
+def test_stay_waits_for_no_lock(jobdeck: Jobdeck, conn: Connection) -> None:
+    jobdeck("init")
+    conn.execute("DELETE FROM job_queue")
+    jobdeck("cutover", "switch")
+    held = catalog(conn)
+    with psycopg.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
+        other.execute("SELECT FROM job_queue")
+        jobdeck("cutover", "stay").refused(1, f"pid {other.info.backend_pid}", "Nothing was changed")
+    assert catalog(conn) == held
 
 
 def test_stay_lists_first_and_then_drops(jobdeck: Jobdeck, conn: Connection) -> None:
