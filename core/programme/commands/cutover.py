@@ -99,17 +99,19 @@ def stay(session: Session, reason: str | None, dry_run: bool) -> None:
     Where types are set aside, the functions of the earlier runner stay.
     """
     from jobdeck.core.programme.cutover import ends  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         dropped = ends.stay(conn, actor=session.actor, reason=reason, dry_run=dry_run)
-    gone = any(one.kind == "function" for one in dropped)
+        aside = jobs.processing().run(conn).set_aside
     data = {"dropped": dropped, "dry_run": dry_run}
-    verb = "would be" if dry_run else "was"
     head = f"{len(dropped)} objects of the original {'would be' if dry_run else 'were'} dropped."
     if not dropped:
-        head = "There is nothing to drop: the original's parts are gone."
-    elif not gone:
-        head += f" A type is set aside, so no function of the earlier runner {verb} dropped."
+        head = f"There is nothing {'else ' if aside else ''}to drop: the original's parts are gone."
+    if aside:
+        head += (
+            f" {aside[0].task_type} is set aside, so the functions of the earlier runner stay, and it can come back."
+        )
     session.answer(data, [head, *(f"  {one.kind} {one.name}: {one.why}." for one in dropped)])
 
 

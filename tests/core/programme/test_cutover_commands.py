@@ -134,6 +134,19 @@ def test_stay_waits_for_no_lock(jobdeck: Jobdeck, conn: Connection) -> None:
     assert catalog(conn) == held
 
 
+def test_stay_says_that_the_functions_of_the_earlier_runner_stay_for_a_type_that_is_set_aside(
+    jobdeck: Jobdeck, conn: Connection
+) -> None:
+    jobdeck("init")
+    conn.execute("DELETE FROM job_queue")
+    jobdeck("types", "set", "team_image_generate", "--set-aside", "--reason", "it makes the images")
+    jobdeck("cutover", "switch")
+    stays = "team_image_generate is set aside, so the functions of the earlier runner stay, and it can come back."
+    assert stays in jobdeck("cutover", "stay").out
+    assert f"There is nothing else to drop: the original's parts are gone. {stays}" in jobdeck("cutover", "stay").out
+    assert jobdeck("cutover", "switch", "--back").code == 0
+
+
 def test_stay_lists_first_and_then_drops(jobdeck: Jobdeck, conn: Connection) -> None:
     jobdeck("init")
     conn.execute("DELETE FROM job_queue")
