@@ -8,6 +8,7 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Group, Session, command, dry_run_option, reason_option, shared_options
+from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,9 +92,10 @@ def _runs_where(switch: Processing, one: TypeLine) -> str:
 
 
 @command("stay")
+@click.option("--yes", is_flag=True, help="Confirm that the earlier runner cannot come back.")
 @reason_option
 @dry_run_option
-def stay(session: Session, reason: str | None, dry_run: bool) -> None:
+def stay(session: Session, reason: str | None, dry_run: bool, yes: bool) -> None:
     """Drop what only the original needs. After it the earlier runner cannot come back.
 
     Where types are set aside, the functions of the earlier runner stay.
@@ -102,6 +104,13 @@ def stay(session: Session, reason: str | None, dry_run: bool) -> None:
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
+        if not (dry_run or yes) and any(
+            one.kind == "function" for one in ends.stay(conn, actor=session.actor, reason=reason, dry_run=True)
+        ):
+            raise UsageError(
+                "After this the earlier runner cannot come back. `jobdeck doctor --cutover` says whether all is well, "
+                "and --dry-run lists what would be dropped. Add --yes to confirm."
+            )
         dropped = ends.stay(conn, actor=session.actor, reason=reason, dry_run=dry_run)
         aside = jobs.processing().run(conn).set_aside
     data = {"dropped": dropped, "dry_run": dry_run}

@@ -80,7 +80,7 @@ begin
         select from job_queue q where q.status = 'running' and q.locked_by = job_earlier_runner())
     then
         perform job_queue_refuse('Jobs of the earlier runner still run, and it could not report them. Wait until they have '
-            'ended ("jobdeck list --status running"). Nothing was changed.');
+            'ended ("jobdeck jobs --status running"). Nothing was changed.');
     end if;
     for v_one in select * from competition_leftovers(v_left) loop
         execute v_one.statement;
@@ -229,6 +229,7 @@ set search_path = public, pg_temp
 as $$
 declare
     v_count bigint;
+    v_workers text;
 begin
     if not exists (select from jobdeck_replaced r where r.kind = 'function') then
         perform job_queue_refuse('This database has nothing to bring back: Jobdeck has replaced no function of an earlier '
@@ -241,18 +242,23 @@ begin
     end if;
     select count(*) into v_count from job_queue q where q.status = 'running' and q.locked_by <> job_earlier_runner();
     if v_count > 0 then
-        perform job_queue_refuse(format('%s of the workers'' jobs still run. Wait until they have ended ("jobdeck list '
+        perform job_queue_refuse(format('Jobs of the workers still run (%s). Wait until they have ended ("jobdeck jobs '
             '--status running"). Nothing was changed.', v_count));
     end if;
-    select count(*) into v_count from job_workers w where w.heartbeat_at > clock_timestamp() - interval '2 minutes';
-    if v_count > 0 then
-        perform job_queue_refuse(format('%s workers are alive ("jobdeck workers"). Stop them first. Nothing was changed.',
-            v_count));
+    select string_agg(w.id, ', ' order by w.id) into v_workers from job_workers w
+    where w.heartbeat_at > clock_timestamp() - interval '2 minutes';
+    if v_workers is not null then
+        perform job_queue_refuse(format('Stop the workers first. These are alive: %s. Nothing was changed.', v_workers));
     end if;
     perform job_queue_write_audit(p_actor, 'undo cut-over', null, null, '{}', p_reason);
     perform competition_take_off();
     -- The original's functions report a run without a token.
     update job_queue set run_token = null, lease_expires_at = null, locked_by = null where status = 'running';
+    get diagnostics v_count = row_count;
+    if v_count > 0 then
+        return next format('Jobs are running (%s). One whose run has died stays so, because the original has no leases.',
+            v_count);
+    end if;
     perform competition_give_back_functions();
     return query select t from competition_put_back() t;
     select count(*) into v_count from job_queue q

@@ -154,7 +154,8 @@ def test_stay_lists_first_and_then_drops(jobdeck: Jobdeck, conn: Connection) -> 
     jobdeck("cutover", "switch")
     listed = jobdeck("cutover", "stay", "--dry-run").out
     assert re.match(r"\d+ objects of the original would be dropped\.\n", listed)
-    done = jobdeck("cutover", "stay", "--reason", "a quiet week").out
+    jobdeck("cutover", "stay").refused(2, "the earlier runner cannot come back", "--dry-run", "--yes")
+    done = jobdeck("cutover", "stay", "--yes", "--reason", "a quiet week").out
     assert done == listed.replace("would be dropped", "were dropped")
     for line in done.splitlines()[1:]:
         assert re.fullmatch(r"  (function|index|constraint|trigger) \S.*: .+\.", line)
