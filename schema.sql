@@ -968,6 +968,23 @@ $$;
 create or replace trigger job_hand_claim before update of status on job_queue
     for each row when (new.status = 'running' and new.run_token is null) execute function job_hand_claim();
 
+-- Refuses a pending or running job whose interval does not fit. The check of the table refuses it as well, in its own words.
+create or replace function job_refuse_interval(p_job job_queue) returns void
+language plpgsql immutable
+set search_path from current
+as $$
+begin
+    if p_job.is_recurring <> coalesce(p_job.recurrence_interval_minutes > 0, false)
+        or not p_job.is_recurring and p_job.recurrence_interval_minutes is not null
+    then
+        raise exception using errcode = 'JD001', message = case when p_job.is_recurring
+            then 'A recurring job needs an interval of 1 minute or more. Nothing was changed.'
+            else 'A job that is not recurring has no interval. Make it recurring, or leave the interval out. Nothing was '
+                'changed.' end;
+    end if;
+end
+$$;
+
 -- A job that is set to pending by hand joins the line of its key. The functions change the version, so their jobs do not
 -- pay for this.
 create or replace function job_hand_retry() returns trigger
@@ -975,6 +992,7 @@ language plpgsql security definer
 set search_path from current
 as $$
 begin
+    perform job_refuse_interval(new);
     new.concurrency_key := coalesce(new.concurrency_key, job_key_of(new.task_type, new.payload));
     new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at);
     if new.in_line then
@@ -987,20 +1005,18 @@ create or replace trigger job_hand_retry before update of status on job_queue
     for each row when (new.status = 'pending' and old.status not in ('pending', 'running') and new.version = old.version)
     execute function job_hand_retry();
 
--- An INSERT or UPDATE by hand whose interval does not fit. The check of the table would refuse it as well, in its own words.
+-- An INSERT by hand, or an UPDATE by hand of the interval. Claims and reports change neither, so they do not pay for this.
 create or replace function job_hand_interval() returns trigger
-language plpgsql
+language plpgsql security definer
 set search_path from current
 as $$
 begin
-    raise exception using errcode = 'JD001', message = case when new.is_recurring
-        then 'A recurring job needs an interval of 1 minute or more. Nothing was changed.'
-        else 'A job that is not recurring has no interval. Make it recurring, or leave the interval out. Nothing was changed.'
-        end;
+    perform job_refuse_interval(new);
+    return new;
 end
 $$;
 create or replace trigger job_hand_interval
-    before insert or update of status, is_recurring, recurrence_interval_minutes on job_queue
+    before insert or update of is_recurring, recurrence_interval_minutes on job_queue
     for each row when (new.status in ('pending', 'running') and (
         new.is_recurring <> coalesce(new.recurrence_interval_minutes > 0, false)
         or not new.is_recurring and new.recurrence_interval_minutes is not null))
@@ -6131,7 +6147,7 @@ declare
         'job_queue_backlog', 'job_queue_turn',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
     v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
-        'job_hand_claim', 'job_hand_retry', 'job_hand_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
+        'job_hand_claim', 'job_hand_retry', 'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',

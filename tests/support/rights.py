@@ -90,6 +90,7 @@ FUNCTIONS: Final = {
         job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
         job_backlog_sample job_skip_refusal job_series_refusal job_key_by_rule job_key_of job_queue_add_key
         job_switch_is_on job_earlier_runner job_left_to_another job_hand_update job_hand_claim job_hand_interval
+        job_refuse_interval
         job_hand_retry
         job_series_refuse_twin
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
