@@ -115,7 +115,7 @@ $$;
 
 drop function if exists public.job_queue_refuse_old_runner(text);
 
--- Once that runner has left for good, nobody calls these.
+-- Once that runner cannot come back, nobody calls these.
 do $$
 begin
     if (select s.earlier_left_at is not null from public.job_queue_settings s where s.id = 1) then

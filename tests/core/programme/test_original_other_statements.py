@@ -6,22 +6,8 @@ from typing import Final
 
 import pytest
 
-from tests.core.programme.original_stages import (
-    ADA,
-    ALAN,
-    BEFORE,
-    CAMPAIGN,
-    KIM,
-    LEE,
-    MESSAGE,
-    PAGE,
-    SERVICE,
-    TALK,
-    TEAM,
-    acting,
-    count,
-    run,
-)
+from tests.core.programme.original_stages import BEFORE, acting, count, run
+from tests.support.original_statements import ADA, ALAN, CAMPAIGN, KIM, LEE, MESSAGE, PAGE, SERVICE, TALK, TEAM
 from tests.support.queue import Connection, rows, value
 
 pytestmark = pytest.mark.installation

@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from tests.core.cli.support import ROOT
-from tests.core.programme.original_stages import ALAN, BEFORE, KIM, PAGE, SERVICE, SWITCHED, count, run
+from tests.core.programme.original_stages import BEFORE, SWITCHED, count, run
 from tests.support.original import OWNER
+from tests.support.original_statements import ALAN, KIM, PAGE, SERVICE
 from tests.support.queue import Connection, Row, claim, rows, value
 
 pytestmark = pytest.mark.installation

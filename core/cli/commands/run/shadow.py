@@ -71,7 +71,8 @@ def _show_until_stopped(session: Session, watch: Watch, stop: Stop) -> None:
             elsewhere = watch.look()
         except LOST as error:
             if answers:
-                output.note(f"The database does not answer ({safe_error(str(error), 300)}). The watch goes on with it.")
+                reason = safe_error(str(error), 300)
+                output.note(f"The database does not answer ({reason}). The watch continues when it answers again.")
             answers = False
             continue
         answers = True
