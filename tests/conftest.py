@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +26,14 @@ TESTS = Path(__file__).parent
 QUEUE_ALONE = ("core/alerts", "core/postgres", "core/queue", "core/read")
 """The rooms whose tests get a database with the queue alone."""
 WANTED_MAJOR = os.environ.get("JOBDECK_TEST_POSTGRES")
-RENEWED = 10
-"""After this number of copies the times in a template are renewed."""
+FRESH_SECONDS = 3
+"""How old the times in a template may be when it is copied. Health calls a part of upkeep late after 30 seconds."""
 FOREIGN_PREFIXES = ("JOBDECK_", "TEXTUAL_", "PG", "GAME_PLATFORM_", "SENDGRID_", "TWILIO_", "XDG_")
 FOREIGN_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "DATABASE_URL", "META_CTF_BASE_URL", "CRON_SECRET",
                  "SENTRY_DSN", "APP_BASE_URL", "SMS_PROVIDER", "LANG", "LANGUAGE")  # fmt: skip
 
-_copies: Counter[str] = Counter()
-"""The number of copies of each template."""
+_renewed: dict[str, float] = {}
+"""When the times in each template were renewed, by the monotonic clock."""
 
 
 def _forget_the_machine() -> None:
@@ -159,8 +158,8 @@ def _database(postgres: PostgresServer, template: str | None) -> Iterator[str]:
 
 
 def _renew(postgres: PostgresServer, template: str) -> None:
-    """Writes after each tenth copy that upkeep has just succeeded. In a copy of an older template it would be late."""
-    if _copies[template] % RENEWED == 0:
+    """Writes that upkeep has just succeeded. In a copy of an older template it would be late."""
+    if time.monotonic() - _renewed.get(template, float("-inf")) >= FRESH_SECONDS:
         with postgres.connect(template) as connection:
             connection.execute("UPDATE job_upkeep SET succeeded_at = clock_timestamp()")
-    _copies[template] += 1
+        _renewed[template] = time.monotonic()

@@ -55,8 +55,10 @@ def later(world: MailWorld, by: str) -> None:
 
 
 def alarms(world: MailWorld) -> list[str]:
+    """The alarms of upkeep that name a pull. A slow machine may let the queue's own parts be late, too."""
     found = health().run(world.conn).findings
-    return [one.evidence for one in found if one.signal == "upkeep" and one.verdict is Verdict.CRITICAL]
+    late = [one.evidence for one in found if one.signal == "upkeep" and one.verdict is Verdict.CRITICAL]
+    return [said for said in late if "pulling" in said]
 
 
 def test_the_plugin_pulls_by_itself(world: MailWorld) -> None:
