@@ -123,12 +123,39 @@ def test_the_container_copies_what_the_package_is_built_from() -> None:
 def test_what_builds_the_package_is_pinned() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)
-    with (ROOT / "uv.lock").open("rb") as file:
-        locked = {package["name"]: package.get("version") for package in tomllib.load(file)["package"]}
+    locked = {name: package.get("version") for name, package in packages_of_the_lock().items()}
     pins = [*project["build-system"]["requires"], *project["tool"]["uv"]["build-constraint-dependencies"]]
     assert {name: version for name, _, version in (pin.partition("==") for pin in pins)} == {
         name: locked[name] for name in ("hatchling", "packaging", "pathspec", "pluggy", "tomlkit", "trove-classifiers")
     }
+
+
+def packages_of_the_lock() -> dict[str, Any]:
+    with (ROOT / "uv.lock").open("rb") as file:
+        return {package["name"]: package for package in tomllib.load(file)["package"]}
+
+
+def test_what_builds_the_package_has_the_hashes_of_the_lock() -> None:
+    text = (ROOT / "scripts" / "build.txt").read_text(encoding="utf-8")
+    pins = re.findall(r"^([a-z-]+)==(\S+) \\\n((?: +--hash=\S+(?: \\)?\n)+)", text, re.MULTILINE)
+    hashed = {(name, version): set(re.findall(r"sha256:[0-9a-f]{64}", hashes)) for name, version, hashes in pins}
+    locked = packages_of_the_lock()
+    assert len(hashed) == 6
+    assert hashed == {
+        (name, version): {file["hash"] for file in [locked[name]["sdist"], *locked[name]["wheels"]]}
+        for name, version in hashed
+        if locked[name]["version"] == version
+    }
+
+
+@pytest.mark.parametrize(
+    "path", ["scripts/package", "docs/deployment.md", "docs/versioning.md", "deploy/container/Containerfile"]
+)
+def test_every_build_of_the_package_compares_hashes(path: str) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    builds = re.findall(r"""(?:\buv|"\$uv") build\s.*""", text)
+    assert builds
+    assert [line for line in builds if "--require-hashes -b scripts/build.txt" not in line] == []
 
 
 def test_no_program_is_fetched_in_whatever_version_there_is() -> None:
@@ -137,12 +164,12 @@ def test_no_program_is_fetched_in_whatever_version_there_is() -> None:
     script = (ROOT / "scripts" / "environment.sh").read_text(encoding="utf-8")
     container = (DEPLOY / "container" / "Containerfile").read_text(encoding="utf-8")
     for text in (script, container):
-        installs = [line for line in text.splitlines() if re.search(r"\bpip install\b", line)]
+        installs = [line for line in text.splitlines() if re.search(r"\bpip install\b(?! --no-deps)", line)]
         assert installs
         assert [line for line in installs if "--require-hashes" not in line or "scripts/uv.txt" not in line] == []
-    images = re.findall(r"^FROM (\S+)", container, re.MULTILINE)
-    assert images
-    assert [image for image in images if not re.search(r":\d+\.\d+\.\d+-|@sha256:", image)] == []
+    assert set(re.findall(r"^FROM (\S+)", container, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
+    (image,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)", container, re.MULTILINE)
+    assert re.search(r":\d+\.\d+\.\d+-|@sha256:", image)
 
 
 class Advisories(BaseHTTPRequestHandler):
