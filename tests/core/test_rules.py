@@ -235,6 +235,7 @@ def test_no_test_sleeps() -> None:
 
 CLOCKS = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time"}
 CLOCK_READERS = {
+    "tests/conftest.py",  # the age of the times in a template
     "tests/support/waiting.py",  # the one limit of all waits
     "tests/terminal/program.py",  # a program under test, whose clock goes on
 }
