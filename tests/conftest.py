@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from functools import cache
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from jobdeck.core.plugins import use_plugins
+from jobdeck.core.postgres.binaries import server_account
 from jobdeck.core.programme.plugin import plugin
 from tests.support.examples import examples
 from tests.support.hostile_rows import hostile_database
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, scratch_folder
 from tests.support.schema import install_everything, install_queue
 
 if TYPE_CHECKING:
@@ -144,6 +146,14 @@ def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """An autocommit connection to the test's database."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    """A folder whose path is short enough for the sockets of Postgres."""
+    folder = scratch_folder(server_account())
+    yield folder
+    shutil.rmtree(folder)
 
 
 def _database(postgres: PostgresServer, template: str | None) -> Iterator[str]:

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import psycopg
 from psycopg import sql
@@ -41,7 +41,7 @@ TRANSPORT = {
     "tcp_user_timeout": 30_000,
 }
 READ_ONLY = "-c default_transaction_read_only=on"
-DEFAULTS = r"-c DateStyle=ISO -c default_transaction_isolation=read\ committed"
+DEFAULTS = {"DateStyle": "ISO", "IntervalStyle": "postgres", "default_transaction_isolation": "read committed"}
 """The queue's statements rely on these, and a database or a role can have others as its default."""
 
 
@@ -185,7 +185,7 @@ class Database:
         if self._startup_options:
             ours = (
                 f"-c search_path={_escaped(sql.Identifier(self.schema).as_string())}",
-                DEFAULTS,
+                *(f"-c {name}={_escaped(value)}" for name, value in DEFAULTS.items()),
                 READ_ONLY if self.read_only else "",
             )
             given["options"] = " ".join(filter(None, (given.get("options"), *ours)))
@@ -215,27 +215,41 @@ class Database:
             """
             SELECT pg_backend_pid(), current_setting('server_version_num')::int, current_user, current_database(),
                 coalesce((SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-                    WHERE c.oid = to_regclass('jobdeck_schema')), current_schema())
-            """
+                    WHERE c.oid = to_regclass('jobdeck_schema')), current_schema()),
+                (SELECT array_agg(current_setting(d.name) ORDER BY d.place)
+                    FROM unnest(%s::text[]) WITH ORDINALITY AS d (name, place))
+            """,
+            [list(DEFAULTS)],
         ).fetchone()
         if row is None:
             raise psycopg.OperationalError(f"The database at {self.label} did not return its version.")
-        pid, version, role, database, schema = row
+        pid, version, role, database, schema, defaults = row
         if version < OLDEST_SERVER * 10_000:
             raise ConfigurationError(
                 f"The database at {self.label} is Postgres {version // 10_000}, "
                 f"but Jobdeck needs {OLDEST_SERVER} or newer."
             )
-        if not self._startup_options and schema != self.schema:
-            # A search path of the session would stay on the pooler's connection and affect other programs.
-            raise ConfigurationError(
-                f"The pooler at {self.label} does not accept a search path, and that of the role {role} finds "
-                f"{schema}. Run this once: ALTER ROLE {role} IN DATABASE {database} SET search_path = {self.schema}. "
-                f"Or connect to Postgres without the pooler."
-            )
+        if not self._startup_options:
+            # What a session sets would stay on the pooler's connection and affect other programs.
+            account = f"ALTER ROLE {role} IN DATABASE {database} SET"
+            if schema != self.schema:
+                self._refuse_pooler(
+                    "a search path", f"that of the role {role} finds {schema}", f"{account} search_path = {self.schema}"
+                )
+            for (name, wanted), found in zip(DEFAULTS.items(), defaults, strict=True):
+                if not found.startswith(wanted):
+                    self._refuse_pooler(
+                        "settings", f"the role {role} has {name} = {found}", f"{account} {name} = '{wanted}'"
+                    )
         direct = pid == connection.info.backend_pid and connection.info.port != POOLER_PORT
         connection.prepare_threshold = PREPARE_AFTER if direct else None
         return Capabilities(version, listens=direct, prepared_statements=direct, role=role, database=database)
+
+    def _refuse_pooler(self, what: str, found: str, remedy: str) -> NoReturn:
+        raise ConfigurationError(
+            f"The pooler at {self.label} does not accept {what}, and {found}. Run this once: {remedy}. "
+            f"Or connect to Postgres without the pooler."
+        )
 
     def _connect_to_listen(self) -> Connection | None:
         connection = self.connect()

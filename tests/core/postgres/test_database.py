@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import pwd
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +18,6 @@ from jobdeck.core.connect import open_database
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
 from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.postgres import database as database_module
-from jobdeck.core.postgres.binaries import server_account
 from jobdeck.core.postgres.database import Database, actor
 from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
@@ -27,7 +25,6 @@ from jobdeck.core.read.batch import one_moment, select
 from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
 from jobdeck.core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
-from tests.support.postgres import scratch_folder
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -41,14 +38,6 @@ if TYPE_CHECKING:
 def database(empty_database_url: str) -> Iterator[Database]:
     with Database(empty_database_url, application_name="jobdeck test", max_size=2) as database:
         yield database
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that sockets fit into."""
-    folder = scratch_folder(server_account())
-    yield folder
-    shutil.rmtree(folder)
 
 
 def test_every_connection_commits_by_itself_and_says_who_it_is(database: Database) -> None:
@@ -243,10 +232,10 @@ def test_an_old_server_is_refused(database: Database, monkeypatch: pytest.Monkey
         database.probe()
 
 
-def test_behind_a_pooler_nothing_is_prepared_and_nobody_listens(postgres: PostgresServer, folder: Path) -> None:
+def test_behind_a_pooler_nothing_is_prepared_and_nobody_listens(postgres: PostgresServer, socket_folder: Path) -> None:
     with (
-        lying_relay(postgres, folder),
-        Database(f"postgresql://jobdeck@/postgres?host={folder}", application_name="test") as database,
+        lying_relay(postgres, socket_folder),
+        Database(f"postgresql://jobdeck@/postgres?host={socket_folder}", application_name="test") as database,
     ):
         found = database.probe()
         assert not found.listens
@@ -266,12 +255,12 @@ def test_the_port_of_supabases_pooler_is_taken_for_one(database: Database, monke
 
 @pytest.mark.skipif(find_pgbouncer() is None, reason="PgBouncer is not installed")
 def test_two_databases_share_one_pgbouncer_connection_in_transaction_mode(
-    postgres: PostgresServer, folder: Path
+    postgres: PostgresServer, socket_folder: Path
 ) -> None:
     program = find_pgbouncer()
     assert program is not None
-    with pgbouncer(program, postgres, folder):
-        url = f"postgresql://jobdeck@/postgres?host={folder}"
+    with pgbouncer(program, postgres, socket_folder):
+        url = f"postgresql://jobdeck@/postgres?host={socket_folder}"
         with (
             Database(url, application_name="a", read_only=True) as one,
             Database(url, application_name="b") as other,
@@ -289,12 +278,12 @@ def test_two_databases_share_one_pgbouncer_connection_in_transaction_mode(
 
 @pytest.mark.skipif(find_pgbouncer() is None, reason="PgBouncer is not installed")
 def test_whole_readings_go_through_one_pgbouncer_connection_that_others_write_through(
-    postgres: PostgresServer, folder: Path, database_url: str
+    postgres: PostgresServer, socket_folder: Path, database_url: str
 ) -> None:
     program = find_pgbouncer()
     assert program is not None
-    with pgbouncer(program, postgres, folder):
-        url = psycopg.conninfo.make_conninfo(database_url, host=str(folder))
+    with pgbouncer(program, postgres, socket_folder):
+        url = psycopg.conninfo.make_conninfo(database_url, host=str(socket_folder))
         with (
             Database(url, application_name="a", read_only=True) as one,
             Database(url, application_name="b") as other,

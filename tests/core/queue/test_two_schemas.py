@@ -15,13 +15,11 @@ from pydantic import ValidationError
 
 from jobdeck.core.errors import ConfigurationError, Refused
 from jobdeck.core.model import NewJob
-from jobdeck.core.postgres.binaries import server_account
 from jobdeck.core.postgres.database import Database, use_schema
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_version
 from jobdeck.core.settings import Settings
 from tests.support.pooler import lying_relay
-from tests.support.postgres import scratch_folder
 from tests.support.queue import ACTOR, add, claim, claim_one, finish_one, reap, run_rows, value
 
 if TYPE_CHECKING:
@@ -74,14 +72,6 @@ def stranger(empty_database_url: str) -> Iterator[Connection]:
     """The owner's connection to a database without a queue."""
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         yield connection
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that sockets fit into."""
-    made = scratch_folder(server_account())
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.fixture
@@ -294,12 +284,12 @@ class TestConnections:
             assert value(conn, "SELECT current_schema()") == "Two words\\"
 
     def test_a_pooler_that_takes_no_options_leaves_the_path_to_the_role(
-        self, stranger: Connection, postgres: PostgresServer, empty_database_url: str, folder: Path
+        self, stranger: Connection, postgres: PostgresServer, empty_database_url: str, socket_folder: Path
     ) -> None:
         install_schema(stranger)
         install_schema(stranger, schema=ALPHA)
-        url = psycopg.conninfo.make_conninfo(empty_database_url, host=str(folder))
-        with lying_relay(postgres, folder, takes_options=False):
+        url = psycopg.conninfo.make_conninfo(empty_database_url, host=str(socket_folder))
+        with lying_relay(postgres, socket_folder, takes_options=False):
             with Database(url, application_name="test") as database, database.connection() as conn:
                 add(conn)
             with Database(url, application_name="test", schema=ALPHA) as database:
