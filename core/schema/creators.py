@@ -117,14 +117,21 @@ def other_creators(
     creators = [Creator(*row) for row in conn.execute(_CREATORS, about).fetchall()]
     owned = next((creator.role for creator in creators if creator.owns and creator.role), None)
     if owned is not None:
-        return _owned(conn, schema, owned, owners[0])
+        return _owned(conn, schema, owned, owners)
     if creators:
         return _granted(conn, schema, creators, owners[0])
     planted = conn.execute(_PLANTED, about).fetchone()
     return None if planted is None else _planted(conn, *planted, owner=owners[0])
 
 
-def _owned(conn: psycopg.Connection[Any], schema: str, role: str, owner: str) -> str:
+def _owned(conn: psycopg.Connection[Any], schema: str, role: str, owners: Sequence[str]) -> str:
+    owner = next(one for one in owners if one != role)
+    if role in owners:
+        return (
+            f"The schema {clean(schema)} and the queue in it belong to the role {clean(role)}. What {clean(owner)} "
+            f"installs would belong to {clean(owner)}, and {clean(role)} could act as {clean(owner)} through the "
+            f"schema: install as {clean(role)}."
+        )
     return (
         f"The schema {clean(schema)} belongs to the role {clean(role)}, which can create functions in it and so act as "
         f"{clean(owner)}, the owner of the queue: install as {clean(role)}, or run "

@@ -220,6 +220,18 @@ def test_a_superuser_does_not_install_into_a_schema_that_belongs_to_another(owne
     install_queue(owner)
 
 
+def test_a_superuser_does_not_install_over_the_queue_of_another_role(owner: Connection, roles: Roles) -> None:
+    installer = roles.make("a_installer")
+    owner.execute(sql.SQL("ALTER SCHEMA public OWNER TO {}").format(sql.Identifier(installer)))
+    with closing(roles.sign_in(installer)) as own:
+        install_schema(own)
+    with pytest.raises(Refused) as refused:
+        install_schema(owner)
+    assert f"belong to the role {installer}" in str(refused.value)
+    assert f"could act as jobdeck through the schema: install as {installer}." in str(refused.value)
+    assert "ALTER SCHEMA" not in str(refused.value)
+
+
 def test_the_command_says_it_in_a_dry_run_too_and_doctor_is_critical(jobdeck: Jobdeck, conn: Connection) -> None:
     assert finding(jobdeck)[0] == "ok"
     conn.execute(OPEN)
