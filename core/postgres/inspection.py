@@ -42,13 +42,17 @@ class OpenTransaction:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The facts about the server. `indexes_broken` exist but are not usable."""
+    """The facts about the server. `indexes_broken` exist but are not usable.
+
+    `hidden` is the number of sessions in this database whose transactions this role must not see.
+    """
 
     indexes_missing: tuple[str, ...]
     indexes_broken: tuple[str, ...]
     roles_missing: tuple[str, ...]
     tables: tuple[TableHealth, ...]
     oldest: OpenTransaction | None
+    hidden: int
 
 
 def group_roles(conn: psycopg.Connection[Any]) -> tuple[str, ...]:
@@ -98,6 +102,7 @@ def diagnose(conn: psycopg.Connection[Any], indexes: Collection[str]) -> Diagnos
         roles_missing=tuple(role for role in wanted if role not in roles),
         tables=_tables(conn),
         oldest=_oldest(conn),
+        hidden=_hidden_sessions(conn),
     )
 
 
@@ -174,3 +179,14 @@ def _oldest(conn: psycopg.Connection[Any]) -> OpenTransaction | None:
             """
         )
         return cursor.fetchone()
+
+
+def _hidden_sessions(conn: psycopg.Connection[Any]) -> int:
+    """Counts by the text with which Postgres replaces the query of a session that a role must not see."""
+    row = conn.execute(
+        """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND query = '<insufficient privilege>' AND pid <> pg_backend_pid()
+        """
+    ).fetchone()
+    return row[0] if row else 0

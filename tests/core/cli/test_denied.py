@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from jobdeck.core.postgres import inspection
 from tests.support.people import People
@@ -79,3 +80,23 @@ def test_a_member_of_no_group_is_told_so(jobdeck: Jobdeck, as_member: SignIn) ->
     jobdeck("jobs").refused(
         1, "job_viewer", "this role is a member of none of job_viewer, job_operator, job_worker."
     )  # fmt: skip
+
+
+def test_doctor_says_that_a_role_cannot_see_the_transactions_of_others(
+    jobdeck: Jobdeck, as_member: SignIn, postgres: PostgresServer, conn: psycopg.Connection[Any]
+) -> None:
+    role = as_member("job_viewer")
+
+    def transactions() -> str:
+        findings = jobdeck("doctor", "--json").data["findings"]
+        return str(next(found["evidence"] for found in findings if found["signal"] == "transactions"))
+
+    with conn.transaction():
+        conn.execute("SELECT FROM job_queue")
+        assert transactions() == (
+            "No other session that this role can see has an open transaction. This role cannot see the transactions of "
+            "1 session; membership in pg_read_all_stats shows them."
+        )
+        with postgres.connect() as admin:
+            admin.execute(sql.SQL("GRANT pg_read_all_stats TO {}").format(sql.Identifier(role)))
+        assert f"pid {conn.info.backend_pid}" in transactions()

@@ -231,12 +231,17 @@ def _dead_rows(found: Diagnosis) -> Finding:
 
 def _transactions(found: Diagnosis) -> Finding:
     oldest = found.oldest
+    hidden = ""
+    if found.hidden:
+        sessions = "1 session" if found.hidden == 1 else f"{found.hidden} sessions"
+        hidden = f" This role cannot see the transactions of {sessions}; membership in pg_read_all_stats shows them."
     if oldest is None:
-        return Finding("transactions", Verdict.OK, "No other session has an open transaction.")
+        known = "that this role can see " if hidden else ""
+        return Finding("transactions", Verdict.OK, f"No other session {known}has an open transaction.{hidden}")
     age = format_duration(timedelta(seconds=oldest.seconds))
     evidence = (
         f"The oldest has been open for {age}: pid {oldest.pid}, application {oldest.application or 'unnamed'}, "
-        f"role {oldest.role}, {oldest.state}."
+        f"role {oldest.role}, {oldest.state}.{hidden}"
     )
     return Finding("transactions", _graded(oldest.seconds, TRANSACTION_SECONDS), evidence)
 
