@@ -12,6 +12,7 @@ import click
 from jobdeck.core import settings as configuration
 from jobdeck.core.cli import output
 from jobdeck.core.cli.completing import complete_parameters
+from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.progress import waiting
 from jobdeck.core.errors import Refused, meant
 from jobdeck.core.redact import safe_error
@@ -110,8 +111,12 @@ class Session:
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
-        """One autocommit connection to the database."""
-        with self.database() as database, database.connection() as conn:
+        """One autocommit connection to the database, whose waits for locks are limited.
+
+        Raises:
+            Refused: see `limited_waits`; and as `database`.
+        """
+        with self.database() as database, database.connection() as conn, limited_waits(database, conn):
             yield conn
 
     def answer(self, data: Json, text: Iterable[str], *, revealed: bool = False) -> None:

@@ -41,6 +41,7 @@ FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
     LEFT JOIN pg_class AS c ON c.oid = l.relation
 WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
     AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+    AND (l.mode = 'AccessExclusiveLock' OR NOT %s)
     AND CASE WHEN c.oid IS NULL THEN l.mode = 'AccessExclusiveLock'
         ELSE c.relname = ANY (%s) AND c.relnamespace = to_regnamespace(quote_ident(%s)) END
 ORDER BY EXISTS (SELECT FROM pg_locks AS w WHERE w.pid = l.pid AND NOT w.granted), a.xact_start LIMIT 1
@@ -152,13 +153,15 @@ def patiently(
         waits()
 
 
-def holder(conn: psycopg.Connection[Any], schema: str, components: Sequence[Component]) -> str:
+def holder(
+    conn: psycopg.Connection[Any], schema: str, components: Sequence[Component], *, whole_tables: bool = False
+) -> str:
     """The session whose transaction has held the queue's tables for longest, in words: pid, role, application, since.
 
-    Empty when there is none any more.
+    Empty when there is none any more. With `whole_tables` only a session counts that lets nobody else read a table.
     """
     names = sorted({relation for component in components for relation in declared(component).relations})
-    row = conn.execute(_HOLDER, [names, schema]).fetchone()
+    row = conn.execute(_HOLDER, [whole_tables, names, schema]).fetchone()
     return "" if row is None else _words(*row)
 
 

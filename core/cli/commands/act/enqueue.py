@@ -11,6 +11,7 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
+from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.progress import Progress
 from jobdeck.core.cli.session import Session, Words, command, dry_run_option
 from jobdeck.core.cli.signals import Stop, stop_signals
@@ -90,7 +91,7 @@ def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **giv
     parsed = parse_object(payload)
     session.registry.validate(task_type, parsed)  # before an embedded database is started in vain
     with session.database() as database:
-        with database.connection() as conn:
+        with database.connection() as conn, limited_waits(database, conn):
             wanted = _wanted(task_type, parsed, jobs.clock().run(conn), **given)
             enqueued = service.create(
                 conn, session.registry, wanted, settings=session.settings, actor=session.actor, dry_run=dry_run

@@ -13,6 +13,7 @@ import click
 from jobdeck.core import config_file
 from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.look.status import UNHEALTHY, finding_table
+from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.model import Finding, Verdict
@@ -72,6 +73,7 @@ def doctor(session: Session, checklist: str | None = None) -> int | None:
     with (
         open_database(session.settings, application_name="jobdeck doctor") as database,
         database.connection() as conn,
+        limited_waits(database, conn),
     ):
         findings = [
             *_server(database, conn),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobdeck.core.cli import output
+from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.session import Session, command, dry_run_option
 from jobdeck.core.cli.signals import interrupted_with
 from jobdeck.core.plugins import load_plugins
@@ -56,6 +57,7 @@ def init(
     with (
         open_database(settings, application_name="jobdeck cli") as database,
         database.connection() as conn,
+        limited_waits(database, conn),
     ):
         plan = schema.plan_installation(conn, schema.known_components(), schema=database.schema, repair=repair)
         changes = [

@@ -1,0 +1,50 @@
+"""A session that has locked the whole queue: every command says within seconds who it is, and changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.cli import locks
+from tests.support.queue import add
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.core.cli.support import Jobdeck
+
+COMMANDS = (
+    ("status",), ("health",), ("jobs",), ("errors",), ("series",), ("digest",), ("doctor",),
+    ("init",), ("init", "--dry-run"), ("enqueue", "cli_echo", "--payload", '{"message": "x"}'),
+    ("types", "set", "cli_echo", "--mute-for", "1h"), ("retry", "--filter", "status:failed"), ("cleanup",),
+)  # fmt: skip
+
+
+@pytest.fixture
+def holder(conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The process id of a session that holds the queue's table, as VACUUM FULL does."""
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.2)
+    add(conn, "cli_echo", payload={"message": "x"})
+    with psycopg.connect(database_url, application_name="tidy \x1b[31m up") as other:
+        other.execute("LOCK TABLE job_queue IN ACCESS EXCLUSIVE MODE")
+        yield other.info.backend_pid
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_names_the_session_that_holds_the_table(
+    jobdeck: Jobdeck, holder: int, command: tuple[str, ...]
+) -> None:
+    told = jobdeck(*command)
+    told.refused(1, f"pid {holder}", "application tidy")
+    assert "\x1b" not in told.err
+
+
+def test_a_job_that_another_session_has_locked_is_no_locked_table(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    job = add(conn, "cli_echo", payload={"message": "x"})
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM job_queue FOR UPDATE")
+        jobdeck("edit", str(job.id), "--priority", "5").refused(1, "Another session has locked this job")
