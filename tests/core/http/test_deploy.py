@@ -130,6 +130,15 @@ def test_what_builds_the_package_is_pinned() -> None:
     }
 
 
+@pytest.mark.parametrize("program", ["worker", "serve"])
+def test_a_unit_is_started_again_however_often_its_program_ends(program: str) -> None:
+    text = (DEPLOY / "systemd" / f"jobdeck-{program}.service").read_text(encoding="utf-8")
+    settings = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    assert settings["StartLimitIntervalSec"] == "0"
+    assert settings["Restart"] == "always"
+    assert int(settings["RestartSec"].removesuffix("s")) <= 10
+
+
 def packages_of_the_lock() -> dict[str, Any]:
     with (ROOT / "uv.lock").open("rb") as file:
         return {package["name"]: package for package in tomllib.load(file)["package"]}
