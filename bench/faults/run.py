@@ -74,6 +74,8 @@ class Sweep:
         self._threads: list[threading.Thread] = []
         self.ending = threading.Event()
         """Set when the sweep is to end early: faults that are there end, and others do not begin."""
+        self._enough = False
+        """Whether time and jobs of a long run are reached. On a slow machine dozens of faults still wait for others."""
         self.done: list[Done] = []
         self.again: Counter[str] = Counter()
         """How often a kind did not begin and was tried again."""
@@ -90,7 +92,7 @@ class Sweep:
         with self._busy[fault.uses]:
             reason = ""
             for _ in range(ATTEMPTS):
-                if self.ending.is_set():
+                if self.ending.is_set() or self._enough:
                     return
                 began = time.time()
                 begun = fault.begin(self._stage)
@@ -126,11 +128,13 @@ class Sweep:
     def mixed(self, order: Iterator[Fault], every: float, *, until: float, jobs: int) -> None:
         """Begins a fault at each interval, whether the one before has ended or not.
 
-        It stops at the end of `order`, or when the monotonic time is past `until` and `jobs` were enqueued.
+        It stops at the end of `order`, or when the monotonic time is past `until` and `jobs` were enqueued. Then the
+        faults that still wait for another are left out.
         """
         began = news = time.monotonic()
         for fault in order:
             if time.monotonic() > until and len(self.operator.accepted) >= jobs:
+                self._enough = True
                 break
             thread = threading.Thread(target=self.carry_out, args=(fault,), name=fault.name)
             thread.start()
@@ -239,6 +243,7 @@ def one(arguments: argparse.Namespace, seed: int) -> int:
         try:
             sweep.ending.wait(WARM_SECONDS)
             _carry_out_all(sweep, chosen, rng, arguments)
+            sweep.join()
         except KeyboardInterrupt:
             early = True
             print("interrupted: no other fault begins, and what was done is judged", flush=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import threading
 from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from bench.faults.faults import FAULTS, DidNotBegin, Fault, left_out
 from bench.faults.judge import Effect, Record, Run, Step
 from bench.faults.report import commits, recoveries, table
 from bench.faults.run import Done, Sweep
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +90,22 @@ def test_a_sweep_that_ends_early_begins_no_other_fault(stage: Any) -> None:
     sweep.ending.set()
     sweep.carry_out(fault)
     assert (sweep.done, stage.troubles) == ([], [])
+
+
+def test_when_time_and_jobs_are_reached_the_faults_that_wait_for_another_are_left_out(stage: Any) -> None:
+    release = threading.Event()
+
+    def begin(_stage: Any) -> Iterator[float]:
+        release.wait(PATIENCE)
+        yield 0.0
+
+    sweep, fault = sweep_of(stage, begin)
+    for until in (math.inf, -math.inf):
+        sweep.mixed(iter([fault] * 3), 0.0, until=until, jobs=0)
+    release.set()
+    sweep.join()
+    assert len(sweep.done) == 1
+    assert stage.troubles == []
 
 
 def test_kinds_that_need_root_or_a_package_are_left_out_by_name() -> None:
