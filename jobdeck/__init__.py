@@ -23,7 +23,8 @@ What an application imports is here; every name is imported when it is first use
         jobdeck.Worker(database, jobdeck.load_types(settings.handler_modules), settings).run_until_idle()
 
 Stable, and changed in a major release alone after a release that warns (docs/versioning.md):
-`job`, `Payload`, `JobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`, `Ticket`, the errors, `__version__`.
+`job`, `Payload`, `JobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`, `aenqueue`, `aenqueue_many`, `Ticket`,
+the errors, `__version__`.
 Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
 `load_types`. Every other module, `jobdeck.core` and `jobdeck.tui` included, is internal.
 In a checkout `jobdeck/core` and `jobdeck/tui` are links to the folders `core/` and `tui/`.
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
         UnknownTaskType,
     )
     from jobdeck.core.model import Ticket
-    from jobdeck.core.queue.api import enqueue, enqueue_many
+    from jobdeck.core.queue.api import aenqueue, aenqueue_many, enqueue, enqueue_many
     from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
     from jobdeck.core.registry import load as load_types
     from jobdeck.core.settings import load as load_settings
@@ -83,6 +84,8 @@ __all__ = [
     "UnknownTaskType",
     "Worker",
     "__version__",
+    "aenqueue",
+    "aenqueue_many",
     "enqueue",
     "enqueue_many",
     "job",
@@ -94,8 +97,7 @@ __all__ = [
 _ELSEWHERE = {
     "Ticket": "model:Ticket",
     "Worker": "worker.worker:Worker",
-    "enqueue": "queue.api:enqueue",
-    "enqueue_many": "queue.api:enqueue_many",
+    **{name: f"queue.api:{name}" for name in ("aenqueue", "aenqueue_many", "enqueue", "enqueue_many")},
     "load_settings": "settings:load",
     "load_types": "registry:load",
     "open_database": "connect:open_database",

@@ -14,22 +14,43 @@ if TYPE_CHECKING:
 
 REFUSED: Final = "JD001"
 """The SQLSTATE that the schema's functions raise with a message for the user."""
-
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_DATA_ERRORS: Final = "22"
+"""The class of SQLSTATEs for values that do not fit."""
 
 LOCKED: Final = "Another session has locked this job. Nothing was changed; try again."
 
 
+def refusal(sqlstate: str | None, message: str | None, locked: str = LOCKED) -> Refused | None:
+    """The refusal that an error of Postgres means, or None.
+
+    It is one of the schema's functions, or means a value that cannot be stored, or a lock (`locked`).
+    """
+    if sqlstate == REFUSED:
+        return Refused(message or "The database refused the action.")
+    if sqlstate == _LOCK_NOT_AVAILABLE:
+        return Refused(locked)
+    if sqlstate is not None and sqlstate.startswith(_DATA_ERRORS):
+        return unstorable(message or "it is malformed")
+    return None
+
+
+def unstorable(reason: str) -> Refused:
+    """The refusal of a value that Postgres cannot store."""
+    return Refused(f"The database cannot store this value: {reason}. Nothing was changed.")
+
+
 @contextmanager
 def refusals(locked: str = LOCKED) -> Iterator[None]:
-    """Raises `Refused` for refusals of the schema's functions, values that cannot be stored, and locks (`locked`)."""
+    """Raises `Refused` where `refusal` recognises an error of psycopg, and for values that psycopg cannot send."""
     try:
         yield
-    except (psycopg.DataError, UnicodeEncodeError) as error:
-        reason = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-        raise Refused(f"The database cannot store this value: {reason or error}. Nothing was changed.") from None
-    except psycopg.errors.LockNotAvailable:
-        raise Refused(locked) from None
     except psycopg.Error as error:
-        if error.sqlstate == REFUSED:
-            raise Refused(error.diag.message_primary or "The database refused the action.") from None
-        raise
+        refused = refusal(error.sqlstate, error.diag.message_primary, locked)
+        if refused is None and isinstance(error, psycopg.DataError):
+            refused = unstorable(str(error))
+        if refused is None:
+            raise
+        raise refused from None
+    except UnicodeEncodeError as error:
+        raise unstorable(str(error)) from None

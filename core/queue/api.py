@@ -1,6 +1,6 @@
 """Enqueues jobs for an application: validated by their type, in the application's own transaction.
 
-`jobdeck.enqueue` and `jobdeck.enqueue_many` are these functions.
+`jobdeck.enqueue`, `jobdeck.enqueue_many` and their async twins are these functions.
 """
 
 from __future__ import annotations
@@ -8,11 +8,15 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from psycopg.pq import TransactionStatus
+import psycopg
 
 from jobdeck.core import registry, settings
+from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.database import actor as current_actor
-from jobdeck.core.queue import producer, requests
+from jobdeck.core.queue import requests
+from jobdeck.core.queue.producers import senders
+from jobdeck.core.queue.producers.kinds import async_kind, sync_kind
+from jobdeck.core.queue.producers.senders import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,12 +24,12 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Json, NewJob, Ticket
-    from jobdeck.core.queue.calls import Connection
+    from jobdeck.core.queue.producers.kinds import AsyncConnection, SyncConnection
     from jobdeck.core.registry import JobType, Payload
 
 
 def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
-    conn: Connection,
+    conn: SyncConnection,
     task_type: str,
     payload: Payload | Json | None = None,
     *,
@@ -42,11 +46,12 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
 ) -> Ticket:
     """Enqueues one job in the caller's transaction: a rollback takes the job back, a commit shows it to workers.
 
-    On an autocommit connection the job is there at once. A refusal inside a transaction aborts it, as every error of
-    Postgres does; put `with conn.transaction()` around the call to continue the outer transaction after one.
+    On an autocommit connection the job is there at once. A refusal by the database inside a transaction aborts it, as
+    every error of Postgres does. To go on after one, put a savepoint around the call: `with conn.transaction()` of
+    psycopg, `with session.begin_nested()` of SQLAlchemy, `with transaction.atomic()` of Django.
 
     Args:
-        conn: a psycopg connection. From SQLAlchemy: `session.connection().connection.driver_connection`.
+        conn: a psycopg connection, an SQLAlchemy session or connection, or `django.db.connection`.
         task_type: a type whose module this process has imported.
         payload: the type's payload model, or its JSON.
         run_at: when it is due; None for now.
@@ -66,26 +71,81 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
     Raises:
         UnknownTaskType: no module that this process has imported registers the type.
         InvalidPayload: the payload does not fit the type; `problems` gives the reasons by field.
-        Refused: the database rejects one of the options.
+        Refused: the database rejects one of the options; the connection is of another kind; or the type has an
+            `admit` function, which needs a psycopg connection, and the connection is of another kind.
     """
+    kind = sync_kind(conn)
     job_type = registry.registered(task_type)
-    new = _draft(job_type, payload)
-    new = new._replace(
+    new = _draft(job_type, payload)._replace(
         run_at=run_at,
-        max_attempts=new.max_attempts if max_attempts is None else max_attempts,
         priority=priority,
         dedupe_key=dedupe_key,
-        concurrency_key=concurrency_key or new.concurrency_key,
         blocked_by=blocked_by,
         recurrence_interval_minutes=every_minutes,
         expires_at=expires_at,
     )
+    new = _with_own(new, max_attempts, concurrency_key)
     _admit(conn, job_type, [new.payload], recurring=every_minutes is not None)
-    return producer.enqueue(conn, new, actor=actor or current_actor(), schema=_schema(schema))
+    return senders.enqueue(conn, kind, new, _names(actor, schema))
+
+
+async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
+    conn: AsyncConnection,
+    task_type: str,
+    payload: Payload | Json | None = None,
+    *,
+    run_at: datetime | None = None,
+    every_minutes: int | None = None,
+    expires_at: datetime | None = None,
+    priority: int = 0,
+    max_attempts: int | None = None,
+    dedupe_key: str | None = None,
+    concurrency_key: str | None = None,
+    blocked_by: UUID | None = None,
+    actor: str | None = None,
+    schema: str | None = None,
+) -> Ticket:
+    """Does what `enqueue` does, with the same options and errors, on an async connection.
+
+    Args:
+        conn: a psycopg or asyncpg connection, or an SQLAlchemy async session or connection. For a savepoint around the
+            call: `async with conn.transaction()`, or `async with session.begin_nested()` of SQLAlchemy.
+        task_type: see `enqueue`, also for the rest.
+        payload: the type's payload model, or its JSON.
+        run_at: when it is due; None for now.
+        every_minutes: the interval of a recurring job.
+        expires_at: when a recurring job ends.
+        priority: from -100 to 100; higher runs first.
+        max_attempts: how often a failing job is tried; None for the type's own value.
+        dedupe_key: if a pending or running job has this key, that job is returned and none is created.
+        concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
+        blocked_by: the job runs after the success of this job.
+        actor: the name in the audit; None for the account of this process.
+        schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
+
+    Raises:
+        UnknownTaskType: no module that this process has imported registers the type.
+        InvalidPayload: the payload does not fit the type; `problems` gives the reasons by field.
+        Refused: the database rejects one of the options; the connection is of another kind; or the type has an
+            `admit` function, which needs a psycopg connection.
+    """
+    kind = async_kind(conn)
+    job_type = registry.registered(task_type)
+    new = _draft(job_type, payload)._replace(
+        run_at=run_at,
+        priority=priority,
+        dedupe_key=dedupe_key,
+        blocked_by=blocked_by,
+        recurrence_interval_minutes=every_minutes,
+        expires_at=expires_at,
+    )
+    new = _with_own(new, max_attempts, concurrency_key)
+    _admit(conn, job_type, [new.payload], recurring=every_minutes is not None)
+    return await senders.aenqueue(conn, kind, new, _names(actor, schema))
 
 
 def enqueue_many(
-    conn: Connection,
+    conn: SyncConnection,
     task_type: str,
     payloads: Iterable[Payload | Json],
     *,
@@ -103,16 +163,36 @@ def enqueue_many(
     Raises:
         UnknownTaskType: no module that this process has imported registers the type.
         InvalidPayload: a payload does not fit the type; nothing was enqueued.
-        Refused: the database rejects one of the options; nothing was enqueued.
+        Refused: as `enqueue`; nothing was enqueued.
     """
+    kind = sync_kind(conn)
     job_type = registry.registered(task_type)
-    drafts = [_draft(job_type, payload) for payload in payloads]
-    _admit(conn, job_type, (new.payload for new in drafts), recurring=False)
-    _begin(conn)
-    jobs = (
-        new._replace(run_at=run_at, priority=priority, max_attempts=max_attempts or new.max_attempts) for new in drafts
-    )
-    return producer.enqueue_many(conn, jobs, actor=actor or current_actor(), schema=_schema(schema))
+    jobs = _drafts(job_type, payloads, run_at, priority, max_attempts)
+    _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
+    return senders.enqueue_many(conn, kind, jobs, _names(actor, schema))
+
+
+async def aenqueue_many(
+    conn: AsyncConnection,
+    task_type: str,
+    payloads: Iterable[Payload | Json],
+    *,
+    run_at: datetime | None = None,
+    priority: int = 0,
+    max_attempts: int | None = None,
+    actor: str | None = None,
+    schema: str | None = None,
+) -> list[UUID]:
+    """Does what `enqueue_many` does, with the same options and errors, on an async connection: see `aenqueue`.
+
+    If the task is cancelled meanwhile, nothing is enqueued. A connection of psycopg or asyncpg can be used further;
+    SQLAlchemy closes the connection under its session.
+    """
+    kind = async_kind(conn)
+    job_type = registry.registered(task_type)
+    jobs = _drafts(job_type, payloads, run_at, priority, max_attempts)
+    _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
+    return await senders.aenqueue_many(conn, kind, jobs, _names(actor, schema))
 
 
 def _draft(job_type: JobType, payload: Payload | Json | None) -> NewJob:
@@ -120,19 +200,39 @@ def _draft(job_type: JobType, payload: Payload | Json | None) -> NewJob:
     return requests.draft(registry.Registry([job_type]), job_type.task_type, given)
 
 
-def _admit(conn: Connection, job_type: JobType, payloads: Iterable[Json], *, recurring: bool) -> None:
-    if job_type.admit is not None:
-        known = registry.Registry([job_type])
-        requests.admit(conn, known, job_type.task_type, payloads, recurring=recurring, settings=settings.load())
+def _drafts(
+    job_type: JobType,
+    payloads: Iterable[Payload | Json],
+    run_at: datetime | None,
+    priority: int,
+    max_attempts: int | None,
+) -> list[NewJob]:
+    drafts = (_draft(job_type, payload)._replace(run_at=run_at, priority=priority) for payload in payloads)
+    return [_with_own(new, max_attempts, None) for new in drafts]
 
 
-def _begin(conn: Connection) -> None:
-    """Begins the transaction of a connection without autocommit, so that the caller can roll the jobs back.
+def _with_own(new: NewJob, max_attempts: int | None, concurrency_key: str | None) -> NewJob:
+    """The job with the caller's own values in place of its type's, where the caller gave some."""
+    return new._replace(
+        max_attempts=new.max_attempts if max_attempts is None else max_attempts,
+        concurrency_key=concurrency_key or new.concurrency_key,
+    )
 
-    Without this, the `conn.transaction()` in `producer.enqueue_many` would begin the transaction and commit it.
-    """
-    if not conn.autocommit and conn.info.transaction_status is TransactionStatus.IDLE:
-        conn.execute("SELECT")
+
+def _admit(conn: object, job_type: JobType, payloads: Iterable[Json], *, recurring: bool) -> None:
+    if job_type.admit is None:
+        return
+    if not isinstance(conn, psycopg.Connection):
+        raise Refused(
+            f"The type {job_type.task_type} checks each job in the database before it is enqueued (admit), for which "
+            "it needs a psycopg connection. Enqueue it with jobdeck.enqueue and a psycopg connection."
+        )
+    known = registry.Registry([job_type])
+    requests.admit(conn, known, job_type.task_type, payloads, recurring=recurring, settings=settings.load())
+
+
+def _names(actor: str | None, schema: str | None) -> Names:
+    return Names(actor or current_actor(), _schema(schema))
 
 
 def _schema(given: str | None) -> str:

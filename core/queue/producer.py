@@ -1,8 +1,11 @@
-"""Enqueues jobs: thin, typed calls into the functions of `schema.sql`.
+"""Enqueues jobs: the statements that call the functions of `schema.sql`, and sending them through psycopg.
 
 Every function works inside the caller's transaction if one is open. `schema` names the queue's schema for a connection
 with another search path, such as an application's own. A refusal of the database is raised as `Refused`, and nothing
 is changed then.
+
+`create` and `create_many` make the calls for all drivers (`core/queue/producers/`). Every parameter is a text or None,
+and the statement says its type, so that no driver adapts a value in its own way.
 """
 
 from __future__ import annotations
@@ -10,32 +13,42 @@ from __future__ import annotations
 import json
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
 
+import psycopg
 from psycopg import sql
+from psycopg.rows import tuple_row
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, Ticket
-from jobdeck.core.postgres.refusals import refusals
+from jobdeck.core.postgres.refusals import refusals, unstorable
 from jobdeck.core.queue.calls import Connection, array, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import LiteralString
-    from uuid import UUID
-
-    import psycopg
 
 BULK = 2_000
-_LOCKED: Final = (
+LOCKED: Final = (
     "Another transaction enqueues a job with the same dedupe key. Nothing was enqueued; try again once it has ended."
 )
-_CREATE: Final = "SELECT job_id, created FROM {}(%s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_CREATE: Final = """
+SELECT job_id, created FROM {}(%s::text, %s::text::jsonb, %s::text::timestamptz, %s::text::integer,
+    %s::text::integer, %s::text, %s::text, %s::text::uuid, %s::text::integer, %s::text::timestamptz, %s::text)
+"""
 _CREATE_MANY: Final = """
-SELECT {}(%s::text[], ARRAY(SELECT jsonb_array_elements(%s::jsonb)),
-    %s::timestamptz[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s)
+SELECT {}(%s::text::text[], ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[],
+    %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text)
 """
 _DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
+
+
+class Call(NamedTuple):
+    """A statement with `%s` for each parameter, and the parameters."""
+
+    statement: bytes
+    params: tuple[str | None, ...]
 
 
 def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = None) -> Ticket:
@@ -48,16 +61,9 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = N
             one with the same payload and interval is active; or a transaction that has not ended for 1.5 s enqueues a
             job with the same dedupe key.
     """
-    row = rows(
-        conn,
-        _named(_CREATE, schema, "job_queue_create"),
-        (
-            new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
-            new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
-        ),
-        locked=_LOCKED,
-    )[0]  # fmt: skip
-    return Ticket(**row)
+    statement, params = create(new, actor=actor, schema=schema)
+    row = rows(conn, statement, params, locked=LOCKED)[0]
+    return Ticket(plain_id(row["job_id"]), row["created"])
 
 
 def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema: str | None = None) -> list[UUID]:
@@ -71,34 +77,65 @@ def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema
             transaction has enqueued one of the dedupe keys and has not ended for 1.5 s.
     """
     ids: list[UUID] = []
-    rest = iter(jobs)
-    with refusals(_LOCKED), conn.transaction(), conn.pipeline():
+    deduped = False
+    with refusals(LOCKED), conn.transaction(), conn.pipeline():
         sent = []
-        deduped = False
-        while part := list(islice(rest, BULK)):
+        for part in parts(jobs, BULK):
             deduped = deduped or any(job.dedupe_key is not None for job in part)
-            sent.append(_send_part(conn, part, actor, schema))
+            call = create_many(part, actor=actor, schema=schema)
+            # Not `conn.execute`, because the connection of an application may have rows or cursors of another kind.
+            sent.append(psycopg.Cursor(conn, row_factory=tuple_row).execute(*call, binary=True))
         for created in sent:
-            ids += [job_id for (job_id,) in created]
+            ids += [plain_id(job_id) for (job_id,) in created]
     # Jobs with dedupe keys are created in the order of the keys. The ids rise in the order of `jobs`.
     return sorted(ids) if deduped else ids
 
 
-def _send_part(conn: Connection, part: list[NewJob], actor: str, schema: str | None) -> psycopg.Cursor[Any]:
+def create(new: NewJob, *, actor: str, schema: str | None) -> Call:
+    """The call that enqueues one job. It returns one row: the job's id, and whether it was created."""
+    times = (new.run_at, new.max_attempts, new.priority)
+    keys = (new.dedupe_key, new.concurrency_key)
+    rest = (new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor)
+    return _call(_CREATE, schema, "job_queue_create", (new.task_type, json.dumps(new.payload), *times, *keys, *rest))
+
+
+def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None) -> Call:
+    """The call that enqueues one-time jobs. It returns one row per created job: its id.
+
+    Raises:
+        Refused: a job is recurring, has a blocker or an expiry.
+    """
     task_types, payloads, *options = zip(*part, strict=True)
-    given = [_unless_all(values, default) for values, default in zip(options, _DEFAULTS, strict=True)]
-    run_at, max_attempts, priorities, dedupe_keys, concurrency_keys, *excluded = given
+    run_at, attempts, priorities, dedupe_keys, concurrency_keys, *excluded = (
+        _array_unless_all(values, default) for values, default in zip(options, _DEFAULTS, strict=True)
+    )
     if any(excluded):
         raise Refused("Jobs enqueued in bulk cannot recur, have a blocker or expire. Enqueue those one at a time.")
-    statement = _named(_CREATE_MANY, schema, "job_queue_create_many")
-    return conn.execute(
-        statement,
-        (
-            _words(task_types), json.dumps(payloads), run_at, max_attempts, priorities, dedupe_keys, concurrency_keys,
-            actor,
-        ),
-        binary=True,
-    )  # fmt: skip
+    given = (run_at, attempts, priorities, dedupe_keys, concurrency_keys, actor)
+    return _call(_CREATE_MANY, schema, "job_queue_create_many", (_array(task_types), json.dumps(payloads), *given))
+
+
+def parts(jobs: Iterable[NewJob], size: int | None) -> Iterator[list[NewJob]]:
+    """The jobs in parts of this size, or all of them in one part if it is None."""
+    rest = iter(jobs)
+    while part := list(islice(rest, size)):
+        yield part
+
+
+def plain_id(value: Any) -> UUID:
+    """The id as Python's own type, whatever the connection makes of a uuid."""
+    return value if type(value) is UUID else UUID(str(value))
+
+
+def _call(statement: LiteralString, schema: str | None, function: str, values: Iterable[object]) -> Call:
+    params = tuple(None if value is None else str(value) for value in values)
+    for text in params:
+        if text is not None and "\0" in text:
+            raise unstorable("it contains a NUL character")
+        if text is not None and not text.isascii():
+            with refusals():
+                text.encode()
+    return Call(_named(statement, schema, function), params)
 
 
 @cache
@@ -108,12 +145,21 @@ def _named(statement: LiteralString, schema: str | None, function: str) -> bytes
     return sql.SQL(statement).format(name).as_bytes()
 
 
-def _words(values: Sequence[str]) -> str | list[str]:
-    """An array of task types; a literal if none of them needs quotes."""
-    plain = all(word.isidentifier() and word.upper() != "NULL" for word in set(values))
-    return array(values) if plain else list(values)
+def _array_unless_all(values: Sequence[Any], default: object) -> str | None:
+    """An array literal of the values, or None if all are the default, which the database then uses."""
+    return None if values.count(default) == len(values) else _array(values)
 
 
-def _unless_all(values: Sequence[Any], default: object) -> list[Any] | None:
-    """The values, or None if all are the default, which the database then uses."""
-    return None if values.count(default) == len(values) else list(values)
+def _array(values: Sequence[Any]) -> str:
+    """An array literal; its elements have no quotes if they are all plain words or numbers."""
+    plain = all(isinstance(value, int) or _is_word(value) for value in set(values))
+    return array(values if plain else map(_quoted, values))
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and value.isidentifier() and value.upper() != "NULL"
+
+
+def _quoted(value: object) -> str:
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return "NULL" if value is None else f'"{text}"'

@@ -1,0 +1,1 @@
+"""Producers on every kind of connection."""

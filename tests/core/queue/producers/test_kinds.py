@@ -1,0 +1,374 @@
+"""Enqueueing through each kind of connection: the same jobs, refusals and transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import sqlalchemy
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import jobdeck
+from jobdeck.core.postgres.database import use_schema
+from jobdeck.core.queue import producer
+from jobdeck.core.schema import install_schema
+from tests.core.queue.producers.types import Greeting
+from tests.support.producers import ASYNC_KINDS, KINDS, WITH_TRANSACTIONS, AsyncApplication, application
+from tests.support.queue import Connection, job_row, rows, value
+from tests.support.waiting import PATIENCE, becomes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+ADA = Greeting(to_whom="Ada")
+TYPE = "made_greet"
+FAR = UUID(int=7)
+ODD = "a,b \"c\" \\d {e} NULL é 'f' $1 %s"
+
+
+class TakeBack(Exception):
+    """Ends a transaction with a rollback."""
+
+
+@contextmanager
+def taken_back(around: AbstractContextManager[Any]) -> Iterator[None]:
+    """The block inside a transaction or savepoint that an exception ends."""
+    with suppress(TakeBack), around:
+        yield
+        raise TakeBack
+
+
+@pytest.fixture(params=KINDS)
+def app(request: pytest.FixtureRequest, database_url: str) -> Iterator[Any]:
+    with application(request.param, database_url) as made:
+        yield made
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two jobs in a statement, so that a few jobs are several statements."""
+    monkeypatch.setattr(producer, "BULK", 2)
+
+
+in_transactions = pytest.mark.parametrize("app", WITH_TRANSACTIONS, indirect=True)
+
+
+def jobs(conn: Connection) -> int:
+    found: int = value(conn, "SELECT count(*) FROM job_queue")
+    return found
+
+
+def notified(listener: Connection) -> bool:
+    return bool(list(listener.notifies(timeout=PATIENCE, stop_after=1)))
+
+
+@in_transactions
+def test_a_rollback_takes_jobs_back_and_a_commit_shows_them_to_workers(
+    app: Any, conn: Connection, database_url: str, small_parts: None
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as listener:
+        listener.execute('LISTEN "public.job_queue"')
+        with taken_back(app.transaction()):
+            ticket = app.enqueue(TYPE, ADA)
+            app.enqueue_many(TYPE, [ADA] * 5)
+            assert app.value("SELECT count(*) FROM job_queue") == 6
+            assert jobs(conn) == 0
+        assert jobs(conn) == 0
+        assert list(listener.notifies(timeout=0)) == []
+        with app.transaction():
+            ticket = app.enqueue(TYPE, ADA)
+            ids = app.enqueue_many(TYPE, [ADA] * 5)
+        assert notified(listener)
+    assert jobs(conn) == 6
+    assert {type(job_id) for job_id in (ticket.job_id, *ids)} == {UUID}
+    assert [row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id")] == [ticket.job_id, *ids]
+
+
+def test_without_a_transaction_of_the_application_the_connection_decides(
+    app: Any, conn: Connection, small_parts: None
+) -> None:
+    app.enqueue_many(TYPE, [ADA] * 5)
+    app.enqueue(TYPE, ADA)
+    assert jobs(conn) == (0 if app.begins_by_itself else 6)
+    if app.begins_by_itself:
+        app.rollback()
+        assert jobs(conn) == 0
+
+
+@in_transactions
+def test_a_savepoint_takes_back_what_came_after_it(app: Any, conn: Connection) -> None:
+    with app.transaction():
+        kept = app.enqueue(TYPE, ADA).job_id
+        with taken_back(app.savepoint()):
+            app.enqueue(TYPE, ADA)
+            app.enqueue_many(TYPE, [ADA] * 2)
+    assert [row["id"] for row in rows(conn, "SELECT id FROM job_queue")] == [kept]
+
+
+def test_every_option_reaches_the_row_and_every_character(app: Any, conn: Connection, database_url: str) -> None:
+    moment = datetime.now(timezone(timedelta(hours=5, minutes=45))) + timedelta(days=2)
+    moment = moment.replace(microsecond=123457)
+    with application("psycopg-autocommit", database_url) as first:
+        blocker = first.enqueue(TYPE, ADA).job_id
+    with ExitStack() as stack:
+        if app.begins_by_itself:
+            stack.enter_context(app.transaction())
+        ticket = app.enqueue(
+            TYPE, {"toWhom": ODD}, run_at=moment, every_minutes=7, expires_at=moment + timedelta(days=1), priority=-3,
+            max_attempts=9, dedupe_key=ODD, concurrency_key=ODD + "2", blocked_by=blocker, actor=ODD,
+        )  # fmt: skip
+        again = app.enqueue(TYPE, ADA, dedupe_key=ODD)
+        ids = app.enqueue_many(TYPE, [{"toWhom": ODD}, {"toWhom": "Ada"}], run_at=moment, priority=4, actor="shop")
+    assert (ticket.created, again.created, again.job_id) == (True, False, ticket.job_id)
+    row = job_row(conn, ticket.job_id)
+    assert (row["payload"]["toWhom"], row["dedupe_key"], row["concurrency_key"]) == (ODD, ODD, ODD + "2")
+    assert (row["run_at"], row["expires_at"]) == (moment, moment + timedelta(days=1))
+    assert (row["priority"], row["max_attempts"], row["blocked_by"]) == (-3, 9, blocker)
+    assert (row["recurrence_interval_minutes"], row["created_by"]) == (7, f"{ODD} (jobdeck)")
+    many = [job_row(conn, job_id) for job_id in ids]
+    assert [row["payload"]["toWhom"] for row in many] == [ODD, "Ada"]
+    assert [row["concurrency_key"] for row in many] == [f"{TYPE}:{ODD}", f"{TYPE}:Ada"]
+    assert {(row["run_at"], row["priority"], row["max_attempts"], row["created_by"]) for row in many} == {
+        (moment, 4, 3, "shop (jobdeck)")
+    }
+
+
+BAD: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
+    "type": (jobdeck.UnknownTaskType, {"task_type": "made_by_nobody"}),
+    "payload": (jobdeck.InvalidPayload, {"payload": {"to": "Ada"}}),
+    "NUL in the payload": (jobdeck.Refused, {"payload": {"toWhom": "\0"}}),
+    "half a character in the payload": (jobdeck.Refused, {"payload": {"toWhom": "\ud800"}}),
+    "priority": (jobdeck.Refused, {"priority": 101}),
+    "priority beyond an integer": (jobdeck.Refused, {"priority": 2**40}),
+    "attempts": (jobdeck.Refused, {"max_attempts": 2**40}),
+    "no number": (jobdeck.Refused, {"priority": "high"}),
+    "actor": (jobdeck.Refused, {"actor": "\0"}),
+}
+BAD_SINGLE: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
+    "interval": (jobdeck.Refused, {"every_minutes": 0}),
+    "blocker": (jobdeck.Refused, {"blocked_by": FAR}),
+    "NUL in a key": (jobdeck.Refused, {"dedupe_key": "a\0"}),
+    "half a character in a key": (jobdeck.Refused, {"concurrency_key": "a\ud800"}),
+    "long key": (jobdeck.Refused, {"dedupe_key": "a" * 1001}),
+}
+
+
+def refusal_of(app: Any, wanted: type[jobdeck.Refused], options: dict[str, Any], *, many: bool) -> str:
+    given = dict(options)
+    task_type, payload = given.pop("task_type", TYPE), given.pop("payload", ADA)
+    send = app.enqueue_many if many else app.enqueue
+    with pytest.raises(jobdeck.Refused) as refused:
+        send(task_type, [ADA, payload] if many else payload, **given)
+    assert type(refused.value) is wanted
+    assert refused.value.__cause__ is None
+    return str(refused.value)
+
+
+def test_refusals_are_the_same_sentences_whatever_the_driver(app: Any, conn: Connection, database_url: str) -> None:
+    with application("psycopg-autocommit", database_url) as model:
+        for many, cases in ((False, BAD | BAD_SINGLE), (True, BAD)):
+            for name, (wanted, options) in cases.items():
+                said = refusal_of(app, wanted, options, many=many)
+                assert said == refusal_of(model, wanted, options, many=many), name
+                assert said.endswith("."), name
+                if app.begins_by_itself:
+                    app.rollback()
+    assert jobs(conn) == 0
+
+
+@in_transactions
+def test_after_a_refusal_the_transaction_goes_on_from_a_savepoint(app: Any, conn: Connection) -> None:
+    with app.transaction():
+        app.enqueue(TYPE, ADA)
+        with pytest.raises(jobdeck.Refused, match="between -100 and 100"), app.savepoint():
+            app.enqueue(TYPE, ADA, priority=101)
+        with pytest.raises(jobdeck.Refused, match="between -100 and 100"), app.savepoint():
+            app.enqueue_many(TYPE, [ADA] * 3, priority=101)
+        app.enqueue(TYPE, ADA)
+    assert jobs(conn) == 2
+
+
+@in_transactions
+def test_a_refusal_by_the_database_aborts_the_transaction_around_it(app: Any, conn: Connection) -> None:
+    with taken_back(app.transaction()):
+        app.enqueue(TYPE, ADA)
+        with pytest.raises(jobdeck.Refused):
+            app.enqueue(TYPE, ADA, priority=101)
+        with pytest.raises(Exception, match="aborted"):
+            app.value("SELECT 1")
+    assert jobs(conn) == 0
+
+
+@in_transactions
+def test_a_refusal_before_the_database_leaves_the_transaction_as_it_was(app: Any, conn: Connection) -> None:
+    with app.transaction():
+        app.enqueue(TYPE, ADA)
+        for task_type, payload in ((TYPE, {"to": "Ada"}), ("made_by_nobody", ADA), ("made_judged", ADA)):
+            if task_type != "made_judged" or not isinstance(app.conn, psycopg.Connection):
+                with pytest.raises(jobdeck.Refused):
+                    app.enqueue(task_type, payload)
+    assert jobs(conn) == 1
+
+
+def test_a_bulk_that_is_refused_in_its_second_statement_leaves_none(
+    app: Any, conn: Connection, small_parts: None
+) -> None:
+    with pytest.raises(jobdeck.Refused, match="cannot store"):
+        app.enqueue_many(TYPE, [ADA, ADA, ADA, {"toWhom": "\0"}])
+    if app.begins_by_itself:
+        app.rollback()
+    assert jobs(conn) == 0
+
+
+def test_two_producers_with_one_dedupe_key_make_one_job(app: Any, conn: Connection, database_url: str) -> None:
+    with application("psycopg", database_url) as other:
+        first = other.enqueue(TYPE, ADA, dedupe_key="one")
+        with pytest.raises(jobdeck.Refused, match=r"^Another transaction enqueues a job with the same dedupe key"):
+            app.enqueue(TYPE, ADA, dedupe_key="one")
+        if app.begins_by_itself:
+            app.rollback()
+        other.conn.commit()
+    second = app.enqueue(TYPE, ADA, dedupe_key="one")
+    assert (second.created, second.job_id, jobs(conn)) == (False, first.job_id, 1)
+
+
+def test_a_type_that_checks_its_jobs_in_the_database_needs_psycopg(app: Any, conn: Connection) -> None:
+    psycopg_said = "nobody" if isinstance(app.conn, psycopg.Connection) else "needs a psycopg connection"
+    with pytest.raises(jobdeck.Refused, match=psycopg_said):
+        app.enqueue("made_judged", {"toWhom": "nobody"})
+    with pytest.raises(jobdeck.Refused, match=psycopg_said):
+        app.enqueue_many("made_judged", [{"toWhom": "nobody"}])
+    assert jobs(conn) == 0
+
+
+def test_no_payloads_are_no_jobs(app: Any, conn: Connection) -> None:
+    assert app.enqueue_many(TYPE, []) == []
+
+
+@pytest.mark.parametrize("given", ["postgresql://localhost/x", 7, None], ids=str)
+def test_what_is_no_connection_gets_the_list_of_those_that_are(given: Any) -> None:
+    with pytest.raises(
+        jobdeck.Refused, match=r"psycopg Connection, an SQLAlchemy Session.* django\.db\.connection"
+    ) as no:
+        jobdeck.enqueue(given, TYPE, ADA)
+    assert type(given).__name__ in str(no.value)
+    with pytest.raises(jobdeck.Refused, match="asyncpg Connection, an SQLAlchemy AsyncSession"):
+        asyncio.run(jobdeck.aenqueue_many(given, TYPE, [ADA]))
+
+
+def test_a_connection_of_the_other_sort_gets_the_name_of_the_function_for_it(app: Any) -> None:
+    if isinstance(app, AsyncApplication):
+        with pytest.raises(jobdeck.Refused, match=r"Await jobdeck\.aenqueue"):
+            jobdeck.enqueue(app.conn, TYPE, ADA)
+    else:
+        with pytest.raises(jobdeck.Refused, match=r"Call jobdeck\.enqueue"):
+            asyncio.run(jobdeck.aenqueue(app.conn, TYPE, ADA))
+
+
+def test_another_database_or_driver_of_sqlalchemy_is_refused_by_name(tmp_path: Path) -> None:
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/x")
+    with (
+        engine.connect() as connection,
+        pytest.raises(jobdeck.Refused, match=r"sqlite with the driver pysqlite.*postgresql\+asyncpg://"),
+    ):
+        jobdeck.enqueue(connection, TYPE, ADA)
+    engine.dispose()
+
+
+def test_another_database_of_django_is_refused_by_name() -> None:
+    from django.db.backends.sqlite3.base import DatabaseWrapper  # noqa: PLC0415 -- once Django is configured
+
+    conn: Any = DatabaseWrapper({"NAME": ":memory:"}, "other")
+    with pytest.raises(jobdeck.Refused, match="uses sqlite with the driver sqlite3"):
+        jobdeck.enqueue(conn, TYPE, ADA)
+
+
+SCHEMA_OF_OWN = "other_jobs"
+
+
+@pytest.mark.installation
+def test_each_kind_reaches_a_queue_in_its_own_schema_and_keeps_the_search_path(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as admin:
+        admin.execute(f"CREATE SCHEMA {SCHEMA_OF_OWN}".encode())
+        use_schema(admin, SCHEMA_OF_OWN)
+        install_schema(admin, schema=SCHEMA_OF_OWN)
+        for number, kind in enumerate(KINDS, 1):
+            with application(kind, empty_database_url) as app, ExitStack() as stack:
+                if app.begins_by_itself:
+                    stack.enter_context(app.transaction())
+                before = app.value("SHOW search_path")
+                app.enqueue(TYPE, ADA, schema=SCHEMA_OF_OWN)
+                app.enqueue_many(TYPE, [ADA], schema=SCHEMA_OF_OWN)
+                assert app.value("SHOW search_path") == before
+            assert value(admin, "SELECT count(*) FROM job_queue") == 2 * number, kind
+
+
+def test_a_producer_loads_no_library_that_it_does_not_use(database_url: str) -> None:
+    code = f"""
+import sys, psycopg, jobdeck
+from tests.core.queue.producers.types import Greeting
+with psycopg.connect({database_url!r}) as conn:
+    jobdeck.enqueue(conn, "made_greet", Greeting(to_whom="Ada"))
+    jobdeck.enqueue_many(conn, "made_greet", [Greeting(to_whom="Ada")])
+assert jobdeck.aenqueue
+print(sorted({{"asyncpg", "sqlalchemy", "django", "greenlet"}} & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+HOLD = 4711
+BLOCK = f"""
+CREATE FUNCTION wait_there() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$
+BEGIN PERFORM pg_advisory_xact_lock({HOLD}); RETURN new; END $$;
+CREATE TRIGGER wait_there BEFORE INSERT ON job_queue FOR EACH ROW WHEN (new.payload ->> 'times' = '3')
+    EXECUTE FUNCTION wait_there();
+SELECT pg_advisory_lock({HOLD});
+"""
+
+
+@pytest.mark.parametrize("app", ASYNC_KINDS, indirect=True)
+def test_a_task_that_is_cancelled_in_the_middle_of_a_bulk_leaves_nothing_and_a_usable_connection(
+    app: Any, conn: Connection, small_parts: None
+) -> None:
+    conn.execute(BLOCK.encode())
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
+
+    async def cancel_it() -> None:
+        payloads = [Greeting(to_whom="Ada", times=times) for times in (1, 2, 3, 4)]
+        task = asyncio.ensure_future(jobdeck.aenqueue_many(app.conn, TYPE, payloads))
+        await becomes(lambda: value(conn, waiting, HOLD) == 1, "the second statement")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    app.run(cancel_it())
+    if app.begins_by_itself:
+        app.rollback()
+    with app.transaction():
+        assert app.value("SELECT count(*) FROM job_queue") == 0
+        app.enqueue(TYPE, ADA)
+    assert jobs(conn) == 1
+
+
+def test_a_time_without_a_zone_is_in_the_zone_of_the_session(app: Any, conn: Connection) -> None:
+    with ExitStack() as stack:
+        if app.begins_by_itself:
+            stack.enter_context(app.transaction())
+        single = app.enqueue(TYPE, ADA, run_at=datetime(2031, 2, 3, 4, 5)).job_id  # noqa: DTZ001 -- what is tested
+    assert job_row(conn, single)["run_at"] == datetime(2031, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_an_engine_of_sqlalchemy_is_no_connection() -> None:
+    engine: Any = create_async_engine("postgresql+asyncpg://")
+    with pytest.raises(jobdeck.Refused, match="is no connection"):
+        asyncio.run(jobdeck.aenqueue(engine, TYPE, ADA))
