@@ -76,6 +76,10 @@ class JobNotFound(Refused):
     """No job with this id is in the queue."""
 
 
+class ResultTimeout(JobdeckError, TimeoutError):
+    """A job has not ended in the time for which its result was waited for. The job goes on."""
+
+
 class DatabaseUnreachable(JobdeckError):
     """No Postgres answers at the configured address."""
 

@@ -24,7 +24,7 @@ What an application imports is here; every name is imported when it is first use
 
 Stable, and changed in a major release alone after a release that warns (docs/versioning.md):
 `job`, `Payload`, `JobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`, `aenqueue`, `aenqueue_many`, `Ticket`,
-the errors, `__version__`.
+`result`, `aresult`, `Result`, the errors, `__version__`.
 Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
 `load_types`. Every other module, `jobdeck.core` and `jobdeck.tui` included, is internal.
 In a checkout `jobdeck/core` and `jobdeck/tui` are links to the folders `core/` and `tui/`.
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         LeaseLost,
         PermanentError,
         Refused,
+        ResultTimeout,
         RetryLater,
         SchemaMismatch,
         Snooze,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     )
     from jobdeck.core.model import Ticket
     from jobdeck.core.queue.api import aenqueue, aenqueue_many, enqueue, enqueue_many
+    from jobdeck.core.queue.producers.results import Result, aresult, result
     from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
     from jobdeck.core.registry import load as load_types
     from jobdeck.core.settings import load as load_settings
@@ -76,6 +78,8 @@ __all__ = [
     "Payload",
     "PermanentError",
     "Refused",
+    "Result",
+    "ResultTimeout",
     "RetryLater",
     "SchemaMismatch",
     "Snooze",
@@ -86,17 +90,20 @@ __all__ = [
     "__version__",
     "aenqueue",
     "aenqueue_many",
+    "aresult",
     "enqueue",
     "enqueue_many",
     "job",
     "load_settings",
     "load_types",
     "open_database",
+    "result",
 ]
 
 _ELSEWHERE = {
     "Ticket": "model:Ticket",
     "Worker": "worker.worker:Worker",
+    **{name: f"queue.producers.results:{name}" for name in ("Result", "aresult", "result")},
     **{name: f"queue.api:{name}" for name in ("aenqueue", "aenqueue_many", "enqueue", "enqueue_many")},
     "load_settings": "settings:load",
     "load_types": "registry:load",

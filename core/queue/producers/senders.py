@@ -125,7 +125,7 @@ async def aenqueue(conn: Any, kind: Kind, new: NewJob, names: Names) -> Ticket:
             lambda sync: enqueue(sync, kinds.sync_kind(sync), new, names)
         )
         return made
-    return _ticket(await _fetch(conn, kind, producer.create(new, actor=names.actor, schema=names.schema)))
+    return _ticket(await fetch(conn, kind, producer.create(new, actor=names.actor, schema=names.schema)))
 
 
 async def aenqueue_many(conn: Any, kind: Kind, jobs: Iterable[NewJob], names: Names) -> list[UUID]:
@@ -140,7 +140,7 @@ async def aenqueue_many(conn: Any, kind: Kind, jobs: Iterable[NewJob], names: Na
     async with _transaction(conn):
         for part in producer.parts(jobs, producer.BULK):
             call = producer.create_many(part, actor=names.actor, schema=names.schema)
-            ids += _ids(await _fetch(conn, kind, call))
+            ids += _ids(await fetch(conn, kind, call))
     return ids
 
 
@@ -155,17 +155,18 @@ def _alchemy(conn: Any, kind: Kind) -> Any:
     return conn() if kind is kinds.ASYNC_SCOPED else conn
 
 
-async def _fetch(conn: Any, kind: Kind, call: Call) -> Rows:
+async def fetch(conn: Any, kind: Kind, call: Call) -> Rows:
+    """The rows of a statement, sent through a connection of psycopg or asyncpg."""
     if kind is kinds.ASYNC_PSYCOPG:
         with refusals(producer.LOCKED):
             # Not `conn.execute`, because the connection of an application may have rows or cursors of another kind.
             async with psycopg.AsyncCursor(conn, row_factory=tuple_row) as cursor:
                 await cursor.execute(*call)
                 return await cursor.fetchall()
-    return await _fetch_by_asyncpg(conn, call)
+    return await _by_asyncpg(conn, call)
 
 
-async def _fetch_by_asyncpg(conn: AsyncpgConnection, call: Call) -> Rows:
+async def _by_asyncpg(conn: AsyncpgConnection, call: Call) -> Rows:
     from asyncpg import PostgresError  # noqa: PLC0415 -- only those have it who use it
 
     with _refusals_of(PostgresError):
