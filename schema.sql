@@ -6063,10 +6063,11 @@ $$;
 -------------------------------------------------------------------------------------------------------
 -- 13. Who may do what
 --
--- The group viewer reads views with redacted payloads; operator reads and acts; worker claims and finishes. Only the
--- owner writes the queue's tables, and PUBLIC has no rights. Roles belong to the whole server, so their names begin
--- with a prefix, which each queue may choose. job_make_roles creates them ("jobdeck init --roles"); rights are granted
--- to those that exist. An application's own objects in this schema keep their rights, because all names are listed.
+-- The group viewer reads views with redacted payloads; operator reads and acts; worker claims and finishes; producer
+-- enqueues and reads nothing. Only the owner writes the queue's tables, and PUBLIC has no rights. Roles belong to the
+-- whole server, so their names begin with a prefix, which each queue may choose. job_make_roles creates them
+-- ("jobdeck init --roles"); rights are granted to those that exist. An application's own objects in this schema keep
+-- their rights, because all names are listed.
 -------------------------------------------------------------------------------------------------------
 
 -- Stores the prefix for later installations; null keeps the current one.
@@ -6091,7 +6092,7 @@ declare
     v_role text;
 begin
     perform job_use_roles_prefix(p_prefix);
-    for v_role in select job_roles_prefix() || t from unnest(array['viewer', 'operator', 'worker']) t loop
+    for v_role in select job_roles_prefix() || t from unnest(array['viewer', 'operator', 'worker', 'producer']) t loop
         if not exists (select from pg_roles where rolname = v_role) then
             execute format('create role %I nologin', v_role);
         end if;
@@ -6120,6 +6121,7 @@ declare
     v_viewer text;
     v_operator text;
     v_worker text;
+    v_producer text;
     -- Roles that get rights on all new objects by the default privileges of some hosts.
     v_outsiders constant text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
         where rolname in ('anon', 'authenticated', 'service_role'));
@@ -6141,6 +6143,7 @@ declare
         'job_worker_report', 'job_worker_remove',
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
+    v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_many', 'job_queue_enqueue'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
         'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_has_foreign_roles', 'job_may_read_views',
@@ -6194,9 +6197,10 @@ begin
     v_foreign := job_has_foreign_roles();
     select quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'viewer')),
         quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'operator')),
-        quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'worker'))
-    into v_viewer, v_operator, v_worker from pg_roles;
-    for v_name in select unnest(array[v_viewer, v_operator, v_worker]) loop
+        quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'worker')),
+        quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'producer'))
+    into v_viewer, v_operator, v_worker, v_producer from pg_roles;
+    for v_name in select unnest(array[v_viewer, v_operator, v_worker, v_producer]) loop
         if not has_schema_privilege(v_name, v_schema, 'usage') then
             execute format('grant usage on schema %s to %s', v_schema, v_name);
         end if;
@@ -6215,6 +6219,9 @@ begin
         if v_worker is not null and v_name = any (v_work || v_look) then
             execute format('grant execute on function %s to %s', v_object, v_worker);
         end if;
+        if v_producer is not null and v_name = any (v_enqueue) then
+            execute format('grant execute on function %s to %s', v_object, v_producer);
+        end if;
     end loop;
     -- Rights that an earlier schema granted.
     for v_object, v_name in
@@ -6223,7 +6230,8 @@ begin
         where p.pronamespace = v_schema and p.proname = any (v_actions || v_work || v_look || v_inner) and (
             quote_ident(r.rolname) = v_viewer and p.proname <> all (v_look)
             or quote_ident(r.rolname) = v_operator and p.proname <> all (v_actions || v_look)
-            or quote_ident(r.rolname) = v_worker and p.proname <> all (v_work || v_look))
+            or quote_ident(r.rolname) = v_worker and p.proname <> all (v_work || v_look)
+            or quote_ident(r.rolname) = v_producer and p.proname <> all (v_enqueue))
     loop
         execute format('revoke all on function %s from %s', v_object, v_name);
     end loop;

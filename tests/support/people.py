@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Connection = psycopg.Connection[Any]
 
 GROUPS: Final = ("job_viewer", "job_operator", "job_worker")
+"""The groups that read the queue."""
+PRODUCER: Final = "job_producer"
 DENIED: Final = psycopg.errors.InsufficientPrivilege
 
 
@@ -24,7 +26,7 @@ class People:
         self._postgres = postgres
         self._suffix = uuid.uuid4().hex[:8]
         with postgres.connect() as admin:
-            for group in (*GROUPS, None):
+            for group in (*GROUPS, PRODUCER, None):
                 name = self._name(group)
                 admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
                 if group:
@@ -35,8 +37,12 @@ class People:
 
     def remove(self) -> None:
         with self._postgres.connect() as admin:
-            for group in (*GROUPS, None):
+            for group in (*GROUPS, PRODUCER, None):
                 admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(self._name(group))))
 
+    def address(self, url: str, group: str | None) -> str:
+        """The address of the same database for the account in this group."""
+        return url.replace("//jobdeck@", f"//{self._name(group)}@")
+
     def sign_in(self, url: str, group: str | None) -> Connection:
-        return psycopg.connect(url.replace("//jobdeck@", f"//{self._name(group)}@"), autocommit=True)
+        return psycopg.connect(self.address(url, group), autocommit=True)

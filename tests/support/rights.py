@@ -1,7 +1,7 @@
 """What each role may do with each function and relation. What is not listed here fails a test until it is.
 
-v is the viewer, o the operator, w the worker and the HTTP server. p is a producer: a role of an application with the
-rights that docs/security.md names.
+v is the viewer, o the operator, w the worker and the HTTP server. p is the producer, and a role of an
+application with the rights that docs/security.md names.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from jobdeck.core import schema
 from jobdeck.core.cli.app import COMMANDS, PURPOSES, commands, main
 from jobdeck.core.plugins import use_plugins
 from tests.core.cli.support import Jobdeck, environment, everything, finish, ran_alone, runner, started
-from tests.support.people import GROUPS
+from tests.support.people import GROUPS, PRODUCER
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def test_main_returns_its_exit_code_and_never_exits() -> None:
 def test_init_with_roles_creates_them_and_grants_them_their_rights(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    made = sql.SQL(", ").join(map(sql.Identifier, GROUPS))
+    made = sql.SQL(", ").join(map(sql.Identifier, (*GROUPS, PRODUCER)))
     try:
         assert jobdeck("init", "--roles", "--json").data["roles"] is True
         may = (
@@ -264,6 +264,8 @@ def test_init_with_roles_creates_them_and_grants_them_their_rights(
         claim = "job_queue_claim(text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[])"
         assert conn.execute(may, ["job_worker", claim]).fetchone() == (True, True)
         assert conn.execute(may, ["job_operator", claim]).fetchone() == (True, False)
+        short = "job_queue_enqueue(text, jsonb, timestamptz, integer)"
+        assert conn.execute(may, ["job_producer", short]).fetchone() == (True, True)
         assert jobdeck("init", "--roles").code == 0
     finally:
         for statement in (sql.SQL("DROP OWNED BY {}"), sql.SQL("DROP ROLE {}")):
@@ -308,7 +310,7 @@ def test_a_role_that_may_only_look_is_told_so(
     finally:
         conn.execute("DROP ROLE IF EXISTS looker")
         for statement in (sql.SQL("DROP OWNED BY {}"), sql.SQL("DROP ROLE {}")):
-            conn.execute(statement.format(sql.SQL(", ").join(map(sql.Identifier, GROUPS))))
+            conn.execute(statement.format(sql.SQL(", ").join(map(sql.Identifier, (*GROUPS, PRODUCER)))))
 
 
 def test_a_connection_that_is_lost_half_way_is_exit_code_3_and_says_what_is_unknown(

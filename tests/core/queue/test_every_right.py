@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.competition
 
-ROLES: Final = ("viewer", "operator", "worker", "producer", "nobody")
+ROLES: Final = ("viewer", "operator", "worker", "producer", "producer by hand", "nobody")
 PRODUCERS: Final = "GRANT USAGE ON SCHEMA public TO {role}"
 MAY_ENQUEUE: Final = "GRANT EXECUTE ON FUNCTION job_queue_create, job_queue_create_many, job_queue_enqueue TO {role}"
 MODES: Final = ("ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE",
@@ -82,9 +82,9 @@ def role(request: pytest.FixtureRequest) -> str:
 def signed_in(owner: Connection, role: str, postgres: PostgresServer, database_url: str) -> Iterator[Connection]:
     """A connection of a role that can sign in and is what `role` says."""
     people = People(postgres)
-    group = f"job_{role}" if role in {"viewer", "operator", "worker"} else None
+    group = f"job_{role}" if role in {"viewer", "operator", "worker", "producer"} else None
     with people.sign_in(database_url, group) as connection:
-        if role == "producer":
+        if role == "producer by hand":
             name = sql.Identifier(connection.info.user)
             for statement in (PRODUCERS, MAY_ENQUEUE):
                 owner.execute(sql.SQL(statement).format(role=name))
@@ -226,10 +226,8 @@ def test_no_role_changes_a_function_or_creates_anything_beside_the_queue(
 
 
 def test_no_role_becomes_another(owner: Connection, signed_in: Connection, role: str) -> None:
-    groups = {"job_viewer", "job_operator", "job_worker"}
-    own = {"viewer": {"job_viewer"}, "operator": {"job_operator", "job_viewer"}, "worker": {"job_worker"}}.get(
-        role, set()
-    )
+    groups = {"job_viewer", "job_operator", "job_worker", "job_producer"}
+    own = {"operator": {"job_operator", "job_viewer"}}.get(role, {f"job_{role}"})
     for name in [*sorted(groups - own), "jobdeck", "pg_read_all_data", "pg_write_all_data", "pg_signal_backend"]:
         for statement in (f"SET ROLE {name}", f"SET SESSION AUTHORIZATION {name}", f"GRANT {name} TO CURRENT_USER"):
             assert not allowed(signed_in, statement), f"{role}: {statement}"

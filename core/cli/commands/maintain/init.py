@@ -39,7 +39,7 @@ def _prefix(context: click.Context, parameter: click.Parameter, prefix: str | No
 @command("init")
 @click.option("--schema", "name", metavar="NAME", callback=_schema,
               help="Schema to install into. Default: JOBDECK_SCHEMA, else public.")  # fmt: skip
-@click.option("--roles", is_flag=True, help="Also create the group roles job_viewer, job_operator and job_worker.")
+@click.option("--roles", is_flag=True, help="Also create the group roles, such as job_worker.")
 @click.option("--roles-prefix", metavar="PREFIX", callback=_prefix,
               help="Prefix of the group roles instead of job_.")  # fmt: skip
 @click.option("--repair", is_flag=True, help="Overwrite functions, views, triggers and indexes changed by hand.")

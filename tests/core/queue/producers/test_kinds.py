@@ -20,6 +20,7 @@ from jobdeck.core.postgres.database import use_schema
 from jobdeck.core.queue import producer
 from jobdeck.core.schema import install_schema
 from tests.core.queue.producers.types import Greeting
+from tests.support.people import PRODUCER, People
 from tests.support.producers import ASYNC_KINDS, KINDS, WITH_TRANSACTIONS, AsyncApplication, application
 from tests.support.queue import Connection, job_row, rows, value
 from tests.support.waiting import PATIENCE, becomes
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from tests.support.postgres import PostgresServer
 
 ADA = Greeting(to_whom="Ada")
 TYPE = "made_greet"
@@ -372,3 +375,46 @@ def test_an_engine_of_sqlalchemy_is_no_connection() -> None:
     engine: Any = create_async_engine("postgresql+asyncpg://")
     with pytest.raises(jobdeck.Refused, match="is no connection"):
         asyncio.run(jobdeck.aenqueue(engine, TYPE, ADA))
+
+
+@pytest.fixture
+def producer_address(conn: Connection, postgres: PostgresServer, database_url: str) -> Iterator[str]:
+    """The address of the test's database for an account that may only enqueue."""
+    conn.execute("SELECT job_make_roles()")
+    conn.execute("SELECT job_grant_roles()")
+    people = People(postgres)
+    yield people.address(database_url, PRODUCER)
+    people.remove()
+
+
+NOT_FOR_PRODUCERS = (
+    "SELECT payload FROM job_queue",
+    "SELECT payload FROM job_list",
+    "SELECT output FROM job_run_list",
+    "INSERT INTO job_queue (task_type) VALUES ('made_greet') RETURNING id",
+    "UPDATE job_queue SET priority = 7 RETURNING id",
+    "DELETE FROM job_queue RETURNING id",
+    "SELECT id FROM job_queue FOR UPDATE",
+    "SELECT job_queue_edit(NULL, NULL, NULL, NULL, NULL, NULL)",
+    "SELECT job_queue_claim(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+    "SELECT job_queue_pause(NULL, NULL, NULL, NULL)",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_producer_enqueues_and_does_nothing_else(
+    kind: str, producer_address: str, conn: Connection, small_parts: None
+) -> None:
+    with application(kind, producer_address) as app:
+        with ExitStack() as stack:
+            if app.begins_by_itself:
+                stack.enter_context(app.transaction())
+            app.enqueue(TYPE, ADA, dedupe_key="one")
+            app.enqueue_many(TYPE, [ADA] * 3)
+        assert jobs(conn) == 4
+        for statement in NOT_FOR_PRODUCERS:
+            with pytest.raises(Exception, match="permission denied"):
+                app.value(statement)
+            if app.begins_by_itself:
+                app.rollback()
+    assert jobs(conn) == 4
