@@ -29,6 +29,11 @@ def enqueue(conn: "psycopg.Connection[tuple[object, ...]]") -> list[UUID]:
     return [ticket.job_id, *jobdeck.enqueue_many(conn, "send_invoice", [Invoice(customer_id=8)])]
 
 
+async def enqueue_async(conn: "psycopg.AsyncConnection[tuple[object, ...]]") -> jobdeck.Result:
+    ticket = await jobdeck.aenqueue(conn, "send_invoice", Invoice(customer_id=7))
+    return await jobdeck.aresult(conn, ticket.job_id, timeout=5)
+
+
 def work() -> None:
     settings = jobdeck.load_settings(handlers="consumer")
     with jobdeck.open_database(settings, application_name="consumer") as database:

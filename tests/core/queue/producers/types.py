@@ -9,6 +9,11 @@ import jobdeck
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import psycopg
+    import sqlalchemy
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session, scoped_session
+
 
 class Greeting(jobdeck.Payload):
     to_whom: str
@@ -26,3 +31,24 @@ def judge(params: Any, admission: Any) -> Mapping[str, str]:
 
 @jobdeck.job("made_judged", payload=Greeting, admit=judge)
 def judged(params: Greeting, ctx: jobdeck.JobContext) -> None: ...
+
+
+async def judged_by_mypy(
+    session: Session,
+    scoped: scoped_session[Session],
+    connection: sqlalchemy.Connection,
+    async_session: AsyncSession,
+    async_connection: AsyncConnection,
+    plain: psycopg.Connection[Any],
+    not_sync: psycopg.AsyncConnection[Any],
+) -> None:
+    """What a type checker accepts and what it refuses. It is never called."""
+    for sync in (session, scoped, connection, plain):
+        jobdeck.enqueue(sync, "made_greet", {})
+    await jobdeck.aenqueue(async_session, "made_greet", {})
+    await jobdeck.aenqueue(async_connection, "made_greet", {})
+    await jobdeck.aenqueue_many(not_sync, "made_greet", [{}])
+    jobdeck.enqueue("postgresql://", "made_greet", {})  # type: ignore[arg-type]
+    jobdeck.enqueue(not_sync, "made_greet", {})  # type: ignore[arg-type]
+    await jobdeck.aenqueue(session, "made_greet", {})  # type: ignore[arg-type]
+    await jobdeck.aenqueue(plain, "made_greet", {})  # type: ignore[arg-type]
