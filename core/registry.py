@@ -201,7 +201,7 @@ SHARED_KEY: Final = "key:"
 LARGEST_IN_KEY: Final = 10**15
 
 
-class _Registration(NamedTuple):
+class Registration(NamedTuple):
     """A job type, the modules whose import registered it (innermost first), and the namespace of the innermost one."""
 
     job_type: JobType
@@ -219,7 +219,7 @@ class _Registration(NamedTuple):
         return any(value is self.job_type.run or value is innermost for value in vars(sys.modules[name]).values())
 
 
-_registered: list[_Registration] = []
+registrations: list[Registration] = []
 
 
 def job(  # noqa: PLR0913 -- one keyword per fact of a task type
@@ -254,7 +254,7 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
         _check_concurrency(made)
         namespaces = _being_imported()
         modules = tuple(str(namespace.get("__name__")) for namespace in namespaces)
-        _registered.append(_Registration(made, modules, namespaces[0] if namespaces else {}))
+        registrations.append(Registration(made, modules, namespaces[0] if namespaces else {}))
         return function
 
     return register
@@ -355,7 +355,7 @@ def load(extra_modules: Iterable[str] = ()) -> Registry:
     found: dict[int, JobType] = {}
     for name, plugin in [*_plugin_modules(), *((name, "") for name in extra_modules)]:
         _import(name, whole=bool(plugin))
-        types = {id(one): one.job_type for one in _registered if one.belongs_to(name)}
+        types = {id(one): one.job_type for one in registrations if one.belongs_to(name)}
         if not types:
             raise ConfigurationError(
                 f"The handler module {name} registers no task type. Decorate a function in it with @job, or remove "
@@ -392,7 +392,7 @@ def registered(task_type: str) -> JobType:
     Raises:
         UnknownTaskType: no imported module registered it.
     """
-    for found in reversed(_registered):
+    for found in reversed(registrations):
         if found.job_type.task_type == task_type:
             return found.job_type
     raise UnknownTaskType(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError
@@ -20,7 +21,7 @@ from jobdeck.core.postgres.listener import Listener
 from jobdeck.core.postgres.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from jobdeck.core.settings import Settings
@@ -262,6 +263,25 @@ class Database:
 def use_schema(connection: Connection, schema: str) -> None:
     """Sets the search path of a connection to one schema, until it is closed."""
     connection.execute("SELECT set_config('search_path', %s, false)", [sql.Identifier(schema).as_string()])
+
+
+@contextlib.contextmanager
+def in_schema(connection: Connection, schema: str) -> Iterator[None]:
+    """Sets the search path of a connection to one schema, and back to its own at the end."""
+    (before,) = connection.execute("SELECT current_setting('search_path')").fetchone() or ("",)
+    use_schema(connection, schema)
+    try:
+        yield
+    finally:
+        # In a failed transaction, the rollback restores it.
+        if not connection.closed and connection.info.transaction_status is not TransactionStatus.INERROR:
+            connection.execute("SELECT set_config('search_path', %s, false)", [before])
+
+
+def begin(connection: Connection) -> None:
+    """Begins the transaction of a connection without autocommit; returns if it is open, or the connection commits."""
+    if not connection.autocommit and connection.info.transaction_status is TransactionStatus.IDLE:
+        connection.execute("SELECT")
 
 
 def _escaped(value: str) -> str:

@@ -262,12 +262,15 @@ class RunContext:
             PermanentError: the checkpoint is not a JSON object, or is larger than 1 MiB.
         """
         kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
-        with self._resources.connection() as conn:
-            held = leases.save_checkpoint(conn, self.job.id, self.job.run_token, kept)
-        if not held:
+        if not self._store(kept):
             self.stop = Stop.LOST
             raise LeaseLost(self._lost())
         self._checkpoint = kept
+
+    def _store(self, checkpoint: Json) -> bool:
+        """Writes a checkpoint into the database; False if the run no longer holds its job."""
+        with self._resources.connection() as conn:
+            return leases.save_checkpoint(conn, self.job.id, self.job.run_token, checkpoint)
 
     def cancelled(self) -> bool:
         """Whether the run must stop: an operator cancelled it, it timed out, or the worker is stopping."""

@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Ticket
+from jobdeck.core.postgres.database import begin
 from jobdeck.core.postgres.refusals import refusal, refusals
 from jobdeck.core.queue import producer
 from jobdeck.core.queue.producers import kinds
@@ -108,9 +109,8 @@ def enqueue(conn: SyncConnection, kind: Kind, new: NewJob, names: Names) -> Tick
 
 def enqueue_many(conn: SyncConnection, kind: Kind, jobs: Iterable[NewJob], names: Names) -> list[UUID]:
     if kind is kinds.PSYCOPG and isinstance(conn, psycopg.Connection):
-        if not conn.autocommit and conn.info.transaction_status is TransactionStatus.IDLE:
-            # Otherwise the `conn.transaction()` of the producer would begin the transaction, and commit it.
-            conn.execute("SELECT")
+        # Otherwise the `conn.transaction()` of the producer would begin the transaction, and commit it.
+        begin(conn)
         return producer.enqueue_many(conn, jobs, actor=names.actor, schema=names.schema)
     sender = _sender(conn, kind)
     ids: list[UUID] = []
