@@ -106,6 +106,10 @@ class Interrupted(JobdeckError):
     exit_code = 130
 
 
+class EndlessDrain(JobdeckError):
+    """A drain in a test has run as many jobs as it may, and more are due; the message names the next one."""
+
+
 class JobFailure(JobdeckError):
     """Handlers raise its subclasses to choose what follows; after any other exception the retry policy decides.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 TESTS = Path(__file__).parent
-QUEUE_ALONE = ("core/alerts", "core/postgres", "core/queue", "core/read")
+QUEUE_ALONE = ("core/alerts", "core/postgres", "core/queue", "core/read", "core/testing")
 """The rooms whose tests get a database with the queue alone."""
 WANTED_MAJOR = os.environ.get("JOBDECK_TEST_POSTGRES")
 FRESH_SECONDS = 3

@@ -1,0 +1,23 @@
+"""What the tests of `jobdeck.testing` share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.core.testing import jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def behave() -> Iterator[Callable[..., None]]:
+    """Sets what the handlers of this test do: `behave(lambda params, ctx: …, other=…)`."""
+
+    def give(parcel: Callable[[Any, Any], Any], **others: Callable[[Any, Any], Any]) -> None:
+        jobs.behaviour.update(parcel=parcel, **others)
+
+    yield give
+    jobs.behaviour.clear()
