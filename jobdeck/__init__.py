@@ -26,7 +26,7 @@ Stable, and changed in a major release alone after a release that warns (docs/ve
 `job`, `Payload`, `JobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`, `aenqueue`, `aenqueue_many`, `Ticket`,
 `result`, `aresult`, `Result`, the errors, `__version__`.
 Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
-`load_types`. Every other module, `jobdeck.core` and `jobdeck.tui` included, is internal.
+`load_types`, `jobdeck.testing`. Every other module, `jobdeck.core` and `jobdeck.tui` included, is internal.
 In a checkout `jobdeck/core` and `jobdeck/tui` are links to the folders `core/` and `tui/`.
 """
 

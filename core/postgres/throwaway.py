@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ADDRESS: Final = "JOBDECK_TEST_DATABASE_URL"
 PREFIX: Final = "jobdeck_test_"
+_URL: Final = re.compile(r"(?P<host>postgres(?:ql)?://[^/?]*)(?:/[^?]*)?(?P<query>(?:\?.*)?)")
 # Its standard input is a pipe from the test run. However that ends, the pipe closes, and server and folder go.
 _WATCHDOG: Final = """
 read -r _
@@ -112,10 +113,11 @@ def close_database(server: str, name: str) -> None:
 
 def address_of(server: str, name: str) -> str:
     """The address of a database on the same server, in the form of the server's address."""
-    if server.startswith(("postgresql://", "postgres://")):
-        url = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
-        if conninfo_to_dict(url).get("dbname") == name:
-            return url
+    parts = _URL.fullmatch(server)
+    url = f"{parts['host']}/{name}{parts['query']}" if parts else ""
+    # Parameters of a URL may name a database as well.
+    if parts and conninfo_to_dict(url).get("dbname") == name:
+        return url
     return make_conninfo(server, dbname=name)
 
 
