@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -16,12 +16,14 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused
+from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError, Refused
 from jobdeck.core.postgres.address import Address
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from jobdeck.core.postgres.embedded import EmbeddedPostgres
 
 ADDRESS: Final = "JOBDECK_TEST_DATABASE_URL"
 PREFIX: Final = "jobdeck_test_"
@@ -53,8 +55,6 @@ def throwaway_server() -> Iterator[str]:
     """
     if sys.platform == "win32":
         raise ConfigurationError(f"On Windows there is no embedded Postgres. Set {ADDRESS} to a Postgres.")
-    from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: PLC0415 -- POSIX only
-
     folder = Path(tempfile.mkdtemp(prefix="jobdeck-test-"))
     if os.geteuid() == 0:
         folder.chmod(0o755)  # the account of the server enters it
@@ -64,13 +64,23 @@ def throwaway_server() -> Iterator[str]:
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        with EmbeddedPostgres.open(state) as server:
+        with _opened(state) as server:
             with closing(server.connect()) as admin:
                 for statement in _NOT_DURABLE:
                     admin.execute(statement)
             yield server.url
     finally:
         watchdog.communicate()
+
+
+def _opened(state: Path) -> EmbeddedPostgres:
+    from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: PLC0415 -- POSIX only
+
+    try:
+        return EmbeddedPostgres.open(state)
+    except EmbeddedPostgresError as error:
+        # Its advice is for the program; a test run has another variable for the address.
+        raise EmbeddedPostgresError(str(error).replace("DATABASE_URL", ADDRESS)) from error
 
 
 def create_database(server: str, *, template: str = "template0") -> str:
@@ -115,16 +125,17 @@ def address_of(server: str, name: str) -> str:
     """The address of a database on the same server, in the form of the server's address."""
     parts = _URL.fullmatch(server)
     url = f"{parts['host']}/{name}{parts['query']}" if parts else ""
-    # Parameters of a URL may name a database as well.
-    if parts and conninfo_to_dict(url).get("dbname") == name:
-        return url
-    return make_conninfo(server, dbname=name)
+    # Parameters of a URL may name a database as well, and some that poolers have are none of libpq.
+    with suppress(psycopg.ProgrammingError):
+        if parts and conninfo_to_dict(url).get("dbname") == name:
+            return url
+    return make_conninfo(**{**Address.parse(server).parameters, "dbname": name})
 
 
 def _connect(server: str) -> psycopg.Connection[Any]:
     address = Address.parse(server)
     try:
-        return psycopg.connect(**address.parameters, autocommit=True, connect_timeout=10)
+        return psycopg.connect(**{"connect_timeout": 10, **address.parameters}, autocommit=True)
     except psycopg.OperationalError as error:
         reason = safe_error(str(error).partition("\n")[0])
         raise DatabaseUnreachable(

@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 
 from jobdeck.core.errors import UnknownTaskType, UsageError, meant
 from jobdeck.core.plugins import load_plugins
-from jobdeck.core.postgres.database import Database, begin, in_schema
+from jobdeck.core.postgres.database import Database, in_schema
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Registry, registrations
 from jobdeck.core.schema.components import queue_component
@@ -86,7 +86,6 @@ def borrowed(target: psycopg.Connection[Any] | str, settings: Settings) -> Itera
         else:
             conn = usable(target)
             stack.enter_context(plain_rows(conn))
-            begin(conn)
             stack.enter_context(in_schema(conn, settings.database_schema))
         check_schema(conn, [queue_component()])
         yield conn

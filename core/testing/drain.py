@@ -80,6 +80,8 @@ def drain(
         UsageError: the connection cannot be used.
         SchemaMismatch: the database does not hold the queue.
     """
+    if isinstance(task_types, str):
+        raise UsageError(f'task_types must be a list of names, like ["{safe_error(task_types)}"].')
     if max_runs < 1:
         raise UsageError(f"max_runs must be 1 or more, not {max_runs}.")
     used = settings or configuration.load()

@@ -117,7 +117,9 @@ class JobResult:
     def what_follows(self) -> str:
         """What a worker does with the job after this run, as a sentence."""
         when = _seconds(self.due_in)
-        again = "" if self.status is Status.PENDING else f" It is {self.status}." if self.status else ""
+        again = {Status.PENDING: f" The series goes on {when}.", Status.SUCCEEDED: " The series is over."}.get(
+            self.status or Status.FAILED, ""
+        )
         return {
             RunOutcome.SUCCEEDED: f"The job succeeded.{again}",
             RunOutcome.PARTIAL: f"The job is done, but {self.failed} of its items failed.{again}",
@@ -125,7 +127,9 @@ class JobResult:
             RunOutcome.RETRIED: (
                 f"The job is retried {when}, as attempt {self.job.attempt + 1} of {self.job.max_attempts}."
             ),
-            RunOutcome.FAILED: f"The job failed for good after attempt {self.job.attempt} of {self.job.max_attempts}.",
+            RunOutcome.FAILED: (
+                f"The job failed for good after attempt {self.job.attempt} of {self.job.max_attempts}.{again}"
+            ),
             RunOutcome.SNOOZED: f"The job is due again {when}, and no attempt is counted.",
             RunOutcome.CANCELLED: "The job is cancelled.",
             RunOutcome.RELEASED: "The job returns to the queue, and no attempt is counted.",

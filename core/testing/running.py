@@ -82,7 +82,7 @@ class RecordingContext(RunContext):
     def save_checkpoint(self, checkpoint: Json) -> None:
         super().save_checkpoint(checkpoint)
         # The handler may go on to change the object.
-        self.saved.append(copy.deepcopy(checkpoint))
+        self.saved.append(copy.deepcopy(self.checkpoint or {}))
 
 
 class LoneContext(RecordingContext):

@@ -51,6 +51,7 @@ def test_it_finds_the_jobs_of_a_type_by_a_part_of_their_payload(conn: Connection
     assert_enqueued(conn, "testing_parcel", payload={"address": {"city": "Oslo"}})
     assert_enqueued(conn, "testing_parcel", payload={"address": {"at": [1, 2]}})
     refute_enqueued(conn, "testing_parcel", payload={"address": {"at": [1]}})
+    add(conn, customer_id=1)
     refute_enqueued(conn, "testing_bill", payload={"customer_id": True})
     refute_enqueued(conn, "testing_bill", payload={"customer_id": 7, "reminder": True})
 

@@ -151,6 +151,7 @@ def test_a_series_runs_once_and_waits_for_its_next_slot(conn: Connection, behave
     ]  # fmt: skip
     assert job_row(conn, later.job_id)["run_at"] == TOMORROW
     assert {job.id for job in enqueued(conn)} == {later.job_id, now.job_id}
+    assert made[-1].what_follows.startswith("The job succeeded. The series goes on in ")
 
 
 def test_a_job_that_waits_for_another_runs_after_it(conn: Connection, behave: Callable[..., None]) -> None:
@@ -167,10 +168,11 @@ def test_a_job_that_another_one_holds_is_left_alone(
     behave(lambda _params, _ctx: None)
     add(conn, 1, concurrency_key="one")
     add(conn, 2, concurrency_key="one", run_at=TOMORROW)
+    add(conn, 3, run_at=TOMORROW + timedelta(days=1))
     with psycopg.connect(database_url) as elsewhere:
         elsewhere.execute("SELECT id FROM job_queue_claim('elsewhere', ARRAY['testing_parcel'], 1, 60)")
         elsewhere.commit()
-    assert drain(conn, scheduled=True) == []
+    assert [made.job.payload["number"] for made in drain(conn, scheduled=True)] == [3]
 
 
 def test_a_job_that_never_ends_is_named_and_stays_in_the_queue(conn: Connection, behave: Callable[..., None]) -> None:
@@ -337,6 +339,8 @@ def test_a_database_without_the_queue_is_named(empty_database_url: str) -> None:
 def test_a_connection_that_cannot_be_used_is_refused(conn: Connection, database_url: str) -> None:
     with pytest.raises(jobdeck.JobdeckError, match="max_runs must be 1 or more, not 0"):
         drain(conn, max_runs=0)
+    with pytest.raises(jobdeck.JobdeckError, match=r'must be a list of names, like \["testing_parcel"\]\.'):
+        drain(conn, task_types="testing_parcel")
     with pytest.raises(jobdeck.JobdeckError, match=r"not a value of the type NoneType\. From SQLAlchemy, pass"):
         drain(None)  # type: ignore[arg-type]
     with psycopg.connect(database_url) as own:

@@ -262,6 +262,10 @@ def test_a_failed_statement_leaves_the_tests_transaction_usable(behave: Callable
         assert run_job(parcel, db=conn).outcome == "retried"
         assert conn.execute("SELECT one FROM kept").fetchall() == [(1,)]
         conn.rollback()
+        behave(lambda _params, ctx: ctx.db.execute("CREATE TABLE made (id integer)") and None)
+        assert run_job(parcel, db=conn).outcome == "succeeded"
+        conn.rollback()
+        assert conn.execute("SELECT to_regclass('made')").fetchone() == (None,)
     with psycopg.connect(database_url, autocommit=True) as conn:
         behave(lambda _params, ctx: ctx.db.execute("BEGIN") and None)
         assert run_job(parcel, db=conn).outcome == "succeeded"
