@@ -28,7 +28,7 @@ from jobdeck.core.testing.running import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from uuid import UUID
 
     from jobdeck.core.model import ClaimedJob, FinishedRun, Job
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS: Final = 3600.0
 READ_AHEAD: Final = 200
-"""How many pending jobs are read to find the next one that can be brought forward."""
-MOST_LISTED: Final = 10_000
+"""How many pending jobs are read at a time."""
 SLOT_GOES_ON: Final = (RunOutcome.CONTINUED, *CHECKPOINT_STAYS)
 """Outcomes after which a series runs again before its next slot."""
 
@@ -139,7 +138,7 @@ class _Drain:
         now = leases.database_time(self._conn)
         strange = {
             job.task_type
-            for job in self._pending(MOST_LISTED)
+            for job in self._pending()
             if job.task_type not in self._registry
             and job.blocked_by is None
             and (self._scheduled or job.run_at.timestamp() <= now)
@@ -172,14 +171,21 @@ class _Drain:
         if not processing.enabled or processing.is_elsewhere:
             return None
         held = processing.held_types
-        for job in self._pending(READ_AHEAD + len(self._passed)):
+        for job in self._pending():
             runs_here = job.task_type in self._registry and job.task_type not in held
             if runs_here and job.blocked_by is None and job.id not in self._passed:
                 return job
         return None
 
-    def _pending(self, limit: int) -> Sequence[Job]:
-        return read_jobs.page(Filter(status=Status.PENDING), limit=limit).run(self._conn).jobs
+    def _pending(self) -> Iterator[Job]:
+        """The pending jobs, by due time."""
+        after: str | None = None
+        while True:
+            page = read_jobs.page(Filter(status=Status.PENDING), limit=READ_AHEAD, after=after).run(self._conn)
+            yield from page.jobs
+            after = page.next
+            if after is None:
+                return
 
     def _run(self, job: ClaimedJob) -> JobResult:
         context = RecordingContext(job, self._resources)

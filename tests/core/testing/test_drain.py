@@ -193,6 +193,14 @@ def test_a_job_that_never_ends_is_named_and_stays_in_the_queue(conn: Connection,
     assert facts(drain(conn, max_runs=1)) == [("testing_parcel", 0, "succeeded")]
 
 
+def test_a_job_behind_many_that_cannot_run_is_found(conn: Connection, behave: Callable[..., None]) -> None:
+    behave(lambda _params, _ctx: None)
+    jobdeck.enqueue_many(conn, "testing_other", [{}] * 250, run_at=TOMORROW)
+    add(conn, 5, run_at=TOMORROW + timedelta(days=1))
+    made = drain(conn, scheduled=True, task_types=["testing_parcel"])
+    assert facts(made) == [("testing_parcel", 5, "succeeded")]
+
+
 # Failures
 
 

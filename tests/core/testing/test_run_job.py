@@ -264,6 +264,7 @@ def test_a_failed_statement_leaves_the_tests_transaction_usable(behave: Callable
         conn.rollback()
         behave(lambda _params, ctx: ctx.db.execute("CREATE TABLE made (id integer)") and None)
         assert run_job(parcel, db=conn).outcome == "succeeded"
+        assert conn.execute("SELECT to_regclass('made')").fetchone() == ("made",)
         conn.rollback()
         assert conn.execute("SELECT to_regclass('made')").fetchone() == (None,)
     with psycopg.connect(database_url, autocommit=True) as conn:
