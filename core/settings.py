@@ -38,6 +38,18 @@ def schema_name(name: str) -> str:
     return name
 
 
+def host_and_port(address: str) -> str:
+    """Checks an address to listen on and returns it.
+
+    Raises:
+        ValueError: it is not a host and a port.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and int(port) < 65_536):
+        raise ValueError("must be a host and a port, like 127.0.0.1:9464")
+    return address
+
+
 class FileSettings(BaseSettings):
     """The base of the queue's settings and of a plugin's: read from the environment, then the configuration file."""
 
@@ -94,6 +106,7 @@ class Settings(FileSettings):
     door_url: str = Field("", validation_alias=names("JOBDECK_DOOR_URL"))
     metrics_token: SecretStr | None = Field(None, validation_alias=names("JOBDECK_METRICS_TOKEN"))
     metrics_address: str = Field("", validation_alias=names("JOBDECK_METRICS_ADDRESS"))
+    worker_metrics_address: str = Field("", validation_alias=names("JOBDECK_WORKER_METRICS_ADDRESS"))
 
     @field_validator("database_schema")
     @classmethod
@@ -108,13 +121,10 @@ class Settings(FileSettings):
             raise ValueError("must be an address without a path, like https://jobs.example.org")
         return url.rstrip("/")
 
-    @field_validator("metrics_address")
+    @field_validator("metrics_address", "worker_metrics_address")
     @classmethod
     def _host_and_port(cls, address: str) -> str:
-        host, _, port = address.rpartition(":")
-        if address and not (host and port.isascii() and port.isdecimal() and int(port) < 65_536):
-            raise ValueError("must be a host and a port, like 127.0.0.1:9464")
-        return address
+        return host_and_port(address) if address else address
 
     @model_validator(mode="after")
     def _heartbeat_within_lease(self) -> Self:

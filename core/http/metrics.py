@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from operator import add
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from jobdeck.core.http.counters import exposition
@@ -19,7 +21,7 @@ from jobdeck.core.model import Filter
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.read import jobs
 from jobdeck.core.read.stats import run_times, shares
-from jobdeck.core.read.verdict import health
+from jobdeck.core.read.verdict import failing_types, health, upkeep_health
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -30,9 +32,13 @@ if TYPE_CHECKING:
 
     from jobdeck.core.http.counters import Counters
     from jobdeck.core.http.endpoints import Call
+    from jobdeck.core.model import Finding
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.read.stats.run_times import Times
+    from jobdeck.core.read.stats.run_times import Histogram
+    from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +48,10 @@ METHODS: Final = ("GET", "HEAD")
 FRESH_SECONDS: Final = 2.0
 """How long an answer of the database is cached."""
 BEARER: Final = "Bearer "
+MOST_TYPES: Final = 200
+"""How many task types that this program does not know have series of their own."""
+OTHER: Final = "other"
+"""The value of the label `task_type` for all further types."""
 
 
 class Cached:
@@ -90,13 +100,15 @@ class Healthz:
         self._answer.close()
 
 
-class Metrics:
-    """`GET /metrics`: metrics of the queue, from the database, and of this server."""
+class Token:
+    """The token that readers of metrics have to show."""
 
-    def __init__(self, database: Database, settings: Settings, counters: Counters) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._token = settings.metrics_token.get_secret_value().strip() if settings.metrics_token else ""
-        self._counters = counters
-        self._answer = Cached(database, "answering /metrics", partial(_read, production=settings.is_production))
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self._token)
 
     def admit(self, call: Call) -> None:
         """Checks the token.
@@ -109,7 +121,7 @@ class Metrics:
         self.admit_nearby(call)
 
     def admit_nearby(self, call: Call) -> None:
-        """Checks the token on the separate address for metrics, where no token is required.
+        """Checks the token on an address for metrics alone, where no token is required.
 
         Raises:
             Declined: 401 when a token is configured and the request does not have it.
@@ -122,8 +134,48 @@ class Metrics:
                 WWW_Authenticate="Bearer",
             )
 
+
+class TypeLabels:
+    """The values of the label `task_type` in one process: all types that it knows, and the first others that it meets.
+
+    An application can insert a job of any type, and each value of a label costs a monitor memory for good. So the types
+    beyond `most` unknown ones share the value `other`.
+    """
+
+    def __init__(self, known: Iterable[str], most: int = MOST_TYPES) -> None:
+        self._known = frozenset(known)
+        self._others: set[str] = set()
+        self._most = most
+
+    def value(self, task_type: str) -> str:
+        if task_type in self._known or task_type in self._others:
+            return task_type
+        if len(self._others) < self._most:
+            self._others.add(task_type)
+            return task_type
+        return OTHER
+
+    def merged(self, values: Iterable[tuple[str, T]], merge: Callable[[T, T], T]) -> dict[str, T]:
+        """The values by label; those that share a label are merged."""
+        found: dict[str, T] = {}
+        for task_type, one in values:
+            label = self.value(task_type)
+            found[label] = merge(found[label], one) if label in found else one
+        return found
+
+
+class Metrics:
+    """`GET /metrics`: metrics of the queue, from the database, and of this server."""
+
+    def __init__(self, database: Database, settings: Settings, counters: Counters, registry: Registry) -> None:
+        self.token = Token(settings)
+        self._counters = counters
+        self._process = ProcessCollector(registry=None)
+        read = partial(_read, labels=TypeLabels(registry.names), production=settings.is_production)
+        self._answer = Cached(database, "answering /metrics", read)
+
     def handle(self, call: Call) -> Answer:
-        text, media_type = exposition([self, self._counters], call.headers.get("accept", ""))
+        text, media_type = exposition([self, self._counters, self._process], call.headers.get("accept", ""))
         return Answer(200, text, media_type)
 
     def collect(self) -> Iterable[Metric]:
@@ -140,73 +192,116 @@ def _is_there(conn: psycopg.Connection[Any]) -> bool:
     return bool(jobs.permissions().run(conn).role)
 
 
-def _read(conn: psycopg.Connection[Any], *, production: bool) -> list[Metric]:
+def _read(conn: psycopg.Connection[Any], *, labels: TypeLabels, production: bool) -> list[Metric]:
+    return [
+        *_jobs(conn, labels, production=production),
+        *_runs(conn, labels),
+        *_upkeep(conn),
+    ]
+
+
+def _jobs(conn: psycopg.Connection[Any], labels: TypeLabels, *, production: bool) -> list[Metric]:
     seen = jobs.snapshot(Filter(), limit=1, production=production).run(conn)
     waiting = jobs.backlog().run(conn)
     counts, judged, at = seen.counts, seen.health, seen.at
     workers, switch = seen.workers, seen.processing
     aside = {one.task_type for one in switch.set_aside}
-    times = run_times.run_times().run(conn)
     trigger = judged.last_trigger
     due = judged.oldest_due
     statuses = ("pending", "running", "succeeded", "failed", "cancelled")
     return [
-        _gauge("jobdeck_jobs", "Jobs in the queue by status; above 10000 an estimate.",
-               {name: float(getattr(counts, name)) for name in statuses}, label="status"),
-        _gauge("jobdeck_jobs_estimated", "1 where the number in jobdeck_jobs is an estimate.",
-               {name: float(getattr(counts, name) > counts.LIMIT) for name in statuses}, label="status"),
-        _gauge("jobdeck_jobs_pending", "Pending jobs by type; above 10000 an estimate.",
-               {line.task_type: float(line.waiting) for line in waiting}, label="task_type"),
-        _gauge("jobdeck_jobs_overdue", "Jobs by type that are due for longer than the interval of the scheduler.",
-               {line.task_type: float(line.overdue) for line in waiting if line.task_type not in aside},
-               label="task_type"),
-        _gauge("jobdeck_oldest_due_seconds", "How long the oldest due job has waited; 0 without a backlog.",
-               (at - due).total_seconds() if due else 0.0),
-        _gauge("jobdeck_processing_enabled", "1 while processing is not paused.", float(switch.enabled)),
-        _gauge("jobdeck_paused_types", "Number of paused task types.", float(len(switch.paused_types))),
-        _gauge("jobdeck_workers", "Workers that are alive, and that are not.",
-               {word: float(sum(worker.alive is alive for worker in workers))
-                for word, alive in (("true", True), ("false", False))}, label="alive"),
-        _gauge("jobdeck_health", "Verdict by signal: 0 ok, 1 paused, 2 warning, 3 critical.",
-               {found.name: float(health.SEVERITY.index(found.verdict)) for found in judged.findings},
-               label="signal"),
-        _gauge("jobdeck_finished_per_minute", "Runs finished in the last full minute.",
-               float(judged.finished_per_minute[-2]) if len(judged.finished_per_minute) > 1 else None),
-        _gauge("jobdeck_runs_last_minute", "Runs that succeeded and that failed in the last full minute.",
-               {word: float(runs)
-                for word, runs in zip(("succeeded", "failed"), judged.last_minute or (), strict=False)},
-               label="result"),
-        _gauge("jobdeck_failed_last_hour", "Runs in the last hour after which the job failed permanently.",
-               float(judged.failed_last_hour)),
-        _gauge("jobdeck_last_trigger_seconds", "Time since the last cycle or worker window started.",
-               (at - trigger.started_at).total_seconds() if trigger else None),
-        _runs(shares.totals().run(conn)),
-        _histogram("jobdeck_run_wait_seconds", "Time from the due time of a job to the start of its run, by type.",
-                   {one.task_type: one.waits for one in times}),
-        _histogram("jobdeck_run_duration_seconds", "Time that runs took, by type.",
-                   {one.task_type: one.durations for one in times}),
-        _gauge("jobdeck_failure_share", "Share of failed runs in the last 15 minutes, by type.",
-               {share.task_type: share.share for share in shares.failure_shares().run(conn) if share.runs},
-               label="task_type"),
+        gauge("jobdeck_jobs", "Jobs in the queue by status; above 10000 an estimate.",
+              {name: float(getattr(counts, name)) for name in statuses}, label="status"),
+        gauge("jobdeck_jobs_estimated", "1 where the number in jobdeck_jobs is an estimate.",
+              {name: float(getattr(counts, name) > counts.LIMIT) for name in statuses}, label="status"),
+        gauge("jobdeck_jobs_pending", "Pending jobs by type; above 10000 an estimate.",
+              labels.merged(((line.task_type, float(line.waiting)) for line in waiting), add), label="task_type"),
+        gauge("jobdeck_jobs_overdue", "Jobs by type that are due for longer than the interval of the scheduler.",
+              labels.merged(((line.task_type, float(line.overdue)) for line in waiting if line.task_type not in aside),
+                            add), label="task_type"),
+        gauge("jobdeck_oldest_due_seconds", "How long the oldest due job has waited; 0 without a backlog.",
+              (at - due).total_seconds() if due else 0.0),
+        gauge("jobdeck_processing_enabled", "1 while processing is not paused.", float(switch.enabled)),
+        gauge("jobdeck_paused_types", "Number of paused task types.", float(len(switch.paused_types))),
+        gauge("jobdeck_workers", "Workers that are alive, and that are not.",
+              {word: float(sum(worker.alive is alive for worker in workers))
+               for word, alive in (("true", True), ("false", False))}, label="alive"),
+        gauge("jobdeck_health", "Verdict by signal: 0 ok, 1 paused, 2 warning, 3 critical.",
+              _verdicts(judged.findings, labels), label="signal"),
+        gauge("jobdeck_finished_per_minute", "Runs finished in the last full minute.",
+              float(judged.finished_per_minute[-2]) if len(judged.finished_per_minute) > 1 else None),
+        gauge("jobdeck_runs_last_minute", "Runs that succeeded and that failed in the last full minute.",
+              {word: float(runs)
+               for word, runs in zip(("succeeded", "failed"), judged.last_minute or (), strict=False)},
+              label="result"),
+        gauge("jobdeck_failed_last_hour", "Runs in the last hour after which the job failed permanently.",
+              float(judged.failed_last_hour)),
+        gauge("jobdeck_last_trigger_seconds", "Time since the last cycle or worker window started.",
+              (at - trigger.started_at).total_seconds() if trigger else None),
     ]  # fmt: skip
 
 
-def _runs(totals: Iterable[tuple[str, str, int]]) -> Metric:
-    family = CounterMetricFamily("jobdeck_runs", "Ended runs by type and outcome.", labels=["task_type", "outcome"])
-    for task_type, outcome, runs in totals:
-        family.add_metric([task_type, outcome], runs)
+def _verdicts(findings: Iterable[Finding], labels: TypeLabels) -> dict[str, float]:
+    """The verdicts as numbers by the name of the signal. Those of task types with one label are one, the worst."""
+    found: dict[str, float] = {}
+    for one in findings:
+        by_type = one.signal == failing_types.SIGNAL and one.subject
+        name = f"{one.signal} of {labels.value(one.subject)}" if by_type else one.name
+        found[name] = max(found.get(name, 0.0), float(health.SEVERITY.index(one.verdict)))
+    return found
+
+
+def _runs(conn: psycopg.Connection[Any], labels: TypeLabels) -> list[Metric]:
+    times = run_times.run_times().run(conn)
+    failing = [(share.task_type, share.share) for share in shares.failure_shares().run(conn) if share.runs]
+    return [
+        runs("jobdeck_runs", "Ended runs by type and outcome.", shares.totals().run(conn), labels),
+        histogram("jobdeck_run_wait_seconds", "Time from the due time of a job to the start of its run, by type.",
+                  labels.merged(((one.task_type, one.waits) for one in times), add)),
+        histogram("jobdeck_run_duration_seconds", "Time that runs took, by type.",
+                  labels.merged(((one.task_type, one.durations) for one in times), add)),
+        gauge("jobdeck_failure_share", "Share of failed runs in the last 15 minutes, by type.",
+              labels.merged(failing, max), label="task_type"),
+    ]  # fmt: skip
+
+
+def _upkeep(conn: psycopg.Connection[Any]) -> list[Metric]:
+    parts = upkeep_health.upkeep_parts().run(conn)
+    return [
+        gauge("jobdeck_upkeep_age_seconds", "Time since a part of upkeep last succeeded.",
+              {one.part: max(one.age.total_seconds(), 0.0) for one in parts}, label="part"),
+        gauge("jobdeck_upkeep_limit_seconds", "The age from which a part of upkeep is late.",
+              {one.part: one.limit.total_seconds() for one in parts}, label="part"),
+    ]  # fmt: skip
+
+
+def runs(name: str, text: str, totals: Iterable[tuple[str, str, int]], labels: TypeLabels) -> Metric:
+    """A counter of runs, of task type, outcome and number."""
+    family = CounterMetricFamily(name, text, labels=["task_type", "outcome"])
+    by_outcome: dict[str, list[tuple[str, int]]] = {}
+    for task_type, outcome, number in totals:
+        by_outcome.setdefault(outcome, []).append((task_type, number))
+    for outcome, numbers in by_outcome.items():
+        for label, number in labels.merged(numbers, add).items():
+            family.add_metric([label, outcome], number)
     return family
 
 
-def _histogram(name: str, text: str, types: Mapping[str, Times]) -> Metric:
+def histogram(name: str, text: str, types: Mapping[str, Histogram]) -> Metric:
+    """A histogram with the label `task_type`."""
     family = HistogramMetricFamily(name, text, labels=["task_type"])
     for task_type, times in types.items():
-        buckets = [(str(round(bound, 3)), float(runs)) for bound, runs in times.bounds]
+        buckets = [(str(round(bound, 3)), float(number)) for bound, number in times.bounds]
         family.add_metric([task_type], [*buckets, ("+Inf", float(times.runs))], sum_value=times.seconds)
     return family
 
 
-def _gauge(name: str, text: str, values: Mapping[str, float] | float | None, *, label: str = "") -> Metric:
+def counter(name: str, text: str, value: float) -> Metric:
+    """A counter without labels."""
+    return CounterMetricFamily(name, text, value=value)
+
+
+def gauge(name: str, text: str, values: Mapping[str, float] | float | None, *, label: str = "") -> Metric:
     """A metric with one value, with one for each value of a label, or with none."""
     family = GaugeMetricFamily(name, text, labels=[label] if label else [])
     if isinstance(values, float):

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
 import socket
-import threading
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-import uvicorn
+from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.alerts.alarms import timeouts_of
 from jobdeck.core.alerts.sentry import Alerts
@@ -19,12 +13,12 @@ from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.http import cron, metrics
 from jobdeck.core.http.app import make_app
 from jobdeck.core.http.clients.bodies import BODY_SECONDS, HELD_BYTES, Intake
-from jobdeck.core.http.clients.connections import limited
 from jobdeck.core.http.clients.gate import HEADER_SECONDS, MOST_CONNECTIONS, MOST_REQUESTS, SEND_SECONDS, Gate
 from jobdeck.core.http.clients.proof import Bearers, bad_secrets
 from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.endpoints import Endpoint, Host, Lane
 from jobdeck.core.http.refusals import ELSEWHERE, Refusals
+from jobdeck.core.http.site import Site
 from jobdeck.core.http.upkeep import UpkeepThread
 from jobdeck.core.http.watcher import Watcher
 from jobdeck.core.logs import event
@@ -41,13 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKLOG: Final = 128
-HEAD_BYTES: Final = 16 * 1024
-SEND_BYTES: Final = 64 * 1024
-"""How much of a response the system keeps for a client that does not read."""
-KEEP_ALIVE_SECONDS: Final = 5
-CLOSING_SECONDS: Final = 5
 WEBHOOK_THREADS: Final = 6
+ADVICE: Final = "Choose another with --host and --port, or JOBDECK_METRICS_ADDRESS."
 CONNECTIONS: Final = WEBHOOK_THREADS + 2 * cron.CYCLES + 2
 """Maximum number of pooled connections. Cycles and background threads have additional connections of their own."""
 
@@ -100,8 +89,8 @@ class Door:
         }
         self.cron = cron.Cron(database, registry, settings)
         self._healthz = metrics.Healthz(database)
-        self._metrics = metrics.Metrics(database, settings, self._counters)
-        self._sites: list[_Site] = []
+        self._metrics = metrics.Metrics(database, settings, self._counters, registry)
+        self._sites: list[Site] = []
         outside = self._outside(events)
         name = f"{socket.gethostname()} door"
         self._refusals = Refusals(frozenset(one.path for one in outside), name=name)
@@ -173,7 +162,7 @@ class Door:
             Endpoint(cron.PATH, cron.METHODS, cron.BODY_BYTES, self.cron.admit, self.cron.handle, cycles),
             *(one for plugin in load_plugins() if plugin.endpoints for one in plugin.endpoints(host)),
             self._health(),
-            self._figures(self._metrics.admit),
+            self._figures(self._metrics.token.admit),
         ]
 
     def _health(self) -> Endpoint:
@@ -190,16 +179,16 @@ class Door:
     def _figures(self, admit: Callable[[Call], None]) -> Endpoint:
         return Endpoint(metrics.METRICS_PATH, metrics.METHODS, 0, admit, self._metrics.handle, self._inside)
 
-    def _make_sites(self, outside: Sequence[Endpoint]) -> list[_Site]:
+    def _make_sites(self, outside: Sequence[Endpoint]) -> list[Site]:
         apart = self._settings.metrics_address
         if not apart:
             return [self._site(self._host, self._port, outside)]
         host, _, port = apart.rpartition(":")
-        inside = [self._figures(self._metrics.admit_nearby), self._health()]
+        inside = [self._figures(self._metrics.token.admit_nearby), self._health()]
         public = [one for one in outside if one.path != metrics.METRICS_PATH]
         return [self._site(self._host, self._port, public), self._site(host.strip("[]"), int(port), inside)]
 
-    def _site(self, host: str, port: int, endpoints: Sequence[Endpoint]) -> _Site:
+    def _site(self, host: str, port: int, endpoints: Sequence[Endpoint]) -> Site:
         limits = self._limits
         app = make_app(
             endpoints,
@@ -216,94 +205,4 @@ class Door:
             most=limits.connections,
             requests=limits.requests,
         )
-        return _Site(host, port, app, gate)
-
-
-class _Site:
-    """One address, served by its own thread and event loop."""
-
-    def __init__(self, host: str, port: int, app: Any, gate: Gate) -> None:
-        self.address = (host, port)
-        self._socket: socket.socket | None = None
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                http=limited(gate),
-                loop="asyncio",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="error",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=CLOSING_SECONDS,
-                h11_max_incomplete_event_size=HEAD_BYTES,
-            )
-        )
-        for name in ("uvicorn.error", "asyncio"):
-            _bound(logging.getLogger(name))
-        self._thread = threading.Thread(target=self._serve, name=f"door {host}:{port}")
-
-    def start(self) -> None:
-        """Opens the address and serves it.
-
-        Raises:
-            ConfigurationError: the address cannot be opened.
-        """
-        host, port = self.address
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise ConfigurationError(
-                f"The address {host}:{port} cannot be opened ({reason}). Choose another with --host and --port, or "
-                "JOBDECK_METRICS_ADDRESS."
-            ) from None
-        # Without a limit the system keeps megabytes for each client that does not read.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-        self.address = self._socket.getsockname()[:2]
-        self._thread.start()
-        started = threading.Event()
-        while not self._server.started and self._thread.is_alive():
-            started.wait(0.005)
-
-    def stop(self) -> None:
-        """Closes the address after all running requests are answered."""
-        self._server.should_exit = True
-        if self._thread.ident is not None:
-            self._thread.join()
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.close()
-
-    def _serve(self) -> None:
-        self._server.run(sockets=[self._socket] if self._socket is not None else None)
-
-
-class _Sparing(logging.Filter):
-    """Drops all but 20 log records per five minutes, so that clients cannot fill the disk."""
-
-    MOST = 20
-    SECONDS = 300.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._since = -math.inf
-        self._count = 0
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        del record
-        now = time.monotonic()
-        if now - self._since > self.SECONDS:
-            self._since, self._count = now, 0
-        self._count += 1
-        return self._count <= self.MOST
-
-
-def _bound(logger: logging.Logger) -> None:
-    if not any(isinstance(found, _Sparing) for found in logger.filters):
-        logger.addFilter(_Sparing())
+        return Site(host, port, app, gate, advice=ADVICE)

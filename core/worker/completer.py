@@ -163,11 +163,13 @@ class Completer:
         """Reports runs once. Returns the answers, and the runs whose rows another transaction has locked."""
         state = self._state
         answers, set_aside = self._store([context.result for context in batch if context.result is not None])
-        counts = state.tally.recorded
+        counts, by_type = state.tally.recorded, state.tally.by_type
         singly = len(answers) <= ONE_BY_ONE
         for answer in answers:
             counts[answer.recorded] += 1
             context = state.held.pop(answer.run_token, None)
+            if by_type is not None and context is not None:
+                by_type.add(context, answer.recorded)
             if context is not None and context.job.is_recurring:
                 state.alerts.note_check_in(context, answer)
             if context is not None and (singly or answer.recorded in _LEVELS):

@@ -163,6 +163,7 @@ class Fetcher:
         state = self._state
         lease = state.settings.lease_seconds
         jobs = self._link.run(lambda conn: leases.claim(conn, state.worker_id, state.task_types, limit, lease, fronts))
+        state.tally.claims += 1
         if limit == 0 or (jobs and jobs[0].is_canary):
             return jobs
         full = len(jobs) == limit

@@ -128,7 +128,6 @@ class Heartbeat:
                 held.stop = Stop.CANCELLED
 
     def _lost(self, context: RunContext) -> None:
-        if context.stop is not Stop.LOST:
-            context.stop = Stop.LOST
+        if self._state.lose(context):
             message = "the lease of a run is lost; its handler must stop and its result will be discarded"
             run_event(log, logging.WARNING, message, context)

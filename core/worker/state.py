@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor, Slots
-from jobdeck.core.worker.stats import Pace, Tally
+from jobdeck.core.worker.stats import Pace, Tally, WorkerFigures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Sized
@@ -60,6 +60,7 @@ class WorkerState:
         self.stopping = threading.Event()
         self.troubled: AbstractSet[str] = frozenset()
         """The parts of upkeep that failed when they were last tried."""
+        self._losing = threading.Lock()
         self.settled = threading.Condition()
         """Notified when jobs are no longer held."""
 
@@ -91,6 +92,35 @@ class WorkerState:
         self.wait_until_empty(self.slots.running, lambda: last)
         for context in list(self.slots.running):
             self.slots.write_off(context, self.executor.handed_back(context), replace=False)
+
+    def lose(self, context: RunContext) -> bool:
+        """Marks a run whose lease is lost, and counts it. Returns whether that was not known before."""
+        with self._losing:
+            if context.stop is Stop.LOST:
+                return False
+            context.stop = Stop.LOST
+            self.tally.lost_leases += 1
+            return True
+
+    def figures(self) -> WorkerFigures:
+        """The worker's figures at the moment, from any thread."""
+        tally, running, waiting = self.tally, len(self.slots.running), self.slots.waiting
+        by_type = tally.by_type
+        return WorkerFigures(
+            slots=self.slots.size,
+            running=running,
+            waiting=waiting,
+            reporting=max(len(self.held) - running - waiting, 0),
+            draining=self.stopping.is_set(),
+            claims=tally.claims,
+            claimed=tally.claimed,
+            lost_leases=tally.lost_leases,
+            heartbeat_at=tally.heartbeat_at,
+            upkeep_at=tally.upkeep_at,
+            failing_parts=len(self.troubled),
+            outcomes=by_type.outcomes() if by_type else {},
+            times=by_type.times() if by_type else (),
+        )
 
     def take(self, jobs: Sequence[ClaimedJob], sent: float) -> None:
         """Adds jobs that were just claimed to `held` and queues them for the slots."""

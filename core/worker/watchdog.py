@@ -60,8 +60,7 @@ class Watchdog:
             job_type = self._state.executor.registry.get(context.job.task_type)
             if job_type is not None and now - context.started > job_type.timeout:
                 self._time_out(context, thread)
-            elif now >= context.lease_end and context.stop is not Stop.LOST:
-                context.stop = Stop.LOST
+            elif now >= context.lease_end and self._state.lose(context):
                 message = "the lease of a run could not be renewed in time; its handler must stop"
                 run_event(log, logging.WARNING, message, context)
         if (

@@ -23,6 +23,7 @@ from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import Maintenance
 from jobdeck.core.worker.oneshot import Budget, Cycle, CycleProgress
 from jobdeck.core.worker.state import WorkerState
+from jobdeck.core.worker.stats import TypeTally
 from jobdeck.core.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.oneshot import CycleResult
+    from jobdeck.core.worker.stats import WorkerFigures
 
 __all__ = ["Budget", "CycleProgress", "Worker", "WorkerStatus"]
 
@@ -87,9 +89,10 @@ class Worker:
         self._registry = registry
         self._settings = settings
         self._concurrency = concurrency or settings.concurrency
-        self._task_types = [registry.require(name).task_type for name in task_types or registry.names]
+        self.task_types = [registry.require(name).task_type for name in task_types or registry.names]
         self.cycle: Cycle | None = None
         """The cycle that `run_cycle` runs or ran last."""
+        self._counts_types = False
         self._state: WorkerState | None = None
         self._lock = threading.Lock()
         self._deadline = math.inf
@@ -146,6 +149,14 @@ class Worker:
             totals.succeeded,
             totals.failed,
         )
+
+    def count_by_type(self) -> None:
+        """Makes `figures` have outcomes and times by task type. Call it before the start."""
+        self._counts_types = True
+
+    def figures(self) -> WorkerFigures | None:
+        """What the worker does and has counted, from any thread; None before its start."""
+        return self._state.figures() if self._state is not None else None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the worker has stopped; returns False if the timeout (seconds) comes first."""
@@ -207,15 +218,17 @@ class Worker:
         self._fetcher.wake()
 
     def _new_state(self, concurrency: int) -> WorkerState:
-        return WorkerState(
+        state = WorkerState(
             self._database,
             self._registry,
             self._settings,
             worker_id=self.worker_id,
-            task_types=self._task_types,
+            task_types=self.task_types,
             concurrency=concurrency,
             alerts=Alerts(self._settings),
         )
+        state.tally.by_type = TypeTally() if self._counts_types else None
+        return state
 
     def _stop_running(self, state: WorkerState) -> bool:
         """Ends claiming and running; returns whether all running jobs finished."""

@@ -18,8 +18,11 @@ BOUNDS: Final = tuple(range(0, 53, 4))
 would have five times as many series for each task type."""
 
 
+BOUND_SECONDS: Final = tuple(EDGES[place] for place in BOUNDS)
+
+
 @dataclass(frozen=True, slots=True)
-class Times:
+class Histogram:
     """One histogram: the runs up to each bound in seconds, the number of all, and the sum of their times in seconds.
 
     A time that equals a bound counts in the bucket above it.
@@ -29,14 +32,24 @@ class Times:
     runs: int
     seconds: float
 
+    @classmethod
+    def of(cls, counts: Sequence[int], seconds: float) -> Histogram:
+        """Makes it of the number of runs below the first bound, between each two, and from the last one on."""
+        up_to = tuple(accumulate(counts))
+        return cls(tuple(zip(BOUND_SECONDS, up_to, strict=False)), up_to[-1], seconds)
+
+    def __add__(self, other: Histogram) -> Histogram:
+        bounds = tuple((bound, runs + more) for (bound, runs), (_, more) in zip(self.bounds, other.bounds, strict=True))
+        return Histogram(bounds, self.runs + other.runs, self.seconds + other.seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class RunTimes:
     """The waits and durations of a task type."""
 
     task_type: str
-    waits: Times
-    durations: Times
+    waits: Histogram
+    durations: Histogram
 
 
 def run_times() -> Query[tuple[RunTimes, ...]]:
@@ -61,10 +74,10 @@ def _by_type(rows: Sequence[dict[str, Any]]) -> tuple[RunTimes, ...]:
     )
 
 
-def _times(parts: Sequence[dict[str, Any]], bins: str, seconds: str) -> Times:
+def _times(parts: Sequence[dict[str, Any]], bins: str, seconds: str) -> Histogram:
     counts: tuple[int, ...] = ()
     for part in parts:
         counts = added(counts, part[bins])
     up_to = tuple(accumulate(counts + (0,) * (len(EDGES) + 1 - len(counts))))
     bounds = tuple((EDGES[place], up_to[place]) for place in BOUNDS)
-    return Times(bounds, up_to[-1], sum(part[seconds] for part in parts))
+    return Histogram(bounds, up_to[-1], sum(part[seconds] for part in parts))

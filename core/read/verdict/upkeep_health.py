@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Verdict
+from jobdeck.core.read.batch import Query, select
 from jobdeck.core.read.verdict.scheduler_health import span
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from jobdeck.core.read.rows import Row
 
 PERIODS: Final = 3
@@ -22,12 +26,27 @@ WITH upkeep AS (
         ELSE coalesce((SELECT make_interval(mins => trigger_minutes + 1) FROM job_queue_settings WHERE id = 1),
             interval '6 minutes') END AS least
 )
-SELECT part, succeeded_at, coalesce(trouble, '') AS trouble, set_aside,
-    succeeded_at < now() - %(periods)s * greatest(every, (SELECT least FROM upkeep)) AS late
-FROM job_upkeep WHERE set_aside > 0 OR succeeded_at < now() - %(periods)s * greatest(every, (SELECT least FROM upkeep))
+SELECT part, succeeded_at, coalesce(trouble, '') AS trouble, set_aside, age, most, age > most AS late
+FROM job_upkeep CROSS JOIN LATERAL (
+    SELECT now() - succeeded_at AS age, %(periods)s * greatest(every, (SELECT least FROM upkeep)) AS most
+) AS judged
 ORDER BY succeeded_at
 """
 LIMITS: Final = {"periods": PERIODS}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of upkeep: the time since it last succeeded, and the time from which it is late."""
+
+    part: str
+    age: timedelta
+    limit: timedelta
+
+
+def upkeep_parts() -> Query[tuple[Part, ...]]:
+    """All parts of upkeep, the one that succeeded longest ago first."""
+    return select(PARTS, LIMITS, read=lambda rows: tuple(Part(row["part"], row["age"], row["most"]) for row in rows))
 
 
 def judge(facts: dict[str, Any], parts: list[Row]) -> list[Finding]:

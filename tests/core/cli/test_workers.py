@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +19,11 @@ from psycopg.conninfo import make_conninfo
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.schema.versions import Holdings
-from tests.core.cli.support import Jobdeck, everything, finish, ran_alone, started
+from tests.core.cli.support import ROOT, Jobdeck, everything, finish, ran_alone, started
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import worker_process
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
     from uuid import UUID
@@ -196,6 +200,56 @@ def test_a_worker_logs_to_stderr_and_keeps_stdout_for_data(jobdeck: Jobdeck, con
     ran = ran_alone("worker", "--drain", "--json", JOBDECK_LOG_FORMAT="json")
     assert ran.data["succeeded"] == 1
     assert '"run succeeded"' in ran.err
+
+
+class TestMetrics:
+    @pytest.mark.usefixtures("jobdeck")
+    def test_a_worker_offers_them_until_it_has_ended(self, conn: psycopg.Connection[Any]) -> None:
+        settings = {"JOBDECK_LOG_FORMAT": "json", "JOBDECK_WORKER_METRICS_ADDRESS": "127.0.0.1:1"}
+        with started("worker", "--metrics", "127.0.0.1:0", "--json", **settings) as process:
+            assert process.stderr is not None
+            told: dict[str, Any] = {}
+            while told.get("message") != "metrics of this worker":
+                told = json.loads(process.stderr.readline())
+            url = f"http://{told['host']}:{told['port']}/metrics"
+            add(conn)
+
+            def text() -> str:
+                with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+                    return str(answer.read().decode())
+
+            until(lambda: 'jobdeck_worker_runs_total{outcome="succeeded",task_type="cli_echo"} 1.0' in text(), text)
+            process.send_signal(signal.SIGTERM)
+            ran = finish(process)
+        assert (ran.code, ran.data["succeeded"]) == (0, 1)
+        with pytest.raises(urllib.error.URLError):
+            text()
+
+    @pytest.mark.parametrize("address", ["9465", "127.0.0.1:", ":9465", "127.0.0.1:65536", "127.0.0.1:x", ""])
+    def test_an_address_that_is_none_is_refused(self, jobdeck: Jobdeck, address: str) -> None:
+        jobdeck("worker", "--drain", "--metrics", address).refused(2, "--metrics", "127.0.0.1:9464")
+
+    def test_an_address_for_everybody_needs_the_token(self, jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
+        jobdeck("worker", "--drain", "--metrics", "0.0.0.0:0").refused(1, "0.0.0.0:0", "JOBDECK_METRICS_TOKEN")
+        monkeypatch.setenv("JOBDECK_METRICS_TOKEN", "a-token-for-the-tests")
+        assert jobdeck("worker", "--drain", "--metrics", "0.0.0.0:0").code == 0
+
+    def test_they_need_the_extra(self, jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("jobdeck.core.errors.find_spec", lambda _name: None)
+        jobdeck("worker", "--drain", "--metrics", "127.0.0.1:0").refused(1, "jobdeck[server]")
+
+    @pytest.mark.usefixtures("jobdeck")
+    def test_nothing_of_them_is_loaded_without_an_address(
+        self, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A plugin's endpoints are in the rooms of the HTTP server.
+        monkeypatch.setenv("JOBDECK_PLUGINS", "")
+        add(conn)
+        code = (
+            "import sys; from jobdeck.core.cli.app import main; code = main(['worker', '--drain']); "
+            "assert not {'prometheus_client', 'uvicorn', 'jobdeck.core.http'} & set(sys.modules); sys.exit(code)"
+        )
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE)
 
 
 def _tomorrow(conn: psycopg.Connection[Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -16,14 +16,17 @@ from jobdeck.core.cli.commands.run.shadow import follow_earlier_runner, refuse_o
 from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.cli.wording import cycle_words
-from jobdeck.core.errors import DatabaseUnreachable, Interrupted, UsageError
+from jobdeck.core.errors import DatabaseUnreachable, Interrupted, UsageError, require_extra
 from jobdeck.core.redact import safe_error
+from jobdeck.core.settings import host_and_port
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from jobdeck.core.http.worker_metrics import WorkerMetrics
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.settings import Settings
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.core.worker.worker import Worker
 
@@ -37,14 +40,20 @@ WAIT_SECONDS = 1.0
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Jobs at a time. Default: JOBDECK_CONCURRENCY.")
 @click.option("--types", metavar="TYPE,…", help="Only these task types.")
 @click.option("--drain", is_flag=True, help="Exit when no job is due.")
+@click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics of this worker here. Default: none.")
 @click.option(
     "--dry-run", is_flag=True, help="Run nothing: show for each run of the earlier runner what a run here would do."
 )
-def worker(session: Session, concurrency: int | None, types: str | None, drain: bool, dry_run: bool) -> int | None:
+def worker(
+    session: Session, concurrency: int | None, types: str | None, drain: bool, metrics: str | None, dry_run: bool
+) -> int | None:
     """Run jobs until stopped.
 
     While the database does not answer, the worker waits for it. After SIGTERM it takes no new jobs, gives running jobs
     JOBDECK_DRAIN_SECONDS, then returns them to the queue. A second SIGTERM returns them now.
+
+    With --metrics, or JOBDECK_WORKER_METRICS_ADDRESS, Prometheus can read figures of this worker. An address other than
+    a loopback one needs JOBDECK_METRICS_TOKEN. If the address is taken, the worker runs jobs and tries again.
 
     With --dry-run it takes no jobs and changes nothing. It needs the earlier runner to have the queue, and ends at
     SIGTERM or Ctrl-C with the number of runs by type. With --json it prints one object per line.
@@ -54,17 +63,19 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
     slots = concurrency or session.settings.concurrency
     wanted = _task_types(session, types)
     if dry_run:
-        if concurrency or drain:
-            raise UsageError("--dry-run runs no jobs. Omit --concurrency and --drain.")
+        if concurrency or drain or metrics:
+            raise UsageError("--dry-run runs no jobs. Omit --concurrency, --drain and --metrics.")
         follow_earlier_runner(session, wanted)
         return None
+    figures = _metrics(session.settings, metrics)
     logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
     with stop_signals() as stop, ExitStack() as stack:
         database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, wait=not drain)
         if database is None:
             return 130 if stop.interrupted else None
         running = Worker(database, session.registry, session.settings, concurrency=slots, task_types=wanted)
-        run_until_stopped(running, stop, until_idle=drain)
+        with _served(figures, running):
+            run_until_stopped(running, stop, until_idle=drain)
         done = running.status
     session.answer(
         {"claimed": done.claimed, "succeeded": done.succeeded, "failed": done.failed},
@@ -160,6 +171,32 @@ def _note_missing_plugins(database: Database) -> None:
         missing = not_loaded(holdings(conn))
     if missing:
         logs.event(log, logging.WARNING, "plugins not loaded: their jobs wait", components=", ".join(missing))
+
+
+def _metrics(settings: Settings, given: str | None) -> WorkerMetrics | None:
+    """What serves the worker's metrics; None without an address. The option takes precedence over the setting."""
+    try:
+        address = settings.worker_metrics_address if given is None else host_and_port(given)
+    except ValueError as error:
+        raise UsageError(f"--metrics {error}.") from None
+    if not address:
+        return None
+    require_extra("The metrics of a worker", "server", "starlette", "uvicorn", "h11", "prometheus_client")
+    from jobdeck.core.http.worker_metrics import WorkerMetrics  # noqa: PLC0415 -- imported on first use
+
+    return WorkerMetrics(settings, address)
+
+
+@contextmanager
+def _served(metrics: WorkerMetrics | None, worker: Worker) -> Iterator[None]:
+    if metrics is None:
+        yield
+        return
+    metrics.start(worker)
+    try:
+        yield
+    finally:
+        metrics.stop()
 
 
 def _run_until_idle(worker: Worker, stop: Stop) -> None:
