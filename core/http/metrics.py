@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from jobdeck.core.alerts.alarms import timeouts_of
 from jobdeck.core.http.counters import exposition
 from jobdeck.core.http.endpoints import Answer, Declined
 from jobdeck.core.logs import event
@@ -171,7 +172,8 @@ class Metrics:
         self.token = Token(settings)
         self._counters = counters
         self._process = ProcessCollector(registry=None)
-        read = partial(_read, labels=TypeLabels(registry.names), production=settings.is_production)
+        judge = {"production": settings.is_production, "timeouts": timeouts_of(registry)}
+        read = partial(_read, labels=TypeLabels(registry.names), judge=judge)
         self._answer = Cached(database, "answering /metrics", read)
 
     def handle(self, call: Call) -> Answer:
@@ -192,16 +194,16 @@ def _is_there(conn: psycopg.Connection[Any]) -> bool:
     return bool(jobs.permissions().run(conn).role)
 
 
-def _read(conn: psycopg.Connection[Any], *, labels: TypeLabels, production: bool) -> list[Metric]:
+def _read(conn: psycopg.Connection[Any], *, labels: TypeLabels, judge: Mapping[str, Any]) -> list[Metric]:
     return [
-        *_jobs(conn, labels, production=production),
+        *_jobs(conn, labels, judge),
         *_runs(conn, labels),
         *_upkeep(conn),
     ]
 
 
-def _jobs(conn: psycopg.Connection[Any], labels: TypeLabels, *, production: bool) -> list[Metric]:
-    seen = jobs.snapshot(Filter(), limit=1, production=production).run(conn)
+def _jobs(conn: psycopg.Connection[Any], labels: TypeLabels, judge: Mapping[str, Any]) -> list[Metric]:
+    seen = jobs.snapshot(Filter(), limit=1, **judge).run(conn)
     waiting = jobs.backlog().run(conn)
     counts, judged, at = seen.counts, seen.health, seen.at
     workers, switch = seen.workers, seen.processing

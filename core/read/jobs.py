@@ -49,11 +49,12 @@ def snapshot(
     refusal: str | None = None,
     group: tuple[str, str] | None = None,
     production: bool = False,
+    timeouts: Mapping[str, float] | None = None,
 ) -> Query[Snapshot]:
     """Everything that the dashboard's first screen shows, in one snapshot; with a `refusal` of the filter, no jobs.
 
     With a `group` of errors (task type and fingerprint) its jobs are listed, and the filter is not used. `production`
-    is for `health`.
+    and `timeouts` are for `health`.
     """
     if group is not None:
         listed = group_page(*group, sort=sort, descending=descending, limit=limit)
@@ -61,7 +62,7 @@ def snapshot(
         listed = page(filter, sort=sort, descending=descending, limit=limit)
     if refusal is not None:
         listed = Query((), lambda _: Page((), None, refusal))
-    judged = health(production=production)
+    judged = health(timeouts=timeouts, production=production)
     return combine(clock(), listed, counts(), processing(), judged, workers(), read=Snapshot)
 
 

@@ -49,14 +49,20 @@ class Exporting:
 
 @contextmanager
 def exporting(
-    url: str, *types: JobType, address: str = LOOPBACK, settings: dict[str, Any] | None = None, **facts: Any
+    url: str,
+    *types: JobType,
+    address: str = LOOPBACK,
+    settings: dict[str, Any] | None = None,
+    start: bool = True,
+    **facts: Any,
 ) -> Iterator[Exporting]:
-    """A worker that runs, whose metrics can be read as soon as the address is open."""
+    """A worker that runs, whose metrics can be read as soon as the address is open. Without `start` it does not run."""
     configured = quick_settings(**(settings or {}))
     served = WorkerMetrics(configured, address)
     with a_worker(url, *types, settings=configured, **facts) as worker:
         served.start(worker)
-        worker.start()
+        if start:
+            worker.start()
         try:
             yield Exporting(worker, served)
         finally:
