@@ -13,6 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from jobdeck.core.errors import ConfigurationError, PermanentError, Snooze
 from jobdeck.core.http import worker_metrics
+from jobdeck.core.http.clients.gate import Gate
 from jobdeck.core.http.metrics import MOST_TYPES, OTHER, TypeLabels
 from jobdeck.core.http.worker_metrics import WorkerMetrics, is_loopback
 from jobdeck.core.registry import Done, JobType
@@ -42,6 +43,19 @@ def mixed(params: Any, _context: Any) -> Done:
 
 
 MIXED = job_type("mixed", mixed)
+
+
+def is_cut(connection: socket.socket) -> bool:
+    """Whether the other side has closed a connection; reads what it has sent."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(65536):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+    return True
 
 
 class Held:
@@ -199,15 +213,26 @@ class TestNothingDisturbsTheWorker:
             until(lambda: outcomes(conn) == ["succeeded"], "the run")
 
     def test_clients_that_say_nothing_or_read_nothing_keep_nobody_away(
-        self, database_url: str, conn: Connection
+        self, database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        gates: list[Gate] = []
+
+        def patient(*given: Any, **named: Any) -> Gate:
+            gates.append(Gate(*given, **named, header_seconds=3600.0, send_seconds=3600.0))
+            return gates[0]
+
+        monkeypatch.setattr(worker_metrics, "Gate", patient)
+        most = worker_metrics.CONNECTIONS + worker_metrics.CONNECTIONS // 4
         with exporting(database_url, FINE) as one, ExitStack() as stack:
             until(one.metrics.opened.is_set)
-            for number_of in range(3 * worker_metrics.CONNECTIONS):
-                connection = stack.enter_context(socket.create_connection(one.metrics.address, timeout=PATIENCE))
-                request = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n" * (number_of % 3 * 20)
-                connection.sendall(request or b"GET /metrics HT")
+            strangers = []
+            for place in range(3 * worker_metrics.CONNECTIONS):
+                strangers.append(stack.enter_context(socket.create_connection(one.metrics.address, timeout=PATIENCE)))
+                request = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n" * (40 if place % 6 == 0 else 0)
+                strangers[-1].sendall(request or b"GET /metrics HT")
             assert one.get().status == 200
+            until(lambda: len(gates[0]._ranks) <= most, "the places of the server")
+            until(lambda: sum(map(is_cut, strangers)) >= len(strangers) - most, "the end of connections")
             enqueue(conn, "fine")
             until(lambda: outcomes(conn) == ["succeeded"], "the run")
             one.worker.stop()
