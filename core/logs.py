@@ -15,7 +15,7 @@ import sys
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.plugins import load_plugins
@@ -35,8 +35,17 @@ _CHATTY = (
     "httpcore",
     "urllib3",
     "sentry_sdk",
+    "psycopg",
     "psycopg.pool",
 )
+"""Loggers that write from `warning` on at any level: below that they write addresses, requests and statements."""
+Level = Literal["debug", "info", "warning", "error"]
+_LEVELS: Final[dict[Level, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 _ours: list[logging.Handler] = []
 
 
@@ -59,8 +68,12 @@ def event(logger: logging.Logger, level: int, message: str, **fields: Any) -> No
         logger.log(level, "%s", message, extra={"fields": fields}, stacklevel=2)
 
 
-def configure(*, console: bool, file: Path | None = None, form: Literal["text", "json"] = "text") -> None:
+def configure(
+    *, console: bool, file: Path | None = None, form: Literal["text", "json"] = "text", level: Level = "info"
+) -> None:
     """Sets up logging for the whole process: to standard error with `console`, and to the file if given.
+
+    Records below `level` are not written. The log of a run, which is stored with it, is from `info` on at any level.
 
     The dashboard passes `console=False`: then nothing writes to the terminal, not even the errors of the logging
     module. A second call replaces the set-up of the first. Only the owner can read the file, which rotates at 10 MiB
@@ -77,11 +90,13 @@ def configure(*, console: bool, file: Path | None = None, form: Literal["text", 
         handlers.append(logging.StreamHandler(sys.stderr))
     shutdown()
     formatter = JsonFormatter() if form == "json" else TextFormatter()
+    least = _LEVELS[level]
     for handler in handlers or [logging.NullHandler()]:
         handler.setFormatter(formatter)
+        handler.setLevel(least)
         root.addHandler(handler)
         _ours.append(handler)
-    root.setLevel(logging.INFO if handlers else logging.WARNING)
+    root.setLevel(min(least, logging.INFO) if handlers else logging.WARNING)
     for name in (*_CHATTY, *(name for plugin in load_plugins() for name in plugin.quiet_loggers)):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.raiseExceptions = False

@@ -95,6 +95,7 @@ class Settings(FileSettings):
         "", validation_alias=names("JOBDECK_THEME")
     )
     log_format: Literal["text", "json"] = Field("text", validation_alias=names("JOBDECK_LOG_FORMAT"))
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias=names("JOBDECK_LOG_LEVEL"))
     log_file: Path | None = Field(None, validation_alias=names("JOBDECK_LOG_FILE"))
     sentry_dsn: SecretStr | None = Field(None, validation_alias=names("SENTRY_DSN"))
     sentry_release: str = Field("", validation_alias=names("SENTRY_RELEASE"))

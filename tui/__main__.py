@@ -79,7 +79,7 @@ def _dashboard(arguments: Arguments, *, demo: Sequence[str] = ()) -> int:
     require_extra("The dashboard", "dashboard", "textual", "rich")
     settings = arguments.settings()
     theme = options.prepare_environment(os.environ, settings.theme)
-    logs.configure(console=False, file=settings.log_file, form=settings.log_format)
+    logs.configure(console=False, file=settings.log_file, form=settings.log_format, level=settings.log_level)
     with _demo(settings, calm=CALM in demo) if demo else nullcontext(settings) as used:
         from jobdeck.tui.run import run_dashboard  # noqa: PLC0415 -- Textual reads the environment when it is imported
 

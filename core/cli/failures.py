@@ -87,7 +87,7 @@ def _logged(error: Exception) -> Path | None:
     try:
         settings = configuration.load()
         path = settings.log_file or state_folder(settings.state_dir) / "jobdeck.log"
-        logs.configure(console=False, file=path, form=settings.log_format)
+        logs.configure(console=False, file=path, form=settings.log_format, level=settings.log_level)
     except (JobdeckError, OSError):
         return None
     logging.getLogger("jobdeck.cli").error("A command ended unexpectedly", exc_info=error)

@@ -66,6 +66,17 @@ class Session:
 
         return actor()
 
+    def configure_logs(self) -> None:
+        """Logs to standard error, and to the log file if one is configured, as the settings say.
+
+        Raises:
+            ConfigurationError: the log file cannot be opened.
+        """
+        from jobdeck.core import logs  # noqa: PLC0415 -- imported on first use
+
+        used = self.settings
+        logs.configure(console=True, file=used.log_file, form=used.log_format, level=used.log_level)
+
     @property
     def preferences(self) -> Preferences:
         """What the person has saved."""

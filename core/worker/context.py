@@ -80,7 +80,8 @@ class RunLogger(logging.Logger):
     """
 
     def __init__(self, run: RunContext, parent: logging.Logger) -> None:
-        super().__init__(parent.name, logging.INFO)
+        # Below `info` only where the process writes such lines; the log of the run never has them.
+        super().__init__(parent.name, min(logging.root.level, logging.INFO))
         self.parent = parent
         self._run = run
 
@@ -117,7 +118,7 @@ def _text(record: logging.LogRecord) -> str:
     return f"{text}\n{trace}" if trace else text
 
 
-_handler = RunLogHandler()
+_handler = RunLogHandler(logging.INFO)
 
 
 def install() -> None:

@@ -226,6 +226,54 @@ def test_chatty_libraries_are_kept_to_warnings(tmp_path: Path) -> None:
     assert "GET" not in written(tmp_path / "log", "text", write)
 
 
+LEVELS: tuple[logs.Level, ...] = ("debug", "info", "warning", "error")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_lines_below_the_level_are_not_written(
+    tmp_path: Path, level: logs.Level, form: Literal["text", "json"]
+) -> None:
+    logs.configure(console=False, file=tmp_path / "log", form=form, level=level)
+    for name in LEVELS:
+        logs.event(log, logging.getLevelNamesMapping()[name.upper()], f"this is {name}")
+    logs.shutdown()
+    found = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    wanted = LEVELS[LEVELS.index(level) :]
+    assert len(found) == len(wanted)
+    assert all(f"this is {name}" in line for name, line in zip(wanted, found, strict=True))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_log_of_a_run_is_the_same_at_any_level(tmp_path: Path, level: logs.Level) -> None:
+    def handler(_params: Any, ctx: Any) -> None:
+        ctx.log.debug("of the handler, debug")
+        ctx.log.info("of the handler, info")
+        logging.getLogger("a.library").debug("of a library, debug")
+        logging.getLogger("a.library").info("of a library, info")
+
+    runner = Executor(Registry([job_type("test", handler)]), RunResources(quick_settings(), None))
+    logs.configure(console=False, file=tmp_path / "log", level=level)
+    report = runner.run(claimed())
+    logs.shutdown()
+    kept = [line.split(maxsplit=2)[2] for line in (report.log or "").splitlines()]
+    assert kept == ["of the handler, info", "of a library, info"]
+    written_too = (tmp_path / "log").read_text(encoding="utf-8").count("of the handler, debug")
+    assert written_too == (level == "debug")
+
+
+def test_at_debug_lines_are_masked_and_libraries_that_log_addresses_are_quiet(tmp_path: Path) -> None:
+    logs.configure(console=False, file=tmp_path / "log", level="debug")
+    log.debug("%s", HOSTILE)
+    for name in ("httpx", "psycopg", "psycopg.pool", "urllib3.connectionpool", "httpcore.http11"):
+        logging.getLogger(name).debug("GET https://api.example.org/people/7")
+    logs.shutdown()
+    text = (tmp_path / "log").read_text(encoding="utf-8")
+    assert text.count("\n") == 1
+    assert "owned" in text
+    assert "jane" not in text
+
+
 def test_times_are_utc(tmp_path: Path) -> None:
     line = written(tmp_path / "log", "text", lambda: logs.event(log, logging.INFO, "now"))
     assert line.startswith(time.strftime("%Y-%m-%dT", time.gmtime()))

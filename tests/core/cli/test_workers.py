@@ -202,6 +202,21 @@ def test_a_worker_logs_to_stderr_and_keeps_stdout_for_data(jobdeck: Jobdeck, con
     assert '"run succeeded"' in ran.err
 
 
+@pytest.mark.usefixtures("jobdeck")
+def test_a_worker_logs_from_the_level_on_that_is_set(conn: psycopg.Connection[Any]) -> None:
+    add(conn)
+    add(conn, "cli_refuse")
+    ran = ran_alone("worker", "--drain", JOBDECK_LOG_FORMAT="json", JOBDECK_LOG_LEVEL="error")
+    assert [(line["level"], line["message"]) for line in map(json.loads, ran.err.splitlines())] == [
+        ("error", "run failed")
+    ]
+
+
+def test_a_level_that_is_none_is_refused(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBDECK_LOG_LEVEL", "loud")
+    jobdeck("worker", "--drain").refused(1, "JOBDECK_LOG_LEVEL", "'debug', 'info', 'warning' or 'error'")
+
+
 class TestMetrics:
     @pytest.mark.usefixtures("jobdeck")
     def test_a_worker_offers_them_until_it_has_ended(self, conn: psycopg.Connection[Any]) -> None:

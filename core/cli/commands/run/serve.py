@@ -30,7 +30,7 @@ def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
         return None
     from jobdeck.core.http.server import CONNECTIONS, Door  # noqa: PLC0415 -- imported on first use
 
-    logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
+    session.configure_logs()
     try:
         with stop_signals() as stop, session.database(max_size=CONNECTIONS) as database:
             door = Door(database, session.registry, session.settings, host=host, port=port)

@@ -37,7 +37,7 @@ def follow_earlier_runner(session: Session, task_types: Sequence[str] | None) ->
         refuse_other_roles(database)
         watch = Watch(database, session.registry, session.settings, task_types=task_types)
         watch.begin()
-        logs.configure(console=True, form=session.settings.log_format)
+        logs.configure(console=True, form=session.settings.log_format, level=session.settings.log_level)
         output.note("Watching the earlier runner. No job is taken and nothing is changed. Ctrl-C ends it.")
         try:
             _show_until_stopped(session, watch, stop)

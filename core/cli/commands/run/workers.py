@@ -68,7 +68,7 @@ def worker(
         follow_earlier_runner(session, wanted)
         return None
     figures = _metrics(session.settings, metrics)
-    logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
+    session.configure_logs()
     with stop_signals() as stop, ExitStack() as stack:
         database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, wait=not drain)
         if database is None:
@@ -100,7 +100,7 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
             jobs = leases.claim(conn, "dry run", session.registry.names, limit, session.settings.lease_seconds)
         _answer_dry(session, jobs)
         return None
-    logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
+    session.configure_logs()
     with stop_signals() as stop, session.database(max_size=1 + CONNECTIONS_BESIDE_HANDLERS) as database:
         source = "timer" if scheduled else "cli"
         if scheduled and session.settings.cron_interval_minutes is not None:
