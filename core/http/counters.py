@@ -59,9 +59,15 @@ class Counters:
 
 
 def exposition(parts: Iterable[Collector], accept: str) -> tuple[str, str]:
-    """The metrics of these collectors as text, in the format that the header Accept asks for, and its media type."""
+    """The metrics of these collectors as text, and its media type.
+
+    The format is the one that the header Accept asks for, or Prometheus's text where that cannot be understood.
+    """
     registry = CollectorRegistry()
     for part in parts:
         registry.register(part)
-    encode, media_type = choose_encoder(accept)
+    try:
+        encode, media_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # prometheus_client compares a version that is none
+        encode, media_type = choose_encoder("")
     return encode(registry).decode(), media_type

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 10.0
 CONNECTIONS: Final = 20
 CLOSING_SECONDS: Final = 1
+STOP_SECONDS: Final = 3.0
+LONGEST_ACCEPT: Final = 1000
 FRESH_SECONDS: Final = 1.0
 """How long an answer is cached, so that a client that asks all the time costs the handlers little."""
 ADVICE: Final = "Choose another with --metrics or JOBDECK_WORKER_METRICS_ADDRESS."
@@ -83,14 +85,15 @@ class WorkerMetrics:
         self._thread.start()
 
     def stop(self) -> None:
-        """Closes the address. Takes a second longer where a client does not read its response."""
+        """Closes the address, and returns within a few seconds whatever clients and the network do."""
         self._ending.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            # A host name whose server does not answer can take longer. The thread does not keep the process alive.
+            self._thread.join(STOP_SECONDS)
         self._lane.close()
 
     def handle(self, call: Call) -> Answer:
-        accept = call.headers.get("accept", "")[:200]
+        accept = call.headers.get("accept", "")[:LONGEST_ACCEPT]
         with self._lock:
             now = time.monotonic()
             made, answer = self._answers.get(accept, (-FRESH_SECONDS, None))

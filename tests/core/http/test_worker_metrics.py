@@ -158,6 +158,21 @@ def test_readers_of_open_metrics_understand_it(database_url: str, conn: Connecti
     assert {"jobdeck_worker_runs", "jobdeck_worker_run_wait_seconds", "process_resident_memory_bytes"} <= families
 
 
+@pytest.mark.parametrize(
+    "accept",
+    ["application/openmetrics-text;version=\xe9", "application/openmetrics-text;;version=1.x", ";=,", "x" * 9000],
+)
+def test_a_header_that_cannot_be_understood_gets_text(
+    database_url: str, caplog: pytest.LogCaptureFixture, accept: str
+) -> None:
+    with exporting(database_url, FINE) as one:
+        until(one.metrics.opened.is_set)
+        got = one.get(Accept=accept)
+    assert got.status == 200
+    assert b"jobdeck_worker_slots" in got.body
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 class TestWhoMayRead:
     def test_on_this_machine_it_needs_no_token_unless_one_is_configured(self, database_url: str) -> None:
         with exporting(database_url, FINE) as one:
@@ -206,11 +221,15 @@ class TestNothingDisturbsTheWorker:
         told = [getattr(record, "fields", {}).get("error", "") for record in caplog.records]
         assert len([error for error in told if f"The address {address} cannot be opened" in error]) == 1
 
-    def test_a_host_that_does_not_exist_stops_no_worker(self, database_url: str, conn: Connection) -> None:
+    @pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 300, "256.1.1.1"])
+    def test_a_host_that_does_not_exist_stops_no_worker(
+        self, database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture, host: str
+    ) -> None:
         enqueue(conn, "fine")
         settings = {"metrics_token": METRICS}
-        with exporting(database_url, FINE, address="no.such.host.invalid:1", settings=settings):
+        with exporting(database_url, FINE, address=f"{host}:1", settings=settings):
             until(lambda: outcomes(conn) == ["succeeded"], "the run")
+            until(lambda: "no metrics of this worker" in caplog.text, lambda: caplog.text)
 
     def test_clients_that_say_nothing_or_read_nothing_keep_nobody_away(
         self, database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
