@@ -174,7 +174,7 @@ class Maintenance:
         reporting = now >= self._next_report
         if reporting:
             (report if self._next_report else sign_on)(conn, self._state, self._mode)
-            self._state.tally.heartbeat_at = time.time()
+            self._state.tally.wrote_row()
             self._next_report = now + min(REPORT_SECONDS, self._state.settings.heartbeat_seconds * 4)
         if now >= self._next_reap:
             self._reap(conn)
@@ -195,7 +195,7 @@ class Maintenance:
         if time.monotonic() - began < STEP_SECONDS / 2:
             self._clock.read(database_time, began)
         reaped = reap(conn, self._state, take_back=self._clock.trusted(began))
-        self._state.tally.upkeep_at = time.time()
+        self._state.tally.did_upkeep()
         if reaped.lost or reaped.resumed:
             self._on_work()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_right
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -145,6 +146,12 @@ class Tally:
     failures: deque[Json] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
     by_type: TypeTally | None = None
     """None unless somebody reads it, because it costs each run about two microseconds."""
+
+    def wrote_row(self) -> None:
+        self.heartbeat_at = time.time()
+
+    def did_upkeep(self) -> None:
+        self.upkeep_at = time.time()
 
     def failed(self, context: RunContext, run: FinishedRun, answer: Finished) -> None:
         self.failures.append(result_of(context, run, answer))
