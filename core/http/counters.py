@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.exposition import choose_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from prometheus_client import Metric
     from prometheus_client.registry import Collector
@@ -58,16 +58,18 @@ class Counters:
         return self._parts.collect()
 
 
-def exposition(parts: Iterable[Collector], accept: str) -> tuple[str, str]:
-    """The metrics of these collectors as text, and its media type.
+def encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """What writes the format that the header Accept asks for, and its media type; Prometheus's text for any other."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # prometheus_client compares a version that is none
+        return choose_encoder("")
 
-    The format is the one that the header Accept asks for, or Prometheus's text where that cannot be understood.
-    """
+
+def exposition(parts: Iterable[Collector], accept: str) -> tuple[str, str]:
+    """The metrics of these collectors as text, and its media type."""
     registry = CollectorRegistry()
     for part in parts:
         registry.register(part)
-    try:
-        encode, media_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # prometheus_client compares a version that is none
-        encode, media_type = choose_encoder("")
+    encode, media_type = encoder(accept)
     return encode(registry).decode(), media_type

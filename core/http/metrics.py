@@ -50,7 +50,7 @@ FRESH_SECONDS: Final = 2.0
 """How long an answer of the database is cached."""
 BEARER: Final = "Bearer "
 MOST_TYPES: Final = 200
-"""How many task types that this program does not know have series of their own."""
+"""How many task types that neither this program nor a worker knows have series of their own."""
 OTHER: Final = "other"
 """The value of the label `task_type` for all further types."""
 
@@ -137,7 +137,7 @@ class Token:
 
 
 class TypeLabels:
-    """The values of the label `task_type` in one process: all types that it knows, and the first others that it meets.
+    """The values of the label `task_type` in one process: all types that it or a worker knows, and the first others.
 
     An application can insert a job of any type, and each value of a label costs a monitor memory for good. So the types
     beyond `most` unknown ones share the value `other`.
@@ -147,6 +147,10 @@ class TypeLabels:
         self._known = frozenset(known)
         self._others: set[str] = set()
         self._most = most
+
+    def know(self, types: Iterable[str]) -> None:
+        """Gives types a value of their own from now on."""
+        self._known |= frozenset(types)
 
     def value(self, task_type: str) -> str:
         if task_type in self._known or task_type in self._others:
@@ -205,6 +209,7 @@ def _read(conn: psycopg.Connection[Any], *, labels: TypeLabels, judge: Mapping[s
 def _jobs(conn: psycopg.Connection[Any], labels: TypeLabels, judge: Mapping[str, Any]) -> list[Metric]:
     seen = jobs.snapshot(Filter(), limit=1, **judge).run(conn)
     waiting = jobs.backlog().run(conn)
+    labels.know(name for worker in seen.workers for name in worker.task_types)
     counts, judged, at = seen.counts, seen.health, seen.at
     workers, switch = seen.workers, seen.processing
     aside = {one.task_type for one in switch.set_aside}

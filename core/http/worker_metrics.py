@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,7 @@ from jobdeck.core.http import metrics
 from jobdeck.core.http.app import make_app
 from jobdeck.core.http.clients.gate import Gate
 from jobdeck.core.http.clients.proof import MAKE, Bearers, weakness
-from jobdeck.core.http.counters import Counters, exposition
+from jobdeck.core.http.counters import Counters, encoder, exposition
 from jobdeck.core.http.endpoints import Answer, Endpoint, Lane
 from jobdeck.core.http.site import Site
 from jobdeck.core.logs import event
@@ -39,7 +40,6 @@ RETRY_SECONDS: Final = 10.0
 CONNECTIONS: Final = 20
 CLOSING_SECONDS: Final = 1
 STOP_SECONDS: Final = 3.0
-LONGEST_ACCEPT: Final = 1000
 FRESH_SECONDS: Final = 1.0
 """How long an answer is cached, so that a client that asks all the time costs the handlers little."""
 ADVICE: Final = "Choose another with --metrics or JOBDECK_WORKER_METRICS_ADDRESS."
@@ -93,16 +93,15 @@ class WorkerMetrics:
         self._lane.close()
 
     def handle(self, call: Call) -> Answer:
-        accept = call.headers.get("accept", "")[:LONGEST_ACCEPT]
+        accept = call.headers.get("accept", "")
+        # By the format, not by the header: a client can send another header each time.
+        media_type = encoder(accept)[1]
         with self._lock:
             now = time.monotonic()
-            made, answer = self._answers.get(accept, (-FRESH_SECONDS, None))
+            made, answer = self._answers.get(media_type, (-math.inf, None))
             if answer is None or now - made >= FRESH_SECONDS:
-                text, media_type = exposition([self, self._process], accept)
-                answer = Answer(200, text, media_type)
-                # Each header of a client can be another, so only the newest are kept.
-                kept = {known: one for known, one in self._answers.items() if now - one[0] < FRESH_SECONDS}
-                self._answers = {**dict(list(kept.items())[-3:]), accept: (now, answer)}
+                answer = Answer(200, *exposition([self, self._process], accept))
+                self._answers[media_type] = (now, answer)
             return answer
 
     def collect(self) -> Iterable[Metric]:
