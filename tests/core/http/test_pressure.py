@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.http import cron, metrics, server
+from jobdeck.core.http import cron, metrics, site
 from jobdeck.core.http.server import Limits
 from jobdeck.core.programme import webhooks
 from tests.core.http.support import BEARER, METRICS, SECRET, answer_of, opened
@@ -86,7 +86,7 @@ class TestWithoutReading:
     def test_connections_that_are_blocked_in_writing_make_room_for_others(
         self, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(server, "SEND_BYTES", 2048)
+        monkeypatch.setattr(site, "SEND_BYTES", 2048)
         limits = Limits(connections=5, requests=ENDLESS, send_seconds=PATIENCE)
         with opened(database_url, limits=limits) as door, ExitStack() as lines:
             for line in [lines.enter_context(deaf(door)) for _ in range(5)]:
@@ -98,7 +98,7 @@ class TestWithoutReading:
     def test_a_client_that_does_not_read_is_disconnected_after_the_time_for_it(
         self, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(server, "SEND_BYTES", 2048)
+        monkeypatch.setattr(site, "SEND_BYTES", 2048)
         limits = Limits(send_seconds=0.3, requests=ENDLESS)
         with opened(database_url, limits=limits) as door, deaf(door) as connection:
             connection.settimeout(20)
