@@ -45,7 +45,7 @@ def host_and_port(address: str) -> str:
         ValueError: it is not a host and a port.
     """
     host, _, port = address.rpartition(":")
-    if not (host and port.isascii() and port.isdecimal() and int(port) < 65_536):
+    if not (host and address.isascii() and port.isdecimal() and int(port) < 65_536):
         raise ValueError("must be a host and a port, like 127.0.0.1:9464")
     return address
 

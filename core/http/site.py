@@ -85,7 +85,7 @@ class Site:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        except (OSError, OverflowError, UnicodeError) as error:
+        except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigurationError(f"The address {host}:{port} cannot be opened ({reason}). {self._advice}") from None
         # Without a limit the system keeps megabytes for each client that does not read.

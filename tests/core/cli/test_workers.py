@@ -240,7 +240,7 @@ class TestMetrics:
         with pytest.raises(urllib.error.URLError):
             text()
 
-    @pytest.mark.parametrize("address", ["9465", "127.0.0.1:", ":9465", "127.0.0.1:65536", "127.0.0.1:x", ""])
+    @pytest.mark.parametrize("address", ["9465", "127.0.0.1:", ":9465", "127.0.0.1:65536", "127.0.0.1:x", "é:1", ""])
     def test_an_address_that_is_none_is_refused(self, jobdeck: Jobdeck, address: str) -> None:
         jobdeck("worker", "--drain", "--metrics", address).refused(2, "--metrics", "127.0.0.1:9464")
 
