@@ -48,7 +48,7 @@ def run(code: str, name: str) -> ModuleType:
 def _application(conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An application with its table and the module of its job type, in the environment that the examples expect."""
     monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setattr(registry, "_registered", [*registry._registered])
+    monkeypatch.setattr(registry, "registrations", [*registry.registrations])
     conn.execute("CREATE TABLE customers (id integer PRIMARY KEY)")
     run(example(""), "billing_jobs")
     yield
