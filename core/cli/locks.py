@@ -26,11 +26,12 @@ def limited_waits(database: Database, conn: psycopg.Connection[Any]) -> Iterator
     from psycopg.errors import LockNotAvailable  # noqa: PLC0415 -- imported on first use
 
     from jobdeck.core.errors import Refused  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres.database import limit_waits  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.schema import known_components  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.schema.turn import holder  # noqa: PLC0415 -- imported on first use
 
     if database.probe().listens:  # a pooler would keep the setting for other programs
-        conn.execute("SELECT set_config('lock_timeout', %s, false)", [f"{LOCK_SECONDS}s"])
+        limit_waits(conn, LOCK_SECONDS)
     try:
         yield
     except (Refused, LockNotAvailable) as error:

@@ -278,6 +278,11 @@ def in_schema(connection: Connection, schema: str) -> Iterator[None]:
             connection.execute("SELECT set_config('search_path', %s, false)", [before])
 
 
+def limit_waits(connection: Connection, seconds: float) -> None:
+    """Limits how long statements wait for a lock, until the connection is closed."""
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{seconds}s"])
+
+
 def begin(connection: Connection) -> None:
     """Begins the transaction of a connection without autocommit; returns if it is open, or the connection commits."""
     if not connection.autocommit and connection.info.transaction_status is TransactionStatus.IDLE:
