@@ -175,7 +175,7 @@ def _present(now: WorkerFigures) -> list[Metric]:
                       {state: float(number) for state, number in jobs.items()}, label="state"),
         metrics.gauge("jobdeck_worker_draining", "1 while the worker stops and takes no jobs.", float(now.draining)),
         metrics.gauge("jobdeck_worker_last_heartbeat_timestamp_seconds",
-                      "When the worker last wrote its row in job_workers.", now.heartbeat_at),
+                      "When the worker last wrote its row in job_workers, or was started.", now.heartbeat_at),
         metrics.gauge("jobdeck_worker_last_upkeep_timestamp_seconds", "When the worker last did its upkeep.",
                       now.upkeep_at),
         metrics.gauge("jobdeck_worker_upkeep_failing", "Parts of upkeep that failed when the worker last tried them.",

@@ -122,7 +122,7 @@ class WorkerFigures:
     claims: int
     claimed: int
     lost_leases: int
-    heartbeat_at: float | None
+    heartbeat_at: float
     upkeep_at: float | None
     failing_parts: int
     outcomes: dict[tuple[str, RunOutcome], int]
@@ -133,14 +133,15 @@ class WorkerFigures:
 class Tally:
     """Counts of claims and outcomes, written by the threads that claim and report; `failures` are the newest ones.
 
-    `claims` are the claims that the database answered, `claimed` the jobs that they returned. `heartbeat_at` and
-    `upkeep_at` are when the worker's row was last written and upkeep last done, in seconds since 1970; None before.
+    `claims` are the claims that the database answered, `claimed` the jobs that they returned. `heartbeat_at` is when
+    the worker's row was last written, at first when the worker was started; `upkeep_at` is when upkeep was last done,
+    None before. Both are in seconds since 1970.
     """
 
     claims: int = 0
     claimed: int = 0
     lost_leases: int = 0
-    heartbeat_at: float | None = None
+    heartbeat_at: float = field(default_factory=time.time)
     upkeep_at: float | None = None
     recorded: Counter[RunOutcome] = field(default_factory=Counter)
     failures: deque[Json] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))

@@ -6,8 +6,9 @@ import logging
 import socket
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 
@@ -22,10 +23,7 @@ from tests.core.http.support import METRICS, opened
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes, quick_settings, working
 
-if TYPE_CHECKING:
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 FINE = job_type("fine", lambda _params, _context: Done())
 
@@ -106,7 +104,6 @@ def test_a_worker_shows_what_it_holds(database_url: str, conn: Connection) -> No
             for _ in range(2):
                 assert held.entered.acquire(timeout=PATIENCE)
             until(lambda: number(one.text(), "jobdeck_worker_jobs", state="running") == 2, one.text)
-            until(lambda: number(one.text(), "jobdeck_worker_last_heartbeat_timestamp_seconds") > 0, one.text)
             until(lambda: number(one.text(), "jobdeck_worker_last_upkeep_timestamp_seconds") > 0, one.text)
             text = one.text()
         finally:
@@ -118,6 +115,19 @@ def test_a_worker_shows_what_it_holds(database_url: str, conn: Connection) -> No
     assert number(text, "jobdeck_worker_claims_total") >= 1
     assert number(text, "process_resident_memory_bytes") > 0
     assert number(text, "process_cpu_seconds_total") > 0
+
+
+def test_a_worker_that_cannot_write_its_row_shows_its_start_until_it_can(database_url: str) -> None:
+    name = "jobdeck_worker_last_heartbeat_timestamp_seconds"
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE job_workers IN EXCLUSIVE MODE")
+        with exporting(database_url, Held().type) as one:
+            try:
+                started = number(one.text(), name)
+                assert number(one.text(), name) == started > 0
+            finally:
+                other.rollback()
+            until(lambda: number(one.text(), name) > started, one.text)
 
 
 def test_a_lease_that_is_taken_away_is_counted(database_url: str, conn: Connection) -> None:
