@@ -18,13 +18,14 @@ from jobdeck.core import schema
 from jobdeck.core.cli.app import COMMANDS, PURPOSES, commands, main
 from jobdeck.core.plugins import use_plugins
 from tests.core.cli.support import Jobdeck, environment, everything, finish, ran_alone, runner, started
-from tests.support.people import GROUPS, PRODUCER
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NOWHERE = "postgresql://someone:hunter2@127.0.0.1:1/nowhere"
+OWN_ROLES = ("--roles", "--roles-prefix", "own_")
+"""Roles belong to the server: those of another test may still have rights in its database."""
 
 
 @pytest.fixture
@@ -255,21 +256,25 @@ def test_main_returns_its_exit_code_and_never_exits() -> None:
 def test_init_with_roles_creates_them_and_grants_them_their_rights(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    made = sql.SQL(", ").join(map(sql.Identifier, (*GROUPS, PRODUCER)))
     try:
-        assert jobdeck("init", "--roles", "--json").data["roles"] is True
+        assert jobdeck("init", *OWN_ROLES, "--json").data["roles"] is True
         may = (
-            "SELECT has_table_privilege('job_viewer', 'job_list', 'select'), has_function_privilege(%s, %s, 'execute')"
+            "SELECT has_table_privilege('own_viewer', 'job_list', 'select'), has_function_privilege(%s, %s, 'execute')"
         )
         claim = "job_queue_claim(text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[])"
-        assert conn.execute(may, ["job_worker", claim]).fetchone() == (True, True)
-        assert conn.execute(may, ["job_operator", claim]).fetchone() == (True, False)
+        assert conn.execute(may, ["own_worker", claim]).fetchone() == (True, True)
+        assert conn.execute(may, ["own_operator", claim]).fetchone() == (True, False)
         short = "job_queue_enqueue(text, jsonb, timestamptz, integer)"
-        assert conn.execute(may, ["job_producer", short]).fetchone() == (True, True)
+        assert conn.execute(may, ["own_producer", short]).fetchone() == (True, True)
         assert jobdeck("init", "--roles").code == 0
     finally:
-        for statement in (sql.SQL("DROP OWNED BY {}"), sql.SQL("DROP ROLE {}")):
-            conn.execute(statement.format(made))
+        drop_own_roles(conn)
+
+
+def drop_own_roles(conn: psycopg.Connection[Any]) -> None:
+    for statement in ("DROP OWNED BY {}", "DROP ROLE {}"):
+        groups = sql.SQL("own_viewer, own_operator, own_worker, own_producer")
+        conn.execute(sql.SQL(statement).format(groups))
 
 
 def test_a_queue_works_in_a_schema_of_its_own(
@@ -298,19 +303,18 @@ def test_a_role_that_may_only_look_is_told_so(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
 ) -> None:
     try:
-        assert jobdeck("init", "--roles").code == 0
-        conn.execute("CREATE ROLE looker LOGIN IN ROLE job_viewer")
+        assert jobdeck("init", *OWN_ROLES).code == 0
+        conn.execute("CREATE ROLE looker LOGIN IN ROLE own_viewer")
         as_looker = ["--database-url", make_conninfo(database_url, user="looker")]
         assert jobdeck("jobs", *as_looker).code == 0
         assert jobdeck("status", *as_looker).code == 0
         before = everything(conn)
-        jobdeck("pause", *as_looker).refused(1, "may not", "job_operator")
+        jobdeck("pause", *as_looker).refused(1, "may not", "own_operator")
         jobdeck("enqueue", "cli_echo", *as_looker).refused(1, "may not")
         assert everything(conn) == before
     finally:
         conn.execute("DROP ROLE IF EXISTS looker")
-        for statement in (sql.SQL("DROP OWNED BY {}"), sql.SQL("DROP ROLE {}")):
-            conn.execute(statement.format(sql.SQL(", ").join(map(sql.Identifier, (*GROUPS, PRODUCER)))))
+        drop_own_roles(conn)
 
 
 def test_a_connection_that_is_lost_half_way_is_exit_code_3_and_says_what_is_unknown(
