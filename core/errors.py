@@ -72,6 +72,10 @@ class InvalidPayload(Refused):
         self.problems = problems or {}
 
 
+class Locked(Refused):
+    """Another session holds a lock that the action needs."""
+
+
 class JobNotFound(Refused):
     """No job with this id is in the queue."""
 

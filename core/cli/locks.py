@@ -25,7 +25,7 @@ def limited_waits(database: Database, conn: psycopg.Connection[Any]) -> Iterator
     """
     from psycopg.errors import LockNotAvailable  # noqa: PLC0415 -- imported on first use
 
-    from jobdeck.core.errors import Refused  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.errors import Locked, Refused  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.postgres.database import limit_waits  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.schema import known_components  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.schema.turn import holder  # noqa: PLC0415 -- imported on first use
@@ -34,11 +34,9 @@ def limited_waits(database: Database, conn: psycopg.Connection[Any]) -> Iterator
         limit_waits(conn, LOCK_SECONDS)
     try:
         yield
-    except (Refused, LockNotAvailable) as error:
+    except (Locked, LockNotAvailable) as error:
         # A call of a function of the queue has converted the error already, and takes the lock for that of a row.
-        converted = isinstance(error, Refused)
-        if converted and not isinstance(error.__context__, LockNotAvailable):
-            raise
+        converted = isinstance(error, Locked)
         who = holder(conn, database.schema, known_components(), whole_tables=converted)
         if converted and not who:
             raise

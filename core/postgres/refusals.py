@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from jobdeck.core.errors import Refused
+from jobdeck.core.errors import Locked, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ def refusal(sqlstate: str | None, message: str | None, locked: str = LOCKED) -> 
     if sqlstate == REFUSED:
         return Refused(message or "The database refused the action.")
     if sqlstate == _LOCK_NOT_AVAILABLE:
-        return Refused(locked)
+        return Locked(locked)
     if sqlstate is not None and sqlstate.startswith(_DATA_ERRORS):
         return unstorable(message or "it is malformed")
     return None
