@@ -17,7 +17,18 @@ from jobdeck.core.read import jobs
 from jobdeck.core.schema import check_schema, examine, install_schema
 from tests.support import queue
 from tests.support.waiting import PATIENCE
-from tests.upgrade.earlier import VERSIONS, RunningWorker, all_rows, claim, create, fill, finish, lost_rows, schema
+from tests.upgrade.earlier import (
+    OLD_WORKER,
+    VERSIONS,
+    RunningWorker,
+    all_rows,
+    claim,
+    create,
+    fill,
+    finish,
+    lost_rows,
+    schema,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,6 +135,8 @@ def test_a_worker_of_before_goes_on_through_the_upgrade_and_loses_no_job(
 ) -> None:
     again = "0.1.0" not in request.node.name
     wanted = {create(earlier, "flow") for _ in range(JOBS)}
+    # As long as it is there, the installation keeps the functions that a report in flight still calls.
+    earlier.execute("SELECT job_worker_report(%s, 'host', 1, 'worker', '0.1.0', 1, '{flow}', 1)", [OLD_WORKER])
     with RunningWorker(empty_database_url, "flow", again=again) as worker:
         worker.wait_for(10)
         install_schema(earlier)
