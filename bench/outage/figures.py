@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.outage import truth
 from bench.outage.history import TYPE
+from jobdeck.core import registry
 from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.metrics import Metrics
 from jobdeck.core.postgres.database import Database
@@ -203,7 +204,7 @@ def _digest(world: World, checks: Checks) -> None:
 
 def _metrics(world: World, checks: Checks) -> None:
     with Database(world.url, application_name="incident", max_size=2) as database:
-        metrics = Metrics(database, Settings.model_validate({}), Counters())
+        metrics = Metrics(database, Settings.model_validate({}), Counters(), registry.load(["bench.outage.jobs"]))
         found = {family.name: family.samples for family in metrics.collect()}
         metrics.close()
     shown = {
