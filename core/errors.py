@@ -81,7 +81,7 @@ class JobNotFound(Refused):
 
 
 class ResultTimeout(JobdeckError, TimeoutError):
-    """A job has not ended in the time for which its result was waited for. The job goes on."""
+    """A job has not ended in the time for which its result was waited for. It continues."""
 
 
 class DatabaseUnreachable(JobdeckError):

@@ -139,7 +139,7 @@ class Token:
 class TypeLabels:
     """The values of the label `task_type` in one process: all types that it or a worker knows, and the first others.
 
-    An application can insert a job of any type, and each value of a label costs a monitor memory for good. So the types
+    An application can insert a job of any type, and a monitor keeps each value of a label in its memory. So the types
     beyond `most` unknown ones share the value `other`.
     """
 

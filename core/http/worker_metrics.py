@@ -1,6 +1,6 @@
 """`/metrics` of one worker, on an address of its own.
 
-The worker goes on whatever happens here: if the address cannot be opened, that is logged and tried again.
+Nothing here stops the worker: if the address cannot be opened, that is logged and tried again.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ def lent(conn: Connection) -> Iterator[None]:
     """Lends a connection to a handler. A transaction that the handler leaves open is rolled back, as by the worker.
 
     Inside a transaction of the test, what the handler did is kept, unless an error of the database made that
-    impossible: then it is rolled back, and the transaction of the test goes on.
+    impossible: then it is rolled back, and the transaction of the test continues.
     """
     begin(conn)
     rows = conn.row_factory

@@ -79,7 +79,7 @@ def result(
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
 
     Raises:
-        ResultTimeout: the job has not ended within the timeout. It goes on.
+        ResultTimeout: the job has not ended within the timeout. It continues.
         JobNotFound: no job has this id, or the job was deleted while it was waited for.
         Refused: the job is recurring, so there is no end to wait for; or the connection is in a transaction.
         DatabaseUnreachable: no Postgres answers at the address.

@@ -57,7 +57,7 @@ def is_cut(connection: socket.socket) -> bool:
 
 
 class Held:
-    """A handler that goes on when it is let."""
+    """A handler that waits until a test releases it."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
