@@ -41,6 +41,7 @@ SELECT (SELECT max(completed_at) FROM good) AS last_good,
     (SELECT max(started_at) FROM calls) AS last_any,
     (SELECT status FROM calls ORDER BY started_at DESC LIMIT 1) AS last_status,
     (SELECT http_status FROM calls ORDER BY started_at DESC LIMIT 1) AS last_http_status,
+    (SELECT min(started_at) FROM calls HAVING bool_and(completed_at IS NULL)) AS first_open,
     (SELECT count(*) FROM gaps) AS gaps,
     (SELECT max(silence) FROM gaps) AS longest,
     (SELECT ended_at FROM gaps ORDER BY ended_at DESC LIMIT 1) AS back_at,
@@ -75,6 +76,9 @@ def span(length: timedelta) -> str:
 def _trigger(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
     at, tick, last = facts["at"], facts["tick"], calls["last_good"]
     every = f"expected every {span(tick)}"
+    first = calls["first_open"]
+    if last is None and first is not None and at - first <= 2 * tick and not calls["refused"]:
+        return Finding("trigger", Verdict.OK, f"The scheduler has begun to call; its first call still runs; {every}.")
     if last is None:
         words = f"The scheduler calls, but no call has succeeded yet; {every}{_trouble(calls)}."
         return Finding("trigger", Verdict.CRITICAL, words, calls["last_any"])

@@ -98,6 +98,23 @@ class TestTrigger:
         call(conn)
         assert verdict(conn, "trigger") is Verdict.OK
 
+    def test_a_first_call_that_still_runs_is_no_alarm_until_it_runs_for_too_long(self, conn: Connection) -> None:
+        expect_trigger(conn, 1)
+        presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1", http_method="GET")
+        found = finding(conn, "trigger")
+        assert found is not None
+        assert (found.verdict, found.evidence) == (
+            Verdict.OK,
+            "The scheduler has begun to call; its first call still runs; expected every 1m.",
+        )
+        pass_time(conn, 3 * MINUTE)
+        assert verdict(conn, "trigger") is Verdict.CRITICAL
+
+    def test_a_call_that_runs_after_one_that_failed_does_not_end_the_alarm(self, conn: Connection) -> None:
+        call(conn, status="error", http=500)
+        presence.open_worker_run(conn, source="cron_http", worker_id="cycle-2", http_method="GET")
+        assert verdict(conn, "trigger") is Verdict.CRITICAL
+
     def test_when_it_is_back_the_evidence_says_since_when_and_how_long_it_was_away(self, conn: Connection) -> None:
         call(conn)
         pass_time(conn, 40 * MINUTE)
