@@ -498,7 +498,8 @@ async def test_every_field_can_be_reached_and_nothing_on_a_small_screen_is_cut_o
 async def test_a_form_that_was_left_is_let_go_of_with_all_its_widgets() -> None:
     def fields() -> int:
         gc.collect()
-        return sum(isinstance(one, TextArea | OneLine | Button) for one in gc.get_objects())
+        # By type: isinstance would ask the lazy objects of other libraries for their class.
+        return sum(issubclass(type(one), TextArea | OneLine | Button) for one in gc.get_objects())
 
     async with dashboard(sample()) as deck:
         before = fields()
@@ -506,7 +507,7 @@ async def test_a_form_that_was_left_is_let_go_of_with_all_its_widgets() -> None:
             await deck.press("n", "escape")
             await deck.press("enter", "T", "escape", "escape")
         assert deck.here == "Dashboard"
-        assert fields() == before
+        assert fields() <= before
 
 
 async def test_the_json_says_that_it_keeps_the_last_good_value_while_a_field_is_wrong() -> None:
