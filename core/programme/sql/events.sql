@@ -151,8 +151,10 @@ as $$
     left join lateral (
         select m.id from outbox_messages m
         where a.id is null and b.id is null and e.message_key is null and m.address_norm = e.address_norm
-            and m.accepted_at <= e.occurred_at + interval '5 seconds'
-        order by m.accepted_at desc limit 1) d on true
+            and m.created_at <= e.occurred_at + interval '5 seconds'
+            and m.accepted_at <= e.occurred_at + interval '3 minutes'
+        -- A worker that was slow to note the acceptance notes it after the event; its request ends within two minutes.
+        order by m.accepted_at <= e.occurred_at + interval '5 seconds' desc, m.accepted_at desc limit 1) d on true
     left join lateral (
         select m.id, m.kind, m.campaign_recipient_id, m.campaign_id, m.address_norm from outbox_messages m
         where m.id = coalesce(a.id, b.id, c.id, d.id) limit 1) m on true

@@ -274,6 +274,28 @@ def test_an_account_without_the_log_still_learns_of_failures(world: MailWorld) -
     assert "log could not be read" in found.warnings[0]
 
 
+def test_a_bounce_by_address_belongs_to_a_message_whose_acceptance_was_noted_late(world: MailWorld) -> None:
+    world.sandbox.sendgrid.fates["p1@example.org"] = "bounce"
+    messages = send(world, 2)
+    # The worker stopped for a minute between the vendor's answer and its own note of it.
+    world.conn.execute("update outbox_messages set accepted_at = accepted_at + interval '1 minute'")
+    world.sandbox.rules.add("403:/v3/logs")
+    pull(world)
+    assert [state(world.conn, one) for one in messages] == ["accepted", "bounced"]
+
+
+def test_a_bounce_by_address_belongs_to_no_message_that_was_put_in_later(world: MailWorld) -> None:
+    world.sandbox.sendgrid.fates["p1@example.org"] = "bounce"
+    messages = send(world, 2)
+    world.conn.execute(
+        "update outbox_messages set created_at = created_at + interval '1 minute',"
+        " accepted_at = accepted_at + interval '1 minute'"
+    )
+    world.sandbox.rules.add("403:/v3/logs")
+    pull(world)
+    assert [state(world.conn, one) for one in messages] == ["accepted", "accepted"]
+
+
 def test_texts_are_asked_about(world: MailWorld) -> None:
     world.sandbox.twilio.fates.update({"+15005551001": 30007, "+15005551002": 30006, "+15005551003": "sent"})
     messages = send(world, 4, "sms")
