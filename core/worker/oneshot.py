@@ -17,6 +17,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.sentences import sentence
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.completer import Completer
+from jobdeck.core.worker.context import Stop
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import reap, resume_bulk, sign_on
 from jobdeck.core.worker.stats import result_of
@@ -185,7 +186,8 @@ class Cycle:
                 if not processing.enabled or processing.is_elsewhere:
                     return self._result("paused", _why(processing))
                 break
-            self._state.take(jobs, sent)
+            # Asked to stop before a slot sees it: the thread of the slot might be faster than what follows.
+            self._state.take(jobs, sent, stop=Stop.RELEASED if self._handed_back.is_set() else None)
             if self._handed_back.is_set():
                 # The other thread may have asked the held jobs to stop before this one was held.
                 self._state.release_running()

@@ -122,11 +122,14 @@ class WorkerState:
             times=by_type.times() if by_type else (),
         )
 
-    def take(self, jobs: Sequence[ClaimedJob], sent: float) -> None:
-        """Adds jobs that were just claimed to `held` and queues them for the slots."""
+    def take(self, jobs: Sequence[ClaimedJob], sent: float, *, stop: Stop | None = None) -> None:
+        """Adds jobs that were just claimed to `held` and queues them for the slots; with `stop` they are not run."""
         epoch = jobs[0].claimed_at.timestamp() - time.monotonic()
         end = self.lease_end(sent)
         contexts = [RunContext(job, self.resources, epoch, end) for job in jobs]
+        if stop is not None:
+            for context in contexts:
+                context.stop = stop
         self.tally.claimed += len(contexts)
         self.held.update((context.job.run_token, context) for context in contexts)
         self.slots.put(contexts)
