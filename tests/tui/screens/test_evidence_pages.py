@@ -42,7 +42,7 @@ def kinds() -> set[str]:
     while waiting:
         failure = waiting.pop()
         waiting += failure.__subclasses__()
-        if failure.__module__.startswith("core."):
+        if failure.__module__.startswith("jobdeck.core."):
             found.add(failure.kind)
     return found - GENERAL
 
