@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-JOBS = 150
+JOBS = 600
 
 
 class Process:
@@ -134,7 +134,7 @@ def test_a_terminated_worker_hands_back_what_it_cannot_finish(
 ) -> None:
     for _ in range(8):
         enqueue(conn, "chaos_nap", payload={"seconds": 600})
-    with processes(database_url, tmp_path, 1, JOBDECK_DRAIN_SECONDS="0") as (worker,):
+    with processes(database_url, tmp_path, 1, JOBDECK_DRAIN_SECONDS="0", JOBDECK_LEASE_SECONDS="60") as (worker,):
         until(lambda: len(worker.holds(conn)) >= 4, "work")
         worker.signal(signal.SIGTERM)
         assert worker.ended() == 0, worker.log.read_text()
@@ -211,7 +211,8 @@ def test_a_worker_outlives_a_restart_of_the_database(database_url: str, postgres
             until(lambda: len(tokens(after, "succeeded")) == 200, "the rest")
             late = enqueue(after, "work")
             until(lambda: outcomes(after, late.id) == ["succeeded"], "a job from after the restart")
-            assert set(outcomes(after)) == {"succeeded"}
+            # A claim that was stored and whose answer was cut off is lost once its lease has ended.
+            assert set(outcomes(after)) <= {"succeeded", "lost"}
         assert worker.drain()
         assert worker.status.failed == 0
     assert len(seen) == 201

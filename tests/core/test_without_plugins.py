@@ -19,6 +19,7 @@ from jobdeck.core.read.filters import completions, parse_filter
 from tests.core.cli.support import HANDLERS, Jobdeck, ran_alone
 from tests.core.http.support import opened
 from tests.core.test_rules import WORDS_OF_THE_COMPETITION
+from tests.support.waiting import rounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,8 +112,12 @@ def test_the_server_serves_no_webhook(database_url: str) -> None:
 
 @pytest.mark.slow
 def test_the_demo_shows_a_recurring_job_a_wrong_payload_and_progress(state: Path) -> None:
-    ran = ran_alone("demo", "--headless", "8", "--json", JOBDECK_PLUGINS="", DATABASE_URL="", JOBDECK_HANDLERS="")
-    outcomes = {(found["task_type"], found["outcome"]): found["count"] for found in ran.data["recent_runs"]}
+    for _ in rounds("a failed invoice"):
+        # Each demo goes on with the jobs of the one before.
+        ran = ran_alone("demo", "--headless", "8", "--json", JOBDECK_PLUGINS="", DATABASE_URL="", JOBDECK_HANDLERS="")
+        outcomes = {(found["task_type"], found["outcome"]): found["count"] for found in ran.data["recent_runs"]}
+        if {("demo_check_links", "succeeded"), ("demo_send_invoice", "failed")} <= outcomes.keys():
+            break
     assert outcomes["demo_check_links", "succeeded"] >= 1
     assert outcomes["demo_send_invoice", "failed"] == 1
     assert ran.data["counts"]["running"] + ran.data["counts"]["pending"] > 0

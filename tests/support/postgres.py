@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from jobdeck.core.postgres.binaries import Account, Binaries, find_binaries, run_tool, server_account
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, rounds
 
 ROLE = "jobdeck"
 MEMORY = Path("/dev/shm")  # noqa: S108 -- every folder in it is made by mkdtemp
@@ -169,13 +170,19 @@ class PostgresServer:
     def create_database(self, *, template: str | None = None, owner: str = ROLE) -> str:
         """Makes a database with a name of its own, empty or a copy of `template`; returns the name."""
         name = f"test_{uuid.uuid4().hex[:12]}"
-        with self.connect() as admin:
-            admin.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY file_copy").format(
-                    sql.Identifier(name), sql.Identifier(template or "template0"), sql.Identifier(owner)
-                )
-            )
+        make = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY file_copy").format(
+            sql.Identifier(name), sql.Identifier(template or "template0"), sql.Identifier(owner)
+        )
+        self._once_unused(make, "a template that no session uses")
         return name
+
+    def _once_unused(self, statement: sql.Composed, what: str) -> None:
+        """Executes a statement about a database whose last sessions may not have ended yet."""
+        for _ in rounds(what):
+            # Postgres itself waits for 5 s.
+            with suppress(psycopg.errors.ObjectInUse), self.connect() as admin:
+                admin.execute(statement)
+                return
 
     def dump(self, name: str) -> str:
         """The statements that make a database's schema, by pg_dump, without what differs from one run to the next."""
@@ -190,5 +197,5 @@ class PostgresServer:
 
     def drop_database(self, name: str) -> None:
         """Drops a database and ends the connections to it."""
-        with self.connect() as admin:
-            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        self._once_unused(drop, "a database that no session uses")

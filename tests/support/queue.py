@@ -136,6 +136,16 @@ def report(claimed: ClaimedJob, outcome: str = "succeeded", **fields: Any) -> Fi
     return FinishedRun(**(told | fields))
 
 
+def just_stepped(conn: Connection) -> None:
+    """Makes it a minute until another worker may take over a bulk action, however slow this machine is."""
+    conn.execute("UPDATE job_bulk SET stepped_at = clock_timestamp() + interval '1 minute' WHERE state = 'running'")
+
+
+def ended_now(conn: Connection) -> None:
+    """Counts all runs as of this minute; `report` has them end in two seconds, which may be in the next one."""
+    conn.execute("UPDATE job_stat_delta SET minute = job_stat_bucket(1, now())")
+
+
 def moment(claimed: ClaimedJob) -> tuple[float, float]:
     """Start and end of a run that was over as soon as it was claimed."""
     return claimed.claimed_at.timestamp(), claimed.claimed_at.timestamp()

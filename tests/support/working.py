@@ -41,7 +41,7 @@ def job_type(name: str, run: Callable[[Any, Any], Any], **facts: Any) -> JobType
 def quick_settings(**changes: Any) -> Settings:
     """Settings whose times are short enough to test with, and long enough for a busy machine."""
     given: dict[str, Any] = {
-        "lease_seconds": 5.0,
+        "lease_seconds": 20.0,
         "heartbeat_seconds": 0.2,
         "retry_base_seconds": 0.0,
         "drain_seconds": PATIENCE,

@@ -31,6 +31,7 @@ from jobdeck.tui.app import JobdeckApp  # noqa: E402 -- as above
 from jobdeck.tui.backend.protocol import EmbeddedWorker  # noqa: E402 -- as above
 from jobdeck.tui.deck import Options  # noqa: E402 -- as above
 from jobdeck.tui.run import run  # noqa: E402 -- as above
+from jobdeck.tui.terminal import type_ahead  # noqa: E402 -- as above
 from tests.tui.fake import NOW, Clock, FakeBackend, make_job  # noqa: E402 -- as above
 from tests.tui.fuzzed import FuzzedBackend  # noqa: E402 -- as above
 from tests.tui.sample import sample  # noqa: E402 -- as above
@@ -98,6 +99,8 @@ def hostile() -> FakeBackend:
 
 def main() -> int:
     """Runs it."""
+    # A process that does not get its turn must not take a key for one whose way is cut off.
+    vars(type_ahead)["PATIENCE"] = 60.0
     report, orders, *words = sys.argv[1:]
     source = hostile() if "hostile" in words else calm() if "calm" in words else sample()
     kind = ReportingFuzzed if "fuzzed" in words else Reporting

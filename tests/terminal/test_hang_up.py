@@ -42,7 +42,11 @@ def unfinished(conn: Connection, database_url: str, environ: dict[str, str], req
         terminal.wait_for("game_platform_sync")
         terminal.send("A")
         terminal.wait_for("12,000 matching jobs selected")
-        terminal.send("Ddelete\r")
+        terminal.send("D")
+        terminal.wait_for("Type delete to confirm")
+        terminal.send("delete")
+        terminal.wait_for(lambda: any(line.strip("│▊▎ ") == "delete" for line in terminal.lines))
+        terminal.send("\r")
         terminal.wait_for("deleting 6,000 of 12,000")
         if shell:
             terminal.kill_shell()

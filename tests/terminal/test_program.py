@@ -94,7 +94,9 @@ def test_a_moved_key_and_a_theme_of_the_configuration_file_are_used(environ: dic
         terminal.send("\x02")
         terminal.wait_for("Playbook")
         assert terminal.look_of("Playbook")[0] == "ffffff"
-        terminal.send("qq")
+        terminal.send("q")
+        terminal.wait_for("1 All")
+        terminal.send("q")
         assert terminal.wait_for_end() == 0
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from textual import app as textual_app
 from textual import pilot as textual_pilot
 from textual.css.stylesheet import Stylesheet
+from textual.notifications import Notification
 from textual.screen import UPDATE_PERIOD
+from textual.widgets._toast import Toast
 
 from jobdeck.tui import app as jobdeck_app
 from jobdeck.tui.screens import beside
@@ -77,6 +79,10 @@ def _parse_once(sheet: Stylesheet, css: str, read_from: Any, *facts: Any, **more
     return _parsed[key]
 
 
+def _stays(_toast: Toast, _event: Any) -> None:
+    """Starts no timer: a toast ends by the clock on the wall, which goes on while the process does not."""
+
+
 def install(patch: pytest.MonkeyPatch) -> None:
     """Puts all of it in its place for as long as the patch lasts."""
     patch.setattr(textual_pilot, "wait_for_idle", idle)
@@ -91,3 +97,5 @@ def install(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(beside, "REST", 0.0)
     # A process that does not get its turn must not take a key for one whose way is cut off.
     patch.setattr(type_ahead, "PATIENCE", 60.0)
+    patch.setattr(Notification, "has_expired", False)
+    patch.setattr(Toast, "_on_mount", _stays)

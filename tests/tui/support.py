@@ -106,6 +106,7 @@ class Slow:
             background=lambda work, done: self.waiting.append((work, done)),
             monotonic=self.clock,
         )
+        _never_poll(self.app)
 
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds

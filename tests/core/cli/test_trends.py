@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.core.cli.support import Jobdeck, everything
-from tests.support.queue import add, now, run_once
+from tests.support.queue import add, ended_now, now, run_once
 
 if TYPE_CHECKING:
     import psycopg
@@ -20,6 +20,7 @@ def test_trends_of_all_types_are_a_table_and_json(jobdeck: Jobdeck, conn: psycop
     for outcome in ("succeeded", "failed"):
         add(conn, max_attempts=1)
         run_once(conn, outcome=outcome, error="boom")
+    ended_now(conn)
     add(conn, "beta")
     conn.execute("SELECT job_backlog_sample()")
     jobdeck("pause", "--type", "beta")
@@ -27,7 +28,7 @@ def test_trends_of_all_types_are_a_table_and_json(jobdeck: Jobdeck, conn: psycop
     assert (data["total"]["succeeded"], data["total"]["failed"], data["step_seconds"]) == (1, 1, 300.0)
     assert [one["task_type"] for one in data["types"]] == ["alpha"]
     assert data["types"][0]["outcomes"] == {"failed": 1, "succeeded": 1}
-    assert data["course"][-1]["backlog"] == 1
+    assert 1 in [one["backlog"] for one in data["course"][-2:]]
     assert data["course"][0]["backlog"] is None
     assert [(mark["kind"], mark["name"]) for mark in data["marks"]] == [("pause", "beta")]
     text = jobdeck("trends", "--since", "6h").out
@@ -40,6 +41,7 @@ def test_trends_of_all_types_are_a_table_and_json(jobdeck: Jobdeck, conn: psycop
 def test_trends_of_one_type_are_in_steps_of_time(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     add(conn)
     run_once(conn)
+    ended_now(conn)
     data = jobdeck("trends", "--since", "1h", "--type", "alpha", "--json").data
     assert sum(one["succeeded"] for one in data["course"]) == 1
     table = jobdeck("trends", "--since", "1h", "--type", "alpha").out.splitlines()

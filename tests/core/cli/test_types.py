@@ -10,7 +10,8 @@ import pytest
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import presence, producer
 from tests.core.cli.support import Jobdeck, everything
-from tests.support.queue import add, claim_one, finish_one, now
+from tests.support.queue import add, claim_one, finish_one, now, value
+from tests.support.waiting import rounds
 
 if TYPE_CHECKING:
     import psycopg
@@ -113,7 +114,12 @@ def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn
         finish_one(conn, claim_one(conn), outcome, error="boom", started=ended, finished=ended + second)
     add(conn, run_at=now(conn) - timedelta(minutes=5))
     jobdeck("pause", "--type", "alpha", "--reason", "vendor is down")
-    (row,) = jobdeck("types", "list", "--json").data["types"]
+    for _ in rounds("a reading within one minute"):
+        minute = value(conn, "SELECT job_stat_bucket(1, now())")
+        conn.execute("UPDATE job_stat_delta SET minute = %s - interval '1 minute'", [minute])
+        (row,) = jobdeck("types", "list", "--json").data["types"]
+        if value(conn, "SELECT job_stat_bucket(1, now())") == minute:
+            break
     assert (row["pending"], row["failed"], row["estimated"]) == (1, 2, False)
     assert (row["succeeded_last_minute"], row["failed_last_minute"]) == (1, 2)
     assert (row["runs_15_minutes"], row["failure_share"], row["usual_failure_share"]) == (3, 0.6667, None)

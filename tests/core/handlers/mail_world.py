@@ -29,7 +29,7 @@ QUICK: Json = {
     "EMAIL_RATE_PER_SEC": 10_000,
     "SMS_RATE_PER_SEC": 10_000,
     "CAMPAIGN_BATCH_PAUSE_SECONDS": 0,
-    "PROVIDER_TIMEOUT_SECONDS": 15,
+    "PROVIDER_TIMEOUT_SECONDS": 60,
     "QUIET_HOURS": "off",
     "APP_BASE_URL": "https://dashboard.example.org",
 }

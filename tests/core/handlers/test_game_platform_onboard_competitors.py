@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -13,7 +14,7 @@ from jobdeck.core.handlers import game_platform_onboard_competitors as onboard
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
 from tests.core.handlers.world import World
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from tests.support.context import FakeContext
@@ -290,7 +291,7 @@ def test_a_creation_in_doubt_is_settled_by_a_second_look_after_the_doubt_is_over
     context = world.context()
     first = world.run(onboard, context)
     assert isinstance(first, Continue)
-    assert first.delay >= context.resources.clients.metactf.doubt_seconds - 5
+    assert first.delay >= context.resources.clients.metactf.doubt_seconds - 60
     assert _paths(world) == ["GET /users", "POST /users", "GET /users"]
     assert world.attempt(person)["state"] == "creating"
     early = world.run(onboard, world.successor(context))
@@ -303,13 +304,24 @@ def test_a_creation_in_doubt_is_settled_by_a_second_look_after_the_doubt_is_over
     assert _count(world, "select count(*) from activity_logs") == 1
 
 
-def test_a_creation_that_the_vendor_carries_out_late_is_found_by_the_second_look(world: World) -> None:
+def test_a_creation_that_the_vendor_carries_out_late_is_found_by_the_second_look(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (person,) = _people(world, 1)
-    world.sandbox.rules.add("slow:users:1,method=POST,seconds=4")
+    metactf, given_up = world.sandbox.metactf, threading.Event()
+    answer = metactf.answer
+
+    def late(method: str, *request: Any) -> Any:
+        if method == "POST":
+            given_up.wait(PATIENCE)
+        return answer(method, *request)
+
+    monkeypatch.setattr(metactf, "answer", late)
     context = world.context(GAME_PLATFORM_TIMEOUT_SECONDS=2)
     assert isinstance(world.run(onboard, context), Continue)
     assert world.attempt(person)["state"] == "creating"
-    until(lambda: str(person) in world.sandbox.metactf.accounts, "the late account")
+    given_up.set()
+    until(lambda: str(person) in metactf.accounts, "the late account")
     world.an_hour_later()
     assert world.lap(onboard, world.successor(context)).output["created"] == 1
     assert world.mutations() == ["POST /users"]

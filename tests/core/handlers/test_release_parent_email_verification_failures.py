@@ -85,11 +85,13 @@ def test_a_429_is_kept_and_loses_no_probe(world: NoticeWorld) -> None:
     assert world.output(probing)["sent"] == 2
 
 
-@pytest.mark.parametrize("fault", ["cut-before", "cut-after", "malformed", "504", "slow"])
+@pytest.mark.parametrize(
+    "fault", ["cut-before", "cut-after", "malformed", "504", pytest.param("slow", marks=pytest.mark.slow)]
+)
 def test_a_probe_that_may_have_been_sent_is_not_repeated_for_a_day(world: NoticeWorld, fault: str) -> None:
     forms(world, 2)
     world.sandbox.rules.add(f"{fault}:mail/send:1{',seconds=300' if fault == 'slow' else ''}")
-    done = world.run_job(probing, world.context(PROVIDER_TIMEOUT_SECONDS=2 if fault == "slow" else 60))
+    done = world.run_job(probing, world.context(PROVIDER_TIMEOUT_SECONDS=15 if fault == "slow" else 60))
     assert isinstance(done, Done)
     assert (done.failed, done.output["uncertain"], done.output["sent"]) == (1, 1, 1)
     assert done.output["results"][0]["reason"] == "send_uncertain"

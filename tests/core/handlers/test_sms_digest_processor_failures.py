@@ -117,14 +117,14 @@ def test_a_text_that_failed_is_tried_again_although_the_mail_went_out(world: Not
     nobody_twice(world)
 
 
-@pytest.mark.parametrize("fault", ["cut-after", "malformed", "504", "slow"])
+@pytest.mark.parametrize("fault", ["cut-after", "malformed", "504", pytest.param("slow", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("where", ["mail/send", "Messages"])
 def test_what_may_have_been_sent_is_not_sent_again(world: NoticeWorld, fault: str, where: str) -> None:
     for number in range(2):
         world.reader(texts=True, mobile_number=f"+1500555013{number}")
     more = ",seconds=300" if fault == "slow" else ""
     world.sandbox.rules.add(f"{fault}:{where}:1{more}")
-    done = world.run_job(digest, world.context(PROVIDER_TIMEOUT_SECONDS=2 if fault == "slow" else 60))
+    done = world.run_job(digest, world.context(PROVIDER_TIMEOUT_SECONDS=15 if fault == "slow" else 60))
     assert isinstance(done, Done)
     assert (done.failed, done.output["uncertain"], done.output["accepted"]) == (1, 1, 3)
     world.sandbox.rules.clear()

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobdeck.core.http.worker_metrics import WorkerMetrics
 from tests.core.http.support import METRICS, Got, Open
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 from tests.support.working import a_worker, quick_settings
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Exporting:
 
     def get(self, path: str = "/metrics", **headers: str) -> Got:
         """One request over a connection of its own."""
+        until(self.metrics.opened.is_set, "the address of the metrics")
         connection = http.client.HTTPConnection(*self.metrics.address, timeout=PATIENCE)
         try:
             connection.request("GET", path, headers=headers)

@@ -177,7 +177,8 @@ def test_attempts_get_rarer_and_one_request_holds_up_no_other(conn: Connection, 
     for _ in range(8):
         hurry(conn)
         assert not hand_on.hand_on_one(conn, configured)
-        waits.append(round(float(value(conn, "SELECT extract(epoch FROM next_at - now()) FROM provider_requests"))))
+        seconds = float(value(conn, "SELECT extract(epoch FROM next_at - now()) FROM provider_requests"))
+        waits.append(round(seconds, -1))
     assert waits == [30, 60, 120, 240, 480, 900, 900, 900]
     other.status = 200
     conn.execute("UPDATE job_upkeep SET failed_at = NULL WHERE part = 'handing events on'")

@@ -121,7 +121,10 @@ class TestWithoutReading:
         assert answers.endswith(b'connection: close\r\n\r\n{"status": "ok"}')
 
 
-def test_a_connection_whose_last_request_had_the_secret_keeps_its_place_beside_strangers(database_url: str) -> None:
+def test_a_connection_whose_last_request_had_the_secret_keeps_its_place_beside_strangers(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "KEEP_ALIVE_SECONDS", 3600)
     with opened(database_url, limits=Limits(connections=4)) as door, ExitStack() as lines:
         ours = lines.enter_context(closing(http.client.HTTPConnection(*door.address, timeout=PATIENCE)))
 

@@ -68,7 +68,7 @@ class TestTrigger:
         expect_trigger(conn, minutes)
         call(conn, source=source)
         seen = []
-        for step in (2 * minutes * MINUTE - 5 * SECOND, 10 * SECOND, minutes * MINUTE):
+        for step in (2 * minutes * MINUTE - 30 * SECOND, 40 * SECOND, minutes * MINUTE):
             pass_time(conn, step)
             seen.append(verdict(conn, "trigger"))
         assert seen == [Verdict.OK, Verdict.WARNING, Verdict.CRITICAL]
@@ -196,9 +196,9 @@ class TestLeftLying:
 class TestStalled:
     def test_due_jobs_of_which_none_is_claimed_for_15_minutes_are_a_stall(self, conn: Connection) -> None:
         add(conn)
-        pass_time(conn, 15 * MINUTE - 5 * SECOND)
+        pass_time(conn, 15 * MINUTE - 30 * SECOND)
         assert verdict(conn, "claims") is None
-        pass_time(conn, 10 * SECOND)
+        pass_time(conn, 40 * SECOND)
         found = finding(conn, "claims")
         assert found is not None
         assert found.verdict is Verdict.CRITICAL
@@ -256,9 +256,9 @@ class TestRest:
     def test_runs_that_have_used_up_most_of_their_time(self, conn: Connection) -> None:
         add(conn)
         leases.claim(conn, "w", ["alpha"], 1, 600.0)
-        pass_time(conn, timedelta(seconds=79))
+        pass_time(conn, timedelta(seconds=50))
         assert finding(conn, "long runs", alpha=100.0) is None
-        pass_time(conn, 3 * SECOND)
+        pass_time(conn, 40 * SECOND)
         found = finding(conn, "long runs", alpha=100.0)
         assert found is not None
         assert found.verdict is Verdict.WARNING

@@ -10,8 +10,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
+from jobdeck.core.alerts.alarms import Sentinel
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, producer, service
 from jobdeck.core.schema import install_schema
@@ -23,8 +25,6 @@ from tests.support.queue import ACTOR, value
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
-    import psycopg
-
     from tests.support.postgres import PostgresServer
 
     Connection = psycopg.Connection[Any]
@@ -124,7 +124,8 @@ def test_a_member_of_job_worker_can_do_all_that_the_door_does(
             until(lambda: not value(conn, "SELECT count(*) FROM provider_events WHERE applied_at IS NULL"), "applying")
             assert door.call("GET", "/healthz").status == 200
             door.call("GET", "/api/jobs/run")
-            door.door._watcher.look()
+            with psycopg.connect(url, autocommit=True) as own:
+                Sentinel(door.door._alerts, "test").look(own)
             until(lambda: any(one[0] == "door" for one in history(conn)), "the record of refused calls")
         assert value(conn, "SELECT trigger_minutes FROM job_queue_settings") == 7
         assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"

@@ -266,6 +266,7 @@ class TestNothingDisturbsTheWorker:
             until(lambda: outcomes(conn) == ["succeeded"], "the run")
             one.worker.stop()
             one.metrics.stop()
+            until(lambda: not one.metrics._thread.is_alive(), "the end of the metrics' thread")
             with pytest.raises(ConnectionRefusedError):
                 one.get()
 

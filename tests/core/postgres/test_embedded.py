@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.installation
 
 ROOT = Path(__file__).parents[3]
 AS_ROOT = os.geteuid() == 0
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system shows no processes in /proc")
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="only root drops to another account")
 
@@ -134,6 +135,7 @@ def test_a_server_outlives_a_killed_client_and_the_next_one_out_stops_it(state: 
         other.ready()
         killed.kill()
         assert other.ask("SELECT answer FROM kept") == [[42]]
+        until(lambda: other.ask(SESSIONS) == [[2]], "the end of the killed client's sessions")
         other.quit()
     assert _server_pid(state) is None
 
@@ -144,8 +146,9 @@ def test_a_server_whose_only_client_was_killed_is_taken_over(state: Path) -> Non
         only.ready()
         pid = _server_pid(state)
     assert pid is not None
-    with EmbeddedPostgres.open(state):
+    with EmbeddedPostgres.open(state) as server, server.connect() as connection:
         assert _server_pid(state) == pid
+        until(lambda: connection.execute(SESSIONS).fetchone() == (2,), "the end of the killed client's sessions")
     assert _server_pid(state) is None
 
 
@@ -214,11 +217,15 @@ def test_a_stale_pid_that_now_belongs_to_another_process_is_no_obstacle(state: P
 def test_an_initdb_killed_half_way_is_done_over(scratch: Path) -> None:
     state = scratch / "state"
     with clients(1, lambda: Client(state)) as (client,):
+        until(lambda: any("initdb" in _command(child) for child in _children(client.process.pid)))
+        # Only the client renames the folder, so initdb cannot come too early.
+        client.process.send_signal(signal.SIGSTOP)
         until((state / "data.init" / "PG_VERSION").exists)
         children = _children(client.process.pid)
         client.process.kill()
         for child in children:
-            os.kill(child, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
     assert not (state / "data").exists()
     with EmbeddedPostgres.open(state) as server, server.connect() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)

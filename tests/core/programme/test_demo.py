@@ -58,7 +58,7 @@ def test_the_demo_without_a_terminal_says_how_to_see_it(jobdeck: Jobdeck) -> Non
 
 @pytest.mark.slow
 def test_a_headless_demo_moves_data_and_ends_with_the_status(jobdeck: Jobdeck) -> None:
-    ran = ran_alone("demo", "--headless", "14", "--json")
+    ran = ran_alone("demo", "--headless", "30", "--json")
     outcomes = {(found["task_type"], found["outcome"]): found["count"] for found in ran.data["recent_runs"]}
     assert outcomes["game_platform_sync", "succeeded"] >= 2
     assert outcomes["game_platform_sync", "failed"] == 1

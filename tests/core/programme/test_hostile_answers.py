@@ -126,8 +126,8 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
-def ask_twilio(sandbox: Sandbox, url: str) -> Sent:
-    client = SmsClient(mail_settings(sandbox, TWILIO_API_BASE_URL=url, PROVIDER_TIMEOUT_SECONDS=2))
+def ask_twilio(sandbox: Sandbox, url: str, seconds: float = 2) -> Sent:
+    client = SmsClient(mail_settings(sandbox, TWILIO_API_BASE_URL=url, PROVIDER_TIMEOUT_SECONDS=seconds))
     try:
         return client.send(Sms("+15005550006", "text"))
     finally:
@@ -139,8 +139,8 @@ def ask_sendgrid(sandbox: Sandbox, url: str) -> None:
     client.send(Email("a@example.org", "s", "t"))
 
 
-def ask_metactf(sandbox: Sandbox, url: str) -> User:
-    settings = sandbox_settings(sandbox, GAME_PLATFORM_API_BASE_URL=url, GAME_PLATFORM_TIMEOUT_SECONDS=1)
+def ask_metactf(sandbox: Sandbox, url: str, seconds: float = 1) -> User:
+    settings = sandbox_settings(sandbox, GAME_PLATFORM_API_BASE_URL=url, GAME_PLATFORM_TIMEOUT_SECONDS=seconds)
     with closing(MetaCtfClient(settings)) as client:
         return client.get_user("c-1")
 
@@ -215,9 +215,9 @@ def test_an_answer_within_the_limit_is_read_however_it_is_compressed(sandbox: Sa
         return whole(pack.get(encoding, bytes)(body), *headers, **more)
 
     with serving(answer(SENT, status="201 Created")) as server:
-        assert ask_twilio(sandbox, server.url).provider_message_id == SENT["sid"]
+        assert ask_twilio(sandbox, server.url, 60).provider_message_id == SENT["sid"]
     with serving(answer(USER)) as server:
-        assert ask_metactf(sandbox, server.url).raw() == USER | {"filler": "é" * 1000}
+        assert ask_metactf(sandbox, server.url, 60).raw() == USER | {"filler": "é" * 1000}
 
 
 def test_what_is_opened_is_limited_and_whole() -> None:

@@ -143,7 +143,7 @@ class TestApplier:
 
     def test_an_applier_that_stood_still_for_three_of_its_periods_is_critical(self, conn: Connection) -> None:
         webhooks.apply_batch(conn, self.settings(sendgrid_api_key="SG.zz"))
-        assert self.late(conn, "170 seconds") is None
+        assert self.late(conn, "100 seconds") is None
         assert self.late(conn, "190 seconds") is Verdict.CRITICAL
         webhooks.apply_batch(conn, self.settings(sendgrid_api_key="SG.zz"))
         assert self.verdict(conn) is None

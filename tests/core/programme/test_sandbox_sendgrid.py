@@ -14,6 +14,7 @@ from jobdeck.core.errors import ConfigurationError, Refused
 from jobdeck.core.programme.sandbox import sendgrid
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors import email_wire
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,13 +41,19 @@ def request(**changes: Any) -> Json:
 def post(sandbox: Sandbox, body: Any, path: str = "mail/send", key: str = sendgrid.KEY) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return httpx.post(
-        f"http://127.0.0.1:{sandbox.port}/v3/{path}", content=content, headers={"Authorization": f"Bearer {key}"}
+        f"http://127.0.0.1:{sandbox.port}/v3/{path}",
+        content=content,
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=PATIENCE,
     )
 
 
 def get(sandbox: Sandbox, path: str, **query: Any) -> Any:
     answer = httpx.get(
-        f"http://127.0.0.1:{sandbox.port}/v3/{path}", params=query, headers={"Authorization": f"Bearer {sendgrid.KEY}"}
+        f"http://127.0.0.1:{sandbox.port}/v3/{path}",
+        params=query,
+        headers={"Authorization": f"Bearer {sendgrid.KEY}"},
+        timeout=PATIENCE,
     )
     assert answer.status_code == 200
     return answer.json()
@@ -216,7 +223,7 @@ def test_events_are_brought_until_the_receiver_takes_them(sandbox: Sandbox) -> N
         try:
             _send(sandbox, "a@example.org")
             url = f"http://127.0.0.1:{server.server_port}/api/sendgrid/events"
-            assert [sandbox.sendgrid.deliver_events(url) for _ in range(2)] == [500, 200]
+            assert [sandbox.sendgrid.deliver_events(url, seconds=PATIENCE) for _ in range(2)] == [500, 200]
         finally:
             server.shutdown()
             thread.join()

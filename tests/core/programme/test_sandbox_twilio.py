@@ -9,6 +9,7 @@ import pytest
 
 from jobdeck.core.programme.sandbox import twilio
 from jobdeck.core.programme.sandbox.server import Sandbox
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,11 +28,11 @@ def url(sandbox: Sandbox, resource: str) -> str:
 
 
 def post(sandbox: Sandbox, auth: tuple[str, str] = (twilio.ACCOUNT, twilio.TOKEN), **changes: Any) -> httpx.Response:
-    return httpx.post(url(sandbox, "Messages.json"), data=GOOD | changes, auth=auth)
+    return httpx.post(url(sandbox, "Messages.json"), data=GOOD | changes, auth=auth, timeout=PATIENCE)
 
 
 def get(sandbox: Sandbox, resource: str, **query: Any) -> httpx.Response:
-    return httpx.get(url(sandbox, resource), params=query, auth=(twilio.ACCOUNT, twilio.TOKEN))
+    return httpx.get(url(sandbox, resource), params=query, auth=(twilio.ACCOUNT, twilio.TOKEN), timeout=PATIENCE)
 
 
 def test_a_text_is_created(sandbox: Sandbox) -> None:

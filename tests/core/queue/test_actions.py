@@ -256,6 +256,7 @@ class TestRetry:
         for _ in range(2):
             ids.append(add(conn, dedupe_key="sync").id)
             run_once(conn, outcome="failed", permanent=True)
+        conn.execute("ALTER FUNCTION job_queue_act SET lock_timeout = '60s'")
         with conn.transaction():
             assert operator.retry(conn, [ids[0]], actor=ACTOR)[0].ok
             with psycopg.connect(database_url, autocommit=True) as other:
@@ -423,6 +424,7 @@ class TestCancel:
     def test_cancel_and_finish_at_once_leave_the_job_cancelled_or_gone(
         self, conn: Connection, database_url: str
     ) -> None:
+        conn.execute("ALTER FUNCTION job_queue_finish SET lock_timeout = '60s'")
         for _ in range(15):
             job = add(conn)
             claimed = claim_one(conn)

@@ -18,7 +18,19 @@ from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue.bulk_model import Bulk, Share
 from jobdeck.core.read.filters import parse_filter
 from tests.support.people import People
-from tests.support.queue import ACTOR, Connection, add, advance, audit_rows, claim_one, job_row, reap, rows, value
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    add,
+    advance,
+    audit_rows,
+    claim_one,
+    job_row,
+    just_stepped,
+    reap,
+    rows,
+    value,
+)
 from tests.support.waiting import until
 from tests.support.working import working
 
@@ -214,9 +226,11 @@ def test_a_worker_goes_on_with_what_nobody_carries_further_and_stays_with_it(con
     choice = chosen(conn)
     bulk.start(conn, choice.bulk.id, "cancel", actor=ACTOR)
     bulk.step(conn, choice.bulk.id, driver=ACTOR, limit=1)
+    just_stepped(conn)
     assert not bulk.resume_stalled(conn, "worker-1", limit=2)
-    advance(conn, SOON)
+    advance(conn, SOON + timedelta(minutes=1))
     assert bulk.resume_stalled(conn, "worker-1", limit=2)
+    just_stepped(conn)
     assert not bulk.resume_stalled(conn, "worker-2", limit=2)
     assert bulk.resume_stalled(conn, "worker-1", limit=2)
     assert not bulk.resume_stalled(conn, "worker-1", limit=2)
@@ -233,6 +247,7 @@ def test_who_began_it_takes_it_back_from_a_worker(conn: Connection) -> None:
     advance(conn, SOON)
     assert bulk.resume_stalled(conn, "worker-1", limit=1)
     bulk.step(conn, choice.bulk.id, driver=ACTOR, limit=1)
+    just_stepped(conn)
     assert not bulk.resume_stalled(conn, "worker-1", limit=1)
 
 

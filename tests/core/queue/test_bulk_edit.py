@@ -25,6 +25,7 @@ from tests.support.queue import (
     claim,
     finish,
     job_row,
+    just_stepped,
     report,
     rows,
     value,
@@ -135,7 +136,7 @@ class TestInterrupted:
         return now
 
     def pass_time(self, conn: Connection) -> None:
-        conn.execute("UPDATE job_bulk SET stepped_at = stepped_at - interval '11 seconds'")
+        conn.execute("UPDATE job_bulk SET stepped_at = clock_timestamp() - interval '11 seconds'")
 
     def resumed(
         self, conn: Connection, *, types: tuple[str, ...] = ("alpha",), worker: str = "worker-1",
@@ -147,6 +148,7 @@ class TestInterrupted:
         now = self.started(conn, jobs=3)
         assert not bulk.resume_stalled(conn, "worker-1")
         assert self.resumed(conn)
+        just_stepped(conn)
         assert not self.resumed(conn, worker="worker-2")
         assert self.resumed(conn)
         assert not self.resumed(conn)
@@ -185,6 +187,7 @@ class TestInterrupted:
         assert (found.state, found.done) == ("running", 0)
         assert "no vendor" in str(found.trouble)
         assert "ada@" not in str(found.trouble)
+        just_stepped(conn)
         assert not self.resumed(conn)
         self.pass_time(conn)
         assert self.resumed(conn)

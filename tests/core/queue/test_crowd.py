@@ -78,7 +78,9 @@ class Crowd:
             for _ in range(die.randint(1, 5))
         ]  # fmt: skip
         if die.random() < 0.5:
-            self.ids += producer.enqueue_many(conn, new, actor=ACTOR)
+            # A key that another session holds for long is one more refusal.
+            with suppress(Refused):
+                self.ids += producer.enqueue_many(conn, new, actor=ACTOR)
             return
         for job in new:
             blockers = self.some(die, 1) if die.random() < 0.4 else []
@@ -129,7 +131,8 @@ class Crowd:
             return
         what = die.choice(("retry", "retry", "cancel", "delete", "restore", "edit"))
         if what == "edit":
-            operator.edit(conn, ids[0], changes={"priority": die.randint(-5, 5)}, actor=ACTOR)
+            with suppress(Refused):
+                operator.edit(conn, ids[0], changes={"priority": die.randint(-5, 5)}, actor=ACTOR)
         elif what == "restore":
             operator.restore(conn, ids, actor=ACTOR)
         else:

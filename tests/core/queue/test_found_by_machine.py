@@ -96,6 +96,7 @@ def test_an_action_that_the_database_undoes_to_end_a_deadlock_is_done_again(
     conn: psycopg.Connection[Any], database_url: str
 ) -> None:
     ids = sorted(producer.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha")], actor=ACTOR))
+    conn.execute("ALTER FUNCTION job_queue_lock_jobs SET lock_timeout = '20s'")
     lock = "SELECT FROM job_queue WHERE id = %s FOR UPDATE"
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with psycopg.connect(database_url) as rival, ThreadPoolExecutor(1) as pool:

@@ -233,6 +233,7 @@ def test_only_the_worker_that_claimed_a_run_reports_and_renews_it(conn: Connecti
 
 def test_batches_with_the_same_dedupe_keys_in_other_orders_do_not_deadlock(database_url: str, conn: Connection) -> None:
     keys = [f"key {n}" for n in range(300)]
+    conn.execute("ALTER FUNCTION job_queue_create_many SET lock_timeout = '60s'")
     for turn in range(10):
         jobs = [NewJob("alpha", {}, dedupe_key=f"{turn} {key}") for key in keys]
         steps = [

@@ -112,6 +112,7 @@ class TestLostRuns:
         assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'pending' AND attempts = 1") == 60
 
     def test_a_finish_and_a_reaper_at_once_settle_a_run_once(self, conn: Connection, database_url: str) -> None:
+        conn.execute("ALTER FUNCTION job_queue_finish SET lock_timeout = '60s'")
         for _ in range(15):
             job = add(conn)
             claimed = claim_one(conn)

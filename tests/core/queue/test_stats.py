@@ -279,6 +279,7 @@ class TestUpkeep:
     def test_it_waits_ten_seconds_after_it_has_added_up_all(self, conn: Connection) -> None:
         add_up(conn)
         self.run(conn)
+        conn.execute("UPDATE job_upkeep SET succeeded_at = clock_timestamp() WHERE part = 'stats'")
         reap(conn)
         assert left(conn) == 1
         add_up(conn)
@@ -307,7 +308,7 @@ class TestUpkeep:
             with psycopg.connect(database_url) as rival:
                 assert rival.execute("SELECT done FROM job_queue_upkeep('stats', 30, 3600)").fetchone() == (1,)
                 with psycopg.connect(database_url, autocommit=True) as other:
-                    other.execute("SET statement_timeout = '5s'")
+                    other.execute("SET statement_timeout = '60s'")
                     assert other.execute("SELECT done FROM job_queue_upkeep('stats', 30, 3600)").fetchone() == (0,)
                     add(other, "beta")
                     run_once(other, ["beta"])
@@ -377,30 +378,32 @@ class TestGroups:
     def test_beyond_a_thousand_groups_of_a_type_and_5_minutes_the_rest_is_counted_together(
         self, conn: Connection
     ) -> None:
-        conn.execute(
-            """
-            INSERT INTO job_stat_delta (minute, task_type, outcome, dry_run, fingerprint, sample_token, runs, first_at,
-                last_at, bins)
-            SELECT job_stat_bucket(5, now()), CASE WHEN n > 1200 THEN 'beta' ELSE 'alpha' END, 'failed', false,
-                lpad(to_hex(n), 12, '0'), n, 2, now() + n * interval '1 ms', now() + n * interval '1 ms', '{129}'
-            FROM generate_series(1, 1210) AS n
-            """
-        )
-        compact(conn)
-        found = dict(self.groups(conn))
-        assert (len(found), found["other"]) == (1000 + 1 + 10, 400)
-        assert sum(found.values()) == 2420
-        conn.execute(
-            """
-            INSERT INTO job_stat_delta (minute, task_type, outcome, dry_run, fingerprint, sample_token, runs, first_at,
-                last_at, bins)
-            SELECT job_stat_bucket(5, now()), 'alpha', 'failed', false, f, 9999, 1, now(), now(), '{129}'
-            FROM unnest(ARRAY['000000000001', 'ffffffffffff']) AS f
-            """
-        )
-        compact(conn)
-        found = dict(self.groups(conn))
-        assert (found["000000000001"], found["other"], found.get("ffffffffffff")) == (3, 401, None)
+        # In one transaction, since `now()` stands still there.
+        with conn.transaction():
+            conn.execute(
+                """
+                INSERT INTO job_stat_delta (minute, task_type, outcome, dry_run, fingerprint, sample_token, runs,
+                    first_at, last_at, bins)
+                SELECT job_stat_bucket(5, now()), CASE WHEN n > 1200 THEN 'beta' ELSE 'alpha' END, 'failed', false,
+                    lpad(to_hex(n), 12, '0'), n, 2, now() + n * interval '1 ms', now() + n * interval '1 ms', '{129}'
+                FROM generate_series(1, 1210) AS n
+                """
+            )
+            compact(conn)
+            found = dict(self.groups(conn))
+            assert (len(found), found["other"]) == (1000 + 1 + 10, 400)
+            assert sum(found.values()) == 2420
+            conn.execute(
+                """
+                INSERT INTO job_stat_delta (minute, task_type, outcome, dry_run, fingerprint, sample_token, runs,
+                    first_at, last_at, bins)
+                SELECT job_stat_bucket(5, now()), 'alpha', 'failed', false, f, 9999, 1, now(), now(), '{129}'
+                FROM unnest(ARRAY['000000000001', 'ffffffffffff']) AS f
+                """
+            )
+            compact(conn)
+            found = dict(self.groups(conn))
+            assert (found["000000000001"], found["other"], found.get("ffffffffffff")) == (3, 401, None)
 
     def test_a_group_keeps_its_pattern_without_quoted_texts_and_digits(self, conn: Connection) -> None:
         self.fail(conn, 'Coach "Zz Ann" not found after 17 s')
@@ -421,7 +424,7 @@ def test_finishing_workers_do_not_wait_for_each_other(conn: Connection, database
     one, two = claim(conn, limit=2)
     with psycopg.connect(database_url) as slow:
         leases.finish(slow, WORKER, [report(one)], retry_base=30, retry_cap=3600)
-        conn.execute("SET statement_timeout = '5s'")
+        conn.execute("SET statement_timeout = '60s'")
         finish(conn, report(two))
         assert counted(conn) == {("alpha", "succeeded", False): (1, 0)}
         slow.commit()

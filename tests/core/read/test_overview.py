@@ -9,7 +9,19 @@ import pytest
 
 from jobdeck.core.queue import operator
 from jobdeck.core.read.pages import overview
-from tests.support.queue import ACTOR, Connection, add, advance, claim_one, finish_one, moment, now, run_once
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    add,
+    advance,
+    claim_one,
+    ended_now,
+    finish_one,
+    moment,
+    now,
+    run_once,
+    value,
+)
 
 if TYPE_CHECKING:
     from jobdeck.core.read.pages.overview import TypeFigures
@@ -33,20 +45,22 @@ def test_the_wait_is_that_of_the_oldest_due_job_of_the_type_also_while_it_is_pau
 
 
 def test_the_rate_is_that_of_the_last_full_minute_with_failures_apart(conn: Connection) -> None:
-    for outcome in ("succeeded", "failed", "failed"):
-        add(conn, "alpha", max_attempts=1)
-        finish_one(conn, claim_one(conn), outcome, error="boom", started=ended(conn), finished=ended(conn))
-    add(conn, "alpha", payload={"dryRun": True})
-    finish_one(conn, claim_one(conn), "succeeded", started=ended(conn), finished=ended(conn), dry_run=True)
-    add(conn, "alpha")
-    run_once(conn)
-    found = figures(conn, "alpha")
+    # In one transaction, since `now()` stands still there.
+    with conn.transaction():
+        for outcome in ("succeeded", "failed", "failed"):
+            add(conn, "alpha", max_attempts=1)
+            finish_one(conn, claim_one(conn), outcome, error="boom", started=ended(conn), finished=ended(conn))
+        add(conn, "alpha", payload={"dryRun": True})
+        finish_one(conn, claim_one(conn), "succeeded", started=ended(conn), finished=ended(conn), dry_run=True)
+        add(conn, "alpha")
+        run_once(conn)
+        found = figures(conn, "alpha")
     assert (found.succeeded, found.failed) == (1, 2)
 
 
 def ended(conn: Connection) -> float:
     """A time in the last full minute."""
-    return now(conn).replace(second=30).timestamp() - 60.0
+    return float(value(conn, "SELECT extract(epoch FROM date_trunc('minute', now()) - interval '30 s')"))
 
 
 def test_the_failure_share_stands_beside_the_usual_one(conn: Connection) -> None:
@@ -71,6 +85,7 @@ def test_a_type_that_ran_today_is_listed_by_name_without_jobs_workers_or_setting
         add(conn, name)
         claimed = claim_one(conn, [name])
         finish_one(conn, claimed)
+    ended_now(conn)
     found = overview.types().run(conn).types
     assert [(one.line.task_type, one.line.pending, one.line.workers) for one in found] == [
         ("alpha", 0, 0), ("beta", 0, 0),

@@ -66,31 +66,33 @@ class TestTrends:
     @pytest.mark.parametrize("compacted", [False, True])
     @pytest.mark.parametrize("window", [HOUR, 6 * HOUR, DAY, 7 * DAY, 30 * DAY])
     def test_counts_and_percentiles_of_a_window(self, conn: Connection, window: timedelta, compacted: bool) -> None:
-        ended(conn, 90, wait=2.0, duration=0.1)
-        ended(conn, 10, ago=window / 2, outcome="failed", wait=60.0, duration=10.0)
-        ended(conn, 7, dry_run=True, wait=9999.0)
-        ended(conn, 5, ago=window / 2, outcome="released", wait=9999.0)
-        ended(conn, 3, task_type="beta", outcome="lost")
-        ended(conn, 1000, ago=window + 9 * HOUR)
-        if compacted:
-            compact(conn)
-        told = trends(window).run(conn)
-        alpha = told.total("alpha")
-        assert alpha.outcomes == {RunOutcome.SUCCEEDED: 90, RunOutcome.FAILED: 10, RunOutcome.RELEASED: 5}
-        assert (alpha.succeeded, alpha.failed, alpha.permanent, alpha.dry_runs) == (90, 10, 10, 7)
-        assert alpha.wait(0.5) == pytest.approx(2.0, rel=0.2)
-        assert alpha.wait(0.95) == pytest.approx(60.0, rel=0.2)
-        assert alpha.duration(0.5) == pytest.approx(0.1, rel=0.2)
-        assert alpha.duration(0.95) == pytest.approx(10.0, rel=0.2)
-        assert (told.total("beta").failed, told.total("beta").wait(0.5)) == (3, None)
-        assert told.total().failed == 13
-        course = told.course("alpha")
-        assert len(course) == len(told.buckets) <= 100
-        assert (course[-1].succeeded, sum(one.failed for one in course)) == (90, 10)
-        assert [one.succeeded + one.failed for one in told.course()] == [
-            alpha.succeeded + alpha.failed + beta.failed
-            for alpha, beta in zip(course, told.course("beta"), strict=True)
-        ]
+        # In one transaction, since `now()` stands still there.
+        with conn.transaction():
+            ended(conn, 90, wait=2.0, duration=0.1)
+            ended(conn, 10, ago=window / 2, outcome="failed", wait=60.0, duration=10.0)
+            ended(conn, 7, dry_run=True, wait=9999.0)
+            ended(conn, 5, ago=window / 2, outcome="released", wait=9999.0)
+            ended(conn, 3, task_type="beta", outcome="lost")
+            ended(conn, 1000, ago=window + 9 * HOUR)
+            if compacted:
+                compact(conn)
+            told = trends(window).run(conn)
+            alpha = told.total("alpha")
+            assert alpha.outcomes == {RunOutcome.SUCCEEDED: 90, RunOutcome.FAILED: 10, RunOutcome.RELEASED: 5}
+            assert (alpha.succeeded, alpha.failed, alpha.permanent, alpha.dry_runs) == (90, 10, 10, 7)
+            assert alpha.wait(0.5) == pytest.approx(2.0, rel=0.2)
+            assert alpha.wait(0.95) == pytest.approx(60.0, rel=0.2)
+            assert alpha.duration(0.5) == pytest.approx(0.1, rel=0.2)
+            assert alpha.duration(0.95) == pytest.approx(10.0, rel=0.2)
+            assert (told.total("beta").failed, told.total("beta").wait(0.5)) == (3, None)
+            assert told.total().failed == 13
+            course = told.course("alpha")
+            assert len(course) == len(told.buckets) <= 100
+            assert (course[-1].succeeded, sum(one.failed for one in course)) == (90, 10)
+            assert [one.succeeded + one.failed for one in told.course()] == [
+                alpha.succeeded + alpha.failed + beta.failed
+                for alpha, beta in zip(course, told.course("beta"), strict=True)
+            ]
 
     def test_one_type_alone(self, conn: Connection) -> None:
         ended(conn, 2)
@@ -167,11 +169,13 @@ class TestFailureShares:
 
 
 def test_the_rate_is_what_ended_in_the_last_full_minute(conn: Connection) -> None:
-    ended(conn, 50)
-    ended(conn, 8, ago=MINUTE)
-    ended(conn, 3, ago=MINUTE, outcome="retried")
-    ended(conn, 2, ago=MINUTE, outcome="failed", dry_run=True)
-    assert health().run(conn).last_minute == (8, 3)
+    # In one transaction, since `now()` stands still there.
+    with conn.transaction():
+        ended(conn, 50)
+        ended(conn, 8, ago=MINUTE)
+        ended(conn, 3, ago=MINUTE, outcome="retried")
+        ended(conn, 2, ago=MINUTE, outcome="failed", dry_run=True)
+        assert health().run(conn).last_minute == (8, 3)
 
 
 def test_while_paused_the_rate_is_that_of_the_last_full_minute_and_not_of_the_ones_before(conn: Connection) -> None:
@@ -207,11 +211,14 @@ class TestErrorGroups:
         assert reports.errors().run(conn).total == 3
 
     def test_bars_are_the_last_hour_in_steps_of_5_minutes(self, conn: Connection) -> None:
-        failed_alike(conn, 2)
-        compact(conn)
-        conn.execute("UPDATE job_stat_errors SET bucket = bucket - interval '20 minutes'")
-        failed_alike(conn, 1)
-        (group,) = error_groups.groups().run(conn)
+        # In one transaction, since `now()` stands still there.
+        with conn.transaction():
+            failed_alike(conn, 2)
+            conn.execute("UPDATE job_stat_delta SET minute = job_stat_bucket(1, now() - interval '20 minutes')")
+            compact(conn)
+            failed_alike(conn, 1)
+            conn.execute("UPDATE job_stat_delta SET minute = job_stat_bucket(1, now())")
+            (group,) = error_groups.groups().run(conn)
         assert len(group.bars) == 12
         assert (sum(group.bars), group.bars.index(2), group.bars[-1]) == (3, 7, 1)
 

@@ -73,7 +73,7 @@ class TestUpkeep:
     def test_a_part_that_has_not_succeeded_for_three_of_its_periods_is_critical(
         self, conn: Connection, part: str
     ) -> None:
-        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - 2.9 * every WHERE part = %s", (part,))
+        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - 2 * every WHERE part = %s", (part,))
         assert verdict(conn, "upkeep") is None
         conn.execute(
             "UPDATE job_upkeep SET succeeded_at = now() - 3.1 * every, trouble = '53200 out of memory' WHERE part = %s",

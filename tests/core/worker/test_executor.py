@@ -307,7 +307,8 @@ def test_a_handler_finds_its_job_and_payload() -> None:
 
     run(handler, job)
     assert seen == {
-        "number": 4, "dry": True, "job": job, "key": str(job.id), "at": {"cursor": 9}, "resources": None, "lease": 5.0
+        "number": 4, "dry": True, "job": job, "key": str(job.id), "at": {"cursor": 9}, "resources": None,
+        "lease": quick_settings().lease_seconds,
     }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def test_a_row_that_another_session_holds_for_longer_than_a_lease_delays_that_jo
     conn: Connection, database_url: str, held: Held
 ) -> None:
     long = Held()
-    settings = quick_settings(lease_seconds=1.5, heartbeat_seconds=0.2)
+    settings = quick_settings(lease_seconds=10.0, heartbeat_seconds=0.2)
     types = (job_type("held", held), job_type("long", long), job_type("quick", lambda _params, _ctx: Done()))
     first = enqueue(conn, "held").id
     second = enqueue(conn, "long").id

@@ -75,6 +75,7 @@ def test_a_canary_is_asked_for_and_its_answer_comes_with_the_groups(
 ) -> None:
     with backend_of(settings, worker=True) as backend:
         ids = fail(backend, conn)
+        until(lambda: backend.errors([]).trends, "the failure of the job, which either worker may have run")
         (job,) = backend.alike(*backend.errors([]).trends[0].key).jobs
         until(lambda: conn.execute("SELECT 1 FROM job_workers").fetchone(), "the worker's own row")
         assert not backend.ask_canary(replace(job, version=job.version + 1)).result.ok
