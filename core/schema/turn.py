@@ -27,7 +27,9 @@ Result = TypeVar("Result")
 ATTEMPT_SECONDS: Final = 2
 """How long one attempt waits for other sessions. Then it lets go of all that it holds."""
 TABLES_SECONDS: Final = 0.25
-"""How long an attempt to lock all tables waits, and workers with it."""
+"""How long an attempt to lock all tables waits for one of them, and workers with it."""
+ALL_TABLES_SECONDS: Final = 0.5
+"""How long it takes in all. `lock_timeout` counts for each table from zero."""
 PAUSE_SECONDS: Final = 0.3
 AUTOVACUUM_SECONDS: Final = 1.2
 
@@ -92,18 +94,30 @@ def lock_tables(conn: psycopg.Connection[Any], schema: str, components: Sequence
     began = time.monotonic()
     while rows:
         waited = time.monotonic() - began
-        try:
-            with conn.transaction():
-                conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{TABLES_SECONDS}s"])
-                conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(relations)))
+        if _lock_at_once(conn, relations):
             break
-        except psycopg.errors.LockNotAvailable:
-            if waited > ATTEMPT_SECONDS:
-                raise
+        if waited > ATTEMPT_SECONDS:
+            raise psycopg.errors.LockNotAvailable("another session has locked one of the tables")
         _interrupt_autovacuum(conn, tables, patient=waited < ATTEMPT_SECONDS / 2)
         # Workers waited as well. They claim and finish before the next attempt.
         conn.execute("SELECT pg_sleep(%s)", [PAUSE_SECONDS])
     conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{ATTEMPT_SECONDS}s"])
+
+
+def _lock_at_once(conn: psycopg.Connection[Any], relations: Sequence[sql.Identifier]) -> bool:
+    """Locks all tables, or none. Returns whether it did."""
+    limits = {"lock_timeout": TABLES_SECONDS, "statement_timeout": ALL_TABLES_SECONDS}
+    before = [conn.execute("SELECT current_setting(%s)", [name]).fetchone() for name in limits]
+    try:
+        with conn.transaction():
+            for name, seconds in limits.items():
+                conn.execute("SELECT set_config(%s, %s, true)", [name, f"{seconds}s"])
+            conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(relations)))
+            for name, row in zip(limits, before, strict=True):
+                conn.execute("SELECT set_config(%s, %s, true)", [name, row[0] if row else "0"])
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+        return False
+    return True
 
 
 def _interrupt_autovacuum(conn: psycopg.Connection[Any], tables: Sequence[sql.Identifier], *, patient: bool) -> None:

@@ -11,9 +11,10 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.schema import drop_schema, install_schema, installed_version, schema_version
 from jobdeck.core.schema.components import queue_component
-from jobdeck.core.schema.turn import take_turn
+from jobdeck.core.schema.turn import lock_tables, take_turn
 from tests.support.people import People
 from tests.support.queue import Parallel, add, claim
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,11 @@ def test_a_role_that_only_looks_holds_no_lock_that_an_installation_waits_for(
         take_turn(viewer, "public")
 
 
-def test_first_installations_at_once_go_one_after_the_other(empty_database_url: str) -> None:
+def test_first_installations_at_once_go_one_after_the_other(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobdeck.core.schema.install.LOCK_SECONDS", PATIENCE)
+
     def install(conn: Connection) -> int:
         return install_schema(conn, schema="jobs", components=QUEUE)
 
@@ -109,6 +114,8 @@ def test_the_command_names_the_session_and_gives_up_after_a_while(
     jobdeck: Jobdeck, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.schema.install.LOCK_SECONDS", 6)
+    # So that there are several attempts, however slow they are.
+    monkeypatch.setattr("jobdeck.core.schema.turn.ATTEMPT_SECONDS", 0.001)
     with psycopg.connect(database_url, application_name="a report") as other:
         other.execute("SELECT FROM job_list")
         ran = jobdeck("init")
@@ -118,6 +125,22 @@ def test_the_command_names_the_session_and_gives_up_after_a_while(
             assert f"pid {other.info.backend_pid}, role jobdeck, application a report" in line
         assert first.endswith("The installation tries again.")
         assert last.endswith("Try again once its transaction has ended.")
+
+
+def test_an_attempt_to_lock_all_tables_ends_soon_however_many_of_them_are_locked(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The limit of each single table would never end it.
+    monkeypatch.setattr("jobdeck.core.schema.turn.TABLES_SECONDS", 3600)
+    monkeypatch.setattr("jobdeck.core.schema.turn.ATTEMPT_SECONDS", 0)
+    conn.execute("SET statement_timeout = '60s'")
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM job_workers")
+        with pytest.raises(psycopg.errors.LockNotAvailable), conn.transaction():
+            lock_tables(conn, "public", QUEUE)
+    with conn.transaction():
+        lock_tables(conn, "public", QUEUE)
+        assert conn.execute("SELECT current_setting('statement_timeout')").fetchone() == ("1min",)
 
 
 def test_what_is_removed_waits_for_an_installation(conn: Connection, database_url: str) -> None:
