@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import operator
 import threading
 import time
 from collections import deque
@@ -12,7 +14,7 @@ from enum import Enum
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.errors import Cancelled, LeaseLost, TimedOut
+from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, TimedOut
 from jobdeck.core.logs import event, message_of, running, traceback_of
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.jsonb import storable
@@ -140,6 +142,19 @@ class Stop(Enum):
     LOST = "the run no longer holds its job"
 
 
+def _number(value: Any) -> Any:
+    """A number as JSON has it; whole numbers of other libraries become Python's own."""
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise PermanentError(
+            f"The progress of a run is a number of done items and a total, not a {type(value).__name__} like "
+            f"{safe_error(repr(value), 60)}."
+        ) from None
+
+
 class RunResources:
     """Shared by the runs of one process: settings, the database's pool, and the resources of each plugin."""
 
@@ -243,7 +258,13 @@ class RunContext:
 
         Raises:
             LeaseLost: the run no longer holds its job.
+            PermanentError: `done` or `total` is no number, or is not finite.
         """
+        # Here, and not where it is sent: one heartbeat has the progress of all runs of a worker.
+        if type(done) is not int or (total is not None and type(total) is not int):
+            done, total = _number(done), None if total is None else _number(total)
+        if type(message) is not str:
+            message = str(message or "")
         if self._progress is None:
             self._progress_since = (time.monotonic(), done)
         self._progress = (done, total, message)

@@ -85,7 +85,7 @@ class Executor:
                 context.dry_run = True
             return self._returned(context, job_type.run(params, cast("JobContext", context)))
         except BaseException as error:  # noqa: BLE001 -- also SystemExit: a handler must not end its worker's thread
-            return self._raised(context, job_type, error)
+            return self._raised_at_all(context, job_type, error)
         finally:
             running.set(None)
             self._close(context)
@@ -154,6 +154,19 @@ class Executor:
         raise NotStorableError(
             f"The handler returned a {type(outcome).__name__}; it must return Done, Continue or None."
         )
+
+    def _raised_at_all(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
+        """The report of what a handler raised, also of an exception whose own parts cannot be read."""
+        try:
+            return self._raised(context, job_type, error)
+        except Exception as problem:  # noqa: BLE001 -- an exception of a handler may be anything
+            name = clean(type(error).__name__)
+            return self._failed(
+                context,
+                job_type,
+                error_kind=name,
+                error=safe_error(f"{name} was raised, and cannot be read ({type(problem).__name__}: {problem})."),
+            )
 
     def _raised(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
         if isinstance(error, Cancelled) and context.stop in {Stop.CANCELLED, Stop.RELEASED}:

@@ -9,13 +9,14 @@ import threading
 import time
 from contextlib import contextmanager
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater, TimedOut, VendorError
+from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater, Snooze, TimedOut, VendorError
 from jobdeck.core.logs import message_of
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome
 from jobdeck.core.plugins import Plugin, use_plugins
@@ -509,6 +510,35 @@ def test_any_return_value_makes_a_report_that_can_be_stored(value: Any, how: str
 @example(PermanentError("\u2066\x00"), None)
 def test_any_exception_makes_a_report_that_can_be_stored(error: BaseException, stop: Stop | None) -> None:
     assert_storable(run(raising(error), stop=stop))
+
+
+@given(JSON_LIKE | st.integers(0, 9), JSON_LIKE, JSON_LIKE)
+@example(1, 2, None)
+@example(float("nan"), None, "")
+@example(1, float("inf"), "")
+@example(True, Decimal(2), b"")
+def test_progress_of_any_kind_is_kept_or_refused_and_breaks_no_heartbeat(done: Any, total: Any, message: Any) -> None:
+    runner = runner_of(lambda _params, ctx: ctx.progress(done, total, message))
+    context = context_of(claimed(), runner)
+    finished = runner.run(context.job, context)
+    assert_storable(finished)
+    json.dumps([finished.progress, context.news()], allow_nan=False)
+    assert finished.outcome is RunOutcome.SUCCEEDED or finished.permanent
+
+
+class Unready(RetryLater):
+    """Does not call the constructor of its base, and so has no seconds."""
+
+    def __init__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("error", [Unready(), Snooze(10**400, "long")])
+def test_an_exception_that_is_not_made_as_it_should_be_is_a_failure_and_ends_no_slot(error: Exception) -> None:
+    finished = run(raising(error))
+    assert_storable(finished)
+    assert finished.outcome is RunOutcome.FAILED
+    assert type(error).__name__ in str(finished.error)
 
 
 def assert_storable(finished: FinishedRun) -> None:
