@@ -46,7 +46,7 @@ def unfinished(conn: Connection, database_url: str, environ: dict[str, str], req
         terminal.send("D")
         terminal.wait_for("Type delete to confirm")
         terminal.send("delete")
-        terminal.wait_for(lambda: re.search(r"│ +delete +│", terminal.text))
+        terminal.wait_for(lambda: bool(re.search(r"│ +delete +│", terminal.text)))
         terminal.send("\r")
         terminal.wait_for("deleting 6,000 of 12,000")
         if shell:

@@ -203,6 +203,7 @@ class TestRowsLeftBehind:
         advance(old, timedelta(minutes=6))
         assert claim_one(old, ["series"]).attempt == 1
 
+    @pytest.mark.slow
     def test_a_series_that_ran_nine_thousand_times_has_all_its_attempts_in_its_first_cycle(
         self, old: Connection
     ) -> None:

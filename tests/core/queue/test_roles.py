@@ -398,6 +398,7 @@ class TestCatalog:
         assert catalog(owner) == first
 
 
+@pytest.mark.slow
 def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(postgres: PostgresServer) -> None:
     name = original_database(postgres)
     url = postgres.url(name)

@@ -117,6 +117,7 @@ def examples(page: str) -> dict[str, str]:
     return dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", text, re.DOTALL))
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_works_as_it_is_printed(tmp_path: Path, postgres: PostgresServer) -> None:
     files = examples("testing.md")
     assert sorted(files) == ["billing", "conftest", "test_billing"]
@@ -126,6 +127,7 @@ def test_the_example_of_the_page_works_as_it_is_printed(tmp_path: Path, postgres
     assert made_databases(postgres) == 0
 
 
+@pytest.mark.slow
 def test_an_application_tests_its_jobs_in_databases_of_their_own(
     tmp_path: Path, postgres: PostgresServer, empty_database_url: str
 ) -> None:
