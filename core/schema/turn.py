@@ -29,7 +29,7 @@ ATTEMPT_SECONDS: Final = 2
 TABLES_SECONDS: Final = 0.25
 """How long an attempt to lock all tables waits for one of them, and workers with it."""
 ALL_TABLES_SECONDS: Final = 0.5
-"""How long it takes in all. `lock_timeout` counts for each table from zero."""
+"""How long such an attempt takes at most. `lock_timeout` limits the wait for each table, and not their sum."""
 PAUSE_SECONDS: Final = 0.3
 AUTOVACUUM_SECONDS: Final = 1.2
 

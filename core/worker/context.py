@@ -147,7 +147,7 @@ def _number(value: Any) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return value
     try:
-        return operator.index(value)
+        return int(operator.index(value))
     except TypeError:
         raise PermanentError(
             f"The progress of a run is a number of done items and a total, not a {type(value).__name__} like "

@@ -85,7 +85,7 @@ class Executor:
                 context.dry_run = True
             return self._returned(context, job_type.run(params, cast("JobContext", context)))
         except BaseException as error:  # noqa: BLE001 -- also SystemExit: a handler must not end its worker's thread
-            return self._raised_at_all(context, job_type, error)
+            return self._raised_safely(context, job_type, error)
         finally:
             running.set(None)
             self._close(context)
@@ -155,7 +155,7 @@ class Executor:
             f"The handler returned a {type(outcome).__name__}; it must return Done, Continue or None."
         )
 
-    def _raised_at_all(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
+    def _raised_safely(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
         """The report of what a handler raised, also of an exception whose own parts cannot be read."""
         try:
             return self._raised(context, job_type, error)

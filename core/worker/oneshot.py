@@ -186,7 +186,7 @@ class Cycle:
                 if not processing.enabled or processing.is_elsewhere:
                     return self._result("paused", _why(processing))
                 break
-            # Asked to stop before a slot sees it: the thread of the slot might be faster than what follows.
+            # The job must stop before a slot has it: the slot might start it before the next lines run.
             self._state.take(jobs, sent, stop=Stop.RELEASED if self._handed_back.is_set() else None)
             if self._handed_back.is_set():
                 # The other thread may have asked the held jobs to stop before this one was held.

@@ -113,7 +113,7 @@ def test_the_server_serves_no_webhook(database_url: str) -> None:
 @pytest.mark.slow
 def test_the_demo_shows_a_recurring_job_a_wrong_payload_and_progress(state: Path) -> None:
     for _ in rounds("a failed invoice"):
-        # Each demo goes on with the jobs of the one before.
+        # Each demo continues with the jobs of the one before.
         ran = ran_alone("demo", "--headless", "8", "--json", JOBDECK_PLUGINS="", DATABASE_URL="", JOBDECK_HANDLERS="")
         outcomes = {(found["task_type"], found["outcome"]): found["count"] for found in ran.data["recent_runs"]}
         if {("demo_check_links", "succeeded"), ("demo_send_invoice", "failed")} <= outcomes.keys():

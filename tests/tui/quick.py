@@ -80,7 +80,7 @@ def _parse_once(sheet: Stylesheet, css: str, read_from: Any, *facts: Any, **more
 
 
 def _stays(_toast: Toast, _event: Any) -> None:
-    """Starts no timer: a toast ends by the clock on the wall, which goes on while the process does not."""
+    """Starts no timer: a toast ends by the clock on the wall, which runs while the process stands still."""
 
 
 def install(patch: pytest.MonkeyPatch) -> None:
