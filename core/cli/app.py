@@ -59,6 +59,8 @@ COMMANDS: Final = {
     "trends": "look.trends",
     "series": "look.series",
     "serve": "run.serve",
+    "web": "run.web",
+    "mcp": "run.mcp",
     "audit": "look.status",
     "digest": "look.digest",
     "doctor": "maintain.doctor",
@@ -87,7 +89,7 @@ PURPOSES: Final = {
     "Enqueue": ("enqueue", "enqueue-many", "quick-sync"),
     "Act on jobs": ("retry", "run-again", "cancel", "delete", "restore", "edit", "bulk", "cleanup"),
     "Hand over": ("note", "mute", "unmute"),
-    "Run": ("worker", "run-worker", "serve", "pause", "resume", "demo"),
+    "Run": ("worker", "run-worker", "serve", "web", "mcp", "pause", "resume", "demo"),
     "Set up and maintain": ("init", "doctor", "purge", "retention", "erase", "drop", "completion"),
 }
 """The queue's own commands by what one wants to do, in the order of the help."""

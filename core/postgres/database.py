@@ -306,14 +306,18 @@ def database_label(settings: Settings) -> str:
 
 
 def actor() -> str:
-    """The actor for the audit: the account of the operating system, and the client address of an SSH session."""
+    """The actor for the audit: the account of the operating system, and the client address of an SSH session.
+
+    A dashboard in a browser adds that, because whoever has the cookie may sit elsewhere.
+    """
     user = os.environ.get("USERNAME") or "unknown"
     with contextlib.suppress(ImportError, KeyError):
         import pwd  # noqa: PLC0415 -- POSIX only
 
         user = pwd.getpwuid(os.getuid()).pw_name
+    via = " via web" if os.environ.get("JOBDECK_VIA") == "web" else ""
     client = os.environ.get("SSH_CONNECTION", os.environ.get("SSH_CLIENT", "")).split(" ")[0]
     try:
-        return f"{user}@{ip_address(client)}"
+        return f"{user}@{ip_address(client)}{via}"
     except ValueError:
-        return f"{user}@local"
+        return f"{user}@local{via}"

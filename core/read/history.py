@@ -69,6 +69,15 @@ def runs(
     )
 
 
+def run(run_token: int) -> Query[Run | None]:
+    """One run; of a lost run whose worker reported late, the lost one."""
+    return select(
+        "SELECT * FROM job_run_list WHERE run_token = %(token)s ORDER BY late LIMIT 1",
+        {"token": run_token},
+        read=lambda rows: run_from(rows[0]) if rows else None,
+    )
+
+
 def newest_tokens(limit: int) -> Query[frozenset[int]]:
     """The highest run tokens of all runs, ended ones and those that run now."""
 

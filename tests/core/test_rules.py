@@ -25,7 +25,8 @@ SQL_SHAPE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 JOB_UPDATE = re.compile(r"update\s+(only\s+)?(public\.)?job_queue\b(?!_)", re.IGNORECASE)
-HEAVY = ("textual", "rich", "sendgrid", "twilio", "httpx", "sentry_sdk", "starlette", "uvicorn")
+HEAVY = ("textual", "rich", "sendgrid", "twilio", "httpx", "sentry_sdk", "starlette", "uvicorn", "mcp", "mcp_types",
+         "aiohttp", "textual_serve")  # fmt: skip
 SLOW = ("psycopg", "pydantic", "pydantic_settings", "click")
 """Packages that the dashboard loads beside its first screen."""
 MODULE_LINES = 400

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.registry import Admission
 
-HEAVY = {"psycopg", "pydantic", "click", "textual", "rich", "starlette", "uvicorn", "httpx", "sentry_sdk", "jinja2"}
+HEAVY = {"psycopg", "pydantic", "click", "textual", "rich", "starlette", "uvicorn", "httpx", "sentry_sdk", "jinja2",
+         "mcp", "aiohttp", "textual_serve"}  # fmt: skip
 
 Connection = psycopg.Connection[Any]
 
@@ -128,6 +129,12 @@ def test_commands_need_no_extra(slim: Environment) -> None:
 def test_a_missing_extra_is_named(slim: Environment) -> None:
     served = slim.run(slim.jobdeck, "serve", DATABASE_URL="postgresql://localhost:1/x")
     assert served.stderr == ("jobdeck: The HTTP server is not installed. Install it: pip install 'jobdeck[server]'.\n")
+    for command, part, extra in (
+        ("web", "The dashboard in a browser", "web"), ("mcp", "The server for assistants", "mcp")
+    ):  # fmt: skip
+        refused = slim.run(slim.jobdeck, command, DATABASE_URL="postgresql://localhost:1/x")
+        assert refused.stderr == f"jobdeck: {part} is not installed. Install it: pip install 'jobdeck[{extra}]'.\n"
+        assert refused.returncode == 1
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [slim.jobdeck], stdin=theirs, stdout=theirs, stderr=theirs, cwd=slim.folder,

@@ -33,6 +33,8 @@ INSTEAD: Final[dict[str, list[list[str]]]] = {
     "serve": [["--openapi"]],
     "demo": [],
     "sandbox": [],
+    "mcp": [],  # tests/core/cli/mcp asks it
+    "web": [],
 }
 ALWAYS: Final = {"enqueue-many": ["--count", "2"], "edit": ["--priority", "3"], "enqueue": ["--every", "1h"]}
 """What a command asks for although no single one of its options is required."""
