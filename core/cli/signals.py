@@ -52,7 +52,8 @@ class Stop:
         del frame
         self._signals += 1
         self.interrupted = self.interrupted or number == signal.SIGINT
-        self._events.put(None)
+        # Again, after the interpreter: a thread that waits may have read its number before this handler ran.
+        self.end()
         if self._signals > 1 and not self._started:
             raise KeyboardInterrupt
 

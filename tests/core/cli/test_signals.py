@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import subprocess
 import sys
 import threading
 
 from jobdeck.core.cli.signals import Stop, stop_signals
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 WAITS_BLOCKED = """
 import signal, threading
@@ -34,6 +35,18 @@ def test_a_signal_that_another_thread_takes_ends_the_wait() -> None:
         finally:
             process.kill()
     assert out == "asked\n"
+
+
+def test_a_thread_that_read_the_number_of_a_signal_before_its_handler_ran_does_not_wait_on() -> None:
+    with stop_signals() as stop:
+        waiting = threading.Thread(target=stop.wait, daemon=True)
+        waiting.start()
+        stop._wakes.send(bytes([signal.SIGTERM]))  # what the interpreter does before it calls the handler
+        until(lambda: not select.select([stop._woken], [], [], 0)[0], "the thread to read it")
+        assert waiting.is_alive()
+        stop(signal.SIGTERM, None)
+        waiting.join(PATIENCE)
+        assert not waiting.is_alive()
 
 
 def test_each_wait_uses_up_one_event() -> None:
