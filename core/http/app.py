@@ -92,7 +92,8 @@ class Entry:
             proven = endpoint.prove is None and not endpoint.public
             if proven:
                 _proved(request)
-            body = await self._intake.read(request, endpoint.limit, account, proven=proven)
+            uncounted = proven and not endpoint.counted
+            body = await self._intake.read(request, endpoint.limit, account, proven=uncounted)
             whole = True
             call = Call(call.method, call.target, call.headers, call.query, body)
             if endpoint.prove is not None:

@@ -36,7 +36,6 @@ DEFAULT_LIMIT: Final = 5
 HIGHEST_LIMIT: Final = 10
 CYCLES: Final = 4
 """Maximum number of cycles at a time. They share the due jobs, so more of them would only wait for each other."""
-BEARER: Final = "bearer "
 
 
 class Cron:
@@ -57,9 +56,7 @@ class Cron:
         Raises:
             Declined: the secret is missing or wrong.
         """
-        given = call.headers.get("authorization", "")
-        token = given[len(BEARER) :].strip() if given[: len(BEARER)].lower() == BEARER else ""
-        if not proof.same(token, self._secret):
+        if not proof.same(proof.bearer(call.headers.get("authorization", "")), self._secret):
             raise Declined(
                 401, "This call needs the header Authorization: Bearer CRON_SECRET.", WWW_Authenticate="Bearer"
             )

@@ -99,6 +99,8 @@ class Endpoint:
         prove: checks the signature of the whole request, in a thread, and raises `Declined` when it is wrong. None
             when `admit` is the whole proof.
         public: whether `admit` lets requests pass without a secret.
+        counted: whether bodies count against the bytes of all requests also with a proof, because the clients are not
+            trusted with the server's memory.
     """
 
     path: str
@@ -109,6 +111,7 @@ class Endpoint:
     lane: Lane
     prove: Callable[[Call], None] | None = None
     public: bool = False
+    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from jobdeck.core.http import cron, metrics
+from jobdeck.core.http.producers import enqueue, wire
 from jobdeck.core.plugins import load_plugins
 
 Json = dict[str, Any]
@@ -36,6 +37,31 @@ _CYCLE: Final[Json] = {
 }
 
 
+_ASKED: Final[Json] = {
+    "type": "object",
+    "required": ["type"],
+    "additionalProperties": False,
+    "properties": {
+        "type": {"type": "string", "description": "A task type of the producer."},
+        "payload": {"type": "object", "description": "What the type's model takes."},
+        "runAt": {"type": "string", "format": "date-time", "description": "When it is due; now if it is missing."},
+        "priority": {"type": "integer", "minimum": -100, "maximum": 100, "default": 0},
+        "maxAttempts": {"type": "integer", "minimum": 1, "maximum": wire.MOST_ATTEMPTS},
+        "dedupeKey": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": wire.LONGEST_DEDUPE_KEY,
+            "description": "If a pending or running job of this producer has the key, that job is returned.",
+        },
+    },
+}
+_MADE: Final[Json] = {
+    "type": "object",
+    "required": ["id", "created"],
+    "properties": {"id": {"type": "string", "format": "uuid"}, "created": {"type": "boolean"}},
+}
+
+
 def describe() -> Json:
     """The whole document, with the endpoints of the plugins."""
     run = {
@@ -60,6 +86,7 @@ def describe() -> Json:
                     "requestBody": {"content": {"application/json": {"schema": body}}},
                 },
             },
+            enqueue.PATH: {"post": _enqueue()},
             **{path: item for plugin in load_plugins() if plugin.openapi for path, item in plugin.openapi().items()},
             metrics.HEALTHZ_PATH: {
                 "get": {
@@ -87,8 +114,26 @@ def describe() -> Json:
             "securitySchemes": {
                 "cron": {"type": "http", "scheme": "bearer", "description": "CRON_SECRET"},
                 "metrics": {"type": "http", "scheme": "bearer", "description": "JOBDECK_METRICS_TOKEN"},
+                "producer": {"type": "http", "scheme": "bearer", "description": "The token of `jobdeck producers add`"},
             }
         },
+    }
+
+
+def _enqueue() -> Json:
+    key = {"type": "string", "minLength": 1, "maxLength": enqueue.LONGEST_KEY}
+    listed = {"type": "array", "minItems": 1, "maxItems": wire.MOST_JOBS, "items": _ASKED}
+    answer = {"oneOf": [_MADE, {"type": "object", "properties": {"jobs": {"type": "array", "items": _MADE}}}]}
+    known = responses(
+        "All jobs were there already.", answer, 400, 401, 403, 408, 409, 413, 414, 415, 422, 429, 500, 503
+    )
+    return {
+        "summary": "Enqueue one job, or a list of jobs all or none",
+        "operationId": "enqueue",
+        "security": [{"producer": []}],
+        "parameters": [{"name": "Idempotency-Key", "in": "header", "schema": key}],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"oneOf": [_ASKED, listed]}}}},
+        "responses": {**known, "201": {**known["200"], "description": "At least one job was created."}},
     }
 
 

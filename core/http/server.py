@@ -17,6 +17,8 @@ from jobdeck.core.http.clients.gate import HEADER_SECONDS, MOST_CONNECTIONS, MOS
 from jobdeck.core.http.clients.proof import Bearers, bad_secrets
 from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.endpoints import Endpoint, Host, Lane
+from jobdeck.core.http.producers import enqueue
+from jobdeck.core.http.producers.known import KnownTokens
 from jobdeck.core.http.refusals import ELSEWHERE, Refusals
 from jobdeck.core.http.site import Site
 from jobdeck.core.http.upkeep import UpkeepThread
@@ -37,7 +39,7 @@ log = logging.getLogger(__name__)
 
 WEBHOOK_THREADS: Final = 6
 ADVICE: Final = "Choose another with --host and --port, or JOBDECK_METRICS_ADDRESS."
-CONNECTIONS: Final = WEBHOOK_THREADS + 2 * cron.CYCLES + 2
+CONNECTIONS: Final = WEBHOOK_THREADS + 2 * cron.CYCLES + enqueue.THREADS + 2
 """Maximum number of pooled connections. Cycles and background threads have additional connections of their own."""
 
 
@@ -88,6 +90,8 @@ class Door:
             for upkeep in plugin.upkeep
         }
         self.cron = cron.Cron(database, registry, settings)
+        self._tokens = KnownTokens(database)
+        self._enqueue = enqueue.Enqueue(database, registry, settings, self._tokens)
         self._healthz = metrics.Healthz(database)
         self._metrics = metrics.Metrics(database, settings, self._counters, registry)
         self._sites: list[Site] = []
@@ -95,7 +99,7 @@ class Door:
         name = f"{socket.gethostname()} door"
         self._refusals = Refusals(frozenset(one.path for one in outside), name=name)
         self._watcher = Watcher(database, self._alerts, self._refusals, name, timeouts_of(registry))
-        self._parts: list[UpkeepThread | Watcher] = [*self._upkeep.values(), self._watcher]
+        self._parts: list[UpkeepThread | Watcher | KnownTokens] = [*self._upkeep.values(), self._watcher, self._tokens]
         self._sites = self._make_sites(outside)
 
     @property
@@ -155,11 +159,13 @@ class Door:
     def _outside(self, events: Lane) -> list[Endpoint]:
         host = Host(self._database, self._settings, self._counters, events, lambda name: self._upkeep[name].wake())
         cycles = self._lane("calls", threads=2 * cron.CYCLES, waiting=50)
+        enqueues = self._lane("producers", threads=enqueue.THREADS, waiting=100)
         self._inside = self._lane("metrics", threads=2, waiting=50)
         self._open = self._lane("health", threads=1, waiting=50)
         self._checks = self._lane("signatures", threads=2, waiting=100)
         return [
             Endpoint(cron.PATH, cron.METHODS, cron.BODY_BYTES, self.cron.admit, self.cron.handle, cycles),
+            self._enqueue.endpoint(enqueues),
             *(one for plugin in load_plugins() if plugin.endpoints for one in plugin.endpoints(host)),
             self._health(),
             self._figures(self._metrics.token.admit),
@@ -199,7 +205,7 @@ class Door:
         )
         gate = Gate(
             lambda status: self._refusals.note(status, ELSEWHERE),
-            Bearers((self._settings.cron_secret, self._settings.metrics_token)).shown,
+            Bearers((self._settings.cron_secret, self._settings.metrics_token), self._tokens.knows).shown,
             header_seconds=limits.header_seconds,
             send_seconds=limits.send_seconds,
             most=limits.connections,

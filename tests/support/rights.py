@@ -14,7 +14,7 @@ FUNCTIONS: Final = {
         job_is_scheduled job_matches job_order_key job_permissions job_queue_counts job_queue_due_count
         job_queue_oldest_due job_queue_type_jobs job_queue_why job_redact_payload job_roles_prefix
         job_sees_payloads job_stat_bucket job_stat_histogram job_outcomes
-        job_failure_shares job_queue_backlog job_queue_turn job_has_foreign_roles job_may_read_views
+        job_failure_shares job_queue_backlog job_queue_turn job_queue_await job_has_foreign_roles job_may_read_views
         outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
@@ -35,7 +35,7 @@ FUNCTIONS: Final = {
         job_queue_checkpoint job_queue_claim
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
         job_queue_next_due job_queue_reap job_queue_upkeep job_release_note job_types_declare
-        job_types_fill_keys job_worker_remove job_worker_report
+        job_types_fill_keys job_worker_remove job_worker_report job_producer_begin job_producer_hashes job_producer_keep
         job_worker_run_close job_worker_run_note job_worker_run_open
         outbox_apply_events outbox_audience outbox_campaign_batch outbox_campaign_close outbox_campaign_hold
         outbox_campaign_release outbox_campaign_start outbox_claim outbox_close_provider outbox_closed_for
@@ -91,7 +91,7 @@ FUNCTIONS: Final = {
         job_backlog_sample job_skip_refusal job_series_refusal job_key_by_rule job_key_of job_queue_add_key
         job_switch_is_on job_earlier_runner job_left_to_another job_hand_update job_hand_claim job_hand_interval
         job_refuse_interval
-        job_hand_retry
+        job_hand_retry job_producer_add job_producer_revoke job_awaited_clean
         job_series_refuse_twin
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
@@ -110,7 +110,7 @@ RELATIONS: Final = {
         job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
         job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
         job_releases job_stat_time_list job_stat_times job_stat_list job_stats job_failing_types job_backlog
-        job_error_mutes job_note_list
+        job_error_mutes job_note_list job_producer_list
         outbox_receipts
     """,
     "o:read w:read": """
@@ -135,7 +135,7 @@ RELATIONS: Final = {
     "": """
         jobdeck_replaced
         game_platform_challenge_solves_id_seq game_platform_flash_ctf_events_id_seq job_audit_id_seq job_locks
-        job_notes_id_seq
+        job_notes_id_seq job_producers job_producer_keys job_awaited
         job_run_token_seq outbox_left_out_id_seq provider_events_id_seq
         provider_requests_id_seq
     """,

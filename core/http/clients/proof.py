@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pydantic import SecretStr
 
@@ -20,6 +20,7 @@ FEWEST_CHARACTERS: Final = 6
 MAKE: Final = "openssl rand -hex 32"
 """The command that makes a good secret."""
 
+BEARER: Final = "bearer "
 _BEARER: Final = re.compile(rb"\r\nauthorization:[ \t]*bearer[ \t]+([^\r\n]*)", re.IGNORECASE)
 _FILLER: Final = re.compile(
     r"an?|the|this|that|my|your|our|me|it|here|with|of|for|in|to|and|or|is|be|goes|set|put|add|use|insert|enter|fill|"
@@ -41,12 +42,20 @@ def same(given: str, known: bytes | None) -> bool:
     return known is not None and bool(given) and hmac.compare_digest(digest(given), known)
 
 
-class Bearers:
-    """Recognises requests that show one of these secrets."""
+def bearer(authorization: str) -> str:
+    """The secret in the value of the header Authorization; empty if it has none."""
+    return authorization[len(BEARER) :].strip() if authorization[: len(BEARER)].lower() == BEARER else ""
 
-    def __init__(self, secrets: Iterable[SecretStr | None]) -> None:
+
+class Bearers:
+    """Recognises requests that show one of these secrets, or one whose hash `also` knows."""
+
+    def __init__(
+        self, secrets: Iterable[SecretStr | None], also: Callable[[bytes], bool] = lambda _hash: False
+    ) -> None:
         stripped = (secret.get_secret_value().strip() for secret in secrets if secret is not None)
         self._known = [digest(secret) for secret in stripped if secret]
+        self._also = also
 
     def shown(self, received: bytes) -> bool:
         """Whether the head with which this begins, and which may be incomplete, has a header with a secret."""
@@ -55,7 +64,7 @@ class Bearers:
         if found is None:
             return False
         given = found[1].strip().decode("utf-8", "surrogateescape")
-        return any(same(given, known) for known in self._known)
+        return any(same(given, known) for known in self._known) or self._also(digest(given))
 
 
 def bad_secrets(settings: Settings) -> str | None:

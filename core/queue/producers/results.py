@@ -1,34 +1,26 @@
-"""Waits for the result of a job: polls with growing pauses, which works behind every pooler."""
+"""Waits for the result of a job: polls with growing pauses, which a worker's report ends early."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import psycopg
 from psycopg import sql
-from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
 from jobdeck.core import settings
 from jobdeck.core.errors import JobNotFound, Refused, ResultTimeout
 from jobdeck.core.model import RunOutcome, Status
-from jobdeck.core.postgres.address import Address
-from jobdeck.core.postgres.database import TRANSPORT, Unreachable
 from jobdeck.core.queue.producer import Call
-from jobdeck.core.queue.producers import kinds, senders
+from jobdeck.core.queue.producers import readers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
     from uuid import UUID
 
     from jobdeck.core.model import Json
-    from jobdeck.core.queue.producers.kinds import AsyncpgConnection
+    from jobdeck.core.queue.producers.kinds import AsyncConnection, SyncConnection
     from jobdeck.core.queue.producers.senders import Rows
 
 FIRST_PAUSE: Final = 0.05
@@ -42,11 +34,6 @@ UNION ALL
 """
 """The job in the queue, if it is there, comes before a run with which it has left the queue."""
 _ENDS: Final = {Status.FAILED: RunOutcome.FAILED, Status.CANCELLED: RunOutcome.CANCELLED}
-_IN_TRANSACTION: Final = (
-    "This connection is inside a transaction. Commit it before you wait for a job: workers do not see a job before the "
-    "commit, and a transaction that is open for long holds up the upkeep of the database."
-)
-_NO_ADDRESS: Final = "Pass the address of the database, like postgresql://host/name, or "
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +50,17 @@ class Result:
     error: str | None
 
 
-def result(
-    where: str | psycopg.Connection[Any], job_id: UUID, *, timeout: float = 30.0, schema: str | None = None
-) -> Result:
+def result(where: str | SyncConnection, job_id: UUID, *, timeout: float = 30.0, schema: str | None = None) -> Result:
     """Waits until a one-time job has ended, and returns how. A failed job is a result, not an exception.
 
-    It reads after 50 ms, then after pauses that grow up to a second. The database role needs the rights of
-    `job_viewer`; the output needs those of `job_operator`.
+    It reads after 50 ms, then after pauses that grow up to a second. With an address, the report of the worker ends a
+    pause at once, unless there is a pooler. The database role needs the rights of `job_viewer`; the output needs those
+    of `job_operator`.
 
     Args:
-        where: the address of the database, for a connection that is closed afterwards; or a psycopg connection that is
-            in no transaction.
+        where: the address of the database, for a connection that is closed afterwards; or a connection that `enqueue`
+            takes and that is in no transaction. A session of SQLAlchemy is not used itself: each reading takes a
+            connection of its engine.
         job_id: the id of the job, whose enqueueing transaction has been committed.
         timeout: how many seconds to wait; 0 reads once.
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
@@ -85,24 +72,24 @@ def result(
         DatabaseUnreachable: no Postgres answers at the address.
     """
     watch = _Watch(job_id, timeout, schema)
-    with _connection(where) as conn:
-        while (found := watch.look(_fetch(conn, watch.call))) is None:
-            time.sleep(watch.pause())
+    with readers.opened(where, watch.wanted) as reader:
+        while (found := watch.look(reader.fetch(watch.call))) is None:
+            reader.wait(watch.pause())
     return found
 
 
 async def aresult(
-    where: str | psycopg.AsyncConnection[Any] | AsyncpgConnection,
+    where: str | AsyncConnection,
     job_id: UUID,
     *,
     timeout: float = 30.0,  # noqa: ASYNC109 -- `asyncio.timeout` around the call would lose the sentence
     schema: str | None = None,
 ) -> Result:
-    """Does what `result` does, with the same errors; `where` is the address, or a psycopg or asyncpg connection."""
+    """Does what `result` does, with the same errors; `where` is the address, or a connection that `aenqueue` takes."""
     watch = _Watch(job_id, timeout, schema)
-    async with _async_connection(where) as (conn, kind):
-        while (found := watch.look(await _afetch(conn, kind, watch.call))) is None:  # noqa: ASYNC110 -- it polls
-            await asyncio.sleep(watch.pause())
+    async with readers.aopened(where, watch.wanted) as reader:
+        while (found := watch.look(await reader.fetch(watch.call))) is None:
+            await reader.wait(watch.pause())
     return found
 
 
@@ -117,7 +104,9 @@ class _Watch:
         self._deadline = time.monotonic() + timeout
         self._pause = FIRST_PAUSE
         self._seen = False
-        self.call = Call(_read(schema or settings.load().database_schema), (str(job_id), str(job_id)))
+        name = schema or settings.load().database_schema
+        self.call = Call(_read(name), (str(job_id), str(job_id)))
+        self.wanted = readers.Wanted(job_id, timeout, name)
 
     def look(self, rows: Rows) -> Result | None:
         """The result in what was read, or None if the job has not ended yet."""
@@ -152,71 +141,3 @@ class _Watch:
 @cache
 def _read(schema: str) -> bytes:
     return sql.SQL(_READ).format(schema=sql.Identifier(schema)).as_bytes()
-
-
-@contextmanager
-def _connection(where: object) -> Iterator[psycopg.Connection[Any]]:
-    if isinstance(where, str):
-        address = Address.parse(where)
-        with _reaching(address):
-            opened = psycopg.connect(**_given(address), autocommit=True, prepare_threshold=None)
-        with opened:
-            yield opened
-        return
-    if not isinstance(where, psycopg.Connection):
-        raise Refused(f"{_NO_ADDRESS}{kinds.PSYCOPG.words}, to wait for a job.")
-    if where.info.transaction_status is not TransactionStatus.IDLE:
-        raise Refused(_IN_TRANSACTION)
-    yield where
-
-
-@asynccontextmanager
-async def _async_connection(where: Any) -> AsyncIterator[tuple[Any, kinds.Kind]]:
-    if isinstance(where, str):
-        address = Address.parse(where)
-        with _reaching(address):
-            opened = await psycopg.AsyncConnection.connect(**_given(address), autocommit=True, prepare_threshold=None)
-        async with opened:
-            yield opened, kinds.ASYNC_PSYCOPG
-        return
-    for kind in (kinds.ASYNC_PSYCOPG, kinds.ASYNCPG):
-        if kind.fits(where):
-            if _is_in_transaction(where, kind):
-                raise Refused(_IN_TRANSACTION)
-            yield where, kind
-            return
-    raise Refused(f"{_NO_ADDRESS}{kinds.ASYNC_PSYCOPG.words} or {kinds.ASYNCPG.words}, to wait for a job.")
-
-
-def _is_in_transaction(conn: Any, kind: kinds.Kind) -> bool:
-    if kind is kinds.ASYNCPG:
-        return bool(conn.is_in_transaction())
-    return conn.info.transaction_status is not TransactionStatus.IDLE
-
-
-def _given(address: Address) -> dict[str, Any]:
-    return {**TRANSPORT, **address.parameters, "application_name": "jobdeck result"}
-
-
-@contextmanager
-def _reaching(address: Address) -> Iterator[None]:
-    try:
-        yield
-    except psycopg.OperationalError as error:
-        address.refuse_bad_value(error)
-        raise Unreachable(address.unreachable(error)) from None
-
-
-def _fetch(conn: psycopg.Connection[Any], call: Call) -> Rows:
-    with psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
-        rows = cursor.execute(*call).fetchall()
-    if not conn.autocommit:
-        conn.rollback()  # nothing was written, and the connection must not stay in a transaction during the pause
-    return rows
-
-
-async def _afetch(conn: Any, kind: kinds.Kind, call: Call) -> Rows:
-    rows = await senders.fetch(conn, kind, call)
-    if kind is kinds.ASYNC_PSYCOPG and not conn.autocommit:
-        await conn.rollback()
-    return rows

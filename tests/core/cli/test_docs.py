@@ -32,7 +32,7 @@ def fenced(page: Path) -> list[str]:
     return [
         line.strip()
         for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-        for line in block.splitlines()
+        for line in block.replace("\\\n", "").splitlines()
         if line.strip()
     ]
 

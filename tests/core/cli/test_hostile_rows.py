@@ -51,6 +51,7 @@ IDS: Final = {
 }
 VALUES: Final = {
     "FILTER": "attempts:0", "TEXT": "o", "TYPE": "cli_echo", "NAME": "full", "REASON": "asked", "KEY": "key",
+    "RATE": "60/min",
     "JSON": "{}", "DURATION": "1h", "TYPE,…": "cli_echo", "ADDRESS": "somebody@example.net", "ID|NAME|ADDRESS": "o",
 }  # fmt: skip
 NO_TEXT: Final = frozenset({"--database-url", "--handlers", "--schema", "--roles-prefix", "--openapi"})

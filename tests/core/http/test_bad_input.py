@@ -58,14 +58,14 @@ class TestWhatIsNotServed:
         enqueue(conn, "fine")
         with opened(database_url) as door:
             for path in (
-                "/", "/api", "/api/jobs", "/api/jobs/run/", "/api/jobs/run/x", "//api/jobs/run", "/API/jobs/run",
+                "/", "/api", "/api/jobs/", "/api/jobs/run/", "/api/jobs/run/x", "//api/jobs/run", "/API/jobs/run",
                 "/api/jobs/run%2f", "/../etc/passwd", "/%00", "/%ff%fe", "/api/jobs/run;x", "/docs", "/openapi.json",
             ):  # fmt: skip
                 got = door.call("GET", path, headers=BEARER)
                 assert (got.status, got.data["error"]) == (404, "Unknown path."), path
             for path, method in [(cron.PATH, "PUT"), (cron.PATH, "DELETE"), (cron.PATH, "OPTIONS"), (cron.PATH, "HEAD"),
                                  (webhooks.SENDGRID_PATH, "GET"), (webhooks.TWILIO_PATH, "GET"), ("/healthz", "POST"),
-                                 (cron.PATH, "BREW")]:  # fmt: skip
+                                 (cron.PATH, "BREW"), ("/api/jobs", "GET")]:  # fmt: skip
                 got = door.call(method, path, headers=BEARER)
                 assert got.status == 405, (path, method)
                 assert got.headers["allow"]

@@ -99,6 +99,7 @@ def test_a_table_without_an_erasure_has_no_text_that_somebody_writes(conn: Conne
     assert [row[0] for row in found] == [
         "job_backlog.task_type",
         "job_failing_types.task_type", "job_failing_types.verdict",
+        "job_producer_keys.producer",
         "job_releases.name", "job_retention.component", "job_retention.name", "job_retention.part",
         "job_stat_times.outcome", "job_stat_times.task_type", "job_stats.outcome", "job_stats.task_type",
         "job_workers.host", "job_workers.id", "job_workers.mode", "job_workers.task_types",

@@ -12,6 +12,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import Verdict
 from jobdeck.core.queue import bulk, operator, presence, privacy
 from jobdeck.core.queue.operators import notes
+from jobdeck.core.queue.producers import tokens
 from jobdeck.core.read.verdict.health import health
 from tests.support.queue import ACTOR, Connection, add, advance, claim_one, finish_one, reap, rows, value
 
@@ -78,6 +79,12 @@ def muted(conn: Connection) -> None:
     notes.mute(conn, "alpha", "abc", until=value(conn, "SELECT clock_timestamp() + interval '1 minute'"), actor=ACTOR)
 
 
+def keyed(conn: Connection) -> None:
+    tokens.add(conn, "shop", ["alpha"], tokens.Rate(1, 60), actor=ACTOR)
+    request = tokens.Request(value(conn, "SELECT token_hash FROM job_producers"), b"key", b"body")
+    tokens.keep(conn, request, [])
+
+
 LINES: dict[str, tuple[Callable[[Connection], Any], str, int]] = {
     "job_runs": (run, "SELECT count(*) FROM job_runs", 30),
     "job_worker_runs": (worker_run, "SELECT count(*) FROM job_worker_runs", 14),
@@ -97,6 +104,7 @@ LINES: dict[str, tuple[Callable[[Connection], Any], str, int]] = {
     "job_error_groups": (counted, "SELECT count(*) FROM job_error_groups", 30),
     "job_notes": (noted, "SELECT count(*) FROM job_notes", 30),
     "job_error_mutes": (muted, "SELECT count(*) FROM job_error_mutes", 7),
+    "job_producer_keys": (keyed, "SELECT count(*) FROM job_producer_keys", 7),
     "job_queue": (ended, "SELECT count(*) FROM job_queue", 90),
 }
 

@@ -20,7 +20,8 @@ from jobdeck.core.errors import require_extra
 def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
     """Run the HTTP server until stopped.
 
-    It serves /api/jobs/run, /healthz, /metrics and the endpoints of the plugins. After SIGTERM, running jobs finish.
+    It serves /api/jobs, /api/jobs/run, /healthz, /metrics and the endpoints of the plugins. After SIGTERM, running
+    jobs finish.
     """
     require_extra("The HTTP server", "server", "starlette", "uvicorn", "h11", "prometheus_client")
     if openapi:

@@ -11,19 +11,44 @@ from uuid import UUID
 import asyncpg
 import psycopg
 import pytest
+import sqlalchemy
+from psycopg import conninfo
 from psycopg.rows import dict_row
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import jobdeck
 from jobdeck.core.model import RunOutcome
 from jobdeck.core.queue import operator
 from jobdeck.core.queue.producers import results
 from tests.support.people import People
-from tests.support.producers import asyncpg_address, use_codecs
-from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, value
+from tests.support.pooler import lying_relay
+from tests.support.producers import (
+    KINDS,
+    WITH_TRANSACTIONS,
+    AsyncApplication,
+    alchemy_address,
+    application,
+    asyncpg_address,
+    use_codecs,
+)
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    add,
+    claim,
+    claim_one,
+    finish,
+    finish_one,
+    reap,
+    report,
+    rows,
+    value,
+)
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from jobdeck.core.model import Job
     from tests.support.postgres import PostgresServer
@@ -151,11 +176,13 @@ class Waiter:
 
     def __init__(self, wait: Callable[..., jobdeck.Result], job_id: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
         self.looked = threading.Event()
+        self.looks = 0
         self.answer: Any = None
         look = results._Watch.look
 
         def noted(watch: Any, rows: Any) -> Any:
             found = look(watch, rows)
+            self.looks += 1
             self.looked.set()
             return found
 
@@ -166,7 +193,7 @@ class Waiter:
 
     def _wait(self, wait: Callable[..., jobdeck.Result], job_id: UUID) -> None:
         try:
-            self.answer = wait(job_id, timeout=PATIENCE)
+            self.answer = wait(job_id, timeout=20 * PATIENCE)  # longer than `get` waits, whose end is a failure
         except jobdeck.JobdeckError as error:
             self.answer = error
 
@@ -228,9 +255,11 @@ def test_a_connection_in_a_transaction_is_refused(conn: Connection, database_url
 
 @pytest.mark.parametrize("where", [7, None], ids=str)
 def test_what_is_neither_address_nor_connection_is_refused(where: Any) -> None:
-    with pytest.raises(jobdeck.Refused, match=r"Pass the address of the database.* or a psycopg Connection"):
+    with pytest.raises(
+        jobdeck.Refused, match=r"pass the address of the database.*, or a psycopg Connection, an SQLAlchemy"
+    ):
         jobdeck.result(where, NOBODY)
-    with pytest.raises(jobdeck.Refused, match="psycopg AsyncConnection or an asyncpg Connection"):
+    with pytest.raises(jobdeck.Refused, match="a psycopg AsyncConnection, an asyncpg Connection"):
         asyncio.run(jobdeck.aresult(where, NOBODY))
 
 
@@ -278,3 +307,179 @@ def test_a_viewer_sees_how_a_job_ended_but_not_its_output(
     assert (found.outcome, found.output) == ("succeeded", None)
     with signed_in.sign_in(database_url, "job_operator") as one_who_acts:
         assert jobdeck.result(one_who_acts, job.id, timeout=0).output == {"to": "ada@example.org"}
+
+
+def wait_through(app: Any, job_id: UUID, **options: Any) -> jobdeck.Result:
+    if isinstance(app, AsyncApplication):
+        found: jobdeck.Result = app.run(jobdeck.aresult(app.conn, job_id, **options))
+        return found
+    return jobdeck.result(app.conn, job_id, **options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_connection_waits_and_is_left_as_it_was(conn: Connection, database_url: str, kind: str) -> None:
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE starts_with(state, 'idle in') AND datname = current_database()"
+    job = add(conn)
+    with application(kind, database_url) as app:
+        with pytest.raises(jobdeck.ResultTimeout):
+            wait_through(app, job.id, timeout=0.06)
+        assert value(conn, busy) == 0
+        finish_one(conn, claim_one(conn), output={"n": 1})
+        assert wait_through(app, job.id, timeout=0).output == {"n": 1}
+        assert value(conn, busy) == 0
+        assert value(conn, "SELECT count(*) FROM job_awaited") == 0
+        if kind in WITH_TRANSACTIONS:
+            with app.transaction():
+                app.value("SELECT 1")
+                with pytest.raises(jobdeck.Refused, match="This connection is inside a transaction"):
+                    wait_through(app, job.id, timeout=0)
+
+
+def test_a_session_keeps_its_objects_while_it_waits(conn: Connection, database_url: str) -> None:
+    """A reading in the session itself would expire them with its end."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Customer(Base):
+        __tablename__ = "customers"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    conn.execute("CREATE TABLE customers (id integer PRIMARY KEY)")
+    job = run(conn, "succeeded")
+    engine = sqlalchemy.create_engine(alchemy_address(database_url, "psycopg"))
+    with sqlalchemy.orm.Session(engine, expire_on_commit=False) as session:
+        customer = Customer(id=7)
+        session.add(customer)
+        session.commit()
+        assert jobdeck.result(session, job.id, timeout=0).outcome == "succeeded"
+        assert not sqlalchemy.inspect(customer).expired
+        assert not session.in_transaction()
+    engine.dispose()
+
+
+@pytest.fixture
+def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses that no test outlives, so that only a notification ends one."""
+    monkeypatch.setattr(results, "FIRST_PAUSE", 10 * PATIENCE)
+    monkeypatch.setattr(results, "LONGEST_PAUSE", 10 * PATIENCE)
+
+
+def awaited(conn: Connection) -> int:
+    found: int = value(conn, "SELECT count(*) FROM job_awaited WHERE until > clock_timestamp()")
+    return found
+
+
+@pytest.mark.parametrize("way", ["address", "async address"])
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_the_report_of_a_worker_ends_the_wait_at_an_address(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, no_polls: None, way: str, outcome: str
+) -> None:
+    job = add(conn, max_attempts=1)
+    wait = WAYS[way]
+    waiters = [Waiter(lambda *a, **o: wait(database_url, *a, **o), job.id, monkeypatch) for _ in range(2)]
+    until(lambda: awaited(conn) == 2, "both to be noted")
+    finish_one(conn, claim_one(conn), outcome)
+    assert [waiter.get().outcome for waiter in waiters] == [outcome, outcome]
+
+
+def test_another_job_that_is_waited_for_ends_no_wait(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, no_polls: None
+) -> None:
+    first, second = add(conn), add(conn)
+    slow, quick = (
+        Waiter(lambda *a, **o: from_sync(database_url, *a, **o), job.id, monkeypatch) for job in (first, second)
+    )
+    until(lambda: awaited(conn) == 2, "both to be noted")
+    ended = {job.id: job for job in claim(conn, ["alpha"], limit=2)}
+    finish_one(conn, ended[second.id])
+    assert quick.get().job_id == second.id
+    assert slow.thread.is_alive()
+    finish_one(conn, ended[first.id])
+    assert slow.get().job_id == first.id
+
+
+def test_a_report_notifies_those_alone_who_wait(conn: Connection, database_url: str) -> None:
+    jobs = [add(conn) for _ in range(3)]
+    with psycopg.connect(database_url, autocommit=True) as listener:
+        listener.execute('LISTEN "public.job_done"')
+        for _ in range(2):
+            conn.execute("SELECT job_queue_await(%s, 60)", (jobs[1].id,))
+        finish(conn, *(report(one) for one in claim(conn, ["alpha"], limit=3)))
+        conn.execute("NOTIFY \"public.job_done\", 'the last one'")
+        told: list[str] = []
+        while "the last one" not in told:
+            told += [one.payload for one in listener.notifies(timeout=PATIENCE, stop_after=1)]
+        assert told == [str(jobs[1].id), "the last one"]
+
+
+def it_polls(wait: Callable[..., jobdeck.Result], conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads again and again, and no report notifies it."""
+    waiter = Waiter(wait, add(conn).id, monkeypatch)
+    until(lambda: waiter.looks > 2 or not waiter.thread.is_alive(), "a third reading")
+    assert waiter.looks > 2
+    assert value(conn, "SELECT count(*) FROM job_awaited") == 0
+    finish_one(conn, claim_one(conn))
+    assert waiter.get().outcome == "succeeded"
+
+
+@pytest.mark.parametrize("wait", [from_sync, from_async])
+def test_behind_a_pooler_it_polls(
+    conn: Connection,
+    database_url: str,
+    postgres: PostgresServer,
+    socket_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait: Callable[..., jobdeck.Result],
+) -> None:
+    with lying_relay(postgres, socket_folder) as folder:
+        address = conninfo.make_conninfo(database_url, host=str(folder))
+        it_polls(lambda *a, **o: wait(address, *a, **o), conn, monkeypatch)
+
+
+@pytest.mark.parametrize("wait", [from_sync, from_async])
+def test_a_role_that_may_not_be_notified_polls(
+    conn: Connection,
+    database_url: str,
+    signed_in: People,
+    monkeypatch: pytest.MonkeyPatch,
+    wait: Callable[..., jobdeck.Result],
+) -> None:
+    conn.execute("REVOKE EXECUTE ON FUNCTION job_queue_await FROM job_viewer")
+    with signed_in.sign_in(database_url, "job_viewer") as viewer:
+        address = database_url.replace("//jobdeck@", f"//{viewer.info.user}@")
+    it_polls(lambda *a, **o: wait(address, *a, **o), conn, monkeypatch)
+
+
+def test_a_viewer_is_notified(
+    conn: Connection, database_url: str, signed_in: People, monkeypatch: pytest.MonkeyPatch, no_polls: None
+) -> None:
+    job = add(conn)
+    with signed_in.sign_in(database_url, "job_viewer") as viewer:
+        address = database_url.replace("//jobdeck@", f"//{viewer.info.user}@")
+    waiter = Waiter(lambda *a, **o: from_sync(address, *a, **o), job.id, monkeypatch)
+    until(lambda: awaited(conn) == 1, "it to be noted")
+    finish_one(conn, claim_one(conn))
+    assert waiter.get().outcome == "succeeded"
+
+
+def test_only_a_job_that_can_end_is_noted_and_for_an_hour_at_most(conn: Connection) -> None:
+    ended, job = run(conn, "failed"), add(conn)
+    for one in (NOBODY, ended.id, add(conn, recurrence_interval_minutes=5).id, job.id):
+        conn.execute("SELECT job_queue_await(%s, 1e300)", (one,))
+    assert rows(conn, "SELECT job_id FROM job_awaited") == [{"job_id": job.id}]
+    assert value(conn, "SELECT until <= clock_timestamp() + interval '1 hour' FROM job_awaited")
+
+
+def test_upkeep_removes_notes_whose_time_is_over_or_whose_job_is_gone(conn: Connection) -> None:
+    for _ in range(2):
+        conn.execute("SELECT job_queue_await(%s, 60)", (add(conn).id,))
+    late = add(conn, "beta")
+    conn.execute("SELECT job_queue_await(%s, 60)", (late.id,))
+    finish_one(conn, claim_one(conn, ["beta"]))
+    conn.execute(
+        "UPDATE job_awaited SET until = now() WHERE job_id = (SELECT min(job_id::text)::uuid FROM job_awaited)"
+    )
+    reap(conn)
+    (left,) = rows(conn, "SELECT job_id FROM job_awaited")
+    assert left["job_id"] == value(conn, "SELECT max(id::text)::uuid FROM job_queue")
