@@ -205,7 +205,7 @@ class Door:
         )
         gate = Gate(
             lambda status: self._refusals.note(status, ELSEWHERE),
-            Bearers((self._settings.cron_secret, self._settings.metrics_token), self._tokens.knows).shown,
+            Bearers((self._settings.cron_secret, self._settings.metrics_token), self._tokens.recognises).shown,
             header_seconds=limits.header_seconds,
             send_seconds=limits.send_seconds,
             most=limits.connections,

@@ -93,7 +93,7 @@ class Site:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Refuses whoever is not let in, before the path is looked at."""
+        """Refuses a request without the token or the cookie before it reads the path."""
         response: web.StreamResponse
         refusal = self.gate.refusal(request.headers)
         if refusal is not None:

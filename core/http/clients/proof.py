@@ -48,10 +48,10 @@ def bearer(authorization: str) -> str:
 
 
 class Bearers:
-    """Recognises requests that show one of these secrets, or one whose hash `also` knows."""
+    """Recognises requests that show one of these secrets, or one that `also` recognises."""
 
     def __init__(
-        self, secrets: Iterable[SecretStr | None], also: Callable[[bytes], bool] = lambda _hash: False
+        self, secrets: Iterable[SecretStr | None], also: Callable[[str], bool] = lambda _secret: False
     ) -> None:
         stripped = (secret.get_secret_value().strip() for secret in secrets if secret is not None)
         self._known = [digest(secret) for secret in stripped if secret]
@@ -64,7 +64,7 @@ class Bearers:
         if found is None:
             return False
         given = found[1].strip().decode("utf-8", "surrogateescape")
-        return any(same(given, known) for known in self._known) or self._also(digest(given))
+        return any(same(given, known) for known in self._known) or self._also(given)
 
 
 def bad_secrets(settings: Settings) -> str | None:

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, Locked, Refused
-from jobdeck.core.http.clients.proof import bearer, digest
+from jobdeck.core.http.clients.proof import bearer
 from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
 from jobdeck.core.http.producers import wire
 from jobdeck.core.http.producers.known import unknown_token
@@ -127,7 +127,7 @@ class Enqueue:
 
 
 def _request(call: Call) -> Request:
-    token, key = digest(bearer(call.headers.get("authorization", ""))), call.headers.get(KEY)
+    token, key = tokens.hashed(bearer(call.headers.get("authorization", ""))), call.headers.get(KEY)
     if key is None:
         return tokens.Request(token)
     return tokens.Request(token, tokens.hashed(key), tokens.hashed(call.body.decode("utf-8", "surrogateescape")))

@@ -58,7 +58,7 @@ class Wanted:
 
 
 class Reader(Protocol):
-    """A sync connection. `wait` returns after so many seconds, or before when the job may have ended."""
+    """A sync connection. `wait` returns after `seconds`, or earlier if the job may have ended."""
 
     def fetch(self, call: Call) -> Rows: ...
     def wait(self, seconds: float) -> None: ...
@@ -80,7 +80,7 @@ def opened(where: object, wanted: Wanted) -> Iterator[Reader]:
         DatabaseUnreachable: no Postgres answers at the address.
     """
     if not isinstance(where, str):
-        yield _reader(where)
+        yield _made(_READERS, where)
         return
     address = Address.parse(where)
     with _reaching(address):
@@ -93,7 +93,7 @@ def opened(where: object, wanted: Wanted) -> Iterator[Reader]:
 async def aopened(where: object, wanted: Wanted) -> AsyncIterator[AsyncReader]:
     """The same for an address or an async connection."""
     if not isinstance(where, str):
-        yield _async_reader(where)
+        yield _made(_ASYNC_READERS, where)
         return
     address = Address.parse(where)
     with _reaching(address):
@@ -280,25 +280,13 @@ _ASYNC_READERS: Final[dict[kinds.Kind, Any]] = {
 }
 
 
-def _reader(conn: object) -> Reader:
-    for kind, make in _READERS.items():
+def _made(known: dict[kinds.Kind, Any], conn: object) -> Any:
+    """The reader of a connection, by its kind."""
+    for kind, make in known.items():
         if kind.fits(conn):
-            made: Reader = make(conn)
-            return made
-    raise _no_place(_READERS)
-
-
-def _async_reader(conn: object) -> AsyncReader:
-    for kind, make in _ASYNC_READERS.items():
-        if kind.fits(conn):
-            made: AsyncReader = make(conn)
-            return made
-    raise _no_place(_ASYNC_READERS)
-
-
-def _no_place(known: dict[kinds.Kind, Any]) -> Refused:
+            return make(conn)
     *words, last = (kind.words for kind in known)
-    return Refused(
+    raise Refused(
         f"To wait for a job, pass the address of the database, like postgresql://host/name, or {', '.join(words)} or "
         f"{last}."
     )

@@ -7,7 +7,6 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue.calls import Connection, rows
 from jobdeck.core.queue.producer import plain_id
 from jobdeck.core.read.batch import Query, select
@@ -130,5 +129,4 @@ def keep(conn: Connection, request: Request, job_ids: Sequence[UUID]) -> None:
     """Stores the jobs of a request with an idempotency key, in the transaction that enqueued them."""
     if request.key_hash is not None:
         given = (request.token_hash, request.key_hash, request.body_hash, list(job_ids))
-        with refusals(BUSY):
-            conn.execute("SELECT job_producer_keep(%s, %s, %s, %s)", given)
+        rows(conn, "SELECT job_producer_keep(%s, %s, %s, %s)", given, locked=BUSY)

@@ -36,7 +36,7 @@ EXTRA = ("aiohttp", "textual_serve", "textual", "rich")
 def web(session: Session, *, beyond: bool, address_file: Path | None, **given: object) -> int | None:
     """Show the dashboard in a browser on this machine.
 
-    Open the address that it prints; the token in it works once. Whoever is let in has this command's role.
+    Open the address that it prints; the token in it works once. The person who opens it acts with this command's role.
     """
     require_extra("The dashboard in a browser", "web", *EXTRA)
     if sys.platform == "win32":
