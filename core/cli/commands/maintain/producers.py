@@ -40,7 +40,8 @@ def add(session: Session, name: str, types: str, rate: str, replace: bool, dry_r
         made = next(one for one in tokens.listed().run(conn) if one.name == name)
     for unknown in (one for one in listed if session.registry.get(one) is None):
         output.note(
-            f"No handler that is loaded here registers {unknown}. The HTTP server refuses types that it does not know."
+            f"No module that is loaded here registers {unknown} as a task type. The HTTP server refuses types that it "
+            "does not know."
         )
     verb = "would be" if dry_run else "is"
     lines = [
