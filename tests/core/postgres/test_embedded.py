@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,17 +216,8 @@ def test_a_stale_pid_that_now_belongs_to_another_process_is_no_obstacle(state: P
 @pytest.mark.slow
 @needs_proc
 def test_an_initdb_killed_half_way_is_done_over(scratch: Path) -> None:
-    state = scratch / "state"
-    with clients(1, lambda: Client(state)) as (client,):
-        until(lambda: any("initdb" in _command(child) for child in _children(client.process.pid)))
-        # Only the client renames the folder, so initdb cannot come too early.
-        client.process.send_signal(signal.SIGSTOP)
-        until((state / "data.init" / "PG_VERSION").exists)
-        children = _children(client.process.pid)
-        client.process.kill()
-        for child in children:
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+    # A machine that pauses the test lets initdb end before it is caught; then the test needs another folder.
+    state = next(folder for number in count() if _initdb_is_killed(folder := scratch / f"state{number}"))
     assert not (state / "data").exists()
     with EmbeddedPostgres.open(state) as server, server.connect() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -570,6 +562,28 @@ def _leave_pid_files(state: Path, pid: int) -> None:
         path.chmod(0o600)
         if account:
             os.chown(path, account.uid, account.gid)
+
+
+def _initdb_is_killed(state: Path) -> bool:
+    """Kills a client together with its initdb; false if initdb had ended, and the client uses the folder already."""
+    with clients(1, lambda: Client(state)) as (client,):
+        until(lambda: any("initdb" in _command(child) for child in _children(client.process.pid)) or _is_made(state))
+        client.process.send_signal(signal.SIGSTOP)
+        # Only the client renames the folder, so it keeps its first name if the client was stopped in time.
+        until(lambda: (state / "data.init" / "PG_VERSION").exists() or _is_made(state))
+        if _is_made(state):
+            client.process.send_signal(signal.SIGCONT)
+            return False
+        children = _children(client.process.pid)
+        client.process.kill()
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        return True
+
+
+def _is_made(state: Path) -> bool:
+    return (state / "data" / "PG_VERSION").exists()
 
 
 def _children(pid: int) -> list[int]:
