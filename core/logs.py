@@ -97,10 +97,15 @@ def configure(
         root.addHandler(handler)
         _ours.append(handler)
     root.setLevel(min(least, logging.INFO) if handlers else logging.WARNING)
-    for name in (*_CHATTY, *(name for plugin in load_plugins() for name in plugin.quiet_loggers)):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_loggers()
     logging.raiseExceptions = False
     logging.captureWarnings(capture=not console)
+
+
+def quiet_loggers() -> None:
+    """Sets the loggers to `warning` that write a line per request, with addresses and keys in it."""
+    for name in (*_CHATTY, *(name for plugin in load_plugins() for name in plugin.quiet_loggers)):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def shutdown() -> None:

@@ -23,10 +23,11 @@ What an application imports is here; every name is imported when it is first use
         jobdeck.Worker(database, jobdeck.load_types(settings.handler_modules), settings).run_until_idle()
 
 Stable, and changed in a major release alone after a release that warns (docs/versioning.md):
-`job`, `Payload`, `JobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`, `aenqueue`, `aenqueue_many`, `Ticket`,
-`result`, `aresult`, `Result`, the errors, `__version__`.
+`job`, `Payload`, `JobContext`, `AsyncJobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`, `aenqueue`,
+`aenqueue_many`, `Ticket`, `result`, `aresult`, `Result`, the errors, `__version__`.
 Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
-`load_types`, `jobdeck.testing`. Every other module, `jobdeck.core` and `jobdeck.tui` included, is internal.
+`load_types`, `middleware`, `on_failure`, `FailedJob`, `jobdeck.testing`. Every other module, `jobdeck.core` and
+`jobdeck.tui` included, is internal.
 In a checkout `jobdeck/core` and `jobdeck/tui` are links to the folders `core/` and `tui/`.
 """
 
@@ -56,19 +57,22 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Ticket
     from jobdeck.core.queue.api import aenqueue, aenqueue_many, enqueue, enqueue_many
     from jobdeck.core.queue.producers.results import Result, aresult, result
-    from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+    from jobdeck.core.registry import AsyncJobContext, Continue, Done, JobContext, Payload, job
     from jobdeck.core.registry import load as load_types
+    from jobdeck.core.registry.around import FailedJob, middleware, on_failure
     from jobdeck.core.settings import load as load_settings
     from jobdeck.core.worker.worker import Worker
 
     __version__: str
 
 __all__ = [
+    "AsyncJobContext",
     "Cancelled",
     "ConfigurationError",
     "Continue",
     "DatabaseUnreachable",
     "Done",
+    "FailedJob",
     "InvalidPayload",
     "JobContext",
     "JobFailure",
@@ -96,6 +100,8 @@ __all__ = [
     "job",
     "load_settings",
     "load_types",
+    "middleware",
+    "on_failure",
     "open_database",
     "result",
 ]
@@ -105,10 +111,11 @@ _ELSEWHERE = {
     "Worker": "worker.worker:Worker",
     **{name: f"queue.producers.results:{name}" for name in ("Result", "aresult", "result")},
     **{name: f"queue.api:{name}" for name in ("aenqueue", "aenqueue_many", "enqueue", "enqueue_many")},
+    **{name: f"registry.around:{name}" for name in ("FailedJob", "middleware", "on_failure")},
     "load_settings": "settings:load",
     "load_types": "registry:load",
     "open_database": "connect:open_database",
-    **{name: f"registry:{name}" for name in ("Continue", "Done", "JobContext", "Payload", "job")},
+    **{name: f"registry:{name}" for name in ("AsyncJobContext", "Continue", "Done", "JobContext", "Payload", "job")},
 }
 """Where in `jobdeck.core` a name is; all others are errors."""
 

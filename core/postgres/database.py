@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
 
 Connection = psycopg.Connection[Any]
+AsyncConnection = psycopg.AsyncConnection[Any]
 
 OLDEST_SERVER = 15
 POOLER_PORT = 6543
@@ -147,6 +150,23 @@ class Database:
             raise
         return connection
 
+    async def connect_async(self) -> AsyncConnection:
+        """A dedicated connection for the running event loop, which the caller closes; otherwise as `connect`."""
+        # The first connection finds out what the server can do, and which of our options a pooler accepts.
+        # Later ones must not wait for the threads of `to_thread`, which handlers may keep busy.
+        capabilities = self._capabilities or await asyncio.to_thread(self.probe)
+        prepare_after = PREPARE_AFTER if capabilities.prepared_statements else None
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                **self._parameters(), autocommit=True, prepare_threshold=prepare_after
+            )
+        except psycopg.OperationalError as error:
+            raise Unreachable(self._address.unreachable(error)) from None
+        set_json_loads(read, connection)
+        if self.read_only:
+            await connection.set_read_only(True)
+        return connection
+
     def listen(self, channel: str, *, at_once: bool = False) -> Listener:
         """A listener with its own connection. Through a pooler it receives no notifications and only waits.
 
@@ -181,8 +201,10 @@ class Database:
     def __repr__(self) -> str:
         return f"<Database {self.label}>"
 
-    def _open(self) -> Connection:
-        given = {**TRANSPORT, **self._address.parameters, "application_name": self._application_name}
+    def _parameters(self) -> dict[str, Any]:
+        given: dict[str, Any] = {
+            **TRANSPORT, **self._address.parameters, "application_name": self._application_name
+        }  # fmt: skip
         if self._startup_options:
             ours = (
                 f"-c search_path={_escaped(sql.Identifier(self.schema).as_string())}",
@@ -190,8 +212,11 @@ class Database:
                 READ_ONLY if self.read_only else "",
             )
             given["options"] = " ".join(filter(None, (given.get("options"), *ours)))
+        return given
+
+    def _open(self) -> Connection:
         try:
-            connection = psycopg.connect(**given, autocommit=True, prepare_threshold=PREPARE_AFTER)
+            connection = psycopg.connect(**self._parameters(), autocommit=True, prepare_threshold=PREPARE_AFTER)
         except psycopg.OperationalError as error:
             if self._startup_options and "unsupported startup parameter" in str(error):
                 # A pooler in transaction mode: there, only transactions can be marked as read-only, and only the
@@ -276,6 +301,22 @@ def in_schema(connection: Connection, schema: str) -> Iterator[None]:
         # In a failed transaction, the rollback restores it.
         if not connection.closed and connection.info.transaction_status is not TransactionStatus.INERROR:
             connection.execute("SELECT set_config('search_path', %s, false)", [before])
+
+
+async def connect_beside(connection: Connection) -> AsyncConnection:
+    """A connection for the running event loop to the database of another one, with the search path of that one.
+
+    Raises:
+        psycopg.OperationalError: the connection failed.
+    """
+    info = connection.info
+    address = psycopg.conninfo.make_conninfo(info.dsn, password=info.password or None)
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        (path,) = cursor.execute("SELECT current_setting('search_path')").fetchone() or ("",)
+    beside = await psycopg.AsyncConnection.connect(address, autocommit=True)
+    set_json_loads(read, beside)
+    await beside.execute("SELECT set_config('search_path', %s, false)", [path])
+    return beside
 
 
 def limit_waits(connection: Connection, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""A pool of connections that threads share.
+"""Pools of connections: one that threads share, and one for the tasks of an event loop.
 
 A thread that needs a new connection opens it itself. So an unreachable server raises its error at once, and the first
 try after it has recovered succeeds. A pool that connects in the background and backs off does neither.
@@ -6,19 +6,21 @@ try after it has recovered succeeds. A pool that connects in the background and 
 
 from __future__ import annotations
 
+import asyncio
 import selectors
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     Connection = psycopg.Connection[Any]
+    AsyncConnection = psycopg.AsyncConnection[Any]
 
 WAIT_SECONDS = 30.0
 TRUST_SECONDS = 30.0
@@ -99,6 +101,13 @@ class Pool:
             spare.close()
 
 
+def has_data(handle: int) -> bool:
+    """Whether a socket has data to read, or was closed by the other side; does not wait."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(handle, selectors.EVENT_READ)
+        return bool(selector.select(0))
+
+
 def _is_alive(connection: Connection, idle_seconds: float) -> bool:
     """Whether an unused connection still works.
 
@@ -107,12 +116,100 @@ def _is_alive(connection: Connection, idle_seconds: float) -> bool:
     """
     if connection.closed:
         return False
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection.fileno(), selectors.EVENT_READ)
-        if idle_seconds < TRUST_SECONDS and not selector.select(0):
-            return True
+    if idle_seconds < TRUST_SECONDS and not has_data(connection.fileno()):
+        return True
     try:
         connection.execute("")
+    except psycopg.Error:
+        return False
+    return True
+
+
+class AsyncPool:
+    """Up to `max_size` connections; the one returned last is used first. All calls are made on one event loop."""
+
+    def __init__(self, connect: Callable[[], Awaitable[AsyncConnection]], *, label: str, max_size: int) -> None:
+        """Opens no connection yet.
+
+        Args:
+            connect: opens a new connection.
+            label: the name of the database in messages.
+            max_size: the maximum number of connections.
+        """
+        self._connect = connect
+        self._label = label
+        self._max_size = max_size
+        self._slots = asyncio.Semaphore(max_size)
+        self._idle: list[tuple[float, AsyncConnection]] = []
+        self._closed = False
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """A working connection. It is closed if it is returned inside a transaction.
+
+        Raises:
+            psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
+        """
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise psycopg.OperationalError(
+                f"All {self._max_size} connections to {self._label} have been in use for {WAIT_SECONDS:.0f} s."
+            ) from None
+        try:
+            connection = await self._take()
+            try:
+                yield connection
+            finally:
+                await self._give_back(connection)
+        finally:
+            self._slots.release()
+
+    async def close(self) -> None:
+        """Closes unused connections now, and the others when they are returned. Closing twice is allowed."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for _, connection in idle:
+            await connection.close()
+
+    async def _take(self) -> AsyncConnection:
+        while True:
+            if self._closed:
+                raise psycopg.OperationalError(f"The connections to {self._label} are closed.")
+            if not self._idle:
+                return await self._connect()
+            since, connection = self._idle.pop()
+            alive = False
+            try:
+                alive = await _is_alive_async(connection, time.monotonic() - since)
+            finally:
+                # Also where the wait was cancelled: the connection is in the middle of a statement then.
+                if not alive:
+                    await connection.close()
+            if alive:
+                return connection
+
+    async def _give_back(self, connection: AsyncConnection) -> None:
+        now = time.monotonic()
+        surplus = [connection]
+        if not self._closed and connection.info.transaction_status is TransactionStatus.IDLE:
+            self._idle.append((now, connection))
+            surplus = []
+        if len(self._idle) > 1 and now - self._idle[0][0] > SPARE_SECONDS:
+            surplus.append(self._idle.pop(0)[1])
+        for spare in surplus:
+            await spare.close()
+
+
+async def _is_alive_async(connection: AsyncConnection, idle_seconds: float) -> bool:
+    """Whether an unused connection still works, as `_is_alive` finds it out."""
+    if connection.closed:
+        return False
+    if idle_seconds < TRUST_SECONDS and not has_data(connection.fileno()):
+        return True
+    try:
+        await connection.execute("")
     except psycopg.Error:
         return False
     return True

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Json
+    from jobdeck.core.postgres.database import AsyncConnection
 
 Lane = tuple[str, int]
 """A task type and a priority. Jobs of one lane are claimed in the order of their due time, then id."""
@@ -135,15 +136,25 @@ def save_checkpoint(conn: Connection, job_id: UUID, run_token: int, checkpoint: 
     return bool(row and row[0])
 
 
+async def save_checkpoint_async(conn: AsyncConnection, job_id: UUID, run_token: int, checkpoint: Json) -> bool:
+    """The same on a connection of an event loop."""
+    cursor = await conn.execute(
+        "SELECT job_queue_checkpoint(%s, %s, %s::jsonb)", (job_id, run_token, json.dumps(checkpoint))
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
 _DETAILS = FinishedRun._fields[5:]
 _NO_DETAILS = tuple(FinishedRun._field_defaults[name] for name in _DETAILS)
 
 
-def _details(run: FinishedRun) -> str | None:
-    details = run[5:]
-    if details == _NO_DETAILS:
+def details(run: FinishedRun) -> str | None:
+    """The optional facts of a report as JSON; None if it has none."""
+    facts = run[5:]
+    if facts == _NO_DETAILS:
         return None
-    return json.dumps({name: value for name, value in zip(_DETAILS, details, strict=True) if value is not None})
+    return json.dumps({name: value for name, value in zip(_DETAILS, facts, strict=True) if value is not None})
 
 
 def finish(
@@ -160,7 +171,7 @@ def finish(
     """
     if not runs:
         return []
-    details = [_details(run) for run in runs]
+    given = [details(run) for run in runs]
     ids, tokens, outcomes, started, finished, *_ = zip(*runs, strict=True)
     rows = conn.execute(
         """
@@ -171,7 +182,7 @@ def finish(
         (
             worker_id, array(map(_HEX, ids)), array(tokens), array(outcomes),
             microseconds(started), microseconds(finished),
-            details if any(details) else array(["NULL"] * len(runs)), retry_base, retry_cap,
+            given if any(given) else array(["NULL"] * len(runs)), retry_base, retry_cap,
         ),
     ).fetchall()  # fmt: skip
     answered = {

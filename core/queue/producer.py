@@ -82,9 +82,9 @@ def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema
         sent = []
         for part in parts(jobs, BULK):
             deduped = deduped or any(job.dedupe_key is not None for job in part)
-            call = create_many(part, actor=actor, schema=schema)
+            made = create_many(part, actor=actor, schema=schema)
             # Not `conn.execute`, because the connection of an application may have rows or cursors of another kind.
-            sent.append(psycopg.Cursor(conn, row_factory=tuple_row).execute(*call, binary=True))
+            sent.append(psycopg.Cursor(conn, row_factory=tuple_row).execute(*made, binary=True))
         for created in sent:
             ids += [plain_id(job_id) for (job_id,) in created]
     # Jobs with dedupe keys are created in the order of the keys. The ids rise in the order of `jobs`.
@@ -96,7 +96,7 @@ def create(new: NewJob, *, actor: str, schema: str | None) -> Call:
     times = (new.run_at, new.max_attempts, new.priority)
     keys = (new.dedupe_key, new.concurrency_key)
     rest = (new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor)
-    return _call(_CREATE, schema, "job_queue_create", (new.task_type, json.dumps(new.payload), *times, *keys, *rest))
+    return call(_CREATE, schema, "job_queue_create", (new.task_type, json.dumps(new.payload), *times, *keys, *rest))
 
 
 def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None) -> Call:
@@ -112,7 +112,7 @@ def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None) -> Ca
     if any(excluded):
         raise Refused("Jobs enqueued in bulk cannot recur, have a blocker or expire. Enqueue those one at a time.")
     given = (run_at, attempts, priorities, dedupe_keys, concurrency_keys, actor)
-    return _call(_CREATE_MANY, schema, "job_queue_create_many", (_array(task_types), json.dumps(payloads), *given))
+    return call(_CREATE_MANY, schema, "job_queue_create_many", (_array(task_types), json.dumps(payloads), *given))
 
 
 def parts(jobs: Iterable[NewJob], size: int | None) -> Iterator[list[NewJob]]:
@@ -127,7 +127,12 @@ def plain_id(value: Any) -> UUID:
     return value if type(value) is UUID else UUID(str(value))
 
 
-def _call(statement: LiteralString, schema: str | None, function: str, values: Iterable[object]) -> Call:
+def call(statement: LiteralString, schema: str | None, function: str, values: Iterable[object]) -> Call:
+    """The call of a function of the queue, whose name is put in place of `{}`.
+
+    Raises:
+        Refused: a text cannot be stored.
+    """
     params = tuple(None if value is None else str(value) for value in values)
     for text in params:
         if text is not None and "\0" in text:

@@ -9,7 +9,7 @@ import psycopg
 
 from jobdeck.core import settings as configuration
 from jobdeck.core.errors import EndlessDrain, UnknownTaskType, UsageError
-from jobdeck.core.model import Filter, RunOutcome, Status
+from jobdeck.core.model import SUCCESSES, Filter, RunOutcome, Status
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.read import jobs as read_jobs
@@ -89,6 +89,7 @@ def drain(
     with borrowed(target, used) as conn, _pool(conn, used) as database:
         presence.declare_types(conn, registry)
         with closing(LentResources(used, conn, given=resources, database=database)) as shared:
+            shared.worker_id = APPLICATION
             drained = _Drain(conn, registry, used, shared, scheduled=scheduled)
             drained.run(max_runs, raise_errors=raise_errors)
             if task_types is None:
@@ -196,6 +197,8 @@ class _Drain:
             self._give_back(job)
             raise
         finished, answer = self._report(finished)
+        if context.promised is not None and answer.recorded in SUCCESSES:
+            finished = context.promised
         if job.is_recurring and answer.recorded not in SLOT_GOES_ON:
             self._passed.add(job.id)
         due_in = None

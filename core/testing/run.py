@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -117,7 +116,7 @@ def _run(
         raise UsageError(NO_DATABASE) from executor.raised
     if context.stop is Stop.TIMED_OUT:
         # A worker reports the run at its timeout, whatever the handler does afterwards.
-        finished = executor.timed_out(context, threading.current_thread())._replace(traceback=finished.traceback)
+        finished = executor.timed_out(context)._replace(traceback=finished.traceback)
     return result(context, finished, executor, sequel(job, finished, context.stop, resources.settings))
 
 

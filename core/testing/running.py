@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 import sys
 import time
-from contextlib import contextmanager, nullcontext
-from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import SUCCESSES, RunOutcome
-from jobdeck.core.postgres.database import begin
+from jobdeck.core.postgres.database import begin, connect_beside
+from jobdeck.core.queue.producers import finishing
 from jobdeck.core.redact import safe_text
 from jobdeck.core.registry import Done
 from jobdeck.core.testing.result import JobResult, LoggedLine, ProgressReport
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
+from jobdeck.core.worker.slots.loop_context import LoopContext, OpenedOnLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from contextlib import AbstractContextManager
 
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json
     from jobdeck.core.postgres.database import Connection, Database
-    from jobdeck.core.registry import JobType, Outcome, Registry
+    from jobdeck.core.queue.producers.finishing import Reporter
+    from jobdeck.core.queue.producers.kinds import AsyncConnection
+    from jobdeck.core.registry import AsyncJobContext, JobType, Opener, Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.testing.result import Sequel
 
 NO_DATABASE: Final = (
-    "The handler used ctx.db, but this run has no database. Pass it a connection: run_job(…, db=connection)."
+    "The handler used the database, but this run has none. Pass it a connection: run_job(…, db=connection)."
 )
 CHECKPOINT_STAYS: Final = (RunOutcome.RETRIED, RunOutcome.SNOOZED, RunOutcome.RELEASED)
 """Outcomes after which the next run begins with the checkpoint that was saved last."""
@@ -48,12 +54,12 @@ class LentResources(RunResources):
         """`given` is what handlers get as `ctx.resources`; with None the plugin of their type opens its own."""
         super().__init__(settings, database)
         self._conn = conn
-        self._given = given
+        self.given = given
         self.missed = False
         """Whether a handler asked for a connection and there was none."""
 
-    def of(self, plugin: str) -> object:
-        return super().of(plugin) if self._given is None else self._given
+    def of(self, plugin: str, own: Opener | None = None) -> object:
+        return super().of(plugin, own) if self.given is None else self.given
 
     def connection(self) -> AbstractContextManager[Connection]:
         if self._conn is None:
@@ -79,10 +85,18 @@ class RecordingContext(RunContext):
         self.reports.append(ProgressReport(done, total, message))
         super().progress(done, total, message)
 
-    def save_checkpoint(self, checkpoint: Json) -> None:
-        super().save_checkpoint(checkpoint)
+    def note_checkpoint(self, checkpoint: Json) -> None:
+        super().note_checkpoint(checkpoint)
         # The handler may go on to change the object.
-        self.saved.append(copy.deepcopy(self.checkpoint or {}))
+        self.saved.append(copy.deepcopy(checkpoint))
+
+    def store(self, checkpoint: Json) -> bool:
+        """Writes a checkpoint of an async handler; False if the run no longer holds its job."""
+        return self._store(checkpoint)
+
+    async def arecord(self, connection: AsyncConnection, run: FinishedRun) -> RunOutcome:
+        """Writes the end of the run of an async handler; returns what was recorded."""
+        return await finishing.arecord(connection, run, self.reporter())
 
 
 class LoneContext(RecordingContext):
@@ -108,10 +122,17 @@ class LoneContext(RecordingContext):
         if self._why is Stop.LOST:
             self._count()
 
-    def save_checkpoint(self, checkpoint: Json) -> None:
-        super().save_checkpoint(checkpoint)
+    def note_checkpoint(self, checkpoint: Json) -> None:
+        super().note_checkpoint(checkpoint)
         if self._why is Stop.LOST:
             self._count()
+
+    async def arecord(self, connection: AsyncConnection, run: FinishedRun) -> RunOutcome:
+        return self._record(connection, run)
+
+    def _record(self, connection: object, run: FinishedRun) -> RunOutcome:
+        del connection
+        return RunOutcome.ABANDONED if self.stop is Stop.LOST else run.outcome
 
     def _store(self, checkpoint: Json) -> bool:
         del checkpoint
@@ -119,8 +140,43 @@ class LoneContext(RecordingContext):
 
     def _count(self) -> None:
         self._left -= 1
-        if self._left == 0:
-            self.stop = self._why
+        if self._left == 0 and self._why is not None:
+            self.must_stop(self._why)
+
+
+class LentConnections:
+    """What an async handler in a test has in place of its worker's connections."""
+
+    def __init__(self, context: RecordingContext, resources: LentResources) -> None:
+        self._context = context
+        self._resources = resources
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection of its own to the database of the test: it sees only what is committed."""
+        with self._resources.connection() as conn:
+            own = await connect_beside(conn)
+        async with own:
+            yield own
+
+    async def save_checkpoint(self, job: ClaimedJob, checkpoint: Json) -> bool:
+        del job
+        return self._context.store(checkpoint)
+
+    async def record(self, connection: AsyncConnection, run: FinishedRun, by: Reporter) -> RunOutcome:
+        del by
+        return await self._context.arecord(connection, run)
+
+
+class LentOnLoop(OpenedOnLoop):
+    """The resources of an async handler in a test, which are left when its run ends."""
+
+    def __init__(self, lent: LentResources) -> None:
+        super().__init__(lent)
+        self._lent = lent
+
+    async def of(self, opener: Opener) -> object:
+        return await super().of(opener) if self._lent.given is None else self._lent.given
 
 
 class RecordingExecutor(Executor):
@@ -128,6 +184,7 @@ class RecordingExecutor(Executor):
 
     def __init__(self, registry: Registry, resources: LentResources) -> None:
         super().__init__(registry, resources)
+        self._lent = resources
         self.failed = 0
         """The failed items of the last run."""
         self.raised: BaseException | None = None
@@ -139,12 +196,54 @@ class RecordingExecutor(Executor):
         The run has its own context variables, so that a handler may itself run a job.
         """
         self.failed, self.raised = 0, None
+        job_type = self.registry.get(job.task_type)
+        if job_type is not None and job_type.is_async and isinstance(context, RecordingContext):
+            return self._run_on_a_loop(context)
         return copy_context().run(super().run, job, context)
 
-    def _returned(self, context: RunContext, outcome: Outcome) -> FinishedRun:
-        finished = super()._returned(context, outcome)
+    def _run_on_a_loop(self, context: RecordingContext) -> FinishedRun:
+        """Runs an async handler on a loop of its own; in another thread if this one has a loop that runs."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self._awaited(context))
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, self._awaited(context)).result()
+
+    async def _awaited(self, context: RecordingContext) -> FinishedRun:
+        given = LoopContext(context, LentConnections(context, self._lent))
+        reports: list[FinishedRun] = []
+
+        opened = LentOnLoop(self._lent)
+
+        async def work() -> None:
+            # Not the result of the task: one that is cancelled in its last step has none.
+            reports.append(await self.run_async(context, cast("AsyncJobContext", given), opened))
+
+        task = asyncio.create_task(work(), context=Context())
+
+        def cancel(_: RunContext) -> None:
+            task.cancel()
+
+        context.on_stop = cancel
+        if context.stop is not None:
+            # After the first step: a task that is cancelled before it never begins.
+            asyncio.get_running_loop().call_soon(task.cancel)
+        await asyncio.wait([task])
+        await opened.close()
+        if not reports:
+            task.result()  # raises what ends the test
+        return reports[0]
+
+    def _report_of(self, context: RunContext, outcome: object) -> FinishedRun:
+        finished = super()._report_of(context, outcome)
         self.failed = outcome.failed if isinstance(outcome, Done) else 0
         return finished
+
+    def _promised(self, context: RunContext) -> FinishedRun:
+        """Without a queue, the handler's transaction is taken for committed."""
+        lone = context.promised if isinstance(context, LoneContext) else None
+        return lone or super()._promised(context)
 
     def _refused(self, context: RunContext, job_type: JobType | None, error: Any) -> FinishedRun:
         self.raised = error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from psycopg.errors import LockNotAvailable
 
 from jobdeck.core.logs import event
-from jobdeck.core.model import RunOutcome
+from jobdeck.core.model import SUCCESSES, RunOutcome
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
@@ -59,7 +59,7 @@ class Completer:
         state: WorkerState,
         *,
         on_done: Callable[[], None] = lambda: None,
-        on_finished: Callable[[], None] = lambda: None,
+        on_finished: Callable[[Sequence[RunContext]], None] = lambda _: None,
         patience: float = math.inf,
     ) -> None:
         """Creates the thread without starting it.
@@ -67,7 +67,7 @@ class Completer:
         Args:
             state: the worker whose runs to report.
             on_done: called when runs have ended.
-            on_finished: called when the database has accepted their reports.
+            on_finished: called with runs whose reports were sent.
             patience: seconds for which one report is repeated while the database does not answer.
         """
         self._state = state
@@ -101,7 +101,7 @@ class Completer:
                     self._on_done()
                     self._note_pace(batch)
                     self._finish_guarded(batch)
-                    self._on_finished()
+                    self._on_finished(batch)
                 if self._later and (last or time.monotonic() >= self._next_try):
                     self._finish_later(until_done=last)
         finally:
@@ -185,9 +185,12 @@ class Completer:
 
     def _note_pace(self, batch: Sequence[RunContext]) -> None:
         """Counts the times of runs, each once: a slow run makes claims small, and its report may wait for minutes."""
-        times = [context.elapsed for context in batch if context.started is not None]
-        if times:
-            self._state.pace.observe(len(times), sum(times))
+        state = self._state
+        for lane in state.lanes:
+            own = batch if len(state.lanes) == 1 else [one for one in batch if state.lane_of(one) is lane]
+            times = [context.elapsed for context in own if context.started is not None]
+            if times and lane.pace is not None:
+                lane.pace.observe(len(times), sum(times))
 
     def _let_go(self, batch: Sequence[RunContext]) -> None:
         for context in batch:
@@ -260,6 +263,8 @@ class Completer:
         if run is None:
             return
         level = _LEVELS.get(answer.recorded, logging.INFO)
+        # A run that ended in its handler's own transaction is reported once more, as a failure to commit.
+        worked = answer.recorded in SUCCESSES
         run_event(
             log,
             level,
@@ -267,8 +272,8 @@ class Completer:
             context,
             attempt=context.job.attempt,
             seconds=round(context.elapsed, 3),
-            error_kind=run.error_kind,
-            error=run.error,
+            error_kind=None if worked else run.error_kind,
+            error=None if worked else run.error,
             again_at=answer.run_at if answer.status == "pending" else None,
             dry_run=run.dry_run or None,
             worker=self._state.worker_id,
@@ -277,3 +282,4 @@ class Completer:
             self._state.tally.failed(context, run, answer)
         if answer.recorded is RunOutcome.FAILED:
             self._state.alerts.failed(context, run, worker=self._state.worker_id)
+            self._state.hooks.failed(context.job, run)

@@ -2,133 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import operator
 import threading
 import time
-from collections import deque
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from enum import Enum
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, TimedOut
-from jobdeck.core.logs import event, message_of, running, traceback_of
+from jobdeck.core.errors import Cancelled, JobdeckError, LeaseLost, PermanentError, TimedOut
+from jobdeck.core.logs import event
+from jobdeck.core.model import RunOutcome
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.queue import leases
-from jobdeck.core.redact import safe_error, safe_text, scrub
+from jobdeck.core.queue.producers import finishing
+from jobdeck.core.queue.producers.finishing import Reporter
+from jobdeck.core.redact import safe_error
+from jobdeck.core.worker.run_log import LogBuffer, RunLogger, handler_logger
 
 if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     import psycopg
 
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.queue.producers.kinds import SyncConnection
+    from jobdeck.core.registry import Continue, Done, Opener
     from jobdeck.core.settings import Settings
-
-LINES = 200
-CHARACTERS = 64 * 1024
-LONGEST_LINE = 2_000
-TAIL = 20
-
-
-class LogBuffer:
-    """The last lines of one run's log, bounded in lines and characters; safe to fill from several threads."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque()
-        self._characters = 0
-        self._left_out = 0
-        self.count = 0
-        self._lock = threading.Lock()
-
-    def add(self, at: datetime, level: str, message: str) -> None:
-        """Stores one message, cleaned and redacted, with its time and level; drops the oldest beyond the limits."""
-        text = safe_text(message, 4 * LONGEST_LINE).rstrip()
-        if len(text) > LONGEST_LINE:
-            text = f"{text[: LONGEST_LINE - 1]}…"
-        line = f"{at.isoformat(timespec='milliseconds')[11:23]} {level:<7} {text}"
-        with self._lock:
-            self.count += 1
-            self._lines.append(line)
-            self._characters += len(line)
-            while len(self._lines) > LINES or self._characters > CHARACTERS:
-                self._characters -= len(self._lines.popleft())
-                self._left_out += 1
-
-    def text(self) -> str:
-        """All stored lines, oldest first; a first line counts the dropped ones, if any."""
-        with self._lock:
-            lines = list(self._lines)
-            left_out = self._left_out
-        if left_out:
-            lines.insert(0, f"({left_out} earlier lines left out)")
-        return "\n".join(lines)
-
-    def tail(self) -> list[str]:
-        """The last lines, for users who watch a running job."""
-        with self._lock:
-            return list(self._lines)[-TAIL:]
-
-
-class RunLogger(logging.Logger):
-    """A handler's logger, which marks each record with the run.
-
-    It is not registered with the logging module, so it is freed with its run.
-    """
-
-    def __init__(self, run: RunContext, parent: logging.Logger) -> None:
-        # Below `info` only where the process writes such lines; the log of the run never has them.
-        super().__init__(parent.name, min(logging.root.level, logging.INFO))
-        self.parent = parent
-        self._run = run
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 -- the name it has in the standard library
-        """Overrides the standard method to avoid its cache, which takes a lock shared by all threads."""
-        return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
-
-    def handle(self, record: logging.LogRecord) -> None:
-        record.run = self._run
-        super().handle(record)
-
-
-@cache
-def handler_logger(task_type: str) -> logging.Logger:
-    """The parent logger for runs of a type; cached, since `getLogger` takes a lock shared by all threads."""
-    return logging.getLogger(f"{__package__}.handlers.{task_type}")
-
-
-class RunLogHandler(logging.Handler):
-    """Stores each record in the log of its run, and ignores records without a run."""
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Stores one record, without the handler's lock, because each run's buffer has its own."""
-        run = getattr(record, "run", None) or running.get()
-        if run is not None:
-            run.keep_line(record.levelname, _text(record))
-        return True
-
-
-def _text(record: logging.LogRecord) -> str:
-    fields = scrub(getattr(record, "fields", {}))
-    text = " ".join([message_of(record), *(f"{key}={value}" for key, value in fields.items())])
-    trace = traceback_of(record)
-    return f"{text}\n{trace}" if trace else text
-
-
-_handler = RunLogHandler(logging.INFO)
-
-
-def install() -> None:
-    """Adds the handler to the root logger, once."""
-    root = logging.getLogger()
-    if _handler not in root.handlers:
-        root.addHandler(_handler)
-
 
 CHECKPOINT_BYTES = 1024 * 1024
 
@@ -161,20 +67,32 @@ class RunResources:
     def __init__(self, settings: Settings, database: Database | None) -> None:
         self.settings = settings
         self.database = database
-        self._opened: dict[str, object] = {}
+        self.worker_id = ""
+        """The worker that reports the runs; empty where there is none."""
+        self.on_lost: Callable[[RunContext], object] | None = None
+        """Called with a run that finds by its checkpoint that it does not hold its job."""
+        self._opened: dict[object, object] = {}
         self._stack = ExitStack()
         self._lock = threading.Lock()
 
-    def of(self, plugin: str) -> object:
-        """The resources of a plugin, opened at first use; None if it has none."""
-        if plugin not in self._opened:
+    def of(self, plugin: str, own: Opener | None = None) -> object:
+        """What a type's own function opens, or else its plugin's, at first use; None if there is neither."""
+        key = own or plugin
+        if key not in self._opened:
             with self._lock:
-                if plugin not in self._opened:
-                    self._opened[plugin] = self._open(plugin)
-        return self._opened[plugin]
+                if key not in self._opened:
+                    self._opened[key] = self._open(plugin, own)
+        return self._opened[key]
 
-    def _open(self, plugin: str) -> object:
-        opener = next((found.resources for found in load_plugins() if found.name == plugin), None)
+    def enter(self, own: Opener, made: AbstractContextManager[Any]) -> object:
+        """Enters the context manager that `own` made, unless it was entered before; returns its value."""
+        with self._lock:
+            if own not in self._opened:
+                self._opened[own] = self._stack.enter_context(made)
+        return self._opened[own]
+
+    def _open(self, plugin: str, own: Opener | None) -> object:
+        opener: Any = own or next((found.resources for found in load_plugins() if found.name == plugin), None)
         return self._stack.enter_context(opener(self.settings, self.database)) if opener else None
 
     def close(self) -> None:
@@ -202,15 +120,29 @@ class RunContext:
     dry_run = False
     plugin = ""
     """The plugin that the job's type belongs to."""
+    opener: Opener | None = None
+    """What opens the resources of the job's type, if it has its own."""
+    shared: tuple[object] | None = None
+    """What was opened on the event loop for the type of this run; None if nothing was."""
     started: float | None = None
     """When the handler began, on the monotonic clock; None while the job waits for a slot."""
     stop: Stop | None = None
     """Why the run must stop; None while it may continue."""
+    on_stop: Callable[[RunContext], None] | None = None
+    """What interrupts the run when it must stop; None for a thread, whose handler asks by itself."""
     result: FinishedRun | None = None
     elapsed = 0.0
     """Seconds that the handler took; set together with the result."""
     stack: tuple[tuple[str, int, str], ...] = ()
     """File, line and function of each frame of the traceback, outermost first, for alerts."""
+    notice = ""
+    """What is shown of a run that goes on although it must stop, in place of its progress message."""
+    position = ""
+    """The stack of the handler at its timeout."""
+    report_of: Callable[[RunContext, object], FinishedRun] | None = None
+    """Makes the report of what the handler returns; set when the handler begins."""
+    promised: FinishedRun | None = None
+    """The report that `finish_in` has put into the handler's own transaction."""
     _borrowed: AbstractContextManager[psycopg.Connection[Any]] | None = None
     _connection: psycopg.Connection[Any] | None = None
     _lines: LogBuffer | None = None
@@ -237,8 +169,10 @@ class RunContext:
 
     @property
     def resources(self) -> Any:
-        """The resources that the plugin of this job type shares among runs; None if the type has no plugin."""
-        return self._resources.of(self.plugin)
+        """The resources that this job type, or its plugin, shares among runs; None if there are none."""
+        if self.shared is not None:
+            return self.shared[0]
+        return self._resources.of(self.plugin, self.opener)
 
     @cached_property
     def log(self) -> logging.Logger:
@@ -269,7 +203,7 @@ class RunContext:
             self._progress_since = (time.monotonic(), done)
         self._progress = (done, total, message)
         if self.stop is Stop.LOST:
-            raise LeaseLost(self._lost())
+            raise LeaseLost(self.lost())
 
     @property
     def checkpoint(self) -> Json | None:
@@ -285,9 +219,65 @@ class RunContext:
         """
         kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
         if not self._store(kept):
-            self.stop = Stop.LOST
-            raise LeaseLost(self._lost())
-        self._checkpoint = kept
+            raise self.found_lost()
+        self.note_checkpoint(kept)
+
+    def finish_in(self, connection: SyncConnection, outcome: Done | Continue | None = None) -> None:
+        """Records the end of this run in the transaction of a connection (`jobdeck.JobContext.finish_in`)."""
+        run = self.to_promise(outcome)
+        self.note_promise(run, self._record(connection, run))
+
+    def to_promise(self, outcome: Done | Continue | None) -> FinishedRun:
+        """The report of a run that ends now with this outcome.
+
+        Raises:
+            JobdeckError: the run is not running, or has ended by `finish_in` before.
+            PermanentError: the outcome cannot be stored.
+        """
+        if self.report_of is None or self.promised is not None:
+            raise JobdeckError("A run can be ended by ctx.finish_in once, while its handler runs.")
+        return self.report_of(self, outcome)
+
+    def note_promise(self, run: FinishedRun, recorded: RunOutcome) -> None:
+        """Keeps the report that a transaction has, unless the database has recorded something else.
+
+        Raises:
+            LeaseLost: the run no longer holds its job; nothing of the transaction may stay.
+            Cancelled: an operator has cancelled the job; the same.
+        """
+        if recorded is RunOutcome.CANCELLED:
+            self.stop = Stop.CANCELLED
+            raise Cancelled("The job was cancelled before its run ended: roll back.")
+        if recorded is not run.outcome:
+            raise self.found_lost()
+        self.promised = run
+
+    def reporter(self) -> Reporter:
+        """Who reports this run, for `jobdeck.core.queue.producers.finishing`."""
+        settings = self.settings
+        schema = self._resources.database.schema if self._resources.database else settings.database_schema
+        return Reporter(self._resources.worker_id, schema, settings.retry_base_seconds, settings.retry_cap_seconds)
+
+    def _record(self, connection: SyncConnection, run: FinishedRun) -> RunOutcome:
+        """Writes the end of the run through a connection; returns what was recorded."""
+        return finishing.record(connection, run, self.reporter())
+
+    def note_checkpoint(self, checkpoint: Json) -> None:
+        """Makes a checkpoint that the database has stored the one that the handler sees."""
+        self._checkpoint = checkpoint
+
+    def found_lost(self) -> LeaseLost:
+        """Marks the run as one that does not hold its job any more, and returns the error for its handler."""
+        if self._resources.on_lost is not None:
+            self._resources.on_lost(self)
+        self.stop = Stop.LOST
+        return LeaseLost(self.lost())
+
+    def must_stop(self, why: Stop) -> None:
+        """Asks the handler to stop; safe to call from any thread."""
+        self.stop = why
+        if self.on_stop is not None:
+            self.on_stop(self)
 
     def _store(self, checkpoint: Json) -> bool:
         """Writes a checkpoint into the database; False if the run no longer holds its job."""
@@ -311,10 +301,11 @@ class RunContext:
         if self.stop is Stop.TIMED_OUT:
             raise TimedOut(f"The run was stopped: {self.stop.value}.")
         if self.stop is Stop.LOST:
-            raise LeaseLost(self._lost())
+            raise LeaseLost(self.lost())
         raise Cancelled(f"The run was stopped: {self.stop.value}.")
 
-    def _lost(self) -> str:
+    def lost(self) -> str:
+        """The sentence for a run that no longer holds its job."""
         return (
             f"Run {self.job.run_token} no longer holds its job: its lease expired and the job was taken back. "
             "Its result is discarded."
@@ -351,6 +342,8 @@ class RunContext:
             elapsed = time.monotonic() - since
             if done > first and elapsed > 0:
                 stored["rate"] = round((done - first) / elapsed, 3)
+        if self.notice:
+            stored["message"] = self.notice
         if tail and self._lines is not None:
             stored["log"] = self.log_tail()
         return stored or None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-import queue
 import sys
-import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack, cast
 
 from jobdeck.core.errors import (
     Cancelled,
@@ -25,20 +25,23 @@ from jobdeck.core.logs import running
 from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.postgres.jsonb import NotStorableError, fitted, storable
 from jobdeck.core.redact import clean, redact_part, safe_error, safe_text
-from jobdeck.core.registry import Continue, Done
-from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop, install
+from jobdeck.core.registry import Continue, Done, around
+from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
+from jobdeck.core.worker.run_log import install
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import threading
+    from collections.abc import Awaitable, Callable
 
     from jobdeck.core.model import ClaimedJob, Json
-    from jobdeck.core.registry import JobContext, JobType, Outcome, Registry
+    from jobdeck.core.registry import AsyncJobContext, JobContext, JobType, Opener, Payload, Registry
 
 log = logging.getLogger(__name__)
 
 TRACEBACK_HEAD = 4_000
 TRACEBACK_TAIL = 12_000
 NOT_STORED = "not_stored"
+NOT_RECORDED = "not_recorded"
 LONGEST_DELAY = 10 * 366 * 86_400.0
 _KINDS = {"UnknownTaskType": "unknown_task_type", "InvalidPayload": "invalid_payload"}
 
@@ -51,13 +54,21 @@ class _Facts(TypedDict, total=False):
     delay: float
     retry_after: float | None
     permanent: bool
+    retry_base: float | None
+    retry_cap: float | None
     error_kind: str
     error: str
     traceback: str | None
 
 
+class OpenedOnLoop(Protocol):
+    """The resources of async types."""
+
+    async def of(self, opener: Opener) -> object: ...
+
+
 class Executor:
-    """Runs claimed jobs, each in the thread that calls `run`."""
+    """Runs claimed jobs: each in the thread that calls `run`, or on the event loop that awaits `run_async`."""
 
     def __init__(self, registry: Registry, resources: RunResources) -> None:
         self.registry = registry
@@ -73,29 +84,86 @@ class Executor:
             context = RunContext(job, self.resources, job.claimed_at.timestamp() - time.monotonic(), math.inf)
         running.set(context)
         context.started = time.monotonic()
+        context.report_of = self._report_of
         job_type = self.registry.get(job.task_type)
         try:
             try:
-                job_type, params = self.registry.validate(job.task_type, job.payload)
+                job_type, params = self._prepared(context, job_type)
             except Refused as error:
                 return self._refused(context, job_type, error)
-            context.plugin = job_type.plugin
-            # `vars` instead of `getattr`, since a pydantic model is slow for an attribute that it does not have.
-            if vars(params).get("dry_run"):
-                context.dry_run = True
-            return self._returned(context, job_type.run(params, cast("JobContext", context)))
+            return self._returned(context, around.call(job_type, params, cast("JobContext", context)))
         except BaseException as error:  # noqa: BLE001 -- also SystemExit: a handler must not end its worker's thread
             return self._raised_safely(context, job_type, error)
         finally:
             running.set(None)
             self._close(context)
 
-    def timed_out(self, context: RunContext, thread: threading.Thread) -> FinishedRun:
-        """The failure report of a run that is still active in `thread` after its timeout."""
+    async def run_async(self, context: RunContext, given: AsyncJobContext, opened: OpenedOnLoop) -> FinishedRun:
+        """Runs one job of an async type and returns its report; `given` is what the handler gets. Never raises.
+
+        A handler that ends after its timeout has timed out, whatever it returns or raises.
+        """
+        running.set(context)
+        context.started = time.monotonic()
+        context.report_of = self._report_of
+        job_type = self.registry.get(context.job.task_type)
+        try:
+            try:
+                job_type, params = self._prepared(context, job_type)
+            except Refused as error:
+                return self._refused(context, job_type, error)
+            if job_type.resources is not None:
+                context.shared = (await opened.of(job_type.resources),)
+            outcome = await cast("Awaitable[object]", around.call(job_type, params, given))
+            return self.timed_out(context) if context.stop is Stop.TIMED_OUT else self._returned(context, outcome)
+        except BaseException as error:  # noqa: BLE001 -- also SystemExit, which would end the loop of all runs
+            return self.timed_out(context) if context.stop is Stop.TIMED_OUT else self._raised(context, job_type, error)
+
+    def run_elsewhere(self, context: RunContext, work: Callable[[JobType], Json]) -> FinishedRun:
+        """Runs one job by `work`, which has another process run it and returns the facts of its report. Never raises.
+
+        A run that ends after its timeout has timed out, whatever `work` returns or raises.
+        """
+        running.set(context)
+        context.started = time.monotonic()
+        job_type = self.registry.get(context.job.task_type)
+        try:
+            try:
+                job_type, _ = self._prepared(context, job_type)
+            except Refused as error:
+                return self._refused(context, job_type, error)
+            facts = work(job_type)
+            if context.stop is Stop.TIMED_OUT:
+                return self.timed_out(context)
+            context.dry_run = facts.pop("dry_run")
+            outcome = RunOutcome(facts.pop("outcome"))
+            return self._report(context, outcome, **cast("_Facts", facts))
+        except BaseException as error:  # noqa: BLE001 -- the thread of the slot must go on
+            return self.timed_out(context) if context.stop is Stop.TIMED_OUT else self._raised(context, job_type, error)
+        finally:
+            running.set(None)
+
+    def _prepared(self, context: RunContext, job_type: JobType | None) -> tuple[JobType, Payload]:
+        """The type and its payload; `job_type` is None for a type that has no handler.
+
+        Raises:
+            UnknownTaskType, InvalidPayload: the job cannot be run.
+        """
+        if job_type is None:
+            job_type = self.registry.require(context.job.task_type)
+        params = job_type.parse(context.job.payload)
+        context.plugin = job_type.plugin
+        context.opener = job_type.resources
+        # `vars` instead of `getattr`, since a pydantic model is slow for an attribute that it does not have.
+        if vars(params).get("dry_run"):
+            context.dry_run = True
+        return job_type, params
+
+    def timed_out(self, context: RunContext) -> FinishedRun:
+        """The failure report of a run that was still active after its timeout; `context.position` is where it was."""
         job_type = self.registry.get(context.job.task_type)
         allowed = job_type.timeout if job_type else 0.0
-        frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 -- documented, and the only way there
-        stack = "".join(traceback.format_stack(frame)) if frame else ""
+        stack = context.position
         return self._failed(
             context,
             job_type,
@@ -130,7 +198,30 @@ class Executor:
         message = safe_error(f"{error} The job was not run.")
         return self._failed(context, job_type, permanent=True, error_kind=kind, error=message)
 
-    def _returned(self, context: RunContext, outcome: Outcome) -> FinishedRun:
+    def _returned(self, context: RunContext, outcome: object) -> FinishedRun:
+        if context.promised is not None:
+            return self._promised(context)
+        return self._report_of(context, outcome)
+
+    def _promised(self, context: RunContext) -> FinishedRun:
+        """The report of a run that has ended in its handler's own transaction.
+
+        The database has recorded that end if the transaction was committed, and answers with it. So this report takes
+        effect only if the transaction was rolled back.
+        """
+        return self._failed(
+            context,
+            self.registry.get(context.job.task_type),
+            error_kind=NOT_RECORDED,
+            error="The handler ended its run by ctx.finish_in, and its transaction was not committed.",
+        )
+
+    def _report_of(self, context: RunContext, outcome: object) -> FinishedRun:
+        """The report of what a handler returned.
+
+        Raises:
+            NotStorableError: it cannot be stored.
+        """
         if outcome is None:
             return self._report(context, RunOutcome.SUCCEEDED)
         if isinstance(outcome, Done):
@@ -151,6 +242,12 @@ class Executor:
                 checkpoint=storable(outcome.checkpoint, "checkpoint", CHECKPOINT_BYTES),
                 delay=_seconds(outcome.delay),
             )
+        if isinstance(outcome, Coroutine):
+            outcome.close()
+            raise NotStorableError(
+                "The handler returned a coroutine and nobody awaits it; declare the function with async def, also one "
+                "that wraps it."
+            )
         raise NotStorableError(
             f"The handler returned a {type(outcome).__name__}; it must return Done, Continue or None."
         )
@@ -169,9 +266,11 @@ class Executor:
             )
 
     def _raised(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
-        if isinstance(error, Cancelled) and context.stop in {Stop.CANCELLED, Stop.RELEASED}:
+        if context.stop in {Stop.CANCELLED, Stop.RELEASED} and _is_cancellation(error):
             asked = context.stop is Stop.CANCELLED
             return self._report(context, RunOutcome.CANCELLED if asked else RunOutcome.RELEASED)
+        if isinstance(error, asyncio.CancelledError) and context.stop is Stop.LOST:
+            error = LeaseLost(context.lost())
         if isinstance(error, Snooze):
             return self._report(
                 context,
@@ -215,6 +314,19 @@ class Executor:
             log.warning("a run's connection could not be returned to the pool: %s", safe_error(str(error)))
 
 
+def thread_position(thread: threading.Thread) -> str:
+    """The stack of a thread as text; empty if it has ended."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 -- documented, and the only way there
+    return "".join(traceback.format_stack(frame)) if frame else ""
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether this is how a handler stops that was asked to, also where a task group has collected it."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_cancellation, error.exceptions))
+    return isinstance(error, Cancelled | asyncio.CancelledError)
+
+
 def _seconds(value: float) -> float:
     return min(max(value, 0.0), LONGEST_DELAY) if math.isfinite(value) else 0.0
 
@@ -234,6 +346,8 @@ def error_message(error: BaseException) -> str:
         text = "(the exception has no readable message)"
     if isinstance(error, SystemExit):
         text = f"the handler called sys.exit({text}); a handler must return or raise"
+    if isinstance(error, asyncio.CancelledError):
+        text = text or "the handler cancelled itself, or what it waited for was cancelled"
     if not text.strip():
         return name
     return safe_error(text if isinstance(error, JobdeckError) else f"{name}: {text}")
@@ -255,108 +369,3 @@ def _presentable(text: str) -> str:
         end = redact_part(text, len(text) - TRACEBACK_TAIL, len(text))
         return clean(f"{redact_part(text, 0, TRACEBACK_HEAD)}\n…\n{end}", multiline=True)
     return safe_text(text)
-
-
-class Slots:
-    """The threads that run jobs: `size` of them, and one that is kept free for a canary.
-
-    They are daemons, so that a handler that does not stop cannot keep the process alive.
-    """
-
-    def __init__(self, executor: Executor, done: queue.SimpleQueue[RunContext | None], size: int, name: str) -> None:
-        self.size = size
-        self.running: dict[RunContext, threading.Thread] = {}
-        self.canary: RunContext | None = None
-        """The run in the slot for canaries, from when it is put there until it has ended."""
-        self._executor = executor
-        self._done = done
-        self._name = name
-        self._waiting: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
-        self._kept: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
-
-    def start(self) -> None:
-        for _ in range(self.size):
-            self._start_thread(self._waiting)
-        self._start_thread(self._kept)
-
-    def _start_thread(self, line: queue.SimpleQueue[RunContext | None]) -> None:
-        threading.Thread(target=self._work, args=(line,), name=f"{self._name} slot", daemon=True).start()
-
-    @property
-    def occupied(self) -> int:
-        """The number of runs without that of the slot for canaries."""
-        return len(self.running) - (self.canary in self.running)
-
-    @property
-    def waiting(self) -> int:
-        """The number of claimed jobs that wait for a thread."""
-        return self._waiting.qsize()
-
-    def put(self, contexts: Iterable[RunContext]) -> None:
-        put = self._waiting.put
-        for context in contexts:
-            if context.job.is_canary and self.canary is None:
-                self.canary = context
-                self._kept.put(context)
-            else:
-                put(context)
-
-    def hand_back_waiting(self) -> int:
-        """Reports all waiting jobs as released and returns their number."""
-        return self._hand_back(self._waiting) + self._hand_back(self._kept)
-
-    def _hand_back(self, line: queue.SimpleQueue[RunContext | None]) -> int:
-        handed_back = 0
-        while True:
-            try:
-                context = line.get_nowait()
-            except queue.Empty:
-                return handed_back
-            if context is None:
-                line.put(None)
-                return handed_back
-            self._free(context)
-            context.result = self._executor.handed_back(context)
-            self._done.put(context)
-            handed_back += 1
-
-    def write_off(self, context: RunContext, report: FinishedRun, *, replace: bool = True) -> bool:
-        """Reports a run that its thread does not end, and with `replace` starts another thread for this slot.
-
-        The thread's own result is discarded. Returns False, and does nothing, if the run has just ended.
-        """
-        if self.running.pop(context, None) is None:
-            return False
-        if replace:
-            self._start_thread(self._kept if context is self.canary else self._waiting)
-        self._free(context)
-        context.result = report
-        self._done.put(context)
-        return True
-
-    def close(self) -> None:
-        """Ends each thread after its current job."""
-        for _ in range(self.size):
-            self._waiting.put(None)
-        self._kept.put(None)
-
-    def _free(self, context: RunContext) -> None:
-        if context is self.canary:
-            self.canary = None
-
-    def _work(self, line: queue.SimpleQueue[RunContext | None]) -> None:
-        take, done, run, running, free = line.get, self._done.put, self._executor.run, self.running, self._free
-        thread = threading.current_thread()
-        while (context := take()) is not None:
-            if context.stop is not None or time.monotonic() >= context.lease_end:
-                context.result = self._executor.handed_back(context)
-                free(context)
-                done(context)
-                continue
-            running[context] = thread
-            result = run(context.job, context)
-            if running.pop(context, None) is None:
-                return
-            free(context)
-            context.result = result
-            done(context)

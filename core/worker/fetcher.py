@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -12,13 +13,15 @@ from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
+from jobdeck.core.worker.context import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.listener import Listener
-    from jobdeck.core.queue.leases import Front, Lane
+    from jobdeck.core.queue.leases import Front
+    from jobdeck.core.worker.slots.lane import Lane
     from jobdeck.core.worker.state import WorkerState
 
 
@@ -36,10 +39,10 @@ class LaneFronts:
     SHARE = 0.05
 
     def __init__(self) -> None:
-        self._fronts: dict[Lane, Front] = {}
+        self._fronts: dict[leases.Lane, Front] = {}
         self._until = 0.0
 
-    def fronts(self, now: float) -> Mapping[Lane, Front] | None:
+    def fronts(self, now: float) -> Mapping[leases.Lane, Front] | None:
         """The fronts to continue from at the monotonic time `now`; None when a full scan is due."""
         return self._fronts if self._fronts and now < self._until else None
 
@@ -65,6 +68,8 @@ IDLE_SECONDS = 5.0
 NEAR_SECONDS = 1.0
 DEAF_SECONDS = 2.5
 """The poll interval without notifications: through a transaction-mode pooler, or while LISTEN is down."""
+SHARED_SECONDS = 0.25
+"""The longest time after a run of another lane until its key is looked at: that lane may end thousands a second."""
 BATCH = 1000
 MOST_HELD = 2500
 BUSY_SECONDS = 0.5
@@ -72,18 +77,22 @@ BUSY_SECONDS = 0.5
 
 
 class Fetcher:
-    """Claims jobs for one worker until the worker stops or, with `until_idle`, until no job is left to claim."""
+    """Claims jobs for one lane until the worker stops or, with `until_idle`, until no lane has a job left to claim."""
 
     def __init__(
         self,
         state: WorkerState,
+        lane: Lane,
         *,
         on_cancel: Callable[[], None],
         on_listening: Callable[[], None],
         on_claimed: Callable[[], None],
         until_idle: bool = False,
     ) -> None:
+        self.lane = lane
         self._state = state
+        # Jobs of other lanes are held too, and must not keep this one from claiming.
+        self._most_held = MOST_HELD + state.capacity - state.slots.size
         self._on_cancel = on_cancel
         self._on_listening = on_listening
         self._on_claimed = on_claimed
@@ -94,10 +103,11 @@ class Fetcher:
         self._woken = threading.Event()
         self._again = threading.Event()
         self._next_poll = 0.0
+        self._shared_poll = math.inf
         self._canary_asked = threading.Event()
         self._next_canary = 0.0
         self._lane_fronts = LaneFronts()
-        self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} fetcher")
+        self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} fetcher of {lane.name}")
 
     @property
     def connected(self) -> bool:
@@ -108,6 +118,12 @@ class Fetcher:
         """Makes the fetcher claim at once."""
         self._again.set()
         self.room()
+
+    def wake_soon(self) -> None:
+        """Makes the fetcher claim shortly, because a run of another lane may have freed a key."""
+        if self._shared_poll == math.inf:
+            self._shared_poll = time.monotonic() + SHARED_SECONDS
+            self.room()
 
     def room(self) -> None:
         """Ends the current wait, because a slot has become free or the worker is stopping."""
@@ -141,12 +157,14 @@ class Fetcher:
             if not self._claim_canary(now):
                 self._wait(IDLE_SECONDS)
             return
-        if now < self._next_poll and not self._again.is_set():
-            self._wait(self._next_poll - now)
+        next_poll = min(self._next_poll, self._shared_poll)
+        if now < next_poll and not self._again.is_set():
+            self._wait(next_poll - now)
             return
         self._again.clear()
+        self._shared_poll = math.inf
         self._canary_asked.clear()
-        alone = not self._state.held
+        alone, claimed = not self._state.held, self._state.tally.claimed
         fronts = self._lane_fronts.fronts(now)
         jobs = self._claim(limit, fronts, now)
         self._take(jobs, now)
@@ -155,14 +173,15 @@ class Fetcher:
         elif len(jobs) == limit or fronts:
             self._hear(0)
         elif not jobs and alone and self._until_idle:
-            self._state.stopping.set()
+            self._state.note_idle(self.lane, claimed)
+            self._next_poll = time.monotonic() + NEAR_SECONDS
         else:
             self._next_poll = time.monotonic() + (NEAR_SECONDS if jobs else self._pause())
 
     def _claim(self, limit: int, fronts: Mapping[leases.Lane, leases.Front] | None, now: float) -> list[ClaimedJob]:
         state = self._state
-        lease = state.settings.lease_seconds
-        jobs = self._link.run(lambda conn: leases.claim(conn, state.worker_id, state.task_types, limit, lease, fronts))
+        types, lease = self.lane.task_types, state.settings.lease_seconds
+        jobs = self._link.run(lambda conn: leases.claim(conn, state.worker_id, types, limit, lease, fronts))
         state.tally.claims += 1
         if limit == 0 or (jobs and jobs[0].is_canary):
             return jobs
@@ -175,7 +194,7 @@ class Fetcher:
 
         Returns whether it asked the database.
         """
-        if self._state.slots.canary is not None or not (self._canary_asked.is_set() or now >= self._next_canary):
+        if self.lane.slots.canary is not None or not (self._canary_asked.is_set() or now >= self._next_canary):
             return False
         self._canary_asked.clear()
         self._next_canary = now + IDLE_SECONDS
@@ -184,23 +203,25 @@ class Fetcher:
 
     def _take(self, jobs: Sequence[ClaimedJob], now: float) -> None:
         if jobs:
-            self._state.take(jobs, now)
+            self._state.take(jobs, now, self.lane)
             self._on_claimed()
 
     def _limit(self, now: float) -> int:
         """How many jobs to claim now. 0 until half of the target, or half a batch, is free, unless a slot is idle."""
-        slots = self._state.slots
-        runs = [run for run in list(slots.running) if run is not slots.canary]
-        busy = sum(1 for run in runs if run.started is not None and now - run.started > BUSY_SECONDS)
-        target = slots.size + self._state.pace.ahead(busy)
-        outstanding = slots.waiting + len(runs)
-        room = min(target - outstanding, MOST_HELD - len(self._state.held), BATCH)
+        slots, pace = self.lane.slots, self.lane.pace
+        target = slots.size
+        if pace is not None:
+            # One over its timeout has left its slot to another thread.
+            runs = [run for run in list(slots.running) if run is not slots.canary and run.stop is not Stop.TIMED_OUT]
+            target += pace.ahead(sum(1 for run in runs if run.started is not None and now - run.started > BUSY_SECONDS))
+        outstanding = slots.waiting + slots.occupied
+        room = min(target - outstanding, self._most_held - len(self._state.held), BATCH)
         enough = min(target - target // 2, BATCH // 2)
         return room if outstanding < slots.size or room >= enough else 0
 
     def _pause(self) -> float:
         """Seconds until the next job is due or the next poll, with jitter so that workers do not poll together."""
-        now, due = self._link.run(lambda conn: leases.next_due(conn, self._state.task_types))
+        now, due = self._link.run(lambda conn: leases.next_due(conn, self.lane.task_types))
         idle = IDLE_SECONDS if self._listener is not None and self._listener.connected else DEAF_SECONDS
         idle *= random.uniform(0.9, 1.0)  # noqa: S311 -- no secret depends on it
         if due is None:

@@ -82,7 +82,7 @@ class Heartbeat:
             else:
                 # The rows of the runs that were missed were locked by another transaction.
                 missed, self._missed = [run for run in self._missed if run.job.run_token in self._state.held], []
-                news = [context for context in list(self._state.slots.running) if context.has_news()]
+                news = [context for context in self._state.running() if context.has_news()]
                 self._beat(missed + [context for context in news if context not in missed])
         except FAILURES:
             self._urgent = True
@@ -125,7 +125,7 @@ class Heartbeat:
                 continue
             held.lease_end = end
             if answer.cancel_requested and held.stop is None:
-                held.stop = Stop.CANCELLED
+                held.must_stop(Stop.CANCELLED)
 
     def _lost(self, context: RunContext) -> None:
         if self._state.lose(context):

@@ -49,9 +49,9 @@ def report(conn: Connection, state: WorkerState, mode: str) -> None:
         pid=os.getpid(),
         mode=mode,
         version=program_version(),
-        concurrency=state.slots.size,
+        concurrency=state.capacity,
         task_types=state.task_types,
-        running=len(state.slots.running),
+        running=len(state.running()),
     )
 
 
@@ -76,6 +76,7 @@ def reap(conn: Connection, state: WorkerState, *, take_back: bool = True) -> Rea
     if reaped.lost:
         event(log, logging.WARNING, "runs with an expired lease were taken back", runs=reaped.lost)
         state.alerts.lost(conn, reaped.lost_jobs)
+        state.hooks.lost(conn, reaped.lost_jobs)
     return reaped
 
 

@@ -162,7 +162,7 @@ class Cycle:
         return presence.open_worker_run(conn, source=source, worker_id=self._state.worker_id, http_method=http_method)
 
     def _guarded(self) -> CycleResult:
-        self._state.slots.start()
+        self._state.start_slots()
         self._heartbeat.thread.start()
         self._watchdog.thread.start()
         try:
@@ -234,7 +234,7 @@ class Cycle:
     def _stop(self, opened: UUID, result: CycleResult, http_method: str | None) -> None:
         self._heartbeat.stop()
         self._watchdog.stop()
-        self._state.slots.close()
+        self._state.close_slots()
         totals = self._state.tally.totals()
         failed = result.status == "error"
         try:

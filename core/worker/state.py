@@ -7,8 +7,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from jobdeck.core.alerts.hooks import FailureHooks
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
-from jobdeck.core.worker.executor import Executor, Slots
+from jobdeck.core.worker.executor import Executor
+from jobdeck.core.worker.slots.lane import Lane
+from jobdeck.core.worker.slots.loop import LoopSlots
+from jobdeck.core.worker.slots.processes import ProcessSlots
+from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.stats import Pace, Tally, WorkerFigures
 
 if TYPE_CHECKING:
@@ -29,12 +34,13 @@ SAFE_SHARE = 0.9
 
 
 class WorkerState:
-    """One worker's identity, its slots, and the jobs it holds.
+    """One worker's identity, its lanes, and the jobs it holds.
 
-    `held` has every job, by run token, from its claim until the database has accepted the report of its run.
+    There is a lane for each kind of handler among the task types. `slots` and `pace` are those of threads. `held` has
+    every job, by run token, from its claim until the database has accepted the report of its run.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- one keyword per fact
         self,
         database: Database,
         registry: Registry,
@@ -44,19 +50,34 @@ class WorkerState:
         task_types: Sequence[str],
         concurrency: int,
         alerts: Alerts,
+        one_by_one: bool = False,
+        ends: bool = False,
     ) -> None:
+        """Creates the lanes, which do not run yet.
+
+        With `one_by_one` the worker runs one job at a time, whatever the size of its lanes. One that `ends` by itself
+        does not wait for a thread that is over its timeout and cannot be stopped.
+        """
         self.database = database
         self.settings = settings
         self.worker_id = worker_id
         self.task_types = list(task_types)
         self.alerts = alerts
+        self.hooks = FailureHooks(worker_id)
         self.tally = Tally()
         self.pace = Pace(concurrency)
         self.held: dict[int, RunContext] = {}
         self.done: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
         self.resources = RunResources(settings, database)
+        self.resources.on_lost = self.note_lost
+        self.resources.worker_id = worker_id
         self.executor = Executor(registry, self.resources)
-        self.slots = Slots(self.executor, self.done, concurrency, worker_id)
+        self.slots = ThreadSlots(self.executor, self.done, concurrency, worker_id, keeps=not ends)
+        self.lanes = self._lanes()
+        self.capacity = 1 if one_by_one else sum(lane.slots.size for lane in self.lanes)
+        """The number of jobs that the worker runs at a time."""
+        self._lane_of = {name: lane for lane in self.lanes for name in lane.task_types}
+        self._idle_at: dict[Lane, int] = {}
         self.stopping = threading.Event()
         self.troubled: AbstractSet[str] = frozenset()
         """The parts of upkeep that failed when they were last tried."""
@@ -64,8 +85,49 @@ class WorkerState:
         self.settled = threading.Condition()
         """Notified when jobs are no longer held."""
 
+    def _lanes(self) -> tuple[Lane, ...]:
+        registry = self.executor.registry
+        kinds: dict[str, list[str]] = {"thread": [], "async": [], "process": []}
+        for name in self.task_types:
+            found = registry.get(name)
+            kinds[found.kind if found is not None else "thread"].append(name)
+        lanes = []
+        if kinds["thread"] or not self.task_types:
+            lanes.append(Lane("threads", kinds["thread"], self.slots, self.pace))
+        shared = (self.executor, self.done, self.worker_id, self.database, self.settings)
+        if kinds["async"]:
+            loop = LoopSlots(*shared)
+            lanes.append(Lane("loop", kinds["async"], loop, None))
+        if kinds["process"]:
+            processes = ProcessSlots(*shared)
+            lanes.append(Lane("processes", kinds["process"], processes, None))
+        return tuple(lanes)
+
+    def start_slots(self) -> None:
+        for lane in self.lanes:
+            lane.slots.start()
+
+    def close_slots(self) -> None:
+        for lane in self.lanes:
+            lane.slots.close()
+
+    def running(self) -> list[RunContext]:
+        """The runs of all lanes."""
+        return [context for lane in self.lanes for context in list(lane.slots.running)]
+
+    def lane_of(self, context: RunContext) -> Lane:
+        """The lane of a run; the first one for a type that this worker does not have."""
+        return self._lane_of.get(context.job.task_type, self.lanes[0])
+
+    def note_idle(self, lane: Lane, claimed: int) -> None:
+        """Stops the worker if no lane has found a job, and none was held, since `claimed` jobs were claimed in all."""
+        self._idle_at[lane] = claimed
+        if all(self._idle_at.get(one) == self.tally.claimed for one in self.lanes):
+            self.stopping.set()
+
     def close(self) -> None:
-        """Closes the resources of runs and the alerts."""
+        """Calls the hooks that wait, and closes the resources of runs and the alerts."""
+        self.hooks.close()
         self.resources.close()
         self.alerts.close()
 
@@ -73,10 +135,10 @@ class WorkerState:
         """The monotonic time until which a lease is safe whose claim or renewal was sent at `sent`."""
         return sent + self.settings.lease_seconds * SAFE_SHARE
 
-    def wait_until_empty(self, jobs: Sized, deadline: Callable[[], float]) -> bool:
-        """Waits until `jobs` is empty; returns False if the deadline (monotonic) comes first."""
+    def wait_until_empty(self, jobs: Callable[[], Sized], deadline: Callable[[], float]) -> bool:
+        """Waits until `jobs()` is empty; returns False if the deadline (monotonic) comes first."""
         with self.settled:
-            while jobs:
+            while jobs():
                 left = deadline() - time.monotonic()
                 if left <= 0:
                     return False
@@ -87,14 +149,24 @@ class WorkerState:
         """Asks the handlers of all held jobs to stop; after a grace period, returns the jobs of those that run on."""
         for context in list(self.held.values()):
             if context.stop is None:
-                context.stop = Stop.RELEASED
+                context.must_stop(Stop.RELEASED)
         last = time.monotonic() + GRACE_SECONDS
-        self.wait_until_empty(self.slots.running, lambda: last)
-        for context in list(self.slots.running):
-            self.slots.write_off(context, self.executor.handed_back(context), replace=False)
+        self.wait_until_empty(self.running, lambda: last)
+        for lane in self.lanes:
+            for context in list(lane.slots.running):
+                late = context.stop is Stop.TIMED_OUT
+                report = self.executor.timed_out(context) if late else self.executor.handed_back(context)
+                lane.slots.write_off(context, report, replace=False)
 
     def lose(self, context: RunContext) -> bool:
-        """Marks a run whose lease is lost, and counts it. Returns whether that was not known before."""
+        """Stops a run whose lease is lost, and counts it. Returns whether that was not known before."""
+        if not self.note_lost(context):
+            return False
+        context.must_stop(Stop.LOST)
+        return True
+
+    def note_lost(self, context: RunContext) -> bool:
+        """Counts a run whose lease is lost. Returns whether that was not known before."""
         with self._losing:
             if context.stop is Stop.LOST:
                 return False
@@ -104,10 +176,11 @@ class WorkerState:
 
     def figures(self) -> WorkerFigures:
         """The worker's figures at the moment, from any thread."""
-        tally, running, waiting = self.tally, len(self.slots.running), self.slots.waiting
+        tally = self.tally
+        running, waiting = len(self.running()), sum(lane.slots.waiting for lane in self.lanes)
         by_type = tally.by_type
         return WorkerFigures(
-            slots=self.slots.size,
+            slots=self.capacity,
             running=running,
             waiting=waiting,
             reporting=max(len(self.held) - running - waiting, 0),
@@ -122,8 +195,13 @@ class WorkerState:
             times=by_type.times() if by_type else (),
         )
 
-    def take(self, jobs: Sequence[ClaimedJob], sent: float, *, stop: Stop | None = None) -> None:
-        """Adds jobs that were just claimed to `held` and queues them for the slots; with `stop` they are not run."""
+    def take(
+        self, jobs: Sequence[ClaimedJob], sent: float, lane: Lane | None = None, *, stop: Stop | None = None
+    ) -> None:
+        """Adds jobs that were just claimed to `held` and queues them for the slots of their lane.
+
+        With `stop` they are not run.
+        """
         epoch = jobs[0].claimed_at.timestamp() - time.monotonic()
         end = self.lease_end(sent)
         contexts = [RunContext(job, self.resources, epoch, end) for job in jobs]
@@ -132,4 +210,4 @@ class WorkerState:
                 context.stop = stop
         self.tally.claimed += len(contexts)
         self.held.update((context.job.run_token, context) for context in contexts)
-        self.slots.put(contexts)
+        (lane or self.lane_of(contexts[0])).slots.put(contexts)

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.model import RunOutcome
+from jobdeck.core.model import SUCCESSES, RunOutcome
 from jobdeck.core.read.stats.run_times import BOUND_SECONDS, Histogram, RunTimes
 from jobdeck.core.read.stats.trends import RAN
 
@@ -173,7 +173,7 @@ def result_of(context: RunContext, run: FinishedRun, answer: Finished) -> Json:
         "status": answer.status.value if answer.status else "succeeded",
         "outcome": answer.recorded.value,
         "attempts": context.job.attempt,
-        "lastError": run.error,
+        "lastError": None if answer.recorded in SUCCESSES else run.error,
     }
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.context import Stop, run_event
+from jobdeck.core.worker.context import run_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobdeck.core.worker.context import RunContext
+    from jobdeck.core.worker.slots.lane import Slots
     from jobdeck.core.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
@@ -50,29 +50,23 @@ class Watchdog:
 
     def look(self) -> None:
         """Checks all running and waiting jobs once."""
+        for lane in self._state.lanes:
+            self._look(lane.slots)
+
+    def _look(self, slots: Slots) -> None:
         now = time.monotonic()
         newest = 0.0
-        runs = list(self._state.slots.running.items())
-        for context, thread in runs:
+        for context in list(slots.running):
             if context.started is None:
                 continue
             newest = max(newest, context.started)
             job_type = self._state.executor.registry.get(context.job.task_type)
             if job_type is not None and now - context.started > job_type.timeout:
-                self._time_out(context, thread)
+                if message := slots.time_out(context):
+                    run_event(log, logging.WARNING, message, context)
             elif now >= context.lease_end and self._state.lose(context):
                 message = "the lease of a run could not be renewed in time; its handler must stop"
                 run_event(log, logging.WARNING, message, context)
-        if (
-            self._state.slots.occupied >= self._state.slots.size
-            and self._state.slots.waiting
-            and now - newest > LONGEST_WAIT
-        ):
-            self._state.slots.hand_back_waiting()
-
-    def _time_out(self, context: RunContext, thread: threading.Thread) -> None:
-        context.stop = Stop.TIMED_OUT
-        report = self._state.executor.timed_out(context, thread)
-        if self._state.slots.write_off(context, report):
-            message = "a run took too long; it is reported as failed, and its thread is abandoned"
-            run_event(log, logging.WARNING, message, context)
+        if slots.occupied >= slots.size and slots.waiting and now - newest > LONGEST_WAIT:
+            slots.hand_back_waiting()
+        slots.look(now)

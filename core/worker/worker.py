@@ -1,7 +1,8 @@
-"""The worker: claims due jobs, runs them in threads and reports them, until it is stopped.
+"""The worker: claims due jobs, runs them in threads, on an event loop or in processes, and reports them.
 
-Each thread has one task and one module: `fetcher` claims jobs, `executor` runs handlers, `completer` reports runs,
-`heartbeat` renews leases, `watchdog` checks timeouts, `maintenance` reaps and writes the worker's records.
+Each thread has one task and one module: `fetcher` claims jobs of one lane, `slots` and `executor` run handlers,
+`completer` reports runs, `heartbeat` renews leases, `watchdog` checks timeouts, `maintenance` reaps and writes the
+worker's records.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
+    from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.core.worker.stats import WorkerFigures
 
@@ -65,7 +67,7 @@ class Worker:
         settings: leases, retries, drain time.
         mode: `headless`, `embedded` or `cycle`, as shown in `job_workers`.
         source: the source of its records in `job_worker_runs`.
-        concurrency: jobs at a time; None for `JOBDECK_CONCURRENCY`.
+        concurrency: jobs of thread handlers at a time; None for `JOBDECK_CONCURRENCY`.
         task_types: the types to run; None for all in the registry.
         worker_id: its name in the database; None for a name from host, process and random digits.
     """
@@ -108,8 +110,7 @@ class Worker:
 
     def run_until_idle(self) -> None:
         """Runs jobs until none is held and a claim finds none, then stops."""
-        fetcher = self._start(until_idle=True)
-        fetcher.thread.join()
+        self._start(until_idle=True).stopping.wait()
         self.drain()
 
     def run_cycle(
@@ -127,7 +128,7 @@ class Worker:
         Raises:
             DatabaseUnreachable: the database did not answer; no job was run.
         """
-        state = self._new_state(concurrency=1)
+        state = self._new_state(concurrency=1, one_by_one=True, ends=True)
         try:
             self.cycle = Cycle(state, limit, on_progress, budget)
             return self.cycle.run(source=self._source, http_method=http_method)
@@ -143,8 +144,8 @@ class Worker:
         totals = state.tally.totals()
         return WorkerStatus(
             "stopped" if self._stopped else "draining" if state.stopping.is_set() else "running",
-            self._fetcher.connected,
-            len(state.slots.running),
+            all(fetcher.connected for fetcher in self._fetchers),
+            len(state.running()),
             totals.claimed,
             totals.succeeded,
             totals.failed,
@@ -182,7 +183,7 @@ class Worker:
         patience = self._settings.drain_seconds if timeout is None else timeout
         self._deadline = min(self._deadline, time.monotonic() + patience)
         state.stopping.set()
-        self._fetcher.room()
+        self._room()
         with self._lock:
             if self._stopped:
                 return True
@@ -191,33 +192,55 @@ class Worker:
             self._stopped = True
             return clean
 
-    def _start(self, *, until_idle: bool) -> Fetcher:
+    def _start(self, *, until_idle: bool) -> WorkerState:
         if self._state is not None:
             raise RuntimeError("a worker can be started once only; create a new one")
         gc.set_threshold(*COLLECT)
-        state = self._state = self._new_state(self._concurrency)
+        state = self._state = self._new_state(self._concurrency, ends=until_idle)
         self._heartbeat = Heartbeat(state)
         self._maintenance = Maintenance(state, mode=self._mode, source=self._source, on_work=self._claim_again)
-        self._fetcher = Fetcher(
-            state,
-            on_cancel=self._heartbeat.beat_now,
-            # A cancellation between the first claim and LISTEN is missed; a heartbeat soon after finds it. Listening
-            # before the first claim would delay that claim.
-            on_listening=self._heartbeat.beat_soon,
-            on_claimed=self._maintenance.note_work,
-            until_idle=until_idle,
-        )
-        self._completer = Completer(state, on_done=self._fetcher.room, on_finished=self._fetcher.wake)
+        self._fetchers = [
+            Fetcher(
+                state,
+                lane,
+                on_cancel=self._heartbeat.beat_now,
+                # A cancellation between the first claim and LISTEN is missed; a heartbeat soon after finds it.
+                # Listening before the first claim would delay that claim.
+                on_listening=self._heartbeat.beat_soon,
+                on_claimed=self._maintenance.note_work,
+                until_idle=until_idle,
+            )
+            for lane in state.lanes
+        ]
+        self._completer = Completer(state, on_done=self._room, on_finished=self._claim_after)
         self._watchdog = Watchdog(state, on_exit=self.stop)
-        state.slots.start()
-        for part in (self._fetcher, self._completer, self._heartbeat, self._watchdog, self._maintenance):
+        state.start_slots()
+        for fetcher in self._fetchers:
+            fetcher.thread.start()
+        for part in (self._completer, self._heartbeat, self._watchdog, self._maintenance):
             part.thread.start()
-        return self._fetcher
+        return state
+
+    def _claim_after(self, ended: Sequence[RunContext]) -> None:
+        """Makes the lanes of these runs claim at once, and the others soon."""
+        if self._state is None:
+            return
+        lanes = {self._state.lane_of(context) for context in ended}
+        for fetcher in self._fetchers:
+            if fetcher.lane in lanes:
+                fetcher.wake()
+            else:
+                fetcher.wake_soon()
 
     def _claim_again(self) -> None:
-        self._fetcher.wake()
+        for fetcher in self._fetchers:
+            fetcher.wake()
 
-    def _new_state(self, concurrency: int) -> WorkerState:
+    def _room(self) -> None:
+        for fetcher in self._fetchers:
+            fetcher.room()
+
+    def _new_state(self, concurrency: int, *, one_by_one: bool = False, ends: bool = False) -> WorkerState:
         state = WorkerState(
             self._database,
             self._registry,
@@ -226,19 +249,23 @@ class Worker:
             task_types=self.task_types,
             concurrency=concurrency,
             alerts=Alerts(self._settings),
+            one_by_one=one_by_one,
+            ends=ends,
         )
         state.tally.by_type = TypeTally() if self._counts_types else None
         return state
 
     def _stop_running(self, state: WorkerState) -> bool:
         """Ends claiming and running; returns whether all running jobs finished."""
-        self._fetcher.thread.join()
-        state.slots.hand_back_waiting()
-        finished = state.wait_until_empty(state.slots.running, lambda: self._deadline)
+        for fetcher in self._fetchers:
+            fetcher.thread.join()
+        for lane in state.lanes:
+            lane.slots.hand_back_waiting()
+        finished = state.wait_until_empty(state.running, lambda: self._deadline)
         if not finished:
             state.release_running()
         last = time.monotonic() + GRACE_SECONDS
-        return state.wait_until_empty(state.held, lambda: last) and finished
+        return state.wait_until_empty(lambda: state.held, lambda: last) and finished
 
     def _stop_threads(self, state: WorkerState, *, clean: bool) -> None:
         self._completer.stop(at_once=not clean)
@@ -250,5 +277,5 @@ class Worker:
             if part.thread is not threading.current_thread():
                 part.thread.join()
         self._maintenance.sign_off()
-        state.slots.close()
+        state.close_slots()
         state.close()

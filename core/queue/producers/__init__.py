@@ -1,1 +1,1 @@
-"""Producers on other connections than psycopg's, and results for those who wait: what `api` is made of."""
+"""What a program does through a connection of its own: enqueue jobs, wait for results, end a run."""

@@ -80,6 +80,7 @@ ASYNCPG: Final = Kind("an asyncpg Connection", "asyncpg", "Connection")
 ASYNC_SESSION: Final = Kind("an SQLAlchemy AsyncSession", "sqlalchemy.ext.asyncio", "AsyncSession")
 ASYNC_SCOPED: Final = Kind("an SQLAlchemy async_scoped_session", "sqlalchemy.ext.asyncio", "async_scoped_session")
 ASYNC_ALCHEMY: Final = Kind("an SQLAlchemy AsyncConnection", "sqlalchemy.ext.asyncio", "AsyncConnection")
+ASYNC_OF_ALCHEMY: Final = (ASYNC_SESSION, ASYNC_SCOPED, ASYNC_ALCHEMY)
 ASYNC: Final = (ASYNC_PSYCOPG, ASYNCPG, ASYNC_SESSION, ASYNC_SCOPED, ASYNC_ALCHEMY)
 
 

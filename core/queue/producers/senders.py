@@ -104,7 +104,7 @@ class Django:
 def enqueue(conn: SyncConnection, kind: Kind, new: NewJob, names: Names) -> Ticket:
     if kind is kinds.PSYCOPG and isinstance(conn, psycopg.Connection):
         return producer.enqueue(conn, new, actor=names.actor, schema=names.schema)
-    return _ticket(_sender(conn, kind).fetch(producer.create(new, actor=names.actor, schema=names.schema)))
+    return _ticket(sender(conn, kind).fetch(producer.create(new, actor=names.actor, schema=names.schema)))
 
 
 def enqueue_many(conn: SyncConnection, kind: Kind, jobs: Iterable[NewJob], names: Names) -> list[UUID]:
@@ -112,25 +112,23 @@ def enqueue_many(conn: SyncConnection, kind: Kind, jobs: Iterable[NewJob], names
         # Otherwise the `conn.transaction()` of the producer would begin the transaction, and commit it.
         begin(conn)
         return producer.enqueue_many(conn, jobs, actor=names.actor, schema=names.schema)
-    sender = _sender(conn, kind)
+    made = sender(conn, kind)
     ids: list[UUID] = []
-    for part in producer.parts(jobs, None if sender.at_once else producer.BULK):
-        ids += _ids(sender.fetch(producer.create_many(part, actor=names.actor, schema=names.schema)))
+    for part in producer.parts(jobs, None if made.at_once else producer.BULK):
+        ids += _ids(made.fetch(producer.create_many(part, actor=names.actor, schema=names.schema)))
     return ids
 
 
 async def aenqueue(conn: Any, kind: Kind, new: NewJob, names: Names) -> Ticket:
-    if kind in {kinds.ASYNC_SESSION, kinds.ASYNC_SCOPED, kinds.ASYNC_ALCHEMY}:
-        made: Ticket = await _alchemy(conn, kind).run_sync(
-            lambda sync: enqueue(sync, kinds.sync_kind(sync), new, names)
-        )
+    if kind in kinds.ASYNC_OF_ALCHEMY:
+        made: Ticket = await alchemy(conn, kind).run_sync(lambda sync: enqueue(sync, kinds.sync_kind(sync), new, names))
         return made
     return _ticket(await fetch(conn, kind, producer.create(new, actor=names.actor, schema=names.schema)))
 
 
 async def aenqueue_many(conn: Any, kind: Kind, jobs: Iterable[NewJob], names: Names) -> list[UUID]:
-    if kind in {kinds.ASYNC_SESSION, kinds.ASYNC_SCOPED, kinds.ASYNC_ALCHEMY}:
-        made: list[UUID] = await _alchemy(conn, kind).run_sync(
+    if kind in kinds.ASYNC_OF_ALCHEMY:
+        made: list[UUID] = await alchemy(conn, kind).run_sync(
             lambda sync: enqueue_many(sync, kinds.sync_kind(sync), jobs, names)
         )
         return made
@@ -144,13 +142,18 @@ async def aenqueue_many(conn: Any, kind: Kind, jobs: Iterable[NewJob], names: Na
     return ids
 
 
-def _sender(conn: Any, kind: Kind) -> Sender:
+def sender(conn: Any, kind: Kind) -> Sender:
+    """What sends statements through a connection of SQLAlchemy or Django.
+
+    Raises:
+        Refused: the connection uses another driver than psycopg or asyncpg.
+    """
     if kind in {kinds.DJANGO, kinds.DJANGO_ALIAS}:
         return Django(conn)
     return Alchemy(conn if kind is kinds.ALCHEMY else conn.connection())
 
 
-def _alchemy(conn: Any, kind: Kind) -> Any:
+def alchemy(conn: Any, kind: Kind) -> Any:
     """The object with `run_sync`; that of an `async_scoped_session` is the session of this task."""
     return conn() if kind is kinds.ASYNC_SCOPED else conn
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TICK: Final = timedelta(minutes=5)
 OVERDUE: Final = timedelta(minutes=15)
+OVER: Final = timedelta(seconds=30)
+"""The time that a run gets to stop at its timeout, before health names it."""
 STREAK: Final = 3
 SILENT_NAMED: Final = 5
 DRY_NAMED: Final = 5
@@ -100,7 +102,7 @@ WHERE status = 'pending' AND blocked_by IS NULL AND NOT in_line
 """
 
 _RUNNING: Final = """
-SELECT task_type, extract(epoch FROM now() - started_at)::double precision AS seconds FROM job_list
+SELECT task_type, locked_by, extract(epoch FROM now() - started_at)::double precision AS seconds FROM job_list
 WHERE status = 'running' AND lease_expires_at > now() ORDER BY started_at LIMIT %(most)s
 """
 
@@ -274,6 +276,13 @@ def _long_runs(running: list[dict[str, Any]], timeouts: Mapping[str, float]) -> 
         return []
     number = f"At least {len(long)}" if len(running) == MOST_RUNNING else len(long)
     words = f"{number} past 80 % of their timeout, {long[0]['task_type']} the longest."
+    over = [run for run in long if run["seconds"] > timeouts[run["task_type"]] + OVER.total_seconds()]
+    if over:
+        first = over[0]
+        words += (
+            f" {len(over)} over it and not stopped, {first['task_type']} on {first['locked_by']} the longest: "
+            "restart that worker to end the run."
+        )
     return [Finding("long runs", Verdict.WARNING, words)]
 
 

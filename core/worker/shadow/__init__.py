@@ -1,1 +1,1 @@
-"""What a worker would have done in the place of the earlier runner, while that one has the queue."""
+"""What a run would do: previews of jobs, and of those that the earlier runner takes while it has the queue."""

@@ -9,7 +9,7 @@ from psycopg.errors import InsufficientPrivilege
 
 from jobdeck.core.errors import InvalidPayload, JobFailure
 from jobdeck.core.worker.executor import error_message
-from jobdeck.core.worker.preview import DENIED, effects
+from jobdeck.core.worker.shadow.preview import DENIED, effects
 
 if TYPE_CHECKING:
     from jobdeck.core.model import Json

@@ -261,8 +261,14 @@ class TestRest:
         pass_time(conn, 40 * SECOND)
         found = finding(conn, "long runs", alpha=100.0)
         assert found is not None
-        assert found.verdict is Verdict.WARNING
+        assert (found.verdict, found.evidence) == (Verdict.WARNING, "1 past 80 % of their timeout, alpha the longest.")
         assert finding(conn, "long runs") is None
+        pass_time(conn, timedelta(seconds=60))
+        found = finding(conn, "long runs", alpha=100.0)
+        assert found is not None
+        assert found.evidence.endswith(
+            "1 over it and not stopped, alpha on w the longest: restart that worker to end the run."
+        )
 
     def test_lateness_is_counted_in_the_interval_of_the_scheduler(self, conn: Connection) -> None:
         expect_trigger(conn, 30)

@@ -25,7 +25,7 @@ from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin
 from jobdeck.core.read import jobs
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
-from jobdeck.core.worker.preview import effects
+from jobdeck.core.worker.shadow.preview import effects
 from tests.core.cli.handlers import Echo
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.people import People

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import jobdeck
 
@@ -38,7 +38,6 @@ def other(params: Bare, ctx: jobdeck.JobContext) -> Any:
     return work(params, ctx)
 
 
-async def wait(params: jobdeck.Payload, ctx: jobdeck.JobContext) -> None: ...
-
-
-coroutine: Any = jobdeck.job("testing_coroutine")(cast("Any", wait))
+@jobdeck.job("testing_async", payload=Bare, max_attempts=4, retry_base=10, retry_cap=30)
+async def waiting(params: Bare, ctx: jobdeck.AsyncJobContext) -> Any:
+    return await behaviour["async"](params, ctx)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +11,9 @@ import pytest
 
 import jobdeck
 from jobdeck.core.plugins import Plugin, use_plugins
-from jobdeck.core.registry import Registry
 from jobdeck.core.settings import Settings
-from jobdeck.core.testing.borrowed import job_type_of
-from jobdeck.core.worker.context import RunResources
-from jobdeck.core.worker.executor import Executor
 from jobdeck.testing import LoggedLine, ProgressReport, run_job
-from tests.core.testing.jobs import Parcel, coroutine, other, parcel
-from tests.support.working import claimed
+from tests.core.testing.jobs import Parcel, other, parcel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,7 +226,7 @@ def test_a_lost_lease_ends_a_run_that_only_reports(behave: Callable[..., None], 
 
 
 def test_a_handler_that_uses_the_database_without_one_is_an_error_of_the_test(behave: Callable[..., None]) -> None:
-    sentence = r"The handler used ctx\.db, but this run has no database\. Pass it a connection: run_job\(…, db="
+    sentence = r"The handler used the database, but this run has none\. Pass it a connection: run_job\(…, db="
 
     def swallows(params: Any, ctx: jobdeck.JobContext) -> None:
         try:
@@ -351,16 +345,6 @@ def test_what_is_no_connection_is_refused(conn: psycopg.Connection[Any]) -> None
     conn.close()
     with pytest.raises(jobdeck.JobdeckError, match="The connection is closed"):
         run_job(other, db=conn)
-
-
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
-def test_a_coroutine_function_fares_as_in_a_worker() -> None:
-    registry = Registry([job_type_of("testing_coroutine")])
-    worked = Executor(registry, RunResources(Settings(), None)).run(claimed("testing_coroutine"))
-    tested = run_job(coroutine)
-    assert (tested.outcome, tested.error_kind, tested.error) == (worked.outcome, worked.error_kind, worked.error)
-    del tested
-    gc.collect()  # so that the warning about the coroutine comes in this test
 
 
 def test_what_ends_a_test_goes_through_a_handler(behave: Callable[..., None]) -> None:

@@ -101,11 +101,12 @@ def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(conn: Conn, d
     with working(database_url, *types, concurrency=1):
         gate.wait_for()
         operator.pause(conn, reason=None, actor=ACTOR)
-        answer = ended(conn, ask(conn, enqueue(conn, "stuck").id))
-        assert answer.state == "failed"
-        assert "longer than the 0.1 seconds" in answer.message
+        late = ask(conn, enqueue(conn, "stuck").id)
         assert ended(conn, ask(conn, enqueue(conn, "quick").id)).state == "succeeded"
         stuck.set()
+        answer = ended(conn, late)
+        assert answer.state == "failed"
+        assert "longer than the 0.1 seconds" in answer.message
 
 
 def test_other_jobs_are_claimed_at_once_after_a_canary(conn: Conn, database_url: str) -> None:

@@ -24,7 +24,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.registry import Continue, Done
 from jobdeck.core.worker import heartbeat, watchdog
 from jobdeck.core.worker.context import RunContext
-from jobdeck.core.worker.executor import Slots
+from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.stats import Pace
 from tests.core.worker.test_executor import ERRORS, JSON_LIKE, runner_of
 from tests.support.examples import examples
@@ -381,20 +381,53 @@ def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(databa
         until(lambda: status_of(conn, job.id) == "cancelled")
 
 
-def test_a_run_beyond_its_timeout_fails_at_once_and_its_late_result_is_dropped(database_url: str, conn: Conn) -> None:
+def test_a_run_beyond_its_timeout_keeps_its_key_and_lease_until_its_handler_ends_and_is_shown(
+    database_url: str, conn: Conn
+) -> None:
+    stubborn = Stubborn()
+    first, second = (enqueue(conn, "stubborn", concurrency_key="k", max_attempts=1) for _ in range(2))
+    settings = quick_settings(lease_seconds=10.0)
+    with working(database_url, job_type("stubborn", stubborn, timeout=1.0), concurrency=2, settings=settings) as worker:
+        shown = "SELECT progress ->> 'message', progress ->> 'log' FROM job_queue WHERE id = %s"
+        until(lambda: "goes on" in str(conn.execute(shown, (first.id,)).fetchone()), "the notice")
+        ends = "SELECT lease_expires_at FROM job_queue WHERE id = %s"
+        before = conn.execute(ends, (first.id,)).fetchone()
+        until(lambda: conn.execute(ends, (first.id,)).fetchone() > before, "another lease")  # type: ignore[operator]
+        assert (status_of(conn, first.id), status_of(conn, second.id)) == ("running", "pending")
+        assert (len(stubborn.threads), outcomes(conn)) == (1, [])
+        stubborn.opened.set()
+        until(lambda: outcomes(conn, second.id), "the next run with the key")
+        assert worker.drain()
+        assert (worker.status.failed, worker.status.succeeded) == (1, 1)
+    run = last_run(conn, first.id)
+    assert (run["outcome"], run["error_kind"], run["output"]) == ("failed", "timeout", None)
+    assert "self.opened.wait()" in run["traceback"]
+    assert "its concurrency key" in run["log"]
+
+
+def test_a_run_that_lost_its_lease_and_is_over_its_timeout_gives_its_slot_up(database_url: str, conn: Conn) -> None:
     stubborn = Stubborn()
     job = enqueue(conn, "stubborn", max_attempts=1)
-    with working(database_url, job_type("stubborn", stubborn, timeout=1.0), concurrency=1) as worker:
-        until(lambda: status_of(conn, job.id) == "failed", "the timeout")
-        run = last_run(conn, job.id)
-        assert (run["outcome"], run["error_kind"]) == ("failed", "timeout")
-        assert "self.opened.wait()" in run["traceback"]
-        assert worker.status.running == 0
+    with working(database_url, job_type("stubborn", stubborn, timeout=2.0), concurrency=1):
+        stubborn.wait_for()
+        conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour'")
+        conn.execute("SELECT job_queue_upkeep('lost', 0, 0)")
+        until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
+        assert stubborn.threads[0].is_alive()
         stubborn.opened.set()
-        stubborn.threads[0].join(30)
-        assert worker.drain()
-        assert (worker.status.failed, worker.status.succeeded) == (1, 0)
-    assert outcomes(conn, job.id) == ["failed"]
+
+
+def test_a_worker_that_ends_by_itself_does_not_wait_for_a_run_over_its_timeout(database_url: str, conn: Conn) -> None:
+    stubborn = Stubborn()
+    job = enqueue(conn, "stubborn", max_attempts=1)
+    with a_worker(database_url, job_type("stubborn", stubborn, timeout=0.1)) as worker:
+        worker.run_until_idle()
+    assert stubborn.threads[0].is_alive()
+    stubborn.opened.set()
+    stubborn.threads[0].join(PATIENCE)
+    run = last_run(conn, job.id)
+    assert (run["outcome"], run["error_kind"]) == ("failed", "timeout")
+    assert (status_of(conn, job.id), outcomes(conn, job.id)) == ("failed", ["failed"])
 
 
 def test_a_hanging_handler_costs_no_slot(database_url: str, conn: Conn) -> None:
@@ -515,7 +548,7 @@ def test_a_job_whose_lease_ended_while_it_waited_is_not_started() -> None:
     ran: list[int] = []
     runner = runner_of(lambda _p, _c: ran.append(1))
     done: SimpleQueue[RunContext | None] = SimpleQueue()
-    slots = Slots(runner, done, 1, "test")
+    slots = ThreadSlots(runner, done, 1, "test")
     slots.start()
     now = time.monotonic()
     slots.put([RunContext(claimed(), runner.resources, 0.0, now)])

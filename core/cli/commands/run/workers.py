@@ -37,7 +37,7 @@ WAIT_SECONDS = 1.0
 
 
 @command("worker", logs=True)
-@click.option("--concurrency", type=click.IntRange(1, 256), help="Jobs at a time. Default: JOBDECK_CONCURRENCY.")
+@click.option("--concurrency", type=click.IntRange(1, 256), help="Slots of threads. Default: JOBDECK_CONCURRENCY.")
 @click.option("--types", metavar="TYPE,…", help="Only these task types.")
 @click.option("--drain", is_flag=True, help="Exit when no job is due.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics of this worker here. Default: none.")

@@ -12,24 +12,27 @@ import json
 import pkgutil
 import sys
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from jobdeck.core.errors import ConfigurationError, InvalidPayload, UnknownTaskType, meant
 from jobdeck.core.plugins import load_plugins
+from jobdeck.core.registry.job_context import AsyncJobContext as AsyncJobContext
+from jobdeck.core.registry.job_context import Continue as Continue
+from jobdeck.core.registry.job_context import Done as Done
+from jobdeck.core.registry.job_context import JobContext as JobContext
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    import psycopg
-
-    from jobdeck.core.model import ClaimedJob
-    from jobdeck.core.postgres.database import Connection
+    from jobdeck.core.postgres.database import Connection, Database
+    from jobdeck.core.registry.job_context import Outcome as Outcome
     from jobdeck.core.settings import Settings
 
+    Opener = Callable[[Settings, Database | None], AbstractContextManager[Any] | AbstractAsyncContextManager[Any]]
     Admit = Callable[[Any, "Admission"], Mapping[str, str]]
 
 Json = dict[str, Any]
@@ -42,72 +45,6 @@ class Payload(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """The job is done. `output` is stored with the run; `failed` counts items that failed.
-
-    A run with `failed` above zero is recorded as `partial`. With `dry_run` the run changed nothing, whatever its
-    payload asked for, such as when a setting switches the type off; it is then shown as a dry run. The next slot of a
-    recurring job begins with `checkpoint`; without one it begins afresh, as after a slot that failed. One-time jobs
-    ignore it.
-    """
-
-    output: Json = field(default_factory=dict)
-    failed: int = 0
-    dry_run: bool = False
-    checkpoint: Json | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Continue:
-    """A part of the job is done. It is due again after `delay` seconds, with this `checkpoint`."""
-
-    checkpoint: Json
-    delay: float = 0.0
-    output: Json = field(default_factory=dict)
-
-
-Outcome = Done | Continue | None
-
-
-class JobContext(Protocol):
-    """The context that a handler gets with its payload.
-
-    `progress` and `save_checkpoint` raise `LeaseLost` once the run no longer holds its job. `idempotency_key` is the
-    same for all attempts of one cycle of one job.
-    """
-
-    job: ClaimedJob
-    log: logging.Logger
-    settings: Settings
-    dry_run: bool
-    idempotency_key: str
-
-    @property
-    def resources(self) -> Any:
-        """The resources that the plugin of this job type shares among runs; None if the type has no plugin."""
-
-    @property
-    def db(self) -> psycopg.Connection[Any]:
-        """An autocommit connection from the worker's pool, borrowed at first use; for the handler's thread only."""
-
-    def progress(self, done: int, total: int | None = None, message: str = "") -> None:
-        """Reports the run's progress; cheap enough to call for every item."""
-
-    @property
-    def checkpoint(self) -> Json | None:
-        """The checkpoint of the last `save_checkpoint` or `Continue` of this job."""
-
-    def save_checkpoint(self, checkpoint: Json) -> None:
-        """Saves a checkpoint at once, so that the next attempt continues from it even after a crash."""
-
-    def cancelled(self) -> bool:
-        """Whether the run must stop: an operator cancelled it, it timed out, or the worker is stopping."""
-
-    def raise_if_cancelled(self) -> None:
-        """Raises `Cancelled`, `TimedOut` or `LeaseLost` if `cancelled` is true."""
-
-
-@dataclass(frozen=True, slots=True)
 class Admission:
     """The facts for a type's `admit` function, in addition to the payload."""
 
@@ -116,7 +53,8 @@ class Admission:
     recurring: bool
 
 
-F = TypeVar("F", bound="Callable[..., Outcome]")
+Isolation = Literal["thread", "process"]
+F = TypeVar("F", bound="Callable[..., Outcome | Awaitable[Outcome]]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +66,13 @@ class JobType:
     a type with "type" has its own name as key. `plugin` is the name of the type's plugin, if any.
 
     `preview` returns the effects that a run with a payload would have, and changes nothing. `admit` is called before a
-    job is enqueued or edited, and returns the problems by field.
+    job is enqueued or edited, and returns the problems by field. `resources` opens what runs share, once in a process;
+    without it, they have the resources of their plugin. With `is_async`, `run` is an `async def` function.
+    With `isolation="process"`, runs are in processes of their own, which import `module` to register the type.
     """
 
     task_type: str
-    run: Callable[[Any, Any], Outcome]
+    run: Callable[[Any, Any], Outcome | Awaitable[Outcome]]
     label: str
     purpose: str
     payload: type[Payload]
@@ -146,6 +86,18 @@ class JobType:
     preview: Callable[[Any, Any], Json] | None = None
     admit: Admit | None = None
     plugin: str = ""
+    isolation: Isolation = "thread"
+    resources: Opener | None = None
+    module: str = ""
+    is_async: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_async", _is_async(self.run))
+
+    @property
+    def kind(self) -> Literal["thread", "async", "process"]:
+        """Where its runs are: in a thread, on the event loop, or in a process."""
+        return "async" if self.is_async else self.isolation
 
     def parse(self, payload: Json) -> Payload:
         """Parses a payload into this type's model.
@@ -237,30 +189,63 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     quick: bool = False,
     preview: Callable[[Any, Any], Json] | None = None,
     admit: Admit | None = None,
+    isolation: Isolation = "thread",
+    resources: Opener | None = None,
 ) -> Callable[[F], F]:
     """Registers a function `(payload, ctx) -> Done | Continue | None` as the handler of a task type.
 
+    A plain function gets a `JobContext` and runs in a thread. An `async def` function gets an `AsyncJobContext` and
+    runs on the event loop that all async runs of a worker share. With `isolation="process"` a plain function runs in a
+    process that the worker kills at the timeout; its module must be one that can be imported.
+
     `recurring` is the usual interval in minutes. `timeout`, `retry_base` and `retry_cap` are in seconds; None for the
-    last two means the values of the settings.
+    last two means the values of the settings. `resources` is a function `(settings, database)` to a context manager,
+    which is entered once in each process, with the first run that needs it, and left when the worker ends; its value is
+    `ctx.resources` of all types that name the same function. For an async type it may be an async context manager.
     """
 
     def register(function: F) -> F:
+        namespaces = _being_imported()
+        modules = tuple(str(namespace.get("__name__")) for namespace in namespaces)
         made = JobType(
             task_type=task_type, run=function, label=label or task_type.replace("_", " ").capitalize(),
             purpose=purpose, payload=payload, recurring=recurring or None, timeout=timeout, max_attempts=max_attempts,
             retry_base=retry_base, retry_cap=retry_cap, concurrency=concurrency, quick=quick, preview=preview,
-            admit=admit,
+            admit=admit, isolation=isolation, resources=resources, module=modules[0] if modules else "",
         )  # fmt: skip
-        _check_concurrency(made)
-        namespaces = _being_imported()
-        modules = tuple(str(namespace.get("__name__")) for namespace in namespaces)
+        _check(made)
         registrations.append(Registration(made, modules, namespaces[0] if namespaces else {}))
         return function
 
     return register
 
 
-def _check_concurrency(job_type: JobType) -> None:
+def _is_async(function: Callable[..., object]) -> bool:
+    """Whether a call returns a coroutine: an `async def` function, or an object with an `async def __call__`."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _check(job_type: JobType) -> None:
+    for name in ("preview", "admit"):
+        if _is_async(getattr(job_type, name)):
+            raise ConfigurationError(
+                f"The {name} of {job_type.task_type} is an async function. Make it a plain function: it is called "
+                "where no event loop runs."
+            )
+    if not job_type.is_async and inspect.isasyncgenfunction(inspect.unwrap(job_type.resources or _check)):
+        raise ConfigurationError(
+            f"The resources of {job_type.task_type} are an async context manager, and its handler is a plain function. "
+            "Use a plain context manager."
+        )
+    if job_type.isolation not in get_args(Isolation):
+        raise ConfigurationError(
+            f'{job_type.task_type} has the isolation "{job_type.isolation}". It must be "thread" or "process".'
+        )
+    if job_type.isolation == "process" and job_type.is_async:
+        raise ConfigurationError(
+            f'{job_type.task_type} has isolation="process" and an async function. Make it a plain function, or omit '
+            "the isolation."
+        )
     wanted = job_type.concurrency
     if wanted is None or wanted == "type" or (wanted.startswith(SHARED_KEY) and wanted != SHARED_KEY):
         return

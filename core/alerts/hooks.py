@@ -1,0 +1,105 @@
+"""Calls an application's hooks for jobs that failed for good, in a thread of their own."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from jobdeck.core.logs import event
+from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.read import history
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.redact import safe_error
+from jobdeck.core.registry import around
+from jobdeck.core.registry.around import FailedJob
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    import psycopg
+
+    from jobdeck.core.model import ClaimedJob, FinishedRun
+
+log = logging.getLogger(__name__)
+
+WAITING: Final = 10_000
+"""Failures that may wait for the hooks; more are dropped, so that a slow hook cannot fill the memory."""
+END_SECONDS: Final = 5.0
+LOST_LOOKED_AT: Final = 100
+
+
+class FailureHooks:
+    """The hooks of one worker. Without hooks it does nothing and has no thread."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._waiting: queue.Queue[FailedJob | None] = queue.Queue(WAITING)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def failed(self, job: ClaimedJob, run: FinishedRun) -> None:
+        """Calls the hooks for a run that was recorded as failed for good."""
+        if around.failure_hooks:
+            self._put(
+                FailedJob(
+                    job.id, job.task_type, job.payload, job.attempt, job.is_recurring, run.error_kind, run.error,
+                    self._worker,
+                )
+            )  # fmt: skip
+
+    def lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID]) -> None:
+        """Calls the hooks for those of the jobs whose last attempt was lost with its worker."""
+        if not around.failure_hooks:
+            return
+        for job_id in jobs[:LOST_LOOKED_AT]:
+            job = read_jobs.job(job_id).run(conn)
+            if job is None or job.status is not Status.FAILED:
+                continue
+            runs, _ = history.runs(job_id=job_id, outcome=RunOutcome.LOST, limit=1).run(conn)
+            for run in runs:
+                self._put(
+                    FailedJob(
+                        job.id, job.task_type, job.payload, run.attempt, job.is_recurring, run.error_kind, run.error,
+                        self._worker,
+                    )
+                )  # fmt: skip
+
+    def close(self) -> None:
+        """Waits up to 5 s until the hooks have been called, and ends the thread."""
+        with self._lock:
+            thread = self._thread
+        if thread is None:
+            return
+        try:
+            self._waiting.put(None, timeout=END_SECONDS)
+        except queue.Full:
+            event(log, logging.WARNING, "the hooks of failed jobs are too slow; some were not called")
+        thread.join(END_SECONDS)
+
+    def _put(self, failure: FailedJob) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name=f"{self._worker} hooks", daemon=True)
+                self._thread.start()
+        try:
+            self._waiting.put_nowait(failure)
+        except queue.Full:
+            event(log, logging.WARNING, "a hook is too slow; it is not called for a failed job", job=failure.job_id)
+
+    def _loop(self) -> None:
+        while (failure := self._waiting.get()) is not None:
+            for hook in around.failure_hooks:
+                try:
+                    hook(failure)
+                except Exception as error:  # noqa: BLE001 -- the hook is an application's own code
+                    event(
+                        log,
+                        logging.ERROR,
+                        "a hook of a failed job failed",
+                        hook=getattr(hook, "__name__", repr(hook)),
+                        job=failure.job_id,
+                        error=safe_error(repr(error)),
+                    )

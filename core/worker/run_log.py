@@ -1,0 +1,116 @@
+"""The log of one run: the logger that its handler gets, and the lines that are stored with the run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from functools import cache
+from typing import TYPE_CHECKING
+
+from jobdeck.core.logs import message_of, running, traceback_of
+from jobdeck.core.redact import safe_text, scrub
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from jobdeck.core.worker.context import RunContext
+
+LINES = 200
+CHARACTERS = 64 * 1024
+LONGEST_LINE = 2_000
+TAIL = 20
+
+
+class LogBuffer:
+    """The last lines of one run's log, bounded in lines and characters; safe to fill from several threads."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque()
+        self._characters = 0
+        self._left_out = 0
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self, at: datetime, level: str, message: str) -> None:
+        """Stores one message, cleaned and redacted, with its time and level; drops the oldest beyond the limits."""
+        text = safe_text(message, 4 * LONGEST_LINE).rstrip()
+        if len(text) > LONGEST_LINE:
+            text = f"{text[: LONGEST_LINE - 1]}…"
+        line = f"{at.isoformat(timespec='milliseconds')[11:23]} {level:<7} {text}"
+        with self._lock:
+            self.count += 1
+            self._lines.append(line)
+            self._characters += len(line)
+            while len(self._lines) > LINES or self._characters > CHARACTERS:
+                self._characters -= len(self._lines.popleft())
+                self._left_out += 1
+
+    def text(self) -> str:
+        """All stored lines, oldest first; a first line counts the dropped ones, if any."""
+        with self._lock:
+            lines = list(self._lines)
+            left_out = self._left_out
+        if left_out:
+            lines.insert(0, f"({left_out} earlier lines left out)")
+        return "\n".join(lines)
+
+    def tail(self) -> list[str]:
+        """The last lines, for users who watch a running job."""
+        with self._lock:
+            return list(self._lines)[-TAIL:]
+
+
+class RunLogger(logging.Logger):
+    """A handler's logger, which marks each record with the run.
+
+    It is not registered with the logging module, so it is freed with its run.
+    """
+
+    def __init__(self, run: RunContext, parent: logging.Logger) -> None:
+        # Below `info` only where the process writes such lines; the log of the run never has them.
+        super().__init__(parent.name, min(logging.root.level, logging.INFO))
+        self.parent = parent
+        self._run = run
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 -- the name it has in the standard library
+        """Overrides the standard method to avoid its cache, which takes a lock shared by all threads."""
+        return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
+
+    def handle(self, record: logging.LogRecord) -> None:
+        record.run = self._run
+        super().handle(record)
+
+
+@cache
+def handler_logger(task_type: str) -> logging.Logger:
+    """The parent logger for runs of a type; cached, since `getLogger` takes a lock shared by all threads."""
+    return logging.getLogger(f"{__package__}.handlers.{task_type}")
+
+
+class RunLogHandler(logging.Handler):
+    """Stores each record in the log of its run, and ignores records without a run."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Stores one record, without the handler's lock, because each run's buffer has its own."""
+        run = getattr(record, "run", None) or running.get()
+        if run is not None:
+            run.keep_line(record.levelname, _text(record))
+        return True
+
+
+def _text(record: logging.LogRecord) -> str:
+    fields = scrub(getattr(record, "fields", {}))
+    text = " ".join([message_of(record), *(f"{key}={value}" for key, value in fields.items())])
+    trace = traceback_of(record)
+    return f"{text}\n{trace}" if trace else text
+
+
+_handler = RunLogHandler(logging.INFO)
+
+
+def install() -> None:
+    """Adds the handler to the root logger, once."""
+    root = logging.getLogger()
+    if _handler not in root.handlers:
+        root.addHandler(_handler)

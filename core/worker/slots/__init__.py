@@ -1,0 +1,1 @@
+"""Where claimed jobs run: in threads, on an event loop, or in processes."""

@@ -1,0 +1,267 @@
+"""The slots of async handlers: tasks on one event loop, which runs in one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import logging
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from jobdeck.core.logs import event
+from jobdeck.core.redact import safe_error, safe_text
+from jobdeck.core.worker.context import Stop, run_event
+from jobdeck.core.worker.executor import thread_position
+from jobdeck.core.worker.slots.loop_context import LoopConnections, LoopContext, OpenedOnLoop
+
+if TYPE_CHECKING:
+    import queue
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import FrameType
+
+    from jobdeck.core.model import FinishedRun
+    from jobdeck.core.postgres.database import Database
+    from jobdeck.core.registry.job_context import AsyncJobContext
+    from jobdeck.core.settings import Settings
+    from jobdeck.core.worker.context import RunContext
+    from jobdeck.core.worker.executor import Executor
+
+log = logging.getLogger(__name__)
+
+BLOCKED_SECONDS = 1.0
+"""A loop that answers nothing for this long is blocked by a handler."""
+STUBBORN_SECONDS = 2.0
+"""A handler that runs on for this long after it was cancelled is shown as such."""
+LAST_SECONDS = 5.0
+"""How long a worker that ends waits for the loop."""
+GOES_ON = "was cancelled and goes on; it keeps its lease and its concurrency key until it ends"
+_SELECT = "selectors.py"
+
+
+class LoopSlots:
+    """Runs up to `size` async jobs at a time, and one more for a canary. The loop starts with the first job.
+
+    `running` is changed by the fetcher, which puts jobs in, and by whichever ends a run: its task, or `write_off`.
+    Everything else about a task is done on the loop.
+    """
+
+    waiting = 0
+    """No job waits: the fetcher claims as many as there are free slots."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        done: queue.SimpleQueue[RunContext | None],
+        name: str,
+        database: Database,
+        settings: Settings,
+    ) -> None:
+        self.size = settings.async_concurrency
+        self.running: dict[RunContext, None] = {}
+        self.canary: RunContext | None = None
+        self._executor = executor
+        self._done = done
+        self._name = name
+        self._database = database
+        self._connections_size = settings.async_connections
+        self._tasks: dict[RunContext, asyncio.Task[None]] = {}
+        self._asked: dict[RunContext, float] = {}
+        """When each run was cancelled that has not ended, until it is shown as going on."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = asyncio.Event()
+        self._pinged: float | None = None
+        """When the loop was asked for an answer that it has not given yet."""
+        self._blames = False
+
+    def start(self) -> None:
+        """Does nothing: the loop starts with the first job."""
+
+    @property
+    def occupied(self) -> int:
+        return len(self.running) - (self.canary in self.running)
+
+    def put(self, contexts: Iterable[RunContext]) -> None:
+        loop = self._running_loop()
+        batch = list(contexts)
+        for context in batch:
+            context.on_stop = self._interrupt
+            if context.job.is_canary and self.canary is None:
+                self.canary = context
+        self.running.update(dict.fromkeys(batch))
+        loop.call_soon_threadsafe(self._begin, batch)
+
+    def hand_back_waiting(self) -> int:
+        return 0
+
+    def time_out(self, context: RunContext) -> str | None:
+        if context.stop in {Stop.TIMED_OUT, Stop.LOST}:
+            return None
+        context.must_stop(Stop.TIMED_OUT)
+        return "a run took too long; its handler is cancelled"
+
+    def write_off(self, context: RunContext, report: FinishedRun, *, replace: bool = True) -> bool:
+        del replace
+        return self._end(context, report)
+
+    def look(self, now: float) -> None:
+        """Finds out whether a handler blocks the loop, and which cancelled runs go on."""
+        if self._loop is None:
+            return
+        if self._pinged is None:
+            self._pinged, self._blames = now, False
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._answer)
+        elif now - self._pinged > BLOCKED_SECONDS and not self._blames:
+            self._blame(now - self._pinged)
+        for context, asked in list(self._asked.items()):
+            if now - asked > STUBBORN_SECONDS and self._asked.pop(context, None) is not None:
+                context.notice = GOES_ON
+                context.keep_line("WARNING", f"the run {GOES_ON}")
+                run_event(log, logging.WARNING, f"a run {GOES_ON}", context)
+
+    def close(self) -> None:
+        """Ends the loop. Handlers that go on after they were cancelled keep its thread until they end."""
+        thread, loop = self._thread, self._loop
+        if thread is None or loop is None:
+            return
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._closing.set)
+        if thread is not threading.current_thread():
+            thread.join(LAST_SECONDS)
+
+    # Of the threads of the worker
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._main, args=(self._loop,), name=f"{self._name} loop", daemon=True
+            )
+            self._thread.start()
+        return self._loop
+
+    def _interrupt(self, context: RunContext) -> None:
+        self._asked[context] = time.monotonic()
+        if context not in self.running:
+            self._asked.pop(context, None)
+        elif self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended, and with it the run
+                self._loop.call_soon_threadsafe(self._cancel, context)
+
+    def _end(self, context: RunContext, report: FinishedRun) -> bool:
+        """Reports a run, unless it was reported before."""
+        if self.running.pop(context, self) is self:
+            return False
+        self._asked.pop(context, None)
+        if context is self.canary:
+            self.canary = None
+        context.result = report
+        self._done.put(context)
+        return True
+
+    def _blame(self, seconds: float) -> None:
+        """Says that a handler blocks the loop, and where; once for each block."""
+        if self._thread is None:
+            return
+        stack = thread_position(self._thread)
+        if _SELECT in stack.rstrip().rsplit("File ", 1)[-1]:
+            # It waits for events, so this machine is slow and no handler is to blame.
+            return
+        self._blames = True
+        position = safe_text(stack)
+        event(
+            log,
+            logging.WARNING,
+            "a handler blocks the event loop of all async runs; it must await, or use asyncio.to_thread",
+            seconds=round(seconds, 1),
+            worker=self._name,
+            stack=position,
+        )
+        for context in self._blamed():
+            context.keep_line(
+                "WARNING", f"the handler blocks the event loop for more than {seconds:.1f} s:\n{position}"
+            )
+
+    def _blamed(self) -> Sequence[RunContext]:
+        """The run whose step blocks the loop; nothing where it is a task that the handler made."""
+        current = asyncio.current_task(self._loop)
+        return [context for context, task in list(self._tasks.items()) if task is current]
+
+    # Of the loop's own thread
+
+    def _main(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        self._connections = LoopConnections(self._database, self._connections_size)
+        self._opened = OpenedOnLoop(self._executor.resources)
+        ending = loop.create_task(self._until_closed())
+        while not ending.done() or ending.cancelled():
+            if ending.done():
+                # A handler cancelled every task of the loop.
+                ending = loop.create_task(self._until_closed())
+            try:
+                loop.run_until_complete(ending)
+            except BaseException as error:  # noqa: BLE001 -- SystemExit in a task that a handler made ends no other run
+                event(log, logging.ERROR, "a task of a handler ended with an error", error=safe_error(repr(error)))
+        loop.close()
+
+    async def _until_closed(self) -> None:
+        await self._closing.wait()
+        own = asyncio.current_task()
+        while left := [task for task in asyncio.all_tasks() if task is not own and task not in self._opened.tasks]:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left)
+        await self._opened.close()
+        await self._connections.close()
+        await asyncio.get_running_loop().shutdown_asyncgens()
+
+    def _begin(self, batch: Sequence[RunContext]) -> None:
+        for context in batch:
+            self._tasks[context] = asyncio.create_task(self._work(context))
+
+    async def _work(self, context: RunContext) -> None:
+        try:
+            if context.stop is not None or time.monotonic() >= context.lease_end:
+                report = self._executor.handed_back(context)
+            else:
+                given = LoopContext(context, self._connections)
+                report = await self._executor.run_async(context, cast("AsyncJobContext", given), self._opened)
+        finally:
+            del self._tasks[context]
+        self._end(context, report)
+
+    def _cancel(self, context: RunContext) -> None:
+        task = self._tasks.get(context)
+        # A task that has not begun would end without a report; it finds out by itself that it must stop.
+        if task is not None and context.started is not None:
+            if context.stop is Stop.TIMED_OUT:
+                context.position = _position(task)
+            task.cancel()
+
+    def _answer(self) -> None:
+        self._pinged = None
+
+
+def _position(task: asyncio.Task[Any]) -> str:
+    """Where a task waits, from the handler inwards, as text."""
+    return "".join(
+        f'  File "{frame.f_code.co_filename}", line {frame.f_lineno}, in {frame.f_code.co_name}\n'
+        f"    {linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()}\n"
+        for frame in list(_frames(task.get_coro()))[2:]
+    )
+
+
+def _frames(awaited: object) -> Iterator[FrameType]:
+    """The frames of a coroutine and of what it awaits; `Task.get_stack` has the outermost alone."""
+    while awaited is not None:
+        for kind in ("cr", "gi", "ag"):
+            frame = getattr(awaited, f"{kind}_frame", None)
+            if frame is not None:
+                yield frame
+                awaited = getattr(awaited, f"{kind}_await" if kind != "gi" else "gi_yieldfrom", None)
+                break
+        else:
+            return

@@ -1,0 +1,167 @@
+"""What an async handler gets, and what all async runs of one worker share on their event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jobdeck.core.errors import JobdeckError
+from jobdeck.core.logs import event
+from jobdeck.core.postgres.jsonb import storable
+from jobdeck.core.postgres.pool import AsyncPool
+from jobdeck.core.queue import leases
+from jobdeck.core.queue.producers import finishing
+from jobdeck.core.redact import safe_error
+from jobdeck.core.worker.context import CHECKPOINT_BYTES
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
+    from jobdeck.core.postgres.database import Database
+    from jobdeck.core.queue.producers.finishing import Reporter
+    from jobdeck.core.queue.producers.kinds import AsyncConnection
+    from jobdeck.core.registry import Continue, Done, Opener
+    from jobdeck.core.worker.context import RunContext, RunResources
+
+log = logging.getLogger(__name__)
+
+
+class Connections(Protocol):
+    """What an async run needs of the database."""
+
+    def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]: ...
+
+    async def save_checkpoint(self, job: ClaimedJob, checkpoint: Json) -> bool: ...
+
+    async def record(self, connection: AsyncConnection, run: FinishedRun, by: Reporter) -> RunOutcome: ...
+
+
+class LoopConnections:
+    """The connections of all async runs of one worker: those of handlers, and one that saves checkpoints.
+
+    A handler that holds a connection may save a checkpoint, so that one must not come from the same pool.
+    """
+
+    def __init__(self, database: Database, size: int) -> None:
+        self._of_handlers = AsyncPool(database.connect_async, label=database.label, max_size=size)
+        self._of_checkpoints = AsyncPool(database.connect_async, label=database.label, max_size=1)
+
+    def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
+        return self._of_handlers.connection()
+
+    async def save_checkpoint(self, job: ClaimedJob, checkpoint: Json) -> bool:
+        async with self._of_checkpoints.connection() as conn:
+            return await leases.save_checkpoint_async(conn, job.id, job.run_token, checkpoint)
+
+    async def record(self, connection: AsyncConnection, run: FinishedRun, by: Reporter) -> RunOutcome:
+        return await finishing.arecord(connection, run, by)
+
+    async def close(self) -> None:
+        await self._of_handlers.close()
+        await self._of_checkpoints.close()
+
+
+class LoopContext:
+    """What an async handler gets: its run, without what would block the loop (`jobdeck.AsyncJobContext`)."""
+
+    def __init__(self, run: RunContext, connections: Connections) -> None:
+        self._run = run
+        self._connections = connections
+        self.job = run.job
+        self.settings = run.settings
+        self.idempotency_key = run.idempotency_key
+        self.progress = run.progress
+        self.cancelled = run.cancelled
+        self.raise_if_cancelled = run.raise_if_cancelled
+
+    @property
+    def log(self) -> logging.Logger:
+        return self._run.log
+
+    @property
+    def dry_run(self) -> bool:
+        return self._run.dry_run
+
+    @dry_run.setter
+    def dry_run(self, value: bool) -> None:
+        self._run.dry_run = value
+
+    @property
+    def resources(self) -> Any:
+        return self._run.resources
+
+    @property
+    def checkpoint(self) -> Json | None:
+        return self._run.checkpoint
+
+    @property
+    def db(self) -> psycopg.Connection[Any]:
+        raise JobdeckError(
+            "ctx.db would block the event loop of all async runs; an async handler uses: async with ctx.adb() as conn."
+        )
+
+    def adb(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
+        return self._connections.connection()
+
+    async def finish_in(self, connection: AsyncConnection, outcome: Done | Continue | None = None) -> None:
+        run = self._run.to_promise(outcome)
+        self._run.note_promise(run, await self._connections.record(connection, run, self._run.reporter()))
+
+    async def save_checkpoint(self, checkpoint: Json) -> None:
+        kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
+        if not await self._connections.save_checkpoint(self.job, kept):
+            raise self._run.found_lost()
+        self._run.note_checkpoint(kept)
+
+
+class OpenedOnLoop:
+    """What async types share, opened by their `resources` with the first run that needs it.
+
+    Each is entered and left by a task of its own, because some context managers must be left in the task that has
+    entered them.
+    """
+
+    def __init__(self, shared: RunResources) -> None:
+        self._shared = shared
+        self._values: dict[Opener, asyncio.Future[object]] = {}
+        self._ending = asyncio.Event()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def of(self, opener: Opener) -> object:
+        """The value of a context manager, which is entered at the first call. What it raises, the run raises."""
+        value = self._values.get(opener)
+        if value is None:
+            value = self._values[opener] = asyncio.get_running_loop().create_future()
+            task = asyncio.create_task(self._keep(opener, value))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        # A run that is cancelled meanwhile must not cancel it for the others.
+        return await asyncio.shield(value)
+
+    async def close(self) -> None:
+        """Leaves all context managers."""
+        self._ending.set()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+
+    async def _keep(self, opener: Opener, value: asyncio.Future[object]) -> None:
+        try:
+            made = opener(self._shared.settings, self._shared.database)
+            if not isinstance(made, AbstractAsyncContextManager):
+                value.set_result(self._shared.enter(opener, made))
+                await self._ending.wait()
+                return
+            async with made as opened:
+                value.set_result(opened)
+                await self._ending.wait()
+        except BaseException as error:  # noqa: BLE001 -- an application's own code; the run that waits gets it
+            if value.done():
+                event(log, logging.ERROR, "the resources of a task type failed", error=safe_error(repr(error)))
+            else:
+                value.set_exception(error if isinstance(error, Exception) else JobdeckError(repr(error)))
+                value.exception()
+        finally:
+            del self._values[opener]

@@ -1,0 +1,207 @@
+"""The slots of thread handlers: one thread each. A thread that cannot be stopped at its timeout gets a substitute."""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from jobdeck.core.worker.context import Stop, run_event
+from jobdeck.core.worker.executor import thread_position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jobdeck.core.model import ClaimedJob, FinishedRun
+    from jobdeck.core.worker.context import RunContext
+    from jobdeck.core.worker.executor import Executor
+
+
+log = logging.getLogger(__name__)
+
+NOTICE_SECONDS = 2.0
+"""A handler that runs on for this long after its timeout is shown as such."""
+GOES_ON = (
+    "is over its timeout and goes on; it keeps its lease and its concurrency key until it ends, "
+    "or until its worker is restarted"
+)
+
+
+class ThreadSlots:
+    """The threads that run jobs: `size` of them, and one that is kept free for a canary.
+
+    They are daemons, so that a handler that does not stop cannot keep the process alive.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        done: queue.SimpleQueue[RunContext | None],
+        size: int,
+        name: str,
+        *,
+        run: Callable[[ClaimedJob, RunContext], FinishedRun] | None = None,
+        keeps: bool = True,
+    ) -> None:
+        """Creates no thread yet.
+
+        Args:
+            executor: runs the jobs.
+            done: gets each run that has ended.
+            size: the number of threads.
+            name: the worker's name, for those of the threads.
+            run: runs one job in the slot's thread; None for the executor's own.
+            keeps: whether a run over its timeout keeps its job until its handler ends. Without it, the run is reported
+                at once, while its handler may go on: for workers that must end.
+        """
+        self.size = size
+        self.running: dict[RunContext, threading.Thread] = {}
+        self.canary: RunContext | None = None
+        """The run in the slot for canaries, from when it is put there until it has ended."""
+        self._executor = executor
+        self._run_job = run or executor.run
+        self._done = done
+        self._name = name
+        self._keeps = keeps
+        self._overdue: dict[RunContext, float] = {}
+        """Runs over their timeout, whose slots have another thread, and when each had to stop; infinite once shown."""
+        self._lock = threading.Lock()
+        """Guards `_overdue`."""
+        self._waiting: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
+        self._kept: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
+
+    def start(self) -> None:
+        for _ in range(self.size):
+            self._start_thread(self._waiting)
+        self._start_thread(self._kept)
+
+    def _start_thread(self, line: queue.SimpleQueue[RunContext | None]) -> None:
+        threading.Thread(target=self._work, args=(line,), name=f"{self._name} slot", daemon=True).start()
+
+    @property
+    def occupied(self) -> int:
+        """The number of slots with a run, without the slot for canaries."""
+        return len(self.running) - len(self._overdue) - (self.canary in self.running)
+
+    @property
+    def waiting(self) -> int:
+        """The number of claimed jobs that wait for a thread."""
+        return self._waiting.qsize()
+
+    def put(self, contexts: Iterable[RunContext]) -> None:
+        put = self._waiting.put
+        for context in contexts:
+            if context.job.is_canary and self.canary is None:
+                self.canary = context
+                self._kept.put(context)
+            else:
+                put(context)
+
+    def hand_back_waiting(self) -> int:
+        """Reports all waiting jobs as released and returns their number."""
+        return self._hand_back(self._waiting) + self._hand_back(self._kept)
+
+    def _hand_back(self, line: queue.SimpleQueue[RunContext | None]) -> int:
+        handed_back = 0
+        while True:
+            try:
+                context = line.get_nowait()
+            except queue.Empty:
+                return handed_back
+            if context is None:
+                line.put(None)
+                return handed_back
+            self._free(context)
+            context.result = self._executor.handed_back(context)
+            self._done.put(context)
+            handed_back += 1
+
+    def write_off(self, context: RunContext, report: FinishedRun, *, replace: bool = True) -> bool:
+        """Reports a run that its thread does not end, and with `replace` starts another thread for this slot.
+
+        The thread's own result is discarded. Returns False, and does nothing, if the run has just ended.
+        """
+        if self.running.pop(context, None) is None:
+            return False
+        if not self._has_substitute(context) and replace:
+            self._start_thread(self._kept if context is self.canary else self._waiting)
+        self._free(context)
+        context.result = report
+        self._done.put(context)
+        return True
+
+    def time_out(self, context: RunContext) -> str | None:
+        """Asks a run to stop that is still active after its timeout, and gives its slot to another thread.
+
+        Its job stays with it until the handler ends, since a second run beside it is what its key forbids. Returns what
+        to log; None if the run has just ended, or was asked before.
+        """
+        thread = self.running.get(context)
+        if thread is None or context.stop is Stop.TIMED_OUT:
+            return None
+        keeps = self._keeps and context.stop is not Stop.LOST
+        context.position = thread_position(thread)
+        context.stop = Stop.TIMED_OUT
+        if not keeps:
+            ended = self.write_off(context, self._executor.timed_out(context))
+            return "a run took too long; it is reported as failed, and its thread is abandoned" if ended else None
+        line = self._kept if context is self.canary else self._waiting
+        with self._lock:
+            # In this order: a thread that ends a run later than this sees that it has a substitute.
+            self._overdue[context] = time.monotonic()
+            if context not in self.running:
+                del self._overdue[context]
+                return None
+        self._start_thread(line)
+        self._free(context)
+        return "a run took too long; its handler is asked to stop, and another thread takes its slot"
+
+    def look(self, now: float) -> None:
+        """Shows the runs that go on after their timeout."""
+        with self._lock:
+            late = [context for context, asked in self._overdue.items() if now - asked > NOTICE_SECONDS]
+            self._overdue.update(dict.fromkeys(late, math.inf))
+        for context in late:
+            context.notice = GOES_ON
+            context.keep_line("WARNING", f"the run {GOES_ON}")
+            run_event(log, logging.WARNING, f"a run {GOES_ON}", context)
+
+    def close(self) -> None:
+        """Ends each thread after its current job."""
+        for _ in range(self.size):
+            self._waiting.put(None)
+        self._kept.put(None)
+
+    def _has_substitute(self, context: RunContext) -> bool:
+        """Whether another thread has taken the slot of a run that has ended; asked once for each run."""
+        if not self._overdue:
+            return False
+        with self._lock:
+            return self._overdue.pop(context, None) is not None
+
+    def _free(self, context: RunContext) -> None:
+        if context is self.canary:
+            self.canary = None
+
+    def _work(self, line: queue.SimpleQueue[RunContext | None]) -> None:
+        take, done, run, running, free = line.get, self._done.put, self._run_job, self.running, self._free
+        thread = threading.current_thread()
+        while (context := take()) is not None:
+            if context.stop is not None or time.monotonic() >= context.lease_end:
+                context.result = self._executor.handed_back(context)
+                free(context)
+                done(context)
+                continue
+            running[context] = thread
+            result = run(context.job, context)
+            if running.pop(context, None) is None:
+                return
+            free(context)
+            replaced = self._has_substitute(context)
+            context.result = self._executor.timed_out(context) if replaced else result
+            done(context)
+            if replaced:
+                return

@@ -1,0 +1,131 @@
+"""Handlers for the tests of processes: a module that a child process imports."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from jobdeck.core.errors import PermanentError
+from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+
+
+class Params(Payload):
+    """What a handler is to do, and a file that the test looks at."""
+
+    number: int = 0
+    note: str = ""
+
+
+def note(params: Params, text: str) -> None:
+    """Writes a line to the file of the test."""
+    with Path(params.note).open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+
+
+@job("p_done", payload=Params, isolation="process")
+def done(params: Params, ctx: JobContext) -> Done:
+    for number in range(1, 4):
+        ctx.progress(number, 3, f"step {number}")
+    ctx.log.info("a line of %s", ctx.job.task_type)
+    sys.stdout.write("printed by the handler\n")
+    sys.stderr.write("and to the other stream\n")
+    return Done({"number": params.number, "pid": os.getpid(), "attempt": ctx.job.attempt}, failed=params.number % 2)
+
+
+@job("p_continues", payload=Params, isolation="process")
+def continues(_params: Params, ctx: JobContext) -> Done | Continue:
+    if ctx.checkpoint is None:
+        return Continue({"page": 1})
+    ctx.save_checkpoint({"page": 2})
+    row = ctx.db.execute("SELECT checkpoint ->> 'page' FROM job_queue WHERE id = %s", (ctx.job.id,)).fetchone()
+    return Done({"stored": row[0] if row else None, "seen": ctx.checkpoint})
+
+
+@job("p_fails", payload=Params, isolation="process")
+def fails(params: Params, _ctx: JobContext) -> Done:
+    if params.number == 0:
+        raise ValueError("no luck")
+    if params.number == 1:
+        raise PermanentError("never")
+    if params.number == 2:
+        raise SystemExit(4)
+    return Done({"when": object()})
+
+
+@job("p_dies", payload=Params, isolation="process")
+def dies(params: Params, _ctx: JobContext) -> None:
+    if params.number == 0:
+        os._exit(3)
+    if params.number == 1:
+        ctypes.string_at(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job("p_spins", payload=Params, isolation="process", timeout=3600)
+def spins(params: Params, _ctx: JobContext) -> None:
+    note(params, f"spins {os.getpid()}")
+    while True:
+        pass
+
+
+@job("p_too_long", payload=Params, isolation="process", timeout=5)
+def too_long(params: Params, ctx: JobContext) -> None:
+    started = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
+    note(params, f"started {started.pid}")
+    ctx.log.info("on the way")
+    threading.Event().wait()
+
+
+@job("p_prints", payload=Params, isolation="process")
+def prints(params: Params, _ctx: JobContext) -> None:
+    for number in range(1, params.number):
+        sys.stdout.write(f"line {number} of the first\n")
+    sys.stdout.write(f"line {params.number} of the first, without an end")
+
+    def print_late() -> None:
+        pause = threading.Event()
+        while "go" not in Path(params.note).read_text(encoding="utf-8"):
+            pause.wait(0.01)
+        sys.stdout.write("a late line of the first\n")
+        note(params, "late 1")
+
+    threading.Thread(target=print_late, daemon=True).start()
+
+
+@job("p_environment", payload=Params, isolation="process")
+def environment(_params: Params, _ctx: JobContext) -> Done:
+    return Done({"path": os.environ.get("PYTHONPATH"), "folder": str(Path.cwd())})
+
+
+@job("p_chats", payload=Params, isolation="process")
+def chats(_params: Params, _ctx: JobContext) -> None:
+    logging.getLogger("httpx").info("a request with a key")
+    logging.getLogger("httpx").warning("a warning")
+
+
+@job("p_progress", payload=Params, isolation="process")
+def progress(_params: Params, ctx: JobContext) -> None:
+    ctx.progress(object())  # type: ignore[arg-type]
+
+
+@job("p_books", payload=Params, isolation="process")
+def books(_params: Params, ctx: JobContext) -> None:
+    with ctx.db.transaction():
+        ctx.db.execute("INSERT INTO ledger VALUES (%s)", (ctx.job.attempt,))
+        ctx.finish_in(ctx.db, Done({"booked": ctx.job.attempt}))
+        if ctx.job.attempt == 1:
+            raise ValueError("no luck")
+
+
+@job("p_asks", payload=Params, isolation="process")
+def asks(params: Params, ctx: JobContext) -> None:
+    note(params, f"asks {os.getpid()}")
+    pause = threading.Event()
+    while not pause.wait(0.01):
+        ctx.raise_if_cancelled()

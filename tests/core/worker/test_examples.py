@@ -1,0 +1,136 @@
+"""The examples of docs/adding-a-job-type.md do what the page says, as modules that a worker loads."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.postgres.database import Database
+from jobdeck.core.registry import around, load
+from jobdeck.core.worker.worker import Worker
+from tests.support.worker_process import ROOT
+from tests.support.working import enqueue, last_run, quick_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Conn = psycopg.Connection[Any]
+PAGE = ROOT / "docs" / "adding-a-job-type.md"
+
+
+def example(task_type: str, replaced: tuple[str, str] = ("", "")) -> str:
+    """The example of the page that registers this type."""
+    (found,) = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+        if f'@job("{task_type}"' in block
+    ]
+    assert replaced[0] in found
+    return str(found).replace(*replaced) if replaced[0] else str(found)
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """Answers a line with its text in brackets."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"[" + self.rfile.readline().strip() + b"]\n")
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def run(
+    url: str, conn: Conn, code: str, task_type: str, payload: dict[str, Any], folder: Path, patch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """The run of one job by a worker that loads the code as a module."""
+    (folder / f"example_{task_type}.py").write_text(code, encoding="utf-8")
+    patch.syspath_prepend(str(folder))
+    patch.setenv("PYTHONPATH", f"{ROOT}:{folder}")
+    importlib.invalidate_caches()
+    job = enqueue(conn, task_type, payload=payload)
+    registry = load([f"example_{task_type}"])
+    with Database(url, application_name="test worker", max_size=8) as database:
+        Worker(database, registry, quick_settings(lease_seconds=120.0), task_types=[task_type]).run_until_idle()
+    return last_run(conn, job.id)
+
+
+def test_the_example_of_a_thread(
+    database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = example("count_runs")
+    done = run(database_url, conn, code, "count_runs", {"day": "2026-03-01"}, tmp_path, monkeypatch)
+    assert (done["outcome"], done["output"]) == ("succeeded", {"runs": 0})
+
+
+def test_the_example_of_the_event_loop(
+    database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    code = example("fetch_pages", ("8080", str(port)))
+    done = run(database_url, conn, code, "fetch_pages", {"count": 4}, tmp_path, monkeypatch)
+    assert (done["outcome"], done["output"]) == ("succeeded", {"pages": ["[0]", "[1]", "[2]", "[3]"]})
+
+
+def test_the_example_of_a_process(
+    database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = {"text": "a", "rounds": 1}
+    done = run(database_url, conn, example("seal_text"), "seal_text", payload, tmp_path, monkeypatch)
+    assert (done["outcome"], done["output"]) == ("succeeded", {"seal": hashlib.sha256(b"a").hexdigest()})
+
+
+def test_the_example_of_a_run_that_ends_with_what_it_wrote(
+    database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conn.execute("CREATE TABLE invoices (number integer, booked boolean)")
+    conn.execute("INSERT INTO invoices VALUES (7, false), (8, false)")
+    done = run(database_url, conn, example("book_invoice"), "book_invoice", {"number": 7}, tmp_path, monkeypatch)
+    assert (done["outcome"], done["output"]) == ("succeeded", {"booked": 7})
+    assert conn.execute("SELECT number FROM invoices WHERE booked").fetchall() == [(7,)]
+
+
+class Page(BaseHTTPRequestHandler):
+    """Answers every path but one."""
+
+    def do_GET(self) -> None:
+        if self.path == "/cut":
+            self.connection.close()
+            return
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Keeps the test's output clean."""
+
+
+def test_the_example_of_what_goes_around_runs(
+    database_url: str,
+    conn: Conn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("plain_middleware", "async_middleware", "failure_hooks"):
+        monkeypatch.setattr(around, name, [])
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code = example("ping_vendor", ("8080", str(server.server_port)))
+        enqueue(conn, "ping_vendor", payload={"path": "/cut"}, max_attempts=1, priority=-1)
+        done = run(database_url, conn, code, "ping_vendor", {}, tmp_path, monkeypatch)
+        server.shutdown()
+    assert (done["outcome"], done["output"]) == ("succeeded", {"status": 204})
+    assert "begins" in done["log"]
+    assert "failed for good" in capsys.readouterr().out

@@ -1,0 +1,289 @@
+"""Runs that end in the transaction of their handler: committed with what it wrote, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import psycopg
+import pytest
+import sqlalchemy
+from sqlalchemy.orm import Session
+
+import jobdeck
+from jobdeck.core.errors import LeaseLost
+from jobdeck.core.queue import operator
+from jobdeck.core.registry import Continue, Done
+from jobdeck.testing import drain, run_job
+from tests.core.worker import process_handlers
+from tests.support.queue import value
+from tests.support.waiting import PATIENCE, until
+from tests.support.working import (
+    ACTOR,
+    a_worker,
+    enqueue,
+    job_type,
+    last_run,
+    outcomes,
+    quick_settings,
+    status_of,
+    working,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Conn = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def ledger(conn: Conn) -> Conn:
+    """A table of the application's own, in which handlers book."""
+    conn.execute("CREATE TABLE ledger (attempt integer NOT NULL)")
+    return conn
+
+
+def booked(conn: Conn) -> list[int]:
+    return [attempt for (attempt,) in conn.execute("SELECT attempt FROM ledger ORDER BY 1")]
+
+
+def book(conn: Conn, ctx: Any) -> None:
+    conn.execute("INSERT INTO ledger VALUES (%s)", (ctx.job.attempt,))
+
+
+def run_all(url: str, *handlers: tuple[str, Any], **facts: Any) -> None:
+    types = [job_type(name, handler, **facts) for name, handler in handlers]
+    with a_worker(url, *types) as worker:
+        worker.run_until_idle()
+
+
+def test_the_end_of_a_run_is_committed_with_what_its_handler_wrote(database_url: str, ledger: Conn) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def look(conn: Conn) -> tuple[int, int]:
+        return value(conn, "SELECT count(*) FROM job_queue"), value(conn, "SELECT count(*) FROM ledger")
+
+    def pays(_params: Any, ctx: Any) -> Done:
+        with psycopg.connect(database_url) as own:
+            book(own, ctx)
+            ctx.log.info("paid")
+            ctx.finish_in(own, Done({"paid": 7}, failed=1))
+            seen.append(look(ledger))
+        seen.append(look(ledger))
+        return Done({"ignored": True})
+
+    job = enqueue(ledger, "pays")
+    run_all(database_url, ("pays", pays))
+    assert seen == [(1, 0), (0, 1)]
+    assert outcomes(ledger, job.id) == ["partial"]
+    run = last_run(ledger, job.id)
+    assert (run["output"], run["error"]) == ({"paid": 7}, None)
+    assert "paid" in run["log"]
+    assert value(ledger, "SELECT sum(runs) FROM job_stat_delta") == 1
+
+
+def test_what_a_handler_raises_afterwards_takes_back_both_and_the_job_is_tried_again(
+    database_url: str, ledger: Conn
+) -> None:
+    def pays(_params: Any, ctx: Any) -> None:
+        with psycopg.connect(database_url) as own:
+            book(own, ctx)
+            ctx.finish_in(own)
+            if ctx.job.attempt == 1:
+                raise ValueError("no luck")
+
+    job = enqueue(ledger, "pays")
+    run_all(database_url, ("pays", pays))
+    assert outcomes(ledger, job.id) == ["retried", "succeeded"]
+    assert booked(ledger) == [2]
+
+
+def test_a_transaction_that_is_rolled_back_in_silence_is_a_failure_that_says_so(
+    database_url: str, ledger: Conn
+) -> None:
+    def pays(_params: Any, ctx: Any) -> None:
+        with psycopg.connect(database_url) as own:
+            book(own, ctx)
+            ctx.finish_in(own)
+            if ctx.job.attempt == 1:
+                own.rollback()
+
+    job = enqueue(ledger, "pays")
+    run_all(database_url, ("pays", pays))
+    assert outcomes(ledger, job.id) == ["retried", "succeeded"]
+    first = ledger.execute("SELECT error_kind, error FROM job_runs WHERE outcome = 'retried'").fetchone()
+    assert first == (
+        "not_recorded", "The handler ended its run by ctx.finish_in, and its transaction was not committed.",
+    )  # fmt: skip
+    assert booked(ledger) == [2]
+
+
+def test_a_run_that_lost_its_job_books_nothing(database_url: str, ledger: Conn) -> None:
+    entered, lost = threading.Event(), threading.Event()
+    raised: list[type[BaseException]] = []
+
+    def pays(_params: Any, ctx: Any) -> None:
+        if ctx.job.attempt == 1:
+            entered.set()
+            lost.wait(PATIENCE)
+        try:
+            with psycopg.connect(database_url) as own:
+                book(own, ctx)
+                ctx.finish_in(own)
+        except BaseException as error:
+            raised.append(type(error))
+            raise
+
+    job = enqueue(ledger, "pays", max_attempts=2)
+    settings = quick_settings(lease_seconds=120.0, heartbeat_seconds=60.0)
+    with working(database_url, job_type("pays", pays), settings=settings) as worker:
+        assert entered.wait(PATIENCE)
+        ledger.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour'")
+        ledger.execute("SELECT job_queue_upkeep('lost', 0, 0)")
+        until(lambda: outcomes(ledger, job.id).count("succeeded") == 1, "the second run")
+        lost.set()
+        until(lambda: raised, "the error in the first run")
+        figures = worker.figures()
+    assert raised == [LeaseLost]
+    assert booked(ledger) == [2]
+    assert sorted(outcomes(ledger, job.id)) == ["abandoned", "lost", "succeeded"]
+    assert figures is not None
+    assert figures.lost_leases == 1
+
+
+def test_a_job_that_an_operator_has_cancelled_books_nothing(database_url: str, ledger: Conn) -> None:
+    entered, cancelled = threading.Event(), threading.Event()
+
+    def pays(_params: Any, ctx: Any) -> None:
+        entered.set()
+        cancelled.wait(PATIENCE)
+        with psycopg.connect(database_url) as own:
+            book(own, ctx)
+            ctx.finish_in(own)
+
+    job = enqueue(ledger, "pays")
+    with working(database_url, job_type("pays", pays)):
+        assert entered.wait(PATIENCE)
+        operator.cancel(ledger, [job.id], actor=ACTOR)
+        cancelled.set()
+        until(lambda: status_of(ledger, job.id) == "cancelled", "the end")
+    assert (booked(ledger), outcomes(ledger, job.id)) == ([], ["cancelled"])
+
+
+def test_a_series_and_a_continued_run_end_in_a_transaction_too(database_url: str, ledger: Conn) -> None:
+    def steps(_params: Any, ctx: Any) -> None:
+        with psycopg.connect(database_url) as own:
+            book(own, ctx)
+            ctx.finish_in(own, Continue({"page": 2}) if ctx.checkpoint is None else Done({"page": 2}))
+
+    once = enqueue(ledger, "steps")
+    series = enqueue(ledger, "hourly", recurrence_interval_minutes=60)
+    run_all(database_url, ("steps", steps), ("hourly", steps))
+    assert outcomes(ledger, once.id) == ["continued", "succeeded"]
+    assert outcomes(ledger, series.id) == ["continued", "succeeded"]
+    row = ledger.execute("SELECT status, run_at > now(), consecutive_failures FROM job_queue").fetchone()
+    assert row == ("pending", True, 0)
+    assert len(booked(ledger)) == 4
+
+
+def test_a_run_ends_once(database_url: str, ledger: Conn) -> None:
+    def pays(_params: Any, ctx: Any) -> None:
+        with psycopg.connect(database_url) as own:
+            ctx.finish_in(own)
+            ctx.finish_in(own)
+
+    job = enqueue(ledger, "pays", max_attempts=1)
+    run_all(database_url, ("pays", pays))
+    assert outcomes(ledger, job.id) == ["failed"]
+    assert "can be ended by ctx.finish_in once" in last_run(ledger, job.id)["error"]
+
+
+def test_a_result_that_cannot_be_stored_fails_the_run_and_nothing_is_booked(database_url: str, ledger: Conn) -> None:
+    def pays(_params: Any, ctx: Any) -> None:
+        with psycopg.connect(database_url) as own:
+            book(own, ctx)
+            ctx.finish_in(own, Done({"when": object()}))
+
+    job = enqueue(ledger, "pays", max_attempts=1)
+    run_all(database_url, ("pays", pays))
+    assert (outcomes(ledger, job.id), booked(ledger)) == (["failed"], [])
+    assert last_run(ledger, job.id)["error_kind"] == "not_storable"
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sqlalchemy.Engine]:
+    made = sqlalchemy.create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    yield made
+    made.dispose()
+
+
+def test_a_run_ends_in_an_sqlalchemy_session(database_url: str, ledger: Conn, engine: sqlalchemy.Engine) -> None:
+    def pays(_params: Any, ctx: Any) -> None:
+        with Session(engine) as session, session.begin():
+            session.execute(sqlalchemy.text("INSERT INTO ledger VALUES (:n)"), {"n": ctx.job.attempt})
+            ctx.finish_in(session, Done({"paid": True}))
+            if ctx.job.attempt == 1:
+                raise ValueError("no luck")
+
+    job = enqueue(ledger, "pays")
+    run_all(database_url, ("pays", pays))
+    assert (outcomes(ledger, job.id), booked(ledger)) == (["retried", "succeeded"], [2])
+
+
+@pytest.mark.parametrize("kind", ["psycopg", "asyncpg"])
+def test_an_async_run_ends_in_an_async_connection(database_url: str, ledger: Conn, kind: str) -> None:
+    async def pays(_params: Any, ctx: Any) -> None:
+        if kind == "psycopg":
+            async with ctx.adb() as own, own.transaction():
+                await own.execute("INSERT INTO ledger VALUES (%s)", (ctx.job.attempt,))
+                await ctx.finish_in(own, Done({"paid": True}))
+                await fails_first(ctx)
+            return
+        plain = await asyncpg.connect(database_url)
+        try:
+            async with plain.transaction():
+                await plain.execute("INSERT INTO ledger VALUES ($1)", ctx.job.attempt)
+                await ctx.finish_in(plain, Done({"paid": True}))
+                await fails_first(ctx)
+        finally:
+            await plain.close()
+
+    async def fails_first(ctx: Any) -> None:
+        await asyncio.sleep(0)
+        if ctx.job.attempt == 1:
+            raise ValueError("no luck")
+
+    job = enqueue(ledger, "pays")
+    run_all(database_url, ("pays", pays))
+    assert (outcomes(ledger, job.id), booked(ledger)) == (["retried", "succeeded"], [2])
+    assert last_run(ledger, job.id)["output"] == {"paid": True}
+
+
+def test_a_run_in_a_process_ends_in_its_transaction(database_url: str, ledger: Conn) -> None:
+    types = [one for one in jobdeck.core.registry.load([process_handlers.__name__]) if one.task_type == "p_books"]
+    job = enqueue(ledger, "p_books", max_attempts=3)
+    with a_worker(database_url, *types, settings=quick_settings(lease_seconds=120.0)) as worker:
+        worker.run_until_idle()
+    assert (outcomes(ledger, job.id), booked(ledger)) == (["retried", "succeeded"], [2])
+    assert last_run(ledger, job.id)["output"] == {"booked": 2}
+
+
+@jobdeck.job("t_books")
+def books(_params: jobdeck.Payload, ctx: jobdeck.JobContext) -> None:
+    """Ends by itself, for the tests without a worker."""
+    with ctx.db.transaction():
+        ctx.finish_in(ctx.db, Done({"booked": True}, failed=2))
+
+
+def test_a_unit_test_sees_the_outcome_without_a_database(conn: Conn) -> None:
+    made = run_job(books, db=conn)
+    assert (made.outcome, made.output, made.failed) == ("partial", {"booked": True}, 2)
+
+
+def test_a_drain_in_a_test_runs_it(conn: Conn) -> None:
+    jobdeck.enqueue(conn, "t_books")
+    (made,) = drain(conn, task_types=["t_books"])
+    assert (made.outcome, made.output) == ("partial", {"booked": True})
+    assert value(conn, "SELECT count(*) FROM job_queue") == 0

@@ -1,0 +1,381 @@
+"""Jobs with `isolation="process"` on a real queue: what they tell, and how their processes end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.model import NewJob
+from jobdeck.core.postgres.database import Database
+from jobdeck.core.queue import leases, operator, producer
+from jobdeck.core.registry import Registry, job, load
+from jobdeck.core.worker.worker import Worker
+from tests.core.worker.test_canaries import ask, ended
+from tests.support.waiting import PATIENCE, until
+from tests.support.worker_process import ROOT, bury, worker_process
+from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
+
+if TYPE_CHECKING:
+    from jobdeck.core.registry import JobType
+
+Conn = psycopg.Connection[Any]
+MODULE = "tests.core.worker.process_handlers"
+
+
+@pytest.fixture(scope="module")
+def types() -> tuple[JobType, ...]:
+    return tuple(load([MODULE]))
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> Path:
+    """A file in which handlers note what they did."""
+    path = tmp_path / "notes"
+    path.touch()
+    return path
+
+
+def drain(url: str, types: tuple[JobType, ...], **facts: Any) -> None:
+    with Database(url, application_name="test worker", max_size=8) as database:
+        Worker(database, Registry(types), quick_settings(lease_seconds=120.0, **facts)).run_until_idle()
+
+
+def noted(note: Path, word: str) -> list[int]:
+    """The process ids beside a word."""
+    lines = [line.split() for line in note.read_text(encoding="utf-8").splitlines()]
+    return [int(number) for found, number in lines if found == word]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has waited for counts as ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_run_in_a_process_tells_what_one_in_a_thread_tells(
+    database_url: str, conn: Conn, types: tuple[JobType, ...]
+) -> None:
+    job = enqueue(conn, "p_done", payload={"number": 7})
+    drain(database_url, types)
+    run = last_run(conn, job.id)
+    assert (run["outcome"], run["output"]["number"], run["output"]["attempt"]) == ("partial", 7, 1)
+    assert run["output"]["pid"] != os.getpid()
+    assert (run["progress"]["done"], run["progress"]["total"], run["progress"]["message"]) == (3, 3, "step 3")
+    for line in ("a line of p_done", "printed by the handler", "and to the other stream"):
+        assert line in run["log"]
+
+
+def test_a_process_is_used_again_and_there_are_no_more_than_the_setting_says(
+    database_url: str, conn: Conn, types: tuple[JobType, ...]
+) -> None:
+    producer.enqueue_many(conn, [NewJob("p_done", {"number": 2})] * 30, actor=ACTOR)
+    drain(database_url, types, process_concurrency=2)
+    assert outcomes(conn) == ["succeeded"] * 30
+    pids = {pid for (pid,) in conn.execute("SELECT output ->> 'pid' FROM job_runs")}
+    assert 1 <= len(pids) <= 2
+    until(lambda: all(is_gone(int(pid)) for pid in pids), "the end of the processes")
+
+
+def test_a_checkpoint_is_saved_and_seen_and_the_process_has_a_connection_of_its_own(
+    database_url: str, conn: Conn, types: tuple[JobType, ...]
+) -> None:
+    job = enqueue(conn, "p_continues")
+    drain(database_url, types)
+    assert outcomes(conn, job.id) == ["continued", "succeeded"]
+    assert last_run(conn, job.id)["output"] == {"stored": "2", "seen": {"page": 2}}
+
+
+@pytest.mark.parametrize(
+    ("number", "outcome", "kind", "words"),
+    [
+        (0, "retried", "ValueError", "ValueError: no luck"),
+        (1, "failed", "permanent", "never"),
+        (2, "retried", "SystemExit", "the handler called sys.exit(4)"),
+        (3, "failed", "not_storable", "output"),
+    ],
+)
+def test_a_failure_is_recorded_as_that_of_a_thread(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], number: int, outcome: str, kind: str, words: str
+) -> None:
+    job = enqueue(conn, "p_fails", payload={"number": number}, max_attempts=2)
+    drain(database_url, types)
+    assert outcomes(conn, job.id)[0] == outcome
+    run = last_run(conn, job.id)
+    assert run["error_kind"] == kind
+    assert words in run["error"]
+    assert "in fails" in run["traceback"] or number == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "log"),
+    [
+        (0, "ended with status 3 before its run did", None),
+        (1, "was ended by SIGSEGV", "process_handlers.py"),
+        (2, "was killed (SIGKILL), perhaps because the machine has too little memory", None),
+    ],
+    ids=["exit", "segmentation fault", "killed"],
+)
+def test_a_process_that_dies_is_a_failed_attempt_and_the_next_job_gets_another(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], number: int, words: str, log: str | None
+) -> None:
+    dead = enqueue(conn, "p_dies", payload={"number": number}, max_attempts=2)
+    fine = enqueue(conn, "p_done", payload={"number": 2})
+    drain(database_url, types, process_concurrency=1)
+    assert outcomes(conn, dead.id) == ["retried", "failed"]
+    run = last_run(conn, dead.id)
+    assert run["error_kind"] == "process_died"
+    assert words in run["error"]
+    assert log is None or log in run["log"]
+    assert outcomes(conn, fine.id) == ["succeeded"]
+
+
+def test_a_run_over_its_timeout_is_killed_with_what_it_started_and_then_reported(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobdeck.core.worker.slots.processes.POSITION_SECONDS", PATIENCE)
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)) as worker:
+        enqueue(conn, "p_done", payload={"number": 2})  # starts the process, which takes a part of a first run's time
+        until(lambda: worker.status.succeeded == 1, "the start of the process")
+        job = enqueue(conn, "p_too_long", payload={"note": str(note)}, max_attempts=1)
+        until(lambda: status_of(conn, job.id) == "failed", "the timeout")
+    run = last_run(conn, job.id)
+    assert (run["outcome"], run["error_kind"]) == ("failed", "timeout")
+    assert run["error"] == "The run took longer than the 5 seconds that p_too_long allows."
+    assert "in too_long" in run["traceback"]
+    assert "on the way" in run["log"]
+    assert len(noted(note, "started")) == 1
+    until(lambda: all(map(is_gone, noted(note, "started"))), "the end of what the handler started")
+
+
+def test_a_run_is_reported_when_its_process_is_gone(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = gone_at_each_report(note, monkeypatch)
+    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)):
+        until(lambda: noted(note, "spins"), "the run")
+        operator.cancel(conn, [job.id], actor=ACTOR)
+        until(lambda: status_of(conn, job.id) == "cancelled", "the report")
+    assert gone
+    assert all(gone)
+
+
+def gone_at_each_report(note: Path, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Gets, whenever reports are sent, whether the process of each run that spins has ended."""
+    gone: list[bool] = []
+    finish = leases.finish
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        gone.extend(map(is_gone, noted(note, "spins")))
+        return finish(*arguments, **options)
+
+    monkeypatch.setattr(leases, "finish", watched)
+    return gone
+
+
+def test_the_end_of_a_worker_kills_a_process_before_its_job_is_handed_back(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.0)
+    gone = gone_at_each_report(note, monkeypatch)
+    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)) as worker:
+        until(lambda: noted(note, "spins"), "the run")
+        assert not worker.drain(0)
+    assert outcomes(conn, job.id) == ["released"]
+    assert gone
+    assert all(gone)
+
+
+def test_a_handler_that_asks_is_cancelled_and_its_process_goes_on_for_others(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+) -> None:
+    job = enqueue(conn, "p_asks", payload={"note": str(note)})
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)):
+        until(lambda: noted(note, "asks"), "the run")
+        operator.cancel(conn, [job.id], actor=ACTOR)
+        until(lambda: status_of(conn, job.id) == "cancelled", "the end")
+        other = enqueue(conn, "p_done", payload={"number": 2})
+        until(lambda: outcomes(conn, other.id), "the next run")
+    assert outcomes(conn, job.id) == ["cancelled"]
+    assert [last_run(conn, other.id)["output"]["pid"]] == noted(note, "asks")
+
+
+def test_a_handler_that_does_not_ask_is_killed_after_a_while(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+) -> None:
+    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)):
+        until(lambda: noted(note, "spins"), "the run")
+        operator.cancel(conn, [job.id], actor=ACTOR)
+        until(lambda: status_of(conn, job.id) == "cancelled", "the end")
+        assert all(map(is_gone, noted(note, "spins")))
+    assert "its process was killed" in last_run(conn, job.id)["log"]
+
+
+def test_draining_hands_back_the_job_of_a_process_that_is_killed(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+) -> None:
+    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)) as worker:
+        until(lambda: noted(note, "spins"), "the run")
+        assert not worker.drain(0)
+    until(lambda: all(map(is_gone, noted(note, "spins"))), "the end of the process")
+    assert outcomes(conn, job.id) == ["released"]
+    assert conn.execute("SELECT status, attempts FROM job_queue").fetchone() == ("pending", 0)
+
+
+def test_a_process_that_died_between_two_jobs_costs_the_next_one_no_attempt(
+    database_url: str, conn: Conn, types: tuple[JobType, ...]
+) -> None:
+    first = enqueue(conn, "p_done", payload={"number": 2})
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)):
+        until(lambda: outcomes(conn, first.id), "the first run")
+        pid = last_run(conn, first.id)["output"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: is_gone(pid), "the end of the process")
+        second = enqueue(conn, "p_done", payload={"number": 2})
+        until(lambda: outcomes(conn, second.id), "the second run")
+    assert outcomes(conn) == ["succeeded"] * 2
+
+
+def test_what_a_run_prints_is_in_its_own_log_to_the_last_line_and_in_no_other(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+) -> None:
+    first = enqueue(conn, "p_prints", payload={"number": 2000, "note": str(note)})
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)):
+        until(lambda: outcomes(conn, first.id), "the first run")
+        # A thread that the first handler left in its process prints again when it sees this word.
+        with note.open("a", encoding="utf-8") as file:
+            file.write("go 1\n")
+        until(lambda: noted(note, "late"), "the late line")
+        second = enqueue(conn, "p_done", payload={"number": 2})
+        until(lambda: outcomes(conn, second.id), "the second run")
+    kept = last_run(conn, first.id)["log"]
+    assert kept.endswith("PRINTED line 2000 of the first, without an end")
+    assert "PRINTED line 1999 of the first\n" in kept
+    assert "the first" not in last_run(conn, second.id)["log"]
+
+
+def test_a_process_imports_from_where_its_worker_does_and_hands_no_path_on(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "jobdeck", "psycopg"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the current folder')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    job = enqueue(conn, "p_environment", max_attempts=1)
+    drain(database_url, types)
+    assert last_run(conn, job.id)["output"] == {"path": None, "folder": str(tmp_path)}
+
+
+def test_a_worker_with_thousands_of_open_files_can_use_processes(
+    database_url: str, conn: Conn, types: tuple[JobType, ...]
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip("this account may not open so many files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    job = enqueue(conn, "p_done", payload={"number": 2})
+    try:
+        with contextlib.ExitStack() as opened:
+            for _ in range(1100):
+                opened.enter_context(Path(os.devnull).open(encoding="utf-8"))
+            drain(database_url, types)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert outcomes(conn, job.id) == ["succeeded"]
+
+
+def test_a_library_that_logs_each_request_is_not_in_the_log_of_a_run(
+    database_url: str, conn: Conn, types: tuple[JobType, ...]
+) -> None:
+    job = enqueue(conn, "p_chats")
+    drain(database_url, types)
+    log = last_run(conn, job.id)["log"]
+    assert "a warning" in log
+    assert "a request" not in log
+
+
+def test_progress_that_json_cannot_have_is_a_failure_that_says_so(
+    database_url: str, conn: Conn, types: tuple[JobType, ...]
+) -> None:
+    job = enqueue(conn, "p_progress", max_attempts=2)
+    drain(database_url, types)
+    assert outcomes(conn, job.id) == ["failed"]
+    assert last_run(conn, job.id)["error"].startswith("The progress cannot be written as JSON")
+
+
+def test_the_processes_of_a_killed_worker_end_and_their_jobs_run_again(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, tmp_path: Path
+) -> None:
+    job = enqueue(conn, "p_spins", payload={"note": str(note)}, max_attempts=2)
+    with worker_process(database_url, tmp_path, JOBDECK_HANDLERS=MODULE, PYTHONPATH=str(ROOT)) as process:
+        until(lambda: noted(note, "spins"), "the run")
+        process.kill()
+        process.wait()
+    until(lambda: is_gone(noted(note, "spins")[0]), "the end of the process")
+    bury(database_url)
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)):
+        until(lambda: len(noted(note, "spins")) == 2, "the second run")
+        operator.cancel(conn, [job.id], actor=ACTOR)
+        until(lambda: status_of(conn, job.id) == "cancelled", "the end")
+    assert outcomes(conn, job.id) == ["lost", "cancelled"]
+
+
+def test_a_canary_runs_beside_processes_that_are_all_taken(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+) -> None:
+    enqueue(conn, "p_asks", payload={"note": str(note)})
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)):
+        until(lambda: noted(note, "asks"), "the run")
+        operator.pause(conn, reason=None, actor=ACTOR)
+        waiting = enqueue(conn, "p_done", payload={"number": 2})
+        assert ended(conn, ask(conn, waiting.id)).state == "succeeded"
+
+
+def test_a_cycle_runs_a_job_in_a_process(database_url: str, conn: Conn, types: tuple[JobType, ...]) -> None:
+    enqueue(conn, "p_done", payload={"number": 2})
+    with Database(database_url, application_name="test worker", max_size=8) as database:
+        worker = Worker(database, Registry(types), quick_settings(lease_seconds=120.0), mode="cycle", source="cli")
+        result = worker.run_cycle()
+    assert (result.status, result.succeeded) == ("ok", 1)
+
+
+def test_a_handler_that_no_other_process_can_import_fails_with_the_way_out(database_url: str, conn: Conn) -> None:
+    job = enqueue(conn, "nowhere")
+    drain(database_url, (job_type("nowhere", lambda _p, _c: None, isolation="process"),))
+    run = last_run(conn, job.id)
+    assert (run["outcome"], run["error_kind"]) == ("failed", "permanent")
+    assert "Move it into a module" in run["error"]
+
+
+def test_a_module_that_the_process_cannot_load_is_a_failed_attempt_that_says_so(database_url: str, conn: Conn) -> None:
+    job = enqueue(conn, "absent", max_attempts=1)
+    drain(database_url, (job_type("absent", lambda _p, _c: None, isolation="process", module="no_such_module"),))
+    run = last_run(conn, job.id)
+    assert (run["outcome"], run["error_kind"]) == ("failed", "process_died")
+    assert "No module named 'no_such_module'" in run["error"]
+
+
+@pytest.mark.parametrize(
+    ("isolation", "handler_is_async", "words"),
+    [("fibre", False, 'isolation "fibre"'), ("process", True, "an async function")],
+)
+def test_an_isolation_that_cannot_be_is_refused_when_it_is_registered(
+    isolation: Any, handler_is_async: bool, words: str
+) -> None:
+    async def on_loop(_params: Any, _ctx: Any) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=words):
+        job("apart", isolation=isolation)(on_loop if handler_is_async else lambda _params, _ctx: None)
