@@ -10,6 +10,7 @@
 --   1 tables        4 clauses of the claim    7 reaper               10 reading
 --   2 old rows      5 claim, heartbeat        8 operators' actions   11 retention, erasure
 --   3 enqueue       6 finish                  9 processing switch    12 statistics  13 roles
+--   limits of task types are before section 4
 
 set local client_min_messages = warning;
 
@@ -33,6 +34,7 @@ begin
     from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_notes', 'job_error_mutes', 'job_runs',
         'job_workers', 'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats',
         'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
+        'job_releases', 'job_key_rates', 'job_unique_keys']) t
         'job_releases', 'job_producers', 'job_producer_keys', 'job_awaited']) t
     where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
@@ -731,8 +733,6 @@ create index if not exists job_queue_waiting on job_queue (run_at, id)
     where status = 'pending' and (blocked_by is not null or in_line);
 create index if not exists job_queue_held on job_queue (run_token) where status = 'running';
 drop index if exists job_queue_running;
-create unique index if not exists job_queue_running_key on job_queue (concurrency_key)
-    where status = 'running' and concurrency_key is not null;
 create unique index if not exists job_queue_dedupe on job_queue (dedupe_key)
     where dedupe_key is not null and status in ('pending', 'running');
 create index if not exists job_queue_keyed on job_queue (concurrency_key, priority desc, run_at)
@@ -800,13 +800,15 @@ create or replace trigger job_queue_note_blocker after insert on job_queue
 
 -- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
 -- false: then both are in the claim's index, and the claim takes one of them.
-create or replace function job_queue_joins_line(p_key text, p_priority integer, p_run_at timestamptz)
-returns boolean
+drop function if exists job_queue_joins_line(text, integer, timestamptz);
+create or replace function job_queue_joins_line(
+    p_key text, p_priority integer, p_run_at timestamptz, p_task_type text
+) returns boolean
 language plpgsql stable
 set search_path from current set enable_seqscan = off
 as $$
-begin
-    return p_key is not null and (
+declare
+    v_waits constant boolean := p_key is not null and (
         exists (select from job_queue where concurrency_key = p_key and status = 'running')
         or exists (
             select from job_queue
@@ -814,6 +816,14 @@ begin
                 and priority >= p_priority and run_at <= p_run_at
         )
     );
+begin
+    if v_waits and job_key_limit(p_task_type) > 1 then
+        return job_key_limit(p_task_type) <= (
+            select count(*) from job_queue
+            where concurrency_key = p_key and (status = 'running' or status = 'pending' and blocked_by is null
+                and not in_line and priority >= p_priority and run_at <= p_run_at));
+    end if;
+    return v_waits;
 end
 $$;
 
@@ -919,8 +929,12 @@ set search_path from current
 as $$
 begin
     new.concurrency_key := job_key_of(new.task_type, new.payload);
+    if new.expires_at is null and not new.is_recurring then
+        new.expires_at := new.run_at + make_interval(secs => (
+            select t.max_age_seconds from job_types t where t.task_type = new.task_type));
+    end if;
     if new.concurrency_key is not null then
-        new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at);
+        new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
         if new.in_line then
             perform job_queue_ask_recheck(array[new.concurrency_key], null);
         end if;
@@ -994,7 +1008,7 @@ as $$
 begin
     perform job_refuse_interval(new);
     new.concurrency_key := coalesce(new.concurrency_key, job_key_of(new.task_type, new.payload));
-    new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at);
+    new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
     if new.in_line then
         perform job_queue_ask_recheck(array[new.concurrency_key], null);
     end if;
@@ -1140,6 +1154,9 @@ as $$
 declare
     v_run_at timestamptz := coalesce(p_run_at, now());
     v_key text := p_concurrency_key;
+    v_expires_at timestamptz := p_expires_at;
+    v_has_rule boolean;
+    v_max_age integer;
     v_blocked_by uuid;
     v_in_line boolean;
 begin
@@ -1166,18 +1183,21 @@ begin
     if p_blocked_by is not null then
         v_blocked_by := job_queue_live_blocker(p_blocked_by);
     end if;
-    if v_key is null and exists (
-        select from job_types t where t.task_type = p_task_type and t.concurrency is not null)
-    then
+    select t.concurrency is not null, t.max_age_seconds into v_has_rule, v_max_age
+    from job_types t where t.task_type = p_task_type;
+    if v_key is null and v_has_rule then
         v_key := job_key_of(p_task_type, p_payload);
+    end if;
+    if v_max_age is not null and p_interval_minutes is null then
+        v_expires_at := coalesce(v_expires_at, v_run_at + make_interval(secs => v_max_age));
     end if;
     for attempt in 1..5 loop
         insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
             in_line, blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
         values (p_task_type, p_payload, v_run_at, greatest(coalesce(p_max_attempts, 1), 1), p_priority, p_dedupe_key,
-            v_key, v_key is not null and job_queue_joins_line(v_key, p_priority, v_run_at), v_blocked_by,
+            v_key, v_key is not null and job_queue_joins_line(v_key, p_priority, v_run_at, p_task_type), v_blocked_by,
             p_interval_minutes is not null, p_interval_minutes,
-            case when p_interval_minutes is not null then v_run_at end, p_expires_at, job_actor(p_actor))
+            case when p_interval_minutes is not null then v_run_at end, v_expires_at, job_actor(p_actor))
         on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
         returning q.id, q.in_line into job_id, v_in_line;
         created := found;
@@ -1231,7 +1251,7 @@ as $$
         select b.place, b.key is not null and (
             coalesce(min(b.run_at) over (partition by b.key order by b.priority desc, b.run_at, b.place
                 rows between unbounded preceding and 1 preceding) <= b.run_at, false)
-            or job_queue_joins_line(b.key, b.priority, b.run_at)) as in_line
+            or job_queue_joins_line(b.key, b.priority, b.run_at, null)) as in_line
         from batch b
     )
     select array_agg(in_line order by place) from lined
@@ -1248,6 +1268,7 @@ set search_path from current set lock_timeout = '1500ms'
 as $$
 declare
     v_in_line boolean[];
+    v_expires_at timestamptz[];
     v_keys text[] := p_concurrency_keys;
     v_created_by constant text := job_actor(p_actor);
     -- Ids like those of the column's default, but with one time for all. After it the position in the batch, in seven
@@ -1280,8 +1301,19 @@ begin
                 as n (task_type, payload, key, place)
             order by n.place);
     end if;
+    if exists (select from job_types t where t.max_age_seconds is not null and t.task_type = any (p_task_types)) then
+        v_expires_at := array(
+            select coalesce(n.run_at, now()) + make_interval(secs => t.max_age_seconds)
+            from unnest(p_task_types, p_run_at) with ordinality as n (task_type, run_at, place)
+            left join job_types t on t.task_type = n.task_type
+            order by n.place);
+    end if;
     if v_keys is not null then
-        v_in_line := job_queue_join_lines(v_keys, p_priorities, p_run_at);
+        if exists (select from job_types t where t.max_per_key > 1 and t.task_type = any (p_task_types)) then
+            v_in_line := job_key_join_lines(v_keys, p_task_types, p_priorities, p_run_at);
+        else
+            v_in_line := job_queue_join_lines(v_keys, p_priorities, p_run_at);
+        end if;
         if true = any (v_in_line) then
             perform job_queue_ask_recheck(array(
                 select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
@@ -1289,18 +1321,636 @@ begin
     end if;
     return query
     insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
-        in_line, created_by)
+        in_line, expires_at, created_by)
     select (v_time || to_hex(v_first_place + n.place) || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
         n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
         greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.dedupe_key, n.concurrency_key,
-        coalesce(n.in_line, false), v_created_by
-    from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, v_keys, v_in_line)
-        with ordinality
-        as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, place)
+        coalesce(n.in_line, false), n.expires_at, v_created_by
+    from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, v_keys, v_in_line,
+        v_expires_at) with ordinality
+        as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, expires_at, place)
     -- One order, because two batches with the same keys wait for each other's rows.
     order by n.dedupe_key, n.place
     on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
     returning id;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- Limits of task types: how many jobs run at the same time over all workers, and how many start in a period
+--
+-- A claim locks the rows of the limited types that it was asked for, and leaves out those that another claim has locked. The
+-- lock lasts until the claim commits, so a count made after it is exact: reports only make it smaller. Jobs of types
+-- without limits are not in the index of limited runs, and their claims find no row here.
+-------------------------------------------------------------------------------------------------------
+
+alter table job_types
+    add column if not exists max_running integer,
+    -- At most rate_runs runs start in rate_seconds, on average, and rate_burst of them (null: those of a second) at once.
+    add column if not exists rate_runs integer,
+    add column if not exists rate_seconds integer,
+    add column if not exists rate_burst integer,
+    -- How many jobs with the same concurrency key run at the same time; null for one. The same kind of rate for each key.
+    add column if not exists max_per_key integer,
+    add column if not exists key_rate_runs integer,
+    add column if not exists key_rate_seconds integer,
+    -- One-time jobs that are enqueued without an expiry expire so long after they are due.
+    add column if not exists max_age_seconds integer,
+    add column if not exists limited boolean not null
+        generated always as (max_running is not null or rate_runs is not null) stored,
+    -- When the type got its first limit, and whether jobs run that were claimed before.
+    add column if not exists limited_at timestamptz,
+    add column if not exists uncounted boolean not null default false,
+    -- Until when the runs that have started use up the rate. A run adds the time that the rate leaves between two runs.
+    add column if not exists rate_until timestamptz;
+-- Claims update the rows of types with a rate, and all claims read the table.
+alter table job_types set (fillfactor = 50);
+
+alter table job_queue
+    -- Claimed while its type had a limit.
+    add column if not exists limited boolean default false,
+    -- Of a running job whose key may have several: its place among them, null for the first.
+    add column if not exists key_place smallint;
+create index if not exists job_queue_limited on job_queue (task_type) where status = 'running' and limited;
+create unique index if not exists job_queue_key_places on job_queue (concurrency_key, key_place) nulls not distinct
+    where status = 'running' and concurrency_key is not null;
+drop index if exists job_queue_running_key;
+
+-- Until when the runs of each concurrency key that have started use up the rate of their type. Keys may name people, so
+-- they are stored as hashes. Upkeep removes what is used up no more.
+create table if not exists job_key_rates (
+    key_hash uuid primary key,
+    used_until timestamptz not null
+);
+create index if not exists job_key_rates_used on job_key_rates (used_until);
+
+-- How many jobs with the same concurrency key may run at the same time when one of this type is added.
+create or replace function job_key_limit(p_task_type text) returns integer
+language plpgsql stable parallel safe
+set search_path from current
+as $$
+begin
+    return coalesce((select max_per_key from job_types where task_type = p_task_type), 1);
+end
+$$;
+
+-- How many jobs with a key run. Called with the key's lock held, so it must see what was committed since the claim began.
+create or replace function job_key_running_now(p_key text) returns bigint
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    return (select count(*) from job_queue where concurrency_key = p_key and status = 'running');
+end
+$$;
+
+-- Whether as many jobs with a key run as may when one of this type is added.
+create or replace function job_key_is_full(p_key text, p_task_type text) returns boolean
+language plpgsql stable parallel safe
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    return job_key_limit(p_task_type) <= (
+        select count(*) from job_queue where concurrency_key = p_key and status = 'running');
+end
+$$;
+
+-- The places for these taken jobs, which the caller has locked, among the running jobs of their keys: the lowest that are
+-- free. A job alone with its key has none.
+create or replace function job_key_places(p_places tid[], out jobs tid[], out numbers smallint[])
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_job record;
+    v_taken text[] := '{}';
+    v_number smallint;
+begin
+    for v_job in
+        select q.ctid as place, q.concurrency_key as key from job_queue q
+        where q.ctid = any (p_places) and q.concurrency_key is not null and job_key_limit(q.task_type) > 1
+    loop
+        v_number := 0;
+        while format('%s %s', v_number, v_job.key) = any (v_taken) or exists (
+            select from job_queue q where q.concurrency_key = v_job.key and q.status = 'running'
+                and q.key_place is not distinct from nullif(v_number, 0::smallint))
+        loop
+            v_number := v_number + 1;
+        end loop;
+        v_taken := v_taken || format('%s %s', v_number, v_job.key);
+        jobs := jobs || v_job.place;
+        numbers := numbers || nullif(v_number, 0::smallint);
+    end loop;
+end
+$$;
+
+-- How many runs a rate lets start at once if that is not said: those of one second, at least one.
+create or replace function job_rate_burst(p_burst integer, p_runs integer, p_seconds integer) returns integer
+language sql immutable parallel safe
+return coalesce(p_burst, greatest(ceil(p_runs::numeric / p_seconds), 1)::integer);
+
+-- How many seconds of a rate are used up. Far more than the burst has can only be from before the clock was set back, or
+-- from a slower rate: then none are.
+create or replace function job_rate_used(
+    p_until timestamptz, p_burst integer, p_runs integer, p_seconds integer, p_at timestamptz
+) returns double precision
+language sql immutable parallel safe
+return case
+    when p_until - p_at > make_interval(secs => 60
+        + job_rate_burst(p_burst, p_runs, p_seconds) * p_seconds::double precision / p_runs) then 0
+    else greatest(date_part('epoch', coalesce(p_until, p_at) - p_at), 0) end;
+
+-- How many runs may start now by a rate; null without a rate. Times have microseconds, so a time that has come could be
+-- missed by a rounding.
+create or replace function job_rate_places(
+    p_until timestamptz, p_burst integer, p_runs integer, p_seconds integer, p_at timestamptz
+) returns integer
+language sql immutable parallel safe
+return floor(job_rate_burst(p_burst, p_runs, p_seconds)
+    - job_rate_used(p_until, p_burst, p_runs, p_seconds, p_at) * p_runs / p_seconds + 1e-6)::integer;
+
+-- Until when a rate is used up after so many more runs.
+create or replace function job_rate_after(
+    p_until timestamptz, p_burst integer, p_runs integer, p_seconds integer, p_at timestamptz, p_more bigint
+) returns timestamptz
+language sql immutable parallel safe
+return p_at + make_interval(secs => job_rate_used(p_until, p_burst, p_runs, p_seconds, p_at)
+    + p_more * p_seconds::double precision / p_runs);
+
+-- When a rate that lets no run start now lets one start.
+create or replace function job_rate_opens(
+    p_until timestamptz, p_burst integer, p_runs integer, p_seconds integer, p_at timestamptz
+) returns timestamptz
+language sql immutable parallel safe
+return p_at + make_interval(secs => job_rate_used(p_until, p_burst, p_runs, p_seconds, p_at)
+    - (job_rate_burst(p_burst, p_runs, p_seconds) - 1) * p_seconds::double precision / p_runs);
+
+-- When the rate of a key lets the next job of this type start, which may be now; null without such a rate.
+create or replace function job_key_opens(p_key text, p_task_type text, p_at timestamptz) returns timestamptz
+language plpgsql stable
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    return (
+        select case
+            when job_rate_places(r.used_until, null, t.key_rate_runs, t.key_rate_seconds, p_at) > 0 then p_at
+            else job_rate_opens(r.used_until, null, t.key_rate_runs, t.key_rate_seconds, p_at) end
+        from job_types t left join job_key_rates r on r.key_hash = md5(p_key)::uuid
+        where t.task_type = p_task_type and t.key_rate_runs is not null);
+end
+$$;
+
+-- Uses up the rate of a key for a job of this type that starts now. The caller has the lock of the key.
+create or replace function job_key_spend(p_key text, p_task_type text, p_at timestamptz) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    insert into job_key_rates as r (key_hash, used_until)
+    select md5(p_key)::uuid, job_rate_after(null, null, t.key_rate_runs, t.key_rate_seconds, p_at, 1)
+    from job_types t where t.task_type = p_task_type and t.key_rate_runs is not null
+    on conflict (key_hash) do update set used_until = (
+        select job_rate_after(r.used_until, null, t.key_rate_runs, t.key_rate_seconds, p_at, 1)
+        from job_types t where t.task_type = p_task_type);
+end
+$$;
+
+-- Lets a job, which the caller has locked, wait until the rate of its key lets it start: it is due then, and stays in the
+-- claim's index. False, and nothing is changed, if another job of the key does already.
+create or replace function job_key_hold(p_id uuid, p_opens timestamptz, p_at timestamptz) returns boolean
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    if exists (
+        select from job_queue q join job_queue o on o.concurrency_key = q.concurrency_key
+        where q.id = p_id and o.id <> p_id and o.status = 'pending' and o.blocked_by is null and not o.in_line
+            and o.run_at > p_at and o.run_at <= p_opens + interval '1 millisecond')
+    then
+        return false;
+    end if;
+    update job_queue q set slot_at = case when q.is_recurring then coalesce(q.slot_at, q.run_at) end, run_at = p_opens
+    where q.id = p_id;
+    return true;
+end
+$$;
+
+-- How many jobs of a limited type run. The caller has locked the row of the type.
+create or replace function job_limit_running(p_type job_types) returns bigint
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_running bigint;
+    v_uncounted bigint;
+begin
+    select count(*) into v_running from job_queue q
+    where q.status = 'running' and q.limited and q.task_type = p_type.task_type;
+    if p_type.uncounted then
+        select count(*) into v_uncounted from job_queue q
+        where q.status = 'running' and q.limited is not true and q.task_type = p_type.task_type;
+        if v_uncounted = 0 then
+            update job_types set uncounted = false where task_type = p_type.task_type;
+        end if;
+        v_running := v_running + v_uncounted;
+    end if;
+    return v_running;
+end
+$$;
+
+-- Locks the rows of these limited types until the end of the transaction, but for those that another claim has locked.
+-- A claim that has nothing else to do (p_wait) waits for the other one, which takes milliseconds.
+create or replace function job_limits_lock(p_types text[], p_wait boolean) returns setof job_types
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off set lock_timeout = '50ms'
+as $$
+begin
+    return query select * from job_types t where t.limited and t.task_type = any (p_types)
+        order by t.task_type for update skip locked;
+    if found or not p_wait then
+        return;
+    end if;
+    begin
+        return query select * from job_types t where t.limited and t.task_type = any (p_types)
+            order by t.task_type for update;
+    exception when lock_not_available then
+        null;
+    end;
+end
+$$;
+
+-- Of these limited types, those of which jobs may start now, and how many. Their rows are locked until the end of the
+-- transaction. A claim takes no more jobs of a limited type than its worker runs at a time, because jobs that wait in a
+-- worker keep their places from others.
+create or replace function job_limits_admit(
+    p_types text[], p_worker text, p_limit integer, p_at timestamptz, p_wait boolean, out types text[],
+    out places integer[]
+)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_type job_types;
+    v_places bigint;
+    v_slots constant integer := (select w.concurrency from job_workers w where w.id = p_worker);
+begin
+    -- All are locked before the first is counted.
+    foreach v_type in array array(select l from job_limits_lock(p_types, p_wait) l) loop
+        -- A claim that began before the limit may not have committed yet.
+        continue when v_type.limited_at between p_at - interval '1 second' and p_at + interval '1 second';
+        v_places := least(p_limit, v_slots, job_rate_places(v_type.rate_until, v_type.rate_burst,
+            v_type.rate_runs, v_type.rate_seconds, p_at));
+        if v_places > 0 and v_type.max_running is not null then
+            v_places := least(v_places, v_type.max_running - job_limit_running(v_type));
+        end if;
+        if v_places > 0 then
+            types := types || v_type.task_type;
+            places := places || v_places::integer;
+        end if;
+    end loop;
+end
+$$;
+
+-- How many jobs of each lane a claim takes: like the ranking in job_queue_claim, with the places that the types of some
+-- lanes have (p_free, null for a type without limits).
+create or replace function job_limits_rank(
+    p_types text[], p_priorities integer[], p_run_at timestamptz[], p_ids uuid[], p_free integer[], p_room integer,
+    p_now timestamptz, p_but tid[]
+) returns integer[]
+language plpgsql volatile
+set search_path from current
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off
+set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return array(
+        select coalesce(h.jobs, 0)::integer from generate_subscripts(p_types, 1) as s (place)
+        left join (
+            select best.place, count(*) as jobs
+            from (
+                select r.place from (
+                    select l.place, l.priority, l.free, c.run_at, c.id, row_number() over (
+                        partition by l.task_type order by l.priority desc, c.run_at, c.id) as number
+                    from unnest(p_types, p_priorities, p_run_at, p_ids, p_free) with ordinality
+                        as l (task_type, priority, run_at, id, free, place)
+                    cross join lateral (
+                        select q.run_at, q.id from job_queue q
+                        where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                            and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
+                            and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
+                            and job_clause_due(q.run_at, p_now) and job_clause_unexpired(q.expires_at, p_now)
+                            and job_clause_key_free(q.concurrency_key, q.task_type) and q.ctid <> all (p_but)
+                        order by q.run_at, q.id limit least(p_room, l.free)
+                    ) c
+                ) r
+                where r.free is null or r.number <= r.free
+                order by r.priority desc, r.run_at, r.id limit p_room
+            ) best
+            group by best.place
+        ) h on h.place = s.place
+        order by s.place);
+end
+$$;
+
+-- These places without those of jobs, the last in the order of claims, that are more than their limited type has places.
+-- The caller has locked the jobs.
+create or replace function job_limits_within(p_jobs tid[], p_types text[], p_places integer[]) returns tid[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_over constant tid[] := array(
+        select c.job from (
+            select q.ctid as job, q.task_type, row_number() over (
+                partition by q.task_type order by q.priority desc, q.run_at, q.id) as number
+            from job_queue q where q.ctid = any (p_jobs) and q.task_type = any (p_types)
+        ) c
+        join unnest(p_types, p_places) as l (task_type, places) on l.task_type = c.task_type and c.number > l.places);
+begin
+    if cardinality(v_over) = 0 then
+        return p_jobs;
+    end if;
+    return array(select j.job from unnest(p_jobs) as j (job) where j.job <> all (v_over));
+end
+$$;
+
+-- The places that are left in each lane (null for a type without limits) after these jobs, which the caller has locked.
+create or replace function job_limits_left(p_types text[], p_free integer[], p_jobs tid[]) returns integer[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    return array(
+        select case when l.free is not null then greatest(l.free - coalesce(n.jobs, 0), 0)::integer end
+        from unnest(p_types, p_free) with ordinality as l (task_type, free, place)
+        left join (
+            select q.task_type, count(*) as jobs from job_queue q where q.ctid = any (p_jobs) group by q.task_type
+        ) n on n.task_type = l.task_type
+        order by l.place);
+end
+$$;
+
+-- Uses up the rates of these types for jobs that start now. The caller has locked the jobs and the types.
+create or replace function job_limits_spend(p_jobs tid[], p_types text[], p_at timestamptz) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    update job_types t
+    set rate_until = job_rate_after(t.rate_until, t.rate_burst, t.rate_runs, t.rate_seconds, p_at, n.jobs)
+    from (select q.task_type, count(*) as jobs from job_queue q where q.ctid = any (p_jobs) group by q.task_type) n
+    where t.task_type = n.task_type and t.task_type = any (p_types) and t.rate_runs is not null;
+end
+$$;
+
+-- What the limits of a type say now, for people: a code and facts, and from when on a claim may find a place. All null
+-- without limits; `opens_at` is null if there is a place.
+create or replace function job_limit_state(
+    p_task_type text, p_at timestamptz, out code text, out facts jsonb, out opens_at timestamptz
+)
+language plpgsql stable
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_type job_types;
+    v_running bigint;
+begin
+    select * into v_type from job_types where task_type = p_task_type and limited;
+    if not found then
+        return;
+    end if;
+    select count(*) into v_running from job_queue q
+    where q.status = 'running' and q.limited and q.task_type = p_task_type;
+    if v_type.uncounted then
+        v_running := v_running + (select count(*) from job_queue q
+            where q.status = 'running' and q.limited is not true and q.task_type = p_task_type);
+    end if;
+    if v_running >= v_type.max_running then
+        code := 'type-full';
+        -- Nobody knows when a run ends; workers look again after a second.
+        opens_at := p_at + interval '1 second';
+    elsif job_rate_places(v_type.rate_until, v_type.rate_burst, v_type.rate_runs, v_type.rate_seconds, p_at) < 1
+    then
+        code := 'type-rate';
+        opens_at := job_rate_opens(v_type.rate_until, v_type.rate_burst, v_type.rate_runs, v_type.rate_seconds, p_at);
+    else
+        code := 'type-has-place';
+        if v_type.limited_at between p_at - interval '1 second' and p_at + interval '1 second' then
+            opens_at := v_type.limited_at + interval '1 second';
+        end if;
+    end if;
+    facts := jsonb_build_object('task_type', p_task_type, 'running', v_running, 'max_running', v_type.max_running,
+        'rate_runs', v_type.rate_runs, 'rate_seconds', v_type.rate_seconds,
+        'seconds', ceil(date_part('epoch', opens_at - p_at)));
+end
+$$;
+
+-- Why these limits of a type cannot be; null if they can.
+create or replace function job_limits_refusal(p_type job_types) returns text
+language sql immutable
+set search_path from current
+as $$
+    select case
+        when p_type.max_running not between 1 and 1000000 then format('A limit of runs at the same time must be between 1 '
+            'and 1,000,000, and %s is not. To run none, pause the type. Nothing was changed.', p_type.max_running)
+        when p_type.max_per_key not between 1 and 1000 then format('A limit of runs for each key must be between 1 and '
+            '1,000, and %s is not. Nothing was changed.', p_type.max_per_key)
+        when (p_type.rate_runs is null) <> (p_type.rate_seconds is null)
+            or (p_type.key_rate_runs is null) <> (p_type.key_rate_seconds is null)
+        then 'A rate needs a number of runs and a period in seconds. Nothing was changed.'
+        when p_type.rate_runs not between 1 and 1000000 or p_type.key_rate_runs not between 1 and 1000000 then format(
+            'A rate must have between 1 and 1,000,000 runs, and %s is not. To run none, pause the type. Nothing was '
+            'changed.', case when p_type.rate_runs between 1 and 1000000 then p_type.key_rate_runs
+                else coalesce(p_type.rate_runs, p_type.key_rate_runs) end)
+        when p_type.rate_seconds not between 1 and 2678400 or p_type.key_rate_seconds not between 1 and 2678400 then
+            'The period of a rate must be between a second and 31 days. Nothing was changed.'
+        when p_type.max_age_seconds not between 1 and 31622400 then
+            'The maximum age of a job must be between a second and 366 days. Nothing was changed.'
+        when p_type.rate_burst is not null and p_type.rate_runs is null then
+            'A burst is how many runs of a rate may start at once, and the type has no rate. Nothing was changed.'
+        -- Workers look once a second, so a smaller burst would not reach the rate.
+        when p_type.rate_burst not between ceil(p_type.rate_runs::numeric / p_type.rate_seconds) and 1000000 then
+            format('The burst of this rate must be between %s, the runs of one second, and 1,000,000, and %s is not. '
+                'Nothing was changed.', ceil(p_type.rate_runs::numeric / p_type.rate_seconds), p_type.rate_burst)
+    end
+$$;
+
+-- Refuses limits in p_changes that are no whole numbers.
+create or replace function job_limits_refuse_others(p_changes jsonb) returns void
+language plpgsql immutable
+set search_path from current
+as $$
+declare
+    v_name text;
+    v_value jsonb;
+begin
+    for v_name, v_value in
+        select c.key, c.value from jsonb_each(p_changes) c
+        where c.key in ('max_running', 'max_per_key', 'rate_runs', 'rate_seconds', 'rate_burst', 'key_rate_runs',
+            'key_rate_seconds', 'max_age_seconds')
+            and jsonb_typeof(c.value) <> 'null'
+    loop
+        if jsonb_typeof(v_value) <> 'number' or v_value #>> '{}' !~ '^-?[0-9]{1,9}$' then
+            perform job_queue_refuse(format('A limit is a whole number, and %s is not one for %s. Nothing was changed.',
+                left(v_value #>> '{}', 40), v_name));
+        end if;
+    end loop;
+end
+$$;
+
+-- Keeps the changed limits of a type, whose row the caller has locked: from when on they count, and the lines that may move.
+create or replace function job_limits_keep(p_before job_types, p_after job_types) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    update job_types set max_running = p_after.max_running, rate_runs = p_after.rate_runs,
+        rate_seconds = p_after.rate_seconds, rate_burst = p_after.rate_burst, max_per_key = p_after.max_per_key,
+        key_rate_runs = p_after.key_rate_runs, key_rate_seconds = p_after.key_rate_seconds,
+        max_age_seconds = p_after.max_age_seconds,
+        rate_until = case when (p_before.rate_runs, p_before.rate_seconds, p_before.rate_burst)
+            is not distinct from (p_after.rate_runs, p_after.rate_seconds, p_after.rate_burst) then rate_until end
+    where task_type = p_after.task_type;
+    if not p_before.limited then
+        update job_types set limited_at = clock_timestamp(), uncounted = true
+        where task_type = p_after.task_type and limited;
+    end if;
+    if p_after.max_per_key > coalesce(p_before.max_per_key, 1) then
+        insert into job_recheck (concurrency_key) select distinct q.concurrency_key from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and q.in_line and q.task_type = p_after.task_type;
+    end if;
+    perform pg_notify(current_schema() || '.job_queue', '');
+end
+$$;
+
+-- Which jobs of a batch wait in the line of their key, where the types of the batch let several jobs with a key run; like
+-- job_queue_join_lines.
+create or replace function job_key_join_lines(
+    p_keys text[], p_task_types text[], p_priorities integer[], p_run_at timestamptz[]
+) returns boolean[]
+language sql stable
+set search_path from current set enable_seqscan = off
+as $$
+    with batch as (
+        select n.key, n.task_type, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at, n.place,
+            row_number() over (partition by n.key order by coalesce(n.priority, 0) desc, n.run_at, n.place) as number
+        from unnest(p_keys, p_task_types, p_priorities, p_run_at) with ordinality
+            as n (key, task_type, priority, run_at, place)
+    )
+    select array_agg(b.key is not null and (b.number > coalesce(t.max_per_key, 1)
+        or job_queue_joins_line(b.key, b.priority, b.run_at, b.task_type)) order by b.place)
+    from batch b left join job_types t on t.task_type = b.task_type
+$$;
+
+-- Puts the next job of a line into the claim's index beside those of its key that run or are there and due, if its type
+-- lets so many run. Returns whether it did. The caller has the lock of the key.
+create or replace function job_queue_put_beside(p_key text, p_now timestamptz) returns boolean
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, null);
+begin
+    if v_job.id is null or job_key_limit(v_job.task_type) <= job_key_running_now(p_key) + (
+        select count(*) from job_queue q
+        where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+            and q.run_at <= greatest(v_job.run_at, p_now))
+    then
+        return false;
+    end if;
+    update job_queue set in_line = false where id = v_job.id;
+    return true;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- Unique within a period: a dedupe key that goes on to count for a time, whatever becomes of its job
+-------------------------------------------------------------------------------------------------------
+
+-- The job that was enqueued last with a key, and until when no other is. Keys may name people, so they are stored as hashes.
+-- Upkeep removes rows whose time is over.
+create table if not exists job_unique_keys (
+    key_hash uuid primary key,
+    job_id uuid,
+    until timestamptz not null
+);
+create index if not exists job_unique_keys_until on job_unique_keys (until);
+
+-- Enqueues one job like job_queue_create, or returns the job that was enqueued with the dedupe key less than p_seconds
+-- ago, whatever became of it (`created` false). It waits for other transactions like job_queue_create.
+create or replace function job_queue_create_once(
+    p_seconds double precision, p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer,
+    p_priority integer, p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
+    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
+)
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms'
+as $$
+#variable_conflict use_variable
+declare
+    v_hash constant uuid := md5(p_dedupe_key)::uuid;
+    v_until timestamptz;
+begin
+    perform job_refuse_outsiders();
+    if v_hash is null then
+        perform job_queue_refuse('A job that is unique for a time needs a dedupe key. Nothing was enqueued.');
+    elsif p_seconds is null or p_seconds not between 1 and 31622400 then
+        perform job_queue_refuse('The time for which a job is unique must be between a second and 366 days. Nothing was '
+            'enqueued.');
+    end if;
+    loop
+        insert into job_unique_keys values (v_hash, null, '-infinity') on conflict (key_hash) do nothing;
+        select k.job_id, k.until into job_id, v_until from job_unique_keys k where k.key_hash = v_hash for update;
+        -- Upkeep may have removed the row of a time that is over.
+        exit when found;
+    end loop;
+    created := v_until <= clock_timestamp();
+    if not created then
+        return;
+    end if;
+    select c.job_id, c.created into job_id, created from job_queue_create(p_task_type, p_payload, p_run_at,
+        p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, p_interval_minutes, p_expires_at,
+        p_actor) c;
+    if created then
+        update job_unique_keys k set job_id = job_queue_create_once.job_id,
+            until = clock_timestamp() + make_interval(secs => p_seconds)
+        where k.key_hash = v_hash;
+    end if;
+end
+$$;
+
+-- Removes the hashes of the keys of these jobs, which would confirm a guess of a key. For an erasure, before it clears
+-- the keys themselves.
+create or replace function job_limits_erase(p_jobs uuid[]) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_keys constant uuid[] := array(
+        select md5(k)::uuid from (
+            select q.dedupe_key, q.concurrency_key from job_queue q where q.id = any (p_jobs)
+            union all select r.dedupe_key, r.concurrency_key from job_runs r where r.job_id = any (p_jobs)
+            union all select t.job ->> 'dedupe_key', t.job ->> 'concurrency_key' from job_trash t
+            where t.job_id = any (p_jobs)
+        ) j cross join unnest(array[j.dedupe_key, j.concurrency_key]) k where k is not null);
+begin
+    delete from job_key_rates where key_hash = any (v_keys);
+    delete from job_unique_keys where key_hash = any (v_keys) or job_id = any (p_jobs);
+end
+$$;
+
+-- Removes what counts no more of the rates of keys and of keys that were unique for a time.
+create or replace function job_limits_forget(p_limit integer) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
+begin
+    delete from job_key_rates where key_hash in (select r.key_hash from job_key_rates r
+        where r.used_until < v_now order by r.used_until limit p_limit for update skip locked);
+    delete from job_unique_keys where key_hash in (select k.key_hash from job_unique_keys k
+        where k.until < v_now order by k.until limit p_limit for update skip locked);
 end
 $$;
 
@@ -1361,9 +2011,10 @@ language sql stable parallel safe
 set search_path from current
 as $$ select exists (select from job_queue where concurrency_key = p_key and status = 'running') $$;
 
-create or replace function job_clause_key_free(p_key text) returns boolean
+drop function if exists job_clause_key_free(text);
+create or replace function job_clause_key_free(p_key text, p_task_type text) returns boolean
 language sql stable parallel safe
-return p_key is null or not job_key_is_busy(p_key);
+return p_key is null or not job_key_is_busy(p_key) or not job_key_is_full(p_key, p_task_type);
 
 -- Whether processing is on; false if the settings row is missing.
 create or replace function job_switch_is_on(p_at timestamptz) returns boolean
@@ -1460,8 +2111,8 @@ $$;
 
 drop function if exists job_queue_take_keys(uuid[]);
 -- Of the candidates, which the caller has locked, those that may run: the first in claim order of each concurrency key,
--- if no job with the key is running. The key's lock is tried and not waited for; it decides between two claims that do
--- not see each other.
+-- if no job with the key is running, or as many as their type lets run. The key's lock is tried and not waited for; it
+-- decides between two claims that do not see each other.
 create or replace function job_queue_take_keys(p_places tid[]) returns tid[]
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set jit = off
@@ -1471,28 +2122,58 @@ declare
     v_refused tid[] := '{}';
     v_taken text[] := '{}';
     v_takers uuid[] := '{}';
+    v_most integer;
+    -- The types with a rate for each key, the keys whose rate is used up, and the jobs that wait in the lines of these.
+    v_paced constant text[] := array(select t.task_type from job_types t where t.key_rate_runs is not null);
+    v_held text[] := '{}';
+    v_waiting uuid[] := '{}';
+    v_now constant timestamptz := clock_timestamp();
+    v_opens timestamptz;
     v_slots constant integer[] := job_queue_try_locks(array(
         select q.concurrency_key from job_queue q where q.ctid = any (p_places) and q.concurrency_key is not null));
 begin
     for v_job in
-        select q.ctid as place, q.id, q.concurrency_key as key from job_queue q
+        select q.ctid as place, q.id, q.task_type, q.concurrency_key as key from job_queue q
         where q.ctid = any (p_places) and q.concurrency_key is not null
         order by q.priority desc, q.run_at, q.id
     loop
-        if v_job.key = any (v_taken) or job_slot(v_job.key) <> all (v_slots) or job_key_is_busy_now(v_job.key)
-        then
+        if job_slot(v_job.key) <> all (v_slots) or v_job.key = any (v_held) then
             v_refused := v_refused || v_job.place;
-        else
-            v_taken := v_taken || v_job.key;
-            v_takers := v_takers || v_job.id;
+            v_waiting := v_waiting || case when v_job.key = any (v_held) then v_job.id end;
+            continue;
+        elsif v_job.key = any (v_taken) or job_key_is_busy_now(v_job.key) then
+            v_most := job_key_limit(v_job.task_type);
+            if v_most = 1 or v_most <= job_key_running_now(v_job.key)
+                + coalesce(cardinality(array_positions(v_taken, v_job.key)), 0)
+            then
+                v_refused := v_refused || v_job.place;
+                continue;
+            end if;
         end if;
+        if v_job.task_type = any (v_paced) then
+            v_opens := job_key_opens(v_job.key, v_job.task_type, v_now);
+            if v_opens > v_now then
+                v_refused := v_refused || v_job.place;
+                if job_key_hold(v_job.id, v_opens, v_now) then
+                    v_held := v_held || v_job.key;
+                else
+                    v_waiting := v_waiting || v_job.id;
+                end if;
+                continue;
+            end if;
+            perform job_key_spend(v_job.key, v_job.task_type, v_now);
+        end if;
+        v_taken := v_taken || v_job.key;
+        v_takers := v_takers || v_job.id;
     end loop;
+    update job_queue set in_line = true where id = any (v_waiting);
     -- Other jobs in the claim's index with such a key (inserted out of order, or at the same time) would slow down
     -- every claim while the key is busy.
     update job_queue set in_line = true where id in (
         select q.id from job_queue q
         where q.concurrency_key = any (v_taken) and q.status = 'pending' and q.blocked_by is null and not q.in_line
-            and q.id <> all (v_takers)
+            and q.id <> all (v_takers) and (job_key_limit(q.task_type) = 1 or job_key_limit(q.task_type)
+                <= job_key_running_now(q.concurrency_key) + cardinality(array_positions(v_taken, q.concurrency_key)))
         for update skip locked);
     return array(select c.place from unnest(p_places) as c (place) where c.place <> all (v_refused));
 end
@@ -1545,6 +2226,13 @@ declare
     v_places tid[];
     v_more tid[];
     v_keyed boolean;
+    -- The types with limits, those of them that have places, and these places; the places of the type of each lane.
+    v_limited text[];
+    v_open_types text[];
+    v_open_places integer[];
+    v_free integer[];
+    v_key_jobs tid[];
+    v_key_numbers smallint[];
 begin
     perform job_refuse_outsiders();
     -- A probe of an empty table, as a rule. A claim of no jobs takes a canary alone.
@@ -1580,6 +2268,20 @@ begin
     if v_types is null then
         return;
     end if;
+    v_limited := array(select t.task_type from job_types t where t.limited and t.task_type = any (v_types));
+    if cardinality(v_limited) > 0 then
+        select a.types, a.places into v_open_types, v_open_places
+        from job_limits_admit(v_limited, p_worker, p_limit, v_now, v_types <@ v_limited) a;
+        select array_agg(l.task_type), array_agg(l.priority), array_agg(l.run_at), array_agg(l.id),
+            array_agg(o.places)
+        into v_types, v_priorities, v_run_at, v_ids, v_free
+        from unnest(v_types, v_priorities, v_run_at, v_ids) as l (task_type, priority, run_at, id)
+        left join unnest(v_open_types, v_open_places) as o (task_type, places) on o.task_type = l.task_type
+        where l.task_type <> all (v_limited) or o.places is not null;
+        if v_types is null then
+            return;
+        end if;
+    end if;
 
     -- Behind more due jobs than this claim takes, up to half of it are series, which would come too late otherwise. A
     -- claim of one job takes a series every second time. The second round ranks for the places that the series leave.
@@ -1587,7 +2289,10 @@ begin
         v_room := p_limit - cardinality(v_series);
         v_wanted := v_room;
         v_quotas := array[v_room];
-        if array_length(v_types, 1) > 1 then
+        if v_open_types is not null then
+            v_quotas := job_limits_rank(v_types, v_priorities, v_run_at, v_ids, v_free, v_room, v_now, v_series);
+            v_wanted := (select sum(u) from unnest(v_quotas) u);
+        elsif array_length(v_types, 1) > 1 then
             v_quotas := array(
                 select coalesce(h.jobs, 0)::integer from generate_subscripts(v_types, 1) as s (place)
                 left join (
@@ -1602,8 +2307,8 @@ begin
                                 and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
                                 and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
                                 and job_clause_due(q.run_at, v_now)
-                                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
-                                and q.ctid <> all (v_series)
+                                and job_clause_unexpired(q.expires_at, v_now)
+                                and job_clause_key_free(q.concurrency_key, q.task_type) and q.ctid <> all (v_series)
                             order by q.run_at, q.id limit v_room
                         ) c
                         order by l.priority desc, c.run_at, c.id limit v_room
@@ -1613,7 +2318,8 @@ begin
                 order by s.place);
             v_wanted := (select sum(u) from unnest(v_quotas) u);
         end if;
-        exit when v_wanted < p_limit;
+        -- A type with limits may have more due jobs than places.
+        exit when v_wanted < p_limit and (v_open_types is null or cardinality(v_series) > 0);
         -- The index holds series by their due time; those of the best priority are chosen among the first thousand.
         v_series := array(
             select q.ctid from job_queue q
@@ -1622,7 +2328,7 @@ begin
                 and q.priority >= (select max(l.priority) from unnest(v_priorities, v_quotas) as l (priority, quota)
                     where l.quota > 0)
                 and q.task_type = any (v_types)
-                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key, q.task_type)
             order by q.run_at limit 1000);
         exit when cardinality(v_series) = 0;
         v_series := array(
@@ -1630,6 +2336,11 @@ begin
             where q.ctid = any (v_series) and job_clause_pending(q.status) and job_clause_first_in_line(q.in_line)
             order by q.priority desc, q.run_at, q.id limit greatest(p_limit / 2, round(random())::integer)
             for update of q skip locked);
+        if v_open_types is not null then
+            v_series := job_limits_within(v_series, v_open_types,
+                array(select greatest(u / 2, round(random())::integer) from unnest(v_open_places) u));
+            v_free := job_limits_left(v_types, v_free, v_series);
+        end if;
         exit when cardinality(v_series) = 0;
     end loop;
     if v_wanted = 0 and cardinality(v_series) = 0 then
@@ -1645,7 +2356,7 @@ begin
             where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
                 and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
                 and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
-                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key, q.task_type)
                 and q.ctid <> all (v_series)
             order by q.run_at, q.id limit l.quota
             for update of q skip locked
@@ -1656,7 +2367,8 @@ begin
         v_more := array(
             select c.ctid
             from (
-                select * from unnest(v_types, v_priorities, v_run_at, v_ids) as u (task_type, priority, run_at, id)
+                select * from unnest(v_types, v_priorities, v_run_at, v_ids, v_free)
+                    as u (task_type, priority, run_at, id, free)
                 order by u.priority desc
             ) l
             cross join lateral (
@@ -1664,17 +2376,26 @@ begin
                 where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
                     and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
                     and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
-                    and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                    and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key, q.task_type)
                     and q.ctid <> all (v_places)
-                order by q.run_at, q.id limit p_limit - cardinality(v_places)
+                order by q.run_at, q.id limit least(p_limit - cardinality(v_places), l.free)
                 for update of q skip locked
             ) c
             limit p_limit - cardinality(v_places));
         v_places := v_places || v_more;
         v_keyed := true;
     end if;
+    if v_open_types is not null then
+        v_places := job_limits_within(v_places, v_open_types, v_open_places);
+    end if;
     if v_keyed then
         v_places := job_queue_take_keys(v_places);
+        if exists (select from job_types t where t.max_per_key > 1 and t.task_type = any (v_types)) then
+            select k.jobs, k.numbers into v_key_jobs, v_key_numbers from job_key_places(v_places) k;
+        end if;
+    end if;
+    if v_open_types is not null then
+        perform job_limits_spend(v_places, v_open_types, v_now);
     end if;
 
     return query
@@ -1683,7 +2404,9 @@ begin
         set status = 'running', attempts = q.attempts + 1, run_token = nextval('job_run_token_seq'),
             locked_by = p_worker, started_at = v_now, updated_at = v_now, version = q.version + 1,
             lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
-            anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
+            anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end,
+            limited = coalesce(q.task_type = any (v_limited), false),
+            key_place = case when v_key_jobs is not null then v_key_numbers[array_position(v_key_jobs, q.ctid)] end
         -- The rows are locked, so their ctid has not changed.
         where q.ctid = any (v_places)
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.max_attempts, q.run_at, q.slot_at,
@@ -1707,12 +2430,12 @@ begin
     if not job_clause_processing(at) then
         return;
     end if;
-    select min(h.run_at) into next_due
+    select min(greatest(h.run_at, (select s.opens_at from job_limit_state(l.task_type, at) s))) into next_due
     from job_queue_lanes(array(select t from unnest(p_types) t where job_clause_type_open(t, at))) l
     cross join lateral (
         select q.run_at from job_queue q
         where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
-            and q.priority = l.priority and job_clause_key_free(q.concurrency_key)
+            and q.priority = l.priority and job_clause_key_free(q.concurrency_key, q.task_type)
         order by q.run_at, q.id limit 1
     ) h;
     next_due := least(next_due, (select min(l.retry_at) from job_lines_due l));
@@ -1953,18 +2676,23 @@ declare
     v_key text;
     v_type text;
     v_open_types text[];
+    v_several boolean;
 begin
     for v_key in select distinct k from unnest(p_keys) k where k is not null order by k loop
         if job_slot(v_key) <> all (v_slots) then
             v_later := v_later || v_key;
             continue;
         end if;
-        continue when job_key_is_busy_now(v_key);
-        v_type := job_queue_put_first(v_key, v_now, null);
-        if v_type <> all (v_open_types) or v_open_types is null and not job_type_can_run(v_type, v_now) then
-            v_open_types := coalesce(v_open_types, job_types_that_can_run(v_now));
-            perform job_queue_put_first(v_key, v_now, v_open_types);
+        if not job_key_is_busy_now(v_key) then
+            v_type := job_queue_put_first(v_key, v_now, null);
+            if v_type <> all (v_open_types) or v_open_types is null and not job_type_can_run(v_type, v_now) then
+                v_open_types := coalesce(v_open_types, job_types_that_can_run(v_now));
+                perform job_queue_put_first(v_key, v_now, v_open_types);
+            end if;
         end if;
+        v_several := coalesce(v_several, exists (select from job_types t where t.max_per_key > 1));
+        while v_several and job_queue_put_beside(v_key, v_now) loop
+        end loop;
     end loop;
     insert into job_lines_due select k, v_now + p_delay from unnest(v_later) k;
     return cardinality(v_later);
@@ -2526,8 +3254,9 @@ begin
         update job_queue q set
             status = case when not q.is_recurring then 'cancelled' when q.consecutive_failures > 0 then 'failed'
                 else 'succeeded' end,
-            last_error = case when not q.is_recurring then 'The job expired before a worker could run it.'
-                else q.last_error end,
+            last_error = case when q.is_recurring then q.last_error
+                when q.last_outcome is null then 'The job expired before a worker could run it.'
+                else 'The job expired before a worker could run it again.' || coalesce(' ' || q.last_error, '') end,
             completed_at = v_now, updated_at = v_now, version = q.version + 1
         from expired e where q.id = e.id
         returning q.id, q.concurrency_key
@@ -2578,6 +3307,7 @@ declare
     v_hopeless uuid[];
 begin
     perform job_queue_note_open_types();
+    perform job_limits_forget(p_limit);
     with taken as (
         delete from job_recheck where ctid = any (array(
             select ctid from job_recheck limit p_limit for update skip locked))
@@ -3867,6 +4597,7 @@ as $$
 declare
     v_blocker record;
     v_holder uuid;
+    v_now constant timestamptz := clock_timestamp();
 begin
     code := job_left_to_another(p_job.task_type);
     facts := jsonb_build_object('task_type', p_job.task_type);
@@ -3877,10 +4608,21 @@ begin
         facts := jsonb_build_object('job', p_job.id, 'blocker', p_job.blocked_by, 'status',
             (select q.status from job_queue q where q.id = p_job.blocked_by));
     end if;
-    if code is null and job_key_is_busy_now(p_job.concurrency_key) then
+    if code is null and job_key_is_busy_now(p_job.concurrency_key)
+        and job_key_is_full(p_job.concurrency_key, p_job.task_type)
+    then
         code := 'concurrency-key-busy';
         facts := jsonb_build_object('holder', (select q.id from job_queue q
-            where q.concurrency_key = p_job.concurrency_key and q.status = 'running'));
+            where q.concurrency_key = p_job.concurrency_key and q.status = 'running' limit 1));
+    end if;
+    if code is null then
+        select s.code, s.facts into code, facts from job_limit_state(p_job.task_type, clock_timestamp()) s
+        where s.opens_at is not null;
+    end if;
+    if code is null and job_key_opens(p_job.concurrency_key, p_job.task_type, v_now) > v_now then
+        code := 'key-rate';
+        facts := jsonb_build_object('seconds', ceil(date_part('epoch',
+            job_key_opens(p_job.concurrency_key, p_job.task_type, v_now) - v_now)));
     end if;
     if code is null and p_job.status <> 'pending' and p_job.dedupe_key is not null then
         v_holder := job_queue_holder(p_job.dedupe_key);
@@ -3905,6 +4647,7 @@ declare
     v_now timestamptz := clock_timestamp();
     v_canary job_canaries;
     v_job job_queue;
+    v_limited boolean;
 begin
     for v_canary in
         select * from job_canaries c
@@ -3916,18 +4659,27 @@ begin
         continue when v_job.concurrency_key is not null
             and cardinality(job_queue_try_locks(array[v_job.concurrency_key])) = 0;
         continue when (select h.code from job_canary_hold(v_job) h) is not null;
+        v_limited := exists (select from job_types t where t.limited and t.task_type = v_job.task_type);
+        continue when v_limited
+            and (select a.types from job_limits_admit(array[v_job.task_type], p_worker, 1, v_now, false) a) is null;
         begin
             v_job := job_queue_make_due(v_job);
+            perform job_limits_spend(array[q.ctid], array[q.task_type], v_now) from job_queue q
+            where v_limited and q.id = v_job.id;
+            perform job_key_spend(v_job.concurrency_key, v_job.task_type, v_now)
+            where v_job.concurrency_key is not null;
             -- Others with the key are not looked at while it runs, as after any claim.
             update job_queue set in_line = true where id in (
                 select q.id from job_queue q
                 where q.concurrency_key = v_job.concurrency_key and q.status = 'pending' and q.blocked_by is null
-                    and not q.in_line and q.id <> v_job.id
+                    and not q.in_line and q.id <> v_job.id and job_key_limit(q.task_type) = 1
                 for update skip locked);
             update job_queue q
             set status = 'running', attempts = q.attempts + 1, run_token = nextval('job_run_token_seq'),
                 locked_by = p_worker, started_at = v_now, updated_at = v_now, version = q.version + 1,
                 lease_expires_at = v_now + make_interval(secs => p_lease_seconds), blocked_by = null, in_line = false,
+                limited = v_limited,
+                key_place = (select k.numbers[1] from job_key_places(array[q.ctid]) k),
                 anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
             where q.id = v_job.id returning * into v_job;
         exception when sqlstate 'JD001' or unique_violation or lock_not_available then
@@ -4347,20 +5099,24 @@ as $$
     end
 $$;
 
--- Changes settings of a task type. Keys of p_changes: warning_share, critical_share, muted_until, set_aside; null resets
--- one. A type without a row has the settings that hold for all types.
+-- Changes settings of a task type. Keys of p_changes: warning_share, critical_share, muted_until, set_aside, and the limits
+-- max_running, rate_runs with rate_seconds, rate_burst, max_per_key, key_rate_runs with key_rate_seconds,
+-- max_age_seconds; null resets one. A type without a row has the settings that hold for all types.
 create or replace function job_type_set(p_task_type text, p_changes jsonb, p_actor text, p_reason text) returns void
 language plpgsql volatile security definer
 set search_path from current set lock_timeout = '900ms'
 as $$
 declare
     v_type job_types;
+    v_was job_types;
     v_before jsonb;
     v_unknown text;
 begin
     perform job_refuse_outsiders();
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
-    where k not in ('warning_share', 'critical_share', 'muted_until', 'set_aside');
+    where k not in ('warning_share', 'critical_share', 'muted_until', 'set_aside', 'max_running', 'max_per_key',
+        'rate_runs', 'rate_seconds', 'rate_burst', 'key_rate_runs', 'key_rate_seconds',
+        'max_age_seconds');
     if v_unknown is not null then
         perform job_queue_refuse(format('A task type has no setting %s. Nothing was changed.', v_unknown));
     elsif coalesce(trim(p_task_type), '') = '' or p_changes = '{}' then
@@ -4373,10 +5129,16 @@ begin
         perform job_queue_refuse('Say in the reason which runner has the task type. Nothing was changed.');
     end if;
     insert into job_types (task_type) values (p_task_type) on conflict (task_type) do nothing;
+    perform job_limits_refuse_others(p_changes);
     select * into v_type from job_types where task_type = p_task_type for update;
+    v_was := v_type;
     v_before := to_jsonb(v_type);
     v_type := jsonb_populate_record(v_type, p_changes);
     v_type.set_aside := coalesce(v_type.set_aside, false);
+    if v_type.rate_runs is null and not p_changes ? 'rate_burst' then
+        v_type.rate_burst := null;
+    end if;
+    perform job_queue_refuse(r) from job_limits_refusal(v_type) r where r is not null;
     perform job_queue_refuse(r) from job_type_refusal(v_type.warning_share, v_type.critical_share) r
     where r is not null;
     if p_changes ? 'muted_until' then
@@ -4398,6 +5160,11 @@ begin
         set_aside = v_type.set_aside, paused_at = v_type.paused_at, paused_by = v_type.paused_by,
         paused_reason = v_type.paused_reason, resume_at = v_type.resume_at
     where task_type = p_task_type;
+    if p_changes ?| array['max_running', 'max_per_key', 'rate_runs', 'rate_seconds', 'rate_burst', 'key_rate_runs',
+        'key_rate_seconds', 'max_age_seconds']
+    then
+        perform job_limits_keep(v_was, v_type);
+    end if;
     perform job_queue_write_audit(p_actor, 'set type', null,
         (select jsonb_object_agg(k, v_before -> k) from jsonb_object_keys(p_changes) k)
             || jsonb_build_object('task_type', p_task_type),
@@ -4709,6 +5476,7 @@ declare
     v_workers integer;
     v_handling integer;
     v_holder uuid;
+    v_key_limit integer;
 begin
     perform job_refuse_outsiders();
     select * into v_job from job_queue where id = p_id;
@@ -4724,7 +5492,8 @@ begin
         return;
     end if;
     select q.id into v_holder from job_queue q
-    where q.concurrency_key = v_job.concurrency_key and q.status = 'running' and q.id <> v_job.id;
+    where q.concurrency_key = v_job.concurrency_key and q.status = 'running' and q.id <> v_job.id limit 1;
+    v_key_limit := job_key_limit(v_job.task_type);
 
     return query values
         (1, 'status', job_clause_pending(v_job.status), 'has-status', jsonb_build_object('status', v_job.status)),
@@ -4760,12 +5529,21 @@ begin
                 'status', coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone'))),
         -- A place in the line counts only while the job waits.
         (8, 'concurrency', job_clause_first_in_line(v_job.in_line and v_job.status = 'pending')
-                and (v_holder is null or job_clause_key_free(v_job.concurrency_key)), case
+                and (v_holder is null or job_clause_key_free(v_job.concurrency_key, v_job.task_type)), case
             when v_job.concurrency_key is null then 'no-concurrency-key'
+            when v_holder is not null and v_key_limit > 1 then 'concurrency-key-shared'
             when v_holder is not null then 'concurrency-key-busy'
             when v_workers > 0 and not job_type_can_run(v_job.task_type, v_now) then 'lets-others-pass'
             when v_job.in_line and v_job.status = 'pending' then 'behind-in-line'
-            else 'concurrency-key-free' end, jsonb_build_object('holder', v_holder));
+            else 'concurrency-key-free' end, jsonb_build_object('holder', v_holder, 'max_per_key', v_key_limit,
+                'running', case when v_key_limit > 1 then (select count(*) from job_queue q
+                    where q.concurrency_key = v_job.concurrency_key and q.status = 'running') end));
+    return query select 9, 'limit', s.opens_at is null, s.code, s.facts
+    from job_limit_state(v_job.task_type, v_now) s where s.code is not null and v_job.status = 'pending';
+    return query select 10, 'limit of the key', o.at <= v_now, case when o.at <= v_now then 'key-has-place'
+        else 'key-rate' end, jsonb_build_object('seconds', ceil(date_part('epoch', o.at - v_now)))
+    from job_key_opens(v_job.concurrency_key, v_job.task_type, v_now) as o (at)
+    where o.at is not null and v_job.concurrency_key is not null and v_job.status = 'pending';
 end
 $$;
 
@@ -5329,6 +6107,8 @@ as $$
     select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
         'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
         'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
+        'job_key_rates', 'job_unique_keys']
+        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
         'job_producers']
 $$;
 
@@ -5463,6 +6243,11 @@ begin
     -- The hash of an error would confirm a guess of the text that it was made from.
     delete from job_error_mutes m using job_runs r
     where r.fingerprint = m.fingerprint and r.task_type = m.task_type and r.error ~* v_pattern;
+    perform job_limits_erase(array(
+        select q.id from job_queue q where concat_ws(' ', q.dedupe_key, q.concurrency_key) ~* v_pattern
+        union select r.job_id from job_runs r where concat_ws(' ', r.dedupe_key, r.concurrency_key) ~* v_pattern
+        union select t.job_id from job_trash t
+        where concat_ws(' ', t.job ->> 'dedupe_key', t.job ->> 'concurrency_key') ~* v_pattern));
     perform job_erase_fingerprints(array(
         select r.run_token from job_runs r where r.fingerprint is not null and r.error ~* v_pattern), p_marks);
     perform job_erase_groups(p_marks);
@@ -5496,6 +6281,7 @@ begin
         select 'job_queue (cancelled)', c.rows from cancelled c where c.rows > 0;
     perform job_erase_fingerprints(array(
         select r.run_token from job_runs r where r.job_id = any (v_jobs) and r.fingerprint is not null), null);
+    perform job_limits_erase(v_jobs);
     return query
         select e.place, e.rows from job_erase_jobs(v_jobs) e where e.rows > 0;
     update job_bulk b set words = null where position(p_key in b.words) > 0 and position(p_value in b.words) > 0;
@@ -6347,17 +7133,21 @@ declare
         'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge', 'job_error_mute', 'job_queue_skip',
         'job_series_pause',
         'job_queue_cleanup',
-        'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose',
+        'job_queue_purge', 'job_queue_create', 'job_queue_create_once', 'job_queue_create_many', 'job_queue_enqueue',
+        'job_bulk_choose',
         'job_bulk_choose_alike', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
         'job_bulk_choose_edited', 'job_bulk_start_edit', 'job_bulk_edit_next', 'job_bulk_edit_step', 'job_bulk_step', 'job_bulk_stop',
         'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
         'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_edit_take', 'job_bulk_edit_step', 'job_bulk_edit_failed',
-        'job_queue_create',
+        'job_queue_create', 'job_queue_create_once',
         'job_queue_create_many', 'job_queue_enqueue', 'job_types_declare', 'job_types_fill_keys', 'job_release_note',
         'job_worker_report', 'job_worker_remove',
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
+        'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
+    v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_once', 'job_queue_create_many',
+        'job_queue_enqueue'];
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear',
         'job_producer_hashes', 'job_producer_begin', 'job_producer_keep'];
     v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_many', 'job_queue_enqueue'];
@@ -6396,6 +7186,13 @@ declare
         'job_stats_add_times',
         'job_stats_compact', 'job_bulk_counted', 'job_bulk_revert', 'job_stats_judge',
         'job_backlog_sample', 'job_skip_refusal', 'job_series_refusal',
+        'job_series_refuse_twin',
+        'job_key_is_full', 'job_key_join_lines', 'job_key_limit', 'job_key_places', 'job_key_running_now',
+        'job_limit_running', 'job_limit_state', 'job_limits_admit', 'job_limits_erase', 'job_limits_forget',
+        'job_limits_keep', 'job_limits_left', 'job_limits_lock', 'job_limits_rank', 'job_limits_refusal',
+        'job_limits_refuse_others', 'job_limits_spend', 'job_limits_within', 'job_queue_put_beside', 'job_key_hold',
+        'job_key_opens', 'job_key_spend', 'job_rate_after', 'job_rate_burst', 'job_rate_opens', 'job_rate_places',
+        'job_rate_used'];
         'job_series_refuse_twin', 'job_producer_add', 'job_producer_revoke', 'job_awaited_clean'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',
@@ -6405,7 +7202,8 @@ declare
         'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
         'job_releases'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
-        'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries', 'job_notes'];
+        'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries', 'job_notes', 'job_key_rates',
+        'job_unique_keys'];
     -- Tables that only the owner's functions read.
     v_closed constant text[] := array['job_locks', 'job_producers', 'job_producer_keys', 'job_awaited'];
     v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq', 'job_notes_id_seq'];

@@ -21,7 +21,7 @@ from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer, service
 from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.registry import Done, Registry, job, load
+from jobdeck.core.registry import Done, JobType, Registry, job, load
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.worker import Worker
 
@@ -268,12 +268,12 @@ def own_registry() -> Registry:
     return load([peer.__name__, __name__])
 
 
-def run_all(connection, database, counter, jobs, wanted):
+def run_all(connection, database, counter, jobs, wanted, registry=None):
     """Jobs a second of a mix that has been enqueued."""
     connection.execute("ANALYZE job_queue")
     counter.expect(wanted)
     began = time.monotonic()
-    with worker(database, own_registry()):
+    with worker(database, registry or own_registry()):
         if not counter.done.wait(common.GIVE_UP_AFTER):
             raise TimeoutError("the mix took too long")
         return jobs / (time.monotonic() - began)
@@ -309,6 +309,35 @@ def mixed(args):
         total = args.jobs + args.jobs // 50
         rate = run_all(connection, database, counter, total, total)
     emit("mixed", jobs=total, rate=rate, noop_rate=plain, ratio=rate / plain)
+
+
+LIMITED = [f"limited{number}_noop" for number in range(10)]
+LIMITS = {
+    "none": {},
+    "running": {"max_running": 50},
+    "both": {"max_running": 50, "rate_runs": 1_000_000, "rate_seconds": 1},
+}
+
+
+def limited(args):
+    """Ten types without limits, with one that is never reached for long, and with a rate as well."""
+    counter = Counter()
+    peer.Noop.handler = counter
+    types = [JobType(name, peer.run, name, "", peer.Params) for name in LIMITED]
+    jobs = [NewJob(LIMITED[seq % len(LIMITED)], {"seq": seq}) for seq in range(1, args.jobs + 1)]
+    with common.fresh_database(peer) as database, common.connect(database) as connection:
+        rates = {kind: [] for kind in LIMITS}
+        for kind in [kind for _ in range(args.repeat + 1) for kind in LIMITS]:
+            none = dict.fromkeys(("max_running", "rate_runs", "rate_seconds"))
+            for name in LIMITED:
+                operator.set_type(connection, name, changes=none | LIMITS[kind], actor=ACTOR, reason=None)
+            # In the first second after its first limit, a type takes no job.
+            connection.execute("UPDATE job_types SET limited_at = limited_at - interval '1 second'")
+            producer.enqueue_many(connection, jobs, actor=ACTOR)
+            rates[kind].append(run_all(connection, database, counter, args.jobs, args.jobs, Registry(types)))
+    plain, *others = (statistics.median(found[1:]) for found in rates.values())
+    for kind, rate in zip(list(LIMITS)[1:], others, strict=True):
+        emit(f"limited_{kind}", jobs=args.jobs, rate=rate, noop_rate=plain, ratio=rate / plain)
 
 
 def waiting(args):
@@ -397,7 +426,9 @@ def main():
     WORKLOADS[args.workload](args)
 
 
-WORKLOADS = {found.__name__: found for found in (stuck, churn, payloads, mixed, waiting, growth, start, snapshot)}
+WORKLOADS = {
+    found.__name__: found for found in (stuck, churn, payloads, mixed, limited, waiting, growth, start, snapshot)
+}
 
 if __name__ == "__main__":
     sys.modules["jobdeck_workloads"] = sys.modules[__name__]

@@ -384,7 +384,7 @@ class Enqueued:
 
 
 class NewJob(NamedTuple):
-    """A job to enqueue. `run_at` None means now; `expires_at` ends a recurring job."""
+    """A job to enqueue. `run_at` None means now; `expires_at` ends a series; `unique_seconds` are those of its key."""
 
     task_type: str
     payload: Json = {}  # noqa: RUF012 -- a payload is read, never changed
@@ -396,3 +396,4 @@ class NewJob(NamedTuple):
     blocked_by: UUID | None = None
     recurrence_interval_minutes: int | None = None
     expires_at: datetime | None = None
+    unique_seconds: float | None = None

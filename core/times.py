@@ -23,6 +23,7 @@ _UNITS: Final = {
     "w": 604_800, "week": 604_800, "weeks": 604_800,
 }  # fmt: skip
 _PART: Final = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*([a-z]{1,7})\s*", re.ASCII)
+_RATE: Final = re.compile(r"(\d{1,9}) ?/ ?([0-9a-z. ]{1,20})", re.ASCII)
 _DURATION: Final = "30m or 7d"
 _DURATION_HELP: Final = 'Write it like 45s, 30m, 1h30m, 7d or "14 days"'
 _TIME_HELP: Final = 'Write it like 2026-08-01T09:00Z, "in 2h", 30m, "tomorrow 9:00" or now'
@@ -133,6 +134,28 @@ def write_duration(duration: timedelta) -> str:
         amount, left = divmod(left, size)
         parts += f"{int(amount)}{unit}" if amount else ""
     return parts + (f"{left:.6f}".rstrip("0").rstrip(".") + "s" if left or not parts else "")
+
+
+def parse_rate(text: str, *, what: str = "rate") -> tuple[int, int]:
+    """Parses a rate such as `100/m`, `5/10s` or `1000/day`: a number of runs, and the seconds of its period.
+
+    Raises:
+        UsageError: not a rate, or its period is not a whole number of seconds. The database says what is out of range.
+    """
+    match = _RATE.fullmatch(text.strip().lower())
+    help_ = f"{_quoted(text)} is not a rate. Write the {what} like 100/m, 5/10s or 1000/h."
+    if match is None:
+        raise Unreadable(help_, "invalid; try 100/m")
+    seconds = _seconds(match[2] if match[2][0].isdigit() else f"1{match[2]}")
+    if not seconds or seconds != int(seconds):
+        raise Unreadable(help_, "invalid; try 100/m")
+    return int(match[1]), int(seconds)
+
+
+def write_rate(runs: int, seconds: int) -> str:
+    """A rate as `parse_rate` parses it: `100/m`, `5/10s`."""
+    period = write_duration(timedelta(seconds=seconds))
+    return f"{runs}/{period[1:] if re.fullmatch('1[a-z]', period) else period}"
 
 
 def age(span: timedelta) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.model import Status
 from jobdeck.core.redact import clean, harmless_json
-from jobdeck.core.times import write_duration
+from jobdeck.core.times import write_duration, write_rate
 from jobdeck.tui.format import one_line, short_id
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def type_twin(task_type: str, changes: Mapping[str, float | datetime | None], re
         if name in changes:
             share = changes[name]
             words += [option, "default" if not isinstance(share, float) else f"{round(share * 100, 4):g}%"]
+    words += _limits(changes)
     if "muted_until" in changes:
         until = changes["muted_until"]
         at = until.isoformat(timespec="seconds").replace("+00:00", "Z") if isinstance(until, datetime) else ""
@@ -102,6 +103,25 @@ def type_twin(task_type: str, changes: Mapping[str, float | datetime | None], re
     if "set_aside" in changes:
         words += ["--set-aside" if changes["set_aside"] else "--take-over"]
     return shlex.join([*words, *(["--reason", clean(reason)] if reason else [])])
+
+
+def _limits(changes: Mapping[str, float | datetime | None]) -> list[str]:
+    """The options for the limits among these changes."""
+    given = {
+        name: None if isinstance(value, datetime) or value is None else int(value) for name, value in changes.items()
+    }
+    words = []
+    for name, option in (("max_running", "--max-running"), ("max_per_key", "--max-per-key")):
+        if name in given:
+            words += [option, "none" if given[name] is None else f"{given[name]}"]
+    if "max_age_seconds" in given:
+        age = given["max_age_seconds"]
+        words += ["--max-age", write_duration(timedelta(seconds=age)) if age else "none"]
+    for prefix, option in (("", "--rate"), ("key_", "--key-rate")):
+        if f"{prefix}rate_runs" in given:
+            runs, seconds = given[f"{prefix}rate_runs"], given[f"{prefix}rate_seconds"]
+            words += [option, write_rate(runs, seconds) if runs and seconds else "none"]
+    return words
 
 
 def pause_series_twin(job: Job) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read.sentences import amount
+from jobdeck.core.times import parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from jobdeck.core.model import Status
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from jobdeck.core.worker.oneshot import CycleResult
 
 DEFAULT: Final = "default"
+NONE: Final = "none"
+_WHOLE: Final = re.compile(r"-?\d{1,3}(?:,\d{3})+|-?\d{1,9}", re.ASCII)
 _PERCENT: Final = re.compile(r"(-?\d{1,9}(?:\.\d{1,4})?) ?%")
 PAST = {
     "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
@@ -89,6 +92,46 @@ def parse_share(text: str, what: str) -> float | None:
     if match is None:
         raise UsageError(f"{what} needs a share such as 20%, or {DEFAULT}; {text[:60]!r} is neither.")
     return round(float(match[1]) / 100, 6)
+
+
+def parse_limit(text: str, what: str) -> int | None:
+    """Parses a limit such as `5`; None for `none`. `what` begins the sentence of a refusal.
+
+    Raises:
+        UsageError: the text is neither. Whether the number is in range is for the database to say.
+    """
+    if text.strip().lower() == NONE:
+        return None
+    if _WHOLE.fullmatch(text.strip()) is None:
+        raise UsageError(f"{what} needs a whole number such as 5, or {NONE}; {text[:60]!r} is neither.")
+    return int(text.replace(",", ""))
+
+
+def parse_age(text: str, what: str) -> int | None:
+    """Parses a maximum age such as `2d`, in seconds; None for `none`.
+
+    Raises:
+        UsageError: the text is neither, or not a whole number of seconds.
+    """
+    if text.strip().lower() == NONE:
+        return None
+    age = parse_duration(text, what=what)
+    if age.microseconds:
+        raise UsageError(f"The {what} must be a whole number of seconds.")
+    return int(age.total_seconds())
+
+
+def parse_rate_changes(text: str, what: str, *, of_key: bool = False) -> dict[str, int | None]:
+    """The settings of a type that a rate such as `100/m` stands for, or one for each key; `none` takes the rate away.
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    given = None if text.strip().lower() == NONE else parse_rate(text, what=what)
+    runs, seconds = given or (None, None)
+    if of_key:
+        return {"key_rate_runs": runs, "key_rate_seconds": seconds}
+    return {"rate_runs": runs, "rate_seconds": seconds, **({} if given else {"rate_burst": None})}
 
 
 def streak_words(streak: int, *, least: bool) -> str | None:

@@ -20,7 +20,7 @@ from jobdeck.core.queue.producers.senders import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from jobdeck.core.model import Json, NewJob, Ticket
@@ -41,6 +41,7 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
     dedupe_key: str | None = None,
     concurrency_key: str | None = None,
     blocked_by: UUID | None = None,
+    unique_for: timedelta | None = None,
     actor: str | None = None,
     schema: str | None = None,
 ) -> Ticket:
@@ -62,6 +63,7 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         dedupe_key: if a pending or running job has this key, that job is returned and none is created.
         concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
         blocked_by: the job runs after the success of this job.
+        unique_for: no second job with the dedupe key is created for this time, even if the first has ended.
         actor: the name in the audit; None for the account of this process.
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
 
@@ -77,14 +79,10 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
     kind = sync_kind(conn)
     job_type = registry.registered(task_type)
     new = _draft(job_type, payload)._replace(
-        run_at=run_at,
-        priority=priority,
-        dedupe_key=dedupe_key,
-        blocked_by=blocked_by,
-        recurrence_interval_minutes=every_minutes,
-        expires_at=expires_at,
-    )
-    new = _with_own(new, max_attempts, concurrency_key)
+        run_at=run_at, priority=priority, dedupe_key=dedupe_key, blocked_by=blocked_by,
+        recurrence_interval_minutes=every_minutes, expires_at=expires_at,
+    )  # fmt: skip
+    new = _with_own(new, max_attempts, concurrency_key, unique_for)
     _admit(conn, job_type, [new.payload], recurring=every_minutes is not None)
     return senders.enqueue(conn, kind, new, _names(actor, schema))
 
@@ -102,6 +100,7 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
     dedupe_key: str | None = None,
     concurrency_key: str | None = None,
     blocked_by: UUID | None = None,
+    unique_for: timedelta | None = None,
     actor: str | None = None,
     schema: str | None = None,
 ) -> Ticket:
@@ -120,6 +119,7 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
         dedupe_key: if a pending or running job has this key, that job is returned and none is created.
         concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
         blocked_by: the job runs after the success of this job.
+        unique_for: no second job with the dedupe key is created for this time, even if the first has ended.
         actor: the name in the audit; None for the account of this process.
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
 
@@ -132,14 +132,10 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
     kind = async_kind(conn)
     job_type = registry.registered(task_type)
     new = _draft(job_type, payload)._replace(
-        run_at=run_at,
-        priority=priority,
-        dedupe_key=dedupe_key,
-        blocked_by=blocked_by,
-        recurrence_interval_minutes=every_minutes,
-        expires_at=expires_at,
-    )
-    new = _with_own(new, max_attempts, concurrency_key)
+        run_at=run_at, priority=priority, dedupe_key=dedupe_key, blocked_by=blocked_by,
+        recurrence_interval_minutes=every_minutes, expires_at=expires_at,
+    )  # fmt: skip
+    new = _with_own(new, max_attempts, concurrency_key, unique_for)
     _admit(conn, job_type, [new.payload], recurring=every_minutes is not None)
     return await senders.aenqueue(conn, kind, new, _names(actor, schema))
 
@@ -208,14 +204,17 @@ def _drafts(
     max_attempts: int | None,
 ) -> list[NewJob]:
     drafts = (_draft(job_type, payload)._replace(run_at=run_at, priority=priority) for payload in payloads)
-    return [_with_own(new, max_attempts, None) for new in drafts]
+    return [_with_own(new, max_attempts, None, None) for new in drafts]
 
 
-def _with_own(new: NewJob, max_attempts: int | None, concurrency_key: str | None) -> NewJob:
+def _with_own(
+    new: NewJob, max_attempts: int | None, concurrency_key: str | None, unique_for: timedelta | None
+) -> NewJob:
     """The job with the caller's own values in place of its type's, where the caller gave some."""
     return new._replace(
         max_attempts=new.max_attempts if max_attempts is None else max_attempts,
         concurrency_key=concurrency_key or new.concurrency_key,
+        unique_seconds=None if unique_for is None else unique_for.total_seconds(),
     )
 
 

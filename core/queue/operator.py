@@ -201,11 +201,13 @@ def set_type(
     """Changes settings of a task type, for the next claim of every worker.
 
     Keys of `changes`: `warning_share` and `critical_share` (0 to 1), `muted_until`, `set_aside` (whether the type is
-    left to a runner that is no worker; needs a reason). A value of None resets one.
+    left to a runner that is no worker; needs a reason), and the limits, whole numbers: `max_running`, `max_per_key`,
+    `rate_runs` with `rate_seconds`, `rate_burst`, `key_rate_runs` with `key_rate_seconds`, `max_age_seconds`. A value
+    of None resets one. Jobs that run when a limit is lowered end as they would; none starts until fewer run.
 
     Raises:
-        Refused: a share is out of range, the one for a warning is above the other, the time is in the past, or the type
-            is set aside already, or is not.
+        Refused: a share or a limit is out of range, the one for a warning is above the other, the time is in the past,
+            or the type is set aside already, or is not.
     """
     given = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in changes.items()}
     rows(conn, "SELECT job_type_set(%s, %s::jsonb, %s, %s)", (task_type, json.dumps(given), actor, reason))

@@ -37,6 +37,11 @@ _CREATE: Final = """
 SELECT job_id, created FROM {}(%s::text, %s::text::jsonb, %s::text::timestamptz, %s::text::integer,
     %s::text::integer, %s::text, %s::text, %s::text::uuid, %s::text::integer, %s::text::timestamptz, %s::text)
 """
+_CREATE_ONCE: Final = """
+SELECT job_id, created FROM {}(%s::text::double precision, %s::text, %s::text::jsonb, %s::text::timestamptz,
+    %s::text::integer, %s::text::integer, %s::text, %s::text, %s::text::uuid, %s::text::integer, %s::text::timestamptz,
+    %s::text)
+"""
 _CREATE_MANY: Final = """
 SELECT {}(%s::text::text[], ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[],
     %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text)
@@ -58,8 +63,8 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = N
 
     Raises:
         Refused: the database rejects the interval, priority or blocker; the job is a series without a dedupe key, and
-            one with the same payload and interval is active; or a transaction that has not ended for 1.5 s enqueues a
-            job with the same dedupe key.
+            one with the same payload and interval is active; a job that is unique for a time has no dedupe key; or a
+            transaction that has not ended for 1.5 s enqueues a job with the same dedupe key.
     """
     statement, params = create(new, actor=actor, schema=schema)
     row = rows(conn, statement, params, locked=LOCKED)[0]
@@ -96,21 +101,27 @@ def create(new: NewJob, *, actor: str, schema: str | None) -> Call:
     times = (new.run_at, new.max_attempts, new.priority)
     keys = (new.dedupe_key, new.concurrency_key)
     rest = (new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor)
-    return call(_CREATE, schema, "job_queue_create", (new.task_type, json.dumps(new.payload), *times, *keys, *rest))
+    given = (new.task_type, json.dumps(new.payload), *times, *keys, *rest)
+    if new.unique_seconds is not None:
+        return call(_CREATE_ONCE, schema, "job_queue_create_once", (new.unique_seconds, *given))
+    return call(_CREATE, schema, "job_queue_create", given)
 
 
 def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None) -> Call:
     """The call that enqueues one-time jobs. It returns one row per created job: its id.
 
     Raises:
-        Refused: a job is recurring, has a blocker or an expiry.
+        Refused: a job is recurring, has a blocker or an expiry, or is unique for a time.
     """
     task_types, payloads, *options = zip(*part, strict=True)
     run_at, attempts, priorities, dedupe_keys, concurrency_keys, *excluded = (
         _array_unless_all(values, default) for values, default in zip(options, _DEFAULTS, strict=True)
     )
     if any(excluded):
-        raise Refused("Jobs enqueued in bulk cannot recur, have a blocker or expire. Enqueue those one at a time.")
+        raise Refused(
+            "Jobs enqueued in bulk cannot recur, have a blocker, expire or be unique for a time. Enqueue those one at "
+            "a time."
+        )
     given = (run_at, attempts, priorities, dedupe_keys, concurrency_keys, actor)
     return call(_CREATE_MANY, schema, "job_queue_create_many", (_array(task_types), json.dumps(payloads), *given))
 

@@ -67,6 +67,8 @@ def draft(registry: Registry, task_type: str, payload: Json) -> NewJob:
 class Wanted:
     """A job as requested: due `at` (None: now), repeated every `every` minutes for `lasting`.
 
+    No second job with its dedupe key is created for `unique_for`.
+
     When it edits an existing job, `at` and `lasting` of None keep the job's own values; `endless` removes its expiry.
     """
 
@@ -79,6 +81,7 @@ class Wanted:
     priority: int = 0
     max_attempts: int | None = None
     dedupe_key: str | None = None
+    unique_for: timedelta | None = None
 
 
 def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
@@ -96,6 +99,7 @@ def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
         priority=wanted.priority,
         max_attempts=wanted.max_attempts or made.max_attempts,
         dedupe_key=wanted.dedupe_key or None,
+        unique_seconds=wanted.unique_for.total_seconds() if wanted.unique_for is not None else None,
     )
 
 
@@ -162,6 +166,7 @@ def enqueue_twin(wanted: Wanted) -> str:
     words += ["--priority", str(wanted.priority)] if wanted.priority else []
     words += ["--max-attempts", str(wanted.max_attempts)] if wanted.max_attempts else []
     words += ["--dedupe-key", wanted.dedupe_key] if wanted.dedupe_key else []
+    words += ["--unique-for", write_duration(wanted.unique_for)] if wanted.unique_for else []
     return shlex.join(map(clean, words))
 
 

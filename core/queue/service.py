@@ -79,6 +79,8 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
     with conn.transaction():
         ticket = producer.enqueue(conn, new, actor=actor)
         job = jobs.job(ticket.job_id).run(conn)
+    if job is None and new.unique_seconds is not None:
+        raise Refused(f"Job {ticket.job_id} has this dedupe key, which counts for a time. Nothing was enqueued.")
     if job is None:
         raise Refused("The job with the same dedupe key has just left the queue. Enqueue again.")
     return Enqueued(job, ticket.created)

@@ -39,6 +39,13 @@ def _paused(what: str, facts: Facts) -> str:
     return f"{what} since {_moment(facts.get('paused_at'), MINUTES)}{who}{why}."
 
 
+def _has_place(facts: Facts) -> str:
+    """What of the limits of a type is used, when they let one more job start."""
+    if facts.get("max_running") is None:
+        return "The rate of this type lets a job start."
+    return f"{facts.get('running')} of {facts['max_running']} of this type run."
+
+
 def amount(number: int, *, about: bool = False) -> str:
     """A number of jobs: `9,412`, or an estimate with its first two digits, `~38,000`."""
     return f"~{round(number, min(2 - len(str(number)), 0)):,}" if about else f"{number:,}"
@@ -246,12 +253,18 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "no-concurrency-key": "No concurrency limit.",
         "paused-alone": _paused_alone,
         "concurrency-key-busy": "Job {holder} with the same concurrency key is running.",
+        "concurrency-key-shared": "{running} of {max_per_key} jobs with the same concurrency key run.",
         "lets-others-pass": (
             "While no job of this type can run, the next job with the same concurrency key goes first; this one keeps "
             "the place that its priority and due time give it."
         ),
         "behind-in-line": "Another job with the same concurrency key goes first.",
         "concurrency-key-free": "No job with the same concurrency key is running.",
+        "type-full": "Waits for a place: {running} of {max_running} of this type run.",
+        "type-rate": "Waits for the rate: next in {seconds} s.",
+        "type-has-place": _has_place,
+        "key-rate": "Waits for the rate of its key: next in {seconds} s.",
+        "key-has-place": "The rate of its key lets it start.",
         "canary-requested": lambda facts: (
             f"{facts.get('asked_by')} asked at {_moment(facts.get('asked_at'))} to run it next. No pause holds it."
         ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from jobdeck.core.read.batch import combine, select
 from jobdeck.core.read.jobs import backlog
 from jobdeck.core.read.report_types import Counts
+from jobdeck.core.times import write_duration, write_rate
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,6 +27,11 @@ class TypeLine:
     `due_since` is the earliest due time of its jobs that could be claimed. `workers` live ones handle it. It is paused
     while `paused_at` is set, and left to a runner that is no worker if `set_aside`. The shares are those of failed runs
     from which health warns and is critical, None for the rule that holds for all types.
+
+    At most `max_running` of its jobs run at the same time over all workers, and `max_per_key` (None: one) of those that
+    have the same concurrency key. At most `rate_runs` start in `rate_seconds`, `rate_burst` at once, and
+    `key_rate_runs` with the same key in `key_rate_seconds`. One-time jobs expire `max_age_seconds` after they are due.
+    None is no limit.
     """
 
     task_type: str
@@ -46,6 +52,50 @@ class TypeLine:
     failed_estimated: bool = False
     due_since: datetime | None = None
     set_aside: bool = False
+    max_running: int | None = None
+    max_per_key: int | None = None
+    rate_runs: int | None = None
+    rate_seconds: int | None = None
+    rate_burst: int | None = None
+    key_rate_runs: int | None = None
+    key_rate_seconds: int | None = None
+    max_age_seconds: int | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many of its jobs run as may; more do if the limit was lowered meanwhile."""
+        return self.max_running is not None and self.running >= self.max_running
+
+    @property
+    def rate(self) -> str | None:
+        """Its rate as people write it, `100/m`."""
+        return _rate(self.rate_runs, self.rate_seconds)
+
+    @property
+    def key_rate(self) -> str | None:
+        """The rate for each concurrency key as people write it."""
+        return _rate(self.key_rate_runs, self.key_rate_seconds)
+
+    @property
+    def max_age(self) -> str | None:
+        """How long after it is due a one-time job that has not ended expires, `1d12h`."""
+        return write_duration(timedelta(seconds=self.max_age_seconds)) if self.max_age_seconds is not None else None
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """The limits in words, with how many jobs run."""
+        burst = f", {self.rate_burst:,} at once" if self.rate_burst else ""
+        return (
+            *((f"{self.running:,} of {self.max_running:,} run",) if self.max_running is not None else ()),
+            *((f"{self.rate} start{burst}",) if self.rate else ()),
+            *((f"{self.max_per_key:,} per key run",) if self.max_per_key is not None else ()),
+            *((f"{self.key_rate} per key start",) if self.key_rate else ()),
+            *((f"cancelled {self.max_age} after due",) if self.max_age else ()),
+        )
+
+
+def _rate(runs: int | None, seconds: int | None) -> str | None:
+    return write_rate(runs, seconds) if runs is not None and seconds is not None else None
 
 
 _SETTINGS: Final = """
@@ -58,7 +108,8 @@ muted AS (SELECT task_type, muted_until, muted_by, muted_reason FROM job_types W
 SELECT task_type, 0 AS pending, coalesce(c.running, 0) AS running, coalesce(c.failed, 0) AS failed, false AS estimated,
     coalesce(c.about, false) AS failed_estimated, coalesce(h.workers, 0) AS workers, s.paused_at, s.paused_by,
     s.paused_reason, s.resume_at, s.warning_share, s.critical_share, m.muted_until, m.muted_by, m.muted_reason,
-    coalesce(s.set_aside, false) AS set_aside
+    coalesce(s.set_aside, false) AS set_aside, s.max_running, s.max_per_key, s.rate_runs, s.rate_seconds, s.rate_burst,
+    s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds
 FROM counted AS c FULL JOIN handled AS h USING (task_type) FULL JOIN job_types AS s USING (task_type)
 LEFT JOIN muted AS m USING (task_type)
 """

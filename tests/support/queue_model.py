@@ -44,7 +44,7 @@ _TIMES: Final = {
     "job_queue": ("run_at", "created_at", "updated_at", "completed_at", "expires_at", "last_run_at",
                   "lease_expires_at", "started_at", "cancel_requested_at", "anchor_at", "last_success_at", "slot_at"),
     "job_queue_settings": ("updated_at", "paused_at", "resume_at"),
-    "job_types": ("paused_at", "resume_at"),
+    "job_types": ("paused_at", "resume_at", "limited_at", "rate_until"),
     "job_canaries": ("asked_at",),
     "job_notes": ("at", "until", "acknowledged_at"),
     "job_error_mutes": ("at", "until"),
@@ -61,6 +61,8 @@ _TIMES: Final = {
     "job_stat_errors": ("bucket",),
     "job_error_groups": ("first_at", "last_at"),
     "job_backlog": ("bucket",),
+    "job_key_rates": ("used_until",),
+    "job_unique_keys": ("until",),
     "job_failing_types": ("since", "calm_since", "judged_at"),
 }  # fmt: skip
 
@@ -90,7 +92,8 @@ def install_clock(conn: psycopg.Connection[Any]) -> None:
         CREATE FUNCTION forget_everything() RETURNS void LANGUAGE sql AS $$
             TRUNCATE job_queue, job_runs, job_trash, job_audit, job_queue_settings, job_types, job_canaries,
                 job_workers, job_worker_runs, job_stats, job_stat_times, job_stat_delta, job_stat_errors,
-                job_error_groups, job_backlog, job_recheck, job_lines_due, job_poison;
+                job_error_groups, job_backlog, job_recheck, job_lines_due, job_poison, job_key_rates,
+                job_unique_keys;
             UPDATE job_upkeep SET succeeded_at = clock_timestamp(), failed_at = NULL, trouble = NULL;
             INSERT INTO job_queue_settings (id) VALUES (1);
             SELECT setseed(0.5)::text;

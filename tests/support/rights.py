@@ -18,7 +18,7 @@ FUNCTIONS: Final = {
         outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
-    "owp": "job_queue_create job_queue_create_many job_queue_enqueue",
+    "owp": "job_queue_create job_queue_create_once job_queue_create_many job_queue_enqueue",
     "o": """
         job_bulk_choose job_bulk_choose_alike job_bulk_choose_again job_bulk_choose_ids job_bulk_drop
         job_bulk_result job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
@@ -93,6 +93,11 @@ FUNCTIONS: Final = {
         job_refuse_interval
         job_hand_retry job_producer_add job_producer_revoke job_awaited_clean
         job_series_refuse_twin
+        job_key_hold job_key_is_full job_key_join_lines job_key_limit job_key_opens job_key_places
+        job_key_running_now job_key_spend job_limit_running job_limit_state job_limits_admit job_limits_erase
+        job_limits_forget job_limits_keep job_limits_left job_limits_lock job_limits_rank job_limits_refusal
+        job_limits_refuse_others job_limits_spend job_limits_within job_queue_put_beside job_rate_after
+        job_rate_burst job_rate_opens job_rate_places job_rate_used
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables
@@ -115,7 +120,7 @@ RELATIONS: Final = {
     """,
     "o:read w:read": """
         job_audit job_bulk job_bulk_items job_canaries job_lines_due job_notes job_poison
-        job_queue job_recheck job_runs job_trash
+        job_queue job_recheck job_runs job_trash job_key_rates job_unique_keys
         provider_rates send_batches
     """,
     "o:read w:write": "competitor_announcement_campaigns provider_cursors",

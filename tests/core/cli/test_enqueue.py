@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import psycopg
 
 JOB_TYPES = registry.load([HANDLERS])
-INTERNAL = {"cycle", "fingerprint", "in_line", "slot_at"}
+INTERNAL = {"cycle", "fingerprint", "in_line", "key_place", "limited", "slot_at"}
 """Columns that serve the claim and say nothing of the job."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core.model import NewJob
-from jobdeck.core.queue import presence, producer
+from jobdeck.core.queue import leases, presence, producer
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.queue import add, claim_one, finish_one, now, value
 from tests.support.waiting import rounds
@@ -25,10 +25,10 @@ def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: psycopg.Conne
     head, row = jobdeck("types", "list").out.splitlines()
     assert head.split() == [
         "TYPE", "PENDING", "RUNNING", "FAILED", "WAIT", "OK/MIN", "FAILED/MIN", "FAILING", "USUALLY", "WORKERS",
-        "PAUSED", "MUTED", "WARNING", "CRITICAL",
+        "PAUSED", "MUTED", "WARNING", "CRITICAL", "LIMITS",
     ]  # fmt: skip
     assert "until 2099-01-01" in row
-    assert row.endswith("20 %     60.5 %")
+    assert row.endswith("20 %     60.5 %    -")
     reset = jobdeck("types", "set", "cli_echo", "--warn", "default", "--unmute", "--json").data
     assert (reset["warning_share"], reset["critical_share"], reset["muted_until"]) == (None, 0.605, None)
     assert [one["action"] for one in jobdeck("audit", "--json").data["audit"]].count("set type") == 2
@@ -151,3 +151,48 @@ def test_without_a_word_it_lists_payloads_and_limits_as_before_and_needs_no_data
 def test_an_unknown_word_is_refused_with_the_nearest(jobdeck: Jobdeck) -> None:
     jobdeck("types", "lits").refused(2, 'did you mean "list"')
     jobdeck("type", "list").refused(2, 'did you mean "types"')
+
+
+def test_limits_are_set_listed_and_taken_away(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    given = ("--max-running", "5", "--rate", "100/m", "--burst", "20", "--max-per-key", "2", "--key-rate", "5/10s")
+    found = jobdeck("types", "set", "cli_echo", *given, "--max-age", "1d12h", "--json").data
+    assert {name: found[name] for name in found if name.startswith(("max_", "rate_", "key_"))} == {
+        "max_running": 5, "max_per_key": 2, "rate_runs": 100, "rate_seconds": 60, "rate_burst": 20, "key_rate_runs": 5,
+        "key_rate_seconds": 10, "max_age_seconds": 129_600,
+    }  # fmt: skip
+    words = "0 of 5 run; 100/m start, 20 at once; 2 per key run; 5/10s per key start; cancelled 1d12h after due"
+    assert jobdeck("types", "list").out.splitlines()[1].endswith(words)
+    nothing = ("--max-running", "none", "--rate", "none", "--max-per-key", "none", "--key-rate", "none")
+    jobdeck("types", "set", "cli_echo", *nothing, "--max-age", "none")
+    assert "run;" not in jobdeck("types", "list").out
+    assert conn.execute("SELECT limited, rate_burst FROM job_types").fetchone() == (False, None)
+
+
+def test_a_limit_below_what_runs_is_set_and_says_what_happens(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    for _ in range(3):
+        producer.enqueue(conn, NewJob("cli_echo"), actor="test")
+    assert len(leases.claim(conn, "w", ["cli_echo"], 3, 60)) == 3
+    ran = jobdeck("types", "set", "cli_echo", "--max-running", "2")
+    assert ran.code == 0
+    assert "3 jobs of cli_echo run and end as they would. None starts until fewer than 2 run." in ran.err
+    assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        (("--max-running", "0"), 1, "To run none, pause the type. Nothing was changed."),
+        (("--max-running", "many"), 2, "--max-running needs a whole number such as 5, or none; 'many' is neither."),
+        (("--rate", "fast"), 2, '"fast" is not a rate. Write the --rate like 100/m, 5/10s or 1000/h.'),
+        (("--rate", "10/0s"), 2, "is not a rate"),
+        (("--rate", "0/m"), 1, "between 1 and 1,000,000 runs, and 0 is not"),
+        (("--burst", "5"), 1, "the type has no rate"),
+        (("--max-age", "soon"), 2, "is not a duration"),
+        (("--max-age", "500d"), 1, "between a second and 366 days"),
+    ],
+)
+def test_what_is_no_limit_is_refused_and_changes_nothing(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], given: tuple[str, ...], code: int, words: str
+) -> None:
+    jobdeck("types", "set", "cli_echo", *given).refused(code, words)
+    assert value(conn, "SELECT count(*) FROM job_types WHERE limited OR max_age_seconds IS NOT NULL") == 0

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.competition
 
 ROLES: Final = ("viewer", "operator", "worker", "producer", "producer by hand", "nobody")
 PRODUCERS: Final = "GRANT USAGE ON SCHEMA public TO {role}"
-MAY_ENQUEUE: Final = "GRANT EXECUTE ON FUNCTION job_queue_create, job_queue_create_many, job_queue_enqueue TO {role}"
+MAY_ENQUEUE: Final = (
+    "GRANT EXECUTE ON FUNCTION job_queue_create, job_queue_create_once, job_queue_create_many, job_queue_enqueue "
+    "TO {role}"
+)
 MODES: Final = ("ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE",
                 "ACCESS EXCLUSIVE")  # fmt: skip
 NOT_FOR_VIEWS: Final = (psycopg.errors.WrongObjectType, psycopg.errors.ObjectNotInPrerequisiteState,

@@ -88,7 +88,18 @@ async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
         await deck.press("i", "j", "j", "E")
         assert "now muted until" in deck.screen_text()
         await deck.press(
-            "ctrl+u", "ctrl+k", *"30%", "enter", "ctrl+u", *"60%", "enter", *"2h", "enter", "enter", *"known", "enter"
+            "ctrl+u",
+            "ctrl+k",
+            *"30%",
+            "enter",
+            "ctrl+u",
+            *"60%",
+            "enter",
+            *"2h",
+            "enter",
+            *("enter",) * 6,
+            *"known",
+            "enter",
         )
         for part in ("--warn 30% --critical 60%", "--mute-until 2026-07-04T14:04:31Z --reason known"):
             assert part in deck.screen_text()
@@ -102,7 +113,7 @@ async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
 async def test_e_sets_a_type_aside_for_another_runner_and_takes_it_over() -> None:
     backend = incident()
     async with dashboard(backend) as deck:
-        await deck.press("i", "j", "j", "E", *("enter",) * 3, "ctrl+u", *"yes", "enter", *"old", "enter")
+        await deck.press("i", "j", "j", "E", *("enter",) * 8, "ctrl+u", *"yes", "enter", *"old", "enter")
         assert "--set-aside --reason old" in deck.screen_text()
         await deck.press("enter")
         assert backend.calls[-1] == ("set type", BROKEN, {"set_aside": True}, "old")
@@ -116,19 +127,45 @@ async def test_e_sets_a_type_aside_for_another_runner_and_takes_it_over() -> Non
         await deck.refresh()
         assert "set aside:" in line_of(deck, "processor")
         assert ", 1 set aside" in deck.screen_text()
-        await deck.press("E", *("enter",) * 3, "ctrl+u", *"no", "enter", "enter", "enter")
+        await deck.press("E", *("enter",) * 8, "ctrl+u", *"no", "enter", "enter", "enter")
         assert list(backend.calls[-1])[2:] == [{"set_aside": False}, None]
+
+
+async def test_e_sets_limits_with_the_command_of_it_and_the_page_shows_them_and_how_many_run() -> None:
+    backend = incident()
+    async with dashboard(backend) as deck:
+        await deck.press(
+            "i", "j", "j", "E", *("enter",) * 3, "ctrl+u", *"1", "enter", "ctrl+u", *"2", "enter", "ctrl+u", *"100/m",
+            "enter", "ctrl+u", *"5/10s", "enter", "ctrl+u", *"2d", "enter", "enter",
+        )  # fmt: skip
+        assert "--max-per-key 2 --max-age 2d --rate 100/m --key-rate 5/10s" in deck.screen_text()
+        await deck.press("enter", "enter")
+        changes = {
+            "max_running": 1, "max_per_key": 2, "rate_runs": 100, "rate_seconds": 60, "key_rate_runs": 5,
+            "key_rate_seconds": 10, "max_age_seconds": 172_800,
+        }  # fmt: skip
+        assert list(backend.calls[-1])[2:] == [changes, None]
+        assert "--max-age 2d --rate 100/m --key-rate 5/10s" in deck.toasts[-1]
+        deck.clock.now += 6
+        await deck.refresh()
+        assert "1 of 1 run" in line_of(deck, "processor")
+        assert "1 of 1 run; 100/m start; 2 per key run; 5/10s per key start;" in deck.screen_text()
+        await deck.press("E", *("enter",) * 3, "ctrl+u", *"none", *("enter",) * 7)
+        assert list(backend.calls[-1])[2:] == [{"max_running": None}, None]
 
 
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        (("enter",) * 5, "Nothing is changed yet."),
-        (("ctrl+u", *"0.2", *("enter",) * 5), "needs a share such as 20%"),
-        (("enter", "enter", *"yesterday", *("enter",) * 3), "not a time"),
-        (("enter", "enter", *"2020-01-01", *("enter",) * 3), "in the past"),
-        ((*("enter",) * 3, "ctrl+u", *"perhaps", "enter", "enter"), "answer yes or no"),
-        ((*("enter",) * 3, "ctrl+u", *"yes", "enter", "enter"), "Say in the reason which runner has the type."),
+        (("enter",) * 10, "Nothing is changed yet."),
+        (("ctrl+u", *"0.2", *("enter",) * 10), "needs a share such as 20%"),
+        (("enter", "enter", *"yesterday", *("enter",) * 8), "not a time"),
+        (("enter", "enter", *"2020-01-01", *("enter",) * 8), "in the past"),
+        ((*("enter",) * 3, "ctrl+u", *"many", *("enter",) * 7), "needs a whole number such as 5"),
+        ((*("enter",) * 5, "ctrl+u", *"fast", *("enter",) * 5), "is not a rate"),
+        ((*("enter",) * 7, "ctrl+u", *"soon", *("enter",) * 3), "is not a duration"),
+        ((*("enter",) * 8, "ctrl+u", *"perhaps", "enter", "enter"), "answer yes or no"),
+        ((*("enter",) * 8, "ctrl+u", *"yes", "enter", "enter"), "Say in the reason which runner has the type."),
     ],
 )
 async def test_what_cannot_be_set_is_said_in_the_dialog_and_changes_nothing(typed: tuple[str, ...], words: str) -> None:
@@ -142,7 +179,7 @@ async def test_what_cannot_be_set_is_said_in_the_dialog_and_changes_nothing(type
 async def test_a_refusal_of_the_database_is_said() -> None:
     backend = incident()
     async with dashboard(backend) as deck:
-        await deck.press("i", "E", "ctrl+u", *"101%", *("enter",) * 6)
+        await deck.press("i", "E", "ctrl+u", *"101%", *("enter",) * 11)
         assert "Could not change" in deck.toasts[-1]
         assert "at most 100 %" in deck.toasts[-1]
 

@@ -70,6 +70,8 @@ def about(one: TypeFigures, at: datetime, width: int) -> list[Entry]:
         ("health", _thresholds(found), "text"),
         ("muted", *_mute(found, at)),
     ]  # fmt: skip
+    if found.limits:
+        facts.append(("limits", *_limits(found)))
     if found.estimated or found.failed_estimated:
         facts.append(("~", "Over 10,000 jobs: numbers with ~ come from a sample.", "muted"))
     return [piece for name, text, ink in facts for piece in _fact(name, text, ink, width)]
@@ -119,6 +121,8 @@ def _state(found: TypeLine, one: TypeFigures, room: int) -> tuple[str, str]:
         reason = f": {one_line(found.paused_reason)}" if found.paused_reason else ""
         word, ink = ("set aside", "muted") if found.set_aside else ("paused", "warn")
         return fit(f"{word}{reason}", room).rstrip(), ink
+    if found.is_full and found.pending:
+        return fit(f"{found.running:,} of {found.max_running:,} run", room).rstrip(), "warn"
     if found.muted_until is not None:
         return "muted", "muted"
     if not found.workers and (found.pending or one.oldest_due):
@@ -157,6 +161,11 @@ def _failing(share: FailureShare | None) -> tuple[str, str]:
 
 def _thresholds(found: TypeLine) -> str:
     return f"warns at {percent(found.warning_share)}, critical at {percent(found.critical_share)}"
+
+
+def _limits(found: TypeLine) -> tuple[str, str]:
+    full = "; no other starts until one ends" if found.is_full else ""
+    return f"{'; '.join(found.limits)}{full}", "warn" if full else "text"
 
 
 def _mute(found: TypeLine, at: datetime) -> tuple[str, str]:

@@ -46,6 +46,7 @@ def _wanted(  # noqa: PLR0913 -- one keyword per option
     every: str | None = None,
     lasting: str | None = None,
     dedupe_key: str | None = None,
+    unique_for: str | None = None,
 ) -> Wanted:
     """The job that the options describe. Prints a remark when its first run is in the past."""
     if lasting and not every:
@@ -62,6 +63,7 @@ def _wanted(  # noqa: PLR0913 -- one keyword per option
         priority=priority,
         max_attempts=max_attempts,
         dedupe_key=dedupe_key or None,
+        unique_for=parse_duration(unique_for, what="duration of --unique-for") if unique_for else None,
     )
 
 
@@ -82,6 +84,9 @@ def _job_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--every", metavar="DURATION", help="Make it recurring: 60m, 6h, 1d.")
 @click.option("--for", "lasting", metavar="DURATION", help="How long to repeat, from the first run.")
 @click.option("--dedupe-key", metavar="KEY", help="If an active job has this key, return it instead of creating one.")
+@click.option(
+    "--unique-for", metavar="DURATION", help="With --dedupe-key: also while this time lasts, if that job ended."
+)
 @dry_run_option
 def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **given: Any) -> None:
     """Enqueue one job of TYPE and print it."""

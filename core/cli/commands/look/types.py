@@ -9,7 +9,7 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Group, Session, command, dry_run_option, reason_option, shared_options
-from jobdeck.core.cli.wording import parse_share, percent
+from jobdeck.core.cli.wording import parse_age, parse_limit, parse_rate_changes, parse_share, percent
 from jobdeck.core.errors import UsageError
 from jobdeck.core.times import format_duration, parse_duration, parse_time
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 FIGURES: Final = (
     "TYPE", "PENDING", "RUNNING", "FAILED", "WAIT", "OK/MIN", "FAILED/MIN", "FAILING", "USUALLY", "WORKERS", "PAUSED",
-    "MUTED", "WARNING", "CRITICAL",
+    "MUTED", "WARNING", "CRITICAL", "LIMITS",
 )  # fmt: skip
-HEADER: Final = ("TYPE", "PENDING", "RUNNING", "FAILED", "WORKERS", "PAUSED", "MUTED", "WARNING", "CRITICAL")
+HEADER: Final = ("TYPE", "PENDING", "RUNNING", "FAILED", "WORKERS", "PAUSED", "MUTED", "WARNING", "CRITICAL", "LIMITS")
 
 
 @command("list")
@@ -45,6 +45,12 @@ def listed(session: Session) -> None:
 @click.option("--mute-for", metavar="DURATION", help="Report no failure share of the type for this time.")
 @click.option("--mute-until", metavar="TIME", help="Report no failure share of the type until this time (UTC).")
 @click.option("--unmute", is_flag=True, help="Report it again.")
+@click.option("--max-running", metavar="N", help="At most N jobs of the type run at once, over all workers; or none.")
+@click.option("--max-per-key", metavar="N", help="At most N jobs with the same concurrency key, or none for one.")
+@click.option("--rate", metavar="N/TIME", help="At most N jobs of the type start in a time: 100/m, 5/10s, or none.")
+@click.option("--key-rate", metavar="N/TIME", help="The same for the jobs with each concurrency key.")
+@click.option("--burst", metavar="N", help="At most N jobs of the rate start at once, or none for those of one second.")
+@click.option("--max-age", metavar="DURATION", help="New one-time jobs expire so long after they are due: 2d, or none.")
 @click.option("--set-aside", is_flag=True, help="Leave the type to another runner. Needs a reason.")
 @click.option("--take-over", is_flag=True, help="Let workers run the type, after it was set aside.")
 @reason_option
@@ -66,6 +72,11 @@ def change(session: Session, task_type: str, reason: str | None, dry_run: bool, 
     warn_without_worker(line)
     if line.set_aside and not (line.workers or line.pending or line.running or line.failed):
         output.note(f"The queue has no job of {task_type} at the moment. Check that its name is right.")
+    if changes.get("max_running") is not None and line.max_running is not None and line.running > line.max_running:
+        output.note(
+            f"{line.running:,} jobs of {task_type} run and end as they would. None starts until fewer than "
+            f"{line.max_running:,} run."
+        )
     data = {**output.plain(line), "dry_run": dry_run}
     session.answer(data, ["The settings would be:", *table([line])] if dry_run else table([line]))
 
@@ -102,7 +113,7 @@ def _jobs(line: TypeLine) -> tuple[object, ...]:
 
 def _settings(line: TypeLine) -> tuple[object, ...]:
     muted = f"until {output.when(line.muted_until)}" if line.muted_until else None
-    return (muted, percent(line.warning_share), percent(line.critical_share))
+    return (muted, percent(line.warning_share), percent(line.critical_share), "; ".join(line.limits) or None)
 
 
 def _pause(line: TypeLine) -> str | None:
@@ -139,6 +150,7 @@ def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime
     for option, column in (("warn", "warning_share"), ("critical", "critical_share")):
         if given[option] is not None:
             found[column] = parse_share(given[option], f"--{option}")
+    found.update(_limits(given))
     if given["unmute"]:
         found["muted_until"] = None
     elif given["mute_for"]:
@@ -147,9 +159,23 @@ def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime
         found["muted_until"] = parse_time(given["mute_until"], now, what="time of --mute-until").astimezone(UTC)
     if not found:
         raise UsageError(
-            "Nothing to change. Give --warn, --critical, --mute-for, --mute-until, --unmute, --set-aside or "
-            "--take-over."
+            "Nothing to change. Give --warn, --critical, --mute-for, --mute-until, --unmute, --max-running, "
+            "--max-per-key, --rate, --burst, --key-rate, --max-age, --set-aside or --take-over."
         )
+    return found
+
+
+def _limits(given: dict[str, Any]) -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
+    for option in ("rate", "key_rate"):
+        if given[option] is not None:
+            of_key = option == "key_rate"
+            found.update(parse_rate_changes(given[option], f"--{option.replace('_', '-')}", of_key=of_key))
+    for option, column in (("max_running", "max_running"), ("max_per_key", "max_per_key"), ("burst", "rate_burst")):
+        if given[option] is not None:
+            found[column] = parse_limit(given[option], f"--{option.replace('_', '-')}")
+    if given["max_age"] is not None:
+        found["max_age_seconds"] = parse_age(given["max_age"], "duration of --max-age")
     return found
 
 

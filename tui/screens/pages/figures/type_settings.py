@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from jobdeck.core.cli.wording import DEFAULT, parse_share, percent
+from jobdeck.core.cli.wording import DEFAULT, NONE, parse_age, parse_limit, parse_rate_changes, parse_share, percent
 from jobdeck.core.errors import UsageError
 from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import type_twin
@@ -30,6 +30,10 @@ OFF: Final = "off"
 YES: Final = "yes"
 NO: Final = "no"
 SHARES: Final = (("warning_share", "Warn"), ("critical_share", "Critical"))
+COUNTS: Final = (
+    ("max_running", "Jobs of the type that run at the same time, over all workers"),
+    ("max_per_key", "Jobs that run with the same concurrency key"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +45,16 @@ class SettingsAnswer:
 
 
 class TypeSettings(FieldsDialog[SettingsAnswer]):
-    """Asks for the thresholds of the failure share, until when to mute the type, and whether another runner has it.
+    """Asks for thresholds of the failure share, a mute, limits, and whether another runner has the type.
 
     Nothing changes before Save.
     """
 
     DIALOG: ClassVar[str] = "type"
-    FIELDS: ClassVar[tuple[str, ...]] = ("warning_share", "critical_share", "muted_until", "set_aside", "reason")
+    FIELDS: ClassVar[tuple[str, ...]] = (
+        "warning_share", "critical_share", "muted_until", "max_running", "max_per_key", "rate", "key_rate", "max_age",
+        "set_aside", "reason",
+    )  # fmt: skip
 
     def __init__(self, line: TypeLine) -> None:
         super().__init__()
@@ -63,11 +70,26 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
                 yield OneLine(percent(share), id=name)
             yield Static(Content(f"Mute failure alerts until{self._muted()}"), classes="label")
             yield OneLine("", example=f"2h, tomorrow 9:00 (UTC), {OFF}; empty leaves it", id="muted_until")
+            for name, word in COUNTS:
+                yield Static(Content(f"{word}: a number, or {NONE}"), classes="label")
+                yield OneLine(self._count(name), id=name)
+            yield Static(Content(f"Jobs that start in a time, such as 100/m or 5/10s, or {NONE}"), classes="label")
+            yield OneLine(self.line.rate or NONE, id="rate")
+            yield Static(Content(f"The same for the jobs with each concurrency key, or {NONE}"), classes="label")
+            yield OneLine(self.line.key_rate or NONE, id="key_rate")
+            yield Static(
+                Content(f"New one-time jobs expire so long after they are due: 2d, or {NONE}"), classes="label"
+            )
+            yield OneLine(self.line.max_age or NONE, id="max_age")
             yield Static(Content("Set aside for another runner; no worker takes its jobs: yes or no"), classes="label")
             yield OneLine(YES if self.line.set_aside else NO, id="set_aside")
             yield Static(Content("Reason, for other operators; needed to set a type aside"), classes="label")
             yield OneLine("", example="e.g. known vendor outage, INC-123", id="reason")
             yield from self.ending("Save")
+
+    def _count(self, name: str) -> str:
+        count: int | None = getattr(self.line, name)
+        return NONE if count is None else str(count)
 
     def _muted(self) -> str:
         until = self.line.muted_until
@@ -102,11 +124,28 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
             now = self.deck.now()
             until = parse_ahead(text, now, what="time until which to mute")
             found["muted_until"] = now + until if isinstance(until, timedelta) else until
+        found.update(self._limits())
         aside = self.text("set_aside").lower()
         if aside not in {YES, NO}:
             raise UsageError("Set aside for another runner: answer yes or no.")
         if (aside == YES) != self.line.set_aside:
             found["set_aside"] = aside == YES
+        return found
+
+    def _limits(self) -> dict[str, int | None]:
+        """The limits that differ. A rate is changed as a whole."""
+        found: dict[str, int | None] = {}
+        for name, _ in COUNTS:
+            count = parse_limit(self.text(name) or NONE, "A limit of jobs")
+            if count != getattr(self.line, name):
+                found[name] = count
+        for name in ("rate", "key_rate"):
+            rates = parse_rate_changes(self.text(name) or NONE, "limit of starts", of_key=name == "key_rate")
+            if any(rates[one] != getattr(self.line, one) for one in rates):
+                found.update(rates)
+        age = parse_age(self.text("max_age") or NONE, "maximum age")
+        if age != self.line.max_age_seconds:
+            found["max_age_seconds"] = age
         return found
 
     def read(self) -> SettingsAnswer:
