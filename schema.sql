@@ -34,7 +34,8 @@ begin
     from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_notes', 'job_error_mutes', 'job_runs',
         'job_workers', 'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats',
         'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
-        'job_releases', 'job_key_rates', 'job_unique_keys']) t
+        'job_releases', 'job_key_rates', 'job_unique_keys',
+        'job_flows', 'job_flow_members', 'job_dependencies']) t
         'job_releases', 'job_producers', 'job_producer_keys', 'job_awaited']) t
     where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
@@ -2771,7 +2772,7 @@ end
 $$;
 
 -- Releases jobs whose blocker succeeded, and cancels jobs (and the jobs that wait for them) whose blocker can no longer
--- succeed. Returns the keys whose lines the caller has to advance.
+-- succeed. Members of flows are judged by all their blockers. Returns the keys whose lines the caller has to advance.
 create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
 returns text[]
 language plpgsql volatile
@@ -2780,22 +2781,30 @@ as $$
 declare
     v_now timestamptz := clock_timestamp();
     v_waiting uuid[] := job_queue_lock_waiting(p_succeeded);
+    v_ended uuid[] := p_hopeless;
+    v_judged record;
     v_keys text[];
 begin
-    with released as (
-        update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
-            in_line = concurrency_key is not null
-        where id = any (v_waiting)
-        returning concurrency_key
-    )
-    select array_agg(concurrency_key) into v_keys from released;
-    v_waiting := job_queue_lock_waiting(p_hopeless);
-    while cardinality(v_waiting) > 0 loop
+    if cardinality(v_waiting) > 0 then
+        v_judged := job_flow_release(v_waiting);
+        v_ended := v_ended || v_judged.cancelled;
+        with released as (
+            update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
+                in_line = concurrency_key is not null
+            where id = any (v_judged.others)
+            returning concurrency_key
+        )
+        select array_agg(concurrency_key) || v_judged.keys into v_keys from released;
+    end if;
+    while cardinality(v_ended) > 0 loop
+        v_judged := job_flow_fail(v_ended, job_queue_lock_waiting(v_ended));
         update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
             version = version + 1, last_outcome = 'cancelled',
             last_error = format('Cancelled because its blocker, job %s, %s.', blocked_by, p_reason)
-        where id = any (v_waiting);
-        v_waiting := job_queue_lock_waiting(v_waiting);
+        where id = any (v_judged.others);
+        v_ended := v_judged.others || v_judged.cancelled;
+        -- Those who report an end without success do not expect keys.
+        perform job_queue_advance_lines(v_judged.keys);
     end loop;
     return v_keys;
 end
@@ -3305,6 +3314,7 @@ declare
     v_blockers uuid[];
     v_succeeded uuid[];
     v_hopeless uuid[];
+    v_free uuid[];
 begin
     perform job_queue_note_open_types();
     perform job_limits_forget(p_limit);
@@ -3327,6 +3337,12 @@ begin
         ) j;
         v_keys := v_keys || job_queue_release_waiting(coalesce(v_succeeded, '{}'), '{}', '');
         perform job_queue_release_waiting('{}', coalesce(v_hopeless, '{}'), 'failed, was cancelled or was deleted');
+        -- A blocker whose row another transaction has locked may be ending there, and that transaction may not see the
+        -- jobs that wait for it. One that has ended since it was read above is checked again, too.
+        v_free := array(select q.id from job_queue q
+            where q.id = any (v_blockers) and q.status in ('pending', 'running') for key share skip locked);
+        perform job_queue_ask_recheck(null, array(
+            select b from unnest(v_blockers) b where b <> all (v_free || v_succeeded || v_hopeless)));
     end if;
     perform job_queue_advance_lines(v_keys);
     return v_checked;
@@ -3498,9 +3514,10 @@ begin
         expires_at = case when q.expires_at > v_now then q.expires_at end,
         blocked_by = case when q.status = 'pending' or q.blocked_by is null then q.blocked_by
             -- A series that was paused when it ended is not paused any more.
-            when q.blocked_by <> q.id then job_queue_live_blocker(q.blocked_by) end,
+            when q.blocked_by <> q.id and not job_is_member(q.id) then job_queue_live_blocker(q.blocked_by) end,
         in_line = q.concurrency_key is not null
     where q.id = p_job.id returning * into v_job;
+    perform job_flow_wait_again(array[p_job.id]);
     perform job_queue_ask_recheck(null, array[v_job.blocked_by]);
     perform job_queue_advance_lines(array[v_job.concurrency_key]);
     select * into v_job from job_queue where id = p_job.id;
@@ -3626,6 +3643,8 @@ begin
     if v_holder is not null then
         code := 'key-held';
         facts := jsonb_build_object('holder', v_holder);
+    elsif job_is_member(p_job.id) then
+        select r.code, r.facts into code, facts from job_flow_refusal(p_job.id) r;
     elsif p_job.blocked_by <> p_job.id and (job_queue_judge_blocker(p_job.blocked_by)).refusal is not null then
         code := 'hopeless-blocker';
         facts := jsonb_build_object('blocker', p_job.blocked_by,
@@ -3865,6 +3884,9 @@ begin
         return query select v_id, true, 'was-restored', jsonb_build_object('status', v_job.status), v_job.status,
             v_job.version;
     end loop;
+    if not p_dry_run then
+        perform job_flow_wait_again(p_ids);
+    end if;
     perform job_queue_advance_lines(v_keys);
 end
 $$;
@@ -3893,6 +3915,7 @@ begin
         select job_actor(p_actor), 'restore', b.id, b.facts, p_reason from back b order by b.id
     )
     select b.id, true, 'was-restored', jsonb_build_object('status', b.status), b.status, b.version from back b;
+    perform job_flow_wait_again(p_ids);
     select array_agg(distinct q.concurrency_key) into v_keys from job_queue q
     where q.id = any (p_ids) and q.concurrency_key is not null;
     perform job_queue_advance_lines(v_keys);
@@ -3961,6 +3984,7 @@ begin
         when v_new.recurrence_interval_minutes <= 0 then 'bad-interval'
         when jsonb_typeof(v_new.payload) is distinct from 'object' then 'bad-payload'
         when v_job.blocked_by = v_job.id and v_new.recurrence_interval_minutes is null then 'series-paused'
+        when v_new.recurrence_interval_minutes is not null and job_is_member(p_id) then 'member-recurs'
         when v_new.run_at is null then 'bad-due-time'
         when not (job_is_a_time(v_new.run_at) and job_is_a_time(v_new.expires_at)) then 'bad-time'
         when job_refused_key(v_new.concurrency_key) is not null then 'bad-key'
@@ -4482,6 +4506,7 @@ begin
         where q.status in ('succeeded', 'cancelled') and coalesce(q.completed_at, q.updated_at) < v_ended_before
             -- Upkeep has to tell the jobs that wait for this one first.
             and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
+            and not job_flow_asks(q.id)
         limit p_limit for update skip locked
     ), gone as (
         delete from job_queue q using old where q.id = old.id returning q.*
@@ -4603,8 +4628,8 @@ begin
     facts := jsonb_build_object('task_type', p_job.task_type);
     if code is null and p_job.blocked_by is not null then
         select * into v_blocker from job_queue_judge_blocker(p_job.blocked_by);
-        code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_blocker.live then 'waits-for-blocker'
-            when v_blocker.refusal is not null then 'hopeless-blocker' end;
+        code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_blocker.live or job_flow_waits(p_job.id)
+            then 'waits-for-blocker' when v_blocker.refusal is not null then 'hopeless-blocker' end;
         facts := jsonb_build_object('job', p_job.id, 'blocker', p_job.blocked_by, 'status',
             (select q.status from job_queue q where q.id = p_job.blocked_by));
     end if;
@@ -5524,7 +5549,8 @@ begin
             else 'has-expired' end, jsonb_build_object('expires_at', v_job.expires_at)),
         (7, 'dependencies', job_clause_unblocked(v_job.blocked_by), case
             when v_job.blocked_by is null then 'no-blocker' when v_job.blocked_by = v_job.id then 'paused-alone'
-            else 'waits-for-blocker' end,
+            when job_flow_waits(p_id) then 'waits-for-members'
+            else 'waits-for-blocker' end, job_flow_evidence(p_id) ||
             jsonb_build_object('job', v_job.id, 'blocker', v_job.blocked_by,
                 'status', coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone'))),
         -- A place in the line counts only while the job waits.
@@ -5887,6 +5913,7 @@ declare
 begin
     case p_name
         when 'job_runs' then
+            perform job_flow_keep_outcomes(p_before, p_limit);
             -- Tokens rise with time, so the oldest runs are found at the low end of the key.
             delete from job_runs r using (
                 select n.run_token, n.late from (
@@ -5937,6 +5964,8 @@ begin
         when 'job_error_mutes' then
             delete from job_error_mutes where (task_type, fingerprint) in (select m.task_type, m.fingerprint
                 from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
+        when 'job_flows' then
+            return job_flow_retain(p_before, p_limit);
         when 'job_producer_keys' then
             delete from job_producer_keys where (producer, key_hash) in (select k.producer, k.key_hash
                 from job_producer_keys k where k.at < p_before order by k.at limit p_limit for update skip locked);
@@ -5949,6 +5978,7 @@ begin
                 where q.status in ('succeeded', 'failed', 'cancelled')
                     and coalesce(q.completed_at, q.updated_at) < p_before
                     and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
+                    and not job_flow_asks(q.id)
                 limit p_limit for update of q skip locked);
     end case;
     get diagnostics v_rows = row_count;
@@ -6107,7 +6137,7 @@ as $$
     select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
         'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
         'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
-        'job_key_rates', 'job_unique_keys']
+        'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members']
         'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
         'job_producers']
 $$;
@@ -6857,6 +6887,745 @@ end
 $$;
 
 -------------------------------------------------------------------------------------------------------
+-- Flows: jobs that wait for several others
+--
+-- A member waits for one blocker at a time (`blocked_by`), so claims, and the ends of other jobs, look at nothing more. When
+-- this blocker has ended, the member waits for another one that has not, or is released.
+--
+-- What releases a member locks its row, then reads its blockers in a new statement. What lets an ended blocker run once more
+-- (a retry, an undo), or adds a blocker, locks the members that wait for it in the same transaction. So a member is never
+-- released while one of its blockers waits or runs. A blocker that ends while a member begins to wait for it is found by
+-- job_queue_check_again (docs/decisions/flows.md).
+-------------------------------------------------------------------------------------------------------
+
+create table if not exists job_flows (
+    id uuid primary key,
+    name text not null,
+    created_at timestamptz not null default clock_timestamp(),
+    created_by text not null
+);
+create index if not exists job_flows_created_at on job_flows (created_at);
+
+-- The ids of members rise in the order in which they were given.
+create table if not exists job_flow_members (
+    job_id uuid primary key,
+    flow_id uuid not null,
+    name text not null,
+    task_type text not null,
+    -- What it needs of its blockers: the success of all, the end of all, or the end of all with a failure among them.
+    needs text not null constraint job_flow_members_needs_check check (needs in ('success', 'end', 'failure')),
+    -- The member whose run added this one.
+    added_by uuid,
+    -- Why the queue cancelled it: a blocker did not succeed (`lost`), or it needs a failure and there was none (`skipped`).
+    set_aside text constraint job_flow_members_set_aside_check check (set_aside in ('lost', 'skipped'))
+);
+create index if not exists job_flow_members_flow on job_flow_members (flow_id, name);
+
+-- Whom each member waits for. `outcome` is how the blocker ended, from when the member is judged; null before.
+create table if not exists job_dependencies (
+    job_id uuid not null,
+    blocker_id uuid not null,
+    -- That of the member.
+    needs text not null constraint job_dependencies_needs_check check (needs in ('success', 'end', 'failure')),
+    outcome text constraint job_dependencies_outcome_check
+        check (outcome in ('succeeded', 'partial', 'failed', 'cancelled', 'deleted')),
+    primary key (job_id, blocker_id)
+) with (fillfactor = 80);
+create index if not exists job_dependencies_blocker on job_dependencies (blocker_id);
+create index if not exists job_dependencies_open on job_dependencies (job_id, blocker_id) where outcome is null;
+create index if not exists job_dependencies_bad on job_dependencies (job_id, blocker_id)
+    where outcome in ('failed', 'cancelled', 'deleted');
+
+insert into job_retention (name, part, default_days) values ('job_flows', 'retention', 30)
+on conflict (name) do update set part = excluded.part, default_days = excluded.default_days;
+
+create or replace function job_is_member(p_job uuid) returns boolean
+language sql stable
+set search_path from current
+as $$ select exists (select from job_flow_members where job_id = p_job) $$;
+
+-- Whether a member has blockers by which it was not judged yet.
+create or replace function job_flow_waits(p_job uuid) returns boolean
+language sql stable
+set search_path from current
+as $$ select exists (select from job_dependencies where job_id = p_job and outcome is null) $$;
+
+-- Whether a waiting member still has to be judged by this blocker.
+create or replace function job_flow_asks(p_blocker uuid) returns boolean
+language sql stable
+set search_path from current
+as $$
+    select exists (
+        select from job_dependencies d join job_queue q on q.id = d.job_id
+        where d.blocker_id = p_blocker and d.outcome is null and q.status = 'pending')
+$$;
+
+-- How a blocker ended; null while it waits or runs.
+create or replace function job_flow_outcome(p_blocker uuid) returns text
+language sql stable
+return (
+    select case
+        when q.status in ('pending', 'running') then null
+        when q.status = 'succeeded' then case when q.last_success_at is null then 'cancelled' else 'succeeded' end
+        when q.status is not null then q.status
+        else coalesce((
+            select r.outcome from job_runs r where r.job_id = p_blocker and r.removed
+            order by r.run_token desc limit 1), 'deleted')
+    end
+    from (select) one left join job_queue q on q.id = p_blocker);
+
+-- What `why` says of a member: how many of its blockers have not ended, of how many, and the names of the first three.
+create or replace function job_flow_evidence(p_job uuid) returns jsonb
+language sql stable
+set search_path from current
+as $$
+    select coalesce((
+        select jsonb_build_object('open', count(*) filter (where q.status in ('pending', 'running')),
+            'total', count(*), 'needs', max(d.needs),
+            'names', to_jsonb((array_agg(coalesce(m.name, d.blocker_id::text) order by d.blocker_id)
+                filter (where q.status in ('pending', 'running')))[1:3]))
+        from job_dependencies d left join job_queue q on q.id = d.blocker_id
+        left join job_flow_members m on m.job_id = d.blocker_id
+        where d.job_id = p_job having count(*) > 0), '{}')
+$$;
+
+-- Judges members by their blockers: each waits for a blocker that has not ended, can run, or is cancelled. The caller has
+-- locked them in an earlier statement; they are pending, or were cancelled as `lost`. Returns those that are cancelled now,
+-- those that wait again after they were, and the keys whose lines the caller has to advance.
+create or replace function job_flow_judge(p_jobs uuid[], out cancelled uuid[], out revived uuid[], out keys text[])
+language plpgsql volatile
+set search_path from current
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_live uuid[];
+    v_next uuid[];
+begin
+    cancelled := '{}';
+    revived := '{}';
+    if coalesce(cardinality(p_jobs), 0) = 0 then
+        return;
+    end if;
+    -- The last blocker that has not ended, since jobs end about in the order of their ids: so few ends concern the member,
+    -- and no blocker is read twice.
+    v_live := array(
+        select l.id from unnest(p_jobs) with ordinality as j (id, place) left join lateral (
+            select d.blocker_id as id from job_dependencies d join job_queue q on q.id = d.blocker_id
+            where d.job_id = j.id and d.outcome is null and q.status in ('pending', 'running')
+            order by d.blocker_id desc limit 1) l on true
+        order by j.place);
+    update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
+    from unnest(p_jobs, v_live) as j (id, live)
+    where d.job_id = j.id and d.outcome is null and (j.live is null or d.blocker_id > j.live);
+    with judged as (
+        select m.job_id, j.live, bad.id as bad, case
+                when m.needs = 'success' and bad.id is not null then 'lost'
+                when j.live is not null then 'wait'
+                when m.needs = 'failure' and bad.id is null then 'skipped'
+                else 'run' end as move
+        from unnest(p_jobs, v_live) as j (id, live) join job_flow_members m on m.job_id = j.id
+        left join lateral (
+            select d.blocker_id as id from job_dependencies d
+            where d.job_id = j.id and d.outcome in ('failed', 'cancelled', 'deleted')
+            order by d.blocker_id limit 1) bad on true
+    ), wanted as (
+        select q.id, j.move, q.status as before, q.blocked_by is null as unblocked,
+            case when j.move in ('lost', 'skipped') then 'cancelled' else 'pending' end as status,
+            case j.move when 'lost' then j.bad when 'wait' then j.live end as blocker,
+            case j.move
+                when 'skipped' then 'Not needed: all jobs that it waited for succeeded.'
+                when 'lost' then format('Cancelled because its blocker, job %s, %s.', j.bad, case job_flow_outcome(j.bad)
+                    when 'failed' then 'failed permanently' when 'deleted' then 'was deleted' else 'was cancelled' end)
+            end as error
+        from judged j join job_queue q on q.id = j.job_id
+        -- Another job may have taken its dedupe key since it was cancelled.
+        where q.status = 'pending' or j.move in ('lost', 'skipped') or q.dedupe_key is null
+            or job_queue_holder(q.dedupe_key) is null
+    ), moved as (
+        update job_queue q set status = w.status, blocked_by = w.blocker,
+            last_error = case when w.status = 'cancelled' then w.error when q.status = 'pending' then q.last_error end,
+            last_outcome = case when w.status = 'cancelled' then w.status when q.status = 'pending' then q.last_outcome end,
+            completed_at = case when w.status = 'cancelled' then v_now end,
+            in_line = w.status = 'pending' and q.concurrency_key is not null, updated_at = v_now, version = q.version + 1
+        from wanted w where q.id = w.id and (q.status <> w.status or q.blocked_by is distinct from w.blocker)
+        returning q.id, q.concurrency_key, q.status, q.blocked_by, w.before, w.unblocked, w.move
+    ), noted as (
+        update job_flow_members m set set_aside = case when v.status = 'cancelled' then v.move end
+        from moved v where m.job_id = v.id and m.set_aside is distinct from case when v.status = 'cancelled' then v.move end
+    )
+    select coalesce(array_agg(v.id) filter (where v.status = 'cancelled' and v.before = 'pending'), '{}'),
+        coalesce(array_agg(v.id) filter (where v.status = 'pending' and v.before = 'cancelled'), '{}'),
+        -- One that could run and waits again was perhaps the first of its line.
+        array_agg(distinct v.concurrency_key) filter (where v.move = 'run' or v.unblocked),
+        array_agg(distinct v.blocked_by) filter (where v.move = 'wait')
+    into cancelled, revived, keys, v_next from moved v;
+    -- The next blocker may be ending in a transaction that does not see that this member waits for it.
+    perform job_queue_ask_recheck(null, v_next);
+end
+$$;
+
+-- Of jobs whose blocker has succeeded, which the caller has locked: judges the members of flows, and returns the others.
+create or replace function job_flow_release(p_waiting uuid[], out others uuid[], out cancelled uuid[], out keys text[])
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_members constant uuid[] := array(select m.job_id from job_flow_members m where m.job_id = any (p_waiting));
+begin
+    others := p_waiting;
+    cancelled := '{}';
+    if cardinality(v_members) > 0 then
+        others := array(select w from unnest(p_waiting) w where w <> all (v_members));
+        select j.cancelled, j.keys into cancelled, keys from job_flow_judge(v_members) j;
+    end if;
+end
+$$;
+
+-- Judges the members that wait for blockers that have ended without success. p_waiting are the jobs that wait for one of them
+-- now, locked; returns those that are no members, which the caller cancels.
+create or replace function job_flow_fail(
+    p_blockers uuid[], p_waiting uuid[], out others uuid[], out cancelled uuid[], out keys text[]
+)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_most constant integer := 1000;
+    v_members uuid[];
+    v_found uuid[];
+    v_locked uuid[];
+begin
+    others := p_waiting;
+    cancelled := '{}';
+    if not exists (select from job_dependencies d where d.blocker_id = any (p_blockers)) then
+        return;
+    end if;
+    v_members := array(select m.job_id from job_flow_members m where m.job_id = any (p_waiting));
+    others := array(select w from unnest(p_waiting) w where w <> all (v_members));
+    -- Those that wait for another blocker now, but cannot run without this one.
+    v_found := array(
+        select q.id from job_dependencies d join job_queue q on q.id = d.job_id
+        where d.blocker_id = any (p_blockers) and d.needs = 'success' and d.outcome is null and q.status = 'pending'
+            and q.id <> all (v_members)
+        limit v_most);
+    v_locked := array(
+        select q.id from job_queue q where q.id = any (v_found) and q.status = 'pending'
+        order by q.id for update skip locked);
+    if cardinality(v_locked) < cardinality(v_found) or cardinality(v_found) = v_most then
+        perform job_queue_ask_recheck(null, p_blockers);
+    end if;
+    v_members := v_members || v_locked;
+    update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
+    where d.blocker_id = any (p_blockers) and d.job_id = any (v_members) and d.outcome is null;
+    select j.cancelled, j.keys into cancelled, keys from job_flow_judge(v_members) j;
+end
+$$;
+
+-- Called after jobs were retried or restored. They wait for their blockers again, and the members of flows that wait for them,
+-- or were cancelled because of them and could run now, wait for them.
+create or replace function job_flow_wait_again(p_jobs uuid[]) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_judged record;
+    v_live uuid[];
+    v_waiting uuid[] := array(
+        select q.id from job_flow_members m join job_queue q on q.id = m.job_id
+        where m.job_id = any (p_jobs) and (q.status = 'pending' or q.status = 'cancelled' and m.set_aside = 'lost')
+        order by q.id for update of q);
+begin
+    if cardinality(v_waiting) > 0 then
+        update job_flow_members m set set_aside = null from job_queue q
+        where m.job_id = any (v_waiting) and q.id = m.job_id and q.status = 'pending' and m.set_aside is not null;
+        -- What has succeeded does not change; the history may have lost it.
+        update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
+        where d.job_id = any (v_waiting) and d.outcome not in ('succeeded', 'partial');
+        v_judged := job_flow_judge(v_waiting);
+        perform job_queue_advance_lines(v_judged.keys);
+        perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
+    end if;
+    v_live := array(select q.id from job_queue q where q.id = any (p_jobs) and q.status in ('pending', 'running'));
+    while exists (select from job_dependencies d where d.blocker_id = any (v_live)) loop
+        v_waiting := array(
+            select q.id from job_queue q where q.id in (select d.job_id from job_dependencies d where d.blocker_id = any (v_live))
+                -- One that has run already does not wait again.
+                and (q.status = 'pending' and q.attempts = 0 or q.status = 'cancelled' and exists (
+                    select from job_flow_members m where m.job_id = q.id and m.set_aside = 'lost'))
+            order by q.id for update);
+        update job_dependencies d set outcome = null
+        where d.blocker_id = any (v_live) and d.job_id = any (v_waiting) and d.outcome is not null;
+        v_judged := job_flow_judge(v_waiting);
+        perform job_queue_advance_lines(v_judged.keys);
+        perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
+        v_live := v_judged.revived;
+    end loop;
+end
+$$;
+
+-- Why a member that has ended cannot be retried: it needs the success of a blocker that has ended without one.
+create or replace function job_flow_refusal(p_job uuid, out code text, out facts jsonb)
+language sql stable
+set search_path from current set enable_seqscan = off
+as $$
+    select 'hopeless-blocker', jsonb_build_object('blocker', b.id, 'status', case b.outcome when 'deleted' then null
+        else b.outcome end)
+    from (
+        select d.blocker_id as id, job_flow_outcome(d.blocker_id) as outcome from job_dependencies d
+        where d.job_id = p_job and d.needs = 'success' and coalesce(d.outcome, '') not in ('succeeded', 'partial')) b
+    where b.outcome not in ('succeeded', 'partial') order by b.id limit 1
+$$;
+
+do $$
+begin
+    if to_regtype('job_flow_given') is null then
+        create type job_flow_given as (
+            place bigint, id uuid, name text, task_type text, payload jsonb, run_at timestamptz, max_attempts integer,
+            priority integer, dedupe_key text, concurrency_key text, after text[], after_jobs uuid[], needs text
+        );
+    end if;
+end
+$$;
+
+-- The members in a document: a list of objects, in which a member comes after those that it waits for.
+create or replace function job_flow_given_of(p_members jsonb) returns job_flow_given[]
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_key text;
+    -- As in job_queue_create_many.
+    v_time constant text := overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint)
+        placing '7' from 13 for 0);
+    v_first_place constant bigint := x'8000000'::bigint;
+    v_least_chance constant bigint := x'100000000'::bigint;
+    v_chances constant bigint := x'effffffff'::bigint;
+begin
+    if jsonb_typeof(p_members) is distinct from 'array' then
+        perform job_queue_refuse('The members of a flow are a list of JSON objects. Nothing was enqueued.');
+    elsif jsonb_array_length(p_members) not between 1 and 10000 then
+        perform job_queue_refuse(format('A flow has 1 to 10,000 members; this one has %s. Nothing was enqueued.',
+            jsonb_array_length(p_members)));
+    end if;
+    select k into v_key from jsonb_array_elements(p_members) e (member) cross join lateral jsonb_object_keys(e.member) k
+    where k not in ('name', 'task_type', 'payload', 'run_at', 'max_attempts', 'priority', 'dedupe_key',
+        'concurrency_key', 'after', 'after_jobs', 'needs') limit 1;
+    if found then
+        perform job_queue_refuse(format('A member of a flow has no "%s". Nothing was enqueued.', left(v_key, 50)));
+    end if;
+    return array(
+        select row(e.place, (v_time || to_hex(v_first_place + e.place)
+                || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
+            m.name, m.task_type, coalesce(m.payload, '{}'), coalesce(m.run_at, now()),
+            greatest(coalesce(m.max_attempts, 5), 1), coalesce(m.priority, 0), m.dedupe_key, m.concurrency_key,
+            coalesce(m.after, '{}'), coalesce(m.after_jobs, '{}'), coalesce(m.needs, 'success'))::job_flow_given
+        from jsonb_array_elements(p_members) with ordinality as e (value, place)
+        cross join lateral jsonb_to_record(e.value) as m (name text, task_type text, payload jsonb, run_at timestamptz,
+            max_attempts integer, priority integer, dedupe_key text, concurrency_key text, after text[],
+            after_jobs uuid[], needs text)
+        order by e.place);
+exception when data_exception then
+    raise exception using errcode = 'JD001', message = format(
+        'A member of the flow cannot be read (%s). Nothing was enqueued.', sqlerrm);
+end
+$$;
+
+create or replace function job_flow_refuse_given(p_given job_flow_given[]) returns void
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_refusal text;
+begin
+    select r.words into v_refusal from unnest(p_given) g cross join lateral (
+        select case
+            when coalesce(trim(g.name), '') = '' then format('The member at place %s has no name.', g.place)
+            when octet_length(g.name) > 200 then format('The name of the member at place %s is longer than 200 bytes.',
+                g.place)
+            when coalesce(trim(g.task_type), '') = '' then format('The member %s has no task type.', g.name)
+            when jsonb_typeof(g.payload) <> 'object' then format('The payload of the member %s is no JSON object.', g.name)
+            when g.priority not between -100 and 100 then format(
+                'The priority of the member %s is not between -100 and 100.', g.name)
+            when not job_is_a_time(g.run_at) then format(
+                'The due time of the member %s is not between the years 1 and 9999.', g.name)
+            when octet_length(g.dedupe_key) > 1000 or octet_length(g.concurrency_key) > 1000 then
+                coalesce(job_refused_key(g.dedupe_key), job_refused_key(g.concurrency_key))
+            when g.needs not in ('success', 'end', 'failure') then format(
+                'The member %s needs "%s" of those that it waits for. It can need their success, end or failure.', g.name,
+                left(g.needs, 50))
+            when g.needs <> 'success' and cardinality(g.after) + cardinality(g.after_jobs) = 0 then format(
+                'The member %s waits for no other, so there is no %s that it could need.', g.name, g.needs)
+        end as words) r
+    where r.words is not null order by g.place limit 1;
+    if not found then
+        select format('Two members are named %s.', g.name) into v_refusal from unnest(p_given) g
+        group by g.name having count(*) > 1 order by min(g.place) limit 1;
+    end if;
+    if not found and (
+        select sum(cardinality(g.after) + cardinality(g.after_jobs)) from unnest(p_given) g) > 50000
+    then
+        v_refusal := 'The members of a flow wait for each other 50,000 times at most. Put one member between many that '
+            'wait for the same many others.';
+    end if;
+    if v_refusal is not null then
+        perform job_queue_refuse(v_refusal || ' Nothing was enqueued.');
+    end if;
+end
+$$;
+
+-- Refuses members that wait for what is not there or cannot succeed, and each circle: a member waits for earlier ones only.
+create or replace function job_flow_refuse_links(p_given job_flow_given[]) returns void
+language plpgsql stable
+set search_path from current set enable_nestloop = off set jit = off
+as $$
+declare
+    v_refusal text;
+begin
+    select case
+        when b.id is null then format('The member %s waits for %s, which is no member of this flow.', g.name, a.name)
+        when b.place = g.place then format('The member %s waits for itself.', g.name)
+        else format('The member %s waits for %s, which comes after it. List each member after those that it waits for; '
+            'members that wait for each other in a circle can never run.', g.name, a.name) end
+    into v_refusal
+    from unnest(p_given) g cross join lateral unnest(g.after) a (name) left join unnest(p_given) b on b.name = a.name
+    where b.id is null or b.place >= g.place
+    order by g.place limit 1;
+    if not found then
+        select case
+            when o.words is null then format('The member %s waits for job %s, which is recurring, so that it has no end.',
+                o.name, o.id)
+            else format('The member %s waits for job %s, which %s. Retry that job first, or leave it out.', o.name, o.id,
+                o.words) end
+        into v_refusal
+        from (
+            select g.name, a.id, g.place, case
+                when q.is_recurring then null
+                when q.id is null and f.outcome = 'deleted' then 'is not in the queue'
+                when g.needs = 'success' and f.outcome in ('failed', 'cancelled') then 'is ' || f.outcome
+                else '' end as words
+            from unnest(p_given) g cross join lateral unnest(g.after_jobs) a (id)
+            left join job_queue q on q.id = a.id cross join lateral (select job_flow_outcome(a.id) as outcome) f
+        ) o
+        where o.words is distinct from '' order by o.place limit 1;
+    end if;
+    if v_refusal is not null then
+        perform job_queue_refuse(v_refusal || ' Nothing was enqueued.');
+    end if;
+end
+$$;
+
+-- Whom the given members wait for, with the outcomes of those that are in the queue already or were.
+create or replace function job_flow_link(p_given job_flow_given[]) returns job_dependencies[]
+language sql stable
+set search_path from current set enable_nestloop = off set jit = off
+as $$
+    select array(
+        select distinct row(g.id, b.id, g.needs, null)::job_dependencies
+        from unnest(p_given) g cross join lateral unnest(g.after) a (name) join unnest(p_given) b on b.name = a.name)
+    || array(
+        select distinct row(g.id, a.id, g.needs, job_flow_outcome(a.id))::job_dependencies
+        from unnest(p_given) g cross join lateral unnest(g.after_jobs) a (id))
+$$;
+
+-- Enqueues the members, whose links were checked.
+create or replace function job_flow_insert(
+    p_flow uuid, p_given job_flow_given[], p_links job_dependencies[], p_added_by uuid, p_actor text
+) returns void
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_ruled constant boolean := exists (select from job_types t where t.concurrency is not null
+        and t.task_type in (select g.task_type from unnest(p_given) g));
+    v_blockers uuid[];
+    v_keys text[];
+    v_in_line boolean[];
+    v_name text;
+    v_judged record;
+begin
+    select array_agg(coalesce(g.concurrency_key, case when v_ruled then job_key_of(g.task_type, g.payload) end)
+            order by g.place),
+        array_agg(l.blocker_id order by g.place)
+    into v_keys, v_blockers
+    from unnest(p_given) g left join (
+        select distinct on (l.job_id) l.job_id, l.blocker_id from unnest(p_links) l
+        where l.outcome is null order by l.job_id, l.blocker_id desc) l on l.job_id = g.id;
+    if exists (select from unnest(v_keys) k where k is not null) then
+        select job_queue_join_lines(array_agg(case when k.blocker is null then k.key end order by k.place),
+            array_agg(g.priority order by k.place), array_agg(g.run_at order by k.place))
+        into v_in_line
+        from unnest(v_keys, v_blockers) with ordinality as k (key, blocker, place) join unnest(p_given) g using (place);
+        perform job_queue_ask_recheck(array(
+            select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
+    end if;
+    insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line,
+        blocked_by, created_by)
+    select g.id, g.task_type, g.payload, g.run_at, g.max_attempts, g.priority, g.dedupe_key, k.key,
+        case when k.blocker is null then coalesce(k.in_line, false) else k.key is not null end, k.blocker,
+        job_actor(p_actor)
+    from unnest(p_given) g
+    join unnest(v_keys, v_in_line, v_blockers) with ordinality as k (key, in_line, blocker, place) using (place)
+    order by g.dedupe_key, g.place;
+    insert into job_flow_members (job_id, flow_id, name, task_type, needs, added_by)
+    select g.id, p_flow, g.name, g.task_type, g.needs, p_added_by from unnest(p_given) g order by g.place;
+    insert into job_dependencies select l.* from unnest(p_links) l;
+    -- Those whose blockers have all ended already.
+    v_judged := job_flow_judge(array(
+        select l.job_id from unnest(p_links) l group by l.job_id having bool_and(l.outcome is not null)));
+    perform job_queue_advance_lines(v_judged.keys);
+    perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
+exception when unique_violation then
+    select g.name into v_name from unnest(p_given) g
+    where g.dedupe_key is not null and job_queue_holder(g.dedupe_key) is not null order by g.place limit 1;
+    perform job_queue_refuse(case when v_name is null then 'Two members have the same dedupe key.'
+        else format('A job with the dedupe key of the member %s is already pending or running.', v_name) end
+        || ' Nothing was enqueued.');
+end
+$$;
+
+-- Enqueues a flow, all of its members or none, and returns their ids. p_members is a list of objects with: name, task_type,
+-- and optionally payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, after (names of earlier members that
+-- it waits for), after_jobs (ids of other jobs), needs (success, end or failure). It waits for keys like job_queue_create.
+create or replace function job_flow_create(p_name text, p_members jsonb, p_actor text)
+returns table (flow_id uuid, name text, job_id uuid)
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms'
+as $$
+declare
+    v_given constant job_flow_given[] := job_flow_given_of(p_members);
+    v_flow constant uuid := encode(overlay(uuid_send(gen_random_uuid()) placing decode(overlay('0' || to_hex((date_part(
+        'epoch', clock_timestamp()) * 1000 * 4096)::bigint) placing '7' from 13 for 0), 'hex') from 1 for 8), 'hex')::uuid;
+begin
+    perform job_refuse_outsiders();
+    if coalesce(trim(p_name), '') = '' or octet_length(p_name) > 200 then
+        perform job_queue_refuse('A flow needs a name of up to 200 bytes. Nothing was enqueued.');
+    end if;
+    perform job_flow_refuse_given(v_given);
+    perform job_flow_refuse_links(v_given);
+    insert into job_flows (id, name, created_by) values (v_flow, p_name, job_actor(p_actor));
+    perform job_flow_insert(v_flow, v_given, job_flow_link(v_given), null, p_actor);
+    return query select v_flow, g.name, g.id from unnest(v_given) g order by g.place;
+end
+$$;
+
+-- Adds members to the flow of a running job, for its run alone: what waits for the job also waits for them. `after` names
+-- members of this list. A member that an earlier attempt of the job has added under the same name is returned again. The row
+-- of the job is locked until the commit, so that the run is not taken back before it.
+create or replace function job_flow_add(p_job uuid, p_token bigint, p_members jsonb, p_actor text)
+returns table (flow_id uuid, name text, job_id uuid)
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms' set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_given job_flow_given[] := job_flow_given_of(p_members);
+    v_new job_flow_given[];
+    v_flow constant uuid := (select m.flow_id from job_flow_members m where m.job_id = p_job);
+    v_asked timestamptz;
+    v_waiting uuid[];
+    v_name text;
+begin
+    perform job_refuse_outsiders();
+    -- The order of these locks is that of job_flow_cancel.
+    perform from job_flows f where f.id = v_flow for no key update;
+    if not found then
+        perform job_queue_refuse(format('Job %s is in no flow, so its run cannot add members. Nothing was enqueued.', p_job));
+    end if;
+    select q.cancel_requested_at into v_asked from job_queue q
+    where q.id = p_job and q.run_token = p_token and q.status = 'running' for key share;
+    if not found then
+        perform job_queue_refuse(format('The run of job %s was taken back, so its flow gets no members of it. Nothing was '
+            'enqueued.', p_job));
+    elsif v_asked is not null then
+        perform job_queue_refuse(format('Job %s was asked to cancel, so its flow gets no more members. Nothing was '
+            'enqueued.', p_job));
+    end if;
+    perform job_flow_refuse_given(v_given);
+    select g.name into v_name from unnest(v_given) g where cardinality(g.after_jobs) > 0 limit 1;
+    if found then
+        perform job_queue_refuse(format('The member %s waits for a job outside the list. A member that a run adds waits '
+            'for others of the list alone. Nothing was enqueued.', v_name));
+    end if;
+    perform job_flow_refuse_links(v_given);
+    select m.name into v_name from job_flow_members m join unnest(v_given) g on g.name = m.name
+    where m.flow_id = v_flow and m.added_by is distinct from p_job limit 1;
+    if found then
+        perform job_queue_refuse(format('The flow has another member named %s already. Nothing was enqueued.', v_name));
+    end if;
+    v_given := array(
+        select row(g.place, coalesce(m.job_id, g.id), g.name, g.task_type, g.payload, g.run_at, g.max_attempts, g.priority,
+            g.dedupe_key, g.concurrency_key, g.after, g.after_jobs, g.needs)::job_flow_given
+        from unnest(v_given) g left join job_flow_members m on m.flow_id = v_flow and m.name = g.name order by g.place);
+    select array_agg(row(row_number, g.id, g.name, g.task_type, g.payload, g.run_at, g.max_attempts, g.priority,
+        g.dedupe_key, g.concurrency_key, g.after, g.after_jobs, g.needs)::job_flow_given order by row_number)
+    into v_new
+    from (select row_number() over (order by n.place), n.* from unnest(v_given) n
+        where not exists (select from job_flow_members m where m.job_id = n.id)) g;
+    if (select count(*) from job_flow_members m where m.flow_id = v_flow) + coalesce(cardinality(v_new), 0) > 10000 then
+        perform job_queue_refuse('A flow has 10,000 members at most. Nothing was enqueued.');
+    end if;
+    if v_new is not null then
+        v_waiting := array(select d.job_id from job_dependencies d where d.blocker_id = p_job);
+        perform from job_queue q where q.id = any (v_waiting) and q.status in ('pending', 'cancelled')
+        order by q.id for update;
+        perform job_flow_insert(v_flow, v_new, array(
+            select row(l.job_id, l.blocker_id, l.needs, case when n.id is null then job_flow_outcome(l.blocker_id) end)
+                ::job_dependencies
+            from unnest(job_flow_link(v_given)) l left join unnest(v_new) n on n.id = l.blocker_id
+            where l.job_id in (select o.id from unnest(v_new) o)), p_job, p_actor);
+        insert into job_dependencies (job_id, blocker_id, needs)
+        select m.job_id, n.id, m.needs from job_flow_members m cross join unnest(v_new) n where m.job_id = any (v_waiting)
+        on conflict do nothing;
+    end if;
+    return query select v_flow, g.name, g.id from unnest(v_given) g order by g.place;
+end
+$$;
+
+-- Cancels all members of a flow that wait, and asks those that run. Members that another transaction has locked for long make
+-- it refuse, because a flow is cancelled as a whole. Returns how many were cancelled, were asked, and had ended before.
+create or replace function job_flow_cancel(
+    p_flow uuid, p_actor text, p_reason text, p_dry_run boolean, out cancelled bigint, out asked bigint, out ended bigint
+)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+declare
+    v_now timestamptz;
+    v_jobs uuid[];
+    v_open job_queue[];
+    v_keys text[];
+begin
+    perform job_refuse_outsiders();
+    perform from job_flows f where f.id = p_flow for no key update;
+    if not found then
+        perform job_queue_refuse(format('There is no flow %s. "jobdeck flow" lists them.', p_flow));
+    end if;
+    v_jobs := array(select m.job_id from job_flow_members m where m.flow_id = p_flow);
+    if cardinality(job_queue_lock_jobs(v_jobs)) < cardinality(v_jobs) then
+        perform job_queue_refuse('Another session has locked members of this flow. Nothing was cancelled; try again.');
+    end if;
+    v_open := array(select q from job_queue q where q.id = any (v_jobs) and (
+        q.status = 'pending' or q.status = 'running' and q.cancel_requested_at is null));
+    cancelled := (select count(*) from unnest(v_open) o where o.status = 'pending');
+    asked := cardinality(v_open) - cancelled;
+    ended := cardinality(v_jobs) - (
+        select count(*) from job_queue q where q.id = any (v_jobs) and q.status in ('pending', 'running'));
+    if p_dry_run or cardinality(v_open) = 0 then
+        return;
+    end if;
+    v_now := clock_timestamp();
+    with changed as (
+        update job_queue q set
+            status = case when q.status = 'pending' then 'cancelled' else q.status end,
+            completed_at = case when q.status = 'pending' then v_now end,
+            last_outcome = case when q.status = 'pending' then 'cancelled' else q.last_outcome end,
+            cancel_requested_at = case when q.status = 'running' then v_now end,
+            cancel_requested_by = case when q.status = 'running' then job_actor(p_actor) end,
+            in_line = false, updated_at = v_now, version = q.version + 1
+        where q.id in (select o.id from unnest(v_open) o)
+        returning q.id, q.concurrency_key, q.status, job_audit_facts(q) as facts
+    ), noted as (
+        insert into job_audit (actor, action, job_id, before, after, reason)
+        select job_actor(p_actor), 'cancel', c.id, job_audit_facts(o), c.facts, coalesce(p_reason, 'with its flow')
+        from changed c join unnest(v_open) o on o.id = c.id order by c.id
+    )
+    select array_agg(c.concurrency_key) filter (where c.status = 'cancelled') into v_keys from changed c;
+    perform job_queue_release_waiting('{}', array(select o.id from unnest(v_open) o where o.status = 'pending'),
+        'was cancelled');
+    perform job_queue_advance_lines(v_keys);
+    perform pg_notify(current_schema() || '.job_queue', 'cancel');
+end
+$$;
+
+-- How the jobs ended that a job waited for, with the outputs of those that succeeded; in the order of their ids.
+create or replace function job_flow_outcomes(p_job uuid)
+returns table (name text, job_id uuid, task_type text, outcome text, output jsonb, error text)
+language plpgsql stable security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+begin
+    perform job_refuse_outsiders();
+    return query
+    select coalesce(m.name, d.blocker_id::text), d.blocker_id, coalesce(m.task_type, r.task_type, q.task_type), d.outcome,
+        case when d.outcome in ('succeeded', 'partial') then r.output end,
+        case when d.outcome not in ('succeeded', 'partial') then coalesce(q.last_error, r.error) end
+    from job_dependencies d
+    left join job_flow_members m on m.job_id = d.blocker_id
+    left join job_queue q on q.id = d.blocker_id
+    left join lateral (
+        select n.task_type, n.output, n.error from job_runs n where n.job_id = d.blocker_id and not n.late
+        order by n.run_token desc limit 1) r on true
+    where d.job_id = p_job order by d.blocker_id;
+end
+$$;
+
+-- Stores the outcomes of blockers that left the queue with success, before the history loses the runs that say so.
+create or replace function job_flow_keep_outcomes(p_before timestamptz, p_limit integer) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    if exists (select from job_dependencies d where d.outcome is null) then
+        update job_dependencies d set outcome = r.outcome from (
+            select o.job_id, o.outcome, o.finished_at from job_runs o where o.removed order by o.run_token limit p_limit) r
+        where d.blocker_id = r.job_id and d.outcome is null and r.finished_at < p_before;
+    end if;
+end
+$$;
+
+-- Removes flows from before p_before of which no member is in the queue or in the trash. Returns p_limit if there may be more.
+create or replace function job_flow_retain(p_before timestamptz, p_limit integer) returns bigint
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_most constant integer := 100;
+    v_old constant uuid[] := array(
+        select f.id from job_flows f where f.created_at < p_before and not exists (
+            select from job_flow_members m where m.flow_id = f.id and (
+                exists (select from job_queue q where q.id = m.job_id)
+                or exists (select from job_trash t where t.job_id = m.job_id)))
+        order by f.created_at limit v_most for update skip locked);
+begin
+    delete from job_dependencies d using job_flow_members m where m.flow_id = any (v_old) and d.job_id = m.job_id;
+    delete from job_flow_members m where m.flow_id = any (v_old);
+    delete from job_flows f where f.id = any (v_old);
+    return case when cardinality(v_old) = v_most then p_limit else cardinality(v_old) end;
+end
+$$;
+
+create or replace view job_flow_list as
+select f.id, f.name, f.created_at, f.created_by from job_flows f
+where (select job_may_read_views())
+with check option;
+
+-- The members with their state: `blocked`, the status of the job in the queue, `succeeded` of one that left it with success,
+-- `deleted`, or `gone` when nothing is stored of it any more.
+create or replace view job_flow_member_list as
+select m.flow_id, m.job_id, m.name, m.task_type, m.needs, m.added_by, m.set_aside, case
+        when q.status = 'pending' and q.blocked_by is not null then 'blocked'
+        when q.status is not null then q.status
+        when r.outcome is not null then 'succeeded'
+        when t.job_id is not null then 'deleted'
+        else 'gone' end as state,
+    coalesce(q.last_outcome, r.outcome) as last_outcome, q.last_error, coalesce(q.attempts, r.attempt) as attempts,
+    coalesce(q.completed_at, r.finished_at) as ended_at
+from job_flow_members m
+left join job_queue q on q.id = m.job_id
+left join lateral (
+    select n.outcome, n.attempt, n.finished_at from job_runs n
+    where n.job_id = m.job_id and n.removed and q.id is null limit 1) r on true
+left join job_trash t on t.job_id = m.job_id
+where (select job_may_read_views());
+
+create or replace view job_dependency_list as
+select d.job_id, d.blocker_id, d.needs, d.outcome from job_dependencies d
+where (select job_may_read_views())
+with check option;
+
+-------------------------------------------------------------------------------------------------------
 -- Producers that enqueue over HTTP, and jobs whose result somebody waits for
 -------------------------------------------------------------------------------------------------------
 
@@ -7132,6 +7901,7 @@ declare
         'job_runner_switch',
         'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge', 'job_error_mute', 'job_queue_skip',
         'job_series_pause',
+        'job_flow_create', 'job_flow_cancel',
         'job_queue_cleanup',
         'job_queue_purge', 'job_queue_create', 'job_queue_create_once', 'job_queue_create_many', 'job_queue_enqueue',
         'job_bulk_choose',
@@ -7145,9 +7915,10 @@ declare
         'job_queue_create_many', 'job_queue_enqueue', 'job_types_declare', 'job_types_fill_keys', 'job_release_note',
         'job_worker_report', 'job_worker_remove',
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
+        'job_flow_create', 'job_flow_add', 'job_flow_outcomes',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_once', 'job_queue_create_many',
-        'job_queue_enqueue'];
+        'job_queue_enqueue', 'job_flow_create'];
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear',
         'job_producer_hashes', 'job_producer_begin', 'job_producer_keep'];
     v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_many', 'job_queue_enqueue'];
@@ -7192,10 +7963,16 @@ declare
         'job_limits_keep', 'job_limits_left', 'job_limits_lock', 'job_limits_rank', 'job_limits_refusal',
         'job_limits_refuse_others', 'job_limits_spend', 'job_limits_within', 'job_queue_put_beside', 'job_key_hold',
         'job_key_opens', 'job_key_spend', 'job_rate_after', 'job_rate_burst', 'job_rate_opens', 'job_rate_places',
-        'job_rate_used'];
+        'job_rate_used',
+        'job_is_member', 'job_flow_asks', 'job_flow_evidence', 'job_flow_fail', 'job_flow_given_of', 'job_flow_insert',
+        'job_flow_judge', 'job_flow_keep_outcomes', 'job_flow_link', 'job_flow_outcome', 'job_flow_refusal',
+        'job_flow_refuse_given', 'job_flow_refuse_links', 'job_flow_release', 'job_flow_retain', 'job_flow_wait_again',
+        'job_flow_waits'];
         'job_series_refuse_twin', 'job_producer_add', 'job_producer_revoke', 'job_awaited_clean'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',
+        'job_error_group_list', 'job_paused_types', 'job_note_list',
+        'job_flow_list', 'job_flow_member_list', 'job_dependency_list'];
         'job_error_group_list', 'job_paused_types', 'job_note_list', 'job_producer_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_error_mutes', 'job_stats',
@@ -7203,7 +7980,7 @@ declare
         'job_releases'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries', 'job_notes', 'job_key_rates',
-        'job_unique_keys'];
+        'job_unique_keys', 'job_flows', 'job_flow_members', 'job_dependencies'];
     -- Tables that only the owner's functions read.
     v_closed constant text[] := array['job_locks', 'job_producers', 'job_producer_keys', 'job_awaited'];
     v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq', 'job_notes_id_seq'];

@@ -26,7 +26,8 @@ Stable, and changed in a major release alone after a release that warns (docs/ve
 `job`, `Payload`, `JobContext`, `AsyncJobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`, `aenqueue`,
 `aenqueue_many`, `Ticket`, `result`, `aresult`, `Result`, the errors, `__version__`.
 Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
-`load_types`, `middleware`, `on_failure`, `FailedJob`, `jobdeck.testing`. Every other module, `jobdeck.core` and
+`load_types`, `middleware`, `on_failure`, `FailedJob`, `jobdeck.testing`, and flows: `Flow`, `enqueue_flow`,
+`aenqueue_flow`, `FlowTicket`, `flow_results`, `extend_flow`, `BlockerResult`. Every other module, `jobdeck.core` and
 `jobdeck.tui` included, is internal.
 In a checkout `jobdeck/core` and `jobdeck/tui` are links to the folders `core/` and `tui/`.
 """
@@ -55,7 +56,17 @@ if TYPE_CHECKING:
         UnknownTaskType,
     )
     from jobdeck.core.model import Ticket
-    from jobdeck.core.queue.api import aenqueue, aenqueue_many, enqueue, enqueue_many
+    from jobdeck.core.queue.api import (
+        aenqueue,
+        aenqueue_flow,
+        aenqueue_many,
+        enqueue,
+        enqueue_flow,
+        enqueue_many,
+        extend_flow,
+        flow_results,
+    )
+    from jobdeck.core.queue.producers.flows import BlockerResult, Flow, FlowTicket
     from jobdeck.core.queue.producers.results import Result, aresult, result
     from jobdeck.core.registry import AsyncJobContext, Continue, Done, JobContext, Payload, job
     from jobdeck.core.registry import load as load_types
@@ -67,12 +78,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncJobContext",
+    "BlockerResult",
     "Cancelled",
     "ConfigurationError",
     "Continue",
     "DatabaseUnreachable",
     "Done",
     "FailedJob",
+    "Flow",
+    "FlowTicket",
     "InvalidPayload",
     "JobContext",
     "JobFailure",
@@ -93,10 +107,14 @@ __all__ = [
     "Worker",
     "__version__",
     "aenqueue",
+    "aenqueue_flow",
     "aenqueue_many",
     "aresult",
     "enqueue",
+    "enqueue_flow",
     "enqueue_many",
+    "extend_flow",
+    "flow_results",
     "job",
     "load_settings",
     "load_types",
@@ -112,6 +130,8 @@ _ELSEWHERE = {
     **{name: f"queue.producers.results:{name}" for name in ("Result", "aresult", "result")},
     **{name: f"queue.api:{name}" for name in ("aenqueue", "aenqueue_many", "enqueue", "enqueue_many")},
     **{name: f"registry.around:{name}" for name in ("FailedJob", "middleware", "on_failure")},
+    **{name: f"queue.api:{name}" for name in ("aenqueue_flow", "enqueue_flow", "extend_flow", "flow_results")},
+    **{name: f"queue.producers.flows:{name}" for name in ("BlockerResult", "Flow", "FlowTicket")},
     "load_settings": "settings:load",
     "load_types": "registry:load",
     "open_database": "connect:open_database",

@@ -1,20 +1,22 @@
 """Enqueues jobs for an application: validated by their type, in the application's own transaction.
 
-`jobdeck.enqueue`, `jobdeck.enqueue_many` and their async twins are these functions.
+`jobdeck.enqueue`, `enqueue_many`, `enqueue_flow` and their async twins are these functions, and so are `flow_results`
+and `extend_flow`, which a handler calls.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from jobdeck.core import registry, settings
 from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.database import actor as current_actor
-from jobdeck.core.queue import requests
-from jobdeck.core.queue.producers import senders
+from jobdeck.core.queue import producer, requests
+from jobdeck.core.queue.calls import rows
+from jobdeck.core.queue.producers import flows, kinds, senders
 from jobdeck.core.queue.producers.kinds import async_kind, sync_kind
 from jobdeck.core.queue.producers.senders import Names
 
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Json, NewJob, Ticket
+    from jobdeck.core.queue.producer import Call
+    from jobdeck.core.queue.producers.flows import BlockerResult, Flow, FlowTicket
     from jobdeck.core.queue.producers.kinds import AsyncConnection, SyncConnection
-    from jobdeck.core.registry import JobType, Payload
+    from jobdeck.core.registry import JobContext, JobType, Payload
 
 
 def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
@@ -189,6 +193,91 @@ async def aenqueue_many(
     jobs = _drafts(job_type, payloads, run_at, priority, max_attempts)
     _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
     return await senders.aenqueue_many(conn, kind, jobs, _names(actor, schema))
+
+
+def enqueue_flow(
+    conn: SyncConnection, flow: Flow, *, actor: str | None = None, schema: str | None = None
+) -> FlowTicket:
+    """Enqueues the jobs of a flow in the caller's transaction, all or none, in one statement.
+
+    Args:
+        conn: as for `enqueue`.
+        flow: the members, 10,000 at most.
+        actor: the name in the audit; None for the account of this process.
+        schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
+
+    Returns:
+        The id of the flow, and the ids of its jobs by name.
+
+    Raises:
+        UnknownTaskType, InvalidPayload: as `enqueue`, for each member.
+        Refused: members wait for each other in a circle, or for a job that is not there or cannot succeed; the dedupe
+            key of a member is taken; and as `enqueue`. Nothing was enqueued.
+    """
+    kind = sync_kind(conn)
+    names = _names(actor, schema)
+    return flows.ticket(senders.send(conn, kind, _flow_call(conn, flow, names)))
+
+
+async def aenqueue_flow(
+    conn: AsyncConnection, flow: Flow, *, actor: str | None = None, schema: str | None = None
+) -> FlowTicket:
+    """Does what `enqueue_flow` does, with the same errors, on an async connection: see `aenqueue`."""
+    kind = async_kind(conn)
+    names = _names(actor, schema)
+    return flows.ticket(await senders.asend(conn, kind, _flow_call(conn, flow, names)))
+
+
+def flow_results(ctx: JobContext) -> tuple[BlockerResult, ...]:
+    """How the jobs ended that this run's job waited for, in the order of their ids; none if it waited for no other.
+
+    A handler calls it. Of a series of attempts, each gets the same outcomes.
+    """
+    found = rows(ctx.db, "SELECT * FROM job_flow_outcomes(%s)", (ctx.job.id,))
+    return tuple(flows.BlockerResult(**row) for row in found)
+
+
+def extend_flow(ctx: JobContext, flow: Flow, conn: psycopg.Connection[Any] | None = None) -> FlowTicket:
+    """Adds jobs to the flow of this run's job, all or none: what waits for the job then also waits for them.
+
+    A handler calls it. A member that an earlier attempt of the job has added under the same name is not added again, so
+    each attempt can add the same. The members wait for each other alone.
+
+    Args:
+        ctx: the context of the run.
+        flow: the members to add; its own name is not used.
+        conn: a connection of the handler, to add them in its transaction, which should commit soon; None for `ctx.db`.
+
+    Raises:
+        Refused: the run was taken back or its job asked to cancel; the job is in no flow; another member has one of the
+            names; and as `enqueue_flow`. Nothing was enqueued.
+        UnknownTaskType, InvalidPayload: as `enqueue`, for each member.
+    """
+    used = conn or ctx.db
+    ordered = flow.ordered()
+    members = flows.documents(ordered, _flow_drafts(used, [member for member, _ in ordered]))
+    schema = ctx.settings.database_schema
+    call = producer.extend_flow(ctx.job.id, ctx.job.run_token, members, actor=current_actor(), schema=schema)
+    return flows.ticket(senders.send(used, kinds.PSYCOPG, call))
+
+
+def _flow_call(conn: object, flow: Flow, names: Names) -> Call:
+    ordered = flow.ordered()
+    members = flows.documents(ordered, _flow_drafts(conn, [member for member, _ in ordered]))
+    return producer.create_flow(flow.name, members, actor=names.actor, schema=names.schema)
+
+
+def _flow_drafts(conn: object, members: Iterable[flows.Member]) -> list[NewJob]:
+    drafts = []
+    payloads: dict[str, list[Json]] = {}
+    for member in members:
+        job_type = registry.registered(member.task_type)
+        new = _with_own(_draft(job_type, member.payload), member.max_attempts, member.concurrency_key)
+        payloads.setdefault(member.task_type, []).append(new.payload)
+        drafts.append(new)
+    for task_type, given in payloads.items():
+        _admit(conn, registry.registered(task_type), given, recurring=False)
+    return drafts
 
 
 def _draft(job_type: JobType, payload: Payload | Json | None) -> NewJob:

@@ -46,6 +46,10 @@ _CREATE_MANY: Final = """
 SELECT {}(%s::text::text[], ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[],
     %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text)
 """
+_CREATE_FLOW: Final = "SELECT flow_id, name, job_id FROM {}(%s::text, %s::text::jsonb, %s::text)"
+_EXTEND_FLOW: Final = (
+    "SELECT flow_id, name, job_id FROM {}(%s::text::uuid, %s::text::bigint, %s::text::jsonb, %s::text)"
+)
 _DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
 
 
@@ -124,6 +128,16 @@ def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None) -> Ca
         )
     given = (run_at, attempts, priorities, dedupe_keys, concurrency_keys, actor)
     return call(_CREATE_MANY, schema, "job_queue_create_many", (_array(task_types), json.dumps(payloads), *given))
+
+
+def create_flow(name: str, members: str, *, actor: str, schema: str | None) -> Call:
+    """The call that enqueues a flow. `members` is a JSON list. It returns one row per member: flow, name, job."""
+    return _call(_CREATE_FLOW, schema, "job_flow_create", (name, members, actor))
+
+
+def extend_flow(job_id: UUID, run_token: int, members: str, *, actor: str, schema: str | None) -> Call:
+    """The call that adds members to the flow of a running job. It returns the rows of `create_flow`."""
+    return _call(_EXTEND_FLOW, schema, "job_flow_add", (job_id, run_token, members, actor))
 
 
 def parts(jobs: Iterable[NewJob], size: int | None) -> Iterator[list[NewJob]]:

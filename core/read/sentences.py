@@ -91,6 +91,16 @@ def _blocker(facts: Facts) -> str:
     return f"The blocker, job {facts.get('blocker')}, {state}. {way_out}"
 
 
+def _members(facts: Facts) -> str:
+    """How many members a job waits for, of how many, and the names of the first ones."""
+    number, total, named = int(facts.get("open") or 0), int(facts.get("total") or 0), facts.get("names") or []
+    ends = "to succeed" if facts.get("needs") == "success" else "to end"
+    if not number:
+        return "All members of its flow that it waits for have ended. A worker releases it within seconds."
+    listed = ", ".join(map(str, named)) + (", …" if number > len(named) else "")
+    return f"Waits for {number:,} of {total:,} members of its flow {ends}: {listed}."
+
+
 def _silent(worker: object) -> str:
     if worker == EARLIER_RUNNER:
         return "the earlier runner did not report within 20 minutes"
@@ -156,6 +166,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "not-editable": "{names} cannot be edited.",
         "no-changes": "No changes were given.",
         "bad-interval": "The interval of a recurring job must be 1 minute or more.",
+        "member-recurs": "It is a member of a flow, for whose end others may wait, so it cannot recur.",
         "bad-payload": "A payload must be a JSON object.",
         "bad-due-time": "A job needs a due time.",
         "bad-time": "A due time and an expiry must be between the years 1 and 9999.",
@@ -250,6 +261,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "has-expired": lambda facts: f"Expired at {_moment(facts.get('expires_at'))}.",
         "no-blocker": "Depends on no other job.",
         "waits-for-blocker": "Waits for job {blocker} to succeed; its status is {status}.",
+        "waits-for-members": _members,
         "no-concurrency-key": "No concurrency limit.",
         "paused-alone": _paused_alone,
         "concurrency-key-busy": "Job {holder} with the same concurrency key is running.",

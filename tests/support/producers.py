@@ -49,6 +49,9 @@ class Application:
     def enqueue_many(self, *args: Any, **options: Any) -> list[UUID]:
         return jobdeck.enqueue_many(self.conn, *args, **options)
 
+    def enqueue_flow(self, flow: jobdeck.Flow, **options: Any) -> jobdeck.FlowTicket:
+        return jobdeck.enqueue_flow(self.conn, flow, **options)
+
     def transaction(self) -> AbstractContextManager[Any]:
         """A transaction that the application begins, commits, and rolls back after an exception."""
         found: AbstractContextManager[Any] = self.conn.transaction()
@@ -169,6 +172,10 @@ class AsyncApplication(Application):
 
     def enqueue_many(self, *args: Any, **options: Any) -> list[UUID]:
         made: list[UUID] = self.run(jobdeck.aenqueue_many(self.conn, *args, **options))
+        return made
+
+    def enqueue_flow(self, flow: jobdeck.Flow, **options: Any) -> jobdeck.FlowTicket:
+        made: jobdeck.FlowTicket = self.run(jobdeck.aenqueue_flow(self.conn, flow, **options))
         return made
 
     def transaction(self) -> AbstractContextManager[Any]:

@@ -18,7 +18,7 @@ FUNCTIONS: Final = {
         outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
-    "owp": "job_queue_create job_queue_create_once job_queue_create_many job_queue_enqueue",
+    "owp": "job_queue_create job_queue_create_once job_queue_create_many job_queue_enqueue job_flow_create",
     "o": """
         job_bulk_choose job_bulk_choose_alike job_bulk_choose_again job_bulk_choose_ids job_bulk_drop
         job_bulk_result job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
@@ -26,6 +26,7 @@ FUNCTIONS: Final = {
         job_note_acknowledge job_error_mute
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
         job_type_set job_runner_switch job_queue_ask_canary job_queue_canary job_queue_skip job_series_pause
+        job_flow_cancel
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
         outbox_blocks_of outbox_lift outbox_suppress programme_find_people programme_reveal_sent
         programme_sent_to_address
@@ -35,6 +36,7 @@ FUNCTIONS: Final = {
         job_queue_checkpoint job_queue_claim
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
         job_queue_next_due job_queue_reap job_queue_upkeep job_release_note job_types_declare
+        job_types_fill_keys job_worker_remove job_worker_report job_flow_add job_flow_outcomes
         job_types_fill_keys job_worker_remove job_worker_report job_producer_begin job_producer_hashes job_producer_keep
         job_worker_run_close job_worker_run_note job_worker_run_open
         outbox_apply_events outbox_audience outbox_campaign_batch outbox_campaign_close outbox_campaign_hold
@@ -98,6 +100,9 @@ FUNCTIONS: Final = {
         job_limits_forget job_limits_keep job_limits_left job_limits_lock job_limits_rank job_limits_refusal
         job_limits_refuse_others job_limits_spend job_limits_within job_queue_put_beside job_rate_after
         job_rate_burst job_rate_opens job_rate_places job_rate_used
+        job_is_member job_flow_asks job_flow_evidence job_flow_fail job_flow_given_of job_flow_insert job_flow_judge
+        job_flow_keep_outcomes job_flow_link job_flow_outcome job_flow_refusal job_flow_refuse_given
+        job_flow_refuse_links job_flow_release job_flow_retain job_flow_wait_again job_flow_waits
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables
@@ -115,11 +120,13 @@ RELATIONS: Final = {
         job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
         job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
         job_releases job_stat_time_list job_stat_times job_stat_list job_stats job_failing_types job_backlog
+        job_error_mutes job_note_list job_flow_list job_flow_member_list job_dependency_list
         job_error_mutes job_note_list job_producer_list
         outbox_receipts
     """,
     "o:read w:read": """
         job_audit job_bulk job_bulk_items job_canaries job_lines_due job_notes job_poison
+        job_flows job_flow_members job_dependencies
         job_queue job_recheck job_runs job_trash job_key_rates job_unique_keys
         provider_rates send_batches
     """,

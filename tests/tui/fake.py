@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from jobdeck.core.plugins import Recipients
     from jobdeck.core.queue.bulk_model import BulkVerb
     from jobdeck.core.read.operators.notes import Mute, Note
+    from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.tui.backend.protocol import Due, Request, Verb
 
 T = TypeVar("T")
@@ -122,6 +123,7 @@ class Evidence:
         """The number of jobs of an entry, by its id, where it is not one."""
         self.unhandled: tuple[str, ...] = ()
         self.recipients: dict[UUID, Recipients] = {}
+        self.flows: dict[UUID, FlowTree] = {}
         self.stuck: tuple[UUID, ...] = ()
         self.old = 0
         self.reads: list[str] = []
@@ -277,6 +279,9 @@ class FakeBackend:
 
     def recipients(self, wanted: UUID) -> Recipients | None:
         return self.evidence.recipients.get(wanted)
+
+    def flow(self, wanted: UUID) -> FlowTree | None:
+        return self.evidence.flows.get(wanted)
 
     def cron(self) -> CronReport:
         return self.evidence.cron()

@@ -8,6 +8,7 @@ import logging
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.model import (
@@ -24,6 +25,7 @@ from jobdeck.core.model import (
     Worker,
 )
 from jobdeck.core.plugins import Found, Recipient, Recipients
+from jobdeck.core.read.pages.flows import FlowLine, FlowMember, FlowTree
 from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail
 from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.backend.protocol import EmbeddedWorker, Rehearsal
@@ -36,7 +38,6 @@ from tests.tui.sample import trend, worker_run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime, timedelta
-    from uuid import UUID
 
     from jobdeck.core.model import Filter, Job, Json
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
@@ -186,6 +187,13 @@ class FuzzedBackend(FakeBackend):
         text = self.fuzz.text
         people = tuple(Recipient(text(), text(), text(), text(), NOW) for _ in range(4))
         return Recipients(((text(), 3), (text(), 1)), people)
+
+    def flow(self, wanted: UUID) -> FlowTree | None:
+        text = self.fuzz.text
+        first = FlowMember(wanted, text(), text(), "success", "failed", last_error=text())
+        second = FlowMember(UUID(int=1), text(), text(), "end", "blocked", blockers=(wanted, UUID(int=2)))
+        third = FlowMember(UUID(int=2), text(), text(), "success", "succeeded", blockers=(wanted,))
+        return FlowTree(FlowLine(UUID(int=3), text(), NOW, text(), {"failed": 1, "blocked": 1}), (first, third, second))
 
     def check_payload(self, task_type: str, payload: dict[str, Any]) -> None:
         raise InvalidPayload(f"Does not fit: {self.fuzz.text()}")

@@ -22,6 +22,7 @@ from jobdeck.core.queue import operator, service
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
 from jobdeck.core.read.operators import reach
+from jobdeck.core.read.pages import flows
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import check_schema
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from jobdeck.core.plugins import Found, Page, Recipients
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.read.canaries import CanaryAsked
+    from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail
     from jobdeck.core.read.stats.error_groups import Alike
     from jobdeck.core.registry import Registry
@@ -116,6 +118,10 @@ class LiveBackend:
     def recipients(self, job_id: UUID) -> Recipients | None:
         with self._connection() as conn:
             return reports.recipients(conn, job_id)
+
+    def flow(self, job_id: UUID) -> FlowTree | None:
+        with self._connection() as conn:
+            return flows.flow(job_id).run(conn)
 
     def cron(self) -> CronReport:
         with self._connection() as conn:

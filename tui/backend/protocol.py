@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jobdeck.core.plugins import Found, Page, Preset, Recipients
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.read.canaries import CanaryAsked
+    from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import (
         AuditReport,
         CronReport,
@@ -129,6 +130,9 @@ class Backend(Protocol):
 
     def recipients(self, job_id: UUID) -> Recipients | None:
         """Reads the recipients of a job's messages; None when it sent none."""
+
+    def flow(self, job_id: UUID) -> FlowTree | None:
+        """Reads the flow of which a job is a member; None when it is in none."""
 
     def cron(self) -> CronReport:
         """Reads Cron Health."""

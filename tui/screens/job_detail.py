@@ -25,23 +25,25 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Job, Json
     from jobdeck.core.plugins import Recipients
+    from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import JobDetail
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Backend
     from jobdeck.tui.widgets.ink import Span
 
-RECIPIENTS_EVERY = 10.0
+SELDOM_EVERY = 10.0
 LEAST_NAME = 12
 """The cells of the task type that are always kept in the heading."""
 OF_A_JOB = ("job.retry", "job.retry_with", "job.cancel", "job.delete")
 
 
 class Reading(NamedTuple):
-    """The data of a job's page. `recipients` are read less often than the rest; `recipients_at` is when."""
+    """The data of a job's page. `recipients` and `flow` are read less often than the rest; `seldom_at` is when."""
 
     detail: JobDetail | None
     recipients: Recipients | None
-    recipients_at: float
+    flow: FlowTree | None
+    seldom_at: float
 
 
 class JobDetailScreen(Page[Reading]):
@@ -109,12 +111,12 @@ class JobDetailScreen(Page[Reading]):
         }
 
     def read(self, backend: Backend) -> Reading:
-        """Reads the job, and its recipients every 10 seconds."""
+        """Reads the job, and its recipients and its flow every 10 seconds."""
         now, before = self.deck.monotonic(), self.data
         detail = backend.detail(self.job_id)
-        if before is not None and now - before.recipients_at < RECIPIENTS_EVERY:
+        if before is not None and now - before.seldom_at < SELDOM_EVERY:
             return before._replace(detail=detail)
-        return Reading(detail, backend.recipients(self.job_id), now)
+        return Reading(detail, backend.recipients(self.job_id), backend.flow(self.job_id), now)
 
     def arrived(self, data: Reading) -> None:
         """Takes the new state; a job that no longer exists is shown as it was last seen."""
@@ -172,6 +174,7 @@ class JobDetailScreen(Page[Reading]):
             revealed=self.revealed,
             run=next((at for at, run in enumerate(runs) if run.run_token == self.run_shown), None),
             recipients=self.data.recipients if self.data is not None else None,
+            flow=self.data.flow if self.data is not None else None,
             advice=playbook.advice(self.job.task_type, latest),
             key=self.deck.key,
         )

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from jobdeck.core.model import Status
+from jobdeck.core.read.pages import flow_tree
 from jobdeck.core.read.sentences import outcome_words
 from jobdeck.core.redact import clean, harmless_json, scrub
 from jobdeck.tui.actions import key_of
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Job, Json, Run
     from jobdeck.core.plugins import Recipients
+    from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail
     from jobdeck.tui.widgets.ink import Span
 
@@ -53,6 +55,16 @@ COLOURS = {
     "muted": "$ink-muted",
     "text": "",
 }
+
+MEMBER_LOOK = {
+    **{status.value: look for status, look in STATUS_LOOK.items()},
+    "blocked": ("◌", "muted"),
+    "skipped": ("–", "muted"),
+    "deleted": ("✗", "bad"),
+    "gone": ("·", "muted"),
+}
+"""The glyph and the ink of each state of a member of a flow."""
+MOST_MEMBERS = 40
 
 MOST_LINES = 1000
 """The lines shown of one JSON value. Laying out more would make every key press slow."""
@@ -73,6 +85,7 @@ class Page:
     revealed: bool = False
     run: int | None = None
     recipients: Recipients | None = None
+    flow: FlowTree | None = None
     advice: Sequence[str] = ()
     key: Callable[[str], str] = key_of
 
@@ -119,7 +132,7 @@ def title(job: Job, now: datetime) -> tuple[list[Span], list[Span]]:
 
 
 def left(page: Page) -> Content:
-    """The left column: facts, last error, progress and log of the current run, claim clauses, checkpoint, advice."""
+    """The left column: facts, last error, progress and log of the run, claim clauses, flow, checkpoint, advice."""
     job = page.job
     parts = [_facts(page)]
     if job.last_error:
@@ -129,6 +142,8 @@ def left(page: Page) -> Content:
         parts += _live_log(page)
     if page.detail is not None and page.detail.why:
         parts.append(_why(page, page.detail.why))
+    if page.flow is not None:
+        parts.append(_section(*_flow(page, page.flow)))
     if job.checkpoint:
         parts.append(_section("Checkpoint", [page.json(job.checkpoint)]))
     if page.advice:
@@ -172,6 +187,28 @@ def _why(page: Page, clauses: Sequence[Clause]) -> Content:
     else:
         heading = "Why it runs" if all(clause.holds for clause in clauses) else "Why it is not running"
     return _section(heading, lines)
+
+
+def _flow(page: Page, tree: FlowTree) -> tuple[str, list[Content]]:
+    """The heading, and the members as a tree, in which this job is marked."""
+    heading = f"Flow {page.line(tree.line.name)}: {tree.line.ended:,} of {len(tree.members):,} ended"
+    lines = [Content.styled(f"jobdeck flow {short_id(tree.line.id)}", "$ink-muted")]
+    for line in flow_tree.lines(tree, most=MOST_MEMBERS, around=page.job.id):
+        member = line.member
+        if member is None:
+            lines.append(Content.assemble((line.prefix, "$ink-muted"), (page.line(line.text), "$ink-muted")))
+            continue
+        glyph, ink = MEMBER_LOOK.get(member.state, ("?", "text"))
+        lines.append(
+            Content.assemble(
+                (line.prefix, "$ink-muted"),
+                (f"{glyph} ", COLOURS[ink]),
+                (page.line(member.name), "bold" if member.job_id == page.job.id else ""),
+                (f"  {member.state}", COLOURS[ink]),
+                (f"  {page.line(line.text)}" if line.text else "", "$ink-muted"),
+            )
+        )
+    return heading, lines
 
 
 def _live_log(page: Page) -> list[Content]:

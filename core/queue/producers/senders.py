@@ -142,6 +142,22 @@ async def aenqueue_many(conn: Any, kind: Kind, jobs: Iterable[NewJob], names: Na
     return ids
 
 
+def send(conn: SyncConnection, kind: Kind, call: Call) -> Rows:
+    """The rows of one call, which is all or none."""
+    if kind is kinds.PSYCOPG and isinstance(conn, psycopg.Connection):
+        with refusals(producer.LOCKED), psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
+            return cursor.execute(*call).fetchall()
+    return sender(conn, kind).fetch(call)
+
+
+async def asend(conn: Any, kind: Kind, call: Call) -> Rows:
+    """Does what `send` does, on an async connection."""
+    if kind in {kinds.ASYNC_SESSION, kinds.ASYNC_SCOPED, kinds.ASYNC_ALCHEMY}:
+        made: Rows = await _alchemy(conn, kind).run_sync(lambda sync: send(sync, kinds.sync_kind(sync), call))
+        return made
+    return await fetch(conn, kind, call)
+
+
 def sender(conn: Any, kind: Kind) -> Sender:
     """What sends statements through a connection of SQLAlchemy or Django.
 

@@ -44,6 +44,7 @@ IDS: Final = {
     "": "SELECT id::text FROM job_queue UNION ALL SELECT job_id::text FROM job_runs WHERE removed",
     "restore": "SELECT id::text FROM job_trash_list",
     "bulk": "SELECT id::text FROM job_bulk",
+    "flow": "SELECT id::text FROM job_flows UNION SELECT job_id::text FROM job_flow_members",
     "campaign": "SELECT id::text FROM competitor_announcement_campaigns",
     "receipts": "SELECT job_id::text FROM outbox_messages",
     "suppressions": "SELECT id::text FROM email_suppressions",

@@ -14,7 +14,20 @@ from jobdeck.core.queue import bulk, operator, presence, privacy
 from jobdeck.core.queue.operators import notes
 from jobdeck.core.queue.producers import tokens
 from jobdeck.core.read.verdict.health import health
-from tests.support.queue import ACTOR, Connection, add, advance, claim_one, finish_one, reap, rows, value
+from tests.core.queue.flows.steps import enqueue, member
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    add,
+    advance,
+    claim_one,
+    finish,
+    finish_one,
+    reap,
+    report,
+    rows,
+    value,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +92,12 @@ def muted(conn: Connection) -> None:
     notes.mute(conn, "alpha", "abc", until=value(conn, "SELECT clock_timestamp() + interval '1 minute'"), actor=ACTOR)
 
 
+def flowed(conn: Connection) -> None:
+    """A flow whose only member has succeeded and left the queue."""
+    enqueue(conn, member("alone"))
+    finish(conn, report(claim_one(conn)))
+
+
 def keyed(conn: Connection) -> None:
     tokens.add(conn, "shop", ["alpha"], tokens.Rate(1, 60), actor=ACTOR)
     request = tokens.Request(value(conn, "SELECT token_hash FROM job_producers"), b"key", b"body")
@@ -106,6 +125,7 @@ LINES: dict[str, tuple[Callable[[Connection], Any], str, int]] = {
     "job_error_mutes": (muted, "SELECT count(*) FROM job_error_mutes", 7),
     "job_producer_keys": (keyed, "SELECT count(*) FROM job_producer_keys", 7),
     "job_queue": (ended, "SELECT count(*) FROM job_queue", 90),
+    "job_flows": (flowed, "SELECT count(*) FROM job_flows, job_flow_members", 30),
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import Run, RunOutcome, Status
 from jobdeck.core.plugins import Recipient, Recipients
+from jobdeck.core.read.pages.flows import FlowLine, FlowMember, FlowTree
 from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail
 from jobdeck.tui.format import short_id
 from jobdeck.tui.text import job_detail
@@ -368,3 +369,30 @@ def test_the_last_run_keeps_its_outcome_when_the_job_is_cancelled_while_it_waits
 def test_failures_in_a_row_are_cycles_of_a_series_and_runs_of_one_job(recurring: bool, word: str) -> None:
     job = make_job(1, consecutive_failures=2, is_recurring=recurring, recurrence_interval_minutes=60)
     assert word in f"{job_detail.left(job_detail.Page(job, None, NOW)).plain}\n"
+
+
+# The flow
+
+
+async def test_the_flow_of_a_job_is_shown_as_a_tree_in_which_it_is_marked() -> None:
+    backend = FakeBackend([make_job(1, Status.PENDING)])
+    first, second = job_id(1), job_id(2)
+    members = (
+        FlowMember(first, "split", "game_platform_sync", "success", "failed"),
+        FlowMember(second, "merge", "game_platform_sync", "end", "blocked", blockers=(first,)),
+    )
+    line = FlowLine(job_id(9), "nightly", NOW, "bob", {"failed": 1, "blocked": 1})
+    backend.evidence.flows[first] = FlowTree(line, members)
+    async with dashboard(backend) as deck:
+        await deck.press("enter")
+        text = deck.screen_text()
+        assert "Flow nightly: 1 of 2 ended" in text
+        assert f"jobdeck flow {short_id(line.id)}" in text
+        assert "✗ split  failed" in text
+        assert "└─ ◌ merge  blocked  after the end of split" in text
+
+
+async def test_a_job_in_no_flow_has_no_such_part() -> None:
+    async with dashboard(FakeBackend([make_job(1, Status.PENDING)])) as deck:
+        await deck.press("enter")
+        assert "Flow " not in deck.screen_text()

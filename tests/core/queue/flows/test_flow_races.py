@@ -1,0 +1,159 @@
+"""Flows while several sessions work at once: no join is lost, and none runs before its blockers have ended."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.queue import operator
+from tests.core.queue.flows.steps import enqueue, fail, member, states
+from tests.support.queue import ACTOR, Connection, Parallel, add, claim, claim_one, finish, reap, report, value
+from tests.support.waiting import rounds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from jobdeck.core.model import ClaimedJob
+
+
+@pytest.fixture
+def other(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A second session, whose statements are one transaction until it commits."""
+    with psycopg.connect(database_url) as session:
+        yield session
+
+
+def two_and_a_join(conn: Connection, needs: str = "success") -> tuple[dict[str, UUID], ClaimedJob, ClaimedJob]:
+    """Two running jobs and the join that waits for both; it waits for the second one first."""
+    ids = enqueue(conn, member("a"), member("b"), member("join", ["a", "b"], needs=needs))
+    first, second = claim(conn)
+    assert value(conn, "SELECT blocked_by FROM job_queue WHERE id = %s", ids["join"]) == second.id
+    return ids, first, second
+
+
+class TestEndsAtTheSameTime:
+    def test_an_end_that_does_not_see_the_join_point_to_it_is_found_by_upkeep(
+        self, conn: Connection, other: Connection
+    ) -> None:
+        _, first, second = two_and_a_join(conn)
+        finish(other, report(second))  # points the join to the first
+        finish(conn, report(first))  # does not see that
+        other.commit()
+        assert states(conn)["join"] == "blocked"
+        reap(conn)
+        assert states(conn)["join"] == "pending"
+
+    def test_upkeep_does_not_forget_a_blocker_that_is_ending_in_an_open_transaction(
+        self, conn: Connection, other: Connection, database_url: str
+    ) -> None:
+        _, first, second = two_and_a_join(conn)
+        with psycopg.connect(database_url) as third:
+            finish(other, report(second))
+            finish(third, report(first))
+            other.commit()
+            reap(conn)
+            third.commit()
+        assert states(conn)["join"] == "blocked"
+        reap(conn)
+        assert states(conn)["join"] == "pending"
+
+    def test_nor_does_it_for_a_job_outside_a_flow_that_was_enqueued_meanwhile(
+        self, conn: Connection, other: Connection, database_url: str
+    ) -> None:
+        add(conn)
+        blocker = claim_one(conn)
+        with psycopg.connect(database_url) as third:
+            other.execute("SELECT")  # begins the transaction that `add` would commit otherwise
+            waiting = add(other, blocked_by=blocker.id)
+            finish(third, report(blocker))
+            other.commit()
+            reap(conn)
+            third.commit()
+        assert claim(conn) == []
+        reap(conn)
+        assert claim_one(conn).id == waiting.id
+
+    def test_a_locked_join_is_cancelled_by_upkeep_when_a_blocker_fails_meanwhile(
+        self, conn: Connection, other: Connection
+    ) -> None:
+        ids, first, _ = two_and_a_join(conn)
+        other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (ids["join"],))
+        fail(conn, first)
+        assert states(conn)["join"] == "blocked"
+        other.commit()
+        reap(conn)
+        assert states(conn)["join"] == "lost"
+
+    def test_a_failure_and_a_success_at_the_same_time_leave_the_join_cancelled(
+        self, conn: Connection, other: Connection
+    ) -> None:
+        _, first, second = two_and_a_join(conn)
+        fail(other, first)
+        finish(conn, report(second))  # finds the join locked
+        other.commit()
+        reap(conn)
+        assert states(conn) == {"a": "failed", "b": "succeeded", "join": "lost"}
+
+    def test_a_retry_waits_for_a_release_that_has_not_ended_and_blocks_the_join_again(
+        self, conn: Connection, other: Connection, database_url: str
+    ) -> None:
+        ids, first, second = two_and_a_join(conn, "end")
+        fail(conn, first)
+        finish(other, report(second))  # releases the join
+        Parallel(database_url)(
+            lambda session: _retry(session, ids["a"]), lambda _: _commit_when_waited_for(conn, other)
+        )
+        assert states(conn)["join"] == "blocked"
+        assert {run.id for run in claim(conn)} == {ids["a"]}
+
+
+class TestManyAtOnce:
+    def test_joins_whose_blockers_end_in_four_sessions_are_each_released_once(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        joins = [
+            enqueue(conn, *(member(f"{number}") for number in range(8)), member("join", map(str, range(8))))["join"]
+            for _ in range(25)
+        ]
+        runs = claim(conn, limit=1_000)
+        assert len(runs) == 200
+
+        def end(share: list[ClaimedJob], session: Connection) -> None:
+            for place in range(0, len(share), 3):
+                finish(session, *map(report, share[place : place + 3]))
+
+        Parallel(database_url)(*(lambda session, at=at: end(runs[at::4], session) for at in range(4)))
+        ran: list[UUID] = []
+        for _ in rounds("the runs of all joins"):
+            reap(conn)
+            found = claim(conn, limit=100)
+            ran += [run.id for run in found]
+            finish(conn, *map(report, found))
+            if len(ran) >= len(joins):
+                break
+        assert sorted(ran) == sorted(joins)
+        assert value(conn, "SELECT count(*) FROM job_queue") == 0
+
+
+def _retry(session: Connection, job_id: UUID) -> None:
+    """Retries a job, again and again while the lock that it waits for is held for too long."""
+    for _ in rounds("the retry"):
+        with suppress(Refused):
+            assert operator.retry(session, [job_id], actor=ACTOR)[0].ok
+            return
+
+
+def _commit_when_waited_for(conn: Connection, other: Connection) -> None:
+    """Commits once another session waits for this one."""
+    pid = other.info.backend_pid
+    for _ in rounds("a session that waits"):
+        if value(
+            conn, "SELECT exists (SELECT FROM pg_locks l WHERE NOT granted AND %s = ANY (pg_blocking_pids(l.pid)))", pid
+        ):
+            other.commit()
+            return
