@@ -196,7 +196,12 @@ alter table job_queue
     -- Of the newest failed run, until a run succeeds or somebody retries the job: its group of errors.
     add column if not exists fingerprint text,
     -- Whether the newest run that ended changed nothing; null before the first one that this schema knows of.
-    add column if not exists last_run_dry boolean;
+    add column if not exists last_run_dry boolean,
+    -- What an interval in minutes cannot say of a series, else null: `cron` with its `zone`, or `seconds`; `catch_up` if it
+    -- is not "one"; `name` if a program declares it.
+    add column if not exists schedule jsonb,
+    -- The next times of a cron expression, in order. Workers write them, so that the database needs no parser.
+    add column if not exists slots timestamptz[];
 
 -- Ids rise with time (the layout of UUID version 7, with microseconds in the 12 bits behind the version), so that
 -- jobs enqueued together run first in, first out, and inserts touch one end of each index. Built-in functions only,
@@ -664,6 +669,25 @@ create or replace function job_is_a_time(p_time timestamptz) returns boolean
 language sql immutable parallel safe
 return p_time is null or p_time >= '0001-01-02 00:00+00'::timestamptz and p_time < '9999-12-31 00:00+00'::timestamptz;
 
+-- Whether a job has exactly one rhythm if it is recurring (minutes, seconds or a cron expression), and else none. Slots
+-- belong to a cron expression. The search path keeps the planner from putting this in place of each call: it would do so
+-- anew for each statement that writes jobs, most of which do not recur.
+create or replace function job_schedule_fits(
+    p_is_recurring boolean, p_minutes integer, p_schedule jsonb, p_slots timestamptz[]
+) returns boolean
+language sql immutable parallel safe
+set search_path from current
+return case
+    when not p_is_recurring then p_minutes is null and p_schedule is null
+    when p_schedule is null then p_slots is null and coalesce(p_minutes > 0, false)
+    else jsonb_typeof(p_schedule) = 'object' and coalesce(p_minutes > 0, true)
+        and num_nonnulls(p_minutes, p_schedule ->> 'seconds', p_schedule ->> 'cron') = 1
+        and coalesce(p_schedule ->> 'seconds' ~ '^[1-9][0-9]{0,8}$', true)
+        and (p_schedule ->> 'cron' is null) = (p_schedule ->> 'zone' is null)
+        and (p_schedule ->> 'cron' is null) = (p_slots is null)
+        and coalesce(p_schedule ->> 'catch_up' in ('all', 'none'), true)
+end;
+
 -------------------------------------------------------------------------------------------------------
 -- 2. Rows from before the queue had leases, and constraints over them
 -------------------------------------------------------------------------------------------------------
@@ -695,14 +719,21 @@ begin
             and (expires_at is null or expires_at >= '0001-01-02 00:00+00' and expires_at < '9999-12-31 00:00+00')
         ) not valid;
     end if;
+    -- The constraint of earlier schemas knows intervals in minutes alone.
     if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
-        and conname = 'job_queue_recurrence_check') then
+        and conname = 'job_queue_recurrence_check' and pg_get_constraintdef(oid) like '%schedule%') then
         alter table job_queue
+            drop constraint if exists job_queue_recurrence_check,
             add constraint job_queue_recurrence_check check (
                 status not in ('pending', 'running')
-                or is_recurring and recurrence_interval_minutes is not null and recurrence_interval_minutes > 0
-                or not is_recurring and recurrence_interval_minutes is null
-            ) not valid,
+                or case when is_recurring
+                    then job_schedule_fits(is_recurring, recurrence_interval_minutes, schedule, slots)
+                    else recurrence_interval_minutes is null and schedule is null end
+            ) not valid;
+    end if;
+    if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
+        and conname = 'job_queue_lease_check') then
+        alter table job_queue
             add constraint job_queue_lease_check check (
                 case when status = 'running'
                     then run_token is not null and lease_expires_at is not null and locked_by is not null
@@ -744,6 +775,12 @@ create index if not exists job_queue_series on job_queue (run_at)
     where is_recurring and status in ('pending', 'running');
 create index if not exists job_queue_expiring on job_queue (expires_at)
     where status = 'pending' and expires_at is not null;
+-- Cron series, by the time from which fewer than ten of their slots are left.
+create index if not exists job_queue_slots on job_queue (coalesce(slots[cardinality(slots) - 9], '-infinity'))
+    where slots is not null and status in ('pending', 'running');
+-- Series that do not make up a missed slot.
+create index if not exists job_queue_unmissed on job_queue (run_at)
+    where status = 'pending' and blocked_by is null and slot_at is null and schedule ->> 'catch_up' = 'none';
 -- The jobs of each group of errors.
 create index if not exists job_queue_alike on job_queue (fingerprint, task_type, status, id)
     where fingerprint is not null;
@@ -989,10 +1026,12 @@ language plpgsql immutable
 set search_path from current
 as $$
 begin
-    if p_job.is_recurring <> coalesce(p_job.recurrence_interval_minutes > 0, false)
-        or not p_job.is_recurring and p_job.recurrence_interval_minutes is not null
-    then
-        raise exception using errcode = 'JD001', message = case when p_job.is_recurring
+    if not job_schedule_fits(p_job.is_recurring, p_job.recurrence_interval_minutes, p_job.schedule, p_job.slots) then
+        raise exception using errcode = 'JD001', message = case
+            when p_job.is_recurring and p_job.schedule is not null
+            then 'A schedule has one of minutes, seconds and a cron expression with zone and slots. Use the function '
+                'job_series_create. Nothing was changed.'
+            when p_job.is_recurring
             then 'A recurring job needs an interval of 1 minute or more. Nothing was changed.'
             else 'A job that is not recurring has no interval. Make it recurring, or leave the interval out. Nothing was '
                 'changed.' end;
@@ -1031,10 +1070,11 @@ begin
 end
 $$;
 create or replace trigger job_hand_interval
-    before insert or update of is_recurring, recurrence_interval_minutes on job_queue
-    for each row when (new.status in ('pending', 'running') and (
-        new.is_recurring <> coalesce(new.recurrence_interval_minutes > 0, false)
-        or not new.is_recurring and new.recurrence_interval_minutes is not null))
+    before insert or update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
+    for each row when (new.status in ('pending', 'running')
+        and not case when new.is_recurring
+            then job_schedule_fits(new.is_recurring, new.recurrence_interval_minutes, new.schedule, new.slots)
+            else new.recurrence_interval_minutes is null and new.schedule is null end)
     execute function job_hand_interval();
 
 -- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
@@ -2251,6 +2291,12 @@ begin
     if exists (select from job_lines_due where retry_at <= v_now) then
         perform job_queue_retry_lines(v_now);
     end if;
+    -- A probe of an empty index, as a rule.
+    if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is null and q.slot_at is null
+        and q.schedule ->> 'catch_up' = 'none' and q.run_at <= v_now - interval '1 minute')
+    then
+        perform job_series_pass_missed(v_now);
+    end if;
     if p_lane_types is null then
         select array_agg(l.task_type), array_agg(l.priority), array_agg('-infinity'::timestamptz),
             array_agg('00000000-0000-0000-0000-000000000000'::uuid)
@@ -2496,14 +2542,41 @@ $$;
 -- 6. Finish
 -------------------------------------------------------------------------------------------------------
 
--- The first slot of a series after a time: anchor + k x interval, never before the anchor.
-create or replace function job_next_slot(p_anchor timestamptz, p_minutes integer, p_after timestamptz)
+drop function if exists job_next_slot(timestamptz, integer, timestamptz);
+-- The first slot of an interval after a time: anchor + k x interval, never before the anchor.
+create or replace function job_next_slot(p_anchor timestamptz, p_interval interval, p_after timestamptz)
 returns timestamptz
 language sql immutable parallel safe
 return case
     when p_anchor > p_after then p_anchor
-    else date_bin(make_interval(mins => p_minutes), p_after, p_anchor) + make_interval(mins => p_minutes)
+    else date_bin(p_interval, p_after, p_anchor) + p_interval
 end;
+
+-- The due time of a cron series whose slots are used up, until a worker writes more: beyond all clocks.
+create or replace function job_no_slot() returns timestamptz
+language sql immutable parallel safe
+return '9999-12-30 00:00+00'::timestamptz;
+
+-- The first of these slots after a time.
+create or replace function job_first_slot(p_slots timestamptz[], p_after timestamptz) returns timestamptz
+language sql immutable parallel safe
+return coalesce((select min(s) from unnest(p_slots) s where s > p_after), job_no_slot());
+
+-- The next slot of a series after a time.
+create or replace function job_series_slot(
+    p_minutes integer, p_schedule jsonb, p_slots timestamptz[], p_anchor timestamptz, p_after timestamptz
+) returns timestamptz
+language sql immutable parallel safe
+return case
+    when p_slots is not null then job_first_slot(p_slots, p_after)
+    else job_next_slot(p_anchor, coalesce(make_interval(mins => p_minutes),
+        make_interval(secs => (p_schedule ->> 'seconds')::double precision)), p_after)
+end;
+
+-- Whether each slot of a series is run, also those that were missed. Its runs are retried and put off past the next slot.
+create or replace function job_series_runs_all(p_schedule jsonb) returns boolean
+language sql immutable parallel safe
+return coalesce(p_schedule ->> 'catch_up' = 'all', false);
 
 -- Seconds to wait before the next attempt: doubling from the base up to the cap, 50 to 100 % of it.
 create or replace function job_backoff(p_attempt integer, p_base double precision, p_cap double precision)
@@ -2859,8 +2932,9 @@ begin
             h.cancel_requested_at is not null or h.outcome = 'cancelled' as cancels,
             -- After a clock that was set back during the run, its slot is still to come, and is not served again.
             case when h.is_recurring
-                then job_next_slot(coalesce(h.anchor_at, h.run_at), h.recurrence_interval_minutes,
-                    greatest(v_now, h.run_at))
+                then job_series_slot(h.recurrence_interval_minutes, h.schedule, h.slots, coalesce(h.anchor_at, h.run_at),
+                    case when job_series_runs_all(h.schedule) then coalesce(h.slot_at, h.run_at)
+                        else greatest(v_now, h.run_at) end)
             end as slot,
             h.outcome in ('failed', 'lost') and not coalesce((h.details ->> 'permanent')::boolean, false)
                 and h.attempts < h.max_attempts as may_retry,
@@ -2877,12 +2951,12 @@ begin
                 when j.outcome = 'continued' then 'continue'
                 when j.outcome = 'released' then 'release'
                 when j.outcome = 'snoozed' then 'snooze'
-                when j.may_retry and (j.slot is null or j.retry_at < j.slot)
+                when j.may_retry and (j.slot is null or j.retry_at < j.slot or job_series_runs_all(j.schedule))
                     and (not j.is_recurring or j.expires_at is null or j.retry_at < j.expires_at) then 'retry'
                 else 'failure'
             end as move,
             -- The series is over when its next slot is at or past its end.
-            j.is_recurring and j.expires_at is not null and j.slot >= j.expires_at as is_over
+            j.is_recurring and j.expires_at is not null and j.slot >= j.expires_at and j.slot < job_no_slot() as is_over
         from judged j
     )
     select array_agg(row(
@@ -2955,7 +3029,8 @@ begin
             when m.move = 'continue'
                 then v_now + job_delay((m.details ->> 'delay')::double precision)
             when m.move = 'snooze'
-                then least(v_now + job_delay((m.details ->> 'delay')::double precision), m.slot)
+                then least(v_now + job_delay((m.details ->> 'delay')::double precision),
+                    case when not job_series_runs_all(q.schedule) then m.slot end)
             when m.move = 'retry' then m.retry_at
             else q.run_at
         end,
@@ -2972,9 +3047,12 @@ begin
         end,
         slot_at = case
             when m.is_recurring and (m.move in ('retry', 'continue') or m.move = 'snooze'
-                and v_now + job_delay((m.details ->> 'delay')::double precision) < m.slot)
+                and (job_series_runs_all(q.schedule)
+                    or v_now + job_delay((m.details ->> 'delay')::double precision) < m.slot))
             then coalesce(q.slot_at, q.run_at)
-            when m.move = 'release' then q.slot_at end,
+            -- A slot that was begun is not missed.
+            when m.move = 'release'
+                then coalesce(q.slot_at, case when q.schedule ->> 'catch_up' = 'none' then q.run_at end) end,
         cycle = q.cycle + (m.is_recurring and m.move in ('success', 'failure'))::integer,
         output = case when m.move = 'success' then nullif(m.details -> 'output', 'null') else q.output end,
         last_error = case
@@ -3509,8 +3587,12 @@ begin
         updated_at = v_now, version = q.version + 1, is_recurring = v_series,
         attempts = case when q.status = 'pending' then q.attempts else 0 end,
         recurrence_interval_minutes = case when v_series then q.recurrence_interval_minutes end,
+        schedule = case when v_series then q.schedule end, slots = case when v_series then q.slots end,
         anchor_at = case when v_series then coalesce(q.anchor_at, q.run_at) end,
-        slot_at = case when v_series then q.slot_at end,
+        slot_at = case when v_series then coalesce(q.slot_at, case
+            -- A slot that was asked for is not passed over, and one that is made up is not lost.
+            when q.schedule ->> 'catch_up' = 'none' then v_now
+            when job_series_runs_all(q.schedule) and q.status = 'pending' and q.run_at <= v_now then q.run_at end) end,
         expires_at = case when q.expires_at > v_now then q.expires_at end,
         blocked_by = case when q.status = 'pending' or q.blocked_by is null then q.blocked_by
             -- A series that was paused when it ended is not paused any more.
@@ -3649,7 +3731,9 @@ begin
         code := 'hopeless-blocker';
         facts := jsonb_build_object('blocker', p_job.blocked_by,
             'status', (select q.status from job_queue q where q.id = p_job.blocked_by));
-    elsif p_job.is_recurring and coalesce(p_job.recurrence_interval_minutes, 0) <= 0 then
+    elsif p_job.is_recurring
+        and not job_schedule_fits(true, p_job.recurrence_interval_minutes, p_job.schedule, p_job.slots)
+    then
         code := 'no-interval';
     end if;
 end
@@ -3950,8 +4034,8 @@ end
 $$;
 
 -- Changes payload, schedule or limits of a job that is not running. Keys of p_changes: payload, run_at,
--- recurrence_interval_minutes, expires_at, priority, max_attempts, and with a payload its concurrency_key. The caller
--- has validated the payload.
+-- recurrence_interval_minutes, schedule, slots, expires_at, priority, max_attempts, and with a payload its concurrency_key.
+-- The caller has validated payload and schedule.
 create or replace function job_queue_edit(
     p_id uuid, p_version bigint, p_changes jsonb, p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
@@ -3973,18 +4057,24 @@ begin
         return;
     end if;
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
-    where k not in ('payload', 'run_at', 'recurrence_interval_minutes', 'expires_at', 'priority', 'max_attempts',
-        'concurrency_key');
+    where k not in ('payload', 'run_at', 'recurrence_interval_minutes', 'schedule', 'slots', 'expires_at', 'priority',
+        'max_attempts', 'concurrency_key');
     -- A given key replaces the old value, also with null; all others keep it.
     v_new := jsonb_populate_record(v_job, p_changes);
+    v_new.is_recurring := v_new.recurrence_interval_minutes is not null or v_new.schedule is not null;
+    if v_new.slots is null and v_new.run_at >= job_no_slot() then
+        v_new.run_at := clock_timestamp();
+    end if;
     v_refusal := case
         when p_version is not null and p_version <> v_job.version then 'has-changed'
         when v_unknown is not null then 'not-editable'
         when p_changes = '{}' then 'no-changes'
         when v_new.recurrence_interval_minutes <= 0 then 'bad-interval'
         when jsonb_typeof(v_new.payload) is distinct from 'object' then 'bad-payload'
-        when v_job.blocked_by = v_job.id and v_new.recurrence_interval_minutes is null then 'series-paused'
-        when v_new.recurrence_interval_minutes is not null and job_is_member(p_id) then 'member-recurs'
+        when not job_schedule_fits(v_new.is_recurring, v_new.recurrence_interval_minutes, v_new.schedule, v_new.slots)
+            then 'bad-schedule'
+        when v_job.blocked_by = v_job.id and not v_new.is_recurring then 'series-paused'
+        when v_new.is_recurring and job_is_member(p_id) then 'member-recurs'
         when v_new.run_at is null then 'bad-due-time'
         when not (job_is_a_time(v_new.run_at) and job_is_a_time(v_new.expires_at)) then 'bad-time'
         when job_refused_key(v_new.concurrency_key) is not null then 'bad-key'
@@ -4000,14 +4090,14 @@ begin
     update job_queue q set
         payload = v_new.payload, run_at = v_new.run_at, priority = v_new.priority, expires_at = v_new.expires_at,
         max_attempts = v_new.max_attempts, recurrence_interval_minutes = v_new.recurrence_interval_minutes,
-        is_recurring = v_new.recurrence_interval_minutes is not null, concurrency_key = v_new.concurrency_key,
+        schedule = v_new.schedule, slots = v_new.slots,
+        is_recurring = v_new.is_recurring, concurrency_key = v_new.concurrency_key,
         anchor_at = case
-            when v_new.recurrence_interval_minutes is null then null
-            when v_new.run_at <> v_job.run_at or v_job.anchor_at is null then v_new.run_at
+            when not v_new.is_recurring then null
+            when v_new.run_at <> v_job.run_at or v_job.anchor_at is null or v_job.slots is not null then v_new.run_at
             else v_job.anchor_at
         end,
-        slot_at = case when v_new.run_at = v_job.run_at and v_new.recurrence_interval_minutes is not null
-            then q.slot_at end,
+        slot_at = case when v_new.run_at = v_job.run_at and v_new.is_recurring then q.slot_at end,
         in_line = q.status = 'pending' and v_new.concurrency_key is not null,
         updated_at = clock_timestamp(), version = q.version + 1
     where q.id = p_id returning * into v_new;
@@ -5359,12 +5449,10 @@ as $$
     from jsonb_each(case when jsonb_typeof(p_payload) = 'object' then p_payload else '{}' end) e
 $$;
 
--- Whether the current role sees whole payloads, which it does if it may read the table itself. A session that reads for
--- somebody else, such as an assistant, can ask with the setting jobdeck.as_viewer to see what a viewer sees.
+-- Whether the current role sees whole payloads, which it does if it may read the table itself.
 create or replace function job_sees_payloads() returns boolean
 language sql stable parallel safe
-return has_table_privilege('job_queue'::regclass, 'select')
-    and current_setting('jobdeck.as_viewer', true) is distinct from 'on';
+return has_table_privilege('job_queue'::regclass, 'select');
 
 create or replace view job_list as
 select q.id, q.task_type,
@@ -5379,7 +5467,8 @@ select q.id, q.task_type,
     case when q.status = 'pending' then q.run_at end as next_run_at,
     case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
         then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
-    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint, q.last_run_dry
+    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint, q.last_run_dry,
+    q.schedule, q.slots
 from job_queue q
 where (select job_may_read_views())
 with check option;
@@ -5411,7 +5500,8 @@ select q.id, q.task_type,
     case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
     q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
     case when job_sees_payloads() then q.checkpoint end as checkpoint, q.anchor_at, q.consecutive_failures,
-    q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason, q.last_run_dry
+    q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason, q.last_run_dry, q.schedule,
+    q.slots
 from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job) q
 where (select job_may_read_views());
 
@@ -5541,7 +5631,8 @@ begin
             when v_workers = 1 then 'one-worker'
             else 'some-workers' end, jsonb_build_object('workers', v_workers, 'handling', v_handling)),
         (5, 'due', job_clause_due(v_job.run_at, v_now), case
-            when job_clause_due(v_job.run_at, v_now) then 'due-since' else 'due-later' end,
+            when job_clause_due(v_job.run_at, v_now) then 'due-since' when v_job.run_at >= job_no_slot() then 'no-slots'
+            else 'due-later' end,
             jsonb_build_object('run_at', v_job.run_at)),
         (6, 'expiry', job_clause_unexpired(v_job.expires_at, v_now), case
             when v_job.expires_at is null then 'never-expires'
@@ -5966,9 +6057,6 @@ begin
                 from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
         when 'job_flows' then
             return job_flow_retain(p_before, p_limit);
-        when 'job_producer_keys' then
-            delete from job_producer_keys where (producer, key_hash) in (select k.producer, k.key_hash
-                from job_producer_keys k where k.at < p_before order by k.at limit p_limit for update skip locked);
         when 'job_workers' then
             delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
                 for update skip locked);
@@ -6042,6 +6130,143 @@ $$;
 create or replace function job_scrub_literal(p_text text) returns text
 language sql immutable parallel safe
 return regexp_replace(p_text, '([].*+?^${}()|\\[-])', '\\\1', 'g');
+set search_path from current
+as $$
+    select coalesce(jsonb_object_agg(e.key, case
+        when jsonb_typeof(e.value) in ('boolean', 'number', 'null') then e.value
+        when jsonb_typeof(e.value) = 'array' then to_jsonb(format('%s hidden', jsonb_array_length(e.value)))
+        when e.value #>> '{}' ~ '^[0-9a-fA-F-]{36}$' then e.value
+        else '"hidden"'::jsonb end), '{}')
+    from jsonb_each(case when jsonb_typeof(p_payload) = 'object' then p_payload else '{}' end) e
+$$;
+
+-- Whether the current role sees whole payloads, which it does if it may read the table itself. A session that reads for
+-- somebody else, such as an assistant, can ask with the setting jobdeck.as_viewer to see what a viewer sees.
+create or replace function job_sees_payloads() returns boolean
+language sql stable parallel safe
+return has_table_privilege('job_queue'::regclass, 'select')
+    and current_setting('jobdeck.as_viewer', true) is distinct from 'on';
+
+create or replace view job_list as
+select q.id, q.task_type,
+    case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
+    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
+    case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
+    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
+    case when job_sees_payloads() then q.checkpoint end as checkpoint,
+    case when job_sees_payloads() then q.progress else q.progress - 'log' end as progress,
+    q.locked_by, q.run_token, q.lease_expires_at, q.started_at, q.cancel_requested_at, q.cancel_requested_by, q.anchor_at,
+    q.consecutive_failures, q.last_outcome, q.last_success_at, q.created_by,
+    case when q.status = 'pending' then q.run_at end as next_run_at,
+    case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
+        then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
+    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint, q.last_run_dry
+from job_queue q
+where (select job_may_read_views())
+with check option;
+
+-- One-time jobs that succeeded and left the queue, with the columns of jobs. Columns that the history does not store
+-- are null; created_at comes from the id, if the id contains its time.
+create or replace view job_removed_list as
+select r.job_id as id, r.task_type,
+    case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
+    'succeeded'::text as status, r.due_at as run_at, r.attempt as attempts,
+    null::integer as max_attempts, case when made.at <= r.started_at then made.at end as created_at,
+    r.finished_at as updated_at, 0::bigint as version, null::integer as priority, null::text as last_error,
+    case when job_sees_payloads() then r.output end as output,
+    r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
+    r.finished_at as last_success_at, r.run_token as left_with, true as removed, r.concurrency_key, r.dedupe_key,
+    r.created_by, null::text as fingerprint, r.dry_run as last_run_dry
+from job_runs r
+cross join lateral (
+    select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
+        ('x0000' || replace(left(r.job_id::text, 13), '-', ''))::bit(64)::bigint / 1000.0) end as at
+) made
+where r.removed and (select job_may_read_views());
+
+-- Deleted jobs with the columns of jobs, as long as they can be restored.
+create or replace view job_trash_list as
+select q.id, q.task_type,
+    case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
+    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
+    case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
+    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
+    case when job_sees_payloads() then q.checkpoint end as checkpoint, q.anchor_at, q.consecutive_failures,
+    q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason, q.last_run_dry
+from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job) q
+where (select job_may_read_views());
+
+drop function if exists job_matches(
+    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, integer, interval, text);
+drop function if exists job_matches(
+    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, text, integer, interval, text);
+-- Whether a job matches a filter; null matches everything. One expression, so that the planner inlines it and drops
+-- unused conditions. Text is matched literally, and the payload value of the key p_want_key by its beginning, because
+-- lists show the beginning of an id.
+create or replace function job_matches(
+    p_id uuid, p_task_type text, p_payload jsonb, p_error text, p_attempts integer, p_created_at timestamptz,
+    p_outcome text, p_want_type text, p_want_text text, p_want_error text, p_want_key text,
+    p_want_value text, p_want_attempts integer, p_want_age interval, p_want_outcome text, p_fingerprint text,
+    p_want_fingerprint text
+) returns boolean
+language sql stable parallel safe
+return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)) > 0)
+    and (p_want_text is null or position(lower(p_want_text) in
+        lower(concat_ws(' ', p_id, p_task_type, p_error, p_payload))) > 0)
+    and (p_want_error is null or position(lower(p_want_error) in lower(p_error)) > 0)
+    and (p_want_key is null or starts_with(lower(p_payload ->> p_want_key), lower(p_want_value)))
+    and (p_want_attempts is null or p_attempts >= p_want_attempts)
+    and (p_want_age is null or p_created_at <= now() - p_want_age)
+    and (p_want_outcome is null or p_outcome = p_want_outcome)
+    and (p_want_fingerprint is null or p_fingerprint = p_want_fingerprint);
+
+drop function if exists job_order_key(text, uuid, timestamptz, text, text, integer, timestamptz, timestamptz);
+-- The value that the order p_sort compares; null for the natural order.
+create or replace function job_order_key(
+    p_sort text, p_id uuid, p_created_at timestamptz, p_task_type text, p_status text, p_attempts integer,
+    p_run_at timestamptz, p_updated_at timestamptz, p_last_run_at timestamptz, p_error text
+) returns text
+language sql stable parallel safe
+return case p_sort
+    -- Jobs enqueued together have the same time, and the order of their ids.
+    when 'created' then coalesce(to_char(p_created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), repeat('0', 20)) || p_id
+    when 'task' then p_task_type
+    when 'status' then p_status
+    when 'attempts' then lpad(p_attempts::text, 10, '0')
+    when 'run_at' then to_char(p_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+    when 'updated' then to_char(p_updated_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+    -- Jobs that have not run, or that have no error, come last in descending order.
+    when 'last_run' then coalesce(to_char(p_last_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), '')
+    when 'error' then coalesce(left(p_error, 100), '')
+end;
+
+-- The open notes as this role sees them: who sees no payloads may not read what people wrote either.
+create or replace view job_note_list as
+select n.id, n.at, n.actor, case when job_sees_payloads() then n.note else 'hidden' end as note, n.until
+from job_notes n where n.acknowledged_at is null and n.until > now() and (select job_may_read_views())
+with check option;
+
+create or replace view job_run_list as
+select r.run_token, r.late, r.job_id, r.task_type,
+    case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
+    r.attempt, r.worker_id, r.due_at, r.started_at, r.finished_at, r.outcome, r.removed, r.error_kind, r.error,
+    r.fingerprint, r.traceback, case when job_sees_payloads() then r.output end as output,
+    case when job_sees_payloads() then r.log end as log,
+    case when job_sees_payloads() then r.progress else r.progress - 'log' end as progress, r.dry_run
+from job_runs r
+where (select job_may_read_views())
+with check option;
+
+create or replace view job_audit_list as
+select a.id, a.at, a.actor, a.action, a.job_id,
+    case when job_sees_payloads() or not a.before ? 'payload' then a.before
+        else a.before || jsonb_build_object('payload', job_redact_payload(a.before -> 'payload')) end as before,
+    case when job_sees_payloads() or not a.after ? 'payload' then a.after
+        else a.after || jsonb_build_object('payload', job_redact_payload(a.after -> 'payload')) end as after,
+    a.reason
+from job_audit a
+where (select job_may_read_views())
+with check option;
 
 -- A text with every mark's key replaced by its value, whatever its case. A key within a longer word or address is
 -- another one, and is left; escapes of programs and of web addresses before it (\n, %22) belong to no word.
@@ -6138,8 +6363,6 @@ as $$
         'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
         'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
         'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members']
-        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
-        'job_producers']
 $$;
 
 -- Cancels these jobs where they wait, and returns how many. Refuses when one is running.
@@ -6532,6 +6755,74 @@ begin
     where q.id = n.job_id and q.task_type = n.task_type
         and (q.status = 'failed' or q.status = 'pending' and q.last_error is not null);
     drop table job_stats_before;
+    case p_name
+        when 'job_runs' then
+            -- Tokens rise with time, so the oldest runs are found at the low end of the key.
+            delete from job_runs r using (
+                select n.run_token, n.late from (
+                    select o.run_token, o.late from (
+                        select run_token, late, finished_at from job_runs order by run_token limit p_limit) o
+                    where o.finished_at < p_before) low
+                join job_runs n using (run_token, late) for update of n skip locked
+            ) old where r.run_token = old.run_token and r.late = old.late;
+        when 'job_worker_runs' then
+            delete from job_worker_runs where id in (select w.id from job_worker_runs w
+                where w.started_at < p_before order by w.started_at limit p_limit for update skip locked);
+        when 'job_trash' then
+            delete from job_trash where job_id in (select t.job_id from job_trash t
+                where t.deleted_at < p_before order by t.deleted_at limit p_limit for update skip locked);
+        when 'job_audit' then
+            delete from job_audit where id in (select a.id from job_audit a
+                where a.at < p_before order by a.at limit p_limit for update skip locked);
+        when 'job_audit payloads' then
+            update job_audit set before = before - 'payload', after = after - 'payload' where id in (
+                select a.id from job_audit a where a.at < p_before and (a.before ? 'payload' or a.after ? 'payload')
+                order by a.at limit p_limit for update skip locked);
+        when 'job_bulk' then
+            delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
+                join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_over(b, p_before) limit p_limit
+                for update of i skip locked);
+            get diagnostics v_rows = row_count;
+            delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_over(b, p_before)
+                and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
+            return v_rows;
+        when 'job_stats', 'job_stats minutes' then
+            delete from job_stats where ctid = any (array(select s.ctid from job_stats s
+                where s.minutes = any (case p_name when 'job_stats' then array[5, 15, 120, 480] else array[1] end::smallint[])
+                    and s.bucket < p_before and s.bucket + s.minutes * interval '1 minute' < p_before limit p_limit for update skip locked));
+        when 'job_backlog' then
+            delete from job_backlog where ctid = any (array(select b.ctid from job_backlog b
+                where b.minutes = any (array[5, 15, 120, 480]::smallint[]) and b.bucket < p_before
+                    and b.bucket + b.minutes * interval '1 minute' < p_before
+                limit p_limit for update skip locked));
+        when 'job_stat_errors' then
+            delete from job_stat_errors where ctid = any (array(select e.ctid from job_stat_errors e
+                where e.bucket < p_before - interval '5 minutes' order by e.bucket limit p_limit for update skip locked));
+        when 'job_error_groups' then
+            delete from job_error_groups where ctid = any (array(select g.ctid from job_error_groups g
+                where g.last_at < p_before order by g.last_at limit p_limit for update skip locked));
+        when 'job_notes' then
+            delete from job_notes where id in (select n.id from job_notes n
+                where n.at < p_before order by n.at limit p_limit for update skip locked);
+        when 'job_error_mutes' then
+            delete from job_error_mutes where (task_type, fingerprint) in (select m.task_type, m.fingerprint
+                from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
+        when 'job_producer_keys' then
+            delete from job_producer_keys where (producer, key_hash) in (select k.producer, k.key_hash
+                from job_producer_keys k where k.at < p_before order by k.at limit p_limit for update skip locked);
+        when 'job_workers' then
+            delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
+                for update skip locked);
+        when 'job_queue' then
+            -- A job that waits for this one can still be told what it waits for.
+            delete from job_queue where id in (select q.id from job_queue q
+                where q.status in ('succeeded', 'failed', 'cancelled')
+                    and coalesce(q.completed_at, q.updated_at) < p_before
+                    and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
+                limit p_limit for update of q skip locked);
+    end case;
+    get diagnostics v_rows = row_count;
+    return v_rows;
 end
 $$;
 
@@ -6762,10 +7053,11 @@ create or replace function job_skip_refusal(p_job job_queue, p_version bigint, p
 language sql immutable
 return case
     when p_version <> (p_job).version then 'has-changed'
-    when not (p_job).is_recurring or coalesce((p_job).recurrence_interval_minutes, 0) <= 0 then 'skip-once'
+    when not (p_job).is_recurring then 'skip-once'
     when (p_job).status = 'running' then 'skip-running'
     when (p_job).status <> 'pending' then 'skip-ended'
     when (p_job).blocked_by = (p_job).id then 'series-paused'
+    when p_next >= job_no_slot() then 'skip-without-slots'
     when (p_job).expires_at <= p_next then 'skip-last'
 end;
 
@@ -6796,10 +7088,9 @@ begin
             null::bigint;
         return;
     end if;
-    if v_job.recurrence_interval_minutes > 0 then
-        v_next := job_next_slot(coalesce(v_job.anchor_at, v_job.run_at), v_job.recurrence_interval_minutes,
-            greatest(coalesce(v_job.slot_at, v_job.run_at), clock_timestamp()));
-    end if;
+    v_next := job_series_slot(v_job.recurrence_interval_minutes, v_job.schedule, v_job.slots,
+        coalesce(v_job.anchor_at, v_job.run_at), greatest(coalesce(v_job.slot_at, v_job.run_at),
+            case when not job_series_runs_all(v_job.schedule) then clock_timestamp() end));
     v_refusal := job_skip_refusal(v_job, p_version, v_next);
     if v_refusal is not null or p_dry_run then
         return query select p_id, v_refusal is null, coalesce(v_refusal, 'would-skip'),
@@ -6823,12 +7114,19 @@ create or replace function job_series_refusal(p_job job_queue, p_version bigint,
 language sql immutable
 return case
     when p_version <> (p_job).version then 'has-changed'
-    when not (p_job).is_recurring or coalesce((p_job).recurrence_interval_minutes, 0) <= 0 then 'pause-once'
+    when not (p_job).is_recurring then 'pause-once'
     when (p_job).status not in ('pending', 'running') then 'pause-ended'
     when p_paused and (p_job).blocked_by = (p_job).id then 'already-paused'
     when p_paused and (p_job).blocked_by is not null then 'pause-blocked'
     when not p_paused and (p_job).blocked_by is distinct from (p_job).id then 'not-paused'
 end;
+set search_path from current
+as $$
+    select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
+        'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
+        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
+        'job_producers']
+$$;
 
 -- Pauses one series, or resumes it. A paused series blocks itself, so it is in no index of the claim, and no claim has to
 -- look at anything more. A running cycle ends as usual. A resumed series runs at its next slot: missed ones are not made up.
@@ -6860,7 +7158,8 @@ begin
     end if;
     v_refusal := job_series_refusal(v_job, p_version, p_paused);
     v_next := case when v_refusal is null and not p_paused and v_job.status = 'pending' and v_job.run_at <= v_now
-        then job_next_slot(coalesce(v_job.anchor_at, v_job.run_at), v_job.recurrence_interval_minutes, v_now)
+        then job_series_slot(v_job.recurrence_interval_minutes, v_job.schedule, v_job.slots,
+            coalesce(v_job.anchor_at, v_job.run_at), v_now)
         else v_job.run_at end;
     if v_refusal is not null or p_dry_run then
         return query select p_id, v_refusal is null,
@@ -6887,7 +7186,7 @@ end
 $$;
 
 -------------------------------------------------------------------------------------------------------
--- Flows: jobs that wait for several others
+-- 13. Flows: jobs that wait for several others
 --
 -- A member waits for one blocker at a time (`blocked_by`), so claims, and the ends of other jobs, look at nothing more. When
 -- this blocker has ended, the member waits for another one that has not, or is released.
@@ -7626,6 +7925,266 @@ where (select job_may_read_views())
 with check option;
 
 -------------------------------------------------------------------------------------------------------
+-- 14. Schedules
+--
+-- A program parses cron expressions, the database keeps the slots that it found: the functions above take the next of
+-- them. Workers write more before they are used up. When they are, the job is due at job_no_slot(), so that no claim takes
+-- it, until a worker has written more.
+-------------------------------------------------------------------------------------------------------
+
+-- Enqueues a series like job_queue_create. p_schedule has `seconds`, or `cron` with its `zone`; `catch_up` ("one", "all" or
+-- "none") and `name` are optional. Without slots, the next worker writes those of the expression. A cron series is due at
+-- its first slot from p_run_at on (null: after now).
+create or replace function job_series_create(
+    p_task_type text, p_payload jsonb, p_schedule jsonb, p_slots timestamptz[], p_run_at timestamptz,
+    p_max_attempts integer, p_priority integer, p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid,
+    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
+)
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms'
+as $$
+declare
+    v_seconds constant bigint := case when p_schedule ->> 'seconds' ~ '^[0-9]{1,10}$' then p_schedule ->> 'seconds' end;
+    v_minutes constant integer := case when v_seconds % 60 = 0 then v_seconds / 60 end;
+    v_schedule jsonb := jsonb_strip_nulls(jsonb_build_object('cron', p_schedule -> 'cron', 'zone', p_schedule -> 'zone',
+        'seconds', case when v_minutes is null then v_seconds end,
+        'catch_up', nullif(p_schedule -> 'catch_up', '"one"'), 'name', p_schedule -> 'name'));
+    v_slots constant timestamptz[] := case when v_schedule ? 'cron' then coalesce(p_slots, '{}') end;
+    v_first uuid;
+begin
+    perform job_refuse_outsiders();
+    if v_seconds not between 1 and 3155760000 then
+        perform job_queue_refuse('The interval of a recurring job must be between 1 second and 100 years.');
+    elsif v_seconds > 999999999 and v_minutes is null then
+        perform job_queue_refuse('An interval of more than 31 years must be whole minutes.');
+    elsif not coalesce(job_schedule_fits(true, v_minutes, v_schedule, v_slots), false)
+        or (p_schedule ? 'seconds') <> (v_seconds is not null) or octet_length(v_schedule::text) > 1000
+    then
+        perform job_queue_refuse('A schedule has either seconds, or a cron expression with its zone; its catch_up is one, '
+            'all or none. Nothing was enqueued.');
+    elsif array_length(v_slots, 1) > 1100 or exists (select from unnest(v_slots) s where s is null or not job_is_a_time(s))
+    then
+        perform job_queue_refuse('A series has at most 1,100 slots, between the years 1 and 9999. Nothing was enqueued.');
+    end if;
+    if p_dedupe_key is null then
+        select q.id into v_first from job_queue q
+        where q.is_recurring and q.status in ('pending', 'running') and q.task_type = p_task_type
+            and q.payload = p_payload and q.recurrence_interval_minutes is not distinct from v_minutes
+            and q.schedule ->> 'seconds' is not distinct from v_schedule ->> 'seconds'
+            and q.schedule ->> 'cron' is not distinct from v_schedule ->> 'cron'
+            and q.schedule ->> 'zone' is not distinct from v_schedule ->> 'zone'
+            and (q.expires_at is null or q.expires_at > now())
+        order by q.created_at, q.id limit 1;
+        if found then
+            perform job_queue_refuse(format('Job %s is a series of %s with the same payload and schedule. A dedupe key '
+                'allows both. Nothing was enqueued.', v_first, p_task_type));
+        end if;
+    end if;
+    select c.job_id, c.created into job_id, created from job_queue_create(p_task_type, p_payload,
+        -- A time that is none is refused there.
+        case when v_slots is not null and job_is_a_time(p_run_at)
+            then job_first_slot(v_slots, coalesce(p_run_at - interval '1 microsecond', now())) else p_run_at end,
+        p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, null, p_expires_at, p_actor) c;
+    if created then
+        update job_queue q set is_recurring = true, recurrence_interval_minutes = v_minutes,
+            schedule = nullif(v_schedule, '{}'), slots = v_slots, anchor_at = q.run_at
+        where q.id = job_id;
+    end if;
+end
+$$;
+
+-- Puts off series without catch-up whose slot no worker took within a minute, to their next slot, which may be due. Retries
+-- and runs that somebody asked for are not missed slots.
+create or replace function job_series_pass_missed(p_now timestamptz) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_keys text[];
+begin
+    with missed as (
+        select q.id from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and q.slot_at is null
+            and q.schedule ->> 'catch_up' = 'none' and q.run_at <= p_now - interval '1 minute'
+        order by q.id for update skip locked
+    ), passed as (
+        update job_queue q set
+            run_at = job_series_slot(q.recurrence_interval_minutes, q.schedule, q.slots, coalesce(q.anchor_at, q.run_at),
+                p_now - interval '1 minute'),
+            attempts = 0, anchor_at = coalesce(q.anchor_at, q.run_at), in_line = q.concurrency_key is not null,
+            updated_at = p_now, version = q.version + 1
+        from missed m where q.id = m.id
+        returning q.concurrency_key
+    )
+    select array_agg(distinct concurrency_key) filter (where concurrency_key is not null) into v_keys from passed;
+    perform job_queue_advance_lines(v_keys);
+end
+$$;
+
+-- The cron series that have fewer than ten slots left, or all of them, and the time after which each needs slots. A series
+-- that makes up all slots needs those since the last that it served; one that ran out, those since then. When all are
+-- written again, the slot that is next is among them, wherever the zone's rules have moved it.
+create or replace function job_series_short(p_all boolean, p_limit integer)
+returns table (job_id uuid, cron text, zone text, after timestamptz, at timestamptz)
+language plpgsql stable security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
+begin
+    perform job_refuse_outsiders();
+    return query
+    select q.id, q.schedule ->> 'cron', q.schedule ->> 'zone', case
+            when job_series_runs_all(q.schedule) and q.blocked_by is distinct from q.id
+                then coalesce(q.slot_at, case when q.run_at < job_no_slot() then q.run_at end,
+                    (select max(s) from unnest(q.slots) s), q.updated_at)
+            when q.run_at >= job_no_slot() then q.updated_at
+            else greatest(v_now - interval '1 minute', q.run_at - case when p_all then interval '25 hours' else '0' end)
+        end, v_now
+    from job_queue q
+    where q.slots is not null and q.status in ('pending', 'running')
+        and (p_all or coalesce(q.slots[cardinality(q.slots) - 9], '-infinity') <= v_now)
+    order by coalesce(q.slots[cardinality(q.slots) - 9], '-infinity') limit p_limit;
+end
+$$;
+
+-- Writes the slots of a series after a time, if it still has this expression and zone. A series that had run out is due at
+-- the first of them, and one whose next slot the zone's rules have moved, where it is now. Without slots, p_trouble says
+-- why there are none. A series that another transaction has locked is left out.
+create or replace function job_series_fill(
+    p_id uuid, p_cron text, p_zone text, p_after timestamptz, p_slots timestamptz[], p_trouble text
+) returns boolean
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_job job_queue;
+    v_run_at timestamptz;
+begin
+    perform job_refuse_outsiders();
+    select * into v_job from job_queue q
+    where q.id = p_id and q.status in ('pending', 'running') and q.schedule ->> 'cron' = p_cron
+        and q.schedule ->> 'zone' = p_zone
+    for update skip locked;
+    if v_job.id is null or p_slots is null and v_job.last_error is not distinct from p_trouble then
+        return false;
+    end if;
+    if p_slots is null then
+        update job_queue q set last_error = p_trouble, version = q.version + 1 where q.id = p_id;
+        return true;
+    end if;
+    v_run_at := case
+        when v_job.status <> 'pending' then v_job.run_at
+        when v_job.run_at >= job_no_slot() then job_first_slot(p_slots, case v_job.schedule ->> 'catch_up'
+            when 'none' then greatest(p_after, v_now - interval '1 minute') else p_after end)
+        when v_job.slot_at is null and v_job.run_at > v_now and v_job.run_at = any (v_job.slots)
+            and v_job.run_at <> all (p_slots) and v_job.run_at > p_after
+            and v_job.run_at < (select max(s) from unnest(p_slots) s)
+            then coalesce((select s from unnest(p_slots) s where s > v_now
+                order by greatest(s - v_job.run_at, v_job.run_at - s), s limit 1), v_job.run_at)
+        else v_job.run_at end;
+    if v_run_at = v_job.run_at then
+        update job_queue q set slots = p_slots where q.id = p_id and q.slots <> p_slots;
+        return found;
+    end if;
+    update job_queue q set slots = p_slots, run_at = v_run_at, in_line = q.concurrency_key is not null,
+        updated_at = v_now, version = q.version + 1
+    where q.id = p_id;
+    perform job_queue_advance_lines(array[v_job.concurrency_key]);
+    perform pg_notify(current_schema() || '.job_queue', '');
+    return true;
+end
+$$;
+
+-- Makes the series that a program declares for its task types those of the queue: creates, changes and cancels them.
+-- p_wanted has an object for each: name, task_type, payload, schedule, slots, max_attempts, concurrency_key. Returns the
+-- names that are left for the next call, because their job runs, is locked, or another job has their dedupe key.
+create or replace function job_series_declare(p_types text[], p_wanted jsonb, p_actor text) returns text[]
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms'
+as $$
+declare
+    v_left text[] := '{}';
+    v_name text;
+    v_one record;
+    v_job job_queue;
+    v_minutes integer;
+    v_schedule jsonb;
+    v_moved boolean;
+begin
+    perform job_refuse_outsiders();
+    -- Another worker may enqueue the same series now, which this waits for: before it holds the lock of any row.
+    perform job_series_create(w.task_type, w.payload, w.schedule || jsonb_build_object('name', w.name), w.slots, null,
+        w.max_attempts, 0, 'schedule:' || w.name, w.concurrency_key, null, null, p_actor)
+    from (
+        select * from jsonb_to_recordset(p_wanted) as w (name text, task_type text, payload jsonb, schedule jsonb,
+            slots timestamptz[], max_attempts integer, concurrency_key text)
+        order by w.name
+    ) w
+    where job_queue_holder('schedule:' || w.name) is null;
+    for v_one in
+        select * from jsonb_to_recordset(p_wanted) as w (name text, task_type text, payload jsonb, schedule jsonb,
+            slots timestamptz[], max_attempts integer, concurrency_key text)
+        order by w.name
+    loop
+        select * into v_job from job_queue q
+        where q.dedupe_key = 'schedule:' || v_one.name and q.status in ('pending', 'running') for update skip locked;
+        if v_job.id is null then
+            v_left := v_left || v_one.name;
+            continue;
+        end if;
+        v_minutes := case when (v_one.schedule ->> 'seconds')::bigint % 60 = 0
+            then (v_one.schedule ->> 'seconds')::bigint / 60 end;
+        v_schedule := jsonb_strip_nulls(case when v_minutes is null then v_one.schedule else v_one.schedule - 'seconds' end
+            || jsonb_build_object('name', v_one.name, 'catch_up', nullif(v_one.schedule -> 'catch_up', '"one"')));
+        continue when v_job.schedule = v_schedule and v_job.recurrence_interval_minutes is not distinct from v_minutes
+            and v_job.payload = v_one.payload and v_job.max_attempts = v_one.max_attempts
+            and v_job.concurrency_key is not distinct from v_one.concurrency_key;
+        if v_job.status = 'running' or v_job.schedule ->> 'name' is distinct from v_one.name then
+            v_left := v_left || v_one.name;
+            continue;
+        end if;
+        v_moved := v_job.recurrence_interval_minutes is distinct from v_minutes
+            or v_job.schedule - 'catch_up' <> v_schedule - 'catch_up';
+        update job_queue q set
+            payload = v_one.payload, max_attempts = v_one.max_attempts, concurrency_key = v_one.concurrency_key,
+            recurrence_interval_minutes = v_minutes, schedule = v_schedule,
+            slots = case when v_schedule ? 'cron' then v_one.slots end,
+            run_at = case
+                when not v_moved then q.run_at
+                when v_schedule ? 'cron' then job_first_slot(v_one.slots, clock_timestamp())
+                else job_series_slot(v_minutes, v_schedule, null, coalesce(q.anchor_at, q.run_at), clock_timestamp()) end,
+            slot_at = case when not v_moved then q.slot_at end, attempts = case when v_moved then 0 else q.attempts end,
+            in_line = v_one.concurrency_key is not null, updated_at = clock_timestamp(), version = q.version + 1
+        where q.id = v_job.id;
+        perform job_queue_advance_lines(array[v_job.concurrency_key, v_one.concurrency_key]);
+        perform job_queue_write_audit(p_actor, 'edit', v_job.id, job_audit_facts(v_job), v_schedule,
+            'Its declaration in the code has changed.');
+    end loop;
+    for v_job in
+        select q.* from job_queue q
+        where q.is_recurring and q.status in ('pending', 'running') and q.schedule ? 'name'
+            and q.task_type = any (p_types)
+            and q.schedule ->> 'name' not in (select w ->> 'name' from jsonb_array_elements(p_wanted) w)
+        order by q.id for update skip locked
+    loop
+        v_name := v_job.schedule ->> 'name';
+        if v_job.status = 'running' then
+            v_left := v_left || v_name;
+            continue;
+        end if;
+        perform job_queue_make_cancelled(v_job, p_actor);
+        update job_queue q set last_error = 'The code that runs now does not declare this series.' where q.id = v_job.id;
+        perform job_queue_write_audit(p_actor, 'cancel', v_job.id, job_audit_facts(v_job), null,
+            'The code does not declare it any more.');
+    end loop;
+    return v_left;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 15. Who may do what
 -- Producers that enqueue over HTTP, and jobs whose result somebody waits for
 -------------------------------------------------------------------------------------------------------
 
@@ -7904,7 +8463,7 @@ declare
         'job_flow_create', 'job_flow_cancel',
         'job_queue_cleanup',
         'job_queue_purge', 'job_queue_create', 'job_queue_create_once', 'job_queue_create_many', 'job_queue_enqueue',
-        'job_bulk_choose',
+        'job_series_create', 'job_bulk_choose',
         'job_bulk_choose_alike', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
         'job_bulk_choose_edited', 'job_bulk_start_edit', 'job_bulk_edit_next', 'job_bulk_edit_step', 'job_bulk_step', 'job_bulk_stop',
         'job_bulk_drop', 'job_bulk_result'];
@@ -7916,9 +8475,10 @@ declare
         'job_worker_report', 'job_worker_remove',
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_flow_create', 'job_flow_add', 'job_flow_outcomes',
-        'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
+        'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear',
+        'job_series_create', 'job_series_short', 'job_series_fill', 'job_series_declare'];
     v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_once', 'job_queue_create_many',
-        'job_queue_enqueue', 'job_flow_create'];
+        'job_queue_enqueue', 'job_flow_create', 'job_series_create'];
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear',
         'job_producer_hashes', 'job_producer_begin', 'job_producer_keep'];
     v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_many', 'job_queue_enqueue'];
@@ -7967,7 +8527,9 @@ declare
         'job_is_member', 'job_flow_asks', 'job_flow_evidence', 'job_flow_fail', 'job_flow_given_of', 'job_flow_insert',
         'job_flow_judge', 'job_flow_keep_outcomes', 'job_flow_link', 'job_flow_outcome', 'job_flow_refusal',
         'job_flow_refuse_given', 'job_flow_refuse_links', 'job_flow_release', 'job_flow_retain', 'job_flow_wait_again',
-        'job_flow_waits'];
+        'job_flow_waits',
+        'job_schedule_fits', 'job_no_slot', 'job_first_slot', 'job_series_slot',
+        'job_series_runs_all', 'job_series_pass_missed'];
         'job_series_refuse_twin', 'job_producer_add', 'job_producer_revoke', 'job_awaited_clean'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',

@@ -53,6 +53,14 @@ class UsageError(JobdeckError):
     exit_code = 2
 
 
+class Unreadable(UsageError):
+    """A text that is not a valid time, duration or schedule. `brief` is a short message beside a form field."""
+
+    def __init__(self, message: str, brief: str) -> None:
+        super().__init__(message)
+        self.brief = brief
+
+
 class Refused(JobdeckError):
     """The request was understood but is not allowed; nothing was changed."""
 

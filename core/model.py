@@ -1,7 +1,6 @@
 """The queue's data as frozen values: no I/O, no terminal, no clock.
 
-Values that a worker creates for every run are named tuples, which are created three times as fast as frozen
-dataclasses.
+The values of every run are named tuples, which are created three times as fast as frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -81,6 +80,8 @@ class Job:
     completed_at: datetime | None = None
     is_recurring: bool = False
     recurrence_interval_minutes: int | None = None
+    schedule: Json | None = None
+    slots: list[datetime] | None = None
     expires_at: datetime | None = None
     last_run_at: datetime | None = None
     dedupe_key: str | None = None
@@ -292,10 +293,7 @@ class Processing:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One signal of the health verdict, with the evidence as a sentence.
-
-    Where a signal has several findings, each has a subject.
-    """
+    """One signal of the health verdict, with the evidence as a sentence; of several findings, each has a subject."""
 
     signal: str
     verdict: Verdict
@@ -384,7 +382,7 @@ class Enqueued:
 
 
 class NewJob(NamedTuple):
-    """A job to enqueue. `run_at` None means now; `expires_at` ends a series; `unique_seconds` are those of its key."""
+    """A job to enqueue. `run_at` None means now; a series has minutes or a schedule."""
 
     task_type: str
     payload: Json = {}  # noqa: RUF012 -- a payload is read, never changed
@@ -397,3 +395,5 @@ class NewJob(NamedTuple):
     recurrence_interval_minutes: int | None = None
     expires_at: datetime | None = None
     unique_seconds: float | None = None
+    schedule: Json | None = None
+    slots: tuple[datetime, ...] | None = None

@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from jobdeck.core.errors import UsageError
+from jobdeck.core.errors import Unreadable
 
 LONGEST: Final = timedelta(days=36_525)
 """The maximum duration, a hundred years, so that a date plus a duration stays within the calendar."""
@@ -31,14 +31,6 @@ _DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturda
 _CLOCK: Final = re.compile(r"(?:(?P<day>[a-z]{3,9})\s+)?(?:at\s+)?(?P<hour>\d{1,2}):(?P<minute>\d{2})", re.ASCII)
 
 
-class Unreadable(UsageError):
-    """A text that is not a valid time or duration. `brief` is a short message beside a form field, with an example."""
-
-    def __init__(self, message: str, brief: str) -> None:
-        super().__init__(message)
-        self.brief = brief
-
-
 def parse_duration(text: str, *, what: str = "duration") -> timedelta:
     """Parses a positive duration: one or more numbers, each with its unit from seconds to weeks.
 
@@ -57,18 +49,18 @@ def parse_duration(text: str, *, what: str = "duration") -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def parse_minutes(text: str, *, what: str = "interval") -> int:
-    """Parses an interval of whole minutes, as a recurring job has it.
+def parse_interval(text: str, *, what: str = "interval") -> int:
+    """Parses an interval in whole seconds, as a recurring job has it.
 
     Raises:
-        UsageError: not a duration, zero, or not a whole number of minutes.
+        UsageError: not a duration, zero, or not a whole number of seconds.
     """
     duration = parse_duration(text, what=what)
-    minutes, rest = divmod(duration, timedelta(minutes=1))
-    if rest or not minutes:
-        message = f"The {what} {_quoted(text)} is not a whole number of minutes. The minimum is 1 minute."
-        raise Unreadable(message, "whole minutes; try 30m")
-    return minutes
+    seconds, rest = divmod(duration, timedelta(seconds=1))
+    if rest:
+        message = f"The {what} {_quoted(text)} is not a whole number of seconds. The minimum is 1 second."
+        raise Unreadable(message, "whole seconds; try 30m")
+    return seconds
 
 
 def parse_time(text: str, now: datetime, *, what: str = "time") -> datetime:

@@ -24,7 +24,7 @@ What an application imports is here; every name is imported when it is first use
 
 Stable, and changed in a major release alone after a release that warns (docs/versioning.md):
 `job`, `Payload`, `JobContext`, `AsyncJobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`, `aenqueue`,
-`aenqueue_many`, `Ticket`, `result`, `aresult`, `Result`, the errors, `__version__`.
+`aenqueue_many`, `Ticket`, `result`, `aresult`, `Result`, `Cron`, `Every`, `schedule`, the errors, `__version__`.
 Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
 `load_types`, `middleware`, `on_failure`, `FailedJob`, `jobdeck.testing`, and flows: `Flow`, `enqueue_flow`,
 `aenqueue_flow`, `FlowTicket`, `flow_results`, `extend_flow`, `BlockerResult`. Every other module, `jobdeck.core` and
@@ -68,9 +68,11 @@ if TYPE_CHECKING:
     )
     from jobdeck.core.queue.producers.flows import BlockerResult, Flow, FlowTicket
     from jobdeck.core.queue.producers.results import Result, aresult, result
+    from jobdeck.core.queue.series.declared import schedule
     from jobdeck.core.registry import AsyncJobContext, Continue, Done, JobContext, Payload, job
     from jobdeck.core.registry import load as load_types
     from jobdeck.core.registry.around import FailedJob, middleware, on_failure
+    from jobdeck.core.schedules import Cron, Every
     from jobdeck.core.settings import load as load_settings
     from jobdeck.core.worker.worker import Worker
 
@@ -82,8 +84,10 @@ __all__ = [
     "Cancelled",
     "ConfigurationError",
     "Continue",
+    "Cron",
     "DatabaseUnreachable",
     "Done",
+    "Every",
     "FailedJob",
     "Flow",
     "FlowTicket",
@@ -122,6 +126,7 @@ __all__ = [
     "on_failure",
     "open_database",
     "result",
+    "schedule",
 ]
 
 _ELSEWHERE = {
@@ -132,6 +137,8 @@ _ELSEWHERE = {
     **{name: f"registry.around:{name}" for name in ("FailedJob", "middleware", "on_failure")},
     **{name: f"queue.api:{name}" for name in ("aenqueue_flow", "enqueue_flow", "extend_flow", "flow_results")},
     **{name: f"queue.producers.flows:{name}" for name in ("BlockerResult", "Flow", "FlowTicket")},
+    **{name: f"schedules:{name}" for name in ("Cron", "Every")},
+    "schedule": "queue.series.declared:schedule",
     "load_settings": "settings:load",
     "load_types": "registry:load",
     "open_database": "connect:open_database",

@@ -17,6 +17,7 @@ from jobdeck.core.model import SUCCESSES, RunOutcome, Status, Verdict
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import amount
 from jobdeck.core.redact import clean, harmless_json, redact, safe_text, scrub
+from jobdeck.core.schedules import NO_SLOT, rhythm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -183,6 +184,8 @@ def due(moment: datetime, now: datetime, *, paused: bool = False) -> tuple[str, 
     Less than a minute late is normal, 15 minutes are serious. While processing is paused, a delay is not highlighted.
     """
     late = now - moment
+    if moment >= NO_SLOT:
+        return "no slot yet", "warn"
     if late < timedelta(0):
         return f"in {age(late)}", "text"
     if late < OVERDUE_AFTER:
@@ -223,8 +226,9 @@ def outcome_look(outcome: RunOutcome, *, dry: bool | None) -> tuple[str, str]:
 
 
 def badge(job: Job) -> str:
-    """The mark of a recurring job, `↻ 60m`; empty for a job that runs once."""
-    return f"↻ {job.recurrence_interval_minutes or 0}m" if job.is_recurring else ""
+    """The mark of a recurring job, `↻ 60m` or `↻ cron`; empty for a job that runs once."""
+    own = rhythm(job)
+    return f"↻ {own.short}" if own else ""
 
 
 def payload_summary(payload: Mapping[str, Any]) -> str:

@@ -128,12 +128,9 @@ class Alerts:
         for _ in range(len(self._check_ins)):
             run = self._check_ins.popleft()
             job = read_jobs.job(UUID(run.job_id)).run(conn)
-            if job is not None and job.recurrence_interval_minutes:
-                events.append(
-                    sentry_events.check_in(
-                        run, job.recurrence_interval_minutes, CHECK_IN_MARGIN, self._environment, self._release
-                    )
-                )
+            schedule = sentry_events.monitored(job) if job is not None else None
+            if schedule is not None:
+                events.append(sentry_events.check_in(run, schedule, CHECK_IN_MARGIN, self._environment, self._release))
         return events
 
 

@@ -7,6 +7,8 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from jobdeck.core.schedules import rhythm
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -149,7 +151,19 @@ def reachable(environment: str, who: str, database: str, seconds: float) -> Even
     return _of_whole("info", "recovered: database", words, who, environment)
 
 
-def check_in(run: CheckIn, minutes: int, margin: int, environment: str, release: str) -> Event:
+def monitored(job: Job) -> Event | None:
+    """The schedule of a job's monitor, which knows whole minutes and expressions of five fields; else None."""
+    own = rhythm(job)
+    if own is None:
+        return None
+    if own.minutes:
+        return {"schedule": {"type": "interval", "value": own.minutes, "unit": "minute"}, "timezone": "UTC"}
+    if own.cron is None or len(own.cron.split()) != 5:
+        return None
+    return {"schedule": {"type": "crontab", "value": own.cron}, "timezone": own.zone}
+
+
+def check_in(run: CheckIn, schedule: Event, margin: int, environment: str, release: str) -> Event:
     """One cycle of a recurring job, for its monitor; the first check-in creates the monitor."""
     name = f"{re.sub(r'[^a-z0-9-]+', '-', run.task_type.lower())[: SLUG_LENGTH - 9]}-{run.job_id[-8:]}"
     return {
@@ -160,11 +174,7 @@ def check_in(run: CheckIn, minutes: int, margin: int, environment: str, release:
         "duration": round(run.seconds, 3),
         "environment": environment,
         "release": release,
-        "monitor_config": {
-            "schedule": {"type": "interval", "value": minutes, "unit": "minute"},
-            "checkin_margin": margin,
-            "timezone": "UTC",
-        },
+        "monitor_config": {**schedule, "checkin_margin": margin},
     }
 
 

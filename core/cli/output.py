@@ -20,6 +20,7 @@ from uuid import UUID
 from jobdeck.core.cli.fitting import fitted, width_of
 from jobdeck.core.read.sentences import DRY_RUN, outcome_words
 from jobdeck.core.redact import clean, redact, safe_text, scrub
+from jobdeck.core.schedules import has_run_out, rhythm
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ INDENT: Final = 2
 """Columns by which a section indents its lines."""
 WIDEST: Final = 200
 """Columns to which a piped table is aligned; a longer cell moves the rest of its row."""
-_FOREIGN = frozenset({"payload", "output", "checkpoint", "progress", "before", "after", "effects"})
+_FOREIGN = frozenset({"payload", "output", "checkpoint", "progress", "before", "after", "effects", "schedule"})
 """Fields whose keys producers and handlers choose."""
 
 
@@ -220,6 +221,8 @@ def payload(value: Json | None, length: int = 10_000, *, revealed: bool = False)
 
 def next_run(job: Job) -> str:
     """The time of a job's next run, or how long it is overdue."""
+    if has_run_out(job):
+        return "no slot yet"
     if job.overdue_seconds is not None and job.overdue_seconds > 0:
         return f"due {format_duration(timedelta(seconds=job.overdue_seconds))} ago"
     return when(job.next_run_at)
@@ -247,7 +250,8 @@ def run_table(runs: Iterable[Run], *, revealed: bool = False) -> list[str]:
 
 
 def _job_row(job: Job) -> tuple[object, ...]:
-    badge = f" ↻ {job.recurrence_interval_minutes}m" if job.is_recurring else ""
+    own = rhythm(job)
+    badge = f" ↻ {own.short}" if own else ""
     status = "cancelling" if job.cancel_requested_at and job.status == "running" else job.status.value
     if job.last_run_dry and job.status == "succeeded":
         status += f", {DRY_RUN}"

@@ -1,12 +1,14 @@
-"""Reads the state of the server under the queue: indexes, roles, dead rows, open transactions, missing rights."""
+"""Reads the state of the server under the queue: indexes, roles, dead rows, transactions, missing rights, zones."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
+from zoneinfo import ZoneInfo, available_timezones
 
-from psycopg.rows import class_row
+from psycopg.rows import class_row, dict_row
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,6 +19,17 @@ if TYPE_CHECKING:
 GROUPS: Final = ("viewer", "operator", "worker")
 """The names of the group roles, without their prefix."""
 _DENIED: Final = re.compile(r"permission denied for (function|table|view) (\w+)")
+WEEKS: Final = 104
+"""How far ahead the rules of zones are compared, a moment for each week."""
+_ZONES: Final = """
+SELECT DISTINCT l.schedule ->> 'zone' AS name, EXISTS (SELECT FROM pg_timezone_names AS z
+    WHERE z.name = l.schedule ->> 'zone') AS known
+FROM job_list AS l WHERE l.is_recurring AND l.status IN ('pending', 'running') AND l.schedule ? 'zone' ORDER BY 1
+"""
+_CLOCKS: Final = """
+SELECT z AS name, array_agg((m AT TIME ZONE z) - (m AT TIME ZONE 'UTC') ORDER BY m) AS offsets
+FROM unnest(%(zones)s::text[]) AS z CROSS JOIN unnest(%(moments)s::timestamptz[]) AS m GROUP BY z
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,27 @@ def diagnose(conn: psycopg.Connection[Any], indexes: Collection[str]) -> Diagnos
         oldest=_oldest(conn),
         hidden=_hidden_sessions(conn),
     )
+
+
+def zone_differences(conn: psycopg.Connection[Any], now: datetime) -> list[str] | None:
+    """What the database and Python know differently of the zones of active series; None if no series has a zone."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        zones = cursor.execute(_ZONES).fetchall()
+        here = available_timezones()
+        both = [zone["name"] for zone in zones if zone["known"] and zone["name"] in here]
+        moments = [now.astimezone(UTC) + timedelta(weeks=week) for week in range(WEEKS)]
+        clocks = cursor.execute(_CLOCKS, {"zones": both, "moments": moments}).fetchall()
+    if not zones:
+        return None
+    return [
+        *(f"Python does not know {zone['name']}" for zone in zones if zone["name"] not in here),
+        *(f"the database does not know {zone['name']}" for zone in zones if not zone["known"]),
+        *(
+            f"{clock['name']} differs"
+            for clock in clocks
+            if clock["offsets"] != [moment.astimezone(ZoneInfo(clock["name"])).utcoffset() for moment in moments]
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

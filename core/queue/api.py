@@ -6,6 +6,7 @@ and `extend_flow`, which a handler calls.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from jobdeck.core.queue.producers.senders import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime, timedelta
+    from datetime import timedelta
     from uuid import UUID
 
     from jobdeck.core.model import Json, NewJob, Ticket
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.producers.flows import BlockerResult, Flow, FlowTicket
     from jobdeck.core.queue.producers.kinds import AsyncConnection, SyncConnection
     from jobdeck.core.registry import JobContext, JobType, Payload
+    from jobdeck.core.schedules import Schedule
 
 
 def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
@@ -39,6 +41,7 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
     *,
     run_at: datetime | None = None,
     every_minutes: int | None = None,
+    schedule: Schedule | None = None,
     expires_at: datetime | None = None,
     priority: int = 0,
     max_attempts: int | None = None,
@@ -51,9 +54,9 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
 ) -> Ticket:
     """Enqueues one job in the caller's transaction: a rollback takes the job back, a commit shows it to workers.
 
-    On an autocommit connection the job is there at once. A refusal by the database inside a transaction aborts it, as
-    every error of Postgres does. To go on after one, put a savepoint around the call: `with conn.transaction()` of
-    psycopg, `with session.begin_nested()` of SQLAlchemy, `with transaction.atomic()` of Django.
+    On an autocommit connection the job is there at once. A refusal by the database inside a transaction aborts it,
+    unless the call is in a savepoint: `with conn.transaction()` of psycopg, `session.begin_nested()` of SQLAlchemy,
+    `transaction.atomic()` of Django.
 
     Args:
         conn: a psycopg connection, an SQLAlchemy session or connection, or `django.db.connection`.
@@ -61,6 +64,7 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         payload: the type's payload model, or its JSON.
         run_at: when it is due; None for now.
         every_minutes: the interval of a recurring job.
+        schedule: in place of `every_minutes`, an `Every`, or a `Cron`, which is due at its first slot from `run_at` on.
         expires_at: when a recurring job ends.
         priority: from -100 to 100; higher runs first.
         max_attempts: how often a failing job is tried; None for the type's own value.
@@ -71,14 +75,13 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         actor: the name in the audit; None for the account of this process.
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
 
-    Returns:
-        The id of the job, and whether the job was created or existed with this dedupe key.
+    Returns the id of the job, and whether the job was created or existed with this dedupe key.
 
     Raises:
         UnknownTaskType: no module that this process has imported registers the type.
         InvalidPayload: the payload does not fit the type; `problems` gives the reasons by field.
-        Refused: the database rejects one of the options; the connection is of another kind; or the type has an
-            `admit` function, which needs a psycopg connection, and the connection is of another kind.
+        Refused: the database rejects one of the options; both intervals are given; the connection is of another kind;
+            or the type has an `admit` function, which needs a psycopg connection, and it is of another kind.
     """
     kind = sync_kind(conn)
     job_type = registry.registered(task_type)
@@ -86,8 +89,8 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         run_at=run_at, priority=priority, dedupe_key=dedupe_key, blocked_by=blocked_by,
         recurrence_interval_minutes=every_minutes, expires_at=expires_at,
     )  # fmt: skip
-    new = _with_own(new, max_attempts, concurrency_key, unique_for)
-    _admit(conn, job_type, [new.payload], recurring=every_minutes is not None)
+    new = _scheduled(_with_own(new, max_attempts, concurrency_key, unique_for), schedule)
+    _admit(conn, job_type, [new.payload], recurring=every_minutes is not None or schedule is not None)
     return senders.enqueue(conn, kind, new, _names(actor, schema))
 
 
@@ -98,6 +101,7 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
     *,
     run_at: datetime | None = None,
     every_minutes: int | None = None,
+    schedule: Schedule | None = None,
     expires_at: datetime | None = None,
     priority: int = 0,
     max_attempts: int | None = None,
@@ -117,6 +121,7 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
         payload: the type's payload model, or its JSON.
         run_at: when it is due; None for now.
         every_minutes: the interval of a recurring job.
+        schedule: a `Cron`, due at its first slot from `run_at` on, or an `Every`, in place of `every_minutes`.
         expires_at: when a recurring job ends.
         priority: from -100 to 100; higher runs first.
         max_attempts: how often a failing job is tried; None for the type's own value.
@@ -130,8 +135,8 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
     Raises:
         UnknownTaskType: no module that this process has imported registers the type.
         InvalidPayload: the payload does not fit the type; `problems` gives the reasons by field.
-        Refused: the database rejects one of the options; the connection is of another kind; or the type has an
-            `admit` function, which needs a psycopg connection.
+        Refused: the database rejects one of the options; both intervals are given; the connection is of another kind;
+            or the type has an `admit` function, which needs a psycopg connection.
     """
     kind = async_kind(conn)
     job_type = registry.registered(task_type)
@@ -139,8 +144,8 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
         run_at=run_at, priority=priority, dedupe_key=dedupe_key, blocked_by=blocked_by,
         recurrence_interval_minutes=every_minutes, expires_at=expires_at,
     )  # fmt: skip
-    new = _with_own(new, max_attempts, concurrency_key, unique_for)
-    _admit(conn, job_type, [new.payload], recurring=every_minutes is not None)
+    new = _scheduled(_with_own(new, max_attempts, concurrency_key, unique_for), schedule)
+    _admit(conn, job_type, [new.payload], recurring=every_minutes is not None or schedule is not None)
     return await senders.aenqueue(conn, kind, new, _names(actor, schema))
 
 
@@ -272,7 +277,7 @@ def _flow_drafts(conn: object, members: Iterable[flows.Member]) -> list[NewJob]:
     payloads: dict[str, list[Json]] = {}
     for member in members:
         job_type = registry.registered(member.task_type)
-        new = _with_own(_draft(job_type, member.payload), member.max_attempts, member.concurrency_key)
+        new = _with_own(_draft(job_type, member.payload), member.max_attempts, member.concurrency_key, None)
         payloads.setdefault(member.task_type, []).append(new.payload)
         drafts.append(new)
     for task_type, given in payloads.items():
@@ -305,6 +310,14 @@ def _with_own(
         concurrency_key=concurrency_key or new.concurrency_key,
         unique_seconds=None if unique_for is None else unique_for.total_seconds(),
     )
+
+
+def _scheduled(new: NewJob, schedule: Schedule | None) -> NewJob:
+    if schedule is None:
+        return new
+    if new.recurrence_interval_minutes is not None:
+        raise Refused("A recurring job has either every_minutes or a schedule. Omit one of them.")
+    return requests.scheduled(new, schedule, datetime.now(UTC))
 
 
 def _admit(conn: object, job_type: JobType, payloads: Iterable[Json], *, recurring: bool) -> None:

@@ -103,7 +103,8 @@ def edit(
     """Changes a job that is not running.
 
     Keys of `changes`: `payload` (validated by the caller) and with it `concurrency_key`, `run_at` and `expires_at`
-    (ISO 8601), `recurrence_interval_minutes`, `priority`, `max_attempts`. A value of None clears an optional column.
+    (ISO 8601), `recurrence_interval_minutes`, `schedule` with the `slots` of a cron expression, `priority`,
+    `max_attempts`. A value of None clears an optional column.
     """
     found = rows(
         conn,

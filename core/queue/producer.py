@@ -42,6 +42,11 @@ SELECT job_id, created FROM {}(%s::text::double precision, %s::text, %s::text::j
     %s::text::integer, %s::text::integer, %s::text, %s::text, %s::text::uuid, %s::text::integer, %s::text::timestamptz,
     %s::text)
 """
+_CREATE_SERIES: Final = """
+SELECT job_id, created FROM {}(%s::text, %s::text::jsonb, %s::text::jsonb, %s::text::timestamptz[],
+    %s::text::timestamptz, %s::text::integer, %s::text::integer, %s::text, %s::text, %s::text::uuid,
+    %s::text::timestamptz, %s::text)
+"""
 _CREATE_MANY: Final = """
 SELECT {}(%s::text::text[], ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[],
     %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text)
@@ -66,8 +71,8 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = N
     The caller has validated type and payload with the registry.
 
     Raises:
-        Refused: the database rejects the interval, priority or blocker; the job is a series without a dedupe key, and
-            one with the same payload and interval is active; a job that is unique for a time has no dedupe key; or a
+        Refused: the database rejects the schedule, priority or blocker; the job is a series without a dedupe key, and
+            one with the same payload and schedule is active; a job that is unique for a time has no dedupe key; or a
             transaction that has not ended for 1.5 s enqueues a job with the same dedupe key.
     """
     statement, params = create(new, actor=actor, schema=schema)
@@ -104,6 +109,11 @@ def create(new: NewJob, *, actor: str, schema: str | None) -> Call:
     """The call that enqueues one job. It returns one row: the job's id, and whether it was created."""
     times = (new.run_at, new.max_attempts, new.priority)
     keys = (new.dedupe_key, new.concurrency_key)
+    if new.schedule is not None:
+        slots = None if new.slots is None else array(slot.isoformat() for slot in new.slots)
+        when = (json.dumps(new.schedule), slots, *times)
+        series = (new.task_type, json.dumps(new.payload), *when, *keys, new.blocked_by, new.expires_at, actor)
+        return call(_CREATE_SERIES, schema, "job_series_create", series)
     rest = (new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor)
     given = (new.task_type, json.dumps(new.payload), *times, *keys, *rest)
     if new.unique_seconds is not None:
@@ -118,26 +128,25 @@ def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None) -> Ca
         Refused: a job is recurring, has a blocker or an expiry, or is unique for a time.
     """
     task_types, payloads, *options = zip(*part, strict=True)
-    run_at, attempts, priorities, dedupe_keys, concurrency_keys, *excluded = (
-        _array_unless_all(values, default) for values, default in zip(options, _DEFAULTS, strict=True)
-    )
-    if any(excluded):
+    given = list(zip(options, _DEFAULTS, strict=True))
+    if any(values.count(default) < len(values) for values, default in given[5:]):
         raise Refused(
             "Jobs enqueued in bulk cannot recur, have a blocker, expire or be unique for a time. Enqueue those one at "
             "a time."
         )
-    given = (run_at, attempts, priorities, dedupe_keys, concurrency_keys, actor)
-    return call(_CREATE_MANY, schema, "job_queue_create_many", (_array(task_types), json.dumps(payloads), *given))
+    arrays = [_array_unless_all(values, default) for values, default in given[:5]]
+    options_given = (_array(task_types), json.dumps(payloads), *arrays, actor)
+    return call(_CREATE_MANY, schema, "job_queue_create_many", options_given)
 
 
 def create_flow(name: str, members: str, *, actor: str, schema: str | None) -> Call:
     """The call that enqueues a flow. `members` is a JSON list. It returns one row per member: flow, name, job."""
-    return _call(_CREATE_FLOW, schema, "job_flow_create", (name, members, actor))
+    return call(_CREATE_FLOW, schema, "job_flow_create", (name, members, actor))
 
 
 def extend_flow(job_id: UUID, run_token: int, members: str, *, actor: str, schema: str | None) -> Call:
     """The call that adds members to the flow of a running job. It returns the rows of `create_flow`."""
-    return _call(_EXTEND_FLOW, schema, "job_flow_add", (job_id, run_token, members, actor))
+    return call(_EXTEND_FLOW, schema, "job_flow_add", (job_id, run_token, members, actor))
 
 
 def parts(jobs: Iterable[NewJob], size: int | None) -> Iterator[list[NewJob]]:

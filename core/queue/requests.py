@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import InvalidPayload, UsageError
 from jobdeck.core.model import NewJob
 from jobdeck.core.redact import clean, harmless_json
 from jobdeck.core.registry import Admission
+from jobdeck.core.schedules import Cron, Every, Rhythm, given, rhythm, stored
 from jobdeck.core.times import write_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from jobdeck.core.model import Job, Json
     from jobdeck.core.postgres.database import Connection
     from jobdeck.core.registry import Registry
+    from jobdeck.core.schedules import Schedule
     from jobdeck.core.settings import Settings
 
 
@@ -65,17 +68,18 @@ def draft(registry: Registry, task_type: str, payload: Json) -> NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A job as requested: due `at` (None: now), repeated every `every` minutes for `lasting`.
+    """A job as requested: due `at` (None: now), repeated by its `schedule` (None: never) for `lasting`.
 
     No second job with its dedupe key is created for `unique_for`.
 
-    When it edits an existing job, `at` and `lasting` of None keep the job's own values; `endless` removes its expiry.
+    A cron expression is due at its first slot from `at` on. When it edits an existing job, `at` and `lasting` of None
+    keep the job's own values, as a `Rhythm` keeps its schedule; `endless` removes its expiry.
     """
 
     task_type: str
     payload: Json
     at: datetime | None = None
-    every: int | None = None
+    schedule: Schedule | Rhythm | None = None
     lasting: timedelta | None = None
     endless: bool = False
     priority: int = 0
@@ -92,15 +96,31 @@ def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
         InvalidPayload: the payload does not fit.
     """
     made = draft(registry, wanted.task_type, wanted.payload)
-    return made._replace(
+    made = made._replace(
         run_at=wanted.at,
-        recurrence_interval_minutes=wanted.every,
-        expires_at=(wanted.at or now) + wanted.lasting if wanted.every and wanted.lasting else None,
+        expires_at=(wanted.at or now) + wanted.lasting if wanted.schedule and wanted.lasting else None,
         priority=wanted.priority,
         max_attempts=wanted.max_attempts or made.max_attempts,
         dedupe_key=wanted.dedupe_key or None,
         unique_seconds=wanted.unique_for.total_seconds() if wanted.unique_for is not None else None,
     )
+    schedule = wanted.schedule.schedule() if isinstance(wanted.schedule, Rhythm) else wanted.schedule
+    return scheduled(made, schedule, now)
+
+
+def scheduled(new: NewJob, schedule: Schedule | None, now: datetime) -> NewJob:
+    """The job with a schedule, and with the slots of a cron expression from its due time on."""
+    minutes, columns = stored(schedule)
+    if schedule is None or columns is None:
+        return new._replace(recurrence_interval_minutes=minutes)
+    slots = first_slots(schedule, new.run_at, now) if isinstance(schedule, Cron) else None
+    return new._replace(schedule=given(schedule), slots=slots)
+
+
+def first_slots(cron: Cron, at: datetime | None, now: datetime) -> tuple[datetime, ...]:
+    """The slots to write for a series that begins `at` (None: now)."""
+    after = now if at is None else at - timedelta(microseconds=1)
+    return tuple(cron.slots(after, now=max(after, now)))
 
 
 def new_jobs(registry: Registry, wanted: Wanted, payloads: Sequence[Json], now: datetime) -> list[NewJob]:
@@ -132,16 +152,41 @@ def changes(registry: Registry, job: Job, wanted: Wanted, now: datetime) -> Json
         made |= new_payload(registry, job.task_type, wanted.payload)
     if wanted.at is not None and wanted.at != job.run_at:
         made["run_at"] = wanted.at.isoformat()
-    if wanted.every != job.recurrence_interval_minutes:
-        made["recurrence_interval_minutes"] = wanted.every
-    if (wanted.endless or not wanted.every) and job.expires_at is not None:
+    if not isinstance(wanted.schedule, Rhythm):
+        made |= _new_schedule(job, wanted.schedule, wanted.at, now)
+    if (wanted.endless or not wanted.schedule) and job.expires_at is not None:
         made["expires_at"] = None
-    elif wanted.every and wanted.lasting:
+    elif wanted.schedule and wanted.lasting:
         made["expires_at"] = ((wanted.at or max(job.run_at, now)) + wanted.lasting).isoformat()
     if wanted.priority != job.priority:
         made["priority"] = wanted.priority
     if wanted.max_attempts and wanted.max_attempts != job.max_attempts:
         made["max_attempts"] = wanted.max_attempts
+    return made
+
+
+def _new_schedule(job: Job, schedule: Schedule | None, at: datetime | None, now: datetime) -> Json:
+    """The changes for another schedule. A cron expression that is new begins at its first slot, unless a time is given.
+
+    A series keeps the name of its declaration, so that the code which declares it can set it back.
+    """
+    minutes, columns = stored(schedule)
+    now_has = rhythm(job)
+    if schedule is not None and now_has is not None and now_has.name is not None:
+        columns = (columns or {}) | {"name": now_has.name}
+    made: dict[str, Any] = {}
+    if minutes != job.recurrence_interval_minutes:
+        made["recurrence_interval_minutes"] = minutes
+    if columns == job.schedule:
+        return made
+    made["schedule"] = columns
+    if isinstance(schedule, Cron):
+        if now_has is None or (now_has.cron, now_has.zone) != (schedule.expression, schedule.tz):
+            slots = first_slots(schedule, at, now)
+            made["slots"] = [slot.isoformat() for slot in slots]
+            made |= {"run_at": made["slots"][0]} if at is None else {}
+    elif job.slots is not None:
+        made["slots"] = None
     return made
 
 
@@ -161,8 +206,8 @@ def enqueue_twin(wanted: Wanted) -> str:
     words = ["jobdeck", "enqueue", wanted.task_type]
     words += ["--payload", harmless_json(wanted.payload)] if wanted.payload else []
     words += ["--at", wanted.at.isoformat().replace("+00:00", "Z")] if wanted.at else []
-    words += ["--every", f"{wanted.every}m"] if wanted.every else []
-    words += ["--for", write_duration(wanted.lasting)] if wanted.every and wanted.lasting else []
+    words += schedule_options(wanted.schedule) if wanted.schedule else []
+    words += ["--for", write_duration(wanted.lasting)] if wanted.schedule and wanted.lasting else []
     words += ["--priority", str(wanted.priority)] if wanted.priority else []
     words += ["--max-attempts", str(wanted.max_attempts)] if wanted.max_attempts else []
     words += ["--dedupe-key", wanted.dedupe_key] if wanted.dedupe_key else []
@@ -170,13 +215,23 @@ def enqueue_twin(wanted: Wanted) -> str:
     return shlex.join(map(clean, words))
 
 
+def schedule_options(schedule: Schedule | Rhythm) -> list[str]:
+    """The options of a command for a schedule."""
+    known = schedule.schedule() if isinstance(schedule, Rhythm) else schedule
+    if isinstance(known, Every):
+        words = ["--every", f"{known.whole_minutes}m" if known.whole_minutes else f"{known.seconds}s"]
+    else:
+        words = ["--cron", known.expression, *(["--tz", known.tz] if known.tz != "UTC" else [])]
+    return words + (["--catch-up", known.catch_up] if known.catch_up != "one" else [])
+
+
 def edit_twin(job: Job, wanted: Wanted, made: Json) -> str:
     """The command line that makes the same changes."""
     words = ["jobdeck", "edit", str(job.id)]
     words += ["--payload", harmless_json(made["payload"])] if "payload" in made else []
-    words += ["--at", made["run_at"].replace("+00:00", "Z")] if "run_at" in made else []
-    if "recurrence_interval_minutes" in made:
-        words += ["--every", f"{wanted.every}m" if wanted.every else "off"]
+    words += ["--at", made["run_at"].replace("+00:00", "Z")] if "run_at" in made and wanted.at else []
+    if made.keys() & {"recurrence_interval_minutes", "schedule"}:
+        words += schedule_options(wanted.schedule) if wanted.schedule else ["--every", "off"]
     if "expires_at" in made:
         words += ["--for", write_duration(wanted.lasting) if made["expires_at"] and wanted.lasting else "forever"]
     for name in ("priority", "max_attempts"):
@@ -211,12 +266,13 @@ def admit(
 
 
 def admit_change(conn: Connection, registry: Registry, job: Job, made: Json, *, settings: Settings) -> None:
-    """Asks the type whether it admits an edit; one that changes neither payload nor interval is always admitted.
+    """Asks the type whether it admits an edit; one that changes neither payload nor schedule is always admitted.
 
     Raises:
         InvalidPayload: the type refuses the edit; `problems` gives the reasons by field.
     """
-    if made.keys() & {"payload", "recurrence_interval_minutes"}:
-        recurring = made.get("recurrence_interval_minutes", job.recurrence_interval_minutes) is not None
+    if made.keys() & {"payload", "recurrence_interval_minutes", "schedule"}:
+        minutes = made.get("recurrence_interval_minutes", job.recurrence_interval_minutes)
+        recurring = minutes is not None or made.get("schedule", job.schedule) is not None
         payload = made.get("payload", job.payload)
         admit(conn, registry, job.task_type, [payload], recurring=recurring, settings=settings)

@@ -38,7 +38,7 @@ def create(
     """
     with conn.transaction(force_rollback=dry_run):
         made = new_job(registry, wanted, jobs.clock().run(conn))
-        recurring = made.recurrence_interval_minutes is not None
+        recurring = made.recurrence_interval_minutes is not None or made.schedule is not None
         admit(conn, registry, made.task_type, [made.payload], recurring=recurring, settings=settings)
         return enqueue(conn, made, actor=actor)
 

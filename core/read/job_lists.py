@@ -70,8 +70,8 @@ j.id, j.task_type, j.payload, j.status, j.run_at, j.attempts, j.max_attempts, j.
 j.priority, j.last_error, j.output, j.completed_at, j.is_recurring, j.last_run_at, j.last_outcome, j.last_success_at,
 j.removed, j.created_by, j.last_run_dry,
 """
-_HERE: Final = _IN_BOTH + "j.recurrence_interval_minutes, j.ended_at"
-_LEFT: Final = _IN_BOTH + "NULL::integer, j.completed_at"
+_HERE: Final = _IN_BOTH + "j.recurrence_interval_minutes, j.schedule, j.ended_at"
+_LEFT: Final = _IN_BOTH + "NULL::integer, NULL::jsonb, j.completed_at"
 """The columns of succeeded jobs in the queue, and of those that have left it."""
 
 

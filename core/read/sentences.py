@@ -165,6 +165,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "no-interval": "It is recurring but has no interval. Edit it to set one, then retry it.",
         "not-editable": "{names} cannot be edited.",
         "no-changes": "No changes were given.",
+        "bad-schedule": "A schedule has one of minutes, seconds and a cron expression with zone and slots.",
         "bad-interval": "The interval of a recurring job must be 1 minute or more.",
         "member-recurs": "It is a member of a flow, for whose end others may wait, so it cannot recur.",
         "bad-payload": "A payload must be a JSON object.",
@@ -182,6 +183,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "skip-once": "It is not recurring, so there is no run after the next one. Cancel it instead.",
         "skip-running": "It is running. Skip its next run when this one has ended.",
         "skip-ended": "It is {status}, so it has no next run.",
+        "skip-without-slots": "Its slots are used up. A worker writes more within seconds; then skip it again.",
         "skip-last": "The series expires before the run after the next one. Cancel it instead.",
         "series-paused": _paused_alone,
         "pause-once": "It is not recurring. Cancel it instead, or pause its task type.",
@@ -255,6 +257,10 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "one-worker": "The one live worker handles this type.",
         "some-workers": "{handling} of {workers} live workers handle this type.",
         "due-since": lambda facts: f"It has been due since {_moment(facts.get('run_at'))}.",
+        "no-slots": (
+            "Its slots are used up, so it is due at no time. A worker writes more within seconds, unless it cannot "
+            "read the cron expression: then the job's error says why."
+        ),
         "due-later": lambda facts: f"It is due at {_moment(facts.get('run_at'))}.",
         "never-expires": "Never expires.",
         "expires-later": lambda facts: f"Expires at {_moment(facts.get('expires_at'))}.",

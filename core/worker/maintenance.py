@@ -12,10 +12,12 @@ import time
 from typing import TYPE_CHECKING
 
 from jobdeck.core.alerts.alarms import LOOK_SECONDS, Outage, Sentinel, timeouts_of
+from jobdeck.core.errors import Refused
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES
 from jobdeck.core.queue import bulk, leases, presence
 from jobdeck.core.queue.operators import bulk_edit
+from jobdeck.core.queue.series import declared, slots
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema.components import program_version, release_name
 from jobdeck.core.worker.stats import Totals
@@ -60,6 +62,26 @@ def sign_on(conn: Connection, state: WorkerState, mode: str) -> None:
     report(conn, state, mode)
     presence.declare_types(conn, state.executor.registry)
     presence.note_release(conn, release_name(state.settings))
+
+
+def install_schedules(conn: Connection, state: WorkerState) -> list[str]:
+    """Makes the series that handlers declare those of the queue.
+
+    Returns the names of series that are left for later, as `declared.install`; all, if the database refuses one.
+    """
+    try:
+        return declared.install(conn, state.executor.registry, actor=state.worker_id)
+    except Refused as error:
+        event(log, logging.ERROR, "declared series could not be installed", error=safe_error(str(error)))
+        return [one.name for one in declared.declarations(state.executor.registry)]
+
+
+def write_slots(conn: Connection, *, everything: bool = False) -> bool:
+    """Writes slots of cron series that have few, or of all; logs what cannot be read. Returns whether any got some."""
+    done = slots.refill(conn, everything=everything)
+    for trouble in done.troubles:
+        event(log, logging.ERROR, "a cron series has no slots", error=safe_error(trouble))
+    return done.series > 0
 
 
 def reap(conn: Connection, state: WorkerState, *, take_back: bool = True) -> Reaped:
@@ -136,6 +158,7 @@ class Maintenance:
         self._sentinel = Sentinel(state.alerts, state.worker_id, timeouts=timeouts_of(state.executor.registry))
         self._outage = Outage(state.alerts, state.worker_id, state.database.label)
         self._next_reap = self._next_look = 0.0
+        self._undeclared: list[str] | None = None
         self._clock = ClockWatch(state.settings.lease_seconds)
         self._interval = min(max(state.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])
         self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} maintenance")
@@ -176,6 +199,7 @@ class Maintenance:
         if reporting:
             (report if self._next_report else sign_on)(conn, self._state, self._mode)
             self._state.tally.wrote_row()
+            self._install_schedules(conn)
             self._next_report = now + min(REPORT_SECONDS, self._state.settings.heartbeat_seconds * 4)
         if now >= self._next_reap:
             self._reap(conn)
@@ -189,6 +213,18 @@ class Maintenance:
             self._sentinel.look(conn)
             self._next_look = now + LOOK_SECONDS
 
+    def _install_schedules(self, conn: Connection) -> None:
+        """Installs the declared series once, and again while some are left."""
+        if self._undeclared == []:
+            return
+        left = install_schedules(conn, self._state)
+        if self._undeclared is None:
+            write_slots(conn, everything=True)
+        if left and left != self._undeclared:
+            event(log, logging.WARNING, "declared series are changed later: busy or held", series=", ".join(left))
+        self._undeclared = left
+        self._on_work()
+
     def _reap(self, conn: Connection) -> None:
         began = time.monotonic()
         database_time = leases.database_time(conn)
@@ -197,7 +233,7 @@ class Maintenance:
             self._clock.read(database_time, began)
         reaped = reap(conn, self._state, take_back=self._clock.trusted(began))
         self._state.tally.did_upkeep()
-        if reaped.lost or reaped.resumed:
+        if write_slots(conn) or reaped.lost or reaped.resumed:
             self._on_work()
 
     def _keep_window(self, conn: Connection, now: float, *, note: bool = False) -> None:

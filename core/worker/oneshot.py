@@ -19,7 +19,7 @@ from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import Stop
 from jobdeck.core.worker.heartbeat import Heartbeat
-from jobdeck.core.worker.maintenance import reap, resume_bulk, sign_on
+from jobdeck.core.worker.maintenance import install_schedules, reap, resume_bulk, sign_on, write_slots
 from jobdeck.core.worker.stats import result_of
 from jobdeck.core.worker.watchdog import Watchdog
 
@@ -157,6 +157,8 @@ class Cycle:
 
     def _open(self, conn: Connection, source: str, http_method: str | None) -> UUID:
         sign_on(conn, self._state, "cycle")
+        install_schedules(conn, self._state)
+        write_slots(conn)
         reap(conn, self._state)
         resume_bulk(conn, self._state)
         return presence.open_worker_run(conn, source=source, worker_id=self._state.worker_id, http_method=http_method)

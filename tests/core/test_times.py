@@ -15,7 +15,7 @@ from jobdeck.core.times import (
     format_duration,
     parse_ahead,
     parse_duration,
-    parse_minutes,
+    parse_interval,
     parse_time,
     write_duration,
 )
@@ -57,12 +57,12 @@ def test_a_duration_beyond_a_hundred_years_is_refused() -> None:
         parse_duration("999999999w")
 
 
-def test_an_interval_is_whole_minutes() -> None:
-    assert parse_minutes("1h30m") == 90
-    assert parse_minutes("60s") == 1
-    for text in ("30s", "90s", "0m"):
+def test_an_interval_is_whole_seconds() -> None:
+    assert parse_interval("1h30m") == 5400
+    assert parse_interval("45s") == 45
+    for text in ("0.5s", "1.5s", "0m"):
         with pytest.raises(UsageError):
-            parse_minutes(text)
+            parse_interval(text)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def answer(read: Callable[[str], object], text: str) -> str | None:
 @given(st.text(max_size=40) | st.text(alphabet="0123456789.smhdw -:TZ+in", max_size=30))
 def test_no_text_does_more_than_read_or_be_refused(text: str) -> None:
     readers: list[Callable[[str], object]] = [
-        parse_duration, parse_minutes, lambda words: parse_time(words, NOW), lambda words: parse_ahead(words, NOW),
+        parse_duration, parse_interval, lambda words: parse_time(words, NOW), lambda words: parse_ahead(words, NOW),
     ]  # fmt: skip
     for read in readers:
         sentence = answer(read, text)

@@ -33,6 +33,9 @@ LEASE = 60.0
 BASE = 30.0
 CAP = 3600.0
 OUT_OF_THE_WAY = timedelta(days=400_000)
+# A series without slots is due beyond all clocks.
+MOVED = sql.SQL("{0} = CASE WHEN {0} < '9999-12-30 00:00+00' THEN {0} + {1} ELSE {0} END")
+MOVED_LIST = sql.SQL("{0} = CASE WHEN {0} IS NOT NULL THEN ARRAY(SELECT t + {1} FROM unnest({0}) AS t ORDER BY t) END")
 
 
 def rows(conn: Connection, statement: Any, *params: Any) -> list[Row]:
@@ -59,18 +62,19 @@ def advance(conn: Connection, delta: timedelta) -> None:
     with conn.transaction():
         tables = conn.execute(
             """
-            SELECT c.relname, array_agg(a.attname::text)
+            SELECT c.relname, array_agg(a.attname::text), array_agg(a.atttypid = 'timestamptz[]'::regtype)
             FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND NOT a.attisdropped
             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND starts_with(c.relname, 'job_')
-                AND a.atttypid = 'timestamptz'::regtype
+                AND a.atttypid IN ('timestamptz'::regtype, 'timestamptz[]'::regtype)
             GROUP BY 1
             """
         ).fetchall()
-        for table, columns in tables:
+        for table, columns, lists in tables:
             # In two steps, because a row may land on the key of another that has still to move.
             for shift in (-OUT_OF_THE_WAY, OUT_OF_THE_WAY - delta):
                 moves = sql.SQL(", ").join(
-                    sql.SQL("{0} = {0} + {1}").format(sql.Identifier(name), sql.Literal(shift)) for name in columns
+                    (MOVED_LIST if is_list else MOVED).format(sql.Identifier(name), sql.Literal(shift))
+                    for name, is_list in zip(columns, lists, strict=True)
                 )
                 conn.execute(sql.SQL("UPDATE {} SET {}").format(sql.Identifier(table), moves))
 

@@ -18,7 +18,8 @@ FUNCTIONS: Final = {
         outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
-    "owp": "job_queue_create job_queue_create_once job_queue_create_many job_queue_enqueue job_flow_create",
+    "owp": "job_queue_create job_queue_create_once job_queue_create_many job_queue_enqueue job_flow_create "
+    "job_series_create",
     "o": """
         job_bulk_choose job_bulk_choose_alike job_bulk_choose_again job_bulk_choose_ids job_bulk_drop
         job_bulk_result job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
@@ -36,7 +37,8 @@ FUNCTIONS: Final = {
         job_queue_checkpoint job_queue_claim
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
         job_queue_next_due job_queue_reap job_queue_upkeep job_release_note job_types_declare
-        job_types_fill_keys job_worker_remove job_worker_report job_flow_add job_flow_outcomes
+        job_types_fill_keys job_worker_remove job_worker_report job_flow_add job_flow_outcomes job_series_short
+        job_series_fill job_series_declare
         job_types_fill_keys job_worker_remove job_worker_report job_producer_begin job_producer_hashes job_producer_keep
         job_worker_run_close job_worker_run_note job_worker_run_open
         outbox_apply_events outbox_audience outbox_campaign_batch outbox_campaign_close outbox_campaign_hold
@@ -103,6 +105,8 @@ FUNCTIONS: Final = {
         job_is_member job_flow_asks job_flow_evidence job_flow_fail job_flow_given_of job_flow_insert job_flow_judge
         job_flow_keep_outcomes job_flow_link job_flow_outcome job_flow_refusal job_flow_refuse_given
         job_flow_refuse_links job_flow_release job_flow_retain job_flow_wait_again job_flow_waits
+        job_schedule_fits job_no_slot job_first_slot job_series_slot job_series_runs_all
+        job_series_pass_missed
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables

@@ -13,10 +13,9 @@ from textual.widgets import Input, Static, TextArea
 from jobdeck.core import plugins
 from jobdeck.core.plugins import Found
 from jobdeck.tui.deck import deck_of
-from jobdeck.tui.form import form as forms
 from jobdeck.tui.form import wording
 from jobdeck.tui.form.lookup import Lookup, Offer, among
-from jobdeck.tui.form.rows import Row, label_of, label_width, schedule_rows, type_row, widget_of
+from jobdeck.tui.form.rows import Row, is_shown, label_of, label_width, schedule_rows, type_row, widget_of
 from jobdeck.tui.form.widgets import PickField, Segments
 from jobdeck.tui.form.wording import RECURRING, TYPE
 from jobdeck.tui.widgets.fields import Editor, OneLine
@@ -123,9 +122,6 @@ class FormBody(Horizontal):
         name = self.name_of(event.segments)
         if name == RECURRING:
             self.form.recurring = event.segments.value == "true"
-            for row in self.rows:
-                if row.field in {forms.EVERY, forms.LASTING}:
-                    row.display = self.form.recurring
         elif name is not None:
             self.form.set_text(name, event.segments.value, self.deck.now())
         self._edited(name)
@@ -163,6 +159,7 @@ class FormBody(Horizontal):
         if name != JSON and editor.text != form.json_text:
             editor.load_text(form.json_text)
         for row in self.rows:
+            row.display = is_shown(form, row.field)
             if row.field not in {name, TYPE, RECURRING}:
                 self._show_in(row.widget, row.field)
         self._on_edited()

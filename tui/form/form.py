@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
 
-from jobdeck.core.errors import UsageError
+from jobdeck.core.errors import Unreadable, UsageError
 from jobdeck.core.model import arguments
 from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin, parse_object
 from jobdeck.core.redact import harmless_json
-from jobdeck.core.times import Unreadable, parse_duration, parse_minutes, parse_time, write_duration
+from jobdeck.core.schedules import CATCH_UPS, Cron, Every, rhythm
+from jobdeck.core.times import parse_duration, parse_interval, parse_time, write_duration
 from jobdeck.tui.form import fields as form_fields
 from jobdeck.tui.format import age, one_line, short_id
 
@@ -25,11 +28,13 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Job, Json
     from jobdeck.core.registry import JobType
+    from jobdeck.core.schedules import Schedule
     from jobdeck.tui.form.fields import Field
 
 FOREVER: Final = "forever"
 AT, EVERY, LASTING, PRIORITY, ATTEMPTS, KEY = "at", "every", "lasting", "priority", "attempts", "dedupe_key"
-SCHEDULE: Final = (AT, EVERY, LASTING, PRIORITY, ATTEMPTS, KEY)
+ZONE, CATCH_UP = "zone", "catch_up"
+SCHEDULE: Final = (AT, EVERY, ZONE, LASTING, CATCH_UP, PRIORITY, ATTEMPTS, KEY)
 USUAL_MINUTES: Final = 60
 SHOWN_RUNS: Final = 3
 
@@ -62,7 +67,7 @@ class Form:
         form.payload = dict(arguments(job.payload)) if job else {}
         usual = (job_type and job_type.recurring) or USUAL_MINUTES
         form.texts = dict.fromkeys(SCHEDULE, "")
-        form.texts[EVERY] = write_duration(timedelta(minutes=usual))
+        form.texts[EVERY], form.texts[CATCH_UP] = write_duration(timedelta(minutes=usual)), CATCH_UPS[0]
         if job is not None:
             form._take(job)
         form._follow_payload()
@@ -72,13 +77,27 @@ class Form:
 
     def _take(self, job: Job) -> None:
         self.recurring = job.is_recurring
-        if job.recurrence_interval_minutes:
-            self.texts[EVERY] = write_duration(timedelta(minutes=job.recurrence_interval_minutes))
+        own = rhythm(job)
+        if own is not None:
+            self.texts[EVERY] = own.cron or write_duration(timedelta(seconds=own.interval))
+            self.texts[ZONE], self.texts[CATCH_UP] = own.zone if own.cron else "", own.catch_up
         self.texts[PRIORITY] = str(job.priority) if job.priority else ""
         usual = self.job_type.max_attempts if self.job_type else None
         self.texts[ATTEMPTS] = str(job.max_attempts or "") if self.editing or job.max_attempts != usual else ""
         if self.editing:
             self.texts[AT] = f"{job.run_at:%Y-%m-%d %H:%M:%S}Z"
+
+    @property
+    def is_cron(self) -> bool:
+        """Whether the interval is written as a cron expression: several fields that are no duration, or a macro."""
+        text = self.texts[EVERY].strip()
+        if not self.recurring or not (text.startswith("@") or "*" in text or len(text.split()) > 2):
+            return False
+        try:
+            parse_duration(text)
+        except UsageError:
+            return True
+        return False
 
     def turned_into(self, job_type: JobType) -> Form:
         """A form for another type, with the fields that both payloads have and the typed schedule."""
@@ -161,7 +180,7 @@ class Form:
             self.job_type.task_type if self.job_type else self.job.task_type if self.job else "",
             self.payload,
             at=self.at(now),
-            every=self.every(),
+            schedule=self.schedule(),
             lasting=parse_duration(lasting) if self.recurring and lasting not in {"", FOREVER} else None,
             endless=lasting == FOREVER,
             priority=self._priority() or 0,
@@ -180,13 +199,21 @@ class Form:
             return None
         return parse_time(text, now, what="time")
 
-    def every(self) -> int | None:
-        """The interval in minutes; None for a job that runs once.
+    def schedule(self) -> Schedule | None:
+        """The interval, or the cron expression in its zone; None for a job that runs once.
 
         Raises:
-            UsageError: the text cannot be parsed.
+            UsageError: a text cannot be parsed.
         """
-        return parse_minutes(self.texts[EVERY], what="interval") if self.recurring else None
+        return self._schedule(self.texts[ZONE].strip() or "UTC")
+
+    def _schedule(self, zone: str) -> Schedule | None:
+        if not self.recurring:
+            return None
+        catch_up = next((one for one in CATCH_UPS if one == self.texts[CATCH_UP]), CATCH_UPS[0])
+        if self.is_cron:
+            return Cron(self.texts[EVERY], zone, catch_up)
+        return Every(seconds=parse_interval(self.texts[EVERY], what="interval"), catch_up=catch_up)
 
     def twin(self, wanted: Wanted, changes: Json | None) -> str:
         """The equivalent command; `changes` are the changes of an edit."""
@@ -200,8 +227,11 @@ class Form:
             return self._note_of_time(now)
         if name == LASTING:
             return self._note_of_end(now)
+        if name == ZONE:
+            return self._note_of_zone(now)
         return {
-            EVERY: "30m, 6h, 1d",
+            EVERY: "30s, 6h, 1d, or cron: 0 9 * * 1-5",
+            CATCH_UP: "runs for slots that were missed",
             PRIORITY: "-100 to 100; higher runs first",
             ATTEMPTS: f"default {self.job_type.max_attempts if self.job_type else 5}; then it fails permanently",
             KEY: "at most one active job with this key",
@@ -210,17 +240,20 @@ class Form:
     def runs(self, now: datetime) -> list[datetime]:
         """The next runs, at most three; empty where the schedule cannot be parsed."""
         try:
-            at, every = self.at(now), self.every()
+            at, schedule = self.at(now), self.schedule()
             end = self.end(now)
         except UsageError:
             return []
         kept = self.job.run_at if self.editing and self.job else now
         first = max(at or kept, now)
-        if every is None:
+        if schedule is None:
             return [first]
-        anchor = at or (self.job.anchor_at if self.editing and self.job and self.job.anchor_at else first)
-        step = timedelta(minutes=every)
-        slots = [first, *(anchor + ((first - anchor) // step + number) * step for number in range(1, SHOWN_RUNS))]
+        if isinstance(schedule, Cron):
+            slots = list(islice(schedule.after((at or now) - timedelta(microseconds=1)), SHOWN_RUNS))
+        else:
+            anchor = at or (self.job.anchor_at if self.editing and self.job and self.job.anchor_at else first)
+            step = timedelta(seconds=schedule.seconds)
+            slots = [first, *(anchor + ((first - anchor) // step + number) * step for number in range(1, SHOWN_RUNS))]
         return [slot for slot in slots if end is None or slot < end]
 
     def end(self, now: datetime) -> datetime | None:
@@ -245,6 +278,16 @@ class Form:
         shown = f"{at:%Y-%m-%d %H:%M}Z"
         return f"= {shown}, in {age(at - now)}" if at > now else f"past: runs at once ({shown})"
 
+    def _note_of_zone(self, now: datetime) -> str:
+        try:
+            schedule = self.schedule()
+        except UsageError:
+            return "of the cron expression, like Europe/Paris"
+        first = next(iter(self.runs(now)), None)
+        if not isinstance(schedule, Cron) or first is None:
+            return "of the cron expression, like Europe/Paris"
+        return f"first run there: {first.astimezone(ZoneInfo(schedule.tz)):%a %m-%d %H:%M}"
+
     def _note_of_end(self, now: datetime) -> str:
         text, end = self.texts[LASTING].strip().lower(), self.end(now)
         if end is None:
@@ -257,7 +300,8 @@ class Form:
             for one in self.fields
             if one.name in self.texts
         }
-        readers |= {AT: lambda: self.at(now), EVERY: self.every, LASTING: lambda: self.end(now)}
+        readers |= {AT: lambda: self.at(now), EVERY: lambda: self._schedule("UTC"), LASTING: lambda: self.end(now)}
+        readers |= {ZONE: lambda: Cron("* * * * *", self.texts[ZONE].strip() or "UTC")} if self.is_cron else {}
         readers |= {PRIORITY: self._priority, ATTEMPTS: self._attempts}
         found: dict[str, str] = {}
         for name, reading in readers.items():

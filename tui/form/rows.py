@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from textual.containers import Horizontal
 
 from jobdeck.core import plugins
+from jobdeck.core.schedules import CATCH_UPS
 from jobdeck.tui.form import form as forms
 from jobdeck.tui.form.fields import UNSET
 from jobdeck.tui.form.widgets import PickField, Segments
@@ -36,6 +37,7 @@ WORDS: Final = {UNSET: "unset", "false": "off", "true": "on"}
 EXAMPLES: Final = {
     forms.AT: "now",
     forms.EVERY: "60m",
+    forms.ZONE: "UTC",
     forms.LASTING: "forever",
     forms.PRIORITY: "0",
     forms.ATTEMPTS: "type default",
@@ -44,6 +46,8 @@ EXAMPLES: Final = {
 NAMES: Final = {
     forms.AT: "run at",
     forms.EVERY: "every",
+    forms.ZONE: "time zone",
+    forms.CATCH_UP: "catch up",
     forms.LASTING: "for",
     forms.PRIORITY: "priority",
     forms.ATTEMPTS: "max attempts",
@@ -108,14 +112,26 @@ def schedule_rows(form: Form) -> Iterator[Row]:
     yield _typed(form, forms.AT)
     switch = Segments(SWITCH, str(form.recurring).lower(), id=f"field-{RECURRING}")
     yield Row(RECURRING, RECURRING, switch, id=f"row-{RECURRING}")
-    for name in (forms.EVERY, forms.LASTING):
-        row = _typed(form, name)
-        row.display = form.recurring
+    catch_up = Segments(tuple((word, word) for word in CATCH_UPS), form.texts[forms.CATCH_UP], id="field-catch_up")
+    for row in (
+        _typed(form, forms.EVERY),
+        _typed(form, forms.ZONE),
+        _typed(form, forms.LASTING),
+        Row(forms.CATCH_UP, NAMES[forms.CATCH_UP], catch_up, id="row-catch_up"),
+    ):
+        row.display = is_shown(form, row.field)
         yield row
     yield _typed(form, forms.PRIORITY)
     yield _typed(form, forms.ATTEMPTS)
     if not form.editing:
         yield _typed(form, forms.KEY)
+
+
+def is_shown(form: Form, field: str) -> bool:
+    """Whether a row of the schedule has a meaning: some belong to recurring jobs, one to cron expressions."""
+    if field == forms.ZONE:
+        return form.is_cron
+    return form.recurring or field not in {forms.EVERY, forms.CATCH_UP, forms.LASTING}
 
 
 def _typed(form: Form, name: str) -> Row:

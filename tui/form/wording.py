@@ -9,6 +9,7 @@ from textual.content import Content
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Enqueued
+from jobdeck.core.schedules import Cron, rhythm
 from jobdeck.core.times import format_duration, parse_time
 from jobdeck.tui.form.form import SCHEDULE, SHOWN_RUNS
 from jobdeck.tui.format import age, one_line, short_id, stamp
@@ -39,8 +40,14 @@ def runs(form: Form, now: datetime) -> str:
     end = form.end(now)
     more = ", …" if len(slots) == SHOWN_RUNS else ""
     last = f", until {_slot(end, now, now)}Z" if end else ""
-    every = format_duration(timedelta(minutes=form.every() or 0)).replace(" ", "")
-    return f"next runs: {listed}{more} every {every}{last}"
+    return f"next runs: {listed}{more} {_rhythm(form)}{last}"
+
+
+def _rhythm(form: Form) -> str:
+    schedule = form.schedule()
+    if isinstance(schedule, Cron):
+        return "by cron"
+    return f"every {format_duration(timedelta(seconds=schedule.seconds if schedule else 0)).replace(' ', '')}"
 
 
 def problems(form: Form, key: str) -> str:
@@ -129,7 +136,8 @@ def outcome(answer: Enqueued | ActionResult) -> tuple[str, bool]:
     job = answer.job
     if not answer.created:
         return f"Not enqueued: job {job.id} has the same dedupe key and is {job.status.value}.", False
-    again = f", then every {job.recurrence_interval_minutes} minutes" if job.is_recurring else ""
+    own = rhythm(job)
+    again = f", then {one_line(own.words)}" if own else ""
     enqueued = job.created_at or job.updated_at
     due = stamp(job.run_at, enqueued) if job.run_at > enqueued else "now"
     return f"Enqueued {one_line(job.task_type)} as {short_id(job.id)}, due {due}{again}.", True

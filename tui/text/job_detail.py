@@ -13,6 +13,7 @@ from jobdeck.core.model import Status
 from jobdeck.core.read.pages import flow_tree
 from jobdeck.core.read.sentences import outcome_words
 from jobdeck.core.redact import clean, harmless_json, scrub
+from jobdeck.core.schedules import has_run_out, next_runs, rhythm
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.format import (
     DASH,
@@ -274,13 +275,24 @@ def _facts(page: Page) -> Content:
         ("id", str(job.id)),
         ("attempts", f"{job.attempts} of {job.max_attempts or DASH}"),
         ("created", f"{stamp(job.created_at, now)}{f' by {one_line(job.created_by)}' if job.created_by else ''}"),
-        ("next run", stamp(job.next_run_at or job.run_at, now) if job.status is Status.PENDING else DASH),
+        (
+            "next run",
+            "no slot yet: a worker writes it"
+            if has_run_out(job)
+            else stamp(job.next_run_at or job.run_at, now)
+            if job.status is Status.PENDING
+            else DASH,
+        ),
         ("last run", f"{stamp(job.last_run_at, now)}  {_last_outcome(page)}".rstrip()),
         ("last success", stamp(job.last_success_at, now)),
     ]
-    if job.is_recurring:
+    own = rhythm(job)
+    if own is not None:
         until = f" until {stamp(job.expires_at, now)}" if job.expires_at else ", never expires"
-        facts.append(("recurring", f"every {job.recurrence_interval_minutes} minutes{until}"))
+        facts.append(("recurring", f"{one_line(own.words)}{until}"))
+        then = [f"{run:%Y-%m-%d %H:%M:%S}Z" for run in next_runs(job, 3)[1:]] if own.cron else []
+        facts += [("then", ", ".join(then))] if then else []
+        facts += [("declared as", one_line(own.name))] if own.name else []
     if job.consecutive_failures:
         failures = plural(job.consecutive_failures, "cycle") if job.is_recurring else str(job.consecutive_failures)
         facts.append(("consecutive failures", failures))

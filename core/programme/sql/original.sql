@@ -7,7 +7,8 @@ update public.job_queue
 set status = 'failed', completed_at = now(), last_outcome = 'failed', last_error =
     'This recurring job has no interval and could never run again. Edit it to give it one, then retry it.',
     run_token = null, lease_expires_at = null, locked_by = null, started_at = null
-where is_recurring and coalesce(recurrence_interval_minutes, 0) <= 0 and status in ('pending', 'running');
+where is_recurring and coalesce(recurrence_interval_minutes, 0) <= 0 and schedule is null
+    and status in ('pending', 'running');
 
 -- In the original, a recurring job that had run was due at last_run_at + interval, and its attempts were those of all its
 -- cycles, so that its first cycle here would have no retry.

@@ -153,7 +153,7 @@ def send(conn: SyncConnection, kind: Kind, call: Call) -> Rows:
 async def asend(conn: Any, kind: Kind, call: Call) -> Rows:
     """Does what `send` does, on an async connection."""
     if kind in {kinds.ASYNC_SESSION, kinds.ASYNC_SCOPED, kinds.ASYNC_ALCHEMY}:
-        made: Rows = await _alchemy(conn, kind).run_sync(lambda sync: send(sync, kinds.sync_kind(sync), call))
+        made: Rows = await alchemy(conn, kind).run_sync(lambda sync: send(sync, kinds.sync_kind(sync), call))
         return made
     return await fetch(conn, kind, call)
 

@@ -16,7 +16,7 @@ from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.stats import shares
 from jobdeck.core.read.stats.figures import OUTCOMES
-from jobdeck.core.read.verdict import failing_types, scheduler_health, upkeep_health
+from jobdeck.core.read.verdict import failing_types, schedule_health, scheduler_health, upkeep_health
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,11 +117,12 @@ def health(*, timeouts: Mapping[str, float] | None = None, production: bool = Fa
 
     def read(
         facts: Row, rates: list[Row], triggers: tuple[WorkerRun, ...], late: Row, calls: Row, parts: list[Row],
-        failing: list[Row], *running: list[Row],
+        failing: list[Row], run_out: Row, *running: list[Row],
     ) -> Health:  # fmt: skip
         findings = _findings(facts, late, calls, next(iter(running), []), timeouts or {})
         findings += upkeep_health.judge(facts, parts)
         findings += failing_types.judge(failing)
+        findings += schedule_health.run_out(run_out)
         findings += _dry_series(facts) if production else []
         findings.sort(key=lambda finding: -SEVERITY.index(finding.verdict))
         return Health(
@@ -142,6 +143,7 @@ def health(*, timeouts: Mapping[str, float] | None = None, production: bool = Fa
         select(scheduler_health.CALLS, read=_only),
         select(upkeep_health.PARTS, upkeep_health.LIMITS, read=list),
         select(failing_types.TYPES, read=list),
+        select(schedule_health.RUN_OUT, read=_only),
         *([select(_RUNNING, {"most": MOST_RUNNING}, read=list)] if timeouts else []),
         read=read,
     )

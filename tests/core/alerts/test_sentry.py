@@ -8,14 +8,19 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from jobdeck.core.alerts import sentry_events
 from jobdeck.core.alerts.sentry import Alerts
 from jobdeck.core.errors import PermanentError
+from jobdeck.core.model import NewJob
+from jobdeck.core.queue import requests, service
 from jobdeck.core.registry import Done
+from jobdeck.core.schedules import Cron, Every, Schedule
 from tests.support.waiting import PATIENCE
 from tests.support.working import a_worker, enqueue, job_type, outcomes, quick_settings
 
@@ -116,6 +121,20 @@ def test_a_cycle_of_a_series_that_failed_for_good_alerts_too(database_url: str, 
     with receiving() as server:
         run(database_url, server.dsn)
     assert len(server.events) == 1
+
+
+def test_a_monitor_knows_minutes_and_expressions_of_five_fields(conn: psycopg.Connection[Any]) -> None:
+    def monitored(schedule: Schedule) -> Any:
+        new = requests.scheduled(NewJob("fail", dedupe_key=str(schedule)), schedule, datetime.now(UTC))
+        return sentry_events.monitored(service.enqueue(conn, new, actor="test").job)
+
+    assert monitored(Every(hours=1)) == {
+        "schedule": {"type": "interval", "value": 60, "unit": "minute"}, "timezone": "UTC",
+    }  # fmt: skip
+    assert monitored(Cron("0 9 * * 1-5", "America/New_York")) == {
+        "schedule": {"type": "crontab", "value": "0 9 * * 1-5"}, "timezone": "America/New_York",
+    }  # fmt: skip
+    assert [monitored(schedule) for schedule in (Every(seconds=30), Cron("*/5 * * * * *"))] == [None, None]
 
 
 def test_an_alert_holds_the_failure_and_nothing_private(database_url: str, conn: psycopg.Connection[Any]) -> None:

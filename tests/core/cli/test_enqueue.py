@@ -17,6 +17,7 @@ from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.queue import service
 from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read import jobs
+from jobdeck.core.schedules import Every
 from tests.core.cli.support import HANDLERS, Jobdeck, everything
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def test_a_dry_run_validates_prints_and_changes_nothing(jobdeck: Jobdeck, conn: 
         (["cli_echo", "--payload", '{"times": "many"}'], 1, ["times", "integer"]),
         (["cli_echo", "--payload", '{"times": 11}'], 1, ["times", "10"]),
         (["cli_echo", "--every", "0m"], 2, ["0m", "--every"]),
-        (["cli_echo", "--every", "30s"], 2, ["30s", "minute"]),
+        (["cli_echo", "--every", "0.5s"], 2, ["0.5s", "--every"]),
         (["cli_echo", "--every", "often"], 2, ["often", "--every"]),
         (["cli_echo", "--at", "soon"], 2, ["soon", "--at"]),
         (["cli_echo", "--at", "2026-13-01"], 2, ["2026-13-01"]),
@@ -207,7 +208,7 @@ def test_a_series_that_would_write_to_everyone_at_every_run_is_refused(
     everyone, one = json.dumps({"force": True}), json.dumps({"force": True, "coachId": NOBODY})
     before = everything(conn)
     jobdeck("enqueue", "sms_digest_processor", "--every", "1h", "--payload", everyone).refused(1, "force", "coachId")
-    wanted = Wanted("sms_digest_processor", {"force": True}, every=60)
+    wanted = Wanted("sms_digest_processor", {"force": True}, schedule=Every(minutes=60))
     with pytest.raises(InvalidPayload, match="force"):
         service.create(conn, registry.load(), wanted, settings=configuration.load(), actor="test")
     assert everything(conn) == before

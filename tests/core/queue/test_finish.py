@@ -401,7 +401,7 @@ class TestSlots:
         self, conn: Connection, after: float, slot: int
     ) -> None:
         anchor = now(conn)
-        found = value(conn, "SELECT job_next_slot(%s, 15, %s)", anchor, anchor + timedelta(seconds=after))
+        found = value(conn, "SELECT job_next_slot(%s, '15 minutes', %s)", anchor, anchor + timedelta(seconds=after))
         assert found == anchor + timedelta(minutes=slot)
 
     def test_a_hundred_cycles_stay_on_the_quarter_hour(self, conn: Connection) -> None:

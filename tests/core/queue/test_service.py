@@ -24,6 +24,7 @@ from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
 from jobdeck.core.read import jobs
 from jobdeck.core.registry import JobType, Payload, Registry
+from jobdeck.core.schedules import CATCH_UPS, Cron, Every
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.shadow.preview import effects
 from tests.core.cli.handlers import Echo
@@ -54,7 +55,13 @@ def job(**facts: Any) -> Job:
 
 
 def test_what_was_asked_for_becomes_a_job_with_its_types_attempts_and_concurrency_key() -> None:
-    wanted = Wanted("cli_echo", {"message": "hi", "coachId": "c-1"}, every=15, lasting=timedelta(days=1), priority=2)
+    wanted = Wanted(
+        "cli_echo",
+        {"message": "hi", "coachId": "c-1"},
+        schedule=Every(minutes=15),
+        lasting=timedelta(days=1),
+        priority=2,
+    )
     made = new_job(TYPES, wanted, NOW)
     assert made == NewJob(
         "cli_echo", {"message": "hi", "coachId": "c-1"}, max_attempts=3, priority=2, concurrency_key="cli_echo:c-1",
@@ -62,7 +69,7 @@ def test_what_was_asked_for_becomes_a_job_with_its_types_attempts_and_concurrenc
     )  # fmt: skip
     later = new_job(TYPES, replace(wanted, at=NOW + timedelta(hours=2)), NOW)
     assert later.expires_at == NOW + timedelta(days=1, hours=2)
-    assert new_job(TYPES, replace(wanted, every=None), NOW).expires_at is None
+    assert new_job(TYPES, replace(wanted, schedule=None), NOW).expires_at is None
 
 
 def test_an_unknown_type_and_a_payload_that_does_not_fit_are_refused() -> None:
@@ -88,6 +95,9 @@ def test_another_payload_brings_the_concurrency_key_that_follows_from_it() -> No
 
 WORDS = st.text(max_size=12) | st.sampled_from(["it's", "$(x)", "a b", '"', "é漢"])
 TIMES = st.datetimes(datetime(2026, 8, 2), datetime(2030, 1, 1)).map(lambda at: at.replace(microsecond=0, tzinfo=UTC))  # noqa: DTZ001 -- bounds of naive times
+SCHEDULES = st.builds(Every, seconds=st.integers(1, 100_000), catch_up=st.sampled_from(CATCH_UPS)) | st.builds(
+    Cron, st.just("0 9 * * 1-5"), st.sampled_from(("UTC", "America/New_York")), st.sampled_from(CATCH_UPS)
+)
 
 
 @settings(deadline=None)
@@ -97,7 +107,7 @@ TIMES = st.datetimes(datetime(2026, 8, 2), datetime(2030, 1, 1)).map(lambda at: 
         task_type=st.just("cli_echo"),
         payload=st.fixed_dictionaries({}, optional={"message": WORDS, "times": st.integers(1, 10)}),
         at=st.none() | TIMES,
-        every=st.none() | st.integers(1, 10_000),
+        schedule=st.none() | SCHEDULES,
         lasting=st.none() | st.integers(1, 10_000).map(lambda minutes: timedelta(minutes=minutes)),
         priority=st.integers(-100, 100),
         max_attempts=st.none() | st.integers(1, 1000),
@@ -107,7 +117,7 @@ TIMES = st.datetimes(datetime(2026, 8, 2), datetime(2030, 1, 1)).map(lambda at: 
 def test_a_command_is_words_of_a_shell_whatever_is_in_it(wanted: Wanted) -> None:
     words = shlex.split(enqueue_twin(wanted))
     assert words[:3] == ["jobdeck", "enqueue", "cli_echo"]
-    assert ("--for" in words) == (wanted.every is not None and wanted.lasting is not None)
+    assert ("--for" in words) == (wanted.schedule is not None and wanted.lasting is not None)
 
 
 def rows(conn: Connection) -> list[Any]:
@@ -115,7 +125,8 @@ def rows(conn: Connection) -> list[Any]:
     return conn.execute(
         """
         SELECT task_type, payload, status, max_attempts, priority, dedupe_key, concurrency_key,
-            recurrence_interval_minutes, expires_at - run_at, abs(extract(epoch FROM run_at - created_at)) < 60
+            recurrence_interval_minutes, schedule, cardinality(slots), expires_at - run_at,
+            abs(extract(epoch FROM run_at - created_at)) < 60
         FROM job_queue ORDER BY id
         """
     ).fetchall()
@@ -125,8 +136,11 @@ WANTED = [
     Wanted("cli_echo", {}),
     Wanted("cli_echo", {"message": 'it\'s $HOME "x"', "times": 3}, priority=-5, max_attempts=7),
     Wanted("cli_echo", {"dryRun": True}, at=datetime(2031, 1, 1, 9, tzinfo=UTC), dedupe_key="nightly one"),
-    Wanted("cli_echo", {}, every=90, lasting=timedelta(days=7)),
-    Wanted("cli_echo", {}, at=datetime(2031, 1, 1, 9, tzinfo=UTC), every=1440),
+    Wanted("cli_echo", {}, schedule=Every(minutes=90), lasting=timedelta(days=7)),
+    Wanted("cli_echo", {}, at=datetime(2031, 1, 1, 9, tzinfo=UTC), schedule=Every(minutes=1440)),
+    Wanted("cli_echo", {}, schedule=Every(seconds=45, catch_up="all")),
+    Wanted("cli_echo", {}, schedule=Cron("0 9 * * 1-5", "America/New_York", "none")),
+    Wanted("cli_echo", {}, at=datetime(2031, 1, 1, 9, tzinfo=UTC), schedule=Cron("@daily")),
 ]
 
 
@@ -142,10 +156,15 @@ def test_the_command_twin_enqueues_the_same(jobdeck: Jobdeck, conn: Connection, 
 
 
 EDITS = [
-    Wanted("cli_echo", {"message": "y z"}, every=15, max_attempts=3),
+    Wanted("cli_echo", {"message": "y z"}, schedule=Every(minutes=15), max_attempts=3),
     Wanted("cli_echo", {"message": "x"}, max_attempts=3),
-    Wanted("cli_echo", {"message": "x"}, every=30, endless=True, priority=4, max_attempts=9),
-    Wanted("cli_echo", {"message": "x"}, every=15, at=datetime(2031, 1, 1, 9, tzinfo=UTC), lasting=timedelta(days=2),
+    Wanted("cli_echo", {"message": "x"}, schedule=Every(minutes=30), endless=True, priority=4, max_attempts=9),
+    Wanted("cli_echo", {"message": "x"}, schedule=Every(minutes=15), at=datetime(2031, 1, 1, 9, tzinfo=UTC),
+           lasting=timedelta(days=2), max_attempts=3),
+    Wanted("cli_echo", {"message": "x"}, schedule=Every(minutes=15, catch_up="none"), max_attempts=3),
+    Wanted("cli_echo", {"message": "x"}, schedule=Every(seconds=40), max_attempts=3),
+    Wanted("cli_echo", {"message": "x"}, schedule=Cron("0 9 * * *", "Europe/Paris", "all"), max_attempts=3),
+    Wanted("cli_echo", {"message": "x"}, schedule=Cron("0 9 * * *"), at=datetime(2031, 1, 1, 9, tzinfo=UTC),
            max_attempts=3),
 ]  # fmt: skip
 
@@ -307,7 +326,7 @@ def test_an_operator_who_does_no_work_creates_edits_rehearses_and_looks_people_u
     people(conn)
     known = registry.load()
     made = service.create(
-        operator, known, Wanted("game_platform_sync", {}, every=15), settings=SETTINGS, actor="test"
+        operator, known, Wanted("game_platform_sync", {}, schedule=Every(minutes=15)), settings=SETTINGS, actor="test"
     ).job
     assert service.edit(
         operator, known, made, Wanted("game_platform_sync", {"batchSize": 5}), settings=SETTINGS, actor="test"

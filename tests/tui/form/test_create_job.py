@@ -11,6 +11,7 @@ from textual.widgets import Button, TextArea
 
 from jobdeck.core.model import Status
 from jobdeck.core.queue.requests import Wanted
+from jobdeck.core.schedules import Cron, Every
 from jobdeck.tui.form.rows import Row
 from jobdeck.tui.form.widgets import PickField, Segments
 from jobdeck.tui.screens.dialogs.create_job import CreateJob
@@ -166,7 +167,7 @@ async def test_a_recurring_job_shows_its_interval_its_next_runs_and_its_end() ->
         await deck.press("ctrl+s")
         (_, wanted), *_ = calls(deck, "create")
         assert isinstance(wanted, Wanted)
-        assert (wanted.every, wanted.lasting) == (360, timedelta(days=7))
+        assert (wanted.schedule, wanted.lasting) == (Every(hours=6), timedelta(days=7))
         assert "--at 2026-07-05T09:00:00Z --every 360m --for 7d" in deck.toasts[-1]
         assert "then every 360 minutes" in deck.toasts[-1]
 
@@ -179,6 +180,24 @@ async def test_interval_and_duration_are_asked_for_only_while_the_job_recurs() -
         assert deck.app.focused is widget(deck, "priority")
         await deck.press("shift+tab", "right", "tab")
         assert deck.app.focused is widget(deck, "every")
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_a_cron_expression_asks_for_its_zone_and_the_job_is_created_with_both(size: tuple[int, int]) -> None:
+    async with dashboard(FakeBackend(), size=size) as deck:
+        await deck.press("n")
+        await go_to(deck, "recurring")
+        await deck.press("right")
+        assert not deck.app.screen.query_one("#row-zone").display
+        await deck.press("tab", *"0 9 * * 1-5", "tab")
+        assert deck.app.focused is widget(deck, "zone")
+        await deck.press(*"America/New_York", "tab", "tab", "right")
+        assert "next runs: 07-06 13:00, 07-07 13:00, 07-08 13:00, … by cron" in deck.screen_text()
+        assert note(deck, "zone").strip() == "first run there: Mon 07-06 09:00"
+        await deck.press("ctrl+s")
+        (_, wanted), *_ = calls(deck, "create")
+        assert isinstance(wanted, Wanted)
+        assert wanted.schedule == Cron("0 9 * * 1-5", "America/New_York", "all")
 
 
 async def test_each_mistake_stands_beside_its_field_and_nothing_is_created() -> None:
@@ -199,7 +218,7 @@ async def test_each_mistake_stands_beside_its_field_and_nothing_is_created() -> 
 
 @pytest.mark.parametrize(("field", "typed", "words"), [
     ("at", "tomorrow", "✗ invalid; try tomorrow 9:00"), ("at", "25:00", "✗ invalid; try tomorrow 9:00"),
-    ("every", "often", "✗ invalid; try 30m or 7d"), ("every", "90s", "✗ whole minutes; try 30m"),
+    ("every", "often", "✗ invalid; try 30m or 7d"), ("every", "1.5s", "✗ whole seconds; try 30m"),
     ("lasting", "0d", "✗ is zero; try 30m or 7d"), ("lasting", "99999999w", "✗ too long; try 30m or 7d"),
 ])  # fmt: skip
 async def test_beside_a_time_that_cannot_be_read_stands_one_that_can_and_is_seen_on_80_columns(

@@ -19,11 +19,12 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Enqueued, Status
 from jobdeck.core.queue.requests import Wanted, changes, parse_object
 from jobdeck.core.registry import JobType, Payload
+from jobdeck.core.schedules import Cron, Every
 from jobdeck.tui.backend.protocol import Rehearsal
 from jobdeck.tui.form import form, wording
 from jobdeck.tui.form.fields import Field as FormField
 from jobdeck.tui.form.fields import fields_of, problems, read, shown
-from jobdeck.tui.form.form import AT, ATTEMPTS, EVERY, LASTING, PRIORITY, Form
+from jobdeck.tui.form.form import AT, ATTEMPTS, CATCH_UP, EVERY, LASTING, PRIORITY, ZONE, Form
 from tests.tui.fake import NOW, make_job
 from tests.tui.fake_creating import COACH, REGISTRY, job_type
 
@@ -287,15 +288,50 @@ def test_so_is_a_time_of_the_payload_which_the_clock_does_not_move_on() -> None:
 def test_a_series_shows_its_next_three_runs_and_its_end() -> None:
     filled = begun()
     filled.recurring = True
-    assert wanted(filled).every == 15
+    assert wanted(filled).schedule == Every(minutes=15)
     assert wording.runs(filled, NOW) == "next runs: now, 12:19, 12:34, … every 15m"
     filled.set_text(AT, "tomorrow 9:00", NOW)
     filled.set_text(EVERY, "6h", NOW)
     filled.set_text(LASTING, "12h", NOW)
     assert wording.runs(filled, NOW) == "next runs: 07-05 09:00, 15:00 every 6h, until 07-05 21:00Z"
     found = wanted(filled)
-    assert (found.every, found.lasting) == (360, timedelta(hours=12))
+    assert (found.schedule, found.lasting) == (Every(hours=6), timedelta(hours=12))
     assert "ends 2026-07-05 21:00Z" in filled.note(LASTING, NOW)
+
+
+def test_a_cron_expression_in_a_zone_is_an_interval_too() -> None:
+    filled = begun()
+    filled.recurring = True
+    filled.set_text(EVERY, "0 9 * * 1-5", NOW)
+    assert wanted(filled).schedule == Cron("0 9 * * 1-5")
+    filled.set_text(ZONE, "America/New_York", NOW)
+    filled.set_text(CATCH_UP, "all", NOW)
+    found = wanted(filled)
+    assert found.schedule == Cron("0 9 * * 1-5", "America/New_York", "all")
+    assert wording.runs(filled, NOW) == "next runs: 07-06 13:00, 07-07 13:00, 07-08 13:00, … by cron"
+    assert wording.note(filled, ZONE, NOW) == "first run there: Mon 07-06 09:00"
+    assert '--cron "0 9 * * 1-5" --tz America/New_York --catch-up all'.replace('"', "'") in filled.twin(found, None)
+
+
+@pytest.mark.parametrize(
+    ("every", "zone", "problems"),
+    [
+        ("0 9 * * 1-9", "", {EVERY: "day of week is wrong; try 0 9 * * 1-5"}),
+        ("0 0 30 2 *", "", {EVERY: "never comes; change the day or month"}),
+        ("0 9 * *", "", {EVERY: "needs five fields; try 0 9 * * 1-5"}),
+        ("0 9 * * *", "Paris", {ZONE: "is no time zone; try Europe/Paris"}),
+        ("2 h 30 m", "Paris", {}),
+        ("45s", "", {}),
+    ],
+)
+def test_a_bad_expression_and_a_bad_zone_are_said_beside_their_fields(
+    every: str, zone: str, problems: dict[str, str]
+) -> None:
+    filled = begun()
+    filled.recurring = True
+    filled.set_text(EVERY, every, NOW)
+    filled.set_text(ZONE, zone, NOW)
+    assert filled.check(NOW) == problems
 
 
 def test_a_job_that_runs_once_has_neither_interval_nor_end() -> None:
@@ -303,7 +339,7 @@ def test_a_job_that_runs_once_has_neither_interval_nor_end() -> None:
     filled.set_text(EVERY, "nonsense", NOW)
     filled.set_text(LASTING, "7d", NOW)
     found = wanted(filled)
-    assert (found.every, found.lasting) == (None, None)
+    assert (found.schedule, found.lasting) == (None, None)
     assert wording.runs(filled, NOW) == "runs once: now"
 
 
@@ -328,7 +364,9 @@ SERIES = make_job(
 
 def test_a_duplicate_has_the_payload_and_the_interval_and_is_due_now() -> None:
     found = wanted(begun(SYNC, SERIES))
-    assert found == Wanted("game_platform_sync", {"batchSize": 50}, every=15, priority=3, max_attempts=9)
+    assert found == Wanted(
+        "game_platform_sync", {"batchSize": 50}, schedule=Every(minutes=15), priority=3, max_attempts=9
+    )
 
 
 def test_an_edit_that_changes_nothing_changes_nothing() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from jobdeck.core.model import Status
 from jobdeck.core.read.stats.backlog import Mark
+from jobdeck.core.schedules import NO_SLOT
 from jobdeck.tui.text.figures.plot import plot
 from tests.tui.fake import FakeBackend, lost
 from tests.tui.figures_sample import BROKEN, CALM, incident, trends
@@ -205,6 +206,34 @@ async def test_a_running_series_and_an_empty_list_say_why_nothing_can_be_done() 
         assert "No recurring jobs." in deck.screen_text()
         await deck.press("R")
         assert deck.toasts[-1] == "No recurring job under the cursor."
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE])
+async def test_a_cron_series_shows_its_expression_and_its_next_runs_and_one_without_slots_says_so(
+    size: tuple[int, int],
+) -> None:
+    backend = incident()
+    series = next(job for job in backend.jobs if job.is_recurring)
+    due = datetime(2026, 7, 6, 13, tzinfo=UTC)
+    cron = replace(
+        series, recurrence_interval_minutes=None, run_at=due,
+        slots=[due + number * timedelta(days=1) for number in (0, 1, 2)],
+        schedule={"cron": "0 9 * * 1-5", "zone": "America/New_York", "catch_up": "none", "name": "digest"},
+    )  # fmt: skip
+    backend.jobs = [cron]
+    async with dashboard(backend, size=size) as deck:
+        await deck.press("c")
+        text = deck.screen_text()
+        for part in ("   cron  ", "0 9 * * 1-5 America/New_York, makes up no missed slot", "declared as   digest",
+                     "2026-07-06 13:00:00Z", "then 07-07 13:00Z, 07-08 13:00Z"):  # fmt: skip
+            assert part in text, part
+        backend.jobs = [replace(cron, run_at=NO_SLOT)]
+        deck.clock.now += 6
+        await deck.refresh()
+        assert "no slot yet" in deck.screen_text()
+        assert "a worker writes more within seconds" in deck.screen_text()
+        await deck.press("enter")
+        assert "no slot yet: a worker writes it" in deck.screen_text()
 
 
 @pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x35"])

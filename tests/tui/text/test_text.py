@@ -14,6 +14,7 @@ from rich.color import ColorSystem
 from textual.color import Color
 
 from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.schedules import NO_SLOT
 from jobdeck.tui.format import (
     LONGEST_LINE,
     age,
@@ -54,6 +55,10 @@ def test_ages_have_one_unit(value: timedelta, text: str) -> None:
 ])  # fmt: skip
 def test_lateness_is_said_with_a_word_and_an_ink(late: float, said: tuple[str, str]) -> None:
     assert due(NOW - minutes(late), NOW) == said
+
+
+def test_a_series_without_slots_is_due_at_no_time() -> None:
+    assert due(NO_SLOT, NOW) == ("no slot yet", "warn")
 
 
 @pytest.mark.parametrize(("text", "said"), [

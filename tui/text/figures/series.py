@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from jobdeck.core.cli.wording import streak_words
 from jobdeck.core.model import Status
 from jobdeck.core.read.sentences import outcome_words
+from jobdeck.core.schedules import has_run_out, next_runs, rhythm
 from jobdeck.tui.format import (
     DRY_MARK,
     age,
@@ -29,7 +30,7 @@ from jobdeck.tui.widgets.pause_banner import pause_line
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jobdeck.core.model import TypePause
+    from jobdeck.core.model import Job, TypePause
     from jobdeck.core.read.pages.series import SeriesLine, SeriesPause, SeriesReport
     from jobdeck.tui.widgets.ink import Span
 
@@ -59,7 +60,7 @@ def line(one: SeriesLine, at: datetime, width: int, *, paused: bool) -> Entry:
     return entry(
         (f" {name}", "text"),
         (fit(dry, _name(width) - cell_len(name)), "warn"),
-        (f" {every(job.recurrence_interval_minutes or 0):>6}  ", "text"),
+        (f" {every(job):>6}  ", "text"),
         next_run(one, at, paused=paused),
         last,
         (f"  {fit(streak or '-', 10)}", "bad" if one.streak < 0 else "good" if one.streak else "muted"),
@@ -75,6 +76,8 @@ def next_run(one: SeriesLine, at: datetime, *, paused: bool) -> Span:
         return fit("running", 12), "run"
     if one.pause is not None:
         return fit("paused", 12), "warn"
+    if has_run_out(job):
+        return fit("no slot yet", 12), "warn"
     if one.late is not None:
         words = f"{age(one.late)} late" if one.late.total_seconds() >= 60 else "due now"
         return fit(f"{words}{' P' if paused else ''}", 12), "muted" if paused else "bad" if "late" in words else "text"
@@ -84,14 +87,17 @@ def next_run(one: SeriesLine, at: datetime, *, paused: bool) -> Span:
 def about(one: SeriesLine, pause: TypePause | None, at: datetime, width: int) -> list[Entry]:
     """Next and last run, interval, end, pause and payload of one recurring job."""
     job = one.job
+    own = rhythm(job)
     streak = streak_words(one.streak, least=one.streak_is_least)
     last = f"{stamp(job.last_run_at, at)}  {outcome_words(job.last_outcome, dry=job.last_run_dry)}".rstrip()
     ended = f"{streak}, of its last runs" if streak else "no run has ended yet"
     facts = [
-        ("next run", "running now" if job.status is Status.RUNNING else stamp(job.run_at, at), "text"),
+        ("next run", _next(job, at), "warn" if has_run_out(job) else "text"),
         ("last run", last, "text"),
         ("streak", ended, "bad" if one.streak < 0 else "text"),
-        ("interval", f"every {every(job.recurrence_interval_minutes or 0)}", "text"),
+        ("interval", f"every {every(job)}", "text") if own is None or (own.cron is None and own.catch_up == "one")
+        else ("schedule", one_line(own.words), "text"),
+        *([("declared as", one_line(own.name), "muted")] if own and own.name else []),
         ("paused", f"PAUSED{pause_line(pause, at, named=False)}" if pause else _alone(one.pause, at),
          "warn" if pause or one.pause else "muted"),
         ("expires", stamp(job.expires_at, at) if job.expires_at else "never", "text"),
@@ -132,11 +138,24 @@ def summary(report: SeriesReport) -> list[Span]:
     return [*found, ("  jobdeck series", "muted")]
 
 
-def every(minutes: int) -> str:
-    """An interval in its largest whole unit: `30m`, `6h`, `7d`."""
-    if minutes and minutes % 1440 == 0:
-        return f"{minutes // 1440}d"
-    return f"{minutes // 60}h" if minutes and minutes % 60 == 0 else f"{minutes}m"
+def every(job: Job) -> str:
+    """An interval in its largest whole unit: `45s`, `30m`, `6h`, `7d`; `cron` for an expression."""
+    own = rhythm(job)
+    if own is None or own.cron is not None or not own.minutes:
+        return own.short if own else ""
+    if own.minutes % 1440 == 0:
+        return f"{own.minutes // 1440}d"
+    return f"{own.minutes // 60}h" if own.minutes % 60 == 0 else own.short
+
+
+def _next(job: Job, at: datetime) -> str:
+    """The next run, and those after it of a cron expression."""
+    if job.status is Status.RUNNING:
+        return "running now"
+    if has_run_out(job):
+        return "no slot yet: a worker writes more within seconds"
+    more = [f"{run:%m-%d %H:%M}Z" for run in next_runs(job, 4)[1:]] if job.slots else []
+    return stamp(job.run_at, at) + (f", then {', '.join(more)}" if more else "")
 
 
 def _name(width: int) -> int:

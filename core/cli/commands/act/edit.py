@@ -8,11 +8,18 @@ import click
 
 from jobdeck.core.cli import answers, output
 from jobdeck.core.cli.answers import answer_results
-from jobdeck.core.cli.commands.act.enqueue import ATTEMPTS, ONLY_A_SERIES, PRIORITIES
+from jobdeck.core.cli.commands.act.enqueue import (
+    ATTEMPTS,
+    ONLY_A_SERIES,
+    PRIORITIES,
+    schedule_from,
+    schedule_options,
+)
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.queue.requests import Wanted, parse_object
-from jobdeck.core.times import parse_duration, parse_minutes, parse_time
+from jobdeck.core.schedules import rhythm
+from jobdeck.core.times import parse_duration, parse_time
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job, Json
     from jobdeck.core.queue.bulk_model import Choice
     from jobdeck.core.queue.operators.payload_change import Difference, EditRehearsal, PayloadChange
+    from jobdeck.core.schedules import Rhythm, Schedule
 
 ENDLESS: Final = "forever"
 ONCE: Final = "off"
@@ -36,6 +44,7 @@ ONCE: Final = "off"
 @click.option("--payload", metavar="JSON", help="The complete new payload.")
 @click.option("--at", metavar="TIME", help='Next run: ISO 8601 (UTC), "in 2h", 30m, now.')
 @click.option("--every", metavar="DURATION", help=f"Interval of a recurring job; {ONCE} makes it run once.")
+@schedule_options
 @click.option("--for", "lasting", metavar="DURATION", help=f"How long to repeat, from the next run; or {ENDLESS}.")
 @click.option("--priority", type=PRIORITIES)
 @click.option("--max-attempts", type=ATTEMPTS)
@@ -70,7 +79,7 @@ def edit(  # noqa: PLR0913 -- one parameter per option
 def _check_one(given: dict[str, Any], *, changed: bool) -> None:
     if not changed and all(value is None for value in given.values()):
         raise UsageError(
-            "Nothing to change. Give --set, --payload, --at, --every, --for, --priority or --max-attempts."
+            "Nothing to change. Give --set, --payload, --at, --every, --cron, --for, --priority or --max-attempts."
         )
     if changed and given["payload"] is not None:
         raise UsageError("--payload replaces the payload, --set and --unset change its keys. Give one of them.")
@@ -159,21 +168,32 @@ def _rehearsed_lines(found: EditRehearsal) -> list[str]:
 
 def _wanted(job: Job, given: dict[str, Any], change: PayloadChange, now: datetime) -> Wanted:
     """The job with the changes of the options."""
-    every, lasting = job.recurrence_interval_minutes, given["lasting"]
-    if given["every"] is not None:
-        once = given["every"].strip().lower() == ONCE
-        every = None if once else parse_minutes(given["every"], what="interval of --every")
+    schedule, lasting = _schedule(job, given), given["lasting"]
     endless = lasting is not None and lasting.strip().lower() == ENDLESS
     lasts = parse_duration(lasting, what="duration of --for") if lasting is not None and not endless else None
-    if lasts and not every:
+    if lasts and not schedule:
         raise UsageError(ONLY_A_SERIES)
     return Wanted(
         job.task_type,
         change.apply(job.payload) if given["payload"] is None else parse_object(given["payload"]),
         at=parse_time(given["at"], now, what="time of --at") if given["at"] is not None else None,
-        every=every,
+        schedule=schedule,
         lasting=lasts,
         endless=endless,
         priority=(job.priority or 0) if given["priority"] is None else given["priority"],
         max_attempts=given["max_attempts"],
     )
+
+
+def _schedule(job: Job, given: dict[str, Any]) -> Schedule | Rhythm | None:
+    """The schedule that the options give, or the job's own; a zone or a catch-up alone changes the job's own."""
+    every, cron, tz, catch_up = (given[name] for name in ("every", "cron", "tz", "catch_up"))
+    if every is not None and every.strip().lower() == ONCE:
+        return schedule_from(None, cron, tz, catch_up)
+    own = rhythm(job)
+    if own is None or every or cron:
+        return schedule_from(every, cron, tz, catch_up or (own.catch_up if own else None))
+    if not tz and not catch_up:
+        return own
+    every = f"{own.interval}s" if own.cron is None else None
+    return schedule_from(every, own.cron, tz or (own.zone if own.cron else None), catch_up or own.catch_up)

@@ -18,7 +18,8 @@ from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import Interrupted, JobFailure, UsageError
 from jobdeck.core.queue.requests import Wanted, parse_object
 from jobdeck.core.redact import scrub
-from jobdeck.core.times import parse_duration, parse_minutes, parse_time
+from jobdeck.core.schedules import CATCH_UPS, Cron, Every, next_runs
+from jobdeck.core.times import parse_duration, parse_interval, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,13 +27,46 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Enqueued, Json, NewJob
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.schedules import Schedule
 
 PRIORITIES = click.IntRange(-100, 100)
 ATTEMPTS = click.IntRange(1, 1000)
 MOST = 1_000_000
 BETWEEN: Final = 500
 """Number of jobs between two looks at the clock and at signals."""
-ONLY_A_SERIES: Final = "--for is for recurring jobs. Add --every, or omit --for."
+ONLY_A_SERIES: Final = "--for is for recurring jobs. Add --every or --cron, or omit --for."
+SHOWN_RUNS: Final = 5
+"""The number of next runs that a dry run shows."""
+
+
+def schedule_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command for the schedule of a recurring job."""
+    for option in (
+        click.option("--catch-up", type=Words(CATCH_UPS), help="What a missed slot is worth: one run, all, or none."),
+        click.option("--tz", metavar="ZONE", help="Time zone of --cron, like America/New_York. Default: UTC."),
+        click.option("--cron", metavar="EXPRESSION", help='Make it recurring by a cron expression: "0 9 * * 1-5".'),
+    ):
+        function = option(function)
+    return function
+
+
+def schedule_from(every: str | None, cron: str | None, tz: str | None, catch_up: Any) -> Schedule | None:
+    """The schedule that the options give; None for a job that runs once.
+
+    Raises:
+        UsageError: the options contradict each other, or one of them cannot be parsed.
+    """
+    if every and cron:
+        raise UsageError("A job has either an interval or a cron expression. Omit --every or --cron.")
+    if tz and not cron:
+        raise UsageError("--tz is the time zone of a cron expression. Add --cron, or omit --tz.")
+    if cron:
+        return Cron(cron, tz or "UTC", catch_up or "one")
+    if every:
+        return Every(seconds=parse_interval(every, what="interval of --every"), catch_up=catch_up or "one")
+    if catch_up:
+        raise UsageError("--catch-up is for recurring jobs. Add --every or --cron, or omit --catch-up.")
+    return None
 
 
 def _wanted(  # noqa: PLR0913 -- one keyword per option
@@ -43,13 +77,17 @@ def _wanted(  # noqa: PLR0913 -- one keyword per option
     at: str | None,
     priority: int,
     max_attempts: int | None,
-    every: str | None = None,
     lasting: str | None = None,
     dedupe_key: str | None = None,
     unique_for: str | None = None,
+    every: str | None = None,
+    cron: str | None = None,
+    tz: str | None = None,
+    catch_up: str | None = None,
 ) -> Wanted:
     """The job that the options describe. Prints a remark when its first run is in the past."""
-    if lasting and not every:
+    schedule = schedule_from(every, cron, tz, catch_up)
+    if lasting and not schedule:
         raise UsageError(ONLY_A_SERIES)
     run_at = parse_time(at, now, what="time of --at") if at else None
     if run_at and run_at < now and at != "now":
@@ -58,7 +96,7 @@ def _wanted(  # noqa: PLR0913 -- one keyword per option
         task_type,
         payload,
         at=run_at,
-        every=parse_minutes(every, what="interval of --every") if every else None,
+        schedule=schedule,
         lasting=parse_duration(lasting, what="duration of --for") if lasting else None,
         priority=priority,
         max_attempts=max_attempts,
@@ -81,7 +119,8 @@ def _job_options(function: Callable[..., None]) -> Callable[..., None]:
 @command("enqueue")
 @click.argument("task_type", metavar="TYPE")
 @_job_options
-@click.option("--every", metavar="DURATION", help="Make it recurring: 60m, 6h, 1d.")
+@click.option("--every", metavar="DURATION", help="Make it recurring: 30s, 60m, 6h, 1d.")
+@schedule_options
 @click.option("--for", "lasting", metavar="DURATION", help="How long to repeat, from the first run.")
 @click.option("--dedupe-key", metavar="KEY", help="If an active job has this key, return it instead of creating one.")
 @click.option(
@@ -104,6 +143,10 @@ def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **giv
         effects = _effects(session, database, wanted) if dry_run else None
     data = _enqueued_json(enqueued) | ({"effects": effects} if dry_run else {})
     lines = [_sentence(enqueued, dry_run=dry_run), "", *output.job_table([enqueued.job])]
+    if dry_run and wanted.schedule:
+        runs = next_runs(enqueued.job, SHOWN_RUNS)
+        data |= {"next_runs": runs}
+        lines += output.section("Next runs", [output.when(run) for run in runs])
     session.answer(data, lines + output.section("A run would", output.facts(scrub(effects or {}).items())))
 
 

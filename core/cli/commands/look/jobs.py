@@ -13,6 +13,7 @@ from jobdeck.core.cli.session import Session, Words, command, limit_option
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, RunOutcome, Status
 from jobdeck.core.read.known_types import check_type
+from jobdeck.core.schedules import next_runs, rhythm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -191,14 +192,16 @@ def _answer_page(session: Session, data: Json, lines: list[str], cursor: str | N
 
 
 def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, object]]:
-    interval = f"every {job.recurrence_interval_minutes}m" if job.is_recurring else "one-time"
+    own = rhythm(job)
     return [
         ("job", job.id),
         ("task type", job.task_type),
         ("status", f"{job.status.value}{', in the trash' if in_trash else ', removed' if job.removed else ''}"),
         ("attempts", f"{job.attempts}/{job.max_attempts or output.NONE}"),
-        ("schedule", interval),
+        ("schedule", own.words if own else "one-time"),
+        ("declared as", own.name if own else None),
         ("next run", output.next_run(job)),
+        ("then", ", ".join(map(output.when, next_runs(job, 4)[1:])) or None if own and own.cron else None),
         ("expires", output.when(job.expires_at) if job.expires_at else None),
         ("priority", job.priority or None),
         ("payload", output.payload(job.payload, revealed=revealed)),

@@ -10,9 +10,11 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, Words, command, dry_run_option, reason_option
 from jobdeck.core.cli.wording import streak_words
 from jobdeck.core.errors import UsageError
+from jobdeck.core.schedules import has_run_out, rhythm
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
+    from jobdeck.core.model import Job
     from jobdeck.core.read.pages.series import SeriesLine
 
 HEADER = ("JOB", "TASK", "EVERY", "NEXT", "LATE", "LAST RUN", "STREAK", "STATUS", "PAYLOAD")
@@ -68,16 +70,22 @@ def _data(one: SeriesLine, *, paused: bool) -> dict[str, Any]:
     job = one.job
     return {
         "id": job.id, "task_type": job.task_type, "payload": job.payload, "status": job.status, "paused": paused,
-        "interval_minutes": job.recurrence_interval_minutes, "next_run_at": job.run_at, "late_seconds": one.late,
+        "interval_minutes": job.recurrence_interval_minutes, "schedule": job.schedule,
+        "next_run_at": None if has_run_out(job) else job.run_at, "late_seconds": one.late,
         "last_run_at": job.last_run_at, "last_outcome": job.last_outcome, "last_run_dry": job.last_run_dry,
         "expires_at": job.expires_at, "streak": one.streak, "streak_is_least": one.streak_is_least, "pause": one.pause,
     }  # fmt: skip
 
 
+def _every(job: Job) -> str:
+    own = rhythm(job)
+    return "" if own is None else own.short if own.cron is None else f"{own.cron} {own.zone}"
+
+
 def _row(one: SeriesLine, *, paused: bool) -> tuple[object, ...]:
     job = one.job
     return (
-        job.id, job.task_type, f"{job.recurrence_interval_minutes}m", output.when(job.run_at),
+        job.id, job.task_type, _every(job), "no slot yet" if has_run_out(job) else output.when(job.run_at),
         format_duration(one.late) if one.late else None, output.last_run(job),
         streak_words(one.streak, least=one.streak_is_least),
         f"{job.status.value}, paused" if paused else job.status.value, output.payload(job.payload, 40),

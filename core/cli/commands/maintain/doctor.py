@@ -78,6 +78,7 @@ def doctor(session: Session, checklist: str | None = None) -> int | None:
         findings = [
             *_server(database, conn),
             *_schema(conn),
+            *_time_zones(conn),
             _secrets(session.settings),
             _file(),
             *(one for plugin in load_plugins() if plugin.findings for one in plugin.findings(session.settings)),
@@ -165,6 +166,28 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
     )
     for check in (_indexes, _roles, _dead_rows, _transactions):
         yield check(found)
+
+
+def _time_zones(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
+    """Compares the zones of series, if there are any and the schema is the program's."""
+    from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
+
+    try:
+        schema.check_schema(conn)
+    except SchemaMismatch:
+        return
+    found = inspection.zone_differences(conn, datetime.now(UTC))
+    if found == []:
+        words = "The database and Python have the same rules for the zones of series."
+        yield Finding("time zones", Verdict.OK, words)
+    elif found:
+        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+        words = (
+            f"{'; '.join(found[:3])}{more}. Series run by the rules of Python (tzdata), so times that SQL computes in "
+            "these zones may differ. Update the older of the two."
+        )
+        yield Finding("time zones", Verdict.WARNING, words)
 
 
 def _version(examined: Examined, needed: int) -> Finding:

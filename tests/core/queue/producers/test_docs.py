@@ -105,6 +105,17 @@ def test_the_functions_for_other_languages_take_what_the_page_says(conn: Connect
         assert [re.sub("timestamp with time zone", "timestamptz", argument) for argument in arguments] == names
 
 
+def test_recurring_jobs_are_enqueued_as_the_page_says(conn: Connection, database_url: str) -> None:
+    run(example("Recurring jobs"), "example")
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute(example("Recurring jobs", "sql").encode())
+    weekdays = {"cron": "0 9 * * 1-5", "zone": "America/New_York", "catch_up": "none"}
+    found = rows(conn, "SELECT schedule, payload, cardinality(slots) AS slots FROM job_queue ORDER BY id")
+    assert [(row["schedule"], row["payload"]["customerId"], row["slots"]) for row in found] == [
+        (weekdays, 7, 20), ({"seconds": 30}, 8, None), (weekdays, 7, 0),
+    ]  # fmt: skip
+
+
 def _listed(column: int) -> list[str]:
     """The arguments in a column of the page's table."""
     lines = PAGE.split("| `job_queue_create`, in this order")[1].split("\n\n")[0].splitlines()

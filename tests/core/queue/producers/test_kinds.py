@@ -145,6 +145,19 @@ def test_every_option_reaches_the_row_and_every_character(app: Any, conn: Connec
     }
 
 
+def test_a_schedule_reaches_the_row_with_its_slots(app: Any, conn: Connection) -> None:
+    weekdays = jobdeck.Cron("0 9 * * 1-5", tz="America/New_York", catch_up="none")
+    with ExitStack() as stack:
+        if app.begins_by_itself:
+            stack.enter_context(app.transaction())
+        ticket = app.enqueue(TYPE, ADA, schedule=weekdays, expires_at=datetime.now(UTC) + timedelta(days=400))
+        often = app.enqueue(TYPE, ADA, schedule=jobdeck.Every(seconds=30))
+    row = job_row(conn, ticket.job_id)
+    assert row["schedule"] == {"cron": "0 9 * * 1-5", "zone": "America/New_York", "catch_up": "none"}
+    assert (len(row["slots"]), row["run_at"], row["max_attempts"]) == (20, row["slots"][0], 3)
+    assert job_row(conn, often.job_id)["schedule"] == {"seconds": 30}
+
+
 BAD: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
     "type": (jobdeck.UnknownTaskType, {"task_type": "made_by_nobody"}),
     "payload": (jobdeck.InvalidPayload, {"payload": {"to": "Ada"}}),
@@ -158,6 +171,7 @@ BAD: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
 }
 BAD_SINGLE: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
     "interval": (jobdeck.Refused, {"every_minutes": 0}),
+    "two intervals": (jobdeck.Refused, {"every_minutes": 5, "schedule": jobdeck.Every(seconds=30)}),
     "blocker": (jobdeck.Refused, {"blocked_by": FAR}),
     "NUL in a key": (jobdeck.Refused, {"dedupe_key": "a\0"}),
     "half a character in a key": (jobdeck.Refused, {"concurrency_key": "a\ud800"}),

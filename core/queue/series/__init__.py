@@ -1,0 +1,1 @@
+"""Series by schedules: those that handlers declare, and the slots of cron expressions."""

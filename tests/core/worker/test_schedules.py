@@ -1,0 +1,78 @@
+"""A worker installs declared series, writes slots, and runs what they make due."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.queue.series import declared
+from jobdeck.core.registry import Done, job, registrations
+from jobdeck.core.schedules import Cron, Every, Schedule
+from tests.support.waiting import until
+from tests.support.working import Params, a_worker, enqueue, job_type, outcomes, working
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobdeck.core.registry import JobType
+
+Conn = psycopg.Connection[Any]
+
+
+@pytest.fixture(autouse=True)
+def _kept() -> Iterator[None]:
+    """Takes back what a test registers."""
+    before, of_before = list(registrations), list(declared._declared)
+    yield
+    registrations[:], declared._declared[:] = before, of_before
+
+
+def declaring(schedule: Schedule) -> JobType:
+    @declared.schedule(schedule, name="often")
+    @job("tick", payload=Params)
+    def run(params: Params, ctx: object) -> Done:
+        del params, ctx
+        return Done()
+
+    return registrations[-1].job_type
+
+
+def test_a_worker_installs_a_declared_series_and_runs_it_again_and_again(conn: Conn, database_url: str) -> None:
+    with working(database_url, declaring(Every(seconds=1))):
+        until(lambda: outcomes(conn).count("succeeded") >= 3)
+    rows = conn.execute("SELECT dedupe_key, schedule, created_by FROM job_queue").fetchall()
+    assert [row[:2] for row in rows] == [("schedule:tick:often", {"seconds": 1, "name": "tick:often"})]
+
+
+def test_the_next_worker_writes_the_slots_of_a_series_that_ran_out(
+    conn: Conn, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def made(expression: str) -> Any:
+        return conn.execute(
+            "SELECT job_id FROM job_series_create('tick', '{}', jsonb_build_object('cron', %s::text, 'zone', 'UTC'), "
+            "NULL, NULL, 3, 0, NULL, NULL, NULL, NULL, 'app')", [expression]
+        ).fetchall()[0][0]  # fmt: skip
+
+    good, bad = made("* * * * * *"), made("0 0 30 2 *")
+    with caplog.at_level(logging.ERROR), working(database_url, job_type("tick", lambda _params, _ctx: Done())):
+        until(lambda: len(outcomes(conn, good)) >= 2)
+        until(lambda: conn.execute("SELECT last_error FROM job_queue WHERE id = %s", [bad]).fetchall()[0][0])
+    (said,) = [vars(record) for record in caplog.records if record.message == "a cron series has no slots"]
+    assert "never comes" in str(said)
+
+
+def test_a_cycle_installs_what_is_declared_before_it_claims(conn: Conn, database_url: str) -> None:
+    with a_worker(database_url, declaring(Every(minutes=5))) as worker:
+        assert worker.run_cycle().succeeded == 1
+    assert outcomes(conn) == ["succeeded"]
+
+
+def test_a_series_that_a_worker_cannot_install_now_is_installed_later(conn: Conn, database_url: str) -> None:
+    held = enqueue(conn, "tick", dedupe_key="schedule:tick:often", blocked_by=enqueue(conn, "other").id)
+    with working(database_url, declaring(Cron("0 0 1 1 *"))):
+        until(lambda: conn.execute("SELECT count(*) FROM job_workers").fetchall()[0][0] == 1)
+        conn.execute("DELETE FROM job_queue WHERE id = %s", [held.id])
+        until(lambda: conn.execute("SELECT count(*) FROM job_queue WHERE is_recurring").fetchall()[0][0] == 1)
