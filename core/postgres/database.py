@@ -154,7 +154,9 @@ class Database:
         """A dedicated connection for the running event loop, which the caller closes; otherwise as `connect`."""
         # The first connection finds out what the server can do, and which of our options a pooler accepts.
         # Later ones must not wait for the threads of `to_thread`, which handlers may keep busy.
-        capabilities = self._capabilities or await asyncio.to_thread(self.probe)
+        capabilities = self._capabilities
+        if capabilities is None:
+            capabilities = await asyncio.to_thread(self.probe)
         prepare_after = PREPARE_AFTER if capabilities.prepared_statements else None
         try:
             connection = await psycopg.AsyncConnection.connect(

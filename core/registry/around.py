@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import JobType
 
 M = TypeVar("M", bound="Callable[[Any, Any, Callable[[], Any]], Any]")
-H = TypeVar("H", bound="Callable[[FailedJob], None]")
+H = TypeVar("H", bound="Callable[[FailedJob], object]")
 
 plain_middleware: list[Callable[..., Any]] = []
 async_middleware: list[Callable[..., Any]] = []
-failure_hooks: list[Callable[[FailedJob], None]] = []
+failure_hooks: list[Callable[[FailedJob], object]] = []
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
 
 CHECKPOINT_BYTES = 1024 * 1024
+LARGEST_NUMBER = 2**63
+"""Progress counts to less than this, as a `bigint` does."""
 
 
 class Stop(Enum):
@@ -48,17 +50,22 @@ class Stop(Enum):
     LOST = "the run no longer holds its job"
 
 
+def _is_plain(value: Any) -> bool:
+    return type(value) is int and -LARGEST_NUMBER < value < LARGEST_NUMBER
+
+
 def _number(value: Any) -> Any:
     """A number as JSON has it; whole numbers of other libraries become Python's own."""
-    if isinstance(value, float) and math.isfinite(value):
-        return value
     try:
-        return int(operator.index(value))
+        number = value if isinstance(value, float) else int(operator.index(value))
     except TypeError:
-        raise PermanentError(
-            f"The progress of a run is a number of done items and a total, not a {type(value).__name__} like "
-            f"{safe_error(repr(value), 60)}."
-        ) from None
+        number = math.nan
+    if -LARGEST_NUMBER < number < LARGEST_NUMBER:
+        return number
+    shown = "of more than 19 digits" if isinstance(value, int) else f"like {safe_error(repr(value), 60)}"
+    raise PermanentError(
+        f"The progress of a run is a number of done items and a total, not a {type(value).__name__} {shown}."
+    )
 
 
 class RunResources:
@@ -192,10 +199,10 @@ class RunContext:
 
         Raises:
             LeaseLost: the run no longer holds its job.
-            PermanentError: `done` or `total` is no number, or is not finite.
+            PermanentError: `done` or `total` is no number, is not finite, or has more than 19 digits.
         """
         # Here, and not where it is sent: one heartbeat has the progress of all runs of a worker.
-        if type(done) is not int or (total is not None and type(total) is not int):
+        if not (_is_plain(done) and (total is None or _is_plain(total))):
             done, total = _number(done), None if total is None else _number(total)
         if type(message) is not str:
             message = str(message or "")

@@ -117,7 +117,9 @@ class Executor:
             outcome = await cast("Awaitable[object]", around.call(job_type, params, given))
             return self.timed_out(context) if context.stop is Stop.TIMED_OUT else self._returned(context, outcome)
         except BaseException as error:  # noqa: BLE001 -- also SystemExit, which would end the loop of all runs
-            return self.timed_out(context) if context.stop is Stop.TIMED_OUT else self._raised(context, job_type, error)
+            if context.stop is Stop.TIMED_OUT:
+                return self.timed_out(context)
+            return self._raised_safely(context, job_type, error)
 
     def run_elsewhere(self, context: RunContext, work: Callable[[JobType], Json]) -> FinishedRun:
         """Runs one job by `work`, which has another process run it and returns the facts of its report. Never raises.
@@ -139,7 +141,9 @@ class Executor:
             outcome = RunOutcome(facts.pop("outcome"))
             return self._report(context, outcome, **cast("_Facts", facts))
         except BaseException as error:  # noqa: BLE001 -- the thread of the slot must go on
-            return self.timed_out(context) if context.stop is Stop.TIMED_OUT else self._raised(context, job_type, error)
+            if context.stop is Stop.TIMED_OUT:
+                return self.timed_out(context)
+            return self._raised_safely(context, job_type, error)
         finally:
             running.set(None)
 

@@ -14,7 +14,7 @@ from jobdeck.core.redact import safe_text, scrub
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jobdeck.core.worker.context import RunContext
+    from jobdeck.core.logs import LoggedRun
 
 LINES = 200
 CHARACTERS = 64 * 1024
@@ -67,7 +67,7 @@ class RunLogger(logging.Logger):
     It is not registered with the logging module, so it is freed with its run.
     """
 
-    def __init__(self, run: RunContext, parent: logging.Logger) -> None:
+    def __init__(self, run: LoggedRun, parent: logging.Logger) -> None:
         # Below `info` only where the process writes such lines; the log of the run never has them.
         super().__init__(parent.name, min(logging.root.level, logging.INFO))
         self.parent = parent

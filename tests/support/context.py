@@ -94,6 +94,9 @@ class FakeContext:
     def save_checkpoint(self, checkpoint: Json) -> None:
         self._checkpoint = checkpoint
 
+    def finish_in(self, *_given: Any, **_named: Any) -> None:
+        raise AssertionError("No handler of the competition ends its run in its own transaction.")
+
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         self.steps.append((done, total, message))
 

@@ -133,16 +133,6 @@ class ChildContext(RunContext):
             raise self.found_lost()
         self.note_checkpoint(kept)
 
-    def progress(self, done: int, total: int | None = None, message: str = "") -> None:
-        """Reports the run's progress.
-
-        Raises:
-            LeaseLost: the run no longer holds its job.
-            NotStorableError: a value is none that JSON has.
-        """
-        storable({"done": done, "total": total, "message": message}, "progress", CHECKPOINT_BYTES)
-        super().progress(done, total, message)
-
     def flush(self) -> None:
         """Sends the log lines and the progress that are new."""
         with self._news_lock:

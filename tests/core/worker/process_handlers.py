@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from jobdeck.core.errors import PermanentError
+from jobdeck.core.errors import PermanentError, RetryLater
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 
@@ -112,6 +112,18 @@ def chats(_params: Params, _ctx: JobContext) -> None:
 @job("p_progress", payload=Params, isolation="process")
 def progress(_params: Params, ctx: JobContext) -> None:
     ctx.progress(object())  # type: ignore[arg-type]
+
+
+class Unready(RetryLater):
+    """Does not call the constructor of its base, and so has no seconds."""
+
+    def __init__(self) -> None:
+        pass
+
+
+@job("p_unready", payload=Params, isolation="process")
+def unready(_params: Params, _ctx: JobContext) -> None:
+    raise Unready
 
 
 @job("p_books", payload=Params, isolation="process")

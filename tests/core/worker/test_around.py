@@ -219,7 +219,7 @@ class TestHooks:
         async def tells(_failed: FailedJob) -> None: ...
 
         with pytest.raises(ConfigurationError, match="The hook tells is an async function"):
-            on_failure(tells)  # type: ignore[type-var]
+            on_failure(tells)
 
 
 class Opened:

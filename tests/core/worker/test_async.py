@@ -24,7 +24,7 @@ from jobdeck.core.errors import (
     RetryLater,
     Snooze,
 )
-from jobdeck.core.model import NewJob
+from jobdeck.core.model import NewJob, RunOutcome
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.registry import Continue, Done, job
@@ -126,6 +126,32 @@ def report_of(handler: Callable[[Any, Any], Any], context: RunContext | None = N
 
 def all_async(conn: Conn, name: str, jobs: int) -> None:
     producer.enqueue_many(conn, [NewJob(name, {"number": number}) for number in range(jobs)], actor=ACTOR)
+
+
+class Unready(RetryLater):
+    """Does not call the constructor of its base, and so has no seconds."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def test_an_exception_that_cannot_be_read_is_the_failure_of_its_run_alone() -> None:
+    async def raises(_params: Any, _ctx: Any) -> None:
+        raise Unready
+
+    report = report_of(raises)
+    assert report.outcome is RunOutcome.FAILED
+    assert str(report.error).startswith("Unready was raised, and cannot be read")
+
+
+@pytest.mark.parametrize(("done", "total"), [(object(), None), (float("nan"), None), (1, 10**400)])
+def test_progress_that_no_heartbeat_can_store_is_a_failure_that_says_so(done: Any, total: Any) -> None:
+    async def tells(_params: Any, ctx: Any) -> None:
+        ctx.progress(done, total)
+
+    report = report_of(tells)
+    assert report.permanent
+    assert str(report.error).startswith("The progress of a run is a number of done items and a total")
 
 
 # Running

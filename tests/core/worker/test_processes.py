@@ -313,7 +313,16 @@ def test_progress_that_json_cannot_have_is_a_failure_that_says_so(
     job = enqueue(conn, "p_progress", max_attempts=2)
     drain(database_url, types)
     assert outcomes(conn, job.id) == ["failed"]
-    assert last_run(conn, job.id)["error"].startswith("The progress cannot be written as JSON")
+    assert last_run(conn, job.id)["error"].startswith("The progress of a run is a number of done items and a total")
+
+
+def test_an_exception_that_cannot_be_read_is_the_failure_of_its_run_alone(
+    database_url: str, conn: Conn, types: tuple[JobType, ...]
+) -> None:
+    job = enqueue(conn, "p_unready", max_attempts=1)
+    drain(database_url, types)
+    assert outcomes(conn, job.id) == ["failed"]
+    assert last_run(conn, job.id)["error"].startswith("Unready was raised, and cannot be read")
 
 
 def test_the_processes_of_a_killed_worker_end_and_their_jobs_run_again(
