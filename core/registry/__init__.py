@@ -12,6 +12,7 @@ import json
 import pkgutil
 import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -88,6 +89,7 @@ class JobType:
     plugin: str = ""
     isolation: Isolation = "thread"
     resources: Opener | None = None
+    playbook: str = ""
     module: str = ""
     is_async: bool = field(init=False, default=False)
 
@@ -191,6 +193,7 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     admit: Admit | None = None,
     isolation: Isolation = "thread",
     resources: Opener | None = None,
+    playbook: str = "",
 ) -> Callable[[F], F]:
     """Registers a function `(payload, ctx) -> Done | Continue | None` as the handler of a task type.
 
@@ -202,6 +205,7 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     last two means the values of the settings. `resources` is a function `(settings, database)` to a context manager,
     which is entered once in each process, with the first run that needs it, and left when the worker ends; its value is
     `ctx.resources` of all types that name the same function. For an async type it may be an async context manager.
+    `playbook` is what an operator does when the type fails: paragraphs in Markdown, which the dashboard shows.
     """
 
     def register(function: F) -> F:
@@ -211,7 +215,8 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
             task_type=task_type, run=function, label=label or task_type.replace("_", " ").capitalize(),
             purpose=purpose, payload=payload, recurring=recurring or None, timeout=timeout, max_attempts=max_attempts,
             retry_base=retry_base, retry_cap=retry_cap, concurrency=concurrency, quick=quick, preview=preview,
-            admit=admit, isolation=isolation, resources=resources, module=modules[0] if modules else "",
+            admit=admit, isolation=isolation, resources=resources, playbook=playbook,
+            module=modules[0] if modules else "",
         )  # fmt: skip
         _check(made)
         registrations.append(Registration(made, modules, namespaces[0] if namespaces else {}))
@@ -332,13 +337,17 @@ class Registry:
 def load(extra_modules: Iterable[str] = ()) -> Registry:
     """Imports the handler modules of the plugins and the extra ones, and returns the types that they register.
 
-    A `@job` counts if it runs while such a module is imported, also in another module that it imports.
+    A `@job` counts if it runs while such a module is imported, also in another module that it imports. The extra ones
+    are also looked for in the current folder, behind every other place.
 
     Raises:
         ConfigurationError: a module cannot be imported or registers no type, or two handlers have the same type.
     """
     found: dict[int, JobType] = {}
-    for name, plugin in [*_plugin_modules(), *((name, "") for name in extra_modules)]:
+    extra = [(name, "") for name in extra_modules]
+    if extra and (here := str(Path().absolute())) not in sys.path:
+        sys.path.append(here)
+    for name, plugin in [*_plugin_modules(), *extra]:
         _import(name, whole=bool(plugin))
         types = {id(one): one.job_type for one in registrations if one.belongs_to(name)}
         if not types:

@@ -134,6 +134,22 @@ def test_a_module_that_registers_nothing_is_an_error_that_names_it(write: Write)
     assert "reg_empty registers no task type" in refusal("reg_empty")
 
 
+def test_a_module_in_the_current_folder_is_found_behind_every_other_place(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    made = "from jobdeck import job\n@job({!r})\ndef run(params, ctx): return None\n"
+    (folder / "reg_here.py").write_text(made.format("of_the_folder"), encoding="utf-8")
+    (folder / "reg_both.py").write_text(made.format("shadowed"), encoding="utf-8")
+    write({"reg_both": made.format("of_the_path")})
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(folder)
+
+    assert {"of_the_folder", "of_the_path"} <= set(registry.load(["reg_here", "reg_both"]).names)
+    assert sys.path[-1] == str(folder)
+
+
 @pytest.mark.parametrize("text", ["1 / 0", "raise SystemExit(3)", "import reg_not_there", "def f(:"])
 def test_a_module_that_raises_anything_is_an_error_that_names_it(write: Write, text: str) -> None:
     write({"reg_raises": text})

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 import jobdeck
+from tests.package import reference
 from tests.package.environments import ROOT, Environment
 from tests.support.queue import is_queued, job_row, value
 
@@ -66,6 +67,11 @@ def test_every_name_is_there_and_documented() -> None:
     assert set(jobdeck.__all__) <= set(dir(jobdeck))
     with pytest.raises(AttributeError, match="no attribute 'enqeue'"):
         jobdeck.enqeue  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_reference_has_every_name_as_its_docstring_says_it() -> None:
+    assert set(jobdeck.__all__) - reference.names() == {"__version__"}
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "python -m tests.package.reference"
 
 
 def test_the_version_is_that_of_the_package() -> None:

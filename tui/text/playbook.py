@@ -1,7 +1,7 @@
 """The operators' playbook, docs/operations.md, as lines for the screen, and its advice for one kind of failure.
 
 It reads headings, paragraphs, lists, tables and code. Pictures, each on a line of its own, are left out. The text is
-the project's own, so it needs no cleaning.
+the project's and the application's own, so it needs no cleaning.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from textwrap import wrap
+from textwrap import dedent, wrap
 from typing import TYPE_CHECKING, Final, Literal
 
 from rich.cells import cell_len
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["heading", "text", "item", "code", "table"]
 LONGEST_LINE: Final = 96
+OWN_TYPES: Final = "When a type of the application fails"
 KINDS: Final = "What an error's kind means"
 _ITEM: Final = re.compile(r"(\s*)([-*]|\d+\.)\s+(.*)")
 _INLINE: Final = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\[([^\]]+)\]\([^)]*\)")
@@ -44,14 +45,22 @@ class Block:
 
 
 def source() -> str:
-    """The Markdown of the page: Jobdeck's own, then the plugins' parts."""
-    return _read(tuple(plugin.name for plugin in load_plugins()))
+    """The Markdown of the page: Jobdeck's own, then the parts of the plugins and of the application's types."""
+    from jobdeck.core import registry  # noqa: PLC0415 -- the first screen needs no types, which load pydantic
+
+    types = {one.job_type.task_type: one.job_type.playbook for one in registry.registrations}
+    written = tuple((task_type, text) for task_type, text in types.items() if text)
+    return _read(tuple(plugin.name for plugin in load_plugins()), written)
 
 
 @lru_cache(1)
-def _read(_plugins: tuple[str, ...]) -> str:
+def _read(_plugins: tuple[str, ...], types: tuple[tuple[str, str], ...]) -> str:
     files = (resources.files("jobdeck.tui") / "operations.md", *(plugin.playbook for plugin in load_plugins()))
-    return "\n".join(file.read_text(encoding="utf-8") for file in files if file is not None)
+    parts = [file.read_text(encoding="utf-8") for file in files if file is not None]
+    if types:
+        parts.append(f"\n## {OWN_TYPES}\n")
+        parts += (f"\n### {task_type}\n\n{dedent(text).strip()}\n" for task_type, text in types)
+    return "\n".join(parts)
 
 
 def blocks() -> tuple[Block, ...]:

@@ -120,6 +120,19 @@ def test_the_container_copies_what_the_package_is_built_from() -> None:
     assert packed | links | {"pyproject.toml", "hatch_build.py", "uv.lock", "README.md", "LICENSE"} <= copied
 
 
+def test_the_files_for_kubernetes_start_commands_that_exist_with_settings_that_are_read() -> None:
+    text = (DEPLOY / "kubernetes" / "worker.yaml").read_text(encoding="utf-8")
+    started = [f"jobdeck {' '.join(json.loads(line))}" for line in re.findall(r"args: (\[.*\])", text)]
+    assert started == ["jobdeck worker", "jobdeck init --schema jobs"]
+    assert [bad for line in started if (bad := unknown_options(line))] == []
+    set_there = dict(re.findall(r'name: ([A-Z_]+), value: "?([^"}]+)', text))
+    assert set_there.keys() | {"JOBDECK_METRICS_TOKEN"} <= aliases().keys()
+    patience = re.search(r"terminationGracePeriodSeconds: (\d+)", text)
+    assert patience
+    assert int(patience[1]) >= float(set_there["JOBDECK_DRAIN_SECONDS"]) + 20
+    assert set_there["JOBDECK_WORKER_METRICS_ADDRESS"].endswith(f":{re.findall('containerPort: ([0-9]+)', text)[0]}")
+
+
 def test_what_builds_the_package_is_pinned() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)

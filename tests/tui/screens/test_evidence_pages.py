@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from jobdeck.core import registry
 from jobdeck.core.errors import JobFailure
 from jobdeck.core.logs import event
 from jobdeck.tui.backend.protocol import EmbeddedWorker
@@ -176,6 +177,14 @@ async def test_a_shift_in_which_nobody_did_anything() -> None:
 
 def texts(entries: list[Entry]) -> list[str]:
     return ["".join(text for text, _ in one.spans) for one in entries]
+
+
+async def test_a_type_of_an_application_brings_its_part_of_the_playbook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(playbook, "source", SOURCE)
+    monkeypatch.setattr(registry, "registrations", [*registry.registrations])
+    registry.job("send_invoice", playbook="Ask **billing** first.\n\nThen retry it.")(lambda _params, _ctx: None)
+    assert playbook.advice("send_invoice", None) == ["Ask billing first.", "Then retry it."]
+    assert playbook.OWN_TYPES in playbook.sections()
 
 
 async def test_the_playbook_is_read_inside_and_walked_by_sections() -> None:

@@ -1,0 +1,71 @@
+"""The quick start of the README and the tutorial do what they say, typed as they are printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.core.cli.support import ROOT
+from tests.support.pages import walk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.postgres import PostgresServer
+
+
+def settings(url: str) -> dict[str, str]:
+    return {"DATABASE_URL": url, "JOBDECK_PLUGINS": ""}
+
+
+def runs(url: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url) as conn:
+        return conn.execute("SELECT task_type, outcome, output FROM jobs.job_runs ORDER BY run_token").fetchall()
+
+
+def test_the_quick_start_enqueues_and_runs_a_job(empty_database_url: str, tmp_path: Path) -> None:
+    page = (
+        (ROOT / "README.md").read_text(encoding="utf-8").split("## Use it in an application")[1].split("\n| extra")[0]
+    )
+    typed = [one.line.split("#")[0].strip() for one in walk(page, tmp_path, settings(empty_database_url))]
+    assert typed == ["jobdeck init --schema jobs", "python order.py", "jobdeck run-worker", "jobdeck jobs"]
+    assert runs(empty_database_url) == [("send_invoice", "succeeded", {"sent": 1})]
+
+
+@pytest.mark.slow
+def test_the_tutorial_works_step_by_step(empty_database_url: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    typed = list(walk(page, tmp_path, settings(empty_database_url)))
+    assert {one.code for one in typed} == {0}
+    ended = [(task_type, outcome) for task_type, outcome, _ in runs(empty_database_url)]
+    assert ended == [
+        ("send_invoice", "succeeded"), ("send_invoice", "failed"),
+        *[("send_invoice", "succeeded")] * 3,
+        ("check_stock", "succeeded"), ("draw_label", "succeeded"),
+        *[("draw_label", "succeeded")] * 3, ("morning_report", "succeeded"),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "table"), [("django", "shop_order"), ("sqlalchemy", "orders")])
+def test_the_page_of_a_framework_books_an_order_with_its_run(
+    empty_database_url: str, tmp_path: Path, page: str, table: str
+) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    list(walk(text, tmp_path, settings(empty_database_url)))
+    ((task_type, outcome, output),) = runs(empty_database_url)
+    with psycopg.connect(empty_database_url) as conn:
+        booked = conn.execute(sql.SQL("SELECT id, booked FROM {}").format(sql.Identifier(table))).fetchall()
+    assert (task_type, outcome) == ("book_order", "succeeded")
+    assert booked == [(output["booked"], True)]
+
+
+@pytest.mark.slow
+def test_the_application_of_the_page_of_fastapi_passes_its_own_tests(postgres: PostgresServer, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "fastapi.md").read_text(encoding="utf-8")
+    server = {"JOBDECK_TEST_DATABASE_URL": postgres.url(), "JOBDECK_PLUGINS": ""}
+    (ran,) = walk(text, tmp_path, server)
+    assert ran.line == "python -m pytest -q test_app.py"
