@@ -3169,9 +3169,6 @@ begin
     select array_agg(g.run_token), array_agg(g.id),
         array_agg(g.concurrency_key) filter (where g.concurrency_key is not null)
     into v_done, v_removed, v_keys from gone g;
-    if exists (select from job_awaited) then
-        perform pg_notify(current_schema() || '.job_done', a.job_id::text) from job_awaited a where a.job_id = any (p_ids);
-    end if;
     if v_removed is not null then
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
             v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
@@ -3476,7 +3473,6 @@ begin
             when 'pauses' then
                 done := job_queue_resume_due();
                 perform job_queue_judge_canaries();
-                perform job_awaited_clean();
             when 'stats' then
                 done := job_stats_compact(v_limit);
                 v_more := done >= v_limit;
@@ -3544,6 +3540,87 @@ set search_path from current
 as $$
     insert into job_audit (actor, action, job_id, before, after, reason)
     values (job_actor(p_actor), p_action, p_job_id, p_before, p_after, p_reason)
+#variable_conflict use_column
+declare
+    v_done bigint[];
+    v_removed uuid[];
+    v_keys text[];
+    v_settled record;
+begin
+    perform job_refuse_outsiders();
+    -- Most runs are one-time jobs that succeeded: one statement for all of them.
+    with gone as (
+        delete from job_queue q
+        using unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
+            as r (id, token, outcome, started_at, finished_at, details)
+        where q.run_token = any (p_tokens) and q.run_token = r.token and q.id = r.id and q.status = 'running'
+            and q.locked_by = p_worker and r.outcome in ('succeeded', 'partial') and not q.is_recurring
+            and q.cancel_requested_at is null
+        returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
+            q.concurrency_key, q.dedupe_key, q.created_by, r.outcome, r.started_at, r.finished_at, r.details,
+            job_run_is_dry(q.payload, r.details) as dry_run
+    ), history as (
+        insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
+            finished_at, outcome, removed, output, log, progress, concurrency_key, dedupe_key, created_by, dry_run)
+        select g.run_token, g.id, g.task_type, g.payload, g.attempts, g.locked_by, g.run_at, g.started_at,
+            g.finished_at, g.outcome, true, nullif(g.details -> 'output', 'null'), g.details ->> 'log',
+            coalesce(nullif(g.details -> 'progress', 'null'), g.progress), g.concurrency_key, g.dedupe_key,
+            g.created_by, g.dry_run
+        from gone g
+    ), counted as (
+        insert into job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins, wait_seconds,
+            duration_seconds)
+        select job_stat_bucket(1, g.finished_at), g.task_type, g.outcome, g.dry_run, count(*), min(g.finished_at),
+            max(g.finished_at), array_agg(job_stat_bins(g.started_at - g.run_at, g.finished_at - g.started_at)),
+            sum(job_stat_seconds(g.started_at - g.run_at)), sum(job_stat_seconds(g.finished_at - g.started_at))
+        from gone g group by 1, g.task_type, g.outcome, g.dry_run
+    )
+    select array_agg(g.run_token), array_agg(g.id),
+        array_agg(g.concurrency_key) filter (where g.concurrency_key is not null)
+    into v_done, v_removed, v_keys from gone g;
+    if exists (select from job_awaited) then
+        perform pg_notify(current_schema() || '.job_done', a.job_id::text) from job_awaited a where a.job_id = any (p_ids);
+    end if;
+    if v_removed is not null then
+        if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
+            v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
+        end if;
+        if cardinality(v_done) = cardinality(p_tokens) then
+            if v_keys is not null then
+                perform job_queue_advance_lines(v_keys);
+            end if;
+            return;
+        end if;
+    end if;
+
+    for v_settled in
+        select s.* from (
+            select array_agg(r.id order by r.id) as ids, array_agg(r.token order by r.id) as tokens,
+                array_agg(r.outcome order by r.id) as outcomes, array_agg(r.started_at order by r.id) as started,
+                array_agg(r.finished_at order by r.id) as finished, array_agg(r.details order by r.id) as details
+            from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
+                as r (id, token, outcome, started_at, finished_at, details)
+            where v_done is null or r.token <> all (v_done)
+        ) rest
+        cross join lateral job_queue_settle(p_worker, rest.ids, rest.tokens, rest.outcomes, rest.started,
+            rest.finished, rest.details, p_retry_base, p_retry_cap, v_keys) s
+    loop
+        v_done := v_done || v_settled.run_token;
+        job_id := v_settled.job_id;
+        run_token := v_settled.run_token;
+        recorded := v_settled.recorded;
+        status := v_settled.status;
+        run_at := v_settled.run_at;
+        return next;
+    end loop;
+    if v_keys is not null then
+        perform job_queue_advance_lines(v_keys);
+    end if;
+    if coalesce(cardinality(v_done), 0) < cardinality(p_tokens) then
+        return query select l.* from job_queue_note_late(p_worker, p_ids, p_tokens, p_started, p_finished, p_details) l
+        where v_done is null or l.run_token <> all (v_done);
+    end if;
+end
 $$;
 
 -- Records in the audit that a user viewed a job's personal data unmasked.
@@ -3877,6 +3954,43 @@ begin
                 v_job.status, v_job.version;
             continue;
         end if;
+    begin
+        case p_part
+            when 'lost' then
+                lost_jobs := job_queue_reap_lost(p_retry_base, p_retry_cap);
+                done := cardinality(lost_jobs);
+                update job_upkeep u set set_aside = (select count(*) from job_poison) where u.part = p_part;
+                trouble := (select p.error from job_poison p order by p.since limit 1);
+            when 'expired' then done := job_queue_end_expired(5000);
+            when 'recheck' then done := job_queue_check_again(5000);
+            when 'pauses' then
+                done := job_queue_resume_due();
+                perform job_queue_judge_canaries();
+                perform job_awaited_clean();
+            when 'stats' then
+                done := job_stats_compact(v_limit);
+                v_more := done >= v_limit;
+                if not v_more then
+                    perform job_stats_judge(clock_timestamp());
+                end if;
+            when 'backlog' then done := job_backlog_sample();
+            when 'prune', 'retention' then
+                select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
+                v_more := trouble is not null or done >= v_limit;
+        end case;
+        update job_upkeep u set trouble = job_queue_upkeep.trouble,
+            failed_at = case when v_more and job_queue_upkeep.trouble is not null then clock_timestamp()
+                else u.failed_at end,
+            succeeded_at = case when v_more then u.succeeded_at else clock_timestamp() end
+        where u.part = p_part;
+    exception when others then
+        trouble := sqlstate || ' ' || sqlerrm;
+        done := 0;
+        lost_jobs := '{}';
+        update job_upkeep u set failed_at = clock_timestamp(), trouble = job_queue_upkeep.trouble where u.part = p_part;
+    end;
+end
+$$;
 
         if p_action = 'retry' and v_job.dedupe_key is null then
             v_after := job_queue_make_due(v_job);
@@ -4075,6 +4189,7 @@ begin
             then 'bad-schedule'
         when v_job.blocked_by = v_job.id and not v_new.is_recurring then 'series-paused'
         when v_new.is_recurring and job_is_member(p_id) then 'member-recurs'
+        when v_new.is_recurring and not v_job.is_recurring and job_flow_asks(p_id) then 'blocker-recurs'
         when v_new.run_at is null then 'bad-due-time'
         when not (job_is_a_time(v_new.run_at) and job_is_a_time(v_new.expires_at)) then 'bad-time'
         when job_refused_key(v_new.concurrency_key) is not null then 'bad-key'
@@ -5962,6 +6077,85 @@ $$;
 -------------------------------------------------------------------------------------------------------
 -- 11. Retention and erasure
 -------------------------------------------------------------------------------------------------------
+-- Whether the current role sees whole payloads, which it does if it may read the table itself. A session that reads for
+-- somebody else, such as an assistant, can ask with the setting jobdeck.as_viewer to see what a viewer sees.
+create or replace function job_sees_payloads() returns boolean
+language sql stable parallel safe
+return has_table_privilege('job_queue'::regclass, 'select')
+    and current_setting('jobdeck.as_viewer', true) is distinct from 'on';
+
+create or replace view job_list as
+select q.id, q.task_type,
+    case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
+    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
+    case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
+    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
+    case when job_sees_payloads() then q.checkpoint end as checkpoint,
+    case when job_sees_payloads() then q.progress else q.progress - 'log' end as progress,
+    q.locked_by, q.run_token, q.lease_expires_at, q.started_at, q.cancel_requested_at, q.cancel_requested_by, q.anchor_at,
+    q.consecutive_failures, q.last_outcome, q.last_success_at, q.created_by,
+    case when q.status = 'pending' then q.run_at end as next_run_at,
+    case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
+        then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
+    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint, q.last_run_dry
+from job_queue q
+where (select job_may_read_views())
+with check option;
+
+-- One-time jobs that succeeded and left the queue, with the columns of jobs. Columns that the history does not store
+-- are null; created_at comes from the id, if the id contains its time.
+create or replace view job_removed_list as
+select r.job_id as id, r.task_type,
+    case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
+    'succeeded'::text as status, r.due_at as run_at, r.attempt as attempts,
+    null::integer as max_attempts, case when made.at <= r.started_at then made.at end as created_at,
+    r.finished_at as updated_at, 0::bigint as version, null::integer as priority, null::text as last_error,
+    case when job_sees_payloads() then r.output end as output,
+    r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
+    r.finished_at as last_success_at, r.run_token as left_with, true as removed, r.concurrency_key, r.dedupe_key,
+    r.created_by, null::text as fingerprint, r.dry_run as last_run_dry
+from job_runs r
+cross join lateral (
+    select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
+        ('x0000' || replace(left(r.job_id::text, 13), '-', ''))::bit(64)::bigint / 1000.0) end as at
+) made
+where r.removed and (select job_may_read_views());
+
+-- Deleted jobs with the columns of jobs, as long as they can be restored.
+create or replace view job_trash_list as
+select q.id, q.task_type,
+    case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
+    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
+    case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
+    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
+    case when job_sees_payloads() then q.checkpoint end as checkpoint, q.anchor_at, q.consecutive_failures,
+    q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason, q.last_run_dry
+from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job) q
+where (select job_may_read_views());
+
+drop function if exists job_matches(
+    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, integer, interval, text);
+drop function if exists job_matches(
+    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, text, integer, interval, text);
+-- Whether a job matches a filter; null matches everything. One expression, so that the planner inlines it and drops
+-- unused conditions. Text is matched literally, and the payload value of the key p_want_key by its beginning, because
+-- lists show the beginning of an id.
+create or replace function job_matches(
+    p_id uuid, p_task_type text, p_payload jsonb, p_error text, p_attempts integer, p_created_at timestamptz,
+    p_outcome text, p_want_type text, p_want_text text, p_want_error text, p_want_key text,
+    p_want_value text, p_want_attempts integer, p_want_age interval, p_want_outcome text, p_fingerprint text,
+    p_want_fingerprint text
+) returns boolean
+language sql stable parallel safe
+return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)) > 0)
+    and (p_want_text is null or position(lower(p_want_text) in
+        lower(concat_ws(' ', p_id, p_task_type, p_error, p_payload))) > 0)
+    and (p_want_error is null or position(lower(p_want_error) in lower(p_error)) > 0)
+    and (p_want_key is null or starts_with(lower(p_payload ->> p_want_key), lower(p_want_value)))
+    and (p_want_attempts is null or p_attempts >= p_want_attempts)
+    and (p_want_age is null or p_created_at <= now() - p_want_age)
+    and (p_want_outcome is null or p_outcome = p_want_outcome)
+    and (p_want_fingerprint is null or p_fingerprint = p_want_fingerprint);
 
 -- What is removed after some days, by which part of upkeep. `name` is a table, or a table and which of its values. The
 -- installer writes the periods of a plugin, whose function NAME_retain removes its rows. `days` is the owner's choice.
@@ -6130,143 +6324,6 @@ $$;
 create or replace function job_scrub_literal(p_text text) returns text
 language sql immutable parallel safe
 return regexp_replace(p_text, '([].*+?^${}()|\\[-])', '\\\1', 'g');
-set search_path from current
-as $$
-    select coalesce(jsonb_object_agg(e.key, case
-        when jsonb_typeof(e.value) in ('boolean', 'number', 'null') then e.value
-        when jsonb_typeof(e.value) = 'array' then to_jsonb(format('%s hidden', jsonb_array_length(e.value)))
-        when e.value #>> '{}' ~ '^[0-9a-fA-F-]{36}$' then e.value
-        else '"hidden"'::jsonb end), '{}')
-    from jsonb_each(case when jsonb_typeof(p_payload) = 'object' then p_payload else '{}' end) e
-$$;
-
--- Whether the current role sees whole payloads, which it does if it may read the table itself. A session that reads for
--- somebody else, such as an assistant, can ask with the setting jobdeck.as_viewer to see what a viewer sees.
-create or replace function job_sees_payloads() returns boolean
-language sql stable parallel safe
-return has_table_privilege('job_queue'::regclass, 'select')
-    and current_setting('jobdeck.as_viewer', true) is distinct from 'on';
-
-create or replace view job_list as
-select q.id, q.task_type,
-    case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
-    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
-    case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
-    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
-    case when job_sees_payloads() then q.checkpoint end as checkpoint,
-    case when job_sees_payloads() then q.progress else q.progress - 'log' end as progress,
-    q.locked_by, q.run_token, q.lease_expires_at, q.started_at, q.cancel_requested_at, q.cancel_requested_by, q.anchor_at,
-    q.consecutive_failures, q.last_outcome, q.last_success_at, q.created_by,
-    case when q.status = 'pending' then q.run_at end as next_run_at,
-    case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
-        then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
-    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint, q.last_run_dry
-from job_queue q
-where (select job_may_read_views())
-with check option;
-
--- One-time jobs that succeeded and left the queue, with the columns of jobs. Columns that the history does not store
--- are null; created_at comes from the id, if the id contains its time.
-create or replace view job_removed_list as
-select r.job_id as id, r.task_type,
-    case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
-    'succeeded'::text as status, r.due_at as run_at, r.attempt as attempts,
-    null::integer as max_attempts, case when made.at <= r.started_at then made.at end as created_at,
-    r.finished_at as updated_at, 0::bigint as version, null::integer as priority, null::text as last_error,
-    case when job_sees_payloads() then r.output end as output,
-    r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
-    r.finished_at as last_success_at, r.run_token as left_with, true as removed, r.concurrency_key, r.dedupe_key,
-    r.created_by, null::text as fingerprint, r.dry_run as last_run_dry
-from job_runs r
-cross join lateral (
-    select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
-        ('x0000' || replace(left(r.job_id::text, 13), '-', ''))::bit(64)::bigint / 1000.0) end as at
-) made
-where r.removed and (select job_may_read_views());
-
--- Deleted jobs with the columns of jobs, as long as they can be restored.
-create or replace view job_trash_list as
-select q.id, q.task_type,
-    case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
-    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
-    case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
-    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
-    case when job_sees_payloads() then q.checkpoint end as checkpoint, q.anchor_at, q.consecutive_failures,
-    q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason, q.last_run_dry
-from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job) q
-where (select job_may_read_views());
-
-drop function if exists job_matches(
-    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, integer, interval, text);
-drop function if exists job_matches(
-    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, text, integer, interval, text);
--- Whether a job matches a filter; null matches everything. One expression, so that the planner inlines it and drops
--- unused conditions. Text is matched literally, and the payload value of the key p_want_key by its beginning, because
--- lists show the beginning of an id.
-create or replace function job_matches(
-    p_id uuid, p_task_type text, p_payload jsonb, p_error text, p_attempts integer, p_created_at timestamptz,
-    p_outcome text, p_want_type text, p_want_text text, p_want_error text, p_want_key text,
-    p_want_value text, p_want_attempts integer, p_want_age interval, p_want_outcome text, p_fingerprint text,
-    p_want_fingerprint text
-) returns boolean
-language sql stable parallel safe
-return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)) > 0)
-    and (p_want_text is null or position(lower(p_want_text) in
-        lower(concat_ws(' ', p_id, p_task_type, p_error, p_payload))) > 0)
-    and (p_want_error is null or position(lower(p_want_error) in lower(p_error)) > 0)
-    and (p_want_key is null or starts_with(lower(p_payload ->> p_want_key), lower(p_want_value)))
-    and (p_want_attempts is null or p_attempts >= p_want_attempts)
-    and (p_want_age is null or p_created_at <= now() - p_want_age)
-    and (p_want_outcome is null or p_outcome = p_want_outcome)
-    and (p_want_fingerprint is null or p_fingerprint = p_want_fingerprint);
-
-drop function if exists job_order_key(text, uuid, timestamptz, text, text, integer, timestamptz, timestamptz);
--- The value that the order p_sort compares; null for the natural order.
-create or replace function job_order_key(
-    p_sort text, p_id uuid, p_created_at timestamptz, p_task_type text, p_status text, p_attempts integer,
-    p_run_at timestamptz, p_updated_at timestamptz, p_last_run_at timestamptz, p_error text
-) returns text
-language sql stable parallel safe
-return case p_sort
-    -- Jobs enqueued together have the same time, and the order of their ids.
-    when 'created' then coalesce(to_char(p_created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), repeat('0', 20)) || p_id
-    when 'task' then p_task_type
-    when 'status' then p_status
-    when 'attempts' then lpad(p_attempts::text, 10, '0')
-    when 'run_at' then to_char(p_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
-    when 'updated' then to_char(p_updated_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
-    -- Jobs that have not run, or that have no error, come last in descending order.
-    when 'last_run' then coalesce(to_char(p_last_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), '')
-    when 'error' then coalesce(left(p_error, 100), '')
-end;
-
--- The open notes as this role sees them: who sees no payloads may not read what people wrote either.
-create or replace view job_note_list as
-select n.id, n.at, n.actor, case when job_sees_payloads() then n.note else 'hidden' end as note, n.until
-from job_notes n where n.acknowledged_at is null and n.until > now() and (select job_may_read_views())
-with check option;
-
-create or replace view job_run_list as
-select r.run_token, r.late, r.job_id, r.task_type,
-    case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
-    r.attempt, r.worker_id, r.due_at, r.started_at, r.finished_at, r.outcome, r.removed, r.error_kind, r.error,
-    r.fingerprint, r.traceback, case when job_sees_payloads() then r.output end as output,
-    case when job_sees_payloads() then r.log end as log,
-    case when job_sees_payloads() then r.progress else r.progress - 'log' end as progress, r.dry_run
-from job_runs r
-where (select job_may_read_views())
-with check option;
-
-create or replace view job_audit_list as
-select a.id, a.at, a.actor, a.action, a.job_id,
-    case when job_sees_payloads() or not a.before ? 'payload' then a.before
-        else a.before || jsonb_build_object('payload', job_redact_payload(a.before -> 'payload')) end as before,
-    case when job_sees_payloads() or not a.after ? 'payload' then a.after
-        else a.after || jsonb_build_object('payload', job_redact_payload(a.after -> 'payload')) end as after,
-    a.reason
-from job_audit a
-where (select job_may_read_views())
-with check option;
 
 -- A text with every mark's key replaced by its value, whatever its case. A key within a longer word or address is
 -- another one, and is left; escapes of programs and of web addresses before it (\n, %22) belong to no word.
@@ -6505,6 +6562,74 @@ begin
         select r.run_token from job_runs r where r.fingerprint is not null and r.error ~* v_pattern), p_marks);
     perform job_erase_groups(p_marks);
     return query select s.place, s.rows from job_scrub(job_tables_with_texts(), p_marks) s;
+    case p_name
+        when 'job_runs' then
+            -- Tokens rise with time, so the oldest runs are found at the low end of the key.
+            delete from job_runs r using (
+                select n.run_token, n.late from (
+                    select o.run_token, o.late from (
+                        select run_token, late, finished_at from job_runs order by run_token limit p_limit) o
+                    where o.finished_at < p_before) low
+                join job_runs n using (run_token, late) for update of n skip locked
+            ) old where r.run_token = old.run_token and r.late = old.late;
+        when 'job_worker_runs' then
+            delete from job_worker_runs where id in (select w.id from job_worker_runs w
+                where w.started_at < p_before order by w.started_at limit p_limit for update skip locked);
+        when 'job_trash' then
+            delete from job_trash where job_id in (select t.job_id from job_trash t
+                where t.deleted_at < p_before order by t.deleted_at limit p_limit for update skip locked);
+        when 'job_audit' then
+            delete from job_audit where id in (select a.id from job_audit a
+                where a.at < p_before order by a.at limit p_limit for update skip locked);
+        when 'job_audit payloads' then
+            update job_audit set before = before - 'payload', after = after - 'payload' where id in (
+                select a.id from job_audit a where a.at < p_before and (a.before ? 'payload' or a.after ? 'payload')
+                order by a.at limit p_limit for update skip locked);
+        when 'job_bulk' then
+            delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
+                join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_over(b, p_before) limit p_limit
+                for update of i skip locked);
+            get diagnostics v_rows = row_count;
+            delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_over(b, p_before)
+                and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
+            return v_rows;
+        when 'job_stats', 'job_stats minutes' then
+            delete from job_stats where ctid = any (array(select s.ctid from job_stats s
+                where s.minutes = any (case p_name when 'job_stats' then array[5, 15, 120, 480] else array[1] end::smallint[])
+                    and s.bucket < p_before and s.bucket + s.minutes * interval '1 minute' < p_before limit p_limit for update skip locked));
+        when 'job_backlog' then
+            delete from job_backlog where ctid = any (array(select b.ctid from job_backlog b
+                where b.minutes = any (array[5, 15, 120, 480]::smallint[]) and b.bucket < p_before
+                    and b.bucket + b.minutes * interval '1 minute' < p_before
+                limit p_limit for update skip locked));
+        when 'job_stat_errors' then
+            delete from job_stat_errors where ctid = any (array(select e.ctid from job_stat_errors e
+                where e.bucket < p_before - interval '5 minutes' order by e.bucket limit p_limit for update skip locked));
+        when 'job_error_groups' then
+            delete from job_error_groups where ctid = any (array(select g.ctid from job_error_groups g
+                where g.last_at < p_before order by g.last_at limit p_limit for update skip locked));
+        when 'job_notes' then
+            delete from job_notes where id in (select n.id from job_notes n
+                where n.at < p_before order by n.at limit p_limit for update skip locked);
+        when 'job_error_mutes' then
+            delete from job_error_mutes where (task_type, fingerprint) in (select m.task_type, m.fingerprint
+                from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
+        when 'job_producer_keys' then
+            delete from job_producer_keys where (producer, key_hash) in (select k.producer, k.key_hash
+                from job_producer_keys k where k.at < p_before order by k.at limit p_limit for update skip locked);
+        when 'job_workers' then
+            delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
+                for update skip locked);
+        when 'job_queue' then
+            -- A job that waits for this one can still be told what it waits for.
+            delete from job_queue where id in (select q.id from job_queue q
+                where q.status in ('succeeded', 'failed', 'cancelled')
+                    and coalesce(q.completed_at, q.updated_at) < p_before
+                    and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
+                limit p_limit for update of q skip locked);
+    end case;
+    get diagnostics v_rows = row_count;
+    return v_rows;
 end
 $$;
 
@@ -6755,74 +6880,6 @@ begin
     where q.id = n.job_id and q.task_type = n.task_type
         and (q.status = 'failed' or q.status = 'pending' and q.last_error is not null);
     drop table job_stats_before;
-    case p_name
-        when 'job_runs' then
-            -- Tokens rise with time, so the oldest runs are found at the low end of the key.
-            delete from job_runs r using (
-                select n.run_token, n.late from (
-                    select o.run_token, o.late from (
-                        select run_token, late, finished_at from job_runs order by run_token limit p_limit) o
-                    where o.finished_at < p_before) low
-                join job_runs n using (run_token, late) for update of n skip locked
-            ) old where r.run_token = old.run_token and r.late = old.late;
-        when 'job_worker_runs' then
-            delete from job_worker_runs where id in (select w.id from job_worker_runs w
-                where w.started_at < p_before order by w.started_at limit p_limit for update skip locked);
-        when 'job_trash' then
-            delete from job_trash where job_id in (select t.job_id from job_trash t
-                where t.deleted_at < p_before order by t.deleted_at limit p_limit for update skip locked);
-        when 'job_audit' then
-            delete from job_audit where id in (select a.id from job_audit a
-                where a.at < p_before order by a.at limit p_limit for update skip locked);
-        when 'job_audit payloads' then
-            update job_audit set before = before - 'payload', after = after - 'payload' where id in (
-                select a.id from job_audit a where a.at < p_before and (a.before ? 'payload' or a.after ? 'payload')
-                order by a.at limit p_limit for update skip locked);
-        when 'job_bulk' then
-            delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
-                join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_over(b, p_before) limit p_limit
-                for update of i skip locked);
-            get diagnostics v_rows = row_count;
-            delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_over(b, p_before)
-                and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
-            return v_rows;
-        when 'job_stats', 'job_stats minutes' then
-            delete from job_stats where ctid = any (array(select s.ctid from job_stats s
-                where s.minutes = any (case p_name when 'job_stats' then array[5, 15, 120, 480] else array[1] end::smallint[])
-                    and s.bucket < p_before and s.bucket + s.minutes * interval '1 minute' < p_before limit p_limit for update skip locked));
-        when 'job_backlog' then
-            delete from job_backlog where ctid = any (array(select b.ctid from job_backlog b
-                where b.minutes = any (array[5, 15, 120, 480]::smallint[]) and b.bucket < p_before
-                    and b.bucket + b.minutes * interval '1 minute' < p_before
-                limit p_limit for update skip locked));
-        when 'job_stat_errors' then
-            delete from job_stat_errors where ctid = any (array(select e.ctid from job_stat_errors e
-                where e.bucket < p_before - interval '5 minutes' order by e.bucket limit p_limit for update skip locked));
-        when 'job_error_groups' then
-            delete from job_error_groups where ctid = any (array(select g.ctid from job_error_groups g
-                where g.last_at < p_before order by g.last_at limit p_limit for update skip locked));
-        when 'job_notes' then
-            delete from job_notes where id in (select n.id from job_notes n
-                where n.at < p_before order by n.at limit p_limit for update skip locked);
-        when 'job_error_mutes' then
-            delete from job_error_mutes where (task_type, fingerprint) in (select m.task_type, m.fingerprint
-                from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
-        when 'job_producer_keys' then
-            delete from job_producer_keys where (producer, key_hash) in (select k.producer, k.key_hash
-                from job_producer_keys k where k.at < p_before order by k.at limit p_limit for update skip locked);
-        when 'job_workers' then
-            delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
-                for update skip locked);
-        when 'job_queue' then
-            -- A job that waits for this one can still be told what it waits for.
-            delete from job_queue where id in (select q.id from job_queue q
-                where q.status in ('succeeded', 'failed', 'cancelled')
-                    and coalesce(q.completed_at, q.updated_at) < p_before
-                    and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
-                limit p_limit for update of q skip locked);
-    end case;
-    get diagnostics v_rows = row_count;
-    return v_rows;
 end
 $$;
 
@@ -6870,6 +6927,16 @@ select e.task_type, e.fingerprint, e.bucket, e.runs from job_stat_errors e where
 union all
 select d.task_type, d.fingerprint, job_stat_bucket(5, d.minute), d.runs::bigint
 from job_stat_delta d where d.fingerprint is not null and (select job_may_read_views());
+-- The tables of the queue that can have texts about people.
+create or replace function job_tables_with_texts() returns text[]
+language sql immutable
+set search_path from current
+as $$
+    select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
+        'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
+        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
+        'job_producers']
+$$;
 
 -- The groups of errors, with those that are only in job_stat_delta yet. A group may have several lines.
 create or replace view job_error_group_list as
@@ -7120,13 +7187,6 @@ return case
     when p_paused and (p_job).blocked_by is not null then 'pause-blocked'
     when not p_paused and (p_job).blocked_by is distinct from (p_job).id then 'not-paused'
 end;
-set search_path from current
-as $$
-    select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
-        'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
-        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
-        'job_producers']
-$$;
 
 -- Pauses one series, or resumes it. A paused series blocks itself, so it is in no index of the claim, and no claim has to
 -- look at anything more. A running cycle ends as usual. A resumed series runs at its next slot: missed ones are not made up.
@@ -7346,6 +7406,9 @@ begin
             last_error = case when w.status = 'cancelled' then w.error when q.status = 'pending' then q.last_error end,
             last_outcome = case when w.status = 'cancelled' then w.status when q.status = 'pending' then q.last_outcome end,
             completed_at = case when w.status = 'cancelled' then v_now end,
+            -- As after a retry.
+            expires_at = case when w.status = 'cancelled' or q.status = 'pending' or q.expires_at > v_now
+                then q.expires_at end,
             in_line = w.status = 'pending' and q.concurrency_key is not null, updated_at = v_now, version = q.version + 1
         from wanted w where q.id = w.id and (q.status <> w.status or q.blocked_by is distinct from w.blocker)
         returning q.id, q.concurrency_key, q.status, q.blocked_by, w.before, w.unblocked, w.move
@@ -7639,6 +7702,10 @@ declare
         and t.task_type in (select g.task_type from unnest(p_given) g));
     v_blockers uuid[];
     v_keys text[];
+    v_lines text[];
+    v_types text[];
+    v_priorities integer[];
+    v_run_at timestamptz[];
     v_in_line boolean[];
     v_name text;
     v_judged record;
@@ -7651,20 +7718,27 @@ begin
         select distinct on (l.job_id) l.job_id, l.blocker_id from unnest(p_links) l
         where l.outcome is null order by l.job_id, l.blocker_id desc) l on l.job_id = g.id;
     if exists (select from unnest(v_keys) k where k is not null) then
-        select job_queue_join_lines(array_agg(case when k.blocker is null then k.key end order by k.place),
-            array_agg(g.priority order by k.place), array_agg(g.run_at order by k.place))
-        into v_in_line
+        select array_agg(case when k.blocker is null then k.key end order by k.place),
+            array_agg(g.task_type order by k.place), array_agg(g.priority order by k.place),
+            array_agg(g.run_at order by k.place)
+        into v_lines, v_types, v_priorities, v_run_at
         from unnest(v_keys, v_blockers) with ordinality as k (key, blocker, place) join unnest(p_given) g using (place);
+        if exists (select from job_types t where t.max_per_key > 1 and t.task_type = any (v_types)) then
+            v_in_line := job_key_join_lines(v_lines, v_types, v_priorities, v_run_at);
+        else
+            v_in_line := job_queue_join_lines(v_lines, v_priorities, v_run_at);
+        end if;
         perform job_queue_ask_recheck(array(
             select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
     end if;
     insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line,
-        blocked_by, created_by)
+        blocked_by, expires_at, created_by)
     select g.id, g.task_type, g.payload, g.run_at, g.max_attempts, g.priority, g.dedupe_key, k.key,
         case when k.blocker is null then coalesce(k.in_line, false) else k.key is not null end, k.blocker,
-        job_actor(p_actor)
+        g.run_at + make_interval(secs => t.max_age_seconds), job_actor(p_actor)
     from unnest(p_given) g
     join unnest(v_keys, v_in_line, v_blockers) with ordinality as k (key, in_line, blocker, place) using (place)
+    left join job_types t on t.task_type = g.task_type
     order by g.dedupe_key, g.place;
     insert into job_flow_members (job_id, flow_id, name, task_type, needs, added_by)
     select g.id, p_flow, g.name, g.task_type, g.needs, p_added_by from unnest(p_given) g order by g.place;

@@ -27,8 +27,8 @@ Stable, and changed in a major release alone after a release that warns (docs/ve
 `aenqueue_many`, `Ticket`, `result`, `aresult`, `Result`, `Cron`, `Every`, `schedule`, the errors, `__version__`.
 Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
 `load_types`, `middleware`, `on_failure`, `FailedJob`, `jobdeck.testing`, and flows: `Flow`, `enqueue_flow`,
-`aenqueue_flow`, `FlowTicket`, `flow_results`, `extend_flow`, `BlockerResult`. Every other module, `jobdeck.core` and
-`jobdeck.tui` included, is internal.
+`aenqueue_flow`, `FlowTicket`, `flow_results`, `extend_flow`, `aflow_results`, `aextend_flow`, `BlockerResult`. Every
+other module, `jobdeck.core` and `jobdeck.tui` included, is internal.
 In a checkout `jobdeck/core` and `jobdeck/tui` are links to the folders `core/` and `tui/`.
 """
 
@@ -60,6 +60,8 @@ if TYPE_CHECKING:
         aenqueue,
         aenqueue_flow,
         aenqueue_many,
+        aextend_flow,
+        aflow_results,
         enqueue,
         enqueue_flow,
         enqueue_many,
@@ -113,6 +115,8 @@ __all__ = [
     "aenqueue",
     "aenqueue_flow",
     "aenqueue_many",
+    "aextend_flow",
+    "aflow_results",
     "aresult",
     "enqueue",
     "enqueue_flow",
@@ -135,7 +139,8 @@ _ELSEWHERE = {
     **{name: f"queue.producers.results:{name}" for name in ("Result", "aresult", "result")},
     **{name: f"queue.api:{name}" for name in ("aenqueue", "aenqueue_many", "enqueue", "enqueue_many")},
     **{name: f"registry.around:{name}" for name in ("FailedJob", "middleware", "on_failure")},
-    **{name: f"queue.api:{name}" for name in ("aenqueue_flow", "enqueue_flow", "extend_flow", "flow_results")},
+    **{name: f"queue.api:{name}" for name in ("aenqueue_flow", "enqueue_flow")},
+    **{name: f"queue.api:{name}" for name in ("aextend_flow", "aflow_results", "extend_flow", "flow_results")},
     **{name: f"queue.producers.flows:{name}" for name in ("BlockerResult", "Flow", "FlowTicket")},
     **{name: f"schedules:{name}" for name in ("Cron", "Every")},
     "schedule": "queue.series.declared:schedule",

@@ -1,7 +1,7 @@
 """Enqueues jobs for an application: validated by their type, in the application's own transaction.
 
 `jobdeck.enqueue`, `enqueue_many`, `enqueue_flow` and their async twins are these functions, and so are `flow_results`
-and `extend_flow`, which a handler calls.
+and `extend_flow`, which a handler calls, and their async twins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from jobdeck.core import registry, settings
 from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.database import actor as current_actor
 from jobdeck.core.queue import producer, requests
-from jobdeck.core.queue.calls import rows
 from jobdeck.core.queue.producers import flows, kinds, senders
 from jobdeck.core.queue.producers.kinds import async_kind, sync_kind
 from jobdeck.core.queue.producers.senders import Names
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.producer import Call
     from jobdeck.core.queue.producers.flows import BlockerResult, Flow, FlowTicket
     from jobdeck.core.queue.producers.kinds import AsyncConnection, SyncConnection
-    from jobdeck.core.registry import JobContext, JobType, Payload
+    from jobdeck.core.registry import AsyncJobContext, JobContext, JobType, Payload
+    from jobdeck.core.registry.job_context import RunFacts
     from jobdeck.core.schedules import Schedule
 
 
@@ -238,8 +238,13 @@ def flow_results(ctx: JobContext) -> tuple[BlockerResult, ...]:
 
     A handler calls it. Of a series of attempts, each gets the same outcomes.
     """
-    found = rows(ctx.db, "SELECT * FROM job_flow_outcomes(%s)", (ctx.job.id,))
-    return tuple(flows.BlockerResult(**row) for row in found)
+    return flows.results(senders.send(ctx.db, kinds.PSYCOPG, _outcomes_call(ctx)))
+
+
+async def aflow_results(ctx: AsyncJobContext) -> tuple[BlockerResult, ...]:
+    """Does what `flow_results` does, for an async handler."""
+    async with ctx.adb() as conn:
+        return flows.results(await senders.asend(conn, kinds.ASYNC_PSYCOPG, _outcomes_call(ctx)))
 
 
 def extend_flow(ctx: JobContext, flow: Flow, conn: psycopg.Connection[Any] | None = None) -> FlowTicket:
@@ -259,17 +264,40 @@ def extend_flow(ctx: JobContext, flow: Flow, conn: psycopg.Connection[Any] | Non
         UnknownTaskType, InvalidPayload: as `enqueue`, for each member.
     """
     used = conn or ctx.db
-    ordered = flow.ordered()
-    members = flows.documents(ordered, _flow_drafts(used, [member for member, _ in ordered]))
-    schema = ctx.settings.database_schema
-    call = producer.extend_flow(ctx.job.id, ctx.job.run_token, members, actor=current_actor(), schema=schema)
-    return flows.ticket(senders.send(used, kinds.PSYCOPG, call))
+    return flows.ticket(senders.send(used, kinds.PSYCOPG, _extend_call(used, ctx, flow)))
+
+
+async def aextend_flow(
+    ctx: AsyncJobContext, flow: Flow, conn: psycopg.AsyncConnection[Any] | None = None
+) -> FlowTicket:
+    """Does what `extend_flow` does, with the same errors, for an async handler; None for a connection of `ctx.adb`."""
+    if conn is not None:
+        return flows.ticket(await senders.asend(conn, kinds.ASYNC_PSYCOPG, _extend_call(conn, ctx, flow)))
+    async with ctx.adb() as own:
+        return await aextend_flow(ctx, flow, own)
+
+
+def _outcomes_call(ctx: RunFacts) -> Call:
+    return producer.flow_outcomes(ctx.job.id, schema=ctx.settings.database_schema)
+
+
+def _extend_call(conn: object, ctx: RunFacts, flow: Flow) -> Call:
+    return producer.extend_flow(
+        ctx.job.id,
+        ctx.job.run_token,
+        _members(conn, flow),
+        actor=current_actor(),
+        schema=ctx.settings.database_schema,
+    )
 
 
 def _flow_call(conn: object, flow: Flow, names: Names) -> Call:
+    return producer.create_flow(flow.name, _members(conn, flow), actor=names.actor, schema=names.schema)
+
+
+def _members(conn: object, flow: Flow) -> str:
     ordered = flow.ordered()
-    members = flows.documents(ordered, _flow_drafts(conn, [member for member, _ in ordered]))
-    return producer.create_flow(flow.name, members, actor=names.actor, schema=names.schema)
+    return flows.documents(ordered, _flow_drafts(conn, [member for member, _ in ordered]))
 
 
 def _flow_drafts(conn: object, members: Iterable[flows.Member]) -> list[NewJob]:

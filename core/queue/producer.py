@@ -55,6 +55,7 @@ _CREATE_FLOW: Final = "SELECT flow_id, name, job_id FROM {}(%s::text, %s::text::
 _EXTEND_FLOW: Final = (
     "SELECT flow_id, name, job_id FROM {}(%s::text::uuid, %s::text::bigint, %s::text::jsonb, %s::text)"
 )
+_FLOW_OUTCOMES: Final = "SELECT name, job_id, task_type, outcome, output, error FROM {}(%s::text::uuid)"
 _DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
 
 
@@ -147,6 +148,11 @@ def create_flow(name: str, members: str, *, actor: str, schema: str | None) -> C
 def extend_flow(job_id: UUID, run_token: int, members: str, *, actor: str, schema: str | None) -> Call:
     """The call that adds members to the flow of a running job. It returns the rows of `create_flow`."""
     return call(_EXTEND_FLOW, schema, "job_flow_add", (job_id, run_token, members, actor))
+
+
+def flow_outcomes(job_id: UUID, *, schema: str | None) -> Call:
+    """The call that returns a row for each job that this one waited for."""
+    return call(_FLOW_OUTCOMES, schema, "job_flow_outcomes", (job_id,))
 
 
 def parts(jobs: Iterable[NewJob], size: int | None) -> Iterator[list[NewJob]]:

@@ -168,6 +168,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "bad-schedule": "A schedule has one of minutes, seconds and a cron expression with zone and slots.",
         "bad-interval": "The interval of a recurring job must be 1 minute or more.",
         "member-recurs": "It is a member of a flow, for whose end others may wait, so it cannot recur.",
+        "blocker-recurs": "A member of a flow waits for its end, so it cannot recur.",
         "bad-payload": "A payload must be a JSON object.",
         "bad-due-time": "A job needs a due time.",
         "bad-time": "A due time and an expiry must be between the years 1 and 9999.",

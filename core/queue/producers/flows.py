@@ -198,6 +198,11 @@ def ticket(rows: Rows) -> FlowTicket:
     return FlowTicket(_plain(rows[0][0]), {name: _plain(job_id) for _, name, job_id in rows})
 
 
+def results(rows: Rows) -> tuple[BlockerResult, ...]:
+    """The answer of `job_flow_outcomes`."""
+    return tuple(BlockerResult(*row) for row in rows)
+
+
 def _in_order(waits: Mapping[str, tuple[str, ...]]) -> list[str]:
     """The names in their order if each comes after those that it waits for, else in an order that does."""
     seen: set[str] = set()

@@ -152,7 +152,7 @@ def send(conn: SyncConnection, kind: Kind, call: Call) -> Rows:
 
 async def asend(conn: Any, kind: Kind, call: Call) -> Rows:
     """Does what `send` does, on an async connection."""
-    if kind in {kinds.ASYNC_SESSION, kinds.ASYNC_SCOPED, kinds.ASYNC_ALCHEMY}:
+    if kind in kinds.ASYNC_OF_ALCHEMY:
         made: Rows = await alchemy(conn, kind).run_sync(lambda sync: send(sync, kinds.sync_kind(sync), call))
         return made
     return await fetch(conn, kind, call)
