@@ -51,15 +51,18 @@ class FailureHooks:
             )  # fmt: skip
 
     def lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID]) -> None:
-        """Calls the hooks for those of the jobs whose last attempt was lost with its worker."""
+        """Calls the hooks for those of the jobs, or slots of series, whose last attempt was lost with its worker."""
         if not around.failure_hooks:
             return
         for job_id in jobs[:LOST_LOOKED_AT]:
             job = read_jobs.job(job_id).run(conn)
-            if job is None or job.status is not Status.FAILED:
+            if job is None:
                 continue
             runs, _ = history.runs(job_id=job_id, outcome=RunOutcome.LOST, limit=1).run(conn)
             for run in runs:
+                # A series counts the attempts of its next slot from 0; one that is tried again goes on counting.
+                if job.status is not Status.FAILED and not (job.is_recurring and job.attempts < run.attempt):
+                    continue
                 self._put(
                     FailedJob(
                         job.id, job.task_type, job.payload, run.attempt, job.is_recurring, run.error_kind, run.error,
@@ -94,7 +97,7 @@ class FailureHooks:
             for hook in around.failure_hooks:
                 try:
                     hook(failure)
-                except Exception as error:  # noqa: BLE001 -- the hook is an application's own code
+                except BaseException as error:  # noqa: BLE001 -- also SystemExit: the other hooks must be called
                     event(
                         log,
                         logging.ERROR,

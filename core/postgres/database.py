@@ -153,7 +153,8 @@ class Database:
     async def connect_async(self) -> AsyncConnection:
         """A dedicated connection for the running event loop, which the caller closes; otherwise as `connect`."""
         # The first connection finds out what the server can do, and which of our options a pooler accepts.
-        # Later ones must not wait for the threads of `to_thread`, which handlers may keep busy.
+        # Later ones ask for no thread of `to_thread`, which handlers may keep busy; only a host that is given by name
+        # is resolved in one.
         capabilities = self._capabilities
         if capabilities is None:
             capabilities = await asyncio.to_thread(self.probe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from dataclasses import dataclass
 from functools import partial
@@ -70,10 +71,28 @@ def on_failure(function: H) -> H:
     return function
 
 
-def modules() -> list[str]:
-    """The modules with middleware for plain handlers, which a process imports before it runs one."""
-    names = dict.fromkeys(one.__module__ for one in plain_middleware)
-    return [name for name in names if name != "__main__"]
+def plain_names() -> list[str]:
+    """The middleware for plain handlers, as `module:name`."""
+    return [_name(one) for one in plain_middleware]
+
+
+def import_plain(names: list[str]) -> None:
+    """Imports the modules of the middleware that another process has, so that the same goes around its runs.
+
+    Raises:
+        ConfigurationError: a module does not register one of them when it is imported.
+    """
+    for name in names:
+        importlib.import_module(name.partition(":")[0])
+        if name not in plain_names():
+            raise ConfigurationError(
+                f"The middleware {name} is not registered when its module is imported. Put @middleware on a function "
+                "at the module's top level."
+            )
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def call(job_type: JobType, params: object, ctx: object) -> Any:

@@ -81,22 +81,27 @@ class RunResources:
         self._opened: dict[object, object] = {}
         self._stack = ExitStack()
         self._lock = threading.Lock()
+        self._locks: dict[object, threading.Lock] = {}
+        """One for each key, so that what opens slowly delays only the runs that need it."""
 
     def of(self, plugin: str, own: Opener | None = None) -> object:
         """What a type's own function opens, or else its plugin's, at first use; None if there is neither."""
         key = own or plugin
         if key not in self._opened:
-            with self._lock:
-                if key not in self._opened:
-                    self._opened[key] = self._open(plugin, own)
+            self._once(key, lambda: self._open(plugin, own))
         return self._opened[key]
 
     def enter(self, own: Opener, made: AbstractContextManager[Any]) -> object:
         """Enters the context manager that `own` made, unless it was entered before; returns its value."""
-        with self._lock:
-            if own not in self._opened:
-                self._opened[own] = self._stack.enter_context(made)
+        self._once(own, lambda: self._stack.enter_context(made))
         return self._opened[own]
+
+    def _once(self, key: object, opened: Callable[[], object]) -> None:
+        with self._lock:
+            of_key = self._locks.setdefault(key, threading.Lock())
+        with of_key:
+            if key not in self._opened:
+                self._opened[key] = opened()
 
     def _open(self, plugin: str, own: Opener | None) -> object:
         opener: Any = own or next((found.resources for found in load_plugins() if found.name == plugin), None)

@@ -154,6 +154,9 @@ class Fetcher:
         now = time.monotonic()
         limit = self._limit(now)
         if limit < 1:
+            if self._until_idle and not self._state.held:
+                # A handler that was given up has the places for ever, such as one that blocks the event loop.
+                self._state.note_idle(self.lane, self._state.tally.claimed)
             if not self._claim_canary(now):
                 self._wait(IDLE_SECONDS)
             return
@@ -164,7 +167,7 @@ class Fetcher:
         self._again.clear()
         self._shared_poll = math.inf
         self._canary_asked.clear()
-        alone, claimed = not self._state.held, self._state.tally.claimed
+        claimed, alone = self._state.tally.claimed, not self._state.held
         fronts = self._lane_fronts.fronts(now)
         jobs = self._claim(limit, fronts, now)
         self._take(jobs, now)

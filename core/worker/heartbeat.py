@@ -76,14 +76,13 @@ class Heartbeat:
         try:
             if urgent or now - self._last >= self._interval * 0.95:
                 self._missed = []
-                for start in range(0, len(held), BATCH):
-                    self._beat(held[start : start + BATCH])
+                self._beat_all(held)
                 self._last = now
             else:
                 # The rows of the runs that were missed were locked by another transaction.
                 missed, self._missed = [run for run in self._missed if run.job.run_token in self._state.held], []
                 news = [context for context in self._state.running() if context.has_news()]
-                self._beat(missed + [context for context in news if context not in missed])
+                self._beat_all(list(dict.fromkeys(missed + news)))
         except FAILURES:
             self._urgent = True
             return self._link.pause()
@@ -91,9 +90,11 @@ class Heartbeat:
             event(log, logging.ERROR, "a heartbeat failed", error=safe_error(repr(error)))
         return 0.0
 
+    def _beat_all(self, contexts: Sequence[RunContext]) -> None:
+        for start in range(0, len(contexts), BATCH):
+            self._beat(contexts[start : start + BATCH])
+
     def _beat(self, contexts: Sequence[RunContext]) -> None:
-        if not contexts:
-            return
         sent = time.monotonic()
         progress = [(context, context.news()) for context in contexts]
         try:

@@ -56,7 +56,7 @@ class WorkerState:
         """Creates the lanes, which do not run yet.
 
         With `one_by_one` the worker runs one job at a time, whatever the size of its lanes. One that `ends` by itself
-        does not wait for a thread that is over its timeout and cannot be stopped.
+        does not wait for a handler that is over its timeout and cannot be stopped.
         """
         self.database = database
         self.settings = settings
@@ -73,7 +73,7 @@ class WorkerState:
         self.resources.worker_id = worker_id
         self.executor = Executor(registry, self.resources)
         self.slots = ThreadSlots(self.executor, self.done, concurrency, worker_id, keeps=not ends)
-        self.lanes = self._lanes()
+        self.lanes = self._lanes(ends=ends)
         self.capacity = 1 if one_by_one else sum(lane.slots.size for lane in self.lanes)
         """The number of jobs that the worker runs at a time."""
         self._lane_of = {name: lane for lane in self.lanes for name in lane.task_types}
@@ -82,10 +82,11 @@ class WorkerState:
         self.troubled: AbstractSet[str] = frozenset()
         """The parts of upkeep that failed when they were last tried."""
         self._losing = threading.Lock()
+        self._counting = threading.Lock()
         self.settled = threading.Condition()
         """Notified when jobs are no longer held."""
 
-    def _lanes(self) -> tuple[Lane, ...]:
+    def _lanes(self, *, ends: bool) -> tuple[Lane, ...]:
         registry = self.executor.registry
         kinds: dict[str, list[str]] = {"thread": [], "async": [], "process": []}
         for name in self.task_types:
@@ -96,7 +97,7 @@ class WorkerState:
             lanes.append(Lane("threads", kinds["thread"], self.slots, self.pace))
         shared = (self.executor, self.done, self.worker_id, self.database, self.settings)
         if kinds["async"]:
-            loop = LoopSlots(*shared)
+            loop = LoopSlots(*shared, keeps=not ends)
             lanes.append(Lane("loop", kinds["async"], loop, None))
         if kinds["process"]:
             processes = ProcessSlots(*shared)
@@ -159,8 +160,11 @@ class WorkerState:
                 lane.slots.write_off(context, report, replace=False)
 
     def lose(self, context: RunContext) -> bool:
-        """Stops a run whose lease is lost, and counts it. Returns whether that was not known before."""
-        if not self.note_lost(context):
+        """Stops a run whose lease is lost, and counts it. Returns whether that was not known before.
+
+        One that has ended in its handler's own transaction goes on: its job is held no more because it has ended.
+        """
+        if context.promised is not None or not self.note_lost(context):
             return False
         context.must_stop(Stop.LOST)
         return True
@@ -200,7 +204,7 @@ class WorkerState:
     ) -> None:
         """Adds jobs that were just claimed to `held` and queues them for the slots of their lane.
 
-        With `stop` they are not run.
+        With `stop` they are not run. If the slots raise an error, the jobs are handed back.
         """
         epoch = jobs[0].claimed_at.timestamp() - time.monotonic()
         end = self.lease_end(sent)
@@ -208,6 +212,15 @@ class WorkerState:
         if stop is not None:
             for context in contexts:
                 context.stop = stop
-        self.tally.claimed += len(contexts)
-        self.held.update((context.job.run_token, context) for context in contexts)
-        (lane or self.lane_of(contexts[0])).slots.put(contexts)
+        with self._counting:
+            # In this order: `note_idle` is called for a number that was read before `held` was found empty.
+            self.held.update((context.job.run_token, context) for context in contexts)
+            self.tally.claimed += len(contexts)
+        try:
+            (lane or self.lane_of(contexts[0])).slots.put(contexts)
+        except Exception:
+            # No slot has them, such as where the machine has no thread left for an event loop.
+            for context in contexts:
+                context.result = self.executor.handed_back(context)
+                self.done.put(context)
+            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from jobdeck.core.worker.context import run_event
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobdeck.core.worker.slots.lane import Slots
+    from jobdeck.core.worker.slots.lane import Lane, Slots
     from jobdeck.core.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,21 @@ LONGEST_WAIT = 2.0
 class Watchdog:
     """Stops runs that take too long or lose their lease, and returns jobs that wait too long to the queue."""
 
-    def __init__(self, state: WorkerState, *, on_exit: Callable[[], None]) -> None:
-        """`on_exit` is called when the main thread has ended without stopping the worker."""
+    def __init__(
+        self, state: WorkerState, *, on_exit: Callable[[], None], on_room: Callable[[], None] = lambda: None
+    ) -> None:
+        """Creates the thread without starting it.
+
+        Args:
+            state: the worker to watch.
+            on_exit: called when the main thread has ended without stopping the worker.
+            on_room: called when a lane has a free place again that no report of a run has freed.
+        """
         self._state = state
         self._on_exit = on_exit
+        self._on_room = on_room
+        self._full: set[Lane] = set()
+        """The lanes that had no free place at the last look."""
         self._ending = threading.Event()
         self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} watchdog")
 
@@ -44,14 +56,21 @@ class Watchdog:
                 self.look()
             except Exception as error:  # noqa: BLE001 -- timeouts must be checked again after any error
                 event(log, logging.ERROR, "watching handlers failed", error=safe_error(repr(error)))
-            if not threading.main_thread().is_alive():
+            if _main_has_ended():
                 self._on_exit()
                 return
 
     def look(self) -> None:
         """Checks all running and waiting jobs once."""
         for lane in self._state.lanes:
-            self._look(lane.slots)
+            slots = lane.slots
+            was_full = lane in self._full or slots.occupied >= slots.size
+            self._look(slots)
+            if slots.occupied >= slots.size:
+                self._full.add(lane)
+            elif was_full:
+                self._full.discard(lane)
+                self._on_room()
 
     def _look(self, slots: Slots) -> None:
         now = time.monotonic()
@@ -70,3 +89,9 @@ class Watchdog:
         if slots.occupied >= slots.size and slots.waiting and now - newest > LONGEST_WAIT:
             slots.hand_back_waiting()
         slots.look(now)
+
+
+def _main_has_ended() -> bool:
+    """Whether the main thread has ended, or waits for the threads of `to_thread`, which take no calls any more."""
+    executors = sys.modules.get("concurrent.futures.thread")
+    return not threading.main_thread().is_alive() or getattr(executors, "_shutdown", False)

@@ -213,7 +213,7 @@ class Worker:
             for lane in state.lanes
         ]
         self._completer = Completer(state, on_done=self._room, on_finished=self._claim_after)
-        self._watchdog = Watchdog(state, on_exit=self.stop)
+        self._watchdog = Watchdog(state, on_exit=self.stop, on_room=self._room)
         state.start_slots()
         for fetcher in self._fetchers:
             fetcher.thread.start()

@@ -166,7 +166,7 @@ WORDS_OF_THE_COMPETITION = re.compile(
 )
 GENERAL_WORDS = {
     "core/redact.py": {"sms"},  # one name of a field with a phone number
-    "core/worker/context.py": {"parent"},  # of a logger
+    "core/worker/run_log.py": {"parent"},  # of a logger
 }
 
 

@@ -1,8 +1,9 @@
 """The process that runs the jobs of one slot with `isolation="process"`, and how it talks with its worker.
 
 The worker starts it with one end of a socket and its own import path. A message is a line with a JSON object, whose key
-says what it is. From the worker: `start` (once), `job`, `stop`, `saved`. From here: `line` of
-the run's log, `progress`, `save` of a checkpoint, `done` with the facts of the report, `unable`.
+says what it is. From the worker: `start` (once), `job`, `stop`, `answer`. From here, each with the token of its `run`:
+`line` of the run's log, `progress`, `save` of a checkpoint, `promised` (the run has ended by `ctx.finish_in`), `lost`,
+`done` with the facts of the report, `unable`. The worker answers `save` and `promised`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import quiet_loggers
@@ -31,7 +33,7 @@ from jobdeck.core.model import ClaimedJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Registry, registered
+from jobdeck.core.registry import Registry, around, registered
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
@@ -39,13 +41,15 @@ from jobdeck.core.worker.executor import Executor
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jobdeck.core.model import FinishedRun, Json
+    from jobdeck.core.errors import LeaseLost
+    from jobdeck.core.model import FinishedRun, Json, RunOutcome
 
 FLUSH_SECONDS = 0.1
 """How often log lines and progress are sent, so that a handler may report each of a million items."""
 CHUNK = 1 << 16
 POSITION_SIGNAL = signal.SIGUSR2
 """Makes the process print where its threads are, even while one of them keeps the interpreter."""
+QUIET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINES_KEPT = 1000
 
 
@@ -115,8 +119,9 @@ class ChildContext(RunContext):
         self._news: list[tuple[str, str]] = []
         self._sent: object = None
         self._news_lock = threading.Lock()
-        self.saved: queue.SimpleQueue[bool | str] = queue.SimpleQueue()
-        """The worker's answers to checkpoints: whether the run holds its job, or what went wrong."""
+        self._asking = threading.Lock()
+        self.answers: queue.SimpleQueue[bool | str] = queue.SimpleQueue()
+        """The worker's answers: whether the run holds its job, or what went wrong."""
 
     def keep_line(self, level: str, message: str) -> None:
         with self._news_lock:
@@ -125,23 +130,45 @@ class ChildContext(RunContext):
 
     def save_checkpoint(self, checkpoint: Json) -> None:
         kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
-        self._channel.send(save=kept)
-        answer = self.saved.get()
-        if isinstance(answer, str):
-            raise JobdeckError(answer)
-        if not answer:
-            raise self.found_lost()
+        self._ask(save=kept)
         self.note_checkpoint(kept)
+
+    def note_promise(self, run: FinishedRun, recorded: RunOutcome) -> None:
+        super().note_promise(run, recorded)
+        # Before the handler can commit: its worker would take the run for lost when the job is no longer held.
+        self._ask(promised=run.outcome)
+
+    def found_lost(self) -> LeaseLost:
+        self._tell(lost=True)
+        return super().found_lost()
 
     def flush(self) -> None:
         """Sends the log lines and the progress that are new."""
         with self._news_lock:
             news, self._news = self._news, []
             for level, text in news:
-                self._channel.send(line=[level, text])
+                self._tell(line=[level, text])
             if self._progress is not self._sent:
                 self._sent = self._progress
-                self._channel.send(progress=self._progress)
+                self._tell(progress=self._progress)
+
+    def _tell(self, **message: Any) -> None:
+        self._channel.send(run=self.job.run_token, **message)
+
+    def _ask(self, **message: Any) -> None:
+        """Sends a message and waits for the worker's answer.
+
+        Raises:
+            LeaseLost: the run no longer holds its job.
+            JobdeckError: the worker could not do what the message asks for.
+        """
+        with self._asking:
+            self._tell(**message)
+            answer = self.answers.get()
+        if isinstance(answer, str):
+            raise JobdeckError(answer)
+        if not answer:
+            raise self.found_lost()
 
 
 class Child:
@@ -156,6 +183,8 @@ class Child:
         self._resources.worker_id = start["worker"]
         self._jobs: queue.SimpleQueue[Json] = queue.SimpleQueue()
         self._current: ChildContext | None = None
+        self._contexts: WeakValueDictionary[int, ChildContext] = WeakValueDictionary()
+        """The runs by their tokens, also earlier ones whose threads go on and wait for an answer."""
         self._stop: Stop | None = None
         """Why the job that was sent last must stop, also while its module is imported."""
 
@@ -167,19 +196,19 @@ class Child:
             try:
                 executor = self._executor(asked)
             except BaseException as error:  # noqa: BLE001 -- a module may raise anything while it is imported
-                self._channel.send(unable=safe_error(f"{type(error).__name__}: {error}"))
+                why = safe_error(f"{type(error).__name__}: {error}")
+                self._channel.send(run=asked["job"]["run_token"], unable=why)
                 continue
             context = ChildContext(job_from_json(asked["job"]), self._resources, asked["epoch"], self._channel)
-            self._current = context
+            self._contexts[context.job.run_token] = self._current = context
             context.stop = self._stop
             report = executor.run(context.job, context)
             self._current = None
             context.flush()
-            self._channel.send(done=_facts(report), stack=context.stack)
+            self._channel.send(run=report.run_token, done=_facts(report), stack=context.stack)
 
     def _executor(self, asked: Json) -> Executor:
-        for name in asked["around"]:
-            importlib.import_module(name)
+        around.import_plain(asked["around"])
         importlib.import_module(asked["module"])
         found = registered(asked["job"]["task_type"])
         return Executor(Registry([replace(found, plugin=asked["plugin"])]), self._resources)
@@ -204,8 +233,8 @@ class Child:
                 self._stop = Stop[message["stop"]]
                 if (context := self._current) is not None:
                     context.stop = self._stop
-            elif "saved" in message and (context := self._current) is not None:
-                context.saved.put(message["saved"])
+            elif "answer" in message and (context := self._contexts.get(message["run"])) is not None:
+                context.answers.put(message["answer"])
 
 
 def _facts(report: FinishedRun) -> Json:
@@ -221,6 +250,26 @@ def end() -> None:
     os._exit(1)
 
 
+class Forks:
+    """Lets a process that a handler forks be ended by a signal, as a pool of `multiprocessing` ends its own."""
+
+    def __init__(self) -> None:
+        self._masks = threading.local()
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._hear)
+
+    def _hold(self) -> None:
+        # A signal that came before the new process hears it would be lost.
+        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, QUIET_SIGNALS)
+
+    def _hear(self) -> None:
+        for name in QUIET_SIGNALS:
+            signal.signal(name, signal.default_int_handler if name is signal.SIGINT else signal.SIG_DFL)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
+
+
 def main() -> None:
     """Runs the process until its worker closes the socket or dies."""
     # A segmentation fault writes its position into the run's log, and leaves no core in the worker's folder.
@@ -228,8 +277,9 @@ def main() -> None:
     faulthandler.register(POSITION_SIGNAL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A terminal or systemd signals the worker's children too; the worker decides what becomes of the job.
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for name in QUIET_SIGNALS:
         signal.signal(name, lambda *_: None)
+    Forks()
     handle = int(sys.argv[1])
     sys.argv[:] = sys.argv[:1]
     os.set_inheritable(handle, False)

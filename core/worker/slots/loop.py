@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import linecache
 import logging
+import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from jobdeck.core.logs import event
@@ -31,13 +33,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BLOCKED_SECONDS = 1.0
-"""A loop that answers nothing for this long is blocked by a handler."""
+"""A handler whose step takes this long blocks the loop."""
 STUBBORN_SECONDS = 2.0
 """A handler that runs on for this long after it was cancelled is shown as such."""
 LAST_SECONDS = 5.0
 """How long a worker that ends waits for the loop."""
 GOES_ON = "was cancelled and goes on; it keeps its lease and its concurrency key until it ends"
-_SELECT = "selectors.py"
+LOST_GOES_ON = "has lost its lease, was cancelled and goes on; its result will be discarded"
 
 
 class LoopSlots:
@@ -57,7 +59,10 @@ class LoopSlots:
         name: str,
         database: Database,
         settings: Settings,
+        *,
+        keeps: bool = True,
     ) -> None:
+        """Without `keeps`, a run that goes on after its timeout is reported all the same: for workers that must end."""
         self.size = settings.async_concurrency
         self.running: dict[RunContext, None] = {}
         self.canary: RunContext | None = None
@@ -66,22 +71,31 @@ class LoopSlots:
         self._name = name
         self._database = database
         self._connections_size = settings.async_connections
-        self._tasks: dict[RunContext, asyncio.Task[None]] = {}
+        self._keeps = keeps
+        self._new: dict[RunContext, None] = {}
+        """Runs that the loop has not begun yet."""
+        self._tasks: dict[RunContext, asyncio.Task[FinishedRun]] = {}
         self._asked: dict[RunContext, float] = {}
-        """When each run was cancelled that has not ended, until it is shown as going on."""
+        """When each run had to stop that has not ended, until it is shown as going on."""
+        self._cancelled: set[RunContext] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closing = asyncio.Event()
         self._pinged: float | None = None
         """When the loop was asked for an answer that it has not given yet."""
+        self._step: FrameType | None = None
+        """The step of a task that the loop was seen in while it owed an answer."""
+        self._step_since = 0.0
         self._blames = False
+        """Whether a handler blocks the loop. New jobs would wait behind it, so no more are claimed."""
 
     def start(self) -> None:
         """Does nothing: the loop starts with the first job."""
 
     @property
     def occupied(self) -> int:
-        return len(self.running) - (self.canary in self.running)
+        taken = len(self.running) - (self.canary in self.running)
+        return max(taken, self.size) if self._blames else taken
 
     def put(self, contexts: Iterable[RunContext]) -> None:
         loop = self._running_loop()
@@ -91,14 +105,23 @@ class LoopSlots:
             if context.job.is_canary and self.canary is None:
                 self.canary = context
         self.running.update(dict.fromkeys(batch))
-        loop.call_soon_threadsafe(self._begin, batch)
+        self._new.update(dict.fromkeys(batch))
+        try:
+            loop.call_soon_threadsafe(self._begin, batch)
+        except RuntimeError:  # the loop has ended
+            for context in batch:
+                self._forget(context)
+            raise
 
     def hand_back_waiting(self) -> int:
         return 0
 
     def time_out(self, context: RunContext) -> str | None:
-        if context.stop in {Stop.TIMED_OUT, Stop.LOST}:
+        if context.stop is Stop.TIMED_OUT:
             return None
+        if context.stop is Stop.LOST or self._thread is None or not self._thread.is_alive():
+            ended = self.write_off(context, self._executor.timed_out(context))
+            return "a run took too long and cannot be cancelled any more; its task is abandoned" if ended else None
         context.must_stop(Stop.TIMED_OUT)
         return "a run took too long; its handler is cancelled"
 
@@ -111,16 +134,16 @@ class LoopSlots:
         if self._loop is None:
             return
         if self._pinged is None:
-            self._pinged, self._blames = now, False
+            self._pinged = now
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._answer)
-        elif now - self._pinged > BLOCKED_SECONDS and not self._blames:
-            self._blame(now - self._pinged)
+        elif not self._blames:
+            self._watch(now)
+        if self._blames:
+            self._hand_back_new()
         for context, asked in list(self._asked.items()):
             if now - asked > STUBBORN_SECONDS and self._asked.pop(context, None) is not None:
-                context.notice = GOES_ON
-                context.keep_line("WARNING", f"the run {GOES_ON}")
-                run_event(log, logging.WARNING, f"a run {GOES_ON}", context)
+                self._note_going_on(context)
 
     def close(self) -> None:
         """Ends the loop. Handlers that go on after they were cancelled keep its thread until they end."""
@@ -136,11 +159,14 @@ class LoopSlots:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._main, args=(self._loop,), name=f"{self._name} loop", daemon=True
-            )
-            self._thread.start()
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=self._main, args=(loop,), name=f"{self._name} loop", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no thread left
+                loop.close()
+                raise
+            self._thread, self._loop = thread, loop
         return self._loop
 
     def _interrupt(self, context: RunContext) -> None:
@@ -153,25 +179,59 @@ class LoopSlots:
 
     def _end(self, context: RunContext, report: FinishedRun) -> bool:
         """Reports a run, unless it was reported before."""
-        if self.running.pop(context, self) is self:
+        if not self._forget(context):
             return False
-        self._asked.pop(context, None)
-        if context is self.canary:
-            self.canary = None
         context.result = report
         self._done.put(context)
         return True
+
+    def _forget(self, context: RunContext) -> bool:
+        """Frees the place of a run. False if that was done before."""
+        if self.running.pop(context, self) is self:
+            return False
+        self._new.pop(context, None)
+        self._asked.pop(context, None)
+        if context is self.canary:
+            self.canary = None
+        return True
+
+    def _hand_back_new(self) -> None:
+        """Returns the jobs to the queue that wait for a blocked loop. A canary waits: it asks about this worker."""
+        for context in list(self._new):
+            # The loop might begin it just now.
+            if context is not self.canary and self._new.pop(context, self) is not self:
+                self._end(context, self._executor.handed_back(context))
+
+    def _note_going_on(self, context: RunContext) -> None:
+        """Shows a run that goes on after it was cancelled, or reports it where nothing waits for it."""
+        if context.stop is Stop.TIMED_OUT and not self._keeps:
+            if self.write_off(context, self._executor.timed_out(context)):
+                message = "a run was cancelled and goes on; it is reported as failed, and its task is abandoned"
+                run_event(log, logging.WARNING, message, context)
+            return
+        notice = LOST_GOES_ON if context.stop is Stop.LOST else GOES_ON
+        if context.notice != notice:
+            context.notice = notice
+            context.keep_line("WARNING", f"the run {notice}")
+            run_event(log, logging.WARNING, f"a run {notice}", context)
+
+    def _watch(self, now: float) -> None:
+        """Blames the handler whose one step takes too long.
+
+        A loop that owes an answer may wait for the processor as well, or have thousands of short steps to do.
+        """
+        step = _step(self._thread)
+        if step is not self._step:
+            self._step, self._step_since = step, now
+        elif step is not None and now - self._step_since > BLOCKED_SECONDS:
+            self._blame(now - self._step_since)
 
     def _blame(self, seconds: float) -> None:
         """Says that a handler blocks the loop, and where; once for each block."""
         if self._thread is None:
             return
-        stack = thread_position(self._thread)
-        if _SELECT in stack.rstrip().rsplit("File ", 1)[-1]:
-            # It waits for events, so this machine is slow and no handler is to blame.
-            return
         self._blames = True
-        position = safe_text(stack)
+        position = safe_text(thread_position(self._thread))
         event(
             log,
             logging.WARNING,
@@ -209,29 +269,42 @@ class LoopSlots:
 
     async def _until_closed(self) -> None:
         await self._closing.wait()
-        own = asyncio.current_task()
-        while left := [task for task in asyncio.all_tasks() if task is not own and task not in self._opened.tasks]:
-            for task in left:
-                task.cancel()
-            await asyncio.wait(left)
+        # In this order: runs may use what was opened, and a resource may need tasks of its own to be left.
+        await self._end_tasks(set(self._tasks.values()))
         await self._opened.close()
         await self._connections.close()
+        while left := asyncio.all_tasks() - {asyncio.current_task()}:
+            await self._end_tasks(left)
         await asyncio.get_running_loop().shutdown_asyncgens()
+
+    @staticmethod
+    async def _end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _begin(self, batch: Sequence[RunContext]) -> None:
         for context in batch:
-            self._tasks[context] = asyncio.create_task(self._work(context))
+            if self._new.pop(context, self) is not self:
+                task = self._tasks[context] = asyncio.create_task(self._work(context))
+                task.add_done_callback(partial(self._left, context))
 
-    async def _work(self, context: RunContext) -> None:
-        try:
-            if context.stop is not None or time.monotonic() >= context.lease_end:
-                report = self._executor.handed_back(context)
-            else:
-                given = LoopContext(context, self._connections)
-                report = await self._executor.run_async(context, cast("AsyncJobContext", given), self._opened)
-        finally:
-            del self._tasks[context]
-        self._end(context, report)
+    async def _work(self, context: RunContext) -> FinishedRun:
+        if context.stop is not None or time.monotonic() >= context.lease_end:
+            return self._executor.handed_back(context)
+        given = LoopContext(context, self._connections)
+        return await self._executor.run_async(context, cast("AsyncJobContext", given), self._opened)
+
+    def _left(self, context: RunContext, task: asyncio.Task[FinishedRun]) -> None:
+        del self._tasks[context]
+        self._cancelled.discard(context)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            run_event(log, logging.ERROR, "a run ended without a report", context, error=safe_error(repr(error)))
+        # A task that another one cancels before its first step has no report either; its handler never began.
+        without = task.cancelled() or error is not None
+        self._end(context, self._executor.handed_back(context) if without else task.result())
 
     def _cancel(self, context: RunContext) -> None:
         task = self._tasks.get(context)
@@ -239,10 +312,21 @@ class LoopSlots:
         if task is not None and context.started is not None:
             if context.stop is Stop.TIMED_OUT:
                 context.position = _position(task)
-            task.cancel()
+            # Once: a second time would end what the handler awaits to clean up.
+            if context not in self._cancelled:
+                self._cancelled.add(context)
+                task.cancel()
 
     def _answer(self) -> None:
-        self._pinged = None
+        self._pinged, self._blames, self._step = None, False, None
+
+
+def _step(thread: threading.Thread | None) -> FrameType | None:
+    """The frame in which a loop runs a step of a task, or a callback; None while it waits for events."""
+    frame = sys._current_frames().get(thread.ident or 0) if thread is not None else None  # noqa: SLF001 -- documented
+    while frame is not None and frame.f_code is not asyncio.Handle._run.__code__:  # noqa: SLF001 -- as tracebacks show it
+        frame = frame.f_back
+    return frame
 
 
 def _position(task: asyncio.Task[Any]) -> str:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobdeck.core.errors import JobdeckError
+from jobdeck.core.errors import JobdeckError, LeaseLost
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.postgres.pool import AsyncPool
 from jobdeck.core.queue import leases
 from jobdeck.core.queue.producers import finishing
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.context import CHECKPOINT_BYTES
+from jobdeck.core.worker.context import CHECKPOINT_BYTES, Stop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
 
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
     from jobdeck.core.worker.context import RunContext, RunResources
 
 log = logging.getLogger(__name__)
+
+ROLL_BACK_SECONDS = 2.0
+"""The time that a handler gets to roll back, after it found that its run no longer holds its job."""
 
 
 class Connections(Protocol):
@@ -108,13 +115,25 @@ class LoopContext:
 
     async def finish_in(self, connection: AsyncConnection, outcome: Done | Continue | None = None) -> None:
         run = self._run.to_promise(outcome)
-        self._run.note_promise(run, await self._connections.record(connection, run, self._run.reporter()))
+        recorded = await self._connections.record(connection, run, self._run.reporter())
+        with self._ending_if_lost():
+            self._run.note_promise(run, recorded)
 
     async def save_checkpoint(self, checkpoint: Json) -> None:
         kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
         if not await self._connections.save_checkpoint(self.job, kept):
-            raise self._run.found_lost()
+            with self._ending_if_lost():
+                raise self._run.found_lost()
         self._run.note_checkpoint(kept)
+
+    @contextmanager
+    def _ending_if_lost(self) -> Iterator[None]:
+        """Has a handler cancelled that goes on after it was told that its run no longer holds its job."""
+        try:
+            yield
+        except LeaseLost:
+            asyncio.get_running_loop().call_later(ROLL_BACK_SECONDS, self._run.must_stop, Stop.LOST)
+            raise
 
 
 class OpenedOnLoop:
@@ -128,30 +147,31 @@ class OpenedOnLoop:
         self._shared = shared
         self._values: dict[Opener, asyncio.Future[object]] = {}
         self._ending = asyncio.Event()
-        self.tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def of(self, opener: Opener) -> object:
         """The value of a context manager, which is entered at the first call. What it raises, the run raises."""
         value = self._values.get(opener)
         if value is None:
             value = self._values[opener] = asyncio.get_running_loop().create_future()
-            task = asyncio.create_task(self._keep(opener, value))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            # In a context of its own: what it logs later is not of the run that needed it first.
+            task = asyncio.create_task(self._keep(opener, value), context=Context())
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._left, opener, value))
         # A run that is cancelled meanwhile must not cancel it for the others.
         return await asyncio.shield(value)
 
     async def close(self) -> None:
         """Leaves all context managers."""
         self._ending.set()
-        if self.tasks:
-            await asyncio.wait(self.tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _keep(self, opener: Opener, value: asyncio.Future[object]) -> None:
         try:
             made = opener(self._shared.settings, self._shared.database)
             if not isinstance(made, AbstractAsyncContextManager):
-                value.set_result(self._shared.enter(opener, made))
+                value.set_result(await asyncio.to_thread(self._shared.enter, opener, made))
                 await self._ending.wait()
                 return
             async with made as opened:
@@ -162,6 +182,11 @@ class OpenedOnLoop:
                 event(log, logging.ERROR, "the resources of a task type failed", error=safe_error(repr(error)))
             else:
                 value.set_exception(error if isinstance(error, Exception) else JobdeckError(repr(error)))
-                value.exception()
-        finally:
-            del self._values[opener]
+
+    def _left(self, opener: Opener, value: asyncio.Future[object], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        del self._values[opener]
+        if not value.done():
+            value.set_exception(JobdeckError("The task that opens the resources was cancelled before it began."))
+        if not value.cancelled():
+            value.exception()

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from jobdeck.core.logs import event
+from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.context import Stop, run_event
 from jobdeck.core.worker.executor import thread_position
 
@@ -81,6 +83,15 @@ class ThreadSlots:
     def _start_thread(self, line: queue.SimpleQueue[RunContext | None]) -> None:
         threading.Thread(target=self._work, args=(line,), name=f"{self._name} slot", daemon=True).start()
 
+    def _starts(self, line: queue.SimpleQueue[RunContext | None]) -> bool:
+        """Starts another thread for a slot. False if the machine has none left."""
+        try:
+            self._start_thread(line)
+        except RuntimeError as error:
+            event(log, logging.WARNING, "no thread can be started for a slot", error=safe_error(str(error)))
+            return False
+        return True
+
     @property
     def occupied(self) -> int:
         """The number of slots with a run, without the slot for canaries."""
@@ -127,7 +138,7 @@ class ThreadSlots:
         if self.running.pop(context, None) is None:
             return False
         if not self._has_substitute(context) and replace:
-            self._start_thread(self._kept if context is self.canary else self._waiting)
+            self._starts(self._kept if context is self.canary else self._waiting)
         self._free(context)
         context.result = report
         self._done.put(context)
@@ -140,10 +151,12 @@ class ThreadSlots:
         to log; None if the run has just ended, or was asked before.
         """
         thread = self.running.get(context)
-        if thread is None or context.stop is Stop.TIMED_OUT:
+        if thread is None or context in self._overdue:
             return None
-        keeps = self._keeps and context.stop is not Stop.LOST
-        context.position = thread_position(thread)
+        first = context.stop is not Stop.TIMED_OUT
+        keeps = self._keeps and context.stop is not Stop.LOST and thread.is_alive()
+        if first:
+            context.position = thread_position(thread)
         context.stop = Stop.TIMED_OUT
         if not keeps:
             ended = self.write_off(context, self._executor.timed_out(context))
@@ -155,7 +168,10 @@ class ThreadSlots:
             if context not in self.running:
                 del self._overdue[context]
                 return None
-        self._start_thread(line)
+            if not self._starts(line):
+                # The next look tries again.
+                del self._overdue[context]
+                return "a run took too long; its handler is asked to stop, and keeps its slot" if first else None
         self._free(context)
         return "a run took too long; its handler is asked to stop, and another thread takes its slot"
 
@@ -201,7 +217,8 @@ class ThreadSlots:
                 return
             free(context)
             replaced = self._has_substitute(context)
-            context.result = self._executor.timed_out(context) if replaced else result
+            late = replaced or context.stop is Stop.TIMED_OUT
+            context.result = self._executor.timed_out(context) if late else result
             done(context)
             if replaced:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,8 +12,10 @@ import sys
 import threading
 from pathlib import Path
 
-from jobdeck.core.errors import PermanentError, RetryLater
+from jobdeck.core.errors import JobdeckError, PermanentError, RetryLater
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+
+NAMELESS_SIGNAL = signal.SIGRTMIN + 3
 
 
 class Params(Payload):
@@ -26,6 +29,13 @@ def note(params: Params, text: str) -> None:
     """Writes a line to the file of the test."""
     with Path(params.note).open("a", encoding="utf-8") as file:
         file.write(f"{text}\n")
+
+
+def wait_for(params: Params, word: str) -> None:
+    """Waits until somebody has written this word to the file of the test."""
+    pause = threading.Event()
+    while word not in Path(params.note).read_text(encoding="utf-8"):
+        pause.wait(0.01)
 
 
 @job("p_done", payload=Params, isolation="process")
@@ -64,7 +74,7 @@ def dies(params: Params, _ctx: JobContext) -> None:
         os._exit(3)
     if params.number == 1:
         ctypes.string_at(0)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL if params.number == 2 else NAMELESS_SIGNAL)
 
 
 @job("p_spins", payload=Params, isolation="process", timeout=3600)
@@ -74,7 +84,7 @@ def spins(params: Params, _ctx: JobContext) -> None:
         pass
 
 
-@job("p_too_long", payload=Params, isolation="process", timeout=5)
+@job("p_too_long", payload=Params, isolation="process", timeout=3600)
 def too_long(params: Params, ctx: JobContext) -> None:
     started = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
     note(params, f"started {started.pid}")
@@ -89,9 +99,7 @@ def prints(params: Params, _ctx: JobContext) -> None:
     sys.stdout.write(f"line {params.number} of the first, without an end")
 
     def print_late() -> None:
-        pause = threading.Event()
-        while "go" not in Path(params.note).read_text(encoding="utf-8"):
-            pause.wait(0.01)
+        wait_for(params, "go")
         sys.stdout.write("a late line of the first\n")
         note(params, "late 1")
 
@@ -133,6 +141,68 @@ def books(_params: Params, ctx: JobContext) -> None:
         ctx.finish_in(ctx.db, Done({"booked": ctx.job.attempt}))
         if ctx.job.attempt == 1:
             raise ValueError("no luck")
+
+
+@job("p_books_early", payload=Params, isolation="process", timeout=3600)
+def books_early(params: Params, ctx: JobContext) -> None:
+    ctx.finish_in(ctx.db, Done({"booked": True}))
+    note(params, f"booked {os.getpid()}")
+    wait_for(params, "go")
+    note(params, f"{'stopped' if ctx.cancelled() else 'whole'} 1")
+
+
+@job("p_saves", payload=Params, isolation="process", timeout=3600)
+def saves(params: Params, ctx: JobContext) -> None:
+    note(params, f"saves {os.getpid()}")
+    if params.number:
+        wait_for(params, "go")
+    ctx.save_checkpoint({"page": 9})
+
+
+@job("p_leaves", payload=Params, isolation="process")
+def leaves(params: Params, ctx: JobContext) -> None:
+    def save_late() -> None:
+        wait_for(params, "go")
+        try:
+            ctx.save_checkpoint({"of": "the first"})
+        except JobdeckError as error:
+            note(params, f"refused {len(str(error))}")
+        else:
+            note(params, "saved 1")
+
+    threading.Thread(target=save_late, daemon=True).start()
+
+
+@job("p_follows", payload=Params, isolation="process")
+def follows(params: Params, ctx: JobContext) -> Done:
+    note(params, "go 1")
+    pause = threading.Event()
+    while not {"refused", "saved"} & set(Path(params.note).read_text(encoding="utf-8").split()):
+        pause.wait(0.01)
+    ctx.save_checkpoint({"of": "the second"})
+    row = ctx.db.execute("SELECT checkpoint ->> 'of' FROM job_queue WHERE id = %s", (ctx.job.id,)).fetchone()
+    return Done({"stored": row[0] if row else None})
+
+
+@job("p_forks", payload=Params, isolation="process", timeout=3600)
+def forks(_params: Params, _ctx: JobContext) -> Done:
+    forked = multiprocessing.get_context("fork").Process(target=threading.Event().wait)
+    forked.start()
+    forked.terminate()
+    forked.join()
+    return Done({"ended": forked.exitcode})
+
+
+@job("p_abandons", payload=Params, isolation="process", timeout=3600)
+def abandons(params: Params, _ctx: JobContext) -> None:
+    """Dies, and leaves a program that prints for ever in a session of its own."""
+    if os.fork():
+        wait_for(params, "prints")
+        os._exit(3)
+    os.setsid()
+    note(params, f"prints {os.getpid()}")
+    while True:
+        sys.stdout.write("more\n")
 
 
 @job("p_asks", payload=Params, isolation="process")

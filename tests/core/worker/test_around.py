@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
 import threading
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,25 @@ class TestMiddleware:
         log = last_run(conn, job.id)["log"]
         assert log.index("before 6") < log.index("a line of p_done") < log.index("after")
 
+    @pytest.mark.parametrize(
+        ("module", "kind", "words"),
+        [(__name__, "process_died", "is not registered when its module is imported"),
+         ("__main__", "permanent", "A middleware is in no module that another process can import")],
+    )  # fmt: skip
+    def test_no_process_runs_a_job_without_the_middleware_that_its_worker_has(
+        self, database_url: str, conn: Conn, module: str, kind: str, words: str
+    ) -> None:
+        def guard(_params: Any, _ctx: Any, call: Callable[[], Any]) -> Any:
+            return call()
+
+        guard.__module__ = module
+        middleware(guard)
+        job = enqueue(conn, "p_done", payload={"number": 6}, max_attempts=1)
+        run_all(database_url, *load([process_handlers.__name__]), settings=quick_settings(lease_seconds=120.0))
+        run = last_run(conn, job.id)
+        assert (run["outcome"], run["error_kind"]) == ("failed", kind)
+        assert words in run["error"]
+
     def test_it_is_around_a_handler_in_a_unit_test(self) -> None:
         @middleware
         def doubled(_params: Any, _ctx: Any, call: Callable[[], Any]) -> Any:
@@ -171,6 +191,19 @@ class TestHooks:
             until(lambda: outcomes(conn, again.id) == ["lost"], "the other lost run")
         assert [(one.job_id, one.error_kind) for one in told] == [(last.id, "lease_expired")]
 
+    def test_a_slot_of_a_series_whose_last_run_was_lost_is_told_too(self, database_url: str, conn: Conn) -> None:
+        told: list[FailedJob] = []
+        on_failure(told.append)
+        last, again = (
+            enqueue(conn, "gone", payload={"number": n}, max_attempts=n, recurrence_interval_minutes=60) for n in (1, 3)
+        )
+        conn.execute("SELECT job_queue_claim('silent', ARRAY['gone'], 9, 60.0)")
+        conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 second'")
+        with working(database_url, job_type("plain", lambda _p, _c: None)):
+            until(lambda: told, "the hook")
+            until(lambda: outcomes(conn, again.id) == ["lost"], "the other lost run")
+        assert [(one.job_id, one.recurring, one.attempt) for one in told] == [(last.id, True, 1)]
+
     def test_a_hook_that_fails_keeps_no_other_from_being_called(
         self, database_url: str, conn: Conn, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -179,6 +212,10 @@ class TestHooks:
         @on_failure
         def broken(_failed: FailedJob) -> None:
             raise ZeroDivisionError("for jane@example.org")
+
+        @on_failure
+        def exits(_failed: FailedJob) -> None:
+            sys.exit(3)
 
         on_failure(told.append)
 
@@ -190,7 +227,7 @@ class TestHooks:
         run_all(database_url, job_type("fails", fails))
         assert len(told) == 2
         lines = [vars(one)["fields"] for one in caplog.records if one.getMessage() == "a hook of a failed job failed"]
-        assert [line["hook"] for line in lines] == ["broken", "broken"]
+        assert [line["hook"] for line in lines] == ["broken", "exits"] * 2
         assert "jane@" not in str(lines)
 
     def test_a_slow_hook_delays_no_report(self, database_url: str, conn: Conn) -> None:

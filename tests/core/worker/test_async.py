@@ -35,6 +35,7 @@ from jobdeck.core.worker.shadow.preview import effects
 from jobdeck.core.worker.slots.loop import LoopSlots
 from tests.core.worker.test_canaries import ask, ended
 from tests.core.worker.test_executor import runner_of
+from tests.core.worker.test_worker import expire
 from tests.support.examples import examples
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, bury, worker_process
@@ -427,7 +428,7 @@ def test_a_task_group_brings_the_errors_of_its_tasks_together_and_stops_the_othe
 
 
 def test_a_cancelled_handler_that_leaves_through_a_task_group_is_cancelled_and_has_not_failed(
-    database_url: str, conn: Conn
+    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered = threading.Event()
 
@@ -442,6 +443,7 @@ def test_a_cancelled_handler_that_leaves_through_a_task_group_is_cancelled_and_h
         async with asyncio.TaskGroup() as group:
             group.create_task(member(ctx))
 
+    monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", PATIENCE)
     job = enqueue(conn, "group")
     with working(database_url, job_type("group", group)) as worker:
         assert entered.wait(PATIENCE)
@@ -568,7 +570,7 @@ def test_a_run_that_goes_on_after_its_timeout_keeps_its_key_until_it_ends_and_is
 ) -> None:
     first = enqueue(conn, "gate", concurrency_key="k", max_attempts=1)
     second = enqueue(conn, "gate", concurrency_key="k", max_attempts=1)
-    settings = quick_settings(lease_seconds=10.0)
+    settings = quick_settings(lease_seconds=120.0)
     with working(database_url, job_type("gate", stubborn, timeout=0.2), settings=settings):
         stubborn.wait_for()
         assert stubborn.cancelled.acquire(timeout=PATIENCE)
@@ -654,8 +656,8 @@ def test_a_run_that_lost_its_lease_is_cancelled_and_its_result_is_discarded(
     job = enqueue(conn, "gate", max_attempts=1)
     with working(database_url, job_type("gate", gate)):
         gate.wait_for()
-        conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour'")
-        conn.execute("SELECT job_queue_upkeep('lost', 0, 0)")
+        with conn.transaction():
+            expire(conn, job.id, retry_base=0)
         assert gate.cancelled.acquire(timeout=PATIENCE)
         until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
     assert status_of(conn, job.id) == "failed"
@@ -714,9 +716,11 @@ class Wild:
 
     async def __call__(self, params: Any, _ctx: Any) -> Done:
         behaviour = self._behaviours[params.number]
-        await asyncio.sleep(0)
-        # After the pause: a run that returns has then ended before anybody can stop it.
-        self.begun += 1
+        try:
+            await asyncio.sleep(0)
+        finally:
+            # After the pause: a run that returns has then ended before anybody can stop it.
+            self.begun += 1
         if behaviour == "raises":
             raise ValueError("no luck")
         if behaviour == "exits":
@@ -845,8 +849,8 @@ def test_a_checkpoint_of_a_run_that_lost_its_job_is_refused(database_url: str, c
     settings = quick_settings(lease_seconds=120.0, heartbeat_seconds=60.0)
     with working(database_url, job_type("late", handler), settings=settings) as worker:
         assert entered.wait(PATIENCE)
-        conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour'")
-        conn.execute("SELECT job_queue_upkeep('lost', 0, 0)")
+        with conn.transaction():
+            expire(conn, job.id, retry_base=0)
         lost.set()
         until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
         figures = worker.figures()
@@ -872,7 +876,9 @@ def test_a_handler_that_blocks_the_loop_is_named_with_its_position_once(
     job = enqueue(conn, "blocks")
 
     def warnings() -> list[Any]:
-        return [vars(one)["fields"] for one in caplog.records if "blocks the event loop" in one.getMessage()]
+        lines = [vars(one)["fields"] for one in caplog.records if "blocks the event loop" in one.getMessage()]
+        # On a busy machine, the first import in the loop may take longer than a second too.
+        return [fields for fields in lines if "in blocking_call" in fields["stack"]]
 
     with working(database_url, job_type("blocks", blocks), settings=quick_settings(lease_seconds=120.0)):
         until(warnings, "the warning")
@@ -881,7 +887,6 @@ def test_a_handler_that_blocks_the_loop_is_named_with_its_position_once(
         go_on.set()
         until(lambda: status_of(conn, job.id) is None, "the end")
     assert len(warnings()) == 1
-    assert "in blocking_call" in warnings()[0]["stack"]
     assert "blocks the event loop" in last_run(conn, job.id)["log"]
 
 

@@ -16,16 +16,27 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.postgres.reconnecting import Link
 from jobdeck.core.queue import leases
 from jobdeck.core.registry import Done
-from jobdeck.core.worker import maintenance
+from jobdeck.core.worker import heartbeat, maintenance
 from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import ClockWatch
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import a_state, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
+from tests.support.working import (
+    a_state,
+    claimed,
+    enqueue,
+    job_type,
+    last_run,
+    outcomes,
+    quick_settings,
+    status_of,
+    working,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from uuid import UUID
 
     from jobdeck.core.queue.leases import Renewed
     from jobdeck.core.worker.state import WorkerState
@@ -144,6 +155,35 @@ def test_a_lease_that_several_heartbeats_could_not_renew_is_sent_once_in_each_st
         beating._step()
         beating._link.close()
     assert sent == [1, 1, 1, 1]
+
+
+def test_the_progress_of_many_runs_is_sent_in_statements_of_limited_size(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del conn
+    sent = []
+
+    def beat(_conn: Connection, _worker: str, held: Sequence[tuple[UUID, int, object]], *_: object) -> list[Renewed]:
+        sent.append([token for _, token, _ in held])
+        return [leases.Renewed(job_id, token, alive=True, cancel_requested=False) for job_id, token, _ in held[:1]]
+
+    monkeypatch.setattr(leases, "heartbeat", beat)
+    monkeypatch.setattr(heartbeat, "BATCH", 3)
+    with (
+        Database(database_url, application_name="test") as database,
+        a_state(database, lease_seconds=60.0, heartbeat_seconds=20.0) as state,
+    ):
+        for token in range(5):
+            context = RunContext(claimed(run_token=token), state.resources, 0.0, math.inf)
+            state.held[token] = context
+            state.slots.running[context] = threading.current_thread()
+            context.progress(1)
+        beating = Heartbeat(state)
+        # The rows of all but two are locked by another transaction, and are sent again.
+        for _ in range(2):
+            beating._step()
+        beating._link.close()
+    assert sent == [[0, 1, 2], [3, 4], [1, 2, 4]]
 
 
 def test_the_report_of_a_held_row_is_kept_and_stored_when_the_row_is_free(

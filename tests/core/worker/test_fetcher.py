@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
 from jobdeck.core.model import ClaimedJob, NewJob
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer
-from jobdeck.core.worker.fetcher import LaneFronts
+from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.fetcher import Fetcher, LaneFronts
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report
+from tests.support.working import a_state, claimed
+
+if TYPE_CHECKING:
+    from jobdeck.core.worker.state import WorkerState
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -145,3 +152,53 @@ class TestWhereToGoOn:
         flood.claimed([given(1)], full=True, onwards=False, began=0.0, ended=seconds)
         assert flood.fronts(seconds + holds - 0.01) is not None
         assert flood.fronts(seconds + holds + 0.01) is None
+
+
+class Meanwhile(dict[int, RunContext]):
+    """The held jobs as a fetcher finds them empty, while another lane claims one at that moment."""
+
+    def __init__(self, state: WorkerState) -> None:
+        super().__init__()
+        self._state = state
+
+    def __bool__(self) -> bool:
+        self._state.tally.claimed += 1
+        return False
+
+
+class Watched(dict[int, RunContext]):
+    """The held jobs, with the number of claimed ones that was known when jobs were added."""
+
+    def __init__(self, state: WorkerState) -> None:
+        super().__init__()
+        self._state = state
+        self.known: list[int] = []
+
+    def update(self, *given: Any, **more: Any) -> None:
+        self.known.append(self._state.tally.claimed)
+        super().update(*given, **more)
+
+
+class TestALaneThatIsIdle:
+    """A worker that runs until idle must not end while a job of another lane may still enqueue one."""
+
+    def test_does_not_end_the_worker_when_another_lane_claims_at_the_same_time(self, database_url: str) -> None:
+        with Database(database_url, application_name="test") as database, a_state(database) as state:
+            fetcher = Fetcher(
+                state, state.lanes[0],
+                on_cancel=lambda: None, on_listening=lambda: None, on_claimed=lambda: None, until_idle=True,
+            )  # fmt: skip
+            state.held = Meanwhile(state)
+            fetcher._step()
+            assert not state.stopping.is_set()
+            state.held = {}
+            fetcher._next_poll = 0.0
+            fetcher._step()
+            assert state.stopping.is_set()
+            fetcher._loop()  # closes its connections
+
+    def test_finds_a_job_held_before_it_counts_as_claimed(self, database_url: str) -> None:
+        with Database(database_url, application_name="test") as database, a_state(database) as state:
+            state.held = held = Watched(state)
+            state.take([claimed(), claimed(run_token=8)], 0.0)
+            assert (held.known, state.tally.claimed, len(held)) == ([0], 2, 2)

@@ -140,8 +140,9 @@ def test_a_run_that_lost_its_job_books_nothing(database_url: str, ledger: Conn) 
     settings = quick_settings(lease_seconds=120.0, heartbeat_seconds=60.0)
     with working(database_url, job_type("pays", pays), settings=settings) as worker:
         assert entered.wait(PATIENCE)
-        ledger.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour'")
-        ledger.execute("SELECT job_queue_upkeep('lost', 0, 0)")
+        with ledger.transaction():
+            ledger.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour'")
+            ledger.execute("SELECT job_queue_upkeep('lost', 0, 0)")
         until(lambda: outcomes(ledger, job.id).count("succeeded") == 1, "the second run")
         lost.set()
         until(lambda: raised, "the error in the first run")
@@ -151,6 +152,36 @@ def test_a_run_that_lost_its_job_books_nothing(database_url: str, ledger: Conn) 
     assert sorted(outcomes(ledger, job.id)) == ["abandoned", "lost", "succeeded"]
     assert figures is not None
     assert figures.lost_leases == 1
+
+
+def test_a_job_that_a_run_enqueues_is_taken_back_with_a_run_that_lost_its_own(database_url: str, conn: Conn) -> None:
+    entered, lost = threading.Event(), threading.Event()
+    raised: list[str] = []
+
+    def parent(_params: Any, ctx: Any) -> None:
+        if ctx.job.attempt == 1:
+            entered.set()
+            lost.wait(PATIENCE)
+        try:
+            with psycopg.connect(database_url) as own:
+                jobdeck.enqueue(own, "t_books")
+                ctx.finish_in(own)
+        except LeaseLost as error:
+            raised.append(str(error))
+            raise
+
+    job = enqueue(conn, "parent", max_attempts=2)
+    settings = quick_settings(lease_seconds=120.0, heartbeat_seconds=60.0)
+    with working(database_url, job_type("parent", parent), settings=settings):
+        assert entered.wait(PATIENCE)
+        with conn.transaction():
+            conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour'")
+            conn.execute("SELECT job_queue_upkeep('lost', 0, 0)")
+        until(lambda: outcomes(conn, job.id).count("succeeded") == 1, "the second run")
+        lost.set()
+        until(lambda: raised, "the error in the first run")
+    assert "no longer holds its job" in raised[0]
+    assert value(conn, "SELECT count(*) FROM job_queue WHERE task_type = 't_books'") == 1
 
 
 def test_a_job_that_an_operator_has_cancelled_books_nothing(database_url: str, ledger: Conn) -> None:

@@ -18,6 +18,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.registry import Registry, job, load
 from jobdeck.core.worker.worker import Worker
+from tests.core.worker.process_handlers import NAMELESS_SIGNAL
 from tests.core.worker.test_canaries import ask, ended
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, bury, worker_process
@@ -25,6 +26,7 @@ from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, 
 
 if TYPE_CHECKING:
     from jobdeck.core.registry import JobType
+    from jobdeck.core.worker.context import RunContext
 
 Conn = psycopg.Connection[Any]
 MODULE = "tests.core.worker.process_handlers"
@@ -52,6 +54,18 @@ def noted(note: Path, word: str) -> list[int]:
     """The process ids beside a word."""
     lines = [line.split() for line in note.read_text(encoding="utf-8").splitlines()]
     return [int(number) for found, number in lines if found == word]
+
+
+def use_up_the_time(worker: Worker) -> None:
+    """Makes the runs as old as their types allow."""
+    for run in running(worker):
+        assert run.started is not None
+        run.started -= 3600
+
+
+def running(worker: Worker) -> list[RunContext]:
+    assert worker._state is not None
+    return worker._state.running()
 
 
 def is_gone(pid: int) -> bool:
@@ -122,8 +136,9 @@ def test_a_failure_is_recorded_as_that_of_a_thread(
         (0, "ended with status 3 before its run did", None),
         (1, "was ended by SIGSEGV", "process_handlers.py"),
         (2, "was killed (SIGKILL), perhaps because the machine has too little memory", None),
+        (3, f"was ended by signal {NAMELESS_SIGNAL:d}; the run's log has what it printed", None),
     ],
-    ids=["exit", "segmentation fault", "killed"],
+    ids=["exit", "segmentation fault", "killed", "a signal without a name"],
 )
 def test_a_process_that_dies_is_a_failed_attempt_and_the_next_job_gets_another(
     database_url: str, conn: Conn, types: tuple[JobType, ...], number: int, words: str, log: str | None
@@ -142,15 +157,16 @@ def test_a_process_that_dies_is_a_failed_attempt_and_the_next_job_gets_another(
 def test_a_run_over_its_timeout_is_killed_with_what_it_started_and_then_reported(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobdeck.core.worker.slots.processes.POSITION_SECONDS", PATIENCE)
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)) as worker:
-        enqueue(conn, "p_done", payload={"number": 2})  # starts the process, which takes a part of a first run's time
-        until(lambda: worker.status.succeeded == 1, "the start of the process")
-        job = enqueue(conn, "p_too_long", payload={"note": str(note)}, max_attempts=1)
+    for module in ("child_process", "processes"):
+        monkeypatch.setattr(f"jobdeck.core.worker.slots.{module}.POSITION_SECONDS", PATIENCE)
+    job = enqueue(conn, "p_too_long", payload={"note": str(note)}, max_attempts=1)
+    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)) as worker:
+        until(lambda: noted(note, "started"), "the run")
+        use_up_the_time(worker)
         until(lambda: status_of(conn, job.id) == "failed", "the timeout")
     run = last_run(conn, job.id)
     assert (run["outcome"], run["error_kind"]) == ("failed", "timeout")
-    assert run["error"] == "The run took longer than the 5 seconds that p_too_long allows."
+    assert run["error"] == "The run took longer than the 3600 seconds that p_too_long allows."
     assert "in too_long" in run["traceback"]
     assert "on the way" in run["log"]
     assert len(noted(note, "started")) == 1
@@ -198,8 +214,9 @@ def test_the_end_of_a_worker_kills_a_process_before_its_job_is_handed_back(
 
 
 def test_a_handler_that_asks_is_cancelled_and_its_process_goes_on_for_others(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("jobdeck.core.worker.slots.processes.GRACE_SECONDS", PATIENCE)
     job = enqueue(conn, "p_asks", payload={"note": str(note)})
     with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)):
         until(lambda: noted(note, "asks"), "the run")

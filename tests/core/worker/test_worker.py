@@ -386,7 +386,7 @@ def test_a_run_beyond_its_timeout_keeps_its_key_and_lease_until_its_handler_ends
 ) -> None:
     stubborn = Stubborn()
     first, second = (enqueue(conn, "stubborn", concurrency_key="k", max_attempts=1) for _ in range(2))
-    settings = quick_settings(lease_seconds=10.0)
+    settings = quick_settings(lease_seconds=120.0)
     with working(database_url, job_type("stubborn", stubborn, timeout=1.0), concurrency=2, settings=settings) as worker:
         shown = "SELECT progress ->> 'message', progress ->> 'log' FROM job_queue WHERE id = %s"
         until(lambda: "goes on" in str(conn.execute(shown, (first.id,)).fetchone()), "the notice")
@@ -410,8 +410,8 @@ def test_a_run_that_lost_its_lease_and_is_over_its_timeout_gives_its_slot_up(dat
     job = enqueue(conn, "stubborn", max_attempts=1)
     with working(database_url, job_type("stubborn", stubborn, timeout=2.0), concurrency=1):
         stubborn.wait_for()
-        conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour'")
-        conn.execute("SELECT job_queue_upkeep('lost', 0, 0)")
+        with conn.transaction():
+            expire(conn, job.id, retry_base=0)
         until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
         assert stubborn.threads[0].is_alive()
         stubborn.opened.set()

@@ -1,13 +1,15 @@
 """Flows as a state machine, over real connections that act at the same time.
 
-Whatever workers, operators and lost leases do to random flows: no job runs before those that it waits for have ended as
-it needs, none waits for ever, and none is cancelled without a reason.
+Whatever workers, operators and lost leases do to random flows: a join runs once, after all those that it waits for have
+ended as it needs, with their outcomes; none waits for ever, and none is cancelled without a reason. `truth.py` has the
+judge, which reads nothing that the queue stores about ends.
 """
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -16,14 +18,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from psycopg.pq import TransactionStatus
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue import leases, operator
 from jobdeck.core.queue.operators import flows
+from tests.core.queue.flows import truth
 from tests.core.queue.flows.steps import enqueue, extend, member
 from tests.support.examples import examples
-from tests.support.queue import ACTOR, BASE, CAP, WORKER, Connection, finish, report, value
+from tests.support.queue import ACTOR, BASE, CAP, WORKER, Connection, advance, finish, report, value
 from tests.support.waiting import rounds
 
 if TYPE_CHECKING:
@@ -35,33 +39,13 @@ if TYPE_CHECKING:
 SESSIONS: Final = 3
 TABLES: Final = (
     "job_queue, job_runs, job_trash, job_audit, job_recheck, job_lines_due, job_stat_delta, job_flows, "
-    "job_flow_members, job_dependencies"
+    "job_flow_members, job_dependencies, job_canaries, " + truth.TABLES
 )
 NEEDS: Final = ("success", "success", "success", "end", "end", "failure")
-TOO_EARLY: Final = """
-SELECT m.name, b.status, job_flow_outcome(d.blocker_id) FROM job_dependencies d
-JOIN job_flow_members m ON m.job_id = d.job_id LEFT JOIN job_queue b ON b.id = d.blocker_id
-WHERE d.job_id = ANY (%s) AND (job_flow_outcome(d.blocker_id) IS NULL
-    OR d.needs = 'success' AND job_flow_outcome(d.blocker_id) NOT IN ('succeeded', 'partial'))
-"""
-"""The blockers because of which a job should not have run."""
-UNFOUNDED: Final = """
-SELECT m.name, m.set_aside, q.status FROM job_flow_members m JOIN job_queue q ON q.id = m.job_id
-WHERE m.set_aside IS NOT NULL AND (q.status <> 'cancelled' OR (m.set_aside = 'lost') <> exists (
-    SELECT FROM job_dependencies d WHERE d.job_id = m.job_id
-        AND job_flow_outcome(d.blocker_id) IN ('failed', 'cancelled', 'deleted')))
-"""
-"""Members that the queue cancelled without a reason, or for which the reason has gone."""
-FORGOTTEN: Final = """
-SELECT m.name, q.status FROM job_flow_members m JOIN job_queue q ON q.id = m.job_id
-WHERE q.status = 'cancelled' AND m.set_aside IS NULL AND NOT exists (
-    SELECT FROM job_audit a WHERE a.job_id = m.job_id AND a.action = 'cancel')
-"""
-"""Members that were cancelled although neither an operator nor a blocker is the reason."""
-
 steps = st.tuples(
     st.sampled_from(("claim", "claim", "succeed", "succeed", "succeed", "fail", "fail for good", "release", "lose",
-                     "retry", "retry", "cancel", "delete", "restore", "restore", "cancel flow", "extend", "upkeep")),
+                     "retry", "retry", "cancel", "delete", "restore", "restore", "cancel flow", "extend", "canary",
+                     "purge", "upkeep")),
     st.integers(0, 40),
     st.integers(1, 3),
 )  # fmt: skip
@@ -75,6 +59,7 @@ LEFT_OVER: Final = """
 SELECT m.name, q.status, q.blocked_by, q.in_line FROM job_queue q JOIN job_flow_members m ON m.job_id = q.id
 WHERE q.status IN ('pending', 'running')
 """
+HELD: Final = ("succeed", "succeed", "fail for good", "retry", "cancel", "delete", "extend", "lose", "upkeep", "hold")
 OUTCOMES: Final = {"succeed": "succeeded", "fail": "failed", "fail for good": "failed", "release": "released"}
 ACTIONS: Final[dict[str, Callable[..., object]]] = {
     "retry": operator.retry,
@@ -90,6 +75,33 @@ class Step(NamedTuple):
     action: str
     place: int
     number: int
+
+
+class Scene(NamedTuple):
+    """A join of parts that run, some of which have ended; transactions that overlap, and in which order they end.
+
+    `then` is what happens between their ends, and `late` whether 40 days pass before the parts that run have ended.
+    """
+
+    needs: str
+    ended: list[str]
+    running: int
+    late: bool
+    acts: list[tuple[str, int]]
+    order: list[int]
+    then: list[str]
+
+
+scenes = st.builds(
+    Scene,
+    needs=st.sampled_from(NEEDS),
+    ended=st.lists(st.sampled_from(("succeed", "fail for good", "cancel")), max_size=1),
+    running=st.integers(1, 2),
+    late=st.sampled_from((False, False, True)),
+    acts=st.lists(st.tuples(st.sampled_from(HELD), st.integers(0, 2)), min_size=1, max_size=SESSIONS),
+    order=st.permutations(range(SESSIONS)),
+    then=st.lists(st.sampled_from(("nothing", "upkeep", "canary")), min_size=SESSIONS, max_size=SESSIONS),
+)
 
 
 @st.composite
@@ -117,6 +129,8 @@ class FlowMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.conn.execute(f"TRUNCATE {TABLES}")
+        self.extending: dict[int, ClaimedJob] = {}
+        """The run that has added members in the open transaction of a session, by the session's process."""
         self.running: list[ClaimedJob] = []
         self.ids: list[UUID] = []
         self.numbers = count()
@@ -132,24 +146,37 @@ class FlowMachine(RuleBasedStateMachine):
     @rule(step=steps)
     def one(self, step: tuple[str, int, int]) -> None:
         self.carry_out([Step(*step)])
+        truth.assert_right(self.conn)
 
     @rule(some=st.lists(steps, min_size=2, max_size=SESSIONS))
     def together(self, some: list[tuple[str, int, int]]) -> None:
         self.carry_out([Step(*step) for step in some])
+        self.settle()
+
+    @rule(scene=scenes)
+    def overlapping(self, scene: Scene) -> None:
+        """Sessions act on one join in transactions that are open at the same time."""
+        parts = [member(f"p{place}", max_attempts=2) for place in range(len(scene.ended) + scene.running)]
+        join = member("join", (part["name"] for part in parts), needs=scene.needs)
+        ids = list(enqueue(self.conn, *parts, join, member("tail", ["join"])).values())
+        self.claim(self.conn, 1_000)
+        for place, action in enumerate(scene.ended):
+            self.deal(action, ids, place)(self.conn)
+        if scene.late:
+            self.pass_days(self.conn)
+        self.interleave([self.deal(action, ids, place % len(parts)) for action, place in scene.acts], scene, ids)
+        self.settle()
 
     def teardown(self) -> None:
         """Lets everything that can run run to its end."""
         for _ in rounds(self.left_over):
-            self.upkeep(self.conn)
+            self.settle()
             self.claim(self.conn, 1_000)
             finish(self.conn, *map(report, self.running))
             self.running = []
-            self.ids = self.all_ids()
             if not value(self.conn, "SELECT count(*) FROM job_queue WHERE status IN ('pending', 'running')"):
                 break
-        self.upkeep(self.conn)
-        problems = [*self.conn.execute(UNFOUNDED), *self.conn.execute(FORGOTTEN)]
-        assert not problems, problems
+        self.settle()
 
     # What the sessions do
 
@@ -160,6 +187,59 @@ class FlowMachine(RuleBasedStateMachine):
         for one in done:
             one.result()
         self.ids = self.all_ids()
+
+    def settle(self) -> None:
+        """With no transaction open, upkeep finds what they hid from each other; then all is as it has to be."""
+        self.upkeep(self.conn)
+        truth.assert_right(self.conn)
+        self.ids = self.all_ids()
+
+    def deal(self, action: str, ids: list[UUID], place: int) -> Callable[[Connection], object]:
+        """The function of a session for an action on one part of a join."""
+        runs = [run for run in self.running if run.id == ids[place]]
+        if action in OUTCOMES:
+            self.running = [run for run in self.running if run not in runs]
+            return lambda session: self.end(session, action, runs)
+        if action in ACTIONS:
+            return lambda session: self.answered(lambda: ACTIONS[action](session, [ids[place]], actor=ACTOR))
+        if action == "extend":
+            names = [f"x{next(self.numbers)}"]
+            return lambda session: self.extend(session, runs[0] if runs else None, names)
+        if action == "hold":
+            return lambda session: session.execute(
+                "SELECT FROM job_queue WHERE id = %s FOR UPDATE SKIP LOCKED", (ids[-2],)
+            )
+        return self.lose if action == "lose" else self.upkeep
+
+    def interleave(self, deals: list[Callable[[Connection], object]], scene: Scene, ids: list[UUID]) -> None:
+        """Each session acts in a transaction that stays open, also while the next ones act, unless one waits for it."""
+        unended: list[Connection] = []
+        for deal, session in zip(deals, self.sessions, strict=False):
+            session.execute("BEGIN")
+            acting = self.threads.submit(deal, session)
+            for _ in rounds("the end of a step"):
+                if acting.done() or self.is_held_up(session):
+                    break
+            if not acting.done():
+                self.commit(unended)
+                unended = []
+            acting.result()
+            unended.append(session)
+        for place, then in zip(scene.order, scene.then, strict=True):
+            if place < len(deals) and self.sessions[place] in unended:
+                self.commit([self.sessions[place]])
+                {"nothing": lambda: None, "upkeep": lambda: self.upkeep(self.conn),
+                 "canary": lambda: self.canary(self.conn, ids[-2])}[then]()  # fmt: skip
+
+    def is_held_up(self, session: Connection) -> bool:
+        return bool(value(self.conn, "SELECT cardinality(pg_blocking_pids(%s)) > 0", session.info.backend_pid))
+
+    def commit(self, some: list[Connection]) -> None:
+        for session in some:
+            if (run := self.extending.pop(session.info.backend_pid, None)) is not None:
+                held = value(session, "SELECT count(*) FROM job_queue WHERE run_token = %s", run.run_token)
+                assert held, "A run that was taken back has added members."
+            session.execute("COMMIT")
 
     def bound(self, step: Step) -> Callable[[Connection], object]:
         """The function of one session for a step."""
@@ -178,6 +258,8 @@ class FlowMachine(RuleBasedStateMachine):
             "lose": self.lose,
             "upkeep": self.upkeep,
             "cancel flow": lambda session: self.cancel_flow(session, ids[0]),
+            "canary": lambda session: self.canary(session, ids[0]),
+            "purge": self.purge,
         }
         return steps[step.action]
 
@@ -186,8 +268,7 @@ class FlowMachine(RuleBasedStateMachine):
         session.execute(ALL_DUE)
         with session.transaction():
             runs = leases.claim(session, WORKER, ["alpha"], limit, 600.0)
-            early = session.execute(TOO_EARLY, ([run.id for run in runs if run.attempt == 1],)).fetchall()
-            assert not early, early
+            truth.assert_may_run(session, [run.id for run in runs])
         self.running += runs
 
     def end(self, session: Connection, action: str, runs: list[ClaimedJob]) -> None:
@@ -200,6 +281,8 @@ class FlowMachine(RuleBasedStateMachine):
             assert run is not None
             with refusals("locked"), session.transaction():
                 extend(session, run, *map(member, names))
+            if session.info.transaction_status is TransactionStatus.INTRANS:
+                self.extending[session.info.backend_pid] = run
 
         if run is not None:
             self.answered(adding)
@@ -212,6 +295,27 @@ class FlowMachine(RuleBasedStateMachine):
         """Lets all leases run out."""
         session.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 s' WHERE id IN ("
                         "SELECT id FROM job_queue WHERE status = 'running' FOR UPDATE SKIP LOCKED)")  # fmt: skip
+        self.upkeep(session)
+
+    def canary(self, session: Connection, job_id: UUID) -> None:
+        """Asks a worker to run a job next, whatever is paused, and claims."""
+
+        def asking() -> None:
+            session.execute("SELECT job_worker_report(%s, 'h', 1, 'worker', '1', 1, '{alpha}', 0)", (WORKER,))
+            operator.ask_canary(session, job_id, actor=ACTOR)
+
+        self.answered(asking)
+        self.claim(session, 1)
+
+    def purge(self, session: Connection) -> None:
+        """Removes what has ended from the queue, except what waiting members have to be judged by."""
+        session.execute("SELECT job_queue_purge(interval '0', 1000, %s, NULL)", (ACTOR,))
+
+    def pass_days(self, session: Connection) -> None:
+        """Lets 40 days pass, after which the history and the trash are emptied; runs keep their leases."""
+        session.execute("UPDATE job_queue SET lease_expires_at = lease_expires_at + interval '90 days'")
+        advance(session, timedelta(days=40))
+        self.purge(session)
         self.upkeep(session)
 
     def upkeep(self, session: Connection) -> None:
@@ -240,7 +344,9 @@ def sessions(database_url: str) -> Iterator[list[Connection]]:
         session.close()
 
 
+@pytest.mark.thorough
 def test_no_member_runs_too_early_or_waits_for_ever(conn: Connection, sessions: list[Connection]) -> None:
+    conn.execute(truth.SET_UP)
     with ThreadPoolExecutor(SESSIONS) as threads:
         bound = {"conn": conn, "sessions": sessions, "threads": threads}
         machine = type("BoundFlowMachine", (FlowMachine,), bound)

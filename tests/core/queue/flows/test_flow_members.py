@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,7 +49,7 @@ def work_off(conn: Connection) -> int:
     return most
 
 
-def loads(number: int, **fields: object) -> list[dict[str, object]]:
+def loads(number: int, **fields: Any) -> list[dict[str, Any]]:
     return [member(f"load {place}", **fields) for place in range(number)]
 
 

@@ -1,0 +1,287 @@
+"""Jobs with `isolation="process"` beside faults: of their process, worker, database and lease, and of their handler."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.queue import leases, operator
+from jobdeck.core.registry import Done, load
+from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.slots.child_process import ChildProcess
+from jobdeck.core.worker.slots.processes import ProcessSlots
+from tests.core.worker.test_processes import MODULE, is_gone, noted, running, use_up_the_time
+from tests.support.waiting import PATIENCE, becomes, until
+from tests.support.worker_process import ROOT, worker_process
+from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from jobdeck.core.registry import JobType
+
+Conn = psycopg.Connection[Any]
+LONG = {"lease_seconds": 120.0, "process_concurrency": 1}
+
+
+@pytest.fixture(scope="module")
+def types() -> tuple[JobType, ...]:
+    return tuple(load([MODULE]))
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> Path:
+    """A file in which handlers note what they did."""
+    path = tmp_path / "notes"
+    path.touch()
+    return path
+
+
+def take_back(conn: Conn) -> None:
+    """Does what upkeep does to jobs whose lease has ended; no heartbeat comes in between."""
+    with conn.transaction():
+        conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour' WHERE status = 'running'")
+        conn.execute("SELECT job_queue_upkeep('lost', 0, 0)")
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Checkpoints wait for this event, as they would for a database that does not answer."""
+    go_on = threading.Event()
+    store = RunContext._store
+
+    def slow(context: RunContext, checkpoint: Any) -> bool:
+        go_on.wait(PATIENCE)
+        return store(context, checkpoint)
+
+    monkeypatch.setattr(RunContext, "_store", slow)
+    yield go_on
+    go_on.set()
+
+
+@pytest.mark.parametrize("why", ["timeout", "cancel"])
+def test_a_process_is_killed_although_the_database_keeps_its_slot_waiting(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, stored: threading.Event, why: str
+) -> None:
+    job = enqueue(conn, "p_saves", payload={"note": str(note)}, max_attempts=1)
+    with working(database_url, *types, settings=quick_settings(**LONG)) as worker:
+        until(lambda: noted(note, "saves"), "the run")
+        if why == "timeout":
+            use_up_the_time(worker)
+        else:
+            operator.cancel(conn, [job.id], actor=ACTOR)
+        until(lambda: all(map(is_gone, noted(note, "saves"))), "the end of the process")
+        assert outcomes(conn) == []
+        stored.set()
+        until(lambda: outcomes(conn), "the report")
+    assert outcomes(conn) == [{"timeout": "failed", "cancel": "cancelled"}[why]]
+    assert last_run(conn, job.id)["error_kind"] == {"timeout": "timeout", "cancel": "cancelled"}[why]
+
+
+def test_a_checkpoint_that_comes_while_the_process_says_where_it_is_is_saved(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position = ChildProcess.position
+
+    def after_the_message(child: ChildProcess) -> Any:
+        with note.open("a", encoding="utf-8") as file:
+            file.write("go 1\n")
+        until(lambda: child._channel.wait(0), "the checkpoint")
+        return position(child)
+
+    monkeypatch.setattr(ChildProcess, "position", after_the_message)
+    monkeypatch.setattr("jobdeck.core.worker.slots.processes.POSITION_SECONDS", PATIENCE)
+    job = enqueue(conn, "p_saves", payload={"note": str(note), "number": 1}, max_attempts=1)
+    with working(database_url, *types, settings=quick_settings(**LONG)) as worker:
+        until(lambda: noted(note, "saves"), "the run")
+        use_up_the_time(worker)
+        until(lambda: outcomes(conn), "the report")
+    assert last_run(conn, job.id)["error_kind"] == "timeout"
+    assert conn.execute("SELECT checkpoint FROM job_queue").fetchone() == ({"page": 9},)
+
+
+def test_a_job_that_is_handed_back_before_its_process_has_started_is_not_run(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.0)
+    asked, handed_back = threading.Event(), threading.Event()
+    children: list[ChildProcess] = []
+    start = ProcessSlots._child
+
+    def late(slots: ProcessSlots) -> ChildProcess:
+        asked.set()
+        handed_back.wait(PATIENCE)
+        children.append(start(slots))
+        return children[0]
+
+    monkeypatch.setattr(ProcessSlots, "_child", late)
+    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    with working(database_url, *types, settings=quick_settings(**LONG)) as worker:
+        assert asked.wait(PATIENCE)
+        assert not worker.drain(0)
+    handed_back.set()
+    until(lambda: children and children[0].has_ended, "the end of the process")
+    assert (outcomes(conn, job.id), noted(note, "spins")) == (["released"], [])
+
+
+def test_a_checkpoint_of_an_earlier_run_in_the_same_process_is_refused(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+) -> None:
+    first = enqueue(conn, "p_leaves", payload={"note": str(note)})
+    with working(database_url, *types, settings=quick_settings(**LONG)):
+        until(lambda: outcomes(conn, first.id), "the first run")
+        second = enqueue(conn, "p_follows", payload={"note": str(note)})
+        until(lambda: outcomes(conn, second.id), "the second run")
+    assert outcomes(conn) == ["succeeded"] * 2
+    assert noted(note, "refused")
+    assert last_run(conn, second.id)["output"] == {"stored": "the second"}
+
+
+def test_a_process_that_a_handler_forks_can_be_ended_by_a_signal(
+    database_url: str, conn: Conn, types: tuple[JobType, ...]
+) -> None:
+    job = enqueue(conn, "p_forks")
+    with working(database_url, *types, settings=quick_settings(**LONG)):
+        until(lambda: outcomes(conn, job.id), "the end")
+    assert last_run(conn, job.id)["output"] == {"ended": -signal.SIGTERM}
+
+
+def test_a_run_ends_although_what_its_process_left_prints_for_ever(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+) -> None:
+    job = enqueue(conn, "p_abandons", payload={"note": str(note)}, max_attempts=1)
+    try:
+        with working(database_url, *types, settings=quick_settings(**LONG)):
+            until(lambda: outcomes(conn, job.id), "the end")
+    finally:
+        for pid in noted(note, "prints"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert "ended with status 3" in last_run(conn, job.id)["error"]
+
+
+@pytest.mark.parametrize("kind", ["process", "thread", "async"])
+def test_a_run_that_has_ended_in_its_transaction_is_not_taken_for_lost_while_its_handler_goes_on(
+    database_url: str,
+    conn: Conn,
+    types: tuple[JobType, ...],
+    note: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    def go_on(ctx: Any) -> None:
+        with note.open("a", encoding="utf-8") as file:
+            file.write(f"{'stopped' if ctx.cancelled() else 'whole'} 1\n")
+
+    def in_thread(_params: Any, ctx: Any) -> None:
+        ctx.finish_in(ctx.db, Done())
+        with contextlib.suppress(AssertionError):
+            until(lambda: noted(note, "go"))
+        go_on(ctx)
+
+    async def on_loop(_params: Any, ctx: Any) -> None:
+        async with ctx.adb() as own:
+            await ctx.finish_in(own, Done())
+        try:
+            await becomes(lambda: noted(note, "go"))
+        finally:
+            go_on(ctx)
+
+    dead = dead_answers(monkeypatch)
+    name = "p_books_early"
+    if kind != "process":
+        types = (job_type(name, in_thread if kind == "thread" else on_loop, timeout=3600),)
+    job = enqueue(conn, name, payload={"note": str(note)} if kind == "process" else {})
+    with working(database_url, *types, settings=quick_settings(**LONG)) as worker:
+        until(lambda: len(dead) > 1, "heartbeats after the end")
+        for run in running(worker):
+            run.lease_end = 0.0  # for the watchdog
+        seen = len(dead)
+        until(lambda: len(dead) > seen + 3, "more heartbeats")
+        with note.open("a", encoding="utf-8") as file:
+            file.write("go 1\n")
+        until(lambda: noted(note, "whole") or noted(note, "stopped"), "the end of the handler")
+        until(lambda: not running(worker), "the end of the run")
+        figures = worker.figures()
+    assert figures is not None
+    assert (noted(note, "whole"), figures.lost_leases) == ([1], 0)
+    assert outcomes(conn, job.id) == ["succeeded"]
+
+
+def dead_answers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gets the token of each run that a heartbeat says is not held."""
+    dead: list[int] = []
+    heartbeat = leases.heartbeat
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        renewed = heartbeat(*arguments, **options)
+        dead.extend(answer.run_token for answer in renewed if not answer.alive)
+        return renewed
+
+    monkeypatch.setattr(leases, "heartbeat", watched)
+    return dead
+
+
+@pytest.mark.parametrize("name", ["p_spins", "p_asks"])
+def test_a_run_that_has_lost_its_job_is_stopped_and_changes_nothing(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, name: str
+) -> None:
+    job = enqueue(conn, name, payload={"note": str(note)}, max_attempts=1)
+    word = name.removeprefix("p_")
+    with working(database_url, *types, settings=quick_settings(**LONG)) as worker:
+        until(lambda: noted(note, word), "the run")
+        take_back(conn)
+        until(lambda: "abandoned" in outcomes(conn, job.id), "the report")
+        if name == "p_spins":
+            assert all(map(is_gone, noted(note, word)))
+        other = enqueue(conn, "p_done", payload={"number": 2})
+        until(lambda: outcomes(conn, other.id), "the next run")
+        figures = worker.figures()
+    assert sorted(outcomes(conn, job.id)) == ["abandoned", "lost"]
+    assert figures is not None
+    assert figures.lost_leases == 1
+
+
+def test_a_signal_to_a_worker_and_its_processes_hands_their_jobs_back(
+    database_url: str, conn: Conn, note: Path, tmp_path: Path
+) -> None:
+    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    with worker_process(
+        database_url, tmp_path, JOBDECK_HANDLERS=MODULE, PYTHONPATH=str(ROOT), JOBDECK_DRAIN_SECONDS="0"
+    ) as process:
+        until(lambda: noted(note, "spins"), "the run")
+        # As systemd does: to all processes of the unit.
+        os.kill(noted(note, "spins")[0], signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+    assert is_gone(noted(note, "spins")[0])
+    assert (outcomes(conn, job.id), status_of(conn, job.id)) == (["released"], "pending")
+
+
+def test_the_report_of_a_process_waits_for_a_database_that_is_away(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+    tried = threading.Event()
+    finish = leases.finish
+
+    def away(*arguments: Any, **options: Any) -> Any:
+        tried.set()
+        if not back.is_set():
+            raise psycopg.OperationalError("the database is away")
+        return finish(*arguments, **options)
+
+    monkeypatch.setattr(leases, "finish", away)
+    job = enqueue(conn, "p_done", payload={"number": 2})
+    with working(database_url, *types, settings=quick_settings(**LONG)):
+        assert tried.wait(PATIENCE)
+        back.set()
+        until(lambda: outcomes(conn, job.id), "the report")
+    assert outcomes(conn, job.id) == ["succeeded"]
