@@ -1622,7 +1622,8 @@ $$;
 
 -- Of these limited types, those of which jobs may start now, and how many. Their rows are locked until the end of the
 -- transaction. A claim takes no more jobs of a limited type than its worker runs at a time, because jobs that wait in a
--- worker keep their places from others.
+-- worker keep their places from others. Where there are more places than all workers of the types have slots, it takes
+-- the share of the places that its worker's slots are of all slots, since the others need the other places alone.
 create or replace function job_limits_admit(
     p_types text[], p_worker text, p_limit integer, p_at timestamptz, p_wait boolean, out types text[],
     out places integer[]
@@ -1634,13 +1635,16 @@ declare
     v_type job_types;
     v_places bigint;
     v_slots constant integer := (select w.concurrency from job_workers w where w.id = p_worker);
+    v_share constant double precision := case when p_limit > v_slots then v_slots::double precision / nullif((
+        select sum(w.concurrency) from job_workers w
+        where w.heartbeat_at > p_at - interval '2 minutes' and w.task_types && p_types), 0) end;
 begin
     -- All are locked before the first is counted.
     foreach v_type in array array(select l from job_limits_lock(p_types, p_wait) l) loop
         -- A claim that began before the limit may not have committed yet.
         continue when v_type.limited_at between p_at - interval '1 second' and p_at + interval '1 second';
-        v_places := least(p_limit, v_slots, job_rate_places(v_type.rate_until, v_type.rate_burst,
-            v_type.rate_runs, v_type.rate_seconds, p_at));
+        v_places := least(p_limit, greatest(v_slots, floor(v_type.max_running * v_share)), job_rate_places(
+            v_type.rate_until, v_type.rate_burst, v_type.rate_runs, v_type.rate_seconds, p_at));
         if v_places > 0 and v_type.max_running is not null then
             v_places := least(v_places, v_type.max_running - job_limit_running(v_type));
         end if;
@@ -2431,9 +2435,9 @@ begin
             limit p_limit - cardinality(v_places));
         v_places := v_places || v_more;
         v_keyed := true;
-    end if;
-    if v_open_types is not null then
-        v_places := job_limits_within(v_places, v_open_types, v_open_places);
+        if v_open_types is not null then
+            v_places := job_limits_within(v_places, v_open_types, v_open_places);
+        end if;
     end if;
     if v_keyed then
         v_places := job_queue_take_keys(v_places);
@@ -2441,7 +2445,7 @@ begin
             select k.jobs, k.numbers into v_key_jobs, v_key_numbers from job_key_places(v_places) k;
         end if;
     end if;
-    if v_open_types is not null then
+    if exists (select from job_types t where t.rate_runs is not null and t.task_type = any (v_open_types)) then
         perform job_limits_spend(v_places, v_open_types, v_now);
     end if;
 

@@ -13,13 +13,14 @@ import pkgutil
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from jobdeck.core.errors import ConfigurationError, InvalidPayload, UnknownTaskType, meant
 from jobdeck.core.plugins import load_plugins
+from jobdeck.core.registry.checks import PER_KEY, SHARED_KEY, Isolation, check, is_async
 from jobdeck.core.registry.job_context import AsyncJobContext as AsyncJobContext
 from jobdeck.core.registry.job_context import Continue as Continue
 from jobdeck.core.registry.job_context import Done as Done
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from jobdeck.core.postgres.database import Connection, Database
+    from jobdeck.core.registry.backoff import Backoff
     from jobdeck.core.registry.job_context import Outcome as Outcome
     from jobdeck.core.settings import Settings
 
@@ -54,7 +56,6 @@ class Admission:
     recurring: bool
 
 
-Isolation = Literal["thread", "process"]
 F = TypeVar("F", bound="Callable[..., Outcome | Awaitable[Outcome]]")
 
 
@@ -68,7 +69,8 @@ class JobType:
 
     `preview` returns the effects that a run with a payload would have, and changes nothing. `admit` is called before a
     job is enqueued or edited, and returns the problems by field. `resources` opens what runs share, once in a process;
-    without it, they have the resources of their plugin. With `is_async`, `run` is an `async def` function.
+    without it, they have the resources of their plugin. `backoff` chooses the delay before a retry, from the number of
+    the failed attempt and its error. With `is_async`, `run` is an `async def` function.
     With `isolation="process"`, runs are in processes of their own, which import `module` to register the type.
     """
 
@@ -90,11 +92,12 @@ class JobType:
     isolation: Isolation = "thread"
     resources: Opener | None = None
     playbook: str = ""
+    backoff: Backoff | None = None
     module: str = ""
     is_async: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "is_async", _is_async(self.run))
+        object.__setattr__(self, "is_async", is_async(self.run))
 
     @property
     def kind(self) -> Literal["thread", "async", "process"]:
@@ -150,8 +153,6 @@ class NoArguments(Payload):
     """The model of a task type that takes no arguments."""
 
 
-PER_KEY: Final = "payload:"
-SHARED_KEY: Final = "key:"
 LARGEST_IN_KEY: Final = 10**15
 
 
@@ -194,6 +195,7 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     isolation: Isolation = "thread",
     resources: Opener | None = None,
     playbook: str = "",
+    backoff: Backoff | None = None,
 ) -> Callable[[F], F]:
     """Registers a function `(payload, ctx) -> Done | Continue | None` as the handler of a task type.
 
@@ -206,6 +208,12 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     which is entered once in each process, with the first run that needs it, and left when the worker ends; its value is
     `ctx.resources` of all types that name the same function. For an async type it may be an async context manager.
     `playbook` is what an operator does when the type fails: paragraphs in Markdown, which the dashboard shows.
+
+    `backoff` is a plain function `(attempt, error)` to the seconds until the next attempt, or to None for the default
+    delay. It is called where the handler ran, after each attempt that failed and was not the last; `attempt` counts
+    from 1, and `error` is what the handler raised, or a `TimedOut`. Its seconds are limited to a year. If it raises, or
+    returns something else, the log of the run says so, and the default delay is used. A `RetryLater` of the handler
+    comes first, and an attempt that was lost with its worker has the default delay.
     """
 
     def register(function: F) -> F:
@@ -215,50 +223,14 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
             task_type=task_type, run=function, label=label or task_type.replace("_", " ").capitalize(),
             purpose=purpose, payload=payload, recurring=recurring or None, timeout=timeout, max_attempts=max_attempts,
             retry_base=retry_base, retry_cap=retry_cap, concurrency=concurrency, quick=quick, preview=preview,
-            admit=admit, isolation=isolation, resources=resources, playbook=playbook,
+            admit=admit, isolation=isolation, resources=resources, playbook=playbook, backoff=backoff,
             module=modules[0] if modules else "",
         )  # fmt: skip
-        _check(made)
+        check(made)
         registrations.append(Registration(made, modules, namespaces[0] if namespaces else {}))
         return function
 
     return register
-
-
-def _is_async(function: Callable[..., object]) -> bool:
-    """Whether a call returns a coroutine: an `async def` function, or an object with an `async def __call__`."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def _check(job_type: JobType) -> None:
-    for name in ("preview", "admit"):
-        if _is_async(getattr(job_type, name)):
-            raise ConfigurationError(
-                f"The {name} of {job_type.task_type} is an async function. Make it a plain function: it is called "
-                "where no event loop runs."
-            )
-    if not job_type.is_async and inspect.isasyncgenfunction(inspect.unwrap(job_type.resources or _check)):
-        raise ConfigurationError(
-            f"The resources of {job_type.task_type} are an async context manager, and its handler is a plain function. "
-            "Use a plain context manager."
-        )
-    if job_type.isolation not in get_args(Isolation):
-        raise ConfigurationError(
-            f'{job_type.task_type} has the isolation "{job_type.isolation}". It must be "thread" or "process".'
-        )
-    if job_type.isolation == "process" and job_type.is_async:
-        raise ConfigurationError(
-            f'{job_type.task_type} has isolation="process" and an async function. Make it a plain function, or omit '
-            "the isolation."
-        )
-    wanted = job_type.concurrency
-    if wanted is None or wanted == "type" or (wanted.startswith(SHARED_KEY) and wanted != SHARED_KEY):
-        return
-    if not wanted.startswith(PER_KEY) or job_type.field(wanted.removeprefix(PER_KEY)) is None:
-        raise ConfigurationError(
-            f'{job_type.task_type} has the concurrency {json.dumps(wanted)}. It must be "type", "payload:KEY" '
-            'with a key of its payload, or "key:NAME".'
-        )
 
 
 def _being_imported() -> list[Json]:

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.registry.backoff import LONGEST_DELAY
 from jobdeck.core.worker.context import Stop
 
 if TYPE_CHECKING:
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json
     from jobdeck.core.settings import Settings
-
-LONGEST_DELAY = 31_536_000.0
-"""The seconds of a year, to which the database limits a delay."""
 
 
 class LoggedLine(NamedTuple):

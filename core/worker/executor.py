@@ -20,12 +20,14 @@ from jobdeck.core.errors import (
     Refused,
     RetryLater,
     Snooze,
+    TimedOut,
 )
 from jobdeck.core.logs import running
 from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.postgres.jsonb import NotStorableError, fitted, storable
 from jobdeck.core.redact import clean, redact_part, safe_error, safe_text
 from jobdeck.core.registry import Continue, Done, around
+from jobdeck.core.registry.backoff import own_delay
 from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
 from jobdeck.core.worker.run_log import install
 
@@ -168,11 +170,13 @@ class Executor:
         job_type = self.registry.get(context.job.task_type)
         allowed = job_type.timeout if job_type else 0.0
         stack = context.position
+        message = f"The run took longer than the {allowed:g} seconds that {context.job.task_type} allows."
         return self._failed(
             context,
             job_type,
+            retry_after=_own_delay(context, job_type, TimedOut(message)),
             error_kind="timeout",
-            error=f"The run took longer than the {allowed:g} seconds that {context.job.task_type} allows.",
+            error=message,
             traceback=_presentable(f"Position of the handler at the timeout:\n{stack}") if stack else None,
         )
 
@@ -213,12 +217,10 @@ class Executor:
         The database has recorded that end if the transaction was committed, and answers with it. So this report takes
         effect only if the transaction was rolled back.
         """
-        return self._failed(
-            context,
-            self.registry.get(context.job.task_type),
-            error_kind=NOT_RECORDED,
-            error="The handler ended its run by ctx.finish_in, and its transaction was not committed.",
-        )
+        job_type = self.registry.get(context.job.task_type)
+        message = "The handler ended its run by ctx.finish_in, and its transaction was not committed."
+        delay = _own_delay(context, job_type, JobFailure(message))
+        return self._failed(context, job_type, retry_after=delay, error_kind=NOT_RECORDED, error=message)
 
     def _report_of(self, context: RunContext, outcome: object) -> FinishedRun:
         """The report of what a handler returned.
@@ -265,6 +267,7 @@ class Executor:
             return self._failed(
                 context,
                 job_type,
+                retry_after=_own_delay(context, job_type, error),
                 error_kind=name,
                 error=safe_error(f"{name} was raised, and cannot be read ({type(problem).__name__}: {problem})."),
             )
@@ -288,7 +291,7 @@ class Executor:
             context,
             job_type,
             permanent=isinstance(error, PermanentError),
-            retry_after=_seconds(error.seconds) if isinstance(error, RetryLater) else None,
+            retry_after=_retry_after(context, job_type, error),
             error_kind=_kind(error),
             error=error_message(error),
             traceback=trace,
@@ -333,6 +336,24 @@ def _is_cancellation(error: BaseException) -> bool:
 
 def _seconds(value: float) -> float:
     return min(max(value, 0.0), LONGEST_DELAY) if math.isfinite(value) else 0.0
+
+
+def _retry_after(context: RunContext, job_type: JobType | None, error: BaseException) -> float | None:
+    """The seconds until the retry that the handler, or its type's own function, has chosen; None for the default."""
+    if isinstance(error, RetryLater):
+        return _seconds(error.seconds)
+    return None if isinstance(error, PermanentError) else _own_delay(context, job_type, error)
+
+
+def _own_delay(context: RunContext, job_type: JobType | None, error: BaseException) -> float | None:
+    job = context.job
+    if job_type is None or job_type.backoff is None or job.attempt >= job.max_attempts:
+        return None
+    try:
+        return own_delay(job_type.backoff, job.attempt, error)
+    except BaseException as problem:  # noqa: BLE001 -- also SystemExit: it must not keep the run from being reported
+        context.log.warning("the backoff function failed, so the default delay is used: %s", error_message(problem))
+        return None
 
 
 def _kind(error: BaseException) -> str:

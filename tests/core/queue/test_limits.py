@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -33,6 +33,9 @@ from tests.support.queue import (
     value,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 SECOND = timedelta(seconds=1)
 
 
@@ -46,11 +49,13 @@ def many(conn: Connection, number: int, task_type: str = "alpha", **fields: Any)
     producer.enqueue_many(conn, [NewJob(task_type, **fields)] * number, actor=ACTOR)
 
 
-def report_worker(conn: Connection, worker_id: str = WORKER, concurrency: int = 8) -> None:
-    """Makes a worker of alpha known."""
+def report_worker(
+    conn: Connection, worker_id: str = WORKER, concurrency: int = 8, task_types: Sequence[str] = ("alpha",)
+) -> None:
+    """Makes a worker known."""
     presence.report_worker(
         conn, worker_id=worker_id, host="h", pid=1, mode="headless", version="1", concurrency=concurrency,
-        task_types=["alpha"], running=0,
+        task_types=list(task_types), running=0,
     )  # fmt: skip
 
 
@@ -91,14 +96,39 @@ class TestSoManyOfATypeAtATime:
         assert [job.is_recurring for job in claim(conn)].count(True) == 1
         assert claim(conn) == []
 
-    def test_a_worker_takes_no_more_of_a_limited_type_than_it_has_slots(self, conn: Connection) -> None:
+    def test_a_worker_takes_no_more_of_a_limited_type_than_it_has_slots_where_others_could_run_them(
+        self, conn: Connection
+    ) -> None:
         limit(conn, max_running=100)
         many(conn, 50)
         many(conn, 50, "beta")
         report_worker(conn, worker_id="a", concurrency=4)
+        report_worker(conn, worker_id="b", concurrency=96)
         taken = claim(conn, ["alpha", "beta"], limit=100, worker="a")
         assert [job.task_type for job in taken].count("alpha") == 4
         assert len(taken) == 54
+
+    def test_workers_with_fewer_slots_than_there_are_places_share_the_places_by_their_slots(
+        self, conn: Connection
+    ) -> None:
+        limit(conn, max_running=90)
+        many(conn, 200)
+        report_worker(conn, worker_id="a", concurrency=4)
+        report_worker(conn, worker_id="b", concurrency=8)
+        report_worker(conn, worker_id="of other types", concurrency=100, task_types=["beta"])
+        report_worker(conn, worker_id="dead", concurrency=100)
+        conn.execute("UPDATE job_workers SET heartbeat_at = heartbeat_at - interval '3 minutes' WHERE id = 'dead'")
+        assert len(claim(conn, limit=20, worker="a")) == 20
+        # A claim of no more than the slots asks for no share.
+        assert len(claim(conn, limit=4, worker="a")) == 4
+        assert len(claim(conn, limit=100, worker="b")) == 60
+        assert len(claim(conn, limit=100, worker="a")) == 6
+
+    def test_a_rate_without_a_number_at_a_time_is_taken_for_the_slots_alone(self, conn: Connection) -> None:
+        limit(conn, rate_runs=100, rate_seconds=1)
+        many(conn, 50)
+        report_worker(conn, worker_id="a", concurrency=4)
+        assert len(claim(conn, limit=50, worker="a")) == 4
 
     @pytest.mark.parametrize("outcome", ["succeeded", "failed", "released", "snoozed", "continued", "cancelled"])
     def test_the_place_is_free_whatever_the_run_ended_with(self, conn: Connection, outcome: str) -> None:

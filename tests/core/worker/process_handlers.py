@@ -211,3 +211,23 @@ def asks(params: Params, ctx: JobContext) -> None:
     pause = threading.Event()
     while not pause.wait(0.01):
         ctx.raise_if_cancelled()
+
+
+def backs_off(attempt: int, error: BaseException) -> float:
+    """Another delay for each way in which a run of the next two types can fail."""
+    delays = {"ValueError": 4000.0, "TimedOut": 6000.0, "ProcessDied": 8000.0}
+    return delays[type(error).__name__] * attempt
+
+
+@job("p_backs_off", payload=Params, isolation="process", backoff=backs_off)
+def fails_in_its_way(params: Params, _ctx: JobContext) -> None:
+    if params.number == 0:
+        raise ValueError("no luck")
+    if params.number == 1:
+        os._exit(3)
+    raise LookupError("no such delay")
+
+
+@job("p_backs_off_late", payload=Params, isolation="process", timeout=1, backoff=backs_off)
+def hangs(_params: Params, _ctx: JobContext) -> None:
+    threading.Event().wait()
