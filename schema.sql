@@ -726,9 +726,13 @@ begin
             drop constraint if exists job_queue_recurrence_check,
             add constraint job_queue_recurrence_check check (
                 status not in ('pending', 'running')
-                or case when is_recurring
-                    then job_schedule_fits(is_recurring, recurrence_interval_minutes, schedule, slots)
-                    else recurrence_interval_minutes is null and schedule is null end
+                -- Series of minutes, which are most, do not pay for a call.
+                or case
+                    when not is_recurring then recurrence_interval_minutes is null and schedule is null
+                    when schedule is null
+                        then slots is null and recurrence_interval_minutes is not null and recurrence_interval_minutes > 0
+                    else job_schedule_fits(is_recurring, recurrence_interval_minutes, schedule, slots)
+                end
             ) not valid;
     end if;
     if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
@@ -8065,7 +8069,9 @@ begin
         p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, null, p_expires_at, p_actor) c;
     if created then
         update job_queue q set is_recurring = true, recurrence_interval_minutes = v_minutes,
-            schedule = nullif(v_schedule, '{}'), slots = v_slots, anchor_at = q.run_at
+            schedule = nullif(v_schedule, '{}'), slots = v_slots, anchor_at = q.run_at,
+            -- The maximum age of the type is one of one-time jobs.
+            expires_at = p_expires_at
         where q.id = job_id;
     end if;
 end

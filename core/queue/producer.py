@@ -107,7 +107,16 @@ def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema
 
 
 def create(new: NewJob, *, actor: str, schema: str | None) -> Call:
-    """The call that enqueues one job. It returns one row: the job's id, and whether it was created."""
+    """The call that enqueues one job. It returns one row: the job's id, and whether it was created.
+
+    Raises:
+        Refused: a series with a schedule is unique for a time.
+    """
+    if new.schedule is not None and new.unique_seconds is not None:
+        raise Refused(
+            "A recurring job with a schedule cannot be unique for a time: its dedupe key counts as long as it recurs. "
+            "Omit the time. Nothing was enqueued."
+        )
     times = (new.run_at, new.max_attempts, new.priority)
     keys = (new.dedupe_key, new.concurrency_key)
     if new.schedule is not None:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import date
 
 MINUTE: Final = timedelta(minutes=1)
 MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -24,10 +25,11 @@ class Walked:
     def __init__(self, expression: str, zone: str) -> None:
         self.fields = expression.split()
         self.zone = ZoneInfo(zone)
-        self.minutes, self.hours, _, self.months, _ = (self._plain(place) for place in range(5))
+        self.minutes, self.hours, self.of_month, self.months, self.of_week = (self._plain(one) for one in range(5))
         both = self.fields[2].startswith("*") or self.fields[4].startswith("*")
         self._days = all if both else any
         self.once = not self.fields[0].startswith("*") and not self.fields[1].startswith("*")
+        self._known: dict[date, bool] = {}
 
     def between(self, after: datetime, until: datetime) -> Iterator[datetime]:
         """The moments in (after, until] at which it runs."""
@@ -45,7 +47,11 @@ class Walked:
 
     def on_day(self, day: datetime) -> bool:
         """Whether any minute of a local day could match."""
-        return day.month in self.months and self._days([self._of_month(day), self._of_week(day)])
+        there = day.date()
+        if there not in self._known:
+            days = (self._in_month(there), self._in_week(there))
+            self._known[there] = there.month in self.months and self._days(days)
+        return self._known[there]
 
     def _left_out(self, last: datetime, here: datetime) -> bool:
         """Whether a minute matches that the clock did not show before this one."""
@@ -79,13 +85,13 @@ class Walked:
         names = NAMES.get(place, {})
         return names[text] if text in names else int(text)
 
-    def _of_month(self, day: datetime) -> bool:
+    def _in_month(self, day: date) -> bool:
         last = calendar.monthrange(day.year, day.month)[1]
-        return day.day in self._plain(2) or ("L" in self.fields[2].split(",") and day.day == last)
+        return day.day in self.of_month or ("L" in self.fields[2].split(",") and day.day == last)
 
-    def _of_week(self, day: datetime) -> bool:
+    def _in_week(self, day: date) -> bool:
         of_week = day.isoweekday() % 7
-        if of_week in {one % 7 for one in self._plain(4)}:
+        if of_week in {one % 7 for one in self.of_week}:
             return True
         for part in self.fields[4].split(","):
             name, _, number = part.partition("#")

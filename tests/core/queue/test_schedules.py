@@ -76,13 +76,16 @@ class World:
         moment: datetime = job_row(self.conn, job_id)["run_at"]
         return moment + self.ahead
 
-    def run(self) -> list[datetime]:
-        """Runs what is due until nothing is, and returns the slots that were served."""
+    def run(self, *, refill_first: bool = True) -> list[datetime]:
+        """Runs what is due until nothing is, and returns the slots that were served.
+
+        Slots are written before each claim, or only once nothing is due any more.
+        """
         served: list[datetime] = []
         for _ in range(1000):
-            slots.refill(self.conn)
+            filled = refill_first and slots.refill(self.conn).series
             claimed = claim(self.conn)
-            if not claimed:
+            if not claimed and (filled or not slots.refill(self.conn).series):
                 return served
             for one in claimed:
                 served.append(one.due_at + self.ahead)
@@ -319,6 +322,8 @@ def test_a_worker_that_was_down_for_two_days_makes_up_what_the_series_asks_for(
         ("0 */6 * * *", "Australia/Lord_Howe", "2026-04-03", 3),
         ("0 0 28,29 2 *", "UTC", "2027-02-20", 800),
         ("0 9 * * 1-5", "Europe/London", "2026-03-26", 40),
+        ("*/30 0-3 * * *", "America/New_York", "2026-10-31", 2),
+        ("*/30 0-3 * * *", "America/New_York", "2026-03-07", 2),
     ],
 )
 def test_each_slot_is_served_once_through_clock_changes_and_leap_days(
@@ -342,6 +347,39 @@ def test_a_series_that_makes_up_all_slots_gets_more_of_them_than_the_database_ho
     world.set(first + 3 * DAY + MINUTE)
     served = world.run()
     assert served == [first + number * 30 * MINUTE for number in range(3 * 48 + 1)]
+
+
+@pytest.mark.parametrize("refill_first", [True, False])
+@pytest.mark.parametrize(("catch_up", "runs"), [("one", 1), ("none", 0), ("all", 145)])
+def test_a_series_whose_slots_have_all_passed_in_a_day_without_a_worker_goes_on(
+    world: World, catch_up: Any, runs: int, refill_first: bool
+) -> None:
+    made = world.add(Cron("*/10 * * * *", catch_up=catch_up))
+    first = world.run_at(made.id)
+    world.set(first + DAY + 5 * MINUTE)
+    assert world.run(refill_first=refill_first) == [first + number * 10 * MINUTE for number in range(runs)]
+    assert world.run_at(made.id) == first + DAY + 10 * MINUTE
+    world.set(first + DAY + 10 * MINUTE)
+    assert world.run(refill_first=refill_first) == [first + DAY + 10 * MINUTE]
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "served"), [("one", [11, 15, 16, 17]), ("none", [15, 16, 17]), ("all", [11, 12, 13, 14, 15, 16, 17])]
+)
+def test_a_clock_that_steps_forward_and_back_serves_no_slot_twice(
+    world: World, catch_up: Any, served: list[int]
+) -> None:
+    day = datetime(2027, 1, 4, tzinfo=UTC)
+    world.set(day + 10.5 * HOUR)
+    made = world.add(Cron("0 * * * *", catch_up=catch_up))
+    world.set(day + 14.5 * HOUR)
+    found = world.run()
+    world.set(day + 10.5 * HOUR)
+    while world.now() < day + 17.5 * HOUR:
+        found += world.run()
+        world.set(world.now() + HOUR / 2)
+    assert [(slot - day) / HOUR for slot in found] == served
+    assert world.run_at(made.id) == day + 18 * HOUR
 
 
 def test_a_series_that_makes_up_nothing_takes_a_slot_of_the_last_minute(world: World) -> None:
@@ -597,6 +635,21 @@ def test_an_edit_turns_an_interval_into_a_cron_series_and_back(conn: Connection)
     assert (row["slots"], row["schedule"], row["anchor_at"]) == (None, {"seconds": 50}, row["run_at"])
     row = edited(Wanted("alpha", {}, schedule=None))
     assert (row["is_recurring"], row["schedule"], row["slots"]) == (False, None, None)
+
+
+@pytest.mark.parametrize("schedule", [HOURLY, Every(seconds=45), Every(minutes=5, catch_up="all"), Every(minutes=5)])
+def test_the_maximum_age_of_its_type_does_not_end_a_series(conn: Connection, schedule: Schedule) -> None:
+    conn.execute("INSERT INTO job_types (task_type, max_age_seconds) VALUES ('alpha', 60)")
+    assert job_row(conn, cron(conn, schedule).id)["expires_at"] is None
+    until = now(conn) + 5 * DAY
+    assert job_row(conn, cron(conn, schedule, expires_at=until, dedupe_key="ends").id)["expires_at"] == until
+    assert add(conn, payload={"once": True}).expires_at is not None
+
+
+def test_a_series_with_a_schedule_that_is_to_be_unique_for_a_time_is_refused(conn: Connection) -> None:
+    new = requests.scheduled(NewJob("alpha", dedupe_key="nightly", unique_seconds=60.0), HOURLY, now(conn))
+    with changes_nothing(conn), pytest.raises(Refused, match="with a schedule cannot be unique for a time"):
+        producer.enqueue(conn, new, actor=ACTOR)
 
 
 def test_a_bulk_takes_no_schedules(conn: Connection) -> None:
