@@ -5572,10 +5572,12 @@ as $$
     from jsonb_each(case when jsonb_typeof(p_payload) = 'object' then p_payload else '{}' end) e
 $$;
 
--- Whether the current role sees whole payloads, which it does if it may read the table itself.
+-- Whether the current role sees whole payloads, which it does if it may read the table itself. A session that reads for
+-- somebody else, such as an assistant, can ask with the setting jobdeck.as_viewer to see what a viewer sees.
 create or replace function job_sees_payloads() returns boolean
 language sql stable parallel safe
-return has_table_privilege('job_queue'::regclass, 'select');
+return has_table_privilege('job_queue'::regclass, 'select')
+    and current_setting('jobdeck.as_viewer', true) is distinct from 'on';
 
 create or replace view job_list as
 select q.id, q.task_type,

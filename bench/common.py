@@ -153,6 +153,11 @@ class Workers:
         pages = sum(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) for process in self.processes)
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
+    def peak_mb(self):
+        """The most memory that the processes have had."""
+        status = [Path(f"/proc/{process.pid}/status").read_text() for process in self.processes]
+        return sum(int(text.partition("VmHWM:")[2].split()[0]) for text in status) / 1024
+
 
 def wal_position(connection):
     lsn = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
@@ -166,6 +171,23 @@ def statements(connection, database):
         " JOIN pg_database AS d ON d.oid = s.dbid WHERE d.datname = %s",
         [database],
     ).fetchone()[0]
+
+
+def server_cpu_seconds(connection):
+    """The processor time of the server and of all that it has started, those among them that have ended too."""
+    folder = connection.execute("SHOW data_directory").fetchone()[0]
+    server = int(Path(folder, "postmaster.pid").read_text().split()[0])
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, fields = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if pid == server:
+            ticks += sum(map(int, fields[11:15]))
+        elif int(fields[1]) == server:
+            ticks += sum(map(int, fields[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def percentile(sorted_values, share):

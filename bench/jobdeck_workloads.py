@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager
 
 import common
+import cpu_jobs
 import peer_jobdeck as peer
 import psycopg
 
@@ -355,6 +356,35 @@ def _rate_of_processes(jobs, count):
             return jobs / (workers.wait(tally.all_ran) - began)
 
 
+def computing(args):
+    """Jobs of 200 ms of processor time: the rate of two processes against that of one, and the server's own time."""
+    found = [_rate_of_computing(args.jobs, count) for count in (1, 2)]
+    rates = [rate for rate, _ in found]
+    emit("computing_200ms", jobs=args.jobs, rate=rates[1], one_rate=rates[0], ratio=rates[1] / rates[0],
+         server_cpu_percent=found[1][1])  # fmt: skip
+
+
+def _rate_of_computing(jobs, processes):
+    """Jobs a second once the processes have started, and the percentage of a core that the server used."""
+    rounds = cpu_jobs.rounds_of(0.2)
+    with (
+        common.fresh_database(peer) as database,
+        common.connect(database) as connection,
+        worker(database, load([cpu_jobs.__name__]), process_concurrency=processes) as running,
+    ):
+        for count in (processes, jobs):
+            done = running.status.succeeded + count
+            new = [NewJob("cpu_noop", {"seq": seq, "rounds": rounds}) for seq in range(count)]
+            server, began = common.server_cpu_seconds(connection), time.monotonic()
+            producer.enqueue_many(connection, new, actor=ACTOR)
+            while running.status.succeeded < done:
+                if time.monotonic() - began > common.GIVE_UP_AFTER:
+                    raise TimeoutError("the jobs took too long")
+                time.sleep(0.01)
+        seconds = time.monotonic() - began
+        return jobs / seconds, 100 * (common.server_cpu_seconds(connection) - server) / seconds
+
+
 def growth(args):
     """Memory of a worker's process after each tenth of its jobs."""
     readings = []
@@ -427,7 +457,8 @@ def main():
 
 
 WORKLOADS = {
-    found.__name__: found for found in (stuck, churn, payloads, mixed, limited, waiting, growth, start, snapshot)
+    found.__name__: found
+    for found in (stuck, churn, payloads, mixed, limited, waiting, computing, growth, start, snapshot)
 }
 
 if __name__ == "__main__":

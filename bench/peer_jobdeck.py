@@ -4,9 +4,11 @@ Deletes the finished row, keeps a row per run. Everything is on: payload model, 
 guard, heartbeat, reaper, history, NOTIFY, paused types, concurrency keys.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import psycopg
 
@@ -19,14 +21,20 @@ from jobdeck.core.settings import Settings
 from jobdeck.core.worker.worker import Worker
 
 NAME = "jobdeck"
-# Settings of the worker over its defaults; `handler_seconds` is how long each job takes.
-SETTINGS = {"default": {}, "c1": {"concurrency": 1}, "waits": {"handler_seconds": 0.01}}
+# Settings of the worker over its defaults; `handler_seconds` is how long each job takes, `async_seconds` on the loop.
+SETTINGS = {
+    "default": {},
+    "c1": {"concurrency": 1},
+    "waits": {"handler_seconds": 0.01},
+    "async1000": {"async_concurrency": 1000, "async_seconds": 1.0},
+}
 RUN = {
     "drain": ["default", "c1"],
     "drain_long": ["default"],
     "pickup": ["default"],
     "backlog": ["default"],
     "idle": ["default"],
+    "waits": ["async1000"],
 }
 
 # A job whose handler has run is running until its end is on record.
@@ -91,15 +99,23 @@ async def producer(url):
 def work(url, setting, handler, gate):
     changes = dict(setting)
     seconds = changes.pop("handler_seconds", 0.0)
+    async_seconds = changes.pop("async_seconds", 0.0)
 
     def work_then_tell(seq):
         time.sleep(seconds)
         handler(seq)
 
+    async def wait(params, ctx):
+        handler(params.seq)
+        await asyncio.sleep(async_seconds)
+
+    types = registry()
+    if async_seconds:
+        types = Registry([replace(types.require("noop"), run=wait)])
     Noop.handler = staticmethod(work_then_tell if seconds else handler)
     settings = Settings().model_copy(update=changes)
     database = Database(url, application_name="jobdeck bench", max_size=settings.concurrency + 2)
-    worker = Worker(database, registry(), settings, task_types=["noop"])
+    worker = Worker(database, types, settings, task_types=["noop"])
     gate()
     worker.start()
     worker.wait()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures every peer on each workload, one peer after another within a repetition, and appends to
-# $BENCH_RESULTS.   run_all.sh [drain drain2 pickup enqueue_single enqueue_bulk backlog idle]
+# $BENCH_RESULTS.   run_all.sh [drain drain2 pickup enqueue_single enqueue_bulk backlog idle waits]
 #
 #   BENCH_PEERS   folders with peer_*.py, separated by colons (default: this one)
 #   BENCH_REPEAT  repetitions (default: 3)
@@ -25,8 +25,9 @@ declare -A COMMAND=(
     [backlog]="backlog 10000"
     [idle]="idle 20"
     [drain_long]="drain 200000"
+    [waits]="waits 10000"
 )
-[ $# -gt 0 ] || set -- drain drain2 pickup enqueue_single enqueue_bulk backlog idle
+[ $# -gt 0 ] || set -- drain drain2 pickup enqueue_single enqueue_bulk backlog idle waits
 
 PEERS=()
 IFS=: read -ra FOLDERS <<<"${BENCH_PEERS:-$HERE}"

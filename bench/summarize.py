@@ -27,6 +27,12 @@ COLUMNS = {
     "payload": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
     "mixed": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
     "waiting": {"ratio": "× one process", "rate": "jobs/s of two", "one_rate": "of one"},
+    "computing": {
+        "ratio": "× one process",
+        "rate": "jobs/s of two",
+        "one_rate": "of one",
+        "server_cpu_percent": "Postgres, % of a core",
+    },
     "churn": {
         "ratio": "last tenth × first",
         "rate": "last jobs/s",
@@ -45,6 +51,7 @@ COLUMNS = {
     "enqueue_single": RATE | WAL,
     "enqueue_bulk": RATE | WAL,
     "backlog": DRAIN,
+    "waits": {"seconds": "s", "rss_mb": "peak RSS MB", "most_in_flight": "most in flight"},
     "idle": {"statements_per_s": "statements/s", "cpu_percent": "CPU %", "rss_mb": "RSS MB"},
 }
 TITLES = {
@@ -52,6 +59,7 @@ TITLES = {
     "payload": "A kilobyte of payload; a kilobyte of output and twenty log lines",
     "mixed": "A mix: recurring, failing, keyed",
     "waiting": "Handlers that wait 10 ms",
+    "computing": "Jobs of 200 ms of processor time in processes",
     "churn": "Churn, and churn beside an old transaction",
     "growth": "Memory",
     "start": "Start",
@@ -61,12 +69,13 @@ TITLES = {
     "enqueue_single": "Enqueue, one call and commit per job",
     "enqueue_bulk": "Enqueue in bulk",
     "backlog": "Drain of {jobs:,} jobs with a backlog behind them",
+    "waits": "{jobs:,} async jobs that wait for a second, 1,000 in flight, one worker",
     "idle": "An idle worker",
 }
 
 
 # Workloads of Jobdeck alone, by the first word of their names; and one that stands in another's table.
-OWN = {"stuck", "payload", "mixed", "waiting", "churn", "growth", "start", "snapshot"}
+OWN = {"stuck", "payload", "mixed", "waiting", "computing", "churn", "growth", "start", "snapshot"}
 FAMILIES = {"old_transaction": "churn"}
 
 

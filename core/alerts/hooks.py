@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.logs import event
@@ -28,7 +30,6 @@ log = logging.getLogger(__name__)
 WAITING: Final = 10_000
 """Failures that may wait for the hooks; more are dropped, so that a slow hook cannot fill the memory."""
 END_SECONDS: Final = 5.0
-LOST_LOOKED_AT: Final = 100
 
 
 class FailureHooks:
@@ -54,7 +55,7 @@ class FailureHooks:
         """Calls the hooks for those of the jobs, or slots of series, whose last attempt was lost with its worker."""
         if not around.failure_hooks:
             return
-        for job_id in jobs[:LOST_LOOKED_AT]:
+        for job_id in jobs:
             job = read_jobs.job(job_id).run(conn)
             if job is None:
                 continue
@@ -74,13 +75,15 @@ class FailureHooks:
         """Waits up to 5 s until the hooks have been called, and ends the thread."""
         with self._lock:
             thread = self._thread
-        if thread is None:
+        # A hook may stop its worker.
+        if thread is None or thread is threading.current_thread():
             return
-        try:
+        last = time.monotonic() + END_SECONDS
+        with suppress(queue.Full):
             self._waiting.put(None, timeout=END_SECONDS)
-        except queue.Full:
-            event(log, logging.WARNING, "the hooks of failed jobs are too slow; some were not called")
-        thread.join(END_SECONDS)
+        thread.join(max(last - time.monotonic(), 0.0))
+        if thread.is_alive():
+            event(log, logging.WARNING, "the hooks of failed jobs are too slow; the worker ends without them")
 
     def _put(self, failure: FailedJob) -> None:
         with self._lock:

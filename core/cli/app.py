@@ -60,6 +60,7 @@ COMMANDS: Final = {
     "series": "look.series",
     "flow": "look.flows",
     "serve": "run.serve",
+    "mcp": "run.mcp",
     "web": "run.web",
     "mcp": "run.mcp",
     "audit": "look.status",
@@ -92,6 +93,8 @@ PURPOSES: Final = {
     "Enqueue": ("enqueue", "enqueue-many", "quick-sync"),
     "Act on jobs": ("retry", "run-again", "cancel", "delete", "restore", "edit", "bulk", "cleanup"),
     "Hand over": ("note", "mute", "unmute"),
+    "Run": ("worker", "run-worker", "serve", "mcp", "pause", "resume", "demo"),
+    "Set up and maintain": ("init", "doctor", "purge", "retention", "erase", "drop", "completion"),
     "Run": ("worker", "run-worker", "serve", "web", "mcp", "pause", "resume", "demo"),
     "Set up and maintain": ("init", "doctor", "producers", "purge", "retention", "erase", "drop", "completion"),
 }

@@ -50,10 +50,6 @@ class Stop(Enum):
     LOST = "the run no longer holds its job"
 
 
-def _is_plain(value: Any) -> bool:
-    return type(value) is int and -LARGEST_NUMBER < value < LARGEST_NUMBER
-
-
 def _number(value: Any) -> Any:
     """A number as JSON has it; whole numbers of other libraries become Python's own."""
     try:
@@ -207,7 +203,9 @@ class RunContext:
             PermanentError: `done` or `total` is no number, is not finite, or has more than 19 digits.
         """
         # Here, and not where it is sent: one heartbeat has the progress of all runs of a worker.
-        if not (_is_plain(done) and (total is None or _is_plain(total))):
+        # Inline, since handlers report each of a million items.
+        plain = type(done) is int and -LARGEST_NUMBER < done < LARGEST_NUMBER
+        if not plain or not (total is None or (type(total) is int and -LARGEST_NUMBER < total < LARGEST_NUMBER)):
             done, total = _number(done), None if total is None else _number(total)
         if type(message) is not str:
             message = str(message or "")

@@ -152,11 +152,13 @@ class Fetcher:
             self._link.connect()
             self._listener = self._state.database.listen(self._state.database.channel, at_once=True)
         now = time.monotonic()
+        # In this order: what another lane claims in between makes the number an old one.
+        claimed, alone = self._state.tally.claimed, not self._state.held
         limit = self._limit(now)
         if limit < 1:
-            if self._until_idle and not self._state.held:
+            if self._until_idle and alone:
                 # A handler that was given up has the places for ever, such as one that blocks the event loop.
-                self._state.note_idle(self.lane, self._state.tally.claimed)
+                self._state.note_idle(self.lane, claimed)
             if not self._claim_canary(now):
                 self._wait(IDLE_SECONDS)
             return
@@ -167,7 +169,6 @@ class Fetcher:
         self._again.clear()
         self._shared_poll = math.inf
         self._canary_asked.clear()
-        claimed, alone = self._state.tally.claimed, not self._state.held
         fronts = self._lane_fronts.fronts(now)
         jobs = self._claim(limit, fronts, now)
         self._take(jobs, now)

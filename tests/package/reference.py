@@ -25,7 +25,8 @@ PARTS: Final = {
     "In a handler": ("JobContext", "AsyncJobContext", "Done", "Continue"),
     "Enqueueing": ("enqueue", "enqueue_many", "aenqueue", "aenqueue_many", "Ticket", "result", "aresult", "Result"),
     "Flows": (
-        "Flow", "FlowTicket", "enqueue_flow", "aenqueue_flow", "flow_results", "extend_flow", "BlockerResult"
+        "Flow", "FlowTicket", "enqueue_flow", "aenqueue_flow", "flow_results", "aflow_results", "extend_flow",
+        "aextend_flow", "BlockerResult",
     ),
     "Workers in your own program": ("open_database", "load_settings", "load_types", "Worker"),
     "Tests": ("run_job", "drain", "assert_enqueued", "refute_enqueued", "enqueued"),

@@ -15,7 +15,8 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.queue import operator, service
 from jobdeck.core.queue.requests import Wanted, parse_object
 from jobdeck.core.read import jobs
-from jobdeck.core.times import parse_duration, parse_minutes, parse_time
+from jobdeck.core.schedules import Every
+from jobdeck.core.times import parse_duration, parse_interval, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +132,7 @@ def rehearse_enqueue(access: Access, given: NewJob) -> Any:
             given.type,
             payload,
             at=parse_time(given.at, now, what="time of at") if given.at else None,
-            every=parse_minutes(given.every, what="interval of every") if given.every else None,
+            schedule=Every(seconds=parse_interval(given.every, what="interval of every")) if given.every else None,
             lasting=parse_duration(given.lasting, what="duration of lasting") if given.lasting else None,
             priority=given.priority,
             max_attempts=given.max_attempts,

@@ -10,10 +10,15 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import JobdeckError, PermanentError, RetryLater
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAMELESS_SIGNAL = signal.SIGRTMIN + 3
 
@@ -191,6 +196,21 @@ def forks(_params: Params, _ctx: JobContext) -> Done:
     forked.terminate()
     forked.join()
     return Done({"ended": forked.exitcode})
+
+
+OPENED: list[int] = []
+
+
+@contextmanager
+def counted(_settings: object, _database: object) -> Iterator[int]:
+    """What the runs of one process share: how often it was opened."""
+    OPENED.append(1)
+    yield len(OPENED)
+
+
+@job("p_shares", payload=Params, isolation="process", resources=counted)
+def shares(_params: Params, ctx: JobContext) -> Done:
+    return Done({"opened": ctx.resources, "pid": os.getpid()})
 
 
 @job("p_abandons", payload=Params, isolation="process", timeout=3600)

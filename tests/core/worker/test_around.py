@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import sys
 import threading
 from contextlib import asynccontextmanager, contextmanager
@@ -243,6 +244,41 @@ class TestHooks:
             assert [outcomes(conn, one.id) for one in jobs] == [["failed"]] * 5
             go_on.set()
 
+    def test_a_worker_ends_without_a_hook_that_does_not_and_says_so(
+        self, database_url: str, conn: Conn, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("jobdeck.core.alerts.hooks.END_SECONDS", 0.1)
+        go_on = threading.Event()
+        on_failure(lambda _failure: go_on.wait(PATIENCE) and None)
+
+        def fails(_params: Any, _ctx: Any) -> None:
+            raise PermanentError("never")
+
+        job = enqueue(conn, "fails")
+        run_all(database_url, job_type("fails", fails))
+        assert outcomes(conn, job.id) == ["failed"]
+        assert "the hooks of failed jobs are too slow; the worker ends without them" in caplog.messages
+        go_on.set()
+
+    def test_a_hook_may_stop_its_worker(self, database_url: str, conn: Conn, caplog: pytest.LogCaptureFixture) -> None:
+        stopped = threading.Event()
+
+        def fails(_params: Any, _ctx: Any) -> None:
+            raise PermanentError("never")
+
+        enqueue(conn, "fails")
+        with a_worker(database_url, job_type("fails", fails)) as worker:
+
+            @on_failure
+            def stop(_failed: FailedJob) -> None:
+                worker.stop()
+                stopped.set()
+
+            worker.start()
+            assert stopped.wait(PATIENCE)
+        assert worker.status.state == "stopped"
+        assert "a hook of a failed job failed" not in caplog.messages
+
     def test_a_worker_without_hooks_has_no_thread_for_them(self, database_url: str, conn: Conn) -> None:
         def fails(_params: Any, _ctx: Any) -> None:
             raise PermanentError("never")
@@ -359,6 +395,15 @@ class TestResources:
         assert outcomes(conn, job.id) == ["retried", "succeeded"]
         assert last_run(conn, job.id)["output"] == {"got": "open"}
         assert conn.execute("SELECT error FROM job_runs WHERE outcome = 'retried'").fetchone() == ("OSError: no route",)
+
+    def test_a_process_opens_them_once_for_all_its_runs(self, database_url: str, conn: Conn) -> None:
+        jobs = [enqueue(conn, "p_shares", payload={"number": number}) for number in (1, 2)]
+        settings = quick_settings(lease_seconds=120.0, process_concurrency=1)
+        run_all(database_url, *load([process_handlers.__name__]), settings=settings)
+        opened, again = (last_run(conn, one.id)["output"] for one in jobs)
+        assert opened == again
+        assert opened["opened"] == 1
+        assert opened["pid"] != os.getpid()
 
     def test_a_unit_test_can_give_others(self, opened: Opened) -> None:
         job("r_uses", resources=opened.plain)(lambda _params, ctx: Done({"got": ctx.resources}))

@@ -182,17 +182,22 @@ class Watched(dict[int, RunContext]):
 class TestALaneThatIsIdle:
     """A worker that runs until idle must not end while a job of another lane may still enqueue one."""
 
-    def test_does_not_end_the_worker_when_another_lane_claims_at_the_same_time(self, database_url: str) -> None:
+    @pytest.mark.parametrize("full", [False, True])
+    def test_does_not_end_the_worker_when_another_lane_claims_at_the_same_time(
+        self, database_url: str, monkeypatch: pytest.MonkeyPatch, *, full: bool
+    ) -> None:
         with Database(database_url, application_name="test") as database, a_state(database) as state:
             fetcher = Fetcher(
                 state, state.lanes[0],
                 on_cancel=lambda: None, on_listening=lambda: None, on_claimed=lambda: None, until_idle=True,
             )  # fmt: skip
+            if full:
+                monkeypatch.setattr(fetcher, "_limit", lambda _now: 0)
             state.held = Meanwhile(state)
             fetcher._step()
             assert not state.stopping.is_set()
             state.held = {}
-            fetcher._next_poll = 0.0
+            fetcher._next_poll = fetcher._next_canary = 0.0
             fetcher._step()
             assert state.stopping.is_set()
             fetcher._loop()  # closes its connections

@@ -111,6 +111,8 @@ def test_a_job_that_is_handed_back_before_its_process_has_started_is_not_run(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.0)
+    # A process that runs the job all the same is not killed so soon.
+    monkeypatch.setattr("jobdeck.core.worker.slots.processes.GRACE_SECONDS", PATIENCE)
     asked, handed_back = threading.Event(), threading.Event()
     children: list[ChildProcess] = []
     start = ProcessSlots._child
