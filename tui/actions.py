@@ -150,6 +150,8 @@ ACTIONS: Final[tuple[Action, ...]] = (
            scopes=DETAIL, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
     Action("job.restore", ("u",), "restore", "restore a deleted job from the trash", "Act", scopes=DETAIL,
            changes=True),
+    Action("flow.cancel", ("V",), "cancel flow", "cancel the whole flow of this job; running jobs are asked to stop",
+           "Act", scopes=DETAIL, changes=True, footer=True),
     Action("job.reveal", ("X",), "reveal", "show personal data unmasked, or mask it; viewing is audited",
            "Act", scopes=DETAIL, changes=True),
     Action("errors.canary", ("R",), "retry one", "retry one job of this group and watch its result", "Act",

@@ -63,6 +63,12 @@ def canary_twin(job: Job) -> str:
     return f"jobdeck retry --canary {job.id}"
 
 
+def cancel_flow_twin(flow_id: UUID, reason: str | None = None) -> str:
+    """The command that cancels all members of a flow."""
+    why = f" --reason {shlex.quote(clean(reason))}" if reason else ""
+    return f"jobdeck flow cancel {flow_id} --yes{why}"
+
+
 def cleanup_twin(ids: Sequence[UUID]) -> str:
     """The command that marks these stuck jobs failed; with more than `NAMED` jobs, the one for all stuck jobs."""
     return " ".join(["jobdeck cleanup", *map(short_id, ids if len(ids) <= NAMED else ()), "--yes"])

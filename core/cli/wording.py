@@ -1,4 +1,4 @@
-"""Sentences about a shift and about one cycle, and shares as text, for the commands and the dashboard."""
+"""Sentences about a shift, one cycle and a cancelled flow, and shares as text, for the commands and the dashboard."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jobdeck.core.times import parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from jobdeck.core.model import Status
+    from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.read.report_types import Digest
     from jobdeck.core.worker.oneshot import CycleResult
 
@@ -46,6 +47,15 @@ def finished_words(digest: Digest) -> str:
 def jobs_words(digest: Digest, status: Status) -> str:
     """The number of jobs in a state; an estimate says so, like `~38,000`."""
     return amount(digest.counts.of(status), about=digest.counts.is_about(status))
+
+
+def flow_cancel_words(done: FlowCancelled, *, dry_run: bool = False) -> str:
+    """What the cancellation of a flow did."""
+    if not done.cancelled and not done.asked:
+        return "No member of the flow waits, and none runs that was not asked to cancel before. Nothing was changed."
+    verbs = ("would be cancelled", "would be asked to stop") if dry_run else ("cancelled", "asked to stop")
+    parts = [f"{done.cancelled:,} {verbs[0]}", f"{done.asked:,} running {verbs[1]}", f"{done.ended:,} had ended before"]
+    return f"Members of the flow: {', '.join(parts)}."
 
 
 def trigger_words(digest: Digest) -> str:

@@ -96,7 +96,7 @@ def _members(facts: Facts) -> str:
     number, total, named = int(facts.get("open") or 0), int(facts.get("total") or 0), facts.get("names") or []
     ends = "to succeed" if facts.get("needs") == "success" else "to end"
     if not number:
-        return "All members of its flow that it waits for have ended. A worker releases it within seconds."
+        return "All that it waits for have ended. If it is pending, a worker releases it within seconds."
     listed = ", ".join(map(str, named)) + (", …" if number > len(named) else "")
     return f"Waits for {number:,} of {total:,} members of its flow {ends}: {listed}."
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from jobdeck.core import plugins
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError
 from jobdeck.core.model import ActionResult, Health, Job, Processing, Status, TypePause, Verdict, Worker, WorkerRun
+from jobdeck.core.queue.operators.flows import FlowCancelled
 from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
 from jobdeck.core.read.report_types import (
     ActionCount,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.protocol import Due, Request, Verb
 
 T = TypeVar("T")
+WAITING = {"pending", "blocked"}
 NOW = datetime(2026, 7, 4, 12, 4, 31, tzinfo=UTC)
 TYPES = (
     "admin_alert_dispatch",
@@ -377,6 +379,19 @@ class FakeBackend:
         status = held.status if verb in {"edit", "revert"} else status
         self.jobs.append(replace(held, status=status, version=held.version + 1))
         return ActionResult(seen.id, ok=True, message=f"now {status.value}", status=status, version=held.version + 1)
+
+    def cancel_flow(self, flow_id: UUID, reason: str | None) -> FlowCancelled:
+        self.reasons.append(reason)
+        self._reach(("cancel flow", flow_id))
+        ((shown, tree),) = self.evidence.flows.items()
+        assert tree.line.id == flow_id
+        left = Counter({state: number for state, number in tree.line.states.items() if state not in WAITING})
+        waiting, running = tree.line.states.keys() & WAITING, left["running"]
+        cancelled = sum(tree.line.states[state] for state in waiting)
+        ended = left.total() - running
+        left["cancelled"] += cancelled
+        self.evidence.flows[shown] = replace(tree, line=replace(tree.line, states=dict(+left)))
+        return FlowCancelled(cancelled, running, ended)
 
     def due(self) -> Due:
         self._reach(("due",))

@@ -117,7 +117,7 @@ def test_every_page_of_80_columns_keeps_help_and_the_way_back(scope: Scope) -> N
     assert ("q quit" if scope == "list" else "q back") in line
 
 
-@pytest.mark.parametrize("key", ["A", "X", "F", "H"])
+@pytest.mark.parametrize("key", ["A", "V", "X", "F", "H"])
 def test_a_key_means_one_thing_on_all_pages(key: str) -> None:
     assert len({action.id for action in ACTIONS if key in action.keys}) == 1
 

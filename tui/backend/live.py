@@ -19,6 +19,7 @@ from jobdeck.core.model import Filter, Status
 from jobdeck.core.plugins import PageAction
 from jobdeck.core.postgres import database
 from jobdeck.core.queue import operator, service
+from jobdeck.core.queue.operators.flows import cancel as cancel_flow
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
 from jobdeck.core.read.operators import reach
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import ActionResult, Job, Json, Processing
     from jobdeck.core.plugins import Found, Page, Recipients
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail
@@ -196,6 +198,10 @@ class LiveBackend:
                 return operator.restore(conn, ids, actor=actor, reason=reason)
             change = {"retry": operator.retry, "cancel": operator.cancel, "delete": operator.delete}[verb]
             return change(conn, ids, actor=actor, versions=versions, reason=reason)
+
+    def cancel_flow(self, flow_id: UUID, reason: str | None) -> FlowCancelled:
+        with self._connection("to cancel a flow") as conn:
+            return cancel_flow(conn, flow_id, actor=self._actor, reason=reason)
 
     def due(self) -> Due:
         with self._connection() as conn:

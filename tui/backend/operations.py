@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from jobdeck.core.cli.wording import cycle_words
+from jobdeck.core.cli.wording import cycle_words, flow_cancel_words
 from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.tui.actions import jobs_phrase
 from jobdeck.tui.backend.bulk_driver import BulkDriver
@@ -17,6 +17,7 @@ from jobdeck.tui.commands import (
     RUN_WORKER,
     WORKER,
     canary_twin,
+    cancel_flow_twin,
     cleanup_twin,
     pause_twin,
     resume_twin,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Job, Json, Processing
+    from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.tui.backend.protocol import Due, Verb
@@ -226,6 +228,15 @@ class Operations:
                 then(asked.canary)
 
         self._run(f"run canary {short_id(job.id)}", lambda: self._host.reach().ask_canary(job), done)
+
+    def cancel_flow(self, flow_id: UUID, reason: str | None, then: Callable[[], None]) -> None:
+        """Cancels all members of a flow, then calls `then`, but not after an error."""
+
+        def done(cancelled: FlowCancelled) -> None:
+            self._host.say(f"{flow_cancel_words(cancelled)}\n{cancel_flow_twin(flow_id, reason)}", "information")
+            then()
+
+        self._run(f"cancel flow {short_id(flow_id)}", lambda: self._host.reach().cancel_flow(flow_id, reason), done)
 
     def find_stuck(self, found: Callable[[list[ActionResult]], None]) -> None:
         """Reads the stuck jobs and passes them to `found`."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ActionResult, Enqueued, Filter, Job, Json, Processing
     from jobdeck.core.plugins import Found, Page, Preset, Recipients
+    from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.pages.flows import FlowTree
@@ -193,6 +194,13 @@ class Backend(Protocol):
         """Applies an action to these jobs. A job whose version differs from the displayed one is refused.
 
         The reason goes to the audit log. Only `run-again` makes copies of jobs that have left the queue.
+        """
+
+    def cancel_flow(self, flow_id: UUID, reason: str | None) -> FlowCancelled:
+        """Cancels all members of a flow that wait, and asks those that run to stop; all or none.
+
+        Raises:
+            Refused: there is no such flow, or another session has locked members of it.
         """
 
     def due(self) -> Due:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from uuid import UUID
@@ -10,7 +11,7 @@ from rich.cells import cell_len
 
 from jobdeck.tui.format import middle, short_id
 from jobdeck.tui.screens.dialogs.confirm import ask
-from jobdeck.tui.screens.dialogs.questions import restore_question
+from jobdeck.tui.screens.dialogs.questions import cancel_flow_question, restore_question
 from jobdeck.tui.screens.page import Page
 from jobdeck.tui.text import job_detail, playbook
 from jobdeck.tui.widgets import status_bar
@@ -95,6 +96,11 @@ class JobDetailScreen(Page[Reading]):
             refused = dict.fromkeys(OF_A_JOB, f"This job is in the trash. {self.deck.key('job.restore')} restores it.")
         else:
             refused["job.restore"] = "This job is not in the trash."
+        flow = self.data.flow if self.data is not None else None
+        if flow is None:
+            refused["flow.cancel"] = "This job is in no flow."
+        elif flow.line.ended == len(flow.members):
+            refused["flow.cancel"] = "All members of this flow have ended."
         if self.job is None:
             refused["job.reveal"] = "No job to reveal."
         if self.detail is None or len(self.detail.runs) < 2:
@@ -104,6 +110,7 @@ class JobDetailScreen(Page[Reading]):
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
             "job.restore": self._ask_to_restore,
+            "flow.cancel": self._ask_to_cancel_flow,
             "job.reveal": self._reveal,
             "job.retry_with": self._retry_with,
             "run.older": lambda: self._choose_run(1),
@@ -210,6 +217,20 @@ class JobDetailScreen(Page[Reading]):
         jobs = self.targets()
         question = restore_question("", jobs, production=self.deck.options.production)
         ask(self, question, lambda: self.deck.operations.act("restore", jobs))
+
+    def _ask_to_cancel_flow(self) -> None:
+        flow = self.data.flow if self.data is not None else None
+        if flow is None:
+            return
+
+        def cancelled() -> None:
+            if self.data is not None:
+                self.data = self.data._replace(seldom_at=-math.inf)
+
+        question = cancel_flow_question(flow, production=self.deck.options.production)
+        dialog = ask(
+            self, question, lambda: self.deck.operations.cancel_flow(flow.line.id, dialog.reason, then=cancelled)
+        )
 
     def _retry_with(self) -> None:
         job, deck = self.job, self.deck

@@ -36,6 +36,8 @@ FIRST: Final = (
 """The keys of the list, the one that a newcomer needs first in front. What does not fit is left out from the end."""
 COMMON: Final = ("help", "quit", "processing", "page.errors", "page.health", "refresh")
 """The keys that most pages have; a page's own keys are in front of them."""
+WHERE_NEEDED: Final = frozenset({"flow.cancel"})
+"""Keys that few jobs have a use for: they are on the line only where they apply."""
 NARROW_LABELS = {" run now": " run  ", " run again": " again"}
 """As wide as the same key's label on another job, so that the keys beside it do not move."""
 
@@ -57,7 +59,8 @@ def keys(scope: Scope, situation: Situation, width: int, *, paused: bool = False
 
 def _names(scope: Scope, situation: Situation) -> list[str]:
     """The ids of the actions on the line, the most needed first; `TABS` stands for those that choose a tab."""
-    names = [action.id for action in offered(scope) if action.footer]
+    absent = WHERE_NEEDED & situation.refused.keys()
+    names = [action.id for action in offered(scope) if action.footer and action.id not in absent]
     if scope == "list":
         names += [TABS, *(["mark.undo"] if situation.can_undo else [])]
         names.sort(key=FIRST.index)

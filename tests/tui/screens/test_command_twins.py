@@ -134,6 +134,13 @@ def paused(conn: Connection) -> None:
     operator.pause(conn, reason="vendor is down", actor="test")
 
 
+def in_a_flow(conn: Connection) -> None:
+    """A flow of three members, of which the one whose page is opened waits for another."""
+    load, join = {"name": "load", "task_type": "cli_echo"}, {"name": "join", "task_type": "cli_echo", "after": ["load"]}
+    members = [load | {"payload": {"message": "a"}}, {"name": "other", "task_type": "cli_echo"}, join]
+    conn.execute("SELECT job_flow_create('nightly', %s, 'test')", (Jsonb(members),))
+
+
 def noted(conn: Connection) -> None:
     notes.add(conn, "the vendor calls back", actor="test")
 
@@ -216,6 +223,7 @@ CASES = (
         ("5",),
         also="personal",
     ),
+    Case("flow.cancel", ("V", "y"), in_a_flow),
     Case("job.restore", ("D", "y", "u", "enter"), fill),
     Case("mark.undo", ("D", "y", "u", "enter"), fill),
     Case("mark.undo", ("A", "D", "y", "u", "enter"), partial(fill, number=5), also="matching"),

@@ -16,6 +16,7 @@ from jobdeck.core.plugins import Recipient, Recipients
 from jobdeck.core.read.pages.flows import FlowLine, FlowMember, FlowTree
 from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail
 from jobdeck.tui.format import short_id
+from jobdeck.tui.screens.dialogs.questions import cancel_flow_question
 from jobdeck.tui.text import job_detail
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample
@@ -393,6 +394,64 @@ async def test_the_flow_of_a_job_is_shown_as_a_tree_in_which_it_is_marked() -> N
 
 
 async def test_a_job_in_no_flow_has_no_such_part() -> None:
-    async with dashboard(FakeBackend([make_job(1, Status.PENDING)])) as deck:
+    backend = FakeBackend([make_job(1, Status.PENDING)])
+    async with dashboard(backend) as deck:
         await deck.press("enter")
         assert "Flow " not in deck.screen_text()
+        assert "cancel flow" not in deck.screen_text()
+        await deck.press("V")
+        assert "This job is in no flow." in deck.toasts[-1]
+    assert backend.calls == []
+
+
+async def test_a_flow_is_cancelled_as_a_whole_after_a_question() -> None:
+    backend = FakeBackend([make_job(1, Status.PENDING)])
+    tree = backend.evidence.flows[job_id(1)] = small_flow({"pending": 1, "blocked": 2, "running": 1, "succeeded": 4})
+    async with dashboard(backend) as deck:
+        await deck.press("enter")
+        assert "V cancel flow" in deck.screen_text()
+        await deck.press("V")
+        text = deck.screen_text()
+        assert "Cancel this flow: 4 members" in text
+        assert "1 running, 1 pending, 2 blocked" in text
+        asked = cancel_flow_question(tree, production=True)
+        assert "1 running member will be asked to stop." in asked.body.plain
+        assert (asked.twin, asked.word) == (f"jobdeck flow cancel {tree.line.id} --yes", "cancel")
+        await deck.press("enter")
+        assert backend.calls == []
+        await deck.press("V", "up", *"too late", "enter", "tab", "enter")
+        told, command = deck.toasts[-1].split("\n")
+        assert told == "Members of the flow: 3 cancelled, 1 running asked to stop, 4 had ended before."
+        assert command == f"jobdeck flow cancel {tree.line.id} --yes --reason 'too late'"
+    assert backend.calls == [("cancel flow", tree.line.id)]
+    assert backend.reasons == ["too late"]
+
+
+async def test_the_flow_is_read_again_after_it_was_cancelled() -> None:
+    backend = FakeBackend([make_job(1, Status.PENDING)])
+    backend.evidence.flows[job_id(1)] = small_flow({"pending": 8})
+    async with dashboard(backend) as deck:
+        await deck.press("enter")
+        assert "0 of 8 ended" in deck.screen_text()
+        await deck.press("V", "y")
+        assert "8 of 8 ended" in deck.screen_text()
+        assert "cancel flow" not in deck.screen_text()
+
+
+async def test_a_flow_that_has_ended_is_not_cancelled() -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED)])
+    backend.evidence.flows[job_id(1)] = small_flow({"failed": 8})
+    async with dashboard(backend) as deck:
+        await deck.press("enter", "V")
+        assert "All members of this flow have ended." in deck.toasts[-1]
+    assert backend.calls == []
+
+
+def small_flow(states: dict[str, int]) -> FlowTree:
+    """A flow with members in these states; the first is the job whose page is shown."""
+    each = [state for state, number in states.items() for _ in range(number)]
+    members = tuple(
+        FlowMember(job_id(place), f"m{place}", "game_platform_sync", "success", state)
+        for place, state in enumerate(each, 1)
+    )
+    return FlowTree(FlowLine(job_id(99), "nightly", NOW, "bob", states), members)

@@ -1,4 +1,4 @@
-"""Questions before a cycle or a start of the worker, a restore, a cleanup, a purge, and before leaving."""
+"""Questions before a cycle or a start of the worker, a restore, the end of a flow, a cleanup, a purge, and leaving."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textual.widgets import Button, Static
 from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.tui.backend import bulk_words
 from jobdeck.tui.backend.operations import Awaited
-from jobdeck.tui.commands import PURGE, RUN_WORKER, WORKER, cleanup_twin, twin
+from jobdeck.tui.commands import PURGE, RUN_WORKER, WORKER, cancel_flow_twin, cleanup_twin, twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import FIRST, Question, ask, needed_word
 from jobdeck.tui.screens.dialogs.dialog import Dialog
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from jobdeck.core.model import ActionResult, Job
+    from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.tui.backend.operations import Deletion
     from jobdeck.tui.backend.protocol import Due
     from jobdeck.tui.deck import Deck
@@ -195,6 +196,34 @@ def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *
     word = needed_word("cleanup", number, production=production)
     same = cleanup_twin([one.job_id for one in results])
     return Question(title, Content("\n").join(lines), title, word=word, danger=True, twin=same)
+
+
+def cancel_flow_question(tree: FlowTree, *, production: bool) -> Question:
+    """The question before all members of a flow are cancelled."""
+    states = tree.line.states
+    number = len(tree.members) - tree.line.ended
+    counts = ", ".join(f"{states[name]:,} {name}" for name in ("running", "pending", "blocked") if name in states)
+    running = states.get("running", 0)
+    asked = f" {plural(running, 'running member')} will be asked to stop." if running else ""
+    lines = [
+        Content.styled(counts, "bold"),
+        Content.styled(f"flow: {one_line(tree.line.name)}", "$ink-muted"),
+        Content(""),
+        Content(
+            f"Members that wait will not run unless retried.{asked} Jobs outside the flow that wait for one of them "
+            "are cancelled too. Members that have ended stay as they are."
+        ),
+    ]
+    return Question(
+        f"Cancel this flow: {plural(number, 'member')}",
+        Content("\n").join(lines),
+        "Cancel the flow",
+        "Keep",
+        needed_word("cancel", number, production=production),
+        danger=True,
+        twin=cancel_flow_twin(tree.line.id),
+        reasoned=True,
+    )
 
 
 def ask_to_purge(here: Screen[Any], deck: Deck) -> None:

@@ -9,10 +9,10 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.answers import confirm
 from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option, reason_option, yes_option
+from jobdeck.core.cli.wording import flow_cancel_words
 from jobdeck.core.errors import JobNotFound, UsageError
 
 if TYPE_CHECKING:
-    from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.read.pages.flow_tree import TreeLine
     from jobdeck.core.read.pages.flows import FlowLine, FlowMember, FlowTree
 
@@ -90,16 +90,10 @@ def _cancel(session: Session, wanted: str, reason: str | None, *, dry_run: bool,
             raise _no_flow(wanted)
         confirm("cancel", sum(member.is_open for member in found.members), needed=True, given=yes or dry_run)
         done = operators.cancel(conn, found.line.id, actor=session.actor, reason=reason, dry_run=dry_run)
-    session.answer({"flow": found.line.id, **done._asdict(), "dry_run": dry_run}, [_sentence(done, dry_run=dry_run)])
+    session.answer(
+        {"flow": found.line.id, **done._asdict(), "dry_run": dry_run}, [flow_cancel_words(done, dry_run=dry_run)]
+    )
     return None
-
-
-def _sentence(done: FlowCancelled, *, dry_run: bool) -> str:
-    if not done.cancelled and not done.asked:
-        return "No member of the flow waits, and none runs that was not asked to cancel before. Nothing was changed."
-    verbs = ("would be cancelled", "would be asked to stop") if dry_run else ("cancelled", "asked to stop")
-    parts = [f"{done.cancelled:,} {verbs[0]}", f"{done.asked:,} running {verbs[1]}", f"{done.ended:,} had ended before"]
-    return f"Members of the flow: {', '.join(parts)}."
 
 
 def _no_flow(wanted: str) -> JobNotFound:
