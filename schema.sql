@@ -1943,6 +1943,9 @@ begin
     perform job_refuse_outsiders();
     if v_hash is null then
         perform job_queue_refuse('A job that is unique for a time needs a dedupe key. Nothing was enqueued.');
+    elsif p_interval_minutes is not null then
+        perform job_queue_refuse('A recurring job cannot be unique for a time, because it keeps its dedupe key until it '
+            'ends. Omit the time. Nothing was enqueued.');
     elsif p_seconds is null or p_seconds not between 1 and 31622400 then
         perform job_queue_refuse('The time for which a job is unique must be between a second and 366 days. Nothing was '
             'enqueued.');

@@ -6,7 +6,7 @@ and `extend_flow`, which a handler calls, and their async twins.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from jobdeck.core.queue.producers.senders import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import timedelta
     from uuid import UUID
 
     from jobdeck.core.model import Json, NewJob, Ticket
@@ -71,7 +70,8 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         dedupe_key: if a pending or running job has this key, that job is returned and none is created.
         concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
         blocked_by: the job runs after the success of this job.
-        unique_for: no second job with the dedupe key is created for this time, even if the first has ended.
+        unique_for: no second job with the dedupe key is created for this time, even if the first has ended; for
+            one-time jobs.
         actor: the name in the audit; None for the account of this process.
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
 
@@ -128,7 +128,8 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
         dedupe_key: if a pending or running job has this key, that job is returned and none is created.
         concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
         blocked_by: the job runs after the success of this job.
-        unique_for: no second job with the dedupe key is created for this time, even if the first has ended.
+        unique_for: no second job with the dedupe key is created for this time, even if the first has ended; for
+            one-time jobs.
         actor: the name in the audit; None for the account of this process.
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
 
@@ -333,6 +334,11 @@ def _with_own(
     new: NewJob, max_attempts: int | None, concurrency_key: str | None, unique_for: timedelta | None
 ) -> NewJob:
     """The job with the caller's own values in place of its type's, where the caller gave some."""
+    if not isinstance(unique_for, timedelta | None):
+        raise Refused(
+            "unique_for is the time for which a job is unique: a timedelta, such as timedelta(hours=1), and not "
+            f"{type(unique_for).__name__}. Nothing was enqueued."
+        )
     return new._replace(
         max_attempts=new.max_attempts if max_attempts is None else max_attempts,
         concurrency_key=concurrency_key or new.concurrency_key,

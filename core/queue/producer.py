@@ -73,8 +73,8 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = N
 
     Raises:
         Refused: the database rejects the schedule, priority or blocker; the job is a series without a dedupe key, and
-            one with the same payload and schedule is active; a job that is unique for a time has no dedupe key; or a
-            transaction that has not ended for 1.5 s enqueues a job with the same dedupe key.
+            one with the same payload and schedule is active; a job that is unique for a time has no dedupe key or is
+            recurring; or a transaction that has not ended for 1.5 s enqueues a job with the same dedupe key.
     """
     statement, params = create(new, actor=actor, schema=schema)
     row = rows(conn, statement, params, locked=LOCKED)[0]
@@ -110,12 +110,12 @@ def create(new: NewJob, *, actor: str, schema: str | None) -> Call:
     """The call that enqueues one job. It returns one row: the job's id, and whether it was created.
 
     Raises:
-        Refused: a series with a schedule is unique for a time.
+        Refused: a recurring job is unique for a time.
     """
-    if new.schedule is not None and new.unique_seconds is not None:
+    if new.unique_seconds is not None and (new.schedule or new.recurrence_interval_minutes) is not None:
         raise Refused(
-            "A recurring job with a schedule cannot be unique for a time: its dedupe key counts as long as it recurs. "
-            "Omit the time. Nothing was enqueued."
+            "A recurring job cannot be unique for a time, because it keeps its dedupe key until it ends. Omit the "
+            "time. Nothing was enqueued."
         )
     times = (new.run_at, new.max_attempts, new.priority)
     keys = (new.dedupe_key, new.concurrency_key)

@@ -19,6 +19,7 @@ from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Every
 from tests.core.cli.support import HANDLERS, Jobdeck, everything
+from tests.support.queue import claim, finish_one
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +84,22 @@ def test_a_dedupe_key_answers_with_the_job_that_is_there(jobdeck: Jobdeck) -> No
     assert "Already there" in jobdeck("enqueue", "cli_echo", "--dedupe-key", "once").out
 
 
+def test_a_dedupe_key_that_counts_for_a_time_does_so_after_the_job_has_ended(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    words = ("enqueue", "cli_echo", "--dedupe-key", "once", "--unique-for", "90m", "--json")
+    assert jobdeck(*words, "--dry-run").data["created"] is True
+    first = jobdeck(*words).data
+    assert (first["created"], jobdeck(*words).data["id"]) == (True, first["id"])
+    finish_one(conn, claim(conn, ["cli_echo"])[0])
+    before = everything(conn)
+    again = jobdeck(*words).data
+    assert (again["created"], again["id"], again["removed"]) == (False, first["id"], True)
+    assert everything(conn) == before
+    conn.execute("UPDATE job_unique_keys SET until = until - interval '91 minutes'")
+    assert jobdeck(*words).data["created"] is True
+
+
 def test_a_dry_run_validates_prints_and_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     before = everything(conn)
     assert jobdeck("enqueue", "cli_echo", "--every", "5m", "--dry-run", "--json").data["is_recurring"] is True
@@ -112,6 +129,14 @@ def test_a_dry_run_validates_prints_and_changes_nothing(jobdeck: Jobdeck, conn: 
         (["cli_echo", "--every", "1h", "--for", "long"], 2, ["long", "--for"]),
         (["cli_echo", "--priority", "101"], 2, ["priority", "100"]),
         (["cli_echo", "--max-attempts", "0"], 2, ["max-attempts"]),
+        (["cli_echo", "--unique-for", "1h"], 1, ["needs a dedupe key"]),
+        (["cli_echo", "--unique-for", "long", "--dedupe-key", "k"], 2, ["long", "--unique-for"]),
+        (
+            ["cli_echo", "--unique-for", "1h", "--dedupe-key", "k", "--every", "1h"],
+            1,
+            ["recurring", "unique for a time"],
+        ),
+        (["cli_echo", "--unique-for", "1h", "--dedupe-key", "k", "--cron", "0 9 * * *"], 1, ["unique for a time"]),
     ],
 )
 def test_bad_input_is_refused_with_the_thing_and_the_way_out(

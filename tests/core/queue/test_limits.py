@@ -485,11 +485,21 @@ class TestUniqueWithinAPeriod:
             (NewJob("alpha", dedupe_key="d", unique_seconds=0), "between a second and 366 days"),
             (NewJob("alpha", dedupe_key="d", unique_seconds=float("nan")), "between a second and 366 days"),
             (NewJob("alpha", dedupe_key="d", unique_seconds=4e7), "between a second and 366 days"),
+            (
+                NewJob("alpha", dedupe_key="d", unique_seconds=60, recurrence_interval_minutes=5),
+                "A recurring job cannot",
+            ),
+            (NewJob("alpha", dedupe_key="d", unique_seconds=60, schedule={"seconds": 30}), "A recurring job cannot"),
         ],
     )
     def test_nonsense_is_refused_and_enqueues_nothing(self, conn: Connection, new: NewJob, words: str) -> None:
         with changes_nothing(conn), pytest.raises(Refused, match=words):
             producer.enqueue(conn, new, actor=ACTOR)
+
+    def test_sql_refuses_a_recurring_job_as_well(self, conn: Connection) -> None:
+        call = "SELECT * FROM job_queue_create_once(60, 'alpha', '{}', NULL, 5, 0, 'd', NULL, NULL, 5, NULL, 'a')"
+        with changes_nothing(conn), pytest.raises(psycopg.Error, match="A recurring job cannot be unique for a time"):
+            conn.execute(call)
 
     def test_many_jobs_at_once_cannot_be_unique_for_a_time(self, conn: Connection) -> None:
         with changes_nothing(conn), pytest.raises(Refused, match="unique for a time"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from jobdeck.core.schema import install_schema
 from tests.core.queue.producers.types import Greeting
 from tests.support.people import PRODUCER, People
 from tests.support.producers import ASYNC_KINDS, KINDS, WITH_TRANSACTIONS, AsyncApplication, application
-from tests.support.queue import Connection, job_row, rows, value
+from tests.support.queue import Connection, claim, finish_one, job_row, rows, value
 from tests.support.waiting import PATIENCE, becomes
 
 if TYPE_CHECKING:
@@ -158,6 +158,27 @@ def test_a_schedule_reaches_the_row_with_its_slots(app: Any, conn: Connection) -
     assert job_row(conn, often.job_id)["schedule"] == {"seconds": 30}
 
 
+def test_a_job_that_is_unique_for_a_time_has_its_key_after_its_end(app: Any, conn: Connection) -> None:
+    def enqueue() -> jobdeck.Ticket:
+        with app.transaction() if app.begins_by_itself else nullcontext():
+            ticket: jobdeck.Ticket = app.enqueue(TYPE, ADA, dedupe_key=ODD, unique_for=timedelta(minutes=1.5))
+        return ticket
+
+    first = enqueue()
+    assert first.created
+    finish_one(conn, claim(conn, [TYPE])[0])
+    assert enqueue() == jobdeck.Ticket(first.job_id, created=False)
+    assert jobs(conn) == 0
+    assert value(conn, "SELECT round(extract(epoch FROM until - clock_timestamp()) / 30) FROM job_unique_keys") in {
+        2,
+        3,
+    }
+    conn.execute("UPDATE job_unique_keys SET until = until - interval '2 minutes'")
+    second = enqueue()
+    assert second.created
+    assert second.job_id != first.job_id
+
+
 BAD: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
     "type": (jobdeck.UnknownTaskType, {"task_type": "made_by_nobody"}),
     "payload": (jobdeck.InvalidPayload, {"payload": {"to": "Ada"}}),
@@ -173,6 +194,21 @@ BAD_SINGLE: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
     "interval": (jobdeck.Refused, {"every_minutes": 0}),
     "two intervals": (jobdeck.Refused, {"every_minutes": 5, "schedule": jobdeck.Every(seconds=30)}),
     "blocker": (jobdeck.Refused, {"blocked_by": FAR}),
+    "a time without a dedupe key": (jobdeck.Refused, {"unique_for": timedelta(hours=1)}),
+    "a time that is none": (jobdeck.Refused, {"dedupe_key": "d", "unique_for": 3600}),
+    "a time below a second": (jobdeck.Refused, {"dedupe_key": "d", "unique_for": timedelta(0)}),
+    "a time for an interval": (
+        jobdeck.Refused,
+        {"dedupe_key": "d", "unique_for": timedelta(hours=1), "every_minutes": 60},
+    ),
+    "a time for a cron expression": (
+        jobdeck.Refused,
+        {"dedupe_key": "d", "unique_for": timedelta(hours=1), "schedule": jobdeck.Cron("0 9 * * *")},
+    ),
+    "a time for seconds": (
+        jobdeck.Refused,
+        {"dedupe_key": "d", "unique_for": timedelta(hours=1), "schedule": jobdeck.Every(seconds=30)},
+    ),
     "NUL in a key": (jobdeck.Refused, {"dedupe_key": "a\0"}),
     "half a character in a key": (jobdeck.Refused, {"concurrency_key": "a\ud800"}),
     "long key": (jobdeck.Refused, {"dedupe_key": "a" * 1001}),
