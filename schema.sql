@@ -4905,6 +4905,7 @@ begin
             and (select a.types from job_limits_admit(array[v_job.task_type], p_worker, 1, v_now, false) a) is null;
         begin
             v_job := job_queue_make_due(v_job);
+            perform job_flow_refuse_canary(v_job);
             perform job_limits_spend(array[q.ctid], array[q.task_type], v_now) from job_queue q
             where v_limited and q.id = v_job.id;
             perform job_key_spend(v_job.concurrency_key, v_job.task_type, v_now)
@@ -4924,7 +4925,7 @@ begin
                 anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
             where q.id = v_job.id returning * into v_job;
         exception when sqlstate 'JD001' or unique_violation or lock_not_available then
-            -- Its blocker or its dedupe key was faster.
+            -- Its blocker, its flow or its dedupe key was faster.
             continue;
         end;
         update job_canaries c set run_token = v_job.run_token where c.id = v_canary.id;
@@ -6575,74 +6576,6 @@ begin
         select r.run_token from job_runs r where r.fingerprint is not null and r.error ~* v_pattern), p_marks);
     perform job_erase_groups(p_marks);
     return query select s.place, s.rows from job_scrub(job_tables_with_texts(), p_marks) s;
-    case p_name
-        when 'job_runs' then
-            -- Tokens rise with time, so the oldest runs are found at the low end of the key.
-            delete from job_runs r using (
-                select n.run_token, n.late from (
-                    select o.run_token, o.late from (
-                        select run_token, late, finished_at from job_runs order by run_token limit p_limit) o
-                    where o.finished_at < p_before) low
-                join job_runs n using (run_token, late) for update of n skip locked
-            ) old where r.run_token = old.run_token and r.late = old.late;
-        when 'job_worker_runs' then
-            delete from job_worker_runs where id in (select w.id from job_worker_runs w
-                where w.started_at < p_before order by w.started_at limit p_limit for update skip locked);
-        when 'job_trash' then
-            delete from job_trash where job_id in (select t.job_id from job_trash t
-                where t.deleted_at < p_before order by t.deleted_at limit p_limit for update skip locked);
-        when 'job_audit' then
-            delete from job_audit where id in (select a.id from job_audit a
-                where a.at < p_before order by a.at limit p_limit for update skip locked);
-        when 'job_audit payloads' then
-            update job_audit set before = before - 'payload', after = after - 'payload' where id in (
-                select a.id from job_audit a where a.at < p_before and (a.before ? 'payload' or a.after ? 'payload')
-                order by a.at limit p_limit for update skip locked);
-        when 'job_bulk' then
-            delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
-                join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_over(b, p_before) limit p_limit
-                for update of i skip locked);
-            get diagnostics v_rows = row_count;
-            delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_over(b, p_before)
-                and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
-            return v_rows;
-        when 'job_stats', 'job_stats minutes' then
-            delete from job_stats where ctid = any (array(select s.ctid from job_stats s
-                where s.minutes = any (case p_name when 'job_stats' then array[5, 15, 120, 480] else array[1] end::smallint[])
-                    and s.bucket < p_before and s.bucket + s.minutes * interval '1 minute' < p_before limit p_limit for update skip locked));
-        when 'job_backlog' then
-            delete from job_backlog where ctid = any (array(select b.ctid from job_backlog b
-                where b.minutes = any (array[5, 15, 120, 480]::smallint[]) and b.bucket < p_before
-                    and b.bucket + b.minutes * interval '1 minute' < p_before
-                limit p_limit for update skip locked));
-        when 'job_stat_errors' then
-            delete from job_stat_errors where ctid = any (array(select e.ctid from job_stat_errors e
-                where e.bucket < p_before - interval '5 minutes' order by e.bucket limit p_limit for update skip locked));
-        when 'job_error_groups' then
-            delete from job_error_groups where ctid = any (array(select g.ctid from job_error_groups g
-                where g.last_at < p_before order by g.last_at limit p_limit for update skip locked));
-        when 'job_notes' then
-            delete from job_notes where id in (select n.id from job_notes n
-                where n.at < p_before order by n.at limit p_limit for update skip locked);
-        when 'job_error_mutes' then
-            delete from job_error_mutes where (task_type, fingerprint) in (select m.task_type, m.fingerprint
-                from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
-        when 'job_producer_keys' then
-            delete from job_producer_keys where (producer, key_hash) in (select k.producer, k.key_hash
-                from job_producer_keys k where k.at < p_before order by k.at limit p_limit for update skip locked);
-        when 'job_workers' then
-            delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
-                for update skip locked);
-        when 'job_queue' then
-            -- A job that waits for this one can still be told what it waits for.
-            delete from job_queue where id in (select q.id from job_queue q
-                where q.status in ('succeeded', 'failed', 'cancelled')
-                    and coalesce(q.completed_at, q.updated_at) < p_before
-                    and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
-                limit p_limit for update of q skip locked);
-    end case;
-    get diagnostics v_rows = row_count;
-    return v_rows;
 end
 $$;
 
@@ -6771,6 +6704,74 @@ begin
     perform job_stats_add_times(v_taken);
     perform job_stats_add_errors(v_taken);
     return cardinality(v_taken);
+    case p_name
+        when 'job_runs' then
+            -- Tokens rise with time, so the oldest runs are found at the low end of the key.
+            delete from job_runs r using (
+                select n.run_token, n.late from (
+                    select o.run_token, o.late from (
+                        select run_token, late, finished_at from job_runs order by run_token limit p_limit) o
+                    where o.finished_at < p_before) low
+                join job_runs n using (run_token, late) for update of n skip locked
+            ) old where r.run_token = old.run_token and r.late = old.late;
+        when 'job_worker_runs' then
+            delete from job_worker_runs where id in (select w.id from job_worker_runs w
+                where w.started_at < p_before order by w.started_at limit p_limit for update skip locked);
+        when 'job_trash' then
+            delete from job_trash where job_id in (select t.job_id from job_trash t
+                where t.deleted_at < p_before order by t.deleted_at limit p_limit for update skip locked);
+        when 'job_audit' then
+            delete from job_audit where id in (select a.id from job_audit a
+                where a.at < p_before order by a.at limit p_limit for update skip locked);
+        when 'job_audit payloads' then
+            update job_audit set before = before - 'payload', after = after - 'payload' where id in (
+                select a.id from job_audit a where a.at < p_before and (a.before ? 'payload' or a.after ? 'payload')
+                order by a.at limit p_limit for update skip locked);
+        when 'job_bulk' then
+            delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
+                join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_over(b, p_before) limit p_limit
+                for update of i skip locked);
+            get diagnostics v_rows = row_count;
+            delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_over(b, p_before)
+                and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
+            return v_rows;
+        when 'job_stats', 'job_stats minutes' then
+            delete from job_stats where ctid = any (array(select s.ctid from job_stats s
+                where s.minutes = any (case p_name when 'job_stats' then array[5, 15, 120, 480] else array[1] end::smallint[])
+                    and s.bucket < p_before and s.bucket + s.minutes * interval '1 minute' < p_before limit p_limit for update skip locked));
+        when 'job_backlog' then
+            delete from job_backlog where ctid = any (array(select b.ctid from job_backlog b
+                where b.minutes = any (array[5, 15, 120, 480]::smallint[]) and b.bucket < p_before
+                    and b.bucket + b.minutes * interval '1 minute' < p_before
+                limit p_limit for update skip locked));
+        when 'job_stat_errors' then
+            delete from job_stat_errors where ctid = any (array(select e.ctid from job_stat_errors e
+                where e.bucket < p_before - interval '5 minutes' order by e.bucket limit p_limit for update skip locked));
+        when 'job_error_groups' then
+            delete from job_error_groups where ctid = any (array(select g.ctid from job_error_groups g
+                where g.last_at < p_before order by g.last_at limit p_limit for update skip locked));
+        when 'job_notes' then
+            delete from job_notes where id in (select n.id from job_notes n
+                where n.at < p_before order by n.at limit p_limit for update skip locked);
+        when 'job_error_mutes' then
+            delete from job_error_mutes where (task_type, fingerprint) in (select m.task_type, m.fingerprint
+                from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
+        when 'job_producer_keys' then
+            delete from job_producer_keys where (producer, key_hash) in (select k.producer, k.key_hash
+                from job_producer_keys k where k.at < p_before order by k.at limit p_limit for update skip locked);
+        when 'job_workers' then
+            delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
+                for update skip locked);
+        when 'job_queue' then
+            -- A job that waits for this one can still be told what it waits for.
+            delete from job_queue where id in (select q.id from job_queue q
+                where q.status in ('succeeded', 'failed', 'cancelled')
+                    and coalesce(q.completed_at, q.updated_at) < p_before
+                    and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
+                limit p_limit for update of q skip locked);
+    end case;
+    get diagnostics v_rows = row_count;
+    return v_rows;
 end
 $$;
 
@@ -6940,16 +6941,6 @@ select e.task_type, e.fingerprint, e.bucket, e.runs from job_stat_errors e where
 union all
 select d.task_type, d.fingerprint, job_stat_bucket(5, d.minute), d.runs::bigint
 from job_stat_delta d where d.fingerprint is not null and (select job_may_read_views());
--- The tables of the queue that can have texts about people.
-create or replace function job_tables_with_texts() returns text[]
-language sql immutable
-set search_path from current
-as $$
-    select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
-        'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
-        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
-        'job_producers']
-$$;
 
 -- The groups of errors, with those that are only in job_stat_delta yet. A group may have several lines.
 create or replace view job_error_group_list as
@@ -7126,6 +7117,10 @@ as $$
             waiting = greatest(b.waiting, excluded.waiting)
     )
     select count(*) from found
+    select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
+        'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
+        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
+        'job_producers']
 $$;
 
 -- Why the next run of a series cannot be skipped; null if it can. p_next is the slot after it.
@@ -7539,17 +7534,38 @@ begin
 end
 $$;
 
--- Why a member that has ended cannot be retried: it needs the success of a blocker that has ended without one.
+-- Why a member that has ended cannot be retried: it needs the success of a blocker that has ended without one, or the
+-- failure of one where all have succeeded.
 create or replace function job_flow_refusal(p_job uuid, out code text, out facts jsonb)
 language sql stable
 set search_path from current set enable_seqscan = off
 as $$
-    select 'hopeless-blocker', jsonb_build_object('blocker', b.id, 'status', case b.outcome when 'deleted' then null
-        else b.outcome end)
-    from (
-        select d.blocker_id as id, job_flow_outcome(d.blocker_id) as outcome from job_dependencies d
-        where d.job_id = p_job and d.needs = 'success' and coalesce(d.outcome, '') not in ('succeeded', 'partial')) b
-    where b.outcome not in ('succeeded', 'partial') order by b.id limit 1
+    with ended as (
+        select d.blocker_id as id, d.needs, case when d.outcome in ('succeeded', 'partial') then d.outcome
+            else job_flow_outcome(d.blocker_id) end as outcome
+        from job_dependencies d where d.job_id = p_job
+    )
+    select r.code, r.facts from (
+        select 'hopeless-blocker' as code, jsonb_build_object('blocker', e.id, 'status', nullif(e.outcome, 'deleted')) as facts,
+            e.id
+        from ended e where e.needs = 'success' and e.outcome not in ('succeeded', 'partial')
+        union all
+        select 'not-needed', '{}', null
+        where (select bool_and(e.needs = 'failure' and coalesce(e.outcome in ('succeeded', 'partial'), false)) from ended e)
+    ) r order by r.id limit 1
+$$;
+
+-- Refuses the canary of a member that was made due and has to wait for its blockers, or is not to run at all. What it was
+-- asked for may have changed since.
+create or replace function job_flow_refuse_canary(p_job job_queue) returns void
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    if (p_job.status <> 'pending' or p_job.blocked_by is not null) and job_is_member(p_job.id) then
+        perform job_queue_refuse(format('Job %s has to wait for other members of its flow.', p_job.id));
+    end if;
+end
 $$;
 
 do $$
@@ -7852,9 +7868,13 @@ begin
         perform job_queue_refuse('A flow has 10,000 members at most. Nothing was enqueued.');
     end if;
     if v_new is not null then
-        v_waiting := array(select d.job_id from job_dependencies d where d.blocker_id = p_job);
-        perform from job_queue q where q.id = any (v_waiting) and q.status in ('pending', 'cancelled')
-        order by q.id for update;
+        -- One that has begun does not wait again, and gets the same outcomes in each of its runs.
+        v_waiting := array(
+            select q.id from job_queue q where q.id in (select d.job_id from job_dependencies d where d.blocker_id = p_job)
+                and (q.status = 'pending' and q.attempts = 0 or q.status in ('failed', 'cancelled'))
+            order by q.id for update)
+            || array(select t.job_id from job_dependencies d join job_trash t on t.job_id = d.job_id
+                where d.blocker_id = p_job);
         perform job_flow_insert(v_flow, v_new, array(
             select row(l.job_id, l.blocker_id, l.needs, case when n.id is null then job_flow_outcome(l.blocker_id) end)
                 ::job_dependencies
@@ -8615,7 +8635,7 @@ declare
         'job_rate_used',
         'job_is_member', 'job_flow_asks', 'job_flow_evidence', 'job_flow_fail', 'job_flow_given_of', 'job_flow_insert',
         'job_flow_judge', 'job_flow_keep_outcomes', 'job_flow_link', 'job_flow_outcome', 'job_flow_refusal',
-        'job_flow_refuse_given', 'job_flow_refuse_links', 'job_flow_release', 'job_flow_retain', 'job_flow_wait_again',
+        'job_flow_refuse_canary', 'job_flow_refuse_given', 'job_flow_refuse_links', 'job_flow_release', 'job_flow_retain', 'job_flow_wait_again',
         'job_flow_waits',
         'job_schedule_fits', 'job_no_slot', 'job_first_slot', 'job_series_slot',
         'job_series_runs_all', 'job_series_pass_missed'];

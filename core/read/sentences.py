@@ -162,6 +162,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "key-taken": "Another job with the same dedupe key was faster.",
         "key-locked": "Another transaction enqueues a job with the same dedupe key. Try again once it has ended.",
         "hopeless-blocker": _blocker,
+        "not-needed": "It is for the failure of a member of its flow, and all that it waited for succeeded.",
         "no-interval": "It is recurring but has no interval. Edit it to set one, then retry it.",
         "not-editable": "{names} cannot be edited.",
         "no-changes": "No changes were given.",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
 from psycopg.rows import tuple_row
 
+from jobdeck.core.errors import Locked
 from jobdeck.core.model import RunOutcome
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue import leases, producer
 from jobdeck.core.queue.producers import kinds, senders
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jobdeck.core.model import FinishedRun
     from jobdeck.core.queue.producer import Call
     from jobdeck.core.queue.producers.kinds import AsyncConnection, SyncConnection
@@ -43,11 +47,12 @@ def record(connection: SyncConnection, run: FinishedRun, by: Reporter) -> RunOut
     """
     kind = kinds.sync_kind(connection)
     call = _call(run, by)
-    if kind is kinds.PSYCOPG and isinstance(connection, psycopg.Connection):
-        with refusals(LOCKED):
-            # Not `connection.execute`: an application's connection may have rows or cursors of another kind.
-            return _recorded(psycopg.Cursor(connection, row_factory=tuple_row).execute(*call).fetchall(), run)
-    return _recorded(senders.sender(connection, kind).fetch(call), run)
+    with _own_sentence():
+        if kind is kinds.PSYCOPG and isinstance(connection, psycopg.Connection):
+            with refusals():
+                # Not `connection.execute`: an application's connection may have rows or cursors of another kind.
+                return _recorded(psycopg.Cursor(connection, row_factory=tuple_row).execute(*call).fetchall(), run)
+        return _recorded(senders.sender(connection, kind).fetch(call), run)
 
 
 async def arecord(connection: AsyncConnection, run: FinishedRun, by: Reporter) -> RunOutcome:
@@ -56,7 +61,17 @@ async def arecord(connection: AsyncConnection, run: FinishedRun, by: Reporter) -
     if kind in kinds.ASYNC_OF_ALCHEMY:
         recorded: RunOutcome = await senders.alchemy(connection, kind).run_sync(lambda sync: record(sync, run, by))
         return recorded
-    return _recorded(await senders.fetch(connection, kind, _call(run, by)), run)
+    with _own_sentence():
+        return _recorded(await senders.fetch(connection, kind, _call(run, by)), run)
+
+
+@contextmanager
+def _own_sentence() -> Iterator[None]:
+    """Says what a locked row means here; the senders say what it means for a job that is enqueued."""
+    try:
+        yield
+    except Locked:
+        raise Locked(LOCKED) from None
 
 
 def _call(run: FinishedRun, by: Reporter) -> Call:

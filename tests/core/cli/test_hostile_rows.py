@@ -34,7 +34,6 @@ INSTEAD: Final[dict[str, list[list[str]]]] = {
     "demo": [],
     "sandbox": [],
     "mcp": [],  # tests/core/cli/mcp asks it
-    "mcp": [],  # tests/core/cli/mcp asks it
     "web": [],
 }
 ALWAYS: Final = {"enqueue-many": ["--count", "2"], "edit": ["--priority", "3"], "enqueue": ["--every", "1h"]}

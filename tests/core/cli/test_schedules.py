@@ -60,6 +60,11 @@ def test_seconds_and_what_missed_slots_are_worth(jobdeck: Jobdeck) -> None:
         (["--every", "1h", "--tz", "UTC"], ["--tz is the time zone of a cron expression"]),
         (["--catch-up", "all"], ["--catch-up is for recurring jobs"]),
         (["--every", "0.5s"], ["is not a whole number of seconds"]),
+        (["--every", "0s"], ["is zero"]),
+        (["--every", ""], ["is not a duration"]),
+        (["--cron", ""], ["does not have five fields"]),
+        (["--cron", "0 9 * * *", "--tz", ""], ["There is no time zone"]),
+        (["--cron", "70 0 9 * * *"], ["its second is wrong"]),
     ],
 )
 def test_a_bad_schedule_is_one_sentence_and_changes_nothing(

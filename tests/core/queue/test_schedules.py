@@ -648,7 +648,7 @@ def test_the_maximum_age_of_its_type_does_not_end_a_series(conn: Connection, sch
 
 def test_a_series_with_a_schedule_that_is_to_be_unique_for_a_time_is_refused(conn: Connection) -> None:
     new = requests.scheduled(NewJob("alpha", dedupe_key="nightly", unique_seconds=60.0), HOURLY, now(conn))
-    with changes_nothing(conn), pytest.raises(Refused, match="with a schedule cannot be unique for a time"):
+    with changes_nothing(conn), pytest.raises(Refused, match="A recurring job cannot be unique for a time"):
         producer.enqueue(conn, new, actor=ACTOR)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 
 import jobdeck
-from jobdeck.core.errors import LeaseLost
+from jobdeck.core.errors import LeaseLost, Locked, PermanentError
 from jobdeck.core.queue import operator
+from jobdeck.core.queue.producers import finishing
 from jobdeck.core.registry import Continue, Done
 from jobdeck.testing import drain, run_job
 from tests.core.worker import process_handlers
 from tests.support.queue import value
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, becomes, until
 from tests.support.working import (
     ACTOR,
     a_worker,
@@ -290,6 +292,45 @@ def test_an_async_run_ends_in_an_async_connection(database_url: str, ledger: Con
     run_all(database_url, ("pays", pays))
     assert (outcomes(ledger, job.id), booked(ledger)) == (["retried", "succeeded"], [2])
     assert last_run(ledger, job.id)["output"] == {"paid": True}
+
+
+@pytest.mark.parametrize("kind", ["psycopg", "sqlalchemy", "async psycopg", "asyncpg"])
+def test_a_job_that_another_session_has_locked_is_refused_with_the_way_out(
+    database_url: str, conn: Conn, engine: sqlalchemy.Engine, kind: str
+) -> None:
+    locked, raised = threading.Event(), list[str]()
+
+    def pays(_params: Any, ctx: Any) -> None:
+        locked.wait(PATIENCE)
+        with contextlib.ExitStack() as opened:
+            own: Any = ctx.db if kind == "psycopg" else opened.enter_context(Session(engine))
+            try:
+                ctx.finish_in(own)
+            except Locked as error:
+                raised.append(str(error))
+                raise PermanentError("locked") from None
+
+    async def pays_on_loop(_params: Any, ctx: Any) -> None:
+        await becomes(locked.is_set)
+        own: Any = await (psycopg.AsyncConnection if kind == "async psycopg" else asyncpg).connect(database_url)
+        try:
+            await ctx.finish_in(own)
+        except Locked as error:
+            raised.append(str(error))
+            raise PermanentError("locked") from None
+        finally:
+            await own.close()
+
+    job = enqueue(conn, "pays")
+    handler = pays_on_loop if kind.startswith("async") else pays
+    with working(database_url, job_type("pays", handler), settings=quick_settings(lease_seconds=120.0)) as worker:
+        until(lambda: worker.status.running == 1, "the run")
+        with conn.transaction():
+            conn.execute("SELECT FROM job_queue FOR UPDATE")
+            locked.set()
+            until(lambda: raised, "the refusal")
+        until(lambda: outcomes(conn, job.id), "the end")
+    assert raised == [finishing.LOCKED]
 
 
 def test_a_run_in_a_process_ends_in_its_transaction(database_url: str, ledger: Conn) -> None:

@@ -10,12 +10,16 @@ import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, producer
+from jobdeck.core.registry import load
 from tests.chaos.test_chaos import processes
-from tests.support.waiting import until
-from tests.support.working import ACTOR, Params, job_type, quick_settings, working
+from tests.core.worker.test_async import Gate
+from tests.core.worker.test_processes import MODULE, is_gone, noted
+from tests.support.waiting import PATIENCE, until
+from tests.support.working import ACTOR, Params, job_type, quick_settings, status_of, working
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from uuid import UUID
 
     import psycopg
 
@@ -45,6 +49,10 @@ def limit(conn: psycopg.Connection[Any], task_type: str, **changes: int | None) 
 def left(conn: psycopg.Connection[Any]) -> int:
     row = conn.execute("SELECT count(*) FROM job_queue").fetchone()
     return int(row[0]) if row else 0
+
+
+def running(conn: psycopg.Connection[Any]) -> list[UUID]:
+    return [job_id for (job_id,) in conn.execute("SELECT id FROM job_queue WHERE status = 'running'")]
 
 
 def test_two_workers_never_run_more_than_the_limit_and_reach_it(
@@ -93,6 +101,113 @@ def test_a_limited_type_does_not_hold_the_jobs_of_others(conn: psycopg.Connectio
         assert held.ran == 0
         release.set()
         until(lambda: not left(conn), "the limited jobs")
+
+
+class Held(Effects):
+    """A handler that goes on until it is let go, whatever it is asked."""
+
+    def __call__(self, _params: Params, _ctx: Any) -> None:
+        with self.mutex:
+            self.active += 1
+            self.most = max(self.most, self.active)
+        self.gate.wait()
+        with self.mutex:
+            self.active -= 1
+            self.ran += 1
+
+
+def test_runs_that_go_on_after_their_timeout_keep_their_places_until_they_end(
+    conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    held, free = Held(), Effects()
+    free.gate.set()
+    limit(conn, "limited", max_running=2)
+    producer.enqueue_many(conn, [NewJob("limited", priority=9, max_attempts=1)] * 6, actor=ACTOR)
+    kinds = (job_type("limited", held, timeout=1.0), job_type("free", free))
+    try:
+        with working(database_url, *kinds, concurrency=4):
+            late = "SELECT count(*) FROM job_queue WHERE progress ->> 'log' LIKE '%goes on%'"
+            until(lambda: conn.execute(late).fetchone() == (2,), "both to be over their timeout")
+            # Their slots belong to other threads now, and the worker claims what is due.
+            producer.enqueue_many(conn, [NewJob("free")] * 50, actor=ACTOR)
+            until(lambda: free.ran == 50, "the jobs of the other type")
+            assert (held.most, held.ran, left(conn)) == (2, 0, 6)
+            held.gate.set()
+            until(lambda: held.ran == 6, "the other jobs")
+            assert held.most == 2
+    finally:
+        held.gate.set()
+
+
+def test_async_runs_keep_the_limit_while_a_thousand_are_in_flight(
+    conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    limited, free = Gate(), Gate()
+    limit(conn, "limited", max_running=10)
+    # In the first second after its first limit, a type takes no job.
+    conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 seconds'")
+    producer.enqueue_many(conn, [NewJob("limited", priority=9)] * 200, actor=ACTOR)
+    producer.enqueue_many(conn, [NewJob("free")] * 1500, actor=ACTOR)
+    kinds = (job_type("limited", limited), job_type("free", free))
+    settings = quick_settings(async_concurrency=1000)
+    try:
+        with working(database_url, *kinds, settings=settings):
+            until(lambda: (limited.inside, free.inside) == (10, 990), "a thousand runs")
+            free.open()
+            until(lambda: left(conn) == 200, "the end of all others")
+            # A thousand places are free, of which the type may use ten.
+            assert (limited.inside, limited.most) == (10, 10)
+            limited.open()
+            until(lambda: not left(conn), "the limited jobs")
+    finally:
+        free.open()
+        limited.open()
+    assert limited.most == 10
+
+
+def test_an_async_run_that_goes_on_after_its_timeout_keeps_its_place(
+    conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    stubborn = Gate(stubborn=True)
+    limit(conn, "limited", max_running=1)
+    producer.enqueue_many(conn, [NewJob("limited", max_attempts=1)] * 2, actor=ACTOR)
+
+    async def nothing(_params: Params, _ctx: Any) -> None: ...
+
+    kinds = (job_type("limited", stubborn, timeout=0.5), job_type("free", nothing))
+    try:
+        with working(database_url, *kinds):
+            stubborn.wait_for()
+            assert stubborn.cancelled.acquire(timeout=PATIENCE)
+            producer.enqueue_many(conn, [NewJob("free")] * 20, actor=ACTOR)
+            until(lambda: left(conn) == 2, "the jobs of the other type")
+            assert (stubborn.inside, stubborn.most) == (1, 1)
+            stubborn.open()
+            stubborn.wait_for()
+            until(lambda: stubborn.inside == 0, "the end of both")
+    finally:
+        stubborn.open()
+    assert stubborn.most == 1
+
+
+def test_runs_in_processes_keep_the_limit_and_a_place_is_free_when_the_process_is_gone(
+    conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
+) -> None:
+    note = tmp_path / "notes"
+    note.touch()
+    limit(conn, "p_spins", max_running=1)
+    producer.enqueue_many(conn, [NewJob("p_spins", {"note": str(note)})] * 2, actor=ACTOR)
+    settings = quick_settings(lease_seconds=120.0, process_concurrency=2)
+    with working(database_url, *load([MODULE]), settings=settings) as worker:
+        until(lambda: noted(note, "spins"), "the first run")
+        first = noted(note, "spins")[0]
+        other = producer.enqueue(conn, NewJob("p_done", {"number": 2}), actor=ACTOR).job_id
+        until(lambda: status_of(conn, other) is None, "a job of another type in the other process")
+        assert noted(note, "spins") == [first]
+        operator.cancel(conn, running(conn), actor=ACTOR)
+        until(lambda: len(noted(note, "spins")) == 2, "the second run")
+        assert is_gone(first)
+        assert not worker.drain(0)
 
 
 @pytest.mark.slow

@@ -191,9 +191,10 @@ def _schedule(job: Job, given: dict[str, Any]) -> Schedule | Rhythm | None:
     if every is not None and every.strip().lower() == ONCE:
         return schedule_from(None, cron, tz, catch_up)
     own = rhythm(job)
-    if own is None or every or cron:
+    if own is None or every is not None or cron is not None:
         return schedule_from(every, cron, tz, catch_up or (own.catch_up if own else None))
-    if not tz and not catch_up:
+    if tz is None and not catch_up:
         return own
     every = f"{own.interval}s" if own.cron is None else None
-    return schedule_from(every, own.cron, tz or (own.zone if own.cron else None), catch_up or own.catch_up)
+    zone = own.zone if tz is None and own.cron is not None else tz
+    return schedule_from(every, own.cron, zone, catch_up or own.catch_up)

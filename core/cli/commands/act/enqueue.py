@@ -56,13 +56,13 @@ def schedule_from(every: str | None, cron: str | None, tz: str | None, catch_up:
     Raises:
         UsageError: the options contradict each other, or one of them cannot be parsed.
     """
-    if every and cron:
+    if every is not None and cron is not None:
         raise UsageError("A job has either an interval or a cron expression. Omit --every or --cron.")
-    if tz and not cron:
+    if tz is not None and cron is None:
         raise UsageError("--tz is the time zone of a cron expression. Add --cron, or omit --tz.")
-    if cron:
-        return Cron(cron, tz or "UTC", catch_up or "one")
-    if every:
+    if cron is not None:
+        return Cron(cron, "UTC" if tz is None else tz, catch_up or "one")
+    if every is not None:
         return Every(seconds=parse_interval(every, what="interval of --every"), catch_up=catch_up or "one")
     if catch_up:
         raise UsageError("--catch-up is for recurring jobs. Add --every or --cron, or omit --catch-up.")

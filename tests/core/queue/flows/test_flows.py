@@ -277,6 +277,13 @@ class TestRetries:
         operator.retry(conn, [ids["a"]], actor=ACTOR)
         assert claim_one(conn, ["beta"]).id == behind.id
 
+    def test_a_retry_of_a_callback_that_was_not_needed_is_refused(self, conn: Connection) -> None:
+        ids = fan(conn, "failure", parts=2)
+        finish(conn, *map(report, claim(conn)))
+        with changes_nothing(conn):
+            answer = operator.retry(conn, [ids["join"]], actor=ACTOR)[0]
+        assert (answer.ok, answer.code) == (False, "not-needed")
+
     def test_a_failed_join_can_be_retried_by_itself(self, conn: Connection) -> None:
         ids = fan(conn, parts=1)
         finish_one_gone(conn, one(conn, "load 0"))
@@ -400,6 +407,18 @@ class TestAddedByARun:
         again = extend(conn, runs[first.id], member("part 1"), member("part 2", ["part 1"]))
         assert again["part 1"] == added["part 1"]
         assert sorted(states(conn)) == ["join", "part 1", "part 2", "split"]
+
+    def test_a_join_that_has_begun_gets_the_same_outcomes_although_a_retried_run_adds_members(
+        self, conn: Connection
+    ) -> None:
+        ids = enqueue(conn, member("a"), member("join", ["a"], needs="end"))
+        fail(conn, one(conn, "a"))
+        join = one(conn, "join")
+        before = outcomes(conn, ids["join"])
+        assert operator.retry(conn, [ids["a"]], actor=ACTOR)[0].ok
+        extend(conn, one(conn, "a"), member("more"))
+        assert outcomes(conn, join.id) == before
+        assert before["a"]["outcome"] == "failed"
 
     def test_a_run_that_was_taken_back_adds_nothing(self, conn: Connection) -> None:
         enqueue(conn, member("split"), member("join", ["split"]))
@@ -536,6 +555,25 @@ class TestEvidence:
             other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (ids["join"],))
             finish_one_gone(conn, runs[1])
         assert claim(conn, limit=0) == []
+
+    def test_a_canary_of_a_failed_member_revives_what_was_cancelled_because_of_it(self, conn: Connection) -> None:
+        ids = enqueue(conn, member("a"), member("join", ["a"]))
+        fail(conn, one(conn, "a"))
+        conn.execute("SELECT job_worker_report('w', 'h', 1, 'worker', '1', 1, '{alpha}', 0)")
+        assert operator.ask_canary(conn, ids["a"], actor=ACTOR).result.ok
+        finish_one_gone(conn, one(conn, "a"))
+        one(conn, "join")
+
+    def test_a_canary_of_a_cancelled_join_does_not_run_it_before_a_blocker_that_was_retried_since(
+        self, conn: Connection
+    ) -> None:
+        ids = fan(conn, "end", parts=1)
+        operator.cancel(conn, [ids["join"]], actor=ACTOR)
+        fail(conn, one(conn, "load 0"))
+        conn.execute("SELECT job_worker_report('w', 'h', 1, 'worker', '1', 1, '{alpha}', 0)")
+        assert operator.ask_canary(conn, ids["join"], actor=ACTOR).result.ok
+        assert operator.retry(conn, [ids["load 0"]], actor=ACTOR)[0].ok
+        one(conn, "load 0")
 
     def test_the_states_of_all_members_are_listed(self, conn: Connection) -> None:
         fan(conn, parts=2)
