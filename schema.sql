@@ -9,7 +9,8 @@
 --
 --   1 tables        4 clauses of the claim    7 reaper               10 reading
 --   2 old rows      5 claim, heartbeat        8 operators' actions   11 retention, erasure
---   3 enqueue       6 finish                  9 processing switch    12 statistics  13 roles
+--   3 enqueue       6 finish                  9 processing switch    12 statistics
+--   13 flows        14 schedules              15 producers           16 roles
 --   limits of task types are before section 4
 
 set local client_min_messages = warning;
@@ -34,9 +35,8 @@ begin
     from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_notes', 'job_error_mutes', 'job_runs',
         'job_workers', 'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats',
         'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
-        'job_releases', 'job_key_rates', 'job_unique_keys',
-        'job_flows', 'job_flow_members', 'job_dependencies']) t
-        'job_releases', 'job_producers', 'job_producer_keys', 'job_awaited']) t
+        'job_releases', 'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members', 'job_dependencies',
+        'job_producers', 'job_producer_keys', 'job_awaited']) t
     where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
         split_part(c, ' ', 1), split_part(c, ' ', 2)))
@@ -202,6 +202,16 @@ alter table job_queue
     add column if not exists schedule jsonb,
     -- The next times of a cron expression, in order. Workers write them, so that the database needs no parser.
     add column if not exists slots timestamptz[];
+
+-- Traces. `trace_context` is the span that enqueued the job, as a `traceparent` of W3C Trace Context. A producer names it in
+-- the setting jobdeck.traceparent of its transaction, so that inserts by hand, COPY and every function carry it; anything
+-- else in the setting is left out. `run_trace` is the span of the newest run, unless that succeeded or was lost. Workers
+-- that record traces read both after a claim. The default comes after the column, which so is null in the jobs of before.
+alter table job_queue
+    add column if not exists trace_context text,
+    add column if not exists run_trace text;
+alter table job_queue alter column trace_context set default substring(
+    current_setting('jobdeck.traceparent', true) from '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
 
 -- Ids rise with time (the layout of UUID version 7, with microseconds in the 12 bits behind the version), so that
 -- jobs enqueued together run first in, first out, and inserts touch one end of each index. Built-in functions only,
@@ -2476,6 +2486,19 @@ begin
 end
 $$;
 
+-- Of these jobs, those that were enqueued by a span or whose newest run had one. Only workers that record traces ask.
+create or replace function job_queue_traces(p_ids uuid[])
+returns table (job_id uuid, trace_context text, run_trace text)
+language plpgsql stable security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    perform job_refuse_outsiders();
+    return query select q.id, q.trace_context, q.run_trace from job_queue q
+    where q.id = any (p_ids) and (q.trace_context is not null or q.run_trace is not null);
+end
+$$;
+
 -- The due time, past or future, of the next job of these types; null if none is in the claim's index.
 create or replace function job_queue_next_due(p_types text[], out at timestamptz, out next_due timestamptz)
 language plpgsql stable security definer
@@ -3077,6 +3100,7 @@ begin
                 then job_error_fingerprint(m.details ->> 'error_kind', m.details ->> 'error')
             else q.fingerprint
         end,
+        run_trace = case when m.move <> 'success' then m.details ->> 'trace' end,
         last_outcome = m.recorded,
         last_run_dry = case when m.move in ('release', 'snooze') then q.last_run_dry
             else job_run_is_dry(q.payload, m.details) end,
@@ -3180,6 +3204,7 @@ begin
     select array_agg(g.run_token), array_agg(g.id),
         array_agg(g.concurrency_key) filter (where g.concurrency_key is not null)
     into v_done, v_removed, v_keys from gone g;
+    perform pg_notify(current_schema() || '.job_done', a.job_id::text) from job_awaited a where a.job_id = any (p_ids);
     if v_removed is not null then
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
             v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
@@ -3484,6 +3509,7 @@ begin
             when 'pauses' then
                 done := job_queue_resume_due();
                 perform job_queue_judge_canaries();
+                perform job_awaited_clean();
             when 'stats' then
                 done := job_stats_compact(v_limit);
                 v_more := done >= v_limit;
@@ -3551,87 +3577,6 @@ set search_path from current
 as $$
     insert into job_audit (actor, action, job_id, before, after, reason)
     values (job_actor(p_actor), p_action, p_job_id, p_before, p_after, p_reason)
-#variable_conflict use_column
-declare
-    v_done bigint[];
-    v_removed uuid[];
-    v_keys text[];
-    v_settled record;
-begin
-    perform job_refuse_outsiders();
-    -- Most runs are one-time jobs that succeeded: one statement for all of them.
-    with gone as (
-        delete from job_queue q
-        using unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
-            as r (id, token, outcome, started_at, finished_at, details)
-        where q.run_token = any (p_tokens) and q.run_token = r.token and q.id = r.id and q.status = 'running'
-            and q.locked_by = p_worker and r.outcome in ('succeeded', 'partial') and not q.is_recurring
-            and q.cancel_requested_at is null
-        returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
-            q.concurrency_key, q.dedupe_key, q.created_by, r.outcome, r.started_at, r.finished_at, r.details,
-            job_run_is_dry(q.payload, r.details) as dry_run
-    ), history as (
-        insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
-            finished_at, outcome, removed, output, log, progress, concurrency_key, dedupe_key, created_by, dry_run)
-        select g.run_token, g.id, g.task_type, g.payload, g.attempts, g.locked_by, g.run_at, g.started_at,
-            g.finished_at, g.outcome, true, nullif(g.details -> 'output', 'null'), g.details ->> 'log',
-            coalesce(nullif(g.details -> 'progress', 'null'), g.progress), g.concurrency_key, g.dedupe_key,
-            g.created_by, g.dry_run
-        from gone g
-    ), counted as (
-        insert into job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins, wait_seconds,
-            duration_seconds)
-        select job_stat_bucket(1, g.finished_at), g.task_type, g.outcome, g.dry_run, count(*), min(g.finished_at),
-            max(g.finished_at), array_agg(job_stat_bins(g.started_at - g.run_at, g.finished_at - g.started_at)),
-            sum(job_stat_seconds(g.started_at - g.run_at)), sum(job_stat_seconds(g.finished_at - g.started_at))
-        from gone g group by 1, g.task_type, g.outcome, g.dry_run
-    )
-    select array_agg(g.run_token), array_agg(g.id),
-        array_agg(g.concurrency_key) filter (where g.concurrency_key is not null)
-    into v_done, v_removed, v_keys from gone g;
-    if exists (select from job_awaited) then
-        perform pg_notify(current_schema() || '.job_done', a.job_id::text) from job_awaited a where a.job_id = any (p_ids);
-    end if;
-    if v_removed is not null then
-        if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
-            v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
-        end if;
-        if cardinality(v_done) = cardinality(p_tokens) then
-            if v_keys is not null then
-                perform job_queue_advance_lines(v_keys);
-            end if;
-            return;
-        end if;
-    end if;
-
-    for v_settled in
-        select s.* from (
-            select array_agg(r.id order by r.id) as ids, array_agg(r.token order by r.id) as tokens,
-                array_agg(r.outcome order by r.id) as outcomes, array_agg(r.started_at order by r.id) as started,
-                array_agg(r.finished_at order by r.id) as finished, array_agg(r.details order by r.id) as details
-            from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
-                as r (id, token, outcome, started_at, finished_at, details)
-            where v_done is null or r.token <> all (v_done)
-        ) rest
-        cross join lateral job_queue_settle(p_worker, rest.ids, rest.tokens, rest.outcomes, rest.started,
-            rest.finished, rest.details, p_retry_base, p_retry_cap, v_keys) s
-    loop
-        v_done := v_done || v_settled.run_token;
-        job_id := v_settled.job_id;
-        run_token := v_settled.run_token;
-        recorded := v_settled.recorded;
-        status := v_settled.status;
-        run_at := v_settled.run_at;
-        return next;
-    end loop;
-    if v_keys is not null then
-        perform job_queue_advance_lines(v_keys);
-    end if;
-    if coalesce(cardinality(v_done), 0) < cardinality(p_tokens) then
-        return query select l.* from job_queue_note_late(p_worker, p_ids, p_tokens, p_started, p_finished, p_details) l
-        where v_done is null or l.run_token <> all (v_done);
-    end if;
-end
 $$;
 
 -- Records in the audit that a user viewed a job's personal data unmasked.
@@ -3965,43 +3910,6 @@ begin
                 v_job.status, v_job.version;
             continue;
         end if;
-    begin
-        case p_part
-            when 'lost' then
-                lost_jobs := job_queue_reap_lost(p_retry_base, p_retry_cap);
-                done := cardinality(lost_jobs);
-                update job_upkeep u set set_aside = (select count(*) from job_poison) where u.part = p_part;
-                trouble := (select p.error from job_poison p order by p.since limit 1);
-            when 'expired' then done := job_queue_end_expired(5000);
-            when 'recheck' then done := job_queue_check_again(5000);
-            when 'pauses' then
-                done := job_queue_resume_due();
-                perform job_queue_judge_canaries();
-                perform job_awaited_clean();
-            when 'stats' then
-                done := job_stats_compact(v_limit);
-                v_more := done >= v_limit;
-                if not v_more then
-                    perform job_stats_judge(clock_timestamp());
-                end if;
-            when 'backlog' then done := job_backlog_sample();
-            when 'prune', 'retention' then
-                select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
-                v_more := trouble is not null or done >= v_limit;
-        end case;
-        update job_upkeep u set trouble = job_queue_upkeep.trouble,
-            failed_at = case when v_more and job_queue_upkeep.trouble is not null then clock_timestamp()
-                else u.failed_at end,
-            succeeded_at = case when v_more then u.succeeded_at else clock_timestamp() end
-        where u.part = p_part;
-    exception when others then
-        trouble := sqlstate || ' ' || sqlerrm;
-        done := 0;
-        lost_jobs := '{}';
-        update job_upkeep u set failed_at = clock_timestamp(), trouble = job_queue_upkeep.trouble where u.part = p_part;
-    end;
-end
-$$;
 
         if p_action = 'retry' and v_job.dedupe_key is null then
             v_after := job_queue_make_due(v_job);
@@ -6091,85 +5999,6 @@ $$;
 -------------------------------------------------------------------------------------------------------
 -- 11. Retention and erasure
 -------------------------------------------------------------------------------------------------------
--- Whether the current role sees whole payloads, which it does if it may read the table itself. A session that reads for
--- somebody else, such as an assistant, can ask with the setting jobdeck.as_viewer to see what a viewer sees.
-create or replace function job_sees_payloads() returns boolean
-language sql stable parallel safe
-return has_table_privilege('job_queue'::regclass, 'select')
-    and current_setting('jobdeck.as_viewer', true) is distinct from 'on';
-
-create or replace view job_list as
-select q.id, q.task_type,
-    case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
-    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
-    case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
-    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
-    case when job_sees_payloads() then q.checkpoint end as checkpoint,
-    case when job_sees_payloads() then q.progress else q.progress - 'log' end as progress,
-    q.locked_by, q.run_token, q.lease_expires_at, q.started_at, q.cancel_requested_at, q.cancel_requested_by, q.anchor_at,
-    q.consecutive_failures, q.last_outcome, q.last_success_at, q.created_by,
-    case when q.status = 'pending' then q.run_at end as next_run_at,
-    case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
-        then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
-    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint, q.last_run_dry
-from job_queue q
-where (select job_may_read_views())
-with check option;
-
--- One-time jobs that succeeded and left the queue, with the columns of jobs. Columns that the history does not store
--- are null; created_at comes from the id, if the id contains its time.
-create or replace view job_removed_list as
-select r.job_id as id, r.task_type,
-    case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
-    'succeeded'::text as status, r.due_at as run_at, r.attempt as attempts,
-    null::integer as max_attempts, case when made.at <= r.started_at then made.at end as created_at,
-    r.finished_at as updated_at, 0::bigint as version, null::integer as priority, null::text as last_error,
-    case when job_sees_payloads() then r.output end as output,
-    r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
-    r.finished_at as last_success_at, r.run_token as left_with, true as removed, r.concurrency_key, r.dedupe_key,
-    r.created_by, null::text as fingerprint, r.dry_run as last_run_dry
-from job_runs r
-cross join lateral (
-    select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
-        ('x0000' || replace(left(r.job_id::text, 13), '-', ''))::bit(64)::bigint / 1000.0) end as at
-) made
-where r.removed and (select job_may_read_views());
-
--- Deleted jobs with the columns of jobs, as long as they can be restored.
-create or replace view job_trash_list as
-select q.id, q.task_type,
-    case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
-    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
-    case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
-    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
-    case when job_sees_payloads() then q.checkpoint end as checkpoint, q.anchor_at, q.consecutive_failures,
-    q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason, q.last_run_dry
-from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job) q
-where (select job_may_read_views());
-
-drop function if exists job_matches(
-    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, integer, interval, text);
-drop function if exists job_matches(
-    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, text, integer, interval, text);
--- Whether a job matches a filter; null matches everything. One expression, so that the planner inlines it and drops
--- unused conditions. Text is matched literally, and the payload value of the key p_want_key by its beginning, because
--- lists show the beginning of an id.
-create or replace function job_matches(
-    p_id uuid, p_task_type text, p_payload jsonb, p_error text, p_attempts integer, p_created_at timestamptz,
-    p_outcome text, p_want_type text, p_want_text text, p_want_error text, p_want_key text,
-    p_want_value text, p_want_attempts integer, p_want_age interval, p_want_outcome text, p_fingerprint text,
-    p_want_fingerprint text
-) returns boolean
-language sql stable parallel safe
-return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)) > 0)
-    and (p_want_text is null or position(lower(p_want_text) in
-        lower(concat_ws(' ', p_id, p_task_type, p_error, p_payload))) > 0)
-    and (p_want_error is null or position(lower(p_want_error) in lower(p_error)) > 0)
-    and (p_want_key is null or starts_with(lower(p_payload ->> p_want_key), lower(p_want_value)))
-    and (p_want_attempts is null or p_attempts >= p_want_attempts)
-    and (p_want_age is null or p_created_at <= now() - p_want_age)
-    and (p_want_outcome is null or p_outcome = p_want_outcome)
-    and (p_want_fingerprint is null or p_fingerprint = p_want_fingerprint);
 
 -- What is removed after some days, by which part of upkeep. `name` is a table, or a table and which of its values. The
 -- installer writes the periods of a plugin, whose function NAME_retain removes its rows. `days` is the owner's choice.
@@ -6265,6 +6094,9 @@ begin
                 from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
         when 'job_flows' then
             return job_flow_retain(p_before, p_limit);
+        when 'job_producer_keys' then
+            delete from job_producer_keys where (producer, key_hash) in (select k.producer, k.key_hash
+                from job_producer_keys k where k.at < p_before order by k.at limit p_limit for update skip locked);
         when 'job_workers' then
             delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
                 for update skip locked);
@@ -6433,7 +6265,7 @@ as $$
     select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
         'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
         'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
-        'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members']
+        'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members', 'job_producers']
 $$;
 
 -- Cancels these jobs where they wait, and returns how many. Refuses when one is running.
@@ -6704,74 +6536,6 @@ begin
     perform job_stats_add_times(v_taken);
     perform job_stats_add_errors(v_taken);
     return cardinality(v_taken);
-    case p_name
-        when 'job_runs' then
-            -- Tokens rise with time, so the oldest runs are found at the low end of the key.
-            delete from job_runs r using (
-                select n.run_token, n.late from (
-                    select o.run_token, o.late from (
-                        select run_token, late, finished_at from job_runs order by run_token limit p_limit) o
-                    where o.finished_at < p_before) low
-                join job_runs n using (run_token, late) for update of n skip locked
-            ) old where r.run_token = old.run_token and r.late = old.late;
-        when 'job_worker_runs' then
-            delete from job_worker_runs where id in (select w.id from job_worker_runs w
-                where w.started_at < p_before order by w.started_at limit p_limit for update skip locked);
-        when 'job_trash' then
-            delete from job_trash where job_id in (select t.job_id from job_trash t
-                where t.deleted_at < p_before order by t.deleted_at limit p_limit for update skip locked);
-        when 'job_audit' then
-            delete from job_audit where id in (select a.id from job_audit a
-                where a.at < p_before order by a.at limit p_limit for update skip locked);
-        when 'job_audit payloads' then
-            update job_audit set before = before - 'payload', after = after - 'payload' where id in (
-                select a.id from job_audit a where a.at < p_before and (a.before ? 'payload' or a.after ? 'payload')
-                order by a.at limit p_limit for update skip locked);
-        when 'job_bulk' then
-            delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
-                join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_over(b, p_before) limit p_limit
-                for update of i skip locked);
-            get diagnostics v_rows = row_count;
-            delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_over(b, p_before)
-                and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
-            return v_rows;
-        when 'job_stats', 'job_stats minutes' then
-            delete from job_stats where ctid = any (array(select s.ctid from job_stats s
-                where s.minutes = any (case p_name when 'job_stats' then array[5, 15, 120, 480] else array[1] end::smallint[])
-                    and s.bucket < p_before and s.bucket + s.minutes * interval '1 minute' < p_before limit p_limit for update skip locked));
-        when 'job_backlog' then
-            delete from job_backlog where ctid = any (array(select b.ctid from job_backlog b
-                where b.minutes = any (array[5, 15, 120, 480]::smallint[]) and b.bucket < p_before
-                    and b.bucket + b.minutes * interval '1 minute' < p_before
-                limit p_limit for update skip locked));
-        when 'job_stat_errors' then
-            delete from job_stat_errors where ctid = any (array(select e.ctid from job_stat_errors e
-                where e.bucket < p_before - interval '5 minutes' order by e.bucket limit p_limit for update skip locked));
-        when 'job_error_groups' then
-            delete from job_error_groups where ctid = any (array(select g.ctid from job_error_groups g
-                where g.last_at < p_before order by g.last_at limit p_limit for update skip locked));
-        when 'job_notes' then
-            delete from job_notes where id in (select n.id from job_notes n
-                where n.at < p_before order by n.at limit p_limit for update skip locked);
-        when 'job_error_mutes' then
-            delete from job_error_mutes where (task_type, fingerprint) in (select m.task_type, m.fingerprint
-                from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
-        when 'job_producer_keys' then
-            delete from job_producer_keys where (producer, key_hash) in (select k.producer, k.key_hash
-                from job_producer_keys k where k.at < p_before order by k.at limit p_limit for update skip locked);
-        when 'job_workers' then
-            delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
-                for update skip locked);
-        when 'job_queue' then
-            -- A job that waits for this one can still be told what it waits for.
-            delete from job_queue where id in (select q.id from job_queue q
-                where q.status in ('succeeded', 'failed', 'cancelled')
-                    and coalesce(q.completed_at, q.updated_at) < p_before
-                    and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
-                limit p_limit for update of q skip locked);
-    end case;
-    get diagnostics v_rows = row_count;
-    return v_rows;
 end
 $$;
 
@@ -7117,10 +6881,6 @@ as $$
             waiting = greatest(b.waiting, excluded.waiting)
     )
     select count(*) from found
-    select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
-        'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
-        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
-        'job_producers']
 $$;
 
 -- Why the next run of a series cannot be skipped; null if it can. p_next is the slot after it.
@@ -8293,8 +8053,7 @@ end
 $$;
 
 -------------------------------------------------------------------------------------------------------
--- 15. Who may do what
--- Producers that enqueue over HTTP, and jobs whose result somebody waits for
+-- 15. Producers that enqueue over HTTP, and jobs whose result somebody waits for
 -------------------------------------------------------------------------------------------------------
 
 -- The producers. Of the token, only the SHA-256 is stored. `level` is how many jobs the producer may enqueue at `level_at`;
@@ -8399,7 +8158,7 @@ end
 $$;
 
 -- Whether a producer may enqueue these jobs now, in the transaction that enqueues them; if it may, they count against its
--- rate. `code` is null then, and otherwise: 'gone', 'type' (which `task_type` names), 'reused' (the key was used for another
+-- rate. `code` is null then, and otherwise: 'no-producer', 'type' (which `task_type` names), 'other-body' (the key was used for another
 -- request), 'known' (`job_ids` are those of the same request), 'never' (more jobs than the rate ever allows at once) or 'rate'
 -- (for `seconds`). Requests of one producer come one after the other; it waits for 1.5 seconds at most (SQLSTATE 55P03).
 create or replace function job_producer_begin(
@@ -8419,7 +8178,7 @@ begin
     perform job_refuse_outsiders();
     select * into v_producer from job_producers p where p.token_hash = p_token_hash for update;
     if not found then
-        code := 'gone';
+        code := 'no-producer';
         return;
     end if;
     producer := v_producer.name;
@@ -8433,7 +8192,7 @@ begin
         select k.body_hash, k.job_ids into v_body, job_ids from job_producer_keys k
         where k.producer = v_producer.name and k.key_hash = p_key_hash;
         if found then
-            code := case when v_body = p_body_hash then 'known' else 'reused' end;
+            code := case when v_body = p_body_hash then 'known' else 'other-body' end;
             return;
         end if;
     end if;
@@ -8500,7 +8259,7 @@ as $$
 $$;
 
 -------------------------------------------------------------------------------------------------------
--- 13. Who may do what
+-- 16. Who may do what
 --
 -- The group viewer reads views with redacted payloads; operator reads and acts; worker claims and finishes; producer
 -- enqueues and reads nothing. Only the owner writes the queue's tables, and PUBLIC has no rights. Roles belong to the
@@ -8578,6 +8337,7 @@ declare
         'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
+        'job_queue_traces',
         'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_edit_take', 'job_bulk_edit_step', 'job_bulk_edit_failed',
         'job_queue_create', 'job_queue_create_once',
         'job_queue_create_many', 'job_queue_enqueue', 'job_types_declare', 'job_types_fill_keys', 'job_release_note',
@@ -8585,12 +8345,10 @@ declare
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_flow_create', 'job_flow_add', 'job_flow_outcomes',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear',
-        'job_series_create', 'job_series_short', 'job_series_fill', 'job_series_declare'];
+        'job_series_create', 'job_series_short', 'job_series_fill', 'job_series_declare',
+        'job_producer_hashes', 'job_producer_begin', 'job_producer_keep'];
     v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_once', 'job_queue_create_many',
         'job_queue_enqueue', 'job_flow_create', 'job_series_create'];
-        'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear',
-        'job_producer_hashes', 'job_producer_begin', 'job_producer_keep'];
-    v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_many', 'job_queue_enqueue'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
         'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_has_foreign_roles', 'job_may_read_views',
@@ -8638,13 +8396,12 @@ declare
         'job_flow_refuse_canary', 'job_flow_refuse_given', 'job_flow_refuse_links', 'job_flow_release', 'job_flow_retain', 'job_flow_wait_again',
         'job_flow_waits',
         'job_schedule_fits', 'job_no_slot', 'job_first_slot', 'job_series_slot',
-        'job_series_runs_all', 'job_series_pass_missed'];
-        'job_series_refuse_twin', 'job_producer_add', 'job_producer_revoke', 'job_awaited_clean'];
+        'job_series_runs_all', 'job_series_pass_missed',
+        'job_producer_add', 'job_producer_revoke', 'job_awaited_clean'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',
-        'job_error_group_list', 'job_paused_types', 'job_note_list',
+        'job_error_group_list', 'job_paused_types', 'job_note_list', 'job_producer_list',
         'job_flow_list', 'job_flow_member_list', 'job_dependency_list'];
-        'job_error_group_list', 'job_paused_types', 'job_note_list', 'job_producer_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_error_mutes', 'job_stats',
         'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',

@@ -158,7 +158,7 @@ class FinishedRun(NamedTuple):
 
     `outcome` is one of `succeeded partial continued failed released snoozed cancelled`; the database decides the job's
     next status. `started` and `finished` are seconds since 1970 by the database's clock, `retry_after` and `delay` are
-    seconds; `permanent` forbids a retry; a run with `dry_run` changed nothing.
+    seconds; `permanent` forbids a retry; a run with `dry_run` changed nothing; `trace` is the run's span.
     """
 
     job_id: UUID
@@ -179,6 +179,7 @@ class FinishedRun(NamedTuple):
     log: str | None = None
     progress: Json | None = None
     dry_run: bool = False
+    trace: str | None = None
 
     @property
     def started_at(self) -> datetime:

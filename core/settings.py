@@ -74,7 +74,13 @@ class FileSettings(BaseSettings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-class Settings(FileSettings):
+class OtelSettings(FileSettings):
+    """What a producer reads too, which a wrong setting of the worker must not stop."""
+
+    otel: bool = Field(False, validation_alias=names("JOBDECK_OTEL"))
+
+
+class Settings(OtelSettings):
     """All settings of the queue, with their defaults. Times are in seconds and may have fractions."""
 
     _plugins: dict[type[BaseSettings], BaseSettings] = PrivateAttr(default_factory=dict)
@@ -179,6 +185,15 @@ def load(**overrides: Any) -> Settings:
         if plugin.settings is not None:
             settings.of(plugin.settings)
     return settings
+
+
+def asks_for_otel() -> bool:
+    """Whether `JOBDECK_OTEL` is on, without a look at any other setting.
+
+    Raises:
+        ConfigurationError: it is neither true nor false, or the configuration file cannot be read.
+    """
+    return _read(OtelSettings).otel
 
 
 def key_bindings() -> dict[str, str]:

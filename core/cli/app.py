@@ -93,8 +93,6 @@ PURPOSES: Final = {
     "Act on jobs": ("retry", "run-again", "cancel", "delete", "restore", "edit", "bulk", "cleanup"),
     "Hand over": ("note", "mute", "unmute"),
     "Run": ("worker", "run-worker", "serve", "web", "mcp", "pause", "resume", "demo"),
-    "Set up and maintain": ("init", "doctor", "purge", "retention", "erase", "drop", "completion"),
-    "Run": ("worker", "run-worker", "serve", "web", "mcp", "pause", "resume", "demo"),
     "Set up and maintain": ("init", "doctor", "producers", "purge", "retention", "erase", "drop", "completion"),
 }
 """The queue's own commands by what one wants to do, in the order of the help."""

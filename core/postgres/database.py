@@ -352,10 +352,6 @@ def database_label(settings: Settings) -> str:
 def actor() -> str:
     """The actor for the audit: the account of the operating system, and the client address of an SSH session.
 
-    A dashboard in a browser adds that, because whoever has the cookie may sit elsewhere.
-    """
-    """The actor for the audit: the account of the operating system, and the client address of an SSH session.
-
     A dashboard in a browser adds `via web`, because another person than this account may use the browser.
     """
     user = os.environ.get("USERNAME") or "unknown"

@@ -19,6 +19,7 @@ from jobdeck.core.queue import producer, requests
 from jobdeck.core.queue.producers import flows, kinds, senders
 from jobdeck.core.queue.producers.kinds import async_kind, sync_kind
 from jobdeck.core.queue.producers.senders import Names
+from jobdeck.core.telemetry import switch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import AsyncJobContext, JobContext, JobType, Payload
     from jobdeck.core.registry.job_context import RunFacts
     from jobdeck.core.schedules import Schedule
+    from jobdeck.core.telemetry.spans import Sending
 
 
 def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
@@ -55,7 +57,7 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
 
     On an autocommit connection the job is there at once. A refusal by the database inside a transaction aborts it,
     unless the call is in a savepoint: `with conn.transaction()` of psycopg, `session.begin_nested()` of SQLAlchemy,
-    `transaction.atomic()` of Django.
+    `transaction.atomic()` of Django. Returns the id of the job, and whether it was created or had the dedupe key.
 
     Args:
         conn: a psycopg connection, an SQLAlchemy session or connection, or `django.db.connection`.
@@ -70,12 +72,9 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         dedupe_key: if a pending or running job has this key, that job is returned and none is created.
         concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
         blocked_by: the job runs after the success of this job.
-        unique_for: no second job with the dedupe key is created for this time, even if the first has ended; for
-            one-time jobs.
+        unique_for: no second one-time job with the dedupe key is created for this time, also after the first has ended.
         actor: the name in the audit; None for the account of this process.
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
-
-    Returns the id of the job, and whether the job was created or existed with this dedupe key.
 
     Raises:
         UnknownTaskType: no module that this process has imported registers the type.
@@ -91,7 +90,10 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
     )  # fmt: skip
     new = _scheduled(_with_own(new, max_attempts, concurrency_key, unique_for), schedule)
     _admit(conn, job_type, [new.payload], recurring=every_minutes is not None or schedule is not None)
-    return senders.enqueue(conn, kind, new, _names(actor, schema))
+    with switch.sending(task_type) as span:
+        ticket = senders.enqueue(conn, kind, new, _names(actor, schema, span))
+        span.enqueued((ticket.job_id,) if ticket.created else (), only=ticket.job_id)
+        return ticket
 
 
 async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
@@ -128,8 +130,7 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
         dedupe_key: if a pending or running job has this key, that job is returned and none is created.
         concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
         blocked_by: the job runs after the success of this job.
-        unique_for: no second job with the dedupe key is created for this time, even if the first has ended; for
-            one-time jobs.
+        unique_for: no second one-time job with the dedupe key is created for this time, also after the first has ended.
         actor: the name in the audit; None for the account of this process.
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
 
@@ -147,7 +148,10 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
     )  # fmt: skip
     new = _scheduled(_with_own(new, max_attempts, concurrency_key, unique_for), schedule)
     _admit(conn, job_type, [new.payload], recurring=every_minutes is not None or schedule is not None)
-    return await senders.aenqueue(conn, kind, new, _names(actor, schema))
+    with switch.sending(task_type) as span:
+        ticket = await senders.aenqueue(conn, kind, new, _names(actor, schema, span))
+        span.enqueued((ticket.job_id,) if ticket.created else (), only=ticket.job_id)
+        return ticket
 
 
 def enqueue_many(
@@ -175,7 +179,10 @@ def enqueue_many(
     job_type = registry.registered(task_type)
     jobs = _drafts(job_type, payloads, run_at, priority, max_attempts)
     _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
-    return senders.enqueue_many(conn, kind, jobs, _names(actor, schema))
+    with switch.sending(task_type, many=True) as span:
+        ids = senders.enqueue_many(conn, kind, jobs, _names(actor, schema, span))
+        span.enqueued(ids)
+        return ids
 
 
 async def aenqueue_many(
@@ -198,7 +205,10 @@ async def aenqueue_many(
     job_type = registry.registered(task_type)
     jobs = _drafts(job_type, payloads, run_at, priority, max_attempts)
     _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
-    return await senders.aenqueue_many(conn, kind, jobs, _names(actor, schema))
+    with switch.sending(task_type, many=True) as span:
+        ids = await senders.aenqueue_many(conn, kind, jobs, _names(actor, schema, span))
+        span.enqueued(ids)
+        return ids
 
 
 def enqueue_flow(
@@ -221,8 +231,10 @@ def enqueue_flow(
             key of a member is taken; and as `enqueue`. Nothing was enqueued.
     """
     kind = sync_kind(conn)
-    names = _names(actor, schema)
-    return flows.ticket(senders.send(conn, kind, _flow_call(conn, flow, names)))
+    with switch.sending(flows.SPAN, many=True) as span:
+        ticket = flows.ticket(senders.send(conn, kind, _flow_call(conn, flow, _names(actor, schema, span))))
+        span.enqueued(ticket.jobs)
+        return ticket
 
 
 async def aenqueue_flow(
@@ -230,8 +242,11 @@ async def aenqueue_flow(
 ) -> FlowTicket:
     """Does what `enqueue_flow` does, with the same errors, on an async connection: see `aenqueue`."""
     kind = async_kind(conn)
-    names = _names(actor, schema)
-    return flows.ticket(await senders.asend(conn, kind, _flow_call(conn, flow, names)))
+    with switch.sending(flows.SPAN, many=True) as span:
+        call = _flow_call(conn, flow, _names(actor, schema, span))
+        ticket = flows.ticket(await senders.asend(conn, kind, call))
+        span.enqueued(ticket.jobs)
+        return ticket
 
 
 def flow_results(ctx: JobContext) -> tuple[BlockerResult, ...]:
@@ -293,7 +308,7 @@ def _extend_call(conn: object, ctx: RunFacts, flow: Flow) -> Call:
 
 
 def _flow_call(conn: object, flow: Flow, names: Names) -> Call:
-    return producer.create_flow(flow.name, _members(conn, flow), actor=names.actor, schema=names.schema)
+    return producer.create_flow(flow.name, _members(conn, flow), **names._asdict())
 
 
 def _members(conn: object, flow: Flow) -> str:
@@ -366,8 +381,8 @@ def _admit(conn: object, job_type: JobType, payloads: Iterable[Json], *, recurri
     requests.admit(conn, known, job_type.task_type, payloads, recurring=recurring, settings=settings.load())
 
 
-def _names(actor: str | None, schema: str | None) -> Names:
-    return Names(actor or current_actor(), _schema(schema))
+def _names(actor: str | None, schema: str | None, span: Sending) -> Names:
+    return Names(actor or current_actor(), _schema(schema), span.traceparent)
 
 
 def _schema(given: str | None) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome, Status
 from jobdeck.core.queue.calls import Connection, array, dumped, microseconds
+from jobdeck.core.telemetry.spans import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,6 +99,14 @@ def claim(
         binary=True,
     ).fetchall()
     return list(map(ClaimedJob._make, rows))
+
+
+def origins(conn: Connection, job_ids: Sequence[UUID]) -> dict[UUID, Origin]:
+    """The spans that jobs belong to, of those that belong to any."""
+    rows = conn.execute(
+        "SELECT job_id, trace_context, run_trace FROM job_queue_traces(%s::uuid[])", (array(map(_HEX, job_ids)),)
+    ).fetchall()
+    return {job_id: Origin(producer, run_before) for job_id, producer, run_before in rows}
 
 
 def next_due(conn: Connection, task_types: Sequence[str]) -> tuple[datetime, datetime | None]:

@@ -56,6 +56,7 @@ _EXTEND_FLOW: Final = (
     "SELECT flow_id, name, job_id FROM {}(%s::text::uuid, %s::text::bigint, %s::text::jsonb, %s::text)"
 )
 _FLOW_OUTCOMES: Final = "SELECT name, job_id, task_type, outcome, output, error FROM {}(%s::text::uuid)"
+_CREATE_MANY_TRACED: Final = f"{_CREATE_MANY} FROM set_config('jobdeck.traceparent', %s::text, true)"
 _DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
 
 
@@ -66,22 +67,26 @@ class Call(NamedTuple):
     params: tuple[str | None, ...]
 
 
-def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = None) -> Ticket:
+def enqueue(
+    conn: Connection, new: NewJob, *, actor: str, schema: str | None = None, trace: str | None = None
+) -> Ticket:
     """Enqueues one job, or returns the job that already has its dedupe key.
 
-    The caller has validated type and payload with the registry.
+    The caller has validated type and payload with the registry. `trace` is the span that enqueues, as a `traceparent`.
 
     Raises:
         Refused: the database rejects the schedule, priority or blocker; the job is a series without a dedupe key, and
             one with the same payload and schedule is active; a job that is unique for a time has no dedupe key or is
             recurring; or a transaction that has not ended for 1.5 s enqueues a job with the same dedupe key.
     """
-    statement, params = create(new, actor=actor, schema=schema)
+    statement, params = create(new, actor=actor, schema=schema, trace=trace)
     row = rows(conn, statement, params, locked=LOCKED)[0]
     return Ticket(plain_id(row["job_id"]), row["created"])
 
 
-def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema: str | None = None) -> list[UUID]:
+def enqueue_many(
+    conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema: str | None = None, trace: str | None = None
+) -> list[UUID]:
     """Enqueues one-time jobs in one transaction, 2,000 per statement; returns the ids of the created jobs.
 
     Jobs whose dedupe key is taken are skipped. `jobs` is read while the database works on the statement before, so a
@@ -97,7 +102,7 @@ def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema
         sent = []
         for part in parts(jobs, BULK):
             deduped = deduped or any(job.dedupe_key is not None for job in part)
-            made = create_many(part, actor=actor, schema=schema)
+            made = create_many(part, actor=actor, schema=schema, trace=trace)
             # Not `conn.execute`, because the connection of an application may have rows or cursors of another kind.
             sent.append(psycopg.Cursor(conn, row_factory=tuple_row).execute(*made, binary=True))
         for created in sent:
@@ -106,7 +111,7 @@ def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema
     return sorted(ids) if deduped else ids
 
 
-def create(new: NewJob, *, actor: str, schema: str | None) -> Call:
+def create(new: NewJob, *, actor: str, schema: str | None, trace: str | None = None) -> Call:
     """The call that enqueues one job. It returns one row: the job's id, and whether it was created.
 
     Raises:
@@ -123,15 +128,26 @@ def create(new: NewJob, *, actor: str, schema: str | None) -> Call:
         slots = None if new.slots is None else array(slot.isoformat() for slot in new.slots)
         when = (json.dumps(new.schedule), slots, *times)
         series = (new.task_type, json.dumps(new.payload), *when, *keys, new.blocked_by, new.expires_at, actor)
-        return call(_CREATE_SERIES, schema, "job_series_create", series)
+        return _traced(_CREATE_SERIES, schema, "job_series_create", series, trace)
     rest = (new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor)
     given = (new.task_type, json.dumps(new.payload), *times, *keys, *rest)
     if new.unique_seconds is not None:
-        return call(_CREATE_ONCE, schema, "job_queue_create_once", (new.unique_seconds, *given))
-    return call(_CREATE, schema, "job_queue_create", given)
+        return _traced(_CREATE_ONCE, schema, "job_queue_create_once", (new.unique_seconds, *given), trace)
+    return _traced(_CREATE, schema, "job_queue_create", given, trace)
 
 
-def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None) -> Call:
+def _traced(template: str, schema: str | None, function: str, given: Sequence[object], trace: str | None) -> Call:
+    """The call of a function whose last argument is the actor. Its jobs carry the span `trace`, if any."""
+    if trace is None:
+        return call(template, schema, function, given)
+    # The span is set before the function is called: the call needs it for its last argument, which it does not change.
+    begins, _, rest = template.partition("{}(")
+    arguments, _, _ = rest.rpartition("%s::text)")
+    setting = "set_config('jobdeck.traceparent', %s::text, true) AS trace CROSS JOIN LATERAL {}("
+    return call(f"{begins}{setting}{arguments}coalesce(%s::text, trace))", schema, function, (trace, *given))
+
+
+def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None, trace: str | None = None) -> Call:
     """The call that enqueues one-time jobs. It returns one row per created job: its id.
 
     Raises:
@@ -146,17 +162,21 @@ def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None) -> Ca
         )
     arrays = [_array_unless_all(values, default) for values, default in given[:5]]
     options_given = (_array(task_types), json.dumps(payloads), *arrays, actor)
+    if trace is not None:
+        return call(_CREATE_MANY_TRACED, schema, "job_queue_create_many", (*options_given, trace))
     return call(_CREATE_MANY, schema, "job_queue_create_many", options_given)
 
 
-def create_flow(name: str, members: str, *, actor: str, schema: str | None) -> Call:
+def create_flow(name: str, members: str, *, actor: str, schema: str | None, trace: str | None = None) -> Call:
     """The call that enqueues a flow. `members` is a JSON list. It returns one row per member: flow, name, job."""
-    return call(_CREATE_FLOW, schema, "job_flow_create", (name, members, actor))
+    return _traced(_CREATE_FLOW, schema, "job_flow_create", (name, members, actor), trace)
 
 
-def extend_flow(job_id: UUID, run_token: int, members: str, *, actor: str, schema: str | None) -> Call:
+def extend_flow(
+    job_id: UUID, run_token: int, members: str, *, actor: str, schema: str | None, trace: str | None = None
+) -> Call:
     """The call that adds members to the flow of a running job. It returns the rows of `create_flow`."""
-    return call(_EXTEND_FLOW, schema, "job_flow_add", (job_id, run_token, members, actor))
+    return _traced(_EXTEND_FLOW, schema, "job_flow_add", (job_id, run_token, members, actor), trace)
 
 
 def flow_outcomes(job_id: UUID, *, schema: str | None) -> Call:

@@ -170,6 +170,8 @@ class Completer:
             context = state.held.pop(answer.run_token, None)
             if by_type is not None and context is not None:
                 by_type.add(context, answer.recorded)
+            if context is not None and context.span is not None:
+                context.span.end(context.result, answer.recorded)
             if context is not None and context.job.is_recurring:
                 state.alerts.note_check_in(context, answer)
             if context is not None and (singly or answer.recorded in _LEVELS):
@@ -194,7 +196,8 @@ class Completer:
 
     def _let_go(self, batch: Sequence[RunContext]) -> None:
         for context in batch:
-            self._state.held.pop(context.job.run_token, None)
+            if self._state.held.pop(context.job.run_token, None) is not None and context.span is not None:
+                context.span.end(context.result, None)
 
     def _store(self, runs: Sequence[FinishedRun]) -> tuple[list[Finished], set[int]]:
         """Sends reports until the database has accepted each, or refused it alone.

@@ -21,6 +21,7 @@ from jobdeck.core.queue import leases
 from jobdeck.core.queue.producers import finishing
 from jobdeck.core.queue.producers.finishing import Reporter
 from jobdeck.core.redact import safe_error
+from jobdeck.core.telemetry.spans import Origin
 from jobdeck.core.worker.run_log import LogBuffer, RunLogger, handler_logger
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.producers.kinds import SyncConnection
     from jobdeck.core.registry import Continue, Done, Opener
     from jobdeck.core.settings import Settings
+    from jobdeck.core.telemetry.spans import RunSpan
 
 CHECKPOINT_BYTES = 1024 * 1024
 LARGEST_NUMBER = 2**63
@@ -149,6 +151,12 @@ class RunContext:
     """The stack of the handler at its timeout."""
     report_of: Callable[[RunContext, object], FinishedRun] | None = None
     """Makes the report of what the handler returns; set when the handler begins."""
+    origin = Origin()
+    """The spans that the run belongs to, where traces are recorded."""
+    span: RunSpan | None = None
+    """The run's own span, begun with its handler; None where no traces are recorded."""
+    trace: str | None = None
+    """That span as a `traceparent`; of a run in a process, that of its worker's span."""
     promised: FinishedRun | None = None
     """The report that `finish_in` has put into the handler's own transaction."""
     _borrowed: AbstractContextManager[psycopg.Connection[Any]] | None = None

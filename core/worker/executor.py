@@ -309,8 +309,9 @@ class Executor:
         context.elapsed = now - started
         job, epoch = context.job, context.epoch
         run = FinishedRun(
-            job.id, job.run_token, outcome, epoch + started, epoch + now, dry_run=context.dry_run, **facts
-        )
+            job.id, job.run_token, outcome, epoch + started, epoch + now, dry_run=context.dry_run, trace=context.trace,
+            **facts,
+        )  # fmt: skip
         return run if context.is_silent else run._replace(log=context.log_text(), progress=context.progress_so_far())
 
     @staticmethod

@@ -14,6 +14,7 @@ from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.context import Stop
+from jobdeck.core.worker.slots.traced import origins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -207,7 +208,7 @@ class Fetcher:
 
     def _take(self, jobs: Sequence[ClaimedJob], now: float) -> None:
         if jobs:
-            self._state.take(jobs, now, self.lane)
+            self._state.take(jobs, now, self.lane, origins=origins(self._state.executor, self._link, jobs))
             self._on_claimed()
 
     def _limit(self, now: float) -> int:

@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.alerts.hooks import FailureHooks
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
-from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.slots.lane import Lane
 from jobdeck.core.worker.slots.loop import LoopSlots
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.slots.threads import ThreadSlots
+from jobdeck.core.worker.slots.traced import executor_of
 from jobdeck.core.worker.stats import Pace, Tally, WorkerFigures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence, Sized
+    from collections.abc import Callable, Mapping, Sequence, Sized
     from collections.abc import Set as AbstractSet
+    from uuid import UUID
 
     from jobdeck.core.alerts.sentry import Alerts
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
+    from jobdeck.core.telemetry.spans import Origin
 
 GRACE_SECONDS = 5.0
 """The time that handlers get to stop."""
@@ -71,7 +73,7 @@ class WorkerState:
         self.resources = RunResources(settings, database)
         self.resources.on_lost = self.note_lost
         self.resources.worker_id = worker_id
-        self.executor = Executor(registry, self.resources)
+        self.executor = executor_of(registry, self.resources)
         self.slots = ThreadSlots(self.executor, self.done, concurrency, worker_id, keeps=not ends)
         self.lanes = self._lanes(ends=ends)
         self.capacity = 1 if one_by_one else sum(lane.slots.size for lane in self.lanes)
@@ -200,11 +202,18 @@ class WorkerState:
         )
 
     def take(
-        self, jobs: Sequence[ClaimedJob], sent: float, lane: Lane | None = None, *, stop: Stop | None = None
+        self,
+        jobs: Sequence[ClaimedJob],
+        sent: float,
+        lane: Lane | None = None,
+        *,
+        stop: Stop | None = None,
+        origins: Mapping[UUID, Origin] | None = None,
     ) -> None:
         """Adds jobs that were just claimed to `held` and queues them for the slots of their lane.
 
-        With `stop` they are not run. If the slots raise an error, the jobs are handed back.
+        With `stop` they are not run. `origins` are the spans that they belong to, where traces are recorded. If the
+        slots raise an error, the jobs are handed back.
         """
         epoch = jobs[0].claimed_at.timestamp() - time.monotonic()
         end = self.lease_end(sent)
@@ -212,6 +221,9 @@ class WorkerState:
         if stop is not None:
             for context in contexts:
                 context.stop = stop
+        if origins:
+            for context in contexts:
+                context.origin = origins.get(context.job.id, context.origin)
         with self._counting:
             # In this order: `note_idle` is called for a number that was read before `held` was found empty.
             self.held.update((context.job.run_token, context) for context in contexts)

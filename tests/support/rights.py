@@ -34,12 +34,11 @@ FUNCTIONS: Final = {
     """,
     "w": """
         job_alarm_clear job_alarm_raise job_bulk_continue job_bulk_edit_failed job_bulk_edit_take
-        job_queue_checkpoint job_queue_claim
+        job_queue_checkpoint job_queue_claim job_queue_traces
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
         job_queue_next_due job_queue_reap job_queue_upkeep job_release_note job_types_declare
         job_types_fill_keys job_worker_remove job_worker_report job_flow_add job_flow_outcomes job_series_short
-        job_series_fill job_series_declare
-        job_types_fill_keys job_worker_remove job_worker_report job_producer_begin job_producer_hashes job_producer_keep
+        job_series_fill job_series_declare job_producer_begin job_producer_hashes job_producer_keep
         job_worker_run_close job_worker_run_note job_worker_run_open
         outbox_apply_events outbox_audience outbox_campaign_batch outbox_campaign_close outbox_campaign_hold
         outbox_campaign_release outbox_campaign_start outbox_claim outbox_close_provider outbox_closed_for
@@ -124,8 +123,7 @@ RELATIONS: Final = {
         job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
         job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
         job_releases job_stat_time_list job_stat_times job_stat_list job_stats job_failing_types job_backlog
-        job_error_mutes job_note_list job_flow_list job_flow_member_list job_dependency_list
-        job_error_mutes job_note_list job_producer_list
+        job_error_mutes job_note_list job_flow_list job_flow_member_list job_dependency_list job_producer_list
         outbox_receipts
     """,
     "o:read w:read": """

@@ -25,6 +25,8 @@ Needs = Literal["success", "end", "failure"]
 _NOTHING: Final = "Nothing was enqueued."
 _LONGEST: Final = 10
 """How many members of a circle a sentence names."""
+SPAN: Final = "flow"
+"""Names the span of the enqueue of a flow, in the place of a task type."""
 
 
 @dataclass(frozen=True, slots=True)

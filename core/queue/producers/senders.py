@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 
 class Names(NamedTuple):
-    """The actor and the schema of all jobs of a call."""
+    """The actor, the schema and the span of all jobs of a call."""
 
     actor: str
     schema: str
+    trace: str | None = None
 
 
 class Sender(Protocol):
@@ -103,19 +104,19 @@ class Django:
 
 def enqueue(conn: SyncConnection, kind: Kind, new: NewJob, names: Names) -> Ticket:
     if kind is kinds.PSYCOPG and isinstance(conn, psycopg.Connection):
-        return producer.enqueue(conn, new, actor=names.actor, schema=names.schema)
-    return _ticket(sender(conn, kind).fetch(producer.create(new, actor=names.actor, schema=names.schema)))
+        return producer.enqueue(conn, new, **names._asdict())
+    return _ticket(sender(conn, kind).fetch(producer.create(new, **names._asdict())))
 
 
 def enqueue_many(conn: SyncConnection, kind: Kind, jobs: Iterable[NewJob], names: Names) -> list[UUID]:
     if kind is kinds.PSYCOPG and isinstance(conn, psycopg.Connection):
         # Otherwise the `conn.transaction()` of the producer would begin the transaction, and commit it.
         begin(conn)
-        return producer.enqueue_many(conn, jobs, actor=names.actor, schema=names.schema)
+        return producer.enqueue_many(conn, jobs, **names._asdict())
     made = sender(conn, kind)
     ids: list[UUID] = []
     for part in producer.parts(jobs, None if made.at_once else producer.BULK):
-        ids += _ids(made.fetch(producer.create_many(part, actor=names.actor, schema=names.schema)))
+        ids += _ids(made.fetch(producer.create_many(part, **names._asdict())))
     return ids
 
 
@@ -123,7 +124,7 @@ async def aenqueue(conn: Any, kind: Kind, new: NewJob, names: Names) -> Ticket:
     if kind in kinds.ASYNC_OF_ALCHEMY:
         made: Ticket = await alchemy(conn, kind).run_sync(lambda sync: enqueue(sync, kinds.sync_kind(sync), new, names))
         return made
-    return _ticket(await fetch(conn, kind, producer.create(new, actor=names.actor, schema=names.schema)))
+    return _ticket(await fetch(conn, kind, producer.create(new, **names._asdict())))
 
 
 async def aenqueue_many(conn: Any, kind: Kind, jobs: Iterable[NewJob], names: Names) -> list[UUID]:
@@ -137,7 +138,7 @@ async def aenqueue_many(conn: Any, kind: Kind, jobs: Iterable[NewJob], names: Na
     ids: list[UUID] = []
     async with _transaction(conn):
         for part in producer.parts(jobs, producer.BULK):
-            call = producer.create_many(part, actor=names.actor, schema=names.schema)
+            call = producer.create_many(part, **names._asdict())
             ids += _ids(await fetch(conn, kind, call))
     return ids
 

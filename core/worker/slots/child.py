@@ -36,13 +36,14 @@ from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Registry, around, registered
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
-from jobdeck.core.worker.executor import Executor
+from jobdeck.core.worker.slots.traced import TracedExecutor, executor_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jobdeck.core.errors import LeaseLost
     from jobdeck.core.model import FinishedRun, Json, RunOutcome
+    from jobdeck.core.worker.executor import Executor
 
 FLUSH_SECONDS = 0.1
 """How often log lines and progress are sent, so that a handler may report each of a million items."""
@@ -202,16 +203,19 @@ class Child:
             context = ChildContext(job_from_json(asked["job"]), self._resources, asked["epoch"], self._channel)
             self._contexts[context.job.run_token] = self._current = context
             context.stop = self._stop
+            context.trace = asked["trace"]
             report = executor.run(context.job, context)
             self._current = None
             context.flush()
             self._channel.send(run=report.run_token, done=_facts(report), stack=context.stack)
+            if isinstance(executor, TracedExecutor):
+                executor.recorder.flush_soon()
 
     def _executor(self, asked: Json) -> Executor:
         around.import_plain(asked["around"])
         importlib.import_module(asked["module"])
         found = registered(asked["job"]["task_type"])
-        return Executor(Registry([replace(found, plugin=asked["plugin"])]), self._resources)
+        return executor_of(Registry([replace(found, plugin=asked["plugin"])]), self._resources)
 
     def _listen(self) -> None:
         try:
@@ -239,7 +243,7 @@ class Child:
 
 def _facts(report: FinishedRun) -> Json:
     """The parts of a report that are the handler's; the worker knows the others."""
-    theirs = {"job_id", "run_token", "started", "finished", "log", "progress"}
+    theirs = {"job_id", "run_token", "started", "finished", "log", "progress", "trace"}
     return {name: value for name, value in report._asdict().items() if name not in theirs}
 
 

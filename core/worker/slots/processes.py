@@ -125,6 +125,7 @@ class ProcessSlots(ThreadSlots):
                     "around": around.plain_names(),
                     "plugin": job_type.plugin,
                     "epoch": context.epoch,
+                    "trace": context.trace,
                 }
             )
             return self._follow(child, context)

@@ -1,0 +1,69 @@
+"""Whether this process records traces and metrics. OpenTelemetry is imported only where `JOBDECK_OTEL` asks for it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Self
+
+from jobdeck.core.errors import require_extra
+from jobdeck.core.settings import asks_for_otel
+
+if TYPE_CHECKING:
+    from collections.abc import Sized
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+    from uuid import UUID
+
+    from jobdeck.core.settings import OtelSettings
+    from jobdeck.core.telemetry.recorder import Recorder
+    from jobdeck.core.telemetry.spans import Sending
+
+
+class _Nothing:
+    """The span of an enqueue in a process that records none."""
+
+    traceparent = None
+
+    def enqueued(self, ids: Sized, *, only: UUID | None = None) -> None:
+        del ids, only
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del kind, error, trace
+
+
+_NOTHING = _Nothing()
+
+
+def of(settings: OtelSettings) -> Recorder | None:
+    """What records the runs of a worker; None unless its settings ask for it.
+
+    Raises:
+        MissingExtra: they do, and OpenTelemetry's API is not installed.
+    """
+    return recorder() if settings.otel else None
+
+
+def sending(task_type: str, *, many: bool = False) -> AbstractContextManager[Sending]:
+    """The span of an enqueue of one job or of many, which is the current one inside the block.
+
+    Raises:
+        ConfigurationError: `JOBDECK_OTEL` is wrong, or it is on and OpenTelemetry's API is not installed.
+    """
+    return recorder().sending(task_type, many=many) if _asked() else _NOTHING
+
+
+@cache
+def recorder() -> Recorder:
+    """The process's recorder."""
+    require_extra("OpenTelemetry, which JOBDECK_OTEL asks for,", "otel", "opentelemetry")
+    from jobdeck.core.telemetry.recorder import Recorder  # noqa: PLC0415 -- only those have it who ask for it
+
+    return Recorder()
+
+
+_asked = cache(asks_for_otel)
