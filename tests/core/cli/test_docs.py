@@ -125,3 +125,18 @@ def test_every_link_between_documents_leads_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert dead == []
+
+
+def test_each_feature_beside_other_queues_names_a_test_or_a_command_that_shows_it() -> None:
+    lines = (ROOT / "docs" / "comparison.md").read_text(encoding="utf-8").split("\n|---")[1].splitlines()[1:]
+    shown = {cells[1].strip(): cells[3] for line in lines if len(cells := line.split("|")) > 3}
+    written = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))
+    }
+    assert len(shown) == 57
+    for feature, by in shown.items():
+        named = re.findall(r"`(test_\w+)`", by)
+        assert named or "`jobdeck" in by or "versioning.md" in by, feature
+        assert set(named) <= written, feature
