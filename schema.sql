@@ -3204,7 +3204,9 @@ begin
     select array_agg(g.run_token), array_agg(g.id),
         array_agg(g.concurrency_key) filter (where g.concurrency_key is not null)
     into v_done, v_removed, v_keys from gone g;
-    perform pg_notify(current_schema() || '.job_done', a.job_id::text) from job_awaited a where a.job_id = any (p_ids);
+    if exists (select from job_awaited) then
+        perform pg_notify(current_schema() || '.job_done', a.job_id::text) from job_awaited a where a.job_id = any (p_ids);
+    end if;
     if v_removed is not null then
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
             v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
@@ -7945,8 +7947,11 @@ begin
     end if;
     v_run_at := case
         when v_job.status <> 'pending' then v_job.run_at
-        when v_job.run_at >= job_no_slot() then job_first_slot(p_slots, case v_job.schedule ->> 'catch_up'
-            when 'none' then greatest(p_after, v_now - interval '1 minute') else p_after end)
+        -- It may have run since its slots were looked for.
+        when v_job.run_at >= job_no_slot() then job_first_slot(p_slots, case
+            when job_series_runs_all(v_job.schedule) then p_after
+            else greatest(p_after, v_job.updated_at,
+                case when v_job.schedule ->> 'catch_up' = 'none' then v_now - interval '1 minute' end) end)
         when v_job.slot_at is null and v_job.run_at > v_now and v_job.run_at = any (v_job.slots)
             and v_job.run_at <> all (p_slots) and v_job.run_at > p_after
             and v_job.run_at < (select max(s) from unnest(p_slots) s)

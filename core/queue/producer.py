@@ -56,7 +56,11 @@ _EXTEND_FLOW: Final = (
     "SELECT flow_id, name, job_id FROM {}(%s::text::uuid, %s::text::bigint, %s::text::jsonb, %s::text)"
 )
 _FLOW_OUTCOMES: Final = "SELECT name, job_id, task_type, outcome, output, error FROM {}(%s::text::uuid)"
-_CREATE_MANY_TRACED: Final = f"{_CREATE_MANY} FROM set_config('jobdeck.traceparent', %s::text, true)"
+_CREATE_MANY_TRACED: Final = """
+SELECT {}(%s::text::text[], ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[],
+    %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text)
+FROM set_config('jobdeck.traceparent', %s::text, true)
+"""
 _DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
 
 

@@ -154,10 +154,11 @@ def changes(registry: Registry, job: Job, wanted: Wanted, now: datetime) -> Json
         made["run_at"] = wanted.at.isoformat()
     if not isinstance(wanted.schedule, Rhythm):
         made |= _new_schedule(job, wanted.schedule, wanted.at, now)
-    if (wanted.endless or not wanted.schedule) and job.expires_at is not None:
-        made["expires_at"] = None
-    elif wanted.schedule and wanted.lasting:
+    # A one-time job keeps the maximum age of its type, but neither kind takes over the end of the other.
+    if wanted.schedule and wanted.lasting and not wanted.endless:
         made["expires_at"] = ((wanted.at or max(job.run_at, now)) + wanted.lasting).isoformat()
+    elif (wanted.endless or job.is_recurring != bool(wanted.schedule)) and job.expires_at is not None:
+        made["expires_at"] = None
     if wanted.priority != job.priority:
         made["priority"] = wanted.priority
     if wanted.max_attempts and wanted.max_attempts != job.max_attempts:

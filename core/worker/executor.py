@@ -75,6 +75,8 @@ class Executor:
     def __init__(self, registry: Registry, resources: RunResources) -> None:
         self.registry = registry
         self.resources = resources
+        # Bound once, since each run gets it.
+        self._reporting = self._report_of
         install()
 
     def run(self, job: ClaimedJob, context: RunContext | None = None) -> FinishedRun:
@@ -86,7 +88,7 @@ class Executor:
             context = RunContext(job, self.resources, job.claimed_at.timestamp() - time.monotonic(), math.inf)
         running.set(context)
         context.started = time.monotonic()
-        context.report_of = self._report_of
+        context.report_of = self._reporting
         job_type = self.registry.get(job.task_type)
         try:
             try:
@@ -107,7 +109,7 @@ class Executor:
         """
         running.set(context)
         context.started = time.monotonic()
-        context.report_of = self._report_of
+        context.report_of = self._reporting
         job_type = self.registry.get(context.job.task_type)
         try:
             try:

@@ -16,7 +16,7 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.schedules import AHEAD, MOST, Cron, Every, stored
 from jobdeck.core.schedules import given as given_to
 from tests.support.cron_walk import Walked
-from tests.support.examples import THOROUGH
+from tests.support.examples import THOROUGH, examples
 
 ODD_ZONES = (
     "UTC", "America/New_York", "Europe/London", "Europe/Berlin", "Europe/Dublin", "Australia/Lord_Howe",
@@ -118,7 +118,7 @@ def agrees(expression: str, zone: str, moment: datetime) -> None:
         day += 24 * HOUR
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(case=cases())
 def test_slots_are_those_that_a_walk_over_all_minutes_finds(case: tuple[str, str, datetime]) -> None:
     agrees(*case)
@@ -228,7 +228,7 @@ def test_a_bad_schedule_is_refused_in_a_sentence(expression: str, zone: str, wor
     assert words in refusal(expression, zone)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.text(alphabet="0123456789*/-,#LWMONFEB@ \t\x00é", max_size=30))
 def test_any_text_is_a_schedule_or_refused_in_a_sentence(text: str) -> None:
     refused = refusal(text)

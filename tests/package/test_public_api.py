@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import Admission
 
 HEAVY = {"psycopg", "pydantic", "click", "textual", "rich", "starlette", "uvicorn", "httpx", "sentry_sdk", "jinja2",
-         "mcp", "aiohttp", "textual_serve"}  # fmt: skip
+         "mcp", "opentelemetry", "aiohttp", "textual_serve"}  # fmt: skip
 
 Connection = psycopg.Connection[Any]
 

@@ -77,7 +77,7 @@ class ProcessSlots(ThreadSlots):
         if (child := self._children.get(context)) is not None:
             child.kill()
         if replace:
-            self._start_thread(self._kept if context is self.canary else self._waiting)
+            self._starts(self._kept if context is self.canary else self._waiting)
         self._free(context)
         context.result = report
         self._done.put(context)

@@ -151,7 +151,7 @@ class ThreadSlots:
         to log; None if the run has just ended, or was asked before.
         """
         thread = self.running.get(context)
-        if thread is None or context in self._overdue:
+        if thread is None or (context in self._overdue and context.stop is not Stop.LOST):
             return None
         first = context.stop is not Stop.TIMED_OUT
         keeps = self._keeps and context.stop is not Stop.LOST and thread.is_alive()

@@ -20,7 +20,7 @@ from jobdeck.core.read import jobs
 from jobdeck.core.read.pages import series as pages
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.registry import Done, JobType, NoArguments, Payload, Registry, job, registrations
-from jobdeck.core.schedules import AHEAD, NO_SLOT, Cron, Every, Schedule
+from jobdeck.core.schedules import AHEAD, CATCH_UPS, NO_SLOT, Cron, Every, Schedule
 from jobdeck.core.settings import Settings
 from tests.support.queue import (
     ACTOR,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Job
+    from jobdeck.core.schedules import CatchUp
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 HOURLY = Cron("0 * * * *")
@@ -201,6 +202,22 @@ def test_a_running_series_gets_slots_too(conn: Connection) -> None:
     claimed = claim_one(conn)
     assert slots.refill(conn).series == 1
     assert finish_one(conn, claimed).run_at != NO_SLOT
+
+
+@pytest.mark.parametrize("catch_up", CATCH_UPS)
+def test_a_slot_that_is_served_while_slots_are_looked_for_is_not_served_again(
+    conn: Connection, catch_up: CatchUp
+) -> None:
+    made = cron(conn, Cron("0 * * * *", catch_up=catch_up))
+    use_up(conn, made.id)
+    claimed = claim_one(conn)
+    (found,) = rows(conn, "SELECT * FROM job_series_short(true, 10)")
+    assert found["after"] <= claimed.due_at
+    assert finish_one(conn, claimed).run_at == NO_SLOT
+    later = claimed.due_at + HOUR
+    filled = "SELECT job_series_fill(%s, %s, %s, %s, %s, NULL)"
+    rows(conn, filled, made.id, found["cron"], found["zone"], found["after"], [claimed.due_at, later])
+    assert job_row(conn, made.id)["run_at"] == later
 
 
 def test_a_locked_series_is_left_to_the_next_call(conn: Connection, database_url: str) -> None:
@@ -644,6 +661,22 @@ def test_the_maximum_age_of_its_type_does_not_end_a_series(conn: Connection, sch
     until = now(conn) + 5 * DAY
     assert job_row(conn, cron(conn, schedule, expires_at=until, dedupe_key="ends").id)["expires_at"] == until
     assert add(conn, payload={"once": True}).expires_at is not None
+
+
+def test_an_edit_keeps_the_maximum_age_of_a_job_until_it_becomes_a_series(conn: Connection) -> None:
+    conn.execute("INSERT INTO job_types (task_type, max_age_seconds) VALUES ('alpha', 3600)")
+    made = add(conn, max_attempts=3)
+    known = Registry([JobType("alpha", lambda _params, _ctx: None, "Alpha", "", NoArguments)])
+
+    def expiry(wanted: Wanted) -> Any:
+        found = jobs.job(made.id).run(conn)
+        assert found is not None
+        assert service.edit(conn, known, found, wanted, settings=Settings(), actor=ACTOR).ok
+        return job_row(conn, made.id)["expires_at"]
+
+    assert expiry(Wanted("alpha", {}, priority=3)) == made.expires_at
+    assert made.expires_at is not None
+    assert expiry(Wanted("alpha", {}, schedule=HOURLY)) is None
 
 
 def test_a_series_with_a_schedule_that_is_to_be_unique_for_a_time_is_refused(conn: Connection) -> None:

@@ -488,6 +488,29 @@ def test_a_run_over_its_timeout_keeps_its_slot_while_no_thread_can_be_started(mo
     slots.close()
 
 
+def test_a_run_over_its_timeout_that_loses_its_lease_as_well_is_reported() -> None:
+    entered, go_on = threading.Semaphore(0), threading.Event()
+
+    def hangs(_params: Any, _ctx: Any) -> None:
+        entered.release()
+        go_on.wait(PATIENCE)
+
+    runner = runner_of(hangs)
+    done: SimpleQueue[Any] = SimpleQueue()
+    slots = ThreadSlots(runner, done, 1, "test")
+    slots.start()
+    run = RunContext(claimed(), runner.resources, 0.0, float("inf"))
+    slots.put([run])
+    assert entered.acquire(timeout=PATIENCE)
+    assert "another thread takes its slot" in str(slots.time_out(run))
+    run.stop = Stop.LOST
+    assert "is abandoned" in str(slots.time_out(run))
+    assert done.get(timeout=PATIENCE) is run
+    assert (slots.occupied, slots.time_out(run)) == (0, None)
+    go_on.set()
+    slots.close()
+
+
 def test_jobs_for_a_loop_that_cannot_start_are_handed_back_and_the_next_ones_run(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
