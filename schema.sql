@@ -680,8 +680,7 @@ language sql immutable parallel safe
 return p_time is null or p_time >= '0001-01-02 00:00+00'::timestamptz and p_time < '9999-12-31 00:00+00'::timestamptz;
 
 -- Whether a job has exactly one rhythm if it is recurring (minutes, seconds or a cron expression), and else none. Slots
--- belong to a cron expression. The search path keeps the planner from putting this in place of each call: it would do so
--- anew for each statement that writes jobs, most of which do not recur.
+-- belong to a cron expression.
 create or replace function job_schedule_fits(
     p_is_recurring boolean, p_minutes integer, p_schedule jsonb, p_slots timestamptz[]
 ) returns boolean
@@ -736,12 +735,13 @@ begin
             drop constraint if exists job_queue_recurrence_check,
             add constraint job_queue_recurrence_check check (
                 status not in ('pending', 'running')
-                -- Series of minutes, which are most, do not pay for a call.
+                -- Without a call: whoever inserts jobs by hand may have no right to the function that judges schedules. The
+                -- trigger job_hand_interval asks it.
                 or case
                     when not is_recurring then recurrence_interval_minutes is null and schedule is null
                     when schedule is null
                         then slots is null and recurrence_interval_minutes is not null and recurrence_interval_minutes > 0
-                    else job_schedule_fits(is_recurring, recurrence_interval_minutes, schedule, slots)
+                    else jsonb_typeof(schedule) = 'object' and (schedule -> 'cron' is null) = (slots is null)
                 end
             ) not valid;
     end if;
@@ -1086,9 +1086,10 @@ $$;
 create or replace trigger job_hand_interval
     before insert or update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
     for each row when (new.status in ('pending', 'running')
-        and not case when new.is_recurring
-            then job_schedule_fits(new.is_recurring, new.recurrence_interval_minutes, new.schedule, new.slots)
-            else new.recurrence_interval_minutes is null and new.schedule is null end)
+        and not case
+            when not new.is_recurring then new.recurrence_interval_minutes is null and new.schedule is null
+            when new.schedule is null then new.slots is null and coalesce(new.recurrence_interval_minutes > 0, false)
+            else false end)
     execute function job_hand_interval();
 
 -- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
@@ -4097,7 +4098,7 @@ begin
     -- A given key replaces the old value, also with null; all others keep it.
     v_new := jsonb_populate_record(v_job, p_changes);
     v_new.is_recurring := v_new.recurrence_interval_minutes is not null or v_new.schedule is not null;
-    if v_new.slots is null and v_new.run_at >= job_no_slot() then
+    if v_new.slots is null and v_new.run_at >= job_no_slot() and not p_changes ? 'run_at' then
         v_new.run_at := clock_timestamp();
     end if;
     v_refusal := case
@@ -8163,7 +8164,7 @@ end
 $$;
 
 -- Whether a producer may enqueue these jobs now, in the transaction that enqueues them; if it may, they count against its
--- rate. `code` is null then, and otherwise: 'no-producer', 'type' (which `task_type` names), 'other-body' (the key was used for another
+-- rate. `code` is null then, and otherwise: 'gone', 'type' (which `task_type` names), 'reused' (the key was used for another
 -- request), 'known' (`job_ids` are those of the same request), 'never' (more jobs than the rate ever allows at once) or 'rate'
 -- (for `seconds`). Requests of one producer come one after the other; it waits for 1.5 seconds at most (SQLSTATE 55P03).
 create or replace function job_producer_begin(
@@ -8183,7 +8184,7 @@ begin
     perform job_refuse_outsiders();
     select * into v_producer from job_producers p where p.token_hash = p_token_hash for update;
     if not found then
-        code := 'no-producer';
+        code := 'gone';
         return;
     end if;
     producer := v_producer.name;
@@ -8197,7 +8198,7 @@ begin
         select k.body_hash, k.job_ids into v_body, job_ids from job_producer_keys k
         where k.producer = v_producer.name and k.key_hash = p_key_hash;
         if found then
-            code := case when v_body = p_body_hash then 'known' else 'other-body' end;
+            code := case when v_body = p_body_hash then 'known' else 'reused' end;
             return;
         end if;
     end if;

@@ -71,7 +71,7 @@ def test_settings_are_kept_beside_a_pause_and_each_change_is_in_the_audit(conn: 
         ({"warning_share": 0.5, "critical_share": 0.4}, "50 %.* 40 %"),
         ({"muted_until": "2020-01-01T00:00:00Z"}, "past"),
         ({"muted_until": "infinity"}, "years"),
-        ({"max_running": 0}, "max_running"),
+        ({"max_running": 0}, "A limit of runs at the same time"),
         ({}, "setting to change"),
     ],
 )

@@ -20,6 +20,7 @@ FACTS: dict[str, Any] = {
     "ahead": 38_214, "estimated": True, "per_second": 50.0,
     "task_type": "alpha", "paused_by": "mara@local", "reason": "a drill", "actor": "mara@local",
     "action": "edit", "asked_by": "mara@local", "canary_job": "j2", "held_by": "key-held",
+    "running": 2, "max_running": 2, "max_per_key": 2, "seconds": 12,
     "asked_at": "2026-08-01T14:03:07.5+02:00",
     **dict.fromkeys(("paused_at", "expired_at", "expires_at", "run_at", "at"), "2026-08-01T14:03:07.5+02:00"),
 }  # fmt: skip

@@ -150,7 +150,7 @@ async def test_e_sets_limits_with_the_command_of_it_and_the_page_shows_them_and_
         await deck.refresh()
         assert "1 of 1 run" in line_of(deck, "processor")
         assert "1 of 1 run; 100/m start; 2 per key run; 5/10s per key start;" in deck.screen_text()
-        await deck.press("E", *("enter",) * 3, "ctrl+u", *"none", *("enter",) * 7)
+        await deck.press("E", *("enter",) * 3, "ctrl+u", *"none", *("enter",) * 8)
         assert list(backend.calls[-1])[2:] == [{"max_running": None}, None]
 
 

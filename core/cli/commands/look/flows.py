@@ -29,7 +29,7 @@ CANCEL: Final = "cancel"
 def flow(
     session: Session, first: str | None, second: str | None, limit: int, reason: str | None, dry_run: bool, yes: bool
 ) -> int | None:
-    """List the newest flows, show one as a tree, or cancel all of its members.
+    """List the newest flows, show one as a tree, or cancel one.
 
     ID is that of the flow or of one of its jobs.
     """

@@ -37,7 +37,8 @@ def test_a_flow_costs_a_few_times_what_as_many_jobs_cost_and_no_more_for_each_of
 ) -> None:
     jobs = [NewJob("alpha", {})] * MANY
     bulk = cost_of(conn, lambda own: producer.enqueue_many(own, jobs, actor=ACTOR)).blocks.total()
-    many, some = (cost_of(conn, lambda own, n=n: enqueue(own, *members(n))) for n in (MANY, MANY // 10))
+    many = cost_of(conn, lambda own: enqueue(own, *members(MANY)))
+    some = cost_of(conn, lambda own: enqueue(own, *members(MANY // 10)))
     assert many.blocks.total() < 5 * bulk
     assert many.blocks.total() < 12 * some.blocks.total()
     assert not many.whole_tables
