@@ -2474,7 +2474,7 @@ begin
             locked_by = p_worker, started_at = v_now, updated_at = v_now, version = q.version + 1,
             lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
             anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end,
-            limited = coalesce(q.task_type = any (v_limited), false),
+            limited = v_open_types is not null and q.task_type = any (v_limited),
             key_place = case when v_key_jobs is not null then v_key_numbers[array_position(v_key_jobs, q.ctid)] end
         -- The rows are locked, so their ctid has not changed.
         where q.ctid = any (v_places)

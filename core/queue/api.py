@@ -91,9 +91,7 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
     new = _scheduled(_with_own(new, max_attempts, concurrency_key, unique_for), schedule)
     _admit(conn, job_type, [new.payload], recurring=every_minutes is not None or schedule is not None)
     with switch.sending(task_type) as span:
-        ticket = senders.enqueue(conn, kind, new, _names(actor, schema, span))
-        span.enqueued((ticket.job_id,) if ticket.created else (), only=ticket.job_id)
-        return ticket
+        return span.enqueued(senders.enqueue(conn, kind, new, _names(actor, schema, span)))
 
 
 async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
@@ -149,9 +147,7 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
     new = _scheduled(_with_own(new, max_attempts, concurrency_key, unique_for), schedule)
     _admit(conn, job_type, [new.payload], recurring=every_minutes is not None or schedule is not None)
     with switch.sending(task_type) as span:
-        ticket = await senders.aenqueue(conn, kind, new, _names(actor, schema, span))
-        span.enqueued((ticket.job_id,) if ticket.created else (), only=ticket.job_id)
-        return ticket
+        return span.enqueued(await senders.aenqueue(conn, kind, new, _names(actor, schema, span)))
 
 
 def enqueue_many(
@@ -179,10 +175,8 @@ def enqueue_many(
     job_type = registry.registered(task_type)
     jobs = _drafts(job_type, payloads, run_at, priority, max_attempts)
     _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
-    with switch.sending(task_type, many=True) as span:
-        ids = senders.enqueue_many(conn, kind, jobs, _names(actor, schema, span))
-        span.enqueued(ids)
-        return ids
+    with switch.sending(task_type) as span:
+        return span.enqueued_many(senders.enqueue_many(conn, kind, jobs, _names(actor, schema, span)))
 
 
 async def aenqueue_many(
@@ -205,10 +199,8 @@ async def aenqueue_many(
     job_type = registry.registered(task_type)
     jobs = _drafts(job_type, payloads, run_at, priority, max_attempts)
     _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
-    with switch.sending(task_type, many=True) as span:
-        ids = await senders.aenqueue_many(conn, kind, jobs, _names(actor, schema, span))
-        span.enqueued(ids)
-        return ids
+    with switch.sending(task_type) as span:
+        return span.enqueued_many(await senders.aenqueue_many(conn, kind, jobs, _names(actor, schema, span)))
 
 
 def enqueue_flow(
@@ -231,9 +223,9 @@ def enqueue_flow(
             key of a member is taken; and as `enqueue`. Nothing was enqueued.
     """
     kind = sync_kind(conn)
-    with switch.sending(flows.SPAN, many=True) as span:
+    with switch.sending(flows.SPAN) as span:
         ticket = flows.ticket(senders.send(conn, kind, _flow_call(conn, flow, _names(actor, schema, span))))
-        span.enqueued(ticket.jobs)
+        span.enqueued_many(list(ticket.jobs.values()))
         return ticket
 
 
@@ -242,10 +234,10 @@ async def aenqueue_flow(
 ) -> FlowTicket:
     """Does what `enqueue_flow` does, with the same errors, on an async connection: see `aenqueue`."""
     kind = async_kind(conn)
-    with switch.sending(flows.SPAN, many=True) as span:
+    with switch.sending(flows.SPAN) as span:
         call = _flow_call(conn, flow, _names(actor, schema, span))
         ticket = flows.ticket(await senders.asend(conn, kind, call))
-        span.enqueued(ticket.jobs)
+        span.enqueued_many(list(ticket.jobs.values()))
         return ticket
 
 

@@ -209,11 +209,10 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     `ctx.resources` of all types that name the same function. For an async type it may be an async context manager.
     `playbook` is what an operator does when the type fails: paragraphs in Markdown, which the dashboard shows.
 
-    `backoff` is a plain function `(attempt, error)` to the seconds until the next attempt, or to None for the default
-    delay. It is called where the handler ran, after each attempt that failed and was not the last; `attempt` counts
-    from 1, and `error` is what the handler raised, or a `TimedOut`. Its seconds are limited to a year. If it raises, or
-    returns something else, the log of the run says so, and the default delay is used. A `RetryLater` of the handler
-    comes first, and an attempt that was lost with its worker has the default delay.
+    `backoff` is a plain function `(attempt, error)` to the seconds until the next attempt, at most a year, or to None
+    for the default delay. It is called after each attempt that failed and was not the last; `attempt` counts from 1,
+    and `error` is what the handler raised, or a `TimedOut`. If it fails, the log of the run says so, and the default
+    delay is used, as for an attempt that was lost with its worker. A `RetryLater` of the handler comes first.
     """
 
     def register(function: F) -> F:

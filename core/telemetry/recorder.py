@@ -21,14 +21,14 @@ from jobdeck.core.model import RunOutcome
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sized
+    from collections.abc import Iterator, Mapping
     from uuid import UUID
 
     from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-    from jobdeck.core.model import ClaimedJob, FinishedRun
+    from jobdeck.core.model import ClaimedJob, FinishedRun, Ticket
     from jobdeck.core.telemetry.spans import Origin
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Recorder:
         self._flusher: threading.Thread | None = None
 
     @contextmanager
-    def sending(self, task_type: str, *, many: bool) -> Iterator[Enqueue]:
+    def sending(self, task_type: str) -> Iterator[Enqueue]:
         """The span of an enqueue, which is the current one inside the block."""
         facts = _facts("send", task_type)
         with self._tracer.start_as_current_span(
@@ -73,7 +73,7 @@ class Recorder:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            made = Enqueue(span, many=many)
+            made = Enqueue(span)
             try:
                 yield made
             except BaseException as error:
@@ -123,14 +123,14 @@ class Recorder:
         finally:
             current.detach(token)
 
-    def count(self, task_type: str, run: FinishedRun | None, outcome: RunOutcome | None) -> None:
-        """Counts the end of a run."""
+    def count(self, task_type: str, run: FinishedRun | None, recorded: RunOutcome | None) -> None:
+        """Counts the end of a run, and its outcome if the database has recorded it."""
         self._active.add(-1, _labels("process", task_type))
-        if run is None or outcome is None or run.dry_run:
+        if run is None or recorded is None or run.dry_run:
             return
-        labels = {**_labels("process", task_type), "jobdeck.outcome": outcome.value}
+        labels = {**_labels("process", task_type), "jobdeck.outcome": recorded.value}
         self._runs.add(1, labels)
-        if outcome in _RAN:
+        if recorded in _RAN:
             self._seconds.record(max(run.finished - run.started, 0.0), labels)
 
     def flush_soon(self) -> None:
@@ -155,18 +155,20 @@ class Recorder:
 class Enqueue:
     """The span of an enqueue."""
 
-    def __init__(self, span: Span, *, many: bool) -> None:
+    def __init__(self, span: Span) -> None:
         self.traceparent = traceparent(span)
         self.number = 0
         self._span = span
-        self._many = many
 
-    def enqueued(self, ids: Sized, *, only: UUID | None = None) -> None:
+    def enqueued(self, ticket: Ticket) -> Ticket:
+        self.number = int(ticket.created)
+        self._span.set_attribute("messaging.message.id", str(ticket.job_id))
+        return ticket
+
+    def enqueued_many(self, ids: list[UUID]) -> list[UUID]:
         self.number = len(ids)
-        if self._many:
-            self._span.set_attribute("messaging.batch.message_count", self.number)
-        if only is not None:
-            self._span.set_attribute("messaging.message.id", str(only))
+        self._span.set_attribute("messaging.batch.message_count", self.number)
+        return ids
 
 
 class Run:
@@ -187,8 +189,8 @@ class Run:
             log.warning("the span of a run could not be ended: %s", safe_error(repr(error)))
 
     def _end(self, run: FinishedRun | None, recorded: RunOutcome | None) -> None:
+        self._recorder.count(self._task_type, run, recorded)
         outcome = recorded or (run.outcome if run is not None else None)
-        self._recorder.count(self._task_type, run, outcome)
         if outcome is not None:
             self.span.set_attribute("jobdeck.outcome", outcome.value)
             if outcome in _WRONG:

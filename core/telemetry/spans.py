@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sized
     from uuid import UUID
 
-    from jobdeck.core.model import FinishedRun, RunOutcome
+    from jobdeck.core.model import FinishedRun, RunOutcome, Ticket
 
 
 class Origin(NamedTuple):
@@ -25,8 +24,11 @@ class Sending(Protocol):
     def traceparent(self) -> str | None:
         """What the jobs carry to their runs; None if nothing is recorded."""
 
-    def enqueued(self, ids: Sized, *, only: UUID | None = None) -> None:
-        """Counts the jobs that were created; `only` is the id of a job that was enqueued alone."""
+    def enqueued(self, ticket: Ticket) -> Ticket:
+        """Notes and counts the job, if it was created; returns what it was given."""
+
+    def enqueued_many(self, ids: list[UUID]) -> list[UUID]:
+        """The same for the jobs that were created together."""
 
 
 class RunSpan(Protocol):

@@ -9,11 +9,11 @@ from jobdeck.core.errors import require_extra
 from jobdeck.core.settings import asks_for_otel
 
 if TYPE_CHECKING:
-    from collections.abc import Sized
     from contextlib import AbstractContextManager
     from types import TracebackType
     from uuid import UUID
 
+    from jobdeck.core.model import Ticket
     from jobdeck.core.settings import OtelSettings
     from jobdeck.core.telemetry.recorder import Recorder
     from jobdeck.core.telemetry.spans import Sending
@@ -24,8 +24,11 @@ class _Nothing:
 
     traceparent = None
 
-    def enqueued(self, ids: Sized, *, only: UUID | None = None) -> None:
-        del ids, only
+    def enqueued(self, ticket: Ticket) -> Ticket:
+        return ticket
+
+    def enqueued_many(self, ids: list[UUID]) -> list[UUID]:
+        return ids
 
     def __enter__(self) -> Self:
         return self
@@ -48,13 +51,13 @@ def of(settings: OtelSettings) -> Recorder | None:
     return recorder() if settings.otel else None
 
 
-def sending(task_type: str, *, many: bool = False) -> AbstractContextManager[Sending]:
+def sending(task_type: str) -> AbstractContextManager[Sending]:
     """The span of an enqueue of one job or of many, which is the current one inside the block.
 
     Raises:
         ConfigurationError: `JOBDECK_OTEL` is wrong, or it is on and OpenTelemetry's API is not installed.
     """
-    return recorder().sending(task_type, many=many) if _asked() else _NOTHING
+    return recorder().sending(task_type) if _asked() else _NOTHING
 
 
 @cache

@@ -121,6 +121,7 @@ class ChildContext(RunContext):
         self._sent: object = None
         self._news_lock = threading.Lock()
         self._asking = threading.Lock()
+        self._process = os.getpid()
         self.answers: queue.SimpleQueue[bool | str] = queue.SimpleQueue()
         """The worker's answers: whether the run holds its job, or what went wrong."""
 
@@ -153,6 +154,10 @@ class ChildContext(RunContext):
                 self._sent = self._progress
                 self._tell(progress=self._progress)
 
+    def renew_lock(self) -> None:
+        """Makes the log usable in a forked process: a thread that is not there may have held its lock."""
+        self._news_lock = threading.Lock()
+
     def _tell(self, **message: Any) -> None:
         self._channel.send(run=self.job.run_token, **message)
 
@@ -161,8 +166,13 @@ class ChildContext(RunContext):
 
         Raises:
             LeaseLost: the run no longer holds its job.
-            JobdeckError: the worker could not do what the message asks for.
+            JobdeckError: the worker could not do what the message asks for, or this is a forked process.
         """
+        if os.getpid() != self._process:
+            raise JobdeckError(
+                "A process that the handler forks cannot save a checkpoint or end the run: the answer would come to "
+                "the handler. Let it return what it found."
+            )
         with self._asking:
             self._tell(**message)
             answer = self.answers.get()
@@ -188,6 +198,7 @@ class Child:
         """The runs by their tokens, also earlier ones whose threads go on and wait for an answer."""
         self._stop: Stop | None = None
         """Why the job that was sent last must stop, also while its module is imported."""
+        os.register_at_fork(after_in_child=self._renew_lock)
 
     def work(self) -> None:
         """Runs jobs until the worker is gone."""
@@ -210,6 +221,10 @@ class Child:
             self._channel.send(run=report.run_token, done=_facts(report), stack=context.stack)
             if isinstance(executor, TracedExecutor):
                 executor.recorder.flush_soon()
+
+    def _renew_lock(self) -> None:
+        if self._current is not None:
+            self._current.renew_lock()
 
     def _executor(self, asked: Json) -> Executor:
         around.import_plain(asked["around"])

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     import psycopg
 
 JOB_TYPES = registry.load([HANDLERS])
-INTERNAL = {"cycle", "fingerprint", "in_line", "key_place", "limited", "slot_at"}
+INTERNAL = {
+    "cycle", "fingerprint", "in_line", "key_place", "limited", "run_trace", "slot_at", "trace_context"
+}  # fmt: skip
 """Columns that serve the claim and say nothing of the job."""
 
 

@@ -87,6 +87,18 @@ class TestSoManyOfATypeAtATime:
             many(conn, 2, priority=priority)
         assert [job.priority for job in claim(conn, limit=8)] == [4, 4, 3]
 
+    def test_jobs_that_take_the_places_of_locked_ones_are_no_more_than_those(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        limit(conn, max_running=2)
+        many(conn, 2, priority=5)
+        many(conn, 4, priority=3)
+        many(conn, 4)
+        with psycopg.connect(database_url) as other:
+            # The claim counts on these two, and then looks for others of each priority.
+            other.execute("SELECT FROM job_queue WHERE priority = 5 FOR UPDATE")
+            assert [job.priority for job in claim(conn, limit=10)] == [3, 3]
+
     def test_series_do_not_wait_for_ever_behind_a_backlog_nor_take_more_than_the_places(self, conn: Connection) -> None:
         limit(conn, max_running=2)
         hour = now(conn) - timedelta(hours=1)

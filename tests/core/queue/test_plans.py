@@ -256,7 +256,7 @@ OPERATIONS: Final = {
     ),
     "retry": Operation(lambda conn: operator.retry(conn, [FAILED], actor="mara"), entries=20, blocks=150),
     "run now in a long line": Operation(
-        lambda conn, ids: operator.retry(conn, ids, actor="mara"), given=_last_in_line, entries=60, blocks=200
+        lambda conn, ids: operator.retry(conn, ids, actor="mara"), given=_last_in_line, entries=60, blocks=240
     ),
     "run again what left the queue": Operation(lambda conn: operator.run_again(conn, REMOVED, actor="mara"), 20, 150),
     "cancel": Operation(lambda conn: operator.cancel(conn, [CROWD], actor="mara"), entries=20, blocks=150),

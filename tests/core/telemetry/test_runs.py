@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,18 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import jobdeck
 from jobdeck.core.errors import PermanentError, RetryLater, Snooze
+from jobdeck.core.model import FinishedRun, RunOutcome
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import operator
 from jobdeck.core.registry import Continue, Done, JobType, registered
+from jobdeck.core.telemetry import switch
+from jobdeck.core.telemetry.spans import Origin
+from jobdeck.core.worker.completer import Completer
+from jobdeck.core.worker.context import RunContext
 from tests.core.queue.producers.types import Greeting
 from tests.support.queue import value
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import ACTOR, a_worker, outcomes, quick_settings, status_of, working
+from tests.support.working import ACTOR, a_state, a_worker, claimed, outcomes, quick_settings, status_of, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,12 +167,11 @@ class TestWhatARunBelongsTo:
         assert [links(one) for one in runs] == [{"producer": place(send)}] * 2
         assert len({one.context.trace_id for one in runs if one.context} | {send.trace_id}) == 3
 
-    def test_a_job_of_a_producer_without_traces_begins_one_whatever_its_thread_did(
+    def test_a_job_of_a_producer_without_traces_begins_one(
         self, database_url: str, conn: Conn, recorded: Recorded
     ) -> None:
         conn.execute('INSERT INTO job_queue (task_type, payload) VALUES (%s, \'{"toWhom": "Ada"}\')', (TYPE,))
-        with recorded.tracer.start_as_current_span("program"):
-            run_all(database_url, lambda _params, _ctx: note(recorded))
+        run_all(database_url, lambda _params, _ctx: note(recorded))
         run = recorded.span(PROCESS)
         assert (run.parent, tuple(run.links)) == (None, ())
         assert place(recorded.span("inside").parent) == place(run.context)
@@ -320,6 +326,22 @@ class TestMetrics:
             assert recorded.points("jobdeck.runs.active")[TYPE,].value == 2
             go_on.set()
             until(lambda: recorded.points("jobdeck.runs.active")[TYPE,].value == 0, "the reports")
+
+    def test_a_run_whose_report_is_given_up_ends_and_is_not_counted(
+        self, database_url: str, recorded: Recorded
+    ) -> None:
+        with Database(database_url, application_name="test", max_size=1) as database, a_state(database) as state:
+            job = claimed(TYPE)
+            context = RunContext(job, state.resources, 0.0, math.inf)
+            context.span = switch.recorder().begin(job, "w1", Origin())
+            context.result = FinishedRun(job.id, job.run_token, RunOutcome.SUCCEEDED, 0.0, 1.5)
+            state.held[job.run_token] = context
+            completer = Completer(state)
+            completer._let_go([context])
+            completer._let_go([context])
+        assert fact(recorded.span(PROCESS), "jobdeck.outcome") == "succeeded"
+        assert recorded.points("jobdeck.runs.active")[TYPE,].value == 0
+        assert recorded.points("jobdeck.runs") == {}
 
     def test_a_dry_run_is_not_counted_and_a_released_one_has_no_duration(
         self, database_url: str, conn: Conn, recorded: Recorded

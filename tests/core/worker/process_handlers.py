@@ -213,6 +213,24 @@ def shares(_params: Params, ctx: JobContext) -> Done:
     return Done({"opened": ctx.resources, "pid": os.getpid()})
 
 
+@job("p_logs_in_a_fork", payload=Params, isolation="process", timeout=3600)
+def logs_in_a_fork(params: Params, ctx: JobContext) -> Done:
+    def use() -> None:
+        ctx.log.info("of the forked process")
+        try:
+            ctx.save_checkpoint({"of": "the fork"})
+        except JobdeckError:
+            os._exit(7)
+
+    forked = multiprocessing.get_context("fork").Process(target=use)
+    # The thread that sends log lines holds this lock now and then.
+    with ctx._news_lock:  # type: ignore[attr-defined]
+        forked.start()
+    note(params, f"forked {forked.pid}")
+    forked.join()
+    return Done({"ended": forked.exitcode})
+
+
 @job("p_abandons", payload=Params, isolation="process", timeout=3600)
 def abandons(params: Params, _ctx: JobContext) -> None:
     """Dies, and leaves a program that prints for ever in a session of its own."""

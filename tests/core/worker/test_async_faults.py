@@ -571,13 +571,20 @@ def test_a_worker_whose_main_thread_has_ended_hands_back_a_run_that_waits_for_a_
         stdin=subprocess.PIPE,
         text=True,
     )
+    writers: list[int] = []
+
+    def is_read() -> bool:
+        with contextlib.suppress(OSError):  # nobody reads the pipe yet
+            writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
     try:
-        # Opening a pipe to write waits for its reader.
-        with pipe.open("w"):
-            assert process.stdin is not None
-            process.stdin.write("end\n")
-            process.stdin.close()
-            until(lambda: outcomes(conn, job.id) == ["released"], "the end of the run")
+        until(is_read, "the run")
+        assert process.stdin is not None
+        process.stdin.write("end\n")
+        process.stdin.close()
+        until(lambda: outcomes(conn, job.id) == ["released"], "the end of the run")
+        os.close(writers[0])
         assert process.wait(PATIENCE) == 0
     finally:
         process.kill()

@@ -516,7 +516,8 @@ def test_any_exception_makes_a_report_that_can_be_stored(error: BaseException, s
 @example(1, 2, None)
 @example(float("nan"), None, "")
 @example(1, float("inf"), "")
-@example(10**400, 10**5000, "")
+@example(10**5000, None, "")
+@example(1, 10**5000, "")
 @example(True, Decimal(2), b"")
 def test_progress_of_any_kind_is_kept_or_refused_and_breaks_no_heartbeat(done: Any, total: Any, message: Any) -> None:
     runner = runner_of(lambda _params, ctx: ctx.progress(done, total, message))

@@ -155,6 +155,15 @@ def test_a_process_that_a_handler_forks_can_be_ended_by_a_signal(
     assert last_run(conn, job.id)["output"] == {"ended": -signal.SIGTERM}
 
 
+def test_a_process_that_a_handler_forks_can_log_and_is_refused_what_only_the_handler_may(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+) -> None:
+    job = enqueue(conn, "p_logs_in_a_fork", payload={"note": str(note)})
+    with working(database_url, *types, settings=quick_settings(**LONG)):
+        until(lambda: outcomes(conn, job.id), "the end")
+    assert last_run(conn, job.id)["output"] == {"ended": 7}
+
+
 def test_a_run_ends_although_what_its_process_left_prints_for_ever(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:

@@ -254,6 +254,13 @@ TAKEN = [
 ]
 
 
+STORED = """
+SELECT attname FROM pg_attribute
+WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+"""
+"""The columns of a table that are not computed from others."""
+
+
 class Twins:
     """A database, and another that becomes its copy at any time."""
 
@@ -270,11 +277,12 @@ class Twins:
                 table = sql.Identifier(name)
                 rows = source.execute(sql.SQL("SELECT jsonb_agg(to_jsonb(t)) FROM {} AS t").format(table)).fetchone()
                 target.execute(sql.SQL("DELETE FROM {}").format(table))
+                stored = source.execute(STORED, (name,)).fetchall()
                 target.execute(
                     sql.SQL(
-                        "INSERT INTO {0} OVERRIDING SYSTEM VALUE "
-                        "SELECT * FROM jsonb_populate_recordset(NULL::{0}, coalesce(%s, '[]'::jsonb))"
-                    ).format(table),
+                        "INSERT INTO {0} ({1}) OVERRIDING SYSTEM VALUE "
+                        "SELECT {1} FROM jsonb_populate_recordset(NULL::{0}, coalesce(%s, '[]'::jsonb))"
+                    ).format(table, sql.SQL(", ").join(sql.Identifier(column) for (column,) in stored)),
                     (Jsonb(rows[0]) if rows and rows[0] else None,),
                 )
             for name, last in source.execute(

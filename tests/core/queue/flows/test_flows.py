@@ -567,13 +567,15 @@ class TestEvidence:
     def test_a_canary_of_a_cancelled_join_does_not_run_it_before_a_blocker_that_was_retried_since(
         self, conn: Connection
     ) -> None:
-        ids = fan(conn, "end", parts=1)
+        ids = fan(conn, "end", parts=2)
+        first, second = claim(conn)
+        fail(conn, second)
+        finish_one_gone(conn, first)
         operator.cancel(conn, [ids["join"]], actor=ACTOR)
-        fail(conn, one(conn, "load 0"))
         conn.execute("SELECT job_worker_report('w', 'h', 1, 'worker', '1', 1, '{alpha}', 0)")
         assert operator.ask_canary(conn, ids["join"], actor=ACTOR).result.ok
-        assert operator.retry(conn, [ids["load 0"]], actor=ACTOR)[0].ok
-        one(conn, "load 0")
+        assert operator.retry(conn, [second.id], actor=ACTOR)[0].ok
+        one(conn, "load 1")
 
     def test_the_states_of_all_members_are_listed(self, conn: Connection) -> None:
         fan(conn, parts=2)
