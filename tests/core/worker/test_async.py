@@ -256,6 +256,7 @@ def test_a_canary_runs_while_all_places_are_taken_and_everything_is_paused(
         assert (gate.inside, worker.status.running) == (1, 1)
 
 
+@pytest.mark.slow
 def test_one_key_never_runs_in_a_thread_and_on_the_loop_at_once(database_url: str, conn: Conn) -> None:
     lock, inside, most = threading.Lock(), 0, 0
 

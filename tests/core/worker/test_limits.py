@@ -190,6 +190,7 @@ def test_an_async_run_that_goes_on_after_its_timeout_keeps_its_place(
     assert stubborn.most == 1
 
 
+@pytest.mark.slow
 def test_runs_in_processes_keep_the_limit_and_a_place_is_free_when_the_process_is_gone(
     conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
 ) -> None:

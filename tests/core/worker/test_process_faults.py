@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.registry import JobType
 
+pytestmark = pytest.mark.slow
+
 Conn = psycopg.Connection[Any]
 LONG = {"lease_seconds": 120.0, "process_concurrency": 1}
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.support.queue import Connection
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.slow]
 
 
 @pytest.fixture
