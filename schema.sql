@@ -1424,9 +1424,11 @@ alter table job_types set (fillfactor = 50);
 
 alter table job_queue
     -- Claimed while its type had a limit.
-    add column if not exists limited boolean default false,
+    add column if not exists limited boolean,
     -- Of a running job whose key may have several: its place among them, null for the first.
     add column if not exists key_place smallint;
+-- After the column: with it, Postgres 15 refuses the default where a function takes a row of the table.
+alter table job_queue alter column limited set default false;
 create index if not exists job_queue_limited on job_queue (task_type) where status = 'running' and limited;
 create unique index if not exists job_queue_key_places on job_queue (concurrency_key, key_place) nulls not distinct
     where status = 'running' and concurrency_key is not null;
@@ -7558,11 +7560,12 @@ language plpgsql volatile security definer
 set search_path from current set lock_timeout = '1500ms'
 as $$
 declare
-    v_given constant job_flow_given[] := job_flow_given_of(p_members);
+    v_given job_flow_given[];
     v_flow constant uuid := encode(overlay(uuid_send(gen_random_uuid()) placing decode(overlay('0' || to_hex((date_part(
         'epoch', clock_timestamp()) * 1000 * 4096)::bigint) placing '7' from 13 for 0), 'hex') from 1 for 8), 'hex')::uuid;
 begin
     perform job_refuse_outsiders();
+    v_given := job_flow_given_of(p_members);
     if coalesce(trim(p_name), '') = '' or octet_length(p_name) > 200 then
         perform job_queue_refuse('A flow needs a name of up to 200 bytes. Nothing was enqueued.');
     end if;
@@ -7584,7 +7587,7 @@ set search_path from current set lock_timeout = '1500ms' set enable_seqscan = of
 as $$
 #variable_conflict use_column
 declare
-    v_given job_flow_given[] := job_flow_given_of(p_members);
+    v_given job_flow_given[];
     v_new job_flow_given[];
     v_flow constant uuid := (select m.flow_id from job_flow_members m where m.job_id = p_job);
     v_asked timestamptz;
@@ -7592,6 +7595,7 @@ declare
     v_name text;
 begin
     perform job_refuse_outsiders();
+    v_given := job_flow_given_of(p_members);
     -- The order of these locks is that of job_flow_cancel.
     perform from job_flows f where f.id = v_flow for no key update;
     if not found then

@@ -366,8 +366,9 @@ def test_processes_that_install_the_schema_at_once_do_not_collide(database: Data
         with database.connect() as connection:
             return install_schema(connection)
 
-    with ThreadPoolExecutor(3) as threads:
-        assert set(threads.map(install, range(3))) == {schema_version()}
+    # An installation waits ten seconds for another one, which on a busy machine is the time of one, and not of two.
+    with ThreadPoolExecutor(2) as threads:
+        assert set(threads.map(install, range(2))) == {schema_version()}
 
 
 @pytest.mark.installation

@@ -315,4 +315,5 @@ WORDS = ("competitor", "coach", "metactf", "game platform", "flash", "sendgrid",
 def test_the_queues_sql_names_no_schema_and_nothing_of_the_competition() -> None:
     text = SCHEMA.read_text(encoding="utf-8")
     assert "public." not in text
-    assert [word for word in WORDS if word in text.lower()] == []
+    # The header of W3C Trace Context is nobody's parent.
+    assert [word for word in WORDS if word in text.lower().replace("traceparent", "")] == []
