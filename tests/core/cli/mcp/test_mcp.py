@@ -325,7 +325,7 @@ def test_nothing_but_the_protocol_is_on_stdout_and_it_ends_with_stdin(database_u
     ) as process:  # fmt: skip
         assert process.stdin
         assert process.stdout
-        answers = []
+        answers: list[dict[str, Any]] = []
         for message in messages:
             process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
             process.stdin.flush()
