@@ -1481,7 +1481,10 @@ set search_path from current set enable_seqscan = off set jit = off
 as $$
 declare
     v_job record;
-    v_taken text[] := '{}';
+    -- A job whose type lets one job of a key run has the first place: it starts only where no other of the key runs.
+    v_taken text[] := array(
+        select format('%s %s', 0, q.concurrency_key) from job_queue q
+        where q.ctid = any (p_places) and q.concurrency_key is not null and job_key_limit(q.task_type) = 1);
     v_number smallint;
 begin
     for v_job in
@@ -1637,31 +1640,34 @@ begin
 end
 $$;
 
--- Of these limited types, those of which jobs may start now, and how many. Their rows are locked until the end of the
--- transaction. A claim takes no more jobs of a limited type than its worker runs at a time, because jobs that wait in a
--- worker keep their places from others. Where there are more places than all workers of the types have slots, it takes
--- the share of the places that its worker's slots are of all slots, since the others need the other places alone.
+-- Of these limited types, those of which jobs may start, how many, and when they were counted: the jobs must not start
+-- before. The rows of the types are locked until the end of the transaction. A claim takes no more jobs of a limited
+-- type than its worker runs at a time, because jobs that wait in a worker keep their places from others. Where there
+-- are more places than all workers of the types have slots, it takes the share of the places that its worker's slots
+-- are of all slots, since the others need the other places alone.
 create or replace function job_limits_admit(
-    p_types text[], p_worker text, p_limit integer, p_at timestamptz, p_wait boolean, out types text[],
-    out places integer[]
+    p_types text[], p_worker text, p_limit integer, p_wait boolean, out types text[], out places integer[],
+    out counted_at timestamptz
 )
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_type job_types;
+    v_locked constant job_types[] := array(select l from job_limits_lock(p_types, p_wait) l);
     v_places bigint;
     v_slots constant integer := (select w.concurrency from job_workers w where w.id = p_worker);
     v_share constant double precision := case when p_limit > v_slots then v_slots::double precision / nullif((
         select sum(w.concurrency) from job_workers w
-        where w.heartbeat_at > p_at - interval '2 minutes' and w.task_types && p_types), 0) end;
+        where w.heartbeat_at > clock_timestamp() - interval '2 minutes' and w.task_types && p_types), 0) end;
 begin
-    -- All are locked before the first is counted.
-    foreach v_type in array array(select l from job_limits_lock(p_types, p_wait) l) loop
+    -- After the locks, since runs that end while this claim waits for them are not counted.
+    counted_at := clock_timestamp();
+    foreach v_type in array v_locked loop
         -- A claim that began before the limit may not have committed yet.
-        continue when v_type.limited_at between p_at - interval '1 second' and p_at + interval '1 second';
+        continue when v_type.limited_at between counted_at - interval '1 second' and counted_at + interval '1 second';
         v_places := least(p_limit, greatest(v_slots, floor(v_type.max_running * v_share)), job_rate_places(
-            v_type.rate_until, v_type.rate_burst, v_type.rate_runs, v_type.rate_seconds, p_at));
+            v_type.rate_until, v_type.rate_burst, v_type.rate_runs, v_type.rate_seconds, counted_at));
         if v_places > 0 and v_type.max_running is not null then
             v_places := least(v_places, v_type.max_running - job_limit_running(v_type));
         end if;
@@ -2341,8 +2347,8 @@ begin
     end if;
     v_limited := array(select t.task_type from job_types t where t.limited and t.task_type = any (v_types));
     if cardinality(v_limited) > 0 then
-        select a.types, a.places into v_open_types, v_open_places
-        from job_limits_admit(v_limited, p_worker, p_limit, v_now, v_types <@ v_limited) a;
+        select a.types, a.places, a.counted_at into v_open_types, v_open_places, v_now
+        from job_limits_admit(v_limited, p_worker, p_limit, v_types <@ v_limited) a;
         select array_agg(l.task_type), array_agg(l.priority), array_agg(l.run_at), array_agg(l.id),
             array_agg(o.places)
         into v_types, v_priorities, v_run_at, v_ids, v_free
@@ -4802,6 +4808,7 @@ declare
     v_canary job_canaries;
     v_job job_queue;
     v_limited boolean;
+    v_open boolean;
 begin
     for v_canary in
         select * from job_canaries c
@@ -4814,8 +4821,11 @@ begin
             and cardinality(job_queue_try_locks(array[v_job.concurrency_key])) = 0;
         continue when (select h.code from job_canary_hold(v_job) h) is not null;
         v_limited := exists (select from job_types t where t.limited and t.task_type = v_job.task_type);
-        continue when v_limited
-            and (select a.types from job_limits_admit(array[v_job.task_type], p_worker, 1, v_now, false) a) is null;
+        if v_limited then
+            select a.types is not null, a.counted_at into v_open, v_now
+            from job_limits_admit(array[v_job.task_type], p_worker, 1, false) a;
+            continue when not v_open;
+        end if;
         begin
             v_job := job_queue_make_due(v_job);
             perform job_flow_refuse_canary(v_job);

@@ -286,7 +286,7 @@ class Form:
         first = next(iter(self.runs(now)), None)
         if not isinstance(schedule, Cron) or first is None:
             return "of the cron expression, like Europe/Paris"
-        return f"first run there: {first.astimezone(ZoneInfo(schedule.tz)):%a %m-%d %H:%M}"
+        return f"first there: {first.astimezone(ZoneInfo(schedule.tz)):%a %m-%d %H:%M}"
 
     def _note_of_end(self, now: datetime) -> str:
         text, end = self.texts[LASTING].strip().lower(), self.end(now)

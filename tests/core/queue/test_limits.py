@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from tests.support.queue import (
     report,
     rows,
     value,
+    waits_for_a_lock,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +100,34 @@ class TestSoManyOfATypeAtATime:
             # The claim counts on these two, and then looks for others of each priority.
             other.execute("SELECT FROM job_queue WHERE priority = 5 FOR UPDATE")
             assert [job.priority for job in claim(conn, limit=10)] == [3, 3]
+
+    def test_a_run_that_waited_for_its_place_starts_after_the_run_that_left_the_place(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        limit(conn, max_running=1)
+        many(conn, 2)
+        first = claim(conn)[0]
+        # In place of the wait for another claim, which ends after a moment: the run ends while the claim waits.
+        conn.execute(
+            """
+            CREATE OR REPLACE FUNCTION job_limits_lock(p_types text[], p_wait boolean) RETURNS SETOF job_types
+            LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+            BEGIN
+                PERFORM pg_advisory_lock(1);
+                RETURN QUERY SELECT * FROM job_types t WHERE t.task_type = ANY (p_types) FOR UPDATE;
+            END
+            $$
+            """
+        )
+        conn.execute("SELECT pg_advisory_lock(1)")
+        with psycopg.connect(database_url, autocommit=True) as other, ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(claim, other)
+            waits_for_a_lock(conn, other.info.backend_pid, unless=waiting.done)
+            finish_one(conn, first)
+            ended = now(conn)
+            conn.execute("SELECT pg_advisory_unlock(1)")
+            (second,) = waiting.result()
+        assert second.claimed_at >= ended
 
     def test_series_do_not_wait_for_ever_behind_a_backlog_nor_take_more_than_the_places(self, conn: Connection) -> None:
         limit(conn, max_running=2)
@@ -374,6 +404,14 @@ class TestSoManyOfAKey:
                 finish_one(conn, job)
             taken = claim(conn)
         assert value(conn, "SELECT count(*) FROM job_queue") == 0
+
+    def test_a_job_whose_type_lets_one_run_starts_together_with_one_of_another_type_that_lets_two_run(
+        self, conn: Connection
+    ) -> None:
+        limit(conn, "beta", max_per_key=2)
+        many(conn, 1, concurrency_key="k", priority=1)
+        many(conn, 3, "beta", concurrency_key="k")
+        assert [job.task_type for job in claim(conn, ["alpha", "beta"])] == ["alpha", "beta"]
 
 
 class TestARateOfAKey:

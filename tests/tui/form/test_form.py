@@ -309,7 +309,7 @@ def test_a_cron_expression_in_a_zone_is_an_interval_too() -> None:
     found = wanted(filled)
     assert found.schedule == Cron("0 9 * * 1-5", "America/New_York", "all")
     assert wording.runs(filled, NOW) == "next runs: 07-06 13:00, 07-07 13:00, 07-08 13:00, … by cron"
-    assert wording.note(filled, ZONE, NOW) == "first run there: Mon 07-06 09:00"
+    assert wording.note(filled, ZONE, NOW) == "first there: Mon 07-06 09:00"
     assert '--cron "0 9 * * 1-5" --tz America/New_York --catch-up all'.replace('"', "'") in filled.twin(found, None)
 
 
