@@ -2471,8 +2471,11 @@ begin
             select k.jobs, k.numbers into v_key_jobs, v_key_numbers from job_key_places(v_places) k;
         end if;
     end if;
-    if exists (select from job_types t where t.rate_runs is not null and t.task_type = any (v_open_types)) then
-        perform job_limits_spend(v_places, v_open_types, v_now);
+    -- Two conditions, since a query costs something even where no type has a limit.
+    if v_open_types is not null then
+        if exists (select from job_types t where t.rate_runs is not null and t.task_type = any (v_open_types)) then
+            perform job_limits_spend(v_places, v_open_types, v_now);
+        end if;
     end if;
 
     return query
@@ -5520,7 +5523,7 @@ select q.id, q.task_type,
     case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
         then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
     q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint, q.last_run_dry,
-    q.schedule, q.slots
+    q.schedule, q.slots, substring(coalesce(q.run_trace, q.trace_context) from '^00-([0-9a-f]{32})-') as trace_id
 from job_queue q
 where (select job_may_read_views())
 with check option;

@@ -62,6 +62,7 @@ class Job:
 
     `last_run_dry` says whether the last run changed nothing; None if there was none, or an earlier schema recorded it.
     The history does not store `max_attempts` and `priority`, and `created_at` is known only if the id contains it.
+    `trace_id` is the OpenTelemetry trace of the newest run, or of the enqueue, in 32 hexadecimal digits.
     """
 
     id: UUID
@@ -103,6 +104,7 @@ class Job:
     created_by: str | None = None
     next_run_at: datetime | None = None
     overdue_seconds: float | None = None
+    trace_id: str | None = None
     removed: bool = False
 
     @property

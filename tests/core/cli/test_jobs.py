@@ -169,6 +169,27 @@ def test_a_job_shows_its_runs_why_and_audit(jobdeck: Jobdeck, conn: psycopg.Conn
         assert words in shown
 
 
+def test_a_job_shows_the_trace_in_which_it_was_enqueued_or_ran_last(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    enqueued, ran = (f"00-{number * 16}-b7ad6b7169203331-01" for number in ("0a", "1b"))
+    with conn.transaction():
+        conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (enqueued,))
+        job = add(conn)
+
+    def shown() -> object:
+        assert ("\ntrace " in jobdeck("job", str(job)).out) == (
+            jobdeck("job", str(job), "--json").data["trace_id"] is not None
+        )
+        return jobdeck("job", str(job), "--json").data["trace_id"]
+
+    assert shown() == "0a" * 16
+    conn.execute("UPDATE job_queue SET run_trace = %s", (ran,))
+    assert shown() == "1b" * 16
+    conn.execute("UPDATE job_queue SET run_trace = %s", ("00-\x1b[2J",))
+    assert shown() is None
+
+
 def test_runs_outlive_their_jobs_and_can_be_narrowed(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     done, failed = add(conn), add(conn, "cli_refuse")
     assert jobdeck("run-worker").code == 0

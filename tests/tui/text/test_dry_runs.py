@@ -72,6 +72,12 @@ def test_the_page_of_a_job_says_it_in_its_title_its_facts_and_its_runs() -> None
     assert "✗ failed              " in found
 
 
+def test_the_page_of_a_job_has_its_trace_if_it_has_one() -> None:
+    for trace_id in (None, "0a" * 16):
+        found = job_detail.left(job_detail.Page(replace(DRY, trace_id=trace_id), None, NOW)).plain
+        assert ("trace" in found, "0a" * 16 in found) == (trace_id is not None,) * 2
+
+
 def test_the_page_of_series_says_it_in_the_line_and_below() -> None:
     one = SeriesLine(DRY, 3, streak_is_least=False, late=None)
     for width in (80, 120):

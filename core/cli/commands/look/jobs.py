@@ -214,6 +214,7 @@ def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, o
         ("worker", job.locked_by),
         ("lease until", output.when(job.lease_expires_at) if job.lease_expires_at else None),
         ("cancel requested by", job.cancel_requested_by),
+        ("trace", job.trace_id),
         ("progress", output.payload(job.progress, revealed=revealed) if job.progress else None),
         ("checkpoint", output.payload(job.checkpoint, revealed=revealed) if job.checkpoint else None),
         ("output", output.payload(job.output, revealed=revealed) if job.output else None),
