@@ -857,11 +857,12 @@ create or replace function job_queue_joins_line(
     p_key text, p_priority integer, p_run_at timestamptz, p_task_type text
 ) returns boolean
 language plpgsql stable
-set search_path from current set enable_seqscan = off
+set search_path from current set enable_seqscan = off set enable_sort = off
 as $$
 declare
     v_waits constant boolean := p_key is not null and (
-        exists (select from job_queue where concurrency_key = p_key and status = 'running')
+        (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
+            is not null
         or exists (
             select from job_queue
             where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
@@ -870,10 +871,10 @@ declare
     );
 begin
     if v_waits and job_key_limit(p_task_type) > 1 then
-        return job_key_limit(p_task_type) <= (
+        return job_key_limit(p_task_type) <= job_key_running(p_key) + (
             select count(*) from job_queue
-            where concurrency_key = p_key and (status = 'running' or status = 'pending' and blocked_by is null
-                and not in_line and priority >= p_priority and run_at <= p_run_at));
+            where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
+                and priority >= p_priority and run_at <= p_run_at);
     end if;
     return v_waits;
 end
@@ -1452,24 +1453,36 @@ begin
 end
 $$;
 
--- How many jobs with a key run. Called with the key's lock held, so it must see what was committed since the claim began.
-create or replace function job_key_running_now(p_key text) returns bigint
-language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+-- How many jobs with a key run. The order makes the planner read the index of the places of keys, whatever the
+-- statistics say; the index of all running jobs would do as well, and reads all of them.
+create or replace function job_key_running(p_key text) returns bigint
+language plpgsql stable parallel safe
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
 as $$
 begin
-    return (select count(*) from job_queue where concurrency_key = p_key and status = 'running');
+    return (select count(*) from (
+        select from job_queue where concurrency_key = p_key and status = 'running' order by key_place) running);
+end
+$$;
+
+-- The same. Called with the key's lock held, so it must see what was committed since the claim began.
+create or replace function job_key_running_now(p_key text) returns bigint
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+begin
+    return (select count(*) from (
+        select from job_queue where concurrency_key = p_key and status = 'running' order by key_place) running);
 end
 $$;
 
 -- Whether as many jobs with a key run as may when one of this type is added.
 create or replace function job_key_is_full(p_key text, p_task_type text) returns boolean
 language plpgsql stable parallel safe
-set search_path from current set enable_seqscan = off set jit = off
+set search_path from current
 as $$
 begin
-    return job_key_limit(p_task_type) <= (
-        select count(*) from job_queue where concurrency_key = p_key and status = 'running');
+    return job_key_limit(p_task_type) <= job_key_running(p_key);
 end
 $$;
 
@@ -1477,7 +1490,7 @@ $$;
 -- free. A job alone with its key has none.
 create or replace function job_key_places(p_places tid[], out jobs tid[], out numbers smallint[])
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_job record;
@@ -1485,17 +1498,17 @@ declare
     v_taken text[] := array(
         select format('%s %s', 0, q.concurrency_key) from job_queue q
         where q.ctid = any (p_places) and q.concurrency_key is not null and job_key_limit(q.task_type) = 1);
+    v_running smallint[];
     v_number smallint;
 begin
     for v_job in
         select q.ctid as place, q.concurrency_key as key from job_queue q
         where q.ctid = any (p_places) and q.concurrency_key is not null and job_key_limit(q.task_type) > 1
     loop
+        v_running := array(select coalesce(q.key_place, 0) from job_queue q
+            where q.concurrency_key = v_job.key and q.status = 'running' order by q.key_place);
         v_number := 0;
-        while format('%s %s', v_number, v_job.key) = any (v_taken) or exists (
-            select from job_queue q where q.concurrency_key = v_job.key and q.status = 'running'
-                and q.key_place is not distinct from nullif(v_number, 0::smallint))
-        loop
+        while v_number = any (v_running) or format('%s %s', v_number, v_job.key) = any (v_taken) loop
             v_number := v_number + 1;
         end loop;
         v_taken := v_taken || format('%s %s', v_number, v_job.key);
@@ -2080,7 +2093,10 @@ $$;
 create or replace function job_key_is_busy(p_key text) returns boolean
 language sql stable parallel safe
 set search_path from current
-as $$ select exists (select from job_queue where concurrency_key = p_key and status = 'running') $$;
+as $$
+    select (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
+        is not null
+$$;
 
 drop function if exists job_clause_key_free(text);
 create or replace function job_clause_key_free(p_key text, p_task_type text) returns boolean
@@ -2253,10 +2269,11 @@ $$;
 -- Called with a lock held, so it must see rows that were committed since the claim began: therefore volatile.
 create or replace function job_key_is_busy_now(p_key text) returns boolean
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
 as $$
 begin
-    return exists (select from job_queue where concurrency_key = p_key and status = 'running');
+    return (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
+        is not null;
 end
 $$;
 
