@@ -1638,6 +1638,8 @@ create or replace function job_limits_lock(p_types text[], p_wait boolean) retur
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off set lock_timeout = '50ms'
 as $$
+declare
+    v_locked job_types[];
 begin
     return query select * from job_types t where t.limited and t.task_type = any (p_types)
         order by t.task_type for update skip locked;
@@ -1645,11 +1647,15 @@ begin
         return;
     end if;
     begin
-        return query select * from job_types t where t.limited and t.task_type = any (p_types)
-            order by t.task_type for update;
+        v_locked := array(select t from job_types t where t.limited and t.task_type = any (p_types)
+            order by t.task_type for update);
     exception when lock_not_available then
-        null;
+        -- The locks that this block has got are lost with it. Rows that it had returned would stay.
+        return query select * from job_types t where t.limited and t.task_type = any (p_types)
+            order by t.task_type for update skip locked;
+        return;
     end;
+    return query select * from unnest(v_locked);
 end
 $$;
 

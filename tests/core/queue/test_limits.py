@@ -267,6 +267,29 @@ class TestSoManyOfATypeAtATime:
             assert claim(conn) == []
         assert len(claim(conn)) == 2
 
+    def test_a_claim_that_has_waited_too_long_counts_no_type_whose_row_it_has_not_locked(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        limit(conn, max_running=1)
+        limit(conn, "beta", max_running=1)
+        conn.execute("ALTER FUNCTION job_limits_lock SET lock_timeout = '3s'")
+        with (
+            psycopg.connect(database_url) as of_alpha,
+            psycopg.connect(database_url) as of_beta,
+            psycopg.connect(database_url) as claiming,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            of_alpha.execute("SELECT FROM job_types WHERE task_type = 'alpha' FOR UPDATE")
+            of_beta.execute("SELECT FROM job_types WHERE task_type = 'beta' FOR UPDATE")
+            counting = "SELECT task_type FROM job_limits_lock('{alpha,beta}', true)"
+            waiting = threads.submit(rows, claiming, counting)
+            waits_for_a_lock(conn, claiming.info.backend_pid, unless=waiting.done)
+            of_alpha.rollback()
+            counted = {row["task_type"] for row in waiting.result()}
+            free = {row["task_type"] for row in rows(conn, "SELECT task_type FROM job_types FOR UPDATE SKIP LOCKED")}
+        assert counted == {"alpha"}
+        assert not free
+
     def test_claims_of_types_without_limits_lock_no_row_of_the_settings(
         self, conn: Connection, database_url: str
     ) -> None:
