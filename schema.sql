@@ -3209,6 +3209,11 @@ declare
     v_settled record;
 begin
     perform job_refuse_outsiders();
+    -- A handler's own transaction may have a snapshot from before jobs that wait for these. Upkeep looks after its commit.
+    if current_setting('transaction_isolation') <> 'read committed' then
+        perform job_queue_ask_recheck(
+            array(select q.concurrency_key from job_queue q where q.run_token = any (p_tokens)), p_ids);
+    end if;
     -- Most runs are one-time jobs that succeeded: one statement for all of them.
     with gone as (
         delete from job_queue q

@@ -6,6 +6,7 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import RunOutcome, Status
@@ -29,6 +30,7 @@ from tests.support.queue import (
     job_row,
     lose,
     now,
+    reap,
     report,
     run_once,
     run_rows,
@@ -52,6 +54,25 @@ def assert_free(row: Row) -> None:
     for column in ("locked_by", "run_token", "lease_expires_at", "started_at", "progress", "cancel_requested_at",
                    "cancel_requested_by"):  # fmt: skip
         assert row[column] is None, column
+
+
+class TestAnOldSnapshot:
+    @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+    def test_jobs_that_came_to_wait_after_the_snapshot_of_the_transaction_that_ends_the_run_are_released(
+        self, conn: Connection, database_url: str, level: str
+    ) -> None:
+        job = add(conn, concurrency_key="k")
+        run = claim_one(conn)
+        with psycopg.connect(database_url, autocommit=True) as handler:
+            handler.execute(f"BEGIN ISOLATION LEVEL {level}")
+            handler.execute("SELECT count(*) FROM job_queue")
+            waiting = {add(conn, concurrency_key="k").id, add(conn, blocked_by=job.id).id}
+            # It finds that both still have to wait.
+            reap(conn)
+            finish_one(handler, run)
+            handler.execute("COMMIT")
+        reap(conn)
+        assert {one.id for one in claim(conn)} == waiting
 
 
 class TestSnooze:
