@@ -1590,7 +1590,8 @@ end
 $$;
 
 -- Lets a job, which the caller has locked, wait until the rate of its key lets it start: it is due then, and stays in the
--- claim's index. False, and nothing is changed, if another job of the key does already.
+-- claim's index. False, and nothing is changed, if another job of the key does already, unless this job can run and the
+-- other cannot (its type is paused, or no live worker handles it).
 create or replace function job_key_hold(p_id uuid, p_opens timestamptz, p_at timestamptz) returns boolean
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set jit = off
@@ -1599,7 +1600,8 @@ begin
     if exists (
         select from job_queue q join job_queue o on o.concurrency_key = q.concurrency_key
         where q.id = p_id and o.id <> p_id and o.status = 'pending' and o.blocked_by is null and not o.in_line
-            and o.run_at > p_at and o.run_at <= p_opens + interval '1 millisecond')
+            and o.run_at > p_at and o.run_at <= p_opens + interval '1 millisecond'
+            and (job_type_can_run(o.task_type, p_at) or not job_type_can_run(q.task_type, p_at)))
     then
         return false;
     end if;

@@ -485,6 +485,22 @@ class TestARateOfAKey:
         (run,) = claim(conn)
         assert run.due_at == slot - timedelta(seconds=61)
 
+    def test_a_job_that_waits_for_the_rate_waits_for_no_other_of_its_key_that_no_worker_takes(
+        self, conn: Connection
+    ) -> None:
+        limit(conn, key_rate_runs=1, key_rate_seconds=60)
+        report_worker(conn)
+        reap(conn)
+        add(conn, concurrency_key="k")
+        finish_one(conn, claim(conn)[0])
+        add(conn, "beta", concurrency_key="k", run_at=now(conn) + timedelta(seconds=30))
+        waiting = add(conn, concurrency_key="k")
+        assert claim(conn) == []
+        advance(conn, timedelta(seconds=61))
+        report_worker(conn)
+        reap(conn)
+        assert [job.id for job in claim(conn)] == [waiting.id]
+
     def test_keys_are_not_stored_and_what_is_used_up_no_more_is_removed(self, conn: Connection) -> None:
         limit(conn, key_rate_runs=1, key_rate_seconds=60)
         add(conn, concurrency_key="mara@example.com")
