@@ -1435,11 +1435,22 @@ create unique index if not exists job_queue_key_places on job_queue (concurrency
     where status = 'running' and concurrency_key is not null;
 drop index if exists job_queue_running_key;
 
--- Until when the runs of each concurrency key that have started use up the rate of their type. Keys may name people, so
--- they are stored as hashes. Upkeep removes what is used up no more.
+-- Until when the runs of each concurrency key that have started use up the rate of their type. Types with the same rate use
+-- it together. Keys may name people, so they are stored as hashes. Upkeep removes what is used up no more.
+do $$
+begin
+    if to_regclass('job_key_rates') is not null and not exists (select from pg_attribute
+        where attrelid = to_regclass('job_key_rates') and attname = 'rate_runs') then
+        drop table job_key_rates;
+    end if;
+end
+$$;
 create table if not exists job_key_rates (
-    key_hash uuid primary key,
-    used_until timestamptz not null
+    key_hash uuid not null,
+    rate_runs integer not null,
+    rate_seconds integer not null,
+    used_until timestamptz not null,
+    primary key (key_hash, rate_runs, rate_seconds)
 );
 create index if not exists job_key_rates_used on job_key_rates (used_until);
 
@@ -1570,6 +1581,7 @@ begin
             when job_rate_places(r.used_until, null, t.key_rate_runs, t.key_rate_seconds, p_at) > 0 then p_at
             else job_rate_opens(r.used_until, null, t.key_rate_runs, t.key_rate_seconds, p_at) end
         from job_types t left join job_key_rates r on r.key_hash = md5(p_key)::uuid
+            and r.rate_runs = t.key_rate_runs and r.rate_seconds = t.key_rate_seconds
         where t.task_type = p_task_type and t.key_rate_runs is not null);
 end
 $$;
@@ -1580,12 +1592,12 @@ language plpgsql volatile
 set search_path from current set enable_seqscan = off set jit = off
 as $$
 begin
-    insert into job_key_rates as r (key_hash, used_until)
-    select md5(p_key)::uuid, job_rate_after(null, null, t.key_rate_runs, t.key_rate_seconds, p_at, 1)
+    insert into job_key_rates as r (key_hash, rate_runs, rate_seconds, used_until)
+    select md5(p_key)::uuid, t.key_rate_runs, t.key_rate_seconds,
+        job_rate_after(null, null, t.key_rate_runs, t.key_rate_seconds, p_at, 1)
     from job_types t where t.task_type = p_task_type and t.key_rate_runs is not null
-    on conflict (key_hash) do update set used_until = (
-        select job_rate_after(r.used_until, null, t.key_rate_runs, t.key_rate_seconds, p_at, 1)
-        from job_types t where t.task_type = p_task_type);
+    on conflict (key_hash, rate_runs, rate_seconds) do update
+        set used_until = job_rate_after(r.used_until, null, r.rate_runs, r.rate_seconds, p_at, 1);
 end
 $$;
 
@@ -2039,8 +2051,8 @@ as $$
 declare
     v_now constant timestamptz := clock_timestamp();
 begin
-    delete from job_key_rates where key_hash in (select r.key_hash from job_key_rates r
-        where r.used_until < v_now order by r.used_until limit p_limit for update skip locked);
+    delete from job_key_rates where ctid = any (array(select r.ctid from job_key_rates r
+        where r.used_until < v_now order by r.used_until limit p_limit for update skip locked));
     delete from job_unique_keys where key_hash in (select k.key_hash from job_unique_keys k
         where k.until < v_now order by k.until limit p_limit for update skip locked);
 end

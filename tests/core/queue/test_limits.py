@@ -501,6 +501,27 @@ class TestARateOfAKey:
         reap(conn)
         assert [job.id for job in claim(conn)] == [waiting.id]
 
+    def test_types_with_rates_of_their_own_share_a_key_and_each_keeps_its_rate(self, conn: Connection) -> None:
+        limit(conn, key_rate_runs=1, key_rate_seconds=3600)
+        limit(conn, "beta", key_rate_runs=1, key_rate_seconds=1)
+        for task_type in ("alpha", "beta", "beta"):
+            add(conn, task_type, concurrency_key="k")
+            (run,) = claim(conn, ["alpha", "beta"])
+            assert run.task_type == task_type
+            finish_one(conn, run)
+            advance(conn, timedelta(seconds=2))
+        add(conn, concurrency_key="k")
+        assert claim(conn, ["alpha", "beta"]) == []
+        advance(conn, timedelta(hours=1))
+        assert len(claim(conn, ["alpha", "beta"])) == 1
+
+    def test_types_with_the_same_rate_use_it_together(self, conn: Connection) -> None:
+        for task_type in ("alpha", "beta"):
+            limit(conn, task_type, key_rate_runs=1, key_rate_seconds=60)
+            add(conn, task_type, concurrency_key="k")
+        finish_one(conn, claim(conn, ["alpha", "beta"])[0])
+        assert claim(conn, ["alpha", "beta"]) == []
+
     def test_keys_are_not_stored_and_what_is_used_up_no_more_is_removed(self, conn: Connection) -> None:
         limit(conn, key_rate_runs=1, key_rate_seconds=60)
         add(conn, concurrency_key="mara@example.com")
