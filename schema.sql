@@ -1920,6 +1920,22 @@ begin
         insert into job_recheck (concurrency_key) select distinct q.concurrency_key from job_queue q
         where q.status = 'pending' and q.blocked_by is null and q.in_line and q.task_type = p_after.task_type;
     end if;
+    if (p_before.key_rate_runs, p_before.key_rate_seconds)
+        is distinct from (p_after.key_rate_runs, p_after.key_rate_seconds)
+    then
+        -- Jobs that are due when the earlier rate lets them start are due now. Claims hold them to the new rate.
+        with held as (
+            select q.id from job_queue q join job_key_rates r on r.key_hash = md5(q.concurrency_key)::uuid
+                and r.rate_runs = p_before.key_rate_runs and r.rate_seconds = p_before.key_rate_seconds
+            where q.status = 'pending' and q.task_type = p_after.task_type and q.run_at > v_now
+                and abs(date_part('epoch', q.run_at - job_rate_opens(r.used_until, null, r.rate_runs, r.rate_seconds, v_now)))
+                    < 0.001
+            for update of q skip locked
+        ), due as (
+            update job_queue q set run_at = v_now from held h where q.id = h.id returning q.concurrency_key
+        )
+        insert into job_recheck (concurrency_key) select distinct concurrency_key from due;
+    end if;
     perform pg_notify(current_schema() || '.job_queue', '');
 end
 $$;
@@ -2258,6 +2274,11 @@ begin
             end if;
         end if;
         if v_job.task_type = any (v_paced) then
+            -- An erasure takes long, and is not waited for.
+            if not job_key_rates_lock(v_job.key) then
+                v_refused := v_refused || v_job.place;
+                continue;
+            end if;
             v_opens := job_key_opens(v_job.key, v_job.task_type, v_now);
             if v_opens > v_now then
                 v_refused := v_refused || v_job.place;

@@ -501,6 +501,23 @@ class TestARateOfAKey:
         reap(conn)
         assert [job.id for job in claim(conn)] == [waiting.id]
 
+    @pytest.mark.parametrize("rate", [(None, None), (60, 60)])
+    def test_another_rate_holds_at_once_for_those_that_wait(
+        self, conn: Connection, rate: tuple[int | None, int | None]
+    ) -> None:
+        limit(conn, key_rate_runs=1, key_rate_seconds=86_400)
+        many(conn, 3, concurrency_key="k")
+        later = add(conn, concurrency_key="other", run_at=now(conn) + timedelta(hours=5))
+        finish_one(conn, claim(conn)[0])
+        reap(conn)
+        assert claim(conn) == []
+        limit(conn, key_rate_runs=rate[0], key_rate_seconds=rate[1])
+        for _ in range(2):
+            finish_one(conn, claim(conn)[0])
+            advance(conn, timedelta(seconds=2))
+        assert [row["id"] for row in rows(conn, "SELECT id FROM job_queue")] == [later.id]
+        assert claim(conn) == []
+
     def test_types_with_rates_of_their_own_share_a_key_and_each_keeps_its_rate(self, conn: Connection) -> None:
         limit(conn, key_rate_runs=1, key_rate_seconds=3600)
         limit(conn, "beta", key_rate_runs=1, key_rate_seconds=1)
