@@ -1586,6 +1586,20 @@ begin
 end
 $$;
 
+-- Locks what is stored of the rates of a key until the end of the transaction. False if another transaction has locked
+-- some of it: upkeep or an erasure, which removes it.
+create or replace function job_key_rates_lock(p_key text) returns boolean
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_locked constant tid[] := array(
+        select r.ctid from job_key_rates r where r.key_hash = md5(p_key)::uuid for update skip locked);
+begin
+    return not exists (select from job_key_rates r where r.key_hash = md5(p_key)::uuid and r.ctid <> all (v_locked));
+end
+$$;
+
 -- Uses up the rate of a key for a job of this type that starts now. The caller has the lock of the key.
 create or replace function job_key_spend(p_key text, p_task_type text, p_at timestamptz) returns void
 language plpgsql volatile
@@ -1904,6 +1918,8 @@ create or replace function job_limits_keep(p_before job_types, p_after job_types
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set jit = off
 as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
 begin
     update job_types set max_running = p_after.max_running, rate_runs = p_after.rate_runs,
         rate_seconds = p_after.rate_seconds, rate_burst = p_after.rate_burst, max_per_key = p_after.max_per_key,
@@ -8475,8 +8491,8 @@ declare
         'job_limit_running', 'job_limit_state', 'job_limits_admit', 'job_limits_erase', 'job_limits_forget',
         'job_limits_keep', 'job_limits_left', 'job_limits_lock', 'job_limits_rank', 'job_limits_refusal',
         'job_limits_refuse_others', 'job_limits_spend', 'job_limits_within', 'job_queue_put_beside', 'job_key_hold',
-        'job_key_opens', 'job_key_spend', 'job_rate_after', 'job_rate_burst', 'job_rate_opens', 'job_rate_places',
-        'job_rate_used',
+        'job_key_opens', 'job_key_rates_lock', 'job_key_spend', 'job_rate_after', 'job_rate_burst', 'job_rate_opens',
+        'job_rate_places', 'job_rate_used',
         'job_is_member', 'job_flow_asks', 'job_flow_evidence', 'job_flow_fail', 'job_flow_given_of', 'job_flow_insert',
         'job_flow_judge', 'job_flow_keep_outcomes', 'job_flow_link', 'job_flow_outcome', 'job_flow_refusal',
         'job_flow_refuse_canary', 'job_flow_refuse_given', 'job_flow_refuse_links', 'job_flow_release', 'job_flow_retain', 'job_flow_wait_again',

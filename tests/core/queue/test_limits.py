@@ -539,6 +539,20 @@ class TestARateOfAKey:
         finish_one(conn, claim(conn, ["alpha", "beta"])[0])
         assert claim(conn, ["alpha", "beta"]) == []
 
+    def test_a_claim_does_not_wait_for_a_transaction_that_removes_the_rate_of_a_key(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        limit(conn, key_rate_runs=1, key_rate_seconds=1)
+        add(conn, concurrency_key="k")
+        finish_one(conn, claim(conn)[0])
+        advance(conn, timedelta(seconds=2))
+        ids = [add(conn, concurrency_key=key).id for key in ("k", "other")]
+        conn.execute("SET lock_timeout = '5s'")
+        with psycopg.connect(database_url) as removing:
+            removing.execute("DELETE FROM job_key_rates")
+            assert [job.id for job in claim(conn)] == ids[1:]
+        assert [job.id for job in claim(conn)] == ids[:1]
+
     def test_keys_are_not_stored_and_what_is_used_up_no_more_is_removed(self, conn: Connection) -> None:
         limit(conn, key_rate_runs=1, key_rate_seconds=60)
         add(conn, concurrency_key="mara@example.com")
