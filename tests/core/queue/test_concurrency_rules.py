@@ -132,6 +132,22 @@ class TestEarlierJobs:
             finish_one(conn, one)
         assert claim_one(conn).id == waiting.id
 
+    def test_a_claim_neither_waits_for_the_transaction_that_gives_a_run_its_key_nor_fails_by_it(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        add(conn)
+        running = claim_one(conn)
+        waiting = add(conn, concurrency_key="alpha")
+        conn.execute("SET lock_timeout = '5s'")
+        with psycopg.connect(database_url) as other:
+            other.execute("SELECT job_types_declare('{alpha}', '{type}')")
+            other.execute("SELECT job_types_fill_keys('{alpha}', NULL, 100)")
+            assert claim(conn) == []
+        assert keys(conn, [running.id]) == ["alpha"]
+        assert claim(conn) == []
+        finish_one(conn, running)
+        assert claim_one(conn).id == waiting.id
+
     def test_a_failed_one_has_its_key_when_it_is_retried(self, conn: Connection) -> None:
         job = add(conn)
         run_once(conn, outcome="failed", permanent=True)
