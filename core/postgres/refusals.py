@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -18,18 +19,30 @@ _LOCK_NOT_AVAILABLE: Final = "55P03"
 _DATA_ERRORS: Final = "22"
 """The class of SQLSTATEs for values that do not fit."""
 
+_NO_FUNCTION: Final = "42883"
+_NO_SCHEMA: Final = "3F000"
+_OF_PRODUCERS: Final = re.compile(r"\bjob_(?:queue_create(?:_many|_once)?|series_create|flow_create)\(")
+"""Found in the message in every language of the server: it quotes the call of the function that is not there."""
+
+NOT_INSTALLED: Final = (
+    "The queue was not found, so nothing was enqueued. Set JOBDECK_SCHEMA to its schema, as `jobdeck init --schema` "
+    "was given it, or run `jobdeck init` first."
+)
 LOCKED: Final = "Another session has locked this job. Nothing was changed; try again."
 
 
 def refusal(sqlstate: str | None, message: str | None, locked: str = LOCKED) -> Refused | None:
     """The refusal that an error of Postgres means, or None.
 
-    It is one of the schema's functions, or means a value that cannot be stored, or a lock (`locked`).
+    It is one of the schema's functions, or means a value that cannot be stored, a lock (`locked`), or that an
+    application enqueues where the queue is not installed.
     """
     if sqlstate == REFUSED:
         return Refused(message or "The database refused the action.")
     if sqlstate == _LOCK_NOT_AVAILABLE:
         return Locked(locked)
+    if sqlstate == _NO_SCHEMA or (sqlstate == _NO_FUNCTION and _OF_PRODUCERS.search(message or "")):
+        return Refused(NOT_INSTALLED)
     if sqlstate is not None and sqlstate.startswith(_DATA_ERRORS):
         return unstorable(message or "it is malformed")
     return None

@@ -365,6 +365,17 @@ def test_each_kind_reaches_a_queue_in_its_own_schema_and_keeps_the_search_path(e
             assert value(admin, "SELECT count(*) FROM job_queue") == 2 * number, kind
 
 
+@pytest.mark.parametrize("schema", [None, "a_schema_that_is_not_there"])
+def test_each_kind_says_where_no_queue_is_and_what_to_do(empty_database_url: str, schema: str | None) -> None:
+    for kind in KINDS:
+        with application(kind, empty_database_url) as app:
+            said = refusal_of(app, jobdeck.Refused, {"schema": schema}, many=False)
+            assert said.startswith("The queue was not found, so nothing was enqueued. Set JOBDECK_SCHEMA"), kind
+            if app.begins_by_itself:
+                app.rollback()
+            assert refusal_of(app, jobdeck.Refused, {"schema": schema}, many=True) == said, kind
+
+
 def test_a_producer_loads_no_library_that_it_does_not_use(database_url: str) -> None:
     code = f"""
 import sys, psycopg, jobdeck
