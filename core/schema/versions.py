@@ -171,4 +171,19 @@ def _missing(conn: psycopg.Connection[Any], held: Holdings, component: Component
             f"{database_at(conn)} holds a part of a Jobdeck schema: the table jobdeck_schema names no version. "
             f"Run `jobdeck init` to complete it."
         )
+    others = _elsewhere(conn)
+    if others:
+        return (
+            f"{database_at(conn)} holds no Jobdeck schema where this program looks, but one in {', '.join(others)}. "
+            f"Set JOBDECK_SCHEMA to that name, or run `jobdeck init` to install another one."
+        )
     return f"{database_at(conn)} holds no Jobdeck schema. Run `jobdeck init` to install it."
+
+
+def _elsewhere(conn: psycopg.Connection[Any]) -> list[str]:
+    """The schemas of this database that hold a queue."""
+    found = conn.execute(
+        "SELECT DISTINCT relnamespace::regnamespace::text FROM pg_catalog.pg_class "
+        "WHERE relname = 'jobdeck_schema' AND relkind = 'r' ORDER BY 1"
+    )
+    return [clean(name) for (name,) in found]

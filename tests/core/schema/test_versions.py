@@ -12,6 +12,7 @@ import pytest
 
 from jobdeck.core.errors import Refused, SchemaMismatch
 from jobdeck.core.plugins import use_plugins
+from jobdeck.core.postgres.database import use_schema
 from jobdeck.core.schema import check_schema, checksums, components, examine, install_schema, is_current
 from jobdeck.core.schema.components import Part, known_components, release, schema_version
 from tests.support.catalog import catalog
@@ -94,6 +95,17 @@ def test_a_table_of_versions_without_any_is_a_part_of_a_schema_that_init_complet
         check_schema(empty)
     install_schema(empty)
     check_schema(empty)
+
+
+@pytest.mark.usefixtures("queue_alone")
+def test_a_program_that_looks_in_the_wrong_schema_gets_the_name_of_the_right_one(empty: Connection) -> None:
+    empty.execute("CREATE SCHEMA a_queue")
+    use_schema(empty, "a_queue")
+    install_schema(empty, schema="a_queue")
+    use_schema(empty, "public")
+    with pytest.raises(SchemaMismatch, match=r"but one in a_queue\. Set JOBDECK_SCHEMA to that name, or run") as caught:
+        check_schema(empty)
+    assert "holds no Jobdeck schema where this program looks" in str(caught.value)
 
 
 def without_grants(found: dict[tuple[str, str], str]) -> dict[tuple[str, str], str]:
