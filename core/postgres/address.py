@@ -87,7 +87,7 @@ def _without_foreign_parameters(url: str) -> dict[str, Any]:
         # The reason of libpq may quote the password.
         raise ConfigurationError(
             "DATABASE_URL is not a valid address of a Postgres database. The form is "
-            "postgresql://user@host:5432/database, with special characters in a password percent-encoded, "
+            "postgresql://<user>:<password>@host:5432/database, with special characters in a password percent-encoded, "
             "and only parameters of libpq after the ?."
         ) from None
     for name in dropped:

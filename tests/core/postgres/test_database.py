@@ -22,6 +22,7 @@ from jobdeck.core.postgres.database import Database, actor
 from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.batch import one_moment, select
+from jobdeck.core.redact import redact
 from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
 from jobdeck.core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
@@ -215,6 +216,7 @@ def test_an_address_that_cannot_be_read_is_refused_without_being_quoted(url: str
         Database(url, application_name="test")
     assert "s3" not in str(caught.value)
     assert caught.value.__suppress_context__
+    assert "postgresql://<user>:<password>@host:5432/database" in redact(str(caught.value))
 
 
 def test_the_probe_knows_the_server(database: Database, postgres: PostgresServer) -> None:
