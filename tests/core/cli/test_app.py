@@ -248,6 +248,14 @@ def test_python_m_core_is_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "cli_echo" in listed.out
 
 
+def test_without_handlers_types_says_how_to_name_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment(monkeypatch, tmp_path, NOWHERE)
+    listed = ran_alone("types", JOBDECK_PLUGINS="", JOBDECK_HANDLERS="")
+    assert (listed.code, listed.out) == (
+        0, "No task types. Name the modules that register them in JOBDECK_HANDLERS or --handlers.\n"
+    )  # fmt: skip
+
+
 def test_main_returns_its_exit_code_and_never_exits() -> None:
     assert main(["--help"]) == 0
 

@@ -28,6 +28,7 @@ def words(values: type[StrEnum]) -> Words:
     return Words(value.value for value in values)
 
 
+NO_TYPES: Final = "No task types. Name the modules that register them in JOBDECK_HANDLERS or --handlers."
 DRY_LAST: Final = "Its last run was a dry run: it changed nothing."
 
 _after_option = click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
@@ -145,7 +146,7 @@ def definitions(session: Session) -> None:
     lines: list[str] = []
     for job_type in found:
         lines += [*output.facts(_type_facts(job_type)), ""]
-    session.answer({"types": [_type_json(job_type) for job_type in found]}, lines[:-1] or ["No task types."])
+    session.answer({"types": [_type_json(job_type) for job_type in found]}, lines[:-1] or [NO_TYPES])
 
 
 def clause_lines(clauses: Iterable[Clause]) -> list[str]:
