@@ -136,9 +136,10 @@ def test_a_missing_extra_is_named(slim: Environment) -> None:
     served = slim.run(slim.jobdeck, "serve", DATABASE_URL="postgresql://localhost:1/x")
     assert served.stderr == ("jobdeck: The HTTP server is not installed. Install it: pip install 'jobdeck[server]'.\n")
     for command, part, extra in (
-        ("web", "The dashboard in a browser", "web"), ("mcp", "The server for assistants", "mcp")
+        ("web", "The dashboard in a browser", "web"), ("mcp", "The server for assistants", "mcp"),
+        ("worker --metrics 127.0.0.1:0", "The server of a worker's metrics", "server"),
     ):  # fmt: skip
-        refused = slim.run(slim.jobdeck, command, DATABASE_URL="postgresql://localhost:1/x")
+        refused = slim.run(slim.jobdeck, *command.split(), DATABASE_URL="postgresql://localhost:1/x")
         assert refused.stderr == f"jobdeck: {part} is not installed. Install it: pip install 'jobdeck[{extra}]'.\n"
         assert refused.returncode == 1
     ours, theirs = pty.openpty()

@@ -181,7 +181,7 @@ def _metrics(settings: Settings, given: str | None) -> WorkerMetrics | None:
         raise UsageError(f"--metrics {error}.") from None
     if not address:
         return None
-    require_extra("The metrics of a worker", "server", "starlette", "uvicorn", "h11", "prometheus_client")
+    require_extra("The server of a worker's metrics", "server", "starlette", "uvicorn", "h11", "prometheus_client")
     from jobdeck.core.http.worker_metrics import WorkerMetrics  # noqa: PLC0415 -- imported on first use
 
     return WorkerMetrics(settings, address)
