@@ -3558,6 +3558,34 @@ begin
 end
 $$;
 
+-- Asks to check the lines that have a job in front no more, and the blockers that have ended or are gone, of which a
+-- statement by hand has told nobody: a DELETE, which pays for no trigger because each finish deletes.
+create or replace function job_queue_find_stranded() returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+begin
+    perform job_queue_ask_recheck(array(
+        with recursive line (key) as (
+            (select q.concurrency_key from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and q.in_line
+            order by q.concurrency_key limit 1)
+            union all
+            select (select q.concurrency_key from job_queue q
+                where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key > l.key
+                order by q.concurrency_key limit 1)
+            from line l where l.key is not null
+        )
+        select l.key from line l where l.key is not null and not job_key_is_busy(l.key) and not exists (
+            select from job_queue q where q.concurrency_key = l.key and q.status = 'pending'
+                and q.blocked_by is null and not q.in_line)), null);
+    perform job_queue_ask_recheck(null, array(
+        select distinct q.blocked_by from job_queue q
+        where q.status = 'pending' and q.blocked_by is not null and q.blocked_by <> q.id and not exists (
+            select from job_queue b where b.id = q.blocked_by and b.status in ('pending', 'running'))));
+end
+$$;
+
 drop function if exists job_bulk_is_old(job_bulk, timestamptz);
 -- Whether a bulk action was chosen before p_before. A choice without an action is old after an hour.
 create or replace function job_bulk_is_over(p_bulk job_bulk, p_before timestamptz) returns boolean
@@ -3618,6 +3646,9 @@ begin
             when 'prune', 'retention' then
                 select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
                 v_more := trouble is not null or done >= v_limit;
+                if p_part = 'retention' and not v_more then
+                    perform job_queue_find_stranded();
+                end if;
         end case;
         update job_upkeep u set trouble = job_queue_upkeep.trouble,
             failed_at = case when v_more and job_queue_upkeep.trouble is not null then clock_timestamp()
@@ -8474,7 +8505,7 @@ declare
         'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
         'job_queue_try_locks', 'job_refused_key', 'job_slot',
         'job_counted_or_about', 'job_finish_rate', 'job_queue_before', 'job_sample_count', 'job_sample_step',
-        'job_queue_end_expired', 'job_queue_line_lanes', 'job_queue_lock_next_in_line', 'job_queue_holder',
+        'job_queue_end_expired', 'job_queue_find_stranded', 'job_queue_line_lanes', 'job_queue_lock_next_in_line', 'job_queue_holder',
         'job_queue_note_open_types',
         'job_queue_put_first', 'job_type_can_run', 'job_types_that_can_run', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',

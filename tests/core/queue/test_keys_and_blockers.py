@@ -368,6 +368,21 @@ class TestBlockers:
             assert row["status"] == "cancelled"
 
 
+def test_what_waits_for_a_job_that_was_deleted_by_hand_is_found_within_an_hour(conn: Connection) -> None:
+    gone = add(conn, concurrency_key="k")
+    next_in_line = add(conn, concurrency_key="k")
+    waiting = add(conn, blocked_by=gone.id)
+    paused = add(conn, recurrence_interval_minutes=15)
+    operator.pause_series(conn, paused.id, actor=ACTOR)
+    reap(conn)
+    conn.execute("DELETE FROM job_queue WHERE id = %s", (gone.id,))
+    advance(conn, timedelta(minutes=61))
+    reap(conn)
+    reap(conn)
+    assert [job.id for job in claim(conn)] == [next_in_line.id]
+    assert [job_row(conn, job.id)["status"] for job in (waiting, paused)] == ["cancelled", "pending"]
+
+
 class TestDedupeUnderContention:
     @pytest.fixture(autouse=True)
     def patient(self, conn: Connection) -> None:
