@@ -3580,9 +3580,16 @@ begin
             select from job_queue q where q.concurrency_key = l.key and q.status = 'pending'
                 and q.blocked_by is null and not q.in_line)), null);
     perform job_queue_ask_recheck(null, array(
-        select distinct q.blocked_by from job_queue q
-        where q.status = 'pending' and q.blocked_by is not null and q.blocked_by <> q.id and not exists (
-            select from job_queue b where b.id = q.blocked_by and b.status in ('pending', 'running'))));
+        with recursive blocker (id) as (
+            (select q.blocked_by from job_queue q where q.status = 'pending' and q.blocked_by is not null
+            order by q.blocked_by limit 1)
+            union all
+            select (select q.blocked_by from job_queue q where q.status = 'pending' and q.blocked_by > b.id
+                order by q.blocked_by limit 1)
+            from blocker b where b.id is not null
+        )
+        select b.id from blocker b where b.id is not null and not exists (
+            select from job_queue q where q.id = b.id and q.status in ('pending', 'running'))));
 end
 $$;
 
@@ -8505,8 +8512,8 @@ declare
         'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
         'job_queue_try_locks', 'job_refused_key', 'job_slot',
         'job_counted_or_about', 'job_finish_rate', 'job_queue_before', 'job_sample_count', 'job_sample_step',
-        'job_queue_end_expired', 'job_queue_find_stranded', 'job_queue_line_lanes', 'job_queue_lock_next_in_line', 'job_queue_holder',
-        'job_queue_note_open_types',
+        'job_queue_end_expired', 'job_queue_find_stranded', 'job_queue_line_lanes', 'job_queue_lock_next_in_line',
+        'job_queue_holder', 'job_queue_note_open_types',
         'job_queue_put_first', 'job_type_can_run', 'job_types_that_can_run', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_delete', 'job_queue_make_cancelled', 'job_queue_make_due',

@@ -58,11 +58,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One row of `job_queue`, or with `removed` of the history: a job that succeeded and left the queue.
+    """One row of `job_queue`, or with `removed` of the history, which stores neither `max_attempts` nor `priority`.
 
-    `last_run_dry` says whether the last run changed nothing; None if there was none, or an earlier schema recorded it.
-    The history does not store `max_attempts` and `priority`, and `created_at` is known only if the id contains it.
-    `trace_id` is the OpenTelemetry trace of the newest run, or of the enqueue, in 32 hexadecimal digits.
+    None: `last_run_dry` before a run, `created_at` if it is not in the id, `trace_id` if nothing has a trace.
     """
 
     id: UUID

@@ -126,12 +126,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(conn: Connectio
     assert value(conn, "SELECT count(*) FROM job_queue") == 0
 
 
+@pytest.mark.slow
 def test_commands_need_no_extra(slim: Environment) -> None:
     for command in ("--help", "--version", "types", "serve --help", "worker --help"):
         ran = slim.run(slim.jobdeck, *command.split())
         assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_named(slim: Environment) -> None:
     served = slim.run(slim.jobdeck, "serve", DATABASE_URL="postgresql://localhost:1/x")
     assert served.stderr == ("jobdeck: The HTTP server is not installed. Install it: pip install 'jobdeck[server]'.\n")

@@ -62,6 +62,7 @@ def left(server: PostgresServer) -> int:
         return len(conn.execute("SELECT FROM job_list").fetchall())
 
 
+@pytest.mark.slow
 async def test_the_admin_of_the_page_presses_run_worker(deployed: PostgresServer, tmp_path: Path) -> None:
     enqueue(deployed, ADMIN)
     async with live(settings(deployed, ADMIN, tmp_path)) as desk:

@@ -228,6 +228,7 @@ STATES: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("state", STATES)
+@pytest.mark.slow
 async def test_when_every_key_is_moved_no_state_of_the_list_names_an_old_one(state: str) -> None:
     backend = busy()
     if state == "a job that left the queue":

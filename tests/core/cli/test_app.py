@@ -307,6 +307,7 @@ def test_a_schema_or_prefix_that_is_no_plain_name_is_refused(offline: Jobdeck, w
     offline("init", *wrong).refused(2, wrong[0])
 
 
+@pytest.mark.slow
 def test_a_role_that_may_only_look_is_told_so(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
 ) -> None:

@@ -69,6 +69,7 @@ def completed(shell: dict[str, str], line: str) -> list[str]:
         ("jobdeck xyzzy", []),
     ],
 )
+@pytest.mark.slow
 def test_bash_completes_at_the_end_of_a_line(shell: dict[str, str], line: str, offered: list[str]) -> None:
     assert completed(shell, line) == offered
 

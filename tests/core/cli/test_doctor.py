@@ -83,6 +83,7 @@ def test_the_oldest_open_transaction_is_named_with_its_application(
         ),
     ],
 )
+@pytest.mark.slow
 def test_the_vendors_configuration_is_judged_without_telling_secrets(
     jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], verdict: str, word: str
 ) -> None:

@@ -33,6 +33,7 @@ def holder(conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.slow
 def test_a_command_names_the_session_that_holds_the_table(
     jobdeck: Jobdeck, holder: int, command: tuple[str, ...]
 ) -> None:

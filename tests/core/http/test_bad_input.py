@@ -171,6 +171,7 @@ class TestTooMuch:
 class TestTooSlow:
     SLOW = Limits(header_seconds=3.0, body_seconds=3.0)
 
+    @pytest.mark.slow
     def test_a_body_that_drips_is_cut_off(self, database_url: str) -> None:
         with (
             opened(database_url, limits=self.SLOW) as door,

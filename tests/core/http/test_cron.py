@@ -195,6 +195,7 @@ class TestTime:
         assert int(refused.headers["retry-after"]) > 0
         assert [one[0] for one in history(conn) if one[0] == "cron_http"] == ["cron_http"] * 4
 
+    @pytest.mark.slow
     def test_when_the_time_is_up_the_answer_goes_out_and_the_job_goes_on(
         self, database_url: str, conn: Connection
     ) -> None:

@@ -73,6 +73,7 @@ def test_a_blank_secret_lets_nobody_in(database_url: str, secret: str | None) ->
 
 
 class TestDoctor:
+    @pytest.mark.slow
     def test_a_bad_secret_is_critical_and_not_shown(self, jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
         assert verdicts(jobdeck)["secrets"][0] == "ok"
         monkeypatch.setenv("CRON_SECRET", "changeme")
@@ -96,6 +97,7 @@ class TestDoctor:
             (0o602, "JOBDECK_CONCURRENCY = 3", "critical"),
         ],
     )
+    @pytest.mark.slow
     def test_a_configuration_file_that_others_can_use_is_named_with_the_remedy(
         self, jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, line: str, verdict: str
     ) -> None:

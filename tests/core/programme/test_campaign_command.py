@@ -487,6 +487,7 @@ def test_the_doctor_asks_the_providers_whether_they_accept_us(jobdeck: Jobdeck, 
         ("SMS_PROVIDER", "aws-sns", "text messages", "critical"),
     ],
 )
+@pytest.mark.slow
 def test_the_doctor_names_the_setting_before_any_job_runs(
     jobdeck: Jobdeck, world: MailWorld, monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, signal: str,
     verdict: str,
@@ -524,6 +525,7 @@ def test_commands_that_look_go_on_with_a_provider_of_texts_that_is_unknown(
         ("staging", None, "ok"),
     ],
 )
+@pytest.mark.slow
 def test_the_doctor_is_critical_in_production_while_links_lead_to_this_machine(
     jobdeck: Jobdeck, world: MailWorld, monkeypatch: pytest.MonkeyPatch, environment: str, url: str | None,
     verdict: str,

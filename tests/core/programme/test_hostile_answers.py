@@ -154,6 +154,7 @@ LIMITS: Final = {"twilio": 4 * MIB, "sendgrid": 4 * MIB, "metactf": 16 * MIB}
 
 
 @pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.slow
 def test_a_dripped_answer_is_given_up_at_its_deadline(sandbox: Sandbox, name: str) -> None:
     def given_up(start: bytes) -> int:
         with serving(dripped(start)) as server:

@@ -193,6 +193,7 @@ class TestRowsLeftBehind:
         advance(conn, series["run_at"] - now(conn) + timedelta(seconds=1))
         assert run_once(conn, ["running_series"]).status is Status.PENDING
 
+    @pytest.mark.slow
     def test_a_series_with_a_history_is_due_one_interval_after_its_last_run(self, old: Connection) -> None:
         last_run = one(old, "series")["last_run_at"]
         install_schema(old)
@@ -218,6 +219,7 @@ class TestRowsLeftBehind:
         install_schema(old)
         assert one(old, "series")["attempts"] == 2
 
+    @pytest.mark.slow
     def test_from_there_its_slots_are_exactly_an_interval_apart(self, installed: Connection) -> None:
         conn = installed
         advance(conn, one(conn, "series")["run_at"] - now(conn))

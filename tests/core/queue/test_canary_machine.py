@@ -297,6 +297,7 @@ class CanaryMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.thorough
+@pytest.mark.slow
 def test_canaries_keep_their_promises_beside_all_else(conn: Connection) -> None:
     install_clock(conn)
     CanaryMachine.conn = conn

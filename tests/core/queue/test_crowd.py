@@ -142,6 +142,7 @@ class Crowd:
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("STATE_MACHINE_SEEDS", "3"))))
+@pytest.mark.slow
 def test_every_promise_holds_when_all_of_them_act_at_the_same_time(
     seed: int, conn: psycopg.Connection[Any], database_url: str
 ) -> None:

@@ -425,6 +425,7 @@ class TestSlots:
         found = value(conn, "SELECT job_next_slot(%s, '15 minutes', %s)", anchor, anchor + timedelta(seconds=after))
         assert found == anchor + timedelta(minutes=slot)
 
+    @pytest.mark.slow
     def test_a_hundred_cycles_stay_on_the_quarter_hour(self, conn: Connection) -> None:
         series(conn)
         slots = []

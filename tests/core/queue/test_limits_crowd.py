@@ -137,6 +137,7 @@ class Crowd:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_never_more_than_the_limit_run_at_any_moment(conn: Connection, database_url: str, seed: int) -> None:
     for name in LIMITED:
         operator.set_type(conn, name, changes={"max_running": 3, "max_per_key": 2}, actor=ACTOR, reason=None)

@@ -239,6 +239,7 @@ class LimitMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.thorough
+@pytest.mark.slow
 def test_never_more_jobs_run_or_start_than_the_limits_of_their_type_and_key(conn: Connection) -> None:
     install_clock(conn)
     LimitMachine.conn = conn

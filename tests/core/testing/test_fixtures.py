@@ -143,6 +143,7 @@ def test_an_application_tests_its_jobs_in_databases_of_their_own(
         assert value(conn, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_named_in_a_sentence(tmp_path: Path) -> None:
     application = written(tmp_path, conftest=CONFTEST, shop=SHOP, test_shop=TESTS)
     ran = pytest_of(application, JOBDECK_TEST_DATABASE_URL="postgresql://ada:hidden@127.0.0.1:1/x")

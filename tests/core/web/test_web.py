@@ -91,6 +91,7 @@ async def test_with_the_cookie_another_name_or_page_is_refused_still(database_ur
         assert served.dashboards == []
 
 
+@pytest.mark.slow
 async def test_a_page_is_a_dashboard_which_ends_with_it(
     conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ async def test_the_dashboard_has_the_role_of_the_server(
 
 
 @pytest.mark.parametrize("sent", ["no json", "[]", '["resize", {"width": "x"}]', '["resize", 5]', "5"])
+@pytest.mark.slow
 async def test_a_malformed_message_ends_the_connection(database_url: str, tmp_path: Path, sent: str) -> None:
     with site(database_url, tmp_path) as served:
         async with person(served) as somebody, page(served, somebody) as socket:

@@ -294,6 +294,7 @@ def test_one_key_never_runs_in_a_thread_and_on_the_loop_at_once(database_url: st
 
 
 @pytest.mark.parametrize("ends", ["killed", "terminated"])
+@pytest.mark.slow
 def test_the_jobs_in_flight_of_a_process_that_ends_run_again_and_none_is_lost(
     database_url: str, conn: Conn, tmp_path: Path, ends: str
 ) -> None:

@@ -261,6 +261,7 @@ def test_jobs_behind_a_blocked_loop_are_handed_back_and_none_is_claimed_until_it
     assert runs.ended(1) == {2: "succeeded"}
 
 
+@pytest.mark.slow
 def test_another_worker_runs_the_jobs_that_wait_for_a_blocked_loop(database_url: str, conn: Conn) -> None:
     entered, go_on = threading.Event(), threading.Event()
 

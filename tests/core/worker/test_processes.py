@@ -118,6 +118,7 @@ def test_a_checkpoint_is_saved_and_seen_and_the_process_has_a_connection_of_its_
         (3, "failed", "not_storable", "output"),
     ],
 )
+@pytest.mark.slow
 def test_a_failure_is_recorded_as_that_of_a_thread(
     database_url: str, conn: Conn, types: tuple[JobType, ...], number: int, outcome: str, kind: str, words: str
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_failure_is_recorded_as_that_of_a_thread(
     ],
     ids=["exit", "segmentation fault", "killed", "a signal without a name"],
 )
+@pytest.mark.slow
 def test_a_process_that_dies_is_a_failed_attempt_and_the_next_job_gets_another(
     database_url: str, conn: Conn, types: tuple[JobType, ...], number: int, words: str, log: str | None
 ) -> None:
@@ -228,6 +230,7 @@ def test_a_handler_that_asks_is_cancelled_and_its_process_goes_on_for_others(
     assert [last_run(conn, other.id)["output"]["pid"]] == noted(note, "asks")
 
 
+@pytest.mark.slow
 def test_a_handler_that_does_not_ask_is_killed_after_a_while(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
@@ -240,6 +243,7 @@ def test_a_handler_that_does_not_ask_is_killed_after_a_while(
     assert "its process was killed" in last_run(conn, job.id)["log"]
 
 
+@pytest.mark.slow
 def test_draining_hands_back_the_job_of_a_process_that_is_killed(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
@@ -342,6 +346,7 @@ def test_an_exception_that_cannot_be_read_is_the_failure_of_its_run_alone(
     assert last_run(conn, job.id)["error"].startswith("Unready was raised, and cannot be read")
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_killed_worker_end_and_their_jobs_run_again(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, tmp_path: Path
 ) -> None:
@@ -359,6 +364,7 @@ def test_the_processes_of_a_killed_worker_end_and_their_jobs_run_again(
     assert outcomes(conn, job.id) == ["lost", "cancelled"]
 
 
+@pytest.mark.slow
 def test_a_canary_runs_beside_processes_that_are_all_taken(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:

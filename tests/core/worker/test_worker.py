@@ -770,6 +770,7 @@ def test_a_standing_workers_window_is_closed_with_its_counts(database_url: str, 
     assert [result["lastError"] for result in rows[0][7]] == ["two"]
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_window_that_is_still_open_follow_what_is_done(database_url: str, conn: Conn) -> None:
     def figures() -> list[tuple[Any, ...]]:
         return conn.execute(

@@ -126,6 +126,7 @@ async def test_q_leaves_at_once_when_nothing_runs_here() -> None:
     (("right", "enter"), [("stop", None)], True),
     (("right", "right", "enter"), [("stop", 0.0)], True),
 ])  # fmt: skip
+@pytest.mark.slow
 async def test_q_with_running_jobs_asks_and_staying_has_the_focus(
     keys: tuple[str, ...], calls: list[object], left: bool
 ) -> None:

@@ -30,6 +30,7 @@ def words(text: str) -> str:
 
 
 @pytest.mark.parametrize("page", ["", "enter", "e", "m", "o", "p", "l", "b", "h"])
+@pytest.mark.slow
 async def test_the_advice_of_a_lost_connection_is_never_cut(page: str) -> None:
     backend = failed(3)
     async with dashboard(backend, size=LARGE) as deck:

@@ -11,6 +11,7 @@ from tests.tui.support import LARGE, SMALL, dashboard
 
 @pytest.mark.parametrize("payload", ["text", [1], 5, None])
 @pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.slow
 async def test_a_payload_that_is_no_object_is_shown_and_can_be_replaced(payload: object, size: tuple[int, int]) -> None:
     backend = FakeBackend([make_job(1, Status.FAILED, payload=payload), make_job(2, payload=payload)])
     async with dashboard(backend, size=size) as deck:

@@ -168,6 +168,7 @@ async def test_e_sets_limits_with_the_command_of_it_and_the_page_shows_them_and_
         ((*("enter",) * 8, "ctrl+u", *"yes", "enter", "enter"), "Say in the reason which runner has the type."),
     ],
 )
+@pytest.mark.slow
 async def test_what_cannot_be_set_is_said_in_the_dialog_and_changes_nothing(typed: tuple[str, ...], words: str) -> None:
     backend = incident()
     async with dashboard(backend) as deck:

@@ -97,6 +97,7 @@ def fail(conn: Connection, error: str, **fields: Any) -> Any:
     return job.id, claimed.run_token
 
 
+@pytest.mark.slow
 async def test_actions_are_offered_only_where_they_are_allowed(
     conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ async def test_a_text_of_a_payload_is_neither_shown_nor_found(
     assert SECRET not in json.dumps([seen, ran])
 
 
+@pytest.mark.slow
 async def test_long_texts_are_cut_and_a_long_answer_is_refused(
     conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
@@ -281,6 +283,7 @@ async def test_bad_arguments_are_refused_in_a_sentence(conn: Connection, databas
         assert "the status" in await looking.refused("jobs", filter="status:failed", status="failed")
 
 
+@pytest.mark.slow
 async def test_without_its_database_each_call_gets_a_sentence(tmp_path: Path) -> None:
     async with assistant("postgresql://jobdeck@127.0.0.1:1/nothing", tmp_path) as looking:
         for name in ("health", "jobs"):
@@ -297,6 +300,7 @@ async def test_the_database_may_come_back(postgres: PostgresServer, database_url
         await looking.ask("jobs")
 
 
+@pytest.mark.slow
 def test_nothing_but_the_protocol_is_on_stdout_and_it_ends_with_stdin(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "noisy.py").write_text(
         "import os\n"

@@ -282,6 +282,7 @@ def test_a_bulk_that_is_refused_in_its_second_statement_leaves_none(
     assert jobs(conn) == 0
 
 
+@pytest.mark.slow
 def test_two_producers_with_one_dedupe_key_make_one_job(app: Any, conn: Connection, database_url: str) -> None:
     with application("psycopg", database_url) as other:
         first = other.enqueue(TYPE, ADA, dedupe_key="one")
