@@ -11,6 +11,7 @@ from textual.binding import BindingsMap
 from textual.screen import Screen
 
 from jobdeck.core.redact import scrub
+from jobdeck.core.registry import NO_TYPES
 from jobdeck.tui.actions import (
     BY_ID,
     ON_ONE,
@@ -111,6 +112,9 @@ class Acting(Screen[None]):
         from jobdeck.tui.screens.dialogs.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
 
         here = self.app.screen
+        if not editing and not self.deck.reach().creating.types():
+            self.deck.say(NO_TYPES, "warning")
+            return
 
         def opened() -> None:
             creating = self.deck.reach().creating

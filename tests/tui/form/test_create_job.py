@@ -11,6 +11,7 @@ from textual.widgets import Button, TextArea
 
 from jobdeck.core.model import Status
 from jobdeck.core.queue.requests import Wanted
+from jobdeck.core.registry import Registry
 from jobdeck.core.schedules import Cron, Every
 from jobdeck.tui.form.rows import Row
 from jobdeck.tui.form.widgets import PickField, Segments
@@ -60,6 +61,17 @@ def note(deck: Deck, name: str) -> str:
 
 def calls(deck: Deck, kind: str) -> list[tuple[object, ...]]:
     return [call for call in deck.backend.calls if call[0] == kind]
+
+
+async def test_without_task_types_the_dashboard_says_how_to_name_handlers_and_jobs_can_still_be_edited() -> None:
+    async with dashboard(FakeBackend([make_job(1, payload={"x": 1})])) as deck:
+        deck.backend.creating.registry = Registry([])
+        for key in ("n", "N"):
+            await deck.press(key)
+            assert not isinstance(deck.app.screen, CreateJob)
+            assert "JOBDECK_HANDLERS" in deck.toasts.pop()
+        await deck.press("E")
+        assert form(deck).form.editing
 
 
 async def test_a_job_is_created_from_the_keyboard_alone_and_its_toast_names_the_command() -> None:

@@ -13,6 +13,7 @@ from jobdeck.core.cli.session import Session, Words, command, limit_option
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, RunOutcome, Status
 from jobdeck.core.read.known_types import check_type
+from jobdeck.core.registry import NO_TYPES
 from jobdeck.core.schedules import next_runs, rhythm
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ def words(values: type[StrEnum]) -> Words:
     return Words(value.value for value in values)
 
 
-NO_TYPES: Final = "No task types. Name the modules that register them in JOBDECK_HANDLERS or --handlers."
 DRY_LAST: Final = "Its last run was a dry run: it changed nothing."
 
 _after_option = click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
