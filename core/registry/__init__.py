@@ -58,6 +58,8 @@ class Admission:
     recurring: bool
 
 
+NAME_MODULES: Final = "Name the modules that register them in JOBDECK_HANDLERS or --handlers."
+NO_TYPES: Final = f"No task types. {NAME_MODULES}"
 F = TypeVar("F", bound="Callable[..., Outcome | Awaitable[Outcome]]")
 
 
@@ -215,7 +217,12 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     for the default delay. It is called after each attempt that failed and was not the last; `attempt` counts from 1,
     and `error` is what the handler raised, or a `TimedOut`. If it fails, the log of the run says so, and the default
     delay is used, as for an attempt that was lost with its worker. A `RetryLater` of the handler comes first.
+
+    Raises:
+        ConfigurationError: the parts of the type do not fit together; the message names the part.
     """
+    if not isinstance(task_type, str):
+        raise ConfigurationError('@job needs the name of the task type. Write @job("send_invoice") above the handler.')
 
     def register(function: F) -> F:
         namespaces = _being_imported()
@@ -285,10 +292,8 @@ class Registry:
         """
         found = self._types.get(task_type)
         if found is None:
-            raise UnknownTaskType(
-                f"Unknown task type {json.dumps(task_type)}{meant(task_type, self.names)} "
-                f"Known types: {', '.join(self.names) or 'none'}."
-            )
+            known = f"Known types: {', '.join(self.names)}." if self.names else NO_TYPES
+            raise UnknownTaskType(f"Unknown task type {json.dumps(task_type)}{meant(task_type, self.names)} {known}")
         return found
 
     def validate(self, task_type: str, payload: Json) -> tuple[JobType, Payload]:

@@ -16,6 +16,7 @@ from jobdeck.core.queue import leases, presence
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.sentences import sentence
 from jobdeck.core.redact import safe_error
+from jobdeck.core.registry import NAME_MODULES
 from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import Stop
 from jobdeck.core.worker.heartbeat import Heartbeat
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOTHING_DUE = "no jobs available"
+NO_TYPES = f"No job is taken, because this program has no task types. {NAME_MODULES}"
 INTERRUPTED = "The cycle was interrupted."
 TIME_IS_UP = "The cycle's time is up; jobs that are still due wait for the next cycle."
 UNKNOWN_SECONDS: Final = 5.0
@@ -180,6 +182,8 @@ class Cycle:
     def _run_jobs(self) -> CycleResult:
         while len(self._results) < self._limit:
             task_types = self._budget.fitting(self._state.task_types, first=not self._results)
+            if not self._state.task_types:
+                return self._result("ok", NO_TYPES)
             if not task_types:
                 return self._result("ok", f"{_run(self._results)}. {TIME_IS_UP}")
             sent = time.monotonic()

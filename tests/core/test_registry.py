@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from textwrap import dedent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -207,3 +207,35 @@ def test_runs_exclude_each_other_by_type_or_by_a_payload_key() -> None:
 def test_a_concurrency_that_means_nothing_is_refused(concurrency: str) -> None:
     with pytest.raises(ConfigurationError, match="reg_odd has the concurrency"):
         job("reg_odd", payload=NoArguments, concurrency=concurrency)(nothing)
+
+
+def test_a_key_of_the_payload_that_is_misspelt_gets_the_list_of_keys() -> None:
+    class Arguments(Payload):
+        customer_id: int
+
+    with pytest.raises(ConfigurationError, match=r"as in JSON \(customerId\)"):
+        job("reg_odd", payload=Arguments, concurrency="payload:customer_id")(nothing)
+
+
+@pytest.mark.parametrize(
+    ("options", "run", "sentence"),
+    [
+        ({"payload": dict}, nothing, "The payload of reg_odd is no model"),
+        ({"payload": NoArguments()}, nothing, "The payload of reg_odd is no model"),
+        ({}, len, "The handler of reg_odd cannot be called with a payload and a context"),
+        ({}, setattr, "The handler of reg_odd cannot be called with a payload and a context"),
+        ({"timeout": 0}, nothing, "reg_odd has a timeout of 0 seconds and 5 attempts"),
+        ({"max_attempts": 0}, nothing, "reg_odd has a timeout of 900 seconds and 0 attempts"),
+    ],
+)
+def test_a_handler_that_could_never_run_is_refused(options: dict[str, Any], run: Any, sentence: str) -> None:
+    before = len(registry.registrations)
+    with pytest.raises(ConfigurationError, match=sentence):
+        job("reg_odd", **options)(run)
+    assert len(registry.registrations) == before
+
+
+def test_a_decorator_without_a_name_is_refused() -> None:
+    without_a_name: Any = nothing
+    with pytest.raises(ConfigurationError, match=r'Write @job\("send_invoice"\)'):
+        job(without_a_name)

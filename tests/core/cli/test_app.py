@@ -256,6 +256,17 @@ def test_without_handlers_types_says_how_to_name_them(monkeypatch: pytest.Monkey
     )  # fmt: skip
 
 
+def test_without_handlers_a_worker_says_that_it_takes_no_jobs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str
+) -> None:
+    environment(monkeypatch, tmp_path, database_url)
+    sentence = "No job is taken, because this program has no task types. Name the modules that register them in "
+    none = {"JOBDECK_PLUGINS": "", "JOBDECK_HANDLERS": ""}
+    assert sentence in ran_alone("run-worker", **none).out
+    assert sentence in ran_alone("worker", "--drain", **none).err
+    ran_alone("enqueue", "cli_echo", **none).refused(1, 'Unknown task type "cli_echo". No task types. Name the modules')
+
+
 def test_main_returns_its_exit_code_and_never_exits() -> None:
     assert main(["--help"]) == 0
 

@@ -142,6 +142,8 @@ def why(session: Session, wanted: str) -> None:
 @command("types")
 def definitions(session: Session) -> None:
     """List the task types of the handlers, with their payloads and limits. Needs no database."""
+    from jobdeck.core.registry import NO_TYPES  # noqa: PLC0415 -- imported on first use
+
     found = [session.registry.require(name) for name in session.registry.names]
     lines: list[str] = []
     for job_type in found:

@@ -58,6 +58,7 @@ def worker(
     With --dry-run it takes no jobs and changes nothing. It needs the earlier runner to have the queue, and ends at
     SIGTERM or Ctrl-C with the number of runs by type. With --json it prints one object per line.
     """
+    from jobdeck.core.worker.oneshot import NO_TYPES  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     slots = concurrency or session.settings.concurrency
@@ -69,6 +70,8 @@ def worker(
         return None
     figures = _metrics(session.settings, metrics)
     session.configure_logs()
+    if not session.registry.names:
+        output.note(NO_TYPES)
     with stop_signals() as stop, ExitStack() as stack:
         database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, wait=not drain)
         if database is None:
