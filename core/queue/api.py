@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from pydantic import BaseModel
 
 from jobdeck.core import registry, settings
 from jobdeck.core.errors import Refused
@@ -322,7 +323,7 @@ def _flow_drafts(conn: object, members: Iterable[flows.Member]) -> list[NewJob]:
 
 
 def _draft(job_type: JobType, payload: Payload | Json | None) -> NewJob:
-    given = payload if isinstance(payload, dict) else job_type.dump(payload) if payload is not None else {}
+    given = job_type.dump(payload) if isinstance(payload, BaseModel) else {} if payload is None else payload
     return requests.draft(registry.Registry([job_type]), job_type.task_type, given)
 
 

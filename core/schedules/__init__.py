@@ -76,9 +76,9 @@ class Cron:
         _check_catch_up(self.catch_up)
         _fields(self.expression)
         if self.tz not in _zones():
+            tz = str(self.tz)
             raise Unreadable(
-                f'There is no time zone "{self.tz[:60]}"{meant(self.tz, _zones())} '
-                "Name it like America/New_York or UTC.",
+                f'There is no time zone "{tz[:60]}"{meant(tz, _zones())} Name it like America/New_York or UTC.',
                 "is no time zone; try Europe/Paris",
             )
         if next(self._local(datetime(2000, 1, 1)), None) is None:  # noqa: DTZ001 -- a time on the wall, in no zone

@@ -93,6 +93,11 @@ def refusal(expression: str, zone: str = "UTC") -> str:
     return ""
 
 
+def test_a_zone_that_is_no_text_is_refused() -> None:
+    no_zone: Any = None
+    assert refusal("* * * * *", no_zone).startswith('There is no time zone "None".')
+
+
 def agrees(expression: str, zone: str, moment: datetime) -> None:
     walked = Walked(expression, zone)
     refused = refusal(expression, zone)

@@ -182,6 +182,8 @@ def test_a_job_that_is_unique_for_a_time_has_its_key_after_its_end(app: Any, con
 BAD: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
     "type": (jobdeck.UnknownTaskType, {"task_type": "made_by_nobody"}),
     "payload": (jobdeck.InvalidPayload, {"payload": {"to": "Ada"}}),
+    "a list for a payload": (jobdeck.InvalidPayload, {"payload": ["Ada"]}),
+    "a text for a payload": (jobdeck.InvalidPayload, {"payload": "Ada"}),
     "NUL in the payload": (jobdeck.Refused, {"payload": {"toWhom": "\0"}}),
     "half a character in the payload": (jobdeck.Refused, {"payload": {"toWhom": "\ud800"}}),
     "priority": (jobdeck.Refused, {"priority": 101}),
