@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import tuple_row
 
 from jobdeck.core.errors import UnknownTaskType, UsageError, meant
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Handler = Callable[..., Any]
 
 APPLICATION: Final = "jobdeck.testing"
+JSONB: Final = psycopg.postgres.types["jsonb"].oid
 
 
 def known_types() -> Registry:
@@ -86,7 +87,13 @@ def borrowed(target: psycopg.Connection[Any] | str, settings: Settings) -> Itera
         else:
             conn = usable(target)
             stack.enter_context(plain_rows(conn))
+            (path,) = conn.execute("SELECT current_setting('search_path')").fetchone() or ("",)
             stack.enter_context(in_schema(conn, settings.database_schema))
+            if path and of_django(conn):
+                # Handlers use the same connection through models, whose tables are in the path of the application.
+                conn.execute(
+                    "SELECT set_config('search_path', current_setting('search_path') || ', ' || %s, false)", [path]
+                )
         check_schema(conn, [queue_component()])
         yield conn
 
@@ -111,11 +118,28 @@ def usable(conn: object) -> Connection:
     return conn
 
 
+def of_django(conn: Connection) -> bool:
+    """Whether values of jsonb are texts on this connection, as they are on those of Django."""
+    return conn.adapters.get_loader(JSONB, Format.TEXT) is not psycopg.adapters.get_loader(JSONB, Format.TEXT)
+
+
+class QueueCursor(psycopg.Cursor[Any]):
+    """A cursor that reads values as the queue's calls expect them, whatever the connection of an application does."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name in ("json", "jsonb", "timestamptz"):
+            for format_ in (Format.TEXT, Format.BINARY):
+                loader = psycopg.adapters.get_loader(psycopg.postgres.types[name].oid, format_)
+                if loader is not None:
+                    self.adapters.register_loader(name, loader)
+
+
 @contextmanager
 def plain_rows(conn: Connection) -> Iterator[None]:
     """Rows as tuples, which the queue's calls and the handlers expect."""
     rows, cursors = conn.row_factory, conn.cursor_factory
-    conn.row_factory, conn.cursor_factory = tuple_row, psycopg.Cursor
+    conn.row_factory, conn.cursor_factory = tuple_row, QueueCursor if of_django(conn) else psycopg.Cursor
     try:
         yield
     finally:

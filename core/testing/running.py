@@ -21,6 +21,7 @@ from jobdeck.core.postgres.database import begin, connect_beside
 from jobdeck.core.queue.producers import finishing
 from jobdeck.core.redact import safe_text
 from jobdeck.core.registry import Done
+from jobdeck.core.testing.borrowed import QueueCursor
 from jobdeck.core.testing.result import JobResult, LoggedLine, ProgressReport
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
@@ -300,7 +301,9 @@ def lent(conn: Connection) -> Iterator[None]:
     impossible: then it is rolled back, and the transaction of the test continues.
     """
     begin(conn)
-    rows = conn.row_factory
+    rows, cursors = conn.row_factory, conn.cursor_factory
+    if cursors is QueueCursor:
+        conn.cursor_factory = psycopg.Cursor
     try:
         if conn.info.transaction_status is TransactionStatus.IDLE:
             with _closing_transactions(conn):
@@ -311,7 +314,7 @@ def lent(conn: Connection) -> Iterator[None]:
                 if conn.info.transaction_status is TransactionStatus.INERROR:
                     raise psycopg.Rollback(outer)
     finally:
-        conn.row_factory = rows
+        conn.row_factory, conn.cursor_factory = rows, cursors
 
 
 @contextmanager

@@ -9,11 +9,14 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
+from psycopg.types.string import TextLoader
 
 import jobdeck
 from jobdeck.core.errors import EndlessDrain
+from jobdeck.core.postgres.database import use_schema
 from jobdeck.core.queue import operator
 from jobdeck.core.schema import install_schema
+from jobdeck.core.schema.components import queue_component
 from jobdeck.core.settings import Settings
 from jobdeck.testing import drain, enqueued, refute_enqueued, run_job
 from tests.core.testing.jobs import Parcel
@@ -331,6 +334,30 @@ def test_a_due_job_that_nobody_here_runs_is_an_error(conn: Connection, behave: C
     )
     refute_enqueued(conn, "testing_parcel")
     assert drain(conn, task_types=["testing_parcel"]) == []
+
+
+def test_a_connection_that_reads_json_as_text_as_that_of_django_serves_and_is_given_back(
+    empty_database_url: str, behave: Callable[..., None]
+) -> None:
+    def read(params: Parcel, ctx: jobdeck.JobContext) -> jobdeck.Done:
+        (text,) = ctx.db.execute("SELECT to_jsonb(kind) FROM kinds").fetchone() or (None,)
+        return jobdeck.Done({"text": text, "street": params.address["street"]})
+
+    behave(parcel=read)
+    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+        conn.execute("CREATE SCHEMA own_queue")
+        conn.execute("CREATE TABLE kinds AS SELECT 'small' AS kind")
+        use_schema(conn, "own_queue")
+        install_schema(conn, schema="own_queue", components=[queue_component()])
+        conn.execute("SET search_path = public")
+        conn.adapters.register_loader("jsonb", TextLoader)
+        used = Settings().model_copy(update={"database_schema": "own_queue"})
+        jobdeck.enqueue(conn, "testing_parcel", {"address": {"street": "Mill Lane"}}, schema="own_queue")
+        (found,) = enqueued(conn, "testing_parcel", settings=used)
+        assert found.payload == {"address": {"street": "Mill Lane"}}
+        (run,) = drain(conn, settings=used, raise_errors=True)
+        assert run.output == {"text": '"small"', "street": "Mill Lane"}
+        assert conn.execute("SELECT '{}'::jsonb, current_setting('search_path')").fetchone() == ("{}", "public")
 
 
 def test_a_database_without_the_queue_is_named(empty_database_url: str) -> None:
