@@ -294,10 +294,17 @@ def use_schema(connection: Connection, schema: str) -> None:
 
 
 @contextlib.contextmanager
-def in_schema(connection: Connection, schema: str) -> Iterator[None]:
-    """Sets the search path of a connection to one schema, and back to its own at the end."""
+def in_schema(connection: Connection, schema: str, *, keep_own: bool = False) -> Iterator[None]:
+    """Sets the search path of a connection to one schema, and back to its own at the end.
+
+    With `keep_own`, its own path comes after the schema.
+    """
     (before,) = connection.execute("SELECT current_setting('search_path')").fetchone() or ("",)
     use_schema(connection, schema)
+    if keep_own and before:
+        connection.execute(
+            "SELECT set_config('search_path', current_setting('search_path') || ', ' || %s, false)", [before]
+        )
     try:
         yield
     finally:

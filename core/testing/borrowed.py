@@ -87,13 +87,8 @@ def borrowed(target: psycopg.Connection[Any] | str, settings: Settings) -> Itera
         else:
             conn = usable(target)
             stack.enter_context(plain_rows(conn))
-            (path,) = conn.execute("SELECT current_setting('search_path')").fetchone() or ("",)
-            stack.enter_context(in_schema(conn, settings.database_schema))
-            if path and of_django(conn):
-                # Handlers use the same connection through models, whose tables are in the path of the application.
-                conn.execute(
-                    "SELECT set_config('search_path', current_setting('search_path') || ', ' || %s, false)", [path]
-                )
+            # On a connection of Django, handlers also find the tables of their models, in the path of the application.
+            stack.enter_context(in_schema(conn, settings.database_schema, keep_own=of_django(conn)))
         check_schema(conn, [queue_component()])
         yield conn
 
