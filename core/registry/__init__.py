@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-NO_TYPES: Final = "No task types. Name the modules that register them in JOBDECK_HANDLERS or --handlers."
-
 
 class Payload(BaseModel):
     """The base of all payload models: camelCase in JSON, snake_case accepted, unknown keys refused."""

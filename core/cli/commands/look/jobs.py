@@ -13,7 +13,6 @@ from jobdeck.core.cli.session import Session, Words, command, limit_option
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, RunOutcome, Status
 from jobdeck.core.read.known_types import check_type
-from jobdeck.core.registry import NO_TYPES
 from jobdeck.core.schedules import next_runs, rhythm
 
 if TYPE_CHECKING:
