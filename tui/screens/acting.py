@@ -11,7 +11,6 @@ from textual.binding import BindingsMap
 from textual.screen import Screen
 
 from jobdeck.core.redact import scrub
-from jobdeck.core.registry import NO_TYPES
 from jobdeck.tui.actions import (
     BY_ID,
     ON_ONE,
@@ -109,6 +108,7 @@ class Acting(Screen[None]):
 
     def open_form(self, job: Job | None = None, *, editing: bool = False, task_type: str | None = None) -> None:
         """Opens Create Job: empty, with a task type, as a copy of `job`, or to edit `job`."""
+        from jobdeck.core.registry import NO_TYPES  # noqa: PLC0415 -- not needed for the first paint
         from jobdeck.tui.screens.dialogs.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
 
         here = self.app.screen
