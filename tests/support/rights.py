@@ -96,11 +96,11 @@ FUNCTIONS: Final = {
         job_refuse_interval
         job_hand_retry job_producer_add job_producer_revoke job_awaited_clean
         job_series_refuse_twin
-        job_key_hold job_key_is_full job_key_join_lines job_key_limit job_key_opens job_key_places job_key_rates_lock
-        job_key_running_now job_key_spend job_limit_running job_limit_state job_limits_admit job_limits_erase
-        job_limits_forget job_limits_keep job_limits_left job_limits_lock job_limits_rank job_limits_refusal
-        job_limits_refuse_others job_limits_spend job_limits_within job_queue_put_beside job_rate_after
-        job_rate_burst job_rate_opens job_rate_places job_rate_used
+        job_key_hold job_key_is_full job_key_join_lines job_key_limit job_key_opens job_key_places
+        job_key_rates_lock job_key_running job_key_running_now job_key_spend job_limit_running job_limit_state
+        job_limits_admit job_limits_erase job_limits_forget job_limits_keep job_limits_left job_limits_lock
+        job_limits_rank job_limits_refusal job_limits_refuse_others job_limits_spend job_limits_within
+        job_queue_put_beside job_rate_after job_rate_burst job_rate_opens job_rate_places job_rate_used
         job_is_member job_flow_asks job_flow_evidence job_flow_fail job_flow_given_of job_flow_insert job_flow_judge
         job_flow_keep_outcomes job_flow_link job_flow_outcome job_flow_refusal job_flow_refuse_canary
         job_flow_refuse_given job_flow_refuse_links job_flow_release job_flow_retain job_flow_wait_again job_flow_waits

@@ -317,17 +317,6 @@ def test_an_operation_costs_the_same_whatever_the_queue_holds(name: str, queues:
     assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("name", ["enqueue behind an idle line", "enqueue a hundred", "run now in a long line"])
-def test_the_runs_of_a_key_are_not_looked_for_among_all_runs_whatever_the_statistics_say(
-    name: str, queues: dict[str, Connection]
-) -> None:
-    conn = queues["big, analyzed"]
-    with conn.transaction(force_rollback=True):
-        # If the sample of ANALYZE has the one running job with a key, it stands for hundreds.
-        conn.execute("UPDATE pg_class SET reltuples = 1000, relpages = 1 WHERE relname = 'job_queue_key_places'")
-        assert _cost(conn, OPERATIONS[name]).entries["job_queue_held"] < 10
-
-
 def _cost(conn: Connection, operation: Operation) -> Cost:
     given = operation.given(conn)
     return cost_of(conn, lambda conn: operation.call(conn, *given), undo=not operation.reads)
