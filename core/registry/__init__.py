@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from jobdeck.core.errors import ConfigurationError, InvalidPayload, UnknownTaskType, meant
+from jobdeck.core.errors import ConfigurationError, InvalidPayload, NewerPayload, UnknownTaskType, meant
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.registry.checks import PER_KEY, SHARED_KEY, Isolation, check, is_async
 from jobdeck.core.registry.job_context import AsyncJobContext as AsyncJobContext
@@ -111,11 +111,12 @@ class JobType:
 
         Raises:
             InvalidPayload: the payload does not fit; `problems` gives the reasons by field.
+            NewerPayload: it has unknown fields, and else it fits.
         """
         try:
             return self.payload.model_validate(payload)
         except ValidationError as error:
-            raise InvalidPayload(*_explain(self.task_type, error)) from None
+            raise _misfit(self.task_type, error) from None
 
     def dump(self, payload: Payload) -> Json:
         """The JSON object that is stored for a payload model: camelCase, without unset fields."""
@@ -143,12 +144,14 @@ _PLAIN: Final = {
 }
 
 
-def _explain(task_type: str, error: ValidationError) -> tuple[str, dict[str, str]]:
+def _misfit(task_type: str, error: ValidationError) -> InvalidPayload:
     problems: dict[str, str] = {}
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    for item in found:
         where = ".".join(str(part) for part in item["loc"]) or "payload"
         problems[where] = _PLAIN.get(item["type"], item["msg"])
-    return f"The payload does not fit {task_type}: {'; '.join(map(': '.join, problems.items()))}.", problems
+    kind = NewerPayload if all(item["type"] == "extra_forbidden" for item in found) else InvalidPayload
+    return kind(f"The payload does not fit {task_type}: {'; '.join(map(': '.join, problems.items()))}.", problems)
 
 
 class NoArguments(Payload):
