@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 GAP: Final = 2
 KEPT: Final = 24
-"""A column of this width or less, such as a time or a status, is not shortened."""
+"""A column of this width or less, such as a time or a status, is shortened only where nothing else is enough."""
 SHORTEST: Final = 12
 SHORTEST_LAST: Final = 30
 """The last column, such as the error, tells rows apart: other columns give way to this much of it."""
@@ -26,6 +26,7 @@ _SHORT_ID: Final = 8
 class _Column:
     cells: list[str]
     shortest: int = SHORTEST
+    kept: int = KEPT
 
     @property
     def width(self) -> int:
@@ -42,7 +43,7 @@ class _Column:
     @property
     def least(self) -> int:
         """The width to which the column can be shortened."""
-        return self.width if self.width <= KEPT or self.has_ids else self._shortest
+        return self.width if self.width <= self.kept or self.has_ids else self._shortest
 
 
 def width_of(text: str) -> int:
@@ -72,6 +73,9 @@ def fitted(table: Sequence[Sequence[str]], width: int, least: Sequence[str] = ()
         left_out = True
     if _total(column.least for column in columns) + left_out * (GAP + 1) > width:
         columns[-1].shortest = SHORTEST
+    if _total(column.least for column in columns) + left_out * (GAP + 1) > width:
+        for column in columns:
+            column.kept = 0
     _share(columns, width - left_out * (GAP + 1))
     if left_out:
         columns.append(_Column([MORE, *[""] * (len(table) - 1)]))

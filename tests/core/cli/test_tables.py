@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobdeck.core.cli import output
@@ -60,6 +60,7 @@ def test_text_gives_way_first_then_ids_then_columns_and_the_header_says_so() -> 
     assert row[2].startswith("The orders")
 
 
+@example([("0" * 12, "0" * 16, "0" * 18)], 60)
 @given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=4), st.integers(60, 200))
 def test_a_table_of_any_text_fits(rows: list[tuple[str, str, str]], width: int) -> None:
     shown = fitted([["JOB", "A", "B", "C"], *([JOB, *row] for row in rows)], width)
