@@ -95,7 +95,9 @@ class ThreadSlots:
     @property
     def occupied(self) -> int:
         """The number of slots with a run, without the slot for canaries."""
-        return len(self.running) - len(self._overdue) - (self.canary in self.running)
+        # A canary over its timeout is one of the overdue runs before its slot is free.
+        canary = self.canary in self.running and self.canary not in self._overdue
+        return len(self.running) - len(self._overdue) - canary
 
     @property
     def waiting(self) -> int:

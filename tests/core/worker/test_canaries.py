@@ -109,6 +109,26 @@ def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(conn: Conn, d
         assert "longer than the 0.1 seconds" in answer.message
 
 
+def test_a_canary_that_takes_too_long_leaves_no_slot_free_that_another_job_has(
+    conn: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del conn
+    found: list[int] = []
+    with Database(database_url, application_name="test") as database, a_state(database) as state:
+        slots = state.slots
+        canary, other = (RunContext(claimed(priority=number), state.resources, 0, 0) for number in (CANARY_PRIORITY, 0))
+        slots.put([canary])
+        slots.running.update(dict.fromkeys((canary, other), threading.current_thread()))
+
+        def starts(_line: object) -> bool:
+            found.append(slots.occupied)
+            return True
+
+        monkeypatch.setattr(slots, "_starts", starts)
+        assert slots.time_out(canary)
+        assert (found, slots.occupied, slots.canary) == ([1], 1, None)
+
+
 def test_other_jobs_are_claimed_at_once_after_a_canary(conn: Conn, database_url: str) -> None:
     with working(database_url, job_type("quick", lambda *_: Done({})), concurrency=2):
         operator.pause(conn, reason=None, actor=ACTOR)
