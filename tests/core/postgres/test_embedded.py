@@ -567,7 +567,8 @@ def _leave_pid_files(state: Path, pid: int) -> None:
 def _initdb_is_killed(state: Path) -> bool:
     """Kills a client together with its initdb; false if initdb had ended, and the client uses the folder already."""
     with clients(1, lambda: Client(state)) as (client,):
-        until(lambda: any("initdb" in _command(child) for child in _children(client.process.pid)) or _is_made(state))
+        # By its folder: before that, the client asks each program for its version.
+        until(lambda: any("data.init" in _command(child) for child in _children(client.process.pid)) or _is_made(state))
         client.process.send_signal(signal.SIGSTOP)
         # Only the client renames the folder, so it keeps its first name if the client was stopped in time.
         until(lambda: (state / "data.init" / "PG_VERSION").exists() or _is_made(state))
