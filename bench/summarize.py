@@ -26,6 +26,7 @@ COLUMNS = {
     },
     "payload": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
     "mixed": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
+    "limited": {"ratio": "× without limits", "rate": "jobs/s", "noop_rate": "without limits"},
     "waiting": {"ratio": "× one process", "rate": "jobs/s of two", "one_rate": "of one"},
     "computing": {
         "ratio": "× one process",
@@ -58,6 +59,7 @@ TITLES = {
     "stuck": "Backlogs: the same drain and pickup with and without",
     "payload": "A kilobyte of payload; a kilobyte of output and twenty log lines",
     "mixed": "A mix: recurring, failing, keyed",
+    "limited": "Ten types with limits that are never reached",
     "waiting": "Handlers that wait 10 ms",
     "computing": "Jobs of 200 ms of processor time in processes",
     "churn": "Churn, and churn beside an old transaction",
@@ -75,7 +77,7 @@ TITLES = {
 
 
 # Workloads of Jobdeck alone, by the first word of their names; and one that stands in another's table.
-OWN = {"stuck", "payload", "mixed", "waiting", "computing", "churn", "growth", "start", "snapshot"}
+OWN = {"stuck", "payload", "mixed", "limited", "waiting", "computing", "churn", "growth", "start", "snapshot"}
 FAMILIES = {"old_transaction": "churn"}
 
 
