@@ -62,15 +62,11 @@ class Unreadable(UsageError):
 
 
 class Refused(JobdeckError):
-    """The request was understood but is not allowed; nothing was changed. `kind` is the kind of a run that it ends."""
-
-    kind: ClassVar[str] = "refused"
+    """The request was understood but is not allowed; nothing was changed."""
 
 
 class UnknownTaskType(Refused):
     """No handler is registered for this task type."""
-
-    kind = "unknown_task_type"
 
 
 class InvalidPayload(Refused):
@@ -79,21 +75,9 @@ class InvalidPayload(Refused):
     `problems` maps each invalid field (spelled as in the JSON, nested ones with dots) to the reason.
     """
 
-    kind = "invalid_payload"
-
     def __init__(self, message: str, problems: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.problems = problems or {}
-
-
-class NewerPayload(InvalidPayload):
-    """A payload whose only fault is fields that the model does not have, as a newer program may have given it.
-
-    A run of such a job puts it off by `seconds`, so that a worker of that program can take it.
-    """
-
-    kind = "newer_payload"
-    seconds: ClassVar[float] = 300.0
 
 
 class Locked(Refused):

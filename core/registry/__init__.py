@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from jobdeck.core.errors import ConfigurationError, InvalidPayload, NewerPayload, UnknownTaskType, meant
+from jobdeck.core.errors import ConfigurationError, InvalidPayload, UnknownTaskType, meant
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.registry.checks import PER_KEY, SHARED_KEY, Isolation, check, is_async
 from jobdeck.core.registry.job_context import AsyncJobContext as AsyncJobContext
@@ -111,12 +111,11 @@ class JobType:
 
         Raises:
             InvalidPayload: the payload does not fit; `problems` gives the reasons by field.
-            NewerPayload: it has unknown fields, and else it fits.
         """
         try:
             return self.payload.model_validate(payload)
         except ValidationError as error:
-            raise _misfit(self.task_type, error) from None
+            raise InvalidPayload(*_explain(self.task_type, error)) from None
 
     def dump(self, payload: Payload) -> Json:
         """The JSON object that is stored for a payload model: camelCase, without unset fields."""
@@ -144,14 +143,12 @@ _PLAIN: Final = {
 }
 
 
-def _misfit(task_type: str, error: ValidationError) -> InvalidPayload:
+def _explain(task_type: str, error: ValidationError) -> tuple[str, dict[str, str]]:
     problems: dict[str, str] = {}
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    for item in found:
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"]) or "payload"
         problems[where] = _PLAIN.get(item["type"], item["msg"])
-    kind = NewerPayload if all(item["type"] == "extra_forbidden" for item in found) else InvalidPayload
-    return kind(f"The payload does not fit {task_type}: {'; '.join(map(': '.join, problems.items()))}.", problems)
+    return f"The payload does not fit {task_type}: {'; '.join(map(': '.join, problems.items()))}.", problems
 
 
 class NoArguments(Payload):

@@ -16,7 +16,6 @@ from jobdeck.core.errors import (
     JobdeckError,
     JobFailure,
     LeaseLost,
-    NewerPayload,
     PermanentError,
     Refused,
     RetryLater,
@@ -25,7 +24,7 @@ from jobdeck.core.errors import (
 )
 from jobdeck.core.logs import running
 from jobdeck.core.model import FinishedRun, RunOutcome
-from jobdeck.core.postgres.jsonb import UNREADABLE, NotStorableError, fitted, storable
+from jobdeck.core.postgres.jsonb import NotStorableError, fitted, storable
 from jobdeck.core.redact import clean, redact_part, safe_error, safe_text
 from jobdeck.core.registry import Continue, Done, around
 from jobdeck.core.registry.backoff import own_delay
@@ -46,6 +45,7 @@ TRACEBACK_TAIL = 12_000
 NOT_STORED = "not_stored"
 NOT_RECORDED = "not_recorded"
 LONGEST_DELAY = 10 * 366 * 86_400.0
+_KINDS = {"UnknownTaskType": "unknown_task_type", "InvalidPayload": "invalid_payload"}
 
 
 class _Facts(TypedDict, total=False):
@@ -184,7 +184,9 @@ class Executor:
 
     def handed_back(self, context: RunContext) -> FinishedRun:
         """The report of a job that returns to the queue, attempt not counted; cancelled if an operator asked for it."""
-        return self._report(context, RunOutcome.CANCELLED if context.stop is Stop.CANCELLED else RunOutcome.RELEASED)
+        asked = context.stop is Stop.CANCELLED
+        outcome = RunOutcome.CANCELLED if asked else RunOutcome.RELEASED
+        return self._report(context, outcome)
 
     def not_stored(self, finished: FinishedRun, reason: BaseException) -> FinishedRun:
         """The failure report that replaces a report which the database refused; it contains nothing else."""
@@ -202,11 +204,9 @@ class Executor:
         )
 
     def _refused(self, context: RunContext, job_type: JobType | None, error: Refused) -> FinishedRun:
-        if isinstance(error, NewerPayload) and UNREADABLE not in error.problems:
-            said = safe_error(f"{error} A newer program may know this, so the job waits for a worker of one.")
-            return self._report(context, RunOutcome.SNOOZED, delay=error.seconds, error_kind=error.kind, error=said)
-        said = safe_error(f"{error} The job was not run.")
-        return self._failed(context, job_type, permanent=True, error_kind=error.kind, error=said)
+        kind = _KINDS.get(type(error).__name__, "refused")
+        message = safe_error(f"{error} The job was not run.")
+        return self._failed(context, job_type, permanent=True, error_kind=kind, error=message)
 
     def _returned(self, context: RunContext, outcome: object) -> FinishedRun:
         if context.promised is not None:

@@ -243,19 +243,6 @@ def test_an_invalid_payload_fails_for_good_without_a_run() -> None:
     assert "many" not in (finished.error or "")
 
 
-@pytest.mark.parametrize("payload", [{"colour": "red"}, {"number": 1, "colour": "red", "size": {}}])
-def test_a_payload_made_for_a_newer_program_is_put_off_without_a_run_and_uses_no_attempt(
-    payload: dict[str, Any],
-) -> None:
-    ran: list[int] = []
-    finished = run(lambda _params, _ctx: ran.append(1), claimed(payload=payload))
-    assert not ran
-    assert (finished.outcome, finished.error_kind, finished.delay) == (RunOutcome.SNOOZED, "newer_payload", 300)
-    assert "colour" in (finished.error or "")
-    assert "newer program" in (finished.error or "")
-    assert "red" not in (finished.error or "")
-
-
 # Stopping
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,6 @@ from tests.support.examples import examples
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
     ACTOR,
-    Params,
     a_state,
     a_worker,
     claimed,
@@ -175,22 +173,6 @@ def test_a_payload_that_does_not_fit_fails_alone(database_url: str, conn: Conn) 
     drain(database_url, job_type("picky", lambda _p, _c: None))
     assert (status_of(conn, bad.id), status_of(conn, good.id)) == ("failed", None)
     assert last_run(conn, bad.id)["error_kind"] == "invalid_payload"
-
-
-def test_a_payload_made_for_a_newer_program_waits_for_a_worker_of_that_program(database_url: str, conn: Conn) -> None:
-    class Newer(Params):
-        colour: str = ""
-
-    seen: list[str] = []
-    old = job_type("painted", lambda _p, _c: seen.append("by the old one"))
-    new = replace(old, payload=Newer, run=lambda params, _c: seen.append(params.colour))
-    job = enqueue(conn, "painted", payload={"colour": "red"}, max_attempts=1)
-    drain(database_url, old)
-    assert (status_of(conn, job.id), outcomes(conn, job.id), seen) == ("pending", ["snoozed"], [])
-    assert last_run(conn, job.id)["error_kind"] == "newer_payload"
-    conn.execute("UPDATE job_queue SET run_at = now()")
-    drain(database_url, new)
-    assert (status_of(conn, job.id), seen) == (None, ["red"])
 
 
 def test_a_failing_job_is_tried_again_until_its_attempts_are_used_up(database_url: str, conn: Conn) -> None:
