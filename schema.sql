@@ -735,7 +735,7 @@ begin
             drop constraint if exists job_queue_recurrence_check,
             add constraint job_queue_recurrence_check check (
                 status not in ('pending', 'running')
-                -- Without a call: whoever inserts jobs by hand may have no right to the function that judges schedules. The
+                -- Without a call: a role that inserts jobs by hand may have no right to the function that judges schedules. The
                 -- trigger job_hand_interval asks it.
                 or case
                     when not is_recurring then recurrence_interval_minutes is null and schedule is null
@@ -1442,14 +1442,6 @@ drop index if exists job_queue_running_key;
 
 -- Until when the runs of each concurrency key that have started use up the rate of their type. Types with the same rate use
 -- it together. Keys may name people, so they are stored as hashes. Upkeep removes what is used up no more.
-do $$
-begin
-    if to_regclass('job_key_rates') is not null and not exists (select from pg_attribute
-        where attrelid = to_regclass('job_key_rates') and attname = 'rate_runs') then
-        drop table job_key_rates;
-    end if;
-end
-$$;
 create table if not exists job_key_rates (
     key_hash uuid not null,
     rate_runs integer not null,
@@ -3558,8 +3550,8 @@ begin
 end
 $$;
 
--- Asks to check the lines that have a job in front no more, and the blockers that have ended or are gone, of which a
--- statement by hand has told nobody: a DELETE, which pays for no trigger because each finish deletes.
+-- Finds the lines without a job in front, and the jobs whose blocker has ended or is gone, and asks to check them.
+-- A DELETE or an UPDATE by hand leaves them so. A trigger would slow down each finish, which deletes too.
 create or replace function job_queue_find_stranded() returns void
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off

@@ -49,7 +49,7 @@ def origins(executor: Executor, link: Link, jobs: Sequence[ClaimedJob]) -> Mappi
 
 
 class TracedExecutor(Executor):
-    """Begins the span of each run; whoever stores its report ends it (`RunContext.span`)."""
+    """Begins the span of each run; the code that stores its report ends it (`RunContext.span`)."""
 
     def __init__(self, registry: Registry, resources: RunResources, recorder: Recorder) -> None:
         super().__init__(registry, resources)

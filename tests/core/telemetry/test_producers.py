@@ -1,4 +1,4 @@
-"""Spans of enqueues, and the context that jobs carry from whoever enqueued them."""
+"""Spans of enqueues, and the context that jobs carry from their producer."""
 
 from __future__ import annotations
 
