@@ -1686,9 +1686,11 @@ $$;
 
 -- Of these limited types, those of which jobs may start, how many, and when they were counted: the jobs must not start
 -- before. The rows of the types are locked until the end of the transaction. A claim takes no more jobs of a limited
--- type than its worker runs at a time, because jobs that wait in a worker keep their places from others. Where there
--- are more places than all workers of the types have slots, it takes the share of the places that its worker's slots
--- are of all slots, since the others need the other places alone.
+-- type than its worker runs at a time, because jobs that wait in a worker keep their places from others, and start later
+-- than the rate has counted. Where there are more places than all workers of the types have slots, the worker has the
+-- share of the places that its slots are of all slots, since the others need the other places alone. A claim takes half
+-- of this share, so that one half runs while the other is claimed, and no more than the share of a tenth of a second of
+-- the rate.
 create or replace function job_limits_admit(
     p_types text[], p_worker text, p_limit integer, p_wait boolean, out types text[], out places integer[],
     out counted_at timestamptz
@@ -1710,7 +1712,8 @@ begin
     foreach v_type in array v_locked loop
         -- A claim that began before the limit may not have committed yet.
         continue when v_type.limited_at between counted_at - interval '1 second' and counted_at + interval '1 second';
-        v_places := least(p_limit, greatest(v_slots, floor(v_type.max_running * v_share)), job_rate_places(
+        v_places := least(p_limit, greatest(v_slots, ceil(v_share * least(
+            v_type.max_running / 2.0, v_type.rate_runs / (10.0 * v_type.rate_seconds)))), job_rate_places(
             v_type.rate_until, v_type.rate_burst, v_type.rate_runs, v_type.rate_seconds, counted_at));
         if v_places > 0 and v_type.max_running is not null then
             v_places := least(v_places, v_type.max_running - job_limit_running(v_type));
@@ -1723,8 +1726,8 @@ begin
 end
 $$;
 
--- How many jobs of each lane a claim takes: like the ranking in job_queue_claim, with the places that the types of some
--- lanes have (p_free, null for a type without limits).
+-- How many jobs of each lane a claim takes where a type may have several lanes: like the ranking in job_queue_claim, with
+-- the places that the types of some lanes have (p_free, null for a type without limits).
 create or replace function job_limits_rank(
     p_types text[], p_priorities integer[], p_run_at timestamptz[], p_ids uuid[], p_free integer[], p_room integer,
     p_now timestamptz, p_but tid[]
@@ -2373,6 +2376,10 @@ declare
     v_open_types text[];
     v_open_places integer[];
     v_free integer[];
+    -- With limits: whether all lanes have the same priority, so that no type has two of them; whether there is room for
+    -- all that the types have places for.
+    v_level boolean;
+    v_whole boolean;
     v_key_jobs tid[];
     v_key_numbers smallint[];
 begin
@@ -2429,6 +2436,7 @@ begin
         if v_types is null then
             return;
         end if;
+        v_level := (select min(u) = max(u) from unnest(v_priorities) u);
     end if;
 
     -- Behind more due jobs than this claim takes, up to half of it are series, which would come too late otherwise. A
@@ -2437,7 +2445,13 @@ begin
         v_room := p_limit - cardinality(v_series);
         v_wanted := v_room;
         v_quotas := array[v_room];
-        if v_open_types is not null then
+        if v_level then
+            v_whole := (select sum(coalesce(u, p_limit)) from unnest(v_free) u) <= v_room;
+        end if;
+        if v_whole then
+            v_quotas := v_free;
+            v_wanted := (select sum(u) from unnest(v_free) u);
+        elsif not v_level then
             v_quotas := job_limits_rank(v_types, v_priorities, v_run_at, v_ids, v_free, v_room, v_now, v_series);
             v_wanted := (select sum(u) from unnest(v_quotas) u);
         elsif array_length(v_types, 1) > 1 then
@@ -2447,8 +2461,8 @@ begin
                     select best.place, count(*) as jobs
                     from (
                         select l.place
-                        from unnest(v_types, v_priorities, v_run_at, v_ids) with ordinality
-                            as l (task_type, priority, run_at, id, place)
+                        from unnest(v_types, v_priorities, v_run_at, v_ids, v_free) with ordinality
+                            as l (task_type, priority, run_at, id, free, place)
                         cross join lateral (
                             select q.run_at, q.id from job_queue q
                             where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
@@ -2457,7 +2471,7 @@ begin
                                 and job_clause_due(q.run_at, v_now)
                                 and job_clause_unexpired(q.expires_at, v_now)
                                 and job_clause_key_free(q.concurrency_key, q.task_type) and q.ctid <> all (v_series)
-                            order by q.run_at, q.id limit v_room
+                            order by q.run_at, q.id limit least(v_room, l.free)
                         ) c
                         order by l.priority desc, c.run_at, c.id limit v_room
                     ) best
@@ -2511,7 +2525,9 @@ begin
         ) c
     ) c;
     -- The ranking of several lanes also counted jobs that are locked. Others take their places, best lane first.
-    if cardinality(v_places) < v_wanted + cardinality(v_series) and array_length(v_types, 1) > 1 then
+    if cardinality(v_places) < v_wanted + cardinality(v_series) and array_length(v_types, 1) > 1
+        and v_whole is not true
+    then
         v_more := array(
             select c.ctid
             from (

@@ -315,13 +315,15 @@ def mixed(args):
 LIMITED = [f"limited{number}_noop" for number in range(10)]
 LIMITS = {
     "none": {},
-    "running": {"max_running": 50},
-    "both": {"max_running": 50, "rate_runs": 1_000_000, "rate_seconds": 1},
+    "running200": {"max_running": 200},
+    "rate": {"rate_runs": 1_000_000, "rate_seconds": 1},
+    "running50": {"max_running": 50},
+    "both50": {"max_running": 50, "rate_runs": 1_000_000, "rate_seconds": 1},
 }
 
 
 def limited(args):
-    """Ten types without limits, with one that is never reached for long, and with a rate as well."""
+    """Ten types with each of `LIMITS`. With 200 places or a rate alone, a claim can take a whole batch."""
     counter = Counter()
     peer.Noop.handler = counter
     types = [JobType(name, peer.run, name, "", peer.Params) for name in LIMITED]

@@ -59,7 +59,7 @@ TITLES = {
     "stuck": "Backlogs: the same drain and pickup with and without",
     "payload": "A kilobyte of payload; a kilobyte of output and twenty log lines",
     "mixed": "A mix: recurring, failing, keyed",
-    "limited": "Ten types with limits that are never reached",
+    "limited": "Ten types with limits: places for each type, or a rate that is never reached",
     "waiting": "Handlers that wait 10 ms",
     "computing": "Jobs of 200 ms of processor time in processes",
     "churn": "Churn, and churn beside an old transaction",

@@ -101,6 +101,14 @@ def claim(
     return list(map(ClaimedJob._make, rows))
 
 
+def limited_types(conn: Connection, task_types: Sequence[str]) -> frozenset[str]:
+    """Those of these types that have a limit over all workers."""
+    rows = conn.execute(
+        "SELECT task_type FROM job_types WHERE limited AND task_type = ANY (%s::text[])", (list(task_types),)
+    ).fetchall()
+    return frozenset(task_type for (task_type,) in rows)
+
+
 def origins(conn: Connection, job_ids: Sequence[UUID]) -> dict[UUID, Origin]:
     """The spans that jobs belong to, of those that belong to any."""
     rows = conn.execute(

@@ -33,6 +33,9 @@ class LaneFronts:
     earlier due time, and jobs that another worker returned. So a full scan follows as soon as a claim is not full, and
     after half a second at the latest. If a full scan is slow, it may take at most a twentieth of the time, so the next
     one comes later, but within five seconds.
+
+    A claim that limits of types held back counts like a full one. But the worker may have slots free then, so a full
+    scan follows as soon as a new job is announced. The fronts of lanes whose types had no place are kept.
     """
 
     SECONDS = 0.5
@@ -42,23 +45,44 @@ class LaneFronts:
     def __init__(self) -> None:
         self._fronts: dict[leases.Lane, Front] = {}
         self._until = 0.0
+        self._limited = False
 
     def fronts(self, now: float) -> Mapping[leases.Lane, Front] | None:
         """The fronts to continue from at the monotonic time `now`; None when a full scan is due."""
         return self._fronts if self._fronts and now < self._until else None
 
-    def claimed(self, jobs: Sequence[ClaimedJob], *, full: bool, onwards: bool, began: float, ended: float) -> None:
-        """Records a claim. `full`: it returned as many jobs as requested; `onwards`: it continued from the fronts."""
-        if not full:
+    def claimed(
+        self,
+        jobs: Sequence[ClaimedJob],
+        *,
+        full: bool,
+        onwards: bool,
+        began: float,
+        ended: float,
+        limited: bool = False,
+    ) -> None:
+        """Records a claim between two monotonic times.
+
+        `full`: it returned as many jobs as requested; `limited`: it did not, because of limits of types; `onwards`: it
+        continued from the fronts.
+        """
+        self._limited = limited
+        if not (full or limited):
             self._fronts = {}
             return
         if not onwards:
-            self._fronts = {}
+            if not limited:
+                self._fronts = {}
             self._until = ended + min(max(self.SECONDS, (ended - began) / self.SHARE), self.MOST_SECONDS)
         # Series are claimed ahead of their lane's order, so they say nothing about how far the lane was claimed.
         self._fronts.update(
             {(job.task_type, job.priority): (job.due_at, job.id) for job in jobs if not job.is_recurring}
         )
+
+    def announced(self) -> None:
+        """Records that a new job was announced."""
+        if self._limited:
+            self._until = 0.0
 
 
 log = logging.getLogger(__name__)
@@ -73,6 +97,8 @@ SHARED_SECONDS = 0.25
 """The longest time after a run of another lane until its key is looked at: that lane may end thousands a second."""
 BATCH = 1000
 MOST_HELD = 2500
+LIMITS_SECONDS = 5.0
+"""For how long the worker remembers which types have limits."""
 BUSY_SECONDS = 0.5
 """A slot whose run takes longer than this does not count when jobs are claimed ahead."""
 
@@ -108,6 +134,8 @@ class Fetcher:
         self._canary_asked = threading.Event()
         self._next_canary = 0.0
         self._lane_fronts = LaneFronts()
+        self._limited: frozenset[str] = frozenset()
+        self._limited_until = 0.0
         self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} fetcher of {lane.name}")
 
     @property
@@ -171,11 +199,19 @@ class Fetcher:
         self._shared_poll = math.inf
         self._canary_asked.clear()
         fronts = self._lane_fronts.fronts(now)
-        jobs = self._claim(limit, fronts, now)
+        jobs = self._claim(limit, fronts)
+        ended = time.monotonic()
         self._take(jobs, now)
         if jobs and jobs[0].is_canary:
             self._again.set()
-        elif len(jobs) == limit or fronts:
+            return
+        # The jobs are taken first: this may ask the database, which may fail.
+        limited = len(jobs) < limit and self._is_limited(jobs, now)
+        self._lane_fronts.claimed(
+            jobs, full=len(jobs) == limit, limited=limited, onwards=fronts is not None, began=now, ended=ended
+        )
+        if self._has_more(jobs, limit, limited=limited, onwards=fronts is not None):
+            self._next_poll = 0.0
             self._hear(0)
         elif not jobs and alone and self._until_idle:
             self._state.note_idle(self.lane, claimed)
@@ -183,16 +219,31 @@ class Fetcher:
         else:
             self._next_poll = time.monotonic() + (NEAR_SECONDS if jobs else self._pause())
 
-    def _claim(self, limit: int, fronts: Mapping[leases.Lane, leases.Front] | None, now: float) -> list[ClaimedJob]:
+    def _claim(self, limit: int, fronts: Mapping[leases.Lane, leases.Front] | None) -> list[ClaimedJob]:
         state = self._state
         types, lease = self.lane.task_types, state.settings.lease_seconds
         jobs = self._link.run(lambda conn: leases.claim(conn, state.worker_id, types, limit, lease, fronts))
         state.tally.claims += 1
-        if limit == 0 or (jobs and jobs[0].is_canary):
-            return jobs
-        full = len(jobs) == limit
-        self._lane_fronts.claimed(jobs, full=full, onwards=fronts is not None, began=now, ended=time.monotonic())
         return jobs
+
+    def _is_limited(self, jobs: Sequence[ClaimedJob], now: float) -> bool:
+        """Whether limits of types may be why a claim returned so few jobs. Jobs that all start at once need no more."""
+        if len(jobs) <= self.lane.slots.size:
+            return False
+        if now >= self._limited_until:
+            self._limited = self._link.run(lambda conn: leases.limited_types(conn, self.lane.task_types))
+            self._limited_until = now + LIMITS_SECONDS
+        return any(job.task_type in self._limited for job in jobs)
+
+    def _has_more(self, jobs: Sequence[ClaimedJob], limit: int, *, limited: bool, onwards: bool) -> bool:
+        """Whether another claim may find jobs at once.
+
+        A claim that limits held back took half of what the worker may have. So the other half is claimed, unless the
+        worker has it: then the report of its runs makes the fetcher claim again.
+        """
+        if limited:
+            return len(self._state.held) <= len(jobs)
+        return len(jobs) == limit or onwards
 
     def _claim_canary(self, now: float) -> bool:
         """While no other job can be started: claims a canary if one was asked for, and looks for one now and then.
@@ -203,7 +254,7 @@ class Fetcher:
             return False
         self._canary_asked.clear()
         self._next_canary = now + IDLE_SECONDS
-        self._take(self._claim(0, None, now), now)
+        self._take(self._claim(0, None), now)
         return True
 
     def _take(self, jobs: Sequence[ClaimedJob], now: float) -> None:
@@ -255,3 +306,4 @@ class Fetcher:
             self._canary_asked.set()
         if any(payload != CANCEL for payload in payloads):
             self._again.set()
+            self._lane_fronts.announced()

@@ -160,17 +160,33 @@ class TestSoManyOfATypeAtATime:
         report_worker(conn, worker_id="of other types", concurrency=100, task_types=["beta"])
         report_worker(conn, worker_id="dead", concurrency=100)
         conn.execute("UPDATE job_workers SET heartbeat_at = heartbeat_at - interval '3 minutes' WHERE id = 'dead'")
-        assert len(claim(conn, limit=20, worker="a")) == 20
+        # Half of the worker's share, so that one half runs while the other is claimed.
+        assert len(claim(conn, limit=20, worker="a")) == 15
         # A claim of no more than the slots asks for no share.
         assert len(claim(conn, limit=4, worker="a")) == 4
-        assert len(claim(conn, limit=100, worker="b")) == 60
-        assert len(claim(conn, limit=100, worker="a")) == 6
+        assert [len(claim(conn, limit=100, worker="b")) for _ in range(2)] == [30, 30]
+        assert len(claim(conn, limit=100, worker="a")) == 11
 
-    def test_a_rate_without_a_number_at_a_time_is_taken_for_the_slots_alone(self, conn: Connection) -> None:
-        limit(conn, rate_runs=100, rate_seconds=1)
+    @pytest.mark.parametrize(("rate", "taken"), [(10, 4), (100, 10), (5000, 50)])
+    def test_of_a_rate_a_claim_takes_what_starts_in_a_tenth_of_a_second_and_at_least_its_workers_slots(
+        self, conn: Connection, rate: int, taken: int
+    ) -> None:
+        limit(conn, rate_runs=rate, rate_seconds=1)
         many(conn, 50)
         report_worker(conn, worker_id="a", concurrency=4)
-        assert len(claim(conn, limit=50, worker="a")) == 4
+        assert len(claim(conn, limit=50, worker="a")) == taken
+
+    @pytest.mark.parametrize("changes", [{"max_running": 1000}, {"rate_runs": 1000, "rate_seconds": 1}])
+    def test_workers_take_the_first_jobs_of_each_type_where_all_types_have_more_places_than_a_claim(
+        self, conn: Connection, changes: dict[str, int]
+    ) -> None:
+        at = now(conn) - timedelta(hours=1)
+        for task_type in ("alpha", "beta"):
+            limit(conn, task_type, **changes)
+        for minute in range(6):
+            add(conn, ("alpha", "beta")[minute % 2], run_at=at + timedelta(minutes=minute))
+        taken = claim(conn, ["alpha", "beta"], limit=3)
+        assert [job.due_at for job in taken] == [at + timedelta(minutes=minute) for minute in range(3)]
 
     @pytest.mark.parametrize("outcome", ["succeeded", "failed", "released", "snoozed", "continued", "cancelled"])
     def test_the_place_is_free_whatever_the_run_ended_with(self, conn: Connection, outcome: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -11,7 +12,7 @@ import pytest
 
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.queue import leases, operator, producer
+from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.fetcher import Fetcher, LaneFronts
 from tests.support.plans import cost_of
@@ -19,6 +20,8 @@ from tests.support.queue import ACTOR, Connection, add, claim, finish, now, repo
 from tests.support.working import a_state, claimed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jobdeck.core.worker.state import WorkerState
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -152,6 +155,83 @@ class TestWhereToGoOn:
         flood.claimed([given(1)], full=True, onwards=False, began=0.0, ended=seconds)
         assert flood.fronts(seconds + holds - 0.01) is not None
         assert flood.fronts(seconds + holds + 0.01) is None
+
+    def test_the_lanes_of_types_without_a_place_are_kept_while_limits_hold(self) -> None:
+        flood = LaneFronts()
+        flood.claimed([given(1, "beta")], full=False, limited=True, onwards=False, began=0.0, ended=0.0)
+        flood.claimed([given(2)], full=False, limited=True, onwards=False, began=0.6, ended=0.6)
+        assert sorted(flood.fronts(0.7) or ()) == [("alpha", 0), ("beta", 0)]
+
+    @pytest.mark.parametrize("limited", [True, False])
+    def test_a_new_job_is_looked_for_everywhere_at_once_where_limits_leave_slots_free(self, *, limited: bool) -> None:
+        flood = LaneFronts()
+        flood.claimed([given(1)], full=not limited, limited=limited, onwards=False, began=0.0, ended=0.0)
+        assert flood.fronts(0.1) is not None
+        flood.announced()
+        assert (flood.fronts(0.1) is None) is limited
+
+
+class TestAClaimThatLimitsHeldBack:
+    @pytest.fixture
+    def state(self, database_url: str) -> Iterator[WorkerState]:
+        with Database(database_url, application_name="test") as database, a_state(database) as state:
+            yield state
+
+    @staticmethod
+    def fetcher(state: WorkerState, monkeypatch: pytest.MonkeyPatch) -> Fetcher:
+        state.lanes[0].task_types[:] = ["alpha"]
+        found = Fetcher(
+            state, state.lanes[0], on_cancel=lambda: None, on_listening=lambda: None, on_claimed=lambda: None
+        )
+        monkeypatch.setattr(found, "_limit", lambda _now: 100)
+        return found
+
+    def test_is_followed_at_once_by_one_for_the_other_half_and_then_by_one_for_each_report(
+        self, conn: Connection, state: WorkerState, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        operator.set_type(conn, "alpha", changes={"max_running": 40}, actor=ACTOR, reason=None)
+        producer.enqueue_many(conn, [NewJob("alpha")] * 80, actor=ACTOR)
+        presence.report_worker(
+            conn, worker_id=state.worker_id, host="h", pid=1, mode="headless", version="1", concurrency=1,
+            task_types=["alpha"], running=0,
+        )  # fmt: skip
+        # In the first second after its first limit, a type takes no job.
+        conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 seconds'")
+        fetcher = self.fetcher(state, monkeypatch)
+        try:
+            for held in (20, 40):
+                fetcher._step()
+                assert len(state.held) == held
+            assert fetcher._next_poll > time.monotonic()
+            half = list(state.held.values())[:20]
+            finish(conn, *[report(context.job) for context in half], worker=state.worker_id)
+            for context in half:
+                del state.held[context.job.run_token]
+            fetcher.wake()
+            fetcher._step()
+            assert len(state.held) == 40
+            assert fetcher._next_poll > time.monotonic()
+        finally:
+            state.stopping.set()
+            fetcher._loop()  # closes its connections
+
+    def test_keeps_its_jobs_when_the_database_cannot_say_which_types_have_limits(
+        self, conn: Connection, state: WorkerState, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        producer.enqueue_many(conn, [NewJob("alpha")] * 20, actor=ACTOR)
+
+        def gone(_conn: object, _types: object) -> frozenset[str]:
+            raise psycopg.OperationalError("the connection is gone")
+
+        monkeypatch.setattr(leases, "limited_types", gone)
+        fetcher = self.fetcher(state, monkeypatch)
+        try:
+            with pytest.raises(psycopg.OperationalError):
+                fetcher._step()
+            assert len(state.held) == 20
+        finally:
+            state.stopping.set()
+            fetcher._loop()
 
 
 class Meanwhile(dict[int, RunContext]):
