@@ -2182,15 +2182,30 @@ create or replace function job_earlier_runner() returns text
 language sql immutable parallel safe
 return 'an earlier runner';
 
+-- Those of these types that are not paused, in their order.
+create or replace function job_types_open(p_types text[], p_at timestamptz) returns text[]
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_paused constant text[] := array(
+        select t.task_type from job_types t
+        where t.task_type = any (p_types) and t.paused_at is not null and (t.resume_at is null or t.resume_at > p_at));
+begin
+    if cardinality(v_paused) = 0 then
+        return p_types;
+    end if;
+    return array(select u.name from unnest(p_types) with ordinality u (name, place)
+        where u.name <> all (v_paused) order by u.place);
+end
+$$;
+
 create or replace function job_clause_type_open(p_task_type text, p_at timestamptz) returns boolean
 language plpgsql stable
 set search_path from current
 as $$
 begin
-    return not exists (
-        select from job_types
-        where task_type = p_task_type and paused_at is not null and (resume_at is null or resume_at > p_at)
-    );
+    return cardinality(job_types_open(array[p_task_type], p_at)) = 1;
 end
 $$;
 
@@ -2360,6 +2375,7 @@ as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := clock_timestamp();
+    v_open text[];
     v_types text[];
     v_priorities integer[];
     v_run_at timestamptz[];
@@ -2405,20 +2421,22 @@ begin
     then
         perform job_series_pass_missed(v_now);
     end if;
+    v_open := job_types_open(p_types, v_now);
+    if p_worker = job_earlier_runner() then
+        -- The earlier runner takes jobs of types that are set aside for it.
+        v_open := v_open || array(select t.task_type from job_types t
+            where t.set_aside and t.task_type = any (p_types) and t.task_type <> all (v_open));
+    end if;
     if p_lane_types is null then
         select array_agg(l.task_type), array_agg(l.priority), array_agg('-infinity'::timestamptz),
             array_agg('00000000-0000-0000-0000-000000000000'::uuid)
         into v_types, v_priorities, v_run_at, v_ids
-        from job_queue_lanes(array(
-            select t from unnest(p_types) t where job_clause_type_open(t, v_now)
-                -- The earlier runner takes jobs of types that are set aside for it.
-                or p_worker = job_earlier_runner()
-                and exists (select from job_types a where a.task_type = t and a.set_aside))) l;
+        from job_queue_lanes(v_open) l;
     else
         select array_agg(l.task_type), array_agg(l.priority), array_agg(l.run_at), array_agg(l.id)
         into v_types, v_priorities, v_run_at, v_ids
         from unnest(p_lane_types, p_lane_priorities, p_lane_run_at, p_lane_ids) as l (task_type, priority, run_at, id)
-        where l.task_type = any (p_types) and job_clause_type_open(l.task_type, v_now);
+        where l.task_type = any (v_open);
     end if;
     if v_types is null then
         return;
@@ -2603,15 +2621,19 @@ create or replace function job_queue_next_due(p_types text[], out at timestamptz
 language plpgsql stable security definer
 set search_path from current
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
+declare
+    v_limited constant text[] := array(select t.task_type from job_types t where t.limited and t.task_type = any (p_types));
 begin
     perform job_refuse_outsiders();
     at := clock_timestamp();
     if not job_clause_processing(at) then
         return;
     end if;
-    select min(greatest(h.run_at, (select s.opens_at from job_limit_state(l.task_type, at) s))) into next_due
-    from job_queue_lanes(array(select t from unnest(p_types) t where job_clause_type_open(t, at))) l
+    select min(greatest(h.run_at, case when l.task_type = any (v_limited) then (
+        select s.opens_at from job_limit_state(l.task_type, at) s) end)) into next_due
+    from job_queue_lanes(job_types_open(p_types, at)) l
     cross join lateral (
         select q.run_at from job_queue q
         where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
@@ -5527,8 +5549,7 @@ begin
     return (
         select least(job_queue_before(array_agg(l.task_type), array_agg(l.priority), array_agg(statement_timestamp()),
             array_agg('00000000-0000-0000-0000-000000000000'::uuid), 10001), 2147483647)
-        from job_queue_lanes(array(
-            select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, statement_timestamp()))) l);
+        from job_queue_lanes(job_types_open(job_queue_waiting_types(), statement_timestamp())) l);
 end
 $$;
 
@@ -8522,7 +8543,7 @@ declare
         'job_counted_or_about', 'job_finish_rate', 'job_queue_before', 'job_sample_count', 'job_sample_step',
         'job_queue_end_expired', 'job_queue_find_stranded', 'job_queue_line_lanes', 'job_queue_lock_next_in_line',
         'job_queue_holder', 'job_queue_note_open_types',
-        'job_queue_put_first', 'job_type_can_run', 'job_types_that_can_run', 'job_queue_join_lines',
+        'job_queue_put_first', 'job_type_can_run', 'job_types_open', 'job_types_that_can_run', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_delete', 'job_queue_make_cancelled', 'job_queue_make_due',
         'job_queue_note_blocker', 'job_queue_note_late', 'job_queue_notify', 'job_queue_refusal', 'job_queue_refuse',

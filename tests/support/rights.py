@@ -84,8 +84,8 @@ FUNCTIONS: Final = {
         job_queue_line_lanes job_queue_lock_next_in_line job_queue_note_open_types job_queue_put_first job_retain
         job_retain_line job_retention_limit job_retention_set job_scrub job_scrub_array job_scrub_json
         job_scrub_literal job_scrub_pattern job_scrub_text job_tables_with_texts job_type_can_run
-        job_types_that_can_run job_percent job_type_refusal job_canary_change job_canary_hold job_canary_refusal
-        job_canary_stands job_queue_judge_canaries job_queue_take_canary job_queue_why_canary
+        job_types_open job_types_that_can_run job_percent job_type_refusal job_canary_change job_canary_hold
+        job_canary_refusal job_canary_stands job_queue_judge_canaries job_queue_take_canary job_queue_why_canary
         job_erase_fingerprints job_erase_groups job_error_pattern job_run_is_dry job_stat_add job_stat_bins
         job_stat_edges job_stat_move_error job_stat_seconds job_stats_add_errors job_stats_add_runs
         job_stats_add_times job_stats_compact
