@@ -1495,23 +1495,21 @@ end
 $$;
 
 -- The places for these taken jobs, which the caller has locked, among the running jobs of their keys: the lowest that are
--- free. A job alone with its key has none.
+-- free, in the order of claims. The first job of a key has none. Does not ask for limits, which may just have changed.
 create or replace function job_key_places(p_places tid[], out jobs tid[], out numbers smallint[])
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_job record;
-    -- A job whose type lets one job of a key run has the first place: it starts only where no other of the key runs.
-    v_taken text[] := array(
-        select format('%s %s', 0, q.concurrency_key) from job_queue q
-        where q.ctid = any (p_places) and q.concurrency_key is not null and job_key_limit(q.task_type) = 1);
+    v_taken text[] := '{}';
     v_running smallint[];
     v_number smallint;
 begin
     for v_job in
         select q.ctid as place, q.concurrency_key as key from job_queue q
-        where q.ctid = any (p_places) and q.concurrency_key is not null and job_key_limit(q.task_type) > 1
+        where q.ctid = any (p_places) and q.concurrency_key is not null
+        order by q.priority desc, q.run_at, q.id
     loop
         v_running := array(select coalesce(q.key_place, 0) from job_queue q
             where q.concurrency_key = v_job.key and q.status = 'running' order by q.key_place);
@@ -2264,10 +2262,11 @@ end
 $$;
 
 drop function if exists job_queue_take_keys(uuid[]);
+drop function if exists job_queue_take_keys(tid[]);
 -- Of the candidates, which the caller has locked, those that may run: the first in claim order of each concurrency key,
--- if no job with the key is running, or as many as their type lets run. The key's lock is tried and not waited for; it
--- decides between two claims that do not see each other.
-create or replace function job_queue_take_keys(p_places tid[]) returns tid[]
+-- if no job with the key is running, or as many as their type lets run (p_several; else one). The key's lock is tried and
+-- not waited for; it decides between two claims that do not see each other.
+create or replace function job_queue_take_keys(p_places tid[], p_several boolean) returns tid[]
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set jit = off
 as $$
@@ -2296,7 +2295,7 @@ begin
             v_waiting := v_waiting || case when v_job.key = any (v_held) then v_job.id end;
             continue;
         elsif v_job.key = any (v_taken) or job_key_is_busy_now(v_job.key) then
-            v_most := job_key_limit(v_job.task_type);
+            v_most := case when p_several then job_key_limit(v_job.task_type) else 1 end;
             if v_most = 1 or v_most <= job_key_running_now(v_job.key)
                 + coalesce(cardinality(array_positions(v_taken, v_job.key)), 0)
             then
@@ -2387,6 +2386,7 @@ declare
     v_places tid[];
     v_more tid[];
     v_keyed boolean;
+    v_several boolean;
     -- The types with limits, those of them that have places, and these places; the places of the type of each lane.
     v_limited text[];
     v_open_types text[];
@@ -2571,8 +2571,10 @@ begin
         end if;
     end if;
     if v_keyed then
-        v_places := job_queue_take_keys(v_places);
-        if exists (select from job_types t where t.max_per_key > 1 and t.task_type = any (v_types)) then
+        -- Asked once: with a limit that is raised between the two, jobs would start that get no place.
+        v_several := exists (select from job_types t where t.max_per_key > 1 and t.task_type = any (v_types));
+        v_places := job_queue_take_keys(v_places, v_several);
+        if v_several then
             select k.jobs, k.numbers into v_key_jobs, v_key_numbers from job_key_places(v_places) k;
         end if;
     end if;

@@ -452,6 +452,15 @@ class TestSoManyOfAKey:
         many(conn, 3, "beta", concurrency_key="k")
         assert [job.task_type for job in claim(conn, ["alpha", "beta"])] == ["alpha", "beta"]
 
+    def test_the_places_of_jobs_with_the_same_key_differ_also_where_the_limit_was_just_lowered_to_one(
+        self, conn: Connection
+    ) -> None:
+        many(conn, 3, concurrency_key="k")
+        numbers = value(
+            conn, "SELECT (job_key_places(array_agg(q.ctid ORDER BY q.run_at, q.id))).numbers FROM job_queue q"
+        )
+        assert numbers == [None, 1, 2]
+
 
 class TestARateOfAKey:
     def test_so_many_of_a_key_start_and_the_first_in_line_is_due_when_the_next_may(self, conn: Connection) -> None:
