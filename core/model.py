@@ -6,12 +6,11 @@ The values of every run are named tuples, which are created three times as fast 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from uuid import UUID
 
 Json = dict[str, Any]
@@ -180,14 +179,6 @@ class FinishedRun(NamedTuple):
     progress: Json | None = None
     dry_run: bool = False
     trace: str | None = None
-
-    @property
-    def started_at(self) -> datetime:
-        return datetime.fromtimestamp(self.started, UTC)
-
-    @property
-    def finished_at(self) -> datetime:
-        return datetime.fromtimestamp(self.finished, UTC)
 
 
 @dataclass(frozen=True, slots=True)

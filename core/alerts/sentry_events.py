@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from jobdeck.core.schedules import rhythm
@@ -49,6 +49,7 @@ def failure(context: EndedRun, run: FinishedRun, worker: str, environment: str) 
     """A failed run without a retry: the job failed permanently, or a recurring job's cycle did."""
     job = context.job
     kind = run.error_kind or "failed"
+    began, ended = (datetime.fromtimestamp(at, UTC) for at in (run.started, run.finished))
     exception: Event = {"type": kind, "value": run.error or kind}
     if context.stack:
         exception["stacktrace"] = {
@@ -76,11 +77,11 @@ def failure(context: EndedRun, run: FinishedRun, worker: str, environment: str) 
                 "max_attempts": job.max_attempts,
                 "recurring": job.is_recurring,
                 "due_at": job.due_at.isoformat(),
-                "started_at": run.started_at.isoformat(),
-                "finished_at": run.finished_at.isoformat(),
+                "started_at": began.isoformat(),
+                "finished_at": ended.isoformat(),
             }
         },
-        "breadcrumbs": {"values": _breadcrumbs(context.log_tail(), run.finished_at)},
+        "breadcrumbs": {"values": _breadcrumbs(context.log_tail(), ended)},
     }
 
 

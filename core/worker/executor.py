@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack, cast
 
 from jobdeck.core.errors import (
     Cancelled,
-    JobdeckError,
     JobFailure,
     LeaseLost,
     PermanentError,
@@ -25,11 +24,11 @@ from jobdeck.core.errors import (
 from jobdeck.core.logs import running
 from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.postgres.jsonb import NotStorableError, fitted, storable
-from jobdeck.core.redact import clean, redact_part, safe_error, safe_text
+from jobdeck.core.redact import clean, safe_error
 from jobdeck.core.registry import Continue, Done, around
 from jobdeck.core.registry.backoff import own_delay
 from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
-from jobdeck.core.worker.run_log import install
+from jobdeck.core.worker.run_log import error_message, install, presentable_trace, trace_of
 
 if TYPE_CHECKING:
     import threading
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRACEBACK_HEAD = 4_000
-TRACEBACK_TAIL = 12_000
 NOT_STORED = "not_stored"
 NOT_RECORDED = "not_recorded"
 LONGEST_DELAY = 10 * 366 * 86_400.0
@@ -179,7 +176,7 @@ class Executor:
             retry_after=_own_delay(context, job_type, TimedOut(message)),
             error_kind="timeout",
             error=message,
-            traceback=_presentable(f"Position of the handler at the timeout:\n{stack}") if stack else None,
+            traceback=presentable_trace(f"Position of the handler at the timeout:\n{stack}") if stack else None,
         )
 
     def handed_back(self, context: RunContext) -> FinishedRun:
@@ -288,7 +285,7 @@ class Executor:
                 error_kind=_kind(error),
                 error=error_message(error),
             )
-        trace, context.stack = _trace(error)
+        trace, context.stack = trace_of(error)
         return self._failed(
             context,
             job_type,
@@ -363,37 +360,3 @@ def _kind(error: BaseException) -> str:
     if isinstance(error, JobFailure):
         return clean(error.kind)
     return "lease_lost" if isinstance(error, LeaseLost) else clean(type(error).__name__)
-
-
-def error_message(error: BaseException) -> str:
-    """The exception's message in one safe line, with the class name in front unless it is an error of Jobdeck."""
-    name = type(error).__name__
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 -- `__str__` of a handler's exception may raise anything
-        text = "(the exception has no readable message)"
-    if isinstance(error, SystemExit):
-        text = f"the handler called sys.exit({text}); a handler must return or raise"
-    if isinstance(error, asyncio.CancelledError):
-        text = text or "the handler cancelled itself, or what it waited for was cancelled"
-    if not text.strip():
-        return name
-    return safe_error(text if isinstance(error, JobdeckError) else f"{name}: {text}")
-
-
-def _trace(error: BaseException) -> tuple[str, tuple[tuple[str, int, str], ...]]:
-    """The traceback from the handler inwards, redacted and shortened, and its frames."""
-    try:
-        inner = error.__traceback__.tb_next if error.__traceback__ else None
-        found = traceback.TracebackException(type(error), error, inner or error.__traceback__)
-        frames = tuple((frame.filename, frame.lineno or 0, frame.name) for frame in found.stack)
-        return _presentable("".join(found.format())), frames[-50:]
-    except Exception as problem:  # noqa: BLE001 -- a hostile exception must not keep its run from being reported
-        return f"(the traceback cannot be shown: {type(problem).__name__})", ()
-
-
-def _presentable(text: str) -> str:
-    if len(text) > TRACEBACK_HEAD + TRACEBACK_TAIL:
-        end = redact_part(text, len(text) - TRACEBACK_TAIL, len(text))
-        return clean(f"{redact_part(text, 0, TRACEBACK_HEAD)}\n…\n{end}", multiline=True)
-    return safe_text(text)

@@ -1,15 +1,18 @@
-"""The log of one run: the logger that its handler gets, and the lines that are stored with the run."""
+"""What is stored of one run as text: the lines of its handler's logger, and the error that ended it."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+import traceback
 from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING
 
+from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import message_of, running, traceback_of
-from jobdeck.core.redact import safe_text, scrub
+from jobdeck.core.redact import clean, redact_part, safe_error, safe_text, scrub
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,6 +23,8 @@ LINES = 200
 CHARACTERS = 64 * 1024
 LONGEST_LINE = 2_000
 TAIL = 20
+TRACEBACK_HEAD = 4_000
+TRACEBACK_TAIL = 12_000
 
 
 class LogBuffer:
@@ -114,3 +119,38 @@ def install() -> None:
     root = logging.getLogger()
     if _handler not in root.handlers:
         root.addHandler(_handler)
+
+
+def error_message(error: BaseException) -> str:
+    """The exception's message in one safe line, with the class name in front unless it is an error of Jobdeck."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 -- `__str__` of a handler's exception may raise anything
+        text = "(the exception has no readable message)"
+    if isinstance(error, SystemExit):
+        text = f"the handler called sys.exit({text}); a handler must return or raise"
+    if isinstance(error, asyncio.CancelledError):
+        text = text or "the handler cancelled itself, or what it waited for was cancelled"
+    if not text.strip():
+        return name
+    return safe_error(text if isinstance(error, JobdeckError) else f"{name}: {text}")
+
+
+def trace_of(error: BaseException) -> tuple[str, tuple[tuple[str, int, str], ...]]:
+    """The traceback from the handler inwards, redacted and shortened, and its frames."""
+    try:
+        inner = error.__traceback__.tb_next if error.__traceback__ else None
+        found = traceback.TracebackException(type(error), error, inner or error.__traceback__)
+        frames = tuple((frame.filename, frame.lineno or 0, frame.name) for frame in found.stack)
+        return presentable_trace("".join(found.format())), frames[-50:]
+    except Exception as problem:  # noqa: BLE001 -- a hostile exception must not keep its run from being reported
+        return f"(the traceback cannot be shown: {type(problem).__name__})", ()
+
+
+def presentable_trace(text: str) -> str:
+    """A traceback as it is stored: redacted, and without its middle if it is long."""
+    if len(text) > TRACEBACK_HEAD + TRACEBACK_TAIL:
+        end = redact_part(text, len(text) - TRACEBACK_TAIL, len(text))
+        return clean(f"{redact_part(text, 0, TRACEBACK_HEAD)}\n…\n{end}", multiline=True)
+    return safe_text(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from psycopg.errors import InsufficientPrivilege
 
 from jobdeck.core.errors import InvalidPayload, JobFailure
-from jobdeck.core.worker.executor import error_message
+from jobdeck.core.worker.run_log import error_message
 from jobdeck.core.worker.shadow.preview import DENIED, effects
 
 if TYPE_CHECKING:
