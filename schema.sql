@@ -3054,9 +3054,39 @@ begin
 end
 $$;
 
+-- The details of a run that puts its job off, and gives up some time after the first of such runs in a row: with `gave_up`
+-- once that time is over. The row ends with a run of another kind, unless that run was handed back or lost; with a failure
+-- of a job that is not recurring, which somebody has retried; and with what an operator does to the job. A series that has
+-- given up fails at each slot.
+create or replace function job_queue_put_off(p_id uuid, p_is_recurring boolean, p_details jsonb, p_now timestamptz)
+returns jsonb
+language plpgsql stable
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_kind constant text := p_details ->> 'error_kind';
+    v_before constant bigint := (select r.run_token from job_runs r
+        where r.job_id = p_id and not r.late and (r.error_kind is distinct from v_kind and r.outcome not in ('released', 'lost')
+            or r.outcome = 'failed' and not p_is_recurring)
+        order by r.run_token desc limit 1);
+    v_asked constant timestamptz := (select max(a.at) from job_audit a
+        where a.job_id = p_id and a.action in ('retry', 'edit', 'restore', 'canary'));
+    v_since constant timestamptz := (select r.started_at from job_runs r
+        where r.job_id = p_id and not r.late and r.error_kind = v_kind and r.run_token > coalesce(v_before, 0)
+            and r.started_at > coalesce(v_asked, '-infinity')
+        order by r.run_token limit 1);
+begin
+    if coalesce(v_since + job_delay((p_details ->> 'give_up_after')::double precision) > p_now, true) then
+        return p_details;
+    end if;
+    return p_details || jsonb_build_object('gave_up', true, 'error', format('%s It was first put off %s minutes ago, so it has '
+        'failed.', p_details ->> 'error', floor(date_part('epoch', p_now - v_since) / 60)));
+end
+$$;
+
 -- Applies the table of outcomes to runs whose token still holds the job: appends each run to the history and gives its
 -- job the next status. `p_details` has for each run, all optional: output, checkpoint, delay, retry_after, retry_base,
--- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress. `p_keys` are the keys of runs that the
+-- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress, give_up_after. `p_keys` are the keys of runs that the
 -- caller has already finished. A worker reports only runs that it claimed: after a crash without synchronous commit, a
 -- token may have been given to another worker again.
 create or replace function job_queue_settle(
@@ -3080,7 +3110,9 @@ begin
         select distinct on (r.token) * from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
             as r (id, token, outcome, started_at, finished_at, details)
     ), held as (
-        select q.*, r.outcome, r.started_at as began_at, r.finished_at, r.details
+        select q.*, r.outcome, r.started_at as began_at, r.finished_at,
+            case when r.outcome = 'snoozed' and r.details ? 'give_up_after'
+                then job_queue_put_off(q.id, q.is_recurring, r.details, v_now) else r.details end as details
         from job_queue q join report r on r.id = q.id and r.token = q.run_token
         where q.run_token = any (p_tokens) and q.status = 'running' and (r.outcome = 'lost' or q.locked_by = p_worker)
         order by q.id for update of q
@@ -3107,7 +3139,7 @@ begin
                 when j.outcome in ('succeeded', 'partial') then 'success'
                 when j.outcome = 'continued' then 'continue'
                 when j.outcome = 'released' then 'release'
-                when j.outcome = 'snoozed' then 'snooze'
+                when j.outcome = 'snoozed' and not coalesce(j.details ? 'gave_up', false) then 'snooze'
                 when j.may_retry and (j.slot is null or j.retry_at < j.slot or job_series_runs_all(j.schedule))
                     and (not j.is_recurring or j.expires_at is null or j.retry_at < j.expires_at) then 'retry'
                 else 'failure'
@@ -3215,12 +3247,16 @@ begin
         last_error = case
             when m.move in ('success', 'continue') then null
             when m.move in ('retry', 'failure') then coalesce(m.details ->> 'error', 'The run failed without a reason.')
+            when m.move = 'snooze' and m.details ? 'give_up_after' then m.details ->> 'error'
+            -- The reason for which the run before put the job off does not hold any more.
+            when m.move = 'snooze' and q.last_outcome = 'snoozed' and q.fingerprint is null then null
             else q.last_error
         end,
         fingerprint = case
             when m.move in ('success', 'continue') then null
             when m.move in ('retry', 'failure')
                 then job_error_fingerprint(m.details ->> 'error_kind', m.details ->> 'error')
+            when m.move = 'snooze' and m.details ? 'give_up_after' then null
             else q.fingerprint
         end,
         run_trace = case when m.move <> 'success' then m.details ->> 'trace' end,
@@ -5840,8 +5876,10 @@ begin
             else 'some-workers' end, jsonb_build_object('workers', v_workers, 'handling', v_handling)),
         (5, 'due', job_clause_due(v_job.run_at, v_now), case
             when job_clause_due(v_job.run_at, v_now) then 'due-since' when v_job.run_at >= job_no_slot() then 'no-slots'
+            when v_job.status = 'pending' and v_job.last_outcome = 'snoozed' then 'put-off'
             else 'due-later' end,
-            jsonb_build_object('run_at', v_job.run_at)),
+            jsonb_build_object('run_at', v_job.run_at, 'reason', case when v_job.last_outcome = 'snoozed' then (
+                select r.error from job_runs r where r.job_id = p_id and not r.late order by r.run_token desc limit 1) end)),
         (6, 'expiry', job_clause_unexpired(v_job.expires_at, v_now), case
             when v_job.expires_at is null then 'never-expires'
             when v_job.expires_at > v_now then 'expires-later'

@@ -72,12 +72,14 @@ class UnknownTaskType(Refused):
 class InvalidPayload(Refused):
     """A payload does not fit its task type's model.
 
-    `problems` maps each invalid field (spelled as in the JSON, nested ones with dots) to the reason.
+    `problems` maps each invalid field (spelled as in the JSON, nested ones with dots) to the reason. With
+    `only_unknown`, all of them are fields that the model does not have.
     """
 
-    def __init__(self, message: str, problems: dict[str, str] | None = None) -> None:
+    def __init__(self, message: str, problems: dict[str, str] | None = None, *, only_unknown: bool = False) -> None:
         super().__init__(message)
         self.problems = problems or {}
+        self.only_unknown = only_unknown
 
 
 class Locked(Refused):

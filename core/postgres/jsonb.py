@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Json
 
 OUTPUT_BYTES = 256 * 1024
+UNREADABLE = "unreadable"
+"""The key of the object that replaces a value which Python cannot parse."""
 
 
 class NotStorableError(PermanentError):
@@ -31,7 +33,7 @@ def read(data: bytes | bytearray | str) -> Any:
     try:
         return from_json(data)
     except ValueError as error:
-        return {"unreadable": f"The stored value cannot be parsed: {error}"}
+        return {UNREADABLE: f"The stored value cannot be parsed: {error}"}
 
 
 def storable(value: Any, what: str, limit: int) -> Json:

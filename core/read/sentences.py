@@ -39,6 +39,11 @@ def _paused(what: str, facts: Facts) -> str:
     return f"{what} since {_moment(facts.get('paused_at'), MINUTES)}{who}{why}."
 
 
+def _put_off(facts: Facts) -> str:
+    why = f": {str(facts['reason']).rstrip('.')}" if facts.get("reason") is not None else ""
+    return f"Its last run put it off until {_moment(facts.get('run_at'))}{why}."
+
+
 def _has_place(facts: Facts) -> str:
     """What of the limits of a type is used, when they let one more job start."""
     if facts.get("max_running") is None:
@@ -264,6 +269,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
             "read the cron expression: then the job's error says why."
         ),
         "due-later": lambda facts: f"It is due at {_moment(facts.get('run_at'))}.",
+        "put-off": _put_off,
         "never-expires": "Never expires.",
         "expires-later": lambda facts: f"Expires at {_moment(facts.get('expires_at'))}.",
         "has-expired": lambda facts: f"Expired at {_moment(facts.get('expires_at'))}.",

@@ -115,7 +115,7 @@ class JobType:
         try:
             return self.payload.model_validate(payload)
         except ValidationError as error:
-            raise InvalidPayload(*_explain(self.task_type, error)) from None
+            raise _misfit(self.task_type, error) from None
 
     def dump(self, payload: Payload) -> Json:
         """The JSON object that is stored for a payload model: camelCase, without unset fields."""
@@ -143,12 +143,17 @@ _PLAIN: Final = {
 }
 
 
-def _explain(task_type: str, error: ValidationError) -> tuple[str, dict[str, str]]:
+def _misfit(task_type: str, error: ValidationError) -> InvalidPayload:
     problems: dict[str, str] = {}
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    for item in found:
         where = ".".join(str(part) for part in item["loc"]) or "payload"
         problems[where] = _PLAIN.get(item["type"], item["msg"])
-    return f"The payload does not fit {task_type}: {'; '.join(map(': '.join, problems.items()))}.", problems
+    return InvalidPayload(
+        f"The payload does not fit {task_type}: {'; '.join(map(': '.join, problems.items()))}.",
+        problems,
+        only_unknown=all(item["type"] == "extra_forbidden" for item in found),
+    )
 
 
 class NoArguments(Payload):

@@ -183,6 +183,9 @@ class LentOnLoop(OpenedOnLoop):
 class RecordingExecutor(Executor):
     """The worker's executor, which also keeps what the handler returned or raised."""
 
+    waits_for_newer = False
+    """In a test, no newer program takes the job."""
+
     def __init__(self, registry: Registry, resources: LentResources) -> None:
         super().__init__(registry, resources)
         self._lent = resources

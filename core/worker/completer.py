@@ -265,6 +265,9 @@ class Completer:
         run = context.result
         if run is None:
             return
+        if run.give_up_after is not None and answer.recorded is RunOutcome.FAILED:
+            waited = f"It was first put off {run.give_up_after / 60:.0f} minutes ago, so it has failed."
+            run = run._replace(outcome=answer.recorded, error=f"{run.error} {waited}")
         level = _LEVELS.get(answer.recorded, logging.INFO)
         # A run that ended in its handler's own transaction is reported once more, as a failure to commit.
         worked = answer.recorded in SUCCESSES

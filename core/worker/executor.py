@@ -9,10 +9,11 @@ import sys
 import time
 import traceback
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict, Unpack, cast
 
 from jobdeck.core.errors import (
     Cancelled,
+    InvalidPayload,
     JobFailure,
     LeaseLost,
     PermanentError,
@@ -23,7 +24,7 @@ from jobdeck.core.errors import (
 )
 from jobdeck.core.logs import running
 from jobdeck.core.model import FinishedRun, RunOutcome
-from jobdeck.core.postgres.jsonb import NotStorableError, fitted, storable
+from jobdeck.core.postgres.jsonb import UNREADABLE, NotStorableError, fitted, storable
 from jobdeck.core.redact import clean, safe_error
 from jobdeck.core.registry import Continue, Done, around
 from jobdeck.core.registry.backoff import own_delay
@@ -42,6 +43,14 @@ log = logging.getLogger(__name__)
 NOT_STORED = "not_stored"
 NOT_RECORDED = "not_recorded"
 LONGEST_DELAY = 10 * 366 * 86_400.0
+NEWER_PAYLOAD = "newer_payload"
+NEWER_SECONDS = 120.0
+"""How long a job is put off whose payload may be of a newer program."""
+NEWER_GIVE_UP = 3600.0
+_NEWER = (
+    "The job was not run: a newer program may know such a field. It is tried again every 2 minutes for an hour, then "
+    'it fails. If a field is misspelt, correct it with T or "jobdeck edit", and retry the job.'
+)
 _KINDS = {"UnknownTaskType": "unknown_task_type", "InvalidPayload": "invalid_payload"}
 
 
@@ -58,6 +67,7 @@ class _Facts(TypedDict, total=False):
     error_kind: str
     error: str
     traceback: str | None
+    give_up_after: float
 
 
 class OpenedOnLoop(Protocol):
@@ -68,6 +78,9 @@ class OpenedOnLoop(Protocol):
 
 class Executor:
     """Runs claimed jobs: each in the thread that calls `run`, or on the event loop that awaits `run_async`."""
+
+    waits_for_newer: ClassVar[bool] = True
+    """Whether a job with fields that its type does not have is put off, and may be run by a newer program."""
 
     def __init__(self, registry: Registry, resources: RunResources) -> None:
         self.registry = registry
@@ -201,6 +214,15 @@ class Executor:
         )
 
     def _refused(self, context: RunContext, job_type: JobType | None, error: Refused) -> FinishedRun:
+        if self.waits_for_newer and isinstance(error, InvalidPayload) and _may_be_newer(error):
+            return self._report(
+                context,
+                RunOutcome.SNOOZED,
+                delay=NEWER_SECONDS,
+                give_up_after=NEWER_GIVE_UP,
+                error_kind=NEWER_PAYLOAD,
+                error=f"{safe_error(str(error))} {_NEWER}",
+            )
         kind = _KINDS.get(type(error).__name__, "refused")
         message = safe_error(f"{error} The job was not run.")
         return self._failed(context, job_type, permanent=True, error_kind=kind, error=message)
@@ -325,6 +347,10 @@ def thread_position(thread: threading.Thread) -> str:
     """The stack of a thread as text; empty if it has ended."""
     frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 -- documented, and the only way there
     return "".join(traceback.format_stack(frame)) if frame else ""
+
+
+def _may_be_newer(error: InvalidPayload) -> bool:
+    return error.only_unknown and UNREADABLE not in error.problems
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -169,12 +169,12 @@ def _syncs_around_the_incident(registry: Registry, now: datetime) -> list[NewJob
 
 
 def _misspelt(now: datetime) -> NewJob:
-    """An unvalidated job with a misspelt payload key. It fails, and can be fixed with `edit` and `retry`."""
+    """An unvalidated job whose coach id lacks its last digit. It fails, and can be fixed with `edit` and `retry`."""
     from jobdeck.core.programme.sandbox import sample  # noqa: PLC0415 -- imported on first use
 
     return NewJob(
         SYNC,
-        {"coach": str(sample.coach(0).id), "dryRun": False},
+        {"coachId": str(sample.coach(0).id)[:-1], "dryRun": False},
         run_at=now + MISSPELT_AFTER,
         dedupe_key=MISSPELT,
     )

@@ -179,7 +179,7 @@ def _payloads(conn: Connection, registry: Registry) -> Finding:
     trouble = None
     if refused:
         trouble = (
-            f"Jobs with a payload that their type does not accept would fail: {_some(refused)}. `jobdeck edit ID` "
+            f"Jobs with a payload that their type does not accept would not run: {_some(refused)}. `jobdeck edit ID` "
             f"names the fields."
         )
     return _judged("payloads", trouble, f"The payloads of the first {len(found)} waiting jobs fit their types.")

@@ -14,6 +14,7 @@ import pytest
 from jobdeck.core import registry
 from jobdeck.core.cli.demo.incident import THRESHOLDS
 from jobdeck.core.connect import open_database
+from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.programme.commands import demo
 from jobdeck.core.programme.commands.demo import MISSPELT, RECURRING, enqueue_demo_jobs, game_platform_failing
 from jobdeck.core.programme.sandbox.metactf import PREFIX
@@ -103,6 +104,16 @@ def test_a_misspelt_job_that_failed_is_not_enqueued_again(conn: psycopg.Connecti
     enqueue_demo_jobs(conn, known)
     found = conn.execute("SELECT status FROM job_queue WHERE dedupe_key = %s", [MISSPELT]).fetchall()
     assert found == [("failed",)]
+
+
+def test_the_misspelt_job_fails_at_once_since_no_newer_program_could_know_it(conn: psycopg.Connection[Any]) -> None:
+    known = registry.load()
+    enqueue_demo_jobs(conn, known)
+    row = conn.execute("SELECT task_type, payload FROM job_queue WHERE dedupe_key = %s", [MISSPELT]).fetchone()
+    assert row is not None
+    with pytest.raises(InvalidPayload, match="coachId") as refused:
+        known.validate(*row)
+    assert not refused.value.only_unknown
 
 
 def test_a_registry_without_types_makes_a_demo_without_jobs(conn: psycopg.Connection[Any]) -> None:

@@ -231,6 +231,13 @@ def test_a_payload_that_does_not_fit_fails_for_good_as_in_a_worker(conn: Connect
         drain(conn, raise_errors=True)
 
 
+def test_a_payload_with_an_unknown_field_fails_at_once_since_a_test_has_no_newer_program(conn: Connection) -> None:
+    value(conn, "SELECT job_queue_enqueue('testing_parcel', '{\"nubmer\": 7}')")
+    (made,) = drain(conn, scheduled=True)
+    assert (made.outcome, made.error_kind) == ("failed", "invalid_payload")
+    assert "nubmer" in (made.error or "")
+
+
 def test_a_report_that_the_database_refuses_is_replaced_as_in_a_worker(
     conn: Connection, behave: Callable[..., None]
 ) -> None:
