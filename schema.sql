@@ -8583,7 +8583,7 @@ declare
         'job_counted_or_about', 'job_finish_rate', 'job_queue_before', 'job_sample_count', 'job_sample_step',
         'job_queue_end_expired', 'job_queue_find_stranded', 'job_queue_line_lanes', 'job_queue_lock_next_in_line',
         'job_queue_holder', 'job_queue_note_open_types',
-        'job_queue_put_first', 'job_type_can_run', 'job_types_open', 'job_types_that_can_run', 'job_queue_join_lines',
+        'job_queue_put_first', 'job_queue_put_off', 'job_type_can_run', 'job_types_open', 'job_types_that_can_run', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_delete', 'job_queue_make_cancelled', 'job_queue_make_due',
         'job_queue_note_blocker', 'job_queue_note_late', 'job_queue_notify', 'job_queue_refusal', 'job_queue_refuse',
