@@ -94,7 +94,9 @@ class JobContext(RunFacts, Protocol):
         So what the handler wrote there and the end of its run are committed together, or not at all: a job whose
         worker dies after the commit does not run again. What the handler returns afterwards is ignored. If it rolls
         back instead and returns, the run has failed and is tried again. `connection` is one that `jobdeck.enqueue`
-        takes, signed in with a role that may run jobs; the row of the job is locked until the commit.
+        takes, signed in with a role that may run jobs; the row of the job is locked until the commit. Use READ
+        COMMITTED: in a stricter isolation level, Postgres ends the transaction with a serialization failure if the
+        worker has renewed the lease since its snapshot, and the run is tried again.
 
         Raises:
             LeaseLost: the run no longer holds its job: roll back, which an exception in a transaction block does.

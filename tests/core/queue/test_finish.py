@@ -74,6 +74,20 @@ class TestAnOldSnapshot:
         reap(conn)
         assert {one.id for one in claim(conn)} == waiting
 
+    def test_a_transaction_whose_snapshot_is_older_than_the_last_heartbeat_changes_nothing(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        add(conn)
+        run = claim_one(conn)
+        with psycopg.connect(database_url, autocommit=True) as handler:
+            handler.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            handler.execute("SELECT count(*) FROM job_queue")
+            leases.heartbeat(conn, WORKER, [(run.id, run.run_token, None)], 60.0)
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                finish_one(handler, run)
+            handler.execute("ROLLBACK")
+        assert finish_one(conn, run).recorded == "succeeded"
+
 
 class TestSnooze:
     def test_a_job_is_due_after_the_delay_and_no_attempt_is_counted(self, conn: Connection) -> None:
