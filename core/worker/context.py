@@ -136,6 +136,8 @@ class RunContext:
     """What was opened on the event loop for the type of this run; None if nothing was."""
     started: float | None = None
     """When the handler began, on the monotonic clock; None while the job waits for a slot."""
+    starting = False
+    """Whether the run waits for its process; `started` is then when that began."""
     stop: Stop | None = None
     """Why the run must stop; None while it may continue."""
     on_stop: Callable[[RunContext], None] | None = None

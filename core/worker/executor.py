@@ -43,6 +43,12 @@ log = logging.getLogger(__name__)
 NOT_STORED = "not_stored"
 NOT_RECORDED = "not_recorded"
 LONGEST_DELAY = 10 * 366 * 86_400.0
+START_SECONDS = 300.0
+"""How long the process of a run may take to start, which is not a part of the run's time."""
+_NOT_STARTED = (
+    f"The process of the handler did not start within {START_SECONDS:g} seconds, so the handler did not run. "
+    "Either the machine is too busy, or the handler's module waits for something while it is imported."
+)
 NEWER_PAYLOAD = "newer_payload"
 NEWER_SECONDS = 120.0
 """How long a job is put off whose payload may be of a newer program."""
@@ -182,12 +188,15 @@ class Executor:
         job_type = self.registry.get(context.job.task_type)
         allowed = job_type.timeout if job_type else 0.0
         stack = context.position
+        kind = "timeout"
         message = f"The run took longer than the {allowed:g} seconds that {context.job.task_type} allows."
+        if context.starting:
+            kind, message = "process_not_started", _NOT_STARTED
         return self._failed(
             context,
             job_type,
             retry_after=_own_delay(context, job_type, TimedOut(message)),
-            error_kind="timeout",
+            error_kind=kind,
             error=message,
             traceback=presentable_trace(f"Position of the handler at the timeout:\n{stack}") if stack else None,
         )

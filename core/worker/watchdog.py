@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.context import run_event
+from jobdeck.core.worker.executor import START_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.slots.lane import Lane, Slots
     from jobdeck.core.worker.state import WorkerState
 
@@ -79,8 +82,8 @@ class Watchdog:
             if context.started is None:
                 continue
             newest = max(newest, context.started)
-            job_type = self._state.executor.registry.get(context.job.task_type)
-            if job_type is not None and now - context.started > job_type.timeout:
+            allowed = self._allowed(context)
+            if now - context.started > allowed:
                 if message := slots.time_out(context):
                     run_event(log, logging.WARNING, message, context)
             elif now >= context.lease_end and self._state.lose(context):
@@ -89,6 +92,13 @@ class Watchdog:
         if slots.occupied >= slots.size and slots.waiting and now - newest > LONGEST_WAIT:
             slots.hand_back_waiting()
         slots.look(now)
+
+    def _allowed(self, context: RunContext) -> float:
+        """How long a run may take from `started` on, which is read afterwards: a process that begins sets it first."""
+        if context.starting:
+            return START_SECONDS
+        job_type = self._state.executor.registry.get(context.job.task_type)
+        return math.inf if job_type is None else job_type.timeout
 
 
 def _main_has_ended() -> bool:

@@ -2,8 +2,9 @@
 
 The worker starts it with one end of a socket and its own import path. A message is a line with a JSON object, whose key
 says what it is. From the worker: `start` (once), `job`, `stop`, `answer`. From here, each with the token of its `run`:
-`line` of the run's log, `progress`, `save` of a checkpoint, `promised` (the run has ended by `ctx.finish_in`), `lost`,
-`done` with the facts of the report, `unable`. The worker answers `save` and `promised`.
+`begun` (the handler is about to run), `line` of the run's log, `progress`, `save` of a checkpoint, `promised` (the run
+has ended by `ctx.finish_in`), `lost`, `done` with the facts of the report, `unable`. The worker answers `save` and
+`promised`.
 """
 
 from __future__ import annotations
@@ -215,6 +216,7 @@ class Child:
             self._contexts[context.job.run_token] = self._current = context
             context.stop = self._stop
             context.trace = asked["trace"]
+            self._channel.send(run=context.job.run_token, begun=True)
             report = executor.run(context.job, context)
             self._current = None
             context.flush()

@@ -67,6 +67,8 @@ class ProcessSlots(ThreadSlots):
         if context.stop in {Stop.TIMED_OUT, Stop.LOST}:
             return None
         context.must_stop(Stop.TIMED_OUT)
+        if context.starting:
+            return "the process of a run did not start in time; it is killed"
         return "a run took too long; its process is killed"
 
     def write_off(self, context: RunContext, report: FinishedRun, *, replace: bool = True) -> bool:
@@ -114,6 +116,7 @@ class ProcessSlots(ThreadSlots):
     def _converse(self, context: RunContext, job_type: JobType) -> Json:
         """Has the slot's process run a job, and returns the facts of its report."""
         _check_importable(job_type)
+        context.starting = True
         child = self._child()
         self._children[context] = child
         try:
@@ -225,6 +228,11 @@ def _note(child: ChildProcess, context: RunContext, message: Json) -> None:
     if "line" in message:
         level, text = message["line"]
         context.log.log(logging.getLevelNamesMapping().get(level, logging.INFO), "%s", text)
+    elif "begun" in message:
+        # A run that was found late stays late.
+        if context.stop is not Stop.TIMED_OUT:
+            context.started = time.monotonic()
+            context.starting = False
     elif "progress" in message:
         with contextlib.suppress(LeaseLost):
             context.progress(*message["progress"])

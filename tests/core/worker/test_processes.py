@@ -6,6 +6,9 @@ import contextlib
 import os
 import resource
 import signal
+import threading
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.registry import Registry, job, load
+from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.worker import Worker
 from tests.core.worker.process_handlers import NAMELESS_SIGNAL
 from tests.core.worker.test_canaries import ask, ended
@@ -27,6 +31,7 @@ from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, 
 if TYPE_CHECKING:
     from jobdeck.core.registry import JobType
     from jobdeck.core.worker.context import RunContext
+    from jobdeck.core.worker.slots.child_process import ChildProcess
 
 Conn = psycopg.Connection[Any]
 MODULE = "tests.core.worker.process_handlers"
@@ -56,8 +61,9 @@ def noted(note: Path, word: str) -> list[int]:
     return [int(number) for found, number in lines if found == word]
 
 
-def use_up_the_time(worker: Worker) -> None:
-    """Makes the runs as old as their types allow."""
+def use_up_the_time(worker: Worker, *, starting: bool = False) -> None:
+    """Makes the runs as old as their types allow; with `starting` those whose processes have not begun them."""
+    until(lambda: {run.starting for run in running(worker)} == {starting}, "what the processes say")
     for run in running(worker):
         assert run.started is not None
         run.started -= 3600
@@ -398,6 +404,56 @@ def test_a_module_that_the_process_cannot_load_is_a_failed_attempt_that_says_so(
     run = last_run(conn, job.id)
     assert (run["outcome"], run["error_kind"]) == ("failed", "process_died")
     assert "No module named 'no_such_module'" in run["error"]
+
+
+def test_the_start_of_a_process_is_no_part_of_the_time_of_its_run(
+    database_url: str, conn: Conn, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, child = threading.Event(), ProcessSlots._child
+
+    def slow(slots: ProcessSlots) -> ChildProcess:
+        go_on.wait(PATIENCE)
+        return child(slots)
+
+    monkeypatch.setattr(ProcessSlots, "_child", slow)
+    job = enqueue(conn, "p_done", payload={"number": 2}, max_attempts=1)
+    short = tuple(replace(one, timeout=100) for one in types)
+    with working(database_url, *short, settings=quick_settings(lease_seconds=600.0)) as worker:
+        until(lambda: any(run.starting for run in running(worker)), "the start of the process")
+        (waiting,) = running(worker)
+        assert waiting.started is not None
+        waiting.started -= 200
+        assert worker._watchdog is not None
+        worker._watchdog.look()
+        assert waiting.stop is None
+        go_on.set()
+        until(lambda: outcomes(conn, job.id), "the run")
+    run = last_run(conn, job.id)
+    assert run["outcome"] == "succeeded"
+    assert run["finished_at"] - run["started_at"] < timedelta(seconds=100)
+
+
+def test_a_process_that_does_not_start_is_a_failed_attempt_that_says_so_and_where_it_was(
+    database_url: str, conn: Conn, note: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("child_process", "processes"):
+        monkeypatch.setattr(f"jobdeck.core.worker.slots.{module}.POSITION_SECONDS", PATIENCE)
+    (tmp_path / "hangs_while_imported.py").write_text(
+        f"import threading\nopen({str(note)!r}, 'a').write('imports 1\\n')\nthreading.Event().wait()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    job = enqueue(conn, "absent", max_attempts=2)
+    absent = job_type(
+        "absent", lambda _p, _c: None, isolation="process", module="hangs_while_imported", retry_base=9000.0
+    )
+    with working(database_url, absent, settings=quick_settings(lease_seconds=120.0)) as worker:
+        until(lambda: noted(note, "imports"), "the import")
+        use_up_the_time(worker, starting=True)
+        until(lambda: outcomes(conn, job.id), "the end of the run")
+    run = last_run(conn, job.id)
+    assert (run["outcome"], run["error_kind"]) == ("retried", "process_not_started")
+    assert run["error"].startswith("The process of the handler did not start within 300 seconds")
+    assert "hangs_while_imported" in run["traceback"]
 
 
 @pytest.mark.parametrize(
