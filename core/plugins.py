@@ -323,7 +323,7 @@ def load_plugins() -> tuple[Plugin, ...]:
     """
     global _loaded  # noqa: PLW0603 -- found once per process
     if _loaded is None:
-        _loaded = _find(_named())
+        _loaded = _find(named())
     return _loaded
 
 
@@ -338,10 +338,9 @@ def use_plugins(*plugins: Plugin) -> Iterator[None]:
         _loaded = before
 
 
-def _named() -> list[str] | None:
-    given = os.environ.get(SETTING)
-    if given is None:
-        given = config_file.content().get(SETTING)
+def named() -> list[str] | None:
+    """The plugins that `JOBDECK_PLUGINS` names; None if it is not set."""
+    given: object = os.environ[SETTING] if SETTING in os.environ else config_file.content().get(SETTING)
     if given is None:
         return None
     if not isinstance(given, str):

@@ -17,7 +17,7 @@ from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.model import Finding, Verdict
-from jobdeck.core.plugins import load_plugins
+from jobdeck.core.plugins import load_plugins, named
 from jobdeck.core.settings import secret_names
 from jobdeck.core.times import format_duration
 
@@ -81,9 +81,23 @@ def doctor(session: Session, checklist: str | None = None) -> int | None:
             *_time_zones(conn),
             _secrets(session.settings),
             _file(),
-            *(one for plugin in load_plugins() if plugin.findings for one in plugin.findings(session.settings)),
+            *_plugins(session.settings),
         ]
     return _answer(session, database.label, findings, bad=[Verdict.CRITICAL])
+
+
+def _plugins(settings: Settings) -> Iterator[Finding]:
+    """What the plugins find; first, how to do without those that are on only because they are installed."""
+    plugins = load_plugins()
+    if plugins and settings.handlers and named() is None:
+        on = ", ".join(plugin.name for plugin in plugins)
+        yield Finding(
+            "plugins", Verdict.OK,
+            f"On because installed: {on}. For your own handlers alone, set JOBDECK_PLUGINS= (empty) for all programs.",
+        )  # fmt: skip
+    for plugin in plugins:
+        if plugin.findings:
+            yield from plugin.findings(settings)
 
 
 def _answer(session: Session, label: str, findings: Sequence[Finding], *, bad: Sequence[Verdict]) -> int | None:
