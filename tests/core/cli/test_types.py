@@ -168,6 +168,25 @@ def test_limits_are_set_listed_and_taken_away(jobdeck: Jobdeck, conn: psycopg.Co
     assert conn.execute("SELECT limited, rate_burst FROM job_types").fetchone() == (False, None)
 
 
+@pytest.mark.parametrize(
+    ("given", "is_warned"),
+    [
+        (("--max-per-key", "2"), True),
+        (("--key-rate", "5/m"), True),
+        (("--max-per-key", "none"), False),
+        (("--key-rate", "none"), False),
+        (("--max-running", "2"), False),
+    ],
+)
+def test_a_limit_for_each_key_of_a_type_without_one_is_set_with_a_warning(
+    jobdeck: Jobdeck, given: tuple[str, ...], is_warned: bool
+) -> None:
+    ran = jobdeck("types", "set", "cli_echo", *given)
+    assert ran.code == 0
+    assert ("The jobs of cli_echo have no concurrency key" in ran.err) is is_warned
+    assert "concurrency key" not in jobdeck("types", "set", "sms_digest_processor", *given).err
+
+
 def test_a_limit_below_what_runs_is_set_and_says_what_happens(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     for _ in range(3):
         producer.enqueue(conn, NewJob("cli_echo"), actor="test")
