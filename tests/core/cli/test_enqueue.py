@@ -57,6 +57,26 @@ def test_enqueue_says_it_to_a_person_as_well(jobdeck: Jobdeck) -> None:
     assert "pending" in ran.out
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("enqueue", "cli_echo"), ("enqueue-many", "cli_echo", "--count", "2"), ("enqueue", "cli_echo", "--dry-run")],
+)
+@pytest.mark.parametrize("given", ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "no trace", None])
+def test_jobs_carry_the_span_that_a_script_has_put_into_the_environment(
+    jobdeck: Jobdeck,
+    conn: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    given: str | None,
+) -> None:
+    if given is not None:
+        monkeypatch.setenv("TRACEPARENT", given)
+    assert jobdeck(*command).code == 0
+    carried = {trace for (trace,) in conn.execute("SELECT trace_context FROM job_queue")}
+    expected = given if given and given.startswith("00-") else None
+    assert carried == (set() if "--dry-run" in command else {expected})
+
+
 def test_a_recurring_job_has_interval_first_run_and_an_end_counted_from_it(jobdeck: Jobdeck) -> None:
     job = jobdeck("enqueue", "cli_echo", "--every", "1h30m", "--at", "2030-01-01T09:00Z", "--for", "7d", "--json").data
     assert job["is_recurring"] is True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +26,8 @@ from jobdeck.core.times import parse_duration, parse_interval, parse_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
+
+    import psycopg
 
     from jobdeck.core.model import Enqueued, Json, NewJob
     from jobdeck.core.postgres.database import Database
@@ -116,6 +120,21 @@ def _job_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
+@contextmanager
+def _callers_trace(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Has the jobs of this block carry the span that the program which called the command is in.
+
+    It is in the environment, where OpenTelemetry says that one program leaves it for another: `TRACEPARENT`.
+    """
+    caller = os.environ.get("TRACEPARENT")
+    if caller is None:
+        yield
+        return
+    with conn.transaction():
+        conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (caller,))
+        yield
+
+
 @command("enqueue")
 @click.argument("task_type", metavar="TYPE")
 @_job_options
@@ -135,7 +154,7 @@ def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **giv
     parsed = parse_object(payload)
     session.registry.validate(task_type, parsed)  # before an embedded database is started in vain
     with session.database() as database:
-        with database.connection() as conn, limited_waits(database, conn):
+        with database.connection() as conn, limited_waits(database, conn), _callers_trace(conn):
             wanted = _wanted(task_type, parsed, jobs.clock().run(conn), **given)
             enqueued = service.create(
                 conn, session.registry, wanted, settings=session.settings, actor=session.actor, dry_run=dry_run
@@ -174,7 +193,7 @@ def enqueue_many(
         raise UsageError("Give either --count N or --file JSONL.")
     payloads = [parse_object(payload)] if source is None else _payloads(source)
     session.registry.require(task_type)
-    with session.connection() as conn, stop_signals() as stop:
+    with session.connection() as conn, stop_signals() as stop, _callers_trace(conn):
         ids = service.create_many(
             conn,
             session.registry,
