@@ -338,7 +338,7 @@ class RunContext:
     def keep_line(self, level: str, message: str) -> None:
         if self._lines is None:
             self._lines = LogBuffer()
-        self._lines.add(self.at(time.monotonic()), level, message)
+        self._lines.add(self.epoch + time.monotonic(), level, message)
 
     def log_tail(self) -> list[str]:
         return self._lines.tail() if self._lines is not None else []

@@ -15,8 +15,6 @@ from jobdeck.core.logs import message_of, running, traceback_of
 from jobdeck.core.redact import clean, redact_part, safe_error, safe_text, scrub
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from jobdeck.core.logs import LoggedRun
 
 LINES = 200
@@ -37,12 +35,17 @@ class LogBuffer:
         self.count = 0
         self._lock = threading.Lock()
 
-    def add(self, at: datetime, level: str, message: str) -> None:
-        """Stores one message, cleaned and redacted, with its time and level; drops the oldest beyond the limits."""
+    def add(self, at: float, level: str, message: str) -> None:
+        """Stores one message, cleaned and redacted, with its time and level; drops the oldest beyond the limits.
+
+        `at` is in seconds since 1970.
+        """
         text = safe_text(message, 4 * LONGEST_LINE).rstrip()
         if len(text) > LONGEST_LINE:
             text = f"{text[: LONGEST_LINE - 1]}…"
-        line = f"{at.isoformat(timespec='milliseconds')[11:23]} {level:<7} {text}"
+        second = int(at) % 86_400
+        clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}.{int(at % 1 * 1000):03}"
+        line = f"{clock} {level:<7} {text}"
         with self._lock:
             self.count += 1
             self._lines.append(line)
@@ -105,8 +108,9 @@ class RunLogHandler(logging.Handler):
 
 
 def _text(record: logging.LogRecord) -> str:
-    fields = scrub(getattr(record, "fields", {}))
-    text = " ".join([message_of(record), *(f"{key}={value}" for key, value in fields.items())])
+    text = message_of(record)
+    if fields := getattr(record, "fields", None):
+        text = " ".join([text, *(f"{key}={value}" for key, value in scrub(fields).items())])
     trace = traceback_of(record)
     return f"{text}\n{trace}" if trace else text
 
