@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.postgres.database import EMBEDDED_LABEL, Database, use_schema
 from jobdeck.core.schema import install_schema, is_current
+from jobdeck.core.settings import DATABASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,8 @@ def open_database(
         connect: whether to connect at once, so that a wrong address is an error here.
 
     Raises:
-        ConfigurationError: the address is invalid, the server is too old, or there is no address on Windows.
+        ConfigurationError: the address is invalid, the server is too old, there is no address on Windows, or several
+            databases are listed and none is chosen.
         DatabaseUnreachable: no Postgres answers at the address.
         EmbeddedPostgresError: the embedded server does not start.
     """
@@ -57,6 +59,11 @@ def open_database(
             yield database
         return
 
+    if settings.databases:
+        raise ConfigurationError(
+            f"{DATABASES} lists several databases, and this works on one. Give its address with --database-url or "
+            "DATABASE_URL."
+        )
     if sys.platform == "win32":
         raise ConfigurationError("On Windows there is no embedded Postgres. Set DATABASE_URL to a Postgres.")
     from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: PLC0415 -- imported on first use

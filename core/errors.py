@@ -6,10 +6,14 @@ A message says what happened to what, and what to do. It never contains personal
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+UNHEALTHY: Final = 4
+"""The exit code of `health`, `fleet` and `doctor` when something is wrong."""
 
 
 def meant(word: str, known: Iterable[str]) -> str:
@@ -101,7 +105,14 @@ class DatabaseUnreachable(JobdeckError):
 
 
 class SchemaMismatch(JobdeckError):
-    """The database's schema is missing, too old or newer than this program."""
+    """The database's schema is missing, too old or newer than this program.
+
+    `brief` is a short message for a line of a list.
+    """
+
+    def __init__(self, message: str, brief: str = "") -> None:
+        super().__init__(message)
+        self.brief = brief or message
 
 
 class EmbeddedPostgresError(JobdeckError):

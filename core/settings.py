@@ -6,20 +6,29 @@ keeps its name there; all others are called `JOBDECK_…`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from jobdeck.core import config_file
 from jobdeck.core.errors import ConfigurationError, EmbeddedPostgresError
 from jobdeck.core.plugins import load_plugins
 
 SHARED_STATE: Final = Path("/var/lib/jobdeck")
+DATABASES: Final = "JOBDECK_DATABASES"
+"""The setting that lists several databases: in the configuration file, a table of this name."""
 
 
 def names(*variables: str) -> Any:
@@ -48,6 +57,26 @@ def host_and_port(address: str) -> str:
     if not (host and address.isascii() and port.isdecimal() and int(port) < 65_536):
         raise ValueError("must be a host and a port, like 127.0.0.1:9464")
     return address
+
+
+def named_addresses(value: Any) -> Any:
+    """Checks the names of a list of databases and returns it; JSON text, as in the environment, is parsed first.
+
+    Raises:
+        ValueError: it is not an object, or a name is not a plain one.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, dict):
+        words = 'must be a table of names and addresses; in the environment {"orders": "postgresql://…"}'
+        raise ValueError(words)  # noqa: TRY004 -- pydantic shows the sentence of a ValueError
+    for name in value:
+        if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", name, re.ASCII) is None:
+            raise ValueError("must have plain names, like orders: letters, digits, dots, _ and -, 40 at most")
+    return value
 
 
 class FileSettings(BaseSettings):
@@ -87,6 +116,7 @@ class Settings(OtelSettings):
 
     database_url: SecretStr | None = Field(None, validation_alias=names("DATABASE_URL"))
     database_schema: str = Field("public", validation_alias=names("JOBDECK_SCHEMA"))
+    databases: Annotated[dict[str, SecretStr], NoDecode] = Field({}, validation_alias=names(DATABASES))
 
     environment: str = Field("", validation_alias=names("JOBDECK_ENV"))
     state_dir: Path | None = Field(None, validation_alias=names("JOBDECK_STATE_DIR"))
@@ -122,6 +152,11 @@ class Settings(OtelSettings):
     @classmethod
     def _schema(cls, name: str) -> str:
         return schema_name(name)
+
+    @field_validator("databases", mode="before")
+    @classmethod
+    def _databases(cls, value: Any) -> Any:
+        return named_addresses(value)
 
     @field_validator("door_url")
     @classmethod
@@ -250,7 +285,8 @@ def _read(kind: type[S], **given: Any) -> S:
 
 
 def _from_file() -> dict[str, Any]:
-    return {name: value for name, value in config_file.content().items() if not isinstance(value, dict)}
+    found = config_file.content().items()
+    return {name: value for name, value in found if name == DATABASES or not isinstance(value, dict)}
 
 
 def _sentence(error: ValidationError) -> str:

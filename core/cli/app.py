@@ -46,6 +46,7 @@ COMMANDS: Final = {
     "resume": "run.processing",
     "status": "look.status",
     "health": "look.status",
+    "fleet": "look.fleet",
     "errors": "look.status",
     "mute": "act.notes",
     "unmute": "act.notes",
@@ -76,6 +77,7 @@ PURPOSES: Final = {
     "Look": (
         "status",
         "health",
+        "fleet",
         "jobs",
         "filter",
         "job",

@@ -14,7 +14,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.completing import complete_parameters
 from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.progress import waiting
-from jobdeck.core.errors import Refused, meant
+from jobdeck.core.errors import Refused, UsageError, meant
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -35,9 +35,26 @@ F = TypeVar("F", bound="Callable[..., Any]")
 class Session:
     """One invocation of a command: the shared options, and the settings and connections made from them."""
 
-    database_url: str | None = None
+    database_urls: tuple[str, ...] = ()
     handlers: str | None = None
     json: bool = False
+
+    @property
+    def database_url(self) -> str | None:
+        """The address of `--database-url`."""
+        return next(iter(self.database_urls), None)
+
+    def refuse_several(self) -> None:
+        """Returns unless `--database-url` was given more than once.
+
+        Raises:
+            UsageError: it was.
+        """
+        if len(self.database_urls) > 1:
+            raise UsageError(
+                f"A command works on one database, and --database-url was given {len(self.database_urls)} times. Give "
+                "it once; `jobdeck fleet` shows several databases."
+            )
 
     @cached_property
     def settings(self) -> Settings:
@@ -47,6 +64,15 @@ class Session:
             ConfigurationError: a setting is invalid.
         """
         return configuration.load(database_url=self.database_url or None, handlers=self.handlers or None)
+
+    @cached_property
+    def settings_of_fleet(self) -> Settings:
+        """The settings of a command that takes several databases.
+
+        Raises:
+            ConfigurationError: a setting is invalid.
+        """
+        return configuration.load(handlers=self.handlers or None)
 
     @cached_property
     def registry(self) -> Registry:
@@ -110,6 +136,7 @@ class Session:
         from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415 -- imported on first use
 
         from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
         from jobdeck.core.schema import check_schema  # noqa: PLC0415 -- imported on first use
 
         with open_database(self.settings, application_name="jobdeck cli", max_size=max_size) as database:
@@ -118,7 +145,9 @@ class Session:
                     check_schema(conn)
                 yield database
             except InsufficientPrivilege as error:
-                raise Refused(_denied(database, safe_error(str(error), 300).rstrip("."))) from error
+                said = safe_error(str(error), 300).rstrip(".")
+                with database.connection() as conn:
+                    raise Refused(inspection.denied(conn, said)) from error
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -138,20 +167,6 @@ class Session:
             output.write(map(output.Verbatim, text) if revealed else text)
 
 
-def _denied(database: Database, said: str) -> str:
-    """The sentence for a missing right: the right, the role's groups, and the groups that have the right."""
-    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
-
-    with database.connection() as conn:
-        found = inspection.denial(conn, said)
-    needs = "`jobdeck doctor` shows its rights"
-    if found.holders is not None:
-        holders = " or ".join(found.holders)
-        needs = f"Only members of {holders} may" if holders else "Only the owner of the tables may"
-    groups = " and ".join(found.groups) or f"none of {', '.join(found.known)}"
-    return f"The database role {found.role} may not do this ({said}). {needs}; this role is a member of {groups}."
-
-
 _pass_session = click.make_pass_decorator(Session, ensure=True)
 
 
@@ -160,11 +175,17 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         setattr(context.ensure_object(Session), parameter.name, value)
 
 
+def _add(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Adds to those before the command's name."""
+    del parameter
+    context.ensure_object(Session).database_urls += tuple(filter(None, value or ()))
+
+
 def shared_options() -> list[click.Parameter]:
     """The options that are allowed before and after a command's name."""
     return [
         click.Option(
-            ["--database-url"], metavar="URL", callback=_keep, expose_value=False,
+            ["--database-url", "database_urls"], metavar="URL", multiple=True, callback=_add, expose_value=False,
             help="Postgres to use. Default: DATABASE_URL, else an embedded database.",
         ),
         click.Option(
@@ -178,16 +199,19 @@ def shared_options() -> list[click.Parameter]:
 
 
 def command(
-    name: str, *, logs: bool = False, cls: type[click.Command] = click.Command
+    name: str, *, logs: bool = False, several: bool = False, cls: type[click.Command] = click.Command
 ) -> Callable[[Callable[..., int | None]], click.Command]:
     """Makes a command of a function `(session, …) -> exit code or None`, and adds the shared options.
 
-    On a terminal it shows how long it works, unless it writes a log there (`logs`). `cls` is the command's class.
+    On a terminal it shows how long it works, unless it writes a log there (`logs`). It is refused with more than one
+    database, unless it takes `several`. `cls` is the command's class.
     """
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
         @wraps(function)
         def run(session: Session, **given: Any) -> int | None:
+            if not several:
+                session.refuse_several()
             with nullcontext() if logs else waiting(name):
                 return function(session, **given)
 

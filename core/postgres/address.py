@@ -58,9 +58,8 @@ class Address:
         """The message for a connection that failed."""
         from jobdeck.core.redact import safe_error  # noqa: PLC0415 -- only a failure needs it
 
-        reason = _PREAMBLE.sub("", str(error).partition("\n")[0]).strip().rstrip(".")
         return (
-            f"The database at {safe_error(self.label)} does not answer ({safe_error(reason)}). "
+            f"The database at {safe_error(self.label)} does not answer ({safe_error(reason_of(error))}). "
             f"Check DATABASE_URL or --database-url, and that Postgres is running there."
         )
 
@@ -77,6 +76,11 @@ class Address:
             raise ConfigurationError(
                 f"DATABASE_URL is not valid: {safe_error(found.group())}. Correct it there or in --database-url."
             ) from None
+
+
+def reason_of(error: psycopg.OperationalError) -> str:
+    """The reason for which a connection failed, without the address."""
+    return _PREAMBLE.sub("", str(error).partition("\n")[0]).strip().rstrip(".")
 
 
 def _without_foreign_parameters(url: str) -> dict[str, Any]:

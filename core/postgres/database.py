@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError
-from jobdeck.core.postgres.address import Address
+from jobdeck.core.postgres.address import Address, reason_of
 from jobdeck.core.postgres.jsonb import read
 from jobdeck.core.postgres.listener import Listener
 from jobdeck.core.postgres.pool import Pool
@@ -50,7 +50,14 @@ DEFAULTS = {"DateStyle": "ISO", "IntervalStyle": "postgres", "default_transactio
 
 
 class Unreachable(DatabaseUnreachable, psycopg.OperationalError):
-    """A connection failed. Commands show its message; callers that retry catch it as an OperationalError."""
+    """A connection failed. Commands show its message; callers that retry catch it as an OperationalError.
+
+    `reason` is that of libpq, without the address.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +171,7 @@ class Database:
                 **self._parameters(), autocommit=True, prepare_threshold=prepare_after
             )
         except psycopg.OperationalError as error:
-            raise Unreachable(self._address.unreachable(error)) from None
+            raise Unreachable(self._address.unreachable(error), reason_of(error)) from None
         set_json_loads(read, connection)
         if self.read_only:
             await connection.set_read_only(True)
@@ -227,7 +234,7 @@ class Database:
                 self._startup_options = False
                 return self._open()
             self._address.refuse_bad_value(error)
-            raise Unreachable(self._address.unreachable(error)) from None
+            raise Unreachable(self._address.unreachable(error), reason_of(error)) from None
         set_json_loads(read, connection)
         if self.read_only:
             connection.read_only = True

@@ -184,6 +184,17 @@ def denial(conn: psycopg.Connection[Any], message: str) -> Denial:
     )
 
 
+def denied(conn: psycopg.Connection[Any], message: str) -> str:
+    """The sentence for a missing right: the right, the role's groups, and the groups that have the right."""
+    found = denial(conn, message)
+    needs = "`jobdeck doctor` shows its rights"
+    if found.holders is not None:
+        holders = " or ".join(found.holders)
+        needs = f"Only members of {holders} may" if holders else "Only the owner of the tables may"
+    groups = " and ".join(found.groups) or f"none of {', '.join(found.known)}"
+    return f"The database role {found.role} may not do this ({message}). {needs}; this role is a member of {groups}."
+
+
 def _tables(conn: psycopg.Connection[Any]) -> tuple[TableHealth, ...]:
     with conn.cursor(row_factory=class_row(TableHealth)) as cursor:
         cursor.execute(

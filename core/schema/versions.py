@@ -104,11 +104,12 @@ def check_schema(conn: psycopg.Connection[Any], components: Sequence[Component] 
     for component in known_components() if components is None else components:
         installed = held.components.get(component.name)
         if installed is None:
-            raise SchemaMismatch(_missing(conn, held, component))
+            raise SchemaMismatch(_missing(conn, held, component), "no schema; run `jobdeck init` there")
         if installed.version < component.version:
             raise SchemaMismatch(
                 f"{database_at(conn)} has {_version(installed)}, and this program needs {component.version}. "
-                f"Run `jobdeck init` to upgrade it."
+                f"Run `jobdeck init` to upgrade it.",
+                f"version {installed.version}, needs {component.version}; run `jobdeck init` there",
             )
 
 
@@ -131,7 +132,8 @@ def refuse_newer(
         if not (serving and installed.serves_this_program):
             raise SchemaMismatch(
                 f"{database_at(conn)} has {_version(installed)}, newer than this program's {component.version}. "
-                f"Upgrade Jobdeck on this machine."
+                f"Upgrade Jobdeck on this machine.",
+                f"version {installed.version} is newer; upgrade Jobdeck here",
             )
 
 

@@ -84,3 +84,24 @@ def test_a_file_that_is_no_toml_is_a_mistake(config: Path) -> None:
     config.write_text("this is = = not toml", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="not valid TOML"):
         settings.load()
+
+
+def test_databases_are_a_table_of_the_file_or_an_object_in_the_environment(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text('[JOBDECK_DATABASES]\norders = "postgresql://h/orders"\n[keys]\n', encoding="utf-8")
+    assert {name: url.get_secret_value() for name, url in settings.load().databases.items()} == {
+        "orders": "postgresql://h/orders"
+    }
+    monkeypatch.setenv("JOBDECK_DATABASES", '{"billing": "postgresql://h/billing"}')
+    assert list(settings.load().databases) == ["billing"]
+    assert "JOBDECK_DATABASES" in settings.secret_names()
+    assert "h/billing" not in repr(settings.load())
+
+
+@pytest.mark.parametrize("value", ["postgresql://secret@h/db", "[]", '{"a b": "x"}', '{"a": 1}', '{"": "x"}'])
+def test_a_list_of_databases_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBDECK_DATABASES", value)
+    with pytest.raises(ConfigurationError, match="A setting is wrong: JOBDECK_DATABASES") as refusal:
+        settings.load()
+    assert "secret" not in str(refusal.value)

@@ -80,6 +80,7 @@ def demo_environment(settings: Settings, registry: Registry, *, calm: bool = Fal
     with Sandbox() as sandbox:
         changes: dict[str, Any] = {
             "database_url": None,
+            "databases": {},
             "state_dir": state_folder(settings.state_dir) / "demo",
             "environment": "demo",
         }

@@ -11,7 +11,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.act.notes import note_table
 from jobdeck.core.cli.commands.look.jobs import audit_table
 from jobdeck.core.cli.session import Session, command, limit_option
-from jobdeck.core.errors import Refused
+from jobdeck.core.errors import UNHEALTHY, Refused
 from jobdeck.core.model import Filter, Status, Verdict
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import amount, outcome_words
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Finding, Health, Json, Processing, Run, RunOutcome, TypePause, Worker, WorkerRun
     from jobdeck.core.read.operators.notes import Mute
     from jobdeck.core.read.report_types import Backlog, ErrorGroup, Snapshot
-
-UNHEALTHY: Final = 4
-"""The exit code of `health` and `doctor` when something is wrong."""
 
 RECENT_RUNS: Final = 500
 

@@ -12,10 +12,10 @@ import click
 
 from jobdeck.core import config_file
 from jobdeck.core.cli import output
-from jobdeck.core.cli.commands.look.status import UNHEALTHY, finding_table
+from jobdeck.core.cli.commands.look.status import finding_table
 from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.session import Session, command
-from jobdeck.core.errors import SchemaMismatch
+from jobdeck.core.errors import UNHEALTHY, SchemaMismatch
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.plugins import load_plugins, named
 from jobdeck.core.settings import secret_names

@@ -85,6 +85,7 @@ def _own_demo(settings: Settings, *, calm: bool) -> Iterator[Settings]:
 
     changes: dict[str, Any] = {
         "database_url": None,
+        "databases": {},
         "state_dir": state_folder(settings.state_dir) / "demo-queue",
         "environment": "demo",
         "handlers": ",".join([*settings.handler_modules, HANDLERS]),
