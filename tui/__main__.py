@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 from jobdeck.core.errors import UsageError, require_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from jobdeck.core.fleet import Member
     from jobdeck.core.settings import Settings
     from jobdeck.tui.terminal.options import Arguments
 
@@ -72,12 +73,13 @@ def _dashboard(arguments: Arguments, *, demo: Sequence[str] = ()) -> int:
     from jobdeck.core import logs  # noqa: PLC0415 -- imported on first use
     from jobdeck.tui.terminal import options  # noqa: PLC0415 -- imported on first use
 
-    if not options.terminal_is_fit():
-        return _command([*arguments.shared(), *(demo or ["status"])])
-    if demo and arguments.database_url:
+    if demo and arguments.database_urls:
         raise UsageError("The demo uses its own database. Omit --database-url.")
-    require_extra("The dashboard", "dashboard", "textual", "rich")
     settings = arguments.settings()
+    several = not demo and arguments.names_fleet(settings)
+    if not options.terminal_is_fit():
+        return _command([*arguments.shared(), *(demo or ["fleet" if several else "status"])])
+    require_extra("The dashboard", "dashboard", "textual", "rich")
     theme = options.prepare_environment(os.environ, settings.theme)
     logs.configure(console=False, file=settings.log_file, form=settings.log_format, level=settings.log_level)
     with _demo(settings, calm=CALM in demo) if demo else nullcontext(settings) as used:
@@ -91,7 +93,16 @@ def _dashboard(arguments: Arguments, *, demo: Sequence[str] = ()) -> int:
             interval=arguments.refresh,
             theme=theme,
             few_colours=options.has_256_colours(os.environ),
+            fleet=_fleet(settings, arguments.database_urls) if several else None,
         )
+
+
+def _fleet(settings: Settings, urls: Sequence[str]) -> Callable[[], Sequence[Member]]:
+    """What makes the members of the fleet. Invalid addresses are refused now, before the dashboard takes the screen."""
+    from jobdeck.core.fleet import members  # noqa: PLC0415 -- not needed for one database
+
+    members(settings, urls)
+    return lambda: members(settings, urls)
 
 
 @contextmanager

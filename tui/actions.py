@@ -14,7 +14,6 @@ from jobdeck.core import plugins
 from jobdeck.core.model import Status
 from jobdeck.core.read.filters import starts
 from jobdeck.tui import dialog_keys
-from jobdeck.tui.format import plural, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,11 +23,13 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.bulk_model import Choice
 
 Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk", "table", "types",
-                "trends", "series"]  # fmt: skip
+                "trends", "series", "fleet"]  # fmt: skip
 LIST: Final[frozenset[Scope]] = frozenset({"list"})
 DETAIL: Final[frozenset[Scope]] = frozenset({"detail"})
 BOTH: Final[frozenset[Scope]] = LIST | DETAIL
-ALL: Final[frozenset[Scope]] = frozenset(get_args(Scope))
+FLEET: Final[frozenset[Scope]] = frozenset({"fleet"})
+ALL: Final[frozenset[Scope]] = frozenset(get_args(Scope)) - FLEET
+"""All pages of one database."""
 HEALTH: Final[frozenset[Scope]] = frozenset({"health"})
 ERRORS: Final[frozenset[Scope]] = frozenset({"errors"})
 AUDIT: Final[frozenset[Scope]] = frozenset({"audit"})
@@ -82,7 +83,7 @@ class Situation:
 
     `read_only` and `no_work` are the reasons why nothing may be changed and no job may run here; `refused` are a
     page's own reasons, by action id. `chosen` are the jobs that A chose and froze. `keymap` holds the configured
-    keys. With `mouse`, everything must be clickable.
+    keys. With `mouse`, everything must be clickable. `in_fleet` is whether the list of jobs leads back to the fleet.
     """
 
     jobs: tuple[Job, ...] = ()
@@ -96,6 +97,7 @@ class Situation:
     refused: Mapping[str, str] = field(default_factory=dict)
     keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     mouse: bool = False
+    in_fleet: bool = False
 
     def keys(self, action: Action) -> tuple[str, ...]:
         """The keys of an action in Textual's names."""
@@ -228,12 +230,12 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("freeze", ("z",), "freeze", "stop or resume refreshing", "Look"),
     Action("interval.longer", ("plus",), "slower", "refresh less often", "Look"),
     Action("interval.shorter", ("minus",), "faster", "refresh more often", "Look"),
-    Action("move.down", ("j", "down"), "down", "next job", "Move", scopes=ALL),
-    Action("move.up", ("k", "up"), "up", "previous job", "Move", scopes=ALL),
-    Action("move.half_down", ("ctrl+d", "pagedown"), "half page down", "half a page down", "Move", scopes=ALL),
-    Action("move.half_up", ("ctrl+u", "pageup"), "half page up", "half a page up", "Move", scopes=ALL),
-    Action("move.top", ("g", "home"), "top", "go to the top", "Move", scopes=ALL),
-    Action("move.bottom", ("G", "end"), "bottom", "go to the bottom", "Move", scopes=ALL),
+    Action("move.down", ("j", "down"), "down", "next line", "Move", scopes=ALL | FLEET),
+    Action("move.up", ("k", "up"), "up", "previous line", "Move", scopes=ALL | FLEET),
+    Action("move.half_down", ("ctrl+d", "pagedown"), "half page down", "half a page down", "Move", scopes=ALL | FLEET),
+    Action("move.half_up", ("ctrl+u", "pageup"), "half page up", "half a page up", "Move", scopes=ALL | FLEET),
+    Action("move.top", ("g", "home"), "top", "go to the top", "Move", scopes=ALL | FLEET),
+    Action("move.bottom", ("G", "end"), "bottom", "go to the bottom", "Move", scopes=ALL | FLEET),
     Action("mark", ("space",), "mark", "mark or unmark the job under the cursor", "Mark"),
     Action("mark.range", ("v",), "range", "mark a range that starts at the cursor; again to end it", "Mark"),
     Action("mark.all", ("a",), "mark all", "mark or unmark all listed jobs", "Mark"),
@@ -244,12 +246,14 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("copy.digest", ("y",), "copy hand-over", "copy the digest as Markdown, for the hand-over", "Copy",
            scopes=AUDIT),
     Action("copy.json", ("Y",), "copy JSON", "copy the job as JSON, personal data masked", "Copy", scopes=BOTH),
-    Action("help", ("question_mark",), "help", "this page", "Leave", scopes=ALL, footer=True),
+    Action("help", ("question_mark",), "help", "this page", "Leave", scopes=ALL | FLEET, footer=True),
     Action("back", ("escape",), "back", "clear the range, the filter or the marks; leave this page", "Leave",
            scopes=ALL),
-    Action("quit", ("q",), "quit", "quit; asks first if jobs run here", "Leave", scopes=ALL, footer=True),
+    Action("quit", ("q",), "quit", "quit; asks first if jobs run here", "Leave", scopes=ALL | FLEET,
+           footer=True),
     Action("refresh", ("r",), "refresh", "refresh now; when disconnected, reconnect now", "Look",
-           scopes=ALL, footer=True),
+           scopes=ALL | FLEET, footer=True),
+    Action("fleet.open", ("enter",), "open", "open the database under the cursor", "Look", scopes=FLEET, footer=True),
 )  # fmt: skip
 BY_ID: Final = {action.id: action for action in ACTIONS}
 PAGES: Final = tuple(action.id.removeprefix("page.") for action in ACTIONS if action.id.startswith("page."))
@@ -384,16 +388,3 @@ def _refusal(action: Action, jobs: Sequence[Job], now: Situation) -> str:
     if Status.RUNNING not in {job.status for job in jobs}:
         hint = ""
     return f"Cannot {action.label}: a {statuses} job does not allow it.{hint}"
-
-
-def breakdown(jobs: Iterable[Job]) -> str:
-    """The number of jobs by status, in the order of the tabs: `3 failed, 1 pending`."""
-    counts: dict[Status, int] = dict.fromkeys(Status, 0)
-    for job in jobs:
-        counts[job.status] += 1
-    return ", ".join(f"{number} {status.value}" for status, number in counts.items() if number)
-
-
-def jobs_phrase(jobs: Sequence[Job]) -> str:
-    """`job 1a2b3c4d` for one, `3 jobs` for several."""
-    return f"job {short_id(jobs[0].id)}" if len(jobs) == 1 else plural(len(jobs), "job")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import time
 from dataclasses import replace
@@ -10,30 +9,23 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from textual import events
-from textual.binding import Binding
-
 from jobdeck.core.model import Filter
 from jobdeck.tui import themes
-from jobdeck.tui.actions import NO_ANSWER, Situation, key_of
+from jobdeck.tui.actions import NO_ANSWER, Situation
 from jobdeck.tui.backend.bulk_driver import unfinished
 from jobdeck.tui.backend.operations import Operations
 from jobdeck.tui.backend.poller import Poller
 from jobdeck.tui.backend.protocol import EmbeddedWorker, Request
-from jobdeck.tui.backend.threads import Answer, Threads
 from jobdeck.tui.backend.worker_log import WorkerLog
-from jobdeck.tui.deck import Options
 from jobdeck.tui.format import fit, one_line, plural
 from jobdeck.tui.screens.dashboard import Dashboard
 from jobdeck.tui.screens.dialogs.questions import Leave
 from jobdeck.tui.screens.job_detail import JobDetailScreen
 from jobdeck.tui.screens.page import ListPage, Page
-from jobdeck.tui.terminal.toasts import Toasting
-from jobdeck.tui.terminal.type_ahead import TypeAhead
-from jobdeck.tui.widgets.ink import InkedApp
+from jobdeck.tui.terminal.hosting import Hosting
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from textual.screen import Screen
@@ -46,6 +38,7 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.canary import Canary
     from jobdeck.tui.backend.protocol import Backend, View
     from jobdeck.tui.backend.threads import Background
+    from jobdeck.tui.deck import Options
 
 
 PAGES: Final = {
@@ -63,13 +56,9 @@ PAGES: Final = {
 """Module and class of each page, by its name in the table of actions. They are imported after the first paint."""
 
 
-class JobdeckApp(InkedApp, Toasting):
+class JobdeckApp(Hosting):
     """The dashboard. `make_backend` is called in another thread; `background` and `monotonic` are for tests."""
 
-    TITLE = "Jobdeck"
-    ENABLE_COMMAND_PALETTE = False
-    BINDINGS: ClassVar[list[Any]] = [Binding("ctrl+c", "help_quit", show=False, system=True, priority=True)]
-    """With priority, because otherwise a dialog hides this binding of the app, and a field copies with this key."""
     CSS_PATH: ClassVar[list[Any]] = [
         "app.tcss",
         "screens/dashboard.tcss",
@@ -93,41 +82,24 @@ class JobdeckApp(InkedApp, Toasting):
         background: Background | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__()
-        self.options = options or Options()
-        for theme in themes.of(few_colours=self.options.few_colours):
-            self.register_theme(theme)
-        self.theme = self.options.theme if self.options.theme in self.available_themes else themes.DARK.name
+        super().__init__(options, background=background, monotonic=monotonic)
         self.backend: Backend | None = None
         self._make_backend = make_backend
-        self.monotonic = monotonic
         self.view: View | None = None
-        self._threads = Threads(self)
-        self.background: Background = background or self._threads
         self.operations = Operations(self)
         self.poller = Poller(Request(Filter()), self, interval=self.options.interval)
         self.dashboard = Dashboard()
         self.canaries: dict[tuple[str, str], Canary] = {}
         self.log_lines = WorkerLog()
-        self._typed = TypeAhead(self, super().on_event, self.later)
-
-    async def on_event(self, event: events.Event) -> None:
-        """Delays each key until the key before it has had its effect."""
-        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
-            await self._typed.take(event)
-        else:
-            await super().on_event(event)
-
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        """The dashboard's own colour variables, for themes without them."""
-        return themes.FALLBACKS
+        self.returns = False
+        """Whether the user has left this database for the fleet."""
 
     def get_default_screen(self) -> Screen[Any]:
         return self.dashboard
 
     def on_mount(self) -> None:
         """Starts reading after the first, empty screen is painted, and installs the signal handlers."""
-        self.set_keymap({action_id: ",".join(keys) for action_id, keys in self.options.keymap.items()})
+        self.use_keymap()
         self.call_after_refresh(self.poller.poke)
         if self.options.ticking:
             self._tick()
@@ -138,24 +110,6 @@ class JobdeckApp(InkedApp, Toasting):
         if self.backend is None:
             self.backend = self._make_backend()
         return self.backend
-
-    def tell(self, deliver: Callable[[], None]) -> None:
-        self._threads.tell(deliver)
-
-    def later(self, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> asyncio.TimerHandle:
-        """Schedules a call on this thread after `seconds`, unless the dashboard has ended by then.
-
-        Textual's own timer never fires when the process is suspended for that long just when the timer is set.
-        """
-
-        def due() -> None:
-            if self.is_running and not self._exit:
-                self.call_next(callback)
-
-        return asyncio.get_running_loop().call_later(seconds, due)
-
-    def on_answer(self, event: Answer) -> None:
-        event.deliver()
 
     def now(self) -> datetime:
         """The database's time at the last read plus the time since then; this machine's time before the first read."""
@@ -190,11 +144,8 @@ class JobdeckApp(InkedApp, Toasting):
             can_undo=self.operations.can_undo,
             keymap=self.options.keymap,
             mouse=self.options.mouse,
+            in_fleet=bool(self.options.opened),
         )
-
-    def key(self, action_id: str) -> str:
-        """The key of an action or a dialog as shown to users, according to the user's key map."""
-        return key_of(action_id, self.options.keymap)
 
     @property
     def read_only_reason(self) -> str | None:
@@ -269,15 +220,14 @@ class JobdeckApp(InkedApp, Toasting):
     def on_app_focus(self) -> None:
         self.poller.set_away(away=False)
 
-    async def action_quit(self) -> None:
-        """Handles ctrl+q."""
-        self.leave()
-
-    def action_help_quit(self) -> None:
-        """Handles ctrl+c, for which Textual would only show a hint."""
-        self.leave()
-
     def leave(self) -> None:
+        self._leave(returns=False)
+
+    def return_to_fleet(self) -> None:
+        self._leave(returns=True)
+
+    def _leave(self, *, returns: bool) -> None:
+        self.returns = returns
         running = self.worker.running
         cycle = self.operations.cycle is not None
         if not running and not cycle:

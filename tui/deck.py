@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Options:
     """The options of the dashboard. `interval` (between reads) and `patience` (the worker's drain time) are seconds.
 
-    With `few_colours` the terminal has 256.
+    With `few_colours` the terminal has 256. `opened` is the name of the database, if it was opened from the fleet.
     """
 
     theme: str = themes.DARK.name
@@ -44,6 +44,7 @@ class Options:
     patience: float = 30.0
     ticking: bool = True
     mouse: bool = False
+    opened: str = ""
     keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     preferences: Preferences = field(default_factory=Preferences)
 
@@ -120,7 +121,10 @@ class Deck(Host, Protocol):
         """Stops reading the list while another screen covers it, and starts again afterwards."""
 
     def leave(self) -> None:
-        """Leaves the dashboard. Asks first when jobs are running here."""
+        """Leaves the program. Asks first when jobs are running here."""
+
+    def return_to_fleet(self) -> None:
+        """Leaves this database for the list of several. Asks first when jobs are running here."""
 
 
 def deck_of(node: DOMNode) -> Deck:

@@ -20,7 +20,7 @@ from jobdeck.core.redact import clean, harmless_json, redact, safe_text, scrub
 from jobdeck.core.schedules import NO_SLOT, rhythm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
     from jobdeck.core.model import Job
@@ -278,3 +278,16 @@ def sparkline(values: Sequence[int]) -> str:
 def job_json(job: Job) -> dict[str, Any]:
     """A job as the object that `jobdeck job --json` prints, with personal data masked."""
     return dict(plain(job))
+
+
+def breakdown(jobs: Iterable[Job]) -> str:
+    """The number of jobs by status, in the order of the tabs: `3 failed, 1 pending`."""
+    counts: dict[Status, int] = dict.fromkeys(Status, 0)
+    for job in jobs:
+        counts[job.status] += 1
+    return ", ".join(f"{number} {status.value}" for status, number in counts.items() if number)
+
+
+def jobs_phrase(jobs: Sequence[Job]) -> str:
+    """`job 1a2b3c4d` for one, `3 jobs` for several."""
+    return f"job {short_id(jobs[0].id)}" if len(jobs) == 1 else plural(len(jobs), "job")

@@ -38,7 +38,7 @@ def test_the_first_word_that_is_no_option_of_the_dashboard_is_the_command(
 
 def test_the_dashboards_options_are_read() -> None:
     read = parse(["--read-only", "--worker", "--mouse", "--refresh", "5", "--handlers", "a,b", "--database-url=x"])
-    assert read == Arguments("x", "a,b", read_only=True, worker=True, mouse=True, refresh=5.0)
+    assert read == Arguments(("x",), "a,b", read_only=True, worker=True, mouse=True, refresh=5.0)
 
 
 @pytest.mark.parametrize(("given", "theme", "kept"), [

@@ -13,12 +13,12 @@ from jobdeck.tui.actions import (
     Scope,
     Situation,
     bindings,
-    breakdown,
     key_name,
     offered,
     unavailable,
 )
 from jobdeck.tui.commands import twin
+from jobdeck.tui.format import breakdown
 from jobdeck.tui.screens.dashboard import Dashboard
 from jobdeck.tui.screens.job_detail import JobDetailScreen
 from jobdeck.tui.widgets.key_line import FIRST, keys

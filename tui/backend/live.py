@@ -65,7 +65,10 @@ KEPT_FOR = timedelta(days=14)
 
 
 class LiveBackend:
-    """Implements `Backend`. `open_database` is entered at the first read and left by `close`."""
+    """Implements `Backend`. `open_database` is entered at the first read and left by `close`.
+
+    `label` names the database instead of its address.
+    """
 
     def __init__(
         self,
@@ -73,9 +76,11 @@ class LiveBackend:
         *,
         read_only: bool = False,
         worker: bool = False,
+        label: str = "",
         open_database: Callable[..., AbstractContextManager[Database]] = connect.open_database,
     ) -> None:
         self._read_only = read_only
+        self._label = label
         self._settings = settings
         self._autostart = worker
         self._open_database = open_database
@@ -98,7 +103,7 @@ class LiveBackend:
     @property
     def label(self) -> str:
         with suppress(ConfigurationError):  # `view` reports it
-            return database.database_label(self._settings)
+            return self._label or database.database_label(self._settings)
         return ""
 
     def view(self, request: Request) -> View:
@@ -299,7 +304,9 @@ class LiveBackend:
         embedded = self._settings.database_url is None
         if (embedded or self._autostart) and permissions.work and not self._read_only:
             self.start_worker()
-        return Session(self._database.label, database.actor(), permissions, tuple(self._registry.names), embedded)
+        return Session(
+            self._label or self._database.label, database.actor(), permissions, tuple(self._registry.names), embedded
+        )
 
     def _new_worker(self, *, mode: str, source: str) -> Worker:
         if self._database is None or self._registry is None:

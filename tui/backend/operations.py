@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jobdeck.core.cli.wording import cycle_words, flow_cancel_words
 from jobdeck.core.queue.bulk_model import Bulk
-from jobdeck.tui.actions import jobs_phrase
 from jobdeck.tui.backend.bulk_driver import BulkDriver
 from jobdeck.tui.backend.bulk_words import PAST, words
 from jobdeck.tui.backend.threads import failure
@@ -24,7 +23,7 @@ from jobdeck.tui.commands import (
     twin,
     twin_with_payload,
 )
-from jobdeck.tui.format import one_line, plural, short_id
+from jobdeck.tui.format import jobs_phrase, one_line, plural, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -109,7 +109,7 @@ class Dashboard(Listing):
             "beside": self._toggle_beside,
             "quick.sync": self._open_quick_sync,
             "back": self._back,
-            "quit": self.deck.leave,
+            "quit": self.deck.return_to_fleet if self.deck.options.opened else self.deck.leave,
         }
 
     def show_view(self, view: View) -> None:
@@ -194,7 +194,7 @@ class Dashboard(Listing):
             poller.pace,
             frozen,
             self._covered,
-            deck.backend.label if deck.backend else "",
+            deck.backend.label if deck.backend else deck.options.opened,
         )
         left, right = status_bar.header(bar, self.size.width)
         self.line("header").show(left)
@@ -390,3 +390,5 @@ class Dashboard(Listing):
             self._clear_filter()
         elif self.table.marks:
             self.table.unmark()
+        elif self.deck.options.opened:
+            self.deck.return_to_fleet()

@@ -26,6 +26,8 @@ class Ending(App[int]):
     """An app that always restores the terminal. After an error, `failure` has the sentence for the user."""
 
     failure: JobdeckError | None = None
+    gave_up = False
+    """Whether `failure` is an error that waiting would not fix, such as a missing schema."""
 
     def heed_signals(self, tell: Callable[[Callable[[], None]], None]) -> None:
         """Installs handlers of signals and watches for a closed terminal. `tell` schedules a call on this thread."""
@@ -35,7 +37,7 @@ class Ending(App[int]):
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.exit, 128 + number, 128 + number)
         hung_up = 128 + signal.SIGHUP
-        self.call_later(hang_up.watch, lambda: tell(lambda: self.exit(hung_up, hung_up)))
+        self.call_later(hang_up.watch, lambda: tell(lambda: self.exit(hung_up, hung_up)), lambda: self.is_running)
 
     def _handle_exception(self, error: Exception) -> None:
         """Ends the app with a sentence. Textual would print a traceback with the values of all variables."""
@@ -66,7 +68,7 @@ class Ending(App[int]):
 
     def give_up(self, error: JobdeckError) -> None:
         """Ends the app with an error that waiting would not fix."""
-        self.failure = error
+        self.failure, self.gave_up = error, True
         self.exit(error.exit_code, error.exit_code)
 
     def get_driver_class(self) -> type[Driver]:

@@ -21,16 +21,21 @@ LOOK_EVERY = 1_000
 """Milliseconds between two checks of the terminal's foreground process."""
 
 
-def watch(gone: Callable[[], None]) -> None:
-    """Calls `gone` once, in its own thread, when the terminal on standard input is closed or used by another shell."""
-    threading.Thread(target=_wait, args=(gone,), name="jobdeck-terminal", daemon=True).start()
+def watch(gone: Callable[[], None], wanted: Callable[[], bool]) -> None:
+    """Calls `gone` once, in its own thread, when the terminal on standard input is closed or used by another shell.
+
+    It ends soon after it is no longer `wanted`.
+    """
+    threading.Thread(target=_wait, args=(gone, wanted), name="jobdeck-terminal", daemon=True).start()
 
 
-def _wait(gone: Callable[[], None]) -> None:
+def _wait(gone: Callable[[], None], wanted: Callable[[], bool]) -> None:
     poll = select.poll()
     poll.register(INPUT, 0)
     starter = os.getppid()
     while not (found := poll.poll(LOOK_EVERY)):
+        if not wanted():
+            return
         if os.getppid() != starter and _another_has_it():
             gone()  # the terminal still exists and can be restored
             return

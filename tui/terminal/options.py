@@ -20,6 +20,7 @@ OWN: Final = (*WITH_VALUE, "--read-only", "--worker", "--mouse")
 DEFAULT_THEME: Final = "jobdeck-dark"
 HELP: Final = """
 Options of the dashboard (jobdeck without a command, and jobdeck demo):
+  --database-url URL Given more than once, it opens a page with a line for each database. Enter opens one.
   --read-only        Disable all changes.
   --worker           Run a worker inside the dashboard. With the embedded database there always is one.
   --mouse            Use the mouse: click, double click, wheel.
@@ -32,7 +33,7 @@ own 16 colours, and are the default on terminals with 16 colours).
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    database_url: str | None = None
+    database_urls: tuple[str, ...] = ()
     handlers: str | None = None
     read_only: bool = False
     worker: bool = False
@@ -40,16 +41,22 @@ class Arguments:
     refresh: float = 2.0
 
     def settings(self) -> Settings:
-        """The settings; these arguments take precedence.
+        """The settings; these arguments take precedence, but for several databases.
 
         Raises:
             ConfigurationError: a setting is invalid.
         """
-        return configuration.load(database_url=self.database_url or None, handlers=self.handlers or None)
+        url = self.database_urls[0] if len(self.database_urls) == 1 else None
+        return configuration.load(database_url=url, handlers=self.handlers or None)
+
+    def names_fleet(self, settings: Settings) -> bool:
+        """Whether the databases are several: more than one is given, or none and the settings list them."""
+        one = bool(self.database_urls) or settings.database_url is not None
+        return len(self.database_urls) > 1 or (not one and bool(settings.databases))
 
     def shared(self) -> list[str]:
         """The arguments that commands have too."""
-        given = (("--database-url", self.database_url), ("--handlers", self.handlers))
+        given = (*(("--database-url", url) for url in self.database_urls), ("--handlers", self.handlers))
         return [word for name, value in given if value for word in (name, value)]
 
 
@@ -77,12 +84,13 @@ def parse(arguments: Sequence[str]) -> Arguments:
         UsageError: an argument is unknown or invalid.
     """
     parser = _Parser(prog="jobdeck", add_help=False, allow_abbrev=False)
-    parser.add_argument("--database-url")
+    parser.add_argument("--database-url", action="append", default=[], dest="database_urls")
     parser.add_argument("--handlers")
     parser.add_argument("--refresh", type=_seconds, default=2.0)
     for flag in ("--read-only", "--worker", "--mouse"):
         parser.add_argument(flag, action="store_true")
-    return Arguments(**vars(parser.parse_args(list(arguments))))
+    found = vars(parser.parse_args(list(arguments)))
+    return Arguments(**{**found, "database_urls": tuple(filter(None, found["database_urls"]))})
 
 
 def _seconds(text: str) -> float:

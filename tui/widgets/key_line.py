@@ -91,8 +91,8 @@ def _key(action: Action, scope: Scope, situation: Situation, *, paused: bool) ->
 
 
 def _label(action: Action, scope: Scope, situation: Situation, *, paused: bool) -> str:
-    if action.id == "quit" and scope != "list":
-        return "back"
+    if action.id == "quit" and (situation.in_fleet or scope != "list") and scope != "fleet":
+        return "fleet" if scope == "list" else "back"
     if action.id == "processing" and paused:
         return "resume"
     if action.id == "mark.undo":

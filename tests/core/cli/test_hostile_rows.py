@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -135,6 +136,7 @@ def jobdeck(
 ) -> Jobdeck:
     environment(monkeypatch, tmp_path, hostile_url)
     monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "4711")
+    monkeypatch.setenv("JOBDECK_DATABASES", json.dumps({"hostile": hostile_url}))
     return runner(capsys)
 
 

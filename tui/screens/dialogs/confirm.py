@@ -10,11 +10,11 @@ from textual.content import Content
 from textual.widgets import Button, Input, Static
 
 from jobdeck.core.model import Status
-from jobdeck.tui.actions import BY_ID, breakdown
+from jobdeck.tui.actions import BY_ID
 from jobdeck.tui.backend.bulk_words import again as bulk_twin
 from jobdeck.tui.backend.bulk_words import plural_of, words
 from jobdeck.tui.commands import NAMED, twin
-from jobdeck.tui.format import badge, fit, one_line, plural, short_id
+from jobdeck.tui.format import badge, breakdown, fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
 if TYPE_CHECKING:

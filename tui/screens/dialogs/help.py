@@ -33,6 +33,14 @@ LEGEND: Final = (
     ("due 12m ago", "its time has come and no worker has taken it"),
 )
 
+FLEET_LEGEND: Final = (
+    ("away", "does not answer; it is asked again, less and less often"),
+    ("slow", "has been asked and has not answered yet"),
+    ("unusable", "answers, but without a schema, with another version, or without rights"),
+    ("age", "how old the figures are; <5s is usual"),
+    ("wait", "how long the oldest due job has waited"),
+)
+
 
 class Help(Dialog[None]):
     DIALOG: ClassVar[str] = "help"
@@ -60,7 +68,8 @@ class Help(Dialog[None]):
         width = box - 2 if narrow else box // 2 - 3
         said = general(self.situation)
         sections = [section for group in GROUPS if (section := self._section(group, width, said))]
-        sections.append(_lines("Words", [(word, meaning, "", "") for word, meaning in LEGEND], width))
+        legend = FLEET_LEGEND if self.scope == "fleet" else LEGEND
+        sections.append(_lines("Words", [(word, meaning, "", "") for word, meaning in legend], width))
         half = _half(sections)
         self.query_one("#first", Static).update(Content("\n\n").join(sections[:half]))
         self.query_one("#second", Static).update(Content("\n\n").join(sections[half:]))

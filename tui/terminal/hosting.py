@@ -1,0 +1,98 @@
+"""The base of both applications, the dashboard and the fleet: theme, keys typed ahead, background work, timers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import events
+from textual.binding import Binding
+
+from jobdeck.tui import themes
+from jobdeck.tui.actions import key_of
+from jobdeck.tui.backend.threads import Answer, Threads
+from jobdeck.tui.deck import Options
+from jobdeck.tui.terminal.toasts import Toasting
+from jobdeck.tui.terminal.type_ahead import TypeAhead
+from jobdeck.tui.widgets.ink import InkedApp
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from jobdeck.tui.backend.threads import Background
+
+
+class Hosting(InkedApp, Toasting):
+    """An application that reads in the background. `background` and `monotonic` are for tests."""
+
+    TITLE = "Jobdeck"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[Any]] = [Binding("ctrl+c", "help_quit", show=False, system=True, priority=True)]
+    """With priority, because otherwise a dialog hides this binding of the app, and a field copies with this key."""
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        *,
+        background: Background | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self.options = options or Options()
+        for theme in themes.of(few_colours=self.options.few_colours):
+            self.register_theme(theme)
+        self.theme = self.options.theme if self.options.theme in self.available_themes else themes.DARK.name
+        self.monotonic = monotonic
+        self._threads = Threads(self)
+        self.background: Background = background or self._threads
+        self._typed = TypeAhead(self, super().on_event, self.later)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Delays each key until the key before it has had its effect."""
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
+            await self._typed.take(event)
+        else:
+            await super().on_event(event)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """The dashboard's own colour variables, for themes without them."""
+        return themes.FALLBACKS
+
+    def use_keymap(self) -> None:
+        """Gives the actions the configured keys."""
+        self.set_keymap({action_id: ",".join(keys) for action_id, keys in self.options.keymap.items()})
+
+    def tell(self, deliver: Callable[[], None]) -> None:
+        self._threads.tell(deliver)
+
+    def later(self, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> asyncio.TimerHandle:
+        """Schedules a call on this thread after `seconds`, unless the application has ended by then.
+
+        Textual's own timer never fires when the process is suspended for that long just when the timer is set.
+        """
+
+        def due() -> None:
+            if self.is_running and not self._exit:
+                self.call_next(callback)
+
+        return asyncio.get_running_loop().call_later(seconds, due)
+
+    def on_answer(self, event: Answer) -> None:
+        event.deliver()
+
+    def key(self, action_id: str) -> str:
+        """The key of an action or a dialog as shown to users, according to the user's key map."""
+        return key_of(action_id, self.options.keymap)
+
+    async def action_quit(self) -> None:
+        """Handles ctrl+q."""
+        self.leave()
+
+    def action_help_quit(self) -> None:
+        """Handles ctrl+c, for which Textual would only show a hint."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Leaves the program."""
+        raise NotImplementedError
