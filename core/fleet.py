@@ -129,15 +129,16 @@ class Member:
 
     def _read(self) -> DatabaseFigures:
         timeouts = self._timeouts.read()
-        if self._database is None:
+        database = self._database  # `close` may come meanwhile
+        if database is None:
             self._opened = open_database(
                 self.settings, application_name="jobdeck fleet", read_only=True, max_size=1, connect=False
             )
-            self._database = self._opened.__enter__()
-            with self._database.connection() as conn:
+            self._database = database = self._opened.__enter__()
+            with database.connection() as conn:
                 check_schema(conn)
         query = database_figures(limit=STATEMENT_SECONDS, timeouts=timeouts, production=self.settings.is_production)
-        with self._database.connection() as conn:
+        with database.connection() as conn:
             return query.run(conn)
 
     def _trouble(self, error: Exception) -> Trouble:
@@ -161,10 +162,11 @@ class Member:
 
     def _denied(self, said: str) -> str:
         plain = f"The database role may not do this ({said}). Grant it job_viewer, or use another role."
-        if self._database is None:
+        database = self._database
+        if database is None:
             return plain
         try:
-            with self._database.connection() as conn:
+            with database.connection() as conn:
                 return denied(conn, said)
         except (psycopg.Error, JobdeckError):
             return plain

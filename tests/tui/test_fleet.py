@@ -100,7 +100,8 @@ class Shown:
 @asynccontextmanager
 async def shown(fleet: Sequence[Member], size: tuple[int, int] = SMALL, **given: Any) -> AsyncIterator[Shown]:
     """The page, with an interval that no test lives to see the end of unless the test gives one."""
-    app = FleetApp(fleet, Options(ticking=False, interval=given.pop("interval", RARELY)), **given)
+    options = Options(ticking=False, interval=given.pop("interval", RARELY), mouse=given.pop("mouse", False))
+    app = FleetApp(fleet, options, **given)
     try:
         async with app.run_test(size=size) as pilot:
             await pilot.pause()
@@ -244,6 +245,17 @@ async def test_every_action_of_the_page_is_done_and_help_and_keys_come_from_the_
         await page.pilot.pause()
         assert "open the database under the cursor" in page.text
         assert "⊘ cancelled" not in page.text
+
+
+async def test_with_a_mouse_the_keys_are_clicked_and_a_double_click_opens() -> None:
+    fleet = [FakeMember("a", figures()), FakeMember("b", figures())]
+    async with shown(fleet, background=Held(), mouse=True) as page:
+        assert page.lines[-1].split() == ["⏎", "open", "?", "help", "q", "quit", "r", "refresh"]
+        await page.pilot.click("#keys", offset=(page.lines[-1].index("refresh"), 0))
+        assert [one.reads for one in fleet] == [2, 2]
+        await page.pilot.click("#pane", offset=(3, 1), times=2)
+        await page.pilot.pause()
+    assert page.app.chosen == "b"
 
 
 async def test_hostile_text_of_a_database_reaches_no_terminal() -> None:

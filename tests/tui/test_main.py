@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from jobdeck.core.cli import app
+from jobdeck.core.settings import Settings
 from jobdeck.tui import run
 from jobdeck.tui.__main__ import main
 from jobdeck.tui.terminal import options
@@ -43,6 +44,25 @@ def test_only_the_demo_can_be_calm(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--calm"]) == 2
     assert main(["--read-only", "--calm"]) == 2
     assert "--calm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("urls", "one", "listed", "several"),
+    [
+        ((), None, {}, False),
+        (("a",), None, {}, False),
+        (("a", "b"), None, {}, True),
+        (("a", "b"), "d", {}, True),
+        ((), None, {"x": "a"}, True),
+        (("a",), None, {"x": "a"}, False),
+        ((), "d", {"x": "a"}, False),
+    ],
+)
+def test_several_databases_are_a_fleet_and_one_that_is_named_wins_over_the_list(
+    urls: tuple[str, ...], one: str | None, listed: dict[str, str], several: bool
+) -> None:
+    settings = Settings.model_validate({"database_url": one, "databases": listed})
+    assert options.Arguments(urls).names_fleet(settings) is several
 
 
 HOSTILE = "\x1b]52;c;UFdORUQ=\x07\u202e\njane.doe@example.org"

@@ -68,7 +68,7 @@ def _names(scope: Scope, situation: Situation) -> list[str]:
             names.sort(key=lambda name: name not in ON_MANY)
     else:
         names.sort(key=lambda name: COMMON.index(name) if name in COMMON else -1)
-    return [*names, "palette"] if situation.mouse else names
+    return [*names, "palette"] if situation.mouse and scope in BY_ID["palette"].scopes else names
 
 
 def _spans(name: str, scope: Scope, situation: Situation, *, paused: bool) -> list[Span]:
