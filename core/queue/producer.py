@@ -71,6 +71,14 @@ class Call(NamedTuple):
     params: tuple[str | None, ...]
 
 
+def carry_trace(conn: Connection, trace: str) -> None:
+    """Has the jobs that are enqueued in the open transaction from now on carry this span, a W3C `traceparent`.
+
+    The database leaves out what is none.
+    """
+    conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (trace,))
+
+
 def enqueue(
     conn: Connection, new: NewJob, *, actor: str, schema: str | None = None, trace: str | None = None
 ) -> Ticket:

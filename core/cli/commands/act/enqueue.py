@@ -126,12 +126,14 @@ def _callers_trace(conn: psycopg.Connection[Any]) -> Iterator[None]:
 
     It is in the environment, where OpenTelemetry says that one program leaves it for another: `TRACEPARENT`.
     """
+    from jobdeck.core.queue import producer  # noqa: PLC0415 -- imported on first use
+
     caller = os.environ.get("TRACEPARENT")
     if caller is None:
         yield
         return
     with conn.transaction():
-        conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (caller,))
+        producer.carry_trace(conn, caller)
         yield
 
 
