@@ -225,7 +225,7 @@ def pages(figures: Figures, url: str, times: int) -> None:
             "the audit": partial(backend.audit, timedelta(hours=8)),
             "notes": backend.shift.notes,
             "Cron Health": backend.cron,
-            "Workers": backend.fleet,
+            "Workers": backend.worker_report,
         }
         for name, read in reads.items():
             taken = []

@@ -284,7 +284,7 @@ class ErrorReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class WorkerReport:
     """The workers of the last day, the running jobs, and the task types with waiting jobs but no live worker.
 
     Types that are set aside are left out.

@@ -24,9 +24,9 @@ from jobdeck.core.read.report_types import (
     Digest,
     ErrorGroup,
     ErrorReport,
-    Fleet,
     Release,
     TriggerCount,
+    WorkerReport,
     overdue_by,
 )
 from jobdeck.core.read.rows import Row, jobs_from
@@ -169,10 +169,12 @@ ORDER BY id DESC LIMIT 10000
 """
 
 
-def fleet() -> Query[Fleet]:
-    def read(at: datetime, heard_of: tuple[Worker, ...], running: tuple[Job, ...], waiting: Sequence[str]) -> Fleet:
+def worker_report() -> Query[WorkerReport]:
+    def read(
+        at: datetime, heard_of: tuple[Worker, ...], running: tuple[Job, ...], waiting: Sequence[str]
+    ) -> WorkerReport:
         handled = {task_type for worker in heard_of if worker.alive for task_type in worker.task_types}
-        return Fleet(at, heard_of, running, tuple(name for name in waiting if name not in handled))
+        return WorkerReport(at, heard_of, running, tuple(name for name in waiting if name not in handled))
 
     waiting = select(_WAITING_TYPES, read=lambda rows: [row["name"] for row in rows])
     return combine(clock(), workers(), _running(), waiting, read=read)

@@ -24,12 +24,12 @@ from jobdeck.core.read.report_types import (
     Digest,
     ErrorGroup,
     ErrorReport,
-    Fleet,
     JobDetail,
     Page,
     Permissions,
     Snapshot,
     TriggerCount,
+    WorkerReport,
     overdue_by,
 )
 from jobdeck.core.read.stats.error_groups import Alike
@@ -170,9 +170,9 @@ class Evidence:
         jobs = [job for wanted in ids for job in self.backend.jobs if job.id == wanted]
         return Alike(tuple(jobs[:20]), len(jobs))
 
-    def fleet(self) -> Fleet:
-        self._read("fleet")
-        return Fleet(self.backend.at, self.backend.workers, self._running(), self.unhandled)
+    def worker_report(self) -> WorkerReport:
+        self._read("worker_report")
+        return WorkerReport(self.backend.at, self.backend.workers, self._running(), self.unhandled)
 
     def audit(self, since: timedelta) -> AuditReport:
         self._read("audit")
@@ -308,8 +308,8 @@ class FakeBackend:
     def alike(self, task_type: str, fingerprint: str) -> Alike:
         return self.evidence.alike(task_type, fingerprint)
 
-    def fleet(self) -> Fleet:
-        return self.evidence.fleet()
+    def worker_report(self) -> WorkerReport:
+        return self.evidence.worker_report()
 
     def audit(self, since: timedelta) -> AuditReport:
         return self.evidence.audit(since)

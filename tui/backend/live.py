@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.pages.flows import FlowTree
-    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail
+    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, JobDetail, WorkerReport
     from jobdeck.core.read.stats.error_groups import Alike
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
@@ -150,9 +150,9 @@ class LiveBackend:
         with self._connection() as conn:
             return error_groups.counted_alike(task_type, fingerprint, limit=FIRST_ALIKE).run(conn)
 
-    def fleet(self) -> Fleet:
+    def worker_report(self) -> WorkerReport:
         with self._connection() as conn:
-            return reports.fleet().run(conn)
+            return reports.worker_report().run(conn)
 
     def audit(self, since: timedelta) -> AuditReport:
         with self._connection() as conn:

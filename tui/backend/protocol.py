@@ -21,10 +21,10 @@ if TYPE_CHECKING:
         AuditReport,
         CronReport,
         ErrorReport,
-        Fleet,
         JobDetail,
         Permissions,
         Snapshot,
+        WorkerReport,
     )
     from jobdeck.core.read.stats.error_groups import Alike
     from jobdeck.core.registry import JobType
@@ -150,7 +150,7 @@ class Backend(Protocol):
     def alike(self, task_type: str, fingerprint: str) -> Alike:
         """Reads the first jobs that are still in the state an error of this group left them in, and counts them."""
 
-    def fleet(self) -> Fleet:
+    def worker_report(self) -> WorkerReport:
         """Reads the workers and their jobs."""
 
     def audit(self, since: timedelta) -> AuditReport:

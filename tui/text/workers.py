@@ -13,48 +13,48 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.model import Job, Worker
-    from jobdeck.core.read.report_types import Fleet
+    from jobdeck.core.read.report_types import WorkerReport
     from jobdeck.tui.widgets.ink import Span
 
 ROOMY = 110
 
 
-def summary(fleet: Fleet) -> list[Span]:
+def summary(report: WorkerReport) -> list[Span]:
     """The numbers of live workers, running jobs and slots."""
-    alive = [worker for worker in fleet.workers if worker.alive]
+    alive = [worker for worker in report.workers if worker.alive]
     slots = sum(worker.concurrency for worker in alive)
-    word = f"{plural(len(alive), 'worker')} alive, {plural(len(fleet.running), 'job')} in {plural(slots, 'slot')}"
+    word = f"{plural(len(alive), 'worker')} alive, {plural(len(report.running), 'job')} in {plural(slots, 'slot')}"
     return [(word, "text" if alive else "bad")]
 
 
-def lines(fleet: Fleet, width: int, here: str | None = None) -> list[Entry]:
+def lines(report: WorkerReport, width: int, here: str | None = None) -> list[Entry]:
     """Task types without a worker, each worker with its jobs, and running jobs whose worker is gone.
 
     `here` is the id of the worker inside this dashboard.
     """
     found: list[Entry] = []
-    if fleet.unhandled:
-        names = ", ".join(one_line(name) for name in fleet.unhandled)
+    if report.unhandled:
+        names = ", ".join(one_line(name) for name in report.unhandled)
         text = f" ✗ No live worker handles these waiting jobs: {names}"
         found += [entry((fit(text, width), "bad"), key="unhandled"), BLANK]
-    versions = {worker.version for worker in fleet.workers if worker.alive}
+    versions = {worker.version for worker in report.workers if worker.alive}
     if len(versions) > 1:
         text = f" ⚠ Live workers have different versions: {', '.join(sorted(one_line(one) for one in versions))}"
         found += [entry((fit(text, width), "warn"), key="versions"), BLANK]
-    if not fleet.workers:
+    if not report.workers:
         found.append(entry((" No worker was seen in the last day. Start one: jobdeck worker", "bad")))
-    for worker in fleet.workers:
-        found += _worker(worker, fleet, width, here=worker.id == here)
-    held = {worker.id for worker in fleet.workers}
-    orphans = [job for job in fleet.running if job.locked_by not in held]
+    for worker in report.workers:
+        found += _worker(worker, report, width, here=worker.id == here)
+    held = {worker.id for worker in report.workers}
+    orphans = [job for job in report.running if job.locked_by not in held]
     if orphans:
         found += [entry((" Held by workers that are no longer listed", "warn"), key="orphans")]
-        found += [_job(job, fleet.at, width) for job in orphans]
+        found += [_job(job, report.at, width) for job in orphans]
     return found
 
 
-def _worker(worker: Worker, fleet: Fleet, width: int, *, here: bool) -> list[Entry]:
-    at = fleet.at
+def _worker(worker: Worker, report: WorkerReport, width: int, *, here: bool) -> list[Entry]:
+    at = report.at
     alive: Span = ("● alive", "good") if worker.alive else ("○ gone ", "bad")
     head = entry(
         (" ", "text"),
@@ -68,8 +68,8 @@ def _worker(worker: Worker, fleet: Fleet, width: int, *, here: bool) -> list[Ent
         f"   {one_line(worker.host)} pid {worker.pid}, version {one_line(worker.version)}, since "
         f"{worker.started_at:%m-%d} {clock(worker.started_at)}, heartbeat {ago(worker.heartbeat_at, at)}"
     )
-    types = f"   handles {_types(worker.task_types, fleet.workers)}"
-    running = [job for job in fleet.running if job.locked_by == worker.id]
+    types = f"   handles {_types(worker.task_types, report.workers)}"
+    running = [job for job in report.running if job.locked_by == worker.id]
     return [
         head,
         entry((fit(facts, width).rstrip(), "muted" if worker.alive else "bad")),

@@ -280,7 +280,7 @@ OPERATIONS: Final = {
     "jobs that failed alike": Operation(
         error_groups.alike("crowd", "0123456789ab").run, entries=70_000, blocks=150_000, reads=True
     ),
-    "workers and what nobody runs": Operation(reports.fleet().run, reads=True),
+    "workers and what nobody runs": Operation(reports.worker_report().run, reads=True),
     "audit and digest of a shift": Operation(
         reports.audit(timedelta(hours=8)).run, entries=170_000, blocks=170_000, reads=True, growth=6
     ),

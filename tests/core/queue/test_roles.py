@@ -120,7 +120,7 @@ class TestViewer:
         reports.cron().run(viewer)
         reports.errors().run(viewer)
         error_groups.alike("alpha", "0").run(viewer)
-        reports.fleet().run(viewer)
+        reports.worker_report().run(viewer)
         reports.audit(DAY).run(viewer)
         reports.recipients(viewer, job.id)
         assert read_jobs.resolve_id(viewer, str(job.id)) == job.id

@@ -209,7 +209,7 @@ class TestSetAside:
         )
         switch = jobs.processing().run(conn)
         assert (switch.paused_types, [one.task_type for one in switch.set_aside]) == ((), ["alpha"])
-        assert reports.fleet().run(conn).unhandled == ()
+        assert reports.worker_report().run(conn).unhandled == ()
 
     def test_why_says_whose_it_is(self, conn: Connection) -> None:
         job = add(conn, "alpha")

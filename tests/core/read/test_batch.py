@@ -31,7 +31,7 @@ READINGS: dict[str, Query[Any]] = {
     "health": health(),
     "cron health": reports.cron(timeouts={"alpha": 60.0}),
     "errors": reports.errors(),
-    "workers": reports.fleet(),
+    "workers": reports.worker_report(),
     "audit": reports.audit(timedelta(hours=8)),
 }
 

@@ -96,7 +96,7 @@ class TestCron:
         with changes_nothing(conn):
             reports.cron().run(conn)
             reports.errors().run(conn)
-            reports.fleet().run(conn)
+            reports.worker_report().run(conn)
             reports.audit(HOUR).run(conn)
 
 
@@ -174,22 +174,22 @@ class TestErrors:
         assert len(error_groups.alike(*trend.key, limit=2).run(conn)) == 2
 
 
-class TestFleet:
+class TestWorkerReport:
     def test_types_that_wait_and_that_no_live_worker_handles_are_named(self, conn: Connection) -> None:
         announce(conn)
         announce(conn, "worker-2", types=("beta", "gamma"))
         for task_type in ("alpha", "alpha", "beta", "delta", "epsilon"):
             add(conn, task_type)
-        told = reports.fleet().run(conn)
+        told = reports.worker_report().run(conn)
         assert [worker.id for worker in told.workers] == [WORKER, "worker-2"]
         assert told.unhandled == ("delta", "epsilon")
         advance(conn, 3 * MINUTE)
-        assert reports.fleet().run(conn).unhandled == ("alpha", "beta", "delta", "epsilon")
+        assert reports.worker_report().run(conn).unhandled == ("alpha", "beta", "delta", "epsilon")
 
     def test_what_runs_is_told_with_who_runs_it(self, conn: Connection) -> None:
         add(conn)
         claim_one(conn)
-        assert [job.locked_by for job in reports.fleet().run(conn).running] == [WORKER]
+        assert [job.locked_by for job in reports.worker_report().run(conn).running] == [WORKER]
 
 
 class TestDigest:

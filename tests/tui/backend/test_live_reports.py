@@ -113,14 +113,17 @@ def test_notes_and_mutes_are_kept_in_the_database_and_audited(settings: Settings
         assert done == [("acknowledge", None), ("unmute errors", "fixed"), ("mute errors", "known"), ("note", None)]
 
 
-def test_the_fleet_has_the_embedded_worker_by_its_name(settings: Settings, conn: Connection, gate: Gate) -> None:
+def test_the_report_has_the_embedded_worker_by_its_name(settings: Settings, conn: Connection, gate: Gate) -> None:
     producer.enqueue(conn, NewJob("test_wait"), actor="a")
     producer.enqueue(conn, NewJob("unheard_of"), actor="a")
     with backend_of(settings, worker=True) as backend:
         backend.view(ALL)
         assert gate.started.wait(PATIENCE)
-        until(lambda: backend.worker().id in {worker.id for worker in backend.fleet().workers}, "the worker's own row")
-        told = backend.fleet()
+        until(
+            lambda: backend.worker().id in {worker.id for worker in backend.worker_report().workers},
+            "the worker's own row",
+        )
+        told = backend.worker_report()
         assert [job.task_type for job in told.running] == ["test_wait"]
         assert told.unhandled == ("unheard_of",)
         gate.open.set()
@@ -250,7 +253,7 @@ def test_read_only_refuses_what_would_change_anything(
             "purge": lambda: backend.purge(dry_run=False),
             "retry": lambda: backend.retry_with(job, {}),
         }
-        for read in (backend.cron, backend.fleet, lambda: backend.errors([]), lambda: backend.audit(HOUR)):
+        for read in (backend.cron, backend.worker_report, lambda: backend.errors([]), lambda: backend.audit(HOUR)):
             read()
         call = calls[what]
         if what == "cleanup":

@@ -15,7 +15,7 @@ from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard, failed, make_
 
 KEYS = {"health": "h", "errors": "e", "workers": "m", "audit": "o", "playbook": "p", "log": "l",
         "bulk": "b"}  # fmt: skip
-READS = {"health": "cron", "errors": "errors", "workers": "fleet", "audit": "audit"}
+READS = {"health": "cron", "errors": "errors", "workers": "worker_report", "audit": "audit"}
 NAMES = {"health": "CronHealth", "errors": "Errors", "workers": "Workers", "audit": "Audit", "playbook": "Playbook",
          "log": "Log", "bulk": "BulkPage"}  # fmt: skip
 FULL = tuple(name for name in KEYS if name != "health")
@@ -169,7 +169,7 @@ async def test_a_page_says_when_the_connection_is_lost_and_keeps_what_it_knew(pa
 
 async def test_a_reading_that_is_refused_is_said_on_the_page() -> None:
     async with dashboard(sample()) as deck:
-        deck.backend.evidence.fleet = lambda: (_ for _ in ()).throw(Refused("The role may not."))  # type: ignore[method-assign]
+        deck.backend.evidence.worker_report = lambda: (_ for _ in ()).throw(Refused("The role may not."))  # type: ignore[method-assign]
         await deck.press("m")
         assert "The role may not." in deck.screen_text()
 

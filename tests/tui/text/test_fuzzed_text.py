@@ -73,12 +73,12 @@ def detail_texts(deck: FuzzedBackend) -> Iterator[object]:
 
 
 def page_texts(deck: FuzzedBackend) -> Iterator[object]:
-    cron, trends, fleet, audit = deck.cron(), deck.errors(()).trends, deck.fleet(), deck.audit(EIGHT_HOURS)
+    cron, trends, found, audit = deck.cron(), deck.errors(()).trends, deck.worker_report(), deck.audit(EIGHT_HOURS)
     yield cron_health.verdict(cron)
-    yield workers.summary(fleet)
+    yield workers.summary(found)
     for width in WIDTHS:
         yield cron_health.lines(cron, {}, width)
-        yield workers.lines(fleet, width)
+        yield workers.lines(found, width)
         yield text_audit.lines(audit, width)
         for trend in trends:
             yield errors.line(trend, NOW, width, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from jobdeck.core.read.report_types import Fleet
+from jobdeck.core.read.report_types import WorkerReport
 from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker, ask_to_toggle_worker
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import workers
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.pane import Entry
 
 
-class Workers(ListPage[Fleet]):
+class Workers(ListPage[WorkerReport]):
     """The workers, read at every refresh."""
 
     SCOPE: ClassVar[Scope] = "workers"
     HEADING: ClassVar[str] = "Workers"
 
-    def read(self, backend: Backend) -> Fleet:
-        return backend.fleet()
+    def read(self, backend: Backend) -> WorkerReport:
+        return backend.worker_report()
 
-    def entries(self, data: Fleet, width: int) -> Sequence[Entry]:
+    def entries(self, data: WorkerReport, width: int) -> Sequence[Entry]:
         return workers.lines(data, width, self.deck.worker.id)
 
-    def summary(self, data: Fleet) -> list[Span]:
+    def summary(self, data: WorkerReport) -> list[Span]:
         return [*workers.summary(data), ("  jobdeck status", "muted")]
 
     def handlers(self) -> dict[str, Callable[[], object]]:
