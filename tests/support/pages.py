@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BLOCK: Final = re.compile(r"```(python|sh|text)\n(.*?)```", re.DOTALL)
 _FILE: Final = re.compile(r"# ([\w/]+\.py)(, appended)?\n")
-_NOT_TYPED: Final = re.compile(r"pip install|jobdeck\s*(#|$)|jobdeck worker")
+_NOT_TYPED: Final = re.compile(r"pip install|createdb|jobdeck\s*(#|$)|jobdeck worker")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ def walk(text: str, folder: Path, settings: dict[str, str]) -> Iterator[Typed]:
     """Does what a page says, in its order, in a folder, and yields each command that was typed.
 
     A Python block whose first line names a file is written to it. The lines of a `sh` block are typed one by one, but
-    those that install packages, open the dashboard, or start a worker that goes on; an export holds for later lines,
-    except that the address of the database is the one in `settings`.
+    those that install packages, make the database, open the dashboard, or start a worker that goes on; an export holds
+    for later lines, except that the address of the database is the one in `settings`.
     Each line of a `text` block must be in the output of the command before it; `…` there is any text.
 
     Raises:
