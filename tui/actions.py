@@ -167,7 +167,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
            footer=True),
     Action("note.acknowledge", ("D",), "acknowledge", "acknowledge the note on this line, which closes it",
            "Act", scopes=AUDIT, changes=True, footer=True),
-    Action("type.settings", ("E",), "settings", "thresholds of this type's failure share, and until when to mute it",
+    Action("type.settings", ("E",), "settings", "limits of this type, thresholds of its failures, and its mute",
            "Act", scopes=TYPES, changes=True, footer=True),
     Action("series.run", ("R",), "due now", "make the next run of this series due now", "Act", scopes=SERIES,
            changes=True, footer=True),

@@ -50,6 +50,7 @@ DIALOG_KEYS: Final[tuple[DialogKey, ...]] = (
     DialogKey("pause.close", ("escape",), "dismiss", "cancel"),
     *_focus("pause", ("up",), ("down",)),
     DialogKey("type.close", ("escape",), "dismiss", "cancel"),
+    DialogKey("type.save", ("ctrl+s",), "save", "save the settings"),
     *_focus("type", ("up",), ("down",)),
     DialogKey("note.close", ("escape",), "dismiss", "cancel"),
     *_focus("note", ("up",), ("down",)),

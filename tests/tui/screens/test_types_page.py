@@ -110,6 +110,18 @@ async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
         assert f"jobdeck types set {BROKEN} --warn 30%" in deck.toasts[-1]
 
 
+async def test_on_a_small_terminal_the_settings_begin_at_their_top_and_are_saved_from_any_field() -> None:
+    backend = incident()
+    async with dashboard(backend, size=(80, 24)) as deck:
+        await deck.press("i", "j", "j", "E")
+        assert "Health warns from these shares of failed runs on." in deck.screen_text()
+        assert "ctrl+s saves" in deck.screen_text()
+        await deck.press("ctrl+s")
+        assert "Nothing is changed yet." in deck.screen_text()
+        await deck.press("ctrl+u", "ctrl+k", *"30%", "ctrl+s")
+        assert backend.calls[-1] == ("set type", BROKEN, {"warning_share": 0.3}, None)
+
+
 async def test_e_sets_a_type_aside_for_another_runner_and_takes_it_over() -> None:
     backend = incident()
     async with dashboard(backend) as deck:

@@ -98,6 +98,7 @@ class FieldsDialog(Dialog[T | None]):
     `FIELDS` are the ids of the fields in their order. The button closes the dialog if the answer can be read.
     """
 
+    AUTO_FOCUS: ClassVar[str] = ""  # It would scroll to the field itself, past its label and what is said above it.
     DIALOG: ClassVar[str] = ""
     FIELDS: ClassVar[tuple[str, ...]]
 
@@ -132,17 +133,21 @@ class FieldsDialog(Dialog[T | None]):
             yield Hint([("enter next", ""), (f"{self.key('close')} cancels", "dismiss")])
 
     def refuse(self, problem: str) -> None:
-        """Shows why the fields cannot be used."""
-        self.query_one("#problem", Static).update(Content.styled(problem, "$error"))
+        """Shows why the fields cannot be used, and scrolls there in a dialog that is longer than the screen."""
+        shown = self.query_one("#problem", Static)
+        shown.update(Content.styled(problem, "$error"))
+        shown.scroll_visible(animate=False)
 
     def on_mount(self) -> None:
-        self.query_one(f"#{self.names[0]}", Input).focus()
+        self.query_one(f"#{self.names[0]}", Input).focus(scroll_visible=False)
         self.draw()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         place = self.names.index(str(event.input.id)) + 1
         if place < len(self.names):
             self.query_one(f"#{self.names[place]}", Input).focus()
+            if place == len(self.names) - 1:  # The command and the buttons follow.
+                self.call_after_refresh(self.query_one("#box").scroll_end, animate=False)
         elif self._answer() is not None:
             self.query_one("#yes", Button).focus()
 
@@ -153,7 +158,11 @@ class FieldsDialog(Dialog[T | None]):
     def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id != "yes":
             self.dismiss(None)
-            return
+        else:
+            self.action_save()
+
+    def action_save(self) -> None:
+        """Closes the dialog with its answer, if it can be read."""
         answer = self._answer()
         if answer is not None:
             self.dismiss(answer)

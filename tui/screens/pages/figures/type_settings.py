@@ -63,6 +63,7 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="box", can_focus=False) as box:
             box.border_title = Content(f"Settings of {one_line(self.line.task_type)}")
+            box.border_subtitle = Content(f"{self.key('save')} saves")
             yield Static(Content("Health warns from these shares of failed runs on. They hold for all workers."))
             for name, word in SHARES:
                 share: float | None = getattr(self.line, name)
