@@ -38,7 +38,7 @@ def run_from(row: Mapping[str, Any]) -> Run:
 
 def result_from(row: Mapping[str, Any]) -> ActionResult:
     status = row["status"]
-    message = sentence(row["code"], row["facts"])
+    message = sentence(row["code"], {"status": status} | (row["facts"] or {}))
     return ActionResult(
         row["job_id"], row["ok"], message, Status(status) if status else None, row["version"], row["code"]
     )

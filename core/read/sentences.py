@@ -106,6 +106,12 @@ def _members(facts: Facts) -> str:
     return f"Waits for {number:,} of {total:,} members of its flow {ends}: {listed}."
 
 
+def _stays(facts: Facts) -> str:
+    """What an edit leaves as it is: a job that has ended does not run by itself."""
+    status = facts.get("status")
+    return f" It stays {status} until it is retried." if status in {"failed", "cancelled"} else ""
+
+
 def _silent(worker: object) -> str:
     if worker == EARLIER_RUNNER:
         return "the earlier runner did not report within 20 minutes"
@@ -214,7 +220,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "would-ask-to-cancel": "It would be asked to cancel.",
         "would-delete": "It would be deleted.",
         "would-restore": "It would be restored as {status}.",
-        "would-edit": "It would be changed.",
+        "would-edit": lambda facts: f"It would be changed.{_stays(facts)}",
         "would-skip": lambda facts: f"It would run next at {_moment(facts.get('run_at'), MINUTES)}.",
         "would-pause": "It would not run until somebody resumes it.",
         "would-resume": lambda facts: f"It would run next at {_moment(facts.get('run_at'), MINUTES)}.",
@@ -232,7 +238,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "asked-to-cancel": "Asked to cancel; the job ends when its handler stops.",
         "was-deleted": "Deleted; it can be restored for 7 days.",
         "was-restored": "Restored as {status}.",
-        "was-edited": "Changed.",
+        "was-edited": lambda facts: f"Changed.{_stays(facts)}",
         "was-reverted": "Has its former payload again.",
         "was-skipped": lambda facts: f"Skipped. It runs next at {_moment(facts.get('run_at'), MINUTES)}.",
         "was-paused": _was_paused,

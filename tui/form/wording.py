@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from textual.content import Content
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.model import Enqueued
+from jobdeck.core.model import Enqueued, Status
 from jobdeck.core.schedules import Cron, rhythm
 from jobdeck.core.times import format_duration, parse_time
 from jobdeck.tui.form.form import SCHEDULE, SHOWN_RUNS
@@ -33,6 +33,8 @@ def runs(form: Form, now: datetime) -> str:
     slots = form.runs(now)
     if not slots:
         return ""
+    if form.editing and form.job is not None and form.job.status in {Status.FAILED, Status.CANCELLED}:
+        return f"stays {form.job.status.value} until it is retried"
     if not form.recurring:
         return f"runs once: {_slot(slots[0], now, now)}"
     before = [now, *slots]

@@ -533,6 +533,18 @@ class TestEdit:
         assert (row["run_at"], row["expires_at"], row["anchor_at"]) == (at, at + timedelta(days=1), at)
         assert (row["is_recurring"], row["recurrence_interval_minutes"]) == (True, 30)
 
+    def test_the_answer_says_that_a_job_which_has_ended_does_not_run_by_itself(self, conn: Connection) -> None:
+        pending, failed = in_state(conn, "pending"), in_state(conn, "failed")
+        answers = [
+            operator.edit(conn, job_id, changes={"priority": 1}, actor=ACTOR, dry_run=dry_run).message
+            for job_id, dry_run in ((pending, False), (failed, True), (failed, False))
+        ]
+        assert answers == [
+            "Changed.",
+            "It would be changed. It stays failed until it is retried.",
+            "Changed. It stays failed until it is retried.",
+        ]
+
     def test_a_series_becomes_a_one_time_job_when_its_interval_is_taken_away(self, conn: Connection) -> None:
         series = add(conn, recurrence_interval_minutes=60)
         operator.edit(conn, series.id, changes={"recurrence_interval_minutes": None}, actor=ACTOR)

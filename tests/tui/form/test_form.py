@@ -343,6 +343,13 @@ def test_a_job_that_runs_once_has_neither_interval_nor_end() -> None:
     assert wording.runs(filled, NOW) == "runs once: now"
 
 
+@pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED])
+def test_the_edit_of_a_job_that_has_ended_does_not_promise_a_run(status: Status) -> None:
+    job = make_job(1, status, task_type=SYNC.task_type, payload={})
+    assert wording.runs(begun(SYNC, job, editing=True), NOW) == f"stays {status.value} until it is retried"
+    assert wording.runs(begun(SYNC, job), NOW) == "runs once: now"
+
+
 def test_another_type_keeps_what_both_have_and_the_schedule_that_was_typed() -> None:
     filled = begun()
     filled.set_text("coachId", COACH, NOW)
