@@ -101,7 +101,9 @@ def _members(facts: Facts) -> str:
     number, total, named = int(facts.get("open") or 0), int(facts.get("total") or 0), facts.get("names") or []
     ends = "to succeed" if facts.get("needs") == "success" else "to end"
     if not number:
-        return "All that it waits for have ended. If it is pending, a worker releases it within seconds."
+        ended = "All that it waits for have ended. If it is pending, a worker releases it within seconds."
+        cancelled = " If it was cancelled because one of them failed, a retry of that one revives it."
+        return f"{ended}{cancelled if facts.get('needs') == 'success' else ''}"
     listed = ", ".join(map(str, named)) + (", …" if number > len(named) else "")
     return f"Waits for {number:,} of {total:,} members of its flow {ends}: {listed}."
 

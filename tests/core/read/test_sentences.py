@@ -47,6 +47,13 @@ def test_every_sentence_is_for_a_code_that_something_answers() -> None:
     assert len(SENTENCES) == len(ACTIONS) + len(CLAUSES) + len(CANARIES)
 
 
+def test_a_member_that_was_cancelled_learns_what_revives_it() -> None:
+    ended = {"open": 0, "total": 3, "names": []}
+    for needs, revived in (("success", True), ("end", False), ("failure", False)):
+        said = sentence("waits-for-members", ended | {"needs": needs})
+        assert ("a retry of that one revives it" in said) == revived
+
+
 @pytest.mark.parametrize("code", SENTENCES)
 def test_a_sentence_names_its_facts(code: str) -> None:
     made = sentence(code, FACTS)
