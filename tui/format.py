@@ -160,11 +160,14 @@ def duration(span: timedelta) -> str:
     return f"{int(total // 3600)}h {int(total % 3600 // 60):02d}m"
 
 
-def stamp(moment: datetime | None, now: datetime) -> str:
-    """A time in UTC, followed by its distance from now."""
+def stamp(moment: datetime | None, now: datetime, *, past: bool = False) -> str:
+    """A time in UTC, followed by its distance from now.
+
+    With `past` it is never said to come: a page that was read in parts may know of an event after its own time.
+    """
     if moment is None:
         return DASH
-    relative = f"in {age(moment - now)}" if moment > now else ago(moment, now)
+    relative = f"in {age(moment - now)}" if moment > now and not past else ago(moment, now)
     return f"{moment:%Y-%m-%d %H:%M:%S}Z  {relative}"
 
 

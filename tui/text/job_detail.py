@@ -274,7 +274,10 @@ def _facts(page: Page) -> Content:
     facts: list[tuple[str, str]] = [
         ("id", str(job.id)),
         ("attempts", f"{job.attempts} of {job.max_attempts or DASH}"),
-        ("created", f"{stamp(job.created_at, now)}{f' by {one_line(job.created_by)}' if job.created_by else ''}"),
+        (
+            "created",
+            f"{stamp(job.created_at, now, past=True)}{f' by {one_line(job.created_by)}' if job.created_by else ''}",
+        ),
         (
             "next run",
             "no slot yet: a worker writes it"
@@ -283,8 +286,8 @@ def _facts(page: Page) -> Content:
             if job.status is Status.PENDING
             else DASH,
         ),
-        ("last run", f"{stamp(job.last_run_at, now)}  {_last_outcome(page)}".rstrip()),
-        ("last success", stamp(job.last_success_at, now)),
+        ("last run", f"{stamp(job.last_run_at, now, past=True)}  {_last_outcome(page)}".rstrip()),
+        ("last success", stamp(job.last_success_at, now, past=True)),
     ]
     own = rhythm(job)
     if own is not None:

@@ -91,6 +91,15 @@ def test_what_is_not_known_of_a_job_that_left_the_queue_is_a_dash() -> None:
     assert "1/-" in "".join(text for text, _ in job_detail.title(left, NOW)[0])
 
 
+def test_a_run_that_ended_after_the_time_of_its_page_is_not_said_to_come() -> None:
+    ended = NOW + timedelta(seconds=2)
+    job = make_job(1, last_run_at=ended, last_success_at=ended, created_at=ended, run_at=ended)
+    page = job_detail.left(job_detail.Page(job, None, NOW)).plain
+    said = {line.split("  ")[0]: line for line in page.splitlines() if "<1m" in line}
+    assert {name for name, line in said.items() if "in <1m" in line} == {"next run"}
+    assert {name for name, line in said.items() if "<1m ago" in line} == {"created", "last run", "last success"}
+
+
 def test_durations_and_seconds() -> None:
     assert [duration(timedelta(seconds=value)) for value in (0.44, 12, 185, 7_260)] == [
         "0.4s",
