@@ -90,7 +90,7 @@ def about(one: SeriesLine, pause: TypePause | None, at: datetime, width: int) ->
     own = rhythm(job)
     streak = streak_words(one.streak, least=one.streak_is_least)
     last = f"{stamp(job.last_run_at, at, past=True)}  {outcome_words(job.last_outcome, dry=job.last_run_dry)}".rstrip()
-    ended = f"{streak}, of its last runs" if streak else "no run has ended yet"
+    ended = f"{streak} in a row" if streak else "no run has ended yet"
     facts = [
         ("next run", _next(job, at), "warn" if has_run_out(job) else "text"),
         ("last run", last, "text"),
