@@ -172,6 +172,17 @@ async def test_a_series_that_ended_is_run_again_by_this_name_too(number: int) ->
         assert [call[0] for call in deck.backend.calls] == ["run-again"]
 
 
+async def test_a_pending_job_is_run_now_and_a_failed_one_beside_it_is_retried() -> None:
+    backend = FakeBackend([make_job(1, Status.PENDING), make_job(2, Status.FAILED)])
+    async with dashboard(backend) as deck:
+        await deck.press("g", "R")
+        assert "Run 1 job now" in deck.screen_text()
+        await deck.press("escape", "a", "R")
+        assert "Retry 2 jobs" in deck.screen_text()
+        await deck.press("y")
+        assert [call[0] for call in backend.calls] == ["retry"]
+
+
 async def test_a_job_that_succeeded_after_it_was_shown_is_retried_by_name_and_refused() -> None:
     async with dashboard(failed(1)) as deck:
         seen = deck.backend.jobs[0]

@@ -81,7 +81,11 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
         lines.append(Content.styled(left_out, "$warning"))
     again = verb == "run-again"
     word = needed_word(words(verb), number, production=production)
-    title = f"Run again: {plural(number, 'job')}" if again else f"{verb.capitalize()} {plural(number, 'job')}"
+    title = f"{verb.capitalize()} {plural(number, 'job')}"
+    if again:
+        title = f"Run again: {plural(number, 'job')}"
+    elif verb == "retry" and all(job.status is Status.PENDING for job in jobs):
+        title = f"Run {plural(number, 'job')} now"
     no = "Keep" if verb == "cancel" else "Cancel"
     freezes = number > NAMED and not again
     same = f"jobdeck {verb} --bulk … --yes" if freezes else twin(verb, jobs)
