@@ -208,7 +208,8 @@ def _workers(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
     at, tick, called = facts["at"], facts["tick"], calls["last_good"]
     last_seen = max((t for t in (facts["last_good_tick"], facts["last_heartbeat"], called) if t), default=None)
     if last_seen is None:
-        return Finding("workers", Verdict.CRITICAL, "No worker has connected yet and no trigger has fired.")
+        words = 'No worker has connected yet, and no scheduler has called. Start one: "jobdeck worker".'
+        return Finding("workers", Verdict.CRITICAL, words)
     if called and at - called <= 2 * tick:
         every = f"called {_ago(at, called)} ago and is expected every {scheduler_health.span(tick)}"
         return Finding("workers", Verdict.OK, f"The scheduler, which {every}, does the work; no worker is connected.")

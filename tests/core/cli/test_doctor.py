@@ -56,6 +56,7 @@ def test_missing_roles_are_a_warning(jobdeck: Jobdeck, conn: psycopg.Connection[
         assert verdict == "ok"
     else:
         assert verdict == "warning"
+        assert "every account needs the owner's rights" in evidence
         assert "init --roles" in evidence
 
 

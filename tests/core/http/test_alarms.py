@@ -158,6 +158,7 @@ class TestSentinel:
         alerts.close()
         assert [level for level, _ in told(sentry)] == ["error"]
         assert "No worker has connected yet" in told(sentry)[0][1]
+        assert 'Start one: "jobdeck worker".' in told(sentry)[0][1]
 
     def test_an_open_door_watches_by_itself(
         self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch

@@ -250,7 +250,10 @@ def _indexes(found: Diagnosis) -> Finding:
 
 def _roles(found: Diagnosis) -> Finding:
     if found.roles_missing:
-        evidence = f"The roles {', '.join(found.roles_missing)} do not exist. `jobdeck init --roles` creates them."
+        evidence = (
+            f"The roles {', '.join(found.roles_missing)} do not exist, so every account needs the owner's rights. "
+            "`jobdeck init --roles` creates them."
+        )
         return Finding("roles", Verdict.WARNING, evidence)
     return Finding("roles", Verdict.OK, "The group roles exist.")
 
