@@ -62,6 +62,11 @@ class Recorder:
         self._flush = threading.Event()
         self._flusher: threading.Thread | None = None
 
+    @property
+    def records(self) -> bool:
+        """Whether spans go anywhere by now: without a provider of the application, the API makes none."""
+        return self._tracers is not None or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
     @contextmanager
     def sending(self, task_type: str) -> Iterator[Enqueue]:
         """The span of an enqueue, which is the current one inside the block."""

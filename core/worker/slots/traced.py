@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.logs import event
 from jobdeck.core.queue import leases
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from jobdeck.core.worker.executor import OpenedOnLoop
 
 log = logging.getLogger(__name__)
+NO_PROVIDER: Final = (
+    "JOBDECK_OTEL is on, but no traces are recorded, because this process has no tracer provider. Start it by "
+    "opentelemetry-instrument, or set a provider in a module of JOBDECK_HANDLERS."
+)
 
 
 def executor_of(registry: Registry, resources: RunResources) -> Executor:
@@ -34,7 +38,11 @@ def executor_of(registry: Registry, resources: RunResources) -> Executor:
         MissingExtra: they do, and OpenTelemetry is not installed.
     """
     recorder = switch.of(resources.settings)
-    return Executor(registry, resources) if recorder is None else TracedExecutor(registry, resources, recorder)
+    if recorder is None:
+        return Executor(registry, resources)
+    if not recorder.records:
+        event(log, logging.WARNING, NO_PROVIDER)
+    return TracedExecutor(registry, resources, recorder)
 
 
 def origins(executor: Executor, link: Link, jobs: Sequence[ClaimedJob]) -> Mapping[UUID, Origin]:

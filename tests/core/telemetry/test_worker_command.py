@@ -84,3 +84,16 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
     assert run(database_url, tmp_path, "-c", program).stdout == "[]\n"
     assert outcomes(conn) == ["succeeded"]
     assert value(conn, "SELECT count(*) FROM job_queue") == 0
+
+
+def test_a_worker_whose_application_sets_no_provider_says_that_nothing_is_recorded(
+    database_url: str, tmp_path: Path
+) -> None:
+    """The application of these tests sets one where `TRACES_FILE` says so."""
+    drained = ("-m", "core", "worker", "--drain", "--types", "traced_thread")
+    asked = {"JOBDECK_HANDLERS": HANDLERS, "JOBDECK_OTEL": "1"}
+    silent = run(database_url, tmp_path, *drained, **asked)
+    assert silent.stderr.count("no traces are recorded") == 1
+    assert "opentelemetry-instrument" in silent.stderr
+    recording = run(database_url, tmp_path, *drained, **asked, TRACES_FILE=str(tmp_path / "traces"))
+    assert "no traces are recorded" not in recording.stderr
