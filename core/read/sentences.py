@@ -114,6 +114,14 @@ def _stays(facts: Facts) -> str:
     return f" It stays {status} until it is retried." if status in {"failed", "cancelled"} else ""
 
 
+def _status(facts: Facts) -> str:
+    """The status, and how a job that has ended comes to run again."""
+    status = facts.get("status")
+    where = "Its page shows the error, and a retry" if status == "failed" else "A retry"
+    again = f" {where} makes it due again." if status in {"failed", "cancelled"} else ""
+    return f"The job is {status}.{again}"
+
+
 def _silent(worker: object) -> str:
     if worker == EARLIER_RUNNER:
         return "the earlier runner did not report within 20 minutes"
@@ -257,7 +265,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
 
 CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
     {
-        "has-status": "The job is {status}.",
+        "has-status": _status,
         "no-settings": 'The settings row is missing, so no job is claimed. Run "jobdeck resume".',
         "earlier-runner": "The earlier runner has the queue, so no worker takes jobs.",
         "processing-on": "Automatic processing is on.",

@@ -91,6 +91,10 @@ def test_a_database_that_leaves_facts_out_breaks_no_sentence(code: str) -> None:
          "9,000 due jobs are ahead; at 1.5/s about 2 hours."),
         ("others-ahead", {"ahead": 900, "estimated": False, "per_second": None},
          "900 due jobs are ahead; the workers of this type finished no run in the last full minute."),
+        ("has-status", {"status": "running"}, "The job is running."),
+        ("has-status", {"status": "failed"},
+         "The job is failed. Its page shows the error, and a retry makes it due again."),
+        ("has-status", {"status": "cancelled"}, "The job is cancelled. A retry makes it due again."),
         ("a-newer-code", {"holder": "h1"}, "A newer code."),
     ],
 )  # fmt: skip
