@@ -6,6 +6,7 @@ import hashlib
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.schema.components import known_components, text_of
@@ -25,8 +26,8 @@ _NAMES: Final = re.compile(
 _INDEX: Final = re.compile(
     r"^create (unique )?index if not exists (\w+) on (?:public\.)?(\w+)[^;]*;", re.MULTILINE | re.DOTALL
 )
-_MADE: Final = r"^create table if not exists (?:public\.)?{} \((.*?)^\)"
-_ALTERED: Final = r"^\s*alter table (?:public\.)?{}\b(.*?);"
+_MADE: Final = re.compile(r"^create table if not exists (?:public\.)?(\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL)
+_ALTERED: Final = re.compile(r"^\s*alter table (?:public\.)?(\w+)\b(.*?);", re.MULTILINE | re.DOTALL)
 _GIVEN_NAME: Final = re.compile(r"_(pkey|key|check|fkey|excl)\d*$")
 _RELATIONS: Final = ("table", "view", "type", "sequence")
 LONGEST_TEXT: Final = 160
@@ -134,18 +135,23 @@ class Difference:
 
 def declared(component: Component) -> Declared:
     """Reads a component's SQL."""
-    text = text_of(component)
+    return _declared(text_of(component))
+
+
+@lru_cache(maxsize=8)  # one installation asks many times, and the queue's text has half a million characters
+def _declared(text: str) -> Declared:
     names: dict[str, set[str]] = {}
     for kind, name in _NAMES.findall(text):
         names.setdefault(kind, set()).add(name)
     tables = frozenset(names.get("table", ()))
+    words = _words(text)
     return Declared(
         relations=frozenset().union(*(names.get(kind, set()) for kind in _RELATIONS)),
         tables=tables,
         functions=frozenset(names.get("function", ())),
         named=frozenset(names.get("index", set()) | names.get("trigger", set())),
         text=text,
-        words={table: frozenset(_words(text, table)) for table in tables},
+        words={table: frozenset(words.get(table, ())) for table in tables},
     )
 
 
@@ -262,11 +268,13 @@ def _owns(ours: Declared, adopted: tuple[str, ...], kind: str, relation: str, na
     return True
 
 
-def _words(text: str, table: str) -> Iterator[str]:
-    """The words of the statements that make or alter a table."""
+def _words(text: str) -> dict[str, set[str]]:
+    """The words of the statements that make or alter a table, by its name."""
+    words: dict[str, set[str]] = {}
     for pattern in (_MADE, _ALTERED):
-        for statement in re.findall(pattern.format(table), text, re.MULTILINE | re.DOTALL):
-            yield from re.findall(r"\w+", re.sub(r"--.*", "", statement))
+        for table, statement in pattern.findall(text):
+            words.setdefault(table, set()).update(re.findall(r"\w+", re.sub(r"--.*", "", statement)))
+    return words
 
 
 def _kept(definition: str | None) -> str:

@@ -14,7 +14,8 @@ from jobdeck.core.errors import Refused, SchemaMismatch
 from jobdeck.core.plugins import use_plugins
 from jobdeck.core.postgres.database import use_schema
 from jobdeck.core.schema import check_schema, checksums, components, examine, install_schema, is_current
-from jobdeck.core.schema.components import Part, known_components, release, schema_version
+from jobdeck.core.schema.catalog import declared
+from jobdeck.core.schema.components import Part, known_components, queue_component, release, schema_version
 from tests.support.catalog import catalog
 
 if TYPE_CHECKING:
@@ -297,3 +298,7 @@ class TestChecksums:
     def test_the_first_line_of_the_schema_and_its_statement_name_one_version(self) -> None:
         text = (resources.files("jobdeck.core") / "schema.sql").read_text()
         assert f"\ninsert into jobdeck_schema (version) values ({NEEDED}) on conflict" in text
+
+
+def test_the_sql_of_a_component_is_searched_once_however_often_an_installation_asks_for_its_names() -> None:
+    assert declared(queue_component()) is declared(queue_component())
