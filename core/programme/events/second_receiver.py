@@ -46,13 +46,15 @@ def hand_on(url: SecretStr, body: bytes, signature: str, signed_at: str) -> str 
     import httpx  # noqa: PLC0415 -- imported on first use
 
     from jobdeck.core.programme.deadlines import ending_within, hold_to_deadlines  # noqa: PLC0415 -- the same
+    from jobdeck.core.programme.vendors.http import certificates  # noqa: PLC0415 -- the same
 
     address = url.get_secret_value()
     headers = {"Content-Type": "application/json", SIGNATURE: signature, TIMESTAMP: signed_at, HANDED_ON: "1",
                "User-Agent": "jobdeck"}  # fmt: skip
     outside = urlsplit(address).hostname not in LOOPBACK
     try:
-        with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=outside) as client:
+        trusted = certificates(trust_env=outside)
+        with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=outside, verify=trusted) as client:
             hold_to_deadlines(client)
             with ending_within(SECONDS), client.stream("POST", address, content=body, headers=headers) as response:
                 status = response.status_code

@@ -13,10 +13,12 @@ import zlib
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable
 
 RETRY_AFTER_CAP: Final = 3600.0
@@ -39,6 +41,18 @@ class Time:
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = random.random
+
+
+@cache
+def certificates(*, trust_env: bool) -> ssl.SSLContext:
+    """The certificates that clients of httpx trust, read once in a process: that takes longer than a request.
+
+    Args:
+        trust_env: whether the variables `SSL_CERT_FILE` and `SSL_CERT_DIR` may name others.
+    """
+    import httpx  # noqa: PLC0415 -- imported on first use
+
+    return httpx.create_ssl_context(trust_env=trust_env)
 
 
 def parse_retry_after(value: str | None, now: float, cap: float = RETRY_AFTER_CAP) -> float | None:

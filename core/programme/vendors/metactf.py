@@ -13,7 +13,7 @@ import httpx
 
 from jobdeck.core.programme.deadlines import ending_within, hold_to_deadlines
 from jobdeck.core.programme.settings import LOOPBACK
-from jobdeck.core.programme.vendors.http import Pacer, Time, full_jitter, opened, parse_retry_after
+from jobdeck.core.programme.vendors.http import Pacer, Time, certificates, full_jitter, opened, parse_retry_after
 from jobdeck.core.programme.vendors.metactf_errors import (
     Conflict,
     ContractError,
@@ -77,6 +77,7 @@ class MetaCtfClient:
         seconds = settings.game_platform_timeout_seconds
         self._budget = seconds * BUDGET_FACTOR
         base = settings.game_platform_api_base_url
+        outside = httpx.URL(base).host not in LOOPBACK
         self._http = httpx.Client(
             base_url=base,
             headers={
@@ -87,7 +88,8 @@ class MetaCtfClient:
             timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=settings.game_platform_concurrency + 4),
             follow_redirects=False,
-            trust_env=httpx.URL(base).host not in LOOPBACK,
+            trust_env=outside,
+            verify=certificates(trust_env=outside),
             transport=transport,
         )
         hold_to_deadlines(self._http)

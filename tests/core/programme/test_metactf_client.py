@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pytest
 from jobdeck.core.errors import PermanentError, RetryLater
 from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.http import certificates
 from jobdeck.core.programme.vendors.metactf import ATTEMPTS, LARGEST_ANSWER, MetaCtfClient
 from jobdeck.core.programme.vendors.metactf_errors import (
     AuthError,
@@ -373,3 +375,14 @@ def test_threads_share_one_client(sandbox: Sandbox, clock: FakeClock) -> None:
         for thread in threads:
             thread.join()
     assert sorted(seen) == sorted(sandbox.metactf.accounts)
+
+
+def test_the_trusted_certificates_are_read_once_for_all_clients(
+    sandbox: Sandbox, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = certificates(trust_env=False)
+    assert (trusted.verify_mode, trusted.check_hostname) == (ssl.CERT_REQUIRED, True)
+    monkeypatch.delattr(ssl, "create_default_context")
+    for _ in range(2):
+        with closing(_client(sandbox, clock)) as client:
+            assert client.find_user("c-0") is None
