@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from psycopg import sql
-
 from jobdeck.core.cli.app import main
+from tests.support.queue import contents
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -110,12 +109,6 @@ def finish(process: subprocess.Popen[str]) -> Ran:
     return Ran(process.returncode, out, err)
 
 
-def everything(conn: psycopg.Connection[Any]) -> dict[str, list[Any]]:
-    """All rows of all tables."""
-    tables = conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1").fetchall()
-    return {
-        name: conn.execute(
-            sql.SQL("SELECT to_jsonb(t) FROM {} AS t ORDER BY to_jsonb(t)::text").format(sql.Identifier(name))
-        ).fetchall()
-        for (name,) in tables
-    }
+def everything(conn: psycopg.Connection[Any]) -> dict[str, list[str]]:
+    """All rows of all tables, as text."""
+    return {name: text.splitlines() for name, text in contents(conn).items()}

@@ -157,10 +157,10 @@ def test_a_detached_action_is_left_to_the_workers(jobdeck: Jobdeck, conn: Connec
 
 
 def test_a_detached_dry_run_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
-    fill(conn, 3)
+    ids = fill(conn, 3)
     before = everything(conn)
     assert jobdeck("cancel", "--filter", "type:cli_echo", "--detach", "--dry-run").code == 0
-    jobdeck("cancel", str(before["job_queue"][0][0]["id"]), "--detach", "--if-version", "1").refused(2, "--detach")
+    jobdeck("cancel", str(ids[0]), "--detach", "--if-version", "1").refused(2, "--detach")
     assert everything(conn) == before
 
 

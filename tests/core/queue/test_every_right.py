@@ -100,9 +100,8 @@ def signed_in(owner: Connection, role: str, postgres: PostgresServer, database_u
 
 def allowed(conn: Connection, statement: str, *, refusals: tuple[type[psycopg.Error], ...] = ()) -> bool:
     """Whether the server lets the role run it. What it does is rolled back."""
-    conn.execute("BEGIN")
     try:
-        conn.execute(statement.encode())
+        conn.execute(f"BEGIN; {statement}".encode(), prepare=False)
     except psycopg.errors.InsufficientPrivilege:
         return False
     except psycopg.Error as error:
