@@ -33,7 +33,7 @@ from jobdeck.core.worker.slots.loop_context import OpenedOnLoop
 from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.watchdog import Watchdog
-from tests.core.worker.test_async import Gate, gate, stubborn
+from tests.core.worker.async_handlers import Gate, gate, stubborn
 from tests.core.worker.test_executor import runner_of
 from tests.core.worker.test_worker import expire
 from tests.support.waiting import PATIENCE, until
