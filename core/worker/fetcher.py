@@ -211,7 +211,8 @@ class Fetcher:
             jobs, full=len(jobs) == limit, limited=limited, onwards=fronts is not None, began=now, ended=ended
         )
         if self._has_more(jobs, limit, limited=limited, onwards=fronts is not None):
-            self._next_poll = 0.0
+            if limited:
+                self._next_poll = 0.0
             self._hear(0)
         elif not jobs and alone and self._until_idle:
             self._state.note_idle(self.lane, claimed)
