@@ -114,6 +114,7 @@ class Fetcher:
         on_cancel: Callable[[], None],
         on_listening: Callable[[], None],
         on_claimed: Callable[[], None],
+        on_limited: Callable[[], None] = lambda: None,
         until_idle: bool = False,
     ) -> None:
         self.lane = lane
@@ -123,6 +124,7 @@ class Fetcher:
         self._on_cancel = on_cancel
         self._on_listening = on_listening
         self._on_claimed = on_claimed
+        self._on_limited = on_limited
         self._until_idle = until_idle
         self._link = Link(state.database, "claiming jobs")
         self._listener: Listener | None = None
@@ -234,7 +236,10 @@ class Fetcher:
         if now >= self._limited_until:
             self._limited = self._link.run(lambda conn: leases.limited_types(conn, self.lane.task_types))
             self._limited_until = now + LIMITS_SECONDS
-        return any(job.task_type in self._limited for job in jobs)
+        limited = any(job.task_type in self._limited for job in jobs)
+        if limited:
+            self._on_limited()
+        return limited
 
     def _has_more(self, jobs: Sequence[ClaimedJob], limit: int, *, limited: bool, onwards: bool) -> bool:
         """Whether another claim may find jobs at once.

@@ -208,6 +208,7 @@ class Worker:
                 # Listening before the first claim would delay that claim.
                 on_listening=self._heartbeat.beat_soon,
                 on_claimed=self._maintenance.note_work,
+                on_limited=self._maintenance.begin,
                 until_idle=until_idle,
             )
             for lane in state.lanes

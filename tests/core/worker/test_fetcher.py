@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -197,11 +198,15 @@ class TestAClaimThatLimitsHeldBack:
         # In the first second after its first limit, a type takes no job.
         conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 seconds'")
         fetcher = self.fetcher(state, monkeypatch)
+        known = threading.Event()
+        fetcher._on_limited = known.set
         try:
             for held in (20, 40):
                 fetcher._step()
                 assert len(state.held) == held
             assert fetcher._next_poll > 0.0
+            # So that the database soon knows how many slots the worker has.
+            assert known.is_set()
             half = list(state.held.values())[:20]
             finish(conn, *[report(context.job) for context in half], worker=state.worker_id)
             for context in half:
