@@ -366,8 +366,11 @@ class Walk:
     def check_dialog(self, verb: str, frozen: Sequence[Job]) -> None:
         text = self.deck.screen_text()
         assert self.deck.here == "Confirm"
-        title = "Run again:" if verb == "run-again" else verb.capitalize()
-        assert f"{title} {plural(len(frozen), 'job')}" in text
+        jobs = plural(len(frozen), "job")
+        title = f"Run again: {jobs}" if verb == "run-again" else f"{verb.capitalize()} {jobs}"
+        if verb == "retry" and all(job.status is Status.PENDING for job in frozen):
+            title = f"Run {jobs} now"
+        assert title in text
         for job in frozen[:SHOWN_IDS]:
             assert f"{short_id(job.id)}  {job.task_type}" in text
         assert (f"and {len(frozen) - SHOWN_IDS} more" in text) == (len(frozen) > SHOWN_IDS)
