@@ -1,4 +1,4 @@
--- jobdeck schema version 3
+-- jobdeck schema version 4
 -- serves programs from 0.2.0
 --
 -- The queue. Safe to run again: rows and columns are kept. Runs in one transaction (psql --single-transaction) on
@@ -8722,7 +8722,7 @@ begin
 end
 $$;
 
-insert into jobdeck_schema (version) values (3) on conflict (component, version) do nothing;
+insert into jobdeck_schema (version) values (4) on conflict (component, version) do nothing;
 
 -- The installer passes the requested prefix in this setting.
 select job_grant_roles(nullif(current_setting('jobdeck.roles_prefix', true), ''));
