@@ -115,7 +115,7 @@ def _stays(facts: Facts) -> str:
 
 
 def _status(facts: Facts) -> str:
-    """The status, and how a job that has ended comes to run again."""
+    """The status, and how a job that has ended can run again."""
     status = facts.get("status")
     where = "Its page shows the error, and a retry" if status == "failed" else "A retry"
     again = f" {where} makes it due again." if status in {"failed", "cancelled"} else ""
