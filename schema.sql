@@ -852,7 +852,6 @@ create or replace trigger job_queue_note_blocker after insert on job_queue
 
 -- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
 -- false: then both are in the claim's index, and the claim takes one of them.
-drop function if exists job_queue_joins_line(text, integer, timestamptz);
 create or replace function job_queue_joins_line(
     p_key text, p_priority integer, p_run_at timestamptz, p_task_type text
 ) returns boolean
@@ -2148,7 +2147,6 @@ as $$
         is not null
 $$;
 
-drop function if exists job_clause_key_free(text);
 create or replace function job_clause_key_free(p_key text, p_task_type text) returns boolean
 language sql stable parallel safe
 return p_key is null or not job_key_is_busy(p_key) or not job_key_is_full(p_key, p_task_type);
@@ -2261,8 +2259,6 @@ begin
 end
 $$;
 
-drop function if exists job_queue_take_keys(uuid[]);
-drop function if exists job_queue_take_keys(tid[]);
 -- Of the candidates, which the caller has locked, those that may run: the first in claim order of each concurrency key,
 -- if no job with the key is running, or as many as their type lets run (p_several; else one). The key's lock is tried and
 -- not waited for; it decides between two claims that do not see each other.
@@ -2699,7 +2695,6 @@ $$;
 -- 6. Finish
 -------------------------------------------------------------------------------------------------------
 
-drop function if exists job_next_slot(timestamptz, integer, timestamptz);
 -- The first slot of an interval after a time: anchor + k x interval, never before the anchor.
 create or replace function job_next_slot(p_anchor timestamptz, p_interval interval, p_after timestamptz)
 returns timestamptz
@@ -2794,7 +2789,6 @@ language sql immutable parallel safe
 return coalesce((p_details ->> 'dry_run')::boolean, false) or coalesce(p_payload -> 'dryRun' = 'true'::jsonb,
     p_payload -> 'dry_run' = 'true'::jsonb, false);
 
-drop function if exists job_queue_first_in_line(text, timestamptz);
 -- The next job of each lane of a line, the lanes being its task types (of p_types, if that is not null) and priorities.
 -- A few index probes for each lane, however long the line is.
 create or replace function job_queue_line_lanes(p_key text, p_types text[])

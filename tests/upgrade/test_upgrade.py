@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -31,7 +33,7 @@ from tests.upgrade.earlier import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.support.postgres import PostgresServer
     from tests.support.queue import Connection
@@ -144,6 +146,33 @@ def test_a_worker_of_before_goes_on_through_the_upgrade_and_loses_no_job(
     assert sorted(worker.finished) == sorted(wanted)
     runs = "SELECT count(*), count(DISTINCT job_id) FROM job_runs WHERE task_type = 'flow' AND outcome = 'succeeded'"
     assert earlier.execute(runs).fetchone() == (JOBS, JOBS)
+
+
+@pytest.mark.parametrize("earlier", ["0.1.0"], indirect=True)
+@pytest.mark.parametrize("call", ["claim", "create", "finish", "next due"])
+def test_a_statement_of_0_1_0_that_waits_for_the_upgrade_ends_as_before(
+    earlier: Connection, empty_database_url: str, call: str
+) -> None:
+    create(earlier, "flow", key="k")
+    running = create(earlier, "running", minutes=60)
+    ((_, token),) = claim(earlier, "running")
+    calls: dict[str, Callable[[Connection], object]] = {
+        "claim": lambda conn: claim(conn, "flow"),
+        "create": lambda conn: create(conn, "flow", key="k"),
+        "finish": lambda conn: finish(conn, running, token),
+        "next due": lambda conn: conn.execute("SELECT * FROM job_queue_next_due(ARRAY['flow'])").fetchall(),
+    }
+    earlier.execute("SELECT job_worker_report(%s, 'host', 1, 'worker', '0.1.0', 1, '{flow}', 1)", [OLD_WORKER])
+    connect = partial(psycopg.connect, empty_database_url, autocommit=True)
+    with connect() as reader, connect() as installer, connect() as program, ThreadPoolExecutor(2) as threads:
+        with reader.transaction():
+            reader.execute("SELECT FROM job_workers")  # so that the installation waits, after it has locked job_queue
+            installation = threads.submit(install_schema, installer)
+            queue.waits_for_a_lock(earlier, installer.info.backend_pid)
+            answer = threads.submit(calls[call], program)
+            queue.waits_for_a_lock(earlier, program.info.backend_pid)
+        installation.result(PATIENCE)
+        answer.result(PATIENCE)
 
 
 @pytest.mark.parametrize("earlier", ["0.1.0"], indirect=True)
