@@ -21,6 +21,7 @@ from tests.support import queue
 from tests.support.waiting import PATIENCE
 from tests.upgrade.earlier import (
     OLD_WORKER,
+    VERSION_1,
     VERSIONS,
     RunningWorker,
     all_rows,
@@ -85,6 +86,7 @@ def test_jobs_of_before_go_on_in_every_state(earlier: Connection) -> None:
     assert all(answer.ok for answer in operator.restore(earlier, [made["deleted"]], actor="mara@local"))
 
 
+@pytest.mark.parametrize("earlier", VERSION_1, indirect=True)
 def test_times_that_no_clock_reaches_are_mended(earlier: Connection) -> None:
     at_once, never = create(earlier, "flow", run_at="-infinity"), create(earlier, "flow", run_at="infinity")
     endless = create(earlier, "flow", minutes=60, run_at="2999-01-01", expires_at="infinity")
@@ -93,6 +95,7 @@ def test_times_that_no_clock_reaches_are_mended(earlier: Connection) -> None:
     assert queue.job_row(earlier, endless)["expires_at"] is None
 
 
+@pytest.mark.parametrize("earlier", VERSION_1, indirect=True)
 def test_the_queue_goes_on_while_the_whole_table_is_read(earlier: Connection, empty_database_url: str) -> None:
     held, free = create(earlier, "held", run_at="infinity"), create(earlier, "free")
     with (
@@ -204,6 +207,7 @@ def test_a_pause_of_a_type_is_kept_and_can_be_ended(earlier: Connection) -> None
     assert len(claim(earlier, "flow")) == 1
 
 
+@pytest.mark.parametrize("earlier", VERSION_1, indirect=True)
 def test_an_application_s_own_table_of_types_is_named_and_nothing_is_changed(earlier: Connection) -> None:
     earlier.execute("CREATE TABLE job_types (name text)")
     before = all_rows(earlier)
