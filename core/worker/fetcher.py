@@ -272,9 +272,10 @@ class Fetcher:
         """How many jobs to claim now. 0 until half of the target, or half a batch, is free, unless a slot is idle."""
         slots, pace = self.lane.slots, self.lane.pace
         target = slots.size
-        if pace is not None:
+        # While a canary runs, the next job may be another one, which must not wait behind a run.
+        if pace is not None and slots.canary is None:
             # One over its timeout has left its slot to another thread.
-            runs = [run for run in list(slots.running) if run is not slots.canary and run.stop is not Stop.TIMED_OUT]
+            runs = [run for run in list(slots.running) if run.stop is not Stop.TIMED_OUT]
             target += pace.ahead(sum(1 for run in runs if run.started is not None and now - run.started > BUSY_SECONDS))
         outstanding = slots.waiting + slots.occupied
         room = min(target - outstanding, self._most_held - len(self._state.held), BATCH)

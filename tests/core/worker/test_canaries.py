@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,6 +14,7 @@ from jobdeck.core.queue import operator
 from jobdeck.core.registry import Done
 from jobdeck.core.worker import fetcher
 from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.fetcher import Fetcher
 from tests.core.worker.test_worker import Gate, gate
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, a_state, claimed, enqueue, job_type, outcomes, working
@@ -88,6 +90,23 @@ def test_two_canaries_run_at_once_where_a_slot_is_free(conn: Conn, database_url:
         gate.opened.set()
         other.opened.set()
         assert (ended(conn, first).state, ended(conn, second).state) == ("succeeded", "succeeded")
+
+
+def test_while_one_runs_no_job_is_claimed_ahead_since_it_may_be_another_canary_that_would_wait(
+    database_url: str,
+) -> None:
+    with Database(database_url, application_name="test") as database, a_state(database) as state:
+        lane = state.lanes[0]
+        fetcher = Fetcher(state, lane, on_cancel=lambda: None, on_listening=lambda: None, on_claimed=lambda: None)
+        canary, other = (RunContext(claimed(priority=number), state.resources, 0, 0) for number in (CANARY_PRIORITY, 0))
+        running = lane.slots.running
+        assert isinstance(running, dict)
+        running[other] = threading.current_thread()
+        assert fetcher._limit(time.monotonic()) > 0
+        lane.slots.put([canary])
+        assert fetcher._limit(time.monotonic()) == 0
+        del running[other]
+        assert fetcher._limit(time.monotonic()) == 1
 
 
 def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(conn: Conn, database_url: str, gate: Gate) -> None:
