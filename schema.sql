@@ -723,26 +723,26 @@ begin
         where status = 'pending' and blocked_by is null and in_line;
         insert into job_recheck (blocker) select distinct blocked_by from job_queue
         where status = 'pending' and blocked_by is not null;
-        alter table job_queue add constraint job_queue_times_check check (
-            run_at >= '0001-01-02 00:00+00' and run_at < '9999-12-31 00:00+00'
-            and (expires_at is null or expires_at >= '0001-01-02 00:00+00' and expires_at < '9999-12-31 00:00+00')
-        ) not valid;
     end if;
-    -- The constraint of earlier schemas knows intervals in minutes alone.
+    -- Each insert reads the text of every constraint and of every trigger's condition, so these are short.
     if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
-        and conname = 'job_queue_recurrence_check' and pg_get_constraintdef(oid) like '%schedule%') then
+        and conname = 'job_queue_times_check' and pg_get_constraintdef(oid) like '%LEAST%') then
+        alter table job_queue
+            drop constraint if exists job_queue_times_check,
+            -- Nulls are left out by both.
+            add constraint job_queue_times_check check (
+                least(run_at, expires_at) >= '0001-01-02 00:00+00' and greatest(run_at, expires_at) < '9999-12-31 00:00+00'
+            ) not valid;
+    end if;
+    -- Of a recurring job the trigger job_hand_interval judges the rest, also for roles that may not call its functions.
+    if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
+        and conname = 'job_queue_recurrence_check' and pg_get_constraintdef(oid) like '%schedule%'
+        and pg_get_constraintdef(oid) not like '%slots%') then
         alter table job_queue
             drop constraint if exists job_queue_recurrence_check,
             add constraint job_queue_recurrence_check check (
-                status not in ('pending', 'running')
-                -- Without a call: a role that inserts jobs by hand may have no right to the function that judges schedules. The
-                -- trigger job_hand_interval asks it.
-                or case
-                    when not is_recurring then recurrence_interval_minutes is null and schedule is null
-                    when schedule is null
-                        then slots is null and recurrence_interval_minutes is not null and recurrence_interval_minutes > 0
-                    else jsonb_typeof(schedule) = 'object' and (schedule -> 'cron' is null) = (slots is null)
-                end
+                is_recurring or recurrence_interval_minutes is null and schedule is null
+                or status <> 'pending' and status <> 'running'
             ) not valid;
     end if;
     if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
@@ -1079,17 +1079,15 @@ language plpgsql security definer
 set search_path from current
 as $$
 begin
-    perform job_refuse_interval(new);
+    if new.status in ('pending', 'running') then
+        perform job_refuse_interval(new);
+    end if;
     return new;
 end
 $$;
 create or replace trigger job_hand_interval
     before insert or update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
-    for each row when (new.status in ('pending', 'running')
-        and not case
-            when not new.is_recurring then new.recurrence_interval_minutes is null and new.schedule is null
-            when new.schedule is null then new.slots is null and coalesce(new.recurrence_interval_minutes > 0, false)
-            else false end)
+    for each row when (new.is_recurring or new.recurrence_interval_minutes is not null or new.schedule is not null)
     execute function job_hand_interval();
 
 -- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
