@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -102,11 +101,11 @@ def test_while_one_runs_no_job_is_claimed_ahead_since_it_may_be_another_canary_t
         running = lane.slots.running
         assert isinstance(running, dict)
         running[other] = threading.current_thread()
-        assert fetcher._limit(time.monotonic()) > 0
+        assert fetcher._limit(0.0) > 0
         lane.slots.put([canary])
-        assert fetcher._limit(time.monotonic()) == 0
+        assert fetcher._limit(0.0) == 0
         del running[other]
-        assert fetcher._limit(time.monotonic()) == 1
+        assert fetcher._limit(0.0) == 1
 
 
 def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(conn: Conn, database_url: str, gate: Gate) -> None:
