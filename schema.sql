@@ -1214,6 +1214,7 @@ declare
     v_run_at timestamptz := coalesce(p_run_at, now());
     v_key text := p_concurrency_key;
     v_expires_at timestamptz := p_expires_at;
+    v_max_attempts constant integer := greatest(coalesce(p_max_attempts, 1), 1);
     v_has_rule boolean;
     v_max_age integer;
     v_blocked_by uuid;
@@ -1251,14 +1252,24 @@ begin
         v_expires_at := coalesce(v_expires_at, v_run_at + make_interval(secs => v_max_age));
     end if;
     for attempt in 1..5 loop
-        insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
-            in_line, blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
-        values (p_task_type, p_payload, v_run_at, greatest(coalesce(p_max_attempts, 1), 1), p_priority, p_dedupe_key,
-            v_key, v_key is not null and job_queue_joins_line(v_key, p_priority, v_run_at, p_task_type), v_blocked_by,
-            p_interval_minutes is not null, p_interval_minutes,
-            case when p_interval_minutes is not null then v_run_at end, v_expires_at, job_actor(p_actor))
-        on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
-        returning q.id, q.in_line into job_id, v_in_line;
+        v_in_line := v_key is not null and job_queue_joins_line(v_key, p_priority, v_run_at, p_task_type);
+        -- ON CONFLICT writes a second record to the write-ahead log for each row.
+        if p_dedupe_key is null then
+            insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line,
+                blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
+            values (p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, v_key, v_in_line,
+                v_blocked_by, p_interval_minutes is not null, p_interval_minutes,
+                case when p_interval_minutes is not null then v_run_at end, v_expires_at, job_actor(p_actor))
+            returning q.id into job_id;
+        else
+            insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
+                in_line, blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
+            values (p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, p_dedupe_key, v_key,
+                v_in_line, v_blocked_by, p_interval_minutes is not null, p_interval_minutes,
+                case when p_interval_minutes is not null then v_run_at end, v_expires_at, job_actor(p_actor))
+            on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
+            returning q.id into job_id;
+        end if;
         created := found;
         if created and v_in_line then
             perform job_queue_ask_recheck(array[v_key], null);
@@ -1377,6 +1388,21 @@ begin
             perform job_queue_ask_recheck(array(
                 select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
         end if;
+    end if;
+    -- ON CONFLICT writes a second record to the write-ahead log for each row.
+    if p_dedupe_keys is null then
+        return query
+        insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line,
+            expires_at, created_by)
+        select (v_time || to_hex(v_first_place + n.place) || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
+            n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
+            greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.concurrency_key,
+            coalesce(n.in_line, false), n.expires_at, v_created_by
+        from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, v_keys, v_in_line, v_expires_at)
+            with ordinality
+            as n (task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line, expires_at, place)
+        returning id;
+        return;
     end if;
     return query
     insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
