@@ -50,7 +50,7 @@ def test_no_member_runs_too_early_or_waits_for_ever(machine: type[FlowMachine]) 
 
 
 def test_transactions_that_overlap_leave_a_join_as_the_ends_of_its_blockers_say(machine: type[FlowMachine]) -> None:
-    @tried(300)
+    @tried(200)
     @given(st.lists(scenes, min_size=1, max_size=4))
     def play(some: list[Scene]) -> None:
         world = machine()
