@@ -2738,13 +2738,13 @@ create or replace function job_first_slot(p_slots timestamptz[], p_after timesta
 language sql immutable parallel safe
 return coalesce((select min(s) from unnest(p_slots) s where s > p_after), job_no_slot());
 
--- The next slot of a series after a time.
+-- The next slot of a series after a time. None is before the anchor, so that a slot that was skipped does not come back.
 create or replace function job_series_slot(
     p_minutes integer, p_schedule jsonb, p_slots timestamptz[], p_anchor timestamptz, p_after timestamptz
 ) returns timestamptz
 language sql immutable parallel safe
 return case
-    when p_slots is not null then job_first_slot(p_slots, p_after)
+    when p_slots is not null then job_first_slot(p_slots, greatest(p_after, p_anchor - interval '1 microsecond'))
     else job_next_slot(p_anchor, coalesce(make_interval(mins => p_minutes),
         make_interval(secs => (p_schedule ->> 'seconds')::double precision)), p_after)
 end;
@@ -7160,7 +7160,7 @@ begin
         return;
     end if;
     update job_queue q set
-        run_at = v_next, slot_at = null, attempts = 0, anchor_at = coalesce(q.anchor_at, q.run_at),
+        run_at = v_next, slot_at = null, attempts = 0, anchor_at = v_next,
         in_line = q.concurrency_key is not null, updated_at = clock_timestamp(), version = q.version + 1
     where q.id = p_id;
     perform job_queue_advance_lines(array[v_job.concurrency_key]);
@@ -8256,6 +8256,8 @@ begin
                 when not v_moved then q.run_at
                 when v_schedule ? 'cron' then job_first_slot(v_one.slots, clock_timestamp())
                 else job_series_slot(v_minutes, v_schedule, null, coalesce(q.anchor_at, q.run_at), clock_timestamp()) end,
+            -- The slots of another expression may be before the one that was skipped.
+            anchor_at = case when not (v_moved and v_schedule ? 'cron') then q.anchor_at end,
             slot_at = case when not v_moved then q.slot_at end, attempts = case when v_moved then 0 else q.attempts end,
             in_line = v_one.concurrency_key is not null, updated_at = clock_timestamp(), version = q.version + 1
         where q.id = v_job.id;

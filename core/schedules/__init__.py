@@ -275,10 +275,10 @@ def next_runs(job: Job, most: int) -> list[datetime]:
     own = rhythm(job)
     runs = [] if has_run_out(job) else [job.run_at]
     if own is not None and own.cron is not None:
-        runs += [slot for slot in job.slots or () if slot > job.run_at]
+        runs += [slot for slot in job.slots or () if slot > job.run_at and slot >= (job.anchor_at or slot)]
     elif own is not None and own.interval:
         anchor, step = job.anchor_at or job.run_at, timedelta(seconds=own.interval)
-        first = anchor + ((job.run_at - anchor) // step) * step
+        first = anchor + max((job.run_at - anchor) // step, -1) * step
         runs += [first + number * step for number in range(1, most)]
     return [run for run in runs[:most] if job.expires_at is None or run < job.expires_at]
 

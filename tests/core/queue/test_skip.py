@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
-from jobdeck.core.model import Status
+from jobdeck.core.model import NewJob, Status
 from jobdeck.core.queue import operator as queue_operator
+from jobdeck.core.queue import requests
+from jobdeck.core.read.pages import series as pages
+from jobdeck.core.schedules import Cron, Every, next_runs
 from tests.support.queue import (
     ACTOR,
     Connection,
     add,
+    advance,
     audit_rows,
     changes_nothing,
     claim,
@@ -21,12 +26,14 @@ from tests.support.queue import (
     finish_one,
     job_row,
     now,
+    rows,
 )
 
 if TYPE_CHECKING:
     from jobdeck.core.model import ActionResult, Job
+    from jobdeck.core.schedules import Schedule
 
-MINUTE = timedelta(minutes=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 def series(conn: Connection, *, due_in: timedelta = 10 * MINUTE, every: int = 30, **facts: Any) -> Job:
@@ -69,6 +76,42 @@ def test_a_skipped_head_of_a_line_lets_the_next_one_run(conn: Connection) -> Non
     other = add(conn, concurrency_key="k")
     assert skip(conn, job).ok
     assert [one.id for one in claim(conn)] == [other.id]
+
+
+@pytest.mark.parametrize("schedule", [Cron("0 * * * *"), Every(hours=2), Every(hours=2, catch_up="all")], ids=str)
+def test_a_run_that_is_asked_for_after_a_skip_does_not_bring_the_skipped_slot_back(
+    conn: Connection, schedule: Schedule
+) -> None:
+    made = add(conn, **requests.scheduled(NewJob("alpha", run_at=now(conn) + HOUR), schedule, now(conn))._asdict())
+    assert skip(conn, made).ok
+    after_it = job_row(conn, made.id)["run_at"]
+    queue_operator.retry(conn, [made.id], actor=ACTOR)
+    (shown,) = pages.series().run(conn).series
+    assert next_runs(shown.job, 3)[1] == after_it
+    assert finish_one(conn, claim_one(conn)).run_at == after_it
+    assert job_row(conn, made.id)["run_at"] == after_it
+
+
+def test_a_declared_series_whose_expression_changes_forgets_the_skip(conn: Connection) -> None:
+    def declare(schedule: Cron) -> None:
+        wanted = [
+            {
+                "name": "report",
+                "task_type": "alpha",
+                "payload": {},
+                "schedule": {"cron": schedule.expression, "zone": "UTC"},
+                "slots": [str(slot) for slot in schedule.slots(now(conn), now=now(conn))],
+                "max_attempts": 1,
+            }
+        ]
+        conn.execute("SELECT job_series_declare('{alpha}', %s, 'worker-1')", [Jsonb(wanted)])
+
+    declare(Cron("0 0 1 1 *"))
+    (made,) = rows(conn, "SELECT id FROM job_queue")
+    assert queue_operator.skip(conn, made["id"], actor=ACTOR).ok
+    declare(Cron("* * * * *"))
+    advance(conn, MINUTE)
+    assert finish_one(conn, claim_one(conn)).run_at <= now(conn) + MINUTE
 
 
 def test_a_dry_run_says_when_it_would_run_and_changes_nothing(conn: Connection) -> None:
