@@ -30,8 +30,8 @@ def health(view: View | None, took: float = 0.0, width: int = 0) -> tuple[list[S
     """Each problem with its beginning, then the figures. What a problem says already is no figure as well.
 
     Below `NARROW` columns, and where not all fits, only the worst problem is spelled out, cut so that the failures and
-    this session's worker always stay, at the right end. `took` is the duration of the last reading in seconds: a slow
-    database delays everything else as well.
+    the dashboard's own worker always stay, at the right end. `took` is the duration of the last reading in seconds: a
+    slow database delays everything else as well.
     """
     if view is None:
         return [], []
@@ -101,13 +101,13 @@ def _figures(view: View, *, waits: bool, course: bool = True) -> list[list[Span]
 
 
 def _last_figures(view: View) -> list[list[Span]]:
-    """The failures, and the worker of this session."""
+    """The failures, and the worker inside this dashboard; workers elsewhere are in the line above."""
     failed = view.snapshot.health.failed_last_hour
     state = view.worker.state
-    here: list[Span] = [("worker here ", "muted"), ("●", "good") if state == "running" else (state, "warn")]
+    shown = {"running": ("●", "good"), "off": ("off", "muted")}.get(state, (state, "warn"))
     return [
         [(f"failed {failed:,}/h", "warn" if failed else "muted")],
-        [("no worker here", "muted")] if state == "off" else here,
+        [("own worker ", "muted"), shown],
     ]
 
 

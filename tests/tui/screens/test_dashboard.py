@@ -305,24 +305,26 @@ async def test_at_80_columns_the_course_gives_way_to_the_numbers() -> None:
     async with dashboard(backend) as deck:
         health = deck.line("health")
         assert health.startswith(" longest wait 12m · 1,031 ok, 3,122 failed/min ")
-        assert health.endswith("failed 187,320/h · worker here ●")
+        assert health.endswith("failed 187,320/h · own worker ●")
         assert "█" not in health
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 3])
-async def test_at_80_columns_the_failures_and_this_sessions_worker_are_never_left_out(wrong: int) -> None:
+async def test_at_80_columns_the_failures_and_the_dashboards_own_worker_are_never_left_out(wrong: int) -> None:
     backend = sample()
     finding = Finding("series", Verdict.WARNING, "sms_digest_processor failed 2 cycles in a row" * 2, NOW)
     backend.health = replace(backend.health, findings=(finding,) * wrong)
     async with dashboard(backend) as deck:
         health = deck.line("health")
-        assert health.endswith("failed 2/h · worker here ●")
+        assert health.endswith("failed 2/h · own worker ●")
         assert len(health) <= 80
         assert ("+2" in health) == (wrong == 3)
         assert ("longest wait 12m" in health) == (wrong == 0)
         backend.embedded = EmbeddedWorker()
         await deck.refresh()
-        assert deck.line("health").endswith("failed 2/h · no worker here")
+        # The line above counts all workers, also those elsewhere.
+        assert "2 workers" in deck.line("header")
+        assert deck.line("health").endswith("failed 2/h · own worker off")
 
 
 async def test_at_any_width_the_failures_are_never_cut_off() -> None:
