@@ -52,6 +52,14 @@ def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(
     assert trigger == ("cli", 3, 2, 1)
 
 
+def test_a_cycle_whose_job_failed_does_not_call_itself_ok(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    add(conn, "cli_refuse")
+    answer = jobdeck("run-worker")
+    assert answer.code == 0
+    assert answer.out.startswith("Cycle ended: processed 1: 0 succeeded, 1 failed.")
+    assert "ok" not in answer.out.splitlines()[0]
+
+
 def test_a_worker_waits_for_a_database_that_is_away_at_its_start(
     database_url: str, conn: psycopg.Connection[Any], postgres: PostgresServer, tmp_path: Path
 ) -> None:

@@ -93,7 +93,10 @@ def worker(
 @click.option("--scheduled", is_flag=True, help="Mark this as a scheduled run; Cron Health then expects the next one.")
 @dry_run_option
 def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> int | None:
-    """Run one cycle: up to --limit due jobs, one after another."""
+    """Run one cycle: up to --limit due jobs, one after another.
+
+    The exit code is 0 also when jobs failed, as it is of `worker`; it is 1 when the cycle itself failed.
+    """
     from jobdeck.core.queue import leases  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.queue.operator import expect_trigger  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
@@ -230,6 +233,8 @@ def _cycle_lines(result: CycleResult) -> list[str]:
     if result.status == "paused":
         lines = [output.cut(f"{cycle_words(result)} `jobdeck resume` resumes it.", 400)]
     else:
-        lines = [f"{result.status}: {cycle_words(result)}."]
+        # That the cycle was carried out says nothing about its jobs, so nothing here says "ok".
+        outcome = "The cycle failed: " if result.status == "error" else "Cycle ended: "
+        lines = [f"{outcome}{cycle_words(result)}."]
         lines += [output.cut(result.message, 200)] if result.message else []
     return lines + [output.payload(dict(found)) for found in result.results]
