@@ -57,12 +57,14 @@ class OpenTransaction:
 class Diagnosis:
     """The facts about the server. `indexes_broken` exist but are not usable.
 
-    `hidden` is the number of sessions in this database whose transactions this role must not see.
+    `hidden` is the number of sessions in this database whose transactions this role must not see. `writers` are the
+    accounts that can sign in and change the queue's rows by hand, besides its owner and superusers.
     """
 
     indexes_missing: tuple[str, ...]
     indexes_broken: tuple[str, ...]
     roles_missing: tuple[str, ...]
+    writers: tuple[str, ...]
     tables: tuple[TableHealth, ...]
     oldest: OpenTransaction | None
     hidden: int
@@ -113,10 +115,23 @@ def diagnose(conn: psycopg.Connection[Any], indexes: Collection[str]) -> Diagnos
         indexes_missing=tuple(sorted(expected - present.keys())),
         indexes_broken=tuple(sorted(name for name in expected & present.keys() if not present[name])),
         roles_missing=tuple(role for role in wanted if role not in roles),
+        writers=_writers(conn),
         tables=_tables(conn),
         oldest=_oldest(conn),
         hidden=_hidden_sessions(conn),
     )
+
+
+def _writers(conn: psycopg.Connection[Any]) -> tuple[str, ...]:
+    found = conn.execute(
+        """
+        SELECT r.rolname FROM pg_roles r JOIN pg_class c ON c.oid = to_regclass('job_queue')
+        WHERE r.rolcanlogin AND NOT r.rolsuper AND r.oid <> c.relowner
+            AND has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE, DELETE')
+        ORDER BY 1
+        """
+    ).fetchall()
+    return tuple(name for (name,) in found)
 
 
 def zone_differences(conn: psycopg.Connection[Any], now: datetime) -> list[str] | None:

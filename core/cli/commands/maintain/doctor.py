@@ -249,12 +249,18 @@ def _indexes(found: Diagnosis) -> Finding:
 
 
 def _roles(found: Diagnosis) -> Finding:
-    if found.roles_missing:
+    """Warns where several accounts have rights that one of the group roles would limit; one account needs no roles."""
+    if found.roles_missing and found.writers:
+        more = f" and {len(found.writers) - 3} more" if len(found.writers) > 3 else ""
         evidence = (
-            f"The roles {', '.join(found.roles_missing)} do not exist, so every account needs the owner's rights. "
-            "`jobdeck init --roles` creates them."
+            f"The roles {', '.join(found.roles_missing)} do not exist, so {', '.join(found.writers[:3])}{more} can "
+            "change all jobs past the queue's rules. `jobdeck init --roles` creates them; give each account the role "
+            "that it needs."
         )
         return Finding("roles", Verdict.WARNING, evidence)
+    if found.roles_missing:
+        evidence = "Only the owner's account uses the queue. For others, `jobdeck init --roles` creates group roles."
+        return Finding("roles", Verdict.OK, evidence)
     return Finding("roles", Verdict.OK, "The group roles exist.")
 
 
