@@ -35,9 +35,9 @@ WALK: Final = (
     ("s" * 8, "2/120"),
     ("a", "120 marked"), ("C", "Cancel 72 jobs"), (LEAVE, "120 marked"), ("u", "2/120"),
     # One job, all of its page, and its payload with a mistake in it.
-    ("g\r", "T retry with"), (DOWN * 9, "retry with"), ("gX", "PERSONAL DATA SHOWN"), (f"[[]{DOWN * 4}X", "retry with"),
-    (LEAVE, LIST), ("j\r", "T retry with"), ("T", "with another payload"), (f"x{SAVE}", "Line 1"),
-    ("\x7f" + SAVE, "Does not fit"), (LEAVE, "retry with"), (LEAVE, LIST),
+    ("g\r", "T edit+retry"), (DOWN * 9, "edit+retry"), ("gX", "PERSONAL DATA SHOWN"), (f"[[]{DOWN * 4}X", "edit+retry"),
+    (LEAVE, LIST), ("j\r", "T edit+retry"), ("T", "with another payload"), (f"x{SAVE}", "Line 1"),
+    ("\x7f" + SAVE, "Does not fit"), (LEAVE, "edit+retry"), (LEAVE, LIST),
     # Forms: of a type without one, of a type with fields, and of a job to change; people to choose from.
     ("gN", "Duplicate job"), (DOWN * 3, "Duplicate job"), (TRY, "Duplicate job"), (SAVE, "Enqueued"),
     ("n", "Create job"), (TAB * 2 + "ki", "chooses ·"), ("\r", "Create job"), (LEAVE, ASKS), (LEAVE, LIST),

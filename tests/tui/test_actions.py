@@ -110,6 +110,14 @@ def test_while_several_jobs_are_selected_their_actions_come_first() -> None:
     assert line.strip().startswith("R retry 2  C cancel 2  D delete 2  ⏎ detail")
 
 
+def test_the_page_of_a_job_has_the_key_that_edits_it_and_says_what_t_does() -> None:
+    waits = Situation(jobs=(make_job(1, Status.FAILED),))
+    line = "".join(text for text, _ in keys("detail", waits, 80))
+    assert "E edit  T edit+retry" in line
+    runs = Situation(jobs=(make_job(1, Status.RUNNING),))
+    assert dict(keys("detail", runs, 80))[" edit"] == "muted"
+
+
 @pytest.mark.parametrize("scope", sorted(ALL))
 def test_every_page_of_80_columns_keeps_help_and_the_way_back(scope: Scope) -> None:
     line = "".join(text for text, _ in keys(scope, Situation(), 80))

@@ -34,7 +34,7 @@ FIRST: Final = (
     "job.delete", "job.new", "page.health", "worker.cycle", "quick.sync", "refresh",
 )  # fmt: skip
 """The keys of the list, the one that a newcomer needs first in front. What does not fit is left out from the end."""
-COMMON: Final = ("help", "quit", "processing", "page.errors", "page.health", "refresh")
+COMMON: Final = ("help", "quit", "processing", "page.errors", "page.health", "job.new", "refresh")
 """The keys that most pages have; a page's own keys are in front of them."""
 WHERE_NEEDED: Final = frozenset({"flow.cancel"})
 """Keys that few jobs have a use for: they are on the line only where they apply."""
@@ -62,6 +62,7 @@ def _names(scope: Scope, situation: Situation) -> list[str]:
     absent = WHERE_NEEDED & situation.refused.keys()
     names = [action.id for action in offered(scope) if action.footer and action.id not in absent]
     if scope == "list":
+        names = [name for name in names if name in FIRST]
         names += [TABS, *(["mark.undo"] if situation.can_undo else [])]
         names.sort(key=FIRST.index)
         if situation.chosen is not None or len(situation.jobs) > 1:

@@ -290,7 +290,7 @@ async def opened(deck: Deck, dialog: str) -> None:
         await click(deck, "q quit")
     elif dialog == "PayloadEditor":
         await open_page(deck, "detail")
-        await click(deck, "T retry with")
+        await click(deck, "T edit+retry")
     elif dialog == "Palette":
         await click(deck, ": all actions")
     else:
