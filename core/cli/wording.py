@@ -12,6 +12,8 @@ from jobdeck.core.read.sentences import amount
 from jobdeck.core.times import parse_duration, parse_rate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobdeck.core.model import Status
     from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.read.report_types import Digest
@@ -83,6 +85,16 @@ def cycle_words(result: CycleResult) -> str:
     reason = "no reason given" if result.message in {"", result.PAUSED} else result.message
     began = f"{counted}; then processing was" if result.processed else "Nothing ran: processing is"
     return f"{began} paused ({reason})."
+
+
+def keyless_words(task_type: str, changes: Mapping[str, object], *, concurrency: str | None) -> str:
+    """A warning if the changed settings of a type limit its keys, but its jobs get none; else empty."""
+    if concurrency is not None or not (changes.get("max_per_key") or changes.get("key_rate_runs")):
+        return ""
+    return (
+        f"The jobs of {task_type} have no concurrency key, so a limit for each key holds only for those that are "
+        "enqueued with one. Give the type a key: @job(…, concurrency=…)."
+    )
 
 
 def percent(share: float | None) -> str:

@@ -31,7 +31,7 @@ class TypeLine:
     At most `max_running` of its jobs run at the same time over all workers, and `max_per_key` (None: one) of those that
     have the same concurrency key. At most `rate_runs` start in `rate_seconds`, `rate_burst` at once, and
     `key_rate_runs` with the same key in `key_rate_seconds`. One-time jobs expire `max_age_seconds` after they are due.
-    None is no limit.
+    None is no limit. `concurrency` is the rule that gives its jobs their key, as a worker declared it; None is no rule.
     """
 
     task_type: str
@@ -60,6 +60,7 @@ class TypeLine:
     key_rate_runs: int | None = None
     key_rate_seconds: int | None = None
     max_age_seconds: int | None = None
+    concurrency: str | None = None
 
     @property
     def is_full(self) -> bool:
@@ -109,7 +110,7 @@ SELECT task_type, 0 AS pending, coalesce(c.running, 0) AS running, coalesce(c.fa
     coalesce(c.about, false) AS failed_estimated, coalesce(h.workers, 0) AS workers, s.paused_at, s.paused_by,
     s.paused_reason, s.resume_at, s.warning_share, s.critical_share, m.muted_until, m.muted_by, m.muted_reason,
     coalesce(s.set_aside, false) AS set_aside, s.max_running, s.max_per_key, s.rate_runs, s.rate_seconds, s.rate_burst,
-    s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds
+    s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds, s.concurrency
 FROM counted AS c FULL JOIN handled AS h USING (task_type) FULL JOIN job_types AS s USING (task_type)
 LEFT JOIN muted AS m USING (task_type)
 """

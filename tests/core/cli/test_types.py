@@ -187,6 +187,17 @@ def test_a_limit_for_each_key_of_a_type_without_one_is_set_with_a_warning(
     assert "concurrency key" not in jobdeck("types", "set", "sms_digest_processor", *given).err
 
 
+@pytest.mark.parametrize(("rule", "is_warned"), [(None, True), ("payload:customerId", False)])
+def test_the_same_is_said_of_a_type_that_only_another_program_handles(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], rule: str | None, is_warned: bool
+) -> None:
+    conn.execute("INSERT INTO job_queue (task_type) VALUES ('elsewhere')")
+    conn.execute("SELECT job_types_declare('{elsewhere}', ARRAY[%s]::text[])", [rule])
+    ran = jobdeck("types", "set", "elsewhere", "--max-per-key", "2")
+    assert ran.code == 0
+    assert ("The jobs of elsewhere have no concurrency key" in ran.err) is is_warned
+
+
 def test_a_limit_below_what_runs_is_set_and_says_what_happens(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     for _ in range(3):
         producer.enqueue(conn, NewJob("cli_echo"), actor="test")

@@ -166,6 +166,20 @@ async def test_e_sets_limits_with_the_command_of_it_and_the_page_shows_them_and_
         assert list(backend.calls[-1])[2:] == [{"max_running": None}, None]
 
 
+@pytest.mark.parametrize(("rule", "is_warned"), [(None, True), ("payload:customerId", False)])
+async def test_a_limit_for_each_key_of_a_type_without_one_is_set_with_a_warning(
+    rule: str | None, is_warned: bool
+) -> None:
+    backend = incident()
+    first, *others = backend.figures.found
+    backend.figures.found = (replace(first, line=replace(first.line, concurrency=rule)), *others)
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("i", "E")
+        assert "have no concurrency key" not in deck.screen_text()
+        await deck.press(*("enter",) * 4, "ctrl+u", "2")
+        assert ("have no concurrency key" in deck.screen_text()) is is_warned
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [

@@ -9,7 +9,7 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Group, Session, command, dry_run_option, reason_option, shared_options
-from jobdeck.core.cli.wording import parse_age, parse_limit, parse_rate_changes, parse_share, percent
+from jobdeck.core.cli.wording import keyless_words, parse_age, parse_limit, parse_rate_changes, parse_share, percent
 from jobdeck.core.errors import UsageError
 from jobdeck.core.times import format_duration, parse_duration, parse_time
 
@@ -73,11 +73,9 @@ def change(session: Session, task_type: str, reason: str | None, dry_run: bool, 
     if line.set_aside and not (line.workers or line.pending or line.running or line.failed):
         output.note(f"The queue has no job of {task_type} at the moment. Check that its name is right.")
     known = session.registry.get(task_type)
-    if known is not None and known.concurrency is None and (changes.get("max_per_key") or changes.get("key_rate_runs")):
-        output.note(
-            f"The jobs of {task_type} have no concurrency key, so a limit for each key holds only for those that are "
-            "enqueued with one. Give the type a key: @job(…, concurrency=…)."
-        )
+    rule = known.concurrency if known is not None else line.concurrency
+    if warning := keyless_words(task_type, changes, concurrency=rule):
+        output.note(warning)
     if changes.get("max_running") is not None and line.max_running is not None and line.running > line.max_running:
         output.note(
             f"{line.running:,} jobs of {task_type} run and end as they would. None starts until fewer than "

@@ -10,7 +10,16 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from jobdeck.core.cli.wording import DEFAULT, NONE, parse_age, parse_limit, parse_rate_changes, parse_share, percent
+from jobdeck.core.cli.wording import (
+    DEFAULT,
+    NONE,
+    keyless_words,
+    parse_age,
+    parse_limit,
+    parse_rate_changes,
+    parse_share,
+    percent,
+)
 from jobdeck.core.errors import UsageError
 from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import type_twin
@@ -86,6 +95,7 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
             yield OneLine(YES if self.line.set_aside else NO, id="set_aside")
             yield Static(Content("Reason, for other operators; needed to set a type aside"), classes="label")
             yield OneLine("", example="e.g. known vendor outage, INC-123", id="reason")
+            yield Static(id="warning")
             yield from self.ending("Save")
 
     def _count(self, name: str) -> str:
@@ -97,11 +107,15 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
         return f"  now muted until {until:%m-%d %H:%M}Z, {age(until - self.deck.now())} more" if until else ""
 
     def draw(self) -> None:
-        """Shows the equivalent command; none while a field cannot be read or nothing differs."""
+        """Shows the equivalent command, none while a field cannot be read or nothing differs, and a warning."""
         try:
             changes = self._changes()
         except UsageError:
             changes = {}
+        warning = keyless_words(one_line(self.line.task_type), changes, concurrency=self.line.concurrency)
+        shown = self.query_one("#warning", Static)
+        shown.update(Content.styled(warning, "$warning"))
+        shown.display = bool(warning)
         self.query_one(Twin).show(type_twin(self.line.task_type, changes, self._reason()) if changes else "")
 
     def _reason(self) -> str | None:
