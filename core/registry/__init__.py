@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from jobdeck.core.errors import ConfigurationError, InvalidPayload, UnknownTaskType, meant
+from jobdeck.core.errors import ConfigurationError, UnknownTaskType, meant
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.registry.checks import PER_KEY, SHARED_KEY, Isolation, check, is_async
 from jobdeck.core.registry.job_context import AsyncJobContext as AsyncJobContext
 from jobdeck.core.registry.job_context import Continue as Continue
 from jobdeck.core.registry.job_context import Done as Done
 from jobdeck.core.registry.job_context import JobContext as JobContext
+from jobdeck.core.registry.misfits import misfit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -115,7 +116,7 @@ class JobType:
         try:
             return self.payload.model_validate(payload)
         except ValidationError as error:
-            raise _misfit(self.task_type, error) from None
+            raise misfit(self.task_type, payload, error) from None
 
     def dump(self, payload: Payload) -> Json:
         """The JSON object that is stored for a payload model: camelCase, without unset fields."""
@@ -135,25 +136,6 @@ class JobType:
     def field(self, key: str) -> str | None:
         """The model's field of a payload key; None if the type does not have the key."""
         return next((name for name, of in self.payload.model_fields.items() if (of.alias or name) == key), None)
-
-
-_PLAIN: Final = {
-    "extra_forbidden": "is not a field of this task type",
-    "model_type": "must be a JSON object, such as {}",
-}
-
-
-def _misfit(task_type: str, error: ValidationError) -> InvalidPayload:
-    problems: dict[str, str] = {}
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    for item in found:
-        where = ".".join(str(part) for part in item["loc"]) or "payload"
-        problems[where] = _PLAIN.get(item["type"], item["msg"])
-    return InvalidPayload(
-        f"The payload does not fit {task_type}: {'; '.join(map(': '.join, problems.items()))}.",
-        problems,
-        only_unknown=all(item["type"] == "extra_forbidden" for item in found),
-    )
 
 
 class NoArguments(Payload):

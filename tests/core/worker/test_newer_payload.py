@@ -59,6 +59,18 @@ class Part(Payload):
     name: str = ""
 
 
+class Round(Payload):
+    """One shape of a part."""
+
+    radius: int
+
+
+class Square(Payload):
+    """Another shape of a part."""
+
+    side: int
+
+
 class Nested(Payload):
     """A payload with parts."""
 
@@ -66,6 +78,9 @@ class Nested(Payload):
     parts: tuple[Part, ...] = ()
     by_name: dict[str, Part] = Field(default_factory=dict)
     either: Part | None = None
+    counted: Part | int = 0
+    shaped: Round | Square | None = None
+    several: list[Part | int] | str = ""
 
 
 def nothing(_params: object, _ctx: object) -> None:
@@ -100,12 +115,15 @@ def put_off(url: str, conn: Conn, job_type: JobType, job_id: UUID, *, past: time
 @pytest.mark.parametrize(
     ("model", "payload", "field"),
     [
-        (Params, {"colour": "red"}, "colour"),
-        (Params, {"number": 1, "colour": "red", "size": {}}, "size"),
-        (Nested, {"part": {"name": "a", "colour": "red"}}, "part.colour"),
-        (Nested, {"parts": [{}, {"colour": "red"}]}, "parts.1.colour"),
-        (Nested, {"byName": {"first": {"colour": "red"}}}, "byName.first.colour"),
-        (Nested, {"either": {"colour": "red"}, "colour": "red"}, "either.colour"),
+        (Params, {"colour": "crimson"}, "colour"),
+        (Params, {"number": 1, "colour": "crimson", "size": {}}, "size"),
+        (Nested, {"part": {"name": "a", "colour": "crimson"}}, "part.colour"),
+        (Nested, {"parts": [{}, {"colour": "crimson"}]}, "parts.1.colour"),
+        (Nested, {"byName": {"first": {"colour": "crimson"}}}, "byName.first.colour"),
+        (Nested, {"either": {"colour": "crimson"}, "colour": "crimson"}, "either.colour"),
+        (Nested, {"counted": {"colour": "crimson"}}, "counted.Part.colour"),
+        (Nested, {"shaped": {"side": 1, "colour": "crimson"}}, "shaped.Square.colour"),
+        (Nested, {"several": [7, {"name": "a", "colour": "crimson"}]}, "colour"),
     ],
 )
 def test_a_payload_whose_only_fault_is_unknown_fields_is_put_off_without_a_run(
@@ -121,11 +139,19 @@ def test_a_payload_whose_only_fault_is_unknown_fields_is_put_off_without_a_run(
     assert "newer program" in said
     assert "misspelt" in said
     assert "jobdeck edit" in said
-    assert "red" not in said
+    assert "crimson" not in said
 
 
 @pytest.mark.parametrize(
-    "payload", [{"number": "many", "colour": "red"}, {"part": 7, "colour": "red"}, {"unreadable": "cannot be parsed"}]
+    "payload",
+    [
+        {"number": "many", "colour": "red"},
+        {"part": 7, "colour": "red"},
+        {"unreadable": "cannot be parsed"},
+        {"part": {}, "counted": {"name": 5, "colour": "red"}},
+        {"part": {}, "counted": "many", "colour": "red"},
+        {"part": {}, "shaped": {"colour": "red"}},
+    ],
 )
 def test_a_payload_with_another_fault_fails_at_once(payload: dict[str, Any]) -> None:
     finished = reported(nothing, payload, Nested if "part" in payload else Params)
