@@ -104,7 +104,7 @@ def _members(facts: Facts) -> str:
         ended = "All that it waits for have ended. If it is pending, a worker releases it within seconds."
         cancelled = " If it was cancelled because one of them failed, a retry of that one revives it."
         return f"{ended}{cancelled if facts.get('needs') == 'success' else ''}"
-    listed = ", ".join(map(str, named)) + (", …" if number > len(named) else "")
+    listed = ", ".join(map(str, named)) + (f" and {number - len(named):,} more" if number > len(named) else "")
     return f"Waits for {number:,} of {total:,} members of its flow {ends}: {listed}."
 
 

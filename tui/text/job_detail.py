@@ -209,6 +209,8 @@ def _flow(page: Page, tree: FlowTree) -> tuple[str, list[Content]]:
                 (f"  {page.line(line.text)}" if line.text else "", "$ink-muted"),
             )
         )
+    if blockers := flow_tree.waits_below(tree, page.job.id):
+        lines.append(Content.styled(page.hanging(f"This job runs {page.line(blockers)}", 2), "$ink-muted"))
     return heading, lines
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 SHOWN_ALIKE: Final = 5
 """Of members side by side that wait for the same and have the same type and state, how many are shown one by one."""
 NAMED: Final = 3
-"""How many of the members that another waits for are named."""
+"""How many of the members that another waits for are named in its line."""
+NAMED_BELOW: Final = 100
+"""How many of them are named where there is room."""
 _DEEPEST: Final = 30
 """Columns by which a member is indented at most."""
 
@@ -48,16 +50,25 @@ def lines(tree: FlowTree, *, most: int, around: UUID | None = None) -> list[Tree
     return [*kept, TreeLine("", None, f"… {len(made) - len(kept):,} more lines")]
 
 
-def waits_for(member: FlowMember, names: dict[UUID, str]) -> str:
-    """Whom a member waits for that does not hang below its blocker: `after 10 members: a, b, c, …`; else empty."""
+def waits_for(member: FlowMember, names: dict[UUID, str], named: int = NAMED) -> str:
+    """Whom a member waits for that does not hang below its blocker: `after 10: a, b, c and 7 more`; else empty."""
     blockers = [*(names[blocker] for blocker in member.blockers), *(f"job {job_id}" for job_id in member.outside)]
     words = {"end": "the end of ", "failure": "a failure among "}.get(member.needs, "")
     if len(blockers) == 1 and not member.outside:
         return f"after {words}{blockers[0]}" if words else ""
     if not blockers:
         return ""
-    listed = ", ".join(blockers[:NAMED]) + (", …" if len(blockers) > NAMED else "")
+    more = f" and {len(blockers) - named:,} more" if len(blockers) > named else ""
+    listed = f"{', '.join(blockers[:named])}{more}"
     return f"after {words}{len(blockers):,}: {listed}" if len(blockers) > 1 else f"after {words}{listed}"
+
+
+def waits_below(tree: FlowTree, job_id: UUID) -> str:
+    """All whom a member waits for, at most `NAMED_BELOW` by name; empty if its line in the tree names them all."""
+    member = next((one for one in tree.members if one.job_id == job_id), None)
+    if member is None or len(member.blockers) + len(member.outside) <= NAMED:
+        return ""
+    return waits_for(member, {one.job_id: one.name for one in tree.members}, NAMED_BELOW)
 
 
 def _below(members: Sequence[FlowMember]) -> dict[UUID | None, list[FlowMember]]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobdeck.core.read.pages.flow_tree import lines
+from jobdeck.core.read.pages.flow_tree import lines, waits_below
 from jobdeck.core.read.pages.flows import FlowLine, FlowMember, FlowTree
 
 
@@ -40,6 +40,17 @@ def test_a_join_says_whom_it_waits_for() -> None:
     texts = [line.text for line in lines(tree(made(1), made(2), made(3, 1, 2), made(4, 1, 2, needs="end"), made(
         5, 1, needs="failure"), made(6, 1)), most=10)]  # fmt: skip
     assert sorted(texts) == ["", "", "", "after 2: m1, m2", "after a failure among m1", "after the end of 2: m1, m2"]
+
+
+def test_a_join_of_many_says_how_many_more_there_are_and_names_all_where_there_is_room() -> None:
+    loads = [made(number) for number in range(1, 7)]
+    flow = tree(*loads, made(7, *range(1, 7), needs="end"), made(8, *range(1, 4)))
+    assert [line.text for line in lines(flow, most=10)][-2:] == [
+        "after the end of 6: m1, m2, m3 and 3 more", "after 3: m1, m2, m3"]  # fmt: skip
+    assert waits_below(flow, UUID(int=7)) == "after the end of 6: m1, m2, m3, m4, m5, m6"
+    assert waits_below(flow, UUID(int=8)) == ""
+    many = [made(number) for number in range(1, 202)]
+    assert waits_below(tree(*many, made(202, *range(1, 202))), UUID(int=202)).endswith("m99, m100 and 101 more")
 
 
 def test_many_alike_are_counted_and_the_others_shown() -> None:

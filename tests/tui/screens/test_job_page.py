@@ -393,6 +393,19 @@ async def test_the_flow_of_a_job_is_shown_as_a_tree_in_which_it_is_marked() -> N
         assert "└─ ◌ merge  blocked  after the end of split" in text
 
 
+async def test_the_page_of_a_join_names_all_whom_it_waits_for() -> None:
+    backend = FakeBackend([make_job(1, Status.PENDING)])
+    loads = tuple(FlowMember(job_id(n), f"load{n}", "game_platform_sync", "success", "failed") for n in range(2, 9))
+    join = FlowMember(job_id(1), "sum", "game_platform_sync", "end", "blocked", blockers=tuple(m.job_id for m in loads))
+    line = FlowLine(job_id(9), "nightly", NOW, "bob", {"failed": 7, "blocked": 1})
+    backend.evidence.flows[job_id(1)] = FlowTree(line, (*loads, join))
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("enter")
+        text = " ".join(deck.screen_text().split())
+        assert "after the end of 7: load2, load3, load4 and 4 more" in text
+        assert "This job runs after the end of 7: load2, load3, load4, load5, load6, load7, load8" in text
+
+
 async def test_a_job_in_no_flow_has_no_such_part() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     async with dashboard(backend) as deck:

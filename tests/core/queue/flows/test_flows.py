@@ -541,7 +541,7 @@ class TestEvidence:
         finish_one_gone(conn, claim(conn, limit=1)[0])
         (told,) = [clause for clause in read_jobs.why(ids["join"]).run(conn) if clause.name == "dependencies"]
         assert not told.holds
-        assert told.evidence == ("Waits for 4 of 5 members of its flow to succeed: load 1, load 2, load 3, ….")
+        assert told.evidence == ("Waits for 4 of 5 members of its flow to succeed: load 1, load 2, load 3 and 1 more.")
 
     def test_a_canary_does_not_run_a_join_before_its_blockers_have_ended(
         self, conn: Connection, database_url: str
