@@ -366,3 +366,16 @@ class TestARateOfAType:
         many(conn, 2)
         finish_one(conn, claim(conn)[0], "snoozed", delay=0.0)
         assert claim(conn) == []
+
+
+def test_a_claim_asks_once_for_all_its_limited_types(conn: Connection) -> None:
+    types = [f"limited{number}" for number in range(10)]
+    for name in types:
+        many(conn, 2, name)
+        limit(conn, name, max_running=5, rate_runs=100, rate_seconds=60)
+    conn.execute("SET track_functions = 'all'")
+    assert len(claim(conn, types, limit=20)) == 20
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    called = rows(conn, "SELECT funcname, calls FROM pg_stat_user_functions WHERE starts_with(funcname, 'job_limits_')")
+    asked = {row["funcname"]: row["calls"] for row in called}
+    assert asked == dict.fromkeys(("job_limits_admit", "job_limits_lock", "job_limits_spend"), 1)
