@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import stat
 from pathlib import Path
@@ -154,6 +155,31 @@ async def test_the_dashboard_has_the_role_of_the_server(
                 await shows(socket, "  read-only")
     finally:
         people.remove()
+
+
+@pytest.mark.slow
+async def test_a_list_of_databases_is_the_fleet_in_the_browser_too(
+    conn: psycopg.Connection[Any],
+    database_url: str,
+    empty_database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add(conn, "job_of_one")
+    monkeypatch.setenv("JOBDECK_DATABASES", json.dumps({"one": database_url, "two": empty_database_url}))
+    with site("", tmp_path) as served:
+        async with person(served) as somebody, page(served, somebody, width=140) as socket:
+            await shows(socket, "Fleet of 2", " quit")
+            await socket.send_json(["stdin", "\r"])
+            await shows(socket, "job_of_one")
+            await socket.send_json(["stdin", "q"])
+            await shows(socket, "Fleet of 2", " quit")
+            await socket.send_json(["stdin", "q"])
+            while not socket.closed:
+                await socket.receive(timeout=PATIENCE)
+        (pid,) = served.dashboards
+        until(lambda: not lives(pid), "the end of the fleet's process")
+        assert "WARNING" not in served.log
 
 
 @pytest.mark.parametrize("sent", ["no json", "[]", '["resize", {"width": "x"}]', '["resize", 5]', "5"])
