@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome, Status
-from jobdeck.core.queue.calls import Connection, array, dumped, microseconds
+from jobdeck.core.queue.calls import Connection, array, dumped, microseconds, texts
 from jobdeck.core.telemetry.spans import Origin
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def finish(
         (
             worker_id, array(map(_HEX, ids)), array(tokens), array(outcomes),
             microseconds(started), microseconds(finished),
-            given if any(given) else array(["NULL"] * len(runs)), retry_base, retry_cap,
+            texts(given), retry_base, retry_cap,
         ),
     ).fetchall()  # fmt: skip
     answered = {

@@ -172,6 +172,19 @@ class TestSuccess:
         )  # fmt: skip
         assert (run["removed"], run["late"], run["error"], run["fingerprint"]) == (True, False, None, None)
 
+    def test_reports_of_a_batch_are_stored_as_they_are_whatever_characters_they_have(self, conn: Connection) -> None:
+        texts = ["NULL", "", '"', "\\", '\\"', "{a,b}", "\n\r\t", "\u00e9\u2028\U0001f600", "'; --", "\\u0041 %s $1"]
+        jobs = [add(conn) for _ in [*texts, None]]
+        runs = [
+            report(one, "succeeded", **({"output": {text: [text]}, "log": text} if text is not None else {}))
+            for one, text in zip(claim(conn, limit=len(jobs)), [*texts, None], strict=True)
+        ]
+        finish(conn, *runs)
+        stored = [row for run in runs for row in run_rows(conn, run.job_id)]
+        assert [(row["output"], row["log"]) for row in stored] == [
+            *(({text: [text]}, text) for text in texts), (None, None),
+        ]  # fmt: skip
+
     @SUCCESSES
     def test_a_one_time_job_with_a_concurrency_key_does_the_same(self, conn: Connection, outcome: str) -> None:
         job = add(conn, concurrency_key="k")
