@@ -25,6 +25,7 @@ from jobdeck.core.redact import (
     scrub,
 )
 
+ADDRESS = "jane.doe@mail.example.org"
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
 HOSTILE = [
     "\x1b[2J\x1b[31mred",
@@ -169,13 +170,26 @@ def test_identifiers_times_and_counts_stay_readable(text: str) -> None:
     assert safe_error(text) == text
 
 
+SECRETS = ("api_key=", "Api-Key: ", "apikey=", "access_key=", "PASSWORD=", "passwd=", "passphrase=", "secret=",
+           "token=", "pwd=", "bearer ", "Basic ", "sk-", "SK_", "ghp_", "GHO_", "SG.abcdefghij.")  # fmt: skip
+PHONES = ("phone ", "Mobile: ", "telephone no ", "WhatsApp ", "tel ", "TLF ", "mob ", "sms ", "cell ", "fax ")
+
+
+@pytest.mark.parametrize("before", [*SECRETS, *PHONES])
+def test_each_word_has_what_follows_it_masked(before: str) -> None:
+    private = "412345" if before in PHONES else "abcdefghijklmnopqrstuvwx"
+    assert private not in redact(f"{before}{private}")
+    assert private in redact(private)
+
+
 @pytest.mark.parametrize("number", range(len(_RULES)))
 @given(data=st.data())
 def test_nothing_that_a_rule_matches_is_passed_over_as_quiet(number: int, data: st.DataObject) -> None:
-    pattern, _ = _RULES[number]
+    pattern, _, needed = _RULES[number]
     text = _read(data.draw(st.from_regex(pattern)))[0]
     if pattern.search(text):
         assert not _is_quiet(text)
+        assert not needed or any(piece in text.lower() for piece in needed)
 
 
 @given(ANY_TEXT | st.text("a%40=2B&#;\\\\ux \n", max_size=60))
@@ -201,7 +215,6 @@ def test_a_text_that_is_cut_inside_a_private_value_shows_no_part_of_it(before: s
         assert redact_part(text, cut, len(text)) == f"{mask} and more"
 
 
-ADDRESS = "jane.doe@mail.example.org"
 UNSEEN = st.text(
     st.characters(categories=["Cc", "Cf", "Cs", "Mn"], exclude_characters="\n\t") | st.sampled_from("\u3164\u2800"),
     max_size=2,
