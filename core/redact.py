@@ -272,6 +272,14 @@ def safe_text(text: str, limit: int | None = None) -> str:
     return clean(redact(text) if limit is None else redact_part(text, 0, limit), multiline=True)
 
 
+def safe_texts(texts: Sequence[str], limit: int) -> list[str]:
+    """What `safe_text` makes of each of these texts; one look at all of them finds that none has anything to mask."""
+    together = "\n".join([text[: limit + LONGEST_PRIVATE] for text in texts])
+    if _is_plain(together) and _is_quiet(together):
+        return [text[:limit] for text in texts]
+    return [safe_text(text, limit) for text in texts]
+
+
 def safe_error(text: str, limit: int = 2000) -> str:
     """One harmless line of at most `limit` characters, with an ellipsis if it was cut."""
     line = " ".join(safe_text(text).split())

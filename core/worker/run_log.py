@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import message_of, running, traceback_of
-from jobdeck.core.redact import clean, redact_part, safe_error, safe_text, scrub
+from jobdeck.core.redact import clean, redact_part, safe_error, safe_text, safe_texts, scrub
 
 if TYPE_CHECKING:
     from jobdeck.core.logs import LoggedRun
@@ -20,53 +20,81 @@ if TYPE_CHECKING:
 LINES = 200
 CHARACTERS = 64 * 1024
 LONGEST_LINE = 2_000
+TOGETHER = 50
+"""Messages that are masked in one pass at most, which bounds what a run holds of them."""
 TAIL = 20
 TRACEBACK_HEAD = 4_000
 TRACEBACK_TAIL = 12_000
 
 
 class LogBuffer:
-    """The last lines of one run's log, bounded in lines and characters; safe to fill from several threads."""
+    """The last lines of one run's log, bounded in lines and characters; safe to fill from several threads.
+
+    Messages are kept as they come, and masked together when somebody asks for lines or many are waiting. `add` takes
+    no lock: lists are safe to append to and to cut.
+    """
 
     def __init__(self) -> None:
+        self._new: list[tuple[float, str, str]] = []
         self._lines: deque[str] = deque()
         self._characters = 0
         self._left_out = 0
-        self.count = 0
-        self._lock = threading.Lock()
+        self._settled = 0
+        # Reentrant, because an object that is freed meanwhile may log a line of its own.
+        self._lock = threading.RLock()
 
     def add(self, at: float, level: str, message: str) -> None:
-        """Stores one message, cleaned and redacted, with its time and level; drops the oldest beyond the limits.
+        """Stores one message with its time, in seconds since 1970, and its level."""
+        self._new.append((at, level, message))
+        if len(self._new) >= TOGETHER or len(message) > LONGEST_LINE:
+            with self._lock:
+                self._settle()
 
-        `at` is in seconds since 1970.
-        """
-        text = safe_text(message, 4 * LONGEST_LINE).rstrip()
-        if len(text) > LONGEST_LINE:
-            text = f"{text[: LONGEST_LINE - 1]}…"
-        second = int(at) % 86_400
-        clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}.{int(at % 1 * 1000):03}"
-        line = f"{clock} {level:<7} {text}"
+    def _settle(self) -> None:
+        """Cleans and masks the new messages, and drops the oldest lines beyond the limits."""
+        new = self._new[:]
+        del self._new[: len(new)]
+        self._settled += len(new)
+        texts = safe_texts([message for _, _, message in new], 4 * LONGEST_LINE)
+        head, of_head = "", (-1, "")
+        for (at, level, _), safe in zip(new, texts, strict=True):
+            stamp = int(at * 1000)
+            # Most lines follow within the same millisecond.
+            if (stamp, level) != of_head:
+                head, of_head = f"{_clock(stamp)} {level:<7} ", (stamp, level)
+            text = safe.rstrip()
+            if len(text) > LONGEST_LINE:
+                text = f"{text[: LONGEST_LINE - 1]}…"
+            self._lines.append(head + text)
+            self._characters += len(head) + len(text)
+        while len(self._lines) > LINES or self._characters > CHARACTERS:
+            self._characters -= len(self._lines.popleft())
+            self._left_out += 1
+
+    @property
+    def count(self) -> int:
+        """The number of messages so far."""
         with self._lock:
-            self.count += 1
-            self._lines.append(line)
-            self._characters += len(line)
-            while len(self._lines) > LINES or self._characters > CHARACTERS:
-                self._characters -= len(self._lines.popleft())
-                self._left_out += 1
+            return self._settled + len(self._new)
 
     def text(self) -> str:
         """All stored lines, oldest first; a first line counts the dropped ones, if any."""
         with self._lock:
-            lines = list(self._lines)
-            left_out = self._left_out
-        if left_out:
-            lines.insert(0, f"({left_out} earlier lines left out)")
-        return "\n".join(lines)
+            self._settle()
+            left_out = [f"({self._left_out} earlier lines left out)"] if self._left_out else []
+            return "\n".join([*left_out, *self._lines])
 
     def tail(self) -> list[str]:
         """The last lines, for users who watch a running job."""
         with self._lock:
+            self._settle()
             return list(self._lines)[-TAIL:]
+
+
+def _clock(stamp: int) -> str:
+    """The time of day of these milliseconds since 1970."""
+    second, milliseconds = divmod(stamp % 86_400_000, 1000)
+    return f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}.{milliseconds:03}"
 
 
 class RunLogger(logging.Logger):

@@ -22,6 +22,7 @@ from jobdeck.core.redact import (
     redact_part,
     safe_error,
     safe_text,
+    safe_texts,
     scrub,
 )
 
@@ -190,6 +191,22 @@ def test_nothing_that_a_rule_matches_is_passed_over_as_quiet(number: int, data: 
     if pattern.search(text):
         assert not _is_quiet(text)
         assert not needed or any(piece in text.lower() for piece in needed)
+
+
+# Values that a rule masks, in two halves, so that examples have them on one line and over the end of one.
+HALVES = st.sampled_from((
+    *ADDRESS.partition("@"), "password=", "hunter2hunter2", "Bearer ", "c2VjcmV0", "+47 900", " 12 345", "202-555-",
+    "0143", "Key (a", "b)=(c)", "phone", ": 123456", "postgresql://u:", "pw@host/db", "jane%40", "mail.org", "a\nb",
+    "quiet", "",
+))  # fmt: skip
+LINES = st.lists(
+    ANY_TEXT | HALVES | st.tuples(HALVES, HALVES).map("".join) | st.text("quiet 12", max_size=30), max_size=8
+)
+
+
+@given(LINES, st.integers(0, 40))
+def test_texts_that_are_masked_together_are_masked_as_each_one_alone(texts: list[str], limit: int) -> None:
+    assert safe_texts(texts, limit) == [safe_text(text, limit) for text in texts]
 
 
 @given(ANY_TEXT | st.text("a%40=2B&#;\\\\ux \n", max_size=60))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-import threading
 import time
 from contextlib import contextmanager
 from decimal import Decimal
@@ -16,7 +14,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater, Snooze, TimedOut, VendorError
-from jobdeck.core.logs import message_of
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome
 from jobdeck.core.plugins import Plugin, use_plugins
 from jobdeck.core.postgres.database import Database
@@ -362,80 +359,6 @@ def test_news_are_told_once_and_hold_the_end_of_the_log() -> None:
     assert context.news() is None
     context.news_was_lost()
     assert context.news() == news
-
-
-# The log
-
-
-def test_a_run_that_logs_nothing_has_no_log() -> None:
-    assert run(returning(None)).log is None
-
-
-def test_what_a_handler_logs_is_kept_harmless_and_redacted() -> None:
-    def handler(params: Any, ctx: Any) -> None:
-        ctx.log.info("sent to %s", "jane@example.org")
-        ctx.log.warning("odd \x1b[31mcolour")
-        ctx.log.debug("too fine")
-        try:
-            int("many")
-        except ValueError:
-            ctx.log.exception("caught")
-
-    log = run(handler).log or ""
-    assert "INFO    sent to <email>" in log
-    assert "WARNING odd \\x1b[31mcolour" in log
-    assert "too fine" not in log
-    assert "ValueError: invalid literal" in log
-    assert log.startswith("12:00:0")
-
-
-def test_a_line_that_cannot_be_formatted_is_kept_as_far_as_possible() -> None:
-    record = logging.LogRecord("x", logging.INFO, "x", 1, "%d is no number", ("this",), None)
-    assert message_of(record) == "%d is no number (arguments cannot be formatted: TypeError)"
-
-
-def test_what_is_switched_off_for_the_whole_process_is_not_kept() -> None:
-    def handler(_: Any, ctx: RunContext) -> None:
-        ctx.log.info("switched off")
-        ctx.log.warning("still on")
-
-    logging.disable(logging.INFO)
-    try:
-        log = run(handler).log or ""
-    finally:
-        logging.disable(logging.NOTSET)
-    assert "switched off" not in log
-    assert "still on" in log
-
-
-def test_other_loggers_and_threads_of_a_run_are_kept_too() -> None:
-    def handler(params: Any, ctx: Any) -> None:
-        logging.getLogger("some.library").warning("from a library")
-        helper = threading.Thread(target=lambda: ctx.log.info("from a helper thread"))
-        helper.start()
-        helper.join()
-
-    log = run(handler).log or ""
-    assert "from a library" in log
-    assert "from a helper thread" in log
-
-
-def test_what_is_logged_outside_a_run_is_in_no_runs_log() -> None:
-    finished = run(lambda _, ctx: ctx.log.info("inside"))
-    logging.getLogger("some.library").warning("outside")
-    assert (finished.log or "").count("\n") == 0
-
-
-def test_a_log_keeps_its_last_lines_only() -> None:
-    def handler(params: Any, ctx: Any) -> None:
-        for number in range(1000):
-            ctx.log.info("line %s %s", number, "x" * 3000 if number % 100 == 0 else "")
-
-    log = run(handler).log or ""
-    lines = log.splitlines()
-    assert lines[0] == "(800 earlier lines left out)"
-    assert lines[-1].rstrip().endswith("line 999")
-    assert len(log) < 70_000
 
 
 # With a database

@@ -1,0 +1,217 @@
+"""The log of a run: which lines it keeps, whoever else listens, and what is masked in them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobdeck.core.logs import message_of
+from jobdeck.core.redact import safe_text, safe_texts
+from jobdeck.core.registry import Registry
+from jobdeck.core.worker import run_log
+from jobdeck.core.worker.context import RunContext, RunResources
+from jobdeck.core.worker.executor import Executor
+from jobdeck.core.worker.run_log import LogBuffer
+from tests.support.working import claimed, job_type, quick_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from jobdeck.core.model import FinishedRun
+
+
+class Collecting(logging.Handler):
+    """Another listener, as the process's own log is one."""
+
+    def __init__(self, level: int = logging.NOTSET) -> None:
+        super().__init__(level)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def heard_by(*others: logging.Handler) -> Iterator[None]:
+    """Has only the log of runs and these listen; pytest hears everything, so that no line would be the run's alone."""
+    root = logging.getLogger()
+    kept, root.handlers = root.handlers, [*others, run_log._handler]
+    try:
+        yield
+    finally:
+        root.handlers = kept
+
+
+def run(handler: Callable[..., Any], *others: logging.Handler) -> FinishedRun:
+    executor = Executor(Registry([job_type("test", handler)]), RunResources(quick_settings(), None))
+    with heard_by(*others):
+        return executor.run(claimed())
+
+
+OTHERS = [(), (logging.NullHandler(),), (Collecting(),), (Collecting(logging.WARNING),)]
+LISTENERS = pytest.mark.parametrize("others", OTHERS, ids=["alone", "beside nobody", "heard", "half heard"])
+
+
+def messages(buffer: LogBuffer) -> list[str]:
+    return [line.split(maxsplit=2)[2] for line in buffer.text().splitlines()]
+
+
+def test_a_run_that_logs_nothing_has_no_log() -> None:
+    assert run(lambda _params, _ctx: None).log is None
+
+
+@LISTENERS
+def test_what_a_handler_logs_is_kept_harmless_and_redacted(others: Sequence[logging.Handler]) -> None:
+    def handler(params: Any, ctx: Any) -> None:
+        ctx.log.info("sent to %s", "jane@example.org")
+        ctx.log.warning("odd \x1b[31mcolour")
+        ctx.log.debug("too fine")
+        try:
+            int("many")
+        except ValueError:
+            ctx.log.exception("caught")
+
+    log = run(handler, *others).log or ""
+    assert "INFO    sent to <email>" in log
+    assert "WARNING odd \\x1b[31mcolour" in log
+    assert "too fine" not in log
+    assert "ValueError: invalid literal" in log
+    assert log.startswith("12:00:0")
+
+
+def test_a_line_that_cannot_be_formatted_is_kept_as_far_as_possible() -> None:
+    record = logging.LogRecord("x", logging.INFO, "x", 1, "%d is no number", ("this",), None)
+    assert message_of(record) == "%d is no number (arguments cannot be formatted: TypeError)"
+
+
+@LISTENERS
+def test_what_is_switched_off_for_the_whole_process_is_not_kept(others: Sequence[logging.Handler]) -> None:
+    def handler(_: Any, ctx: RunContext) -> None:
+        ctx.log.info("switched off")
+        ctx.log.warning("still on")
+
+    logging.disable(logging.INFO)
+    try:
+        log = run(handler, *others).log or ""
+    finally:
+        logging.disable(logging.NOTSET)
+    assert "switched off" not in log
+    assert "still on" in log
+
+
+@LISTENERS
+def test_other_loggers_and_threads_of_a_run_are_kept_too(others: Sequence[logging.Handler]) -> None:
+    def handler(params: Any, ctx: Any) -> None:
+        logging.getLogger("some.library").warning("from a library")
+        helper = threading.Thread(target=lambda: ctx.log.info("from a helper thread"))
+        helper.start()
+        helper.join()
+
+    log = run(handler, *others).log or ""
+    assert "from a library" in log
+    assert "from a helper thread" in log
+
+
+@LISTENERS
+def test_what_is_logged_outside_a_run_is_in_no_runs_log(others: Sequence[logging.Handler]) -> None:
+    finished = run(lambda _, ctx: ctx.log.info("inside"), *others)
+    logging.getLogger("some.library").warning("outside")
+    assert (finished.log or "").count("\n") == 0
+
+
+@LISTENERS
+def test_a_log_keeps_its_last_lines_only(others: Sequence[logging.Handler]) -> None:
+    def handler(params: Any, ctx: Any) -> None:
+        for number in range(1000):
+            ctx.log.info("line %s %s", number, "x" * 3000 if number % 100 == 0 else "")
+
+    log = run(handler, *others).log or ""
+    lines = log.splitlines()
+    assert lines[0] == "(800 earlier lines left out)"
+    assert lines[-1].rstrip().endswith("line 999")
+    assert len(log) < 70_000
+
+
+# The buffer
+
+
+def test_what_is_logged_while_lines_are_masked_is_kept_and_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masking may free an object, which may log a line of its own."""
+    buffer = LogBuffer()
+
+    def freeing(texts: list[str], limit: int) -> list[str]:
+        monkeypatch.setattr(run_log, "safe_texts", safe_texts)
+        buffer.add(0.0, "INFO", "x" * (run_log.LONGEST_LINE + 1))
+        buffer.add(0.0, "INFO", "freed")
+        return safe_texts(texts, limit)
+
+    buffer.add(0.0, "INFO", "first")
+    monkeypatch.setattr(run_log, "safe_texts", freeing)
+    buffer.text()
+    assert sorted(map(len, messages(buffer))) == [5, 5, run_log.LONGEST_LINE]
+    assert buffer.count == 3
+
+
+def test_a_line_that_comes_while_the_lines_before_it_are_taken_is_kept() -> None:
+    class Busy(list[Any]):
+        """Gets one more line from another thread as soon as it was copied."""
+
+        def __getitem__(self, part: Any) -> Any:
+            copied = super().__getitem__(part)
+            if len(self) < 3:
+                self.append((0.0, "INFO", "late"))
+            return copied
+
+    buffer = LogBuffer()
+    buffer._new = Busy()
+    for text in ("first", "second"):
+        buffer.add(0.0, "INFO", text)
+    assert buffer.tail()[-1].endswith("second")
+    assert messages(buffer) == ["first", "second", "late"]
+
+
+def test_lines_of_several_threads_are_all_counted_and_in_the_order_of_each_thread() -> None:
+    buffer = LogBuffer()
+    threads, each = 4, run_log.LINES // 4
+    together = threading.Barrier(threads)
+
+    def write(number: int) -> None:
+        together.wait()
+        for line in range(each):
+            buffer.add(time.time(), "INFO", f"{number} {line}")
+            buffer.tail()
+
+    running = [threading.Thread(target=write, args=(number,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    kept = [tuple(map(int, message.split())) for message in messages(buffer)]
+    assert buffer.count == len(kept) == threads * each
+    for number in range(threads):
+        assert [line for of, line in kept if of == number] == list(range(each))
+
+
+MESSAGES = ("quiet", "to jane@example.org", "password=", "hunter2hunter2", "a\x1b\nb", "+47 900", "12 345")
+
+
+@given(st.lists(st.sampled_from(MESSAGES), max_size=120), st.integers(1, 60))
+def test_a_log_is_the_same_however_often_it_is_looked_at(texts: list[str], every: int) -> None:
+    watched, unwatched = LogBuffer(), LogBuffer()
+    for number, text in enumerate(texts):
+        for buffer in (watched, unwatched):
+            buffer.add(number / 7, "INFO", text)
+        if number % every == 0:
+            watched.tail()
+    assert watched.text() == unwatched.text()
+    assert watched.tail() == unwatched.tail()
+    assert [line.split(" ", 2)[2] for line in "\n".join(watched.tail()).split("\n") if " INFO " in line] == [
+        f"   {safe_text(text)}".split("\n")[0] for text in texts[-run_log.TAIL :]
+    ]
