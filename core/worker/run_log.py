@@ -8,7 +8,8 @@ import threading
 import traceback
 from collections import deque
 from functools import cache
-from typing import TYPE_CHECKING
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import message_of, running, traceback_of
@@ -100,7 +101,8 @@ def _clock(stamp: int) -> str:
 class RunLogger(logging.Logger):
     """A handler's logger, which marks each record with the run.
 
-    It is not registered with the logging module, so it is freed with its run.
+    It is not registered with the logging module, so it is freed with its run. A line that only the run's own log gets
+    is kept without a record: to make one, and to find the line of code for it, takes most of the time of a log call.
     """
 
     def __init__(self, run: LoggedRun, parent: logging.Logger) -> None:
@@ -108,14 +110,67 @@ class RunLogger(logging.Logger):
         super().__init__(parent.name, min(logging.root.level, logging.INFO))
         self.parent = parent
         self._run = run
+        self._makes_records = not _is_standard()
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 -- the name it has in the standard library
         """Overrides the standard method to avoid its cache, which takes a lock shared by all threads."""
         return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
 
+    def _log(
+        self,
+        level: int,
+        msg: object,
+        args: Any,
+        exc_info: Any = None,
+        extra: Any = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
+    ) -> None:
+        if not (exc_info or extra or stack_info or self._makes_records) and self._is_for_the_run(level):
+            text = _formatted(msg, args)
+            if text is not None:
+                self._run.keep_line(logging.getLevelName(level), text)
+                return
+        super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
+
+    def _is_for_the_run(self, level: int) -> bool:
+        """Whether the run's log gets lines of this level, and no other handler does."""
+        found = False
+        logger: logging.Logger | None = self
+        while logger is not None:
+            for handler in logger.handlers:
+                if handler is _handler:
+                    found = level >= handler.level
+                elif level >= handler.level and type(handler) is not logging.NullHandler:
+                    return False
+            logger = logger.parent if logger.propagate else None
+        return found and not self.filters
+
     def handle(self, record: logging.LogRecord) -> None:
         record.run = self._run
         super().handle(record)
+
+
+def _formatted(msg: object, args: tuple[object, ...]) -> str | None:
+    """The message as a record formats it; None where only a record can."""
+    try:
+        return str(msg) % args if args else str(msg)
+    except Exception:  # noqa: BLE001 -- of a mapping, the record formats the entries; else it says what is wrong
+        return None
+
+
+def _is_standard() -> bool:
+    """Whether records are made and passed on by the standard library alone.
+
+    Monitoring libraries replace these functions to see each record.
+    """
+    if logging.getLogRecordFactory() is not logging.LogRecord:
+        return False
+    own = logging.addLevelName.__code__.co_filename
+    for function in (logging.Logger.makeRecord, logging.Logger.handle, logging.Logger.callHandlers):
+        if type(function) is not FunctionType or function.__code__.co_filename != own:
+            return False
+    return True
 
 
 @cache

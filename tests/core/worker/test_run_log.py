@@ -139,6 +139,108 @@ def test_a_log_keeps_its_last_lines_only(others: Sequence[logging.Handler]) -> N
     assert len(log) < 70_000
 
 
+# Which lines are kept
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise ValueError("this object has no text")
+
+
+@LISTENERS
+@pytest.mark.parametrize(
+    ("log", "kept"),
+    [
+        (lambda log: log.info("plain"), "INFO    plain"),
+        (lambda log: log.info("100% of it"), "INFO    100% of it"),
+        (lambda log: log.info("%s and %d", "one", 2), "INFO    one and 2"),
+        (lambda log: log.info("%(name)s", {"name": "an entry"}), "INFO    an entry"),
+        (lambda log: log.info("%s", {}), "INFO    {}"),
+        (lambda log: log.info(None), "INFO    None"),
+        (lambda log: log.info("%d", "many"), "INFO    %d (arguments cannot be formatted: TypeError)"),
+        (lambda log: log.info("%s", Unprintable()), "INFO    %s (arguments cannot be formatted: ValueError)"),
+        (lambda log: log.log(25, "between"), "Level 25 between"),
+        (lambda log: log.error("gone", exc_info=KeyError("k")), "ERROR   gone\nKeyError: 'k'"),
+        (lambda log: log.info("signed in", extra={"fields": {"page": 3}}), "INFO    signed in page=3"),
+        (lambda log: logging.LoggerAdapter(log, {}).info("adapted"), "INFO    adapted"),
+    ],
+)
+def test_a_line_is_kept_alike_whether_others_listen_or_not(
+    others: Sequence[logging.Handler], log: Callable[[Any], object], kept: str
+) -> None:
+    text = run(lambda _, ctx: log(ctx.log) and None, *others).log or ""
+    assert text.partition(" ")[2] == kept
+
+
+def test_a_listener_that_is_added_during_a_run_gets_the_lines_from_then_on() -> None:
+    added = Collecting(logging.WARNING)
+
+    def handler(_: Any, ctx: RunContext) -> None:
+        ctx.log.warning("before")
+        logging.root.addHandler(added)
+        ctx.log.info("too low for it")
+        ctx.log.warning("after")
+
+    log = run(handler).log or ""
+    assert [record.getMessage() for record in added.records] == ["after"]
+    assert [line.rpartition("  ")[2] for line in log.splitlines()][1] == "too low for it"
+    assert log.count("\n") == 2
+
+
+def test_a_filter_of_the_runs_logger_is_asked_of_each_line() -> None:
+    def handler(_: Any, ctx: RunContext) -> None:
+        ctx.log.addFilter(lambda record: "secret" not in record.getMessage())
+        ctx.log.info("a secret")
+        ctx.log.info("no problem")
+
+    log = run(handler).log or ""
+    assert "a secret" not in log
+    assert "no problem" in log
+
+
+def test_a_library_that_watches_all_records_sees_the_lines_that_nobody_else_gets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+    original = logging.Logger.callHandlers
+
+    def watching(self: logging.Logger, record: logging.LogRecord) -> None:
+        seen.append(record.getMessage())
+        original(self, record)
+
+    monkeypatch.setattr(logging.Logger, "callHandlers", watching)
+    log = run(lambda _, ctx: ctx.log.info("watched")).log or ""
+    assert seen == ["watched"]
+    assert log.endswith("watched")
+
+
+def test_records_of_an_applications_own_factory_are_made_for_each_line() -> None:
+    class Masking(logging.LogRecord):
+        def getMessage(self) -> str:  # noqa: N802 -- the name it has in the standard library
+            return super().getMessage().replace("jane", "(a customer)")
+
+    logging.setLogRecordFactory(Masking)
+    try:
+        log = run(lambda _, ctx: ctx.log.info("sent to jane")).log or ""
+    finally:
+        logging.setLogRecordFactory(logging.LogRecord)
+    assert log.endswith("sent to (a customer)")
+
+
+def test_a_record_names_the_line_of_the_handler() -> None:
+    listening = Collecting()
+
+    def helper(log: logging.Logger) -> None:
+        log.info("of the caller", stacklevel=2)
+
+    def handler(_: Any, ctx: RunContext) -> None:
+        ctx.log.info("own")
+        helper(ctx.log)
+
+    run(handler, listening)
+    assert [(record.filename, record.funcName) for record in listening.records] == [("test_run_log.py", "handler")] * 2
+
+
 # The buffer
 
 
