@@ -15,6 +15,7 @@ import sys
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from jobdeck.core.errors import ConfigurationError
@@ -24,6 +25,7 @@ from jobdeck.core.redact import clean, harmless_json, redact, redact_part, safe_
 if TYPE_CHECKING:
     from io import TextIOWrapper
     from pathlib import Path
+    from uuid import UUID
 
     from jobdeck.core.model import ClaimedJob
 
@@ -164,13 +166,18 @@ def traceback_of(record: logging.LogRecord) -> str:
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
-    """The record's run, then its fields."""
-    facts: dict[str, Any] = {}
+    """The record's run, then its fields, scrubbed."""
     run = getattr(record, "run", None) or running.get()
-    if run is not None:
-        facts.update(run=run.job.run_token, job=str(run.job.id), type=run.job.task_type)
-    facts.update(getattr(record, "fields", {}))
-    return facts
+    facts = {} if run is None else _facts_of(run.job.run_token, run.job.id, run.job.task_type)
+    fields = getattr(record, "fields", None)
+    return {**facts, **scrub(fields)} if fields else facts
+
+
+@lru_cache(1024)
+def _facts_of(run_token: int, job_id: UUID, task_type: str) -> dict[str, Any]:
+    """What each line says of its run; to scrub it takes longer than to write the line."""
+    scrubbed: dict[str, Any] = scrub({"run": run_token, "job": str(job_id), "type": task_type})
+    return scrubbed
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -179,6 +186,8 @@ def _message(record: logging.LogRecord) -> str:
 
 def _trace(record: logging.LogRecord) -> str:
     trace = traceback_of(record)
+    if not trace:
+        return ""
     return clean(redact_part(trace, max(len(trace) - LONGEST_MESSAGE, 0), len(trace)), multiline=True)
 
 
@@ -192,7 +201,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Formats one record as one harmless line."""
         parts = [_time(record), record.levelname, record.name, _message(record)]
-        parts += [f"{key}={self._value(value)}" for key, value in scrub(_facts(record)).items() if value is not None]
+        parts += [f"{key}={self._value(value)}" for key, value in _facts(record).items() if value is not None]
         trace = _trace(record)
         if trace:
             parts.append(f"traceback={self._value(trace)}")
@@ -217,7 +226,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _message(record),
         }
-        line.update((key, value) for key, value in scrub(_facts(record)).items() if value is not None)
+        line.update((key, value) for key, value in _facts(record).items() if value is not None)
         trace = _trace(record)
         if trace:
             line["traceback"] = trace

@@ -301,7 +301,7 @@ def scrub(value: Any) -> Any:
 
 def scrub_field(key: str, value: Any) -> Any:
     """A value as `scrub` returns it from under this key of an object."""
-    name = _read(key)[0]
+    name = key if _is_plain(key) else _read(key)[0]
     if isinstance(value, int) and _ID_KEY.search(name):
         return value
     return _scrubbed(value, secret=bool(_SECRET_KEY.search(name)), personal=bool(_PERSONAL_KEY.search(name)))

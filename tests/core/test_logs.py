@@ -144,6 +144,33 @@ def test_a_line_written_during_a_run_carries_its_token(tmp_path: Path, form: Lit
         assert str(job.id) in line
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_each_line_has_the_facts_of_its_own_run_and_its_own_fields_win(
+    tmp_path: Path, form: Literal["text", "json"]
+) -> None:
+    def handler(params: Any, ctx: Any) -> None:
+        ctx.log.info("before")
+        logs.event(ctx.log, logging.INFO, "about another", job="another job", page=params.number)
+        ctx.log.info("after")
+
+    runner = Executor(Registry([job_type("test", handler)]), RunResources(quick_settings(), None))
+    jobs = [claimed(run_token=token, payload={"number": token}) for token in (4711, 4712)]
+
+    def write() -> None:
+        for job in jobs:
+            runner.run(job)
+
+    lines = written(tmp_path / "log", form, write).splitlines()
+    for job, (before, about, after) in zip(jobs, (lines[:3], lines[3:]), strict=True):
+        for line in (before, after):
+            assert str(job.run_token) in line
+            assert str(job.id) in line
+            assert "page" not in line
+        assert "another job" in about
+        assert about.count(str(job.run_token)) == 2
+        assert str(job.id) not in about
+
+
 def test_a_line_that_cannot_be_formatted_is_written_as_far_as_possible(tmp_path: Path) -> None:
     def write() -> None:
         log.info("%d", "many")
