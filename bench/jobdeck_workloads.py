@@ -7,6 +7,7 @@ Each compares two states of one queue within one process, so that the ratio does
 
 import argparse
 import json
+import logging
 import statistics
 import sys
 import threading
@@ -244,6 +245,29 @@ def heavy(params, ctx):
     return Done({"text": TEXT})
 
 
+class Drop(logging.Handler):
+    """Takes each record and does nothing with it."""
+
+    def handle(self, record):
+        """Drops one record."""
+        return True
+
+
+dropped_lines = logging.getLogger("dropped lines")
+dropped_lines.propagate = False
+dropped_lines.setLevel(logging.INFO)
+dropped_lines.addHandler(Drop())
+
+
+@job("dropped_noop", payload=peer.Params)
+def dropped(params, ctx):
+    """Does the same with lines that nobody keeps."""
+    for line in range(20):
+        dropped_lines.info("line %d of the job's log, of some length", line)
+    peer.Noop.handler(params.seq)
+    return Done({"text": TEXT})
+
+
 class Large(peer.Params):
     """A payload with a kilobyte in it."""
 
@@ -281,12 +305,12 @@ def run_all(connection, database, counter, jobs, wanted, registry=None):
 
 
 def payloads(args):
-    """Jobs with a kilobyte of payload; with a kilobyte of output and twenty log lines."""
+    """Jobs with a kilobyte of payload; with a kilobyte of output and twenty log lines, kept and dropped."""
     counter = Counter()
     peer.Noop.handler = counter
     with common.fresh_database(peer) as database, common.connect(database) as connection:
         plain = drain_rate(connection, database, counter, args.jobs)
-        for kind, payload in (("large", {"text": TEXT}), ("heavy", {})):
+        for kind, payload in (("large", {"text": TEXT}), ("heavy", {}), ("dropped", {})):
             jobs = [NewJob(f"{kind}_noop", {"seq": seq} | payload) for seq in range(1, args.jobs + 1)]
             producer.enqueue_many(connection, jobs, actor=ACTOR)
             rate = run_all(connection, database, counter, args.jobs, args.jobs)

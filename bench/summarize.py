@@ -57,7 +57,7 @@ COLUMNS = {
 }
 TITLES = {
     "stuck": "Backlogs: the same drain and pickup with and without",
-    "payload": "A kilobyte of payload; a kilobyte of output and twenty log lines",
+    "payload": "A kilobyte of payload; a kilobyte of output and twenty log lines, kept and dropped",
     "mixed": "A mix: recurring, failing, keyed",
     "limited": "Ten types with limits: places for each type, or a rate that is never reached",
     "waiting": "Handlers that wait 10 ms",
