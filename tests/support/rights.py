@@ -11,8 +11,8 @@ from typing import Final
 FUNCTIONS: Final = {
     # The queue.
     "vow": """
-        job_is_scheduled job_matches job_order_key job_permissions job_queue_counts job_queue_due_count
-        job_queue_oldest_due job_queue_type_jobs job_queue_why job_redact_payload job_roles_prefix
+        job_is_scheduled job_matches job_order_key job_payload_matches job_permissions job_queue_counts
+        job_queue_due_count job_queue_oldest_due job_queue_type_jobs job_queue_why job_redact_payload job_roles_prefix
         job_sees_payloads job_stat_bucket job_stat_histogram job_outcomes
         job_failure_shares job_queue_backlog job_queue_turn job_queue_await job_has_foreign_roles job_may_read_views
         outbox_mask

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from jobdeck.core.model import Filter, RunOutcome, Status
+from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.stats import backlog
 from tests.support.plans import Size, cost_of, fill
@@ -84,3 +86,17 @@ def test_who_paused_a_series_is_found_without_reading_the_audit(crowded: psycopg
     assert cost.rows < 6500, cost.entries
     found = series.series().run(crowded).series
     assert [line.pause.by for line in found if line.pause is not None] == ["mara"] * 100
+
+
+@pytest.mark.parametrize("status", [None, *Status])
+def test_a_filter_is_part_of_its_statement_and_no_function_that_is_called_for_each_job(
+    conn: psycopg.Connection[Any], status: Status | None
+) -> None:
+    for wanted in (
+        Filter(status=status, task_type="alpha", error="gone", attempts_at_least=2, older_than=timedelta(hours=1)),
+        Filter(status=status, fingerprint="0123456789ab", outcome=RunOutcome.FAILED),
+        Filter(status=status, search="words", payload=("coachId", "x")),
+    ):
+        ((statement, params),) = read_jobs.page(wanted).statements
+        plan = conn.execute(b"EXPLAIN " + statement.encode(), params).fetchall()
+        assert "job_matches(" not in str(plan)
