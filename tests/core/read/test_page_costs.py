@@ -9,6 +9,7 @@ import pytest
 
 from jobdeck.core.model import Filter, RunOutcome, Status
 from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.known_types import types_seen
 from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.stats import backlog
 from tests.support.plans import Size, cost_of, fill
@@ -69,6 +70,14 @@ def test_no_page_reads_a_large_table_and_each_reads_no_more_than_it_shows(crowde
         assert cost.whole_tables == [], name
         assert cost.scans["job_audit"] == 0, name
         assert cost.rows < most, (name, cost.entries)
+
+
+def test_the_known_types_are_found_without_reading_the_queue(crowded: psycopg.Connection[Any]) -> None:
+    crowded.execute("INSERT INTO job_queue (task_type, status, completed_at) SELECT 'old', 'failed', now()")
+    cost = cost_of(crowded, types_seen().run)
+    assert cost.whole_tables == []
+    assert cost.rows < 20_000, cost.entries
+    assert types_seen().run(crowded) == ["alpha", "crowd", "later", "old", "series"]
 
 
 def test_who_paused_a_series_is_found_without_reading_the_audit(crowded: psycopg.Connection[Any]) -> None:
