@@ -67,10 +67,13 @@ class PostgresServer:
         self._admin: psycopg.Connection[Any] | None = None
 
     @classmethod
-    def start_new(cls, major: int | None = None) -> Self:
-        """Makes a data folder and starts a server of this major version (None: the wheel's) on it."""
+    def start_new(cls, major: int | None = None, *, on_disk: bool = False) -> Self:
+        """Makes a data folder and starts a server of this major version (None: the wheel's) on it.
+
+        The folder is in memory if there is room, or `on_disk`.
+        """
         account = server_account()
-        folder = scratch_folder(account)
+        folder = scratch_folder(account, for_programs=on_disk)
         copies = ON_DISK / f"{folder.name}-binaries"
         server = cls(folder, find_binaries(account, copies, major=major), account)
         server._initialise()

@@ -1,0 +1,127 @@
+"""The reads of the dashboard, the commands and the HTTP server."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from jobdeck.core.errors import JobNotFound, UsageError
+from jobdeck.core.model import Filter, Status
+from jobdeck.core.queue import presence
+from jobdeck.core.read import history, reports
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.batch import combine
+from jobdeck.core.read.known_types import types_seen
+from jobdeck.core.read.pages import fleet, flows, overview, series
+from jobdeck.core.read.stats import backlog, error_groups, run_times, shares
+from jobdeck.core.read.verdict.health import health
+from tests.plans.operations import CROWD, EVERY_TYPE, REMOVED, Connection, Operation
+from tests.support.plans import WORKER
+
+
+def _last_of_the_crowd(conn: Connection) -> tuple[Any, ...]:
+    rows = conn.execute(
+        """
+        SELECT id FROM job_queue WHERE task_type = 'crowd' AND priority = 0 AND status = 'pending'
+            AND blocked_by IS NULL AND NOT in_line
+        ORDER BY run_at DESC, id DESC LIMIT 1
+        """
+    ).fetchall()
+    return (rows[0][0] if rows else CROWD,)
+
+
+def _why_behind_all(conn: Connection, job_id: UUID) -> None:
+    with conn.transaction(force_rollback=True):
+        presence.report_worker(
+            conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1,
+            task_types=EVERY_TYPE, running=0,
+        )  # fmt: skip
+        read_jobs.why(job_id).run(conn)
+
+
+def _find_by_prefix(conn: Connection) -> None:
+    with suppress(JobNotFound, UsageError):
+        read_jobs.resolve_id(conn, str(CROWD)[:30])
+
+
+def _filtered(**wanted: Any) -> Operation:
+    return Operation(read_jobs.page(Filter(**wanted), limit=50).run, reads=True)
+
+
+def _ordered(status: Status | None, sort: str) -> Operation:
+    """Sorts the first 10,000 jobs, which are read from each of the lanes of pending ones."""
+    call = read_jobs.page(Filter(status=status), sort=sort, limit=50).run
+    return Operation(call, entries=70_000, blocks=90_000, reads=True, growth=25, sorts=True)
+
+
+def _page(status: Status | None, *, second: bool = False) -> Operation:
+    def call(conn: Connection) -> object:
+        found = read_jobs.page(Filter(status=status), limit=50).run(conn)
+        return read_jobs.page(Filter(status=status), limit=50, after=found.next).run(conn) if second else found
+
+    return Operation(call, reads=True)
+
+
+READS: Final = {
+    "counts": Operation(read_jobs.counts().run, reads=True, entries=9000, blocks=9000, growth=6),
+    "backlog by type": Operation(read_jobs.backlog().run, reads=True, entries=40_000, blocks=30_000, growth=9),
+    "health": Operation(health().run, reads=True),
+    "why": Operation(read_jobs.why(CROWD).run, reads=True),
+    "why of a job behind all others": Operation(_why_behind_all, given=_last_of_the_crowd, reads=True, growth=20),
+    "detail": Operation(read_jobs.detail(CROWD).run, reads=True),
+    "detail of what left the queue": Operation(read_jobs.detail(REMOVED).run, reads=True),
+    "newest runs": Operation(history.runs().run, entries=60, blocks=40, reads=True),
+    "cron health": Operation(reports.cron().run, reads=True, entries=50_000, blocks=40_000, growth=6),
+    "errors over time": Operation(reports.errors().run, reads=True, entries=70_000, blocks=150_000),
+    "jobs that failed alike": Operation(
+        error_groups.alike("crowd", "0123456789ab").run, entries=70_000, blocks=150_000, reads=True
+    ),
+    "workers and what nobody runs": Operation(reports.worker_report().run, reads=True),
+    "audit and digest of a shift": Operation(
+        reports.audit(timedelta(hours=8)).run, entries=170_000, blocks=170_000, reads=True, growth=6
+    ),
+    "task types with their figures": Operation(
+        overview.types().run, entries=120_000, blocks=120_000, reads=True, growth=15
+    ),
+    "trends of 30 days": Operation(backlog.trend_report(timedelta(days=30)).run, reads=True),
+    "series with their streaks": Operation(series.series().run, reads=True),
+    "detail of what is in the trash": Operation(
+        read_jobs.detail(UUID("00000000-0000-7000-8009-000000000001")).run, reads=True
+    ),
+    "first screen": Operation(read_jobs.snapshot(Filter()).run, entries=40_000, blocks=30_000, reads=True, growth=9),
+    "runs of a job": Operation(history.runs(job_id=REMOVED).run, entries=60, blocks=80, reads=True),
+    "runs behind a cursor": Operation(history.runs(after="4001").run, entries=60, blocks=80, reads=True),
+    "one run": Operation(history.run(1001).run, entries=10, blocks=20, reads=True),
+    "tokens of the newest runs": Operation(history.newest_tokens(100).run, entries=2000, blocks=2500, reads=True),
+    "jobs that left the queue, by id": Operation(read_jobs.removed([REMOVED, CROWD]).run, 200, 200, reads=True),
+    "jobs in the queue, by id": Operation(read_jobs.queued([REMOVED, CROWD]).run, 20, 40, reads=True),
+    "types of jobs, runs and workers": Operation(
+        types_seen().run, entries=30_000, blocks=20_000, reads=True, growth=25, sorts=True
+    ),
+    "a group of errors": Operation(read_jobs.group_page("alpha", "f").run, entries=60, blocks=80, reads=True),
+    "jobs that many filters fit": _filtered(task_type="later", older_than=timedelta(0), search="later"),
+    "running jobs with words": _filtered(status=Status.RUNNING, search="no such words"),
+    "failed jobs with a fingerprint": _filtered(status=Status.FAILED, fingerprint="0123456789ab"),
+    # Never analyzed, the planner expects few failed jobs, and sorts them.
+    "failed jobs with an error": Operation(
+        read_jobs.page(Filter(status=Status.FAILED, error="gone"), limit=50).run, reads=True, growth=90
+    ),
+    **{
+        f"{status or 'all'} jobs by {sort}": _ordered(status, sort)
+        for status in (None, Status.PENDING, Status.FAILED)
+        for sort in ("task", "updated")
+    },
+    "figures of a database in a fleet": Operation(
+        fleet.database_figures(limit=5.0).run, entries=20_000, blocks=20_000, reads=True, growth=6
+    ),
+    "newest flows": Operation(flows.newest(50).run, reads=True),
+    "times of runs": Operation(run_times.run_times().run, reads=True),
+    "failure shares and all-time totals": Operation(
+        combine(shares.failure_shares(), shares.totals(), read=lambda *parts: parts).run, reads=True
+    ),
+    "find a job by the beginning of its id": Operation(_find_by_prefix, reads=True),
+    **{f"page of {status or 'all'} jobs": _page(status) for status in (None, *Status)},
+    **{f"second page of {status or 'all'} jobs": _page(status, second=True) for status in (None, *Status)},
+}
