@@ -71,7 +71,8 @@ _MORE = r"(?: {1,2}\d{2,12}){0,20}"
 
 # Every expression is linear in its input: repetitions are bounded, or end at a character that they cannot match.
 # The order matters: credentials in an address contain an @, and an e-mail address may contain digits.
-# After its mask, a rule has pieces in small letters. It cannot match a text that has none of them, and is not tried.
+# After its mask, a rule has pieces in small letters. It cannot match a text in ASCII that has none of them, and is not
+# tried. In other text, a letter may be another one without regard to case, such as ſ and s.
 _RULES = tuple(
     (re.compile(pattern, re.IGNORECASE), mask, pieces)
     for pattern, mask, *pieces in (
@@ -206,9 +207,9 @@ def _read(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
 def _private_parts(text: str) -> list[tuple[int, int, str]]:
     """Start, end and mask of each private part, in order. A part inside another one may be among them."""
     found: list[tuple[int, int, str]] = []
-    lower = text.lower()
+    lower = text.lower() if text.isascii() else None
     for pattern, mask, needed in _RULES:
-        if needed and not any(piece in lower for piece in needed):
+        if lower is not None and needed and not any(piece in lower for piece in needed):
             continue
         pieces: list[str] = []
         end = 0
