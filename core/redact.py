@@ -72,7 +72,7 @@ _MORE = r"(?: {1,2}\d{2,12}){0,20}"
 # Every expression is linear in its input: repetitions are bounded, or end at a character that they cannot match.
 # The order matters: credentials in an address contain an @, and an e-mail address may contain digits.
 # After its mask, a rule has pieces in small letters. It cannot match a text in ASCII that has none of them, and is not
-# tried. In other text, a letter may be another one without regard to case, such as ſ and s.
+# tried. In other text, a letter may be another one without regard to case, as the long s is an s.
 _RULES = tuple(
     (re.compile(pattern, re.IGNORECASE), mask, pieces)
     for pattern, mask, *pieces in (
