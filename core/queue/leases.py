@@ -139,7 +139,7 @@ def heartbeat(
         """,
         (
             worker_id, array(job_id for job_id, _, _ in held), array(token for _, token, _ in held),
-            [dumped(progress) for _, _, progress in held], lease_seconds,
+            texts(dumped(progress) for _, _, progress in held), lease_seconds,
         ),
     ).fetchall()  # fmt: skip
     return [Renewed(*row) for row in rows]
