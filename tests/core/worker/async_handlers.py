@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
 from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.slots.loop import LoopSlots
 from tests.core.worker.test_executor import runner_of
 from tests.support.waiting import PATIENCE
-from tests.support.working import ACTOR, claimed
+from tests.support.working import ACTOR, claimed, quick_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from jobdeck.core.model import FinishedRun
+    from jobdeck.core.postgres.database import Database
 
 Conn = psycopg.Connection[Any]
 
@@ -68,20 +71,6 @@ class Gate:
                 loop.call_soon_threadsafe(mine.set)
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()
-
-
-@pytest.fixture
-def stubborn() -> Iterator[Gate]:
-    gate = Gate(stubborn=True)
-    yield gate
-    gate.open()
-
-
 def report_of(handler: Callable[[Any, Any], Any], context: RunContext | None = None) -> FinishedRun:
     """The report of an async handler that runs without worker and database."""
     runner = runner_of(handler)
@@ -99,3 +88,32 @@ async def returns_nothing(_params: Any, _ctx: Any) -> None:
 
 def threads_of(worker: str) -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one.name.startswith(worker)]
+
+
+class Place:
+    """The slots of a loop without a worker, and the runs in them."""
+
+    def __init__(self, handler: Callable[[Any, Any], Any], database: Database, *, keeps: bool = True) -> None:
+        self.runner = runner_of(handler)
+        self.done: SimpleQueue[Any] = SimpleQueue()
+        self.slots = LoopSlots(self.runner, self.done, "test", database, quick_settings(), keeps=keeps)
+
+    def run(self, number: int) -> RunContext:
+        job = claimed(run_token=number, payload={"number": number})
+        return RunContext(job, self.runner.resources, 0.0, float("inf"))
+
+    def put(self, *numbers: int) -> list[RunContext]:
+        contexts = [self.run(number) for number in numbers]
+        self.slots.put(contexts)
+        return contexts
+
+    def ended(self, runs: int) -> dict[int, str]:
+        """What the next runs that end are reported as, by number."""
+        found = [self.done.get(timeout=PATIENCE) for _ in range(runs)]
+        return {run.job.run_token: run.result.outcome.value for run in found}
+
+    def look_later(self, seconds: float = 60.0) -> None:
+        """What the watchdog does when so many seconds have passed."""
+        now = time.monotonic()
+        for passed in (0.0, seconds, 2 * seconds):
+            self.slots.look(now + passed)

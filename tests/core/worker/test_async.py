@@ -18,7 +18,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.registry import job
 from jobdeck.core.worker.shadow.preview import effects
-from tests.core.worker.async_handlers import Conn, Gate, all_async, gate, returns_nothing
+from tests.core.worker.async_handlers import Conn, Gate, all_async, returns_nothing
 from tests.core.worker.test_canaries import ask, ended
 from tests.core.worker.test_executor import runner_of
 from tests.support.waiting import PATIENCE, until
@@ -38,9 +38,6 @@ from tests.support.working import (
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-__all__ = ["gate"]
-
 
 # Running
 

@@ -15,7 +15,7 @@ from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.executor import thread_position
 from jobdeck.core.worker.fetcher import SHARED_SECONDS
 from jobdeck.core.worker.slots.loop import LoopSlots
-from tests.core.worker.async_handlers import Conn, Gate, all_async, gate, returns_nothing
+from tests.core.worker.async_handlers import Conn, Gate, all_async, returns_nothing
 from tests.core.worker.test_executor import runner_of
 from tests.core.worker.test_worker import expire
 from tests.support.waiting import PATIENCE, until
@@ -33,9 +33,6 @@ from tests.support.working import (
 
 if TYPE_CHECKING:
     import pytest
-
-__all__ = ["gate"]
-
 
 # The context
 

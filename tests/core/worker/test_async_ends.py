@@ -13,7 +13,7 @@ import pytest
 from jobdeck.core.errors import LeaseLost, PermanentError, RetryLater, Snooze
 from jobdeck.core.model import RunOutcome
 from jobdeck.core.registry import Continue, Done
-from tests.core.worker.async_handlers import Conn, Gate, all_async, gate, report_of, returns_nothing, threads_of
+from tests.core.worker.async_handlers import Conn, Gate, all_async, report_of, returns_nothing, threads_of
 from tests.core.worker.test_executor import runner_of
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
@@ -30,8 +30,6 @@ from tests.support.working import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = ["gate"]
 
 
 class Unready(RetryLater):

@@ -17,7 +17,7 @@ from jobdeck.core.queue import operator
 from jobdeck.core.registry import Done
 from jobdeck.core.worker.context import RunContext, Stop
 from jobdeck.core.worker.slots.loop import LoopSlots
-from tests.core.worker.async_handlers import Conn, Gate, all_async, gate, stubborn, threads_of
+from tests.core.worker.async_handlers import Conn, Gate, all_async, threads_of
 from tests.core.worker.test_executor import runner_of
 from tests.core.worker.test_worker import expire
 from tests.support.examples import examples
@@ -36,9 +36,6 @@ from tests.support.working import (
 
 if TYPE_CHECKING:
     import pytest
-
-__all__ = ["gate", "stubborn"]
-
 
 # Stopping
 
