@@ -36,7 +36,8 @@ begin
         'job_workers', 'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats',
         'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
         'job_releases', 'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members', 'job_dependencies',
-        'job_producers', 'job_producer_keys', 'job_awaited']) t
+        'job_producers', 'job_producer_keys', 'job_awaited', 'job_run_partitions', 'job_runs_0',
+        'job_runs_10000000']) t
     where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
         split_part(c, ' ', 1), split_part(c, ' ', 2)))
@@ -283,6 +284,63 @@ select task_type, paused_reason as reason, paused_by, paused_at, resume_at, set_
 from job_types where paused_at is not null and (select job_may_read_views())
 with check option;
 
+-- An earlier schema has the history of runs as one table, which becomes the first partition.
+do $$
+declare
+    v_reader text;
+    v_name name;
+begin
+    if not exists (select from pg_class where oid = to_regclass('job_runs') and relkind = 'r') then
+        return;
+    end if;
+    -- They would read the first partition alone.
+    select u.reader into v_reader from (
+        select format('view %s', r.ev_class::regclass) as reader
+        from pg_depend d join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass
+        where d.refclassid = 'pg_class'::regclass and d.refobjid = 'job_runs'::regclass
+            and coalesce(r.ev_class <> all (array[to_regclass('job_run_list'), to_regclass('job_removed_list'),
+                to_regclass('job_flow_member_list')]::oid[]), true)
+        union all
+        select format('trigger %I', t.tgname) from pg_trigger t
+        where t.tgrelid = 'job_runs'::regclass and not t.tgisinternal and t.tgname <> 'jobdeck_refuse_truncate'
+        union all
+        select format('foreign key %I', k.conname) from pg_constraint k
+        where k.confrelid = 'job_runs'::regclass and k.contype = 'f') u
+    limit 1;
+    if v_reader is not null then
+        raise exception using errcode = 'JD001', message = format('The %s of your own uses the table job_runs, which '
+            'becomes partitioned. Drop it, run "jobdeck init", then create it again.', v_reader);
+    end if;
+    alter table job_runs
+        add column if not exists concurrency_key text,
+        add column if not exists dedupe_key text,
+        add column if not exists created_by text,
+        add column if not exists dry_run boolean;
+    -- Without `jobdeck init`, the migrations 008 and 009 have not done it.
+    if not exists (select from pg_constraint where conrelid = 'job_runs'::regclass
+        and conname = 'job_runs_outcome_check' and convalidated and pg_get_constraintdef(oid) like '%snoozed%') then
+        alter table job_runs drop constraint if exists job_runs_outcome_check;
+        alter table job_runs add constraint job_runs_outcome_check check (outcome in ('succeeded', 'partial',
+            'continued', 'retried', 'failed', 'cancelled', 'released', 'snoozed', 'lost', 'abandoned'));
+    end if;
+    drop index if exists job_runs_sample;
+    -- It has the type of the table as argument.
+    if to_regtype('job_runs') is not null then
+        drop function if exists job_stat_move_error(job_runs, text);
+    end if;
+    for v_name in select i.relname from pg_index x join pg_class i on i.oid = x.indexrelid
+        where x.indrelid = 'job_runs'::regclass and starts_with(i.relname, 'job_runs')
+    loop
+        execute format('alter index %I rename to %I', v_name, 'job_runs_0' || substr(v_name, length('job_runs') + 1));
+    end loop;
+    -- From Postgres 18 on, these constraints have names, which the new table gets.
+    for v_name in select k.conname from pg_constraint k where k.conrelid = 'job_runs'::regclass and k.contype = 'n' loop
+        execute format('alter table job_runs rename constraint %I to %I', v_name, v_name || '_0');
+    end loop;
+    alter table job_runs rename to job_runs_0;
+end
+$$;
+
 -- One row per run, appended and never updated. `late` marks the report of a worker that came back after its run had
 -- been recorded as `lost` in a row of its own.
 create table if not exists job_runs (
@@ -306,26 +364,17 @@ create table if not exists job_runs (
     output jsonb,
     log text,
     progress jsonb,
-    primary key (run_token, late),
-    constraint job_runs_late_check check (late = (outcome = 'abandoned'))
-);
--- Of a job that left the queue with this run: its keys, so that a copy of it keeps them, and who enqueued it.
-alter table job_runs
-    add column if not exists concurrency_key text,
-    add column if not exists dedupe_key text,
-    add column if not exists created_by text,
+    -- Of a job that left the queue with this run: its keys, so that a copy of it keeps them, and who enqueued it.
+    concurrency_key text,
+    dedupe_key text,
+    created_by text,
     -- A run that changed nothing; null in a run that was reported to an earlier schema.
-    add column if not exists dry_run boolean;
-do $$
-begin
-    if not exists (select from pg_constraint where conrelid = 'job_runs'::regclass
-        and conname = 'job_runs_outcome_check' and pg_get_constraintdef(oid) like '%snoozed%') then
-        alter table job_runs drop constraint if exists job_runs_outcome_check;
-        alter table job_runs add constraint job_runs_outcome_check check (outcome in ('succeeded', 'partial',
-            'continued', 'retried', 'failed', 'cancelled', 'released', 'snoozed', 'lost', 'abandoned')) not valid;
-    end if;
-end
-$$;
+    dry_run boolean,
+    primary key (run_token, late),
+    constraint job_runs_late_check check (late = (outcome = 'abandoned')),
+    constraint job_runs_outcome_check check (outcome in ('succeeded', 'partial', 'continued', 'retried', 'failed',
+        'cancelled', 'released', 'snoozed', 'lost', 'abandoned'))
+) partition by range (run_token);
 create index if not exists job_runs_job on job_runs (job_id, run_token);
 create index if not exists job_runs_removed on job_runs (finished_at) where removed;
 -- For how many rows one row of the sample stands: half of the sample for 64, a quarter for 128, and so on up to 16384.
@@ -336,13 +385,163 @@ language sql immutable parallel safe
 return (p_hash & 16383 | 16384) & -(p_hash & 16383 | 16384);
 
 -- One run in 64, chosen by its token alone; `job_sample_count` reads it.
-drop index if exists job_runs_sample;
 create index if not exists job_runs_drawn on job_runs (
         ((hashint8(run_token) & 16383 | 16384) & -(hashint8(run_token) & 16383 | 16384)), run_token)
     where removed and hashint8(run_token) & 63 = 0;
 create index if not exists job_runs_troubled on job_runs (finished_at)
     where outcome in ('failed', 'retried', 'lost');
-alter table job_runs set (autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.1);
+
+-- The partitions of the history that get no more runs: all their tokens are drawn, and none of them holds a job. The
+-- last of their runs was recorded before `closed_at`.
+create table if not exists job_run_partitions (
+    name text primary key,
+    closed_at timestamptz not null default clock_timestamp()
+);
+
+-- The partitions of the history and their ranges: from first_token to before next_token, and null where it is open.
+create or replace function job_run_ranges() returns table (name name, first_token bigint, next_token bigint)
+language sql stable
+set search_path from current
+as $$
+    select c.relname, (regexp_match(b.bound, $re$FROM \('(-?\d+)'\)$re$))[1]::bigint,
+        (regexp_match(b.bound, $re$TO \('(-?\d+)'\)$re$))[1]::bigint
+    from pg_partition_tree('job_runs') t join pg_class c on c.oid = t.relid
+    cross join lateral (select pg_get_expr(c.relpartbound, c.oid)) as b (bound)
+    where t.level = 1
+$$;
+
+-- Takes all rights on a partition from others, which some hosts give on every new table: the rights on job_runs are
+-- those that count. Row security holds as on job_runs.
+create or replace function job_run_guard(p_name name) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_table constant regclass := quote_ident(p_name)::regclass;
+    v_name text;
+begin
+    for v_name in
+        select distinct case a.grantee when 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(a.grantee)) end
+        from (
+            select c.relowner as owner, c.relacl as acl from pg_class c where c.oid = v_table
+            union all select c.relowner, t.attacl from pg_class c join pg_attribute t on t.attrelid = c.oid
+            where c.oid = v_table and not t.attisdropped) as o
+        cross join aclexplode(o.acl) a where a.grantee <> o.owner
+    loop
+        execute format('revoke all on %s from %s', v_table, v_name);
+    end loop;
+    for v_name in select p.polname from pg_policy p where p.polrelid = v_table loop
+        execute format('drop policy %I on %s', v_name, v_table);
+    end loop;
+    if (select p.relrowsecurity and not c.relrowsecurity from pg_class p, pg_class c
+        where p.oid = 'job_runs'::regclass and c.oid = v_table)
+    then
+        execute format('alter table %s enable row level security', v_table);
+    end if;
+    if exists (select from pg_trigger where tgrelid = 'job_runs'::regclass and tgname = 'jobdeck_refuse_truncate')
+        and not exists (select from pg_trigger where tgrelid = v_table and tgname = 'jobdeck_refuse_truncate')
+    then
+        execute format('create trigger jobdeck_refuse_truncate before truncate on %s for each statement execute function '
+            'job_refuse_truncate()', v_table);
+    end if;
+end
+$$;
+
+-- Makes a table for a partition of the history. Its indexes are named as those of job_runs.
+create or replace function job_run_make(p_name name) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    execute format('create table %I (like job_runs including all)', p_name);
+    execute format('alter table %I set (autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.1)',
+        p_name);
+    perform job_run_guard(p_name);
+end
+$$;
+
+-- Makes a table a partition of the history, for the tokens from p_first to before p_next; null leaves an end open.
+create or replace function job_run_attach(p_name name, p_first bigint, p_next bigint) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_index record;
+begin
+    execute format('alter table job_runs attach partition %I for values from (%s) to (%s)', p_name,
+        coalesce(quote_literal(p_first), 'minvalue'), coalesce(quote_literal(p_next), 'maxvalue'));
+    for v_index in
+        select i.relname as name, p_name || substr(p.relname, length('job_runs') + 1) as wanted
+        from pg_index x join pg_class i on i.oid = x.indexrelid
+            join pg_class p on p.oid = pg_partition_root(x.indexrelid)
+        where x.indrelid = quote_ident(p_name)::regclass
+    loop
+        if v_index.name <> v_index.wanted then
+            execute format('alter index %I rename to %I', v_index.name, v_index.wanted);
+        end if;
+    end loop;
+end
+$$;
+
+-- The first partition. What the owner granted on the table of an earlier schema holds on the partitioned one.
+do $$
+declare
+    v_right record;
+    v_owner text;
+begin
+    if exists (select from job_run_ranges()) then
+        return;
+    end if;
+    if to_regclass('job_runs_0') is null then
+        perform job_run_make('job_runs_0');
+        perform job_run_attach('job_runs_0', null, null);
+        return;
+    end if;
+    select quote_ident(pg_get_userbyid(o.relowner)) into v_owner from pg_class o, pg_class n
+    where o.oid = 'job_runs_0'::regclass and n.oid = 'job_runs'::regclass and o.relowner <> n.relowner;
+    if v_owner is not null then
+        execute format('alter table job_runs owner to %s', v_owner);
+    end if;
+    for v_right in
+        select k.conname from pg_constraint k where k.conrelid = 'job_runs_0'::regclass and k.contype = 'n'
+    loop
+        execute format('alter table job_runs_0 rename constraint %I to %I', v_right.conname,
+            regexp_replace(v_right.conname, '_0$', ''));
+    end loop;
+    for v_right in
+        select case a.grantee when 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(a.grantee)) end as grantee,
+            a.privilege_type, case when a.is_grantable then ' with grant option' else '' end as option
+        from pg_class c cross join aclexplode(c.relacl) a where c.oid = 'job_runs_0'::regclass and a.grantee <> c.relowner
+    loop
+        execute format('grant %s on job_runs to %s%s', v_right.privilege_type, v_right.grantee, v_right.option);
+    end loop;
+    for v_right in
+        select p.polname, case when p.polpermissive then 'permissive' else 'restrictive' end as kind,
+            case p.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete'
+                else 'all' end as command,
+            (select string_agg(case r when 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(r)) end, ', ')
+                from unnest(p.polroles) r) as roles,
+            ' using (' || pg_get_expr(p.polqual, p.polrelid) || ')' as checked,
+            ' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')' as written
+        from pg_policy p where p.polrelid = 'job_runs_0'::regclass
+    loop
+        execute format('create policy %I on job_runs as %s for %s to %s%s%s', v_right.polname, v_right.kind,
+            v_right.command, v_right.roles, v_right.checked, v_right.written);
+    end loop;
+    if (select c.relrowsecurity from pg_class c where c.oid = 'job_runs_0'::regclass) then
+        alter table job_runs enable row level security;
+    end if;
+    if (select c.relforcerowsecurity from pg_class c where c.oid = 'job_runs_0'::regclass) then
+        alter table job_runs force row level security;
+    end if;
+    if exists (select from pg_trigger where tgrelid = 'job_runs_0'::regclass and tgname = 'jobdeck_refuse_truncate') then
+        create trigger jobdeck_refuse_truncate before truncate on job_runs for each statement
+            execute function job_refuse_truncate();
+    end if;
+    perform job_run_guard('job_runs_0');
+    perform job_run_attach('job_runs_0', null, null);
+end
+$$;
 
 create table if not exists job_worker_runs (
     id uuid primary key default gen_random_uuid(),
@@ -579,7 +778,8 @@ create table if not exists job_upkeep (
 -- Of the part 'recheck': the task types that could run when it was last done.
 alter table job_upkeep add column if not exists open_types text[];
 insert into job_upkeep (part, every) values ('lost', '10 s'), ('expired', '10 s'), ('recheck', '10 s'),
-    ('pauses', '10 s'), ('prune', '2 min'), ('bulk', '10 s'), ('stats', '20 s')
+    ('pauses', '10 s'), ('prune', '2 min'), ('bulk', '10 s'), ('stats', '20 s'), ('partitions', '4 hours'),
+    ('old partitions', '1 day')
 on conflict (part) do nothing;
 
 -- Alarms that were reported and are not over yet: one alert per incident, however many processes see it.
@@ -3696,7 +3896,8 @@ drop function if exists job_queue_prune();
 drop function if exists job_queue_mend();
 -- Does one part of upkeep, unless another worker does it now: 'lost' (takes back runs whose lease has expired),
 -- 'expired', 'recheck', 'pauses', 'stats' (every 10 s, or while there is more to add up), 'prune' (once a minute,
--- likewise) or 'retention' (once an hour, likewise). `done` is the number of rows, `trouble` the error of a part that failed; the parts do not depend on
+-- likewise), 'retention' (once an hour, likewise), 'partitions' or 'old partitions' (once a minute, also after it
+-- failed). `done` is the number of rows, `trouble` the error of a part that failed; the parts do not depend on
 -- each other, and each should be called in a transaction of its own.
 create or replace function job_queue_upkeep(
     p_part text, p_retry_base double precision, p_retry_cap double precision,
@@ -3710,7 +3911,8 @@ declare
     -- Deleting a job costs more than deleting a line of the history.
     v_limit constant integer := case p_part when 'prune' then 5000 else 1000 end;
     v_pause constant interval := case p_part when 'prune' then '1 minute' when 'retention' then '1 hour'
-        when 'stats' then '10 s' when 'backlog' then '1 minute' end;
+        when 'stats' then '10 s' when 'backlog' then '1 minute' when 'partitions' then '1 minute'
+        when 'old partitions' then '1 minute' end;
     -- Whether there may be more to remove, or it failed.
     v_more boolean := false;
 begin
@@ -3719,7 +3921,11 @@ begin
     lost_jobs := '{}';
     select * into v_part from job_upkeep u where u.part = p_part for update skip locked;
     -- A time to come is from before the clock was set back.
-    if not found or v_part.succeeded_at > clock_timestamp() - v_pause and v_part.succeeded_at <= clock_timestamp() then
+    if not found or v_part.succeeded_at > clock_timestamp() - v_pause and v_part.succeeded_at <= clock_timestamp()
+        -- Each attempt may have finishes wait for 100 ms.
+        or p_part in ('partitions', 'old partitions') and v_part.failed_at > clock_timestamp() - v_pause
+            and v_part.failed_at <= clock_timestamp()
+    then
         return;
     end if;
     begin
@@ -3742,6 +3948,12 @@ begin
                     perform job_stats_judge(clock_timestamp());
                 end if;
             when 'backlog' then done := job_backlog_sample();
+            when 'partitions' then
+                trouble := job_run_extend();
+                v_more := trouble is not null;
+            when 'old partitions' then
+                select r.done, r.trouble into done, trouble from job_run_drop_old() r;
+                v_more := trouble is not null;
             when 'prune', 'retention' then
                 select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
                 v_more := trouble is not null or done >= v_limit;
@@ -3781,6 +3993,8 @@ begin
     perform job_queue_upkeep('backlog', p_retry_base, p_retry_cap);
     pruned := (job_queue_upkeep('prune', p_retry_base, p_retry_cap)).done;
     perform job_queue_upkeep('retention', p_retry_base, p_retry_cap);
+    perform job_queue_upkeep('partitions', p_retry_base, p_retry_cap);
+    perform job_queue_upkeep('old partitions', p_retry_base, p_retry_cap);
 end
 $$;
 
@@ -6271,6 +6485,166 @@ as $$
     from job_retention where name = p_name
 $$;
 
+-- Has the newest partition of the history, which is open at its end, end at a token that is not drawn yet, and makes the
+-- next one. Does so when fewer tokens are left before it than twice those of yesterday, or 5 million. Answers with the
+-- reason why it could not: runs are recorded all the same, in the partition that is open at its end.
+create or replace function job_run_extend() returns text
+language plpgsql volatile
+set search_path from current set lock_timeout = '100ms' set jit = off
+as $$
+declare
+    -- What is small enough to be read while finishes wait.
+    v_small constant bigint := 64 * 1024 ^ 2;
+    v_round constant bigint := 10000000;
+    v_last constant bigint := (select s.last_value from job_run_token_seq s);
+    v_yesterday constant bigint := coalesce((select sum(s.runs) from job_stats s
+        where s.minutes = 120 and s.bucket > clock_timestamp() - interval '1 day'), 0);
+    v_need constant bigint := greatest(2 * v_yesterday, 5000000);
+    v_newest record;
+    v_next bigint;
+    v_bound record;
+begin
+    select r.* into v_newest from job_run_ranges() r where r.next_token is null;
+    if not found then
+        return 'The history has no partition that is open at its end. Run `jobdeck init`.';
+    end if;
+    -- `jobdeck init` has read all of a large partition for this.
+    select k.convalidated as valid, (regexp_match(pg_get_constraintdef(k.oid), $re$run_token < '?(\d+)$re$))[1]::bigint as token
+    into v_bound from pg_constraint k
+    where k.conrelid = quote_ident(v_newest.name)::regclass and k.conname = 'job_runs_bound';
+    if v_bound.token is not null and v_bound.token - v_last < 5000000 then
+        execute format('alter table %I drop constraint job_runs_bound', v_newest.name);
+        return null;
+    elsif v_bound.valid then
+        v_next := v_bound.token;
+    elsif v_newest.first_token - v_last >= v_need or v_bound.token is not null then
+        return null;
+    elsif pg_relation_size(quote_ident(v_newest.name)::regclass) > v_small then
+        return format('The newest partition of the history, %s, is open at its end and already large, so it keeps all '
+            'further runs. Run `jobdeck init`, which divides it while jobs run.', v_newest.name);
+    else
+        -- About thirty partitions for the period of the history. One that is in use already ends after what is needed.
+        v_next := v_round * case when v_newest.first_token > v_last
+            then ceil((v_newest.first_token + greatest(v_round, v_yesterday * greatest(date_part('day',
+                clock_timestamp() - job_retention_limit('job_runs')) / 30, 1))) / v_round)
+            else floor((v_last + v_need) / v_round) + 1 end;
+    end if;
+    perform job_run_make('job_runs_' || v_next);
+    execute format('alter table job_runs detach partition %I', v_newest.name);
+    perform job_run_attach(v_newest.name, v_newest.first_token, v_next);
+    perform job_run_attach('job_runs_' || v_next, v_next, null);
+    execute format('alter table %I drop constraint if exists job_runs_bound', v_newest.name);
+    return null;
+exception
+    when lock_not_available then
+        return 'The next partition of the history could not be made: another session holds job_runs. Runs are recorded '
+            'in the newest one.';
+    when insufficient_privilege then
+        return format('The next partition of the history could not be made: the role %s may not create tables in the '
+            'schema %s. Runs are recorded in the newest one.', current_user, current_schema());
+end
+$$;
+
+-- Begins to divide a large newest partition: from then on it takes only tokens before one that is far away. Answers with
+-- its name if it has to be validated, which reads it all beside the workers; job_run_extend then divides it.
+create or replace function job_run_bound() returns name
+language plpgsql volatile
+set search_path from current set lock_timeout = '100ms' set jit = off
+as $$
+declare
+    v_last constant bigint := (select s.last_value from job_run_token_seq s);
+    v_newest record;
+begin
+    select r.* into v_newest from job_run_ranges() r where r.next_token is null;
+    if not found or v_newest.first_token > v_last
+        or pg_relation_size(quote_ident(v_newest.name)::regclass) <= 64 * 1024 ^ 2
+    then
+        return null;
+    end if;
+    if not exists (select from pg_constraint k where k.conrelid = quote_ident(v_newest.name)::regclass
+        and k.conname = 'job_runs_bound')
+    then
+        execute format('alter table %I add constraint job_runs_bound check (run_token >= %s and run_token < %s) not valid',
+            v_newest.name, quote_literal(coalesce(v_newest.first_token, '-9223372036854775808'::bigint)) || '::bigint',
+            ((v_last + greatest(20000000, v_last / 5)) / 10000000 + 1) * 10000000);
+    end if;
+    return v_newest.name;
+end
+$$;
+
+-- Drops the partitions of the history whose newest run is older than its period. A partition with a token that holds a
+-- job is not closed, since that run will be recorded there.
+create or replace function job_run_drop_old(out done bigint, out trouble text)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '100ms'
+as $$
+declare
+    v_last constant bigint := (select s.last_value from job_run_token_seq s);
+    v_before constant timestamptz := job_retention_limit('job_runs');
+    v_range record;
+begin
+    done := 0;
+    for v_range in select r.* from job_run_ranges() r where r.next_token <= v_last order by r.next_token loop
+        if exists (select from job_queue q where q.status = 'running' and q.run_token < v_range.next_token
+            and (v_range.first_token is null or q.run_token >= v_range.first_token))
+        then
+            delete from job_run_partitions p where p.name = v_range.name;
+            continue;
+        end if;
+        insert into job_run_partitions (name) values (v_range.name) on conflict do nothing;
+        continue when trouble is not null
+            or not exists (select from job_run_partitions p where p.name = v_range.name and p.closed_at < v_before);
+        -- Of blockers that left the queue with success.
+        update job_dependencies d set outcome = r.outcome from job_runs r
+        where d.outcome is null and r.job_id = d.blocker_id and r.removed and r.run_token < v_range.next_token;
+        begin
+            execute format('drop table %I', v_range.name);
+            delete from job_run_partitions p where p.name = v_range.name;
+            done := done + 1;
+        exception when lock_not_available then
+            trouble := format('The partition %s, whose runs are older than the period of the history, could not be '
+                'dropped: another session holds job_runs. `jobdeck doctor` names the oldest transaction.', v_range.name);
+        end;
+    end loop;
+end
+$$;
+
+-- Whether the oldest runs of the history are in a partition that is dropped soon: within a thirtieth of its period, at
+-- least a day. Their rows are not deleted one by one, unless the drop is late by as much.
+create or replace function job_run_goes_soon(p_before timestamptz) returns boolean
+language plpgsql stable
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_while constant interval := greatest((clock_timestamp() - p_before) / 30, interval '1 day');
+    v_oldest constant oid := (select r.tableoid from job_runs r order by r.run_token limit 1);
+begin
+    return exists (select from job_run_partitions p join pg_class c on c.relname = p.name
+        where c.oid = v_oldest and p.closed_at between p_before - v_while and p_before + v_while);
+end
+$$;
+
+-- Deletes runs from before p_before that are among the p_limit oldest and not locked. Returns how many.
+create or replace function job_run_delete_old(p_before timestamptz, p_limit integer) returns bigint
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+    v_rows bigint;
+begin
+    -- Tokens rise with time, so the oldest runs are found at the low end of the key.
+    delete from job_runs r using (
+        select n.run_token, n.late from (
+            select o.run_token, o.late from (
+                select run_token, late, finished_at from job_runs order by run_token limit p_limit) o
+            where o.finished_at < p_before) low
+        join job_runs n using (run_token, late) for update of n skip locked
+    ) old where r.run_token = old.run_token and r.late = old.late;
+    get diagnostics v_rows = row_count;
+    return v_rows;
+end
+$$;
+
 -- Removes up to p_limit rows of the queue that are from before p_before and not locked. Returns how many.
 create or replace function job_retain_line(p_name text, p_before timestamptz, p_limit integer) returns bigint
 language plpgsql volatile
@@ -6281,15 +6655,11 @@ declare
 begin
     case p_name
         when 'job_runs' then
+            if job_run_goes_soon(p_before) then
+                return 0;
+            end if;
             perform job_flow_keep_outcomes(p_before, p_limit);
-            -- Tokens rise with time, so the oldest runs are found at the low end of the key.
-            delete from job_runs r using (
-                select n.run_token, n.late from (
-                    select o.run_token, o.late from (
-                        select run_token, late, finished_at from job_runs order by run_token limit p_limit) o
-                    where o.finished_at < p_before) low
-                join job_runs n using (run_token, late) for update of n skip locked
-            ) old where r.run_token = old.run_token and r.late = old.late;
+            return job_run_delete_old(p_before, p_limit);
         when 'job_worker_runs' then
             delete from job_worker_runs where id in (select w.id from job_worker_runs w
                 where w.started_at < p_before order by w.started_at limit p_limit for update skip locked);
@@ -8644,7 +9014,9 @@ declare
         'job_flow_waits',
         'job_schedule_fits', 'job_no_slot', 'job_first_slot', 'job_series_slot',
         'job_series_runs_all', 'job_series_pass_missed',
-        'job_producer_add', 'job_producer_revoke', 'job_awaited_clean'];
+        'job_producer_add', 'job_producer_revoke', 'job_awaited_clean',
+        'job_run_ranges', 'job_run_guard', 'job_run_make', 'job_run_attach', 'job_run_extend', 'job_run_bound',
+        'job_run_drop_old', 'job_run_goes_soon', 'job_run_delete_old'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',
         'job_error_group_list', 'job_paused_types', 'job_note_list', 'job_producer_list',
@@ -8657,7 +9029,7 @@ declare
         'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries', 'job_notes', 'job_key_rates',
         'job_unique_keys', 'job_flows', 'job_flow_members', 'job_dependencies'];
     -- Tables that only the owner's functions read.
-    v_closed constant text[] := array['job_locks', 'job_producers', 'job_producer_keys', 'job_awaited'];
+    v_closed constant text[] := array['job_run_partitions', 'job_locks', 'job_producers', 'job_producer_keys', 'job_awaited'];
     v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq', 'job_notes_id_seq'];
 begin
     perform job_use_roles_prefix(p_prefix);
@@ -8745,6 +9117,7 @@ begin
             execute format('grant select on %s to %s', v_object, v_worker);
         end if;
     end loop;
+    perform job_run_guard(r.name) from job_run_ranges() r;
     for v_object in
         select distinct p.oid::regprocedure::text from jobdeck_schema s join pg_proc p
             on p.pronamespace = v_schema and p.proname = s.component || '_grant_roles' and p.pronargs = 0
@@ -8752,6 +9125,13 @@ begin
     loop
         execute format('select %s', v_object);
     end loop;
+end
+$$;
+
+-- The partition after the first one.
+do $$
+begin
+    perform job_run_extend() where not exists (select from job_run_ranges() r where r.first_token is not null);
 end
 $$;
 

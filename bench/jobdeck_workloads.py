@@ -193,8 +193,8 @@ def stuck(args):
 def sizes(connection):
     """Megabytes of the queue's and the history's tables and indexes."""
     rows = connection.execute(
-        "SELECT relname, pg_table_size(oid), pg_indexes_size(oid) FROM pg_class"
-        " WHERE relname IN ('job_queue', 'job_runs')"
+        "SELECT t.name, sum(pg_table_size(p.relid))::bigint, sum(pg_indexes_size(p.relid))::bigint"
+        " FROM unnest(ARRAY['job_queue', 'job_runs']) AS t (name), pg_partition_tree(t.name::regclass) AS p GROUP BY 1"
     ).fetchall()
     return {
         f"{name}_{part}_mb": size / 2**20

@@ -214,12 +214,13 @@ def _tables(conn: psycopg.Connection[Any]) -> tuple[TableHealth, ...]:
     with conn.cursor(row_factory=class_row(TableHealth)) as cursor:
         cursor.execute(
             """
-            SELECT relname AS name, n_live_tup AS live, n_dead_tup AS dead,
-                greatest(last_vacuum, last_autovacuum) AS vacuumed_at
-            FROM pg_stat_user_tables
-            WHERE schemaname = current_schema()
-                AND relname IN ('job_queue', 'job_runs', 'job_worker_runs', 'job_workers')
-            ORDER BY relname
+            SELECT t.name, sum(s.n_live_tup)::bigint AS live, sum(s.n_dead_tup)::bigint AS dead,
+                max(greatest(s.last_vacuum, s.last_autovacuum)) AS vacuumed_at
+            FROM unnest(ARRAY['job_queue', 'job_runs', 'job_worker_runs', 'job_workers']) AS t (name)
+            LEFT JOIN pg_inherits AS i ON i.inhparent = to_regclass(t.name)
+            JOIN pg_stat_user_tables AS s ON s.relid = coalesce(i.inhrelid, to_regclass(t.name))
+            WHERE s.schemaname = current_schema()
+            GROUP BY t.name ORDER BY t.name
             """
         )
         return tuple(cursor.fetchall())

@@ -30,7 +30,9 @@ Lane = tuple[str, int]
 Front = tuple["datetime", "UUID"]
 """How far a lane has been claimed: due time and id of the last claimed job."""
 _HEX = attrgetter("hex")
-UPKEEP = ("lost", "expired", "recheck", "pauses", "stats", "backlog", "prune", "retention")
+UPKEEP = (
+    "lost", "expired", "recheck", "pauses", "stats", "backlog", "prune", "retention", "partitions", "old partitions",
+)  # fmt: skip
 """The parts of upkeep, in their order; the names are those of `job_upkeep`."""
 
 

@@ -183,15 +183,21 @@ def take(conn: psycopg.Connection[Any], schema: str, component: Component, adopt
 
 
 def compare(conn: psycopg.Connection[Any], schema: str, record: Record) -> Difference:
-    """Compares the database with a record. After an upgrade of Postgres, whose wording may differ, by name only."""
-    now = _now(conn, schema, record)
+    """Compares the database with a record. After an upgrade of Postgres, whose wording may differ, by name only.
+
+    A constraint that has been validated since is not changed.
+    """
+    texts = _now(conn, schema, record)
+    now = {key: _kept(text) for key, text in texts.items()}
     same_server = record.server == conn.info.server_version // 10_000
     return Difference(
         tuple(sorted(key for key in record.objects if key not in now)),
         {
             key: (was, now[key])
             for key, was in sorted(record.objects.items())
-            if same_server and now.get(key, was) != was
+            if same_server
+            and now.get(key, was) != was
+            and not (key.startswith("constraint ") and _kept(f"{texts[key]} NOT VALID") == was)
         },
     )
 
@@ -203,7 +209,7 @@ def present_keys(conn: psycopg.Connection[Any], schema: str, record: Record) -> 
 
 
 def _now(conn: psycopg.Connection[Any], schema: str, record: Record) -> dict[str, str]:
-    """The objects of today that bear the recorded names, and others on the same relations."""
+    """The objects of today that bear the recorded names, and others on the same relations, with their definitions."""
     relations, functions = set(), set()
     for key in record.objects:
         kind, _, name = key.partition(" ")
@@ -211,8 +217,8 @@ def _now(conn: psycopg.Connection[Any], schema: str, record: Record) -> dict[str
             functions.add(name.partition("(")[0])
         elif kind != "index":
             relations.add(name.partition(".")[0])
-    found = {f"{kind} {name}": _kept(text) for kind, _, name, text in _objects(conn, schema, sorted(relations))}
-    found |= {f"function {name}": _kept(text) for _, name, text, _ in _functions(conn, schema, sorted(functions))}
+    found = {f"{kind} {name}": text or "" for kind, _, name, text in _objects(conn, schema, sorted(relations))}
+    found |= {f"function {name}": text for _, name, text, _ in _functions(conn, schema, sorted(functions))}
     return found
 
 

@@ -141,8 +141,9 @@ def _row_counts(conn: psycopg.Connection[Any], schema: str, tables: Sequence[str
     for table in tables:
         row = conn.execute(
             sql.SQL(
-                "SELECT CASE WHEN n <= {limit} THEN n ELSE greatest(n, (SELECT reltuples::bigint FROM pg_class "
-                "WHERE oid = {name}::regclass)) END FROM (SELECT count(*) AS n FROM (SELECT FROM {table} "
+                "SELECT CASE WHEN n <= {limit} THEN n ELSE greatest(n, (SELECT sum(reltuples)::bigint FROM pg_class "
+                "WHERE oid = {name}::regclass OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = "
+                "{name}::regclass))) END FROM (SELECT count(*) AS n FROM (SELECT FROM {table} "
                 "LIMIT {limit} + 1) AS first_rows) AS counted"
             ).format(
                 limit=COUNTED_ROWS,

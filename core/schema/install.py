@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.refusals import REFUSED
 from jobdeck.core.redact import clean
-from jobdeck.core.schema.catalog import take
+from jobdeck.core.schema.catalog import invalid_indexes, take
 from jobdeck.core.schema.components import (
     QUEUE,
     checksum,
@@ -25,7 +25,15 @@ from jobdeck.core.schema.components import (
     serves_from,
 )
 from jobdeck.core.schema.plan import LARGE_BYTES, Plan, large_indexes, plan_installation
-from jobdeck.core.schema.turn import ATTEMPT_SECONDS, holder, lock_tables, patiently, take_turn, use_schema
+from jobdeck.core.schema.turn import (
+    ATTEMPT_SECONDS,
+    PAUSE_SECONDS,
+    holder,
+    lock_tables,
+    patiently,
+    take_turn,
+    use_schema,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -91,6 +99,7 @@ def install_schema(
     with _refusals(conn, lambda: holder(conn, schema, wanted)):
         online = _online_steps(conn, wanted, schema, repair=repair)
         _run_online(conn, schema, online)
+        _complete_history(conn, schema, wanted, large_bytes)
         plan, later = patiently(
             conn,
             partial(_attempt, conn, given, corrected=bool(online)),
@@ -104,6 +113,7 @@ def install_schema(
             with conn.transaction():
                 use_schema(conn, schema)
                 _record(conn, wanted, plan, schema)
+        _divide_history(conn, schema, waits)
     return next(component.version for component in wanted if component.name == QUEUE)
 
 
@@ -260,7 +270,57 @@ def _write_periods(conn: psycopg.Connection[Any], components: Sequence[Component
         )
 
 
-def _build(conn: psycopg.Connection[Any], schema: str, later: Sequence[Index]) -> None:
+def _complete_history(
+    conn: psycopg.Connection[Any], schema: str, components: Sequence[Component], large_bytes: int
+) -> None:
+    """Builds the indexes that a large history of an earlier schema lacks.
+
+    It is one table there, and becomes a partition in the transaction of the installation, which would build them.
+    """
+    row = conn.execute("SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)", [f"{schema}.job_runs"]).fetchone()
+    if row is None or row[0] not in {"r", b"r"}:
+        return
+    missing = [one for one in large_indexes(conn, schema, components, large_bytes) if one.table == "job_runs"]
+    for name in invalid_indexes(conn, schema, [one.name for one in missing]):
+        conn.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(schema, name)))
+    _build(conn, schema, missing, what="The schema was not installed, because its index")
+
+
+def _divide_history(conn: psycopg.Connection[Any], schema: str, waits: Callable[[str], object]) -> None:
+    """Divides a newest partition of the history that is already large, while jobs run.
+
+    Another session may be in the way for long. Upkeep does the last step then, or says that it is left to do.
+    """
+
+    def begin() -> str | None:
+        use_schema(conn, schema)
+        row = conn.execute("SELECT job_run_bound()").fetchone()
+        return row[0] if row else None
+
+    def pause() -> None:
+        conn.execute("SELECT pg_sleep(%s)", [PAUSE_SECONDS])
+
+    try:
+        name = patiently(conn, begin, seconds=ATTEMPT_SECONDS, waits=pause)
+    except psycopg.errors.LockNotAvailable:
+        waits("Another session holds the history, so its large part is left whole. Run `jobdeck init` again later.")
+        return
+    if name is not None:
+        with conn.transaction():
+            table = sql.Identifier(schema, name)
+            conn.execute(sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT job_runs_bound").format(table))
+        with conn.transaction():
+            use_schema(conn, schema)
+            conn.execute("SELECT job_run_extend()")
+
+
+def _build(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    later: Sequence[Index],
+    *,
+    what: str = "The schema is installed, but its index",
+) -> None:
     """Builds indexes while the queue goes on. An interrupted one is left invalid, and the next installation drops it.
 
     Raises:
@@ -276,7 +336,7 @@ def _build(conn: psycopg.Connection[Any], schema: str, later: Sequence[Index]) -
                 conn.execute(statement)
             except psycopg.errors.LockNotAvailable as error:
                 raise Refused(
-                    f"The schema is installed, but its index {index.name} was not built: another session's "
+                    f"{what} {index.name} was not built: another session's "
                     f"transaction has been open for a minute. `jobdeck doctor` names it; once it has ended, run "
                     f"`jobdeck init` again."
                 ) from error

@@ -12,7 +12,7 @@ SELECT 'column', c.relname || '.' || a.attname, concat_ws(' ', format_type(a.att
     CASE WHEN a.attnotnull THEN 'not null' END, pg_get_expr(d.adbin, d.adrelid), a.attidentity)
 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
-WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'c')
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'c')
 UNION ALL
 SELECT 'relation', c.relname, concat_ws(' ', c.relkind, c.reloptions::text, c.relrowsecurity::text,
     c.relforcerowsecurity::text)
@@ -22,7 +22,7 @@ SELECT 'view', c.relname, pg_get_viewdef(c.oid)
 FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'v'
 UNION ALL
 SELECT 'index', c.relname, pg_get_indexdef(c.oid)
-FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'i'
+FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('i', 'I')
 UNION ALL
 SELECT 'constraint', coalesce(c.conrelid::regclass::text, '') || '.' || c.conname, pg_get_constraintdef(c.oid)
 FROM pg_constraint AS c WHERE c.connamespace = 'public'::regnamespace AND c.contype <> 'n'

@@ -19,18 +19,20 @@ _HEX = re.compile(rb"(?:\\\\x|\b)((?:[0-9a-fA-F]{2}){16,})\b")
 
 
 def dumped(conn: psycopg.Connection[Any]) -> dict[str, bytes]:
-    """The rows of each table of every schema of the database's own, as COPY writes them."""
+    """The rows of each table of every schema of the database's own, as COPY writes them, also those of partitions."""
     tables = conn.execute(
         """
-        SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        SELECT n.nspname, c.relname, coalesce(p.relname, c.relname)
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid LEFT JOIN pg_class AS p ON p.oid = i.inhparent
         WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
         """
     ).fetchall()
-    found = {}
-    for schema, table in tables:
+    found: dict[str, bytes] = {}
+    for schema, table, whole in tables:
         statement = sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(schema, table))
         with conn.cursor() as cursor, cursor.copy(statement) as rows:
-            found[table] = b"".join(bytes(block) for block in rows)
+            found[whole] = found.get(whole, b"") + b"".join(bytes(block) for block in rows)
     return found
 
 

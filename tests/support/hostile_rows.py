@@ -35,7 +35,8 @@ LEFT_ALONE: Final = frozenset({"jobdeck_schema"})
 _COLUMNS: Final = """
 SELECT c.relname, a.attname, format_type(a.atttypid, NULL)
 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attgenerated = ''
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND a.attgenerated = ''
     AND format_type(a.atttypid, NULL) IN ('text', 'character varying', 'jsonb', 'json', 'text[]')
 ORDER BY 1, 2
 """
@@ -135,7 +136,8 @@ def fill_tables(conn: psycopg.Connection[Any]) -> None:
     with conn.transaction():
         conn.execute("SET LOCAL session_replication_role = replica")
         for (table,) in conn.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') "
+            "AND NOT relispartition"
         ).fetchall():
             _fill(conn, table)
 

@@ -27,8 +27,10 @@ LEASE: Final = 3600.0
 FIRST: Final = datetime(2020, 1, 1, tzinfo=UTC)
 BIG_TABLES: Final = ("job_queue", "job_runs")
 
+# All runs of these tests are in the first partition of the history.
 _COUNTERS: Final = """
-SELECT 'scans', relname, seq_scan FROM pg_stat_user_tables
+SELECT 'scans', CASE relname WHEN 'job_runs_0' THEN 'job_runs' ELSE relname END, seq_scan FROM pg_stat_user_tables
+WHERE relname <> 'job_runs'
 UNION ALL SELECT 'entries', indexrelname, idx_tup_read FROM pg_stat_user_indexes
 UNION ALL SELECT 'blocks', relname, coalesce(heap_blks_hit, 0) + coalesce(heap_blks_read, 0)
     + coalesce(idx_blks_hit, 0) + coalesce(idx_blks_read, 0) FROM pg_statio_user_tables
@@ -159,7 +161,8 @@ def fill(conn: Connection, size: Size) -> None:
             conn.execute(statement, amounts)
         conn.execute("SET LOCAL maintenance_work_mem = '256MB'")
         for _, definition in kept:
-            conn.execute(definition.encode())
+            # Of a partitioned table, the partitions get it as well.
+            conn.execute(definition.replace(" ON ONLY ", " ON ").encode())
         conn.execute("ALTER TABLE job_queue ENABLE TRIGGER USER")
 
 

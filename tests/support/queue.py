@@ -196,7 +196,8 @@ def contents(conn: Connection, *tables: str, without: Sequence[str] = ()) -> dic
     names = tables or tuple(
         name
         for (name,) in conn.execute(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') "
+            "AND NOT relispartition ORDER BY relname"
         ).fetchall()
     )
     # In one statement, and without tables that were never written to: to ask for a table costs more than its rows.

@@ -105,6 +105,8 @@ FUNCTIONS: Final = {
         job_flow_keep_outcomes job_flow_link job_flow_outcome job_flow_refusal job_flow_refuse_canary
         job_flow_refuse_given job_flow_refuse_links job_flow_release job_flow_retain job_flow_wait_again job_flow_waits
         job_schedule_fits job_no_slot job_first_slot job_series_slot job_series_runs_all
+        job_run_attach job_run_bound job_run_delete_old job_run_drop_old job_run_extend job_run_goes_soon job_run_guard
+        job_run_make job_run_ranges
         job_series_pass_missed
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
@@ -149,7 +151,7 @@ RELATIONS: Final = {
     "": """
         jobdeck_replaced
         game_platform_challenge_solves_id_seq game_platform_flash_ctf_events_id_seq job_audit_id_seq job_locks
-        job_notes_id_seq job_producers job_producer_keys job_awaited
+        job_notes_id_seq job_producers job_producer_keys job_awaited job_run_partitions job_runs_0 job_runs_10000000
         job_run_token_seq outbox_left_out_id_seq provider_events_id_seq
         provider_requests_id_seq
     """,

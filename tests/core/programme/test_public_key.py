@@ -75,6 +75,7 @@ def world(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[
         with postgres.connect(name) as admin:
             work_a_little(admin)
             fill_tables(admin)
+        _fill_partitions(owner)
         notes.add(owner, "Look at this.", actor=ACTOR)
         relations, functions = (
             tuple(row for row in rows(owner, statement) if row["name"] not in theirs)
@@ -82,6 +83,19 @@ def world(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[
         )
         yield World(name, relations, functions)
     postgres.drop_database(name)
+
+
+def _fill_partitions(owner: Connection) -> None:
+    """Has upkeep make a partition of the history, and gives each that is empty a run."""
+    owner.execute("SELECT setval('job_run_token_seq', 6000000)")
+    assert owner.execute("SELECT job_run_extend()").fetchall() == [(None,)]
+    owner.execute(
+        """
+        INSERT INTO job_runs (run_token, job_id, task_type, payload, attempt, due_at, started_at, finished_at, outcome)
+        SELECT first_token, gen_random_uuid(), 'x', '{}', 1, now(), now(), now(), 'continued'
+        FROM job_run_ranges() WHERE first_token IS NOT NULL
+        """
+    )
 
 
 @pytest.fixture(

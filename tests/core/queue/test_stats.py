@@ -413,7 +413,9 @@ class TestGroups:
 
 def test_the_outcomes_of_programs_are_those_of_the_schema(conn: Connection) -> None:
     allowed = value(
-        conn, "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'job_runs_outcome_check'"
+        conn,
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'job_runs_outcome_check' "
+        "AND conrelid = 'job_runs'::regclass",
     )
     assert {outcome.value for outcome in RunOutcome} == set(allowed.split("'")[1::2])
     assert not set(SUCCESSES) & set(FAILURES)

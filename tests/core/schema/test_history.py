@@ -1,0 +1,185 @@
+"""The partitioned history: what installing, examining and removing make of partitions that upkeep made or dropped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.schema import drop_schema, examine, install_schema, owned_objects
+from tests.support.catalog import catalog
+from tests.support.queue import add, claim_one, finish_one, reap, run_once, value
+from tests.upgrade.earlier import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tests.support.queue import Connection
+
+pytestmark = pytest.mark.installation
+
+RANGES = "SELECT name, first_token, next_token FROM job_run_ranges() ORDER BY first_token NULLS FIRST"
+OTHERS_RIGHTS = """
+SELECT count(*) FROM pg_class AS c JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhparent = 'job_runs'::regclass
+CROSS JOIN (
+    SELECT oid, relacl FROM pg_class UNION ALL SELECT attrelid, attacl FROM pg_attribute WHERE attnum > 0
+) AS o (oid, acl) CROSS JOIN aclexplode(o.acl) AS a
+WHERE o.oid = c.oid AND a.grantee <> c.relowner
+"""
+LARGE_RUNS = """
+INSERT INTO job_runs (run_token, job_id, task_type, payload, attempt, due_at, started_at, finished_at, outcome, log)
+SELECT nextval('job_run_token_seq'), gen_random_uuid(), 'alpha', '{}', 1, now(), now(), now(), 'continued',
+    repeat(md5(n::text), 58) FROM generate_series(1, 36000) AS n
+"""
+"""Rows that are stored uncompressed, as long as they may be, so that few make a table large."""
+
+
+@pytest.fixture
+def empty(empty_database_url: str) -> Iterator[Connection]:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def earlier(empty: Connection) -> Connection:
+    """A database with version 3 of the schema, whose history is one table."""
+    with empty.transaction():
+        empty.execute(schema("3"))
+    empty.execute("ALTER TABLE job_runs ALTER COLUMN log SET STORAGE PLAIN")
+    return empty
+
+
+def make_partitions(conn: Connection) -> Mapping[str, str]:
+    """One pass of the reaper when the last one was long ago. Returns its troubles."""
+    conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '1 hour'")
+    return reap(conn).troubles
+
+
+def test_partitions_of_before_and_after_are_no_alteration_and_stay(conn: Connection) -> None:
+    conn.execute("SELECT setval('job_run_token_seq', 6000000)")
+    make_partitions(conn)
+    conn.execute("DROP TABLE job_runs_0")
+    ranges = conn.execute(RANGES).fetchall()
+    assert [first for _, first, _ in ranges] == [10_000_000, 20_000_000]
+    assert examine(conn).altered == ()
+    before = catalog(conn)
+    install_schema(conn)
+    assert catalog(conn) == before
+    assert conn.execute(RANGES).fetchall() == ranges
+
+
+def test_rights_on_a_partition_are_taken_back_by_the_next_installation(conn: Connection) -> None:
+    conn.execute("GRANT SELECT ON job_runs_0 TO PUBLIC")
+    conn.execute("GRANT UPDATE (error) ON job_runs_10000000 TO PUBLIC")
+    install_schema(conn)
+    assert value(conn, OTHERS_RIGHTS) == 0
+
+
+def test_partitions_are_removed_with_the_rest(empty: Connection) -> None:
+    before = catalog(empty)
+    install_schema(empty)
+    empty.execute("SELECT setval('job_run_token_seq', 6000000)")
+    make_partitions(empty)
+    assert len(empty.execute(RANGES).fetchall()) == 3
+    add(empty)
+    run_once(empty)
+    assert dict(owned_objects(empty).rows)["job_runs"] == 1
+    drop_schema(empty)
+    assert catalog(empty) == before
+
+
+def test_rights_and_policies_of_the_owner_are_kept(earlier: Connection) -> None:
+    earlier.execute("GRANT SELECT, DELETE ON job_runs TO PUBLIC")
+    earlier.execute("ALTER TABLE job_runs ENABLE ROW LEVEL SECURITY")
+    earlier.execute("CREATE POLICY mine ON job_runs FOR SELECT TO PUBLIC USING (task_type <> 'secret')")
+
+    def kept() -> object:
+        return earlier.execute(
+            """
+            SELECT relrowsecurity, relforcerowsecurity, (SELECT array_agg((p.polname, p.polcmd, p.polpermissive,
+                p.polroles, pg_get_expr(p.polqual, p.polrelid))::text) FROM pg_policy AS p WHERE p.polrelid = c.oid),
+                (SELECT array_agg(a.privilege_type ORDER BY 1) FROM aclexplode(relacl) AS a WHERE a.grantee = 0)
+            FROM pg_class AS c WHERE oid = 'job_runs'::regclass
+            """
+        ).fetchall()
+
+    before = kept()
+    install_schema(earlier)
+    assert kept() == before
+    assert value(earlier, OTHERS_RIGHTS) == 0
+    assert value(earlier, "SELECT relrowsecurity FROM pg_class WHERE relname = 'job_runs_0'")
+
+
+@pytest.mark.parametrize(
+    ("statements", "named"),
+    [
+        ("CREATE VIEW mine AS SELECT run_token FROM job_runs", "view mine"),
+        ("CREATE TRIGGER mine BEFORE UPDATE ON job_runs EXECUTE FUNCTION tsvector_update_trigger('a', 'b', 'c')",
+         "trigger mine"),
+        ("CREATE TABLE t (token bigint, late boolean, CONSTRAINT mine FOREIGN KEY (token, late) REFERENCES job_runs)",
+         "foreign key mine"),
+    ],
+)  # fmt: skip
+def test_what_would_see_the_first_partition_alone_is_named_and_nothing_is_changed(
+    earlier: Connection, statements: str, named: str
+) -> None:
+    earlier.execute(statements.encode())
+    before = catalog(earlier)
+    with pytest.raises(Refused, match=rf"The {named} of your own uses the table job_runs.*Drop it"):
+        install_schema(earlier)
+    found = catalog(earlier)
+    found.pop(("constraint", "job_runs.job_runs_outcome_check"))
+    before.pop(("constraint", "job_runs.job_runs_outcome_check"))  # its validation is no harm
+    assert found == before
+
+
+def test_a_large_history_is_divided_beside_the_workers(earlier: Connection, empty_database_url: str) -> None:
+    add(earlier)
+    running = claim_one(earlier)
+    earlier.execute(LARGE_RUNS)
+    waited: list[str] = []
+    install_schema(earlier, waits=waited.append)
+    assert earlier.execute(RANGES).fetchall() == [
+        ("job_runs_0", None, 30_000_000),
+        ("job_runs_30000000", 30_000_000, None),
+    ]
+    assert value(earlier, "SELECT count(*) FROM pg_constraint WHERE conname = 'job_runs_bound'") == 0
+    finish_one(earlier, running)
+    assert value(earlier, "SELECT count(*) FROM job_runs") == 36_001
+    assert examine(earlier).altered == ()
+
+
+def test_a_large_history_that_is_in_use_elsewhere_is_divided_by_a_later_installation(
+    earlier: Connection, empty_database_url: str
+) -> None:
+    install_schema(earlier)
+    earlier.execute("SELECT setval('job_run_token_seq', 15000000)")
+    earlier.execute("ALTER TABLE job_runs_10000000 ALTER COLUMN log SET STORAGE PLAIN")
+    earlier.execute(LARGE_RUNS)
+    assert "Run `jobdeck init`, which divides it" in make_partitions(earlier)["partitions"]
+    with psycopg.connect(empty_database_url) as other:
+        other.execute("LOCK TABLE job_runs_10000000 IN ACCESS SHARE MODE")  # as pg_dump does
+        said: list[str] = []
+        with pytest.raises(Refused, match="held the queue's tables for ten seconds"):
+            install_schema(earlier, waits=said.append)
+    assert value(earlier, "SELECT count(*) FROM job_run_ranges()") == 2
+    install_schema(earlier)
+    assert [first for _, first, _ in earlier.execute(RANGES)] == [None, 10_000_000, 40_000_000]
+
+
+def test_an_index_that_a_large_history_lacks_is_built_before_the_transaction(earlier: Connection) -> None:
+    add(earlier)
+    run_once(earlier)
+    earlier.execute("DROP INDEX job_runs_drawn")
+    earlier.execute("CREATE TABLE seen (command text)")
+    earlier.execute(
+        "CREATE FUNCTION see() RETURNS event_trigger LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO seen SELECT object_identity FROM pg_event_trigger_ddl_commands(); END'"
+    )
+    earlier.execute("CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION see()")
+    install_schema(earlier, large_bytes=1)
+    first, *_ = [command for (command,) in earlier.execute("SELECT command FROM seen") if "drawn" in command]
+    assert first == "public.job_runs_drawn"
+    assert value(earlier, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'job_runs_0_drawn'::regclass")
