@@ -3642,7 +3642,7 @@ create or replace function job_queue_note_late(
     p_details jsonb[]
 ) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
 language sql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set search_path from current set enable_seqscan = off set enable_nestloop = on set jit = off
 as $$
     with report as (
         select r.*, l.task_type, l.payload, l.attempt, l.due_at, l.outcome

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from jobdeck.core.model import RunOutcome, Verdict
 from jobdeck.core.read.verdict.health import health
+from tests.support.plans import cost_of
 from tests.support.queue import Connection, add, advance, claim_one, finish_one, lose, reap, rows, run_once, value
 
 if TYPE_CHECKING:
@@ -290,6 +291,23 @@ class TestPruning:
         assert ranges(conn)[0][0] == 10 * MILLION
         assert finish_one(conn, claimed).recorded is RunOutcome.ABANDONED
         assert rows(conn, "SELECT * FROM job_runs WHERE job_id = %s", job.id) == []
+
+    def test_a_late_report_reads_the_run_that_it_is_of_and_not_the_history(self, conn: Connection) -> None:
+        conn.execute(
+            """
+            INSERT INTO job_runs (run_token, job_id, task_type, payload, attempt, due_at, started_at, finished_at,
+                outcome)
+            SELECT nextval('job_run_token_seq'), gen_random_uuid(), 'alpha', '{}', 1, now(), now(), now(), 'continued'
+            FROM generate_series(1, 20000)
+            """
+        )
+        conn.execute("ANALYZE")
+        add(conn)
+        claimed = claim_one(conn)
+        lose(conn)
+        cost = cost_of(conn, lambda one: finish_one(one, claimed))
+        assert cost.rows < 1000
+        assert cost.whole_tables == []
 
     def test_the_late_report_of_a_run_in_a_closed_partition_is_recorded(self, conn: Connection) -> None:
         job = add(conn)
