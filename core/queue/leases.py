@@ -18,7 +18,7 @@ from jobdeck.core.queue.calls import Connection, array, dumped, microseconds, te
 from jobdeck.core.telemetry.spans import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -127,6 +127,11 @@ def next_due(conn: Connection, task_types: Sequence[str]) -> tuple[datetime, dat
     return row[0], row[1]
 
 
+def announce_more(conn: Connection, channel: str, payload: str) -> None:
+    """Tells all workers that jobs are waiting. An older worker takes any payload for the announcement of a job."""
+    conn.execute("SELECT pg_notify(%s, %s)", (channel, payload))
+
+
 def heartbeat(
     conn: Connection, worker_id: str, held: Sequence[tuple[UUID, int, Json | None]], lease_seconds: float
 ) -> list[Renewed]:
@@ -231,8 +236,35 @@ def database_time(conn: Connection) -> float:
     return float(row[0])
 
 
-def reap(conn: Connection, *, retry_base: float, retry_cap: float, take_back: bool = True) -> Reaped:
-    """Does each part of upkeep once, in a transaction of its own unless one is open.
+def upkeep_due(conn: Connection, seconds: float) -> tuple[float, Collection[str]]:
+    """The database's clock, in seconds since the epoch, and the parts of upkeep that no worker has done lately.
+
+    A part of which the queue expects a success every few seconds is due `seconds` after the last one at the latest.
+    """
+    row = conn.execute(
+        """
+        SELECT extract(epoch FROM clock_timestamp())::double precision, array(
+            SELECT part FROM job_upkeep
+            WHERE clock_timestamp() - succeeded_at NOT BETWEEN interval '0' AND least(
+                CASE part WHEN 'backlog' THEN every ELSE every / 2 END, interval '1 hour',
+                CASE WHEN every <= interval '10 s' THEN make_interval(secs => %s) END))
+        """,
+        (seconds,),
+    ).fetchone()
+    if row is None:
+        raise Refused("The database did not return its time.")
+    return float(row[0]), row[1]
+
+
+def reap(
+    conn: Connection,
+    *,
+    retry_base: float,
+    retry_cap: float,
+    take_back: bool = True,
+    parts: Collection[str] = UPKEEP,
+) -> Reaped:
+    """Does each of these parts of upkeep once, in a transaction of its own unless one is open.
 
     A part that another worker does now is left to it. A part that fails is in `troubles` and does not affect the
     others. Without `take_back`, runs whose lease has expired are left alone.
@@ -241,7 +273,7 @@ def reap(conn: Connection, *, retry_base: float, retry_cap: float, take_back: bo
     lost_jobs: list[UUID] = []
     troubles: dict[str, str] = {}
     for part in UPKEEP:
-        if part == "lost" and not take_back:
+        if part not in parts or (part == "lost" and not take_back):
             continue
         row = conn.execute(
             "SELECT done, lost_jobs, trouble FROM job_queue_upkeep(%s, %s, %s)", (part, retry_base, retry_cap)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import JobType
 
 FILLED_TOGETHER: Final = 10_000
+GONE_SECONDS: Final = 60.0
+"""A worker that has not reported for so long does not count among those that are there."""
 
 Connection = psycopg.Connection[Any]
 
@@ -33,12 +35,23 @@ def report_worker(  # noqa: PLR0913 -- one keyword per column
     concurrency: int,
     task_types: Sequence[str],
     running: int,
-) -> None:
-    """Writes a worker's heartbeat into `job_workers`. `mode` is `headless`, `embedded` or `cycle`."""
-    conn.execute(
-        "SELECT job_worker_report(%s, %s, %s, %s, %s, %s, %s::text[], %s)",
-        (worker_id, host, pid, mode, version, concurrency, list(task_types), running),
-    )
+) -> int:
+    """Writes a worker's heartbeat into `job_workers`. `mode` is `headless`, `embedded` or `cycle`.
+
+    Returns how many workers run some of these task types now, this one among them.
+    """
+    row = conn.execute(
+        """
+        SELECT job_worker_report(%s, %s, %s, %s, %s, %s, %s::text[], %s), (
+            SELECT count(*) FROM job_workers AS w
+            WHERE w.task_types && %s::text[] AND w.id <> %s
+                AND w.heartbeat_at > clock_timestamp() - make_interval(secs => %s)
+        )
+        """,
+        (worker_id, host, pid, mode, version, concurrency, list(task_types), running,
+         list(task_types), worker_id, GONE_SECONDS),
+    ).fetchone()  # fmt: skip
+    return row[1] + 1 if row else 1
 
 
 def declare_types(conn: Connection, types: Iterable[JobType]) -> None:

@@ -15,6 +15,7 @@ from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.context import Stop
 from jobdeck.core.worker.slots.traced import origins
+from jobdeck.core.worker.stats import Crowd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -89,10 +90,13 @@ log = logging.getLogger(__name__)
 
 CANCEL = "cancel"
 CANARY = "canary"
+MORE = "more"
 IDLE_SECONDS = 5.0
 NEAR_SECONDS = 1.0
 DEAF_SECONDS = 2.5
 """The poll interval without notifications: through a transaction-mode pooler, or while LISTEN is down."""
+ANNOUNCE_SECONDS = 1.0
+"""The shortest time between two announcements of a worker that claimed all that it could have."""
 SHARED_SECONDS = 0.25
 """The longest time after a run of another lane until its key is looked at: that lane may end thousands a second."""
 BATCH = 1000
@@ -133,6 +137,12 @@ class Fetcher:
         self._again = threading.Event()
         self._next_poll = 0.0
         self._shared_poll = math.inf
+        self._crowd = Crowd()
+        # Whether an announced job is to be claimed now; when, if this worker lets others go first.
+        self._called = False
+        self._called_poll = math.inf
+        self._more_poll = math.inf
+        self._next_announcement = 0.0
         self._canary_asked = threading.Event()
         self._next_canary = 0.0
         self._lane_fronts = LaneFronts()
@@ -190,13 +200,11 @@ class Fetcher:
             if self._until_idle and alone:
                 # A handler that was given up has the places for ever, such as one that blocks the event loop.
                 self._state.note_idle(self.lane, claimed)
-            if not self._claim_canary(now):
-                self._wait(IDLE_SECONDS)
+            self._wait_for_room(now)
             return
-        next_poll = min(self._next_poll, self._shared_poll)
-        if now < next_poll and not self._again.is_set():
-            self._wait(next_poll - now)
+        if self._waited_for_poll(now):
             return
+        called = self._answer_call(now)
         self._again.clear()
         self._shared_poll = math.inf
         self._canary_asked.clear()
@@ -204,6 +212,7 @@ class Fetcher:
         jobs = self._claim(limit, fronts)
         ended = time.monotonic()
         self._take(jobs, now)
+        self._crowd.claimed(ended - now, found=bool(jobs), at_once=called)
         if jobs and jobs[0].is_canary:
             self._again.set()
             return
@@ -215,12 +224,41 @@ class Fetcher:
         if self._has_more(jobs, limit, limited=limited, onwards=fronts is not None):
             if limited:
                 self._next_poll = 0.0
+            if len(jobs) == limit and alone:
+                self._call_others(now)
             self._hear(0)
         elif not jobs and alone and self._until_idle:
             self._state.note_idle(self.lane, claimed)
             self._next_poll = time.monotonic() + NEAR_SECONDS
         else:
             self._next_poll = time.monotonic() + (NEAR_SECONDS if jobs else self._pause())
+
+    def _wait_for_room(self, now: float) -> None:
+        if not self._claim_canary(now):
+            self._wait(IDLE_SECONDS)
+
+    def _waited_for_poll(self, now: float) -> bool:
+        """Waits until the next claim is due; returns False if it is due now."""
+        next_poll = min(self._next_poll, self._shared_poll, self._called_poll, self._more_poll)
+        if now >= next_poll or self._called or self._again.is_set():
+            return False
+        self._wait(next_poll - now)
+        return True
+
+    def _answer_call(self, now: float) -> bool | None:
+        """Whether the claim at `now` answers an announcement at once (True), after a while (False) or none (None)."""
+        called, late = self._called, now >= self._called_poll
+        self._called, self._called_poll, self._more_poll = False, math.inf, math.inf
+        return True if called else False if late else None
+
+    def _call_others(self, now: float) -> None:
+        """Calls all workers, where there may be more jobs than this one could claim.
+
+        Of many workers few come at the announcement of a job, and a thousand jobs may have had one announcement.
+        """
+        if self._state.workers > Crowd.AT_ONCE and now >= self._next_announcement:
+            self._next_announcement = now + ANNOUNCE_SECONDS
+            self._link.run(lambda conn: leases.announce_more(conn, self._state.database.channel, MORE))
 
     def _claim(self, limit: int, fronts: Mapping[leases.Lane, leases.Front] | None) -> list[ClaimedJob]:
         state = self._state
@@ -290,7 +328,8 @@ class Fetcher:
         if due is None:
             return idle
         gap = (due - now).total_seconds()
-        return min(idle, max(gap, 0.01)) if gap > 0 else NEAR_SECONDS
+        # All workers know when the job is due.
+        return min(idle, max(gap, 0.01) + self._crowd.delay(1, self._state.workers)) if gap > 0 else NEAR_SECONDS
 
     def _wait(self, seconds: float) -> None:
         """Waits for a notification or a wake-up, for at most `seconds`."""
@@ -311,6 +350,21 @@ class Fetcher:
             self._on_cancel()
         if CANARY in payloads:
             self._canary_asked.set()
-        if any(payload != CANCEL for payload in payloads):
-            self._again.set()
-            self._lane_fronts.announced()
+        self._note_calls(payloads)
+
+    def _note_calls(self, payloads: Sequence[str]) -> None:
+        """Decides when to claim after these notifications."""
+        now = time.monotonic()
+        if MORE in payloads:
+            self._next_announcement = now + ANNOUNCE_SECONDS
+            self._more_poll = min(self._more_poll, now + self._crowd.soon(self._state.workers))
+        announcements = sum(payload not in {CANCEL, MORE} for payload in payloads)
+        if not announcements:
+            return
+        self._lane_fronts.announced()
+        delay = self._crowd.delay(announcements, self._state.workers)
+        if not delay:
+            self._called = True
+        elif self._called_poll == math.inf:
+            # The first of several draws counts: the earliest of many would be at once.
+            self._called_poll = now + delay

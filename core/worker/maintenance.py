@@ -23,7 +23,7 @@ from jobdeck.core.schema.components import program_version, release_name
 from jobdeck.core.worker.stats import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from uuid import UUID
 
     from jobdeck.core.postgres.database import Connection
@@ -34,17 +34,25 @@ log = logging.getLogger(__name__)
 
 WINDOW_SECONDS = 300.0
 REPORT_SECONDS = 20.0
+EARLY_SHARE = 0.25
 REAP_SECONDS = (1.0, 5.0)
 BEGIN_SECONDS = 0.5
 """Maintenance starts this much later, so that it does not delay the first claims."""
 LONGEST_PAUSE = 2.0
+DUE_SHARE = 0.75
+"""The part of the interval after which upkeep is due: a worker finds what it did one interval ago, with its spread."""
+RESUME_SECONDS = 30.0
+"""The interval at which a worker looks for stalled bulk actions while others do the upkeep."""
+CROWD = 10
+CROWD_PATIENCE = 4
+"""With more than `CROWD` workers each looks for alarms less often, up to so many times."""
 STEP_SECONDS = 1.0
 """A database clock that gains more than this on the monotonic one between two passes was set."""
 
 
 def report(conn: Connection, state: WorkerState, mode: str) -> None:
     """Writes the worker's row in `job_workers`."""
-    presence.report_worker(
+    state.workers = presence.report_worker(
         conn,
         worker_id=state.worker_id,
         host=socket.gethostname(),
@@ -84,13 +92,16 @@ def write_slots(conn: Connection, *, everything: bool = False) -> bool:
     return done.series > 0
 
 
-def reap(conn: Connection, state: WorkerState, *, take_back: bool = True) -> Reaped:
-    """Runs the reaper once; logs and alerts about the runs recorded as lost, and logs the parts that failed."""
+def reap(
+    conn: Connection, state: WorkerState, *, take_back: bool = True, parts: Collection[str] = leases.UPKEEP
+) -> Reaped:
+    """Runs these parts of upkeep once; logs and alerts about runs recorded as lost, and logs the parts that failed."""
     reaped = leases.reap(
         conn,
         retry_base=state.settings.retry_base_seconds,
         retry_cap=state.settings.retry_cap_seconds,
         take_back=take_back,
+        parts=parts,
     )
     for part in reaped.troubles.keys() - state.troubled:
         event(log, logging.ERROR, "a part of upkeep fails", part=part, error=safe_error(reaped.troubles[part]))
@@ -140,7 +151,10 @@ class ClockWatch:
 
 
 class Maintenance:
-    """Reaps every 1 to 5 s (a quarter of the lease), reports every 20 s, writes a record per 5 minutes of work."""
+    """Reaps every 1 to 5 s (a quarter of the lease), reports every 20 s, writes a record per 5 minutes of work.
+
+    What other workers have done in the meantime is left out, so that a hundred idle ones ask little more than one.
+    """
 
     def __init__(self, state: WorkerState, *, mode: str, source: str, on_work: Callable[[], None]) -> None:
         """`on_work` is called when the reaper has made jobs due."""
@@ -158,7 +172,7 @@ class Maintenance:
         self._counted = self._noted = Totals()
         self._sentinel = Sentinel(state.alerts, state.worker_id, timeouts=timeouts_of(state.executor.registry))
         self._outage = Outage(state.alerts, state.worker_id, state.database.label)
-        self._next_reap = self._next_look = 0.0
+        self._next_reap = self._next_look = self._next_resume = 0.0
         self._undeclared: list[str] | None = None
         self._clock = ClockWatch(state.settings.lease_seconds)
         self._interval = min(max(state.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])
@@ -203,21 +217,27 @@ class Maintenance:
         now = time.monotonic()
         reporting = now >= self._next_report
         if reporting:
+            # The first report comes sooner again, since workers that start together do not know of each other.
+            early = 1.0 if self._next_report else EARLY_SHARE
             (report if self._next_report else sign_on)(conn, self._state, self._mode)
             self._state.tally.wrote_row()
             self._install_schedules(conn)
-            self._next_report = now + min(REPORT_SECONDS, self._state.settings.heartbeat_seconds * 4)
+            self._next_report = now + early * min(REPORT_SECONDS, self._state.settings.heartbeat_seconds * 4)
+        upkeep = False
         if now >= self._next_reap:
-            self._reap(conn)
+            upkeep = self._reap(conn)
             spread = random.uniform(0.8, 1.2)  # noqa: S311 -- spreads the reapers of many workers
             self._next_reap = now + self._interval * spread
         self._keep_window(conn, now, note=reporting)
-        if resume_bulk(conn, self._state):
-            self._wake.set()
+        if upkeep or now >= self._next_resume:
+            more = resume_bulk(conn, self._state)
+            self._next_resume = now if more else now + RESUME_SECONDS
+            if more:
+                self._wake.set()
         self._state.alerts.send_check_ins(conn)
         if now >= self._next_look:
             self._sentinel.look(conn)
-            self._next_look = now + LOOK_SECONDS
+            self._next_look = now + LOOK_SECONDS * min(max(self._state.workers / CROWD, 1.0), CROWD_PATIENCE)
 
     def _install_schedules(self, conn: Connection) -> None:
         """Installs the declared series once, and again while some are left."""
@@ -231,16 +251,21 @@ class Maintenance:
         self._undeclared = left
         self._on_work()
 
-    def _reap(self, conn: Connection) -> None:
+    def _reap(self, conn: Connection) -> bool:
+        """Does the parts of upkeep that are due. Returns whether the frequent ones were, which others may have done."""
         began = time.monotonic()
-        database_time = leases.database_time(conn)
+        database_time, parts = leases.upkeep_due(conn, self._interval * DUE_SHARE)
         # A slow answer would look like a step back, and the next one like a step forward.
         if time.monotonic() - began < STEP_SECONDS / 2:
             self._clock.read(database_time, began)
-        reaped = reap(conn, self._state, take_back=self._clock.trusted(began))
         self._state.tally.did_upkeep()
-        if write_slots(conn) or reaped.lost or reaped.resumed:
+        if not parts:
+            self._state.troubled = frozenset()
+            return False
+        reaped = reap(conn, self._state, take_back=self._clock.trusted(began), parts=parts)
+        if ("lost" in parts and write_slots(conn)) or reaped.lost or reaped.resumed:
             self._on_work()
+        return "lost" in parts
 
     def _keep_window(self, conn: Connection, now: float, *, note: bool = False) -> None:
         """Closes a window that is over and opens the next; with `note`, and in a new window, writes its counts."""

@@ -68,6 +68,8 @@ class WorkerState:
         self.hooks = FailureHooks(worker_id)
         self.tally = Tally()
         self.pace = Pace(concurrency)
+        self.workers = 1
+        """How many workers run some of these task types, when that was last read."""
         self.held: dict[int, RunContext] = {}
         self.done: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
         self.resources = RunResources(settings, database)

@@ -1,7 +1,8 @@
-"""Counts of a worker's runs since its start, and the pace of its handlers."""
+"""Counts of a worker's runs since its start, the pace of its handlers, and its place among other workers."""
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from bisect import bisect_right
@@ -203,3 +204,51 @@ class Pace:
         if free <= 0:
             return 0
         return min(self.MOST_AHEAD, int(free * self.AHEAD_SECONDS / max(self._mean, 1e-6)))
+
+
+class Crowd:
+    """When a worker claims after an announcement of a job, which reaches all workers.
+
+    One that knows of no others claims at once. Among many, each draws: about `AT_ONCE` of those that are idle claim at
+    once. The others wait for a moment within `SPREAD_SECONDS` for each worker, or within two claims where these take
+    longer. So a job is claimed soon also where all that drew an early claim have no slot.
+
+    How many are idle is an estimate. A claim that waited and finds a job lowers it, since nobody came sooner; one at
+    once that finds none raises it a little. The two are level where `AT_ONCE` workers come.
+    """
+
+    AT_ONCE = 2.5
+    SPREAD_SECONDS = 0.03
+    SOON_SECONDS = 0.005
+    LOWER, RAISE = 0.8, 1.012
+    TRUST = 0.2
+
+    def __init__(self) -> None:
+        self._known = 1
+        self._idle = 1.0
+        self._claim_seconds = 0.0
+
+    def delay(self, announcements: int, workers: int) -> float:
+        """Seconds to wait before a claim after these announcements; 0 to claim at once.
+
+        `workers` is how many run the same task types, this one among them.
+        """
+        self._idle = min(max(self._idle + workers - self._known, 1.0), workers)
+        self._known = workers
+        missed = max(1.0 - self.AT_ONCE / self._idle, 0.0)
+        if random.random() >= missed**announcements:  # noqa: S311 -- no secret depends on it
+            return 0.0
+        spread = max(self.SPREAD_SECONDS, 2 * self._claim_seconds)
+        return self._idle * random.uniform(0.0, spread)  # noqa: S311 -- the same
+
+    def soon(self, workers: int) -> float:
+        """Seconds to wait before a claim where there are jobs for all workers: these must not all come at once."""
+        return workers * random.uniform(0.0, self.SOON_SECONDS)  # noqa: S311 -- the same
+
+    def claimed(self, seconds: float, *, found: bool, at_once: bool | None) -> None:
+        """Takes the result of a claim and how long it took; `at_once` is None where no announcement led to it."""
+        self._claim_seconds += (seconds - self._claim_seconds) * self.TRUST
+        if found and at_once is False:
+            self._idle = max(self._idle * self.LOWER, 1.0)
+        elif at_once and not found:
+            self._idle = min(self._idle * self.RAISE, float(self._known))

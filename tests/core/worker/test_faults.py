@@ -486,12 +486,12 @@ class TestReaper:
                 nonlocal now
                 now += 5.0
 
-                def database_time(_conn: Connection) -> float:
+                def upkeep_due(_conn: Connection, _seconds: float) -> tuple[float, list[str]]:
                     nonlocal now
                     now += takes
-                    return now + ahead
+                    return now + ahead, ["lost"]
 
-                monkeypatch.setattr(leases, "database_time", database_time)
+                monkeypatch.setattr(leases, "upkeep_due", upkeep_due)
                 job = enqueue(conn, "alpha", max_attempts=1).id
                 assert leases.claim(conn, "w", ["alpha"], 1, 0.0)
                 reaper._reap(conn)
