@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import selectors
 import socket
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
@@ -45,6 +47,8 @@ class Listener:
         self._payloads: deque[str] = deque(maxlen=MOST_PAYLOADS)
         self._woken = False
         self._connected = False
+        self.round_trip = math.inf
+        """How long the last LISTEN took, in seconds: one round trip, and little else."""
         self._closing = threading.Event()
         self._tried = threading.Event()
         self._stop, self._stopped = socket.socketpair()
@@ -99,7 +103,9 @@ class Listener:
                 if connection is None:
                     break
                 with connection:
+                    began = time.monotonic()
                     connection.execute(self._command)
+                    self.round_trip = time.monotonic() - began
                     delay = FIRST_DELAY
                     self._hear(connection)
             except (psycopg.Error, JobdeckError):

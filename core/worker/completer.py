@@ -110,7 +110,7 @@ class Completer:
     def _take(self) -> tuple[list[RunContext], bool]:
         """Waits for finished runs, or until a report that was set aside is due.
 
-        Returns up to `BATCH` runs, and whether the thread should end.
+        Returns up to `BATCH` runs, more over a far line, and whether the thread should end.
         """
         done = self._state.done
         batch: list[RunContext] = []
@@ -119,7 +119,8 @@ class Completer:
             if first is None:
                 return [], True
             batch.append(first)
-            while len(batch) < BATCH:
+            most = int(BATCH * self._state.line.scale)
+            while len(batch) < most:
                 context = done.get_nowait()
                 if context is None:
                     return batch, True

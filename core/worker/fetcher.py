@@ -124,7 +124,7 @@ class Fetcher:
         self.lane = lane
         self._state = state
         # Jobs of other lanes are held too, and must not keep this one from claiming.
-        self._most_held = MOST_HELD + state.capacity - state.slots.size
+        self._others = state.capacity - state.slots.size
         self._on_cancel = on_cancel
         self._on_listening = on_listening
         self._on_claimed = on_claimed
@@ -178,6 +178,7 @@ class Fetcher:
                 try:
                     self._step()
                 except FAILURES:
+                    self._state.line.lost()
                     self._wait(self._link.pause())
                 except Exception as error:  # noqa: BLE001 -- the worker must survive any error here
                     event(log, logging.ERROR, "claiming failed", error=safe_error(repr(error)))
@@ -212,6 +213,7 @@ class Fetcher:
         jobs = self._claim(limit, fronts)
         ended = time.monotonic()
         self._take(jobs, now)
+        self._state.line.took(min(ended - now, self._listener.round_trip))
         self._crowd.claimed(ended - now, found=bool(jobs), at_once=called)
         if jobs and jobs[0].is_canary:
             self._again.set()
@@ -308,7 +310,8 @@ class Fetcher:
 
     def _limit(self, now: float) -> int:
         """How many jobs to claim now. 0 until half of the target, or half a batch, is free, unless a slot is idle."""
-        slots, pace = self.lane.slots, self.lane.pace
+        slots, pace, line = self.lane.slots, self.lane.pace, self._state.line
+        most_held, batch = int(MOST_HELD * line.scale) + self._others, int(BATCH * line.scale)
         target = slots.size
         # While a canary runs, the next job may be another one, which must not wait behind a run.
         if pace is not None and slots.canary is None:
@@ -316,8 +319,8 @@ class Fetcher:
             runs = [run for run in list(slots.running) if run.stop is not Stop.TIMED_OUT]
             target += pace.ahead(sum(1 for run in runs if run.started is not None and now - run.started > BUSY_SECONDS))
         outstanding = slots.waiting + slots.occupied
-        room = min(target - outstanding, self._most_held - len(self._state.held), BATCH)
-        enough = min(target - target // 2, BATCH // 2)
+        room = min(target - outstanding, most_held - len(self._state.held), batch)
+        enough = min(target - target // 2, batch // 2)
         return room if outstanding < slots.size or room >= enough else 0
 
     def _pause(self) -> float:

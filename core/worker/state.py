@@ -14,7 +14,7 @@ from jobdeck.core.worker.slots.loop import LoopSlots
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.slots.traced import executor_of
-from jobdeck.core.worker.stats import Pace, Tally, WorkerFigures
+from jobdeck.core.worker.stats import Line, Pace, Tally, WorkerFigures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Sized
@@ -67,7 +67,8 @@ class WorkerState:
         self.alerts = alerts
         self.hooks = FailureHooks(worker_id)
         self.tally = Tally()
-        self.pace = Pace(concurrency)
+        self.line = Line()
+        self.pace = Pace(concurrency, self.line)
         self.workers = 1
         """How many workers run some of these task types, when that was last read."""
         self.held: dict[int, RunContext] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -178,8 +179,38 @@ def result_of(context: RunContext, run: FinishedRun, answer: Finished) -> Json:
     }
 
 
+class Line:
+    """How far away the database is: the shortest time that a statement of one round trip took."""
+
+    NEAR_SECONDS = 0.008
+    MOST = 6.0
+
+    def __init__(self) -> None:
+        self._shortest = math.inf
+
+    def took(self, seconds: float) -> None:
+        """Takes the time of a statement."""
+        self._shortest = min(self._shortest, seconds)
+
+    def lost(self) -> None:
+        """Forgets it: the next connection may lead elsewhere."""
+        self._shortest = math.inf
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds; 0 for a near database, or while nothing is known."""
+        return self._shortest if self.NEAR_SECONDS < self._shortest < math.inf else 0.0
+
+    @property
+    def scale(self) -> float:
+        """How many times as many jobs a batch has as over a near line, so that it is worth the wait."""
+        return min(max(self.round_trip / self.NEAR_SECONDS, 1.0), self.MOST)
+
+
 class Pace:
     """How many jobs to claim ahead: as many as the slots can run in a tenth of a second, by the mean run time.
+
+    Over a far line these are too few for the time until the next claim's answer: two round trips more are added.
 
     The mean rises at once with slow runs and falls slowly with fast ones. So a claimed job does not wait long behind
     slow ones, and a large number of short jobs is still claimed in large batches.
@@ -188,8 +219,9 @@ class Pace:
     AHEAD_SECONDS = 0.1
     MOST_AHEAD = 2000
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, line: Line | None = None) -> None:
         self._slots = slots
+        self._line = line or Line()
         self._mean = self.AHEAD_SECONDS
 
     def observe(self, runs: int, seconds: float) -> None:
@@ -203,7 +235,8 @@ class Pace:
         free = self._slots - busy
         if free <= 0:
             return 0
-        return min(self.MOST_AHEAD, int(free * self.AHEAD_SECONDS / max(self._mean, 1e-6)))
+        seconds = self.AHEAD_SECONDS + 2 * self._line.round_trip
+        return min(int(self.MOST_AHEAD * self._line.scale), int(free * seconds / max(self._mean, 1e-6)))
 
 
 class Crowd:
