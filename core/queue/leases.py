@@ -239,7 +239,8 @@ def database_time(conn: Connection) -> float:
 def upkeep_due(conn: Connection, seconds: float) -> tuple[float, Collection[str]]:
     """The database's clock, in seconds since the epoch, and the parts of upkeep that no worker has done lately.
 
-    A part of which the queue expects a success every few seconds is due `seconds` after the last one at the latest.
+    A part of which the queue expects a success every few seconds is due `seconds` after the last one at the latest. The
+    next partition of the history is due after a minute, because a busy queue fills millions of rows in an hour.
     """
     row = conn.execute(
         """
@@ -247,7 +248,8 @@ def upkeep_due(conn: Connection, seconds: float) -> tuple[float, Collection[str]
             SELECT part FROM job_upkeep
             WHERE clock_timestamp() - succeeded_at NOT BETWEEN interval '0' AND least(
                 CASE part WHEN 'backlog' THEN every ELSE every / 2 END, interval '1 hour',
-                CASE WHEN every <= interval '10 s' THEN make_interval(secs => %s) END))
+                CASE WHEN every <= interval '10 s' THEN make_interval(secs => %s) END,
+                CASE part WHEN 'partitions' THEN interval '1 minute' END))
         """,
         (seconds,),
     ).fetchone()

@@ -241,3 +241,8 @@ class TestUpkeep:
     ) -> None:
         self.age(conn, 5)
         assert set(leases.upkeep_due(conn, 4.0)[1]) >= {"lost", "expired", "recheck", "pauses"}
+
+    def test_makes_the_next_partition_of_the_history_within_a_minute(self, conn: Connection) -> None:
+        self.seldom(conn)
+        self.age(conn, 61)
+        assert leases.upkeep_due(conn, 4.0)[1] == ["partitions"]
