@@ -128,7 +128,7 @@ def next_due(conn: Connection, task_types: Sequence[str]) -> tuple[datetime, dat
 
 
 def announce_more(conn: Connection, channel: str, payload: str) -> None:
-    """Tells all workers that jobs are waiting. An older worker takes any payload for the announcement of a job."""
+    """Tells all workers that jobs are waiting. An older worker takes any payload for the notification of a job."""
     conn.execute("SELECT pg_notify(%s, %s)", (channel, payload))
 
 

@@ -96,7 +96,7 @@ NEAR_SECONDS = 1.0
 DEAF_SECONDS = 2.5
 """The poll interval without notifications: through a transaction-mode pooler, or while LISTEN is down."""
 ANNOUNCE_SECONDS = 1.0
-"""The shortest time between two announcements of a worker that claimed all that it could have."""
+"""The shortest time between two notifications of a worker that claimed all that it could have."""
 SHARED_SECONDS = 0.25
 """The longest time after a run of another lane until its key is looked at: that lane may end thousands a second."""
 BATCH = 1000
@@ -142,7 +142,7 @@ class Fetcher:
         self._called = False
         self._called_poll = math.inf
         self._more_poll = math.inf
-        self._next_announcement = 0.0
+        self._next_call = 0.0
         self._canary_asked = threading.Event()
         self._next_canary = 0.0
         self._lane_fronts = LaneFronts()
@@ -248,7 +248,7 @@ class Fetcher:
         return True
 
     def _answer_call(self, now: float) -> bool | None:
-        """Whether the claim at `now` answers an announcement at once (True), after a while (False) or none (None)."""
+        """Whether the claim at `now` answers a notification at once (True), after a while (False) or none (None)."""
         called, late = self._called, now >= self._called_poll
         self._called, self._called_poll, self._more_poll = False, math.inf, math.inf
         return True if called else False if late else None
@@ -256,10 +256,10 @@ class Fetcher:
     def _call_others(self, now: float) -> None:
         """Calls all workers, where there may be more jobs than this one could claim.
 
-        Of many workers few come at the announcement of a job, and a thousand jobs may have had one announcement.
+        Of many workers few come at the notification of a job, and a thousand jobs may have had one notification.
         """
-        if self._state.workers > Crowd.AT_ONCE and now >= self._next_announcement:
-            self._next_announcement = now + ANNOUNCE_SECONDS
+        if self._state.workers > Crowd.AT_ONCE and now >= self._next_call:
+            self._next_call = now + ANNOUNCE_SECONDS
             self._link.run(lambda conn: leases.announce_more(conn, self._state.database.channel, MORE))
 
     def _claim(self, limit: int, fronts: Mapping[leases.Lane, leases.Front] | None) -> list[ClaimedJob]:
@@ -359,13 +359,13 @@ class Fetcher:
         """Decides when to claim after these notifications."""
         now = time.monotonic()
         if MORE in payloads:
-            self._next_announcement = now + ANNOUNCE_SECONDS
+            self._next_call = now + ANNOUNCE_SECONDS
             self._more_poll = min(self._more_poll, now + self._crowd.soon(self._state.workers))
-        announcements = sum(payload not in {CANCEL, MORE} for payload in payloads)
-        if not announcements:
+        notifications = sum(payload not in {CANCEL, MORE} for payload in payloads)
+        if not notifications:
             return
         self._lane_fronts.announced()
-        delay = self._crowd.delay(announcements, self._state.workers)
+        delay = self._crowd.delay(notifications, self._state.workers)
         if not delay:
             self._called = True
         elif self._called_poll == math.inf:

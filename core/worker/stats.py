@@ -240,7 +240,7 @@ class Pace:
 
 
 class Crowd:
-    """When a worker claims after an announcement of a job, which reaches all workers.
+    """When a worker claims after a notification of a job, which reaches all workers.
 
     One that knows of no others claims at once. Among many, each draws: about `AT_ONCE` of those that are idle claim at
     once. The others wait for a moment within `SPREAD_SECONDS` for each worker, or within two claims where these take
@@ -261,15 +261,15 @@ class Crowd:
         self._idle = 1.0
         self._claim_seconds = 0.0
 
-    def delay(self, announcements: int, workers: int) -> float:
-        """Seconds to wait before a claim after these announcements; 0 to claim at once.
+    def delay(self, notifications: int, workers: int) -> float:
+        """Seconds to wait before a claim after these notifications; 0 to claim at once.
 
         `workers` is how many run the same task types, this one among them.
         """
         self._idle = min(max(self._idle + workers - self._known, 1.0), workers)
         self._known = workers
         missed = max(1.0 - self.AT_ONCE / self._idle, 0.0)
-        if random.random() >= missed**announcements:  # noqa: S311 -- no secret depends on it
+        if random.random() >= missed**notifications:  # noqa: S311 -- no secret depends on it
             return 0.0
         spread = max(self.SPREAD_SECONDS, 2 * self._claim_seconds)
         return self._idle * random.uniform(0.0, spread)  # noqa: S311 -- the same
@@ -279,7 +279,7 @@ class Crowd:
         return workers * random.uniform(0.0, self.SOON_SECONDS)  # noqa: S311 -- the same
 
     def claimed(self, seconds: float, *, found: bool, at_once: bool | None) -> None:
-        """Takes the result of a claim and how long it took; `at_once` is None where no announcement led to it."""
+        """Takes the result of a claim and how long it took; `at_once` is None where no notification led to it."""
         self._claim_seconds += (seconds - self._claim_seconds) * self.TRUST
         if found and at_once is False:
             self._idle = max(self._idle * self.LOWER, 1.0)
