@@ -165,16 +165,20 @@ class RunningWorker:
             self._note(None)
 
     def _sent(self, call: Callable[[], T]) -> T:
-        """Sends a call; again, where the upgrade replaced what it called while it ran: then nothing was changed.
+        """Sends a call; again, where nothing was changed: a program repeats what waited for a lock for half a second.
 
         The functions of 0.1.0 keep their signatures, those of the versions before did not.
         """
-        try:
-            return call()
-        except psycopg.errors.UndefinedFunction:
-            if not self._again:
-                raise
-            return call()
+        while True:
+            try:
+                return call()
+            except psycopg.errors.LockNotAvailable:
+                continue
+            except psycopg.errors.UndefinedFunction:
+                # The upgrade replaced what the call had begun with.
+                if not self._again:
+                    raise
+                return call()
 
     def _note(self, job: UUID | None) -> None:
         with self._changed:
