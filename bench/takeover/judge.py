@@ -196,7 +196,8 @@ def _columns(world: World) -> dict[str, dict[str, str]]:
     for table, name, kind in world.rows(
         "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a "
         "JOIN pg_class AS c ON c.oid = a.attrelid "
-        "WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped"
+        "WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') "
+        "AND a.attnum > 0 AND NOT a.attisdropped"
     ):
         found[table][name] = kind
     return dict(found)

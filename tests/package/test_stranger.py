@@ -143,7 +143,7 @@ def tables(conn: Connection, application: Application) -> dict[str, set[str]]:
     for schema, table in conn.execute(
         """
         SELECT relnamespace::regnamespace::text, relname FROM pg_class
-        WHERE relkind IN ('r', 'p') AND NOT oid = ANY (%s)
+        WHERE relkind IN ('r', 'p') AND NOT relispartition AND NOT oid = ANY (%s)
             AND relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
         """,
         [list(application.relations)],

@@ -174,7 +174,7 @@ def test_no_column_that_an_operator_reads_holds_an_address_a_name_or_a_number(co
     read = conn.execute(
         """
         SELECT c.relname, a.attname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
-        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v') AND a.attnum > 0
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND a.attnum > 0
             AND c.relname !~ '^job' AND has_column_privilege('job_operator', c.oid, a.attnum, 'select')
             AND a.attname ~ ('email|phone|mobile|address|parent|_name|number|^data$|payload|signer|metadata|'
                 || 'dedupe|body|error')

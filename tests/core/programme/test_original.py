@@ -398,7 +398,7 @@ class TestOutsiders:
             installed,
             """
             SELECT r.rolname, c.relname FROM pg_class AS c, pg_roles AS r
-            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'S') AND c.relname ~ '^job'
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S') AND c.relname ~ '^job'
                 AND c.relname NOT IN ('job_queue', 'job_queue_settings', 'job_worker_runs') AND r.rolname = ANY (%s)
                 AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(r.oid, c.oid, 'usage, select, update')
                     ELSE has_table_privilege(r.oid, c.oid, 'select, insert, update, delete, truncate') END
@@ -414,7 +414,7 @@ class TestOutsiders:
             installed,
             """
             SELECT r.rolname, c.relname FROM pg_class AS c, pg_roles AS r
-            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v') AND NOT c.relrowsecurity
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relrowsecurity
                 AND r.rolname IN ('anon', 'authenticated')
                 AND has_table_privilege(r.oid, c.oid, 'select, insert, update, delete, truncate')
             """,

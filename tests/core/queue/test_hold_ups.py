@@ -75,7 +75,7 @@ def look_and_hold(viewer: Connection) -> None:
         viewer,
         """
         SELECT c.relname AS name FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace
-            AND c.relkind IN ('r', 'v') AND has_table_privilege(c.oid, 'select') ORDER BY 1
+            AND c.relkind IN ('r', 'p', 'v') AND has_table_privilege(c.oid, 'select') ORDER BY 1
         """,
     )
     assert len(readable) > 10

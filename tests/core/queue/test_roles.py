@@ -334,7 +334,7 @@ class TestCatalog:
             owner,
             """
             SELECT g.name, c.relname FROM unnest(%s::text[]) AS g (name), pg_class AS c
-            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')
                 AND (c.relname ~ '^job' OR g.name = 'job_viewer')
                 AND has_table_privilege(g.name, c.oid, 'insert, update, delete, truncate, references, trigger')
             """,

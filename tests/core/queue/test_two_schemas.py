@@ -40,7 +40,7 @@ SELECT 'column', c.relname || '.' || a.attname, concat_ws(' ', format_type(a.att
     pg_get_expr(d.adbin, d.adrelid))
 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
-WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'v', 'c')
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'c')
 UNION ALL SELECT 'index', c.relname, pg_get_indexdef(c.oid)
 FROM pg_class AS c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'i'
 UNION ALL SELECT 'constraint', k.conrelid::regclass || '.' || k.conname, pg_get_constraintdef(k.oid)
