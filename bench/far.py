@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DATABASE = "bench_far"
-COMMANDS = (("status",), ("runs",), ("list",), ("health",), ("doctor",), ("enqueue", "noop", "--payload", '{"seq": 0}'))
+COMMANDS = (("status",), ("runs",), ("jobs",), ("health",), ("doctor",), ("enqueue", "noop", "--payload", '{"seq": 0}'))
 
 
 def emit(workload: str, **figures: Any) -> None:
