@@ -2946,7 +2946,8 @@ create or replace function job_series_slot(
 ) returns timestamptz
 language sql immutable parallel safe
 return case
-    when p_slots is not null then job_first_slot(p_slots, greatest(p_after, p_anchor - interval '1 microsecond'))
+    when p_slots is not null
+        then job_first_slot(p_slots, greatest(p_after, nullif(p_anchor, job_no_slot()) - interval '1 microsecond'))
     else job_next_slot(p_anchor, coalesce(make_interval(mins => p_minutes),
         make_interval(secs => (p_schedule ->> 'seconds')::double precision)), p_after)
 end;

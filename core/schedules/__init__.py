@@ -275,7 +275,8 @@ def next_runs(job: Job, most: int) -> list[datetime]:
     own = rhythm(job)
     runs = [] if has_run_out(job) else [job.run_at]
     if own is not None and own.cron is not None:
-        runs += [slot for slot in job.slots or () if slot > job.run_at and slot >= (job.anchor_at or slot)]
+        from_then_on = None if job.anchor_at == NO_SLOT else job.anchor_at
+        runs += [slot for slot in job.slots or () if slot > job.run_at and slot >= (from_then_on or slot)]
     elif own is not None and own.interval:
         anchor, step = job.anchor_at or job.run_at, timedelta(seconds=own.interval)
         first = anchor + max((job.run_at - anchor) // step, -1) * step

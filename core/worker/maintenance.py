@@ -173,6 +173,7 @@ class Maintenance:
         self._sentinel = Sentinel(state.alerts, state.worker_id, timeouts=timeouts_of(state.executor.registry))
         self._outage = Outage(state.alerts, state.worker_id, state.database.label)
         self._next_reap = self._next_look = self._next_resume = 0.0
+        self._looked = False
         self._undeclared: list[str] | None = None
         self._clock = ClockWatch(state.settings.lease_seconds)
         self._interval = min(max(state.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])
@@ -254,7 +255,10 @@ class Maintenance:
     def _reap(self, conn: Connection) -> bool:
         """Does the parts of upkeep that are due. Returns whether the frequent ones were, which others may have done."""
         began = time.monotonic()
-        database_time, parts = leases.upkeep_due(conn, self._interval * DUE_SHARE)
+        database_time, due = leases.upkeep_due(conn, self._interval * DUE_SHARE)
+        # A worker that starts does everything: it may know what the others do not, such as the slots of a series.
+        parts = due if self._looked else leases.UPKEEP
+        self._looked = True
         # A slow answer would look like a step back, and the next one like a step forward.
         if time.monotonic() - began < STEP_SECONDS / 2:
             self._clock.read(database_time, began)

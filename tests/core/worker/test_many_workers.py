@@ -209,6 +209,8 @@ class TestUpkeep:
         self.seldom(conn)
         self.age(conn, 7200)
         first, second = self.maintenance(state), self.maintenance(state)
+        assert second._reap(conn)
+        self.age(conn, 7200)
         assert first._reap(conn)
         job = self.lose(conn)
         assert not second._reap(conn)
@@ -217,9 +219,17 @@ class TestUpkeep:
         assert second._reap(conn)
         assert outcomes(conn, job) == ["lost"]
 
+    def test_is_done_by_a_worker_that_has_just_started(self, conn: Connection, state: WorkerState) -> None:
+        self.seldom(conn)
+        assert self.maintenance(state)._reap(conn)
+        job = self.lose(conn)
+        assert self.maintenance(state)._reap(conn)
+        assert outcomes(conn, job) == ["lost"]
+
     def test_is_done_by_the_next_worker_when_it_failed(self, conn: Connection, state: WorkerState) -> None:
-        self.age(conn, 60)
         first, second = self.maintenance(state), self.maintenance(state)
+        assert second._reap(conn)
+        self.age(conn, 60)
         conn.execute("ALTER FUNCTION job_queue_reap_lost RENAME TO reap_elsewhere")
         assert first._reap(conn)
         conn.execute("ALTER FUNCTION reap_elsewhere RENAME TO job_queue_reap_lost")
