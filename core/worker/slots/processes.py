@@ -116,6 +116,16 @@ class ProcessSlots(ThreadSlots):
     def _converse(self, context: RunContext, job_type: JobType) -> Json:
         """Has the slot's process run a job, and returns the facts of its report."""
         _check_importable(job_type)
+        used = getattr(self._own, "child", None) is not None
+        try:
+            return self._have_run(context, job_type)
+        except ProcessDied:
+            if not used or not context.starting or context.stop is not None:
+                raise
+        # The process died after its last job, and its end came too late to be seen. This job has not begun.
+        return self._have_run(context, job_type)
+
+    def _have_run(self, context: RunContext, job_type: JobType) -> Json:
         context.starting = True
         child = self._child()
         self._children[context] = child

@@ -20,6 +20,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.registry import Registry, job, load
+from jobdeck.core.worker.slots.child_process import ChildProcess
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.worker import Worker
 from tests.core.worker.process_handlers import NAMELESS_SIGNAL
@@ -31,7 +32,6 @@ from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, 
 if TYPE_CHECKING:
     from jobdeck.core.registry import JobType
     from jobdeck.core.worker.context import RunContext
-    from jobdeck.core.worker.slots.child_process import ChildProcess
 
 Conn = psycopg.Connection[Any]
 MODULE = "tests.core.worker.process_handlers"
@@ -262,9 +262,13 @@ def test_draining_hands_back_the_job_of_a_process_that_is_killed(
     assert conn.execute("SELECT status, attempts FROM job_queue").fetchone() == ("pending", 0)
 
 
+@pytest.mark.parametrize("seen", [True, False])
 def test_a_process_that_died_between_two_jobs_costs_the_next_one_no_attempt(
-    database_url: str, conn: Conn, types: tuple[JobType, ...]
+    database_url: str, conn: Conn, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch, *, seen: bool
 ) -> None:
+    if not seen:
+        # So it is while the last threads of a killed process end.
+        monkeypatch.setattr(ChildProcess, "has_ended", False)
     first = enqueue(conn, "p_done", payload={"number": 2})
     with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)):
         until(lambda: outcomes(conn, first.id), "the first run")
