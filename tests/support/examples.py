@@ -6,9 +6,9 @@ import os
 from typing import Final
 
 THOROUGH: Final = os.environ.get("JOBDECK_TEST_EXAMPLES") == "all"
-SHARE: Final = 8
+SHARE: Final = 10
 
 
 def examples(number: int) -> int:
-    """So many where there is time, an eighth of them, and at least five, where there is not."""
+    """So many where there is time, a tenth of them, and at least five, where there is not."""
     return number if THOROUGH else max(number // SHARE, min(number, 5))
