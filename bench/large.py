@@ -136,7 +136,7 @@ def server(folder: Path) -> Iterator[EmbeddedPostgres]:
 
 
 def fill(url: str, jobs: int, folder: Path, least_free: int) -> Queue:
-    """A new database with so many jobs, with its indexes kept meanwhile; fewer if the disk becomes too full."""
+    """A new database with this number of jobs and all indexes; fewer jobs if the disk becomes too full."""
     name = f"jobs_{jobs}"
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 NEWEST = 10_000
-"""Of so many of the newest runs the types are known."""
+"""The number of the newest runs whose types are known."""
 BESIDE = 1000
-"""Of so many of the first jobs that wait for others, and of the last that ended with each status."""
+"""The number of jobs whose types are known: of the first that wait for others, and of the last ended in each status."""
 
 # All types that a worker could claim are known, each by one look into the index of the claim.
 _SEEN: Final = """

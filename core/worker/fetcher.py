@@ -251,7 +251,9 @@ class Fetcher:
         """Whether the claim at `now` answers a notification at once (True), after a while (False) or none (None)."""
         called, late = self._called, now >= self._called_poll
         self._called, self._called_poll, self._more_poll = False, math.inf, math.inf
-        return True if called else False if late else None
+        if called:
+            return True
+        return False if late else None
 
     def _call_others(self, now: float) -> None:
         """Calls all workers, where there may be more jobs than this one could claim.

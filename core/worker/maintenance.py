@@ -45,7 +45,7 @@ RESUME_SECONDS = 30.0
 """The interval at which a worker looks for stalled bulk actions while others do the upkeep."""
 CROWD = 10
 CROWD_PATIENCE = 4
-"""With more than `CROWD` workers each looks for alarms less often, up to so many times."""
+"""With more than `CROWD` workers, the pause between two looks for alarms grows with their number, up to this factor."""
 STEP_SECONDS = 1.0
 """A database clock that gains more than this on the monotonic one between two passes was set."""
 

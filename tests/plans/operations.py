@@ -25,7 +25,7 @@ EVERY_TYPE: Final = ("alpha", "beta", "crowd", "gamma", "later", "nothing of thi
 class Operation:
     """One call of the product, and the most index entries and blocks it may touch, whatever the queue holds.
 
-    `given` finds what it is called with. `reads` marks what changes nothing and is planned anew for each call, and
+    `given` finds what it is called with. `reads` marks what changes nothing and is planned again for each call, and
     so may read a table from end to end that has no pages. `growth` is how many times more blocks it may touch when
     the queue is big than when it is small. `sorts` marks what sorts the first thousands of jobs: for these the planner
     may read all of them from a table that was never analyzed.

@@ -25,11 +25,11 @@ UPDATE pg_class SET reltuples = 0
 WHERE oid = 'job_queue'::regclass OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'job_queue'::regclass)
 """
 STATES: Final[Mapping[str, str]] = {"": "", ", analyzed": "ANALYZE", REFILLED: _REFILLED}
-"""How a queue that was never analyzed comes to each state of its statistics, one after the other."""
+"""What brings a queue that was never analyzed into each state of its statistics, one after the other."""
 
 
 def size_of(jobs: int) -> Size:
-    """So many pending jobs, and some that have ended and left beside them."""
+    """This number of pending jobs, and some that have ended or left."""
     most, few = jobs * 9 // 20, jobs // 20
     return Size(due=most, tomorrow=most, in_line=few, blocked=few, ended=jobs // 8, runs=jobs // 4)
 

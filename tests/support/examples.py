@@ -10,5 +10,5 @@ SHARE: Final = 10
 
 
 def examples(number: int) -> int:
-    """So many where there is time, a tenth of them, and at least five, where there is not."""
+    """This number where there is time; a tenth of it, and at least five, where there is not."""
     return number if THOROUGH else max(number // SHARE, min(number, 5))

@@ -51,7 +51,7 @@ def partition_of(conn: Connection, job: UUID) -> str:
 
 
 def old_partition(conn: Connection, days: int = 31) -> UUID:
-    """Closes the first partition, with one run in it, so many days ago. Returns the job."""
+    """Closes the first partition, with one run in it, this number of days ago. Returns the job."""
     job = add(conn)
     run_once(conn)
     draw_to(conn, 10 * MILLION)

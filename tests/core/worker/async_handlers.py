@@ -113,7 +113,7 @@ class Place:
         return {run.job.run_token: run.result.outcome.value for run in found}
 
     def look_later(self, seconds: float = 60.0) -> None:
-        """What the watchdog does when so many seconds have passed."""
+        """What the watchdog does when this number of seconds has passed."""
         now = time.monotonic()
         for passed in (0.0, seconds, 2 * seconds):
             self.slots.look(now + passed)

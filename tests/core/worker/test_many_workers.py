@@ -1,4 +1,4 @@
-"""Many workers on one queue: few of them claim for one job, none misses one for good, and one does the upkeep."""
+"""Many workers on one queue: few of them claim for one job, every job is claimed, and one does the upkeep."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class TestUpkeep:
 
     @staticmethod
     def age(conn: Connection, seconds: int) -> None:
-        """Lets so many seconds pass since each part was last done."""
+        """Lets this number of seconds pass since each part was last done."""
         conn.execute("UPDATE job_upkeep SET succeeded_at = now() - make_interval(secs => %s)", (seconds,))
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The log of a run: which lines it keeps, whoever else listens, and what is masked in them."""
+"""The log of a run: which lines it keeps, with and without other handlers, and what is masked in them."""
 
 from __future__ import annotations
 
