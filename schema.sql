@@ -7863,6 +7863,17 @@ begin
 end
 $$;
 
+-- Records that upkeep has to judge all blockers without which these members cannot run. A blocker that ends in another
+-- transaction does not see that they wait: for it they are cancelled or deleted until this transaction has ended.
+create or replace function job_flow_note_blockers(p_members uuid[]) returns void
+language sql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+    select job_queue_ask_recheck(null, array(
+        select d.blocker_id from job_dependencies d
+        where d.job_id = any (p_members) and d.outcome is null and d.needs = 'success'))
+$$;
+
 -- Called after jobs were retried or restored. They wait for their blockers again, and the members of flows that wait for them,
 -- or were cancelled because of them and could run now, wait for them.
 create or replace function job_flow_wait_again(p_jobs uuid[]) returns void
@@ -7884,6 +7895,7 @@ begin
         update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
         where d.job_id = any (v_waiting) and d.outcome not in ('succeeded', 'partial');
         v_judged := job_flow_judge(v_waiting);
+        perform job_flow_note_blockers(v_waiting);
         perform job_queue_advance_lines(v_judged.keys);
         perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
     end if;
@@ -7898,9 +7910,10 @@ begin
         update job_dependencies d set outcome = null
         where d.blocker_id = any (v_live) and d.job_id = any (v_waiting) and d.outcome is not null;
         v_judged := job_flow_judge(v_waiting);
+        v_live := v_judged.revived;
+        perform job_flow_note_blockers(v_live);
         perform job_queue_advance_lines(v_judged.keys);
         perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
-        v_live := v_judged.revived;
     end loop;
 end
 $$;
@@ -8143,6 +8156,9 @@ begin
     insert into job_flow_members (job_id, flow_id, name, task_type, needs, added_by)
     select g.id, p_flow, g.name, g.task_type, g.needs, p_added_by from unnest(p_given) g order by g.place;
     insert into job_dependencies select l.* from unnest(p_links) l;
+    perform job_queue_ask_recheck(null, array(
+        select l.blocker_id from unnest(p_links) l where l.outcome is null and l.needs = 'success'
+            and not exists (select from unnest(p_given) g where g.id = l.blocker_id)));
     -- Those whose blockers have all ended already.
     v_judged := job_flow_judge(array(
         select l.job_id from unnest(p_links) l group by l.job_id having bool_and(l.outcome is not null)));
@@ -9010,9 +9026,9 @@ declare
         'job_key_opens', 'job_key_rates_lock', 'job_key_spend', 'job_rate_after', 'job_rate_burst', 'job_rate_opens',
         'job_rate_places', 'job_rate_used',
         'job_is_member', 'job_flow_asks', 'job_flow_evidence', 'job_flow_fail', 'job_flow_given_of', 'job_flow_insert',
-        'job_flow_judge', 'job_flow_keep_outcomes', 'job_flow_link', 'job_flow_outcome', 'job_flow_refusal',
-        'job_flow_refuse_canary', 'job_flow_refuse_given', 'job_flow_refuse_links', 'job_flow_release', 'job_flow_retain', 'job_flow_wait_again',
-        'job_flow_waits',
+        'job_flow_judge', 'job_flow_keep_outcomes', 'job_flow_link', 'job_flow_note_blockers', 'job_flow_outcome',
+        'job_flow_refusal', 'job_flow_refuse_canary', 'job_flow_refuse_given', 'job_flow_refuse_links', 'job_flow_release',
+        'job_flow_retain', 'job_flow_wait_again', 'job_flow_waits',
         'job_schedule_fits', 'job_no_slot', 'job_first_slot', 'job_series_slot',
         'job_series_runs_all', 'job_series_pass_missed',
         'job_producer_add', 'job_producer_revoke', 'job_awaited_clean',

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from tests.support.queue import Connection
 
 pytestmark = [pytest.mark.thorough, pytest.mark.slow]
+
+A_JOIN_THAT_WAITS_AGAIN: Final = Scene(
+    needs="success", ended=["cancel"], running=2, late=False, acts=["lose", "retry", "cancel"], places=[2, 0, 1],
+    order=[0, 1, 2], then=["nothing", "nothing", "nothing"],
+)  # fmt: skip
+"""A blocker is cancelled while another transaction has the join wait again for it."""
 
 
 @pytest.fixture
@@ -52,6 +58,7 @@ def test_no_member_runs_too_early_or_waits_for_ever(machine: type[FlowMachine]) 
 def test_transactions_that_overlap_leave_a_join_as_the_ends_of_its_blockers_say(machine: type[FlowMachine]) -> None:
     @tried(200)
     @given(st.lists(scenes, min_size=1, max_size=4))
+    @example([A_JOIN_THAT_WAITS_AGAIN])
     def play(some: list[Scene]) -> None:
         world = machine()
         for scene in some:

@@ -62,6 +62,36 @@ class TestEndsAtTheSameTime:
         reap(conn)
         assert states(conn)["join"] == "pending"
 
+    @pytest.mark.parametrize("hidden", ["cancelled", "deleted", "not yet enqueued"])
+    def test_upkeep_cancels_a_join_that_was_hidden_from_a_blocker_that_failed(
+        self, conn: Connection, other: Connection, hidden: str
+    ) -> None:
+        parts = enqueue(conn, member("a"), member("b"), member("c"))
+        runs = {run.id: run for run in claim(conn)}
+
+        def join(session: Connection) -> UUID:
+            return enqueue(session, member("join", after_jobs=[str(part) for part in parts.values()]))["join"]
+
+        if hidden == "cancelled":
+            join(conn)
+            operator.cancel(conn, [parts["a"]], actor=ACTOR)
+            finish(conn, report(runs[parts["a"]], "cancelled"))
+            assert states(conn)["join"] == "lost"
+            other.execute("SELECT")  # begins the transaction that `retry` would commit otherwise
+            operator.retry(other, [parts["a"]], actor=ACTOR)
+        elif hidden == "deleted":
+            deleted = join(conn)
+            operator.delete(conn, [deleted], actor=ACTOR)
+            other.execute("SELECT")
+            operator.restore(other, [deleted], actor=ACTOR)
+        else:
+            join(other)
+        fail(conn, runs[parts["b"]])
+        other.commit()
+        assert states(conn)["join"] == "blocked"
+        reap(conn)
+        assert states(conn)["join"] == "lost"
+
     def test_nor_does_it_for_a_job_outside_a_flow_that_was_enqueued_meanwhile(
         self, conn: Connection, other: Connection, database_url: str
     ) -> None:
