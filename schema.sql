@@ -5068,15 +5068,16 @@ declare
     v_ids uuid[];
 begin
     perform job_refuse_outsiders();
-    with old as (
+    v_ids := array(
         select q.id from job_queue q
         where q.status in ('succeeded', 'cancelled') and coalesce(q.completed_at, q.updated_at) < v_ended_before
             -- Upkeep has to tell the jobs that wait for this one first.
             and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
             and not job_flow_asks(q.id)
-        limit p_limit for update skip locked
-    ), gone as (
-        delete from job_queue q using old where q.id = old.id returning q.*
+        limit p_limit for update skip locked);
+    perform job_flow_note_ends(v_ids);
+    with gone as (
+        delete from job_queue q where q.id = any (v_ids) returning q.*
     ), kept as (
         insert into job_trash (job_id, job, deleted_by, reason)
         select g.id, to_jsonb(g), job_actor(p_actor), p_reason from gone g
@@ -6653,6 +6654,7 @@ set search_path from current set enable_seqscan = off set jit = off
 as $$
 declare
     v_rows bigint;
+    v_ended uuid[];
 begin
     case p_name
         when 'job_runs' then
@@ -6713,12 +6715,14 @@ begin
                 for update skip locked);
         when 'job_queue' then
             -- A job that waits for this one can still be told what it waits for.
-            delete from job_queue where id in (select q.id from job_queue q
+            v_ended := array(select q.id from job_queue q
                 where q.status in ('succeeded', 'failed', 'cancelled')
                     and coalesce(q.completed_at, q.updated_at) < p_before
                     and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
                     and not job_flow_asks(q.id)
                 limit p_limit for update of q skip locked);
+            perform job_flow_note_ends(v_ended);
+            delete from job_queue where id = any (v_ended);
     end case;
     get diagnostics v_rows = row_count;
     return v_rows;
@@ -7863,6 +7867,16 @@ begin
 end
 $$;
 
+-- Keeps how these jobs ended for the members that waited for them, before the jobs leave the queue: a job that never ran is
+-- not in the history.
+create or replace function job_flow_note_ends(p_ids uuid[]) returns void
+language sql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+    update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
+    where d.blocker_id = any (p_ids) and d.outcome is null
+$$;
+
 -- Records that upkeep has to judge all blockers without which these members cannot run. A blocker that ends in another
 -- transaction does not see that they wait: for it they are cancelled or deleted until this transaction has ended.
 create or replace function job_flow_note_blockers(p_members uuid[]) returns void
@@ -7891,9 +7905,10 @@ begin
     if cardinality(v_waiting) > 0 then
         update job_flow_members m set set_aside = null from job_queue q
         where m.job_id = any (v_waiting) and q.id = m.job_id and q.status = 'pending' and m.set_aside is not null;
-        -- What has succeeded does not change; the history may have lost it.
+        -- What has succeeded does not change; the history may have lost it. Nor does the end of a blocker that is gone.
         update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
-        where d.job_id = any (v_waiting) and d.outcome not in ('succeeded', 'partial');
+        where d.job_id = any (v_waiting) and d.outcome not in ('succeeded', 'partial')
+            and job_flow_outcome(d.blocker_id) is distinct from 'deleted';
         v_judged := job_flow_judge(v_waiting);
         perform job_flow_note_blockers(v_waiting);
         perform job_queue_advance_lines(v_judged.keys);
@@ -9026,9 +9041,9 @@ declare
         'job_key_opens', 'job_key_rates_lock', 'job_key_spend', 'job_rate_after', 'job_rate_burst', 'job_rate_opens',
         'job_rate_places', 'job_rate_used',
         'job_is_member', 'job_flow_asks', 'job_flow_evidence', 'job_flow_fail', 'job_flow_given_of', 'job_flow_insert',
-        'job_flow_judge', 'job_flow_keep_outcomes', 'job_flow_link', 'job_flow_note_blockers', 'job_flow_outcome',
-        'job_flow_refusal', 'job_flow_refuse_canary', 'job_flow_refuse_given', 'job_flow_refuse_links', 'job_flow_release',
-        'job_flow_retain', 'job_flow_wait_again', 'job_flow_waits',
+        'job_flow_judge', 'job_flow_keep_outcomes', 'job_flow_link', 'job_flow_note_blockers', 'job_flow_note_ends',
+        'job_flow_outcome', 'job_flow_refusal', 'job_flow_refuse_canary', 'job_flow_refuse_given', 'job_flow_refuse_links',
+        'job_flow_release', 'job_flow_retain', 'job_flow_wait_again', 'job_flow_waits',
         'job_schedule_fits', 'job_no_slot', 'job_first_slot', 'job_series_slot',
         'job_series_runs_all', 'job_series_pass_missed',
         'job_producer_add', 'job_producer_revoke', 'job_awaited_clean',

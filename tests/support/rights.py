@@ -102,8 +102,8 @@ FUNCTIONS: Final = {
         job_limits_rank job_limits_refusal job_limits_refuse_others job_limits_spend job_limits_within
         job_queue_put_beside job_rate_after job_rate_burst job_rate_opens job_rate_places job_rate_used
         job_is_member job_flow_asks job_flow_evidence job_flow_fail job_flow_given_of job_flow_insert job_flow_judge
-        job_flow_keep_outcomes job_flow_link job_flow_note_blockers job_flow_outcome job_flow_refusal
-        job_flow_refuse_canary
+        job_flow_keep_outcomes job_flow_link job_flow_note_blockers job_flow_note_ends job_flow_outcome
+        job_flow_refusal job_flow_refuse_canary
         job_flow_refuse_given job_flow_refuse_links job_flow_release job_flow_retain job_flow_wait_again job_flow_waits
         job_schedule_fits job_no_slot job_first_slot job_series_slot job_series_runs_all
         job_run_attach job_run_bound job_run_delete_old job_run_drop_old job_run_extend job_run_goes_soon job_run_guard

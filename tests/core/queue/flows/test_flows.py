@@ -605,6 +605,30 @@ class TestRetention:
         run_gone(conn)
         assert outcomes(conn, one(conn, "join").id)["load 0"]["outcome"] == "cancelled"
 
+    def test_a_second_retry_knows_how_a_purged_blocker_ended(self, conn: Connection) -> None:
+        ids = enqueue(conn, member("load"), member("undo", ["load"], needs="failure"))
+        flows.cancel(conn, flow_of(conn, ids["load"]), actor=ACTOR)
+        operator.retry(conn, [ids["undo"]], actor=ACTOR)
+        conn.execute("SELECT job_queue_purge(interval '0', 1000, %s, NULL)", (ACTOR,))
+        assert not is_queued(conn, ids["load"])
+        operator.retry(conn, [ids["undo"]], actor=ACTOR)
+        assert outcomes(conn, one(conn, "undo").id)["load"]["outcome"] == "cancelled"
+
+    @pytest.mark.parametrize("by", ["purge", "retention"])
+    def test_a_restored_member_knows_how_a_blocker_ended_that_has_left_the_queue(
+        self, conn: Connection, by: str
+    ) -> None:
+        ids = enqueue(conn, member("load"), member("undo", ["load"], needs="failure"))
+        operator.delete(conn, [ids["undo"]], actor=ACTOR)
+        operator.cancel(conn, [ids["load"]], actor=ACTOR)
+        if by == "purge":
+            conn.execute("SELECT job_queue_purge(interval '0', 1000, %s, NULL)", (ACTOR,))
+        else:
+            conn.execute("SELECT job_retain_line('job_queue', now() + interval '1 s', 1000)")
+        assert not is_queued(conn, ids["load"])
+        operator.restore(conn, [ids["undo"]], actor=ACTOR)
+        assert outcomes(conn, one(conn, "undo").id)["load"]["outcome"] == "cancelled"
+
     def test_a_flow_is_kept_until_all_its_members_have_gone_for_30_days(self, conn: Connection) -> None:
         fan(conn, parts=1)
         finish_one_gone(conn, one(conn, "load 0"))
