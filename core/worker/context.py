@@ -336,9 +336,11 @@ class RunContext:
         return datetime.fromtimestamp(self.epoch + moment, UTC)
 
     def keep_line(self, level: str, message: str) -> None:
-        if self._lines is None:
-            self._lines = LogBuffer()
-        self._lines.add(self.epoch + time.monotonic(), level, message)
+        lines = self._lines
+        if lines is None:
+            # Two threads may log the first line at once; the first log that is set gets both.
+            lines = vars(self).setdefault("_lines", LogBuffer())
+        lines.add(self.epoch + time.monotonic(), level, message)
 
     def log_tail(self) -> list[str]:
         return self._lines.tail() if self._lines is not None else []

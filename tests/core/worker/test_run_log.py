@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jobdeck.core.logs import message_of
 from jobdeck.core.redact import safe_text, safe_texts
 from jobdeck.core.registry import Registry
-from jobdeck.core.worker import run_log
+from jobdeck.core.worker import context, run_log
 from jobdeck.core.worker.context import RunContext, RunResources
 from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.run_log import LogBuffer
@@ -299,6 +299,23 @@ def test_lines_of_several_threads_are_all_counted_and_in_the_order_of_each_threa
     assert buffer.count == len(kept) == threads * each
     for number in range(threads):
         assert [line for of, line in kept if of == number] == list(range(each))
+
+
+def test_a_line_that_comes_while_the_log_of_its_run_is_made_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(LogBuffer):
+        """Another thread logs the first line as well, before this one is in place."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            monkeypatch.setattr(context, "LogBuffer", LogBuffer)
+            other = threading.Thread(target=lambda: one.keep_line("INFO", "other"))
+            other.start()
+            other.join()
+
+    monkeypatch.setattr(context, "LogBuffer", Slow)
+    one = RunContext(claimed(), RunResources(quick_settings(), None), 0.0, float("inf"))
+    one.keep_line("INFO", "own")
+    assert [line.split()[-1] for line in one.log_tail()] == ["other", "own"]
 
 
 MESSAGES = ("quiet", "to jane@example.org", "password=", "hunter2hunter2", "a\x1b\nb", "+47 900", "12 345")
