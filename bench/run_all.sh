@@ -13,8 +13,8 @@ export BENCH_HOME=${BENCH_HOME:-${TMPDIR:-/tmp}/jobdeck-bench}
 export PYTHONDONTWRITEBYTECODE=1
 RESULTS=${BENCH_RESULTS:-$BENCH_HOME/results.jsonl}
 
-bench() { "$BENCH_HOME/venv/bin/python" "$HERE/bench.py" "$@"; }
-measure() { ${BENCH_WRAP:-} "$BENCH_HOME/venv/bin/python" "$HERE/bench.py" "$@"; }
+bench() { "$BENCH_HOME/venv/bin/python" "$HERE/compare.py" "$@"; }
+measure() { ${BENCH_WRAP:-} "$BENCH_HOME/venv/bin/python" "$HERE/compare.py" "$@"; }
 
 declare -A COMMAND=(
     [drain]="drain 10000"
