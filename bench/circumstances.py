@@ -4,13 +4,17 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
 import common
+import own_server
+
+from jobdeck.core.postgres.binaries import find_binaries, server_account
 
 HERE = Path(__file__).resolve().parent
-DISTRIBUTIONS = ("psycopg", "pgqueuer", "oban", "procrastinate", "awa-pg")
+DISTRIBUTIONS = ("psycopg", "textual", "pgqueuer", "oban", "procrastinate", "awa-pg")
 SERVER = (
     "server_version",
     "fsync",
@@ -50,6 +54,13 @@ def version(name):
         return "absent"
 
 
+def embedded_version():
+    """Of the Postgres that some measurements start for themselves."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # the account of the server enters it
+        return find_binaries(server_account(), Path(folder)).version
+
+
 def circumstances():
     """The record."""
     peers = [common.load_peer(str(file)) for file in sorted(HERE.glob("peer_*.py"))]
@@ -59,10 +70,12 @@ def circumstances():
     return {
         "workload": "circumstances",
         "commit": commit(),
+        "run": {"size": os.environ.get("BENCH_SIZE"), "repetitions": os.environ.get("BENCH_REPEAT")},
         "machine": f"{os.cpu_count()} processors ({processor()}), {memory:.1f} GiB, {platform.system()}",
         "load before": round(os.getloadavg()[0], 2),
         "versions": {"Python": platform.python_version(), **{name: version(name) for name in DISTRIBUTIONS}},
         "server": server,
+        "server of crowd, far, large, history and keys": {"server_version": embedded_version(), **own_server.SETTINGS},
         **{f"settings of {peer.NAME}": {name: str(value) for name, value in peer.SETTINGS.items()} for peer in peers},
     }
 

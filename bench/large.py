@@ -10,6 +10,7 @@ asks both by turns, so that the ratios do not depend on what else the machine do
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -72,6 +73,18 @@ SELECT relname, pg_relation_size(oid) FROM pg_class WHERE oid = 'job_queue'::reg
 UNION ALL SELECT i.indexrelid::regclass::text, pg_relation_size(i.indexrelid) FROM pg_index AS i
 WHERE i.indrelid = 'job_queue'::regclass ORDER BY 2 DESC
 """
+
+
+# What `bench/run` compares, by its name there: a measurement, and the share of its times that are below the one meant.
+RECORDED = {
+    "claim_one": ("claim one of one type", 0.5),
+    "claim_hundred": ("claim a hundred of one type", 0.5),
+    "claim_types": ("claim a hundred of nine types", 0.5),
+    "claim_none": ("claim where nothing is due", 0.5),
+    "pickup_p50": ("pickup", 0.5),
+    "pickup_p95": ("pickup", 0.95),
+    "counts": ("counts", 0.5),
+}
 
 
 class Params(Payload):
@@ -265,6 +278,19 @@ def report(small: Queue, large: Queue) -> Iterator[str]:
             yield f"| {what} | {one:,.2f} | {other:,.2f} | {other / one:.2f} | {least:.2f} |"
 
 
+def record(small: Queue, large: Queue) -> dict[str, Any]:
+    """The figures for `bench/run`: the times of the large queue and of the one beside it, and their ratios."""
+    figures: dict[str, Any] = {"jobs": large.jobs, "beside": small.jobs}
+    for name, (of, share) in RECORDED.items():
+        one, other = small.quantile(of, share), large.quantile(of, share)
+        figures |= {f"{name}_ms": other, f"beside_{name}_ms": one, f"{name}_ratio": other / one}
+    for of in ("ANALYZE", "VACUUM"):
+        one, other = small.quantile(of, 0.5), large.quantile(of, 0.5)
+        figures |= {f"{of.lower()}_s": other / 1000, f"beside_{of.lower()}_s": one / 1000}
+    rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
+    return {"workload": "large", "peer": "jobdeck", "setting": "default"} | rounded
+
+
 def main() -> None:
     """Fills, measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -287,6 +313,7 @@ def main() -> None:
             for queue in queues:
                 maintain(queue, again=" after the measurement")
             print("\n".join(report(*queues)))
+            print(json.dumps(record(*queues)), flush=True)
         finally:
             for queue in queues:
                 queue.conn.close()

@@ -1,6 +1,8 @@
-"""Prints result files as markdown tables: medians, min–max, and ratios to raw b100.
+"""Prints result files as markdown: what was measured on, what is wanted and was measured, and a table of each workload.
 
-python summarize.py [results.jsonl …]
+    python bench/summarize.py [results.jsonl …]
+
+Tables have medians, min–max, and ratios to raw b100.
 """
 
 import json
@@ -9,7 +11,12 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from common import HOME
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import wanted  # noqa: E402 -- after the path is set
+from bench.common import HOME  # noqa: E402 -- the same
+from bench.verdicts import Records  # noqa: E402 -- the same
 
 RATE = {"rate": "jobs/s"}
 WAL = {"wal_per_job": "WAL bytes per job"}
@@ -47,6 +54,49 @@ COLUMNS = {
     "growth": {"rss_mb": "RSS MB at the end", "first_rss_mb": "after a tenth", "jobs": "jobs"},
     "start": {"seconds": "s to the first job"},
     "snapshot": {"ratio": "× 1 000 jobs", "ms_at_1000": "ms at 1 000", "ms_at_1000000": "ms at 1 000 000"},
+    "keys": {
+        "ratio": "× plain",
+        "rate": "jobs/s",
+        "plain_rate": "plain jobs/s",
+        "longest_pass_ms": "longest pass ms",
+        "jobs": "jobs",
+    },
+    "history": {
+        "finish_ratio": "finish ×",
+        "dashboard_ratio": "dashboard ×",
+        "runs_ratio": "runs ×",
+        "prune_seconds": "a pass of pruning, s",
+        "rows": "runs",
+        "beside": "beside",
+    },
+    "large": {
+        **{f"{name}_ratio": f"{words} ×" for name, words in wanted.LARGE.items()},
+        "analyze_s": "ANALYZE s",
+        "vacuum_s": "VACUUM s",
+        "jobs": "jobs",
+        "beside": "beside",
+    },
+    "crowd": {
+        "statements_per_s": "statements/s of each",
+        "claims_per_s": "claims/s of each",
+        "claims_per_job": "claims per job",
+        "rate": "enqueues/s",
+        "p50_ms": "pickup p50 ms",
+        "p95_ms": "p95 ms",
+        "seconds": "s to the last start",
+        "most_connections_in_100_ms": "most connections in 0.1 s",
+        "most_claims_in_100_ms": "most claims in 0.1 s",
+        "workers": "workers",
+    },
+    "far": {
+        "ratio": "× near",
+        "rate": "jobs/s",
+        "near_rate": "near jobs/s",
+        "first_paint_s": "first paint s",
+        "turns_per_reading": "round trips of a refresh",
+        "reading_ms": "a refresh ms",
+        "line_ms": "line ms",
+    },
     "drain": DRAIN,
     "pickup": {"p50_ms": "p50 ms", "p95_ms": "p95 ms", "p99_ms": "p99 ms"},
     "enqueue_single": RATE | WAL,
@@ -66,6 +116,11 @@ TITLES = {
     "growth": "Memory",
     "start": "Start",
     "snapshot": "The dashboard's data",
+    "keys": "Keys: one with many jobs, many with one",
+    "history": "A long history beside a short one",
+    "large": "Many waiting jobs beside few",
+    "crowd": "Many workers: nothing to do, enqueues, many jobs at once, a restart of Postgres",
+    "far": "A far database beside a near one",
     "drain": "Drain of {jobs:,} no-op jobs, workers: {workers}",
     "pickup": "Pickup by an idle worker",
     "enqueue_single": "Enqueue, one call and commit per job",
@@ -76,8 +131,11 @@ TITLES = {
 }
 
 
-# Workloads of Jobdeck alone, by the first word of their names; and one that stands in another's table.
-OWN = {"stuck", "payload", "mixed", "limited", "waiting", "computing", "churn", "growth", "start", "snapshot"}
+# Workloads of Jobdeck alone, by the first word of their names; and one that is in another's table.
+OWN = {
+    "stuck", "payload", "mixed", "limited", "waiting", "computing", "churn", "growth", "start", "snapshot",
+    "keys", "history", "large", "crowd", "far",
+}  # fmt: skip
 FAMILIES = {"old_transaction": "churn"}
 
 
@@ -134,22 +192,29 @@ def circumstances(row):
             yield f"- {name}: {told}"
 
 
+def sections_of(rows):
+    """The rows of each table."""
+    sections = defaultdict(list)
+    for row in rows:
+        family = FAMILIES.get(row["workload"], row["workload"].partition("_")[0])
+        if family in OWN:
+            setting = "_".join([row["workload"], row["kind"]]) if "kind" in row else row["workload"]
+            sections[family, 0, 1].append(row | {"setting": setting})
+        else:
+            sections[row["workload"], row["jobs"], row.get("workers", 1)].append(row)
+    return sections
+
+
 def main():
     files = [Path(name) for name in sys.argv[1:]] or [HOME / "results.jsonl"]
-    sections = defaultdict(list)
-    for file in files:
-        for line in file.read_text().splitlines():
-            row = json.loads(line)
-            if row["workload"] == "circumstances":
-                print("\n".join(circumstances(row)))
-                continue
-            family = FAMILIES.get(row["workload"], row["workload"].partition("_")[0])
-            if family in OWN:
-                row["setting"] = row["workload"]
-                sections[family, 0, 1].append(row)
-            else:
-                sections[row["workload"], row["jobs"], row.get("workers", 1)].append(row)
-    for (workload, jobs, workers), rows in sections.items():
+    found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    measured = [row for row in found if row["workload"] != "circumstances"]
+    for row in found:
+        if row["workload"] == "circumstances":
+            print("\n".join(circumstances(row)))
+    print("\n### Wanted and measured\n")
+    print("\n".join(wanted.table(Records(measured))))
+    for (workload, jobs, workers), rows in sections_of(measured).items():
         print(f"\n### {TITLES[workload].format(jobs=jobs, workers=workers)}\n")
         print("\n".join(table(workload, rows)))
         extra = sum(row.get("extra_runs", 0) for row in rows)
