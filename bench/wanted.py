@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 DRAIN = {"workers": 1, "jobs": 10_000}
 SETTING = {OURS: "default", BARE: "b100"}
 RATE = 100
+KEYS = ("ratio", "rate", "plain_rate", "line_rate", "bare_rate", "jobs")
+HISTORY = (
+    "rows", "beside", "finish_ratio", "dashboard_ratio", "dashboard_worst_ratio", "runs_ratio", "prune_seconds",
+)  # fmt: skip
 LARGE = {
     "claim_one": "claim of one",
     "claim_hundred": "of a hundred",
@@ -94,7 +98,7 @@ def mixed(records: Records) -> Row:
 
 def keys(records: Records, kind: str, title: str) -> Row:
     """One of the two lines of `keys.py`."""
-    found = {name: records.middle("keys", name, kind=kind) for name in ("ratio", "rate", "plain_rate", "jobs")}
+    found = {name: records.middle("keys", name, kind=kind) for name in KEYS}
     passes = records.values("keys", "longest_pass_ms", kind=kind)
     return Row(
         title,
@@ -102,15 +106,19 @@ def keys(records: Records, kind: str, title: str) -> Row:
             Part("longest pass", "≤", 50, "ms", max(passes, default=None)),
             Part("of the plain rate", "≥", 0.8, "%", found["ratio"]),
         ),
-        (*told("ours", found["rate"], "/s"), *told("plain", found["plain_rate"], "/s")),
+        (
+            *told("ours", found["rate"], "/s"),
+            *told("plain", found["plain_rate"], "/s"),
+            *told("the key's own jobs", found["line_rate"], "/s"),
+            *told("bare loop, one at a time", found["bare_rate"], "/s"),
+        ),
         limited(found["jobs"], 100_000, "jobs"),
     )
 
 
 def history(records: Records) -> Row:
     """What `history.py` says of two histories."""
-    names = ("rows", "beside", "finish_ratio", "dashboard_ratio", "runs_ratio", "prune_seconds")
-    found = {name: records.middle("history", name) for name in names}
+    found = {name: records.middle("history", name) for name in HISTORY}
     ways = set(records.values("history", "pruned_by"))
     return Row(
         "100 M runs in the history, of 1 M",
@@ -123,6 +131,7 @@ def history(records: Records) -> Row:
         (
             *told("runs", found["rows"]),
             *told("beside", found["beside"]),
+            *told("the page that grew most", found["dashboard_worst_ratio"], "×"),
             *told("a pass of pruning", found["prune_seconds"], "s"),
         ),
         limited(found["rows"], 100_000_000, "runs"),
