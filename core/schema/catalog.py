@@ -88,6 +88,12 @@ class Index:
     unique: bool
     statement: str
 
+    def of_partition(self, partition: str) -> Index:
+        """The index of one partition of its table, named as `job_run_attach` names it."""
+        name = partition + self.name.removeprefix(self.table)
+        statement = self.statement.replace(f"{self.name} on {self.table}", f"{name} on {partition}", 1)
+        return Index(name, partition, self.unique, statement)
+
 
 @dataclass(frozen=True, slots=True)
 class Declared:

@@ -24,7 +24,7 @@ from jobdeck.core.schema.components import (
     release,
     serves_from,
 )
-from jobdeck.core.schema.plan import LARGE_BYTES, Plan, large_indexes, plan_installation
+from jobdeck.core.schema.plan import LARGE_BYTES, Plan, large_indexes, partition_indexes, plan_installation
 from jobdeck.core.schema.turn import (
     ATTEMPT_SECONDS,
     PAUSE_SECONDS,
@@ -273,14 +273,18 @@ def _write_periods(conn: psycopg.Connection[Any], components: Sequence[Component
 def _complete_history(
     conn: psycopg.Connection[Any], schema: str, components: Sequence[Component], large_bytes: int
 ) -> None:
-    """Builds the indexes that a large history of an earlier schema lacks.
+    """Builds the indexes that the partitions of the history lack, while jobs run.
 
-    It is one table there, and becomes a partition in the transaction of the installation, which would build them.
+    The transaction of the installation makes those of the whole history, and takes for each partition the index that
+    is there by then. In an earlier schema the history is one table, which becomes a partition in that transaction.
     """
     row = conn.execute("SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)", [f"{schema}.job_runs"]).fetchone()
-    if row is None or row[0] not in {"r", b"r"}:
+    if row is None:
         return
-    missing = [one for one in large_indexes(conn, schema, components, large_bytes) if one.table == "job_runs"]
+    if row[0] in {"r", b"r"}:
+        missing = [one for one in large_indexes(conn, schema, components, large_bytes) if one.table == "job_runs"]
+    else:
+        missing = partition_indexes(conn, schema, components)
     for name in invalid_indexes(conn, schema, [one.name for one in missing]):
         conn.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(schema, name)))
     _build(conn, schema, missing, what="The schema was not installed, because its index")

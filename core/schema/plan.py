@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 LARGE_BYTES: Final = 16 * 1024**2
 """From this size of its table on, an index is built while the queue goes on; a smaller one takes milliseconds."""
 
+HISTORY: Final = "job_runs"
+"""The partitioned table."""
+
 _REPLACEABLE: Final = ("function", "view", "trigger", "index")
 
 
@@ -173,3 +176,22 @@ def large_indexes(
     usable = {name for name, valid, _ in rows if valid}
     sizes = {name: size for name, _, size in rows if size}
     return tuple(index for index in wanted if index.name not in usable and sizes.get(index.table, -1) >= large_bytes)
+
+
+def partition_indexes(conn: psycopg.Connection[Any], schema: str, components: Sequence[Component]) -> list[Index]:
+    """The indexes of the partitions of the history that belong to an index which the whole history lacks."""
+    wanted = [
+        index for component in components for index in indexes(component) if index.table == HISTORY and not index.unique
+    ]
+    rows = conn.execute(
+        """
+        SELECT c.relname, w.name FROM pg_inherits AS i CROSS JOIN unnest(%(names)s::text[]) AS w (name)
+        JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = to_regclass(%(history)s) AND NOT EXISTS (SELECT FROM pg_class AS x
+            WHERE x.relnamespace = c.relnamespace AND x.relname = w.name)
+        ORDER BY c.oid, w.name
+        """,
+        {"names": [index.name for index in wanted], "history": f"{schema}.{HISTORY}"},
+    ).fetchall()
+    named = {index.name: index for index in wanted}
+    return [named[name].of_partition(partition) for partition, name in rows]

@@ -189,3 +189,30 @@ def test_an_index_that_a_large_history_lacks_is_built_before_the_transaction(ear
     first, *_ = [command for (command,) in earlier.execute("SELECT command FROM seen") if "drawn" in command]
     assert first == "public.job_runs_drawn"
     assert value(earlier, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'job_runs_0_drawn'::regclass")
+
+
+def test_an_index_that_all_partitions_lack_is_built_before_the_transaction(conn: Connection) -> None:
+    conn.execute("CREATE TABLE seen (command text)")
+    conn.execute(
+        "CREATE FUNCTION see() RETURNS event_trigger LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO seen SELECT object_identity FROM pg_event_trigger_ddl_commands(); END'"
+    )
+    before = without_grants(conn)
+    conn.execute("DROP INDEX job_runs_drawn")
+    conn.execute("CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION see()")
+    install_schema(conn)
+    seen = [command for (command,) in conn.execute("SELECT command FROM seen") if "drawn" in command]
+    assert seen[:3] == ["public.job_runs_0_drawn", "public.job_runs_10000000_drawn", "public.job_runs_drawn"]
+    assert without_grants(conn) == before
+
+
+def test_an_index_of_a_partition_whose_building_was_interrupted_is_built_again(conn: Connection) -> None:
+    before = without_grants(conn)
+    definition = value(conn, "SELECT indexdef FROM pg_indexes WHERE indexname = 'job_runs_0_drawn'")
+    conn.execute("DROP INDEX job_runs_drawn")
+    conn.execute(definition.encode())
+    conn.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'job_runs_0_drawn'::regclass")
+    install_schema(conn)
+    assert value(conn, "SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid = ANY (ARRAY["
+                 "'job_runs_0_drawn'::regclass, 'job_runs_drawn'::regclass])")  # fmt: skip
+    assert without_grants(conn) == before
