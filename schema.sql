@@ -6488,8 +6488,8 @@ as $$
 $$;
 
 -- Has the newest partition of the history, which is open at its end, end at a token that is not drawn yet, and makes the
--- next one. Does so when fewer tokens are left before it than twice those of yesterday, or 5 million. Answers with the
--- reason why it could not: runs are recorded all the same, in the partition that is open at its end.
+-- next one. Does so when fewer tokens are left before it than twice those of yesterday, or 5 million. Also makes the one
+-- for tokens before the oldest partition, if the next token is one of them. Answers with the reason why it could not: runs are recorded all the same, in the partition that is open at its end.
 create or replace function job_run_extend() returns text
 language plpgsql volatile
 set search_path from current set lock_timeout = '100ms' set jit = off
@@ -6502,10 +6502,16 @@ declare
     v_yesterday constant bigint := coalesce((select sum(s.runs) from job_stats s
         where s.minutes = 120 and s.bucket > clock_timestamp() - interval '1 day'), 0);
     v_need constant bigint := greatest(2 * v_yesterday, 5000000);
+    v_oldest constant bigint := (select min(coalesce(r.first_token, -9223372036854775808)) from job_run_ranges() r);
     v_newest record;
     v_next bigint;
     v_bound record;
 begin
+    -- The sequence was set back to tokens whose partition is gone.
+    if v_oldest > v_last then
+        perform job_run_make('job_runs_0');
+        perform job_run_attach('job_runs_0', null, v_oldest);
+    end if;
     select r.* into v_newest from job_run_ranges() r where r.next_token is null;
     if not found then
         return 'The history has no partition that is open at its end. Run `jobdeck init`.';
@@ -6586,6 +6592,8 @@ declare
     v_range record;
 begin
     done := 0;
+    -- The sequence was set back, so they get runs again.
+    delete from job_run_partitions p using job_run_ranges() r where r.name = p.name and r.next_token > v_last;
     for v_range in select r.* from job_run_ranges() r where r.next_token <= v_last order by r.next_token loop
         if exists (select from job_queue q where q.status = 'running' and q.run_token < v_range.next_token
             and (v_range.first_token is null or q.run_token >= v_range.first_token))

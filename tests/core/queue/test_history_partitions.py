@@ -193,8 +193,31 @@ class TestTheNext:
         look(conn)
         assert value(conn, bound) == 0
 
+    def test_tokens_whose_partition_is_gone_get_one_when_they_are_drawn_again(self, conn: Connection) -> None:
+        old_partition(conn)
+        assert look(conn) == {}
+        assert ranges(conn)[0] == (10 * MILLION, 20 * MILLION)
+        draw_to(conn, 5)
+        assert look(conn) == {}
+        assert ranges(conn)[:2] == [(None, 10 * MILLION), (10 * MILLION, 20 * MILLION)]
+        job = add(conn)
+        assert run_once(conn).recorded is RunOutcome.SUCCEEDED
+        assert partition_of(conn, job.id) == "job_runs_0"
+
 
 class TestPruning:
+    def test_a_closed_partition_whose_tokens_are_drawn_again_is_closed_again_after_them(self, conn: Connection) -> None:
+        old_partition(conn, days=29)
+        draw_to(conn, 5 * MILLION)
+        look(conn)
+        job = add(conn)
+        run_once(conn)
+        draw_to(conn, 10 * MILLION)
+        look(conn)
+        advance(conn, 3 * DAY)
+        look(conn)
+        assert partition_of(conn, job.id) == "job_runs_0"
+
     def test_a_partition_goes_when_its_newest_run_is_older_than_the_period(self, conn: Connection) -> None:
         old_partition(conn, days=29)
         look(conn)
