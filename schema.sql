@@ -6057,6 +6057,125 @@ from job_runs r
 where (select job_may_read_views())
 with check option;
 
+-- The last token that was drawn.
+create or replace function job_run_last_token() returns bigint
+language plpgsql stable security definer
+set search_path from current
+as $$
+begin
+    perform job_refuse_outsiders();
+    return (select s.last_value from job_run_token_seq s);
+end
+$$;
+
+-- The newest runs before a place, which is a token and `late`, or from the newest on; null matches every type and outcome,
+-- and p_from is the oldest token to be read. The tokens are read in steps, planned each for its own tokens: so Postgres
+-- plans and opens the newest partitions alone, unless a page is not full after these.
+create or replace function job_run_page(
+    p_task_type text, p_outcome text, p_before bigint, p_before_late boolean, p_from bigint, p_limit integer
+) returns setof job_run_list
+language plpgsql stable rows 50
+set search_path from current set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off
+set enable_bitmapscan = off set enable_sort = off
+as $$
+declare
+    v_least constant bigint := -9223372036854775808;
+    v_first bigint := least(job_run_last_token(), p_before);
+    v_high bigint := coalesce(p_before, 9223372036854775807);
+    v_width bigint := 1000000;
+    v_left integer := p_limit;
+    v_found integer;
+begin
+    loop
+        v_first := greatest(case when v_first > v_width then v_first - v_width else v_least end, p_from);
+        return query select r.* from job_run_list r
+        where r.run_token >= v_first and r.run_token <= v_high
+            and (p_before is null or (r.run_token, r.late) < (p_before, p_before_late))
+            and (p_task_type is null or r.task_type = p_task_type) and (p_outcome is null or r.outcome = p_outcome)
+        order by r.run_token desc, r.late desc limit v_left;
+        get diagnostics v_found = row_count;
+        v_left := v_left - v_found;
+        exit when v_left <= 0 or v_first <= coalesce(p_from, v_least);
+        v_high := v_first - 1;
+        v_width := 8 * v_width;
+    end loop;
+end
+$$;
+
+-- The token of the p_most-th run before a place, as in job_run_page; null if there are fewer.
+create or replace function job_run_reach(p_before bigint, p_before_late boolean, p_most integer) returns bigint
+language plpgsql stable
+set search_path from current set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off
+set enable_bitmapscan = off set enable_sort = off
+as $$
+declare
+    v_least constant bigint := -9223372036854775808;
+    v_first bigint := least(job_run_last_token(), p_before);
+    v_high bigint := coalesce(p_before, 9223372036854775807);
+    v_width bigint := 1000000;
+    v_left integer := p_most;
+    v_found record;
+begin
+    loop
+        v_first := case when v_first > v_width then v_first - v_width else v_least end;
+        select count(*) as runs, min(n.run_token) as token into v_found from (
+            select r.run_token from job_run_list r
+            where r.run_token >= v_first and r.run_token <= v_high
+                and (p_before is null or (r.run_token, r.late) < (p_before, p_before_late))
+            order by r.run_token desc, r.late desc limit v_left) n;
+        v_left := v_left - v_found.runs;
+        if v_left <= 0 then
+            return v_found.token;
+        end if;
+        exit when v_first = v_least;
+        v_high := v_first - 1;
+        v_width := 8 * v_width;
+    end loop;
+    return null;
+end
+$$;
+
+-- The newest runs of one job, like job_run_page. They may be in any partition, so the plan has all of them: it is kept, since
+-- to make it takes longer than to look into each of them.
+create or replace function job_run_page_of(
+    p_job uuid, p_task_type text, p_outcome text, p_before bigint, p_before_late boolean, p_limit integer
+) returns setof job_run_list
+language plpgsql stable rows 50
+set search_path from current set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_high constant bigint := coalesce(p_before, 9223372036854775807);
+    v_late constant boolean := p_before is null or p_before_late;
+begin
+    return query select r.* from job_run_list r
+    where r.job_id = p_job and r.run_token <= v_high and (r.run_token < v_high or v_late and not r.late)
+        and (p_task_type is null or r.task_type = p_task_type) and (p_outcome is null or r.outcome = p_outcome)
+    order by r.run_token desc, r.late desc limit p_limit;
+end
+$$;
+
+-- The last success of a job that left the queue with it.
+create or replace function job_removed_job(p_job uuid) returns setof job_removed_list
+language plpgsql stable rows 1
+set search_path from current set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+    return query select r.* from job_removed_list r where r.id = p_job order by r.left_with desc limit 1;
+end
+$$;
+
+-- The error of a job's last run. A function of its own, so that it is planned only where it is asked for.
+create or replace function job_run_last_error(p_job uuid) returns text
+language plpgsql stable
+set search_path from current set jit = off set enable_seqscan = off
+as $$
+begin
+    return (select r.error from job_runs r where r.job_id = p_job and not r.late order by r.run_token desc limit 1);
+end
+$$;
+
 create or replace view job_audit_list as
 select a.id, a.at, a.actor, a.action, a.job_id,
     case when job_sees_payloads() or not a.before ? 'payload' then a.before
@@ -6125,8 +6244,8 @@ begin
             when job_clause_due(v_job.run_at, v_now) then 'due-since' when v_job.run_at >= job_no_slot() then 'no-slots'
             when v_job.status = 'pending' and v_job.last_outcome = 'snoozed' then 'put-off'
             else 'due-later' end,
-            jsonb_build_object('run_at', v_job.run_at, 'reason', case when v_job.last_outcome = 'snoozed' then (
-                select r.error from job_runs r where r.job_id = p_id and not r.late order by r.run_token desc limit 1) end)),
+            jsonb_build_object('run_at', v_job.run_at, 'reason',
+                case when v_job.last_outcome = 'snoozed' then job_run_last_error(p_id) end)),
         (6, 'expiry', job_clause_unexpired(v_job.expires_at, v_now), case
             when v_job.expires_at is null then 'never-expires'
             when v_job.expires_at > v_now then 'expires-later'
@@ -9010,7 +9129,8 @@ declare
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
         'job_payload_matches', 'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_has_foreign_roles', 'job_may_read_views',
         'job_queue_backlog', 'job_queue_turn', 'job_queue_await',
-        'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
+        'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
+        'job_run_page_of', 'job_run_reach', 'job_removed_job'];
     v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
         'job_hand_claim', 'job_hand_retry', 'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
@@ -9056,7 +9176,7 @@ declare
         'job_series_runs_all', 'job_series_pass_missed',
         'job_producer_add', 'job_producer_revoke', 'job_awaited_clean',
         'job_run_ranges', 'job_run_guard', 'job_run_make', 'job_run_attach', 'job_run_extend', 'job_run_bound',
-        'job_run_drop_old', 'job_run_goes_soon', 'job_run_delete_old'];
+        'job_run_drop_old', 'job_run_goes_soon', 'job_run_delete_old', 'job_run_last_error'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',
         'job_error_group_list', 'job_paused_types', 'job_note_list', 'job_producer_list',

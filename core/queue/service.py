@@ -78,7 +78,9 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
     """
     with conn.transaction():
         ticket = producer.enqueue(conn, new, actor=actor)
-        job = jobs.job(ticket.job_id).run(conn)
+        # The history is read only for a job that has left the queue.
+        found = jobs.queued([ticket.job_id]).run(conn) or jobs.removed([ticket.job_id]).run(conn)
+    job = next(iter(found), None)
     if job is None and new.unique_seconds is not None:
         raise Refused(f"Job {ticket.job_id} has this dedupe key, which counts for a time. Nothing was enqueued.")
     if job is None:

@@ -24,6 +24,18 @@ ALIKE: Final = 10
 """From this number on, actions in a row are one line if they differ only in the job, as those of a bulk action."""
 NEWEST: Final = 50_000
 """The maximum number of actions that are read."""
+LOOKED_AT: Final = 100_000
+"""Among how many runs one page looks for those of a type or with an outcome, because no index serves these."""
+
+
+_RUNS: Final = "SELECT * FROM job_run_page(NULL, NULL, %(token)s, %(late)s, NULL, %(limit)s)"
+_RUNS_OF: Final = """
+SELECT * FROM job_run_page_of(%(job_id)s, %(task_type)s, %(outcome)s, %(token)s, %(late)s, %(limit)s)
+"""
+_RUNS_LIKE: Final = """
+SELECT r.*, b.reach FROM job_run_reach(%(token)s, %(late)s, %(most)s) AS b (reach)
+LEFT JOIN LATERAL job_run_page(%(task_type)s, %(outcome)s, %(token)s, %(late)s, b.reach, %(limit)s) AS r ON true
+"""
 
 
 def runs(
@@ -36,6 +48,9 @@ def runs(
 ) -> Query[tuple[list[Run], str | None]]:
     """Runs, newest first, and the cursor of the next page.
 
+    Without a job, a type or an outcome is looked for among the next `LOOKED_AT` runs. A page with a cursor may
+    therefore have fewer runs than `limit`, and even none.
+
     Raises:
         UsageError: `after` is not a cursor.
     """
@@ -43,20 +58,17 @@ def runs(
         raise UsageError(NO_CURSOR)
     # A lost run and the late report of its worker have the same token, so the cursor also says which of the two it is.
     token, late = divmod(int(after), 2) if after else (None, 0)
+    chosen = task_type is not None or outcome is not None
 
     def read(rows: list[Row]) -> tuple[list[Run], str | None]:
-        found = [run_from(row) for row in rows[:limit]]
-        return found, str(rows[limit - 1]["run_token"] * 2 + rows[limit - 1]["late"]) if len(rows) > limit else None
+        reach = rows[0].pop("reach", None) if rows else None
+        found = [run_from(row) for row in rows[:limit] if row["run_token"] is not None]
+        if len(rows) > limit:
+            return found, str(rows[limit - 1]["run_token"] * 2 + rows[limit - 1]["late"])
+        return found, None if reach is None else str(reach * 2)
 
     return select(
-        """
-        SELECT * FROM job_run_list
-        WHERE (%(job_id)s::uuid IS NULL OR job_id = %(job_id)s)
-            AND (%(task_type)s::text IS NULL OR task_type = %(task_type)s)
-            AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
-            AND (%(token)s::bigint IS NULL OR (run_token, late) < (%(token)s::bigint, %(late)s))
-        ORDER BY run_token DESC, late DESC LIMIT %(limit)s
-        """,
+        _RUNS_OF if job_id is not None else _RUNS_LIKE if chosen else _RUNS,
         {
             "job_id": job_id,
             "task_type": task_type,
@@ -64,6 +76,7 @@ def runs(
             "token": token,
             "late": bool(late),
             "limit": limit + 1,
+            "most": LOOKED_AT,
         },
         read=read,
     )

@@ -235,11 +235,7 @@ def job(job_id: UUID) -> Query[Job | None]:
     """One job of the queue, or its last success if it has left the queue; None if there is neither."""
     return combine(
         select("SELECT * FROM job_list WHERE id = %(id)s", {"id": job_id}, read=_first_job),
-        select(
-            "SELECT * FROM job_removed_list WHERE id = %(id)s ORDER BY left_with DESC LIMIT 1",
-            {"id": job_id},
-            read=_first_job,
-        ),
+        select("SELECT * FROM job_removed_job(%(id)s)", {"id": job_id}, read=_first_job),
         read=lambda here, left: here or left,
     )
 

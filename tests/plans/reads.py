@@ -93,6 +93,9 @@ READS: Final = {
     "first screen": Operation(read_jobs.snapshot(Filter()).run, entries=40_000, blocks=30_000, reads=True, growth=9),
     "runs of a job": Operation(history.runs(job_id=REMOVED).run, entries=60, blocks=80, reads=True),
     "runs behind a cursor": Operation(history.runs(after="4001").run, entries=60, blocks=80, reads=True),
+    "runs of a type that none has": Operation(
+        history.runs(task_type="none").run, entries=210_000, blocks=320_000, reads=True, growth=90
+    ),
     "one run": Operation(history.run(1001).run, entries=10, blocks=20, reads=True),
     "tokens of the newest runs": Operation(history.newest_tokens(100).run, entries=2000, blocks=2500, reads=True),
     "jobs that left the queue, by id": Operation(read_jobs.removed([REMOVED, CROWD]).run, 200, 200, reads=True),

@@ -15,6 +15,7 @@ FUNCTIONS: Final = {
         job_queue_due_count job_queue_oldest_due job_queue_type_jobs job_queue_why job_redact_payload job_roles_prefix
         job_sees_payloads job_stat_bucket job_stat_histogram job_outcomes
         job_failure_shares job_queue_backlog job_queue_turn job_queue_await job_has_foreign_roles job_may_read_views
+        job_run_last_token job_run_page job_run_page_of job_run_reach job_removed_job
         outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
@@ -106,7 +107,8 @@ FUNCTIONS: Final = {
         job_flow_refusal job_flow_refuse_canary
         job_flow_refuse_given job_flow_refuse_links job_flow_release job_flow_retain job_flow_wait_again job_flow_waits
         job_schedule_fits job_no_slot job_first_slot job_series_slot job_series_runs_all
-        job_run_attach job_run_bound job_run_delete_old job_run_drop_old job_run_extend job_run_goes_soon job_run_guard
+        job_run_last_error job_run_attach job_run_bound job_run_delete_old job_run_drop_old job_run_extend
+        job_run_goes_soon job_run_guard
         job_run_make job_run_ranges
         job_series_pass_missed
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor

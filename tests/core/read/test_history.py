@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 
-from jobdeck.core.model import NewJob, Status, Verdict
+from jobdeck.core.model import NewJob, RunOutcome, Status, Verdict
 from jobdeck.core.queue import operator, presence, service
 from jobdeck.core.read import history, jobs, reports
 from jobdeck.core.read.report_types import left_lying
@@ -26,6 +26,7 @@ from tests.support.queue import (
     job_row,
     lose,
     now,
+    reap,
     run_once,
     value,
 )
@@ -321,6 +322,85 @@ class TestTrash:
         told = jobs.detail(job.id).run(conn)
         assert told is not None
         assert not told.in_trash
+
+
+HISTORY = """
+INSERT INTO job_runs (run_token, late, job_id, task_type, payload, attempt, due_at, started_at, finished_at, outcome)
+SELECT token, late, gen_random_uuid(), CASE WHEN n % 4 = 1 THEN 'beta' ELSE 'alpha' END, '{}', 1, now(), now(), now(),
+    CASE WHEN late THEN 'abandoned' ELSE 'lost' END
+FROM unnest(array[1, 2, 2, 3, 9999999, 10000001, 10000001, 20000000, 29999000, 30000000]::bigint[],
+    array[false, false, true, false, false, false, true, false, false, false]) WITH ORDINALITY AS t (token, late, n)
+"""
+"""Runs in all partitions, some with a late report."""
+
+
+def make_history(conn: Connection, last: int) -> list[tuple[int, bool]]:
+    """Partitions with runs, the sequence of tokens at the last one. Returns the runs, newest first."""
+    conn.execute("SELECT setval('job_run_token_seq', 16000000)")
+    advance(conn, HOUR)
+    assert reap(conn).troubles == {}
+    conn.execute(HISTORY)
+    conn.execute("SELECT setval('job_run_token_seq', %s)", [last])
+    assert value(conn, "SELECT count(DISTINCT tableoid) FROM job_runs") == 3
+    return conn.execute("SELECT run_token, late FROM job_runs ORDER BY run_token DESC, late DESC").fetchall()
+
+
+def all_pages(conn: Connection, limit: int, **wanted: Any) -> list[tuple[int, bool]]:
+    found: list[tuple[int, bool]] = []
+    after = None
+    while True:
+        page, after = history.runs(limit=limit, after=after, **wanted).run(conn)
+        found += [(run.run_token, run.outcome is RunOutcome.ABANDONED) for run in page]
+        if after is None:
+            return found
+
+
+class TestRuns:
+    # A sequence that was set back, and one far ahead.
+    @pytest.mark.parametrize("last", [5, 30_000_000, 5_000_000_000_000])
+    def test_pages_have_each_run_of_all_partitions_once(self, conn: Connection, last: int) -> None:
+        wanted = make_history(conn, last)
+        assert all_pages(conn, 1) == wanted
+        assert all_pages(conn, 3) == wanted
+        assert all_pages(conn, 50) == wanted
+
+    def test_pages_of_one_job_have_each_of_its_runs_once(self, conn: Connection) -> None:
+        wanted = make_history(conn, 30_000_000)
+        job = add(conn).id
+        conn.execute("UPDATE job_runs SET job_id = %s", [job])
+        assert all_pages(conn, 1, job_id=job) == wanted
+        assert all_pages(conn, 3, job_id=job) == wanted
+        assert all_pages(conn, 50, job_id=uuid4()) == []
+
+    def test_a_page_opens_the_newest_partitions_alone(self, conn: Connection) -> None:
+        make_history(conn, 30_000_000)
+        with conn.transaction():
+            history.runs(limit=1).run(conn)
+            opened = (
+                "SELECT relation::regclass::text FROM pg_locks WHERE relation::regclass::text ~ '^job_runs_[0-9]+$'"
+            )
+            assert {name for (name,) in conn.execute(opened)} == {"job_runs_10000000", "job_runs_30000000"}
+
+    @pytest.mark.parametrize("most", [1, 3, 4, 10, 11])
+    def test_runs_of_a_type_are_found_page_by_page(
+        self, conn: Connection, monkeypatch: pytest.MonkeyPatch, most: int
+    ) -> None:
+        monkeypatch.setattr(history, "LOOKED_AT", most)
+        make_history(conn, 30_000_000)
+        of_type = "SELECT run_token, late FROM job_runs WHERE task_type = 'beta' ORDER BY run_token DESC, late DESC"
+        wanted = conn.execute(of_type).fetchall()
+        assert len(wanted) == 3
+        assert all_pages(conn, 1, task_type="beta") == wanted
+        assert all_pages(conn, 50, task_type="beta") == wanted
+        assert all_pages(conn, 50, task_type="beta", outcome=RunOutcome.SUCCEEDED) == []
+
+    def test_a_type_is_looked_for_in_a_limited_number_of_runs(
+        self, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(history, "LOOKED_AT", 4)
+        make_history(conn, 30_000_000)
+        found, following = history.runs(task_type="gamma").run(conn)
+        assert (found, following) == ([], str(2 * 10_000_001))
 
 
 def test_looking_at_personal_data_is_on_record(conn: Connection) -> None:

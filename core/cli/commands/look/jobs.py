@@ -119,6 +119,8 @@ def runs(
             check_type(conn, task_type, session.registry.names, whole=True)
     lines = output.run_table(found) if found else ["No runs."]
     _answer_page(session, {"runs": found}, lines, following)
+    if following and len(found) < limit and not session.json:
+        output.note(f"Only the next {history.LOOKED_AT:,} runs were looked through; this page ends there.")
 
 
 @command("why")
