@@ -88,13 +88,17 @@ class Part:
         if self.unit == "fact":
             return self.name
         limit = f"{100 * self.limit:g} %" if self.unit == "%" else f"{self.limit:,g} {self.unit}"
-        return f"{self.name} {self.sign} {limit}".strip()
+        return self._named(f"{self.sign} {limit}".strip())
 
     def measured(self) -> str:
         """What was measured, in words."""
         if self.value is None or self.unit == "fact":
             return self.margin()
-        return f"{self.name} {show(self.value, self.unit)}".strip()
+        return self._named(show(self.value, self.unit))
+
+    def _named(self, figure: str) -> str:
+        parts = (figure, self.name) if self.name.startswith(("of ", "the ")) else (self.name, figure)
+        return " ".join(part for part in parts if part)
 
     def margin(self) -> str:
         """By how much it is reached or missed."""
@@ -150,7 +154,8 @@ def show(value: float, unit: str = "") -> str:
     """A figure with its unit."""
     if unit == "%":
         return f"{100 * value:.1f} %"
-    return f"{value:,.0f} {unit}".strip() if value >= 100 else f"{value:.2f} {unit}".strip()
+    figure = f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+    return f"{figure}{unit}" if unit == "/s" else f"{figure} {unit}".strip()
 
 
 def told(name: str, value: float | None, unit: str = "") -> list[str]:

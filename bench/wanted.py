@@ -22,11 +22,11 @@ HISTORY = (
 )  # fmt: skip
 LARGE = {
     "claim_one": "claim of one",
-    "claim_hundred": "of a hundred",
-    "claim_types": "of nine types",
-    "claim_none": "where nothing is due",
+    "claim_hundred": "claim of a hundred",
+    "claim_types": "claim of nine types",
+    "claim_none": "claim where nothing is due",
     "pickup_p50": "pickup p50",
-    "pickup_p95": "p95",
+    "pickup_p95": "pickup p95",
     "counts": "counts",
 }
 

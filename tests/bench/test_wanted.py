@@ -51,7 +51,7 @@ def test_a_ratio_is_of_the_medians_of_one_run() -> None:
     lines = enqueues("enqueue_single", jobdeck=[90, 10, 85], raw=[100, 101, 5], pgqueuer=[50, 40, 60])
     assert reached("enqueue one", lines) == "yes: 5 points to spare; the fastest peer: 0.7 × to spare"
     assert measured("enqueue one", lines) == (
-        "85.0 %; the fastest peer 1.70 ×; ours 85.00 /s; pgqueuer 50.00 /s; bare loop 100 /s"
+        "85.0 %; 1.70 × the fastest peer; ours 85.00/s; pgqueuer 50.00/s; bare loop 100/s"
     )
 
 
