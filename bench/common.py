@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -26,6 +27,11 @@ def url(database):
 
 def connect(database="postgres"):
     return psycopg.connect(url(database), autocommit=True)
+
+
+def finds_row(connection: Any, query: Any, params: Any = None) -> bool:
+    """Whether the query returns a row. One without columns, as of `SELECT FROM`, is an empty tuple, and so is false."""
+    return connection.execute(query, params).fetchone() is not None
 
 
 def load_peer(path):
@@ -54,7 +60,7 @@ def fresh_database(peer):
     template = f"bench_{peer.NAME}_template"
     name = f"bench_{peer.NAME}_{os.getpid()}"
     with connect() as admin:
-        if not admin.execute("SELECT FROM pg_database WHERE datname = %s", [template]).fetchone():
+        if not finds_row(admin, "SELECT FROM pg_database WHERE datname = %s", [template]):
             make_template(peer)
         admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         try:

@@ -104,7 +104,7 @@ def drained(direct: str, url: str, jobs: int) -> dict[str, float]:
             began = time.monotonic()
             go.set()
             deadline = began + common.GIVE_UP_AFTER
-            while not tally.all_ran() or conn.execute("SELECT FROM job_queue LIMIT 1").fetchone():
+            while not tally.all_ran() or common.finds_row(conn, "SELECT FROM job_queue LIMIT 1"):
                 if time.monotonic() > deadline:
                     raise TimeoutError("the drain took too long")
                 time.sleep(0.005)

@@ -26,6 +26,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--old-transaction", action="store_true")
     args = parser.parse_args()
+    common.make_template(peer)  # an earlier run may have left that of another schema
     WORKLOADS[args.workload](args)
 
 
