@@ -28,7 +28,7 @@ from jobdeck.core.postgres.database import Unreachable
 from jobdeck.core.postgres.inspection import denied
 from jobdeck.core.read.pages.fleet import DatabaseFigures, database_figures
 from jobdeck.core.redact import safe_error, safe_text
-from jobdeck.core.schema import check_schema
+from jobdeck.core.schema import open_checked
 from jobdeck.core.settings import DATABASES
 
 if TYPE_CHECKING:
@@ -129,15 +129,14 @@ class Member:
 
     def _read(self) -> DatabaseFigures:
         timeouts = self._timeouts.read()
+        query = database_figures(limit=STATEMENT_SECONDS, timeouts=timeouts, production=self.settings.is_production)
         database = self._database  # `close` may come meanwhile
         if database is None:
             self._opened = open_database(
                 self.settings, application_name="jobdeck fleet", read_only=True, max_size=1, connect=False
             )
             self._database = database = self._opened.__enter__()
-            with database.connection() as conn:
-                check_schema(conn)
-        query = database_figures(limit=STATEMENT_SECONDS, timeouts=timeouts, production=self.settings.is_production)
+            return open_checked(database, query)
         with database.connection() as conn:
             return query.run(conn)
 

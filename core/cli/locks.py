@@ -30,7 +30,8 @@ def limited_waits(database: Database, conn: psycopg.Connection[Any]) -> Iterator
     from jobdeck.core.schema import known_components  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.schema.turn import holder  # noqa: PLC0415 -- imported on first use
 
-    if database.probe().listens:  # a pooler would keep the setting for other programs
+    # A database that was opened with the limit has it already. A pooler would keep the setting for other programs.
+    if database.lock_seconds is None and database.probe().listens:
         limit_waits(conn, LOCK_SECONDS)
     try:
         yield

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jobdeck.core import settings as configuration
-from jobdeck.core.cli import output
+from jobdeck.core.cli import locks, output
 from jobdeck.core.cli.completing import complete_parameters
-from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.progress import waiting
 from jobdeck.core.errors import Refused, UsageError, meant
 from jobdeck.core.redact import safe_error
@@ -125,24 +124,28 @@ class Session:
         return parse_filter(text or "")
 
     @contextmanager
-    def database(self, *, max_size: int = 4) -> Iterator[Database]:
-        """The database, with its schema checked and at most `max_size` connections.
+    def database(self, *, max_size: int = 4, lock_seconds: float | None = None) -> Iterator[Database]:
+        """The database, with its schema checked and at most `max_size` connections. `lock_seconds` limits their waits.
 
         Raises:
             DatabaseUnreachable: the database does not answer.
             SchemaMismatch: the schema is missing, older or newer.
             Refused: the role lacks a right. The message names the groups that have it.
         """
-        from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415 -- imported on first use
+        from psycopg.errors import InsufficientPrivilege, LockNotAvailable  # noqa: PLC0415 -- imported on first use
 
         from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
         from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
-        from jobdeck.core.schema import check_schema  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.schema import NOTHING, open_checked  # noqa: PLC0415 -- imported on first use
 
-        with open_database(self.settings, application_name="jobdeck cli", max_size=max_size) as database:
+        with open_database(self.settings, application_name="jobdeck cli", max_size=max_size, connect=False) as database:
+            database.lock_seconds = lock_seconds
             try:
-                with database.connection() as conn:
-                    check_schema(conn)
+                try:
+                    open_checked(database, NOTHING)
+                except LockNotAvailable:
+                    with database.connection() as conn, locks.limited_waits(database, conn):
+                        raise
                 yield database
             except InsufficientPrivilege as error:
                 said = safe_error(str(error), 300).rstrip(".")
@@ -156,7 +159,11 @@ class Session:
         Raises:
             Refused: see `limited_waits`; and as `database`.
         """
-        with self.database() as database, database.connection() as conn, limited_waits(database, conn):
+        with (
+            self.database(lock_seconds=locks.LOCK_SECONDS) as database,
+            database.connection() as conn,
+            locks.limited_waits(database, conn),
+        ):
             yield conn
 
     def answer(self, data: Json, text: Iterable[str], *, revealed: bool = False) -> None:

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import os
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -16,8 +15,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 
-from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError
+from jobdeck.core.errors import DatabaseUnreachable, EmbeddedPostgresError
 from jobdeck.core.postgres.address import Address, reason_of
+from jobdeck.core.postgres.capabilities import DEFAULTS, Capabilities, examination, judge
 from jobdeck.core.postgres.jsonb import read
 from jobdeck.core.postgres.listener import Listener
 from jobdeck.core.postgres.pool import Pool
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 
     from jobdeck.core.settings import Settings
 
+T = TypeVar("T")
 Connection = psycopg.Connection[Any]
 AsyncConnection = psycopg.AsyncConnection[Any]
 
-OLDEST_SERVER = 15
-POOLER_PORT = 6543
-"""The port of Supabase's transaction-mode pooler (its documentation, "Connect to your database")."""
 EMBEDDED_LABEL = "embedded/jobdeck"
 PREPARE_AFTER = 5
 TRANSPORT = {
@@ -45,8 +43,6 @@ TRANSPORT = {
     "tcp_user_timeout": 30_000,
 }
 READ_ONLY = "-c default_transaction_read_only=on"
-DEFAULTS = {"DateStyle": "ISO", "IntervalStyle": "postgres", "default_transaction_isolation": "read committed"}
-"""The queue's statements rely on these, and a database or a role can have others as its default."""
 
 
 class Unreachable(DatabaseUnreachable, psycopg.OperationalError):
@@ -58,17 +54,6 @@ class Unreachable(DatabaseUnreachable, psycopg.OperationalError):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """The capabilities of the server. `server_version` is a number such as 180004."""
-
-    server_version: int
-    listens: bool
-    prepared_statements: bool
-    role: str
-    database: str
 
 
 class Database:
@@ -111,6 +96,8 @@ class Database:
         self.label = self._address.label
         self.schema = schema
         self.read_only = read_only
+        self.lock_seconds: float | None = None
+        """How long statements of new connections wait for a lock. A pooler may not accept it."""
         self._application_name = application_name
         self._revive = revive
         self._capabilities: Capabilities | None = None
@@ -137,16 +124,7 @@ class Database:
             psycopg.OperationalError: the connection failed.
             ConfigurationError: the server is older than Postgres 15.
         """
-        try:
-            connection = self._open()
-        except Unreachable:
-            if self._revive is None:
-                raise
-            try:
-                self._revive()
-            except EmbeddedPostgresError as error:
-                raise Unreachable(str(error)) from error
-            connection = self._open()
+        connection = self._open_or_revive()
         try:
             if self._capabilities is None:
                 self._capabilities = self._examine(connection)
@@ -156,6 +134,32 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def first(self, ask: Callable[[Connection], T]) -> T:
+        """Sends the statements of `ask` with those that examine the server, so that both take one round trip.
+
+        They may only read. They share one transaction, and have their results when this returns. A pooler that accepts
+        no options is examined before, because other tables may have the queue's names on its search path.
+
+        Raises:
+            psycopg.Error: the connection or a statement failed.
+            ConfigurationError: the server is older than Postgres 15.
+        """
+        if self._capabilities is not None:
+            with self.connection() as known:
+                return _read_together(known, ask)
+        connection = self._open_or_revive()
+        try:
+            if self._startup_options:
+                asked = self._examine_with(connection, ask)
+            else:
+                self._capabilities = self._examine(connection)
+                asked = _read_together(connection, ask)
+        except BaseException:
+            connection.close()
+            raise
+        self._pool.take_in(connection)
+        return asked
 
     async def connect_async(self) -> AsyncConnection:
         """A dedicated connection for the running event loop, which the caller closes; otherwise as `connect`."""
@@ -220,9 +224,22 @@ class Database:
                 f"-c search_path={_escaped(sql.Identifier(self.schema).as_string())}",
                 *(f"-c {name}={_escaped(value)}" for name, value in DEFAULTS.items()),
                 READ_ONLY if self.read_only else "",
+                f"-c lock_timeout={self.lock_seconds}s" if self.lock_seconds else "",
             )
             given["options"] = " ".join(filter(None, (given.get("options"), *ours)))
         return given
+
+    def _open_or_revive(self) -> Connection:
+        try:
+            return self._open()
+        except Unreachable:
+            if self._revive is None:
+                raise
+            try:
+                self._revive()
+            except EmbeddedPostgresError as error:
+                raise Unreachable(str(error)) from error
+            return self._open()
 
     def _open(self) -> Connection:
         try:
@@ -241,51 +258,30 @@ class Database:
         return connection
 
     def _examine(self, connection: Connection) -> Capabilities:
-        """Detects the server's capabilities, and whether there is a pooler in between.
-
-        A pooler invents the process id for its clients, so the id differs from that of the server process. The pooling
-        mode cannot be detected reliably, so every pooler is treated as one in transaction mode.
-        """
         connection.prepare_threshold = None
-        row = connection.execute(
-            """
-            SELECT pg_backend_pid(), current_setting('server_version_num')::int, current_user, current_database(),
-                coalesce((SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-                    WHERE c.oid = to_regclass('jobdeck_schema')), current_schema()),
-                (SELECT array_agg(current_setting(d.name) ORDER BY d.place)
-                    FROM unnest(%s::text[]) WITH ORDINALITY AS d (name, place))
-            """,
-            [list(DEFAULTS)],
-        ).fetchone()
-        if row is None:
-            raise psycopg.OperationalError(f"The database at {self.label} did not return its version.")
-        pid, version, role, database, schema, defaults = row
-        if version < OLDEST_SERVER * 10_000:
-            raise ConfigurationError(
-                f"The database at {self.label} is Postgres {version // 10_000}, "
-                f"but Jobdeck needs {OLDEST_SERVER} or newer."
-            )
-        if not self._startup_options:
-            # What a session sets would stay on the pooler's connection and affect other programs.
-            account = f"ALTER ROLE {role} IN DATABASE {database} SET"
-            if schema != self.schema:
-                self._refuse_pooler(
-                    "a search path", f"that of the role {role} finds {schema}", f"{account} search_path = {self.schema}"
-                )
-            for (name, wanted), found in zip(DEFAULTS.items(), defaults, strict=True):
-                if not found.startswith(wanted):
-                    self._refuse_pooler(
-                        "settings", f"the role {role} has {name} = {found}", f"{account} {name} = '{wanted}'"
-                    )
-        direct = pid == connection.info.backend_pid and connection.info.port != POOLER_PORT
-        connection.prepare_threshold = PREPARE_AFTER if direct else None
-        return Capabilities(version, listens=direct, prepared_statements=direct, role=role, database=database)
+        return self._judge(connection, examination(connection).fetchone())
 
-    def _refuse_pooler(self, what: str, found: str, remedy: str) -> NoReturn:
-        raise ConfigurationError(
-            f"The pooler at {self.label} does not accept {what}, and {found}. Run this once: {remedy}. "
-            f"Or connect to Postgres without the pooler."
-        )
+    def _examine_with(self, connection: Connection, ask: Callable[[Connection], T]) -> T:
+        examined: list[psycopg.Cursor[Any]] = []
+
+        def both(asked: Connection) -> T:
+            examined.append(examination(asked))
+            return ask(asked)
+
+        connection.prepare_threshold = None
+        try:
+            return _read_together(connection, both)
+        finally:
+            # Also after an error of another statement: an old server lacks what that one needs.
+            if examined and examined[0].pgresult is not None:
+                self._capabilities = self._judge(connection, examined[0].fetchone())
+
+    def _judge(self, connection: Connection, row: tuple[Any, ...] | None) -> Capabilities:
+        found = judge(
+            connection, row, label=self.label, schema=self.schema, options_accepted=self._startup_options
+        )  # fmt: skip
+        connection.prepare_threshold = PREPARE_AFTER if found.prepared_statements else None
+        return found
 
     def _connect_to_listen(self) -> Connection | None:
         connection = self.connect()
@@ -293,6 +289,15 @@ class Database:
             return connection
         connection.close()
         return None
+
+
+def _read_together(connection: Connection, ask: Callable[[Connection], T]) -> T:
+    """Calls `ask` in a pipeline. Its statements share a read-only transaction, and have their results at the end."""
+    with connection.pipeline():
+        connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        asked = ask(connection)
+        connection.execute("COMMIT")
+    return asked
 
 
 def use_schema(connection: Connection, schema: str) -> None:

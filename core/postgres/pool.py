@@ -68,6 +68,10 @@ class Pool:
         finally:
             self._slots.release()
 
+    def take_in(self, connection: Connection) -> None:
+        """Keeps a connection that the caller has opened, to give it out as its own."""
+        self._give_back(connection)
+
     def close(self) -> None:
         """Closes unused connections now, and the others when they are returned. Closing twice is allowed."""
         with self._lock:

@@ -41,6 +41,8 @@ class Query(Generic[T]):
     misread: str | None = None
 
     def run(self, conn: Connection) -> T:
+        if not self.statements:
+            return self.read([])
         try:
             with one_moment(conn) as batch:
                 answer = batch.add(self)

@@ -7,10 +7,13 @@ from jobdeck.core.schema.components import known_components, schema_text, schema
 from jobdeck.core.schema.drop import Owned, drop_schema, owned_objects
 from jobdeck.core.schema.examination import Examined, examine
 from jobdeck.core.schema.install import install_schema, schema_of
+from jobdeck.core.schema.opening import NOTHING, open_checked
 from jobdeck.core.schema.plan import Plan, plan_installation
-from jobdeck.core.schema.versions import check_schema, holdings, installed_version, is_current, not_loaded
+from jobdeck.core.schema.versions import HELD, check_schema, holdings, installed_version, is_current, not_loaded
 
 __all__ = [
+    "HELD",
+    "NOTHING",
     "Examined",
     "Owned",
     "Plan",
@@ -24,6 +27,7 @@ __all__ = [
     "is_current",
     "known_components",
     "not_loaded",
+    "open_checked",
     "owned_objects",
     "plan_installation",
     "schema_of",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.postgres.address import Address
+from jobdeck.core.read.batch import select
 from jobdeck.core.redact import clean
 from jobdeck.core.schema.catalog import Record
 from jobdeck.core.schema.components import (
@@ -18,7 +19,7 @@ from jobdeck.core.schema.components import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import psycopg
 
@@ -66,6 +67,10 @@ def holdings(conn: psycopg.Connection[Any]) -> Holdings:
     if there is None or not there[0]:
         return Holdings(False, {})
     rows = conn.execute("SELECT to_jsonb(s) - 'catalog' FROM jobdeck_schema AS s ORDER BY s.version").fetchall()
+    return _holdings(row for (row,) in rows)
+
+
+def _holdings(rows: Iterable[Mapping[str, Any]]) -> Holdings:
     found = [
         Installed(
             row.get("component", QUEUE),
@@ -74,9 +79,16 @@ def holdings(conn: psycopg.Connection[Any]) -> Holdings:
             row.get("serves_from"),
             tuple(row.get("migrations") or ()),
         )
-        for (row,) in rows
+        for row in rows
     ]
     return Holdings(True, {installed.component: installed for installed in found})
+
+
+HELD: Final = select(
+    "SELECT to_jsonb(s) - 'catalog' AS held FROM jobdeck_schema AS s ORDER BY s.version",
+    read=lambda rows: _holdings(row["held"] for row in rows),
+)
+"""The same as a query that fails without the table."""
 
 
 def records(conn: psycopg.Connection[Any]) -> dict[str, Record]:
@@ -99,7 +111,11 @@ def check_schema(conn: psycopg.Connection[Any], components: Sequence[Component] 
     Raises:
         SchemaMismatch: when it is missing, older, or newer and serves this program no more; with the way out.
     """
-    held = holdings(conn)
+    check_held(conn, holdings(conn), components)
+
+
+def check_held(conn: psycopg.Connection[Any], held: Holdings, components: Sequence[Component] | None = None) -> None:
+    """`check_schema` of what was read before. The connection is used only to explain a mismatch."""
     refuse_newer(conn, held, components)
     for component in known_components() if components is None else components:
         installed = held.components.get(component.name)

@@ -42,6 +42,15 @@ def test_a_command_names_the_session_that_holds_the_table(
     assert "\x1b" not in told.err
 
 
+def test_a_command_names_the_session_that_holds_the_versions_of_the_schema(
+    jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.2)
+    with psycopg.connect(database_url, application_name="an upgrade") as other:
+        other.execute("LOCK TABLE jobdeck_schema IN ACCESS EXCLUSIVE MODE")
+        jobdeck("jobs").refused(1, "Another session has locked the queue's tables", "an upgrade")
+
+
 def test_a_job_that_another_session_has_locked_is_no_locked_table(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
 ) -> None:

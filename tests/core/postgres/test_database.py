@@ -17,15 +17,23 @@ import pytest
 from jobdeck.core.connect import open_database
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
 from jobdeck.core.model import Filter, NewJob
-from jobdeck.core.postgres import database as database_module
+from jobdeck.core.postgres import capabilities
 from jobdeck.core.postgres.database import Database, actor
 from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.batch import one_moment, select
 from jobdeck.core.redact import redact
-from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
+from jobdeck.core.schema import (
+    check_schema,
+    install_schema,
+    installed_version,
+    open_checked,
+    schema_text,
+    schema_version,
+)
 from jobdeck.core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
+from tests.support.round_trips import CONNECTING, round_trips
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -229,9 +237,70 @@ def test_the_probe_knows_the_server(database: Database, postgres: PostgresServer
 
 
 def test_an_old_server_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "OLDEST_SERVER", 99)
+    monkeypatch.setattr(capabilities, "OLDEST_SERVER", 99)
     with pytest.raises(ConfigurationError, match="Jobdeck needs 99 or newer"):
         database.probe()
+
+
+def test_an_old_server_is_refused_also_where_it_lacks_what_is_read_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capabilities, "OLDEST_SERVER", 99)
+    with pytest.raises(ConfigurationError, match="Jobdeck needs 99 or newer"):
+        database.first(lambda conn: conn.execute("SELECT no_such_function()"))
+
+
+def test_what_is_read_first_only_reads_and_is_one_round_trip(
+    postgres: PostgresServer, database: Database, conn: psycopg.Connection[Any]
+) -> None:
+    with (
+        round_trips(postgres, conn.info.dbname) as trips,
+        Database(trips.url, application_name="test") as far,
+    ):
+        mode, one = far.first(lambda asked: (asked.execute("SHOW transaction_read_only"), asked.execute("SELECT 1")))
+        assert (mode.fetchone(), one.fetchone()) == (("on",), (1,))
+        assert len(trips.since(len(CONNECTING))) == 1, trips.taken
+        assert far.probe().listens
+        with far.connection() as again:
+            again.execute("SELECT 1")
+        assert len(trips.since(len(CONNECTING))) == 2, trips.taken
+        far.first(lambda asked: asked.execute("SELECT 2"))
+        assert len(trips.since(len(CONNECTING))) == 3, trips.taken
+
+
+@pytest.mark.parametrize("takes_options", [True, False])
+def test_what_is_read_first_is_read_through_a_pooler(
+    postgres: PostgresServer, conn: psycopg.Connection[Any], socket_folder: Path, *, takes_options: bool
+) -> None:
+    url = f"postgresql://jobdeck@/{conn.info.dbname}?host={socket_folder}"
+    with (
+        lying_relay(postgres, socket_folder, takes_options=takes_options),
+        Database(url, application_name="test") as database,
+    ):
+        assert open_checked(database, jobs.counts()).pending == 0
+        assert not database.probe().listens
+        with database.connection() as connection:
+            assert connection.prepare_threshold is None
+
+
+def test_nothing_is_read_where_a_pooler_leads_to_another_schema(
+    postgres: PostgresServer, conn: psycopg.Connection[Any], socket_folder: Path
+) -> None:
+    url = f"postgresql://jobdeck@/{conn.info.dbname}?host={socket_folder}"
+    asked: list[Any] = []
+    with (
+        lying_relay(postgres, socket_folder, takes_options=False),
+        Database(url, application_name="test", schema="elsewhere") as database,
+        pytest.raises(ConfigurationError, match="search_path = elsewhere"),
+    ):
+        database.first(asked.append)
+    assert not asked
+
+
+def test_a_limit_of_waits_for_locks_is_that_of_every_connection(database: Database) -> None:
+    database.lock_seconds = 5.0
+    with database.connection() as connection:
+        assert connection.execute("SHOW lock_timeout").fetchone() == ("5s",)
 
 
 def test_behind_a_pooler_nothing_is_prepared_and_nobody_listens(postgres: PostgresServer, socket_folder: Path) -> None:
@@ -251,7 +320,7 @@ def test_behind_a_pooler_nothing_is_prepared_and_nobody_listens(postgres: Postgr
 
 
 def test_the_port_of_supabases_pooler_is_taken_for_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "POOLER_PORT", 5432)
+    monkeypatch.setattr(capabilities, "POOLER_PORT", 5432)
     assert not database.probe().listens
 
 
@@ -286,6 +355,11 @@ def test_whole_readings_go_through_one_pgbouncer_connection_that_others_write_th
     assert program is not None
     with pgbouncer(program, postgres, socket_folder):
         url = psycopg.conninfo.make_conninfo(database_url, host=str(socket_folder))
+        with (
+            Database(url, application_name="a", read_only=True) as one,
+            Database(url, application_name="b") as other,
+        ):
+            assert open_checked(one, jobs.counts()).pending == open_checked(other, jobs.counts()).pending == 0
         with (
             Database(url, application_name="a", read_only=True) as one,
             Database(url, application_name="b") as other,

@@ -128,10 +128,13 @@ def runs(
 def why(session: Session, wanted: str) -> None:
     """Explain why a job is or is not running."""
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.batch import one_moment  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         job_id = read_jobs.resolve_id(conn, wanted)
-        clauses, found = read_jobs.why(job_id).run(conn), read_jobs.job(job_id).run(conn)
+        with one_moment(conn) as batch:
+            explained, job = batch.add(read_jobs.why(job_id)), batch.add(read_jobs.job(job_id))
+    clauses, found = explained(), job()
     if not clauses or found is None:
         raise JobNotFound(f"Job {job_id} is not in the queue. For its past runs: `jobdeck runs --job {job_id}`.")
     holds = all(clause.holds for clause in clauses if clause.name != "turn")

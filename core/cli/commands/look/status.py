@@ -62,20 +62,22 @@ def health(session: Session) -> int | None:
 def errors(session: Session, since: str, only_new: bool, limit: int) -> None:
     """List failed runs, grouped by task type and similar error. A group is new for 24 hours."""
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.batch import one_moment  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.operators import notes  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.stats import error_groups  # noqa: PLC0415 -- imported on first use
 
-    with session.connection() as conn:
-        release = error_groups.newest_release().run(conn)
-        if only_new and release is None:
-            raise Refused(
-                "Workers of one release only have been here, so no group is new in it. "
-                "Workers report the release that SENTRY_RELEASE names."
-            )
-        period = parse_duration(since, what="duration of --since")
-        groups = error_groups.groups(since=period, limit=limit, new_in_release=only_new).run(conn)
-        muted = {mute.key: mute for mute in notes.mutes().run(conn)}
-        now = jobs.clock().run(conn)
+    period = parse_duration(since, what="duration of --since")
+    with session.connection() as conn, one_moment(conn) as batch:
+        newest = batch.add(error_groups.newest_release())
+        grouped = batch.add(error_groups.groups(since=period, limit=limit, new_in_release=only_new))
+        muting, clock = batch.add(notes.mutes()), batch.add(jobs.clock())
+    release = newest()
+    if only_new and release is None:
+        raise Refused(
+            "Workers of one release only have been here, so no group is new in it. "
+            "Workers report the release that SENTRY_RELEASE names."
+        )
+    groups, muted, now = grouped(), {mute.key: mute for mute in muting()}, clock()
     header = ("COUNT", "TASK", "GROUP", "", "KIND", "FIRST SEEN", "LAST SEEN", "A JOB", "ERROR")
     rows = [
         (
@@ -128,12 +130,14 @@ def audit(session: Session, wanted: str | None, since: str | None, limit: int) -
 
 def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
     from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.batch import one_moment  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.operators import notes  # noqa: PLC0415 -- imported on first use
 
-    seen = jobs.snapshot(Filter(), limit=1, production=session.settings.is_production).run(conn)
-    waiting = jobs.backlog().run(conn)
-    recent, _ = history.runs(limit=RECENT_RUNS).run(conn)
-    told = notes.open_notes().run(conn)
+    with one_moment(conn) as batch:
+        seeing = batch.add(jobs.snapshot(Filter(), limit=1, production=session.settings.is_production))
+        waiting_jobs, runs = batch.add(jobs.backlog()), batch.add(history.runs(limit=RECENT_RUNS))
+        left = batch.add(notes.open_notes())
+    seen, waiting, (recent, _), told = seeing(), waiting_jobs(), runs(), left()
     session.answer(
         {**_status_json(seen, waiting, recent), "notes": [output.plain(one) for one in told]},
         [*_status_lines(seen, waiting, recent), *output.section("Notes", note_table(told))],

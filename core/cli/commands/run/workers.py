@@ -171,10 +171,10 @@ def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, 
 
 def _note_missing_plugins(database: Database) -> None:
     """Logs the components of the database whose plugin is not loaded, because their jobs do not run here."""
-    from jobdeck.core.schema import holdings, not_loaded  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.schema import HELD, not_loaded  # noqa: PLC0415 -- imported on first use
 
     with database.connection() as conn:
-        missing = not_loaded(holdings(conn))
+        missing = not_loaded(HELD.run(conn))
     if missing:
         logs.event(log, logging.WARNING, "plugins not loaded: their jobs wait", components=", ".join(missing))
 
