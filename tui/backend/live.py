@@ -22,11 +22,12 @@ from jobdeck.core.queue import operator, service
 from jobdeck.core.queue.operators.flows import cancel as cancel_flow
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
+from jobdeck.core.read.batch import combine
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.pages import flows
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.redact import safe_error
-from jobdeck.core.schema import check_schema
+from jobdeck.core.schema import open_checked
 from jobdeck.core.worker.worker import Worker
 from jobdeck.tui.backend.bulk_words import words
 from jobdeck.tui.backend.figures.live import LiveFigures
@@ -45,9 +46,18 @@ if TYPE_CHECKING:
     from jobdeck.core.plugins import Found, Page, Recipients
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.queue.operators.flows import FlowCancelled
+    from jobdeck.core.read.batch import Query
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.pages.flows import FlowTree
-    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, JobDetail, WorkerReport
+    from jobdeck.core.read.report_types import (
+        AuditReport,
+        CronReport,
+        ErrorReport,
+        JobDetail,
+        Permissions,
+        Snapshot,
+        WorkerReport,
+    )
     from jobdeck.core.read.stats.error_groups import Alike
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
@@ -90,6 +100,8 @@ class LiveBackend:
         self._database: Database | None = None
         self._registry: Registry | None = None
         self._session: Session | None = None
+        self._judged: tuple[Filter, str | None] = Filter(), None
+        """The filter that was read last, and why it may not be read, if so."""
         self._worker: Worker | None = None
         self._closed = False
         link = Link(
@@ -107,16 +119,36 @@ class LiveBackend:
         return ""
 
     def view(self, request: Request) -> View:
-        session = self._opened()
-        with self._connection() as conn:
-            if request.glance:
-                return View(session, read_jobs.glance().run(conn), self.worker())
-            refusal = None if request.group else reach.refusal(conn, request.filter)
-            snapshot = read_jobs.snapshot(
-                request.filter, sort=request.sort, descending=request.descending, limit=request.limit,
-                refusal=refusal, group=request.group, production=self._settings.is_production,
-            ).run(conn)  # fmt: skip
+        with self._opening:
+            session, snapshot = (self._session, None) if self._session else self._open(request)
+        if snapshot is None:
+            with self._connection() as conn:
+                if not self._is_judged(request):
+                    self._judged = request.filter, reach.refusal(request.filter).run(conn)
+                snapshot = self._listing(request).run(conn)
         return View(session, snapshot, self.worker())
+
+    def _is_judged(self, request: Request) -> bool:
+        """Whether the list of the request may be read: its filter would read few jobs, or was judged before."""
+        listed = not (request.glance or request.group)
+        return not listed or request.filter == self._judged[0] or not reach.refusal(request.filter).statements
+
+    def _listing(self, request: Request) -> Query[Snapshot]:
+        """What the screen shows, and how far its filter would reach at the next reading, in one round trip."""
+        if request.glance:
+            return read_jobs.glance()
+        judged, refusal = self._judged
+        listed = read_jobs.snapshot(
+            request.filter, sort=request.sort, descending=request.descending, limit=request.limit,
+            refusal=refusal if request.filter == judged and not request.group else None,
+            group=request.group, production=self._settings.is_production,
+        )  # fmt: skip
+
+        def read(snapshot: Snapshot, refusal: str | None) -> Snapshot:
+            self._judged = request.filter, refusal
+            return snapshot
+
+        return listed if request.group else combine(listed, reach.refusal(request.filter), read=read)
 
     def detail(self, job_id: UUID) -> JobDetail | None:
         with self._connection() as conn:
@@ -277,15 +309,11 @@ class LiveBackend:
     def _actor(self) -> str:
         return self._session.actor if self._session else database.actor()
 
-    def _opened(self) -> Session:
-        with self._opening:
-            if self._session is None:
-                self._session = self._open()
-            return self._session
-
-    def _open(self) -> Session:
+    def _open(self, request: Request) -> tuple[Session, Snapshot | None]:
+        """Opens the database, and answers the request in the same round trip if its filter needs no judging."""
         if self._closed:
             raise DatabaseUnreachable("The dashboard is closing.")
+        first = request if self._is_judged(request) else replace(request, glance=True)
         with self._translated("to connect"):
             if self._registry is None:
                 self._registry = registry.load(self._settings.handler_modules)
@@ -296,17 +324,19 @@ class LiveBackend:
                         application_name="jobdeck dashboard",
                         read_only=self._read_only,
                         max_size=self._settings.concurrency + SPARE_CONNECTIONS,
+                        connect=False,
                     )
                 )
-            with self._database.connection() as conn:
-                check_schema(conn)
-                permissions = read_jobs.permissions().run(conn)
+            permissions, snapshot = open_checked(
+                self._database, combine(read_jobs.permissions(), self._listing(first), read=_both)
+            )
         embedded = self._settings.database_url is None
         if (embedded or self._autostart) and permissions.work and not self._read_only:
             self.start_worker()
-        return Session(
+        self._session = Session(
             self._label or self._database.label, database.actor(), permissions, tuple(self._registry.names), embedded
         )
+        return self._session, snapshot if first is request else None
 
     def _new_worker(self, *, mode: str, source: str) -> Worker:
         if self._database is None or self._registry is None:
@@ -342,3 +372,7 @@ class LiveBackend:
             raise Refused(
                 f"The database could not {doing.removeprefix('to ')}: {safe_error(str(error), 200)}"
             ) from error
+
+
+def _both(permissions: Permissions, snapshot: Snapshot) -> tuple[Permissions, Snapshot]:
+    return permissions, snapshot

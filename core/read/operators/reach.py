@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Status
-from jobdeck.core.read.batch import Connection, select
+from jobdeck.core.read.batch import Query, select
 
 if TYPE_CHECKING:
     from jobdeck.core.model import Filter
+    from jobdeck.core.read.batch import Connection
 
 MOST: Final = 100_000
 """How many jobs a filter by payload key reads without a type."""
@@ -31,27 +32,25 @@ def check(conn: Connection, wanted: Filter) -> None:
     Raises:
         UsageError: it would; the sentence says what it would read, and asks for a type.
     """
-    sentence = refusal(conn, wanted)
+    sentence = refusal(wanted).run(conn)
     if sentence is not None:
         raise UsageError(sentence)
 
 
-def refusal(conn: Connection, wanted: Filter) -> str | None:
+def refusal(wanted: Filter) -> Query[str | None]:
     """The sentence that refuses a filter by payload key which would read too many jobs; None if it may be read.
 
-    A filter with a type and a status of jobs that are still in the queue is never refused.
+    A filter with a type and a status of jobs that are still in the queue is never refused, and asks nothing.
     """
     compared = wanted.payload_is or wanted.payload
     narrow = wanted.task_type is not None and wanted.status not in {None, Status.SUCCEEDED}
     if compared is None or narrow:
-        return None
+        return Query((), lambda _: None)
     most = MOST + 1
     name = wanted.status.value if wanted.status else "whole"
-    jobs = int(select(_COUNTS, {"most": most}, read=lambda rows: rows[0][name]).run(conn))
-    if jobs < most:
-        return None
     what = f"{wanted.status.value} jobs" if wanted.status else "jobs of every status"
-    return (
+    sentence = (
         f"To compare the payload key {compared[0]}, this filter would read more than {MOST:,} {what}. "
         "Add a type and a status, like type:TYPE status:pending."
     )
+    return select(_COUNTS, {"most": most}, read=lambda rows: sentence if int(rows[0][name]) >= most else None)

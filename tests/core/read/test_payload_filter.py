@@ -83,7 +83,7 @@ def test_a_filter_that_would_read_too_many_jobs_says_so_and_asks_for_a_type(
     wanted = parse_filter(words)
 
     if refused is None:
-        assert reach.refusal(conn, wanted) is None
+        assert reach.refusal(wanted).run(conn) is None
         assert len(jobs.find_ids(conn, wanted)) == (0 if wanted.status in {Status.FAILED, Status.SUCCEEDED} else
                                                     1 if wanted.payload_is else 6)  # fmt: skip
         return
@@ -93,6 +93,6 @@ def test_a_filter_that_would_read_too_many_jobs_says_so_and_asks_for_a_type(
     with pytest.raises(UsageError, match=sentence):
         bulk.choose(conn, wanted, actor=ACTOR)
     assert rows(conn, "SELECT * FROM job_bulk") == []
-    page = jobs.snapshot(wanted, refusal=reach.refusal(conn, wanted)).run(conn).page
+    page = jobs.snapshot(wanted, refusal=reach.refusal(wanted).run(conn)).run(conn).page
     assert page.jobs == ()
     assert sentence in (page.refusal or "")
