@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,17 +155,19 @@ def drain(args: argparse.Namespace) -> None:
 
 
 def dashboard(args: argparse.Namespace) -> None:
-    """From the start of the program to the first screen with jobs; turns of the line and time of one reading."""
+    """From the start of the program to the frame and to the first screen with jobs; turns and time of one reading."""
     with lines(args) as (direct, both), tempfile.TemporaryDirectory() as folder:
         with psycopg.connect(direct, autocommit=True) as conn:
             producer.enqueue_many(conn, [NewJob("unhandled", {"seq": seq}) for seq in range(1000)], actor="bench")
         for name, (url, turns) in both.items():
-            taken, waited = [], []
+            framed, taken, waited = [], [], []
             for _ in range(args.repeat + 1):
                 before, began = turns[0], time.monotonic()
                 given = {"DATABASE_URL": url, "JOBDECK_STATE_DIR": folder, "JOBDECK_CONFIG": os.devnull,
                          "PYTHONPATH": f"{ROOT}:{ROOT / 'bench'}"}  # fmt: skip
                 with Terminal(["-m", "tui"], environ=given) as terminal:
+                    terminal.wait_for(partial(painted, terminal))
+                    framed.append(time.monotonic() - began)
                     terminal.wait_for("unhandled")
                     taken.append(time.monotonic() - began)
                     waited.append(turns[0] - before)
@@ -174,12 +177,18 @@ def dashboard(args: argparse.Namespace) -> None:
             emit(
                 f"far_dashboard_{name}",
                 line_ms=args.line_ms if name == "far" else 0,
+                frame_s=statistics.median(framed[1:]),
                 first_paint_s=statistics.median(taken[1:]),
                 first_paint_turns=max(waited),
                 open_turns=opening,
                 turns_per_reading=max(turns for turns, _ in readings),
                 reading_ms=1000 * statistics.median(seconds for _, seconds in readings),
             )
+
+
+def painted(terminal: Terminal) -> bool:
+    """Whether the screen shows its frame, with jobs or with the word that it connects."""
+    return "connecting…" in terminal.text or "unhandled" in terminal.text
 
 
 def opened(url: str, turns: Any) -> tuple[int, list[tuple[int, float]]]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 18
 FORWARD, BACK = 0, 1
+TERMINATE = b"X\x00\x00\x00\x04"
+"""The last message of a client of Postgres, which waits for no answer."""
 
 
 class Line:
@@ -67,7 +69,7 @@ class Line:
                 data = await source.read(CHUNK)
             except OSError:
                 data = b""
-            if data and way == FORWARD and last[0] == BACK:
+            if data and data != TERMINATE and way == FORWARD and last[0] == BACK:
                 self._turns[0] += 1
             last[0] = way
             queue.put_nowait((loop.time() + self._delay, data))
