@@ -91,6 +91,8 @@ class JobdeckApp(Hosting):
         self.dashboard = Dashboard()
         self.canaries: dict[tuple[str, str], Canary] = {}
         self.log_lines = WorkerLog()
+        self._page_reads = False
+        """Whether the page on top has read since the poller asked."""
         self.returns = False
         """Whether the user has left this database for the fleet."""
 
@@ -248,6 +250,16 @@ class JobdeckApp(Hosting):
         else:
             self.later(0.2, self._left)
 
+    def reading(self) -> None:
+        """Lets the page on top read at the same time, so that a refresh takes one round trip.
+
+        After a lost connection it reads after the answer, because it would only fail as well.
+        """
+        facing = self.facing
+        self._page_reads = isinstance(facing, Page) and self.poller.connected
+        if isinstance(facing, Page) and self._page_reads:
+            facing.fetch()
+
     def take_view(self, view: View) -> None:
         glance = self.poller.request.glance and self.view is not None
         first = self.view is None
@@ -255,7 +267,7 @@ class JobdeckApp(Hosting):
         if not glance:
             self.dashboard.show_view(view)
         facing = self.facing
-        if isinstance(facing, Page):
+        if isinstance(facing, Page) and not self._page_reads:
             facing.fetch()
         self.operations.bulk.go_on()
         if first:

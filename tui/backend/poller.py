@@ -69,6 +69,9 @@ class Reader(Protocol):
     def monotonic(self) -> float:
         """The monotonic clock, in seconds."""
 
+    def reading(self) -> None:
+        """Reads what else is on the screen, while the queue is read."""
+
     def take_view(self, view: View) -> None:
         """Shows the data just read."""
 
@@ -129,6 +132,7 @@ class Poller:
             self._timer = None
         self._asked, self._asked_at = self.request, self._reader.monotonic()
         request = self.request
+        self._reader.reading()
         self._reader.background(lambda: self._reader.reach().view(request), self._answered)
 
     def change(self, request: Request) -> None:

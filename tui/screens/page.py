@@ -39,8 +39,9 @@ logger = logging.getLogger(__name__)
 class Page(Acting, Generic[T]):
     """A page that reads its own data in the background, one reading at a time.
 
-    The poller calls `fetch` at every answer. The page reads when its data is `EVERY` seconds old, or when an action
-    has finished since it last read.
+    The poller calls `fetch` whenever it reads, so that both wait for the same round trip, or at its first answer after
+    a lost connection. The page reads when its data is `EVERY` seconds old, or when an action has finished since it
+    last read.
     """
 
     EVERY: ClassVar[float] = 0.0

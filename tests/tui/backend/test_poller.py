@@ -45,6 +45,9 @@ class Later:
         self.delays.append(seconds)
         return self
 
+    def reading(self) -> None:
+        """Nothing else is on the screen."""
+
     def take_view(self, view: View) -> None:
         self.views.append(view)
 

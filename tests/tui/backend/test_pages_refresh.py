@@ -1,0 +1,44 @@
+"""A refresh of a page: the queue and the page are read at the same time, each once."""
+
+from __future__ import annotations
+
+from tests.tui.fake import lost
+from tests.tui.sample import sample
+from tests.tui.support import SMALL, Slow
+
+
+async def test_a_page_is_read_while_the_queue_is_and_not_again_with_its_answer() -> None:
+    slow = Slow(sample())
+    async with slow.app.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        slow.answer_all()
+        slow.answer_all()
+        await pilot.press("m")
+        await pilot.pause()
+        slow.answer_all()
+        assert not slow.waiting
+        slow.app.poller.poke()
+        assert len(slow.waiting) == 2
+        # The page has its answer before the queue has, as may happen on two connections.
+        slow.answer_all()
+        assert not slow.waiting
+
+
+async def test_a_page_is_read_with_the_first_answer_after_a_lost_connection() -> None:
+    backend = sample()
+    slow = Slow(backend)
+    async with slow.app.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        slow.answer_all()
+        slow.answer_all()
+        await pilot.press("m")
+        await pilot.pause()
+        slow.answer_all()
+        backend.failure = lost()
+        slow.app.poller.poke()
+        slow.answer_all()
+        backend.failure = None
+        slow.app.poller.poke()
+        assert len(slow.waiting) == 1
+        slow.answer()
+        assert len(slow.waiting) == 1
