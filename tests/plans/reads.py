@@ -105,6 +105,7 @@ READS: Final = {
     ),
     "a group of errors": Operation(read_jobs.group_page("alpha", "f").run, entries=60, blocks=80, reads=True),
     "jobs that many filters fit": _filtered(task_type="later", older_than=timedelta(0), search="later"),
+    "pending jobs of a type": _filtered(status=Status.PENDING, task_type="beta"),
     "running jobs with words": _filtered(status=Status.RUNNING, search="no such words"),
     "failed jobs with a fingerprint": _filtered(status=Status.FAILED, fingerprint="0123456789ab"),
     # Never analyzed, the planner expects few failed jobs, and sorts them.
