@@ -31,7 +31,8 @@ STATES: Final[Mapping[str, str]] = {"": "", ", analyzed": "ANALYZE", REFILLED: _
 def size_of(jobs: int) -> Size:
     """This number of pending jobs, and some that have ended or left."""
     most, few = jobs * 9 // 20, jobs // 20
-    return Size(due=most, tomorrow=most, in_line=few, blocked=few, ended=jobs // 8, runs=jobs // 4)
+    runs = min(jobs // 4, 5_000_000)  # with more at once, the newest partition of the history could not be divided
+    return Size(due=most, tomorrow=most, in_line=few, blocked=few, ended=jobs // 8, runs=runs)
 
 
 def make_queues(server: PostgresServer, *numbers: int) -> dict[str, str]:

@@ -23,7 +23,8 @@ def held(number: int, *, keyed: bool = False) -> Callable[[Connection], tuple[An
             conn.execute(
                 """
                 SELECT id, run_token FROM job_queue
-                WHERE status = 'running' AND locked_by = %s AND (concurrency_key IS NOT NULL) = %s ORDER BY id LIMIT %s
+                WHERE status = 'running' AND locked_by = %s AND (concurrency_key IS NOT NULL) = %s
+                ORDER BY run_token LIMIT %s
                 """,
                 (WORKER, keyed, number),
             ).fetchall(),
@@ -72,7 +73,7 @@ def _upkeep(part: str) -> Callable[[Connection], None]:
     def call(conn: Connection) -> None:
         conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '1 hour'")
         found = conn.execute("SELECT trouble FROM job_queue_upkeep(%s, 30, 3600)", (part,)).fetchone()
-        assert found == (None,)
+        assert found == (None,), found
 
     return call
 
