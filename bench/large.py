@@ -203,6 +203,8 @@ def reading(queue: Queue) -> None:
 
 FILTERS = {
     "pending jobs of one type": Filter(status=Status.PENDING, task_type="due_3"),
+    "pending jobs of a type behind keys": Filter(status=Status.PENDING, task_type="keyed"),
+    "pending jobs of no type": Filter(status=Status.PENDING, task_type="no such type"),
     "all jobs of one type": Filter(task_type="due_3"),
     "all jobs, payload key": Filter(payload=("coachId", "coach 77")),
     "all jobs, words that many have": Filter(search="due_7"),
@@ -218,6 +220,16 @@ def filtering(queue: Queue) -> None:
         with suppress(psycopg.errors.QueryCanceled):
             queue.time(f"page of {what}", read_jobs.page(wanted, limit=50).run)
     queue.conn.execute("RESET statement_timeout")
+
+
+def sessions(queue: Queue) -> list[tuple[Any, ...]]:
+    """What the sessions of this queue's database do or wait for."""
+    return queue.conn.execute(
+        """
+        SELECT application_name, state, now() - state_change, wait_event_type, wait_event, left(query, 200)
+        FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+        """
+    ).fetchall()
 
 
 def pickups(queue: Queue, jobs: int) -> None:
@@ -236,7 +248,7 @@ def pickups(queue: Queue, jobs: int) -> None:
             producer.enqueue(queue.conn, NewJob("noop", {"seq": number}), actor="bench")
             committed = time.monotonic()
             if not handler.started.wait(60):
-                raise TimeoutError("a job was not picked up within a minute")
+                raise TimeoutError(f"a job was not picked up within a minute; the sessions: {sessions(queue)}")
             queue.times.setdefault("pickup", []).append(1000 * (handler.at - committed))
     finally:
         worker.stop()
