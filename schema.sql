@@ -712,6 +712,9 @@ create table if not exists job_recheck (
     concurrency_key text,
     blocker uuid
 );
+-- With `walk`, the row is the place from which upkeep goes on to look at all lines, heads of lines or blockers.
+alter table job_recheck add column if not exists walk text;
+create index if not exists job_recheck_walks on job_recheck (walk) where walk is not null;
 alter table job_lines_due set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 alter table job_recheck set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
@@ -2497,6 +2500,57 @@ begin
 end
 $$;
 
+-- The same as job_queue_take_keys where each key lets one job run and no key has a rate: a few statements for all keys. The
+-- caller has the locks of these slots.
+create or replace function job_queue_take_single_keys(p_places tid[], p_slots integer[]) returns tid[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_nestloop = on set enable_hashjoin = on
+set enable_sort = on set jit = off
+as $$
+declare
+    v_free tid[];
+    v_keys text[];
+    v_ids uuid[];
+    v_refused tid[];
+    v_others uuid[];
+begin
+    select array_agg(c.place) filter (where c.takes), array_agg(c.key) filter (where c.takes),
+        array_agg(c.id) filter (where c.takes), array_agg(c.place) filter (where not c.takes)
+    into v_free, v_keys, v_ids, v_refused
+    from (
+        select f.place, f.key, f.id, f.number = 1 and job_slot(f.key) = any (p_slots)
+            -- The order makes the planner read the index of running keys.
+            and (select true from job_queue r where r.concurrency_key = f.key and r.status = 'running'
+                order by r.concurrency_key, r.key_place limit 1) is null as takes
+        from (
+            select q.ctid as place, q.id, q.concurrency_key as key,
+                row_number() over (partition by q.concurrency_key order by q.priority desc, q.run_at, q.id) as number
+            from job_queue q where q.ctid = any (p_places) and q.concurrency_key is not null
+        ) f
+        offset 0  -- so that each key is looked for once
+    ) c;
+    -- Other jobs in the claim's index with such a key (inserted out of order, or at the same time) would slow down
+    -- every claim while the key is busy.
+    v_others := array(
+        select o.id from unnest(v_keys, v_ids) as t (key, id) cross join lateral (
+            select q.id from job_queue q
+            where q.concurrency_key = t.key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+                and q.id <> t.id
+            order by q.concurrency_key, q.priority desc
+        ) o);
+    if cardinality(v_others) > 0 then
+        update job_queue set in_line = true where id in (
+            select q.id from job_queue q
+            where q.id = any (v_others) and q.status = 'pending' and q.blocked_by is null and not q.in_line
+            for update skip locked);
+    end if;
+    if v_refused is null then
+        return p_places;
+    end if;
+    return array(select c.place from unnest(p_places) as c (place) where c.place <> all (v_refused));
+end
+$$;
+
 -- Of the candidates, which the caller has locked, those that may run: the first in claim order of each concurrency key,
 -- if no job with the key is running, or as many as their type lets run (p_several; else one). The key's lock is tried and
 -- not waited for; it decides between two claims that do not see each other.
@@ -2519,6 +2573,9 @@ declare
     v_slots constant integer[] := job_queue_try_locks(array(
         select q.concurrency_key from job_queue q where q.ctid = any (p_places) and q.concurrency_key is not null));
 begin
+    if not p_several and cardinality(v_paced) = 0 then
+        return job_queue_take_single_keys(p_places, v_slots);
+    end if;
     for v_job in
         select q.ctid as place, q.id, q.task_type, q.concurrency_key as key from job_queue q
         where q.ctid = any (p_places) and q.concurrency_key is not null
@@ -2722,7 +2779,8 @@ begin
                                 and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
                                 and job_clause_due(q.run_at, v_now)
                                 and job_clause_unexpired(q.expires_at, v_now)
-                                and job_clause_key_free(q.concurrency_key, q.task_type) and q.ctid <> all (v_series)
+                                and (q.concurrency_key is null or (select true from job_queue r where r.concurrency_key = q.concurrency_key
+                    and r.status = 'running' order by r.key_place limit 1) is null or job_clause_key_free(q.concurrency_key, q.task_type)) and q.ctid <> all (v_series)
                             order by q.run_at, q.id limit least(v_room, l.free)
                         ) c
                         order by l.priority desc, c.run_at, c.id limit v_room
@@ -2742,7 +2800,8 @@ begin
                 and q.priority >= (select max(l.priority) from unnest(v_priorities, v_quotas) as l (priority, quota)
                     where l.quota > 0)
                 and q.task_type = any (v_types)
-                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key, q.task_type)
+                and job_clause_unexpired(q.expires_at, v_now) and (q.concurrency_key is null or (select true from job_queue r where r.concurrency_key = q.concurrency_key
+                    and r.status = 'running' order by r.key_place limit 1) is null or job_clause_key_free(q.concurrency_key, q.task_type))
             order by q.run_at limit 1000);
         exit when cardinality(v_series) = 0;
         v_series := array(
@@ -2770,7 +2829,8 @@ begin
             where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
                 and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
                 and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
-                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key, q.task_type)
+                and job_clause_unexpired(q.expires_at, v_now) and (q.concurrency_key is null or (select true from job_queue r where r.concurrency_key = q.concurrency_key
+                    and r.status = 'running' order by r.key_place limit 1) is null or job_clause_key_free(q.concurrency_key, q.task_type))
                 and q.ctid <> all (v_series)
             order by q.run_at, q.id limit l.quota
             for update of q skip locked
@@ -2792,7 +2852,8 @@ begin
                 where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
                     and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
                     and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
-                    and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key, q.task_type)
+                    and job_clause_unexpired(q.expires_at, v_now) and (q.concurrency_key is null or (select true from job_queue r where r.concurrency_key = q.concurrency_key
+                    and r.status = 'running' order by r.key_place limit 1) is null or job_clause_key_free(q.concurrency_key, q.task_type))
                     and q.ctid <> all (v_places)
                 order by q.run_at, q.id limit least(p_limit - cardinality(v_places), l.free)
                 for update of q skip locked
@@ -3133,33 +3194,68 @@ $$;
 -- keys whose lock was not free.
 create or replace function job_queue_try_lines(p_keys text[], p_delay interval) returns integer
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
     v_slots constant integer[] := job_queue_try_locks(p_keys);
-    v_later text[] := '{}';
+    v_later text[];
+    v_lines text[];
+    v_heads text[];
+    v_busy boolean[];
+    v_several boolean;
     v_key text;
     v_type text;
     v_open_types text[];
-    v_several boolean;
 begin
-    for v_key in select distinct k from unnest(p_keys) k where k is not null order by k loop
-        if job_slot(v_key) <> all (v_slots) then
-            v_later := v_later || v_key;
-            continue;
+    select array_agg(k.key) filter (where not k.mine),
+        array_agg(k.key) filter (where k.waits), array_agg(k.busy) filter (where k.waits),
+        array_agg(case when k.waits then (
+            select q.task_type from job_queue q
+            where q.concurrency_key = k.key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+                and q.run_at <= v_now
+            order by q.concurrency_key, q.priority desc limit 1) end) filter (where k.waits)
+    into v_later, v_lines, v_busy, v_heads
+    from (
+        select l.key, l.mine, l.waits, l.waits and (
+            select true from job_queue r where r.concurrency_key = l.key and r.status = 'running'
+            order by r.concurrency_key, r.key_place limit 1) is not null as busy
+        from (
+            select d.key, job_slot(d.key) = any (v_slots) as mine, job_slot(d.key) = any (v_slots) and (
+                -- Most keys of one-time jobs have nothing that waits.
+                select true from job_queue q
+                where q.concurrency_key = d.key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                order by q.concurrency_key, q.task_type limit 1) is not null as waits
+            from (select distinct k as key from unnest(p_keys) k where k is not null) d
+            offset 0  -- so that each key is looked for once
+        ) l
+        offset 0
+    ) k;
+    if v_lines is not null then
+        v_several := exists (select from job_types t where t.max_per_key > 1);
+        if not v_several then
+            -- A key of which a job runs stays as it is, and one whose first job is due and can run.
+            v_open_types := array(select h from (select distinct unnest(v_heads) as h) t
+                where h is not null and job_type_can_run(h, v_now));
+            v_lines := array(select l.key from unnest(v_lines, v_busy, v_heads) as l (key, busy, head)
+                where not l.busy and (l.head is null or l.head <> all (v_open_types)) order by l.key);
+            v_open_types := null;
         end if;
-        if not job_key_is_busy_now(v_key) then
-            v_type := job_queue_put_first(v_key, v_now, null);
-            if v_type <> all (v_open_types) or v_open_types is null and not job_type_can_run(v_type, v_now) then
-                v_open_types := coalesce(v_open_types, job_types_that_can_run(v_now));
-                perform job_queue_put_first(v_key, v_now, v_open_types);
+        foreach v_key in array v_lines loop
+            if not job_key_is_busy_now(v_key) then
+                v_type := job_queue_put_first(v_key, v_now, null);
+                if v_type <> all (v_open_types) or v_open_types is null and not job_type_can_run(v_type, v_now) then
+                    v_open_types := coalesce(v_open_types, job_types_that_can_run(v_now));
+                    perform job_queue_put_first(v_key, v_now, v_open_types);
+                end if;
             end if;
-        end if;
-        v_several := coalesce(v_several, exists (select from job_types t where t.max_per_key > 1));
-        while v_several and job_queue_put_beside(v_key, v_now) loop
+            while v_several and job_queue_put_beside(v_key, v_now) loop
+            end loop;
         end loop;
-    end loop;
+    end if;
+    if v_later is null then
+        return 0;
+    end if;
     insert into job_lines_due select k, v_now + p_delay from unnest(v_later) k;
     return cardinality(v_later);
 end
@@ -3716,7 +3812,7 @@ as $$
     where t.ids is not null
 $$;
 
--- Takes back up to 500 lost runs. If the batch fails, each is tried alone, and those that fail are set aside.
+-- Takes back up to 100 lost runs. If the batch fails, each is tried alone, and those that fail are set aside.
 create or replace function job_queue_reap_lost(p_retry_base double precision, p_retry_cap double precision)
 returns uuid[]
 language plpgsql volatile
@@ -3733,7 +3829,7 @@ begin
     v_ids := array(
         select q.id from job_queue q where q.status = 'running' and q.lease_expires_at <= v_now
             and not exists (select from job_poison p where p.job_id = q.id and p.retry_at > v_now)
-        limit 500);
+        limit 100);
     begin
         return array(select job_queue_take_back('upkeep', v_ids, '{}', p_retry_base, p_retry_cap));
     exception when others then
@@ -3803,20 +3899,119 @@ begin
     update job_upkeep set open_types = v_open_types
     where part = 'recheck' and open_types is distinct from v_open_types;
     if found and cardinality(v_open_types) > 0 then
-        insert into job_recheck (concurrency_key)
-        select distinct q.concurrency_key from job_queue q
-        where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.concurrency_key is not null
-            and q.task_type <> all (v_open_types) and exists (
-                select from job_queue w
-                where w.concurrency_key = q.concurrency_key and w.status = 'pending' and w.blocked_by is null
-                    and w.in_line);
+        -- The walk that has come furthest goes on to its end, so that types that change often do not keep it from it.
+        delete from job_recheck r where r.walk = 'heads'
+            and r.concurrency_key < (select max(w.concurrency_key) from job_recheck w where w.walk = 'heads');
+        insert into job_recheck (walk, concurrency_key) values ('heads', '');
     end if;
 end
 $$;
 
--- Checks what job_recheck names, up to p_limit entries: advances lines, and releases or cancels jobs whose blocker has
--- ended. Returns the number of entries.
-create or replace function job_queue_check_again(p_limit integer) returns bigint
+-- Looks at the next p_limit keys or blockers of a walk, in their order from p_key or p_blocker, and asks to check those
+-- that need it: lines without a job in front ('lines'), lines whose first job cannot run ('heads'), blockers that have
+-- ended or are gone ('blockers'). Returns where the walk goes on; nulls when it is over.
+create or replace function job_queue_walk(
+    p_walk text, p_key text, p_blocker uuid, p_limit integer, out next_key text, out next_blocker uuid
+)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
+as $$
+declare
+    v_open_types text[];
+    v_keys text[];
+    v_blockers uuid[];
+begin
+    if p_walk = 'blockers' then
+        v_blockers := array(
+            with recursive blocker (id, number) as (
+                (select q.blocked_by, 0 from job_queue q where q.status = 'pending' and q.blocked_by >= p_blocker
+                order by q.blocked_by limit 1)
+                union all
+                select (select q.blocked_by from job_queue q where q.status = 'pending' and q.blocked_by > b.id
+                    order by q.blocked_by limit 1), b.number + 1
+                from blocker b where b.id is not null and b.number < p_limit
+            )
+            select b.id from blocker b where b.id is not null);
+        next_blocker := v_blockers[p_limit + 1];
+        perform job_queue_ask_recheck(null, array(
+            select b from unnest(v_blockers[:p_limit]) b where not exists (
+                select from job_queue q where q.id = b and q.status in ('pending', 'running'))));
+    elsif p_walk = 'lines' then
+        v_keys := array(
+            with recursive line (key, number) as (
+                (select q.concurrency_key, 0 from job_queue q
+                where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key >= p_key
+                order by q.concurrency_key limit 1)
+                union all
+                select (select q.concurrency_key from job_queue q
+                    where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key > l.key
+                    order by q.concurrency_key limit 1), l.number + 1
+                from line l where l.key is not null and l.number < p_limit
+            )
+            select l.key from line l where l.key is not null);
+        next_key := v_keys[p_limit + 1];
+        -- The order makes the planner read the index of the heads of lines.
+        perform job_queue_ask_recheck(array(
+            select k from unnest(v_keys[:p_limit]) k where not job_key_is_busy(k) and (
+                select true from job_queue q where q.concurrency_key = k and q.status = 'pending'
+                    and q.blocked_by is null and not q.in_line order by q.priority desc limit 1) is null), null);
+    else
+        v_open_types := (select u.open_types from job_upkeep u where u.part = 'recheck');
+        v_keys := array(
+            with recursive head (key, number) as (
+                (select q.concurrency_key, 0 from job_queue q
+                where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.concurrency_key >= p_key
+                order by q.concurrency_key limit 1)
+                union all
+                select (select q.concurrency_key from job_queue q
+                    where q.status = 'pending' and q.blocked_by is null and not q.in_line
+                        and q.concurrency_key > h.key
+                    order by q.concurrency_key limit 1), h.number + 1
+                from head h where h.key is not null and h.number < p_limit
+            )
+            select h.key from head h where h.key is not null);
+        next_key := v_keys[p_limit + 1];
+        perform job_queue_ask_recheck(array(
+            select k from unnest(v_keys[:p_limit]) k where (
+                select true from job_queue w
+                where w.concurrency_key = k and w.status = 'pending' and w.blocked_by is null and w.in_line
+                order by w.concurrency_key, w.task_type limit 1) is not null and (
+                select true from job_queue q
+                where q.concurrency_key = k and q.status = 'pending' and q.blocked_by is null and not q.in_line
+                    and q.task_type <> all (v_open_types) order by q.priority desc limit 1) is not null), null);
+    end if;
+end
+$$;
+
+-- Goes on with the walks until this time.
+create or replace function job_queue_walk_on(p_until timestamptz) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_walk job_recheck;
+begin
+    loop
+        delete from job_recheck r where r.ctid = (
+            select w.ctid from job_recheck w where w.walk is not null order by w.walk limit 1) returning * into v_walk;
+        exit when not found;
+        loop
+            select w.next_key, w.next_blocker into v_walk.concurrency_key, v_walk.blocker
+            from job_queue_walk(v_walk.walk, v_walk.concurrency_key, v_walk.blocker, 100) w;
+            exit when v_walk.concurrency_key is null and v_walk.blocker is null or clock_timestamp() >= p_until;
+        end loop;
+        if v_walk.concurrency_key is not null or v_walk.blocker is not null then
+            insert into job_recheck (walk, concurrency_key, blocker) values (v_walk.walk, v_walk.concurrency_key, v_walk.blocker);
+        end if;
+        exit when clock_timestamp() >= p_until;
+    end loop;
+end
+$$;
+
+-- Checks these rows of job_recheck: advances lines, and releases or cancels jobs whose blocker has ended. Returns the number
+-- of rows.
+create or replace function job_queue_check_rows(p_places tid[]) returns bigint
 language plpgsql volatile
 set search_path from current set enable_bitmapscan = off set jit = off
 as $$
@@ -3828,11 +4023,9 @@ declare
     v_hopeless uuid[];
     v_free uuid[];
 begin
-    perform job_queue_note_open_types();
-    perform job_limits_forget(p_limit);
     with taken as (
         delete from job_recheck where ctid = any (array(
-            select ctid from job_recheck limit p_limit for update skip locked))
+            select ctid from job_recheck where ctid = any (p_places) for update skip locked))
         returning concurrency_key, blocker
     )
     select count(*), array_agg(distinct concurrency_key), array_agg(distinct blocker) filter (where blocker is not null)
@@ -3861,40 +4054,41 @@ begin
 end
 $$;
 
--- Finds the lines without a job in front, and the jobs whose blocker has ended or is gone, and asks to check them.
--- A DELETE or an UPDATE by hand leaves them so. A trigger would slow down each finish, which deletes too.
+drop function if exists job_queue_check_again(integer);
+-- Goes on with the walks and checks up to p_limit rows of job_recheck, about until p_until. Returns the number of rows.
+create or replace function job_queue_check_again(p_limit integer, p_until timestamptz) returns bigint
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_chunk constant integer := 25;
+    v_places tid[];
+    v_checked bigint := 0;
+begin
+    perform job_queue_note_open_types();
+    perform job_limits_forget(p_limit);
+    perform job_queue_walk_on(p_until - (p_until - clock_timestamp()) / 2);
+    v_places := array(select ctid from job_recheck where walk is null limit p_limit);
+    while cardinality(v_places) > 0 loop
+        v_checked := v_checked + job_queue_check_rows(v_places[:v_chunk]);
+        v_places := v_places[v_chunk + 1:];
+        exit when clock_timestamp() >= p_until;
+    end loop;
+    return v_checked;
+end
+$$;
+
+-- Starts to look for lines without a job in front, and for jobs whose blocker has ended or is gone. A DELETE or an UPDATE by
+-- hand leaves them so. A trigger would slow down each finish, which deletes too.
 create or replace function job_queue_find_stranded() returns void
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 begin
-    perform job_queue_ask_recheck(array(
-        with recursive line (key) as (
-            (select q.concurrency_key from job_queue q
-            where q.status = 'pending' and q.blocked_by is null and q.in_line
-            order by q.concurrency_key limit 1)
-            union all
-            select (select q.concurrency_key from job_queue q
-                where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key > l.key
-                order by q.concurrency_key limit 1)
-            from line l where l.key is not null
-        )
-        -- The order makes the planner read the index of the heads of lines.
-        select l.key from line l where l.key is not null and not job_key_is_busy(l.key) and (
-            select true from job_queue q where q.concurrency_key = l.key and q.status = 'pending'
-                and q.blocked_by is null and not q.in_line order by q.priority desc limit 1) is null), null);
-    perform job_queue_ask_recheck(null, array(
-        with recursive blocker (id) as (
-            (select q.blocked_by from job_queue q where q.status = 'pending' and q.blocked_by is not null
-            order by q.blocked_by limit 1)
-            union all
-            select (select q.blocked_by from job_queue q where q.status = 'pending' and q.blocked_by > b.id
-                order by q.blocked_by limit 1)
-            from blocker b where b.id is not null
-        )
-        select b.id from blocker b where b.id is not null and not exists (
-            select from job_queue q where q.id = b.id and q.status in ('pending', 'running'))));
+    insert into job_recheck (walk, concurrency_key, blocker)
+    select n.walk, n.key, n.blocker
+    from (values ('lines', '', null), ('blockers', null, '00000000-0000-0000-0000-000000000000'::uuid)) as n (walk, key, blocker)
+    where not exists (select from job_recheck r where r.walk = n.walk);
 end
 $$;
 
@@ -3911,10 +4105,19 @@ drop function if exists job_queue_mend();
 -- 'expired', 'recheck', 'pauses', 'stats' (every 10 s, or while there is more to add up), 'prune' (once a minute,
 -- likewise), 'retention' (once an hour, likewise), 'partitions' or 'old partitions' (once a minute, also after it
 -- failed). `done` is the number of rows, `trouble` the error of a part that failed; the parts do not depend on
--- each other, and each should be called in a transaction of its own.
+-- each other, and each should be called in a transaction of its own. `more` says that a part ended early, because it had
+-- taken its time, and should be called again soon.
+do $$
+begin
+    if exists (select from pg_proc where oid = to_regprocedure(
+        'job_queue_upkeep(text, double precision, double precision)') and not 'more' = any (proargnames)) then
+        drop function job_queue_upkeep(text, double precision, double precision);
+    end if;
+end
+$$;
 create or replace function job_queue_upkeep(
     p_part text, p_retry_base double precision, p_retry_cap double precision,
-    out done bigint, out lost_jobs uuid[], out trouble text
+    out done bigint, out lost_jobs uuid[], out trouble text, out more boolean
 )
 language plpgsql volatile security definer
 set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '2s'
@@ -3928,9 +4131,13 @@ declare
         when 'old partitions' then '1 minute' end;
     -- Whether there may be more to remove, or it failed.
     v_more boolean := false;
+    -- A pass holds locks, and other parts wait for it.
+    v_until constant timestamptz := clock_timestamp() + interval '15 ms';
+    v_one bigint;
 begin
     perform job_refuse_outsiders();
     done := 0;
+    more := false;
     lost_jobs := '{}';
     select * into v_part from job_upkeep u where u.part = p_part for update skip locked;
     -- A time to come is from before the clock was set back.
@@ -3946,10 +4153,19 @@ begin
             when 'lost' then
                 lost_jobs := job_queue_reap_lost(p_retry_base, p_retry_cap);
                 done := cardinality(lost_jobs);
+                more := done >= 100;
                 update job_upkeep u set set_aside = (select count(*) from job_poison) where u.part = p_part;
                 trouble := (select p.error from job_poison p order by p.since limit 1);
-            when 'expired' then done := job_queue_end_expired(5000);
-            when 'recheck' then done := job_queue_check_again(5000);
+            when 'expired' then
+                loop
+                    v_one := job_queue_end_expired(50);
+                    done := done + v_one;
+                    more := v_one >= 50;
+                    exit when not more or clock_timestamp() >= v_until;
+                end loop;
+            when 'recheck' then
+                done := job_queue_check_again(1000, v_until);
+                more := done >= 1000 or clock_timestamp() >= v_until;
             when 'pauses' then
                 done := job_queue_resume_due();
                 perform job_queue_judge_canaries();
@@ -3983,6 +4199,7 @@ begin
         trouble := sqlstate || ' ' || sqlerrm;
         done := 0;
         lost_jobs := '{}';
+        more := false;
         update job_upkeep u set failed_at = clock_timestamp(), trouble = job_queue_upkeep.trouble where u.part = p_part;
     end;
 end
@@ -9164,11 +9381,11 @@ declare
         'job_queue_take_canary', 'job_queue_why_canary', 'job_grant_roles', 'job_is_a_time', 'job_refuse_outsiders', 'job_refuse_truncate',
         'job_key_is_busy',
         'job_key_is_busy_now', 'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
-        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_lock_jobs',
+        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_check_rows', 'job_queue_lock_jobs',
         'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
         'job_queue_try_locks', 'job_refused_key', 'job_slot',
         'job_counted_or_about', 'job_finish_rate', 'job_queue_before', 'job_sample_count', 'job_sample_step',
-        'job_queue_end_expired', 'job_queue_find_stranded', 'job_queue_line_lanes', 'job_queue_lock_next_in_line',
+        'job_queue_end_expired', 'job_queue_find_stranded', 'job_queue_walk', 'job_queue_walk_on', 'job_queue_line_lanes', 'job_queue_lock_next_in_line',
         'job_queue_holder', 'job_queue_note_open_types',
         'job_queue_put_first', 'job_queue_put_off', 'job_type_can_run', 'job_types_open', 'job_types_that_can_run', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
@@ -9176,7 +9393,8 @@ declare
         'job_queue_note_blocker', 'job_queue_note_late', 'job_queue_notify', 'job_queue_refusal', 'job_queue_refuse',
         'job_queue_release_waiting', 'job_queue_restore_each', 'job_queue_restore_together', 'job_queue_resume_due',
         'job_queue_settle',
-        'job_queue_take_back', 'job_queue_take_keys', 'job_queue_waiting_types', 'job_queue_behind_types', 'job_queue_write_audit',
+        'job_queue_take_back', 'job_queue_take_keys', 'job_queue_take_single_keys', 'job_queue_waiting_types',
+        'job_queue_behind_types', 'job_queue_write_audit',
         'job_retain', 'job_retain_line', 'job_retention_limit', 'job_retention_set', 'job_erase_jobs', 'job_erase_payload',
         'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_json',
         'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix',

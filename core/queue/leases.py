@@ -34,6 +34,8 @@ UPKEEP = (
     "lost", "expired", "recheck", "pauses", "stats", "backlog", "prune", "retention", "partitions", "old partitions",
 )  # fmt: skip
 """The parts of upkeep, in their order; the names are those of `job_upkeep`."""
+PASSES = 50
+"""A part that takes longer than a short pass is called again at once, this often at most."""
 
 
 class Finished(NamedTuple):
@@ -266,7 +268,7 @@ def reap(
     take_back: bool = True,
     parts: Collection[str] = UPKEEP,
 ) -> Reaped:
-    """Does each of these parts of upkeep once, in a transaction of its own unless one is open.
+    """Does each of these parts of upkeep, each pass in a transaction of its own unless one is open.
 
     A part that another worker does now is left to it. A part that fails is in `troubles` and does not affect the
     others. Without `take_back`, runs whose lease has expired are left alone.
@@ -277,15 +279,18 @@ def reap(
     for part in UPKEEP:
         if part not in parts or (part == "lost" and not take_back):
             continue
-        row = conn.execute(
-            "SELECT done, lost_jobs, trouble FROM job_queue_upkeep(%s, %s, %s)", (part, retry_base, retry_cap)
-        ).fetchone()
-        if row is None:
-            continue
-        done[part] = row[0]
-        lost_jobs += row[1]
-        if row[2] is not None:
-            troubles[part] = row[2]
+        for _ in range(PASSES):
+            row = conn.execute(
+                "SELECT done, lost_jobs, trouble, more FROM job_queue_upkeep(%s, %s, %s)", (part, retry_base, retry_cap)
+            ).fetchone()
+            if row is None:
+                break
+            done[part] = done.get(part, 0) + row[0]
+            lost_jobs += row[1]
+            if row[2] is not None:
+                troubles[part] = row[2]
+            if not row[3]:
+                break
     lost, expired, resumed = (done.get(part, 0) for part in ("lost", "expired", "pauses"))
     pruned = done.get("prune", 0) + done.get("retention", 0)
     return Reaped(lost, expired, pruned, resumed, lost_jobs, troubles)

@@ -1,0 +1,82 @@
+"""Upkeep looks at many lines in short passes, and misses none of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobdeck.core.model import NewJob
+from jobdeck.core.queue import operator, presence, producer
+from tests.support.queue import ACTOR, Connection, add, advance, reap, rows, value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LINES = 230
+"""More than upkeep looks at in one step."""
+WITH_FIRST = "SELECT count(DISTINCT concurrency_key) FROM job_queue WHERE NOT in_line AND task_type = 'beta'"
+
+
+@pytest.fixture(autouse=True)
+def lines(conn: Connection) -> None:
+    """Lines of two jobs each, of which the first is of another type than the second."""
+    presence.report_worker(
+        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1,
+        task_types=("alpha", "beta"), running=0,
+    )  # fmt: skip
+    for task_type in ("alpha", "beta"):
+        jobs = [NewJob(task_type, concurrency_key=f"k{number}") for number in range(LINES)]
+        producer.enqueue_many(conn, jobs, actor=ACTOR)
+    reap(conn)
+
+
+def walks(conn: Connection) -> Sequence[str]:
+    """The keys from which walks over the first jobs of lines go on."""
+    found = rows(conn, "SELECT concurrency_key FROM job_recheck WHERE walk = 'heads' ORDER BY 1")
+    return [row["concurrency_key"] for row in found]
+
+
+def test_lines_stay_as_they_are_while_their_first_jobs_can_run(conn: Connection) -> None:
+    assert value(conn, WITH_FIRST) == 0
+
+
+def test_every_line_whose_first_job_was_deleted_by_hand_gets_another(conn: Connection) -> None:
+    conn.execute("DELETE FROM job_queue WHERE task_type = 'alpha'")
+    advance(conn, timedelta(minutes=61))
+    reap(conn)
+    reap(conn)
+    assert value(conn, WITH_FIRST) == LINES
+
+
+def test_every_line_whose_first_job_cannot_run_any_more_gets_one_that_can(conn: Connection) -> None:
+    operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+    reap(conn)
+    assert value(conn, WITH_FIRST) == LINES
+
+
+def test_every_job_whose_blocker_was_deleted_by_hand_is_cancelled(conn: Connection) -> None:
+    for _ in range(3):
+        add(conn, "gamma", blocked_by=add(conn, "delta").id)
+    reap(conn)
+    conn.execute("DELETE FROM job_queue WHERE task_type = 'delta'")
+    advance(conn, timedelta(minutes=61))
+    reap(conn)
+    reap(conn)
+    assert value(conn, "SELECT count(*) FROM job_queue WHERE task_type = 'gamma' AND status = 'cancelled'") == 3
+
+
+def test_a_walk_goes_on_where_the_pass_before_ended(conn: Connection) -> None:
+    conn.execute("INSERT INTO job_recheck (walk, concurrency_key) VALUES ('lines', 'k5')")
+    conn.execute("DELETE FROM job_queue WHERE task_type = 'alpha'")
+    reap(conn)
+    after = "SELECT count(DISTINCT concurrency_key) FROM job_queue WHERE concurrency_key >= 'k5'"
+    assert value(conn, WITH_FIRST) == value(conn, after)
+
+
+def test_types_that_change_again_and_again_do_not_keep_a_walk_from_its_end(conn: Connection) -> None:
+    conn.execute("INSERT INTO job_recheck (walk, concurrency_key) VALUES ('heads', 'k5'), ('heads', 'k2')")
+    operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+    conn.execute("SELECT job_queue_note_open_types()")
+    assert walks(conn) == ["", "k5"]
