@@ -3199,6 +3199,8 @@ as $$
 declare
     v_now timestamptz := clock_timestamp();
     v_slots constant integer[] := job_queue_try_locks(p_keys);
+    -- To look for what can be left out pays for several keys.
+    v_many constant boolean := cardinality(p_keys) > 1;
     v_later text[];
     v_lines text[];
     v_heads text[];
@@ -3210,22 +3212,22 @@ declare
 begin
     select array_agg(k.key) filter (where not k.mine),
         array_agg(k.key) filter (where k.waits), array_agg(k.busy) filter (where k.waits),
-        array_agg(case when k.waits then (
+        array_agg(case when k.waits and v_many then (
             select q.task_type from job_queue q
             where q.concurrency_key = k.key and q.status = 'pending' and q.blocked_by is null and not q.in_line
                 and q.run_at <= v_now
             order by q.concurrency_key, q.priority desc limit 1) end) filter (where k.waits)
     into v_later, v_lines, v_busy, v_heads
     from (
-        select l.key, l.mine, l.waits, l.waits and (
+        select l.key, l.mine, l.waits, l.waits and v_many and (
             select true from job_queue r where r.concurrency_key = l.key and r.status = 'running'
             order by r.concurrency_key, r.key_place limit 1) is not null as busy
         from (
-            select d.key, job_slot(d.key) = any (v_slots) as mine, job_slot(d.key) = any (v_slots) and (
+            select d.key, job_slot(d.key) = any (v_slots) as mine, job_slot(d.key) = any (v_slots) and (not v_many or (
                 -- Most keys of one-time jobs have nothing that waits.
                 select true from job_queue q
                 where q.concurrency_key = d.key and q.status = 'pending' and q.blocked_by is null and q.in_line
-                order by q.concurrency_key, q.task_type limit 1) is not null as waits
+                order by q.concurrency_key, q.task_type limit 1) is not null) as waits
             from (select distinct k as key from unnest(p_keys) k where k is not null) d
             offset 0  -- so that each key is looked for once
         ) l
@@ -3233,7 +3235,7 @@ begin
     ) k;
     if v_lines is not null then
         v_several := exists (select from job_types t where t.max_per_key > 1);
-        if not v_several then
+        if v_many and not v_several then
             -- A key of which a job runs stays as it is, and one whose first job is due and can run.
             v_open_types := array(select h from (select distinct unnest(v_heads) as h) t
                 where h is not null and job_type_can_run(h, v_now));
