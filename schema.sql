@@ -2381,11 +2381,14 @@ as $$
 $$;
 
 create or replace function job_key_is_busy(p_key text) returns boolean
-language sql stable parallel safe
-set search_path from current
+language plpgsql stable parallel safe
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
 as $$
-    select (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
-        is not null
+begin
+    -- The order makes the planner read the index of running keys.
+    return (select true from job_queue q where q.concurrency_key = p_key and q.status = 'running'
+        order by q.concurrency_key, q.key_place limit 1) is not null;
+end
 $$;
 
 create or replace function job_clause_key_free(p_key text, p_task_type text) returns boolean
@@ -2779,8 +2782,7 @@ begin
                                 and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
                                 and job_clause_due(q.run_at, v_now)
                                 and job_clause_unexpired(q.expires_at, v_now)
-                                and (q.concurrency_key is null or (select true from job_queue r where r.concurrency_key = q.concurrency_key
-                    and r.status = 'running' order by r.key_place limit 1) is null or job_clause_key_free(q.concurrency_key, q.task_type)) and q.ctid <> all (v_series)
+                                and job_clause_key_free(q.concurrency_key, q.task_type) and q.ctid <> all (v_series)
                             order by q.run_at, q.id limit least(v_room, l.free)
                         ) c
                         order by l.priority desc, c.run_at, c.id limit v_room
@@ -2800,8 +2802,7 @@ begin
                 and q.priority >= (select max(l.priority) from unnest(v_priorities, v_quotas) as l (priority, quota)
                     where l.quota > 0)
                 and q.task_type = any (v_types)
-                and job_clause_unexpired(q.expires_at, v_now) and (q.concurrency_key is null or (select true from job_queue r where r.concurrency_key = q.concurrency_key
-                    and r.status = 'running' order by r.key_place limit 1) is null or job_clause_key_free(q.concurrency_key, q.task_type))
+                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key, q.task_type)
             order by q.run_at limit 1000);
         exit when cardinality(v_series) = 0;
         v_series := array(
@@ -2829,8 +2830,7 @@ begin
             where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
                 and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
                 and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
-                and job_clause_unexpired(q.expires_at, v_now) and (q.concurrency_key is null or (select true from job_queue r where r.concurrency_key = q.concurrency_key
-                    and r.status = 'running' order by r.key_place limit 1) is null or job_clause_key_free(q.concurrency_key, q.task_type))
+                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key, q.task_type)
                 and q.ctid <> all (v_series)
             order by q.run_at, q.id limit l.quota
             for update of q skip locked
@@ -2852,8 +2852,7 @@ begin
                 where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
                     and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
                     and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
-                    and job_clause_unexpired(q.expires_at, v_now) and (q.concurrency_key is null or (select true from job_queue r where r.concurrency_key = q.concurrency_key
-                    and r.status = 'running' order by r.key_place limit 1) is null or job_clause_key_free(q.concurrency_key, q.task_type))
+                    and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key, q.task_type)
                     and q.ctid <> all (v_places)
                 order by q.run_at, q.id limit least(p_limit - cardinality(v_places), l.free)
                 for update of q skip locked
@@ -3146,10 +3145,11 @@ begin
     if v_next is null then
         return null;
     end if;
-    select * into v_job from job_queue q
-    where q.id = v_next and q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
-    for update skip locked;
-    if v_job.id is null then
+    -- By its id alone: with the line's predicate, the planner may read the whole line for it.
+    select * into v_job from job_queue q where q.id = v_next for update skip locked;
+    if v_job.concurrency_key is distinct from p_key or v_job.status <> 'pending' or v_job.blocked_by is not null
+        or not v_job.in_line
+    then
         insert into job_lines_due values (p_key, p_at + interval '1 second');
         select c.* into v_job from job_queue_line_lanes(p_key, p_types) l
         cross join lateral (
