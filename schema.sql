@@ -6386,14 +6386,33 @@ begin
 end
 $$;
 
--- The last success of a job that left the queue with it.
+-- The outcomes of the last p_limit runs of each of these jobs, newest first. The runs of a job are one range of an index in
+-- each partition; of an equality the planner expects few, and might sort all that a series has.
+create or replace function job_run_outcomes(p_jobs uuid[], p_limit integer)
+returns table (job_id uuid, outcomes text[])
+language plpgsql stable
+set search_path from current set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off
+set enable_bitmapscan = off set enable_sort = off
+as $$
+begin
+    return query select j.id, array(
+        select r.outcome from job_run_list r where r.job_id = j.id and not r.late
+        order by r.run_token desc limit p_limit)
+    from unnest(p_jobs) as j (id);
+end
+$$;
+
+-- The last success of a job that left the queue with it and is not there again. A series that is there may have very many
+-- runs, and left with none of them.
 create or replace function job_removed_job(p_job uuid) returns setof job_removed_list
 language plpgsql stable rows 1
 set search_path from current set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 begin
-    return query select r.* from job_removed_list r where r.id = p_job order by r.left_with desc limit 1;
+    if not exists (select from job_list j where j.id = p_job) then
+        return query select r.* from job_removed_list r where r.id = p_job order by r.left_with desc limit 1;
+    end if;
 end
 $$;
 
@@ -9373,7 +9392,7 @@ declare
         'job_payload_matches', 'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_has_foreign_roles', 'job_may_read_views',
         'job_queue_backlog', 'job_queue_turn', 'job_queue_await',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
-        'job_run_page_of', 'job_run_reach', 'job_removed_job'];
+        'job_run_page_of', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
     v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
         'job_hand_claim', 'job_hand_retry', 'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',

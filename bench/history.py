@@ -49,7 +49,7 @@ Connection = psycopg.Connection[Any]
 
 TOKENS = 100_000_000
 RANGE = 10_000_000
-JOBS, BATCH = 2000, 500
+JOBS, BATCH = 4000, 500
 GIVE_UP_AFTER = 120
 SETTINGS = {"autovacuum": "off", "max_wal_size": "4GB", "maintenance_work_mem": "512MB"}  # VACUUM is timed
 UNLOGGED = {"wal_level": "minimal", "max_wal_senders": "0"}
@@ -69,6 +69,12 @@ SELECT n * {step}, CASE WHEN again THEN ('00000000-0000-7000-8000-' || lpad(to_h
 FROM generate_series({first}::bigint, {last}::bigint) AS n,
     LATERAL (SELECT now() - interval '29 days' * (1 - n::float8 / {rows}), n % 10 = 0, n % 33 = 1 AND n % 10 <> 0)
         AS t (at, again, failed)
+"""
+SERIES = """
+INSERT INTO job_queue (id, task_type, run_at, is_recurring, recurrence_interval_minutes, dedupe_key)
+SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'type_' || n % 20, now() + interval '1 day',
+    true, 60, 'series ' || n
+FROM generate_series(0, 999) AS n
 """
 SIZES = """
 SELECT count(*), sum(pg_relation_size(i.inhrelid)), sum(pg_indexes_size(i.inhrelid)),
@@ -151,6 +157,7 @@ def fill(server: Cluster, name: str, rows: int, step: int, least_free: int) -> Q
             done, token = last, token + RANGE
             if per_range >= 1_000_000:
                 say(f"{done:,} of {rows:,} runs, {done / (time.perf_counter() - began):,.0f} a second")
+        conn.execute(SERIES)
         conn.execute("SELECT setval('job_run_token_seq', %s)", [done * step])
         # The one in which the next runs are, if it is another, and the one behind it.
         while token < done * step + RANGE // 2:
@@ -316,7 +323,7 @@ def drop_oldest(queue: Queue) -> str | None:
 
 def prune(queue: Queue) -> dict[str, Any]:
     """Drops partitions beside single finishes, also while another transaction holds them."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"pruned_by": "drop"}
     finishing = Finishing(queue.url)
     finishing.start()
     try:
@@ -364,7 +371,7 @@ def report(small: Queue, large: Queue) -> Iterator[str]:
             yield f"| {name} | {one:,.2f} | {other:,.2f} | {other / one:.2f} |"
 
 
-def result(small: Queue, large: Queue, pages: list[str], pruned: dict[str, Any]) -> dict[str, Any]:
+def result(small: Queue, large: Queue, pages: list[str]) -> dict[str, Any]:
     """The line for the table of `bench/run`."""
     sums = {queue: sum(queue.median(name) for name in pages) for queue in (small, large)}
     worst = max(pages, key=lambda name: large.median(name) / small.median(name))
@@ -383,7 +390,6 @@ def result(small: Queue, large: Queue, pages: list[str], pruned: dict[str, Any])
         "runs_ms": round(large.median("runs"), 2), "beside_runs_ms": round(small.median("runs"), 2),
         "command_ms": round(large.median(command), 1), "beside_command_ms": round(small.median(command), 1),
         "command_ratio": round(large.median(command) / small.median(command), 3),
-        "pruned_by": "drop", **pruned,
         **{f"{name}_seconds".replace(" ", "_").lower(): round(large.median(name) / 1000, 2)
            for name in ("ANALYZE", "VACUUM", "VACUUM again")},
         "bytes_per_run": round(whole[3] / large.rows), "partitions": whole[0],
@@ -417,7 +423,7 @@ def main() -> None:
         for queue in (small, large):
             search(queue)
         lines = [*report(small, large)]
-        found = result(small, large, pages, prune(large))
+        found = result(small, large, pages) | prune(large)
         print("\n".join(lines))
         print(json.dumps(found), flush=True)
         for queue in (small, large):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Run, RunOutcome, WorkerRun
 from jobdeck.core.read.batch import Query, select
-from jobdeck.core.read.job_lists import NO_CURSOR
+from jobdeck.core.read.job_lists import LOOKED_AT, NO_CURSOR
 from jobdeck.core.read.report_types import AuditEntry, AuditLine, EarlierRun
 from jobdeck.core.read.rows import Row, run_from
 from jobdeck.core.read.sentences import EARLIER_RUNNER
@@ -24,8 +24,6 @@ ALIKE: Final = 10
 """From this number on, actions in a row are one line if they differ only in the job, as those of a bulk action."""
 NEWEST: Final = 50_000
 """The maximum number of actions that are read."""
-LOOKED_AT: Final = 100_000
-"""Among how many runs one page looks for those of a type or with an outcome, because no index serves these."""
 
 
 _RUNS: Final = "SELECT * FROM job_run_page(NULL, NULL, %(token)s, %(late)s, NULL, %(limit)s)"

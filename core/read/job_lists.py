@@ -12,6 +12,8 @@ from typing import Final, LiteralString
 from jobdeck.core.model import Status
 
 WINDOW: Final = 10_000
+LOOKED_AT: Final = 100_000
+"""Among how many runs one page looks for those that match, where no index serves what is looked for."""
 NO_CURSOR: Final = "This is not a cursor. Use the cursor from the end of the page before."
 
 # The history knows when a job was created only if its id contains the time.
@@ -120,6 +122,30 @@ _SUCCEEDED: Final = (
     + _page("true", "j.completed_at", newest=True, view="job_removed_list", columns=_LEFT)
     + ")"
 )
+REACHED: Final = """
+SELECT j.completed_at::text AS reached FROM job_removed_list AS j
+WHERE %(after_key)s::timestamptz IS NULL OR j.completed_at <= %(after_key)s::timestamptz AND (
+    j.completed_at < %(after_key)s::timestamptz OR %(after_id)s::uuid <> '00000000-0000-0000-0000-000000000000')
+ORDER BY j.completed_at DESC OFFSET %(most)s - 1 LIMIT 1
+"""
+"""The time down to which a page of `SEARCHED` looks: that of the last of `most` jobs; no row if there are fewer.
+
+The page has all that match of this time, so the next one is behind it and the lowest id.
+"""
+_DOWN_TO: Final = "WITH reached AS MATERIALIZED (SELECT coalesce(({last}), '-infinity') AS at)".format(
+    last=REACHED.replace("::text AS reached", "")
+)
+_FOUND: Final = "({here}) UNION ALL ({left})".format(
+    here=_page(
+        "j.status = 'succeeded' AND j.ended_at >= (SELECT at FROM reached)", "j.ended_at", newest=True, columns=_HERE
+    ),
+    left=_page(
+        "j.completed_at >= (SELECT at FROM reached)", "j.completed_at", newest=True, view="job_removed_list",
+        columns=_LEFT,
+    ),
+)  # fmt: skip
+SEARCHED: Final[LiteralString] = _DOWN_TO + _list(_FOUND, "j.ended_at", newest=True)
+"""Succeeded jobs that match a filter, among `most` of those that left the queue."""
 _ENDED: Final = _list(_page("j.status = %(status)s", "j.ended_at", newest=True), "j.ended_at", newest=True)
 
 # The ids come from an index alone. Ordered by id in one step, the planner would look for the jobs of the group in the

@@ -15,11 +15,11 @@ from uuid import UUID
 import psycopg
 
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Verdict, Worker
+from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Status, Verdict, Worker
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.history import audit, runs
-from jobdeck.core.read.job_lists import GROUP, NO_CURSOR, STATEMENTS, WINDOW
+from jobdeck.core.read.job_lists import GROUP, LOOKED_AT, NO_CURSOR, REACHED, SEARCHED, STATEMENTS, WINDOW
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
@@ -94,12 +94,17 @@ def page(
     jobs, last ended first. Succeeded jobs include those that left the queue. Every other order, and the reverse of
     the natural one, covers the first 10,000 jobs of the natural order.
 
+    With more than a status, a page of succeeded jobs looks at the next `LOOKED_AT` that left the queue. It may
+    therefore have a cursor and fewer jobs than `limit`, and even none.
+
     Raises:
         UsageError: `sort` is not in `SORTS`, or `after` is not a cursor; in the second case `run` may raise it.
     """
+    searched = filter.status is Status.SUCCEEDED and filter != Filter(status=filter.status)
     return _listed(
-        STATEMENTS[filter.status], parameters(filter), sort=sort, descending=descending, limit=limit, after=after
-    )
+        SEARCHED if searched else STATEMENTS[filter.status], parameters(filter), sort=sort, descending=descending,
+        limit=limit, after=after, searched=searched,
+    )  # fmt: skip
 
 
 def group_page(
@@ -126,7 +131,7 @@ def group_page(
 
 def _listed(
     statement: LiteralString, params: Mapping[str, object], *, sort: str, descending: bool, limit: int,
-    after: str | None,
+    after: str | None, searched: bool = False,
 ) -> Query[Page]:  # fmt: skip
     if sort not in SORTS:
         raise UsageError(f"Unknown order {sort}. Use one of: {', '.join(SORTS)}.")
@@ -137,18 +142,24 @@ def _listed(
         "descending": descending,
         "window": limit + 1 if natural else WINDOW,
         "limit": limit + 1,
+        "most": LOOKED_AT,
         **_cursor(after, natural=natural),
     }
 
-    def read(rows: list[Row]) -> Page:
+    def read(rows: list[Row], reached: Sequence[Row] = ()) -> Page:
         jobs, total = jobs_from(rows[:limit]), rows[0].get("total") if rows else None
-        if len(rows) <= limit:
+        if len(rows) > limit:
+            last = rows[limit - 1]
+            cursor = {"key": last["place_key"], "id": str(last["id"]), "skip": _skip(after) + limit}
+            return Page(jobs, _encode(cursor), total=total)
+        if not reached:
             return Page(jobs, None, total=total)
-        last = rows[limit - 1]
-        cursor = {"key": last["place_key"], "id": str(last["id"]), "skip": _skip(after) + limit}
-        return Page(jobs, _encode(cursor), total=total)
+        behind = _encode({"key": reached[0]["reached"], "id": str(UUID(int=0)), "skip": 0})
+        return Page(jobs, behind if natural else None, searched=LOOKED_AT)
 
     found = select(statement, wanted, read=read)
+    if searched:
+        found = combine(select(statement, wanted, read=list), select(REACHED, wanted, read=list), read=read)
     return found if after is None else replace(found, misread=NO_CURSOR)
 
 
@@ -323,7 +334,14 @@ def find_ids(conn: Connection, filter: Filter, limit: int = 10_001) -> list[UUID
         UsageError: the filter would read too many jobs, see `jobdeck.core.read.reach`.
     """
     reach.check(conn, filter)
-    return [found.id for found in page(filter, limit=limit).run(conn).jobs if not found.removed]
+    found: list[Job] = []
+    following = None
+    while True:
+        read = page(filter, limit=limit - len(found), after=following).run(conn)
+        found += read.jobs
+        following = read.next
+        if following is None or len(found) >= limit:
+            return [job.id for job in found if not job.removed]
 
 
 def resolve_id(conn: Connection, text: str) -> UUID:

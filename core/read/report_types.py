@@ -128,13 +128,15 @@ class Page:
     """Jobs in order, and the cursor of the next page or None at the end.
 
     `refusal` says why nothing was read, see `jobdeck.core.read.reach`. `total` is the exact number of jobs on all
-    pages; None where they were not counted.
+    pages; None where they were not counted. `searched` is how many of the jobs that left the queue were looked through,
+    if there are more of them; None otherwise.
     """
 
     jobs: tuple[Job, ...]
     next: str | None
     refusal: str | None = None
     total: int | None = None
+    searched: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

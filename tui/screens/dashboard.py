@@ -16,7 +16,7 @@ from jobdeck.tui.screens.beside import LEAST as LEAST_BESIDE
 from jobdeck.tui.screens.beside import Beside
 from jobdeck.tui.screens.dialogs.confirm import Confirm, ask, choice_question
 from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_toggle_worker, undo_question
-from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
+from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, SEARCHED, Listing, is_usual, order, ordered
 from jobdeck.tui.widgets import health_line, key_line, status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.ink import Line, Reason, release_painted
@@ -333,6 +333,8 @@ class Dashboard(Listing):
             left = [(f" {deck.operations.bulk.telling}", "run"), (f"  {deck.key('page.bulk')} shows it", "muted")]
         elif self.noticed or self._at_longest_end:
             left = [(f" {self.noticed or ENDS.format(filter=deck.key('filter'))}", "warn")]
+        elif view and view.snapshot.page.searched and table.cursor >= len(table.jobs) - 1:
+            left = [(f" {SEARCHED.format(searched=view.snapshot.page.searched)}", "warn")]
         self.line("peek").show(left, right)
         paused = view is not None and is_paused(view.snapshot.processing)
         situation = self.situation()

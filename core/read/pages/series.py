@@ -26,18 +26,15 @@ _SAYS_NOTHING: Final = {
 }  # fmt: skip
 """Outcomes that say nothing about success, unless the run ended well."""
 
-# The runs of a job are one range of an index, read from its end. Of an equality the planner expects few runs, because
-# most jobs have few, and might read and sort all that a series has. OFFSET 0: for the order alone, the planner might
-# read the whole audit backwards.
+# OFFSET 0: for the order alone, the planner might read the whole audit backwards.
 _SERIES: Final = """
 WITH listed AS MATERIALIZED (
     SELECT j.* FROM job_list AS j WHERE j.is_recurring AND j.status IN ('pending', 'running')
     ORDER BY j.run_at LIMIT %(most)s
 )
-SELECT l.*, p.paused_at, p.paused_by, p.paused_reason, ARRAY(
-    SELECT r.outcome FROM job_run_list AS r WHERE r.job_id >= l.id AND r.job_id <= l.id AND NOT r.late
-    ORDER BY r.job_id DESC, r.run_token DESC LIMIT %(runs)s) AS outcomes
-FROM listed AS l LEFT JOIN LATERAL (
+SELECT l.*, p.paused_at, p.paused_by, p.paused_reason, o.outcomes
+FROM listed AS l JOIN job_run_outcomes(ARRAY(SELECT id FROM listed), %(runs)s) AS o ON o.job_id = l.id
+LEFT JOIN LATERAL (
     SELECT a.at AS paused_at, a.actor AS paused_by, a.reason AS paused_reason FROM (
         SELECT u.* FROM job_audit_list AS u
         WHERE l.blocked_by = l.id AND u.job_id = l.id AND u.action = 'pause series' OFFSET 0

@@ -58,6 +58,8 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
             check_type(conn, wanted.task_type, session.registry.names)
     lines = output.job_table(page.jobs) if page.jobs else ["No jobs."]
     _answer_page(session, {"jobs": page.jobs}, lines, page.next)
+    if page.searched and not session.json:
+        output.note(f"Only {page.searched:,} of the jobs that left the queue were looked through.")
 
 
 @command("job")
@@ -106,6 +108,7 @@ def runs(
     """List runs, newest first. Runs are kept longer than their jobs."""
     from jobdeck.core.read import history  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.job_lists import LOOKED_AT  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found, following = history.runs(
@@ -120,7 +123,7 @@ def runs(
     lines = output.run_table(found) if found else ["No runs."]
     _answer_page(session, {"runs": found}, lines, following)
     if following and len(found) < limit and not session.json:
-        output.note(f"Only the next {history.LOOKED_AT:,} runs were looked through; this page ends there.")
+        output.note(f"Only {LOOKED_AT:,} runs were looked through.")
 
 
 @command("why")
