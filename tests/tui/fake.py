@@ -213,6 +213,7 @@ class FakeBackend:
         self.cycle = CycleResult("ok", 0, 0, 0, "no jobs available")
         self.details: dict[UUID, JobDetail] = {}
         self.counts: Counts | None = None
+        self.searched: int | None = None
         self.calls: list[tuple[Any, ...]] = []
         self.reasons: list[str | None] = []
         self.requests: list[Request] = []
@@ -262,7 +263,7 @@ class FakeBackend:
         }
         found.sort(key=lambda job: (keys[request.sort](job), job.id), reverse=request.descending)
         page = Page(tuple(found[: request.limit]), "more" if len(found) > request.limit else None,
-                    total=len(found) if request.group else None)  # fmt: skip
+                    total=len(found) if request.group else None, searched=self.searched)  # fmt: skip
         counts = self.counts or _count(self.jobs)
         session = Session(
             self.label,
