@@ -117,6 +117,6 @@ def test_a_filter_is_part_of_its_statement_and_no_function_that_is_called_for_ea
         Filter(status=status, fingerprint="0123456789ab", outcome=RunOutcome.FAILED),
         Filter(status=status, search="words", payload=("coachId", "x")),
     ):
-        ((statement, params),) = read_jobs.page(wanted).statements
-        plan = conn.execute(b"EXPLAIN " + statement.encode(), params).fetchall()
-        assert "job_matches(" not in str(plan)
+        for statement, params in read_jobs.page(wanted).statements:
+            plan = conn.execute(b"EXPLAIN " + statement.encode(), params).fetchall()
+            assert "job_matches(" not in str(plan)
