@@ -7,6 +7,8 @@ Each compares two states of one queue within one process, so that the ratio does
 
 import argparse
 
+import common
+import peer_jobdeck
 from backlogs import KINDS, churn, stuck
 from mixes import limited, mixed, payloads
 from processes import computing, growth, snapshot, start, waiting
@@ -26,7 +28,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--old-transaction", action="store_true")
     args = parser.parse_args()
-    common.make_template(peer)  # an earlier run may have left that of another schema
+    common.make_template(peer_jobdeck)  # an earlier run may have left that of another schema
     WORKLOADS[args.workload](args)
 
 
