@@ -16,8 +16,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 
 from jobdeck.core.errors import DatabaseUnreachable, EmbeddedPostgresError
-from jobdeck.core.postgres.address import Address, reason_of
-from jobdeck.core.postgres.capabilities import DEFAULTS, Capabilities, examination, judge
+from jobdeck.core.postgres.address import DEFAULTS, Address, Capabilities, examination, judge, reason_of
 from jobdeck.core.postgres.jsonb import read
 from jobdeck.core.postgres.listener import Listener
 from jobdeck.core.postgres.pool import Pool

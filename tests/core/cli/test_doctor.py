@@ -123,7 +123,7 @@ def test_the_vendors_configuration_is_judged_without_telling_secrets(
 
 
 def test_a_pooler_is_noticed(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobdeck.core.postgres.database.POOLER_PORT", psycopg.conninfo.conninfo_to_dict("").get("port"))
+    monkeypatch.setattr("jobdeck.core.postgres.address.POOLER_PORT", psycopg.conninfo.conninfo_to_dict("").get("port"))
     assert verdicts(jobdeck)["pooler"][0] in {"ok", "warning"}
 
 

@@ -17,7 +17,7 @@ import pytest
 from jobdeck.core.connect import open_database
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
 from jobdeck.core.model import Filter, NewJob
-from jobdeck.core.postgres import capabilities
+from jobdeck.core.postgres import address
 from jobdeck.core.postgres.database import Database, actor
 from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
@@ -237,7 +237,7 @@ def test_the_probe_knows_the_server(database: Database, postgres: PostgresServer
 
 
 def test_an_old_server_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capabilities, "OLDEST_SERVER", 99)
+    monkeypatch.setattr(address, "OLDEST_SERVER", 99)
     with pytest.raises(ConfigurationError, match="Jobdeck needs 99 or newer"):
         database.probe()
 
@@ -245,7 +245,7 @@ def test_an_old_server_is_refused(database: Database, monkeypatch: pytest.Monkey
 def test_an_old_server_is_refused_also_where_it_lacks_what_is_read_first(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capabilities, "OLDEST_SERVER", 99)
+    monkeypatch.setattr(address, "OLDEST_SERVER", 99)
     with pytest.raises(ConfigurationError, match="Jobdeck needs 99 or newer"):
         database.first(lambda conn: conn.execute("SELECT no_such_function()"))
 
@@ -320,7 +320,7 @@ def test_behind_a_pooler_nothing_is_prepared_and_nobody_listens(postgres: Postgr
 
 
 def test_the_port_of_supabases_pooler_is_taken_for_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capabilities, "POOLER_PORT", 5432)
+    monkeypatch.setattr(address, "POOLER_PORT", 5432)
     assert not database.probe().listens
 
 
