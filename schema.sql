@@ -978,8 +978,7 @@ end
 $$;
 create index if not exists job_queue_blocked on job_queue (blocked_by, id)
     where status = 'pending' and blocked_by is not null;
--- Jobs that wait in a line or for another job, by type, as those that can run are.
-create index if not exists job_queue_behind on job_queue (task_type, run_at, id)
+create index if not exists job_queue_waiting on job_queue (run_at, id)
     where status = 'pending' and (blocked_by is not null or in_line);
 create index if not exists job_queue_held on job_queue (run_token) where status = 'running';
 drop index if exists job_queue_running;
@@ -1011,12 +1010,9 @@ create index if not exists job_queue_drawn on job_queue (
 create index if not exists job_queue_drawn_pending on job_queue (
         ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), task_type, priority desc, run_at, id)
     include (blocked_by, in_line) where status = 'pending' and uuid_hash(id) & 63 = 0;
--- What these two replace is read until they are built.
+-- What it replaces is read until it is built.
 do $$
 begin
-    if exists (select from pg_index where indexrelid = to_regclass('job_queue_behind') and indisvalid) then
-        drop index if exists job_queue_waiting;
-    end if;
     if exists (select from pg_index where indexrelid = to_regclass('job_queue_drawn_pending') and indisvalid) then
         drop index if exists job_queue_drawn_waiting;
     end if;
@@ -4027,7 +4023,7 @@ declare
 begin
     with taken as (
         delete from job_recheck where ctid = any (array(
-            select ctid from job_recheck where ctid = any (p_places) for update skip locked))
+            select ctid from job_recheck where ctid = any (p_places) and walk is null for update skip locked))
         returning concurrency_key, blocker
     )
     select count(*), array_agg(distinct concurrency_key), array_agg(distinct blocker) filter (where blocker is not null)
@@ -6647,25 +6643,10 @@ begin
 end
 $$;
 
--- The task types of jobs that wait in a line or for another job.
-create or replace function job_queue_behind_types() returns text[]
-language sql stable
-set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
-as $$
-    with recursive type (name) as (
-        (select q.task_type from job_queue q where q.status = 'pending' and (q.blocked_by is not null or q.in_line)
-        order by q.task_type limit 1)
-        union all
-        select (select q.task_type from job_queue q where q.status = 'pending'
-            and (q.blocked_by is not null or q.in_line) and q.task_type > t.name order by q.task_type limit 1)
-        from type t where t.name is not null
-    )
-    select array(select name from type where name is not null)
-$$;
-
 -- The task types with pending jobs, at most 1000. `waiting` are a type's pending jobs, `overdue` those that are due for
 -- longer than p_late and could be claimed, `due_since` the earliest due time of those that could be claimed. A number is
 -- exact unless its `about` is true: then it is beyond p_most; or the types before it by name had ten times as many.
+-- Where more than p_most jobs wait for another job or in a line, those of each type are an estimate.
 create or replace function job_queue_backlog(p_late interval, p_most integer)
 returns table (
     task_type text, waiting bigint, waiting_about boolean, overdue bigint, overdue_about boolean, due_since timestamptz
@@ -6676,16 +6657,25 @@ as $$
 #variable_conflict use_column
 declare
     v_type text;
+    v_beside jsonb;
+    v_beside_jobs bigint;
     v_drawn record;
     v_room integer := 10 * p_most;
     v_most integer;
     v_free bigint;
-    v_behind bigint;
 begin
     perform job_refuse_outsiders();
+    select coalesce(jsonb_object_agg(b.task_type, b.jobs), '{}'), coalesce(sum(b.jobs), 0)
+    into v_beside, v_beside_jobs
+    from (
+        select w.task_type, count(*) as jobs from (
+            select q.task_type from job_queue q
+            where q.status = 'pending' and (q.blocked_by is not null or q.in_line)
+            order by q.run_at, q.id limit p_most
+        ) w group by w.task_type
+    ) b;
     for v_type in
-        select t from unnest(job_queue_waiting_types()) t union select t from unnest(job_queue_behind_types()) t
-        order by 1 limit 1000
+        select t from unnest(job_queue_waiting_types()) t union select jsonb_object_keys(v_beside) order by 1 limit 1000
     loop
         task_type := v_type;
         v_most := least(p_most, greatest(v_room, 1000));
@@ -6696,14 +6686,8 @@ begin
                 where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = v_type
                 limit v_most
             ) found) end;
-        v_behind := case when not v_drawn.proves then (
-            select count(*) from (
-                select from job_queue q
-                where q.status = 'pending' and (q.blocked_by is not null or q.in_line) and q.task_type = v_type
-                limit v_most
-            ) found) end;
-        waiting_about := not coalesce(v_free < v_most and v_behind < v_most, false);
-        waiting := coalesce(v_free + v_behind, v_most);
+        waiting_about := not coalesce(v_free < v_most and v_beside_jobs < p_most, false);
+        waiting := coalesce(v_free, v_most) + coalesce((v_beside ->> v_type)::bigint, 0);
         if waiting_about then
             waiting := greatest(waiting, v_drawn.jobs);
         end if;
@@ -6718,7 +6702,7 @@ begin
             order by q.run_at, q.id limit 1
         ) h;
         overdue_about := overdue >= v_most;
-        v_room := v_room - coalesce(v_free + v_behind, 0)::integer - least(overdue, v_most)::integer;
+        v_room := v_room - coalesce(least(v_free, v_most), 0)::integer - least(overdue, v_most)::integer;
         return next;
     end loop;
 end
@@ -9415,7 +9399,7 @@ declare
         'job_queue_release_waiting', 'job_queue_restore_each', 'job_queue_restore_together', 'job_queue_resume_due',
         'job_queue_settle',
         'job_queue_take_back', 'job_queue_take_keys', 'job_queue_take_single_keys', 'job_queue_waiting_types',
-        'job_queue_behind_types', 'job_queue_write_audit',
+        'job_queue_write_audit',
         'job_retain', 'job_retain_line', 'job_retention_limit', 'job_retention_set', 'job_erase_jobs', 'job_erase_payload',
         'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_json',
         'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix',

@@ -50,7 +50,6 @@ OFFSET %(skip)s LIMIT %(limit)s
 """
 
 _IN_LANE: Final = "j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line"
-_BEHIND: Final = "j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)"
 
 _LANES: Final = """
 WITH RECURSIVE lane (task_type, priority) AS (
@@ -65,12 +64,6 @@ WITH RECURSIVE lane (task_type, priority) AS (
         WHERE {in_lane} AND j.task_type > l.task_type
         ORDER BY j.task_type, j.priority DESC LIMIT 1)
     ) AS next LIMIT 1)
-), behind (task_type) AS (
-    (SELECT j.task_type FROM job_list AS j WHERE {behind} ORDER BY j.task_type LIMIT 1)
-    UNION ALL
-    SELECT (SELECT j.task_type FROM job_list AS j WHERE {behind} AND j.task_type > b.task_type
-        ORDER BY j.task_type LIMIT 1)
-    FROM behind AS b WHERE b.task_type IS NOT NULL
 )
 """
 
@@ -106,14 +99,13 @@ ORDER BY j.id DESC LIMIT %(window)s
 """
 # The lanes of other types are not read.
 _PENDING: Final = """
-(SELECT h.* FROM lane AS l CROSS JOIN LATERAL ({in_lanes}) AS h WHERE {of_type})
-UNION ALL (SELECT h.* FROM behind AS l CROSS JOIN LATERAL ({behind}) AS h WHERE {of_type})
+(SELECT h.* FROM lane AS l CROSS JOIN LATERAL ({in_lanes}) AS h
+WHERE %(task_type)s::text IS NULL OR position(lower(%(task_type)s) IN lower(l.task_type)) > 0)
+UNION ALL ({beside_them})
 """
-_OF_TYPE: Final = "(%(task_type)s::text IS NULL OR position(lower(%(task_type)s) IN lower(l.task_type)) > 0)"
 _WAITING: Final = _PENDING.format(
     in_lanes=_page(_IN_LANE + " AND j.task_type = l.task_type AND j.priority = l.priority", "j.run_at"),
-    behind=_page(_BEHIND + " AND j.task_type = l.task_type", "j.run_at"),
-    of_type=_OF_TYPE,
+    beside_them=_page("j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)", "j.run_at"),
 )
 _SUCCEEDED: Final = (
     "("
@@ -168,7 +160,7 @@ GROUP: Final[LiteralString] = _ALIKE + _list(_OF_GROUP, "j.id", newest=True)
 
 STATEMENTS: Final[dict[Status | None, LiteralString]] = {
     None: _list(_ALL.format(matches=_MATCHES), "j.id", newest=True),
-    Status.PENDING: _LANES.format(in_lane=_IN_LANE, behind=_BEHIND) + _list(_WAITING, "j.run_at"),
+    Status.PENDING: _LANES.format(in_lane=_IN_LANE) + _list(_WAITING, "j.run_at"),
     Status.RUNNING: _list(_page("j.status = 'running'", "j.started_at"), "j.started_at"),
     Status.SUCCEEDED: _list(_SUCCEEDED, "j.ended_at", newest=True),
     Status.FAILED: _ENDED,

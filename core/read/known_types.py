@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 NEWEST = 10_000
 """The number of the newest runs whose types are known."""
-ENDED = 1000
-"""The number of jobs whose types are known, of the last that ended in each status."""
+BESIDE = 1000
+"""The number of jobs whose types are known: of the first that wait for others, and of the last ended in each status."""
 
-# All types of pending jobs are known, each by one look into the index of those that can run, or of those that cannot.
+# All types that a worker could claim are known, each by one look into the index of the claim.
 _SEEN: Final = """
 WITH RECURSIVE claimable (name) AS (
     (SELECT j.task_type FROM job_list AS j
@@ -27,22 +27,16 @@ WITH RECURSIVE claimable (name) AS (
         WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line AND j.task_type > c.name
         ORDER BY j.task_type LIMIT 1)
     FROM claimable AS c WHERE c.name IS NOT NULL
-), behind (name) AS (
-    (SELECT j.task_type FROM job_list AS j
-    WHERE j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line) ORDER BY j.task_type LIMIT 1)
-    UNION ALL
-    SELECT (SELECT j.task_type FROM job_list AS j
-        WHERE j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line) AND j.task_type > b.name
-        ORDER BY j.task_type LIMIT 1)
-    FROM behind AS b WHERE b.name IS NOT NULL
 )
 SELECT name AS task_type FROM claimable WHERE name IS NOT NULL
-UNION SELECT name FROM behind WHERE name IS NOT NULL
+UNION SELECT task_type FROM (
+    SELECT j.task_type FROM job_list AS j WHERE j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)
+    ORDER BY j.run_at, j.id LIMIT %(beside)s) AS waiting
 UNION SELECT task_type FROM job_list WHERE status = 'running'
 UNION SELECT ended.task_type FROM unnest(array['succeeded', 'failed', 'cancelled']) AS s (status) CROSS JOIN LATERAL (
     SELECT j.task_type FROM job_list AS j WHERE j.status = s.status
         AND j.status IN ('succeeded', 'failed', 'cancelled')
-    ORDER BY j.ended_at DESC, j.id DESC LIMIT %(ended)s) AS ended
+    ORDER BY j.ended_at DESC, j.id DESC LIMIT %(beside)s) AS ended
 UNION SELECT task_type FROM (
     SELECT task_type FROM job_run_list ORDER BY run_token DESC LIMIT %(newest)s) AS newest
 UNION SELECT task_type FROM job_stat_time_list
@@ -53,13 +47,13 @@ ORDER BY 1
 
 def types_seen() -> Query[list[str]]:
     """The task types of jobs that wait, run or ended lately, of all runs that were counted, and of known workers."""
-    return select(_SEEN, {"newest": NEWEST, "ended": ENDED}, read=lambda rows: [row["task_type"] for row in rows])
+    return select(_SEEN, {"newest": NEWEST, "beside": BESIDE}, read=lambda rows: [row["task_type"] for row in rows])
 
 
 def check_type(conn: Connection, wanted: str, registered: Iterable[str], *, whole: bool = False) -> None:
     """Checks the task type of a filter that matched nothing; with `whole` a part of a type's name is not enough.
 
-    It reads up to 13,000 rows if no handler of this process has such a type, so call it only for an empty answer.
+    It reads up to 14,000 rows if no handler of this process has such a type, so call it only for an empty answer.
 
     Raises:
         UsageError: no handler, job, run or worker has such a type.

@@ -105,7 +105,6 @@ READS: Final = {
     ),
     "a group of errors": Operation(read_jobs.group_page("alpha", "f").run, entries=60, blocks=80, reads=True),
     "jobs that many filters fit": _filtered(task_type="later", older_than=timedelta(0), search="later"),
-    "pending jobs of a type": _filtered(status=Status.PENDING, task_type="beta"),
     # Never analyzed, the planner expects few that match, and reads and sorts all.
     "succeeded jobs with words that none has": Operation(
         read_jobs.page(Filter(status=Status.SUCCEEDED, search="no such words"), limit=50).run,

@@ -72,8 +72,7 @@ FUNCTIONS: Final = {
         job_earlier_report job_queue_release_waiting job_queue_restore_each job_queue_restore_together
         job_queue_put_off job_queue_resume_due job_queue_retry_lines
         job_queue_settle job_queue_take_back job_queue_take_keys job_queue_try_lines job_queue_try_locks
-        job_queue_waiting_types job_queue_behind_types job_queue_write_audit job_refused_key job_slot
-        job_use_roles_prefix
+        job_queue_waiting_types job_queue_write_audit job_refused_key job_slot job_use_roles_prefix
         job_preview_columns job_programme_tables competition_grant_roles outbox_address_changed outbox_apply_batch
         outbox_apply_to_forms outbox_apply_to_messages outbox_apply_to_opt_outs outbox_apply_to_original
         outbox_apply_to_suppressions outbox_apply_together outbox_campaign_adopt outbox_campaign_orphans

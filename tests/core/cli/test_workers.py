@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -89,7 +90,7 @@ def test_a_worker_whose_connection_is_lost_during_its_start_tries_again(
         os.kill(os.getpid(), signal.SIGTERM)
         return Holdings(begun=True, components={})
 
-    monkeypatch.setattr("jobdeck.core.schema.holdings", lost)
+    monkeypatch.setattr("jobdeck.core.schema.HELD", SimpleNamespace(run=lost))
     assert jobdeck("worker").code == 0
     assert len(starts) == 2
 
