@@ -50,7 +50,7 @@ ACTOR = "bench"
 TEMPLATE = "bench_keys_template"
 SHORT_LINE = 1_000
 GIVE_UP_AFTER = 600.0
-MOST_PASSES = 2_000
+MOST_PASSES = 20_000
 LONG_AGO = "UPDATE job_upkeep SET succeeded_at = succeeded_at - interval '1 day', failed_at = NULL"
 WITH_MORE = """
     SELECT 'recheck' WHERE EXISTS (SELECT FROM job_recheck)
