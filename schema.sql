@@ -712,7 +712,7 @@ create table if not exists job_recheck (
     concurrency_key text,
     blocker uuid
 );
--- With `walk`, the row is the place from which upkeep goes on to look at all lines, heads of lines or blockers.
+-- A row with `walk` is a place: from there upkeep looks at the next lines, heads of lines or blockers.
 alter table job_recheck add column if not exists walk text;
 create index if not exists job_recheck_walks on job_recheck (walk) where walk is not null;
 alter table job_lines_due set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
@@ -2507,15 +2507,14 @@ set search_path from current set enable_seqscan = off set enable_nestloop = on s
 set enable_sort = on set jit = off
 as $$
 declare
-    v_free tid[];
     v_keys text[];
     v_ids uuid[];
     v_refused tid[];
     v_others uuid[];
 begin
-    select array_agg(c.place) filter (where c.takes), array_agg(c.key) filter (where c.takes),
-        array_agg(c.id) filter (where c.takes), array_agg(c.place) filter (where not c.takes)
-    into v_free, v_keys, v_ids, v_refused
+    select array_agg(c.key) filter (where c.takes), array_agg(c.id) filter (where c.takes),
+        array_agg(c.place) filter (where not c.takes)
+    into v_keys, v_ids, v_refused
     from (
         select f.place, f.key, f.id, f.number = 1 and job_slot(f.key) = any (p_slots)
             -- The order makes the planner read the index of running keys.
@@ -3907,7 +3906,7 @@ $$;
 
 -- Looks at the next p_limit keys or blockers of a walk, in their order from p_key or p_blocker, and asks to check those
 -- that need it: lines without a job in front ('lines'), lines whose first job cannot run ('heads'), blockers that have
--- ended or are gone ('blockers'). Returns where the walk goes on; nulls when it is over.
+-- ended or are gone ('blockers'). Returns where the walk continues; nulls when it is over.
 create or replace function job_queue_walk(
     p_walk text, p_key text, p_blocker uuid, p_limit integer, out next_key text, out next_blocker uuid
 )
@@ -3982,7 +3981,7 @@ begin
 end
 $$;
 
--- Goes on with the walks until this time.
+-- Continues the walks until this time.
 create or replace function job_queue_walk_on(p_until timestamptz) returns void
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
@@ -4053,7 +4052,7 @@ end
 $$;
 
 drop function if exists job_queue_check_again(integer);
--- Goes on with the walks and checks up to p_limit rows of job_recheck, about until p_until. Returns the number of rows.
+-- Continues the walks and checks up to p_limit rows of job_recheck, about until p_until. Returns the number of rows.
 create or replace function job_queue_check_again(p_limit integer, p_until timestamptz) returns bigint
 language plpgsql volatile
 set search_path from current set jit = off
@@ -6854,7 +6853,8 @@ $$;
 
 -- Has the newest partition of the history, which is open at its end, end at a token that is not drawn yet, and makes the
 -- next one. Does so when fewer tokens are left before it than twice those of yesterday, or 5 million. Also makes the one
--- for tokens before the oldest partition, if the next token is one of them. Answers with the reason why it could not: runs are recorded all the same, in the partition that is open at its end.
+-- for tokens before the oldest partition, if the next token is one of them. Answers with the reason why it could not: runs
+-- are recorded all the same, in the partition that is open at its end.
 create or replace function job_run_extend() returns text
 language plpgsql volatile
 set search_path from current set lock_timeout = '100ms' set jit = off
@@ -8251,7 +8251,7 @@ as $$
 $$;
 
 -- Records that upkeep has to judge all blockers without which these members cannot run. A blocker that ends in another
--- transaction does not see that they wait: for it they are cancelled or deleted until this transaction has ended.
+-- transaction does not see that they wait. It sees them cancelled or deleted until this transaction has ended.
 create or replace function job_flow_note_blockers(p_members uuid[]) returns void
 language sql volatile
 set search_path from current set enable_seqscan = off set jit = off

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
 from tests.tui.fake import lost
 from tests.tui.sample import sample
 from tests.tui.support import SMALL, Slow
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
-async def test_a_page_is_read_while_the_queue_is_and_not_again_with_its_answer() -> None:
-    slow = Slow(sample())
+    from tests.tui.fake import FakeBackend
+
+
+@asynccontextmanager
+async def on_a_page(backend: FakeBackend) -> AsyncIterator[Slow]:
+    """The dashboard on a page that was read once; each answer waits until it is asked for."""
+    slow = Slow(backend)
     async with slow.app.run_test(size=SMALL) as pilot:
         await pilot.pause()
         slow.answer_all()
@@ -16,6 +26,11 @@ async def test_a_page_is_read_while_the_queue_is_and_not_again_with_its_answer()
         await pilot.press("m")
         await pilot.pause()
         slow.answer_all()
+        yield slow
+
+
+async def test_a_page_is_read_while_the_queue_is_and_not_again_with_its_answer() -> None:
+    async with on_a_page(sample()) as slow:
         assert not slow.waiting
         slow.app.poller.poke()
         assert len(slow.waiting) == 2
@@ -26,14 +41,7 @@ async def test_a_page_is_read_while_the_queue_is_and_not_again_with_its_answer()
 
 async def test_a_page_is_read_with_the_first_answer_after_a_lost_connection() -> None:
     backend = sample()
-    slow = Slow(backend)
-    async with slow.app.run_test(size=SMALL) as pilot:
-        await pilot.pause()
-        slow.answer_all()
-        slow.answer_all()
-        await pilot.press("m")
-        await pilot.pause()
-        slow.answer_all()
+    async with on_a_page(backend) as slow:
         backend.failure = lost()
         slow.app.poller.poke()
         slow.answer_all()
