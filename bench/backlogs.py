@@ -11,17 +11,8 @@ import psycopg
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, operator, producer, service
 
-BACKLOG = 1_000_000
-LINE = 100_000
-KINDS = {
-    "paused": BACKLOG,
-    "unhandled": BACKLOG,
-    "future": BACKLOG,
-    "keyed": LINE,
-    "blocked": LINE,
-    "pending": BACKLOG,
-    "history": BACKLOG,
-}
+# What part of the whole backlog each kind has.
+KINDS = {"paused": 1, "unhandled": 1, "future": 1, "keyed": 0.1, "blocked": 0.1, "pending": 1, "history": 1}
 _BLOCKED = """
     INSERT INTO job_queue (task_type, payload, run_at, priority, blocked_by)
     SELECT 'noop', '{"seq": 0}', now() - interval '1 hour', 5, %(blocker)s FROM generate_series(1, %(n)s)
@@ -76,6 +67,7 @@ def pickup_p95(connection, database, counter, n=100):
 
 def stuck(args):
     """The drain and the pickup with a backlog, against those of an empty table."""
+    waiting = int(args.backlog * KINDS[args.kind])
     counter = alone.Counter()
     peer.Noop.handler = counter
     with common.fresh_database(peer) as database, common.connect(database) as connection:
@@ -84,32 +76,19 @@ def stuck(args):
         )
         counter.started.clear()
         empty_p95 = pickup_p95(connection, database, counter)
-        fill(connection, args.kind, KINDS[args.kind])
+        fill(connection, args.kind, waiting)
         full = statistics.median(alone.drain_rate(connection, database, counter, args.jobs) for _ in range(args.repeat))
         counter.started.clear()
         full_p95 = pickup_p95(connection, database, counter) if args.kind != "pending" else None
     alone.emit(
         f"stuck_{args.kind}",
-        backlog=KINDS[args.kind],
+        backlog=waiting,
         rate=full,
         empty_rate=empty,
         ratio=full / empty,
         p95_ms=full_p95,
         empty_p95_ms=empty_p95,
     )
-
-
-def sizes(connection):
-    """Megabytes of the queue's and the history's tables and indexes."""
-    rows = connection.execute(
-        "SELECT t.name, sum(pg_table_size(p.relid))::bigint, sum(pg_indexes_size(p.relid))::bigint"
-        " FROM unnest(ARRAY['job_queue', 'job_runs']) AS t (name), pg_partition_tree(t.name::regclass) AS p GROUP BY 1"
-    ).fetchall()
-    return {
-        f"{name}_{part}_mb": size / 2**20
-        for name, *both in rows
-        for part, size in zip(("table", "index"), both, strict=True)
-    }
 
 
 def churn(args):
@@ -133,8 +112,8 @@ def churn(args):
                         raise TimeoutError("churn took too long")
                 counter.started.clear()
                 rates.append(part / (time.monotonic() - began))
-                table.append(sizes(connection)["job_queue_table_mb"])
-        measured = sizes(connection)
+                table.append(common.sizes(connection)["job_queue_table_mb"])
+        measured = common.sizes(connection)
     if holder is not None:
         holder.close()
     name = "old_transaction" if args.old_transaction else "churn"

@@ -204,3 +204,18 @@ def emit(peer, workload, setting, jobs, **figures):
     rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
     line = {"workload": workload, "peer": peer.NAME, "setting": setting, "jobs": jobs, **rounded}
     print(json.dumps(line), flush=True)
+
+
+def sizes(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, float]:
+    """Megabytes of the queue's and the history's tables and indexes."""
+    rows = connection.execute(
+        "SELECT t.name, sum(pg_table_size(p.relid))::bigint, sum(pg_indexes_size(p.relid))::bigint"
+        " FROM unnest(ARRAY['job_queue', 'job_runs']) AS t (name), LATERAL ("
+        "     SELECT t.name::regclass AS relid UNION SELECT relid FROM pg_partition_tree(t.name::regclass)"
+        " ) AS p GROUP BY 1"
+    ).fetchall()
+    return {
+        f"{name}_{part}_mb": size / 2**20
+        for name, *both in rows
+        for part, size in zip(("table", "index"), both, strict=True)
+    }

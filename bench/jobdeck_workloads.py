@@ -26,6 +26,7 @@ def main():
     parser.add_argument("kind", nargs="?", choices=sorted(KINDS))
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="for stuck")
     parser.add_argument("--old-transaction", action="store_true")
     args = parser.parse_args()
     common.make_template(peer_jobdeck)  # an earlier run may have left that of another schema

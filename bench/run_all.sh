@@ -5,6 +5,7 @@
 #   BENCH_PEERS   folders with peer_*.py, separated by colons (default: this one)
 #   BENCH_REPEAT  repetitions (default: 3)
 #   BENCH_ONLY    names of peer files, if not all
+#   BENCH_SIZE    quick: a smaller backlog, and less time idle
 #   BENCH_WRAP    a command to put before each measurement, such as "flock -o FILE"
 set -uo pipefail
 
@@ -27,6 +28,10 @@ declare -A COMMAND=(
     [drain_long]="drain 200000"
     [waits]="waits 10000"
 )
+if [ "${BENCH_SIZE:-}" = quick ]; then
+    COMMAND[backlog]="backlog 10000 --pending 200000"
+    COMMAND[idle]="idle 10"
+fi
 [ $# -gt 0 ] || set -- drain drain2 pickup enqueue_single enqueue_bulk backlog idle waits
 
 PEERS=()
