@@ -17,7 +17,7 @@ LOOKED_AT: Final = 100_000
 NO_CURSOR: Final = "This is not a cursor. Use the cursor from the end of the page before."
 
 # The history knows when a job was created only if its id contains the time.
-_MATCHES: Final = """
+MATCHES: Final = """
 job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, coalesce(j.created_at, j.completed_at),
     j.last_outcome, %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
     %(outcome)s, j.fingerprint, %(fingerprint)s)
@@ -49,9 +49,9 @@ ORDER BY
 OFFSET %(skip)s LIMIT %(limit)s
 """
 
-_IN_LANE: Final = "j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line"
+IN_LANE: Final = "j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line"
 
-_LANES: Final = """
+LANES: Final = """
 WITH RECURSIVE lane (task_type, priority) AS (
     (SELECT j.task_type, j.priority FROM job_list AS j WHERE {in_lane} ORDER BY j.task_type, j.priority DESC LIMIT 1)
     UNION ALL
@@ -77,18 +77,18 @@ _LEFT: Final = _IN_BOTH + "NULL::integer, NULL::jsonb, j.completed_at"
 """The columns of succeeded jobs in the queue, and of those that have left it."""
 
 
-def _page(
+def rows_of(
     condition: LiteralString, key: LiteralString, *, newest: bool = False, view: LiteralString = "job_list",
     columns: LiteralString = "j.*",
 ) -> LiteralString:  # fmt: skip
     """The first rows of a view behind the cursor that match the filter, by `key` and id."""
     behind, way = ("<", "DESC") if newest else (">", "ASC")
     return _PAGE.format(
-        columns=columns, view=view, condition=condition, key=key, behind=behind, way=way, matches=_MATCHES
+        columns=columns, view=view, condition=condition, key=key, behind=behind, way=way, matches=MATCHES
     )
 
 
-def _list(rows: LiteralString, key: LiteralString, *, newest: bool = False) -> LiteralString:
+def ordered(rows: LiteralString, key: LiteralString, *, newest: bool = False) -> LiteralString:
     order = key + " DESC, j.id DESC" if newest else key + ", j.id"
     return _LIST.format(rows=rows, key=key, order=order)
 
@@ -98,47 +98,23 @@ SELECT j.* FROM job_list AS j WHERE (%(after_id)s::uuid IS NULL OR j.id < %(afte
 ORDER BY j.id DESC LIMIT %(window)s
 """
 # The lanes of other types are not read.
-_PENDING: Final = """
+PENDING: Final = """
 (SELECT h.* FROM lane AS l CROSS JOIN LATERAL ({in_lanes}) AS h
 WHERE %(task_type)s::text IS NULL OR position(lower(%(task_type)s) IN lower(l.task_type)) > 0)
 UNION ALL ({beside_them})
 """
-_WAITING: Final = _PENDING.format(
-    in_lanes=_page(_IN_LANE + " AND j.task_type = l.task_type AND j.priority = l.priority", "j.run_at"),
-    beside_them=_page("j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)", "j.run_at"),
-)
-_SUCCEEDED: Final = (
-    "("
-    + _page("j.status = 'succeeded'", "j.ended_at", newest=True, columns=_HERE)
-    + ") UNION ALL ("
-    + _page("true", "j.completed_at", newest=True, view="job_removed_list", columns=_LEFT)
-    + ")"
-)
-REACHED: Final = """
-SELECT j.completed_at::text AS reached FROM job_removed_list AS j
-WHERE %(after_key)s::timestamptz IS NULL OR j.completed_at <= %(after_key)s::timestamptz AND (
-    j.completed_at < %(after_key)s::timestamptz OR %(after_id)s::uuid <> '00000000-0000-0000-0000-000000000000')
-ORDER BY j.completed_at DESC OFFSET %(most)s - 1 LIMIT 1
-"""
-"""The time down to which a page of `SEARCHED` looks: that of the last of `most` jobs; no row if there are fewer.
+OF_LANE: Final = IN_LANE + " AND j.task_type = l.task_type AND j.priority = l.priority"
+WAITING: Final = "j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)"
 
-The page has all that match of this time, so the next one is behind it and the lowest id.
-"""
-_DOWN_TO: Final = "WITH reached AS MATERIALIZED (SELECT coalesce(({last}), '-infinity') AS at)".format(
-    last=REACHED.replace("::text AS reached", "")
-)
-_FOUND: Final = "({here}) UNION ALL ({left})".format(
-    here=_page(
-        "j.status = 'succeeded' AND j.ended_at >= (SELECT at FROM reached)", "j.ended_at", newest=True, columns=_HERE
-    ),
-    left=_page(
-        "j.completed_at >= (SELECT at FROM reached)", "j.completed_at", newest=True, view="job_removed_list",
-        columns=_LEFT,
-    ),
-)  # fmt: skip
-SEARCHED: Final[LiteralString] = _DOWN_TO + _list(_FOUND, "j.ended_at", newest=True)
-"""Succeeded jobs that match a filter, among `most` of those that left the queue."""
-_ENDED: Final = _list(_page("j.status = %(status)s", "j.ended_at", newest=True), "j.ended_at", newest=True)
+
+def succeeded(*, here: LiteralString = "", left: LiteralString = "") -> LiteralString:
+    """The first rows of succeeded jobs, with more conditions for those in the queue and for those that left it."""
+    in_queue = rows_of(f"j.status = 'succeeded' {here}", "j.ended_at", newest=True, columns=_HERE)
+    removed = rows_of(f"true {left}", "j.completed_at", newest=True, view="job_removed_list", columns=_LEFT)
+    return f"({in_queue}) UNION ALL ({removed})"
+
+
+_ENDED: Final = ordered(rows_of("j.status = %(status)s", "j.ended_at", newest=True), "j.ended_at", newest=True)
 
 # The ids come from an index alone. Ordered by id in one step, the planner would look for the jobs of the group in the
 # whole queue, because it expects some of each status.
@@ -155,14 +131,17 @@ WITH alike AS MATERIALIZED (
         AND j.status IN ('failed', 'pending', 'running')
 )
 """
-GROUP: Final[LiteralString] = _ALIKE + _list(_OF_GROUP, "j.id", newest=True)
+GROUP: Final[LiteralString] = _ALIKE + ordered(_OF_GROUP, "j.id", newest=True)
 """The jobs of a group of errors, newest first, each row with the number of all of them as `total`."""
 
 STATEMENTS: Final[dict[Status | None, LiteralString]] = {
-    None: _list(_ALL.format(matches=_MATCHES), "j.id", newest=True),
-    Status.PENDING: _LANES.format(in_lane=_IN_LANE) + _list(_WAITING, "j.run_at"),
-    Status.RUNNING: _list(_page("j.status = 'running'", "j.started_at"), "j.started_at"),
-    Status.SUCCEEDED: _list(_SUCCEEDED, "j.ended_at", newest=True),
+    None: ordered(_ALL.format(matches=MATCHES), "j.id", newest=True),
+    Status.PENDING: LANES.format(in_lane=IN_LANE)
+    + ordered(
+        PENDING.format(in_lanes=rows_of(OF_LANE, "j.run_at"), beside_them=rows_of(WAITING, "j.run_at")), "j.run_at"
+    ),
+    Status.RUNNING: ordered(rows_of("j.status = 'running'", "j.started_at"), "j.started_at"),
+    Status.SUCCEEDED: ordered(succeeded(), "j.ended_at", newest=True),
     Status.FAILED: _ENDED,
     Status.CANCELLED: _ENDED,
 }

@@ -19,7 +19,8 @@ from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Status, V
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.history import audit, runs
-from jobdeck.core.read.job_lists import GROUP, LOOKED_AT, NO_CURSOR, REACHED, SEARCHED, STATEMENTS, WINDOW
+from jobdeck.core.read.job_lists import GROUP, LOOKED_AT, NO_CURSOR, STATEMENTS, WINDOW
+from jobdeck.core.read.job_searches import JOBS_LOOKED_AT, Search, search_of
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
@@ -94,16 +95,16 @@ def page(
     jobs, last ended first. Succeeded jobs include those that left the queue. Every other order, and the reverse of
     the natural one, covers the first 10,000 jobs of the natural order.
 
-    With more than a status, a page of succeeded jobs looks at the next `LOOKED_AT` that left the queue. It may
-    therefore have a cursor and fewer jobs than `limit`, and even none.
+    A page of a filter with more than a status looks at the next jobs only: `JOBS_LOOKED_AT` in the queue, `LOOKED_AT`
+    that left it. It may therefore have a cursor and fewer jobs than `limit`, and even none. Pages of running jobs, and
+    of pending jobs of a type, have no such limit.
 
     Raises:
         UsageError: `sort` is not in `SORTS`, or `after` is not a cursor; in the second case `run` may raise it.
     """
-    searched = filter.status is Status.SUCCEEDED and filter != Filter(status=filter.status)
     return _listed(
-        SEARCHED if searched else STATEMENTS[filter.status], parameters(filter), sort=sort, descending=descending,
-        limit=limit, after=after, searched=searched,
+        STATEMENTS[filter.status], parameters(filter), sort=sort, descending=descending, limit=limit, after=after,
+        search=search_of(filter), most=LOOKED_AT if filter.status is Status.SUCCEEDED else JOBS_LOOKED_AT,
     )  # fmt: skip
 
 
@@ -131,7 +132,7 @@ def group_page(
 
 def _listed(
     statement: LiteralString, params: Mapping[str, object], *, sort: str, descending: bool, limit: int,
-    after: str | None, searched: bool = False,
+    after: str | None, search: Search | None = None, most: int = 0,
 ) -> Query[Page]:  # fmt: skip
     if sort not in SORTS:
         raise UsageError(f"Unknown order {sort}. Use one of: {', '.join(SORTS)}.")
@@ -142,7 +143,7 @@ def _listed(
         "descending": descending,
         "window": limit + 1 if natural else WINDOW,
         "limit": limit + 1,
-        "most": LOOKED_AT,
+        "most": most,
         **_cursor(after, natural=natural),
     }
 
@@ -154,12 +155,13 @@ def _listed(
             return Page(jobs, _encode(cursor), total=total)
         if not reached:
             return Page(jobs, None, total=total)
-        behind = _encode({"key": reached[0]["reached"], "id": str(UUID(int=0)), "skip": 0})
-        return Page(jobs, behind if natural else None, searched=LOOKED_AT)
+        behind = _encode({"key": reached[0]["reached"], "id": str(reached[0]["reached_id"]), "skip": 0})
+        return Page(jobs, behind if natural else None, searched=most)
 
-    found = select(statement, wanted, read=read)
-    if searched:
-        found = combine(select(statement, wanted, read=list), select(REACHED, wanted, read=list), read=read)
+    if search is None:
+        found = select(statement, wanted, read=read)
+    else:
+        found = combine(select(search.page, wanted, read=list), select(search.reached, wanted, read=list), read=read)
     return found if after is None else replace(found, misread=NO_CURSOR)
 
 

@@ -128,8 +128,8 @@ class Page:
     """Jobs in order, and the cursor of the next page or None at the end.
 
     `refusal` says why nothing was read, see `jobdeck.core.read.reach`. `total` is the exact number of jobs on all
-    pages; None where they were not counted. `searched` is how many of the jobs that left the queue were looked through,
-    if there are more of them; None otherwise.
+    pages; None where they were not counted. `searched` is how many jobs a filter looked through if there are more,
+    otherwise None.
     """
 
     jobs: tuple[Job, ...]

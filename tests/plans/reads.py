@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
+from unittest.mock import patch
 from uuid import UUID
 
 from jobdeck.core.errors import JobNotFound, UsageError
@@ -48,6 +49,19 @@ def _find_by_prefix(conn: Connection) -> None:
 
 def _filtered(**wanted: Any) -> Operation:
     return Operation(read_jobs.page(Filter(**wanted), limit=50).run, reads=True)
+
+
+def _searched(status: Status | None) -> Operation:
+    """Looks at fewer jobs than the program does, so that there are enough of them in each queue.
+
+    Never analyzed, the planner expects few that match, and reads and sorts all.
+    """
+
+    def call(conn: Connection) -> object:
+        with patch.object(read_jobs, "JOBS_LOOKED_AT", 1_000):
+            return read_jobs.page(Filter(status=status, search="no such words"), limit=50).run(conn)
+
+    return Operation(call, entries=15_000, blocks=15_000, reads=True, growth=9, sorts=True)
 
 
 def _ordered(status: Status | None, sort: str) -> Operation:
@@ -114,6 +128,10 @@ READS: Final = {
         growth=90,
         sorts=True,
     ),
+    **{
+        f"{status or 'all'} jobs with words that none has": _searched(status)
+        for status in (None, Status.PENDING, Status.FAILED)
+    },
     "running jobs with words": _filtered(status=Status.RUNNING, search="no such words"),
     "failed jobs with a fingerprint": _filtered(status=Status.FAILED, fingerprint="0123456789ab"),
     # Never analyzed, the planner expects few failed jobs, and sorts them.

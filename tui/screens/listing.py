@@ -33,7 +33,7 @@ NOTICED_FOR: Final = 10.0
 OPENING: Final = "Opening the database…"
 READING: Final = "Reading…"
 ENDS: Final = f"Only the first {number(LONGEST_PAGE)} jobs are listed. {{filter}} narrows it."
-SEARCHED: Final = "Only the newest {searched:,} jobs that left the queue were looked through."
+SEARCHED: Final = "Only the first {searched:,} jobs of this list were looked through."
 SORT_WORDS: Final = {
     "natural": "the tab's usual order",
     "run_at": "due time",

@@ -1,4 +1,4 @@
-"""Filters over succeeded jobs: one page looks at a limited number of those that left the queue, all pages at all."""
+"""Filters that no index serves: one page looks at a limited number of jobs, all pages at all."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobdeck.core.model import Filter, Status
+from jobdeck.core.queue import leases
 from jobdeck.core.read import jobs as read_jobs
-from tests.support.queue import Connection, add, advance, run_once
+from tests.support.queue import LEASE, WORKER, Connection, add, advance, run_once
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -22,11 +23,11 @@ SELECT gen_random_uuid(), 'beta', now(), 'succeeded', now() - n * interval '90 s
 """Succeeded jobs that are still in the queue, the last one older than all that left it."""
 
 
-def all_pages(conn: Connection, limit: int) -> list[UUID]:
+def all_pages(conn: Connection, limit: int, wanted: Filter = BETA) -> list[UUID]:
     found: list[UUID] = []
     after = None
     for _ in range(100):
-        page = read_jobs.page(BETA, limit=limit, after=after).run(conn)
+        page = read_jobs.page(wanted, limit=limit, after=after).run(conn)
         found += [job.id for job in page.jobs]
         after = page.next
         if after is None:
@@ -76,3 +77,71 @@ def test_a_page_says_that_there_is_more_than_it_looked_at(full: Connection, monk
 def test_an_action_on_all_finds_every_job_in_the_queue(full: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_jobs, "LOOKED_AT", 1)
     assert len(read_jobs.find_ids(full, BETA)) == 4
+
+
+# Jobs in the queue
+
+QUEUE = """
+INSERT INTO job_queue (task_type, priority, run_at, status, completed_at, concurrency_key, last_error)
+SELECT CASE n % 3 WHEN 0 THEN 'beta' ELSE 'alpha' END, n % 2, at, status,
+    CASE status WHEN 'pending' THEN NULL ELSE at END, CASE n % 5 WHEN 0 THEN 'a key' END,
+    CASE n % 4 WHEN 0 THEN 'gone' END
+FROM generate_series(1, 24) AS n, unnest(ARRAY['pending', 'failed', 'cancelled']) AS status,
+    LATERAL (SELECT now() + n / 4 * interval '1 hour') AS due (at)
+"""
+"""In each status four jobs at each time, of two types and two priorities; some pending ones wait behind a key."""
+SEARCHED = (None, Status.PENDING, Status.FAILED, Status.CANCELLED)
+
+
+@pytest.fixture
+def queue(conn: Connection) -> Connection:
+    conn.execute(QUEUE)
+    return conn
+
+
+@pytest.mark.parametrize("status", SEARCHED)
+@pytest.mark.parametrize("task_type", [None, "beta"])
+def test_pages_of_a_search_find_the_jobs_of_one_long_page_in_its_order(
+    status: Status | None, task_type: str | None, queue: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Filter(status=status, error="gone", task_type=task_type)
+    whole = all_pages(queue, 100, wanted)
+    every = read_jobs.page(Filter(status=status), limit=100).run(queue).jobs
+    assert whole == [
+        job.id for job in every if job.last_error == "gone" and job.task_type in {"beta", task_type or "alpha"}
+    ]
+    for most in (1, 2, 3, 7, 12, 23, 24, 72, 73):
+        monkeypatch.setattr(read_jobs, "JOBS_LOOKED_AT", most)
+        for limit in (1, 2, 100):
+            assert all_pages(queue, limit, wanted) == whole
+
+
+@pytest.mark.parametrize("status", SEARCHED)
+def test_a_search_without_a_hit_says_among_how_many_jobs_it_looked(
+    status: Status | None, queue: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = Filter(status=status, search="no such words")
+    page = read_jobs.page(nothing).run(queue)
+    assert (page.jobs, page.searched, page.next) == ((), None, None)
+    monkeypatch.setattr(read_jobs, "JOBS_LOOKED_AT", 6)
+    page = read_jobs.page(nothing).run(queue)
+    assert (page.jobs, page.searched) == ((), 6)
+    assert page.next is not None
+    assert all_pages(queue, 10, nothing) == []
+
+
+def test_an_action_on_all_finds_every_job_that_a_search_matches(
+    queue: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_jobs, "JOBS_LOOKED_AT", 2)
+    assert len(read_jobs.find_ids(queue, Filter(status=Status.PENDING, error="gone"))) == 6
+
+
+def test_pending_jobs_of_a_type_and_running_jobs_are_all_looked_at(
+    queue: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_jobs, "JOBS_LOOKED_AT", 1)
+    assert len(read_jobs.page(Filter(status=Status.PENDING, task_type="beta")).run(queue).jobs) == 8
+    leases.claim(queue, WORKER, ["alpha", "beta"], 100, LEASE)
+    found = read_jobs.page(Filter(status=Status.RUNNING, search="alpha")).run(queue)
+    assert (len(found.jobs), found.searched) == (2, None)

@@ -194,7 +194,7 @@ async def test_at_the_end_of_what_was_found_among_some_jobs_it_is_said_that_ther
     async with dashboard(backend) as deck:
         assert "looked through" not in deck.line("peek")
         await deck.press("j")
-        assert "Only the newest 100,000 jobs that left the queue were looked through." in deck.line("peek")
+        assert "Only the first 100,000 jobs of this list were looked through." in deck.line("peek")
 
 
 async def test_back_at_the_top_the_list_is_short_again_unless_something_is_marked() -> None:

@@ -59,7 +59,7 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
     lines = output.job_table(page.jobs) if page.jobs else ["No jobs."]
     _answer_page(session, {"jobs": page.jobs}, lines, page.next)
     if page.searched and not session.json:
-        output.note(f"Only {page.searched:,} of the jobs that left the queue were looked through.")
+        output.note(f"Only {page.searched:,} jobs were looked through.")
 
 
 @command("job")
