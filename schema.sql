@@ -1,4 +1,4 @@
--- jobdeck schema version 4
+-- jobdeck schema version 5
 -- serves programs from 0.2.0
 --
 -- The queue. Safe to run again: rows and columns are kept. Runs in one transaction (psql --single-transaction) on
@@ -118,19 +118,25 @@ as $$
             where r.rolname = job_roles_prefix() || t and pg_has_role(r.oid, 'usage'))
 $$;
 
--- Refuses a call by a role of the public key, even if somebody granted it all functions. In a function with its owner's
--- rights, the caller is the role of the session or of SET ROLE. Triggers of the application's tables run under these
--- roles, too, and may enqueue.
+-- Whether a role of the public key calls, even if somebody granted it all functions. In a function with its owner's rights,
+-- the caller is the role of the session or of SET ROLE. Triggers of the application's tables run under these roles, too,
+-- and may enqueue.
+create or replace function job_is_outsider() returns boolean
+language sql stable parallel safe
+return coalesce(nullif(current_setting('role'), 'none'), session_user) in ('anon', 'authenticated')
+    and pg_trigger_depth() = 0;
+
+-- Refuses a call by such a role. The functions that are called for each job ask first, because the call of this one costs
+-- as much as some of their statements.
 create or replace function job_refuse_outsiders() returns void
 language plpgsql stable parallel safe
 set search_path from current
 as $$
-declare
-    v_role constant text := coalesce(nullif(current_setting('role'), 'none'), session_user);
 begin
-    if v_role in ('anon', 'authenticated') and pg_trigger_depth() = 0 then
+    if job_is_outsider() then
         raise exception using errcode = 'insufficient_privilege', message = format(
-            'The role %s may not call the functions of the queue. Call them under another role.', v_role);
+            'The role %s may not call the functions of the queue. Call them under another role.',
+            coalesce(nullif(current_setting('role'), 'none'), session_user));
     end if;
 end
 $$;
@@ -1431,7 +1437,9 @@ declare
     v_blocked_by uuid;
     v_in_line boolean;
 begin
-    perform job_refuse_outsiders();
+    if job_is_outsider() then
+        perform job_refuse_outsiders();
+    end if;
     if coalesce(trim(p_task_type), '') = '' then
         perform job_queue_refuse('A job needs a task type.');
     elsif p_interval_minutes <= 0 then
@@ -1560,7 +1568,9 @@ declare
     v_least_chance constant bigint := x'100000000'::bigint;
     v_chances constant bigint := x'effffffff'::bigint;
 begin
-    perform job_refuse_outsiders();
+    if job_is_outsider() then
+        perform job_refuse_outsiders();
+    end if;
     if exists (
         select from unnest(p_task_types, p_priorities) as n (task_type, priority)
         where coalesce(trim(n.task_type), '') = '' or n.priority not between -100 and 100
@@ -2688,7 +2698,9 @@ declare
     v_key_jobs tid[];
     v_key_numbers smallint[];
 begin
-    perform job_refuse_outsiders();
+    if job_is_outsider() then
+        perform job_refuse_outsiders();
+    end if;
     -- A probe of an empty table, as a rule. A claim of no jobs takes a canary alone.
     if p_worker <> job_earlier_runner() and exists (select from job_canaries c where c.task_type = any (p_types) and c.run_token is null) then
         return query select * from job_queue_take_canary(p_worker, p_types, p_lease_seconds);
@@ -3183,6 +3195,30 @@ begin
 end
 $$;
 
+-- Puts these jobs, each the next of one of these lines, into the claim's index, and returns the other keys. No job that
+-- another transaction has locked is put there, nor one that has left its line.
+create or replace function job_queue_put_all_first(p_keys text[], p_jobs uuid[]) returns text[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+declare
+    v_free uuid[];
+    v_keys text[];
+begin
+    -- By their ids alone: with the line's predicate, the planner may read whole lines for them.
+    select array_agg(l.id), array_agg(l.concurrency_key) into v_free, v_keys from (
+        select q.id, q.concurrency_key, q.status, q.blocked_by, q.in_line from job_queue q
+        where q.id = any (array_remove(p_jobs, null)) for update skip locked
+    ) l
+    where l.concurrency_key = any (p_keys) and l.status = 'pending' and l.blocked_by is null and l.in_line;
+    if v_free is null then
+        return p_keys;
+    end if;
+    update job_queue set in_line = false where id = any (v_free);
+    return array(select k from unnest(p_keys) k where k <> all (v_keys) order by k);
+end
+$$;
+
 -- Puts the next job of each line into the claim's index, unless a job of the key runs. If its type cannot run (paused, or
 -- no live worker handles it), it stays there, and the next of a type that can run is put beside it. No lock is waited
 -- for: a key whose lock is not free is written to job_lines_due, to be tried again after p_delay. Returns the number of
@@ -3194,12 +3230,12 @@ as $$
 declare
     v_now timestamptz := clock_timestamp();
     v_slots constant integer[] := job_queue_try_locks(p_keys);
-    -- To look for what can be left out pays for several keys.
-    v_many constant boolean := cardinality(p_keys) > 1;
     v_later text[];
     v_lines text[];
     v_heads text[];
     v_busy boolean[];
+    v_next uuid[];
+    v_next_types text[];
     v_several boolean;
     v_key text;
     v_type text;
@@ -3207,38 +3243,50 @@ declare
 begin
     select array_agg(k.key) filter (where not k.mine),
         array_agg(k.key) filter (where k.waits), array_agg(k.busy) filter (where k.waits),
-        array_agg(case when k.waits and v_many then (
+        array_agg(case when k.waits then (
             select q.task_type from job_queue q
             where q.concurrency_key = k.key and q.status = 'pending' and q.blocked_by is null and not q.in_line
                 and q.run_at <= v_now
-            order by q.concurrency_key, q.priority desc limit 1) end) filter (where k.waits)
-    into v_later, v_lines, v_busy, v_heads
+            order by q.concurrency_key, q.priority desc limit 1) end) filter (where k.waits),
+        array_agg(k.next) filter (where k.waits), array_agg(k.next_type) filter (where k.waits)
+    into v_later, v_lines, v_busy, v_heads, v_next, v_next_types
     from (
-        select l.key, l.mine, l.waits, l.waits and v_many and (
-            select true from job_queue r where r.concurrency_key = l.key and r.status = 'running'
-            order by r.concurrency_key, r.key_place limit 1) is not null as busy
-        from (
-            select d.key, job_slot(d.key) = any (v_slots) as mine, job_slot(d.key) = any (v_slots) and (not v_many or (
-                -- Most keys of one-time jobs have nothing that waits.
-                select true from job_queue q
+        select d.key, d.mine, f.id is not null as waits, f.id is not null and (
+            select true from job_queue r where r.concurrency_key = d.key and r.status = 'running'
+            order by r.concurrency_key, r.key_place limit 1) is not null as busy,
+            -- The next one of a line is known where all of it is of one type, and the first one in the index is due.
+            case when f.run_at <= v_now and f.task_type = (
+                select q.task_type from job_queue q
                 where q.concurrency_key = d.key and q.status = 'pending' and q.blocked_by is null and q.in_line
-                order by q.concurrency_key, q.task_type limit 1) is not null) as waits
-            from (select distinct k as key from unnest(p_keys) k where k is not null) d
-            offset 0  -- so that each key is looked for once
-        ) l
-        offset 0
+                order by q.concurrency_key desc, q.task_type desc, q.priority, q.run_at desc, q.id desc limit 1)
+            then f.id end as next, f.task_type as next_type
+        from (
+            select k as key, job_slot(k) = any (v_slots) as mine
+            from (select distinct k from unnest(p_keys) k where k is not null) each
+        ) d
+        -- Most keys of one-time jobs have nothing that waits.
+        left join lateral (
+            select q.id, q.task_type, q.run_at from job_queue q
+            where d.mine and q.concurrency_key = d.key and q.status = 'pending' and q.blocked_by is null and q.in_line
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1
+        ) f on true
+        offset 0  -- so that each key is looked for once
     ) k;
     if v_lines is not null then
         v_several := exists (select from job_types t where t.max_per_key > 1);
-        if v_many and not v_several then
+        if not v_several then
             -- A key of which a job runs stays as it is, and one whose first job is due and can run.
-            v_open_types := array(select h from (select distinct unnest(v_heads) as h) t
-                where h is not null and job_type_can_run(h, v_now));
-            v_lines := array(select l.key from unnest(v_lines, v_busy, v_heads) as l (key, busy, head)
-                where not l.busy and (l.head is null or l.head <> all (v_open_types)) order by l.key);
+            v_open_types := array(select t from (select distinct unnest(v_heads || v_next_types) as t) each
+                where t is not null and job_type_can_run(t, v_now));
+            select array_agg(l.key order by l.key),
+                array_agg(l.next) filter (where l.head is null and l.next_type = any (v_open_types))
+            into v_lines, v_next
+            from unnest(v_lines, v_busy, v_heads, v_next, v_next_types) as l (key, busy, head, next, next_type)
+            where not l.busy and (l.head is null or l.head <> all (v_open_types));
+            v_lines := job_queue_put_all_first(v_lines, v_next);
             v_open_types := null;
         end if;
-        foreach v_key in array v_lines loop
+        foreach v_key in array coalesce(v_lines, '{}') loop
             if not job_key_is_busy_now(v_key) then
                 v_type := job_queue_put_first(v_key, v_now, null);
                 if v_type <> all (v_open_types) or v_open_types is null and not job_type_can_run(v_type, v_now) then
@@ -3660,7 +3708,9 @@ declare
     v_keys text[];
     v_settled record;
 begin
-    perform job_refuse_outsiders();
+    if job_is_outsider() then
+        perform job_refuse_outsiders();
+    end if;
     -- A handler's own transaction may have a snapshot from before jobs that wait for these. Upkeep looks after its commit.
     if current_setting('transaction_isolation') <> 'read committed' then
         perform job_queue_ask_recheck(
@@ -9377,7 +9427,7 @@ declare
         'job_queue_backlog', 'job_queue_turn', 'job_queue_await',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
         'job_run_page_of', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
-    v_inner constant text[] := array['job_switch_is_on', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
+    v_inner constant text[] := array['job_switch_is_on', 'job_is_outsider', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
         'job_hand_claim', 'job_hand_retry', 'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
@@ -9387,7 +9437,7 @@ declare
         'job_key_is_busy',
         'job_key_is_busy_now', 'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
         'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_check_rows', 'job_queue_lock_jobs',
-        'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
+        'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines', 'job_queue_put_all_first',
         'job_queue_try_locks', 'job_refused_key', 'job_slot',
         'job_counted_or_about', 'job_finish_rate', 'job_queue_before', 'job_sample_count', 'job_sample_step',
         'job_queue_end_expired', 'job_queue_find_stranded', 'job_queue_walk', 'job_queue_walk_on', 'job_queue_line_lanes', 'job_queue_lock_next_in_line',
@@ -9542,7 +9592,7 @@ begin
 end
 $$;
 
-insert into jobdeck_schema (version) values (4) on conflict (component, version) do nothing;
+insert into jobdeck_schema (version) values (5) on conflict (component, version) do nothing;
 
 -- The installer passes the requested prefix in this setting.
 select job_grant_roles(nullif(current_setting('jobdeck.roles_prefix', true), ''));

@@ -81,7 +81,7 @@ FUNCTIONS: Final = {
         programme_forget_parent_check programme_limit_team programme_queue_admin_alerts programme_shape
         programme_touch
         job_erase_jobs job_erase_payload job_erase_stop job_erase_texts job_erased_facts job_refuse_outsiders
-        job_refuse_truncate
+        job_refuse_truncate job_queue_put_all_first job_is_outsider
         job_queue_line_lanes job_queue_lock_next_in_line job_queue_note_open_types job_queue_put_first job_retain
         job_retain_line job_retention_limit job_retention_set job_scrub job_scrub_array job_scrub_json
         job_scrub_literal job_scrub_pattern job_scrub_text job_tables_with_texts job_type_can_run

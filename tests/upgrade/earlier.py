@@ -22,8 +22,8 @@ T = TypeVar("T")
 FOLDER: Final = Path(__file__).parent
 VERSION_1: Final = ("5ab34aa", "824810d", "884b6db", "0.1.0")
 """Three commits before 0.1.0, and 0.1.0. Each calls its schema version 1."""
-VERSIONS: Final = (*VERSION_1, "3")
-"""These, and version 3 of the queue with version 2 of the competition's tables, as pg_dump wrote them."""
+VERSIONS: Final = (*VERSION_1, "3", "4")
+"""These, and versions 3 and 4 of the queue with version 2 of the competition's tables, as pg_dump wrote them."""
 
 LEASE: Final = 3600.0
 OLD_WORKER: Final = "worker of before"

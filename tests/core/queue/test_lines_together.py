@@ -1,0 +1,149 @@
+"""The next jobs of several lines are put first together, and they are the same as if each line were looked at alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import psycopg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobdeck.core.model import NewJob
+from jobdeck.core.queue import presence, producer
+from tests.support.queue import Connection, Row, claim, finish, now, report, rows, value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+KEYS = ("a", "b", "c")
+CAN_RUN = ("alpha", "beta")
+
+
+class Waiting(NamedTuple):
+    """A pending job: due this many minutes from now, in the line of its key or already first."""
+
+    key: str
+    task_type: str
+    priority: int
+    due: int
+    in_line: bool
+
+
+waiting = st.builds(
+    Waiting,
+    st.sampled_from(KEYS),
+    st.sampled_from([*CAN_RUN, "nobody"]),
+    st.sampled_from([0, 0, 0, 5]),
+    st.sampled_from([-20, -10, -10, 30]),
+    st.sampled_from([True, True, True, False]),
+)
+
+
+def report_worker(conn: Connection) -> None:
+    presence.report_worker(
+        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=CAN_RUN, running=0
+    )
+
+
+def fill(conn: Connection, jobs: Sequence[Waiting], busy: set[str]) -> None:
+    at = now(conn)
+    conn.execute("DELETE FROM job_queue")
+    for job in jobs:
+        conn.execute(
+            """
+            INSERT INTO job_queue (run_at, concurrency_key, task_type, priority, in_line) VALUES (%s, %s, %s, %s, %s)
+            """,
+            (at + timedelta(minutes=job.due), job.key, job.task_type, job.priority, job.in_line),
+        )
+    for key in busy:
+        conn.execute(
+            """
+            INSERT INTO job_queue (concurrency_key, task_type, status, run_token, locked_by, lease_expires_at)
+            VALUES (%s, 'alpha', 'running', nextval('job_run_token_seq'), 'w', now() + interval '1 hour')
+            """,
+            (key,),
+        )
+
+
+def calls(conn: Connection, function: str) -> int:
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    return int(value(conn, "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = %s", function))
+
+
+def together(conn: Connection) -> None:
+    conn.execute("SELECT job_queue_try_lines(%s, interval '0')", ([*KEYS, "of no job"],))
+
+
+def one_by_one(conn: Connection) -> None:
+    """What is said of each line in `schema.sql`, for one after the other."""
+    for key in KEYS:
+        if value(conn, "SELECT job_key_is_busy_now(%s)", key):
+            continue
+        first = value(conn, "SELECT job_queue_put_first(%s, clock_timestamp(), NULL)", key)
+        if first not in CAN_RUN:
+            value(conn, "SELECT job_queue_put_first(%s, clock_timestamp(), %s)", key, list(CAN_RUN))
+
+
+def outcome(conn: Connection, advance: Callable[[Connection], None]) -> tuple[list[Row], list[Row]]:
+    """Which jobs are in their lines then, and which lines without a job that can run are looked at once more."""
+    with conn.transaction(force_rollback=True):
+        advance(conn)
+        lines = rows(conn, "SELECT id, in_line FROM job_queue ORDER BY id")
+        again = rows(
+            conn,
+            """
+            SELECT DISTINCT concurrency_key FROM job_lines_due AS l WHERE NOT EXISTS (
+                SELECT FROM job_queue AS q WHERE q.concurrency_key = l.concurrency_key AND q.status = 'pending'
+                    AND NOT q.in_line AND q.run_at <= now() AND q.task_type = ANY (%s))
+            ORDER BY concurrency_key
+            """,
+            list(CAN_RUN),
+        )
+        return lines, again
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(waiting, max_size=12), st.sets(st.sampled_from(KEYS), max_size=1), st.sets(st.integers(0, 11)))
+def test_lines_advance_together_as_they_do_one_by_one(
+    conn: Connection, database_url: str, jobs: list[Waiting], busy: set[str], locked: set[int]
+) -> None:
+    report_worker(conn)
+    fill(conn, jobs, busy)
+    ids = [row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id")]
+    with psycopg.connect(database_url) as other:
+        other.execute(
+            "SELECT FROM job_queue WHERE id = ANY (%s) FOR UPDATE",
+            ([job_id for place, job_id in enumerate(ids) if place in locked],),
+        )
+        assert outcome(conn, together) == outcome(conn, one_by_one)
+
+
+def test_runs_that_end_together_put_the_next_jobs_of_their_keys_first_in_one_step(conn: Connection) -> None:
+    report_worker(conn)
+    conn.execute("SET track_functions = 'all'")
+    jobs = [NewJob("alpha", {"key": key, "place": place}, concurrency_key=key) for place in range(3) for key in KEYS]
+    producer.enqueue_many(conn, jobs, actor="a producer")
+    for place in range(3):
+        claimed = claim(conn, CAN_RUN)
+        assert sorted((job.payload["key"], job.payload["place"]) for job in claimed) == [(key, place) for key in KEYS]
+        finish(conn, *map(report, claimed))
+    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert calls(conn, "job_queue_put_all_first") == 2
+    assert calls(conn, "job_queue_put_first") == 0
+
+
+def test_a_line_whose_next_job_is_locked_gives_way_to_another_and_is_looked_at_again(
+    conn: Connection, database_url: str
+) -> None:
+    report_worker(conn)
+    fill(conn, [Waiting(key, "alpha", 0, due, in_line=True) for key in "ab" for due in (-20, -10)], set())
+    first, second, other, _ = (row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id"))
+    with psycopg.connect(database_url) as session:
+        session.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
+        together(conn)
+    assert [row["id"] for row in rows(conn, "SELECT id FROM job_queue WHERE NOT in_line ORDER BY id")] == [
+        second,
+        other,
+    ]
+    assert rows(conn, "SELECT concurrency_key FROM job_lines_due") == [{"concurrency_key": "a"}]
