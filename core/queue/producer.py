@@ -23,7 +23,7 @@ from psycopg.rows import tuple_row
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, Ticket
 from jobdeck.core.postgres.refusals import refusals, unstorable
-from jobdeck.core.queue.calls import Connection, array, rows
+from jobdeck.core.queue.calls import Connection, array, fetched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -92,8 +92,8 @@ def enqueue(
             recurring; or a transaction that has not ended for 1.5 s enqueues a job with the same dedupe key.
     """
     statement, params = create(new, actor=actor, schema=schema, trace=trace)
-    row = rows(conn, statement, params, locked=LOCKED)[0]
-    return Ticket(plain_id(row["job_id"]), row["created"])
+    job_id, created = fetched(conn, statement, params, tuple_row, locked=LOCKED)[0]
+    return Ticket(plain_id(job_id), created)
 
 
 def enqueue_many(
