@@ -6,7 +6,7 @@ page continues behind the last of these.
 
 from __future__ import annotations
 
-from typing import Final, LiteralString, NamedTuple
+from typing import Final, LiteralString
 
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.read.job_lists import (
@@ -24,47 +24,29 @@ from jobdeck.core.read.job_lists import (
 JOBS_LOOKED_AT: Final = 1_000_000
 """Among how many jobs in the queue one page looks. They take less time than runs, whose rows are larger."""
 
-
-class Search(NamedTuple):
-    """The statement of a page, and the one that says where it ends.
-
-    The second one has a row (`reached`, `reached_id`) if there are at least `most` jobs: the next page continues behind
-    this place. Both are given `most`.
-    """
-
-    page: LiteralString
-    reached: LiteralString
-
-
-_LAST: Final = """
-SELECT {key} AS at, j.id FROM job_list AS j
-WHERE {condition}
-    AND (%(after_key)s::timestamptz IS NULL
-        OR ({key}, j.id) {behind} (%(after_key)s::timestamptz, %(after_id)s::uuid))
-ORDER BY {key} {way}, j.id {way} OFFSET greatest(%(most)s / {shares}, 1) - 1 LIMIT 1
+# Where the page ends is not looked for if it is full, unless a condition needs it.
+_SEARCH: Final = """
+{last}, page AS MATERIALIZED (SELECT found.*, row_number() OVER () AS number FROM ({page}) AS found)
+SELECT page.*,
+    CASE WHEN (SELECT count(*) FROM page) < %(limit)s THEN (SELECT at::text FROM last) END AS reached,
+    CASE WHEN (SELECT count(*) FROM page) < %(limit)s THEN (SELECT id FROM last) END AS reached_id
+FROM (SELECT) AS one LEFT JOIN page ON true
+ORDER BY page.number
 """
-_REACHED: Final = "SELECT at::text AS reached, id AS reached_id FROM last"
-_TO_LAST: Final = """
-AND ({key}, j.id) {to} (
-    coalesce((SELECT at FROM last), '{end}infinity'), coalesce((SELECT id FROM last), '{uuid}'::uuid))
+_BEHIND: Final = """
+{condition} AND (%(after_key)s::timestamptz IS NULL
+    OR ({key}, j.id) {behind} (%(after_key)s::timestamptz, %(after_id)s::uuid))
+ORDER BY {key} {way}, j.id {way}
 """
-_LOWEST: Final = "00000000-0000-0000-0000-000000000000"
-_HIGHEST: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+_FIRST: Final = "(SELECT * FROM job_list AS j WHERE {behind} LIMIT {most})"
+_LAST: Final = "SELECT {key} AS at, j.id FROM job_list AS j WHERE {behind} OFFSET {most} - 1 LIMIT 1"
+_ONE_ROW: Final = "WITH last AS MATERIALIZED ({last})"
 
-_LAST_OF_ALL: Final = """
-WITH last AS MATERIALIZED (
-    SELECT j.id AS at, j.id FROM job_list AS j WHERE %(after_id)s::uuid IS NULL OR j.id < %(after_id)s::uuid
-    ORDER BY j.id DESC OFFSET %(most)s - 1 LIMIT 1
-)
-"""
-_OF_ALL: Final = """
-SELECT j.* FROM job_list AS j
-WHERE (%(after_id)s::uuid IS NULL OR j.id < %(after_id)s::uuid)
-    AND j.id >= coalesce((SELECT id FROM last), '{lowest}'::uuid) AND {matches}
-ORDER BY j.id DESC LIMIT %(window)s
-"""
+_OF_ALL: Final = "%(after_id)s::uuid IS NULL OR j.id < %(after_id)s::uuid ORDER BY j.id DESC"
+_MATCHING: Final = "SELECT j.* FROM {first} AS j WHERE {matches} ORDER BY j.id DESC LIMIT %(window)s"
 
 # Each lane has its share. What is behind the share that ends first is left to the next page.
+_SHARE: Final = "greatest(%(most)s / (SELECT count(*) FROM wanted), 1)"
 _LAST_PENDING: Final = """
 , wanted AS MATERIALIZED (
     SELECT l.* FROM lane AS l
@@ -75,65 +57,73 @@ _LAST_PENDING: Final = """
     ) AS found ORDER BY found.at, found.id LIMIT 1
 )
 """
+_TO_LAST: Final = """
+(j.run_at, j.id) <= (coalesce((SELECT at FROM last), 'infinity'),
+    coalesce((SELECT id FROM last), 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+"""
 
 
-def _all() -> Search:
-    rows = _OF_ALL.format(matches=MATCHES, lowest=_LOWEST)
-    return Search(_LAST_OF_ALL + ordered(rows, "j.id", newest=True), _LAST_OF_ALL + _REACHED)
+def _all() -> LiteralString:
+    most = "%(most)s"
+    rows = _MATCHING.format(first=_FIRST.format(behind=_OF_ALL, most=most), matches=MATCHES)
+    last = _ONE_ROW.format(last=_LAST.format(key="j.id", behind=_OF_ALL, most=most))
+    return _SEARCH.format(last=last, page=ordered(rows, "j.id", newest=True))
 
 
-def _pending() -> Search:
+def _pending() -> LiteralString:
     key = "j.run_at"
-    to_last = _TO_LAST.format(key=key, to="<=", end="", uuid=_HIGHEST)
-    rows = PENDING.format(in_lanes=rows_of(OF_LANE + to_last, key), beside_them=rows_of(WAITING + to_last, key))
-    of_lane, beside_them = (
-        _LAST.format(condition=condition, key=key, behind=">", way="ASC", shares=shares)
-        for condition, shares in ((OF_LANE, "(SELECT count(*) FROM wanted)"), (WAITING, "1"))
-    )
+    parts = [
+        {"behind": _BEHIND.format(condition=condition, key=key, behind=">", way="ASC"), "most": most}
+        for condition, most in ((OF_LANE, _SHARE), (WAITING, "%(most)s"))
+    ]
+    of_lane, beside_them = (_LAST.format(key=key, **part) for part in parts)
     last = LANES.format(in_lane=IN_LANE) + _LAST_PENDING.format(of_lane=of_lane, beside_them=beside_them)
-    return Search(last + ordered(rows, key), last + _REACHED)
+    in_lanes, rest = (rows_of(_TO_LAST, key, view=_FIRST.format(**part)) for part in parts)
+    return _SEARCH.format(last=last, page=ordered(PENDING.format(in_lanes=in_lanes, beside_them=rest), key))
 
 
-def _ended() -> Search:
-    key, condition = "j.ended_at", "j.status = %(status)s"
-    last = _LAST.format(condition=condition, key=key, behind="<", way="DESC", shares="1")
-    last = f"WITH last AS MATERIALIZED ({last})"
-    rows = rows_of(condition + _TO_LAST.format(key=key, to=">=", end="-", uuid=_LOWEST), key, newest=True)
-    return Search(last + ordered(rows, key, newest=True), last + _REACHED)
+def _ended() -> LiteralString:
+    key, most = "j.ended_at", "%(most)s"
+    behind = _BEHIND.format(condition="j.status = %(status)s", key=key, behind="<", way="DESC")
+    rows = rows_of("true", key, newest=True, view=_FIRST.format(behind=behind, most=most))
+    last = _ONE_ROW.format(last=_LAST.format(key=key, behind=behind, most=most))
+    return _SEARCH.format(last=last, page=ordered(rows, key, newest=True))
 
 
 # The page has all that match of this time, so the next one is behind it and the lowest id.
 _LAST_REMOVED: Final = """
-WITH last AS MATERIALIZED (
-    SELECT j.completed_at AS at, '{lowest}'::uuid AS id FROM job_removed_list AS j
-    WHERE %(after_key)s::timestamptz IS NULL OR j.completed_at <= %(after_key)s::timestamptz AND (
-        j.completed_at < %(after_key)s::timestamptz OR %(after_id)s::uuid <> '{lowest}'::uuid)
-    ORDER BY j.completed_at DESC OFFSET %(most)s - 1 LIMIT 1
-)
+SELECT j.completed_at AS at, '00000000-0000-0000-0000-000000000000'::uuid AS id FROM job_removed_list AS j
+WHERE %(after_key)s::timestamptz IS NULL OR j.completed_at <= %(after_key)s::timestamptz AND (
+    j.completed_at < %(after_key)s::timestamptz OR %(after_id)s::uuid <> '00000000-0000-0000-0000-000000000000'::uuid)
+ORDER BY j.completed_at DESC OFFSET %(most)s - 1 LIMIT 1
 """
 
 
-def _succeeded() -> Search:
+def _succeeded() -> LiteralString:
     """Of these, only those that left the queue are counted: the others are few."""
-    last = _LAST_REMOVED.format(lowest=_LOWEST)
+    last = _ONE_ROW.format(last=_LAST_REMOVED)
     bound = ">= coalesce((SELECT at FROM last), '-infinity')"
     rows = succeeded(here=f"AND j.ended_at {bound}", left=f"AND j.completed_at {bound}")
-    return Search(last + ordered(rows, "j.ended_at", newest=True), last + _REACHED)
+    return _SEARCH.format(last=last, page=ordered(rows, "j.ended_at", newest=True))
 
 
-_SEARCHES: Final[dict[Status | None, Search]] = {
+SEARCHES: Final[dict[Status | None, LiteralString]] = {
     None: _all(),
     Status.PENDING: _pending(),
     Status.SUCCEEDED: _succeeded(),
     Status.FAILED: _ended(),
     Status.CANCELLED: _ended(),
 }
-"""There is none of running jobs, because no queue runs so many."""
+"""Pages of jobs that look at `most` jobs, and where they end.
+
+The first row of a page with fewer than `limit` jobs has `reached` and `reached_id`, if there are `most` jobs: the next
+page continues behind this place. If no job was found, the only row has no id.
+"""
 
 
-def search_of(wanted: Filter) -> Search | None:
-    """The search for the jobs of a filter; None if all of its pages are near the beginning of an index."""
-    by_index = {Filter(status=wanted.status)}
+def is_search(wanted: Filter) -> bool:
+    """Whether the jobs of a filter have to be searched for. Others are found by an index, and running ones are few."""
+    by_index = [Filter(status=wanted.status)]
     if wanted.status is Status.PENDING:
-        by_index.add(Filter(status=wanted.status, task_type=wanted.task_type))
-    return None if wanted in by_index else _SEARCHES.get(wanted.status)
+        by_index.append(Filter(status=wanted.status, task_type=wanted.task_type))
+    return wanted.status is not Status.RUNNING and wanted.fingerprint is None and wanted not in by_index

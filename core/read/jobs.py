@@ -20,7 +20,7 @@ from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import GROUP, LOOKED_AT, NO_CURSOR, STATEMENTS, WINDOW
-from jobdeck.core.read.job_searches import JOBS_LOOKED_AT, Search, search_of
+from jobdeck.core.read.job_searches import JOBS_LOOKED_AT, SEARCHES, is_search
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
@@ -102,9 +102,11 @@ def page(
     Raises:
         UsageError: `sort` is not in `SORTS`, or `after` is not a cursor; in the second case `run` may raise it.
     """
+    statements = SEARCHES if is_search(filter) else STATEMENTS
+    most = LOOKED_AT if filter.status is Status.SUCCEEDED else JOBS_LOOKED_AT
     return _listed(
-        STATEMENTS[filter.status], parameters(filter), sort=sort, descending=descending, limit=limit, after=after,
-        search=search_of(filter), most=LOOKED_AT if filter.status is Status.SUCCEEDED else JOBS_LOOKED_AT,
+        statements[filter.status], parameters(filter), sort=sort, descending=descending, limit=limit, after=after,
+        most=most,
     )  # fmt: skip
 
 
@@ -132,7 +134,7 @@ def group_page(
 
 def _listed(
     statement: LiteralString, params: Mapping[str, object], *, sort: str, descending: bool, limit: int,
-    after: str | None, search: Search | None = None, most: int = 0,
+    after: str | None, most: int = 0,
 ) -> Query[Page]:  # fmt: skip
     if sort not in SORTS:
         raise UsageError(f"Unknown order {sort}. Use one of: {', '.join(SORTS)}.")
@@ -147,21 +149,20 @@ def _listed(
         **_cursor(after, natural=natural),
     }
 
-    def read(rows: list[Row], reached: Sequence[Row] = ()) -> Page:
+    def read(rows: list[Row]) -> Page:
+        reached = rows[0] if rows and rows[0].get("reached") else None
+        rows = [row for row in rows if row["id"] is not None]
         jobs, total = jobs_from(rows[:limit]), rows[0].get("total") if rows else None
         if len(rows) > limit:
             last = rows[limit - 1]
             cursor = {"key": last["place_key"], "id": str(last["id"]), "skip": _skip(after) + limit}
             return Page(jobs, _encode(cursor), total=total)
-        if not reached:
+        if reached is None:
             return Page(jobs, None, total=total)
-        behind = _encode({"key": reached[0]["reached"], "id": str(reached[0]["reached_id"]), "skip": 0})
+        behind = _encode({"key": reached["reached"], "id": str(reached["reached_id"]), "skip": 0})
         return Page(jobs, behind if natural else None, searched=most)
 
-    if search is None:
-        found = select(statement, wanted, read=read)
-    else:
-        found = combine(select(search.page, wanted, read=list), select(search.reached, wanted, read=list), read=read)
+    found = select(statement, wanted, read=read)
     return found if after is None else replace(found, misread=NO_CURSOR)
 
 
