@@ -40,10 +40,14 @@ ORDER BY {key} {way}, j.id {way}
 """
 _FIRST: Final = "(SELECT * FROM job_list AS j WHERE {behind} LIMIT {most})"
 _LAST: Final = "SELECT {key} AS at, j.id FROM job_list AS j WHERE {behind} OFFSET {most} - 1 LIMIT 1"
+# Other columns than the filter's are read of the jobs that were found alone: to make some of them takes longer.
+_WHOLE: Final = """
+SELECT whole.* FROM ({found}) AS found CROSS JOIN LATERAL (SELECT * FROM job_list AS l WHERE l.id = found.id) AS whole
+"""
 _ONE_ROW: Final = "WITH last AS MATERIALIZED ({last})"
 
 _OF_ALL: Final = "%(after_id)s::uuid IS NULL OR j.id < %(after_id)s::uuid ORDER BY j.id DESC"
-_MATCHING: Final = "SELECT j.* FROM {first} AS j WHERE {matches} ORDER BY j.id DESC LIMIT %(window)s"
+_MATCHING: Final = "SELECT j.id FROM {first} AS j WHERE {matches} ORDER BY j.id DESC LIMIT %(window)s"
 
 # Each lane has its share. What is behind the share that ends first is left to the next page.
 _SHARE: Final = "greatest(%(most)s / (SELECT count(*) FROM wanted), 1)"
@@ -65,7 +69,7 @@ _TO_LAST: Final = """
 
 def _all() -> LiteralString:
     most = "%(most)s"
-    rows = _MATCHING.format(first=_FIRST.format(behind=_OF_ALL, most=most), matches=MATCHES)
+    rows = _WHOLE.format(found=_MATCHING.format(first=_FIRST.format(behind=_OF_ALL, most=most), matches=MATCHES))
     last = _ONE_ROW.format(last=_LAST.format(key="j.id", behind=_OF_ALL, most=most))
     return _SEARCH.format(last=last, page=ordered(rows, "j.id", newest=True))
 
@@ -78,14 +82,16 @@ def _pending() -> LiteralString:
     ]
     of_lane, beside_them = (_LAST.format(key=key, **part) for part in parts)
     last = LANES.format(in_lane=IN_LANE) + _LAST_PENDING.format(of_lane=of_lane, beside_them=beside_them)
-    in_lanes, rest = (rows_of(_TO_LAST, key, view=_FIRST.format(**part)) for part in parts)
-    return _SEARCH.format(last=last, page=ordered(PENDING.format(in_lanes=in_lanes, beside_them=rest), key))
+    in_lanes, rest = (rows_of(_TO_LAST, key, view=_FIRST.format(**part), columns="j.id") for part in parts)
+    rows = _WHOLE.format(found=PENDING.format(in_lanes=in_lanes, beside_them=rest))
+    return _SEARCH.format(last=last, page=ordered(rows, key))
 
 
 def _ended() -> LiteralString:
     key, most = "j.ended_at", "%(most)s"
     behind = _BEHIND.format(condition="j.status = %(status)s", key=key, behind="<", way="DESC")
-    rows = rows_of("true", key, newest=True, view=_FIRST.format(behind=behind, most=most))
+    found = rows_of("true", key, newest=True, view=_FIRST.format(behind=behind, most=most), columns="j.id")
+    rows = _WHOLE.format(found=found)
     last = _ONE_ROW.format(last=_LAST.format(key=key, behind=behind, most=most))
     return _SEARCH.format(last=last, page=ordered(rows, key, newest=True))
 
