@@ -244,6 +244,8 @@ class Listing(Acting):
         if self.filter_text:
             status = request.filter.status
             what = f"No {status.value} job" if status and "status:" not in self.filter_text else "No job"
+            if view is not None and view.snapshot.page.searched:
+                what = f"{what} among the first {number(view.snapshot.page.searched)}"
             return f"{what} matches {one_line(self.filter_text)}. {self.deck.key('back')} clears the filter."
         if request.filter.status is None:
             hint = "" if self.deck.read_only_reason else f" {self.deck.key('job.new')} creates a job."

@@ -197,6 +197,14 @@ async def test_at_the_end_of_what_was_found_among_some_jobs_it_is_said_that_ther
         assert "Only the first 100,000 jobs of this list were looked through." in deck.line("peek")
 
 
+async def test_a_search_that_ended_without_a_match_says_among_how_many_jobs() -> None:
+    backend = failed(2)
+    backend.searched = 1_000_000
+    async with dashboard(backend) as deck:
+        await deck.press("slash", *"zebra", "enter")
+        assert "No job among the first 1,000,000 matches zebra. esc clears the filter." in deck.screen_text()
+
+
 async def test_back_at_the_top_the_list_is_short_again_unless_something_is_marked() -> None:
     async with dashboard(failed(2_000)) as deck:
         await deck.press("G", "space", "g")
