@@ -99,7 +99,7 @@ def claim(
             cycle, priority
         FROM job_queue_claim(%s, %s::text[], %s, %s, %s::text[], %s::integer[], %s::timestamptz[], %s::uuid[])
         """,
-        (worker_id, list(task_types), limit, lease_seconds, *lanes),
+        (worker_id, texts(task_types), limit, lease_seconds, *lanes),
         binary=True,
     ).fetchall()
     return list(map(ClaimedJob._make, rows))
@@ -108,7 +108,7 @@ def claim(
 def limited_types(conn: Connection, task_types: Sequence[str]) -> frozenset[str]:
     """Those of these types that have a limit over all workers."""
     rows = conn.execute(
-        "SELECT task_type FROM job_types WHERE limited AND task_type = ANY (%s::text[])", (list(task_types),)
+        "SELECT task_type FROM job_types WHERE limited AND task_type = ANY (%s::text[])", (texts(task_types),)
     ).fetchall()
     return frozenset(task_type for (task_type,) in rows)
 
@@ -123,7 +123,7 @@ def origins(conn: Connection, job_ids: Sequence[UUID]) -> dict[UUID, Origin]:
 
 def next_due(conn: Connection, task_types: Sequence[str]) -> tuple[datetime, datetime | None]:
     """The database's time, and the due time of the next job of these types (None if no job is waiting)."""
-    row = conn.execute("SELECT at, next_due FROM job_queue_next_due(%s::text[])", (list(task_types),)).fetchone()
+    row = conn.execute("SELECT at, next_due FROM job_queue_next_due(%s::text[])", (texts(task_types),)).fetchone()
     if row is None:
         raise Refused("The database did not return when the next job is due.")
     return row[0], row[1]

@@ -31,6 +31,17 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 
+def test_jobs_are_claimed_whatever_characters_the_names_of_their_types_have(conn: Connection) -> None:
+    names = ["with space", 'a "quote"', "back\\slash", "{a,b}", "NULL", "ä"]
+    for name in names:
+        add(conn, name)
+    assert sorted(job.task_type for job in claim(conn, names)) == sorted(names)
+    add(conn, names[1])
+    assert claim(conn, names[2:]) == []
+    assert leases.next_due(conn, names[2:])[1] is None
+    assert leases.next_due(conn, names)[1] is not None
+
+
 def test_a_claimed_job_is_running_under_a_token_of_its_own(conn: Connection) -> None:
     job = add(conn, payload={"n": 1}, max_attempts=3)
     before = now(conn)
