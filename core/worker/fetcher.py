@@ -103,6 +103,8 @@ BATCH = 1000
 MOST_HELD = 2500
 LIMITS_SECONDS = 5.0
 """For how long the worker remembers which types have limits."""
+GIVE_WAY_SECONDS = 5e-5
+"""How long the fetcher leaves the interpreter to slots that start jobs: they need it when they wake, a moment later."""
 BUSY_SECONDS = 0.5
 """A slot whose run takes longer than this does not count when jobs are claimed ahead."""
 
@@ -309,6 +311,8 @@ class Fetcher:
         if jobs:
             self._state.take(jobs, now, self.lane, origins=origins(self._state.executor, self._link, jobs))
             self._on_claimed()
+            if len(jobs) <= self.lane.slots.size:
+                time.sleep(GIVE_WAY_SECONDS)
 
     def _limit(self, now: float) -> int:
         """How many jobs to claim now. 0 until half of the target, or half a batch, is free, unless a slot is idle."""
