@@ -38,7 +38,8 @@ _BEHIND: Final = """
     OR ({key}, j.id) {behind} (%(after_key)s::timestamptz, %(after_id)s::uuid))
 ORDER BY {key} {way}, j.id {way}
 """
-_FIRST: Final = "(SELECT * FROM job_list AS j WHERE {behind} LIMIT {most})"
+# The planner does not know this limit, and so reads an index; for a limit beyond all jobs it would sort them.
+_FIRST: Final = "(SELECT * FROM job_list AS j WHERE {behind} LIMIT (SELECT {most}))"
 _LAST: Final = "SELECT {key} AS at, j.id FROM job_list AS j WHERE {behind} OFFSET {most} - 1 LIMIT 1"
 # Other columns than the filter's are read of the jobs that were found alone: to make some of them takes longer.
 _WHOLE: Final = """
