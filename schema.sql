@@ -2674,6 +2674,12 @@ as $$
 declare
     v_now timestamptz := clock_timestamp();
     v_open text[];
+    v_canary boolean;
+    v_on boolean;
+    v_lines boolean;
+    v_missed boolean;
+    v_paused boolean;
+    v_due_series boolean;
     v_types text[];
     v_priorities integer[];
     v_run_at timestamptz[];
@@ -2701,32 +2707,44 @@ begin
     if job_is_outsider() then
         perform job_refuse_outsiders();
     end if;
-    -- A probe of an empty table, as a rule. A claim of no jobs takes a canary alone.
-    if p_worker <> job_earlier_runner() and exists (select from job_canaries c where c.task_type = any (p_types) and c.run_token is null) then
+    -- One query for all that a claim has to know before it looks for jobs: some of these are rules that have functions, whose
+    -- calls would take longer than the query.
+    select exists (select from job_canaries c where c.task_type = any (p_types) and c.run_token is null),
+        coalesce((select (s.processing_enabled or s.resume_at <= v_now)
+                and (s.runner = 'jobdeck' or p_worker = job_earlier_runner())
+            from job_queue_settings s where s.id = 1), false),
+        exists (select from job_lines_due where retry_at <= v_now),
+        exists (select from job_queue q where q.status = 'pending' and q.blocked_by is null and q.slot_at is null
+            and q.schedule ->> 'catch_up' = 'none' and q.run_at <= v_now - interval '1 minute'),
+        exists (select from job_types t where t.task_type = any (p_types) and (t.set_aside
+            or t.paused_at is not null and (t.resume_at is null or t.resume_at > v_now))),
+        array(select t.task_type from job_types t where t.limited and t.task_type = any (p_types)),
+        exists (select from job_queue q where q.is_recurring and job_clause_pending(q.status)
+            and job_clause_due(q.run_at, v_now))
+    into v_canary, v_on, v_lines, v_missed, v_paused, v_limited, v_due_series;
+    if v_canary and p_worker <> job_earlier_runner() then
         return query select * from job_queue_take_canary(p_worker, p_types, p_lease_seconds);
         if found then
             return;
         end if;
     end if;
-    if p_limit < 1 or not (job_clause_processing(v_now)
-        or p_worker = job_earlier_runner() and job_switch_is_on(v_now))
-    then
+    if p_limit < 1 or not v_on then
         return;
     end if;
-    if exists (select from job_lines_due where retry_at <= v_now) then
+    if v_lines then
         perform job_queue_retry_lines(v_now);
     end if;
-    -- A probe of an empty index, as a rule.
-    if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is null and q.slot_at is null
-        and q.schedule ->> 'catch_up' = 'none' and q.run_at <= v_now - interval '1 minute')
-    then
+    if v_missed then
         perform job_series_pass_missed(v_now);
     end if;
-    v_open := job_types_open(p_types, v_now);
-    if p_worker = job_earlier_runner() then
-        -- The earlier runner takes jobs of types that are set aside for it.
-        v_open := v_open || array(select t.task_type from job_types t
-            where t.set_aside and t.task_type = any (p_types) and t.task_type <> all (v_open));
+    v_open := p_types;
+    if v_paused then
+        v_open := job_types_open(p_types, v_now);
+        if p_worker = job_earlier_runner() then
+            -- The earlier runner takes jobs of types that are set aside for it.
+            v_open := v_open || array(select t.task_type from job_types t
+                where t.set_aside and t.task_type = any (p_types) and t.task_type <> all (v_open));
+        end if;
     end if;
     if p_lane_types is null then
         select array_agg(l.task_type), array_agg(l.priority), array_agg('-infinity'::timestamptz),
@@ -2742,8 +2760,8 @@ begin
     if v_types is null then
         return;
     end if;
-    v_limited := array(select t.task_type from job_types t where t.limited and t.task_type = any (v_types));
-    if cardinality(v_limited) > 0 then
+    if v_limited && v_types then
+        v_limited := array(select u from unnest(v_limited) u where u = any (v_types));
         select a.types, a.places, a.counted_at into v_open_types, v_open_places, v_now
         from job_limits_admit(v_limited, p_worker, p_limit, v_types <@ v_limited) a;
         select array_agg(l.task_type), array_agg(l.priority), array_agg(l.run_at), array_agg(l.id),
@@ -2800,7 +2818,7 @@ begin
             v_wanted := (select sum(u) from unnest(v_quotas) u);
         end if;
         -- A type with limits may have more due jobs than places.
-        exit when v_wanted < p_limit and (v_open_types is null or cardinality(v_series) > 0);
+        exit when not v_due_series or v_wanted < p_limit and (v_open_types is null or cardinality(v_series) > 0);
         -- The index holds series by their due time; those of the best priority are chosen among the first thousand.
         v_series := array(
             select q.ctid from job_queue q
