@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from typing import Final, LiteralString
 
-from jobdeck.core.model import Status
+from jobdeck.core.model import Filter, Status
 
 WINDOW: Final = 10_000
 LOOKED_AT: Final = 100_000
 """Among how many runs one page looks for those that match, where no index serves what is looked for."""
+JOBS_LOOKED_AT: Final = 1_000_000
+"""The same among jobs in the queue. They take less time than runs, whose rows are larger."""
 NO_CURSOR: Final = "This is not a cursor. Use the cursor from the end of the page before."
 
 # The history knows when a job was created only if its id contains the time.
-MATCHES: Final = """
+_MATCHES: Final = """
 job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, coalesce(j.created_at, j.completed_at),
     j.last_outcome, %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
     %(outcome)s, j.fingerprint, %(fingerprint)s)
@@ -49,9 +51,9 @@ ORDER BY
 OFFSET %(skip)s LIMIT %(limit)s
 """
 
-IN_LANE: Final = "j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line"
+_IN_LANE: Final = "j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line"
 
-LANES: Final = """
+_LANES: Final = """
 WITH RECURSIVE lane (task_type, priority) AS (
     (SELECT j.task_type, j.priority FROM job_list AS j WHERE {in_lane} ORDER BY j.task_type, j.priority DESC LIMIT 1)
     UNION ALL
@@ -77,18 +79,18 @@ _LEFT: Final = _IN_BOTH + "NULL::integer, NULL::jsonb, j.completed_at"
 """The columns of succeeded jobs in the queue, and of those that have left it."""
 
 
-def rows_of(
+def _rows_of(
     condition: LiteralString, key: LiteralString, *, newest: bool = False, view: LiteralString = "job_list",
     columns: LiteralString = "j.*",
 ) -> LiteralString:  # fmt: skip
     """The first rows of a view behind the cursor that match the filter, by `key` and id."""
     behind, way = ("<", "DESC") if newest else (">", "ASC")
     return _PAGE.format(
-        columns=columns, view=view, condition=condition, key=key, behind=behind, way=way, matches=MATCHES
+        columns=columns, view=view, condition=condition, key=key, behind=behind, way=way, matches=_MATCHES
     )
 
 
-def ordered(rows: LiteralString, key: LiteralString, *, newest: bool = False) -> LiteralString:
+def _ordered(rows: LiteralString, key: LiteralString, *, newest: bool = False) -> LiteralString:
     order = key + " DESC, j.id DESC" if newest else key + ", j.id"
     return _LIST.format(rows=rows, key=key, order=order)
 
@@ -98,23 +100,23 @@ SELECT j.* FROM job_list AS j WHERE (%(after_id)s::uuid IS NULL OR j.id < %(afte
 ORDER BY j.id DESC LIMIT %(window)s
 """
 # The lanes of other types are not read.
-PENDING: Final = """
+_PENDING: Final = """
 (SELECT h.* FROM lane AS l CROSS JOIN LATERAL ({in_lanes}) AS h
 WHERE %(task_type)s::text IS NULL OR position(lower(%(task_type)s) IN lower(l.task_type)) > 0)
 UNION ALL ({beside_them})
 """
-OF_LANE: Final = IN_LANE + " AND j.task_type = l.task_type AND j.priority = l.priority"
-WAITING: Final = "j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)"
+_OF_LANE: Final = _IN_LANE + " AND j.task_type = l.task_type AND j.priority = l.priority"
+_WAITING: Final = "j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)"
 
 
-def succeeded(*, here: LiteralString = "", left: LiteralString = "") -> LiteralString:
+def _succeeded_rows(*, here: LiteralString = "", left: LiteralString = "") -> LiteralString:
     """The first rows of succeeded jobs, with more conditions for those in the queue and for those that left it."""
-    in_queue = rows_of(f"j.status = 'succeeded' {here}", "j.ended_at", newest=True, columns=_HERE)
-    removed = rows_of(f"true {left}", "j.completed_at", newest=True, view="job_removed_list", columns=_LEFT)
+    in_queue = _rows_of(f"j.status = 'succeeded' {here}", "j.ended_at", newest=True, columns=_HERE)
+    removed = _rows_of(f"true {left}", "j.completed_at", newest=True, view="job_removed_list", columns=_LEFT)
     return f"({in_queue}) UNION ALL ({removed})"
 
 
-_ENDED: Final = ordered(rows_of("j.status = %(status)s", "j.ended_at", newest=True), "j.ended_at", newest=True)
+_ENDED: Final = _ordered(_rows_of("j.status = %(status)s", "j.ended_at", newest=True), "j.ended_at", newest=True)
 
 # The ids come from an index alone. Ordered by id in one step, the planner would look for the jobs of the group in the
 # whole queue, because it expects some of each status.
@@ -131,17 +133,134 @@ WITH alike AS MATERIALIZED (
         AND j.status IN ('failed', 'pending', 'running')
 )
 """
-GROUP: Final[LiteralString] = _ALIKE + ordered(_OF_GROUP, "j.id", newest=True)
+GROUP: Final[LiteralString] = _ALIKE + _ordered(_OF_GROUP, "j.id", newest=True)
 """The jobs of a group of errors, newest first, each row with the number of all of them as `total`."""
 
 STATEMENTS: Final[dict[Status | None, LiteralString]] = {
-    None: ordered(_ALL.format(matches=MATCHES), "j.id", newest=True),
-    Status.PENDING: LANES.format(in_lane=IN_LANE)
-    + ordered(
-        PENDING.format(in_lanes=rows_of(OF_LANE, "j.run_at"), beside_them=rows_of(WAITING, "j.run_at")), "j.run_at"
+    None: _ordered(_ALL.format(matches=_MATCHES), "j.id", newest=True),
+    Status.PENDING: _LANES.format(in_lane=_IN_LANE)
+    + _ordered(
+        _PENDING.format(in_lanes=_rows_of(_OF_LANE, "j.run_at"), beside_them=_rows_of(_WAITING, "j.run_at")), "j.run_at"
     ),
-    Status.RUNNING: ordered(rows_of("j.status = 'running'", "j.started_at"), "j.started_at"),
-    Status.SUCCEEDED: ordered(succeeded(), "j.ended_at", newest=True),
+    Status.RUNNING: _ordered(_rows_of("j.status = 'running'", "j.started_at"), "j.started_at"),
+    Status.SUCCEEDED: _ordered(_succeeded_rows(), "j.ended_at", newest=True),
     Status.FAILED: _ENDED,
     Status.CANCELLED: _ENDED,
 }
+
+# Searches. No index serves words or errors. So a page looks at a limited number of jobs in the tab's natural order, and
+# the next page continues behind the last of these.
+
+# Where the page ends is not looked for if it is full, unless a condition needs it.
+_SEARCH: Final = """
+{last}, page AS MATERIALIZED (SELECT found.*, row_number() OVER () AS number FROM ({page}) AS found)
+SELECT page.*,
+    CASE WHEN (SELECT count(*) FROM page) < %(limit)s THEN (SELECT at::text FROM last) END AS reached,
+    CASE WHEN (SELECT count(*) FROM page) < %(limit)s THEN (SELECT id FROM last) END AS reached_id
+FROM (SELECT) AS one LEFT JOIN page ON true
+ORDER BY page.number
+"""
+_BEHIND: Final = """
+{condition} AND (%(after_key)s::timestamptz IS NULL
+    OR ({key}, j.id) {behind} (%(after_key)s::timestamptz, %(after_id)s::uuid))
+ORDER BY {key} {way}, j.id {way}
+"""
+# The planner does not know this limit, and so reads an index; for a limit beyond all jobs it would sort them.
+_FIRST: Final = "(SELECT * FROM job_list AS j WHERE {behind} LIMIT (SELECT {most}))"
+_LAST: Final = "SELECT {key} AS at, j.id FROM job_list AS j WHERE {behind} OFFSET {most} - 1 LIMIT 1"
+# Other columns than the filter's are read of the jobs that were found alone: to make some of them takes longer.
+_WHOLE: Final = """
+SELECT whole.* FROM ({found}) AS found CROSS JOIN LATERAL (SELECT * FROM job_list AS l WHERE l.id = found.id) AS whole
+"""
+_ONE_ROW: Final = "WITH last AS MATERIALIZED ({last})"
+
+_OF_ALL: Final = "%(after_id)s::uuid IS NULL OR j.id < %(after_id)s::uuid ORDER BY j.id DESC"
+_MATCHING: Final = "SELECT j.id FROM {first} AS j WHERE {matches} ORDER BY j.id DESC LIMIT %(window)s"
+
+# Each lane has its share. What is behind the share that ends first is left to the next page.
+_SHARE: Final = "greatest(%(most)s / (SELECT count(*) FROM wanted), 1)"
+_LAST_PENDING: Final = """
+, wanted AS MATERIALIZED (
+    SELECT l.* FROM lane AS l
+    WHERE %(task_type)s::text IS NULL OR position(lower(%(task_type)s) IN lower(l.task_type)) > 0
+), last AS MATERIALIZED (
+    SELECT found.at, found.id FROM (
+        (SELECT one.* FROM wanted AS l CROSS JOIN LATERAL ({of_lane}) AS one) UNION ALL ({beside_them})
+    ) AS found ORDER BY found.at, found.id LIMIT 1
+)
+"""
+_TO_LAST: Final = """
+(j.run_at, j.id) <= (coalesce((SELECT at FROM last), 'infinity'),
+    coalesce((SELECT id FROM last), 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+"""
+
+
+def _all() -> LiteralString:
+    most = "%(most)s"
+    rows = _WHOLE.format(found=_MATCHING.format(first=_FIRST.format(behind=_OF_ALL, most=most), matches=_MATCHES))
+    last = _ONE_ROW.format(last=_LAST.format(key="j.id", behind=_OF_ALL, most=most))
+    return _SEARCH.format(last=last, page=_ordered(rows, "j.id", newest=True))
+
+
+def _pending() -> LiteralString:
+    key = "j.run_at"
+    parts = [
+        {"behind": _BEHIND.format(condition=condition, key=key, behind=">", way="ASC"), "most": most}
+        for condition, most in ((_OF_LANE, _SHARE), (_WAITING, "%(most)s"))
+    ]
+    of_lane, beside_them = (_LAST.format(key=key, **part) for part in parts)
+    last = _LANES.format(in_lane=_IN_LANE) + _LAST_PENDING.format(of_lane=of_lane, beside_them=beside_them)
+    in_lanes, rest = (_rows_of(_TO_LAST, key, view=_FIRST.format(**part), columns="j.id") for part in parts)
+    rows = _WHOLE.format(found=_PENDING.format(in_lanes=in_lanes, beside_them=rest))
+    return _SEARCH.format(last=last, page=_ordered(rows, key))
+
+
+def _ended() -> LiteralString:
+    key, most = "j.ended_at", "%(most)s"
+    behind = _BEHIND.format(condition="j.status = %(status)s", key=key, behind="<", way="DESC")
+    found = _rows_of("true", key, newest=True, view=_FIRST.format(behind=behind, most=most), columns="j.id")
+    rows = _WHOLE.format(found=found)
+    last = _ONE_ROW.format(last=_LAST.format(key=key, behind=behind, most=most))
+    return _SEARCH.format(last=last, page=_ordered(rows, key, newest=True))
+
+
+# The page has all that match of this time, so the next one is behind it and the lowest id.
+_LAST_REMOVED: Final = """
+SELECT j.completed_at AS at, '00000000-0000-0000-0000-000000000000'::uuid AS id FROM job_removed_list AS j
+WHERE %(after_key)s::timestamptz IS NULL OR j.completed_at <= %(after_key)s::timestamptz AND (
+    j.completed_at < %(after_key)s::timestamptz OR %(after_id)s::uuid <> '00000000-0000-0000-0000-000000000000'::uuid)
+ORDER BY j.completed_at DESC OFFSET %(most)s - 1 LIMIT 1
+"""
+
+
+def _succeeded() -> LiteralString:
+    """Of these, only those that left the queue are counted: the others are few."""
+    last = _ONE_ROW.format(last=_LAST_REMOVED)
+    bound = ">= coalesce((SELECT at FROM last), '-infinity')"
+    rows = _succeeded_rows(here=f"AND j.ended_at {bound}", left=f"AND j.completed_at {bound}")
+    return _SEARCH.format(last=last, page=_ordered(rows, "j.ended_at", newest=True))
+
+
+_SEARCHES: Final[dict[Status | None, LiteralString]] = {
+    None: _all(),
+    Status.PENDING: _pending(),
+    Status.SUCCEEDED: _succeeded(),
+    Status.FAILED: _ended(),
+    Status.CANCELLED: _ended(),
+}
+"""Pages of jobs that look at `most` jobs, and where they end.
+
+The first row of a page with fewer than `limit` jobs has `reached` and `reached_id`, if there are `most` jobs: the next
+page continues behind this place. If no job was found, the only row has no id.
+"""
+
+
+def page_of(wanted: Filter) -> tuple[LiteralString, int]:
+    """The statement for a page of the jobs of a filter, and `most`: a search is only made where no index finds them."""
+    by_index = [Filter(status=wanted.status)]
+    if wanted.status is Status.PENDING:
+        by_index.append(Filter(status=wanted.status, task_type=wanted.task_type))
+    # Running jobs are few.
+    if wanted.status is Status.RUNNING or wanted.fingerprint is not None or wanted in by_index:
+        return STATEMENTS[wanted.status], 0
+    return _SEARCHES[wanted.status], LOOKED_AT if wanted.status is Status.SUCCEEDED else JOBS_LOOKED_AT

@@ -15,12 +15,11 @@ from uuid import UUID
 import psycopg
 
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Status, Verdict, Worker
+from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Verdict, Worker
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.history import audit, runs
-from jobdeck.core.read.job_lists import GROUP, LOOKED_AT, NO_CURSOR, STATEMENTS, WINDOW
-from jobdeck.core.read.job_searches import JOBS_LOOKED_AT, SEARCHES, is_search
+from jobdeck.core.read.job_lists import GROUP, NO_CURSOR, WINDOW, page_of
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
@@ -102,12 +101,9 @@ def page(
     Raises:
         UsageError: `sort` is not in `SORTS`, or `after` is not a cursor; in the second case `run` may raise it.
     """
-    statements = SEARCHES if is_search(filter) else STATEMENTS
-    most = LOOKED_AT if filter.status is Status.SUCCEEDED else JOBS_LOOKED_AT
-    return _listed(
-        statements[filter.status], parameters(filter), sort=sort, descending=descending, limit=limit, after=after,
-        most=most,
-    )  # fmt: skip
+    statement, most = page_of(filter)
+    wanted = parameters(filter)
+    return _listed(statement, wanted, sort=sort, descending=descending, limit=limit, after=after, most=most)
 
 
 def group_page(

@@ -11,7 +11,7 @@ from uuid import UUID
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.queue import presence
-from jobdeck.core.read import history, reports
+from jobdeck.core.read import history, job_lists, reports
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import combine
 from jobdeck.core.read.known_types import types_seen
@@ -58,7 +58,7 @@ def _searched(status: Status | None) -> Operation:
     """
 
     def call(conn: Connection) -> object:
-        with patch.object(read_jobs, "JOBS_LOOKED_AT", 1_000):
+        with patch.object(job_lists, "JOBS_LOOKED_AT", 1_000):
             return read_jobs.page(Filter(status=status, search="no such words"), limit=50).run(conn)
 
     return Operation(call, entries=15_000, blocks=15_000, reads=True, growth=9, sorts=True)

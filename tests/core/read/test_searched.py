@@ -9,6 +9,7 @@ import pytest
 
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.queue import leases
+from jobdeck.core.read import job_lists
 from jobdeck.core.read import jobs as read_jobs
 from tests.support.queue import LEASE, WORKER, Connection, add, advance, run_once
 
@@ -51,7 +52,7 @@ def test_nothing_is_left_out_and_nothing_comes_twice(full: Connection, monkeypat
     wanted = all_pages(full, 50)
     assert len(wanted) == 7
     for most in (1, 2, 3, 5, 9, 10):
-        monkeypatch.setattr(read_jobs, "LOOKED_AT", most)
+        monkeypatch.setattr(job_lists, "LOOKED_AT", most)
         for limit in (1, 2, 50):
             assert all_pages(full, limit) == wanted
 
@@ -59,7 +60,7 @@ def test_nothing_is_left_out_and_nothing_comes_twice(full: Connection, monkeypat
 def test_the_pages_end_where_all_jobs_ended_at_once(full: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     full.execute("UPDATE job_runs SET finished_at = (SELECT max(finished_at) FROM job_runs)")
     wanted = all_pages(full, 50)
-    monkeypatch.setattr(read_jobs, "LOOKED_AT", 2)
+    monkeypatch.setattr(job_lists, "LOOKED_AT", 2)
     for limit in (1, 2, 50):
         assert all_pages(full, limit) == wanted
 
@@ -67,7 +68,7 @@ def test_the_pages_end_where_all_jobs_ended_at_once(full: Connection, monkeypatc
 def test_a_page_says_that_there_is_more_than_it_looked_at(full: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = Filter(status=Status.SUCCEEDED, search="no such words")
     assert read_jobs.page(nothing).run(full).searched is None
-    monkeypatch.setattr(read_jobs, "LOOKED_AT", 4)
+    monkeypatch.setattr(job_lists, "LOOKED_AT", 4)
     page = read_jobs.page(nothing).run(full)
     assert (page.jobs, page.searched) == ((), 4)
     assert page.next is not None
@@ -75,7 +76,7 @@ def test_a_page_says_that_there_is_more_than_it_looked_at(full: Connection, monk
 
 
 def test_an_action_on_all_finds_every_job_in_the_queue(full: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_jobs, "LOOKED_AT", 1)
+    monkeypatch.setattr(job_lists, "LOOKED_AT", 1)
     assert len(read_jobs.find_ids(full, BETA)) == 4
 
 
@@ -111,7 +112,7 @@ def test_pages_of_a_search_find_the_jobs_of_one_long_page_in_its_order(
         job.id for job in every if job.last_error == "gone" and job.task_type in {"beta", task_type or "alpha"}
     ]
     for most in (1, 2, 3, 7, 12, 23, 24, 72, 73):
-        monkeypatch.setattr(read_jobs, "JOBS_LOOKED_AT", most)
+        monkeypatch.setattr(job_lists, "JOBS_LOOKED_AT", most)
         for limit in (1, 2, 100):
             assert all_pages(queue, limit, wanted) == whole
 
@@ -123,7 +124,7 @@ def test_a_search_without_a_hit_says_among_how_many_jobs_it_looked(
     nothing = Filter(status=status, search="no such words")
     page = read_jobs.page(nothing).run(queue)
     assert (page.jobs, page.searched, page.next) == ((), None, None)
-    monkeypatch.setattr(read_jobs, "JOBS_LOOKED_AT", 6)
+    monkeypatch.setattr(job_lists, "JOBS_LOOKED_AT", 6)
     page = read_jobs.page(nothing).run(queue)
     assert (page.jobs, page.searched) == ((), 6)
     assert page.next is not None
@@ -133,14 +134,14 @@ def test_a_search_without_a_hit_says_among_how_many_jobs_it_looked(
 def test_an_action_on_all_finds_every_job_that_a_search_matches(
     queue: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read_jobs, "JOBS_LOOKED_AT", 2)
+    monkeypatch.setattr(job_lists, "JOBS_LOOKED_AT", 2)
     assert len(read_jobs.find_ids(queue, Filter(status=Status.PENDING, error="gone"))) == 6
 
 
 def test_pending_jobs_of_a_type_and_running_jobs_are_all_looked_at(
     queue: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read_jobs, "JOBS_LOOKED_AT", 1)
+    monkeypatch.setattr(job_lists, "JOBS_LOOKED_AT", 1)
     assert len(read_jobs.page(Filter(status=Status.PENDING, task_type="beta")).run(queue).jobs) == 8
     leases.claim(queue, WORKER, ["alpha", "beta"], 100, LEASE)
     found = read_jobs.page(Filter(status=Status.RUNNING, search="alpha")).run(queue)
