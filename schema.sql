@@ -3223,10 +3223,11 @@ declare
     v_free uuid[];
     v_keys text[];
 begin
-    -- By their ids alone: with the line's predicate, the planner may read whole lines for them.
     select array_agg(l.id), array_agg(l.concurrency_key) into v_free, v_keys from (
         select q.id, q.concurrency_key, q.status, q.blocked_by, q.in_line from job_queue q
-        where q.id = any (array_remove(p_jobs, null)) for update skip locked
+        where q.id = any (array_remove(p_jobs, null))
+        offset 0  -- By their ids alone: with the line's predicate, the planner may read whole lines for them.
+        for update skip locked
     ) l
     where l.concurrency_key = any (p_keys) and l.status = 'pending' and l.blocked_by is null and l.in_line;
     if v_free is null then
