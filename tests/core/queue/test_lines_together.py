@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobdeck.core.model import NewJob
-from jobdeck.core.queue import presence, producer
+from jobdeck.core.queue import producer
+from tests.core.queue.test_bulk_cost import calls
+from tests.core.queue.test_types_that_cannot_run import worker
 from tests.support.queue import Connection, Row, claim, finish, now, report, rows, value
 
 if TYPE_CHECKING:
@@ -40,12 +42,6 @@ waiting = st.builds(
 )
 
 
-def report_worker(conn: Connection) -> None:
-    presence.report_worker(
-        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=CAN_RUN, running=0
-    )
-
-
 def fill(conn: Connection, jobs: Sequence[Waiting], busy: set[str]) -> None:
     at = now(conn)
     conn.execute("DELETE FROM job_queue")
@@ -64,11 +60,6 @@ def fill(conn: Connection, jobs: Sequence[Waiting], busy: set[str]) -> None:
             """,
             (key,),
         )
-
-
-def calls(conn: Connection, function: str) -> int:
-    conn.execute("SELECT pg_stat_force_next_flush()")
-    return int(value(conn, "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = %s", function))
 
 
 def together(conn: Connection) -> None:
@@ -108,7 +99,7 @@ def outcome(conn: Connection, advance: Callable[[Connection], None]) -> tuple[li
 def test_lines_advance_together_as_they_do_one_by_one(
     conn: Connection, database_url: str, jobs: list[Waiting], busy: set[str], locked: set[int]
 ) -> None:
-    report_worker(conn)
+    worker(conn, *CAN_RUN)
     fill(conn, jobs, busy)
     ids = [row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id")]
     with psycopg.connect(database_url) as other:
@@ -120,7 +111,7 @@ def test_lines_advance_together_as_they_do_one_by_one(
 
 
 def test_runs_that_end_together_put_the_next_jobs_of_their_keys_first_in_one_step(conn: Connection) -> None:
-    report_worker(conn)
+    worker(conn, *CAN_RUN)
     conn.execute("SET track_functions = 'all'")
     jobs = [NewJob("alpha", {"key": key, "place": place}, concurrency_key=key) for place in range(3) for key in KEYS]
     producer.enqueue_many(conn, jobs, actor="a producer")
@@ -136,7 +127,7 @@ def test_runs_that_end_together_put_the_next_jobs_of_their_keys_first_in_one_ste
 def test_a_line_whose_next_job_is_locked_gives_way_to_another_and_is_looked_at_again(
     conn: Connection, database_url: str
 ) -> None:
-    report_worker(conn)
+    worker(conn, *CAN_RUN)
     fill(conn, [Waiting(key, "alpha", 0, due, in_line=True) for key in "ab" for due in (-20, -10)], set())
     first, second, other, _ = (row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id"))
     with psycopg.connect(database_url) as session:
