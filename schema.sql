@@ -3308,7 +3308,10 @@ begin
         foreach v_key in array coalesce(v_lines, '{}') loop
             if not job_key_is_busy_now(v_key) then
                 v_type := job_queue_put_first(v_key, v_now, null);
-                if v_type <> all (v_open_types) or v_open_types is null and not job_type_can_run(v_type, v_now) then
+                -- No type, if the next job is locked and no other is due.
+                if v_type is null or v_type <> all (v_open_types)
+                    or v_open_types is null and not job_type_can_run(v_type, v_now)
+                then
                     v_open_types := coalesce(v_open_types, job_types_that_can_run(v_now));
                     perform job_queue_put_first(v_key, v_now, v_open_types);
                 end if;

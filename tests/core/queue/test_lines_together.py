@@ -138,3 +138,16 @@ def test_a_line_whose_next_job_is_locked_gives_way_to_another_and_is_looked_at_a
         other,
     ]
     assert rows(conn, "SELECT concurrency_key FROM job_lines_due") == [{"concurrency_key": "a"}]
+
+
+def test_a_line_whose_job_of_no_worker_is_locked_gets_its_next_job_after_another_line_that_has_such_a_job(
+    conn: Connection, database_url: str
+) -> None:
+    worker(conn, *CAN_RUN)
+    of_no_worker = [Waiting(key, "nobody", 0, -20, in_line=True) for key in "ab"]
+    fill(conn, [*of_no_worker, Waiting("b", "alpha", 0, 30, in_line=True)], set())
+    _, locked, later = (row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id"))
+    with psycopg.connect(database_url) as session:
+        session.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (locked,))
+        together(conn)
+    assert value(conn, "SELECT in_line FROM job_queue WHERE id = %s", later) is False
