@@ -171,9 +171,7 @@ create table if not exists job_queue (
     is_recurring boolean not null default false,
     recurrence_interval_minutes integer,
     expires_at timestamptz,
-    last_run_at timestamptz,
-    constraint job_queue_status_check check (status in ('pending', 'running', 'succeeded', 'failed', 'cancelled')),
-    constraint job_queue_attempts_check check (attempts >= 0 and max_attempts >= 1)
+    last_run_at timestamptz
 );
 
 alter table job_queue
@@ -918,8 +916,10 @@ where status = 'running' and run_token is null;
 
 do $$
 begin
-    if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
-        and conname = 'job_queue_times_check') then
+    if not exists (select from pg_trigger where tgrelid = 'job_queue'::regclass and tgname = 'job_queue_check_row')
+        and not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
+            and conname = 'job_queue_times_check')
+    then
         -- Times that no clock reaches, and that programs cannot read. An upgrade corrects them before this
         -- transaction, because this reads the whole table.
         update job_queue set run_at = case when job_is_a_time(run_at) then run_at else now() end,
@@ -933,38 +933,18 @@ begin
         insert into job_recheck (blocker) select distinct blocked_by from job_queue
         where status = 'pending' and blocked_by is not null;
     end if;
-    -- Each insert reads the text of every constraint and of every trigger's condition, so these are short.
-    if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
-        and conname = 'job_queue_times_check' and pg_get_constraintdef(oid) like '%LEAST%') then
+    -- The trigger job_queue_check_row refuses what these refused.
+    if exists (select from pg_constraint where conrelid = 'job_queue'::regclass and conname in ('job_queue_status_check',
+        'job_queue_attempts_check', 'job_queue_times_check', 'job_queue_recurrence_check', 'job_queue_lease_check',
+        'job_queue_priority_check'))
+    then
         alter table job_queue
+            drop constraint if exists job_queue_status_check,
+            drop constraint if exists job_queue_attempts_check,
             drop constraint if exists job_queue_times_check,
-            -- Nulls are left out by both.
-            add constraint job_queue_times_check check (
-                least(run_at, expires_at) >= '0001-01-02 00:00+00' and greatest(run_at, expires_at) < '9999-12-31 00:00+00'
-            ) not valid;
-    end if;
-    -- Of a recurring job the trigger job_hand_interval judges the rest, also for roles that may not call its functions.
-    if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
-        and conname = 'job_queue_recurrence_check' and pg_get_constraintdef(oid) like '%schedule%'
-        and pg_get_constraintdef(oid) not like '%slots%') then
-        alter table job_queue
             drop constraint if exists job_queue_recurrence_check,
-            add constraint job_queue_recurrence_check check (
-                is_recurring or recurrence_interval_minutes is null and schedule is null
-                or status <> 'pending' and status <> 'running'
-            ) not valid;
-    end if;
-    if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
-        and conname = 'job_queue_lease_check') then
-        alter table job_queue
-            add constraint job_queue_lease_check check (
-                case when status = 'running'
-                    then run_token is not null and lease_expires_at is not null and locked_by is not null
-                    else run_token is null and lease_expires_at is null
-                end
-            ) not valid,
-            -- Few priorities, because the claim visits each one in use.
-            add constraint job_queue_priority_check check (priority between -100 and 100) not valid;
+            drop constraint if exists job_queue_lease_check,
+            drop constraint if exists job_queue_priority_check;
     end if;
 end
 $$;
@@ -1191,67 +1171,80 @@ as $$
     where t.task_type = p_task_type and t.concurrency is not null
 $$;
 
--- Gives a job its key that was not enqueued by a function.
-create or replace function job_queue_add_key() returns trigger
-language plpgsql security definer
-set search_path from current
+-- The rules of a row. A check of the table, or a condition of a trigger, would be read and prepared by each statement, but
+-- this function is prepared once in a session. It sets the place in the line of a row to null where the row breaks a rule,
+-- or was written by hand and has to get its key: job_queue_judge_row deals with that row. It has no search path of its own,
+-- which would cost each row as much again; it calls no function of ours and has no rights but the caller's.
+create or replace function job_queue_check_row() returns trigger
+language plpgsql
 as $$
 begin
-    new.concurrency_key := job_key_of(new.task_type, new.payload);
-    if new.expires_at is null and not new.is_recurring then
-        new.expires_at := new.run_at + make_interval(secs => (
-            select t.max_age_seconds from job_types t where t.task_type = new.task_type));
-    end if;
-    if new.concurrency_key is not null then
-        new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
-        if new.in_line then
-            perform job_queue_ask_recheck(array[new.concurrency_key], null);
-        end if;
+    if tg_op = 'INSERT' and new.created_by is null and new.concurrency_key is null and new.status = 'pending'
+        or new.status = 'pending' and new.version = old.version and old.status not in ('pending', 'running')
+        or (case new.status
+            when 'running' then new.run_token is null or new.lease_expires_at is null or new.locked_by is null
+            else new.run_token is not null or new.lease_expires_at is not null end)
+        or new.status not in ('pending', 'running', 'succeeded', 'failed', 'cancelled')
+        or new.priority not between -100 and 100 or new.attempts < 0 or new.max_attempts < 1
+        or least(new.run_at, new.expires_at) < '0001-01-02 00:00+00'
+        or greatest(new.run_at, new.expires_at) >= '9999-12-31 00:00+00'
+        or (new.recurrence_interval_minutes is not null or new.schedule is not null) and not new.is_recurring
+            and new.status in ('pending', 'running')
+    then
+        new.in_line := null;
     end if;
     return new;
 end
 $$;
--- The functions write created_by, so their jobs do not pay for this.
-create or replace trigger job_queue_add_key before insert on job_queue
-    for each row when (new.created_by is null and new.concurrency_key is null and new.status = 'pending')
-    execute function job_queue_add_key();
 
--- An UPDATE by hand of a running job, which still has its token. A cancellation becomes a request, as the functions make it.
-create or replace function job_hand_update() returns trigger
-language plpgsql
+-- Refuses a row that breaks a rule, with the name that the rule has had as a constraint of the table.
+create or replace function job_queue_refuse_row(p_job job_queue) returns void
+language plpgsql immutable
 set search_path from current
 as $$
 declare
-    v_asked timestamptz := coalesce(old.cancel_requested_at, clock_timestamp());
-    v_by text := coalesce(old.cancel_requested_by, '(' || session_user || ')');
+    v_rule text;
+    v_sentence text;
 begin
-    if new.status <> 'cancelled' then
-        raise exception using errcode = 'JD001', message = format('Job %s is running, so its status cannot be set to %s. '
-            'Wait until it has ended, or cancel it. Nothing was changed.', old.id, new.status);
+    select r.rule, r.sentence into v_rule, v_sentence from (values
+        ('status', p_job.status not in ('pending', 'running', 'succeeded', 'failed', 'cancelled'),
+            'The status of a job is pending, running, succeeded, failed or cancelled.'),
+        ('attempts', p_job.attempts < 0 or p_job.max_attempts < 1,
+            'A job has made 0 attempts or more, and may make at least 1.'),
+        ('priority', p_job.priority not between -100 and 100, 'A priority must be between -100 and 100.'),
+        ('times', not (job_is_a_time(p_job.run_at) and job_is_a_time(p_job.expires_at)),
+            'A due time and the time at which a job expires must be between the years 1 and 9999.'),
+        ('lease', (p_job.status = 'running')::integer * 2
+                <> num_nonnulls(p_job.run_token, p_job.lease_expires_at)
+                or p_job.status = 'running' and p_job.locked_by is null,
+            'A running job has a run token, a lease and the name of its worker. Another job has no token and no lease.')
+    ) as r (rule, broken, sentence)
+    where r.broken
+    limit 1;
+    if v_rule is not null then
+        raise exception using errcode = 'check_violation', table = 'job_queue',
+            constraint = 'job_queue_' || v_rule || '_check', message = v_sentence || ' Nothing was changed.';
     end if;
-    new := old;
-    new.cancel_requested_at := v_asked;
-    new.cancel_requested_by := v_by;
-    return new;
 end
 $$;
-create or replace trigger job_hand_update before update of status on job_queue
-    for each row when (old.status = 'running' and new.status <> 'running' and new.run_token is not null)
-    execute function job_hand_update();
 
-create or replace function job_hand_claim() returns trigger
+-- Refuses an UPDATE by hand of a running job, except a cancellation: that becomes a request, as the functions make it.
+create or replace function job_hand_cancel(p_job job_queue, p_status text) returns job_queue
 language plpgsql
 set search_path from current
 as $$
 begin
-    raise exception using errcode = 'JD001', message = format('Job %s cannot be set to running by hand: it would have no '
-        'token that protects its result. Claim it with a function. Nothing was changed.', new.id);
+    if p_status <> 'cancelled' then
+        raise exception using errcode = 'JD001', message = format('Job %s is running, so its status cannot be set to %s. '
+            'Wait until it has ended, or cancel it. Nothing was changed.', p_job.id, p_status);
+    end if;
+    p_job.cancel_requested_at := coalesce(p_job.cancel_requested_at, clock_timestamp());
+    p_job.cancel_requested_by := coalesce(p_job.cancel_requested_by, '(' || session_user || ')');
+    return p_job;
 end
 $$;
-create or replace trigger job_hand_claim before update of status on job_queue
-    for each row when (new.status = 'running' and new.run_token is null) execute function job_hand_claim();
 
--- Refuses a pending or running job whose interval does not fit. The check of the table refuses it as well, in its own words.
+-- Refuses a pending or running job whose interval does not fit.
 create or replace function job_refuse_interval(p_job job_queue) returns void
 language plpgsql immutable
 set search_path from current
@@ -1270,25 +1263,38 @@ begin
 end
 $$;
 
--- A job that is set to pending by hand joins the line of its key. The functions change the version, so their jobs do not
--- pay for this.
-create or replace function job_hand_retry() returns trigger
+-- Refuses what the rules of a row and of its earlier state exclude. A new job, and one that is set to pending by hand, gets
+-- the key of its type and its place in the line.
+create or replace function job_queue_judge_row() returns trigger
 language plpgsql security definer
 set search_path from current
 as $$
 begin
-    perform job_refuse_interval(new);
+    if old.status = 'running' and new.status <> 'running' and new.run_token is not null then
+        return job_hand_cancel(old, new.status);
+    elsif new.status = 'running' and new.run_token is null and old.status <> 'running' then
+        raise exception using errcode = 'JD001', message = format('Job %s cannot be set to running by hand: it would have no '
+            'token that protects its result. Claim it with a function. Nothing was changed.', new.id);
+    end if;
+    perform job_queue_refuse_row(new);
+    if new.status in ('pending', 'running') then
+        perform job_refuse_interval(new);
+    end if;
+    if new.status <> 'pending' then
+        return new;
+    elsif tg_op = 'INSERT' and new.expires_at is null and not new.is_recurring then
+        new.expires_at := new.run_at + make_interval(secs => (
+            select t.max_age_seconds from job_types t where t.task_type = new.task_type));
+    end if;
     new.concurrency_key := coalesce(new.concurrency_key, job_key_of(new.task_type, new.payload));
-    new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
+    new.in_line := new.concurrency_key is not null
+        and job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
     if new.in_line then
         perform job_queue_ask_recheck(array[new.concurrency_key], null);
     end if;
     return new;
 end
 $$;
-create or replace trigger job_hand_retry before update of status on job_queue
-    for each row when (new.status = 'pending' and old.status not in ('pending', 'running') and new.version = old.version)
-    execute function job_hand_retry();
 
 -- An INSERT by hand, or an UPDATE by hand of the interval. Claims and reports change neither, so they do not pay for this.
 create or replace function job_hand_interval() returns trigger
@@ -1302,10 +1308,27 @@ begin
     return new;
 end
 $$;
+
+-- Triggers run in the order of their names.
 create or replace trigger job_hand_interval
     before insert or update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
-    for each row when (new.is_recurring or new.recurrence_interval_minutes is not null or new.schedule is not null)
-    execute function job_hand_interval();
+    for each row when (new.is_recurring) execute function job_hand_interval();
+create or replace trigger job_queue_check_row
+    before insert or update of status, attempts, max_attempts, priority, run_at, expires_at, run_token, lease_expires_at,
+        locked_by, is_recurring, recurrence_interval_minutes, schedule on job_queue
+    for each row execute function job_queue_check_row();
+create or replace trigger job_queue_judge_row
+    before insert or update of status, attempts, max_attempts, priority, run_at, expires_at, run_token, lease_expires_at,
+        locked_by, is_recurring, recurrence_interval_minutes, schedule on job_queue
+    for each row when (new.in_line is null) execute function job_queue_judge_row();
+drop trigger if exists job_queue_add_key on job_queue;
+drop trigger if exists job_hand_update on job_queue;
+drop trigger if exists job_hand_claim on job_queue;
+drop trigger if exists job_hand_retry on job_queue;
+drop function if exists job_queue_add_key();
+drop function if exists job_hand_update();
+drop function if exists job_hand_claim();
+drop function if exists job_hand_retry();
 
 -- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
 -- may have no key: job_types_fill_keys gives them one.
@@ -9449,8 +9472,9 @@ declare
         'job_queue_backlog', 'job_queue_turn', 'job_queue_await',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
         'job_run_page_of', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
-    v_inner constant text[] := array['job_switch_is_on', 'job_is_outsider', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
-        'job_hand_claim', 'job_hand_retry', 'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_add_key', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
+    v_inner constant text[] := array['job_switch_is_on', 'job_is_outsider', 'job_earlier_runner', 'job_left_to_another', 'job_hand_cancel',
+        'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_check_row',
+        'job_queue_refuse_row', 'job_queue_judge_row', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',

@@ -74,7 +74,7 @@ def test_one_of_the_phase_online_runs_before_and_after_the_rest_in_transactions_
 def test_a_refused_installation_runs_none(stepped: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     online = Migration(903, "read", "online", "insert into steps values ('online')")
     monkeypatch.setattr("jobdeck.core.schema.plan.migrations", lambda _component: (online, BEFORE))
-    stepped.execute("ALTER TABLE job_queue DROP CONSTRAINT job_queue_lease_check")
+    stepped.execute("ALTER TABLE job_bulk DROP CONSTRAINT job_bulk_state_check")
     with pytest.raises(Refused):
         install_schema(stepped)
     assert steps(stepped) == []

@@ -154,7 +154,7 @@ def test_an_object_altered_by_hand_is_named_and_put_back_only_where_asked(
     ("statement", "words"),
     [
         ("ALTER TABLE job_workers ALTER pid TYPE bigint", ("column job_workers.pid", "integer", "bigint")),
-        ("ALTER TABLE job_queue DROP CONSTRAINT job_queue_lease_check", ("job_queue_lease_check", "is gone")),
+        ("ALTER TABLE job_bulk DROP CONSTRAINT job_bulk_state_check", ("job_bulk_state_check", "is gone")),
         ("ALTER TABLE job_bulk DROP COLUMN trouble", ("column job_bulk.trouble", "is gone", "text")),
     ],
 )  # fmt: skip

@@ -1,0 +1,166 @@
+"""What no row of the queue may be, and no INSERT, UPDATE or COPY by hand makes of one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from tests.support.queue import Connection, add, changes_nothing, claim_one, job_row, rows, value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RUNNING: Final = {"status": "running", "run_token": 7, "lease_expires_at": datetime(2026, 1, 1, tzinfo=UTC)}
+RULES: Final = [
+    ({"status": "asleep"}, "status", "pending, running, succeeded, failed or cancelled"),
+    ({"attempts": -1}, "attempts", "0 attempts or more"),
+    ({"max_attempts": 0}, "attempts", "at least 1"),
+    ({"priority": 101}, "priority", "between -100 and 100"),
+    ({"priority": -101}, "priority", "between -100 and 100"),
+    ({"run_at": "infinity"}, "times", "between the years 1 and 9999"),
+    ({"run_at": "4000-01-01 BC"}, "times", "between the years 1 and 9999"),
+    ({"expires_at": "infinity"}, "times", "between the years 1 and 9999"),
+    ({"run_token": 7}, "lease", "has no token and no lease"),
+    ({"lease_expires_at": "2026-01-01"}, "lease", "has no token and no lease"),
+    ({"status": "failed", "run_token": 7}, "lease", "has no token and no lease"),
+    (RUNNING, "lease", "the name of its worker"),
+    (RUNNING | {"lease_expires_at": None, "locked_by": "w"}, "lease", "a run token, a lease"),
+]
+
+
+def write(conn: Connection, fields: Mapping[str, object], job_id: object = None) -> None:
+    """Inserts a row with these fields by hand, or changes that job."""
+    names, params = [sql.Identifier(name) for name in fields], list(fields.values())
+    if job_id is None:
+        statement = sql.SQL("INSERT INTO job_queue (task_type, {}) VALUES ('alpha', {})").format(
+            sql.SQL(", ").join(names), sql.SQL(", ").join([sql.Placeholder()] * len(names))
+        )
+        conn.execute(statement, params)
+        return
+    pairs = [sql.SQL("{} = %s").format(name) for name in names]
+    conn.execute(sql.SQL("UPDATE job_queue SET {} WHERE id = %s").format(sql.SQL(", ").join(pairs)), [*params, job_id])
+
+
+@pytest.mark.parametrize("more", [{}, {"created_by": "by hand", "version": 9}])
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize(("fields", "rule", "words"), RULES)
+def test_a_row_that_breaks_a_rule_is_refused_with_a_sentence_that_has_nothing_of_the_row(
+    conn: Connection, *, existing: bool, fields: dict[str, object], rule: str, words: str, more: dict[str, object]
+) -> None:
+    job = add(conn, payload={"phone": "4790012345"}) if existing else None
+    with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match=words) as refused:
+        write(conn, fields | more, job and job.id)
+    assert refused.value.diag.constraint_name == f"job_queue_{rule}_check"
+    assert refused.value.diag.table_name == "job_queue"
+    assert "Nothing was changed." in str(refused.value)
+    assert refused.value.diag.message_detail is None
+
+
+@pytest.mark.parametrize("column", ["run_token", "lease_expires_at", "locked_by"])
+def test_a_running_job_keeps_its_token_its_lease_and_the_name_of_its_worker(conn: Connection, column: str) -> None:
+    add(conn)
+    claimed = claim_one(conn)
+    with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match="A running job has"):
+        write(conn, {column: None}, claimed.id)
+
+
+def test_a_copy_whose_last_row_breaks_a_rule_adds_none(conn: Connection) -> None:
+    with (
+        changes_nothing(conn),
+        pytest.raises(psycopg.errors.CheckViolation, match="A priority must be"),
+        conn.cursor().copy("COPY job_queue (task_type, priority) FROM STDIN") as copy,
+    ):
+        for priority in (1, 2, 101):
+            copy.write_row(("alpha", priority))
+
+
+def test_a_place_in_the_line_that_is_given_as_null_is_decided_by_the_queue(conn: Connection) -> None:
+    write(conn, {"concurrency_key": "k", "in_line": None})
+    write(conn, {"concurrency_key": "k", "in_line": None, "created_by": "by hand"})
+    places = rows(conn, "SELECT concurrency_key, in_line FROM job_queue ORDER BY id")
+    assert places == [{"concurrency_key": "k", "in_line": False}, {"concurrency_key": "k", "in_line": True}]
+
+
+def test_a_place_in_the_line_that_is_given_by_hand_beside_a_key_stays(conn: Connection) -> None:
+    write(conn, {"concurrency_key": "k", "in_line": True})
+    assert value(conn, "SELECT in_line FROM job_queue") is True
+
+
+def test_rows_are_judged_for_a_session_without_a_search_path(conn: Connection) -> None:
+    schema = value(conn, "SELECT current_schema()")
+    conn.execute("SET search_path = ''")
+    table = sql.Identifier(schema, "job_queue")
+    conn.execute(sql.SQL("INSERT INTO {} (task_type) VALUES ('alpha')").format(table))
+    with pytest.raises(psycopg.errors.CheckViolation, match="A priority must be"):
+        conn.execute(sql.SQL("INSERT INTO {} (task_type, priority) VALUES ('alpha', 101)").format(table))
+
+
+NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
+FIELDS: Final = st.fixed_dictionaries(
+    {
+        "status": st.sampled_from(["pending"] * 4 + ["running", "succeeded", "failed", "cancelled", "asleep", ""]),
+        "attempts": st.sampled_from([0, 0, 0, 1, -1]),
+        "max_attempts": st.sampled_from([1, 1, 1, 5, 0]),
+        "priority": st.sampled_from([0, 0, 0, 100, -100, 101, -101]),
+        "run_at": st.sampled_from([NOW, NOW, NOW, "infinity", "-infinity", "0001-01-01", "9999-12-30 23:59:59+00"]),
+        "expires_at": st.sampled_from([None, None, None, NOW + timedelta(days=1), "infinity", "-infinity"]),
+        "run_token": st.sampled_from([None, None, 7]),
+        "lease_expires_at": st.sampled_from([None, None, NOW]),
+        "locked_by": st.sampled_from([None, "w"]),
+        "is_recurring": st.sampled_from([False, False, False, True]),
+        "recurrence_interval_minutes": st.sampled_from([None, None, None, 5, 0, -1]),
+        "created_by": st.sampled_from([None, "by hand"]),
+    }
+)
+# The rules as version 4 of the schema had them, as checks of the table.
+CHECKS: Final = """
+CREATE TEMP TABLE checked (LIKE job_queue INCLUDING DEFAULTS,
+    CHECK (status IN ('pending', 'running', 'succeeded', 'failed', 'cancelled')),
+    CHECK (attempts >= 0 AND max_attempts >= 1), CHECK (priority BETWEEN -100 AND 100),
+    CHECK (least(run_at, expires_at) >= '0001-01-02 00:00+00' AND greatest(run_at, expires_at) < '9999-12-31 00:00+00'),
+    CHECK (status NOT IN ('pending', 'running')
+        OR job_schedule_fits(is_recurring, recurrence_interval_minutes, schedule, slots)),
+    CHECK (CASE WHEN status = 'running'
+        THEN run_token IS NOT NULL AND lease_expires_at IS NOT NULL AND locked_by IS NOT NULL
+        ELSE run_token IS NULL AND lease_expires_at IS NULL END))
+"""
+
+
+def refused(conn: Connection, statement: sql.Composable, params: Mapping[str, Any]) -> bool:
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute(statement, params)
+    except psycopg.Error as error:
+        assert isinstance(error, psycopg.errors.CheckViolation) or error.sqlstate == "JD001"
+        return True
+    return False
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(FIELDS)
+def test_the_rows_that_are_refused_are_those_that_checks_of_the_table_would_refuse(
+    conn: Connection, fields: dict[str, object]
+) -> None:
+    if value(conn, "SELECT to_regclass('pg_temp.checked')") is None:
+        conn.execute(CHECKS)
+        conn.execute("INSERT INTO job_queue (task_type) VALUES ('alpha')")
+    names, params = map(sql.Identifier, fields), map(sql.Placeholder, fields)
+    columns, values = sql.SQL(", ").join(names), sql.SQL(", ").join(params)
+    insert = sql.SQL("INSERT INTO {} (task_type, {}) VALUES ('alpha', {})")
+    update = sql.SQL("UPDATE job_queue SET ({}) = ROW ({})").format(columns, values)
+    bad = refused(conn, insert.format(sql.Identifier("pg_temp", "checked"), columns, values), fields)
+    assert refused(conn, insert.format(sql.Identifier("job_queue"), columns, values), fields) is bad
+    assert refused(conn, update, fields) is bad
+
+
+def test_a_row_by_hand_of_a_queue_whose_rules_it_keeps_is_stored_as_it_was_given(conn: Connection) -> None:
+    write(conn, {"status": "failed", "attempts": 3, "max_attempts": 3, "last_error": "away", "priority": -100})
+    job = job_row(conn, value(conn, "SELECT id FROM job_queue"))
+    assert (job["status"], job["attempts"], job["last_error"], job["priority"]) == ("failed", 3, "away", -100)
+    assert job["in_line"] is False
