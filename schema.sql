@@ -916,7 +916,7 @@ where status = 'running' and run_token is null;
 
 do $$
 begin
-    if not exists (select from pg_trigger where tgrelid = 'job_queue'::regclass and tgname = 'job_queue_check_row')
+    if not exists (select from pg_trigger where tgrelid = 'job_queue'::regclass and tgname = 'job_queue_inserted')
         and not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
             and conname = 'job_queue_times_check')
     then
@@ -933,7 +933,7 @@ begin
         insert into job_recheck (blocker) select distinct blocked_by from job_queue
         where status = 'pending' and blocked_by is not null;
     end if;
-    -- The trigger job_queue_check_row refuses what these refused.
+    -- The function job_queue_check_rows refuses what these refused.
     if exists (select from pg_constraint where conrelid = 'job_queue'::regclass and conname in ('job_queue_status_check',
         'job_queue_attempts_check', 'job_queue_times_check', 'job_queue_recurrence_check', 'job_queue_lease_check',
         'job_queue_priority_check'))
@@ -1017,35 +1017,6 @@ begin
     raise exception using errcode = 'JD001', message = p_sentence;
 end
 $$;
-
--- A hint for idle workers, once per statement; they also poll. The channel is named after the schema, so that the
--- queues of a database do not wake each other's workers. A worker of 0.1.0 listens to `job_queue` alone. This function
--- qualifies the functions that it calls, which makes an enqueue faster than a search path of its own would.
-create or replace function job_queue_notify() returns trigger
-language plpgsql
-as $$
-begin
-    perform pg_catalog.pg_notify(pg_catalog.concat(tg_table_schema, '.job_queue'), '');
-    perform pg_catalog.pg_notify('job_queue', '');
-    return null;
-end
-$$;
-create or replace trigger job_queue_notify after insert on job_queue
-    for each statement execute function job_queue_notify();
-
--- Records that upkeep has to judge the blocker of a new job, once the transaction that enqueues has ended: until then, a
--- blocker that ends does not see the job.
-create or replace function job_queue_note_blocker() returns trigger
-language plpgsql security definer
-set search_path from current
-as $$
-begin
-    insert into job_recheck (blocker) values (new.blocked_by);
-    return null;
-end
-$$;
-create or replace trigger job_queue_note_blocker after insert on job_queue
-    for each row when (new.blocked_by is not null) execute function job_queue_note_blocker();
 
 -- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
 -- false: then both are in the claim's index, and the claim takes one of them.
@@ -1171,78 +1142,94 @@ as $$
     where t.task_type = p_task_type and t.concurrency is not null
 $$;
 
--- The rules of a row. A check of the table, or a condition of a trigger, would be read and prepared by each statement, but
--- this function is prepared once in a session. It sets the place in the line of a row to null where the row breaks a rule,
--- or was written by hand and has to get its key: job_queue_judge_row deals with that row. It has no search path of its own,
--- which would cost each row as much again; it calls no function of ours and has no rights but the caller's.
-create or replace function job_queue_check_row() returns trigger
+-- Refuses the rows of a statement if one of them breaks a rule. Each statement would read and prepare a constraint of the
+-- table again, and also the condition of a trigger; this function is prepared once in a session. The error names the
+-- constraint that the rule was until version 5. After an INSERT the function sends a hint to idle workers, which also poll:
+-- a second trigger would take longer. The channel is named after the schema, so that the queues of a database do not wake
+-- each other's workers; a worker of 0.1.0 listens to `job_queue` alone. A search path would cost each enqueue, so the
+-- function calls only what is built in.
+create or replace function job_queue_check_rows() returns trigger
 language plpgsql
 as $$
+declare
+    v_id uuid;
+    v_rule text;
+    v_sent boolean;
 begin
-    if tg_op = 'INSERT' and new.created_by is null and new.concurrency_key is null and new.status = 'pending'
-        or new.status = 'pending' and new.version = old.version and old.status not in ('pending', 'running')
-        or (case new.status
-            when 'running' then new.run_token is null or new.lease_expires_at is null or new.locked_by is null
-            else new.run_token is not null or new.lease_expires_at is not null end)
-        or new.status not in ('pending', 'running', 'succeeded', 'failed', 'cancelled')
-        or new.priority not between -100 and 100 or new.attempts < 0 or new.max_attempts < 1
-        or least(new.run_at, new.expires_at) < '0001-01-02 00:00+00'
-        or greatest(new.run_at, new.expires_at) >= '9999-12-31 00:00+00'
-        or (new.recurrence_interval_minutes is not null or new.schedule is not null) and not new.is_recurring
-            and new.status in ('pending', 'running')
-    then
-        new.in_line := null;
+    select n.id, broken.rule into v_id, v_rule from new_rows n cross join lateral (select case
+        when n.status not in ('pending', 'running', 'succeeded', 'failed', 'cancelled') then 'status'
+        when n.attempts < 0 or n.max_attempts < 1 then 'attempts'
+        when n.priority not between -100 and 100 then 'priority'
+        when least(n.run_at, n.expires_at) < '0001-01-02 00:00+00'
+            or greatest(n.run_at, n.expires_at) >= '9999-12-31 00:00+00' then 'times'
+        when (n.recurrence_interval_minutes is not null or n.schedule is not null) and not n.is_recurring
+            and n.status in ('pending', 'running') then 'recurrence'
+        when n.status = 'running' and n.run_token is null and tg_op = 'UPDATE' then 'claim'
+        when n.status = 'running' and (n.run_token is null or n.lease_expires_at is null or n.locked_by is null)
+            or n.status <> 'running' and (n.run_token is not null or n.lease_expires_at is not null) then 'lease'
+        end) as broken (rule)
+    where broken.rule is not null limit 1;
+    if v_rule is null then
+        -- An assignment takes less time than PERFORM.
+        v_sent := tg_op = 'INSERT' and pg_catalog.pg_notify('job_queue', '') is not null
+            and pg_catalog.pg_notify(pg_catalog.concat(tg_table_schema, '.job_queue'), '') is not null;
+        return null;
+    end if;
+    raise exception using table = 'job_queue', constraint = 'job_queue_' || v_rule || '_check',
+        errcode = case when v_rule in ('recurrence', 'claim') then 'JD001' else 'check_violation' end,
+        message = case v_rule
+            when 'status' then 'The status of a job is pending, running, succeeded, failed or cancelled.'
+            when 'attempts' then 'A job has made 0 attempts or more, and may make at least 1.'
+            when 'priority' then 'A priority must be between -100 and 100.'
+            when 'times' then 'A due time and the time at which a job expires must be between the years 1 and 9999.'
+            when 'recurrence' then 'A job that is not recurring has no interval. Make it recurring, or leave the interval out.'
+            when 'claim' then format('Job %s cannot be set to running by hand: it would have no token that protects its '
+                'result. Claim it with a function.', v_id)
+            else 'A running job has a run token, a lease and the name of its worker. Another job has no token and no lease.'
+            end || ' Nothing was changed.';
+end
+$$;
+create or replace trigger job_queue_inserted after insert on job_queue
+    referencing new table as new_rows for each statement execute function job_queue_check_rows();
+create or replace trigger job_queue_updated after update on job_queue
+    referencing new table as new_rows for each statement execute function job_queue_check_rows();
+drop trigger if exists job_queue_notify on job_queue;
+drop function if exists job_queue_notify();
+
+-- Records that upkeep has to judge the blocker of a new job, once the transaction that enqueues has ended: until then, a
+-- blocker that ends does not see the job. Gives a job its key that was not enqueued by a function.
+create or replace function job_queue_before_insert() returns trigger
+language plpgsql security definer
+set search_path from current
+as $$
+begin
+    if new.blocked_by is not null then
+        perform job_queue_ask_recheck(null, array[new.blocked_by]);
+    end if;
+    if new.created_by is not null or new.concurrency_key is not null or new.status <> 'pending' then
+        return new;
+    end if;
+    new.concurrency_key := job_key_of(new.task_type, new.payload);
+    if new.expires_at is null and not new.is_recurring then
+        new.expires_at := new.run_at + make_interval(secs => (
+            select t.max_age_seconds from job_types t where t.task_type = new.task_type));
+    end if;
+    if new.concurrency_key is not null then
+        new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
+        if new.in_line then
+            perform job_queue_ask_recheck(array[new.concurrency_key], null);
+        end if;
     end if;
     return new;
 end
 $$;
-
--- Refuses a row that breaks a rule, with the name that the rule has had as a constraint of the table.
-create or replace function job_queue_refuse_row(p_job job_queue) returns void
-language plpgsql immutable
-set search_path from current
-as $$
-declare
-    v_rule text;
-    v_sentence text;
-begin
-    select r.rule, r.sentence into v_rule, v_sentence from (values
-        ('status', p_job.status not in ('pending', 'running', 'succeeded', 'failed', 'cancelled'),
-            'The status of a job is pending, running, succeeded, failed or cancelled.'),
-        ('attempts', p_job.attempts < 0 or p_job.max_attempts < 1,
-            'A job has made 0 attempts or more, and may make at least 1.'),
-        ('priority', p_job.priority not between -100 and 100, 'A priority must be between -100 and 100.'),
-        ('times', not (job_is_a_time(p_job.run_at) and job_is_a_time(p_job.expires_at)),
-            'A due time and the time at which a job expires must be between the years 1 and 9999.'),
-        ('lease', (p_job.status = 'running')::integer * 2
-                <> num_nonnulls(p_job.run_token, p_job.lease_expires_at)
-                or p_job.status = 'running' and p_job.locked_by is null,
-            'A running job has a run token, a lease and the name of its worker. Another job has no token and no lease.')
-    ) as r (rule, broken, sentence)
-    where r.broken
-    limit 1;
-    if v_rule is not null then
-        raise exception using errcode = 'check_violation', table = 'job_queue',
-            constraint = 'job_queue_' || v_rule || '_check', message = v_sentence || ' Nothing was changed.';
-    end if;
-end
-$$;
-
--- Refuses an UPDATE by hand of a running job, except a cancellation: that becomes a request, as the functions make it.
-create or replace function job_hand_cancel(p_job job_queue, p_status text) returns job_queue
-language plpgsql
-set search_path from current
-as $$
-begin
-    if p_status <> 'cancelled' then
-        raise exception using errcode = 'JD001', message = format('Job %s is running, so its status cannot be set to %s. '
-            'Wait until it has ended, or cancel it. Nothing was changed.', p_job.id, p_status);
-    end if;
-    p_job.cancel_requested_at := coalesce(p_job.cancel_requested_at, clock_timestamp());
-    p_job.cancel_requested_by := coalesce(p_job.cancel_requested_by, '(' || session_user || ')');
-    return p_job;
-end
-$$;
+-- The functions write created_by, so their jobs without a blocker do not pay for this.
+create or replace trigger job_queue_before_insert before insert on job_queue
+    for each row when (new.created_by is null or new.blocked_by is not null) execute function job_queue_before_insert();
+drop trigger if exists job_queue_note_blocker on job_queue;
+drop trigger if exists job_queue_add_key on job_queue;
+drop function if exists job_queue_note_blocker();
+drop function if exists job_queue_add_key();
 
 -- Refuses a pending or running job whose interval does not fit.
 create or replace function job_refuse_interval(p_job job_queue) returns void
@@ -1263,38 +1250,39 @@ begin
 end
 $$;
 
--- Refuses what the rules of a row and of its earlier state exclude. A new job, and one that is set to pending by hand, gets
--- the key of its type and its place in the line.
-create or replace function job_queue_judge_row() returns trigger
+-- An UPDATE by hand of the status of a job that is not pending. A running job can be cancelled: that becomes a request, as
+-- the functions make it. A job that is set to pending joins the line of its key.
+create or replace function job_hand_update() returns trigger
 language plpgsql security definer
 set search_path from current
 as $$
 begin
     if old.status = 'running' and new.status <> 'running' and new.run_token is not null then
-        return job_hand_cancel(old, new.status);
-    elsif new.status = 'running' and new.run_token is null and old.status <> 'running' then
-        raise exception using errcode = 'JD001', message = format('Job %s cannot be set to running by hand: it would have no '
-            'token that protects its result. Claim it with a function. Nothing was changed.', new.id);
-    end if;
-    perform job_queue_refuse_row(new);
-    if new.status in ('pending', 'running') then
+        if new.status <> 'cancelled' then
+            raise exception using errcode = 'JD001', message = format('Job %s is running, so its status cannot be set to '
+                '%s. Wait until it has ended, or cancel it. Nothing was changed.', old.id, new.status);
+        end if;
+        old.cancel_requested_at := coalesce(old.cancel_requested_at, clock_timestamp());
+        old.cancel_requested_by := coalesce(old.cancel_requested_by, '(' || session_user || ')');
+        return old;
+    elsif new.status = 'pending' and old.status <> 'running' then
         perform job_refuse_interval(new);
-    end if;
-    if new.status <> 'pending' then
-        return new;
-    elsif tg_op = 'INSERT' and new.expires_at is null and not new.is_recurring then
-        new.expires_at := new.run_at + make_interval(secs => (
-            select t.max_age_seconds from job_types t where t.task_type = new.task_type));
-    end if;
-    new.concurrency_key := coalesce(new.concurrency_key, job_key_of(new.task_type, new.payload));
-    new.in_line := new.concurrency_key is not null
-        and job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
-    if new.in_line then
-        perform job_queue_ask_recheck(array[new.concurrency_key], null);
+        new.concurrency_key := coalesce(new.concurrency_key, job_key_of(new.task_type, new.payload));
+        new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
+        if new.in_line then
+            perform job_queue_ask_recheck(array[new.concurrency_key], null);
+        end if;
     end if;
     return new;
 end
 $$;
+-- Claims update pending jobs, and the other functions change the version, so they do not pay for this.
+create or replace trigger job_hand_update before update of status on job_queue
+    for each row when (old.status <> 'pending' and new.version = old.version) execute function job_hand_update();
+drop trigger if exists job_hand_claim on job_queue;
+drop trigger if exists job_hand_retry on job_queue;
+drop function if exists job_hand_claim();
+drop function if exists job_hand_retry();
 
 -- An INSERT by hand, or an UPDATE by hand of the interval. Claims and reports change neither, so they do not pay for this.
 create or replace function job_hand_interval() returns trigger
@@ -1308,27 +1296,9 @@ begin
     return new;
 end
 $$;
-
--- Triggers run in the order of their names.
 create or replace trigger job_hand_interval
     before insert or update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
     for each row when (new.is_recurring) execute function job_hand_interval();
-create or replace trigger job_queue_check_row
-    before insert or update of status, attempts, max_attempts, priority, run_at, expires_at, run_token, lease_expires_at,
-        locked_by, is_recurring, recurrence_interval_minutes, schedule on job_queue
-    for each row execute function job_queue_check_row();
-create or replace trigger job_queue_judge_row
-    before insert or update of status, attempts, max_attempts, priority, run_at, expires_at, run_token, lease_expires_at,
-        locked_by, is_recurring, recurrence_interval_minutes, schedule on job_queue
-    for each row when (new.in_line is null) execute function job_queue_judge_row();
-drop trigger if exists job_queue_add_key on job_queue;
-drop trigger if exists job_hand_update on job_queue;
-drop trigger if exists job_hand_claim on job_queue;
-drop trigger if exists job_hand_retry on job_queue;
-drop function if exists job_queue_add_key();
-drop function if exists job_hand_update();
-drop function if exists job_hand_claim();
-drop function if exists job_hand_retry();
 
 -- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
 -- may have no key: job_types_fill_keys gives them one.
@@ -1460,6 +1430,21 @@ declare
     v_blocked_by uuid;
     v_in_line boolean;
 begin
+    -- Most jobs have none of what follows, and most types no rule, so both are looked at in one step first.
+    if not job_is_outsider() and trim(p_task_type) <> '' and jsonb_typeof(p_payload) = 'object'
+        and p_priority between -100 and 100 and job_is_a_time(v_run_at) and job_is_a_time(p_expires_at)
+        and num_nonnulls(p_dedupe_key, p_concurrency_key, p_blocked_by, p_interval_minutes) = 0
+    then
+        insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, expires_at, created_by)
+        select p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, p_expires_at, job_actor(p_actor)
+        where not exists (select from job_types t where t.task_type = p_task_type
+            and (t.concurrency is not null or t.max_age_seconds is not null))
+        returning q.id into job_id;
+        created := found;
+        if created then
+            return;
+        end if;
+    end if;
     if job_is_outsider() then
         perform job_refuse_outsiders();
     end if;
@@ -9472,9 +9457,8 @@ declare
         'job_queue_backlog', 'job_queue_turn', 'job_queue_await',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
         'job_run_page_of', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
-    v_inner constant text[] := array['job_switch_is_on', 'job_is_outsider', 'job_earlier_runner', 'job_left_to_another', 'job_hand_cancel',
-        'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_check_row',
-        'job_queue_refuse_row', 'job_queue_judge_row', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
+    v_inner constant text[] := array['job_switch_is_on', 'job_is_outsider', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
+        'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_check_rows', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',
@@ -9491,7 +9475,7 @@ declare
         'job_queue_put_first', 'job_queue_put_off', 'job_type_can_run', 'job_types_open', 'job_types_that_can_run', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_delete', 'job_queue_make_cancelled', 'job_queue_make_due',
-        'job_queue_note_blocker', 'job_queue_note_late', 'job_queue_notify', 'job_queue_refusal', 'job_queue_refuse',
+        'job_queue_before_insert', 'job_queue_note_late', 'job_queue_refusal', 'job_queue_refuse',
         'job_queue_release_waiting', 'job_queue_restore_each', 'job_queue_restore_together', 'job_queue_resume_due',
         'job_queue_settle',
         'job_queue_take_back', 'job_queue_take_keys', 'job_queue_take_single_keys', 'job_queue_waiting_types',

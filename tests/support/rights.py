@@ -67,8 +67,8 @@ FUNCTIONS: Final = {
         job_queue_delete job_queue_end_expired job_queue_holder
         job_queue_join_lines job_queue_joins_line job_queue_judge_blocker job_queue_lanes job_queue_live_blocker
         job_queue_lock_jobs job_queue_lock_waiting job_queue_make_cancelled job_queue_make_due
-        job_queue_mark_failed job_queue_mark_succeeded job_queue_note_blocker
-        job_queue_note_late job_queue_notify job_queue_reap_lost job_queue_refusal job_queue_refuse
+        job_queue_mark_failed job_queue_mark_succeeded job_queue_before_insert
+        job_queue_note_late job_queue_reap_lost job_queue_refusal job_queue_refuse
         job_earlier_report job_queue_release_waiting job_queue_restore_each job_queue_restore_together
         job_queue_put_off job_queue_resume_due job_queue_retry_lines
         job_queue_settle job_queue_take_back job_queue_take_keys job_queue_try_lines job_queue_try_locks
@@ -93,10 +93,10 @@ FUNCTIONS: Final = {
         job_stats_judge job_bulk_counted job_bulk_revert job_queue_find_stranded
         job_queue_walk job_queue_walk_on job_queue_check_rows job_queue_take_single_keys
         job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
-        job_backlog_sample job_skip_refusal job_series_refusal job_key_by_rule job_key_of job_queue_check_row
-        job_switch_is_on job_earlier_runner job_left_to_another job_hand_cancel job_hand_interval
+        job_backlog_sample job_skip_refusal job_series_refusal job_key_by_rule job_key_of job_queue_check_rows
+        job_switch_is_on job_earlier_runner job_left_to_another job_hand_update job_hand_interval
         job_refuse_interval
-        job_queue_refuse_row job_queue_judge_row job_producer_add job_producer_revoke job_awaited_clean
+        job_producer_add job_producer_revoke job_awaited_clean
         job_series_refuse_twin
         job_key_hold job_key_is_full job_key_join_lines job_key_limit job_key_opens job_key_places
         job_key_rates_lock job_key_running job_key_running_now job_key_spend job_limit_running job_limit_state

@@ -145,8 +145,8 @@ class TestInstallation:
             "ORDER BY 1",
         )
         assert [row["tgname"] for row in triggers] == [
-            "job_hand_interval", "job_queue_check_row", "job_queue_judge_row", "job_queue_note_blocker",
-            "job_queue_notify", "job_queue_set_updated_at",
+            "job_hand_interval", "job_hand_update", "job_queue_before_insert", "job_queue_inserted",
+            "job_queue_set_updated_at", "job_queue_updated",
         ]  # fmt: skip
         assert {row["tgenabled"] for row in triggers} == {"O"}
 

@@ -131,7 +131,7 @@ def test_what_is_missing_of_a_schema_is_made_again(conn: Connection) -> None:
         ("DROP INDEX job_queue_held; CREATE INDEX job_queue_held ON job_queue (id)", "index job_queue_held"),
         ("ALTER FUNCTION job_queue_resume_due() COST 7", "function job_queue_resume_due()"),
         ("CREATE OR REPLACE VIEW job_audit_list AS " + OTHER_VIEW, "view job_audit_list"),
-        ("ALTER TABLE job_queue DISABLE TRIGGER job_queue_notify", "trigger job_queue.job_queue_notify"),
+        ("ALTER TABLE job_queue DISABLE TRIGGER job_queue_inserted", "trigger job_queue.job_queue_inserted"),
     ],
 )  # fmt: skip
 def test_an_object_altered_by_hand_is_named_and_put_back_only_where_asked(
