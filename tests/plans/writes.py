@@ -152,7 +152,7 @@ WRITES: Final = {
     ),
     "retry": Operation(lambda conn: operator.retry(conn, [FAILED], actor="mara"), entries=20, blocks=150),
     "run now in a long line": Operation(
-        lambda conn, ids: operator.retry(conn, ids, actor="mara"), given=_last_in_line, entries=60, blocks=240
+        lambda conn, ids: operator.retry(conn, ids, actor="mara"), given=_last_in_line, entries=60, blocks=320
     ),
     "run again what left the queue": Operation(lambda conn: operator.run_again(conn, REMOVED, actor="mara"), 20, 150),
     "cancel": Operation(lambda conn: operator.cancel(conn, [CROWD], actor="mara"), entries=20, blocks=150),
