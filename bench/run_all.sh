@@ -5,7 +5,7 @@
 #   BENCH_PEERS   folders with peer_*.py, separated by colons (default: this one)
 #   BENCH_REPEAT  repetitions (default: 3)
 #   BENCH_ONLY    names of peer files, if not all
-#   BENCH_SIZE    quick: a smaller backlog, and less time idle
+#   BENCH_SIZE    quick: fewer jobs before a smaller backlog, and less time idle
 #   BENCH_WRAP    a command to put before each measurement, such as "flock -o FILE"
 set -uo pipefail
 
@@ -29,7 +29,7 @@ declare -A COMMAND=(
     [waits]="waits 10000"
 )
 if [ "${BENCH_SIZE:-}" = quick ]; then
-    COMMAND[backlog]="backlog 10000 --pending 200000"
+    COMMAND[backlog]="backlog 3000 --pending 200000"
     COMMAND[idle]="idle 10"
 fi
 [ $# -gt 0 ] || set -- drain drain2 pickup enqueue_single enqueue_bulk backlog idle waits
