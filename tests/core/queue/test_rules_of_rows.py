@@ -81,6 +81,14 @@ def test_a_copy_whose_last_row_breaks_a_rule_adds_none(conn: Connection) -> None
         copy_in(conn, 1, 2, 101)
 
 
+def test_a_session_that_leaves_triggers_out_breaks_no_rule_either(conn: Connection) -> None:
+    conn.execute("SET session_replication_role = replica")
+    write(conn, {"priority": 100})
+    for job_id in (None, value(conn, "SELECT id FROM job_queue")):
+        with pytest.raises(psycopg.errors.CheckViolation, match="A priority must be"):
+            write(conn, {"priority": 101}, job_id)
+
+
 def test_a_place_in_the_line_that_is_given_by_hand_beside_a_key_stays(conn: Connection) -> None:
     write(conn, {"concurrency_key": "k", "in_line": True})
     assert value(conn, "SELECT in_line FROM job_queue") is True
