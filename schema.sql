@@ -1199,12 +1199,16 @@ drop trigger if exists job_queue_notify on job_queue;
 drop function if exists job_queue_notify();
 
 -- Records that upkeep has to judge the blocker of a new job, once the transaction that enqueues has ended: until then, a
--- blocker that ends does not see the job. Gives a job its key that was not enqueued by a function.
+-- blocker that ends does not see the job. Gives a job its key that was not enqueued by a function, and refuses an interval
+-- that does not fit.
 create or replace function job_queue_before_insert() returns trigger
 language plpgsql security definer
 set search_path from current
 as $$
 begin
+    if new.status in ('pending', 'running') then
+        perform job_refuse_interval(new);
+    end if;
     if new.blocked_by is not null then
         perform job_queue_ask_recheck(null, array[new.blocked_by]);
     end if;
@@ -1225,9 +1229,10 @@ begin
     return new;
 end
 $$;
--- The functions write created_by, so their jobs without a blocker do not pay for this.
+-- The functions write created_by, so their one-time jobs without a blocker do not pay for this.
 create or replace trigger job_queue_before_insert before insert on job_queue
-    for each row when (new.created_by is null or new.blocked_by is not null) execute function job_queue_before_insert();
+    for each row when (new.created_by is null or new.blocked_by is not null or new.is_recurring)
+    execute function job_queue_before_insert();
 drop trigger if exists job_queue_note_blocker on job_queue;
 drop trigger if exists job_queue_add_key on job_queue;
 drop function if exists job_queue_note_blocker();
@@ -1286,7 +1291,7 @@ drop trigger if exists job_hand_retry on job_queue;
 drop function if exists job_hand_claim();
 drop function if exists job_hand_retry();
 
--- An INSERT by hand, or an UPDATE by hand of the interval. Claims and reports change neither, so they do not pay for this.
+-- An UPDATE by hand of the interval. Claims and reports do not change it, so they do not pay for this.
 create or replace function job_hand_interval() returns trigger
 language plpgsql security definer
 set search_path from current
@@ -1299,8 +1304,9 @@ begin
 end
 $$;
 create or replace trigger job_hand_interval
-    before insert or update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
-    for each row when (new.is_recurring) execute function job_hand_interval();
+    before update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
+    for each row when (new.is_recurring or new.recurrence_interval_minutes is not null or new.schedule is not null)
+    execute function job_hand_interval();
 
 -- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
 -- may have no key: job_types_fill_keys gives them one.
