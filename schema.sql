@@ -933,7 +933,7 @@ begin
         insert into job_recheck (blocker) select distinct blocked_by from job_queue
         where status = 'pending' and blocked_by is not null;
     end if;
-    -- The function job_queue_check_rows refuses what these refused.
+    -- The function job_queue_after_write refuses what these refused.
     if exists (select from pg_constraint where conrelid = 'job_queue'::regclass and conname in ('job_queue_status_check',
         'job_queue_attempts_check', 'job_queue_times_check', 'job_queue_recurrence_check', 'job_queue_lease_check',
         'job_queue_priority_check'))
@@ -1142,13 +1142,13 @@ as $$
     where t.task_type = p_task_type and t.concurrency is not null
 $$;
 
--- Refuses the rows of a statement if one of them breaks a rule. Each statement would read and prepare a constraint of the
--- table again, and also the condition of a trigger; this function is prepared once in a session. The error names the
--- constraint that the rule was until version 5. After an INSERT the function sends a hint to idle workers, which also poll:
--- a second trigger would take longer. The channel is named after the schema, so that the queues of a database do not wake
--- each other's workers; a worker of 0.1.0 listens to `job_queue` alone. A search path would cost each enqueue, so the
+-- Refuses the rows of a statement if one of them breaks a rule. A constraint of the table would be read and prepared again
+-- by each statement; this function is prepared once in a session. A rule that was a constraint until version 5 has the name
+-- of that constraint in its error. After an INSERT the function sends a hint to idle workers, which also poll: a second
+-- trigger would take longer. The channel is named after the schema, so that the queues of a database do not wake each
+-- other's workers; a worker of 0.1.0 listens to `job_queue` alone. A search path would make each enqueue slower, so the
 -- function calls only what is built in.
-create or replace function job_queue_check_rows() returns trigger
+create or replace function job_queue_after_write() returns trigger
 language plpgsql
 as $$
 declare
@@ -1190,9 +1190,9 @@ begin
 end
 $$;
 create or replace trigger job_queue_inserted after insert on job_queue
-    referencing new table as new_rows for each statement execute function job_queue_check_rows();
+    referencing new table as new_rows for each statement execute function job_queue_after_write();
 create or replace trigger job_queue_updated after update on job_queue
-    referencing new table as new_rows for each statement execute function job_queue_check_rows();
+    referencing new table as new_rows for each statement execute function job_queue_after_write();
 -- Also where session_replication_role leaves other triggers out, as constraints are checked there too.
 alter table job_queue enable always trigger job_queue_inserted, enable always trigger job_queue_updated;
 drop trigger if exists job_queue_notify on job_queue;
@@ -9466,7 +9466,7 @@ declare
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
         'job_run_page_of', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
     v_inner constant text[] := array['job_switch_is_on', 'job_is_outsider', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
-        'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_check_rows', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
+        'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_after_write', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',

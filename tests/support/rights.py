@@ -93,7 +93,7 @@ FUNCTIONS: Final = {
         job_stats_judge job_bulk_counted job_bulk_revert job_queue_find_stranded
         job_queue_walk job_queue_walk_on job_queue_check_rows job_queue_take_single_keys
         job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
-        job_backlog_sample job_skip_refusal job_series_refusal job_key_by_rule job_key_of job_queue_check_rows
+        job_backlog_sample job_skip_refusal job_series_refusal job_key_by_rule job_key_of job_queue_after_write
         job_switch_is_on job_earlier_runner job_left_to_another job_hand_update job_hand_interval
         job_refuse_interval
         job_producer_add job_producer_revoke job_awaited_clean

@@ -367,7 +367,7 @@ class TestCatalog:
             SELECT p.oid::regprocedure::text AS function FROM pg_proc AS p
             WHERE p.pronamespace = 'public'::regnamespace AND p.prosqlbody IS NULL
                 AND NOT coalesce(array_to_string(p.proconfig, ';') ~ 'search_path=[^;]*public', false)
-                AND p.proname <> 'job_queue_check_rows' -- calls only what is built in
+                AND p.proname <> 'job_queue_after_write' -- calls only what is built in
             """,
         )
         assert found == []

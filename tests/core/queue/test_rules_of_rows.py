@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+from tests.support.examples import examples
 from tests.support.queue import Connection, add, changes_nothing, claim_one, job_row, value
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def refused(conn: Connection, statement: sql.Composed, params: Mapping[str, Any]
     return False
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(300))
 @given(FIELDS)
 def test_the_rows_that_are_refused_are_those_that_checks_of_the_table_would_refuse(
     conn: Connection, fields: dict[str, object]

@@ -121,7 +121,7 @@ class TestInstallation:
             """
             SELECT p.oid::regprocedure::text FROM pg_proc AS p WHERE p.pronamespace = %s::regnamespace
                 AND p.prosqlbody IS NULL AND ('search_path=' || %s || ', pg_temp') = ANY (p.proconfig) IS NOT TRUE
-                AND p.proname <> 'job_queue_check_rows' -- calls only what is built in
+                AND p.proname <> 'job_queue_after_write' -- calls only what is built in
             """,
             (ALPHA, ALPHA),
         ).fetchall()
