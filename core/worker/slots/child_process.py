@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 POSITION_SECONDS = 2.0
 """How long a process that is killed may take to say where it is."""
 PAUSE_SECONDS = 0.1
-"""A process that has said nothing more for this long has said where it is."""
+"""A process that has said nothing more for this long, after `OUTERMOST_FRAME`, has said where it is."""
 END_SECONDS = 3.0
 """How long a process may take to end after it was killed, or after it closed its socket."""
 LONGEST_OUTPUT = 4096
@@ -35,6 +35,9 @@ PIPE_BYTES = 64 * 1024
 """What a pipe holds: a run that has ended has printed no more than this that was not read yet."""
 START = "import sys; sys.path[:] = sys.argv[2:]; from jobdeck.core.worker.slots.child import main; main()"
 """The program of a child. Its import path is the worker's, and not in the environment of what its handlers start."""
+OUTERMOST_FRAME = '  File "<string>", line 1 in <module>'
+"""The frame of `START`: the last line that `faulthandler` prints, since it prints the oldest thread at the end. A busy
+machine may let a process wait for longer than a pause between two lines."""
 
 
 class ProcessGone(Exception):
@@ -136,7 +139,7 @@ class ChildProcess:
             while (left := last - time.monotonic()) > 0 and sum(map(len, printed)) < LONGEST_POSITION:
                 more_said, more = self.receive(min(left, PAUSE_SECONDS))
                 said += more_said
-                if printed and not (more_said or more):
+                if OUTERMOST_FRAME in printed and not (more_said or more):
                     break
                 printed += more
         return "\n".join(printed), said

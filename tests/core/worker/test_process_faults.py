@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator
 from jobdeck.core.registry import Done, load
 from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.slots.child import POSITION_SIGNAL
 from jobdeck.core.worker.slots.child_process import ChildProcess
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from tests.core.worker.test_processes import MODULE, is_gone, noted, running, use_up_the_time
@@ -107,6 +109,35 @@ def test_a_checkpoint_that_comes_while_the_process_says_where_it_is_is_saved(
         until(lambda: outcomes(conn), "the report")
     assert last_run(conn, job.id)["error_kind"] == "timeout"
     assert conn.execute("SELECT checkpoint FROM job_queue").fetchone() == ({"page": 9},)
+
+
+SAYS_LATE = """
+import signal, sys, time
+def say(*_):
+    print('Thread 0x1 (most recent call first):', flush=True)
+    time.sleep(1)
+    print('  File "handlers.py", line 8 in too_long\\n  File "<string>", line 1 in <module>', flush=True)
+signal.signal({signal}, say)
+print("ready", flush=True)
+while True:
+    time.sleep(1)
+"""
+"""A program that prints its position in two parts."""
+
+
+def test_a_position_is_whole_although_its_process_has_to_wait_while_it_prints_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "jobdeck.core.worker.slots.child_process"
+    monkeypatch.setattr(f"{module}.START", SAYS_LATE.format(signal=int(POSITION_SIGNAL)))
+    monkeypatch.setattr(f"{module}.POSITION_SECONDS", PATIENCE)
+    child = ChildProcess(quick_settings(), Database(database_url, application_name="test"), "w")
+    try:
+        until(lambda: "ready" in child.receive(0.1)[1], "the program")
+        lines = child.position()[0].splitlines()
+    finally:
+        child.end()
+    assert [line.split()[0] for line in lines] == ["Thread", "File", "File"]
 
 
 def test_a_job_that_is_handed_back_before_its_process_has_started_is_not_run(
