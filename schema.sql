@@ -4250,7 +4250,8 @@ begin
                 end loop;
             when 'recheck' then
                 done := job_queue_check_again(1000, v_until);
-                more := done >= 1000 or clock_timestamp() >= v_until;
+                more := done >= 1000 or clock_timestamp() >= v_until
+                    or exists (select from job_recheck where walk is not null);
             when 'pauses' then
                 done := job_queue_resume_due();
                 perform job_queue_judge_canaries();

@@ -18,6 +18,19 @@ LINES = 230
 """More than upkeep looks at in one step."""
 WITH_FIRST = "SELECT count(DISTINCT concurrency_key) FROM job_queue WHERE NOT in_line AND task_type = 'beta'"
 
+SLOW_WALK = """
+    CREATE FUNCTION job_queue_walk(
+        p_walk text, p_key text, p_blocker uuid, p_limit integer, OUT next_key text, OUT next_blocker uuid
+    )
+    LANGUAGE plpgsql VOLATILE AS $$
+    BEGIN
+        PERFORM pg_sleep(0.008);
+        SELECT w.next_key, w.next_blocker INTO next_key, next_blocker
+        FROM job_queue_walk_at_once(p_walk, p_key, p_blocker, p_limit) AS w;
+    END $$
+"""
+"""Each look at lines takes more than the half of a pass that is for walks, and less than a pass, which is 15 ms."""
+
 
 @pytest.fixture(autouse=True)
 def lines(conn: Connection) -> None:
@@ -44,6 +57,16 @@ def test_lines_stay_as_they_are_while_their_first_jobs_can_run(conn: Connection)
 
 def test_every_line_whose_first_job_was_deleted_by_hand_gets_another(conn: Connection) -> None:
     conn.execute("DELETE FROM job_queue WHERE task_type = 'alpha'")
+    advance(conn, timedelta(minutes=61))
+    reap(conn)
+    reap(conn)
+    assert value(conn, WITH_FIRST) == LINES
+
+
+def test_a_pass_that_ends_before_a_walk_asks_for_another(conn: Connection) -> None:
+    conn.execute("DELETE FROM job_queue WHERE task_type = 'alpha'")
+    conn.execute("ALTER FUNCTION job_queue_walk RENAME TO job_queue_walk_at_once")
+    conn.execute(SLOW_WALK)
     advance(conn, timedelta(minutes=61))
     reap(conn)
     reap(conn)
