@@ -5,13 +5,15 @@ Arguments: the descriptor to report on, the descriptor to take orders from, and 
 does and jobs that stay as they are, `hostile` for hostile jobs,
 `fuzzed` for hostile text everywhere, other text at each reading, and how many there were reported at the end,
 `stuck` for a database that never answers,
-`busy` for an embedded worker with a running job, `broken` for an answer that nothing can make sense of.
+`busy` for an embedded worker with a running job, `twice` for a second SIGHUP just after the app has ended,
+`broken` for an answer that nothing can make sense of.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -97,6 +99,11 @@ def hostile() -> FakeBackend:
     )  # fmt: skip
 
 
+def hung_up_again(code: int | None) -> int | None:
+    os.kill(os.getpid(), signal.SIGHUP)
+    return code
+
+
 def main() -> int:
     """Runs it."""
     # A process that does not get its turn must not take a key for one whose way is cut off.
@@ -107,6 +114,8 @@ def main() -> int:
     backend = kind(source, int(report), int(orders), words)
     monotonic = Clock() if "still" in words else fast if "fast" in words else time.monotonic
     app = JobdeckApp(lambda: backend, Options(THEME, FEW_COLOURS, interval=0.05), monotonic=monotonic)
+    if "twice" in words:
+        vars(app)["run"] = lambda **given: hung_up_again(JobdeckApp.run(app, **given))
     with app.log_lines.attached():
         return run(app)
 

@@ -157,6 +157,12 @@ def test_a_terminal_that_is_gone_ends_the_program_and_drains_the_worker(page: st
         assert os.read(running.reports, 100_000).count(CLOSED) == 1
 
 
+def test_a_second_signal_from_a_terminal_that_is_gone_does_not_keep_the_worker_from_draining() -> None:
+    with settled("busy", "twice") as running:
+        assert running.hang_up() == SIGHUP_CODE
+        assert os.read(running.reports, 100_000).count(CLOSED) == 1
+
+
 def test_a_terminal_that_is_gone_before_the_database_has_answered_ends_the_program_too() -> None:
     with Running("stuck") as running:
         running.wait_for("Opening the database…")

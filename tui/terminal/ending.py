@@ -34,9 +34,16 @@ class Ending(App[int]):
         if self.is_headless:
             return
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self.exit, 128 + number, 128 + number)
+        loop.add_signal_handler(signal.SIGTERM, self.exit, 128 + signal.SIGTERM, 128 + signal.SIGTERM)
         hung_up = 128 + signal.SIGHUP
+
+        def heard(*_: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self.exit, hung_up, hung_up)
+
+        # The terminal sends one, and its shell another. A handler of the loop is removed when the loop is closed. Then
+        # the second signal would end the process before its worker has drained.
+        signal.signal(signal.SIGHUP, heard)
         self.call_later(hang_up.watch, lambda: tell(lambda: self.exit(hung_up, hung_up)), lambda: self.is_running)
 
     def _handle_exception(self, error: Exception) -> None:
