@@ -160,6 +160,10 @@ class Database:
         self._pool.take_in(connection)
         return asked
 
+    def connect_ahead(self) -> None:
+        """Starts to open the next new connection in a thread. The call that uses it gets its error, if there is one."""
+        self._pool.open_ahead(self._open)
+
     async def connect_async(self) -> AsyncConnection:
         """A dedicated connection for the running event loop, which the caller closes; otherwise as `connect`."""
         # The first connection finds out what the server can do, and which of our options a pooler accepts.
@@ -230,7 +234,7 @@ class Database:
 
     def _open_or_revive(self) -> Connection:
         try:
-            return self._open()
+            return self._pool.take_ahead() or self._open()
         except Unreachable:
             if self._revive is None:
                 raise

@@ -10,6 +10,7 @@ import asyncio
 import selectors
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ class Pool:
         self._slots = threading.Semaphore(max_size)
         self._lock = threading.Lock()
         self._idle: list[tuple[float, Connection]] = []
+        self._ahead: list[Future[Connection]] = []
         self._closed = False
 
     @contextmanager
@@ -77,8 +79,36 @@ class Pool:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            unused, self._ahead = self._ahead, []
         for _, connection in idle:
             connection.close()
+        for ahead in unused:
+            ahead.add_done_callback(_close_opened)
+
+    def take_ahead(self) -> Connection | None:
+        """The connection of the oldest `open_ahead` that was not taken, once it is open. None if there is none.
+
+        Raises:
+            psycopg.OperationalError: the connection failed.
+        """
+        with self._lock:
+            ahead = self._ahead.pop(0) if self._ahead else None
+        return None if ahead is None else ahead.result()
+
+    def open_ahead(self, connect: Callable[[], Connection]) -> None:
+        """Starts to open a connection in a thread, for `take_ahead`. `close` closes it if nobody has taken it."""
+        ahead: Future[Connection] = Future()
+        with self._lock:
+            self._ahead.append(ahead)
+
+        def open_it() -> None:
+            try:
+                ahead.set_result(connect())
+            except Exception as error:  # noqa: BLE001 -- raised where the connection is taken
+                ahead.set_exception(error)
+
+        # The program may end while a connection hangs.
+        threading.Thread(target=open_it, name="jobdeck-connect", daemon=True).start()
 
     def _take(self) -> Connection:
         while True:
@@ -103,6 +133,11 @@ class Pool:
                 surplus.append(self._idle.pop(0)[1])
         for spare in surplus:
             spare.close()
+
+
+def _close_opened(ahead: Future[Connection]) -> None:
+    if ahead.exception() is None:
+        ahead.result().close()
 
 
 def has_data(handle: int) -> bool:

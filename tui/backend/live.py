@@ -28,7 +28,6 @@ from jobdeck.core.read.pages import flows
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import open_checked
-from jobdeck.core.worker.worker import Worker
 from jobdeck.tui.backend.bulk_words import words
 from jobdeck.tui.backend.figures.live import LiveFigures
 from jobdeck.tui.backend.link import Link
@@ -62,7 +61,7 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.oneshot import CycleResult
-    from jobdeck.core.worker.worker import CycleProgress
+    from jobdeck.core.worker.worker import CycleProgress, Worker
     from jobdeck.tui.backend.protocol import Due, Request, Verb
 
 
@@ -315,8 +314,6 @@ class LiveBackend:
             raise DatabaseUnreachable("The dashboard is closing.")
         first = request if self._is_judged(request) else replace(request, glance=True)
         with self._translated("to connect"):
-            if self._registry is None:
-                self._registry = registry.load(self._settings.handler_modules)
             if self._database is None:
                 self._database = self._stack.enter_context(
                     self._open_database(
@@ -327,6 +324,10 @@ class LiveBackend:
                         connect=False,
                     )
                 )
+                # Task types are loaded while a far server answers.
+                self._database.connect_ahead()
+            if self._registry is None:
+                self._registry = registry.load(self._settings.handler_modules)
             permissions, snapshot = open_checked(
                 self._database, combine(read_jobs.permissions(), self._listing(first), read=_both)
             )
@@ -341,6 +342,8 @@ class LiveBackend:
     def _new_worker(self, *, mode: str, source: str) -> Worker:
         if self._database is None or self._registry is None:
             raise DatabaseUnreachable("Not connected yet. Try again when the list is shown.")
+        from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- slow, not needed for the first figures
+
         return Worker(self._database, self._registry, self._settings, mode=mode, source=source)
 
     def _types(self) -> Registry:

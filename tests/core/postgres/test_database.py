@@ -34,7 +34,7 @@ from jobdeck.core.schema import (
 from jobdeck.core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
 from tests.support.round_trips import CONNECTING, round_trips
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +68,51 @@ def test_the_servers_refusal_backs_read_only(empty_database_url: str) -> None:
             connection.execute("CREATE TABLE t ()")
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), connection.transaction():
             connection.execute("CREATE TABLE t ()")
+
+
+def connections(url: str, name: str) -> int:
+    """How many connections to a database have this application name."""
+    with psycopg.connect(url) as conn:
+        counted = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
+        (count,) = conn.execute(counted, [name]).fetchone() or (-1,)
+    return int(count)
+
+
+def test_a_connection_that_is_opened_ahead_is_the_next_new_one(database: Database) -> None:
+    database.connect_ahead()
+    until(lambda: connections(database.url, "jobdeck test") == 1, "the connection")
+    assert database.first(lambda asked: asked.execute("SELECT 1")).fetchone() == (1,)
+    assert connections(database.url, "jobdeck test") == 1
+    with database.connection(), database.connection():
+        assert connections(database.url, "jobdeck test") == 2
+
+
+def test_the_error_of_a_connection_that_is_opened_ahead_is_that_of_its_first_use() -> None:
+    with Database("postgresql://127.0.0.1:1/jobs", application_name="test") as database:
+        database.connect_ahead()
+        for _ in range(2):
+            with pytest.raises(DatabaseUnreachable, match="refused"):
+                database.first(lambda asked: asked.execute("SELECT 1"))
+
+
+def test_a_connection_that_is_opened_ahead_and_not_used_is_closed_with_the_others(empty_database_url: str) -> None:
+    opened, close = threading.Event(), threading.Event()
+    database = Database(empty_database_url, application_name="jobdeck test")
+    connect = database._open
+
+    def late() -> psycopg.Connection[Any]:
+        connection = connect()
+        opened.set()
+        close.wait(PATIENCE)
+        return connection
+
+    database._open = late  # type: ignore[method-assign]
+    database.connect_ahead()
+    assert opened.wait(PATIENCE)
+    database.close()
+    assert connections(empty_database_url, "jobdeck test") == 1
+    close.set()
+    until(lambda: connections(empty_database_url, "jobdeck test") == 0, "the end of the connection")
 
 
 def test_a_connection_given_back_is_used_again(database: Database) -> None:

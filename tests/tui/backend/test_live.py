@@ -117,6 +117,21 @@ def test_the_first_view_connects_and_brings_session_and_snapshot(
     assert view.worker.state == "off"
 
 
+def test_the_server_is_reached_while_task_types_are_loaded(
+    settings: Settings, conn: Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = registry.load
+
+    def late(modules: Any) -> Registry:
+        connected = "SELECT FROM pg_stat_activity WHERE application_name = 'jobdeck dashboard'"
+        until(lambda: conn.execute(connected).fetchone() is not None, "the connection")
+        return load(modules)
+
+    monkeypatch.setattr(registry, "load", late)
+    with backend_of(settings) as backend:
+        assert backend.view(ALL).session.task_types == ("test_fail", "test_quick", "test_wait")
+
+
 def test_the_database_is_named_alike_before_and_after_it_answers(settings: Settings) -> None:
     with backend_of(settings) as backend:
         before = backend.label
