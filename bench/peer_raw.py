@@ -9,14 +9,8 @@ import psycopg
 
 NAME = "raw"
 SETTINGS = {"b100": 100, "b1": 1, "b10": 10, "b1000": 1000}
-RUN = {
-    "drain2": ["b10", "b100", "b1000"],
-    "drain_long": ["b100", "b1000"],
-    "pickup": ["b100"],
-    "backlog": ["b100"],
-    "idle": ["b100"],
-    "waits": [],
-}
+RUN = {"drain_long": ["b100", "b1000"], "pickup": ["b100"], "backlog": ["b100"], "idle": ["b100"], "waits": []}
+QUICK = {"drain": ["b10", "b100", "b1000"]}
 
 UNDONE = "SELECT FROM job WHERE id <= %(n)s LIMIT 1"
 FILL = """
