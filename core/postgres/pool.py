@@ -86,7 +86,7 @@ class Pool:
             ahead.add_done_callback(_close_opened)
 
     def take_ahead(self) -> Connection | None:
-        """The connection of the oldest `open_ahead` that was not taken, once it is open. None if there is none.
+        """Waits for a connection that `open_ahead` has begun, and returns it. None if there is none, or all were taken.
 
         Raises:
             psycopg.OperationalError: the connection failed.

@@ -95,7 +95,9 @@ def test_the_error_of_a_connection_that_is_opened_ahead_is_that_of_its_first_use
                 database.first(lambda asked: asked.execute("SELECT 1"))
 
 
-def test_a_connection_that_is_opened_ahead_and_not_used_is_closed_with_the_others(empty_database_url: str) -> None:
+def test_a_connection_that_is_opened_ahead_and_not_used_is_closed_with_the_others(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened, close = threading.Event(), threading.Event()
     database = Database(empty_database_url, application_name="jobdeck test")
     connect = database._open
@@ -106,7 +108,7 @@ def test_a_connection_that_is_opened_ahead_and_not_used_is_closed_with_the_other
         close.wait(PATIENCE)
         return connection
 
-    database._open = late  # type: ignore[method-assign]
+    monkeypatch.setattr(database, "_open", late)
     database.connect_ahead()
     assert opened.wait(PATIENCE)
     database.close()

@@ -112,7 +112,7 @@ def test_a_checkpoint_that_comes_while_the_process_says_where_it_is_is_saved(
 
 
 SAYS_LATE = """
-import signal, sys, time
+import signal, time
 def say(*_):
     print('Thread 0x1 (most recent call first):', flush=True)
     time.sleep(1)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 ALL = Request(Filter())
+CONNECTIONS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'jobdeck dashboard'"
+"""The connections of the dashboards of this test."""
 
 
 class Nothing(Payload):
@@ -123,8 +125,7 @@ def test_the_server_is_reached_while_task_types_are_loaded(
     load = registry.load
 
     def late(modules: Any) -> Registry:
-        connected = "SELECT FROM pg_stat_activity WHERE application_name = 'jobdeck dashboard'"
-        until(lambda: conn.execute(connected).fetchone() is not None, "the connection")
+        until(lambda: conn.execute(f"SELECT {CONNECTIONS}").fetchone() is not None, "the connection")
         return load(modules)
 
     monkeypatch.setattr(registry, "load", late)
@@ -382,9 +383,7 @@ def test_nobody_listening_is_unreachable_and_later_it_connects(
 def test_a_killed_connection_is_noticed_and_replaced(settings: Settings, conn: Connection, gate: Gate) -> None:
     with backend_of(settings) as backend:
         backend.view(ALL)
-        conn.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'jobdeck dashboard'"
-        )
+        conn.execute(f"SELECT pg_terminate_backend(pid) {CONNECTIONS}")
         with suppress(DatabaseUnreachable):
             backend.view(ALL)
         assert backend.view(ALL).session.label
