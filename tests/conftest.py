@@ -6,9 +6,10 @@ import gc
 import os
 import shutil
 import time
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,9 +22,6 @@ from tests.support.examples import examples
 from tests.support.hostile_rows import hostile_database
 from tests.support.postgres import PostgresServer, scratch_folder
 from tests.support.schema import install_everything, install_queue
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
 
 TESTS = Path(__file__).parent
 QUEUE_ALONE = ("core/alerts", "core/postgres", "core/queue", "core/read", "core/testing")

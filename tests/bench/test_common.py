@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import psycopg
 import pytest
 
 from bench.common import finds_row, sizes
-
-if TYPE_CHECKING:
-    import psycopg
 
 
 @pytest.mark.parametrize(("query", "found"), [("SELECT FROM jobs", True), ("SELECT FROM jobs WHERE n = 2", False)])

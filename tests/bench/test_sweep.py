@@ -6,8 +6,9 @@ import math
 import random
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,6 @@ from bench.faults.judge import Effect, Record, Run, Step
 from bench.faults.report import commits, recoveries, table
 from bench.faults.run import Done, Sweep
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NOTHING = Record([], [], [], set(), set(), now=0, patience=0)
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
-from jobdeck.core.registry import Done, Payload, job
-
-if TYPE_CHECKING:
-    from jobdeck.core.registry import JobContext
+from jobdeck.core.registry import Done, JobContext, Payload, job
 
 
 class Nap(Payload):

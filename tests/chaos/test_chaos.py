@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,13 +19,9 @@ from psycopg import sql
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
+from tests.support.postgres import PostgresServer
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, enqueue, job_type, outcomes, quick_settings, working
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.slow
 

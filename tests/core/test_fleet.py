@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, LiteralString
+from collections.abc import Iterator
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -17,12 +18,8 @@ from jobdeck.core.fleet import Member, Trouble, exit_code, members, rank, read_e
 from jobdeck.core.read.pages.fleet import DatabaseFigures
 from jobdeck.core.settings import Settings
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import PostgresServer
 
 AWAY = "postgresql://bob:hunter2@127.0.0.1:1/gone"
 

@@ -7,7 +7,9 @@ import logging
 import stat
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -17,10 +19,6 @@ from jobdeck.core.registry import Registry
 from jobdeck.core.worker.context import RunResources
 from jobdeck.core.worker.executor import Executor
 from tests.support.working import claimed, job_type, quick_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 log = logging.getLogger("jobdeck.core.test")
 HOSTILE = "\x1b[31mred\x1b]0;owned\x07\nERROR forged \u202e\ud800 jane@example.org"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from jobdeck.core import settings
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.programme.settings import METACTF_URL, CompetitionSettings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,9 +20,6 @@ from tests.core.cli.support import HANDLERS, Jobdeck, ran_alone
 from tests.core.http.support import opened
 from tests.core.test_rules import WORDS_OF_THE_COMPETITION
 from tests.support.waiting import rounds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture(autouse=True)

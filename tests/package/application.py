@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg import sql
 
-if TYPE_CHECKING:
-    from tests.support.queue import Connection
+from tests.support.queue import Connection
 
 SQL = Path(__file__).with_suffix(".sql")
 

@@ -1,12 +1,10 @@
 """What a program that uses Jobdeck looks like to a type checker; scripts/package has mypy judge it."""
 
-from typing import TYPE_CHECKING
 from uuid import UUID
 
-import jobdeck
+import psycopg
 
-if TYPE_CHECKING:
-    import psycopg
+import jobdeck
 
 
 class Invoice(jobdeck.Payload):

@@ -8,17 +8,14 @@ import subprocess
 import sys
 import venv
 import zipfile
+from collections.abc import Iterator, Mapping
 from configparser import ConfigParser
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")

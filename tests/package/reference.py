@@ -5,14 +5,12 @@ from __future__ import annotations
 import enum
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import jobdeck
 from jobdeck import testing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "reference.md"
 HEAD: Final = """# Reference

@@ -7,15 +7,12 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.package.environments import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PROBE = """
 import atexit, json, sys

@@ -7,21 +7,18 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
 
 import jobdeck
+from jobdeck.core.registry import Admission
 from tests.package import reference
 from tests.package.environments import ROOT, Environment
 from tests.support.queue import is_queued, job_row, value
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from jobdeck.core.registry import Admission
 
 HEAVY = {"psycopg", "pydantic", "click", "textual", "rich", "starlette", "uvicorn", "httpx", "sentry_sdk", "jinja2",
          "mcp", "opentelemetry", "aiohttp", "textual_serve"}  # fmt: skip

@@ -6,25 +6,22 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from tests.package.application import SQL, Application
+from tests.package.environments import Environment
+from tests.support.queue import Connection
 from tests.support.waiting import until
 from tests.terminal.pty_terminal import Terminal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.package.environments import Environment
-    from tests.support.queue import Connection
 
 pytestmark = pytest.mark.slow
 

@@ -7,14 +7,11 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.package.environments import ROOT, Environment, build, unpacked
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GENERATED = ("__pycache__", ".dist-info/")
 

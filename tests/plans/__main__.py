@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psycopg
 
@@ -21,9 +22,6 @@ from tests.plans.operations import Connection, cost, problems
 from tests.plans.queues import OPERATIONS, SMALL, STATES, is_judged, size_of
 from tests.support.plans import Cost, fill, set_to_work
 from tests.support.postgres import PostgresServer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 GIVE_UP_AFTER: Final = 120
 """The seconds after which a statement is given up."""

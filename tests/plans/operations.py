@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 
 from tests.support.plans import Cost, cost_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 Connection = psycopg.Connection[Any]
 

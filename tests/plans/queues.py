@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
 from jobdeck.core.schema import install_schema
 from tests.plans.operations import Connection, Operation, cost, problems
 from tests.plans.reads import READS
 from tests.plans.writes import WRITES
 from tests.support.plans import Size, fill, set_to_work
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 OPERATIONS: Final = WRITES | READS
 SMALL: Final = 10_000

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import UUID
 
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.queue.series import slots
 from tests.plans.operations import CROWD, EVERY_TYPE, FAILED, REMOVED, Connection, Operation
 from tests.support.plans import FIRST, LEASE, WORKER
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
 
 RETRIES: Final = {"retry_base": 30.0, "retry_cap": 3600.0}
 

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
+
+import psycopg
 
 from jobdeck.core.errors import Cancelled
 from jobdeck.core.model import ClaimedJob
 from jobdeck.core.programme.resources import Resources
+from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import Clients
 from jobdeck.core.programme.vendors.http import Time
 from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.registry import Continue, Done, Payload
 from jobdeck.core.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import psycopg
-
-    from jobdeck.core.programme.sandbox.server import Sandbox
 
 Json = dict[str, Any]
 START = 1_760_000_000

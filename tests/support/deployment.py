@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psycopg
 
 from jobdeck.core.schema import install_schema
-
-if TYPE_CHECKING:
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
 DATABASE: Final = "jobdeck"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 from tests.support.queue import Connection, Row, rows
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 
 def take(conn: Connection, limit: int = 5) -> list[Row]:

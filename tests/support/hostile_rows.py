@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -19,9 +20,6 @@ from jobdeck.core.model import Filter
 from jobdeck.core.programme.sandbox import sample
 from jobdeck.core.queue import bulk, operator
 from tests.support.queue import ACTOR, add, claim, finish_one
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 PERSON: Final = "jane.doe@example.org"
 FORGED: Final = "FORGED LINE"

@@ -6,16 +6,14 @@ Their owner is no superuser and may not create roles. The roles of the applicati
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+import psycopg
 
-    import psycopg
-
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 OWNER: Final = "original_owner"
 OUTSIDERS: Final = ("anon", "authenticated", "service_role")

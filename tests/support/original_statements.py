@@ -5,15 +5,13 @@ Statements take ids by name: those of `IDS`, and `%(job)s` where a statement is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import psycopg
 
 from tests.support.original import OWNER
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
 
 SERVICE, PAGE = "service_role", "authenticated"
 """The roles of the jobs and webhooks, and of a signed-in person's pages."""

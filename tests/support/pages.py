@@ -7,14 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _BLOCK: Final = re.compile(r"```(python|sh|text)\n(.*?)```", re.DOTALL)
 _FILE: Final = re.compile(r"# ([\w/]+\.py)(, appended)?\n")

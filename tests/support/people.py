@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 
-if TYPE_CHECKING:
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 Connection = psycopg.Connection[Any]
 

@@ -7,18 +7,16 @@ product's own calls; so nothing is explained here that is not what runs.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, producer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Connection = psycopg.Connection[Any]
 

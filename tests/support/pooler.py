@@ -9,18 +9,14 @@ import socket
 import socketserver
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg
 
 from jobdeck.core.postgres.binaries import server_account
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 PROCESS_ID = re.compile(rb"K\x00\x00\x00\x0c(....)", re.DOTALL)
 

@@ -11,14 +11,12 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PACKAGES: Final = Path(__file__).parents[1] / "vendors" / "node_modules"
 PRISM: Final = PACKAGES / "@stoplight" / "prism-cli" / "dist" / "index.js"

@@ -6,8 +6,10 @@ Connections of async libraries are driven by an event loop that the application 
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 import django
@@ -24,11 +26,6 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 import jobdeck
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-    from contextlib import AbstractAsyncContextManager, AbstractContextManager
-    from uuid import UUID
 
 
 class Application:

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
+from jobdeck.core.model import ClaimedJob, FinishedRun, Job, NewJob, RunOutcome
 from jobdeck.core.queue import leases, service
+from jobdeck.core.queue.leases import Finished
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from uuid import UUID
-
-    from jobdeck.core.model import ClaimedJob, Job
-    from jobdeck.core.queue.leases import Finished
 
 Connection = psycopg.Connection[Any]
 Row = dict[str, Any]

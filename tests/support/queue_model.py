@@ -6,20 +6,17 @@ A `Reading` holds every row of the queue at one moment. The functions here say w
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from uuid import UUID
 
+import psycopg
 from psycopg.rows import dict_row
 
 from jobdeck.core.model import Json, RunOutcome
 from jobdeck.core.read.jobs import counts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from uuid import UUID
-
-    import psycopg
 
 Row = dict[str, Any]
 Change = dict[str, Any]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 ENCRYPTION: Final = {80877103: "ask for TLS", 80877104: "ask for GSS"}
 """Codes of the packets after which a client waits before it sends its startup packet."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import psycopg
 
 from jobdeck.core.schema import install_schema
 from jobdeck.core.schema.components import queue_component
-
-if TYPE_CHECKING:
-    import psycopg
 
 
 def install_queue(connection: psycopg.Connection[Any]) -> None:

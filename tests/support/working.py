@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
 
 from jobdeck.core.alerts.sentry import Alerts
 from jobdeck.core.model import ClaimedJob, Job, NewJob
@@ -16,12 +19,6 @@ from jobdeck.core.settings import Settings
 from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.worker import Worker
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from uuid import UUID
-
-    import psycopg
 
 ACTOR = "tester@local"
 

@@ -19,8 +19,8 @@ import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
+from jobdeck.tui.backend.protocol import Request, View
 from jobdeck.tui.terminal import options
 
 BEGAN = time.monotonic()
@@ -38,9 +38,6 @@ from tests.tui.fake import NOW, Clock, FakeBackend, make_job  # noqa: E402 -- as
 from tests.tui.fuzzed import FuzzedBackend  # noqa: E402 -- as above
 from tests.tui.sample import sample  # noqa: E402 -- as above
 from tests.tui.text.test_hostile_text import HOSTILE  # noqa: E402 -- as above
-
-if TYPE_CHECKING:
-    from jobdeck.tui.backend.protocol import Request, View
 
 
 class Reporting(FakeBackend):

@@ -11,15 +11,13 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import pyte
 
 from tests.support.waiting import PATIENCE, rounds
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 SHELL = 'set -m; "$@"; exit $?'

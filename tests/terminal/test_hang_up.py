@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, producer
+from jobdeck.core.queue.bulk_model import Bulk
 from tests.support.waiting import until
 from tests.support.working import working
 from tests.terminal.pty_terminal import SHELL, SHELL_IN_SHELL, Terminal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from jobdeck.core.queue.bulk_model import Bulk
 
 JOBDECK = ("-m", "tui")
 Connection = psycopg.Connection[Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +13,6 @@ from jobdeck.tui.__main__ import main
 from jobdeck.tui.terminal.options import Arguments, command_of, has_256_colours, parse, prepare_environment
 from tests.support.waiting import PATIENCE
 from tests.terminal.pty_terminal import ROOT, Terminal
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 JOBDECK = ("-m", "tui")
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.schema import schema_version
 from tests.terminal.pty_terminal import Terminal
 from tests.terminal.test_terminal import LEAVE_SCREEN
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import psycopg
 
 JOBDECK = ("-m", "tui")
 NEEDED = schema_version()

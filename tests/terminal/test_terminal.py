@@ -6,16 +6,13 @@ import os
 import re
 import select
 import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.waiting import rounds
 from tests.terminal.pty_terminal import Terminal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.slow
 

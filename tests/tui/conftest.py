@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from jobdeck.tui.text import playbook as text_playbook
 from tests.tui import quick
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PLAYBOOK = """# Operations
 

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from jobdeck.core import plugins
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError
-from jobdeck.core.model import ActionResult, Health, Job, Processing, Status, TypePause, Verdict, Worker, WorkerRun
+from jobdeck.core.model import (
+    ActionResult,
+    Health,
+    Job,
+    NewJob,
+    Processing,
+    Status,
+    TypePause,
+    Verdict,
+    Worker,
+    WorkerRun,
+)
+from jobdeck.core.plugins import Recipients
+from jobdeck.core.queue.bulk_model import BulkVerb
 from jobdeck.core.queue.operators.flows import FlowCancelled
 from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
+from jobdeck.core.read.operators.notes import Mute, Note
+from jobdeck.core.read.pages.flows import FlowTree
 from jobdeck.core.read.report_types import (
     ActionCount,
     AuditEntry,
@@ -35,21 +51,11 @@ from jobdeck.core.read.report_types import (
 from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import BY_ID, applicable
-from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View, due_among
+from jobdeck.tui.backend.protocol import Due, EmbeddedWorker, Request, Session, Verb, View, due_among
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
 from tests.tui.fake_figures import FakeFigures
 from tests.tui.fake_shift import FakeShift
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from jobdeck.core.model import NewJob
-    from jobdeck.core.plugins import Recipients
-    from jobdeck.core.queue.bulk_model import BulkVerb
-    from jobdeck.core.read.operators.notes import Mute, Note
-    from jobdeck.core.read.pages.flows import FlowTree
-    from jobdeck.tui.backend.protocol import Due, Request, Verb
 
 T = TypeVar("T")
 WAITING = {"pending", "blocked"}

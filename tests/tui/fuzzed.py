@@ -6,16 +6,21 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.model import (
     ActionResult,
     Enqueued,
+    Filter,
     Finding,
     Health,
+    Job,
+    Json,
     Processing,
     Run,
     RunOutcome,
@@ -25,24 +30,17 @@ from jobdeck.core.model import (
     Worker,
 )
 from jobdeck.core.plugins import Found, Recipient, Recipients
+from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
+from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read.pages.flows import FlowLine, FlowMember, FlowTree
 from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail
 from jobdeck.core.worker.oneshot import CycleResult
-from jobdeck.tui.backend.protocol import EmbeddedWorker, Rehearsal
+from jobdeck.tui.backend.protocol import EmbeddedWorker, Rehearsal, Request, Verb, View
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
 from tests.tui.hostile import Fuzz
 from tests.tui.sample import trend, worker_run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime, timedelta
-
-    from jobdeck.core.model import Filter, Job, Json
-    from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
-    from jobdeck.core.queue.requests import Wanted
-    from jobdeck.tui.backend.protocol import Request, Verb, View
 
 JOBS: Final = 120
 KNOWN: Final = "game_platform_sync"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from textual.pilot import Pilot
 
 from jobdeck.core.errors import JobdeckError
+from jobdeck.core.settings import Settings
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.deck import Options
 from tests.tui.support import LARGE
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from textual.pilot import Pilot
-
-    from jobdeck.core.settings import Settings
 
 
 def at_once(work: Callable[[], Any], done: Callable[[Any], None]) -> None:

@@ -10,11 +10,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from unittest.mock import patch
 
-if TYPE_CHECKING:
-    from textual.pilot import Pilot
+from textual.pilot import Pilot
 
 FOLDER: Final = Path(__file__).parents[2] / "docs" / "images"
 

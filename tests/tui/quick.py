@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 from textual import app as textual_app
 from textual import pilot as textual_pilot
+from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
 from textual.notifications import Notification
 from textual.screen import UPDATE_PERIOD
@@ -16,10 +18,6 @@ from textual.widgets._toast import Toast
 from jobdeck.tui import app as jobdeck_app
 from jobdeck.tui.screens import beside
 from jobdeck.tui.terminal import type_ahead
-
-if TYPE_CHECKING:
-    import pytest
-    from textual.css.model import RuleSet
 
 # A screen paints with its update timer. A timer that is behind leaves a tick out: it is due after two periods then.
 SOON = 2.5 * UPDATE_PERIOD

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from textual.pilot import Pilot
 
 from jobdeck.core.model import Status
 from jobdeck.core.plugins import Page, PageAction, TextField
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.deck import Options
+from jobdeck.tui.widgets.jobs.job_table import JobTable
 from tests.tui.fake import Clock, FakeBackend, at_once, make_job
-
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import AsyncIterator, Callable
-
-    from textual.pilot import Pilot
-
-    from jobdeck.tui.widgets.jobs.job_table import JobTable
 
 SMALL = (80, 24)
 LARGE = (200, 50)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,10 +17,6 @@ from tests.support.deployment import address, follow_the_page
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import becomes
 from tests.tui.live import live
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 ADMIN = "mara"
 OPERATOR = "noor"

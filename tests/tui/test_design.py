@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,6 @@ from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Slow, dashboard, failed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 KEYS = {
     "1": "tab.all", "2": "tab.pending", "3": "tab.running", "4": "tab.succeeded", "5": "tab.failed",

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
+from textual.pilot import Pilot
 
 from jobdeck.core.errors import SchemaMismatch
-from jobdeck.core.fleet import Member, Timeouts, Trouble, members
+from jobdeck.core.fleet import Member, Reading, Timeouts, Trouble, members
 from jobdeck.core.model import Finding, Health, Verdict
 from jobdeck.core.read.pages.fleet import DatabaseFigures
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.settings import Settings
 from jobdeck.tui import run
 from jobdeck.tui.actions import offered
+from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from jobdeck.tui.deck import Options
 from jobdeck.tui.fleet.app import FleetApp
 from tests.support.waiting import becomes
 from tests.tui.fake import NOW, Clock
 from tests.tui.support import RARELY, SMALL, Held, dashboard, failed
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-
-    import psycopg
-    from textual.pilot import Pilot
-
-    from jobdeck.core.fleet import Reading
-    from jobdeck.tui.app import JobdeckApp
 
 AWAY = "postgresql://bob:hunter2@127.0.0.1:1/gone"
 

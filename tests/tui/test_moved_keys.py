@@ -6,9 +6,10 @@ import importlib
 import inspect
 import pkgutil
 import re
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from textual.app import App
@@ -20,7 +21,7 @@ import jobdeck.tui
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.model import Processing, Status
 from jobdeck.tui import keymap
-from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, key_name
+from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, Scope, key_name
 from jobdeck.tui.dialog_keys import TYPED_IN, every
 from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.screens.acting import Acting
@@ -44,11 +45,6 @@ from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.figures_sample import type_line
 from tests.tui.sample import sample, trend
 from tests.tui.support import LARGE, PAGE_ACTION, PLUGIN_PAGE, SMALL, Deck, dashboard, failed
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
-    from jobdeck.tui.actions import Scope
 
 DIALOG_KEYS = tuple(every().values())
 TABS = dict(zip([action.id for action in ACTIONS if action.id.startswith("tab.")], "!@#$%&", strict=True))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from jobdeck.core.plugins import Found, Page, PageAction, Plugin, Preset, Search, TextField, use_plugins
 from jobdeck.core.registry import Done, JobType, Payload, Registry
 from jobdeck.tui.actions import offered
+from jobdeck.tui.deck import Deck
 from jobdeck.tui.text import playbook as text_playbook
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.support import LARGE, dashboard
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from jobdeck.tui.deck import Deck
 
 WORDS = re.compile(
     r"competit|coach|metactf|game.?platform|flash|sendgrid|twilio|\bsms\b|campaign|announcement|onboard|agreement"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import lzma
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from uuid import UUID
-
-    from tests.support.queue import Connection, Row
+from tests.support.queue import Connection, Row
 
 T = TypeVar("T")
 

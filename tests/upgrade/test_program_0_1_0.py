@@ -6,20 +6,16 @@ import os
 import subprocess
 import sys
 import tarfile
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
 from jobdeck.core.schema import install_schema, schema_version
+from tests.support.queue import Connection
 from tests.upgrade.earlier import FOLDER, all_rows, create, schema
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 

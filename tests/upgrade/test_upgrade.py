@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import psycopg
@@ -18,6 +18,8 @@ from jobdeck.core.queue import bulk, operator
 from jobdeck.core.read import jobs
 from jobdeck.core.schema import check_schema, examine, install_schema
 from tests.support import queue
+from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 from tests.upgrade.earlier import (
     OLD_WORKER,
@@ -32,12 +34,6 @@ from tests.upgrade.earlier import (
     lost_rows,
     schema,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.support.postgres import PostgresServer
-    from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 

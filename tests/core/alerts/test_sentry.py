@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.alerts import sentry_events
@@ -23,11 +25,6 @@ from jobdeck.core.registry import Done
 from jobdeck.core.schedules import Cron, Every, Schedule
 from tests.support.waiting import PATIENCE
 from tests.support.working import a_worker, enqueue, job_type, outcomes, quick_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
 
 
 class Receiver(ThreadingHTTPServer):

@@ -6,20 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import psycopg
+import pytest
 
 from jobdeck.core.cli.app import main
 from tests.support.queue import contents
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
-    import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 HANDLERS = "tests.core.cli.handlers"

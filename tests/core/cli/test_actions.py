@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, producer
 from tests.core.cli.support import Jobdeck, everything
-
-if TYPE_CHECKING:
-    import psycopg
 
 
 def add(conn: psycopg.Connection[Any], message: str = "hello", task_type: str = "cli_echo") -> UUID:

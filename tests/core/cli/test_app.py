@@ -6,7 +6,8 @@ import json
 import os
 import re
 import signal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 import psycopg
@@ -19,9 +20,6 @@ from jobdeck.core.cli.app import COMMANDS, PURPOSES, commands, main
 from jobdeck.core.plugins import use_plugins
 from tests.core.cli.support import Jobdeck, environment, everything, finish, ran_alone, runner, started
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOWHERE = "postgresql://someone:hunter2@127.0.0.1:1/nowhere"
 OWN_ROLES = ("--roles", "--roles-prefix", "own_")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
@@ -15,11 +17,6 @@ from jobdeck.core.worker.worker import Worker
 from tests.core.cli.support import HANDLERS, Jobdeck, everything
 from tests.support.waiting import until
 from tests.support.working import quick_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
 
 
 @pytest.fixture

@@ -6,15 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.core.cli.support import HANDLERS, ROOT, Jobdeck
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BASH = """
 source "$SCRIPT"

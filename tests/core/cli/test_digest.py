@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+
+import pytest
 
 from jobdeck.core.queue import operator, presence
+from tests.core.cli.support import Jobdeck
 from tests.support.queue import ACTOR, Connection, add, advance, run_once
-
-if TYPE_CHECKING:
-    import pytest
-
-    from tests.core.cli.support import Jobdeck
 
 
 def shift(conn: Connection) -> None:

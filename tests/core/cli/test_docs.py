@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 import pytest
 from pydantic import AliasChoices
+from pydantic_settings import BaseSettings
 
 from jobdeck.core.cli.app import cli, commands
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pydantic_settings import BaseSettings
 
 PLAYBOOKS = [ROOT / "docs" / "operations.md", ROOT / "core" / "programme" / "playbook.md"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), PLAYBOOKS[1]]

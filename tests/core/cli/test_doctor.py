@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.core.cli.support import Jobdeck
+from tests.core.cli.support import Jobdeck
 
 
 def verdicts(jobdeck: Jobdeck) -> dict[str, tuple[str, str]]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
 from jobdeck.core.queue import presence
+from tests.core.cli.support import Jobdeck
 from tests.support.queue import Connection, add, run_once
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from tests.core.cli.support import Jobdeck
 
 TYPE = "cli_echo"
 SAID = "succeeded, dry run"

@@ -6,9 +6,11 @@ import io
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from jobdeck.core import plugins, registry
@@ -20,11 +22,6 @@ from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Every
 from tests.core.cli.support import HANDLERS, Jobdeck, everything
 from tests.support.queue import claim, finish_one
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import psycopg
 
 JOB_TYPES = registry.load([HANDLERS])
 INTERNAL = {

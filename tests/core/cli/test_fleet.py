@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
-if TYPE_CHECKING:
-    import psycopg
-
-    from tests.core.cli.support import Jobdeck
+from tests.core.cli.support import Jobdeck
 
 AWAY = "postgresql://bob:hunter2@127.0.0.1:1/gone"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import click
 import psycopg
@@ -13,15 +15,9 @@ from psycopg import sql
 
 from jobdeck.core.cli.app import cli
 from jobdeck.core.redact import clean
-from tests.core.cli.support import ROOT, environment, runner
+from tests.core.cli.support import ROOT, Jobdeck, environment, runner
 from tests.support.hostile_rows import FORGED, HOSTILE, json_texts
 from tests.tui.hostile import harmful
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.core.cli.support import Jobdeck
 
 PRIVATE: Final = ("jane", "doe@", "example.org", "hunter2", "90012345")
 MASKED_BY_THE_DATABASE: Final = dict.fromkeys(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
 
 from jobdeck.core.schema import components, schema_version
-from tests.core.cli.support import everything
+from tests.core.cli.support import Jobdeck, everything
 from tests.support.catalog import catalog
 from tests.support.queue import add
 from tests.upgrade.earlier import schema
-
-if TYPE_CHECKING:
-    from tests.core.cli.support import Jobdeck
 
 pytestmark = pytest.mark.installation
 

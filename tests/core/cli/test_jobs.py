@@ -6,8 +6,10 @@ import json
 import re
 from dataclasses import fields
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import SORTS, Job, NewJob, Run
@@ -16,11 +18,6 @@ from jobdeck.core.read import jobs
 from jobdeck.core.read.sentences import amount
 from jobdeck.core.redact import clean
 from tests.core.cli.support import Jobdeck, everything
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    import psycopg
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]\u202egnp.exe\r\n\x9b31m"
 CONTROLS = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) != "\n"]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
 from jobdeck.core.cli import locks
+from tests.core.cli.support import Jobdeck
 from tests.support.queue import add
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.core.cli.support import Jobdeck
 
 COMMANDS = (
     ("status",), ("health",), ("jobs",), ("errors",), ("series",), ("digest",), ("doctor",),

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from jobdeck.core.queue import operator
 from jobdeck.core.queue.operators import notes
-from tests.core.cli.support import everything
+from tests.core.cli.support import Jobdeck, everything
 from tests.support.queue import ACTOR, Connection, add, audit_rows, run_once
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.core.cli.support import Jobdeck
 
 
 def failed(conn: Connection, error: str = "the vendor answered 503") -> None:

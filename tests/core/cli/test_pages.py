@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -10,11 +11,7 @@ from psycopg import sql
 
 from tests.core.cli.support import ROOT
 from tests.support.pages import walk
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 
 def settings(url: str) -> dict[str, str]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.read import jobs
 from tests.core.cli.support import Jobdeck, everything
-
-if TYPE_CHECKING:
-    import psycopg
 
 
 def enabled(conn: psycopg.Connection[Any]) -> bool:

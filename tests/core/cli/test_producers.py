@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from jobdeck.core.queue.producers import tokens
-from tests.core.cli.support import everything
+from tests.core.cli.support import Jobdeck, everything
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, audit_rows, rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.core.cli.support import Jobdeck
-    from tests.support.postgres import PostgresServer
 
 ADD = ["producers", "add", "shop", "--types", "cli_echo, cli_echo,other", "--rate", "60/min"]
 

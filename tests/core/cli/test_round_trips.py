@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.cli.support import environment, runner
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR
 from tests.support.round_trips import CONNECTING, round_trips
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import psycopg
-
-    from tests.support.postgres import PostgresServer
 
 OPENING = len(CONNECTING) + 1
 

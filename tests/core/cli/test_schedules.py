@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.postgres import inspection
 from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Cron
 from tests.core.cli.support import Jobdeck, everything
-
-if TYPE_CHECKING:
-    import psycopg
 
 WEEKDAYS = ("--cron", "0 9 * * 1-5", "--tz", "America/New_York")
 

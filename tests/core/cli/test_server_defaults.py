@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,14 +14,9 @@ from psycopg import sql
 import jobdeck
 from jobdeck.core import registry
 from tests.core.cli import support
+from tests.core.cli.support import Jobdeck
 from tests.support.pooler import lying_relay
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from tests.core.cli.support import Jobdeck
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 UNUSUAL = {
     "DateStyle": "German, DMY",

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.core.cli import support
+from tests.core.cli.support import Jobdeck
 from tests.support.postgres import PostgresServer
 from tests.support.queue import add
 from tests.support.schema import install_everything
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.core.cli.support import Jobdeck
 
 
 @pytest.fixture(scope="module")

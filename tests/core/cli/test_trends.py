@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.queue import add, ended_now, now, run_once
-
-if TYPE_CHECKING:
-    import psycopg
 
 HOUR = timedelta(hours=1)
 

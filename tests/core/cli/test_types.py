@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
@@ -12,9 +13,6 @@ from jobdeck.core.queue import leases, presence, producer
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.queue import add, claim_one, finish_one, now, value
 from tests.support.waiting import rounds
-
-if TYPE_CHECKING:
-    import psycopg
 
 
 def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -18,15 +21,9 @@ from tests.core.cli.previewed import GATE
 from tests.core.cli.support import Jobdeck, everything, finish, ran_alone, started
 from tests.support.earlier_runner import succeed, take
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, add, value
 from tests.support.waiting import PATIENCE, until
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
-    from uuid import UUID
-
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -21,15 +24,9 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.schema.versions import Holdings
 from tests.core.cli.support import ROOT, Jobdeck, everything, finish, ran_alone, started
+from tests.support.postgres import PostgresServer
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import worker_process
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from uuid import UUID
-
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.slow
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.handlers.mail_world import MailWorld
 from tests.core.handlers.world import World
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
 
 
 @pytest.fixture

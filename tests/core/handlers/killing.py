@@ -7,21 +7,18 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+from uuid import UUID
 
+import psycopg
+
+from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.handlers.mail_world import QUICK
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import STANDING, bury
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
-    import psycopg
-
-    from jobdeck.core.programme.sandbox.server import Sandbox
 
 ROOT = Path(__file__).resolve().parents[3]
 

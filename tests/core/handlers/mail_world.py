@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -13,15 +14,11 @@ from psycopg.rows import dict_row
 
 from jobdeck.core.handlers import competitor_announcement_dispatch as dispatch
 from jobdeck.core.programme.messaging.templates import markdown
+from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.settings import CompetitionSettings
+from jobdeck.core.registry import Continue, Done
 from jobdeck.core.settings import Settings
 from tests.support.context import FakeContext
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from jobdeck.core.programme.sandbox.server import Sandbox
-    from jobdeck.core.registry import Continue, Done
 
 Json = dict[str, Any]
 

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from types import ModuleType
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
+import pytest
 from psycopg import sql
 
 from jobdeck.core import registry
 from jobdeck.core.model import NewJob
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.queue import producer
-from jobdeck.core.registry import Done
+from jobdeck.core.registry import Continue, Done
+from tests.core.handlers.killing import Workers
 from tests.core.handlers.mail_world import MailWorld, worker_settings
 from tests.core.programme.outbox_support import let_leases_end, let_time_pass
+from tests.support.context import FakeContext
 from tests.support.waiting import until
 from tests.support.working import a_worker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import ModuleType
-
-    import pytest
-
-    from jobdeck.core.registry import Continue
-    from tests.core.handlers.killing import Workers
-    from tests.support.context import FakeContext
 
 Json = dict[str, Any]
 

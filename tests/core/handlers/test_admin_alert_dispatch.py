@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -16,9 +17,6 @@ from jobdeck.core.programme.vendors.sms import segments
 from jobdeck.core.registry import Done
 from tests.core.handlers.notice_world import NUMBER, NoticeWorld
 from tests.core.handlers.test_sms_digest_processor import now_in
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TYPE = "admin_alert_dispatch"
 COACH = UUID(int=7)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -19,10 +21,6 @@ from jobdeck.core.programme.vendors.sms import SmsClient
 from jobdeck.core.registry import Done
 from tests.core.handlers.killing import workers
 from tests.core.handlers.notice_world import Crash, NoticeWorld, crash_at, named, run_by_worker, work_through_a_kill
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 TYPE = "admin_alert_dispatch"
 

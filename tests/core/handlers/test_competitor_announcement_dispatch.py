@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -22,9 +22,7 @@ from jobdeck.core.programme.vendors.errors import (
 )
 from jobdeck.core.queue import operator
 from jobdeck.core.registry import Continue, Done
-
-if TYPE_CHECKING:
-    from tests.core.handlers.mail_world import MailWorld
+from tests.core.handlers.mail_world import MailWorld
 
 TASK_TYPE = "competitor_announcement_dispatch"
 

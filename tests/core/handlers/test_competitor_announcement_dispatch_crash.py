@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
 
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.handlers.killing import job_is_gone, kill_at_request, workers
+from tests.core.handlers.mail_world import MailWorld
 from tests.support.waiting import PATIENCE, until
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from uuid import UUID
-
-    from tests.core.handlers.mail_world import MailWorld
-
 
 pytestmark = pytest.mark.slow
 

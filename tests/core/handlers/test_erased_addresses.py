@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
 
+import psycopg
 import pytest
 
 from jobdeck.core.handlers import release_parent_email_verification as probes
@@ -17,13 +20,6 @@ from jobdeck.core.settings import Settings
 from tests.core.handlers.notice_world import NUMBER, NoticeWorld
 from tests.core.programme.erasure_world import KEY, hashes
 from tests.support.dump import dumped, places
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
-    import psycopg
-
 
 ADDRESS = "zzquokka@example.org"
 

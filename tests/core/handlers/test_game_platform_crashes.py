@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 from jobdeck.core.programme.onboarding import laps
+from jobdeck.core.programme.sandbox.metactf import Reply
 from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.registry import load
 from jobdeck.core.settings import Settings
+from tests.core.handlers.world import World
 from tests.support.context import sandbox_settings
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import STANDING, bury, worker_process
 from tests.support.working import enqueue, outcomes, working
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Mapping
-    from pathlib import Path
-    from uuid import UUID
-
-    from jobdeck.core.programme.sandbox.metactf import Reply
-    from tests.core.handlers.world import World
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
@@ -12,10 +11,7 @@ from jobdeck.core.handlers import game_platform_flash_ctf_sync as flash
 from jobdeck.core.handlers import game_platform_sync as whole
 from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.registry import Continue, load, registered
-from tests.core.handlers.world import T0
-
-if TYPE_CHECKING:
-    from tests.core.handlers.world import World
+from tests.core.handlers.world import T0, World
 
 
 def test_everyone_is_asked_for_flash_ctfs_alone_a_batch_per_run(world: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,9 +12,7 @@ from jobdeck.core.errors import Cancelled, InvalidPayload, PermanentError, Retry
 from jobdeck.core.handlers import game_platform_onboard_coaches as onboard
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
-
-if TYPE_CHECKING:
-    from tests.core.handlers.world import World
+from tests.core.handlers.world import World
 
 
 def _mapping(world: World, coach: UUID) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -14,10 +14,8 @@ from jobdeck.core.handlers import game_platform_onboard_competitors as onboard
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
 from tests.core.handlers.world import World
+from tests.support.context import FakeContext
 from tests.support.waiting import PATIENCE, until
-
-if TYPE_CHECKING:
-    from tests.support.context import FakeContext
 
 
 def _people(world: World, count: int, **columns: Any) -> list[UUID]:

@@ -8,21 +8,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
 from jobdeck.core.registry import load
 from jobdeck.core.settings import Settings
+from tests.core.handlers.world import World
 from tests.support.context import sandbox_settings
 from tests.support.waiting import until
 from tests.support.worker_process import worker_process
 from tests.support.working import enqueue, outcomes, working
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from tests.core.handlers.world import World
 
 pytestmark = pytest.mark.slow
 

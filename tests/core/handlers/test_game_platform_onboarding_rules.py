@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from jobdeck.core.errors import PermanentError
@@ -28,9 +29,6 @@ from jobdeck.core.programme.sandbox import sample
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.registry import load
 from tests.core.handlers.world import World
-
-if TYPE_CHECKING:
-    import psycopg
 
 MINOR = {"is_18_or_over": False}
 ADULT = {"is_18_or_over": True, "email_school": "zz@example.org", "parent_name": None, "parent_email": None}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -11,11 +12,7 @@ from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
 from jobdeck.core.handlers import game_platform_profile_refresh as refresh
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from tests.core.handlers.world import World
+from tests.core.handlers.world import World
 
 
 def _coach_mapping(world: World, coach: UUID) -> dict[str, Any]:

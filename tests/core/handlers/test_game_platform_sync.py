@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
 from jobdeck.core.errors import RetryLater
 from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.registry import Done
-from tests.core.handlers.world import T0
-
-if TYPE_CHECKING:
-    from tests.core.handlers.world import World
+from tests.core.handlers.world import T0, World
 
 DAY = 86_400
 OVERLAP = 600

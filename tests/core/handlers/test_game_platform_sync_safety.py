@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater
@@ -16,9 +17,6 @@ from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Done
 from tests.core.handlers.world import T0, World
-
-if TYPE_CHECKING:
-    import psycopg
 
 MARKS = ("Zzfirst", "Zzlast", "zzmail", "Zzcoach", "Marked", "sandbox-token")
 

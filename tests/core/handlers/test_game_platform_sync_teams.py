@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
+import psycopg
 import pytest
 
 from jobdeck.core.errors import RetryLater
 from jobdeck.core.programme.sync import teams
 from jobdeck.core.registry import Continue, Done
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    import psycopg
-
-    from tests.core.handlers.world import World
+from tests.core.handlers.world import World
 
 
 def _roster(world: World, team: str) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,10 +15,7 @@ from jobdeck.core.handlers.game_platform_sync import Params
 from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.programme.sync.walk import Position, read_cursor, write_cursor
 from jobdeck.core.registry import Continue, Done, load
-from tests.core.handlers.world import T0
-
-if TYPE_CHECKING:
-    from tests.core.handlers.world import World
+from tests.core.handlers.world import T0, World
 
 SAME = "2025-06-01T00:00:00.123456Z"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -17,10 +19,6 @@ from tests.core.handlers.killing import job_is_gone, kill_while_it_waits, worker
 from tests.core.handlers.world import T0, World
 from tests.support.waiting import until
 from tests.support.working import enqueue, outcomes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 DAY = 86_400
 

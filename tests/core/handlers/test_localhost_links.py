@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.errors import PermanentError
@@ -12,14 +15,7 @@ from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors.errors import SettingMissing
 from jobdeck.core.settings import Settings
 from tests.core.handlers.notice_world import NoticeWorld
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import ModuleType
-
-    import psycopg
-
-    from tests.support.context import FakeContext
+from tests.support.context import FakeContext
 
 TYPES = pytest.mark.parametrize(
     ("job", "role"), [(admin_alert_dispatch, "admin"), (sms_digest_processor, "coach")], ids=["alerts", "digest"]

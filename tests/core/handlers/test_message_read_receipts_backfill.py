@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -18,11 +21,6 @@ from jobdeck.core.registry import Continue, Done
 from tests.core.handlers.killing import job_is_gone, kill_while_it_waits, workers
 from tests.core.handlers.notice_world import Crash, NoticeWorld, crash_at
 from tests.support.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from uuid import UUID
 
 TYPE = "message_read_receipts_backfill"
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -21,13 +24,7 @@ from tests.core.handlers.notice_world import NoticeWorld, marks_in
 from tests.core.handlers.world import World
 from tests.core.programme.outbox_support import intent
 from tests.support.people import DENIED, People
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from uuid import UUID
-
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 Json = dict[str, Any]
 Connection = psycopg.Connection[Any]

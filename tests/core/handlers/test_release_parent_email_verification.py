@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
+import psycopg
 import pytest
 
 from jobdeck.core import registry
@@ -15,12 +18,6 @@ from jobdeck.core.programme.messaging import delivery, outbox
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors import email_wire
 from tests.core.handlers.notice_world import NoticeWorld
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
-    import psycopg
 
 TYPE = "release_parent_email_verification"
 

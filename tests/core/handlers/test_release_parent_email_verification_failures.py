@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -18,11 +21,6 @@ from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimit
 from jobdeck.core.registry import Done
 from tests.core.handlers.killing import workers
 from tests.core.handlers.notice_world import Crash, NoticeWorld, crash_at, named, run_by_worker, work_through_a_kill
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from uuid import UUID
 
 TYPE = "release_parent_email_verification"
 

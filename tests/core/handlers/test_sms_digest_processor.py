@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -15,9 +16,6 @@ from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors.sms import segments
 from jobdeck.core.registry import Continue, Done
 from tests.core.handlers.notice_world import NUMBER, NoticeWorld
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TYPE = "sms_digest_processor"
 COACH = UUID(int=7)

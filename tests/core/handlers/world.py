@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 from psycopg.rows import dict_row
 
 from jobdeck.core.handlers.game_platform_sync import Params, run
 from jobdeck.core.programme.sandbox.metactf import Account, solve
-from jobdeck.core.registry import Continue
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.registry import Continue, Done
 from tests.support.context import FakeContext, run_once, sandbox_settings
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    import psycopg
-
-    from jobdeck.core.programme.sandbox.server import Sandbox
-    from jobdeck.core.registry import Done
 
 Json = dict[str, Any]
 T0 = 1_755_000_000

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import http.client
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobdeck.core.http.worker_metrics import WorkerMetrics
+from jobdeck.core.registry import JobType
+from jobdeck.core.worker.worker import Worker
 from tests.core.http.support import METRICS, Got, Open
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import a_worker, quick_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jobdeck.core.registry import JobType
-    from jobdeck.core.worker.worker import Worker
 
 LOOPBACK = "127.0.0.1:0"
 

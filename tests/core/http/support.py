@@ -5,27 +5,23 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import Any
+
+import psycopg
 
 from jobdeck.core.http.server import CONNECTIONS, Door, Limits
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import TOKEN
 from jobdeck.core.programme.settings import CompetitionSettings
-from jobdeck.core.registry import Done, Registry
+from jobdeck.core.registry import Done, JobType, Registry
 from tests.support.queue import OUT_OF_THE_WAY, advance
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import job_type, quick_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from datetime import timedelta
-
-    import psycopg
-
-    from jobdeck.core.registry import JobType
 
 Json = dict[str, Any]
 

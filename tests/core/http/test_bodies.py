@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from starlette.requests import Request
+from starlette.types import Message
 
 from jobdeck.core.http.clients.bodies import Intake
 from jobdeck.core.http.endpoints import Declined
-
-if TYPE_CHECKING:
-    from starlette.types import Message
 
 HELD = 10
 

@@ -10,24 +10,21 @@ import shutil
 import subprocess
 import threading
 import tomllib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from pydantic import AliasChoices
+from pydantic_settings import BaseSettings
 
 from jobdeck.core.http.openapi import describe
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.settings import Settings
 from tests.core.cli.test_docs import aliases, unknown_options
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pydantic_settings import BaseSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -19,9 +20,6 @@ from tests.core.programme.test_pull import pull, send
 from tests.support.dump import dumped, places
 from tests.support.queue import rows, value
 from tests.support.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Connection = psycopg.Connection[Any]
 

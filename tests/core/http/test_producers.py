@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,17 +21,12 @@ from jobdeck.core.http.producers import enqueue, known, wire
 from jobdeck.core.http.server import Limits
 from jobdeck.core.queue.producers import tokens
 from jobdeck.core.queue.producers.tokens import Rate
-from jobdeck.core.registry import JobType, Payload
+from jobdeck.core.registry import Admission, Done, JobType, Payload
 from tests.core.http.support import BEARER, Open, opened
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, claim_one, finish_one, rows, value
 from tests.support.waiting import PATIENCE, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jobdeck.core.registry import Admission, Done
-    from tests.support.postgres import PostgresServer
 
 PATH = enqueue.PATH
 Json = dict[str, Any]

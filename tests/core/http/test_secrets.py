@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,15 +13,10 @@ from jobdeck.core.http.clients import proof
 from jobdeck.core.http.endpoints import Call, Declined
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import Registry
-from tests.core.cli.support import ROOT
+from tests.core.cli.support import ROOT, Jobdeck
 from tests.core.cli.test_doctor import verdicts
 from tests.core.http.support import METRICS, SECRET
 from tests.support.working import quick_settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.core.cli.support import Jobdeck
 
 BAD = [
     "CHANGE-ME", "changeme", "secret", "x", "fifteen-letters", "a" * 64, "abababababababababab",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -12,9 +12,6 @@ from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.postgres import address
 from jobdeck.core.postgres.address import Address
 from tests.core.cli.support import ran_alone
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BEFORE = "postgresql://kim:s3%3Fcret@db.example.org:6543/jobs"
 

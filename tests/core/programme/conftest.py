@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,12 +10,8 @@ from jobdeck.core.queue import operator
 from jobdeck.core.schema import install_schema
 from tests.core.programme.original_stages import BEFORE, BESIDE, SWITCHED
 from tests.support.original import OWNER, original_database
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture(scope="module", params=[BEFORE, BESIDE, SWITCHED])

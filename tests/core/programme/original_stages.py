@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any
 
 from tests.support.original_statements import ADA, Speaker
 from tests.support.original_statements import acting as speaking
 from tests.support.queue import Connection, Row, rows
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
 
 BEFORE, BESIDE, SWITCHED = "before", "beside", "switched"
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
+
+import psycopg
 
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Intent, Kind, Policy, Result
-
-if TYPE_CHECKING:
-    import psycopg
 
 JOB = UUID(int=7)
 TOKEN = 70

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
-
-if TYPE_CHECKING:
-    import psycopg
 
 COACH, ADMIN, PUPIL = UUID(int=1), UUID(int=2), UUID(int=3)
 JOB, CAMPAIGN = UUID(int=7), UUID(int=8)

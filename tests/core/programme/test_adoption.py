@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,9 +13,6 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.schema import schema_text
 from tests.core.handlers.test_programme_schema import CATALOGUE
 from tests.support.schema import install_everything
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.installation
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.cli.support import Jobdeck, everything
 from tests.core.handlers.mail_world import QUICK, MailWorld
 from tests.support.people import People
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from uuid import UUID
-
-    import psycopg
-
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture

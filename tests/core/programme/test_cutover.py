@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,12 +15,8 @@ from jobdeck.core.schema import check_schema, install_schema
 from jobdeck.core.schema.examination import examine
 from tests.support.catalog import catalog
 from tests.support.original import copy_of_original, its_owner, original_database
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, add, audit_rows, changes_nothing, claim, finish_one, rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.installation
 

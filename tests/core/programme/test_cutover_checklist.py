@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from jobdeck.core.queue import operator, presence
 from jobdeck.core.schema import install_schema
-from tests.core.cli.support import environment, runner
+from tests.core.cli.support import Jobdeck, environment, runner
 from tests.support.original import OWNER, copy_of_original, original_database
 from tests.support.pooler import lying_relay
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, add, advance
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.core.cli.support import Jobdeck
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.installation
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from jobdeck.core.programme.cutover.changes import changes
-from tests.core.cli.support import ROOT, environment, runner
+from tests.core.cli.support import ROOT, Jobdeck, environment, runner
 from tests.support.catalog import catalog
 from tests.support.original import OWNER, copy_of_original, original_database
+from tests.support.postgres import PostgresServer
 from tests.support.queue import Connection, add, rows, waits_for_a_lock
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.core.cli.support import Jobdeck
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.installation
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.errors import Cancelled, RetryLater
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.delivery import OUTAGES_IN_A_ROW, Delivery, deliver
-from jobdeck.core.programme.messaging.outbox import Claimed, Policy
+from jobdeck.core.programme.messaging.outbox import Claimed, Decision, Policy
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors.email import Email
 from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimited, SettingMissing
 from jobdeck.core.programme.vendors.sms import Sms
 from tests.core.handlers.mail_world import MailWorld
 from tests.core.programme.outbox_support import add_profile, at_home, intent, let_leases_end, state
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
-
-    from jobdeck.core.programme.messaging.outbox import Decision
-    from tests.support.context import FakeContext
+from tests.support.context import FakeContext
 
 
 @pytest.fixture

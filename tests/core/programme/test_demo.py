@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import shutil
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core import registry
@@ -23,12 +25,6 @@ from jobdeck.core.read.type_settings import type_lines
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import Jobdeck, environment, everything, ran_alone, runner
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-
-    import psycopg
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
@@ -17,8 +17,10 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.registry import JobType, NoArguments
 from jobdeck.core.schema import install_schema
+from tests.core.cli.support import Jobdeck
 from tests.support.earlier_runner import fail, succeed, take
 from tests.support.original import OWNER, copy_of_original, its_owner, original_database
+from tests.support.postgres import PostgresServer
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -36,12 +38,6 @@ from tests.support.queue import (
     run_rows,
     value,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.core.cli.support import Jobdeck
-    from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture(scope="module")

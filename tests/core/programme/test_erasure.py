@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, Refused, UsageError
+from jobdeck.core.plugins import Erased
 from jobdeck.core.programme.erasure import erase
 from jobdeck.core.programme.events import hand_on
 from jobdeck.core.programme.settings import CompetitionSettings
@@ -19,11 +21,6 @@ from jobdeck.core.settings import Settings
 from tests.core.programme.erasure_world import KEY, QUEUE, Child, Coach, campaign, insert, message
 from tests.support.dump import dumped, places
 from tests.support.queue import rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jobdeck.core.plugins import Erased
 
 Connection = psycopg.Connection[Any]
 

@@ -8,29 +8,26 @@ import socket
 import threading
 import tracemalloc
 import zlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors.email import Email, EmailClient
+from jobdeck.core.programme.vendors.email_wire import Sent
 from jobdeck.core.programme.vendors.errors import OutcomeUnknown
 from jobdeck.core.programme.vendors.http import opened
 from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.programme.vendors.metactf_errors import ContractError, GamePlatformError, TransportError
+from jobdeck.core.programme.vendors.metactf_models import User
 from jobdeck.core.programme.vendors.sms import Sms, SmsClient
 from tests.core.handlers.mail_world import mail_settings
 from tests.support.context import sandbox_settings
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from jobdeck.core.programme.vendors.email_wire import Sent
-    from jobdeck.core.programme.vendors.metactf_models import User
 
 MIB: Final = 1024 * 1024
 DRIPS: Final = 400

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import psycopg
+import psycopg
 
 NAMES = (
     "outbox_put", "outbox_apply_events", "release_parent_email_verification", "admin_alert_queue",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import psycopg
 
 from jobdeck.core.programme.sandbox import messaging_sample, sample
 from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.cli.support import everything
-
-if TYPE_CHECKING:
-    import psycopg
 
 
 def test_the_sample_is_there_once(conn: psycopg.Connection[Any]) -> None:

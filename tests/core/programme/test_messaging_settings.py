@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import sms
 from jobdeck.core.programme.vendors.errors import SettingMissing
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ssl
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -29,9 +30,6 @@ from jobdeck.core.programme.vendors.metactf_errors import (
 )
 from jobdeck.core.programme.vendors.metactf_models import NewTeam, NewUser
 from tests.support.context import FakeClock, sandbox_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 NEW = NewUser(
     first_name="Zzfirst",

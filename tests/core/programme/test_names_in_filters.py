@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
-from tests.core.cli.support import everything
-
-if TYPE_CHECKING:
-    import psycopg
-
-    from tests.core.cli.support import Jobdeck
+from tests.core.cli.support import Jobdeck, everything
 
 pytestmark = pytest.mark.competition
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,6 +18,7 @@ from jobdeck.core.read.verdict.health import health
 from jobdeck.core.schema import install_schema
 from tests.support.catalog import catalog
 from tests.support.original import OUTSIDERS, OWNER, copy_of_original, its_owner, original_database
+from tests.support.postgres import PostgresServer
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -35,11 +37,6 @@ from tests.support.queue import (
     run_rows,
     value,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture

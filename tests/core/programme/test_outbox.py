@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -12,7 +12,7 @@ from psycopg import sql
 
 from jobdeck.core.errors import ConfigurationError, Refused
 from jobdeck.core.programme.messaging import outbox
-from jobdeck.core.programme.messaging.outbox import LeftOut, Policy, Result
+from jobdeck.core.programme.messaging.outbox import Channel, Kind, LeftOut, Policy, Result
 from jobdeck.core.programme.settings import CompetitionSettings
 from tests.core.cli.support import everything
 from tests.core.programme.outbox_support import (
@@ -33,11 +33,6 @@ from tests.core.programme.outbox_support import (
     verdicts,
 )
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.programme.messaging.outbox import Channel, Kind
 
 Connection = psycopg.Connection[Any]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -20,9 +20,6 @@ from tests.core.programme.outbox_support import (
     state,
     verdicts,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 Connection = psycopg.Connection[Any]
 T0 = 2_000_000_000

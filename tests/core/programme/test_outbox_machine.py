@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -19,16 +21,9 @@ from hypothesis.stateful import (
 )
 
 from jobdeck.core.programme.messaging import outbox
-from jobdeck.core.programme.messaging.outbox import Policy
+from jobdeck.core.programme.messaging.outbox import Claimed, Policy
 from tests.core.programme.outbox_support import JOB, LEASE, TOKEN, add_profile, intent, let_leases_end, settle_one
 from tests.support.examples import examples
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    import psycopg
-
-    from jobdeck.core.programme.messaging.outbox import Claimed
 
 KEYS = ("a", "b", "c")
 RANK = {"queued": 0, "sending": 1, "uncertain": 2, "failed": 2, "suppressed": 2, "accepted": 3, "delivered": 4,

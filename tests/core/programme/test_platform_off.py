@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import presence, producer
-
-if TYPE_CHECKING:
-    import psycopg
-
-    from tests.core.cli.support import Jobdeck
+from tests.core.cli.support import Jobdeck
 
 pytestmark = pytest.mark.competition
 

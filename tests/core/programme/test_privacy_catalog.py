@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,12 +13,8 @@ from jobdeck.core.queue import privacy
 from jobdeck.core.schema import install_schema
 from tests.core.cli.support import ROOT
 from tests.support.original import OUTSIDERS, its_owner, original_database
+from tests.support.postgres import PostgresServer
 from tests.support.queue import value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.installation
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psycopg
 import pytest
@@ -15,12 +16,8 @@ from jobdeck.core.queue.operators import notes
 from jobdeck.core.schema import install_schema
 from tests.support.hostile_rows import fill_tables, work_a_little
 from tests.support.original import OWNER, original_database
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, Row, digest, rows
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.installation
 

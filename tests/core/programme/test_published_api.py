@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -12,15 +14,8 @@ from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
 from jobdeck.core.programme.vendors.sms import Sms, SmsClient
 from tests.core.handlers.mail_world import mail_settings
-from tests.support.prism import TWILIO, missing, narrowed, served
+from tests.support.prism import TWILIO, Described, missing, narrowed, served
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-    from typing import Any
-
-    from tests.support.prism import Described
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "nothing is missing")
 

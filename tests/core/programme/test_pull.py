@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.programme.events import incoming
 from jobdeck.core.programme.events import pull as events_pull
+from jobdeck.core.programme.events.pull import Pulled
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.delivery import deliver
 from jobdeck.core.programme.sandbox.messaging import UNSUBSCRIBE_GROUP
+from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors import Clients, email_wire
 from jobdeck.core.programme.vendors.errors import MessagingError, ProviderConfigError
 from tests.core.handlers.mail_world import MailWorld, mail_settings
 from tests.core.programme.outbox_support import state
 from tests.core.programme.test_delivery import put, render
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import psycopg
-
-    from jobdeck.core.programme.events.pull import Pulled
-    from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 
 
 @pytest.fixture

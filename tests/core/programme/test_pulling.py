@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,14 +13,10 @@ from jobdeck.core.plugins import load_plugins
 from jobdeck.core.programme.events import upkeep
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.read.verdict.health import health
+from jobdeck.core.settings import Settings
 from tests.core.handlers.mail_world import MailWorld, worker_settings
 from tests.core.programme.outbox_support import state
 from tests.core.programme.test_pull import pull, send
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jobdeck.core.settings import Settings
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -24,9 +25,6 @@ from jobdeck.core.schema.components import Part, queue_component
 from jobdeck.core.settings import Settings
 from tests.core.programme.outbox_support import add_profile
 from tests.support.queue import reap, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Connection = psycopg.Connection[Any]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,9 +17,6 @@ from jobdeck.core.programme.sandbox.metactf import MetaCtf
 from jobdeck.core.programme.sandbox.rules import FAULTS, Rule, Rules, parse_rule
 from jobdeck.core.programme.sandbox.server import TOKEN, Sandbox
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PREFIX = "/integrations/syned/v1"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -10,9 +11,6 @@ import pytest
 from jobdeck.core.programme.sandbox import twilio
 from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 GOOD = {"To": "+15005550006", "From": twilio.SENDER, "Body": "Hello"}
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
 from tests.core.programme.outbox_support import add_profile, intent, put_one
+from tests.support.postgres import PostgresServer
 from tests.support.schema import install_everything
-
-if TYPE_CHECKING:
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.installation
 

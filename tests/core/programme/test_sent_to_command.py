@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from jobdeck.core.programme import people
 from tests.core.cli.support import Jobdeck, everything
 from tests.core.programme.people_world import ADMIN, CAMPAIGN, COACH, JOB, PUPIL, PeopleWorld
 from tests.support.people import People
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
-
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 KEY = "0123456789abcdef" * 4
 

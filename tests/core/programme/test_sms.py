@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,6 @@ from jobdeck.core.programme.vendors.errors import (
 )
 from jobdeck.core.programme.vendors.sms import Sms, SmsClient, is_gsm, segments
 from tests.core.handlers.mail_world import mail_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TEXT = Sms("+15005550006", "zztext")
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.programme import people
 from tests.core.cli.support import Jobdeck, everything
 from tests.core.programme.people_world import COACH, PUPIL, PeopleWorld
 from tests.support.people import People
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
-
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture

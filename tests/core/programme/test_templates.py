@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from jobdeck.core.programme.messaging import templates as messaging_templates
 from jobdeck.core.programme.messaging.templates import Body, TemplateError, Templates, gsm, markdown
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors.sms import is_gsm
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOTICE = {"name": "Ann", "count": 3}
 PARTS = {

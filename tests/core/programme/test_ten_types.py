@@ -8,17 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from jobdeck.core import registry
 from jobdeck.tui.text import playbook
 from tests.core.cli.support import ROOT, ran_alone
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    import psycopg
 
 TYPES = [
     "admin_alert_dispatch", "competitor_announcement_dispatch", "game_platform_flash_ctf_sync",

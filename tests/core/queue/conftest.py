@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
-from tests.support.people import People
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.people import Connection
-    from tests.support.postgres import PostgresServer
+from tests.support.people import Connection, People
+from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture

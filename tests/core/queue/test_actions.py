@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -38,10 +40,6 @@ from tests.support.queue import (
     waits_for_a_lock,
 )
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
 
 ACTIONS: dict[str, Callable[..., list[ActionResult]]] = {
     "retry": operator.retry,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -15,9 +15,10 @@ from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import bulk, leases, producer
 from jobdeck.core.queue import operator as queue_operator
-from jobdeck.core.queue.bulk_model import Bulk, Share
+from jobdeck.core.queue.bulk_model import Bulk, BulkVerb, Choice, Share
 from jobdeck.core.read.filters import parse_filter
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -33,13 +34,6 @@ from tests.support.queue import (
 )
 from tests.support.waiting import until
 from tests.support.working import working
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
-    from jobdeck.core.queue.bulk_model import BulkVerb, Choice
-    from tests.support.postgres import PostgresServer
 
 SOON = timedelta(seconds=11)
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.queue import bulk, producer
+from jobdeck.core.queue.bulk_model import BulkVerb
 from jobdeck.core.queue.operators.payload_change import PayloadChange
 from tests.core.queue.test_bulk_edit import edit_all
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, claim_one, rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
-
-    from jobdeck.core.queue.bulk_model import BulkVerb
 
 MANY = 20_000
 BATCH = 500

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -12,10 +12,12 @@ from pydantic import Field
 from jobdeck.core import settings as configuration
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.queue import bulk, operator
+from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.core.queue.operators import bulk_edit
 from jobdeck.core.queue.operators.payload_change import PayloadChange, difference, parse_change
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.registry import Admission, Done, JobType, Payload, Registry
+from tests.support.people import People
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -30,12 +32,6 @@ from tests.support.queue import (
     rows,
     value,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.queue.bulk_model import Bulk
-    from tests.support.people import People
 
 
 class Push(Payload):

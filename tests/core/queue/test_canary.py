@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.model import CANARY_PRIORITY, RunOutcome
+from jobdeck.core.model import CANARY_PRIORITY, Job, RunOutcome
 from jobdeck.core.queue import leases, presence
 from jobdeck.core.queue import operator as act
 from jobdeck.core.read import jobs
+from jobdeck.core.read.canaries import CanaryAnswer
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -29,12 +31,6 @@ from tests.support.queue import (
     run_rows,
     value,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.model import Job
-    from jobdeck.core.read.canaries import CanaryAnswer
 
 MINUTE = timedelta(seconds=61)
 

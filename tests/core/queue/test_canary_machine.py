@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -12,16 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.model import NewJob
+from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, presence, producer
 from tests.support.examples import examples
 from tests.support.queue import ACTOR, Connection, finish_one, rows
 from tests.support.queue_model import install_clock
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.model import ClaimedJob
 
 TYPES: Final = ("alpha", "beta")
 WORKER: Final = "worker-1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
@@ -26,9 +26,6 @@ from tests.support.queue import (
     now,
     value,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 
 def test_jobs_are_claimed_whatever_characters_the_names_of_their_types_have(conn: Connection) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -17,9 +18,6 @@ from jobdeck.core.queue import operator, presence, producer
 from jobdeck.core.registry import JobType, NoArguments, Payload
 from tests.support.examples import examples
 from tests.support.queue import ACTOR, Connection, add, claim, claim_one, finish_one, job_row, lose, run_once, value
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class Arguments(Payload):

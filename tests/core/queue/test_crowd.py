@@ -9,11 +9,13 @@ a die of its own, so that a seed does the same again; in which order they come t
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -23,10 +25,6 @@ from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue import moment
 from tests.support.queue_model import broken_promises, dangling, install_clock, read
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
 
 TYPES: Final = ("alpha", "beta", "gamma")
 WORKERS: Final = ("worker-a", "worker-b")

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
-from jobdeck.core.model import Filter, Status
+from jobdeck.core.model import Filter, Job, Status
 from jobdeck.core.queue import operator, presence
 from jobdeck.core.read import history, jobs
+from jobdeck.core.read.batch import Query
+from jobdeck.core.read.report_types import Page
 from tests.support.queue import ACTOR, Connection, add, claim, finish_one, job_row, lose, run_once
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.model import Job
-    from jobdeck.core.read.batch import Query
-    from jobdeck.core.read.report_types import Page
 
 
 def read(conn: Connection, job_id: UUID) -> Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import Any
 
 import psycopg
 import pytest
@@ -26,9 +26,6 @@ from tests.support.queue import (
     value,
 )
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from typing import Any
 
 
 def test_a_job_is_stored_pending_due_now_with_what_was_given(conn: Connection) -> None:

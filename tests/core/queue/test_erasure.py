@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.plugins import Erased
 from jobdeck.core.queue import bulk, operator, presence, privacy
 from jobdeck.core.read.stats import error_groups
 from tests.support.dump import dumped, places
 from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, job_row, rows, value
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.plugins import Erased
 
 SECRET = "Quokka Zzyx"
 SECRETS = [SECRET, "quokka-77"]

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import Connection, add, digest, rows
 from tests.support.rights import FUNCTIONS, RELATIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.competition
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
 
-from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.model import Job, RunOutcome, Status
 from jobdeck.core.queue import leases, operator
 from tests.support.queue import (
     ACTOR,
@@ -36,9 +36,6 @@ from tests.support.queue import (
     run_rows,
     value,
 )
-
-if TYPE_CHECKING:
-    from jobdeck.core.model import Job
 
 HOUR = timedelta(hours=1)
 SUCCESSES = pytest.mark.parametrize("outcome", ["succeeded", "partial"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -13,9 +14,6 @@ from jobdeck.core.model import FinishedRun, NewJob, RunOutcome, Status
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue import moment
 from tests.support.queue_model import install_clock, read
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 TYPES: Final = ("alpha", "beta")
 LEASE: Final = 60.0

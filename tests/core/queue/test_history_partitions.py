@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -13,13 +14,8 @@ from psycopg import sql
 from jobdeck.core.model import RunOutcome, Verdict
 from jobdeck.core.read.verdict.health import health
 from tests.support.plans import cost_of
+from tests.support.postgres import PostgresServer
 from tests.support.queue import Connection, add, advance, claim_one, finish_one, lose, reap, rows, run_once, value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
-    from tests.support.postgres import PostgresServer
 
 DAY = timedelta(days=1)
 MILLION = 1_000_000

@@ -7,9 +7,11 @@ Each statement that is tried ends while the other session keeps its transaction 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -21,6 +23,7 @@ from jobdeck.core.queue import bulk, leases, presence, producer
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.schema import install_schema
 from tests.core.queue.test_every_right import MAY_ENQUEUE, PRODUCERS
+from tests.support.people import People
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -33,12 +36,6 @@ from tests.support.queue import (
     rows,
     value,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
-    from tests.support.people import People
 
 pytestmark = pytest.mark.installation
 

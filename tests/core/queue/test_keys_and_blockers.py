@@ -6,14 +6,14 @@ import threading
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.model import ClaimedJob, NewJob, Status
+from jobdeck.core.model import ClaimedJob, NewJob, Status, Ticket
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue import (
     ACTOR,
@@ -38,11 +38,6 @@ from tests.support.queue import (
     waits_for_a_lock,
 )
 from tests.support.waiting import PATIENCE, rounds
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.model import Ticket
 
 
 def heads(conn: Connection) -> int:

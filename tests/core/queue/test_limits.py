@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -28,9 +29,6 @@ from tests.support.queue import (
     value,
     waits_for_a_lock,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SECOND = timedelta(seconds=1)
 

@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
+from jobdeck.core.model import ClaimedJob, FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue import ACTOR, Connection, moment, value
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from jobdeck.core.model import ClaimedJob
 
 LIMITED: Final = ("alpha", "beta")
 TYPES: Final = (*LIMITED, "free")

@@ -7,25 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar, Final
+from datetime import datetime, timedelta
+from typing import ClassVar, Final
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from jobdeck.core.model import NewJob
+from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.examples import examples
 from tests.support.queue import ACTOR, Connection, finish_one, now, reap, rows
 from tests.support.queue_model import install_clock
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
-
-    from jobdeck.core.model import ClaimedJob
 
 TYPES: Final = ("alpha", "beta", "gamma")
 WORKER: Final = "worker-1"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 from hypothesis import HealthCheck, given, settings
@@ -14,9 +15,6 @@ from jobdeck.core.queue import producer
 from tests.core.queue.test_bulk_cost import calls
 from tests.core.queue.test_types_that_cannot_run import worker
 from tests.support.queue import Connection, Row, claim, finish, now, report, rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 KEYS = ("a", "b", "c")
 CAN_RUN = ("alpha", "beta")

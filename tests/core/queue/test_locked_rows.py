@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -13,7 +15,7 @@ from psycopg.errors import LockNotAvailable
 from psycopg.types.json import Jsonb
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.model import NewJob, RunOutcome
+from jobdeck.core.model import ActionResult, ClaimedJob, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue import (
     ACTOR,
@@ -36,12 +38,6 @@ from tests.support.queue import (
     value,
 )
 from tests.support.waiting import PATIENCE, until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from uuid import UUID
-
-    from jobdeck.core.model import ActionResult, ClaimedJob
 
 Connection = psycopg.Connection[Any]
 

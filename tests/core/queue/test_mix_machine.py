@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final
-from uuid import uuid4
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -20,19 +21,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.model import NewJob
+from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.queue.operators import flows
 from tests.support.examples import examples
 from tests.support.queue import ACTOR, WORKER, Connection, finish_one, now, reap, rows, value
 from tests.support.queue_model import install_clock
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-    from uuid import UUID
-
-    from jobdeck.core.model import ClaimedJob
 
 TYPES: Final = ("alpha", "beta", "gamma", "delta")
 KEYS: Final = (None, "k", "k", "l")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -15,9 +15,6 @@ from jobdeck.core.read import reports
 from jobdeck.core.read.operators.notes import mutes, open_notes
 from jobdeck.core.read.stats import error_groups
 from tests.support.queue import ACTOR, Connection, add, advance, audit_rows, changes_nothing, now, run_once
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 DAY = timedelta(days=1)
 

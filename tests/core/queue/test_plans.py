@@ -8,8 +8,8 @@ disk holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,15 +17,11 @@ from jobdeck.core.errors import EmbeddedPostgresError
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, producer
 from tests.conftest import WANTED_MAJOR
+from tests.plans.operations import Connection
 from tests.plans.queues import BIG, OPERATIONS, SMALL, judge, make_queues
 from tests.plans.writes import claim, finish, held
 from tests.support.plans import LEASE, WORKER, Size, cost_of, fill, set_to_work
 from tests.support.postgres import PostgresServer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.plans.operations import Connection
 
 
 def test_the_counters_see_a_table_read_from_end_to_end_and_inside_functions(conn: Connection) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from jobdeck.core.model import NewJob, RunOutcome, Status
 from jobdeck.core.queue import leases, operator, presence, producer
+from jobdeck.core.queue.leases import Reaped
 from tests.support.queue import (
     ACTOR,
     BASE,
@@ -33,9 +34,6 @@ from tests.support.queue import (
     run_rows,
     value,
 )
-
-if TYPE_CHECKING:
-    from jobdeck.core.queue.leases import Reaped
 
 DAY = timedelta(days=1)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import Final, TypedDict
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue import presence, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
+from tests.support.people import People
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -28,12 +30,6 @@ from tests.support.queue import (
     rows,
     value,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from tests.support.people import People
-
 
 DAY = timedelta(days=1)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -28,9 +29,6 @@ from tests.support.queue import (
     rows,
     value,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 DAY = timedelta(days=1)
 MOMENT = timedelta(minutes=5)

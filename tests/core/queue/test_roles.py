@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from psycopg import sql
@@ -20,6 +21,7 @@ from jobdeck.core.schema import check_schema, install_schema
 from tests.support.catalog import catalog
 from tests.support.original import its_owner, original_database
 from tests.support.people import DENIED, GROUPS, People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import (
     ACTOR,
     BASE,
@@ -39,11 +41,6 @@ from tests.support.queue import (
     value,
 )
 from tests.support.working import claimed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.competition
 

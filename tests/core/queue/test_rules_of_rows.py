@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -13,9 +14,6 @@ from psycopg import sql
 
 from tests.support.examples import examples
 from tests.support.queue import Connection, add, changes_nothing, claim_one, job_row, value
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 RUNNING: Final = {"status": "running", "run_token": 7, "lease_expires_at": datetime(2026, 1, 1, tzinfo=UTC)}
 RULES: Final = [

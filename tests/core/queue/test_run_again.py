@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import pytest
 
-from jobdeck.core.model import ActionResult, Status
+from jobdeck.core.model import ActionResult, Job, Status
 from jobdeck.core.queue import bulk, operator, service
+from jobdeck.core.queue.bulk_model import Bulk, Choice
 from jobdeck.core.read import jobs
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.registry import Admission, JobType, Payload, Registry
@@ -29,12 +31,6 @@ from tests.support.queue import (
     run_once,
     value,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.model import Job
-    from jobdeck.core.queue.bulk_model import Bulk, Choice
 
 
 class Numbered(Payload):

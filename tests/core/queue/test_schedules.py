@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, Refused
-from jobdeck.core.model import NewJob, Verdict
+from jobdeck.core.model import Job, NewJob, Verdict
 from jobdeck.core.queue import operator, producer, requests, service
 from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.queue.series import declared, slots
@@ -20,7 +22,7 @@ from jobdeck.core.read import jobs
 from jobdeck.core.read.pages import series as pages
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.registry import Done, JobType, NoArguments, Payload, Registry, job, registrations
-from jobdeck.core.schedules import AHEAD, CATCH_UPS, NO_SLOT, Cron, Every, Schedule, next_runs
+from jobdeck.core.schedules import AHEAD, CATCH_UPS, NO_SLOT, CatchUp, Cron, Every, Schedule, next_runs
 from jobdeck.core.settings import Settings
 from tests.support.queue import (
     ACTOR,
@@ -40,13 +42,6 @@ from tests.support.queue import (
     run_rows,
     value,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
-    from jobdeck.core.model import Job
-    from jobdeck.core.schedules import CatchUp
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 HOURLY = Cron("0 * * * *")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
 
+from jobdeck.core.model import ActionResult, Job
 from jobdeck.core.queue import bulk, operator
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.filters import parse_filter
@@ -29,9 +30,6 @@ from tests.support.queue import (
     reap,
     rows,
 )
-
-if TYPE_CHECKING:
-    from jobdeck.core.model import ActionResult, Job
 
 MINUTE = timedelta(minutes=1)
 

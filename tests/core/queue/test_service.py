@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
@@ -23,19 +24,14 @@ from jobdeck.core.queue import leases, presets, service
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
 from jobdeck.core.read import jobs
-from jobdeck.core.registry import JobType, Payload, Registry
+from jobdeck.core.registry import JobContext, JobType, Payload, Registry
 from jobdeck.core.schedules import CATCH_UPS, Cron, Every
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.shadow.preview import effects
 from tests.core.cli.handlers import Echo
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.people import People
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jobdeck.core.registry import JobContext
-    from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 Connection = psycopg.Connection[Any]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from jobdeck.core.model import NewJob, Status
+from jobdeck.core.model import ActionResult, Job, NewJob, Status
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue import requests
 from jobdeck.core.read.pages import series as pages
-from jobdeck.core.schedules import Cron, Every, next_runs
+from jobdeck.core.schedules import Cron, Every, Schedule, next_runs
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -28,10 +28,6 @@ from tests.support.queue import (
     now,
     rows,
 )
-
-if TYPE_CHECKING:
-    from jobdeck.core.model import ActionResult, Job
-    from jobdeck.core.schedules import Schedule
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 

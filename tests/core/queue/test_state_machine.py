@@ -10,13 +10,15 @@ ones, which are the same in each run. `STATE_MACHINE_STEPS` is the length of eac
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import cycle
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -47,11 +49,6 @@ from tests.support.queue_model import (
     install_clock,
     read,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    import psycopg
 
 EXAMPLES: Final = int(os.environ.get("STATE_MACHINE_EXAMPLES", "0"))
 STEPS: Final = int(os.environ.get("STATE_MACHINE_STEPS", "30"))

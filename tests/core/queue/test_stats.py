@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -29,9 +30,6 @@ from tests.support.queue import (
     run_once,
     value,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 HOUR = timedelta(hours=1)
 EVERY_MINUTES = (0, 1, 5, 15, 120, 480)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core.model import NewJob
+from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import producer
 from jobdeck.core.read.stats import bins
 from tests.support.examples import examples
 from tests.support.queue import ACTOR, Connection, claim, finish, reap, report, rows
 from tests.support.queue_model import install_clock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from jobdeck.core.model import ClaimedJob
 
 TYPES: Final = ("alpha", "beta")
 OUTCOMES: Final = ("succeeded", "succeeded", "partial", "continued", "failed", "failed", "released", "cancelled")

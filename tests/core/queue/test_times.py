@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,9 +12,6 @@ import pytest
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.support.queue import ACTOR, add, advance, claim, claim_one, finish_one, job_row, now, reap, rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Connection = psycopg.Connection[Any]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,12 +21,8 @@ from jobdeck.core.queue import operator, producer
 from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_version
 from jobdeck.core.settings import Settings
 from tests.support.pooler import lying_relay
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, add, claim, claim_one, finish_one, reap, run_rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.installation
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,9 +16,6 @@ from jobdeck.core.read.verdict import health
 from jobdeck.core.registry import Registry
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, BASE, CAP, Connection, add, audit_rows, changes_nothing, claim, finish_one, now
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 DAY = timedelta(days=1)
 

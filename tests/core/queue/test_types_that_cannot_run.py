@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,9 +13,6 @@ from jobdeck.core.model import Status
 from jobdeck.core.queue import operator, presence
 from jobdeck.core.read import jobs as read_jobs
 from tests.support.queue import ACTOR, add, advance, claim, claim_one, finish_one, job_row, now, reap, run_once, value
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Connection = psycopg.Connection[Any]
 

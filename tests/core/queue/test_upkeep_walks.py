@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, presence, producer
 from tests.support.queue import ACTOR, Connection, add, advance, reap, rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 LINES = 230
 """More than upkeep looks at in one step."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from uuid import UUID
 
 import pytest
 
@@ -16,9 +17,6 @@ from jobdeck.core.read.sentences import amount
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, WORKER, Connection, add, claim, now, value
 from tests.support.run_history import History
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 TOLERANCE: Final = 0.15
 """The largest error of an estimate here. From 10,000 jobs on, the standard error is 8 % and falls to 3 %."""

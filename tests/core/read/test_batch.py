@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -15,10 +17,6 @@ from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.batch import Query, combine, one_moment, select
 from jobdeck.core.read.verdict.health import health
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 Connection = psycopg.Connection[Any]
 COUNT = "SELECT count(*) AS n FROM job_queue"

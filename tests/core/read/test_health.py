@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import pytest
 
-from jobdeck.core.model import Verdict
+from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.read.verdict.health import health
 from tests.support.queue import (
@@ -23,9 +23,6 @@ from tests.support.queue import (
     reap,
     run_once,
 )
-
-if TYPE_CHECKING:
-    from jobdeck.core.model import Finding
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)

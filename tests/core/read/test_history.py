@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -30,9 +31,6 @@ from tests.support.queue import (
     run_once,
     value,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import SORTS, Filter, NewJob, RunOutcome, Status
+from jobdeck.core.model import SORTS, Filter, Job, NewJob, RunOutcome, Status
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
@@ -35,12 +36,6 @@ from tests.support.queue import (
     run_once,
     value,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from datetime import datetime
-
-    from jobdeck.core.model import Job
 
 TABS = (None, *Status)
 DIRECTIONS = pytest.mark.parametrize("descending", [True, False], ids=["falling", "rising"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
 from jobdeck.core.queue import operator
 from jobdeck.core.read.pages import overview
+from jobdeck.core.read.pages.overview import TypeFigures
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -22,9 +22,6 @@ from tests.support.queue import (
     run_once,
     value,
 )
-
-if TYPE_CHECKING:
-    from jobdeck.core.read.pages.overview import TypeFigures
 
 MINUTE = timedelta(minutes=1)
 

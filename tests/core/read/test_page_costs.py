@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import Filter, RunOutcome, Status
 from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.batch import Query
 from jobdeck.core.read.known_types import types_seen
 from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.stats import backlog
 from tests.support.plans import Size, cost_of, fill
-
-if TYPE_CHECKING:
-    import psycopg
-
-    from jobdeck.core.read.batch import Query
 
 SIZE: Final = Size(due=30_000, tomorrow=3000, in_line=500, blocked=500, ended=6000, runs=30_000)
 PAGES: Final[dict[str, tuple[Query[Any], int]]] = {

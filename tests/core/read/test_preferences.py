@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -14,10 +15,6 @@ from jobdeck.core.model import Filter, Status
 from jobdeck.core.read.filters import format_filter, parse_filter
 from jobdeck.core.read.operators.preferences import Preferences, preferences_of
 from jobdeck.core.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
@@ -12,9 +12,6 @@ from jobdeck.core.queue import leases
 from jobdeck.core.read import job_lists
 from jobdeck.core.read import jobs as read_jobs
 from tests.support.queue import LEASE, WORKER, Connection, add, advance, run_once
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 BETA = Filter(status=Status.SUCCEEDED, task_type="beta")
 HERE = """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -21,10 +23,6 @@ from jobdeck.core.read.stats.trends import step_for, trends
 from jobdeck.core.read.verdict.health import health
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, run_once, value
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,9 +12,6 @@ from jobdeck.core.queue import operator, presence
 from jobdeck.core.read.pages.series import SeriesLine, series
 from jobdeck.core.read.stats.backlog import Waiting, trend_report
 from tests.support.queue import ACTOR, Connection, add, advance, claim_one, ended_now, finish_one, now, run_once
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 HOUR = timedelta(hours=1)
 

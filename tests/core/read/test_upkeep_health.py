@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from psycopg import sql
 
-from jobdeck.core.model import Verdict
+from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.read.verdict.health import health
 from tests.support.queue import Connection, advance, reap, value
-
-if TYPE_CHECKING:
-    from jobdeck.core.model import Finding
 
 
 def finding(conn: Connection, signal: str) -> Finding | None:

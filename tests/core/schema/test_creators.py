@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,15 +14,10 @@ from psycopg import sql
 from jobdeck.core.errors import Refused
 from jobdeck.core.schema import install_schema, plan
 from jobdeck.core.schema.components import queue_component
-from tests.core.cli.support import everything
+from tests.core.cli.support import Jobdeck, everything
 from tests.support.catalog import catalog
+from tests.support.postgres import PostgresServer
 from tests.support.queue import add
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.core.cli.support import Jobdeck
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.installation
 

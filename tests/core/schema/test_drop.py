@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -10,12 +10,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.schema import components, drop_schema, install_schema, installed_version, owned_objects
 from tests.support.catalog import catalog
-from tests.support.queue import add
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.queue import Connection
+from tests.support.queue import Connection, add
 
 pytestmark = pytest.mark.installation
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 import psycopg
 import pytest
@@ -10,13 +10,8 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.schema import drop_schema, examine, install_schema, owned_objects
 from tests.support.catalog import catalog
-from tests.support.queue import add, claim_one, finish_one, reap, run_once, value
+from tests.support.queue import Connection, add, claim_one, finish_one, reap, run_once, value
 from tests.upgrade.earlier import schema
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 

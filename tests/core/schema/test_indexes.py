@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -11,10 +10,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.schema import install_schema, known_components, plan_installation
 from tests.support.catalog import catalog
-from tests.support.queue import add
-
-if TYPE_CHECKING:
-    from tests.support.queue import Connection
+from tests.support.queue import Connection, add
 
 pytestmark = pytest.mark.installation
 

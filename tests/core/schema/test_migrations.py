@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.schema import components, examine, install_schema
-from jobdeck.core.schema.components import Migration
-
-if TYPE_CHECKING:
-    from jobdeck.core.schema.components import Component
-    from tests.support.queue import Connection
+from jobdeck.core.schema.components import Component, Migration
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 

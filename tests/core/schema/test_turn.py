@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,15 +13,11 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.schema import drop_schema, install_schema, installed_version, schema_version
 from jobdeck.core.schema.components import queue_component
 from jobdeck.core.schema.turn import lock_tables, take_turn
+from tests.core.cli.support import Jobdeck
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import Parallel, add, claim
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.core.cli.support import Jobdeck
-    from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.installation
 

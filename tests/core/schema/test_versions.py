@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -17,11 +18,7 @@ from jobdeck.core.schema import check_schema, checksums, components, examine, in
 from jobdeck.core.schema.catalog import declared
 from jobdeck.core.schema.components import Part, known_components, queue_component, release, schema_version
 from tests.support.catalog import catalog
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.queue import Connection
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 

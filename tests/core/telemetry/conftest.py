@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -13,9 +14,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from jobdeck.core.telemetry import switch
 from jobdeck.core.telemetry.recorder import Recorder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Recorded:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 import jobdeck
@@ -15,15 +17,9 @@ from jobdeck.core.settings import OtelSettings, asks_for_otel
 from jobdeck.core.telemetry import switch
 from jobdeck.core.telemetry.recorder import parsed, traceparent
 from tests.core.queue.producers.types import Greeting
+from tests.core.telemetry.conftest import Recorded
 from tests.support.producers import KINDS, application
 from tests.support.queue import value
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from opentelemetry.sdk.trace import ReadableSpan
-
-    from tests.core.telemetry.conftest import Recorded
 
 Conn = psycopg.Connection[Any]
 TYPE = "made_greet"

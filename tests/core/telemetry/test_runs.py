@@ -6,12 +6,13 @@ import dataclasses
 import logging
 import math
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
 
 import jobdeck
@@ -25,16 +26,10 @@ from jobdeck.core.telemetry.spans import Origin
 from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import RunContext
 from tests.core.queue.producers.types import Greeting
+from tests.core.telemetry.conftest import Recorded
 from tests.support.queue import value
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, a_state, a_worker, claimed, outcomes, quick_settings, status_of, working
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from opentelemetry.sdk.trace import ReadableSpan
-
-    from tests.core.telemetry.conftest import Recorded
 
 Conn = psycopg.Connection[Any]
 TYPE = "made_greet"

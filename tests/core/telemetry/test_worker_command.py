@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,9 +16,6 @@ from tests.support.queue import value
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, STANDING, worker_process
 from tests.support.working import outcomes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Conn = psycopg.Connection[Any]
 HANDLERS = "tests.core.telemetry.traced_handlers"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 import jobdeck
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 WAIT_MS = 3_600_000
 """Longer than any test: what is exported before was exported because somebody flushed."""

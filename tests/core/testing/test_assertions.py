@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from uuid import UUID  # noqa: TC003 -- a payload model needs it
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -15,9 +16,6 @@ from jobdeck.testing import assert_enqueued, drain, enqueued, refute_enqueued
 from tests.core.testing.jobs import Parcel
 from tests.support.queue import value
 from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Connection = psycopg.Connection[Any]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,14 +19,9 @@ from jobdeck.core.queue import operator
 from jobdeck.core.schema import install_schema
 from jobdeck.core.schema.components import queue_component
 from jobdeck.core.settings import Settings
-from jobdeck.testing import drain, enqueued, refute_enqueued, run_job
+from jobdeck.testing import JobResult, drain, enqueued, refute_enqueued, run_job
 from tests.core.testing.jobs import Parcel
 from tests.support.queue import digest, job_row, run_rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from jobdeck.testing import JobResult
 
 Connection = psycopg.Connection[Any]
 

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -15,11 +14,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from jobdeck.core.postgres.throwaway import address_of
+from tests.support.postgres import PostgresServer
 from tests.support.queue import value
 from tests.support.waiting import PATIENCE, until
-
-if TYPE_CHECKING:
-    from tests.support.postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,9 +15,6 @@ from jobdeck.core.plugins import Plugin, use_plugins
 from jobdeck.core.settings import Settings
 from jobdeck.testing import LoggedLine, ProgressReport, run_job
 from tests.core.testing.jobs import Parcel, other, parcel
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def raising(error: BaseException) -> Callable[[Any, Any], Any]:

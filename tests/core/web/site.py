@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import aiohttp
 
 from tests.core.cli.support import HANDLERS, started
 from tests.support.waiting import PATIENCE, rounds, until
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 OPENED = re.compile(r"a page was opened pid=(\d+)")
 

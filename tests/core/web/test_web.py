@@ -6,9 +6,10 @@ import json
 import signal
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
+import psycopg
 import pytest
 
 from jobdeck.core.postgres import database
@@ -16,13 +17,9 @@ from tests.core.cli.support import environment, runner
 from tests.core.web.browser import CHROMIUM, browser
 from tests.core.web.site import lives, page, person, shows, site
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import add
 from tests.support.waiting import PATIENCE, becomes, rounds, until
-
-if TYPE_CHECKING:
-    import psycopg
-
-    from tests.support.postgres import PostgresServer
 
 PROC = Path("/proc")
 

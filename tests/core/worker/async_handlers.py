@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
-from jobdeck.core.model import NewJob
+from jobdeck.core.model import FinishedRun, NewJob
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
 from jobdeck.core.worker.context import RunContext
@@ -18,12 +20,6 @@ from jobdeck.core.worker.slots.loop import LoopSlots
 from tests.core.worker.test_executor import runner_of
 from tests.support.waiting import PATIENCE
 from tests.support.working import ACTOR, claimed, quick_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from jobdeck.core.model import FinishedRun
-    from jobdeck.core.postgres.database import Database
 
 Conn = psycopg.Connection[Any]
 

@@ -10,15 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import JobdeckError, PermanentError, RetryLater
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NAMELESS_SIGNAL = signal.SIGRTMIN + 3
 

@@ -7,8 +7,9 @@ import importlib
 import os
 import sys
 import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,9 +21,6 @@ from jobdeck.testing import run_job
 from tests.core.worker import process_handlers
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import a_worker, enqueue, job_type, last_run, outcomes, quick_settings, working
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
 
 Conn = psycopg.Connection[Any]
 

@@ -6,7 +6,9 @@ import asyncio
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases
@@ -30,9 +32,6 @@ from tests.support.working import (
     status_of,
     working,
 )
-
-if TYPE_CHECKING:
-    import pytest
 
 # The context
 

@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,6 @@ from tests.support.working import (
     status_of,
     working,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Unready(RetryLater):

@@ -8,7 +8,8 @@ import os
 import selectors
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from jobdeck.core.worker.context import Stop
 from jobdeck.core.worker.executor import thread_position
 from jobdeck.core.worker.slots import loop
 from jobdeck.core.worker.slots.loop import GOES_ON, LOST_GOES_ON
+from tests.core.worker.async_handlers import Conn, Gate, Place
 from tests.core.worker.test_worker import expire
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
@@ -31,12 +33,6 @@ from tests.support.working import (
     quick_settings,
     working,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.core.worker.async_handlers import Conn, Gate, Place
-
 
 # Handlers that do not stop
 

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,9 +34,6 @@ from tests.support.working import (
     status_of,
     working,
 )
-
-if TYPE_CHECKING:
-    import pytest
 
 # Stopping
 

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,7 @@ from jobdeck.core.worker.slots.loop_context import OpenedOnLoop
 from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.watchdog import Watchdog
+from tests.core.worker.async_handlers import Conn
 from tests.core.worker.test_executor import runner_of
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT
@@ -39,13 +42,6 @@ from tests.support.working import (
     quick_settings,
     working,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
-
-    from tests.core.worker.async_handlers import Conn
-
 
 # Resources
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater, TimedOut
+from jobdeck.core.model import FinishedRun
 from jobdeck.core.registry import job, load, registrations
 from jobdeck.core.registry.backoff import LONGEST_DELAY
 from jobdeck.core.worker.context import Stop
@@ -17,13 +20,6 @@ from tests.core.worker.test_executor import context_of, raising, runner_of
 from tests.core.worker.test_processes import MODULE, drain
 from tests.support.waiting import until
 from tests.support.working import claimed, enqueue, job_type, last_run, outcomes, working
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import psycopg
-
-    from jobdeck.core.model import FinishedRun
 
 
 def failing(backoff: Any, error: BaseException | None = None, **facts: Any) -> FinishedRun:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
+import pytest
 
 from jobdeck.core.model import CANARY_PRIORITY
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import operator
+from jobdeck.core.read.canaries import CanaryAnswer
 from jobdeck.core.registry import Done
 from jobdeck.core.worker import fetcher
 from jobdeck.core.worker.context import RunContext
@@ -17,13 +20,6 @@ from jobdeck.core.worker.fetcher import Fetcher
 from tests.core.worker.test_worker import Gate, gate
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, a_state, claimed, enqueue, job_type, outcomes, working
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    import pytest
-
-    from jobdeck.core.read.canaries import CanaryAnswer
 
 Conn = psycopg.Connection[Any]
 

@@ -7,8 +7,10 @@ import importlib
 import re
 import socketserver
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,10 +20,6 @@ from jobdeck.core.registry import around, load
 from jobdeck.core.worker.worker import Worker
 from tests.support.worker_process import ROOT
 from tests.support.working import enqueue, last_run, quick_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 Conn = psycopg.Connection[Any]
 PAGE = ROOT / "docs" / "adding-a-job-type.md"

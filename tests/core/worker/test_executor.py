@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -19,17 +21,11 @@ from jobdeck.core.plugins import Plugin, use_plugins
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases
 from jobdeck.core.registry import Continue, Done, Registry
+from jobdeck.core.settings import Settings
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
 from tests.support.waiting import until
 from tests.support.working import claimed, enqueue, job_type, quick_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import psycopg
-
-    from jobdeck.core.settings import Settings
 
 
 def runner_of(handler: Callable[..., Any], database: Database | None = None, **facts: Any) -> Executor:

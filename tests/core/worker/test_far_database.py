@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from jobdeck.core.model import FinishedRun, NewJob
+from jobdeck.core.model import ClaimedJob, FinishedRun, NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, producer
 from jobdeck.core.worker.stats import Line, Pace
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
 from tests.support.working import job_type, outcomes, working
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from jobdeck.core.model import ClaimedJob
 
 JOBS = 9000
 

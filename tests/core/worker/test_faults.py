@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -15,12 +17,14 @@ from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.postgres.reconnecting import Link
 from jobdeck.core.queue import leases
+from jobdeck.core.queue.leases import Renewed
 from jobdeck.core.registry import Done
 from jobdeck.core.worker import heartbeat, maintenance
 from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import ClockWatch
+from jobdeck.core.worker.state import WorkerState
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
     a_state,
@@ -33,13 +37,6 @@ from tests.support.working import (
     status_of,
     working,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from uuid import UUID
-
-    from jobdeck.core.queue.leases import Renewed
-    from jobdeck.core.worker.state import WorkerState
 
 pytestmark = pytest.mark.slow
 

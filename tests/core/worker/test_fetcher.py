@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -15,14 +16,10 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.fetcher import Fetcher, LaneFronts
+from jobdeck.core.worker.state import WorkerState
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report
 from tests.support.working import a_state, claimed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jobdeck.core.worker.state import WorkerState
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
@@ -16,12 +19,6 @@ from tests.core.worker.async_handlers import Gate
 from tests.core.worker.test_processes import MODULE, is_gone, noted
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, Params, job_type, quick_settings, status_of, working
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from uuid import UUID
-
-    import psycopg
 
 
 class Effects:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -13,15 +14,11 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, presence, producer
 from jobdeck.core.worker import fetcher
 from jobdeck.core.worker.maintenance import Maintenance
+from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.stats import Crowd
 from tests.support.queue import ACTOR, Connection, add
 from tests.support.waiting import until
 from tests.support.working import a_state, enqueue, job_type, outcomes, working
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jobdeck.core.worker.state import WorkerState
 
 NEVER = 3600.0
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -12,11 +14,11 @@ from pydantic import Field
 
 from jobdeck.core.alerts.sentry_events import fingerprint
 from jobdeck.core.errors import Snooze
-from jobdeck.core.model import RunOutcome
+from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.queue import operator
 from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.registry import Payload, Registry, load
-from jobdeck.core.registry.around import failure_hooks
+from jobdeck.core.registry import JobType, Payload, Registry, load
+from jobdeck.core.registry.around import FailedJob, failure_hooks
 from jobdeck.core.worker.context import RunResources
 from jobdeck.core.worker.executor import NEWER_GIVE_UP, NEWER_SECONDS, Executor
 from tests.core.worker.test_processes import MODULE
@@ -34,14 +36,6 @@ from tests.support.working import (
     quick_settings,
     status_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from uuid import UUID
-
-    from jobdeck.core.model import FinishedRun
-    from jobdeck.core.registry import JobType
-    from jobdeck.core.registry.around import FailedJob
 
 Conn = psycopg.Connection[Any]
 NEW: dict[str, Any] = {"number": 1, "colour": "red"}

@@ -6,14 +6,16 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator
-from jobdeck.core.registry import Done, load
+from jobdeck.core.registry import Done, JobType, load
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.slots.child import POSITION_SIGNAL
 from jobdeck.core.worker.slots.child_process import ChildProcess
@@ -22,12 +24,6 @@ from tests.core.worker.test_processes import MODULE, is_gone, noted, running, us
 from tests.support.waiting import PATIENCE, becomes, until
 from tests.support.worker_process import ROOT, worker_process
 from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from jobdeck.core.registry import JobType
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -19,7 +19,8 @@ from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer
-from jobdeck.core.registry import Registry, job, load
+from jobdeck.core.registry import JobType, Registry, job, load
+from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.slots.child_process import ChildProcess
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.worker import Worker
@@ -28,10 +29,6 @@ from tests.core.worker.test_canaries import ask, ended
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, bury, worker_process
 from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
-
-if TYPE_CHECKING:
-    from jobdeck.core.registry import JobType
-    from jobdeck.core.worker.context import RunContext
 
 Conn = psycopg.Connection[Any]
 MODULE = "tests.core.worker.process_handlers"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobdeck.core.logs import message_of
+from jobdeck.core.model import FinishedRun
 from jobdeck.core.redact import safe_text, safe_texts
 from jobdeck.core.registry import Registry
 from jobdeck.core.worker import context, run_log
@@ -20,11 +22,6 @@ from jobdeck.core.worker.context import RunContext, RunResources
 from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.run_log import LogBuffer
 from tests.support.working import claimed, job_type, quick_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from jobdeck.core.model import FinishedRun
 
 
 class Collecting(logging.Handler):

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
 from jobdeck.core.queue.series import declared
-from jobdeck.core.registry import Done, job, registrations
+from jobdeck.core.registry import Done, JobType, job, registrations
 from jobdeck.core.schedules import Cron, Every, Schedule
 from tests.support.waiting import until
 from tests.support.working import Params, a_worker, enqueue, job_type, outcomes, working
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jobdeck.core.registry import JobType
 
 Conn = psycopg.Connection[Any]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,17 +19,13 @@ from jobdeck.core.read.sentences import EARLIER_RUNNER
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.shadow import watch as watching
+from jobdeck.core.worker.shadow.foreseen import Foreseen
 from jobdeck.core.worker.shadow.watch import MOST_WAITING, Watch
 from tests.support.earlier_runner import fail, succeed, take
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, add, changes_nothing, value
 from tests.support.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-
-    from jobdeck.core.worker.shadow.foreseen import Foreseen
-    from tests.support.postgres import PostgresServer
 
 Json = dict[str, Any]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -24,6 +26,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.registry import Continue, Done
 from jobdeck.core.worker import heartbeat, watchdog
 from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.oneshot import CycleProgress
 from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.stats import Pace
 from tests.core.worker.test_executor import ERRORS, JSON_LIKE, runner_of
@@ -42,12 +45,6 @@ from tests.support.working import (
     status_of,
     working,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from uuid import UUID
-
-    from jobdeck.core.worker.oneshot import CycleProgress
 
 Conn = psycopg.Connection[Any]
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 
 from jobdeck.core.model import Status
-from jobdeck.tui.actions import ACTIONS
+from jobdeck.tui.actions import ACTIONS, Action
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.deck import Options
 from tests.tui.fake import NOW, Clock, FakeBackend, minutes
 from tests.tui.sample import add_evidence, sample
 from tests.tui.support import SMALL, Deck, Held
-
-if TYPE_CHECKING:
-    from jobdeck.tui.actions import Action
 
 pytestmark = pytest.mark.slow
 

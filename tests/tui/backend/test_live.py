@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,18 +18,11 @@ from jobdeck.core import registry
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, Refused, SchemaMismatch
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import operator, producer, service
-from jobdeck.core.registry import Done, JobContext, JobType, Payload, Registry
+from jobdeck.core.registry import Admission, Done, JobContext, JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
 from tests.support.waiting import PATIENCE, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from jobdeck.core.registry import Admission
-
 
 Connection = psycopg.Connection[Any]
 ALL = Request(Filter())

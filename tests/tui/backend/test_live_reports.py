@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
@@ -12,17 +13,12 @@ from jobdeck.core.errors import InvalidPayload, Refused, UnknownTaskType
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import leases, operator, producer, service
 from jobdeck.core.queue.operators.payload_change import PayloadChange
+from jobdeck.core.settings import Settings
+from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
 from tests.support.queue import rows
 from tests.support.waiting import PATIENCE, until
 from tests.tui.backend.test_live import ALL, Connection, Gate, asking, backend_of, gate, settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
-
-    from jobdeck.core.settings import Settings
-    from jobdeck.tui.backend.live import LiveBackend
 
 __all__ = ["asking", "gate", "settings"]
 HOUR = timedelta(hours=1)

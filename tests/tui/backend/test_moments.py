@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from textual import _time, events
@@ -14,9 +15,6 @@ from tests.support.waiting import becomes
 from tests.tui.sample import sample
 from tests.tui.screens.test_pages import KEYS
 from tests.tui.support import SMALL, dashboard, failed, make_app
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @pytest.mark.parametrize("page", [*KEYS, "job"])

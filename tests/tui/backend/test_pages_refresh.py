@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
-from tests.tui.fake import lost
+from tests.tui.fake import FakeBackend, lost
 from tests.tui.sample import sample
 from tests.tui.support import SMALL, Slow
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from tests.tui.fake import FakeBackend
 
 
 @asynccontextmanager

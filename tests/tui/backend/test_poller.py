@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from jobdeck.core.errors import JobdeckError, SchemaMismatch
 from jobdeck.core.model import Filter, Status
 from jobdeck.tui.backend.poller import LONGEST_RETRY, Link, LinkState, Poller
-from jobdeck.tui.backend.protocol import LONGEST_PAGE, Request
+from jobdeck.tui.backend.protocol import LONGEST_PAGE, Request, View
 from tests.tui.fake import Clock, FakeBackend, lost
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import pytest
-
-    from jobdeck.tui.backend.protocol import View
 
 
 class Later:

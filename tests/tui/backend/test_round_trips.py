@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.errors import SchemaMismatch
@@ -13,15 +15,9 @@ from jobdeck.core.queue import producer
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR
 from tests.support.round_trips import CONNECTING, RoundTrips, round_trips
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import psycopg
-
-    from tests.support.postgres import PostgresServer
 
 ALL = Request(Filter())
 BY_KEY = Request(Filter(payload_is=("seq", "1")))

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import Processing, Status
+from jobdeck.core.read.report_types import CronReport
 from jobdeck.tui.actions import NO_ANSWER
 from jobdeck.tui.run import sentence
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed
-
-if TYPE_CHECKING:
-    from jobdeck.core.read.report_types import CronReport
 
 ADVICE = (
     "The database at db-primary.internal.example.org:5432/production does not answer (connection refused). "

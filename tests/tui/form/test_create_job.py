@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from textual.widget import Widget
 from textual.widgets import Button, TextArea
 
 from jobdeck.core.model import Status
@@ -21,9 +22,6 @@ from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.fake_creating import CAMPAIGN, COACH
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, dashboard
-
-if TYPE_CHECKING:
-    from textual.widget import Widget
 
 pytestmark = pytest.mark.slow
 

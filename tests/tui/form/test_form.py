@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import pytest
@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from jobdeck.core import registry as job_types
 from jobdeck.core.errors import UsageError
-from jobdeck.core.model import Enqueued, Status
+from jobdeck.core.model import Enqueued, Job, Status
 from jobdeck.core.queue.requests import Wanted, changes, parse_object
 from jobdeck.core.registry import JobType, Payload
 from jobdeck.core.schedules import Cron, Every
@@ -27,9 +27,6 @@ from jobdeck.tui.form.fields import fields_of, problems, read, shown
 from jobdeck.tui.form.form import AT, ATTEMPTS, CATCH_UP, EVERY, LASTING, PRIORITY, ZONE, Form
 from tests.tui.fake import NOW, make_job
 from tests.tui.fake_creating import COACH, REGISTRY, job_type
-
-if TYPE_CHECKING:
-    from jobdeck.core.model import Job
 
 SYNC = REGISTRY.require("game_platform_sync")
 ONBOARD = REGISTRY.require("game_platform_onboard_competitors")

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import environment
-from tests.support.queue import rows
+from tests.support.queue import Connection, rows
 from tests.tui.live import live
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
-
-    from tests.support.queue import Connection
 
 
 async def test_a_copy_of_a_series_is_refused_in_the_form_unless_it_differs(

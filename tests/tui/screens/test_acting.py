@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 from textual.widgets import Button, Input
 
-from jobdeck.core.model import Processing, Status
+from jobdeck.core.model import Job, Processing, Status
 from jobdeck.core.worker.oneshot import CycleResult
+from jobdeck.tui.backend.operations import Operations
 from jobdeck.tui.format import short_id
 from jobdeck.tui.screens.dialogs.confirm import job_question
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Slow, dashboard, failed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
-
-    from jobdeck.core.model import Job
-    from jobdeck.tui.backend.operations import Operations
 
 
 async def test_the_dialog_names_verb_count_breakdown_and_ids_and_the_harmless_answer_has_the_focus() -> None:

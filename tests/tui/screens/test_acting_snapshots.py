@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from jobdeck.core.model import Filter, Processing
-from tests.tui.fake import NOW, minutes
+from tests.tui.fake import NOW, FakeBackend, minutes
 from tests.tui.sample import sample
-from tests.tui.screens.test_snapshots import walk
+from tests.tui.screens.test_snapshots import SnapCompare, walk
 from tests.tui.support import LARGE, SMALL, make_app
-
-if TYPE_CHECKING:
-    from tests.tui.fake import FakeBackend
-    from tests.tui.screens.test_snapshots import SnapCompare
 
 pytestmark = pytest.mark.slow
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from jobdeck.core.model import Status
 from jobdeck.core.read.operators.preferences import Preferences
+from jobdeck.core.read.report_types import JobDetail
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id
@@ -16,13 +19,6 @@ from jobdeck.tui.screens import beside
 from tests.tui.fake import Clock, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-    from uuid import UUID
-
-    from jobdeck.core.read.report_types import JobDetail
 
 WIDE = (120, 35)
 

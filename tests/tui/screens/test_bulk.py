@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import pytest
 from textual.widgets import Input
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Status
-from jobdeck.core.queue.bulk_model import BulkAnswer
+from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice
 from jobdeck.core.queue.operators.payload_change import PayloadChange
 from jobdeck.tui.backend.bulk_words import number, progress, twin
 from jobdeck.tui.screens.dialogs.confirm import Confirm
@@ -19,12 +21,6 @@ from jobdeck.tui.screens.pages.bulk import answer_lines, reasons
 from tests.tui.fake import NOW, Clock, FakeBackend, at_once, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, Held, Slow, dashboard, failed, make_app
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
-
-    from jobdeck.core.queue.bulk_model import Bulk, Choice
 
 pytestmark = pytest.mark.slow
 

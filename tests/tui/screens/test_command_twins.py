@@ -10,10 +10,13 @@ import io
 import re
 import shlex
 import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -27,25 +30,17 @@ from jobdeck.core import settings as configuration
 from jobdeck.core.cli.app import main
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, leases, operator, presence, producer
+from jobdeck.core.queue.bulk_model import BulkVerb
 from jobdeck.core.queue.operators import bulk_edit, notes
 from jobdeck.core.queue.operators.payload_change import PayloadChange
 from jobdeck.core.read import jobs
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.settings import Settings
-from jobdeck.tui.actions import ACTIONS, BY_ID
+from jobdeck.tui.actions import ACTIONS, BY_ID, Scope
 from tests.core.cli.support import HANDLERS, environment, started
+from tests.support.postgres import PostgresServer
 from tests.support.waiting import PATIENCE, becomes
-from tests.tui.live import live
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-    from uuid import UUID
-
-    from jobdeck.core.queue.bulk_model import BulkVerb
-    from jobdeck.tui.actions import Scope
-    from tests.support.postgres import PostgresServer
-    from tests.tui.live import Desk
+from tests.tui.live import Desk, live
 
 pytestmark = pytest.mark.slow
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 from rich.cells import cell_len
 
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import Status, TypePause
-from jobdeck.core.read.canaries import CanaryAnswer
+from jobdeck.core.read.canaries import CanaryAnswer, State
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.canary import Canary
 from jobdeck.tui.deck import Options
@@ -19,11 +19,6 @@ from jobdeck.tui.text import errors
 from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample, trend
 from tests.tui.support import LARGE, Deck, Held, dashboard
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.read.canaries import State
 
 
 def broken(number: int = 3, *, trends: int = 1) -> FakeBackend:

@@ -6,7 +6,7 @@ import importlib
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import pytest
 
@@ -17,12 +17,10 @@ from jobdeck.tui.backend.protocol import EmbeddedWorker
 from jobdeck.tui.backend.worker_log import LINES, LONGEST_LINE, WorkerLog
 from jobdeck.tui.format import short_id
 from jobdeck.tui.text import playbook
+from jobdeck.tui.widgets.pane import Entry
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, dashboard
-
-if TYPE_CHECKING:
-    from jobdeck.tui.widgets.pane import Entry
 
 ROOT = Path(__file__).parents[3]
 SOURCE = playbook.source

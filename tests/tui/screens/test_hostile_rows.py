@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import pytest
 from pydantic import SecretStr
@@ -11,13 +12,8 @@ from jobdeck.core.settings import Settings
 from jobdeck.tui.app import PAGES
 from tests.core.cli.support import environment
 from tests.tui.hostile import harmful
-from tests.tui.live import live
+from tests.tui.live import Desk, live
 from tests.tui.support import LARGE, SMALL
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.tui.live import Desk
 
 pytestmark = pytest.mark.slow
 

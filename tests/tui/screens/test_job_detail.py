@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,10 +11,7 @@ from jobdeck.core.model import Status
 from jobdeck.core.read.report_types import JobDetail
 from tests.tui.fake import FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, dashboard
-
-if TYPE_CHECKING:
-    from tests.tui.support import Deck
+from tests.tui.support import LARGE, Deck, dashboard
 
 FAILED_ROW = 5
 

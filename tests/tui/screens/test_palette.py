@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +18,6 @@ from jobdeck.tui.widgets.pane import Pane
 from tests.tui.fake import NOW, job_id, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard, failed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -12,15 +12,11 @@ from jobdeck.core.model import Processing, TypePause
 from jobdeck.core.settings import Settings
 from jobdeck.tui.widgets.ink import Line
 from tests.core.cli.support import environment
+from tests.support.queue import Connection
 from tests.tui.fake import NOW, minutes
 from tests.tui.live import live
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard, failed
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.support.queue import Connection
 
 pytestmark = pytest.mark.slow
 

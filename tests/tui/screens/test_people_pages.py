@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
+from textual.pilot import Pilot
 
+from jobdeck.core.plugins import Page
 from jobdeck.core.programme.plugin import plugin
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import environment
 from tests.core.programme.people_world import COACH, PUPIL, PeopleWorld
-from tests.tui.live import live
+from tests.support.queue import Connection
+from tests.tui.live import Desk, live
 from tests.tui.sample import sample
+from tests.tui.screens.test_snapshots import SnapCompare
 from tests.tui.support import LARGE, SMALL, make_app
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from textual.pilot import Pilot
-
-    from jobdeck.core.plugins import Page
-    from tests.support.queue import Connection
-    from tests.tui.live import Desk
-    from tests.tui.screens.test_snapshots import SnapCompare
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -16,10 +18,6 @@ from jobdeck.core.queue import bulk, leases, operator, producer
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import environment
 from tests.tui.live import live
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from uuid import UUID
 
 pytestmark = pytest.mark.slow
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
+from textual.pilot import Pilot
 
 from jobdeck.core import registry
 from jobdeck.core.model import NewJob, Verdict
@@ -23,16 +26,8 @@ from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id
 from tests.support.waiting import rounds
+from tests.tui.backend.test_live import Connection
 from tests.tui.support import LARGE
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
-    from uuid import UUID
-
-    from textual.pilot import Pilot
-
-    from tests.tui.backend.test_live import Connection
 
 
 class Vendor:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from uuid import UUID
 
 import pytest
 from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 from textual import events
 
-from jobdeck.core.model import Status
+from jobdeck.core.model import Job, Status
+from jobdeck.tui.backend.protocol import Request, View
 from jobdeck.tui.format import plural, short_id
 from tests.support.examples import examples
 from tests.tui.fake import NOW, FakeBackend, make_job, minutes
 from tests.tui.screens.test_acting import ALLOWED
-from tests.tui.support import dashboard
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from jobdeck.core.model import Job
-    from jobdeck.tui.backend.protocol import Request, View
-    from tests.tui.support import Deck
+from tests.tui.support import Deck, dashboard
 
 MOVES: Final = ("j", "k", "g", "G", "ctrl+d", "ctrl+u")
 MARKS: Final = ("space", "v", "a", "u", "escape")

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
 from jobdeck.core.read.operators.notes import Mute, Note
 from jobdeck.core.read.report_types import Page
+from jobdeck.tui.backend.protocol import Request, View
 from jobdeck.tui.text import audit, errors
+from jobdeck.tui.widgets.pane import Entry
 from tests.tui.fake import NOW, FakeBackend, make_job
 from tests.tui.sample import sample, trend
 from tests.tui.support import Deck, dashboard
-
-if TYPE_CHECKING:
-    from jobdeck.tui.backend.protocol import Request, View
-    from jobdeck.tui.widgets.pane import Entry
 
 HOUR = timedelta(hours=1)
 

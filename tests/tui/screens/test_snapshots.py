@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
+from textual.pilot import Pilot
 
 from jobdeck.core.model import Processing
 from tests.tui.fake import NOW, lost, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, make_app
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from textual.pilot import Pilot
-
-    SnapCompare = Callable[..., bool]
+SnapCompare = Callable[..., bool]
 
 PAGES = {
     "dashboard": (),

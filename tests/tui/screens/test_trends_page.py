@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,11 +13,8 @@ from jobdeck.core.schedules import NO_SLOT
 from jobdeck.tui.text.figures.plot import plot
 from tests.tui.fake import FakeBackend, lost
 from tests.tui.figures_sample import BROKEN, CALM, incident, trends
-from tests.tui.screens.test_snapshots import walk
+from tests.tui.screens.test_snapshots import SnapCompare, walk
 from tests.tui.support import SMALL, dashboard, make_app
-
-if TYPE_CHECKING:
-    from tests.tui.screens.test_snapshots import SnapCompare
 
 WIDE = (120, 35)
 HOSTILE = "a\x1b]52;c;UFdORUQ=\x07b[/foo]"

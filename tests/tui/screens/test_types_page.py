@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.tui.fake import NOW, FakeBackend, lost, minutes
 from tests.tui.figures_sample import BROKEN, CALM, incident, share, type_line
-from tests.tui.screens.test_snapshots import walk
+from tests.tui.screens.test_snapshots import SnapCompare, walk
 from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app
-
-if TYPE_CHECKING:
-    from tests.tui.screens.test_snapshots import SnapCompare
 
 WIDE = (120, 35)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from textual import events
@@ -11,17 +11,13 @@ from textual.widgets import Input
 
 from jobdeck.core.model import Status
 from jobdeck.tui.app import JobdeckApp
+from jobdeck.tui.backend.threads import Timer
 from jobdeck.tui.form.widgets import PickField
 from jobdeck.tui.terminal import type_ahead
 from jobdeck.tui.terminal.type_ahead import TypeAhead
 from tests.support.waiting import becomes
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.support import Deck, dashboard, failed, make_app
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from jobdeck.tui.backend.threads import Timer
 
 NAMES = {"\r": "enter", "\x1b": "escape", " ": "space", ",": "comma", ":": "colon", "/": "slash", "\t": "tab"}
 

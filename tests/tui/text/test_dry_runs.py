@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.model import Job, RunOutcome, Status
 from jobdeck.core.read.pages.series import SeriesLine
 from jobdeck.core.read.report_types import JobDetail
 from jobdeck.tui.text import job_detail
 from jobdeck.tui.text.figures import series
 from jobdeck.tui.widgets.jobs.columns import Moment, cell, layout
+from jobdeck.tui.widgets.pane import Entry
 from tests.tui.fake import NOW, make_job, minutes
 from tests.tui.sample import sample
-
-if TYPE_CHECKING:
-    from jobdeck.core.model import Job
-    from jobdeck.tui.widgets.pane import Entry
 
 DRY = make_job(
     1, is_recurring=True, recurrence_interval_minutes=15, last_run_at=NOW - minutes(6), last_run_dry=True,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +13,7 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload
-from jobdeck.core.model import ActionResult, Enqueued, Filter
+from jobdeck.core.model import ActionResult, Enqueued, Filter, Job
 from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin
 from jobdeck.core.redact import clean, harmless_json, redact, safe_error, scrub
 from jobdeck.tui import commands
@@ -31,11 +32,6 @@ from tests.support.examples import examples
 from tests.tui.fake import NOW
 from tests.tui.fuzzed import FuzzedBackend
 from tests.tui.hostile import PIECES, Fuzz, harmful
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from jobdeck.core.model import Job
 
 WIDTHS: Final = (60, 80, 200)
 EIGHT_HOURS: Final = timedelta(hours=8)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pytest
 from rich.cells import cell_len
 from rich.color import Color as RichColor
 from rich.color import ColorSystem
 from textual.color import Color
+from textual.theme import Theme
 
-from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.model import Job, RunOutcome, Status
 from jobdeck.core.schedules import NO_SLOT
 from jobdeck.tui.format import (
     LONGEST_LINE,
@@ -34,11 +34,6 @@ from jobdeck.tui.themes import DARK, OF_256, THEMES, of
 from jobdeck.tui.widgets.jobs.columns import Moment, cell, layout
 from tests.tui.fake import NOW, make_job, minutes
 from tests.tui.sample import sample
-
-if TYPE_CHECKING:
-    from textual.theme import Theme
-
-    from jobdeck.core.model import Job
 
 
 @pytest.mark.parametrize(("value", "text"), [

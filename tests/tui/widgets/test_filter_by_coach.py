@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from jobdeck.tui.widgets.name_finder import NameFinder, Naming, naming
-from tests.tui.fake import lost, make_job
+from tests.tui.fake import FakeBackend, lost, make_job
 from tests.tui.fake_creating import COACH, FOUND
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard, make_app
-
-if TYPE_CHECKING:
-    from tests.tui.fake import FakeBackend
 
 BO = FOUND["coachId"][1].id
 

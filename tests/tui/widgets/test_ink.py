@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
+from rich.segment import Segment
 
 from jobdeck.tui.widgets.ink import Inked
 from tests.tui.sample import sample
-from tests.tui.support import dashboard
-
-if TYPE_CHECKING:
-    from rich.segment import Segment
-
-    from tests.tui.support import Deck
+from tests.tui.support import Deck, dashboard
 
 
 def painted(deck: Deck) -> list[list[Segment]]:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from textual.app import ComposeResult
 
-from jobdeck.core.model import Status
+from jobdeck.core.model import Job, Status
 from jobdeck.tui.widgets.ink import InkedApp
 from jobdeck.tui.widgets.jobs.columns import Moment
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 from tests.support.examples import examples
 from tests.tui.fake import NOW, FakeBackend, make_job
 from tests.tui.support import dashboard
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from textual.app import ComposeResult
-
-    from jobdeck.core.model import Job
 
 LINES = 21
 MOMENT = Moment(NOW)

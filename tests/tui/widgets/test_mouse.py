@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.widget import Widget
 
 from jobdeck.core.model import Processing, Status
 from jobdeck.core.queue.requests import Wanted
-from jobdeck.tui.actions import ACTIONS, ALL, Situation
+from jobdeck.tui.actions import ACTIONS, ALL, Action, Situation
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from jobdeck.tui.form.rows import Row
 from jobdeck.tui.screens import acting
@@ -23,11 +22,6 @@ from jobdeck.tui.widgets.sheet import Sheet
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, PLUGIN_PAGE, SMALL, Deck, dashboard, failed
-
-if TYPE_CHECKING:
-    from textual.widget import Widget
-
-    from jobdeck.tui.actions import Action
 
 pytestmark = pytest.mark.slow
 

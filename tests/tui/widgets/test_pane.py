@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
 from tests.tui.fake import FakeBackend
 from tests.tui.support import make_app
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
 
 HEIGHT = 10
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from jobdeck.core.read.operators.preferences import Preferences
 from jobdeck.tui.widgets.jobs.columns import CATALOGUE, CELLS, layout
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, dashboard, failed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
+import pytest
 from textual.content import Content
 
 from jobdeck.tui.widgets.sheet import Sheet
 from tests.tui.fake import FakeBackend
 from tests.tui.support import LARGE, SMALL, make_app
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    import pytest
 
 HEIGHT = 6
 

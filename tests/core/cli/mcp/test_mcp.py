@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -22,15 +24,10 @@ from tests.core.cli.mcp.assistant import assistant
 from tests.core.cli.support import HANDLERS, ROOT, everything
 from tests.core.cli.test_hostile_rows import PRIVATE
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import add, audit_rows, claim_one, finish_one, job_row, value
 from tests.support.waiting import PATIENCE
 from tests.tui.hostile import harmful
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from tests.support.postgres import PostgresServer
 
 Connection = psycopg.Connection[Any]
 SECRET: Final = "swordfish"

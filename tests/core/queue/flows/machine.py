@@ -8,9 +8,12 @@ judge, which reads nothing that the queue stores about ends.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
+from uuid import UUID
 
 import psycopg
 from hypothesis import strategies as st
@@ -18,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from psycopg.pq import TransactionStatus
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.model import ClaimedJob
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue import leases, operator
 from jobdeck.core.queue.operators import flows
@@ -25,13 +29,6 @@ from tests.core.queue.flows import truth
 from tests.core.queue.flows.steps import enqueue, extend, member
 from tests.support.queue import ACTOR, BASE, CAP, WORKER, Connection, advance, finish, report, value
 from tests.support.waiting import rounds
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import ThreadPoolExecutor
-    from uuid import UUID
-
-    from jobdeck.core.model import ClaimedJob
 
 SESSIONS: Final = 3
 TABLES: Final = (

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
 
+from jobdeck.core.model import ClaimedJob
 from tests.support.queue import ACTOR, Connection, Row, finish_one, rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from uuid import UUID
-
-    from jobdeck.core.model import ClaimedJob
 
 TYPES = ("alpha", "beta", "gamma")
 

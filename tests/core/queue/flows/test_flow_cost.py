@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,6 @@ from jobdeck.core.queue import producer
 from tests.core.queue.flows.steps import enqueue, member
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 pytestmark = pytest.mark.slow
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 import jobdeck
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.registry import Registry, load
+from jobdeck.core.registry import JobType, Registry, load
 from jobdeck.core.worker.worker import Worker
 from tests.core.queue.flows.steps import states
 from tests.support.queue import Connection, rows, value
 from tests.support.working import enqueue, last_run, quick_settings
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.registry import JobType
 
 SPLIT = {"split": "succeeded", "part 1": "succeeded", "part 2": "succeeded", "merge": "succeeded"}
 ENDED = {"split": ["succeeded", None], "part 1": ["succeeded", 1], "part 2": ["succeeded", 2]}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psycopg
 import pytest
@@ -14,11 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.core.queue.flows import truth
 from tests.core.queue.flows.machine import SESSIONS, FlowMachine, Scene, scenes
 from tests.support.examples import examples
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.queue import Connection
+from tests.support.queue import Connection
 
 pytestmark = [pytest.mark.thorough, pytest.mark.slow]
 

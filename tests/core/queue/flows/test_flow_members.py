@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -24,10 +25,6 @@ from tests.support.queue import (
     report,
     value,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
 
 MINUTE = timedelta(minutes=1)
 AGED = "SELECT array_agg(id ORDER BY id) FROM job_queue WHERE expires_at - run_at = interval '60 s'"

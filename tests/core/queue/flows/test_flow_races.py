@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.model import ClaimedJob
 from jobdeck.core.queue import operator
 from tests.core.queue.flows.steps import enqueue, fail, member, states
 from tests.support.queue import ACTOR, Connection, Parallel, add, claim, claim_one, finish, reap, report, value
 from tests.support.waiting import rounds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
-    from jobdeck.core.model import ClaimedJob
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.model import ClaimedJob
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue import operator
 from jobdeck.core.queue.operators import flows
@@ -34,11 +35,6 @@ from tests.support.queue import (
     report,
     value,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from jobdeck.core.model import ClaimedJob
 
 
 def names(conn: Connection, runs: list[ClaimedJob]) -> list[str]:

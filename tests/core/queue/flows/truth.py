@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from tests.support.queue import Connection
+from tests.support.queue import Connection
 
 TABLES: Final = "seen_runs, seen_ends"
 SET_UP: Final = """

@@ -8,8 +8,9 @@ import re
 import sys
 import threading
 import tomllib
+from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import psycopg
@@ -21,9 +22,6 @@ from tests.core.cli.support import ROOT
 from tests.support.producers import django_settings_for
 from tests.support.queue import Connection, claim, finish_one, rows, value
 from tests.support.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PAGE = (ROOT / "docs" / "enqueueing.md").read_text(encoding="utf-8")
 TYPE = "send_invoice"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -20,9 +21,6 @@ from tests.core.queue.flows.steps import states
 from tests.core.queue.producers.types import Greeting
 from tests.support.producers import KINDS, application
 from tests.support.queue import Connection, changes_nothing, job_row, rows, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 ADA = Greeting(to_whom="Ada")
 TYPE = "made_greet"

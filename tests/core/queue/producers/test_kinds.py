@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -21,16 +23,10 @@ from jobdeck.core.queue import producer
 from jobdeck.core.schema import install_schema
 from tests.core.queue.producers.types import Greeting
 from tests.support.people import PRODUCER, People
+from tests.support.postgres import PostgresServer
 from tests.support.producers import ASYNC_KINDS, KINDS, WITH_TRANSACTIONS, AsyncApplication, application
 from tests.support.queue import Connection, claim, finish_one, job_row, rows, value
 from tests.support.waiting import PATIENCE, becomes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from tests.support.postgres import PostgresServer
 
 ADA = Greeting(to_whom="Ada")
 TYPE = "made_greet"

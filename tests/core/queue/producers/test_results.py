@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -17,11 +19,12 @@ from psycopg.rows import dict_row
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import jobdeck
-from jobdeck.core.model import RunOutcome
+from jobdeck.core.model import Job, RunOutcome
 from jobdeck.core.queue import operator
 from jobdeck.core.queue.producers import results
 from tests.support.people import People
 from tests.support.pooler import lying_relay
+from tests.support.postgres import PostgresServer
 from tests.support.producers import (
     KINDS,
     WITH_TRANSACTIONS,
@@ -45,13 +48,6 @@ from tests.support.queue import (
     value,
 )
 from tests.support.waiting import PATIENCE, until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from jobdeck.core.model import Job
-    from tests.support.postgres import PostgresServer
 
 NOBODY = UUID(int=7)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+import sqlalchemy
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session, scoped_session
 
 import jobdeck
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import psycopg
-    import sqlalchemy
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-    from sqlalchemy.orm import Session, scoped_session
 
 
 class Greeting(jobdeck.Payload):
