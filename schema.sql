@@ -2802,8 +2802,9 @@ begin
             v_whole := (select sum(coalesce(u, p_limit)) from unnest(v_free) u) <= v_room;
         end if;
         if v_whole then
-            v_quotas := v_free;
-            v_wanted := (select sum(u) from unnest(v_free) u);
+            -- A lane of a type without limits has no number of its own, which would be no limit at all.
+            v_quotas := array(select coalesce(u, v_room) from unnest(v_free) u);
+            v_wanted := (select sum(u) from unnest(v_quotas) u);
         elsif not v_level then
             v_quotas := job_limits_rank(v_types, v_priorities, v_run_at, v_ids, v_free, v_room, v_now, v_series);
             v_wanted := (select sum(u) from unnest(v_quotas) u);
@@ -2913,6 +2914,7 @@ begin
             select k.jobs, k.numbers into v_key_jobs, v_key_numbers from job_key_places(v_places) k;
         end if;
     end if;
+    assert cardinality(v_places) <= p_limit, 'job_queue_claim would take more jobs than it was asked for';
     -- Two conditions, since a query costs something even where no type has a limit.
     if v_open_types is not null then
         if exists (select from job_types t where t.rate_runs is not null and t.task_type = any (v_open_types)) then

@@ -172,6 +172,8 @@ class Cycle:
         self._watchdog.thread.start()
         try:
             result = self._run_jobs()
+            # A cycle reports each job that it claims, so one that it holds now was not asked for.
+            self._release()
             return self._result("error", INTERRUPTED) if self._interrupted else result
         except FAILURES as error:
             return self._result("error", safe_error(str(error)))
@@ -234,7 +236,7 @@ class Cycle:
         return CycleResult(status, len(self._results), totals.succeeded, totals.failed, message, tuple(self._results))
 
     def _release(self) -> None:
-        """Returns the job of an interrupted cycle to the queue."""
+        """Returns every job that the cycle holds to the queue."""
         self._state.release_running()
         while self._state.held:
             self._report_one()

@@ -75,6 +75,27 @@ class TestSoManyOfATypeAtATime:
         taken = claim(conn, ["alpha", "beta"], limit=20)
         assert sorted(job.task_type for job in taken) == ["alpha"] * 2 + ["beta"] * 18
 
+    @pytest.mark.parametrize("dropped", ["full", "used up", "locked"])
+    @pytest.mark.parametrize("many_lanes", [False, True])
+    def test_a_claim_takes_no_more_than_asked_of_a_free_type_when_a_limited_type_has_no_place(
+        self, conn: Connection, database_url: str, dropped: str, many_lanes: bool
+    ) -> None:
+        if dropped == "used up":
+            limit(conn, rate_runs=2, rate_seconds=1000)
+        else:
+            limit(conn, max_running=2)
+        many(conn, 20)
+        if dropped != "locked":
+            claim(conn, limit=2)
+        many(conn, 60, "beta")
+        if many_lanes:
+            many(conn, 60, "beta", priority=5)
+        with psycopg.connect(database_url) as other:
+            if dropped == "locked":
+                other.execute("SELECT FROM job_types WHERE task_type = 'alpha' FOR UPDATE")
+            for asked in (1, 10, 25):
+                assert [job.task_type for job in claim(conn, ["alpha", "beta"], limit=asked)] == ["beta"] * asked
+
     def test_jobs_of_several_priorities_share_the_places_best_first(self, conn: Connection) -> None:
         limit(conn, max_running=3)
         for priority in (1, 2, 3, 4):

@@ -967,6 +967,29 @@ def test_a_cycle_that_is_handed_back_while_it_claims_does_not_run_the_job(
     assert conn.execute("SELECT outcome FROM job_runs").fetchall() == [("released",)]
 
 
+def test_a_cycle_hands_back_the_jobs_that_it_claimed_and_did_not_run(
+    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        enqueue(conn, "some", payload={"number": number})
+    began: list[int] = []
+    claim_of_the_product = leases.claim
+
+    def until_stopped(params: Any, ctx: Any) -> None:
+        began.append(params.number)
+        while params.number:
+            ctx.raise_if_cancelled()
+
+    def claim_too_many(conn: Any, worker: str, types: Any, _limit: int, *others: Any) -> Any:
+        return claim_of_the_product(conn, worker, types, 9, *others)
+
+    monkeypatch.setattr(leases, "claim", claim_too_many)
+    result = cycle(database_url, job_type("some", until_stopped), limit=1)
+    assert (result.processed, result.message) == (1, "1 job run")
+    assert set(began) <= {0, 1}
+    assert conn.execute("SELECT status, attempts FROM job_queue").fetchall() == [("pending", 0)] * 8
+
+
 def test_an_interrupted_cycle_hands_its_job_back_and_closes_its_record(
     database_url: str, conn: Conn, gate: Gate
 ) -> None:
