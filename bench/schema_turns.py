@@ -19,6 +19,7 @@ import psycopg
 
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, producer
+from jobdeck.core.schema import schema_text
 from tests.support.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent
@@ -76,7 +77,7 @@ def main() -> None:
     try:
         sessions = [
             Session(server, wanted.other.read_text(encoding="utf-8")),
-            Session(server, (ROOT / "schema.sql").read_text(encoding="utf-8")),
+            Session(server, schema_text()),
         ]
         ratios: list[tuple[float, float]] = []
         for number in range(wanted.turns + 1):

@@ -1,9 +1,11 @@
 """Keeps the version and the checksum of each component's SQL in `checksums.toml`, for a test to compare.
 
-After a change of `schema.sql` raise the number in its first line and in its statement "insert into jobdeck_schema";
-after a change of a plugin's SQL raise `version` in its `Plugin`. Then run `python -m jobdeck.core.schema.checksums`.
-Where `create or replace` and `add column if not exists` do not bring an earlier database to the same result, add a file
-to `migrations/`. `--unpublished` keeps the version, for a change to one that the main branch has not had yet.
+It also lists the parts of the queue's SQL; the installer refuses a folder with other parts. After a change of
+`core/schema/sql` raise the number in the first lines of `schema.sql` and of the first part, and in the statement
+"insert into jobdeck_schema"; after a change of a plugin's SQL raise `version` in its `Plugin`. Then run
+`python -m jobdeck.core.schema.checksums`. Where `create or replace` and `add column if not exists` do not bring an
+earlier database to the same result, add a file to `migrations/`. `--unpublished` keeps the version, for a change to one
+that the main branch has not had yet.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import JobdeckError, Refused
-from jobdeck.core.schema.components import checksum, known_components
+from jobdeck.core.schema.components import QUEUE, checksum, known_components
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,18 +54,27 @@ def refreshed(
 
 def main(arguments: Sequence[str]) -> int:
     """Writes the file of the checkout that this is run from."""
-    place = Path(__file__).with_name("checksums.toml")
-    before = recorded() if place.exists() else {}
+    before = recorded()
+    # The list comes first, because no component can be read with a part that is not in it.
+    _write(before)
     try:
         after = refreshed(before, known_components(), unpublished="--unpublished" in arguments)
     except JobdeckError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    entries = [
-        f'[{name}]\nversion = {version}\nchecksum = "{digest}"\n' for name, (version, digest) in sorted(after.items())
-    ]
-    place.write_text("# Written by: python -m jobdeck.core.schema.checksums\n\n" + "\n".join(entries), encoding="utf-8")
+    _write(after)
     return 0
+
+
+def _write(record: Mapping[str, tuple[int, str]]) -> None:
+    folder = Path(__file__).parent
+    parts = "".join(f'    "{file.name}",\n' for file in sorted((folder / "sql").glob("*.sql")))
+    entries = [
+        f'[{name}]\nversion = {version}\nchecksum = "{digest}"\n' + (f"parts = [\n{parts}]\n" if name == QUEUE else "")
+        for name, (version, digest) in sorted(record.items())
+    ]
+    text = "# Written by: python -m jobdeck.core.schema.checksums\n\n" + "\n".join(entries)
+    (folder / "checksums.toml").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

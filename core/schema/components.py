@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
@@ -38,7 +39,7 @@ class Component(Protocol):
 
     @property
     def sql_before(self) -> Sequence[Traversable]:
-        """Files that run before `schema.sql`."""
+        """Files that run before the queue's."""
 
     @property
     def sql(self) -> Sequence[Traversable]:
@@ -74,33 +75,46 @@ class Migration:
     text: str
 
 
-def schema_text() -> str:
-    """The text of `schema.sql`.
+def schema_files() -> tuple[Traversable, ...]:
+    """The parts of the queue's SQL in their order, the one that `schema.sql` lists for psql.
 
     Raises:
-        SchemaMismatch: when the installation lacks it.
+        SchemaMismatch: when a part is missing, or there is one that `checksums.toml` does not list.
     """
-    place = resources.files("jobdeck.core") / "schema.sql"
-    if place.is_file():
-        return place.read_text(encoding="utf-8")
-    raise SchemaMismatch("This installation of Jobdeck lacks its schema.sql. Install Jobdeck again.")
+    folder = resources.files("jobdeck.core") / "schema"
+    listed = tomllib.loads((folder / "checksums.toml").read_text(encoding="utf-8"))[QUEUE]["parts"]
+    files = {file.name: file for file in (folder / "sql").iterdir() if file.name.endswith(".sql")}
+    odd = sorted(set(listed) ^ files.keys())
+    if odd:
+        what = "lacks a part of its SQL" if odd[0] in listed else "has a part of SQL that it does not list"
+        raise SchemaMismatch(f"This installation of Jobdeck {what}, {odd[0]}. Install Jobdeck again.")
+    return tuple(files[name] for name in listed)
+
+
+def schema_text() -> str:
+    """The parts of the queue's SQL as one text.
+
+    Raises:
+        SchemaMismatch: as `schema_files`.
+    """
+    return "".join(file.read_text(encoding="utf-8") for file in schema_files())
 
 
 def schema_version() -> int:
-    """The version of the queue's schema that this program needs, from the first line of `schema.sql`.
+    """The version of the queue's schema that this program needs, from the first line of its SQL.
 
     Raises:
-        SchemaMismatch: when the file does not begin with it.
+        SchemaMismatch: when the SQL does not begin with it.
     """
     match = _FIRST_LINE.match(schema_text())
     if match is None:
-        raise SchemaMismatch("The schema.sql of this installation names no version. Install Jobdeck again.")
+        raise SchemaMismatch("The SQL of this installation names no version. Install Jobdeck again.")
     return int(match.group(1))
 
 
 def queue_component() -> Component:
     """The queue itself."""
-    return Part(QUEUE, schema_version(), sql=(resources.files("jobdeck.core") / "schema.sql",))
+    return Part(QUEUE, schema_version(), sql=schema_files())
 
 
 def known_components() -> tuple[Component, ...]:
@@ -110,7 +124,7 @@ def known_components() -> tuple[Component, ...]:
 
 def text_of(component: Component) -> str:
     """All SQL of a component, in the order in which it runs."""
-    return "\n".join(file.read_text(encoding="utf-8") for file in (*component.sql_before, *component.sql))
+    return "".join(file.read_text(encoding="utf-8") for file in (*component.sql_before, *component.sql))
 
 
 def checksum(component: Component) -> str:

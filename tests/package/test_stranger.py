@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from jobdeck.core.schema import schema_text
 from tests.package.application import SQL, Application
 from tests.package.environments import Environment
 from tests.support.queue import Connection
@@ -130,8 +130,7 @@ def folder(tmp_path: Path) -> Path:
 
 def declared_tables() -> set[str]:
     """The tables that the queue's own SQL creates."""
-    text = (resources.files("jobdeck.core") / "schema.sql").read_text(encoding="utf-8")
-    return set(re.findall(r"^create table (?:if not exists )?(\w+)", text, re.MULTILINE | re.IGNORECASE))
+    return set(re.findall(r"^create table (?:if not exists )?(\w+)", schema_text(), re.MULTILINE | re.IGNORECASE))
 
 
 def tables(conn: Connection, application: Application) -> dict[str, set[str]]:

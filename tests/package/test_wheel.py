@@ -49,7 +49,7 @@ def test_the_wheel_holds_every_file_of_core_and_tui(wheel: Path) -> None:
     expected = {f"jobdeck/{name}" for name in checked_in("core", "tui")} | checked_in("jobdeck/testing")
     expected |= {"jobdeck/__init__.py", "jobdeck/py.typed"}
     assert {name for name in files_of(wheel) if ".dist-info/" not in name} == expected
-    for kind in ("core/schema.sql", "tui/operations.md", "tui/app.tcss"):
+    for kind in ("core/schema/sql/01_namespace.sql", "tui/operations.md", "tui/app.tcss"):
         assert files_of(wheel)[f"jobdeck/{kind}"], "a link is packed as its file"
 
 

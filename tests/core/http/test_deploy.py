@@ -113,7 +113,7 @@ def test_the_container_copies_what_the_package_is_built_from() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         wheel = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]
     packed = {name.split("/")[0] for name in wheel["only-include"]}
-    links = {"schema.sql", "docs"}  # what core/schema.sql and tui/operations.md lead to
+    links = {"docs"}  # what tui/operations.md leads to
     assert packed | links | {"pyproject.toml", "hatch_build.py", "uv.lock", "README.md", "LICENSE"} <= copied
 
 

@@ -60,8 +60,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("copy")
     for name in ("jobdeck", "core", "tui"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("schema.sql", "docs"):
-        (folder / name).symlink_to(ROOT / name)
+    (folder / "docs").symlink_to(ROOT / "docs")
     return folder
 
 

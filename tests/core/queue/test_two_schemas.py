@@ -18,7 +18,7 @@ from jobdeck.core.errors import ConfigurationError, Refused
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database, use_schema
 from jobdeck.core.queue import operator, producer
-from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_version
+from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
 from jobdeck.core.settings import Settings
 from tests.support.pooler import lying_relay
 from tests.support.postgres import PostgresServer
@@ -310,7 +310,7 @@ WORDS = ("competitor", "coach", "metactf", "game platform", "flash", "sendgrid",
 
 
 def test_the_queues_sql_names_no_schema_and_nothing_of_the_competition() -> None:
-    text = SCHEMA.read_text(encoding="utf-8")
+    text = schema_text()
     assert "public." not in text
     # The header of W3C Trace Context is nobody's parent.
     assert [word for word in WORDS if word in text.lower().replace("traceparent", "")] == []

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jobdeck.core.read.sentences import ACTIONS, CANARIES, CLAUSES, SENTENCES, sentence
+from jobdeck.core.schema import schema_text
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE = re.compile(r"'([a-z]+(?:-[a-z]+)+)'")
@@ -27,7 +28,7 @@ FACTS: dict[str, Any] = {
 
 
 def codes_of_the_database() -> set[str]:
-    return set(CODE.findall((ROOT / "schema.sql").read_text(encoding="utf-8")))
+    return set(CODE.findall(schema_text()))
 
 
 def codes_of_programs() -> set[str]:

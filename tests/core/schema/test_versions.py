@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from jobdeck.core.schema.catalog import declared
 from jobdeck.core.schema.components import Part, known_components, queue_component, release, schema_version
 from tests.support.catalog import catalog
 from tests.support.queue import Connection
+
+ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.installation
 
@@ -273,9 +276,24 @@ def test_what_others_were_granted_and_built_on_it_is_kept(conn: Connection) -> N
 
 
 class TestChecksums:
-    def test_the_schema_of_the_package_is_the_file_at_the_top(self) -> None:
-        top = Path(__file__).parents[3] / "schema.sql"
-        assert (top.parent / "core" / "schema.sql").resolve() == top.resolve()
+    def test_the_file_at_the_top_lists_the_parts_that_the_installer_runs_and_the_folder_holds_no_others(self) -> None:
+        top = (ROOT / "schema.sql").read_text(encoding="utf-8")
+        listed = re.findall(r"^\\ir core/schema/sql/(.*)$", top, re.MULTILINE)
+        assert listed == [file.name for file in components.schema_files()]
+        assert listed == sorted(file.name for file in (ROOT / "core/schema/sql").iterdir())
+        assert top.splitlines()[:2] == components.schema_text().splitlines()[:2]
+
+    @pytest.mark.parametrize("odd", ["missing", "unlisted"])
+    def test_an_installation_with_a_part_too_few_or_too_many_is_refused(
+        self, odd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(ROOT / "core/schema", tmp_path / "schema")
+        parts = tmp_path / "schema/sql"
+        name = max(file.name for file in parts.iterdir()) if odd == "missing" else "99_more.sql"
+        (parts / name).unlink() if odd == "missing" else (parts / name).touch()
+        monkeypatch.setattr("importlib.resources.files", lambda _package: tmp_path)
+        with pytest.raises(SchemaMismatch, match=f", {name}. Install Jobdeck again"):
+            components.queue_component()
 
     def test_the_sql_of_each_component_is_the_one_recorded_for_its_version(self) -> None:
         """Where this fails: raise the version, then run `python -m jobdeck.core.schema.checksums`."""
@@ -293,7 +311,7 @@ class TestChecksums:
         assert checksums.refreshed(first, [replace(changed, version=4)])["extra"][0] == 4
 
     def test_the_first_line_of_the_schema_and_its_statement_name_one_version(self) -> None:
-        text = (resources.files("jobdeck.core") / "schema.sql").read_text()
+        text = components.schema_text()
         assert f"\ninsert into jobdeck_schema (version) values ({NEEDED}) on conflict" in text
 
 

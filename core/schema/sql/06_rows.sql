@@ -1,0 +1,413 @@
+-------------------------------------------------------------------------------------------------------
+-- 3. Enqueue
+-------------------------------------------------------------------------------------------------------
+
+create or replace function job_queue_refuse(p_sentence text) returns void
+language plpgsql
+set search_path from current
+as $$
+begin
+    raise exception using errcode = 'JD001', message = p_sentence;
+end
+$$;
+
+-- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
+-- false: then both are in the claim's index, and the claim takes one of them.
+create or replace function job_queue_joins_line(
+    p_key text, p_priority integer, p_run_at timestamptz, p_task_type text
+) returns boolean
+language plpgsql stable
+set search_path from current set enable_seqscan = off set enable_sort = off
+as $$
+declare
+    v_waits constant boolean := p_key is not null and (
+        (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
+            is not null
+        or exists (
+            select from job_queue
+            where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
+                and priority >= p_priority and run_at <= p_run_at
+        )
+    );
+begin
+    if v_waits and job_key_limit(p_task_type) > 1 then
+        return job_key_limit(p_task_type) <= job_key_running(p_key) + (
+            select count(*) from job_queue
+            where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
+                and priority >= p_priority and run_at <= p_run_at);
+    end if;
+    return v_waits;
+end
+$$;
+
+-- Whether a one-time job succeeded and left the queue. A series that was deleted may have succeeded too, but no cycle of
+-- it will again.
+create or replace function job_left_with_success(p_id uuid) returns boolean
+language sql stable
+set search_path from current set enable_seqscan = off
+as $$ select exists (select from job_runs where job_id = p_id and removed) $$;
+
+-- Whether a job must wait for this blocker (`live`). If the blocker can never succeed, `refusal` says why.
+create or replace function job_queue_judge_blocker(
+    p_blocked_by uuid, out live boolean, out refusal text
+)
+language plpgsql stable
+set search_path from current set enable_seqscan = off
+as $$
+declare
+    v_status text;
+    v_last_success_at timestamptz;
+begin
+    select status, last_success_at into v_status, v_last_success_at from job_queue where id = p_blocked_by;
+    live := coalesce(v_status in ('pending', 'running'), false);
+    if live or v_status = 'succeeded' and v_last_success_at is not null then
+        return;
+    end if;
+    if v_status is not null or not job_left_with_success(p_blocked_by) then
+        refusal := format(
+            'The blocker, job %s, %s. Retry the blocker first, or enqueue this job without a blocker.',
+            p_blocked_by, case when v_status = 'succeeded' then 'expired before it ran'
+                when v_status is not null then 'is ' || v_status else 'does not exist' end);
+    end if;
+end
+$$;
+
+-- The blocker that a job has to wait for: null if the blocker has already succeeded.
+create or replace function job_queue_live_blocker(p_blocked_by uuid) returns uuid
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_blocker record;
+begin
+    select * into v_blocker from job_queue_judge_blocker(p_blocked_by);
+    if v_blocker.refusal is not null then
+        perform job_queue_refuse(v_blocker.refusal);
+    end if;
+    return case when v_blocker.live then p_blocked_by end;
+end
+$$;
+
+-- The live job that has a dedupe key. Called after an insert conflicted with it, so it must see rows that were
+-- committed since the insert began: therefore volatile.
+create or replace function job_queue_holder(p_dedupe_key text) returns uuid
+language plpgsql volatile
+set search_path from current set enable_seqscan = off
+as $$
+begin
+    return (select id from job_queue where dedupe_key = p_dedupe_key and status in ('pending', 'running'));
+end
+$$;
+
+-- Why a dedupe or concurrency key cannot be used; null if it can. Keys are in indexes, which take no long values.
+create or replace function job_refused_key(p_key text) returns text
+language sql immutable
+return case when octet_length(p_key) > 1000
+    then format('A key may have 1,000 bytes; this one has %s. Use a hash of it.', octet_length(p_key)) end;
+
+-- The concurrency key of a payload by the rule of its task type; null without a rule. It is the key that a producer
+-- with the type's handler computes: a text, a truth value or a whole number of up to 15 digits counts, every other value is
+-- as if it was missing.
+create or replace function job_key_by_rule(p_task_type text, p_rule text, p_payload jsonb) returns text
+language sql immutable parallel safe
+return case
+    when p_rule = 'type' then p_task_type
+    when p_rule like 'key:%' then substr(p_rule, 5)
+    when p_rule like 'payload:%' then (
+        select case
+            when jsonb_typeof(v) in ('string', 'boolean') and v #>> '{}' <> ''
+                or jsonb_typeof(v) = 'number' and v #>> '{}' ~ '^-?[0-9]{1,15}$'
+            then p_task_type || ':' || (v #>> '{}')
+            else p_task_type
+        end
+        -- A payload may spell a key in both ways.
+        from coalesce(p_payload -> substr(p_rule, 9),
+            p_payload -> lower(regexp_replace(substr(p_rule, 9), '([A-Z])', '_\1', 'g'))) v)
+end;
+
+-- The same by the rule that workers wrote. A key that is too long for the indexes is replaced by its hash.
+create or replace function job_key_of(p_task_type text, p_payload jsonb) returns text
+language sql stable
+set search_path from current
+as $$
+    select case when octet_length(k.key) > 1000 then t.task_type || ':' || md5(k.key) else k.key end
+    from job_types t cross join lateral (select job_key_by_rule(t.task_type, t.concurrency, p_payload) as key) k
+    where t.task_type = p_task_type and t.concurrency is not null
+$$;
+
+-- Refuses the rows of a statement if one of them breaks a rule. A constraint of the table would be read and prepared again
+-- by each statement; this function is prepared once in a session. A rule that was a constraint until version 5 has the name
+-- of that constraint in its error. After an INSERT the function sends a hint to idle workers, which also poll: a second
+-- trigger would take longer. The channel is named after the schema, so that the queues of a database do not wake each
+-- other's workers; a worker of 0.1.0 listens to `job_queue` alone. A search path would make each enqueue slower, so the
+-- function calls only what is built in.
+create or replace function job_queue_after_write() returns trigger
+language plpgsql
+as $$
+declare
+    v_id uuid;
+    v_rule text;
+    v_sent boolean;
+begin
+    select n.id, broken.rule into v_id, v_rule from new_rows n cross join lateral (select case
+        when n.status not in ('pending', 'running', 'succeeded', 'failed', 'cancelled') then 'status'
+        when n.attempts < 0 or n.max_attempts < 1 then 'attempts'
+        when n.priority not between -100 and 100 then 'priority'
+        when least(n.run_at, n.expires_at) < '0001-01-02 00:00+00'
+            or greatest(n.run_at, n.expires_at) >= '9999-12-31 00:00+00' then 'times'
+        when (n.recurrence_interval_minutes is not null or n.schedule is not null) and not n.is_recurring
+            and n.status in ('pending', 'running') then 'recurrence'
+        when n.status = 'running' and n.run_token is null and tg_op = 'UPDATE' then 'claim'
+        when n.status = 'running' and (n.run_token is null or n.lease_expires_at is null or n.locked_by is null)
+            or n.status <> 'running' and (n.run_token is not null or n.lease_expires_at is not null) then 'lease'
+        end) as broken (rule)
+    where broken.rule is not null limit 1;
+    if v_rule is null then
+        -- An assignment takes less time than PERFORM.
+        v_sent := tg_op = 'INSERT' and pg_catalog.pg_notify('job_queue', '') is not null
+            and pg_catalog.pg_notify(pg_catalog.concat(tg_table_schema, '.job_queue'), '') is not null;
+        return null;
+    end if;
+    raise exception using table = 'job_queue', constraint = 'job_queue_' || v_rule || '_check',
+        errcode = case when v_rule in ('recurrence', 'claim') then 'JD001' else 'check_violation' end,
+        message = case v_rule
+            when 'status' then 'The status of a job is pending, running, succeeded, failed or cancelled.'
+            when 'attempts' then 'A job has made 0 attempts or more, and may make at least 1.'
+            when 'priority' then 'A priority must be between -100 and 100.'
+            when 'times' then 'A due time and the time at which a job expires must be between the years 1 and 9999.'
+            when 'recurrence' then 'A job that is not recurring has no interval. Make it recurring, or leave the interval out.'
+            when 'claim' then format('Job %s cannot be set to running by hand: it would have no token that protects its '
+                'result. Claim it with a function.', v_id)
+            else 'A running job has a run token, a lease and the name of its worker. Another job has no token and no lease.'
+            end || ' Nothing was changed.';
+end
+$$;
+create or replace trigger job_queue_inserted after insert on job_queue
+    referencing new table as new_rows for each statement execute function job_queue_after_write();
+create or replace trigger job_queue_updated after update on job_queue
+    referencing new table as new_rows for each statement execute function job_queue_after_write();
+-- Also where session_replication_role leaves other triggers out, as constraints are checked there too.
+alter table job_queue enable always trigger job_queue_inserted, enable always trigger job_queue_updated;
+drop trigger if exists job_queue_notify on job_queue;
+drop function if exists job_queue_notify();
+
+-- Records that upkeep has to judge the blocker of a new job, once the transaction that enqueues has ended: until then, a
+-- blocker that ends does not see the job. Gives a job its key that was not enqueued by a function, and refuses an interval
+-- that does not fit.
+create or replace function job_queue_before_insert() returns trigger
+language plpgsql security definer
+set search_path from current
+as $$
+begin
+    if new.status in ('pending', 'running') then
+        perform job_refuse_interval(new);
+    end if;
+    if new.blocked_by is not null then
+        perform job_queue_ask_recheck(null, array[new.blocked_by]);
+    end if;
+    if new.created_by is not null or new.concurrency_key is not null or new.status <> 'pending' then
+        return new;
+    end if;
+    new.concurrency_key := job_key_of(new.task_type, new.payload);
+    if new.expires_at is null and not new.is_recurring then
+        new.expires_at := new.run_at + make_interval(secs => (
+            select t.max_age_seconds from job_types t where t.task_type = new.task_type));
+    end if;
+    if new.concurrency_key is not null then
+        new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
+        if new.in_line then
+            perform job_queue_ask_recheck(array[new.concurrency_key], null);
+        end if;
+    end if;
+    return new;
+end
+$$;
+-- The functions write created_by, so their one-time jobs without a blocker do not pay for this.
+create or replace trigger job_queue_before_insert before insert on job_queue
+    for each row when (new.created_by is null or new.blocked_by is not null or new.is_recurring)
+    execute function job_queue_before_insert();
+drop trigger if exists job_queue_note_blocker on job_queue;
+drop trigger if exists job_queue_add_key on job_queue;
+drop function if exists job_queue_note_blocker();
+drop function if exists job_queue_add_key();
+
+-- Refuses a pending or running job whose interval does not fit.
+create or replace function job_refuse_interval(p_job job_queue) returns void
+language plpgsql immutable
+set search_path from current
+as $$
+begin
+    if not job_schedule_fits(p_job.is_recurring, p_job.recurrence_interval_minutes, p_job.schedule, p_job.slots) then
+        raise exception using errcode = 'JD001', message = case
+            when p_job.is_recurring and p_job.schedule is not null
+            then 'A schedule has one of minutes, seconds and a cron expression with zone and slots. Use the function '
+                'job_series_create. Nothing was changed.'
+            when p_job.is_recurring
+            then 'A recurring job needs an interval of 1 minute or more. Nothing was changed.'
+            else 'A job that is not recurring has no interval. Make it recurring, or leave the interval out. Nothing was '
+                'changed.' end;
+    end if;
+end
+$$;
+
+-- An UPDATE by hand of the status of a job that is not pending. A running job can be cancelled: that becomes a request, as
+-- the functions make it. A job that is set to pending joins the line of its key.
+create or replace function job_hand_update() returns trigger
+language plpgsql security definer
+set search_path from current
+as $$
+begin
+    if old.status = 'running' and new.status <> 'running' and new.run_token is not null then
+        if new.status <> 'cancelled' then
+            raise exception using errcode = 'JD001', message = format('Job %s is running, so its status cannot be set to '
+                '%s. Wait until it has ended, or cancel it. Nothing was changed.', old.id, new.status);
+        end if;
+        old.cancel_requested_at := coalesce(old.cancel_requested_at, clock_timestamp());
+        old.cancel_requested_by := coalesce(old.cancel_requested_by, '(' || session_user || ')');
+        return old;
+    elsif new.status = 'pending' and old.status <> 'running' then
+        perform job_refuse_interval(new);
+        new.concurrency_key := coalesce(new.concurrency_key, job_key_of(new.task_type, new.payload));
+        new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
+        if new.in_line then
+            perform job_queue_ask_recheck(array[new.concurrency_key], null);
+        end if;
+    end if;
+    return new;
+end
+$$;
+-- Claims update pending jobs, and the other functions change the version, so they do not pay for this.
+create or replace trigger job_hand_update before update of status on job_queue
+    for each row when (old.status <> 'pending' and new.version = old.version) execute function job_hand_update();
+drop trigger if exists job_hand_claim on job_queue;
+drop trigger if exists job_hand_retry on job_queue;
+drop function if exists job_hand_claim();
+drop function if exists job_hand_retry();
+
+-- An UPDATE by hand of the interval. Claims and reports do not change it, so they do not pay for this.
+create or replace function job_hand_interval() returns trigger
+language plpgsql security definer
+set search_path from current
+as $$
+begin
+    if new.status in ('pending', 'running') then
+        perform job_refuse_interval(new);
+    end if;
+    return new;
+end
+$$;
+create or replace trigger job_hand_interval
+    before update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
+    for each row when (new.is_recurring or new.recurrence_interval_minutes is not null or new.schedule is not null)
+    execute function job_hand_interval();
+
+-- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
+-- may have no key: job_types_fill_keys gives them one.
+create or replace function job_types_declare(p_types text[], p_rules text[]) returns text[]
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    perform job_refuse_outsiders();
+    insert into job_types as t (task_type, concurrency, keyless)
+    select n.task_type, n.rule, true from unnest(p_types, p_rules) as n (task_type, rule)
+    where n.rule is not null and not exists (
+        select from job_types o where o.task_type = n.task_type and o.concurrency = n.rule)
+    order by n.task_type
+    on conflict (task_type) do update set concurrency = excluded.concurrency, keyless = true;
+    update job_types t set concurrency = null, keyless = false
+    from unnest(p_types, p_rules) as n (task_type, rule)
+    where t.task_type = n.task_type and n.rule is null and t.concurrency is not null;
+    return array(select task_type from job_types where keyless and task_type = any (p_types) order by task_type);
+end
+$$;
+
+-- Gives keys to those of the next p_limit jobs after an id that have none, of these types. Returns the last id, and null
+-- when there is none left: then the types have all their keys.
+create or replace function job_types_fill_keys(p_types text[], p_after uuid, p_limit integer) returns uuid
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_ids constant uuid[] := array(select q.id from job_queue q
+        where q.id > coalesce(p_after, '00000000-0000-0000-0000-000000000000') order by q.id limit p_limit);
+    v_keys text[];
+    v_slots integer[];
+begin
+    perform job_refuse_outsiders();
+    with free as (
+        select q.id, job_key_of(q.task_type, q.payload) as key from job_queue q
+        where q.id = any (v_ids) and q.concurrency_key is null and q.status <> 'running' and q.task_type = any (p_types)
+        order by q.id for update skip locked
+    ), keyed as (
+        -- All wait at first; the first of each line is put forward below.
+        update job_queue q set concurrency_key = f.key, in_line = q.status = 'pending'
+        from free f where q.id = f.id and f.key is not null
+        returning q.concurrency_key
+    )
+    select array_agg(distinct concurrency_key) into v_keys from keyed;
+    -- Of jobs that run already without a key, one holds it; the others end beside it. Claims leave a key out whose lock is
+    -- not free, so that none of them waits for this transaction.
+    v_slots := job_queue_try_locks(array(
+        select job_key_of(q.task_type, q.payload) from job_queue q
+        where q.id = any (v_ids) and q.concurrency_key is null and q.status = 'running' and q.task_type = any (p_types)));
+    begin
+        with free as (
+            select q.id, job_key_of(q.task_type, q.payload) as key, q.started_at from job_queue q
+            where q.id = any (v_ids) and q.concurrency_key is null and q.status = 'running'
+                and q.task_type = any (p_types)
+            order by q.id for update skip locked
+        )
+        update job_queue q set concurrency_key = f.key
+        from (select distinct on (key) id, key from free where key is not null order by key, started_at) f
+        where q.id = f.id and job_slot(f.key) = any (v_slots) and not job_key_is_busy(f.key);
+    exception when unique_violation then
+        null;
+    end;
+    perform job_queue_advance_lines(v_keys);
+    if cardinality(v_ids) < p_limit then
+        update job_types set keyless = false where task_type = any (p_types);
+        return null;
+    end if;
+    return v_ids[cardinality(v_ids)];
+end
+$$;
+
+-- Records what upkeep has to check once the transaction that enqueues has ended: until then, a run that ends does not
+-- see the new jobs.
+create or replace function job_queue_ask_recheck(p_keys text[], p_blockers uuid[]) returns void
+language sql volatile
+set search_path from current
+as $$
+    insert into job_recheck (concurrency_key, blocker)
+    select distinct k, null::uuid from unnest(p_keys) k where k is not null
+    union all select distinct null, b from unnest(p_blockers) b where b is not null
+$$;
+
+-- Who did something: the name that a client gives, and in brackets at the end the role that signed in, which no client
+-- can choose.
+create or replace function job_actor(p_actor text) returns text
+language sql stable
+return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || ')';
+
+-- Refuses a series beside an active one of the same type, payload and interval, which would do everything twice.
+create or replace function job_series_refuse_twin(p_task_type text, p_payload jsonb, p_interval_minutes integer)
+returns void
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_first uuid;
+begin
+    select q.id into v_first from job_queue q
+    where q.is_recurring and q.status in ('pending', 'running') and q.task_type = p_task_type
+        and q.recurrence_interval_minutes = p_interval_minutes and q.payload = p_payload
+        and (q.expires_at is null or q.expires_at > now())
+    order by q.created_at, q.id limit 1;
+    if found then
+        perform job_queue_refuse(format('Job %s is a series of %s with the same payload and interval. A dedupe key allows '
+            'both. Nothing was enqueued.', v_first, p_task_type));
+    end if;
+end
+$$;
+

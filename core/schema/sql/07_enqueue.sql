@@ -1,0 +1,240 @@
+-- Enqueues one job, or returns the job that already has the dedupe key (`created` false). While another transaction that has
+-- not ended enqueues a job with the same key, it waits for 1.5 seconds at most (SQLSTATE 55P03).
+create or replace function job_queue_create(
+    p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
+    p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
+    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
+)
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms'
+as $$
+declare
+    v_run_at timestamptz := coalesce(p_run_at, now());
+    v_key text := p_concurrency_key;
+    v_expires_at timestamptz := p_expires_at;
+    v_max_attempts constant integer := greatest(coalesce(p_max_attempts, 1), 1);
+    v_has_rule boolean;
+    v_max_age integer;
+    v_blocked_by uuid;
+    v_in_line boolean;
+begin
+    -- Most jobs have none of what follows, and most types no rule, so both are looked at in one step first.
+    if not job_is_outsider() and trim(p_task_type) <> '' and jsonb_typeof(p_payload) = 'object'
+        and p_priority between -100 and 100 and job_is_a_time(v_run_at) and job_is_a_time(p_expires_at)
+        and num_nonnulls(p_dedupe_key, p_concurrency_key, p_blocked_by, p_interval_minutes) = 0
+    then
+        insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, expires_at, created_by)
+        select p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, p_expires_at, job_actor(p_actor)
+        where not exists (select from job_types t where t.task_type = p_task_type
+            and (t.concurrency is not null or t.max_age_seconds is not null))
+        returning q.id into job_id;
+        created := found;
+        if created then
+            return;
+        end if;
+    end if;
+    if job_is_outsider() then
+        perform job_refuse_outsiders();
+    end if;
+    if coalesce(trim(p_task_type), '') = '' then
+        perform job_queue_refuse('A job needs a task type.');
+    elsif p_interval_minutes <= 0 then
+        perform job_queue_refuse('The interval of a recurring job must be 1 minute or more.');
+    elsif p_priority not between -100 and 100 then
+        perform job_queue_refuse('A priority must be between -100 and 100.');
+    elsif jsonb_typeof(p_payload) is distinct from 'object' then
+        perform job_queue_refuse('A payload must be a JSON object.');
+    end if;
+    if octet_length(p_dedupe_key) > 1000 or octet_length(p_concurrency_key) > 1000 then
+        perform job_queue_refuse(coalesce(job_refused_key(p_dedupe_key), job_refused_key(p_concurrency_key)));
+    end if;
+    if not (job_is_a_time(v_run_at) and job_is_a_time(p_expires_at)) then
+        perform job_queue_refuse('A due time and an expiry must be between the years 1 and 9999.');
+    end if;
+    -- A series with a dedupe key is told apart by it.
+    if p_interval_minutes is not null and p_dedupe_key is null then
+        perform job_series_refuse_twin(p_task_type, p_payload, p_interval_minutes);
+    end if;
+    if p_blocked_by is not null then
+        v_blocked_by := job_queue_live_blocker(p_blocked_by);
+    end if;
+    select t.concurrency is not null, t.max_age_seconds into v_has_rule, v_max_age
+    from job_types t where t.task_type = p_task_type;
+    if v_key is null and v_has_rule then
+        v_key := job_key_of(p_task_type, p_payload);
+    end if;
+    if v_max_age is not null and p_interval_minutes is null then
+        v_expires_at := coalesce(v_expires_at, v_run_at + make_interval(secs => v_max_age));
+    end if;
+    for attempt in 1..5 loop
+        v_in_line := v_key is not null and job_queue_joins_line(v_key, p_priority, v_run_at, p_task_type);
+        -- ON CONFLICT writes a second record to the write-ahead log for each row.
+        if p_dedupe_key is null then
+            insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line,
+                blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
+            values (p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, v_key, v_in_line,
+                v_blocked_by, p_interval_minutes is not null, p_interval_minutes,
+                case when p_interval_minutes is not null then v_run_at end, v_expires_at, job_actor(p_actor))
+            returning q.id into job_id;
+        else
+            insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
+                in_line, blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
+            values (p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, p_dedupe_key, v_key,
+                v_in_line, v_blocked_by, p_interval_minutes is not null, p_interval_minutes,
+                case when p_interval_minutes is not null then v_run_at end, v_expires_at, job_actor(p_actor))
+            on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
+            returning q.id into job_id;
+        end if;
+        created := found;
+        if created and v_in_line then
+            perform job_queue_ask_recheck(array[v_key], null);
+        end if;
+        if not created then
+            job_id := job_queue_holder(p_dedupe_key);
+        end if;
+        if job_id is not null then
+            return;
+        end if;
+    end loop;
+    perform job_queue_refuse(format(
+        'Jobs with the dedupe key %s came and left while this one was enqueued. Try again.', p_dedupe_key));
+end
+$$;
+
+-- The short call for producers in SQL: a null payload means {}, a null time means now; at least one attempt.
+create or replace function job_queue_enqueue(
+    p_task_type text, p_payload jsonb default '{}', p_run_at timestamptz default now(),
+    p_max_attempts integer default 5
+) returns job_queue
+language plpgsql volatile security definer
+set search_path from current
+as $$
+declare
+    v_id uuid;
+    v_job job_queue;
+begin
+    perform job_refuse_outsiders();
+    v_id := (job_queue_create(p_task_type, coalesce(p_payload, '{}'), p_run_at, p_max_attempts, 0, null, null, null,
+        null, null, null)).job_id;
+    select * into v_job from job_queue where id = v_id;
+    return v_job;
+end
+$$;
+
+-- Which jobs of a batch wait behind another job with their concurrency key, in the batch or in the queue; one value per
+-- key, in the same order.
+create or replace function job_queue_join_lines(
+    p_keys text[], p_priorities integer[], p_run_at timestamptz[]
+) returns boolean[]
+language sql stable
+set search_path from current set enable_seqscan = off
+as $$
+    with batch as (
+        select n.key, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at, n.place
+        from unnest(p_keys, p_priorities, p_run_at) with ordinality as n (key, priority, run_at, place)
+    ), lined as (
+        select b.place, b.key is not null and (
+            coalesce(min(b.run_at) over (partition by b.key order by b.priority desc, b.run_at, b.place
+                rows between unbounded preceding and 1 preceding) <= b.run_at, false)
+            or job_queue_joins_line(b.key, b.priority, b.run_at, null)) as in_line
+        from batch b
+    )
+    select array_agg(in_line order by place) from lined
+$$;
+
+-- Enqueues many one-time jobs in one statement. All arrays have one element per job; those after the task types may be
+-- null for the default. The result does not contain jobs whose dedupe key is taken. It waits for keys like job_queue_create.
+create or replace function job_queue_create_many(
+    p_task_types text[], p_payloads jsonb[], p_run_at timestamptz[], p_max_attempts integer[],
+    p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text
+) returns setof uuid
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms'
+as $$
+declare
+    v_in_line boolean[];
+    v_expires_at timestamptz[];
+    v_keys text[] := p_concurrency_keys;
+    v_created_by constant text := job_actor(p_actor);
+    -- Ids like those of the column's default, but with one time for all. After it the position in the batch, in seven
+    -- digits that start with 8 as the layout requires, then nine random digits: a fifth of the default's time.
+    v_time constant text := overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint)
+        placing '7' from 13 for 0);
+    v_first_place constant bigint := x'8000000'::bigint;
+    v_least_chance constant bigint := x'100000000'::bigint;
+    v_chances constant bigint := x'effffffff'::bigint;
+begin
+    if job_is_outsider() then
+        perform job_refuse_outsiders();
+    end if;
+    if exists (
+        select from unnest(p_task_types, p_priorities) as n (task_type, priority)
+        where coalesce(trim(n.task_type), '') = '' or n.priority not between -100 and 100
+    ) then
+        perform job_queue_refuse('Each job needs a task type and a priority between -100 and 100. None was enqueued.');
+    end if;
+    if p_dedupe_keys is not null or p_concurrency_keys is not null then
+        perform job_queue_refuse(job_refused_key(k) || ' None was enqueued.')
+        from unnest(p_dedupe_keys || p_concurrency_keys) k
+        where job_refused_key(k) is not null;
+    end if;
+    if exists (select from unnest(p_run_at) t where not job_is_a_time(t)) then
+        perform job_queue_refuse('A due time must be between the years 1 and 9999. None was enqueued.');
+    end if;
+    if exists (select from job_types t where t.concurrency is not null and t.task_type = any (p_task_types)) then
+        v_keys := array(
+            select coalesce(n.key, job_key_of(n.task_type, coalesce(n.payload, '{}')))
+            from unnest(p_task_types, p_payloads, p_concurrency_keys) with ordinality
+                as n (task_type, payload, key, place)
+            order by n.place);
+    end if;
+    if exists (select from job_types t where t.max_age_seconds is not null and t.task_type = any (p_task_types)) then
+        v_expires_at := array(
+            select coalesce(n.run_at, now()) + make_interval(secs => t.max_age_seconds)
+            from unnest(p_task_types, p_run_at) with ordinality as n (task_type, run_at, place)
+            left join job_types t on t.task_type = n.task_type
+            order by n.place);
+    end if;
+    if v_keys is not null then
+        if exists (select from job_types t where t.max_per_key > 1 and t.task_type = any (p_task_types)) then
+            v_in_line := job_key_join_lines(v_keys, p_task_types, p_priorities, p_run_at);
+        else
+            v_in_line := job_queue_join_lines(v_keys, p_priorities, p_run_at);
+        end if;
+        if true = any (v_in_line) then
+            perform job_queue_ask_recheck(array(
+                select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
+        end if;
+    end if;
+    -- ON CONFLICT writes a second record to the write-ahead log for each row.
+    if p_dedupe_keys is null then
+        return query
+        insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line,
+            expires_at, created_by)
+        select (v_time || to_hex(v_first_place + n.place) || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
+            n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
+            greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.concurrency_key,
+            coalesce(n.in_line, false), n.expires_at, v_created_by
+        from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, v_keys, v_in_line, v_expires_at)
+            with ordinality
+            as n (task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line, expires_at, place)
+        returning id;
+        return;
+    end if;
+    return query
+    insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
+        in_line, expires_at, created_by)
+    select (v_time || to_hex(v_first_place + n.place) || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
+        n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
+        greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.dedupe_key, n.concurrency_key,
+        coalesce(n.in_line, false), n.expires_at, v_created_by
+    from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, v_keys, v_in_line,
+        v_expires_at) with ordinality
+        as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, expires_at, place)
+    -- One order, because two batches with the same keys wait for each other's rows.
+    order by n.dedupe_key, n.place
+    on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
+    returning id;
+end
+$$;
+

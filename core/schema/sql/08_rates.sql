@@ -1,0 +1,234 @@
+-------------------------------------------------------------------------------------------------------
+-- Limits of task types: how many jobs run at the same time over all workers, and how many start in a period
+--
+-- A claim locks the rows of the limited types that it was asked for, and leaves out those that another claim has locked. The
+-- lock lasts until the claim commits, so a count made after it is exact: reports only make it smaller. Jobs of types
+-- without limits are not in the index of limited runs, and their claims find no row here.
+-------------------------------------------------------------------------------------------------------
+
+alter table job_types
+    add column if not exists max_running integer,
+    -- At most rate_runs runs start in rate_seconds, on average, and rate_burst of them (null: those of a second) at once.
+    add column if not exists rate_runs integer,
+    add column if not exists rate_seconds integer,
+    add column if not exists rate_burst integer,
+    -- How many jobs with the same concurrency key run at the same time; null for one. The same kind of rate for each key.
+    add column if not exists max_per_key integer,
+    add column if not exists key_rate_runs integer,
+    add column if not exists key_rate_seconds integer,
+    -- One-time jobs that are enqueued without an expiry expire so long after they are due.
+    add column if not exists max_age_seconds integer,
+    add column if not exists limited boolean not null
+        generated always as (max_running is not null or rate_runs is not null) stored,
+    -- When the type got its first limit, and whether jobs run that were claimed before.
+    add column if not exists limited_at timestamptz,
+    add column if not exists uncounted boolean not null default false,
+    -- Until when the runs that have started use up the rate. A run adds the time that the rate leaves between two runs.
+    add column if not exists rate_until timestamptz;
+-- Claims update the rows of types with a rate, and all claims read the table.
+alter table job_types set (fillfactor = 50);
+
+alter table job_queue
+    -- Claimed while its type had a limit.
+    add column if not exists limited boolean,
+    -- Of a running job whose key may have several: its place among them, null for the first.
+    add column if not exists key_place smallint;
+-- After the column: with it, Postgres 15 refuses the default where a function takes a row of the table.
+alter table job_queue alter column limited set default false;
+create index if not exists job_queue_limited on job_queue (task_type) where status = 'running' and limited;
+create unique index if not exists job_queue_key_places on job_queue (concurrency_key, key_place) nulls not distinct
+    where status = 'running' and concurrency_key is not null;
+drop index if exists job_queue_running_key;
+
+-- Until when the runs of each concurrency key that have started use up the rate of their type. Types with the same rate use
+-- it together. Keys may name people, so they are stored as hashes. Upkeep removes what is used up no more.
+create table if not exists job_key_rates (
+    key_hash uuid not null,
+    rate_runs integer not null,
+    rate_seconds integer not null,
+    used_until timestamptz not null,
+    primary key (key_hash, rate_runs, rate_seconds)
+);
+create index if not exists job_key_rates_used on job_key_rates (used_until);
+
+-- How many jobs with the same concurrency key may run at the same time when one of this type is added.
+create or replace function job_key_limit(p_task_type text) returns integer
+language plpgsql stable parallel safe
+set search_path from current
+as $$
+begin
+    return coalesce((select max_per_key from job_types where task_type = p_task_type), 1);
+end
+$$;
+
+-- How many jobs with a key run. The order makes the planner read the index of the places of keys, whatever the
+-- statistics say; the index of all running jobs would do as well, and reads all of them.
+create or replace function job_key_running(p_key text) returns bigint
+language plpgsql stable parallel safe
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+begin
+    return (select count(*) from (
+        select from job_queue where concurrency_key = p_key and status = 'running' order by key_place) running);
+end
+$$;
+
+-- The same. Called with the key's lock held, so it must see what was committed since the claim began.
+create or replace function job_key_running_now(p_key text) returns bigint
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+begin
+    return (select count(*) from (
+        select from job_queue where concurrency_key = p_key and status = 'running' order by key_place) running);
+end
+$$;
+
+-- Whether as many jobs with a key run as may when one of this type is added.
+create or replace function job_key_is_full(p_key text, p_task_type text) returns boolean
+language plpgsql stable parallel safe
+set search_path from current
+as $$
+begin
+    return job_key_limit(p_task_type) <= job_key_running(p_key);
+end
+$$;
+
+-- The places for these taken jobs, which the caller has locked, among the running jobs of their keys: the lowest that are
+-- free, in the order of claims. The first job of a key has none. Does not ask for limits, which may just have changed.
+create or replace function job_key_places(p_places tid[], out jobs tid[], out numbers smallint[])
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+declare
+    v_job record;
+    v_taken text[] := '{}';
+    v_running smallint[];
+    v_number smallint;
+begin
+    for v_job in
+        select q.ctid as place, q.concurrency_key as key from job_queue q
+        where q.ctid = any (p_places) and q.concurrency_key is not null
+        order by q.priority desc, q.run_at, q.id
+    loop
+        v_running := array(select coalesce(q.key_place, 0) from job_queue q
+            where q.concurrency_key = v_job.key and q.status = 'running' order by q.key_place);
+        v_number := 0;
+        while v_number = any (v_running) or format('%s %s', v_number, v_job.key) = any (v_taken) loop
+            v_number := v_number + 1;
+        end loop;
+        v_taken := v_taken || format('%s %s', v_number, v_job.key);
+        jobs := jobs || v_job.place;
+        numbers := numbers || nullif(v_number, 0::smallint);
+    end loop;
+end
+$$;
+
+-- How many runs a rate lets start at once if that is not said: those of one second, at least one.
+create or replace function job_rate_burst(p_burst integer, p_runs integer, p_seconds integer) returns integer
+language sql immutable parallel safe
+return coalesce(p_burst, greatest(ceil(p_runs::numeric / p_seconds), 1)::integer);
+
+-- How many seconds of a rate are used up. Far more than the burst has can only be from before the clock was set back, or
+-- from a slower rate: then none are.
+create or replace function job_rate_used(
+    p_until timestamptz, p_burst integer, p_runs integer, p_seconds integer, p_at timestamptz
+) returns double precision
+language sql immutable parallel safe
+return case
+    when p_until - p_at > make_interval(secs => 60
+        + job_rate_burst(p_burst, p_runs, p_seconds) * p_seconds::double precision / p_runs) then 0
+    else greatest(date_part('epoch', coalesce(p_until, p_at) - p_at), 0) end;
+
+-- How many runs may start now by a rate; null without a rate. Times have microseconds, so a time that has come could be
+-- missed by a rounding.
+create or replace function job_rate_places(
+    p_until timestamptz, p_burst integer, p_runs integer, p_seconds integer, p_at timestamptz
+) returns integer
+language sql immutable parallel safe
+return floor(job_rate_burst(p_burst, p_runs, p_seconds)
+    - job_rate_used(p_until, p_burst, p_runs, p_seconds, p_at) * p_runs / p_seconds + 1e-6)::integer;
+
+-- Until when a rate is used up after so many more runs.
+create or replace function job_rate_after(
+    p_until timestamptz, p_burst integer, p_runs integer, p_seconds integer, p_at timestamptz, p_more bigint
+) returns timestamptz
+language sql immutable parallel safe
+return p_at + make_interval(secs => job_rate_used(p_until, p_burst, p_runs, p_seconds, p_at)
+    + p_more * p_seconds::double precision / p_runs);
+
+-- When a rate that lets no run start now lets one start.
+create or replace function job_rate_opens(
+    p_until timestamptz, p_burst integer, p_runs integer, p_seconds integer, p_at timestamptz
+) returns timestamptz
+language sql immutable parallel safe
+return p_at + make_interval(secs => job_rate_used(p_until, p_burst, p_runs, p_seconds, p_at)
+    - (job_rate_burst(p_burst, p_runs, p_seconds) - 1) * p_seconds::double precision / p_runs);
+
+-- When the rate of a key lets the next job of this type start, which may be now; null without such a rate.
+create or replace function job_key_opens(p_key text, p_task_type text, p_at timestamptz) returns timestamptz
+language plpgsql stable
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    return (
+        select case
+            when job_rate_places(r.used_until, null, t.key_rate_runs, t.key_rate_seconds, p_at) > 0 then p_at
+            else job_rate_opens(r.used_until, null, t.key_rate_runs, t.key_rate_seconds, p_at) end
+        from job_types t left join job_key_rates r on r.key_hash = md5(p_key)::uuid
+            and r.rate_runs = t.key_rate_runs and r.rate_seconds = t.key_rate_seconds
+        where t.task_type = p_task_type and t.key_rate_runs is not null);
+end
+$$;
+
+-- Locks what is stored of the rates of a key until the end of the transaction. False if another transaction has locked
+-- some of it: upkeep or an erasure, which removes it.
+create or replace function job_key_rates_lock(p_key text) returns boolean
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_locked constant tid[] := array(
+        select r.ctid from job_key_rates r where r.key_hash = md5(p_key)::uuid for update skip locked);
+begin
+    return not exists (select from job_key_rates r where r.key_hash = md5(p_key)::uuid and r.ctid <> all (v_locked));
+end
+$$;
+
+-- Uses up the rate of a key for a job of this type that starts now. The caller has the lock of the key.
+create or replace function job_key_spend(p_key text, p_task_type text, p_at timestamptz) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    insert into job_key_rates as r (key_hash, rate_runs, rate_seconds, used_until)
+    select md5(p_key)::uuid, t.key_rate_runs, t.key_rate_seconds,
+        job_rate_after(null, null, t.key_rate_runs, t.key_rate_seconds, p_at, 1)
+    from job_types t where t.task_type = p_task_type and t.key_rate_runs is not null
+    on conflict (key_hash, rate_runs, rate_seconds) do update
+        set used_until = job_rate_after(r.used_until, null, r.rate_runs, r.rate_seconds, p_at, 1);
+end
+$$;
+
+-- Lets a job, which the caller has locked, wait until the rate of its key lets it start: it is due then, and stays in the
+-- claim's index. False, and nothing is changed, if another job of the key does already, unless this job can run and the
+-- other cannot (its type is paused, or no live worker handles it).
+create or replace function job_key_hold(p_id uuid, p_opens timestamptz, p_at timestamptz) returns boolean
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    if exists (
+        select from job_queue q join job_queue o on o.concurrency_key = q.concurrency_key
+        where q.id = p_id and o.id <> p_id and o.status = 'pending' and o.blocked_by is null and not o.in_line
+            and o.run_at > p_at and o.run_at <= p_opens + interval '1 millisecond'
+            and (job_type_can_run(o.task_type, p_at) or not job_type_can_run(q.task_type, p_at)))
+    then
+        return false;
+    end if;
+    update job_queue q set slot_at = case when q.is_recurring then coalesce(q.slot_at, q.run_at) end, run_at = p_opens
+    where q.id = p_id;
+    return true;
+end
+$$;
+

@@ -1,0 +1,90 @@
+-- The job that was enqueued last with a key, and until when no other is. Keys may name people, so they are stored as hashes.
+-- Upkeep removes rows whose time is over.
+create table if not exists job_unique_keys (
+    key_hash uuid primary key,
+    job_id uuid,
+    until timestamptz not null
+);
+create index if not exists job_unique_keys_until on job_unique_keys (until);
+
+-- Enqueues one job like job_queue_create, or returns the job that was enqueued with the dedupe key less than p_seconds
+-- ago, whatever became of it (`created` false). It waits for other transactions like job_queue_create.
+create or replace function job_queue_create_once(
+    p_seconds double precision, p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer,
+    p_priority integer, p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
+    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
+)
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms'
+as $$
+#variable_conflict use_variable
+declare
+    v_hash constant uuid := md5(p_dedupe_key)::uuid;
+    v_until timestamptz;
+begin
+    perform job_refuse_outsiders();
+    if v_hash is null then
+        perform job_queue_refuse('A job that is unique for a time needs a dedupe key. Nothing was enqueued.');
+    elsif p_interval_minutes is not null then
+        perform job_queue_refuse('A recurring job cannot be unique for a time, because it keeps its dedupe key until it '
+            'ends. Omit the time. Nothing was enqueued.');
+    elsif p_seconds is null or p_seconds not between 1 and 31622400 then
+        perform job_queue_refuse('The time for which a job is unique must be between a second and 366 days. Nothing was '
+            'enqueued.');
+    end if;
+    loop
+        insert into job_unique_keys values (v_hash, null, '-infinity') on conflict (key_hash) do nothing;
+        select k.job_id, k.until into job_id, v_until from job_unique_keys k where k.key_hash = v_hash for update;
+        -- Upkeep may have removed the row of a time that is over.
+        exit when found;
+    end loop;
+    created := v_until <= clock_timestamp();
+    if not created then
+        return;
+    end if;
+    select c.job_id, c.created into job_id, created from job_queue_create(p_task_type, p_payload, p_run_at,
+        p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, p_interval_minutes, p_expires_at,
+        p_actor) c;
+    if created then
+        update job_unique_keys k set job_id = job_queue_create_once.job_id,
+            until = clock_timestamp() + make_interval(secs => p_seconds)
+        where k.key_hash = v_hash;
+    end if;
+end
+$$;
+
+-- Removes the hashes of the keys of these jobs, which would confirm a guess of a key. For an erasure, before it clears
+-- the keys themselves.
+create or replace function job_limits_erase(p_jobs uuid[]) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_keys constant uuid[] := array(
+        select md5(k)::uuid from (
+            select q.dedupe_key, q.concurrency_key from job_queue q where q.id = any (p_jobs)
+            union all select r.dedupe_key, r.concurrency_key from job_runs r where r.job_id = any (p_jobs)
+            union all select t.job ->> 'dedupe_key', t.job ->> 'concurrency_key' from job_trash t
+            where t.job_id = any (p_jobs)
+        ) j cross join unnest(array[j.dedupe_key, j.concurrency_key]) k where k is not null);
+begin
+    delete from job_key_rates where key_hash = any (v_keys);
+    delete from job_unique_keys where key_hash = any (v_keys) or job_id = any (p_jobs);
+end
+$$;
+
+-- Removes what counts no more of the rates of keys and of keys that were unique for a time.
+create or replace function job_limits_forget(p_limit integer) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
+begin
+    delete from job_key_rates where ctid = any (array(select r.ctid from job_key_rates r
+        where r.used_until < v_now order by r.used_until limit p_limit for update skip locked));
+    delete from job_unique_keys where key_hash in (select k.key_hash from job_unique_keys k
+        where k.until < v_now order by k.until limit p_limit for update skip locked);
+end
+$$;
+

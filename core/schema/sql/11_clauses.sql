@@ -1,0 +1,144 @@
+-------------------------------------------------------------------------------------------------------
+-- 4. The clauses of the claim
+--
+-- Each is one expression that the planner inlines, or a query with a cached plan. The claim uses all of them, and
+-- job_queue_why one after the other, so that the explanation cannot differ from the claim.
+-------------------------------------------------------------------------------------------------------
+
+create or replace function job_clause_pending(p_status text) returns boolean
+language sql immutable parallel safe
+return p_status = 'pending';
+
+create or replace function job_clause_due(p_run_at timestamptz, p_at timestamptz) returns boolean
+language sql immutable parallel safe
+return p_run_at <= p_at;
+
+create or replace function job_clause_unexpired(p_expires_at timestamptz, p_at timestamptz) returns boolean
+language sql immutable parallel safe
+return p_expires_at is null or p_expires_at > p_at;
+
+create or replace function job_clause_unblocked(p_blocked_by uuid) returns boolean
+language sql immutable parallel safe
+return p_blocked_by is null;
+
+create or replace function job_clause_first_in_line(p_in_line boolean) returns boolean
+language sql immutable parallel safe
+return not p_in_line;
+
+-- The row of job_locks that is the lock of a concurrency key.
+create or replace function job_slot(p_key text) returns integer
+language sql immutable parallel safe
+return hashtext(p_key) & 4095;
+
+-- Takes the locks of these keys until the end of the transaction, those that are free, and returns their slots.
+create or replace function job_queue_try_locks(p_keys text[]) returns integer[]
+language sql volatile
+set search_path from current set enable_seqscan = off
+as $$
+    select coalesce(array_agg(l.slot), '{}') from (
+        select slot from job_locks where slot = any (array(
+            select distinct job_slot(k) from unnest(p_keys) k where k is not null))
+        for update skip locked) l
+$$;
+
+-- Waits for the lock of a name and holds it until the end of the transaction.
+create or replace function job_queue_lock_name(p_name text) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    select job_refuse_outsiders();
+    select from job_locks where slot = -1 - (hashtext(p_name) & 63) for update
+$$;
+
+create or replace function job_key_is_busy(p_key text) returns boolean
+language plpgsql stable parallel safe
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+begin
+    -- The order makes the planner read the index of running keys.
+    return (select true from job_queue q where q.concurrency_key = p_key and q.status = 'running'
+        order by q.concurrency_key, q.key_place limit 1) is not null;
+end
+$$;
+
+create or replace function job_clause_key_free(p_key text, p_task_type text) returns boolean
+language sql stable parallel safe
+return p_key is null or not job_key_is_busy(p_key) or not job_key_is_full(p_key, p_task_type);
+
+-- Whether processing is on; false if the settings row is missing.
+create or replace function job_switch_is_on(p_at timestamptz) returns boolean
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return coalesce((select processing_enabled or resume_at <= p_at from job_queue_settings where id = 1), false);
+end
+$$;
+
+-- Whether workers may take jobs: processing is on, and no earlier runner has the queue.
+create or replace function job_clause_processing(p_at timestamptz) returns boolean
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    -- One query instead of a call of job_switch_is_on, because each claim asks this.
+    return coalesce((select (processing_enabled or resume_at <= p_at) and runner = 'jobdeck'
+        from job_queue_settings where id = 1), false);
+end
+$$;
+
+-- The name under which the functions of an earlier runner claim.
+create or replace function job_earlier_runner() returns text
+language sql immutable parallel safe
+return 'an earlier runner';
+
+-- Those of these types that are not paused, in their order.
+create or replace function job_types_open(p_types text[], p_at timestamptz) returns text[]
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_paused constant text[] := array(
+        select t.task_type from job_types t
+        where t.task_type = any (p_types) and t.paused_at is not null and (t.resume_at is null or t.resume_at > p_at));
+begin
+    if cardinality(v_paused) = 0 then
+        return p_types;
+    end if;
+    return array(select u.name from unnest(p_types) with ordinality u (name, place)
+        where u.name <> all (v_paused) order by u.place);
+end
+$$;
+
+create or replace function job_clause_type_open(p_task_type text, p_at timestamptz) returns boolean
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return cardinality(job_types_open(array[p_task_type], p_at)) = 1;
+end
+$$;
+
+-- Whether a job of this type can run: the type is not paused, and a live worker handles it.
+create or replace function job_type_can_run(p_task_type text, p_at timestamptz) returns boolean
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return job_clause_type_open(p_task_type, p_at) and exists (
+        select from job_workers where heartbeat_at > p_at - interval '2 minutes' and p_task_type = any (task_types));
+end
+$$;
+
+-- All types of which a job can run, in order.
+create or replace function job_types_that_can_run(p_at timestamptz) returns text[]
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return array(
+        select distinct t from job_workers w cross join unnest(w.task_types) t
+        where w.heartbeat_at > p_at - interval '2 minutes' and job_clause_type_open(t, p_at) order by t);
+end
+$$;
+

@@ -1,0 +1,325 @@
+-- The next job of each lane of a line, the lanes being its task types (of p_types, if that is not null) and priorities.
+-- A few index probes for each lane, however long the line is.
+create or replace function job_queue_line_lanes(p_key text, p_types text[])
+returns table (task_type text, priority integer, run_at timestamptz, id uuid)
+language plpgsql stable
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with recursive type (name) as (
+        (select q.task_type from job_queue q
+        where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+        order by q.concurrency_key, q.task_type limit 1)
+        union all
+        select (select q.task_type from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type > t.name
+            order by q.concurrency_key, q.task_type limit 1)
+        from type t where t.name is not null
+    ), lane (task_type, priority, run_at, id) as (
+        select first.* from type t cross join lateral (
+            select q.task_type, q.priority, q.run_at, q.id from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type = t.name
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1
+        ) first
+        where p_types is null or t.name = any (p_types)
+        union all
+        select next.* from lane l cross join lateral (
+            select q.task_type, q.priority, q.run_at, q.id from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type = l.task_type and q.priority < l.priority
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1
+        ) next
+    )
+    select lane.task_type, lane.priority, lane.run_at, lane.id from lane;
+end
+$$;
+
+-- The next job in a line, of these types (null: of any), locked: the best of those that are due, else the one due first.
+-- A locked job gives way to the next that is due. Null if there is none.
+create or replace function job_queue_lock_next_in_line(p_key text, p_at timestamptz, p_types text[])
+returns job_queue
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_job job_queue;
+    v_next uuid;
+begin
+    select l.id into v_next from job_queue_line_lanes(p_key, p_types) l
+    order by l.run_at > p_at, case when l.run_at <= p_at then l.priority end desc, l.run_at, l.priority desc, l.id
+    limit 1;
+    if v_next is null then
+        return null;
+    end if;
+    -- By its id alone: with the line's predicate, the planner may read the whole line for it.
+    select * into v_job from job_queue q where q.id = v_next for update skip locked;
+    if v_job.concurrency_key is distinct from p_key or v_job.status <> 'pending' or v_job.blocked_by is not null
+        or not v_job.in_line
+    then
+        insert into job_lines_due values (p_key, p_at + interval '1 second');
+        select c.* into v_job from job_queue_line_lanes(p_key, p_types) l
+        cross join lateral (
+            select * from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type = l.task_type and q.priority = l.priority and q.run_at <= p_at
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1 for update skip locked
+        ) c
+        order by c.priority desc, c.run_at, c.id limit 1;
+    end if;
+    return v_job;
+end
+$$;
+
+-- Puts the next job of a line, of these types (null: of any), into the claim's index, and returns its type. Another job
+-- of the key that is there and due keeps it out, unless this job can run and the other cannot. The caller has the lock
+-- of the key.
+create or replace function job_queue_put_first(p_key text, p_now timestamptz, p_types text[]) returns text
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+declare
+    v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, p_types);
+begin
+    -- The order makes the planner read the index of the heads of lines.
+    if v_job.id is not null and (
+        select true from job_queue q
+        where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+            and q.run_at <= greatest(v_job.run_at, p_now)
+            and (job_type_can_run(q.task_type, p_now) or not job_type_can_run(v_job.task_type, p_now))
+        order by q.priority desc limit 1
+    ) is null then
+        update job_queue set in_line = false where id = v_job.id;
+    end if;
+    return v_job.task_type;
+end
+$$;
+
+-- Puts these jobs, each the next of one of these lines, into the claim's index, and returns the other keys. No job that
+-- another transaction has locked is put there, nor one that has left its line.
+create or replace function job_queue_put_all_first(p_keys text[], p_jobs uuid[]) returns text[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+declare
+    v_free uuid[];
+    v_keys text[];
+begin
+    select array_agg(l.id), array_agg(l.concurrency_key) into v_free, v_keys from (
+        select q.id, q.concurrency_key, q.status, q.blocked_by, q.in_line from job_queue q
+        where q.id = any (array_remove(p_jobs, null))
+        offset 0  -- By their ids alone: with the line's predicate, the planner may read whole lines for them.
+        for update skip locked
+    ) l
+    where l.concurrency_key = any (p_keys) and l.status = 'pending' and l.blocked_by is null and l.in_line;
+    if v_free is null then
+        return p_keys;
+    end if;
+    update job_queue set in_line = false where id = any (v_free);
+    return array(select k from unnest(p_keys) k where k <> all (v_keys) order by k);
+end
+$$;
+
+-- Puts the next job of each line into the claim's index, unless a job of the key runs. If its type cannot run (paused, or
+-- no live worker handles it), it stays there, and the next of a type that can run is put beside it. No lock is waited
+-- for: a key whose lock is not free is written to job_lines_due, to be tried again after p_delay. Returns the number of
+-- keys whose lock was not free.
+create or replace function job_queue_try_lines(p_keys text[], p_delay interval) returns integer
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_slots constant integer[] := job_queue_try_locks(p_keys);
+    v_later text[];
+    v_lines text[];
+    v_heads text[];
+    v_busy boolean[];
+    v_next uuid[];
+    v_next_types text[];
+    v_several boolean;
+    v_key text;
+    v_type text;
+    v_open_types text[];
+begin
+    select array_agg(k.key) filter (where not k.mine),
+        array_agg(k.key) filter (where k.waits), array_agg(k.busy) filter (where k.waits),
+        array_agg(case when k.waits then (
+            select q.task_type from job_queue q
+            where q.concurrency_key = k.key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+                and q.run_at <= v_now
+            order by q.concurrency_key, q.priority desc limit 1) end) filter (where k.waits),
+        array_agg(k.next) filter (where k.waits), array_agg(k.next_type) filter (where k.waits)
+    into v_later, v_lines, v_busy, v_heads, v_next, v_next_types
+    from (
+        select d.key, d.mine, f.id is not null as waits, f.id is not null and (
+            select true from job_queue r where r.concurrency_key = d.key and r.status = 'running'
+            order by r.concurrency_key, r.key_place limit 1) is not null as busy,
+            -- The next one of a line is known where all of it is of one type, and the first one in the index is due.
+            case when f.run_at <= v_now and f.task_type = (
+                select q.task_type from job_queue q
+                where q.concurrency_key = d.key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                order by q.concurrency_key desc, q.task_type desc, q.priority, q.run_at desc, q.id desc limit 1)
+            then f.id end as next, f.task_type as next_type
+        from (
+            select k as key, job_slot(k) = any (v_slots) as mine
+            from (select distinct k from unnest(p_keys) k where k is not null) each
+        ) d
+        -- Most keys of one-time jobs have nothing that waits.
+        left join lateral (
+            select q.id, q.task_type, q.run_at from job_queue q
+            where d.mine and q.concurrency_key = d.key and q.status = 'pending' and q.blocked_by is null and q.in_line
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1
+        ) f on true
+        offset 0  -- so that each key is looked for once
+    ) k;
+    if v_lines is not null then
+        v_several := exists (select from job_types t where t.max_per_key > 1);
+        if not v_several then
+            -- A key of which a job runs stays as it is, and one whose first job is due and can run.
+            v_open_types := array(select t from (select distinct unnest(v_heads || v_next_types) as t) each
+                where t is not null and job_type_can_run(t, v_now));
+            select array_agg(l.key order by l.key),
+                array_agg(l.next) filter (where l.head is null and l.next_type = any (v_open_types))
+            into v_lines, v_next
+            from unnest(v_lines, v_busy, v_heads, v_next, v_next_types) as l (key, busy, head, next, next_type)
+            where not l.busy and (l.head is null or l.head <> all (v_open_types));
+            v_lines := job_queue_put_all_first(v_lines, v_next);
+            v_open_types := null;
+        end if;
+        foreach v_key in array coalesce(v_lines, '{}') loop
+            if not job_key_is_busy_now(v_key) then
+                v_type := job_queue_put_first(v_key, v_now, null);
+                -- No type, if the next job is locked and no other is due.
+                if v_type is null or v_type <> all (v_open_types)
+                    or v_open_types is null and not job_type_can_run(v_type, v_now)
+                then
+                    v_open_types := coalesce(v_open_types, job_types_that_can_run(v_now));
+                    perform job_queue_put_first(v_key, v_now, v_open_types);
+                end if;
+            end if;
+            while v_several and job_queue_put_beside(v_key, v_now) loop
+            end loop;
+        end loop;
+    end if;
+    if v_later is null then
+        return 0;
+    end if;
+    insert into job_lines_due select k, v_now + p_delay from unnest(v_later) k;
+    return cardinality(v_later);
+end
+$$;
+
+-- The same for the end of a run or an action. The lock of a key is held for milliseconds, so idle workers are woken to try
+-- again at once.
+create or replace function job_queue_advance_lines(p_keys text[]) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if job_queue_try_lines(p_keys, interval '0') > 0 then
+        perform pg_notify(current_schema() || '.job_queue', '');
+    end if;
+end
+$$;
+
+-- Tries again to advance lines whose lock was not free.
+create or replace function job_queue_retry_lines(p_now timestamptz) returns void
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_keys text[];
+begin
+    with taken as (
+        delete from job_lines_due where ctid = any (array(
+            select ctid from job_lines_due where retry_at <= p_now limit 500 for update skip locked))
+        returning concurrency_key
+    )
+    select array_agg(concurrency_key) into v_keys from taken;
+    if v_keys is not null then
+        perform job_queue_try_lines(v_keys, interval '0.2 seconds');
+    end if;
+end
+$$;
+
+-- The jobs that wait for these blockers, locked, up to 1,000. Blockers with more of them, or with waiting jobs that another
+-- transaction has locked, are written to job_recheck.
+create or replace function job_queue_lock_waiting(p_blockers uuid[]) returns uuid[]
+language plpgsql volatile
+set search_path from current
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_nestloop = on
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+    v_most constant integer := 1000;
+    v_found uuid[];
+    v_locked uuid[];
+begin
+    -- With an equality the planner might use another index than the one that begins with blocked_by.
+    v_found := array(
+        select w.id from unnest(p_blockers) as b (id) cross join lateral (
+            -- Not a paused series, which blocks itself.
+            select q.id from job_queue q where q.status = 'pending' and q.blocked_by between b.id and b.id
+                and q.id <> b.id
+            order by q.blocked_by, q.id) w
+        limit v_most);
+    if cardinality(v_found) = 0 then
+        return v_found;
+    end if;
+    v_locked := array(
+        select q.id from job_queue q
+        where q.id = any (v_found) and q.status = 'pending' and q.blocked_by = any (p_blockers)
+        order by q.id for update skip locked);
+    if cardinality(v_locked) < cardinality(v_found) or cardinality(v_found) = v_most then
+        perform job_queue_ask_recheck(null, array(
+            select b from unnest(p_blockers) b where exists (
+                select from job_queue q where q.status = 'pending' and q.blocked_by between b and b
+                    and q.id <> b and q.id <> all (v_locked))));
+    end if;
+    return v_locked;
+end
+$$;
+
+-- Releases jobs whose blocker succeeded, and cancels jobs (and the jobs that wait for them) whose blocker can no longer
+-- succeed. Members of flows are judged by all their blockers. Returns the keys whose lines the caller has to advance.
+create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
+returns text[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_waiting uuid[] := job_queue_lock_waiting(p_succeeded);
+    v_ended uuid[] := p_hopeless;
+    v_judged record;
+    v_keys text[];
+begin
+    if cardinality(v_waiting) > 0 then
+        v_judged := job_flow_release(v_waiting);
+        v_ended := v_ended || v_judged.cancelled;
+        with released as (
+            update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
+                in_line = concurrency_key is not null
+            where id = any (v_judged.others)
+            returning concurrency_key
+        )
+        select array_agg(concurrency_key) || v_judged.keys into v_keys from released;
+    end if;
+    while cardinality(v_ended) > 0 loop
+        v_judged := job_flow_fail(v_ended, job_queue_lock_waiting(v_ended));
+        update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
+            version = version + 1, last_outcome = 'cancelled',
+            last_error = format('Cancelled because its blocker, job %s, %s.', blocked_by, p_reason)
+        where id = any (v_judged.others);
+        v_ended := v_judged.others || v_judged.cancelled;
+        -- Those who report an end without success do not expect keys.
+        perform job_queue_advance_lines(v_judged.keys);
+    end loop;
+    return v_keys;
+end
+$$;
+

@@ -1,0 +1,196 @@
+-- Restores jobs for job_queue_restore, one by one, because another job may have taken the dedupe key of each.
+create or replace function job_queue_restore_each(
+    p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_id uuid;
+    v_job job_queue;
+    v_holder uuid;
+    v_keys text[];
+begin
+    for v_id in select distinct a.id from unnest(p_ids) as a (id) order by a.id loop
+        -- In the list of columns, the record would be made once for each of them.
+        select j.* into v_job from job_trash t, jsonb_populate_record(null::job_queue, t.job) j
+        where t.job_id = v_id for update of t;
+        if not found then
+            return query select v_id, false, 'not-in-trash', null::jsonb, null::text, null::bigint;
+            continue;
+        end if;
+        v_holder := case when v_job.status = 'pending' and v_job.dedupe_key is not null
+            then job_queue_holder(v_job.dedupe_key) end;
+        if v_holder is not null then
+            return query select v_id, false, 'key-held', jsonb_build_object('holder', v_holder), null::text,
+                null::bigint;
+            continue;
+        end if;
+        if p_dry_run then
+            return query select v_id, true, 'would-restore', jsonb_build_object('status', v_job.status), v_job.status,
+                v_job.version;
+            continue;
+        end if;
+        v_job.version := v_job.version + 1;
+        v_job.updated_at := clock_timestamp();
+        v_job.in_line := v_job.status = 'pending' and v_job.concurrency_key is not null;
+        begin
+            insert into job_queue select (v_job).*;
+        exception when unique_violation then
+            return query select v_id, false, 'key-taken', null::jsonb, null::text, null::bigint;
+            continue;
+        when lock_not_available then
+            set local lock_timeout = '1ms';
+            return query select v_id, false, 'key-locked', null::jsonb, null::text, null::bigint;
+            continue;
+        end;
+        delete from job_trash where job_id = v_id;
+        v_keys := v_keys || v_job.concurrency_key;
+        perform job_queue_write_audit(p_actor, 'restore', v_id, null, job_audit_facts(v_job), p_reason);
+        return query select v_id, true, 'was-restored', jsonb_build_object('status', v_job.status), v_job.status,
+            v_job.version;
+    end loop;
+    if not p_dry_run then
+        perform job_flow_wait_again(p_ids);
+    end if;
+    perform job_queue_advance_lines(v_keys);
+end
+$$;
+
+-- Restores jobs for job_queue_restore, which has locked them in the trash and found that no other job can have their keys.
+create or replace function job_queue_restore_together(p_ids uuid[], p_actor text, p_reason text)
+returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_keys text[];
+begin
+    return query
+    with gone as (
+        delete from job_trash t where t.job_id = any (p_ids)
+        returning t.job || jsonb_build_object('version', (t.job ->> 'version')::bigint + 1,
+            'updated_at', clock_timestamp(),
+            'in_line', t.job ->> 'status' = 'pending' and t.job ->> 'concurrency_key' is not null) as job
+    ), back as (
+        insert into job_queue select j.* from gone g, jsonb_populate_record(null::job_queue, g.job) j
+        returning job_queue.id, job_queue.status, job_queue.version, job_audit_facts(job_queue) as facts
+    ), noted as (
+        insert into job_audit (actor, action, job_id, after, reason)
+        select job_actor(p_actor), 'restore', b.id, b.facts, p_reason from back b order by b.id
+    )
+    select b.id, true, 'was-restored', jsonb_build_object('status', b.status), b.status, b.version from back b;
+    perform job_flow_wait_again(p_ids);
+    select array_agg(distinct q.concurrency_key) into v_keys from job_queue q
+    where q.id = any (p_ids) and q.concurrency_key is not null;
+    perform job_queue_advance_lines(v_keys);
+end
+$$;
+
+-- Moves jobs out of the trash, back to the state they were in. Running jobs cannot be deleted, so none of them runs.
+create or replace function job_queue_restore(
+    p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+#variable_conflict use_column
+declare
+    v_together constant uuid[] := array(
+        select t.job_id from job_trash t
+        where t.job_id = any (p_ids) and not p_dry_run
+            and (t.job ->> 'dedupe_key' is null or t.job ->> 'status' <> 'pending')
+            and not exists (select from job_queue q where q.id = t.job_id)
+        order by t.job_id for update of t);
+begin
+    perform job_refuse_outsiders();
+    return query
+    select r.* from (
+        select * from job_queue_restore_together(v_together, p_actor, p_reason)
+        union all
+        select * from job_queue_restore_each(
+            array(select i from unnest(p_ids) i where i <> all (v_together)), p_actor, p_reason, p_dry_run)) r
+    order by r.job_id;
+end
+$$;
+
+-- Changes payload, schedule or limits of a job that is not running. Keys of p_changes: payload, run_at,
+-- recurrence_interval_minutes, schedule, slots, expires_at, priority, max_attempts, and with a payload its concurrency_key.
+-- The caller has validated payload and schedule.
+create or replace function job_queue_edit(
+    p_id uuid, p_version bigint, p_changes jsonb, p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+#variable_conflict use_column
+declare
+    v_job job_queue;
+    v_new job_queue;
+    v_refusal text;
+    v_unknown text;
+begin
+    perform job_refuse_outsiders();
+    select * into v_job from job_queue q where q.id = p_id for update;
+    if not found then
+        return query select p_id, false, job_queue_absence('edit', p_id), jsonb_build_object('job', p_id), null::text,
+            null::bigint;
+        return;
+    end if;
+    select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
+    where k not in ('payload', 'run_at', 'recurrence_interval_minutes', 'schedule', 'slots', 'expires_at', 'priority',
+        'max_attempts', 'concurrency_key');
+    -- A given key replaces the old value, also with null; all others keep it.
+    v_new := jsonb_populate_record(v_job, p_changes);
+    v_new.is_recurring := v_new.recurrence_interval_minutes is not null or v_new.schedule is not null;
+    if v_new.slots is null and v_new.run_at >= job_no_slot() and not p_changes ? 'run_at' then
+        v_new.run_at := clock_timestamp();
+    end if;
+    v_refusal := case
+        when p_version is not null and p_version <> v_job.version then 'has-changed'
+        when v_unknown is not null then 'not-editable'
+        when p_changes = '{}' then 'no-changes'
+        when v_new.recurrence_interval_minutes <= 0 then 'bad-interval'
+        when jsonb_typeof(v_new.payload) is distinct from 'object' then 'bad-payload'
+        when not job_schedule_fits(v_new.is_recurring, v_new.recurrence_interval_minutes, v_new.schedule, v_new.slots)
+            then 'bad-schedule'
+        when v_job.blocked_by = v_job.id and not v_new.is_recurring then 'series-paused'
+        when v_new.is_recurring and job_is_member(p_id) then 'member-recurs'
+        when v_new.is_recurring and not v_job.is_recurring and job_flow_asks(p_id) then 'blocker-recurs'
+        when v_new.run_at is null then 'bad-due-time'
+        when not (job_is_a_time(v_new.run_at) and job_is_a_time(v_new.expires_at)) then 'bad-time'
+        when job_refused_key(v_new.concurrency_key) is not null then 'bad-key'
+        when v_new.priority is null or v_new.priority not between -100 and 100 then 'bad-priority'
+        when v_new.max_attempts is null or v_new.max_attempts < 1 then 'bad-attempts'
+        else job_action_refusal('edit', v_job.status, false)
+    end;
+    if v_refusal is not null or p_dry_run then
+        return query select p_id, v_refusal is null, coalesce(v_refusal, 'would-edit'),
+            jsonb_build_object('status', v_job.status, 'names', v_unknown, 'job', p_id), v_job.status, v_job.version;
+        return;
+    end if;
+    update job_queue q set
+        payload = v_new.payload, run_at = v_new.run_at, priority = v_new.priority, expires_at = v_new.expires_at,
+        max_attempts = v_new.max_attempts, recurrence_interval_minutes = v_new.recurrence_interval_minutes,
+        schedule = v_new.schedule, slots = v_new.slots,
+        is_recurring = v_new.is_recurring, concurrency_key = v_new.concurrency_key,
+        anchor_at = case
+            when not v_new.is_recurring then null
+            when v_new.run_at <> v_job.run_at or v_job.anchor_at is null or v_job.slots is not null then v_new.run_at
+            else v_job.anchor_at
+        end,
+        slot_at = case when v_new.run_at = v_job.run_at and v_new.is_recurring then q.slot_at end,
+        in_line = q.status = 'pending' and v_new.concurrency_key is not null,
+        updated_at = clock_timestamp(), version = q.version + 1
+    where q.id = p_id returning * into v_new;
+    perform job_queue_advance_lines(array[v_job.concurrency_key, v_new.concurrency_key]);
+    perform job_queue_write_audit(p_actor, 'edit', p_id, job_audit_facts(v_job) || (
+        select coalesce(jsonb_object_agg(o.key, o.value), '{}') from jsonb_each(to_jsonb(v_job)) o where p_changes ? o.key
+    ), job_audit_facts(v_new) || p_changes, p_reason);
+    perform pg_notify(current_schema() || '.job_queue', '');
+    return query select p_id, true, 'was-edited', null::jsonb, v_new.status, v_new.version;
+end
+$$;
+

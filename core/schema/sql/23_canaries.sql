@@ -1,0 +1,320 @@
+-- Whether nobody has changed the job since the request. A blocker that has ended since does not count.
+create or replace function job_canary_stands(p_canary job_canaries, p_job job_queue) returns boolean
+language sql immutable
+return coalesce((p_job).version = (p_canary).seen or (p_canary).blocker is not null and (p_job).blocked_by is null
+    and (p_job).version = (p_canary).seen + 1, false);
+
+-- The code that says which other runner has the jobs of this type; null if workers have them.
+create or replace function job_left_to_another(p_task_type text) returns text
+language sql stable
+set search_path from current
+as $$
+    select case
+        when exists (select from job_queue_settings where runner = 'earlier') then 'earlier-runner'
+        when exists (select from job_types where task_type = p_task_type and set_aside) then 'type-left-to-another'
+    end
+$$;
+
+-- Why a job cannot be taken as a canary now; no code if it can.
+create or replace function job_canary_hold(p_job job_queue, out code text, out facts jsonb)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_blocker record;
+    v_holder uuid;
+    v_now constant timestamptz := clock_timestamp();
+begin
+    code := job_left_to_another(p_job.task_type);
+    facts := jsonb_build_object('task_type', p_job.task_type);
+    if code is null and p_job.blocked_by is not null then
+        select * into v_blocker from job_queue_judge_blocker(p_job.blocked_by);
+        code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_blocker.live or job_flow_waits(p_job.id)
+            then 'waits-for-blocker' when v_blocker.refusal is not null then 'hopeless-blocker' end;
+        facts := jsonb_build_object('job', p_job.id, 'blocker', p_job.blocked_by, 'status',
+            (select q.status from job_queue q where q.id = p_job.blocked_by));
+    end if;
+    if code is null and job_key_is_busy_now(p_job.concurrency_key)
+        and job_key_is_full(p_job.concurrency_key, p_job.task_type)
+    then
+        code := 'concurrency-key-busy';
+        facts := jsonb_build_object('holder', (select q.id from job_queue q
+            where q.concurrency_key = p_job.concurrency_key and q.status = 'running' limit 1));
+    end if;
+    if code is null then
+        select s.code, s.facts into code, facts from job_limit_state(p_job.task_type, clock_timestamp()) s
+        where s.opens_at is not null;
+    end if;
+    if code is null and job_key_opens(p_job.concurrency_key, p_job.task_type, v_now) > v_now then
+        code := 'key-rate';
+        facts := jsonb_build_object('seconds', ceil(date_part('epoch',
+            job_key_opens(p_job.concurrency_key, p_job.task_type, v_now) - v_now)));
+    end if;
+    if code is null and p_job.status <> 'pending' and p_job.dedupe_key is not null then
+        v_holder := job_queue_holder(p_job.dedupe_key);
+        code := case when v_holder is not null then 'key-held' end;
+        facts := jsonb_build_object('holder', v_holder);
+    end if;
+end
+$$;
+
+-- Claims the oldest canary of these types that can be taken, if there is one. Its priority is reported as 101, above all
+-- others, by which the worker knows it. No lock is waited for, but for a dedupe key that is being enqueued.
+create or replace function job_queue_take_canary(p_worker text, p_types text[], p_lease_seconds double precision)
+returns table (
+    id uuid, run_token bigint, task_type text, payload jsonb, attempt integer, max_attempts integer,
+    due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer, priority integer
+)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '100ms'
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := clock_timestamp();
+    v_canary job_canaries;
+    v_job job_queue;
+    v_limited boolean;
+    v_open boolean;
+begin
+    for v_canary in
+        select * from job_canaries c
+        where c.task_type = any (p_types) and c.run_token is null and c.asked_at > v_now - interval '1 minute'
+        order by c.id for update skip locked
+    loop
+        select * into v_job from job_queue q where q.id = v_canary.job_id for update skip locked;
+        continue when v_job.status = 'running' or not job_canary_stands(v_canary, v_job);
+        continue when v_job.concurrency_key is not null
+            and cardinality(job_queue_try_locks(array[v_job.concurrency_key])) = 0;
+        continue when (select h.code from job_canary_hold(v_job) h) is not null;
+        v_limited := exists (select from job_types t where t.limited and t.task_type = v_job.task_type);
+        if v_limited then
+            select a.types is not null, a.counted_at into v_open, v_now
+            from job_limits_admit(array[v_job.task_type], p_worker, 1, false) a;
+            continue when not v_open;
+        end if;
+        begin
+            v_job := job_queue_make_due(v_job);
+            perform job_flow_refuse_canary(v_job);
+            perform job_limits_spend(array[q.ctid], array[q.task_type], v_now) from job_queue q
+            where v_limited and q.id = v_job.id;
+            perform job_key_spend(v_job.concurrency_key, v_job.task_type, v_now)
+            where v_job.concurrency_key is not null;
+            -- Others with the key are not looked at while it runs, as after any claim.
+            update job_queue set in_line = true where id in (
+                select q.id from job_queue q
+                where q.concurrency_key = v_job.concurrency_key and q.status = 'pending' and q.blocked_by is null
+                    and not q.in_line and q.id <> v_job.id and job_key_limit(q.task_type) = 1
+                for update skip locked);
+            update job_queue q
+            set status = 'running', attempts = q.attempts + 1, run_token = nextval('job_run_token_seq'),
+                locked_by = p_worker, started_at = v_now, updated_at = v_now, version = q.version + 1,
+                lease_expires_at = v_now + make_interval(secs => p_lease_seconds), blocked_by = null, in_line = false,
+                limited = v_limited,
+                key_place = (select k.numbers[1] from job_key_places(array[q.ctid]) k),
+                anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
+            where q.id = v_job.id returning * into v_job;
+        exception when sqlstate 'JD001' or unique_violation or lock_not_available then
+            -- Its blocker, its flow or its dedupe key was faster.
+            continue;
+        end;
+        update job_canaries c set run_token = v_job.run_token where c.id = v_canary.id;
+        return query select v_job.id, v_job.run_token, v_job.task_type, v_job.payload, v_job.attempts,
+            v_job.max_attempts, coalesce(v_job.slot_at, v_job.run_at), v_now, v_job.is_recurring, v_job.checkpoint,
+            v_job.cycle, 101;
+        return;
+    end loop;
+end
+$$;
+
+-- Asks to run a job as a canary. Of each group of errors (a type and a fingerprint) one is asked for at a time.
+create or replace function job_queue_ask_canary(
+    p_id uuid, p_version bigint, p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+#variable_conflict use_column
+declare
+    v_job job_queue;
+    v_fingerprint text;
+    v_refusal text;
+    v_facts jsonb;
+    v_canary bigint;
+begin
+    perform job_refuse_outsiders();
+    perform job_queue_judge_canaries();
+    if p_id <> all (job_queue_lock_jobs(array[p_id])) then
+        return query select p_id, false, 'is-locked', null::jsonb, null::text, null::bigint;
+        return;
+    end if;
+    select * into v_job from job_queue q where q.id = p_id for update;
+    if not found then
+        return query select p_id, false, job_queue_absence('retry', p_id), jsonb_build_object('job', p_id), null::text,
+            null::bigint;
+        return;
+    end if;
+    v_fingerprint := (select r.fingerprint from job_runs r where r.job_id = p_id and r.fingerprint is not null
+        order by r.run_token desc limit 1);
+    select r.code, r.facts into v_refusal, v_facts from job_queue_refusal('retry', v_job, p_version) r;
+    if v_refusal is null then
+        select r.code, r.facts into v_refusal, v_facts from job_canary_refusal(v_job, v_fingerprint) r;
+    end if;
+    if v_refusal is null and not p_dry_run then
+        begin
+            insert into job_audit (actor, action, job_id, before, reason)
+            values (job_actor(p_actor), 'canary', p_id, job_audit_facts(v_job), p_reason) returning id into v_canary;
+            insert into job_canaries (id, job_id, task_type, fingerprint, seen, blocker, after_token, asked_by)
+            values (v_canary, p_id, v_job.task_type, v_fingerprint, v_job.version, v_job.blocked_by,
+                nextval('job_run_token_seq'), job_actor(p_actor));
+            perform pg_notify(current_schema() || '.job_queue', 'canary');
+        exception when unique_violation or lock_not_available then
+            v_refusal := 'canary-was-faster';
+        end;
+    end if;
+    return query select p_id, v_refusal is null, coalesce(v_refusal, case when p_dry_run then 'would-be-canary'
+        else 'canary-asked' end), coalesce(v_facts, jsonb_build_object('canary', v_canary)), v_job.status, v_job.version;
+end
+$$;
+
+-- Why a job that could be retried cannot be asked for as a canary; no code if it can.
+create or replace function job_canary_refusal(p_job job_queue, p_fingerprint text, out code text, out facts jsonb)
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_other job_canaries;
+begin
+    select * into v_other from job_canaries c
+    where c.job_id = p_job.id or c.task_type = p_job.task_type and c.fingerprint = p_fingerprint limit 1;
+    if found then
+        code := case when v_other.job_id = p_job.id then 'canary-open' else 'canary-of-group' end;
+        facts := jsonb_build_object('canary_job', v_other.job_id, 'asked_by', v_other.asked_by,
+            'asked_at', v_other.asked_at);
+    elsif job_left_to_another(p_job.task_type) is not null then
+        code := job_left_to_another(p_job.task_type);
+        facts := jsonb_build_object('task_type', p_job.task_type);
+    elsif not exists (select from job_workers w
+        where w.heartbeat_at > clock_timestamp() - interval '2 minutes' and p_job.task_type = any (w.task_types))
+    then
+        code := 'canary-no-worker';
+        facts := jsonb_build_object('task_type', p_job.task_type);
+    end if;
+end
+$$;
+
+-- Ends the requests whose run has ended, whose job was changed, or that no worker has taken within a minute, and writes
+-- the answers to the audit. Requests that another session has locked are left to it.
+create or replace function job_queue_judge_canaries() returns void
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_canary job_canaries;
+    v_job job_queue;
+    v_answer jsonb;
+begin
+    for v_canary in select * from job_canaries c order by c.id for update skip locked loop
+        select * into v_job from job_queue q where q.id = v_canary.job_id;
+        if v_canary.run_token is null then
+            -- Where nothing is paused, the job may also be claimed in its turn.
+            v_canary.run_token := coalesce(case when v_job.run_token > v_canary.after_token then v_job.run_token end,
+                (select min(r.run_token) from job_runs r
+                where r.job_id = v_canary.job_id and r.run_token > v_canary.after_token));
+            update job_canaries c set run_token = v_canary.run_token
+            where c.id = v_canary.id and v_canary.run_token is not null;
+        end if;
+        if v_canary.run_token is not null then
+            continue when v_job.run_token = v_canary.run_token;
+            v_answer := (select jsonb_build_object('code', 'canary-ended', 'outcome', r.outcome, 'last_error', r.error,
+                    'seconds', extract(epoch from r.finished_at - r.started_at), 'run_token', r.run_token,
+                    'facts', case when r.dry_run then jsonb_build_object('dry_run', true) end)
+                from job_runs r where r.run_token = v_canary.run_token and not r.late);
+        elsif not job_canary_stands(v_canary, v_job) then
+            v_answer := job_canary_change(v_canary, v_job);
+        elsif v_canary.asked_at <= v_now - interval '1 minute' then
+            v_answer := (select jsonb_build_object(
+                'code', case when h.code is null then 'canary-not-taken' else 'canary-held' end,
+                'facts', coalesce(h.facts, '{}') || jsonb_build_object('held_by', h.code))
+                from job_canary_hold(v_job) h);
+        else
+            continue;
+        end if;
+        insert into job_audit (actor, action, job_id, after)
+        values (v_canary.asked_by, 'canary ended', v_canary.job_id, jsonb_strip_nulls(jsonb_build_object('canary',
+            v_canary.id, 'task_type', v_canary.task_type) || coalesce(v_answer,
+                jsonb_build_object('code', 'canary-vanished'))));
+        delete from job_canaries c where c.id = v_canary.id;
+    end loop;
+end
+$$;
+
+-- What became of a job between the request and a claim, by the audit.
+create or replace function job_canary_change(p_canary job_canaries, p_job job_queue) returns jsonb
+language sql stable
+set search_path from current
+as $$
+    select jsonb_build_object('code', 'canary-changed', 'facts', jsonb_build_object('action', a.action,
+        'actor', a.actor, 'status', p_job.status))
+    from (select 1) one left join lateral (
+        select c.action, c.actor from job_audit c
+        where c.job_id = p_canary.job_id and c.id > p_canary.id and c.action not in ('canary', 'canary ended', 'reveal')
+        order by c.id limit 1) a on true
+$$;
+
+-- The state of a request, `waiting`, `running` or `ended`, and then its answer: the outcome of the run, or a code that
+-- says why there was none. No row for an id that is none.
+create or replace function job_queue_canary(p_canary bigint)
+returns table (
+    job_id uuid, state text, code text, facts jsonb, outcome text, error text, seconds double precision,
+    asked_at timestamptz
+)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+begin
+    perform job_refuse_outsiders();
+    perform job_queue_judge_canaries();
+    return query
+    select c.job_id, case when c.run_token is null then 'waiting' else 'running' end,
+        case when c.run_token is not null then 'canary-runs' else coalesce(h.code, 'canary-waits') end,
+        coalesce(h.facts, '{}'), null::text, null::text, null::double precision, c.asked_at
+    from job_canaries c left join job_queue q on q.id = c.job_id
+    left join lateral job_canary_hold(q) h on c.run_token is null
+    where c.id = p_canary;
+    if found then
+        return;
+    end if;
+    return query
+    select e.job_id, 'ended', e.after ->> 'code', coalesce(e.after -> 'facts', '{}'), e.after ->> 'outcome',
+        e.after ->> 'last_error', (e.after ->> 'seconds')::double precision, a.at
+    from job_audit a join job_audit e on e.job_id = a.job_id and e.action = 'canary ended' and e.id > a.id
+        and (e.after ->> 'canary')::bigint = p_canary
+    where a.id = p_canary and a.action = 'canary';
+end
+$$;
+
+-- The clauses for a job that is asked for as a canary: pauses, due time and expiry do not hold it.
+create or replace function job_queue_why_canary(p_job job_queue, p_workers integer, p_handling integer)
+returns table (place integer, clause text, holds boolean, code text, facts jsonb)
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_canary job_canaries;
+    v_code text;
+    v_facts jsonb;
+begin
+    select * into v_canary from job_canaries c where c.job_id = p_job.id;
+    select h.code, h.facts into v_code, v_facts from job_canary_hold(p_job) h;
+    return query values
+        (1, 'canary', true, 'canary-requested',
+            jsonb_build_object('asked_by', v_canary.asked_by, 'asked_at', v_canary.asked_at)),
+        (2, 'worker', p_handling > 0, case when p_workers = 0 then 'no-worker' when p_handling = 0
+            then 'no-worker-for-type' when p_workers = 1 then 'one-worker' else 'some-workers' end,
+            jsonb_build_object('workers', p_workers, 'handling', p_handling)),
+        (3, 'nothing else holds it', v_code is null, coalesce(v_code, 'canary-free'), v_facts);
+end
+$$;
+

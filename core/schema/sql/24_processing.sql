@@ -1,0 +1,429 @@
+-------------------------------------------------------------------------------------------------------
+-- 9. The processing switch, workers and their runs
+-------------------------------------------------------------------------------------------------------
+
+-- Pauses all task types or one, from the next claim of each worker on.
+create or replace function job_queue_pause(
+    p_task_type text, p_reason text, p_resume_at timestamptz, p_actor text
+) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    perform job_refuse_outsiders();
+    if p_resume_at <= clock_timestamp() then
+        perform job_queue_refuse('The time to resume is in the past. Choose a later one.');
+    end if;
+    if p_task_type is null then
+        update job_queue_settings set processing_enabled = false, paused_reason = p_reason, updated_at = now(),
+            paused_by = job_actor(p_actor), paused_at = clock_timestamp(), resume_at = p_resume_at
+        where id = 1;
+        if not found then
+            insert into job_queue_settings (id, processing_enabled, paused_reason, paused_by, paused_at, resume_at)
+            values (1, false, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at);
+        end if;
+    else
+        insert into job_types as t (task_type, paused_reason, paused_by, paused_at, resume_at)
+        values (p_task_type, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at)
+        on conflict (task_type) do update set paused_reason = excluded.paused_reason, paused_by = excluded.paused_by,
+            paused_at = excluded.paused_at, resume_at = excluded.resume_at
+        where not t.set_aside;
+        if not found then
+            perform job_queue_refuse(format('The task type %s is set aside for another runner, so no worker takes its '
+                'jobs anyway. Nothing was changed.', p_task_type));
+        end if;
+    end if;
+    perform job_queue_write_audit(p_actor, 'pause', null, null, jsonb_build_object('task_type', p_task_type,
+        'resume_at', p_resume_at), p_reason);
+end
+$$;
+
+-- Leaves a note for the next shift, for up to 30 days, and returns its id. The audit does not repeat its text.
+create or replace function job_note_add(p_note text, p_days integer, p_actor text) returns bigint
+language plpgsql volatile security definer
+set search_path from current
+as $$
+declare
+    v_id bigint;
+begin
+    perform job_refuse_outsiders();
+    if length(btrim(p_note)) not between 1 and 2000 then
+        perform job_queue_refuse('A note has 1 to 2,000 characters.');
+    end if;
+    if p_days not between 1 and 30 then
+        perform job_queue_refuse('A note is shown for 1 to 30 days.');
+    end if;
+    insert into job_notes (actor, note, until)
+    values (job_actor(p_actor), btrim(p_note), clock_timestamp() + make_interval(days => p_days)) returning id into v_id;
+    perform job_queue_write_audit(p_actor, 'note', null, null, jsonb_build_object('note', v_id, 'days', p_days), null);
+    return v_id;
+end
+$$;
+
+-- Acknowledges a note, which is shown no longer.
+create or replace function job_note_acknowledge(p_id bigint, p_actor text) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    perform job_refuse_outsiders();
+    update job_notes set acknowledged_at = clock_timestamp(), acknowledged_by = job_actor(p_actor)
+    where id = p_id and acknowledged_at is null and until > clock_timestamp();
+    if not found then
+        perform job_queue_refuse(format('There is no open note %s. "jobdeck note" lists the open ones.', p_id));
+    end if;
+    perform job_queue_write_audit(p_actor, 'acknowledge', null, null, jsonb_build_object('note', p_id), null);
+end
+$$;
+
+-- Mutes a group of errors until a time; with null it is muted no longer.
+create or replace function job_error_mute(
+    p_task_type text, p_fingerprint text, p_until timestamptz, p_actor text, p_reason text
+) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    perform job_refuse_outsiders();
+    if p_until <= clock_timestamp() then
+        perform job_queue_refuse('The time until which the errors are muted is in the past. Choose a later one.');
+    end if;
+    if p_until > clock_timestamp() + interval '365 days' then
+        perform job_queue_refuse('Errors are muted for 365 days at most. Choose an earlier time.');
+    end if;
+    delete from job_error_mutes where task_type = p_task_type and fingerprint = p_fingerprint;
+    if not found and p_until is null then
+        perform job_queue_refuse('This group of errors is not muted.');
+    end if;
+    if p_until is not null then
+        insert into job_error_mutes (task_type, fingerprint, until, reason, actor)
+        values (p_task_type, p_fingerprint, p_until, p_reason, job_actor(p_actor));
+    end if;
+    perform job_queue_write_audit(p_actor, case when p_until is null then 'unmute errors' else 'mute errors' end, null,
+        null, jsonb_build_object('task_type', p_task_type, 'fingerprint', p_fingerprint, 'until', p_until), p_reason);
+end
+$$;
+
+create or replace function job_queue_resume(p_task_type text, p_actor text) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    perform job_refuse_outsiders();
+    if p_task_type is null then
+        insert into job_queue_settings (id, processing_enabled) values (1, true)
+        on conflict (id) do update set processing_enabled = true, paused_reason = null, paused_by = null,
+            paused_at = null, resume_at = null, updated_at = now();
+    else
+        update job_types set paused_reason = null, paused_by = null, paused_at = null, resume_at = null
+        where task_type = p_task_type and paused_at is not null and not set_aside;
+        if not found then
+            perform job_queue_refuse(format('The task type %s is set aside for another runner. Once that one has stopped, '
+                'run "jobdeck types set %s --take-over".', t.task_type, t.task_type))
+            from job_types t where t.task_type = p_task_type and t.set_aside;
+            perform job_queue_refuse(format('The task type %s is not paused.', p_task_type));
+        end if;
+    end if;
+    perform job_queue_write_audit(p_actor, 'resume', null, null, jsonb_build_object('task_type', p_task_type), null);
+    perform pg_notify(current_schema() || '.job_queue', '');
+end
+$$;
+
+-- Gives the queue to the workers of this program ('jobdeck'), or back to the earlier runner ('earlier'). Jobs that run end
+-- where they began. Returns how many run.
+create or replace function job_runner_switch(p_runner text, p_actor text, p_reason text) returns bigint
+language plpgsql volatile security definer
+set search_path from current
+as $$
+declare
+    v_before text;
+    v_left_at timestamptz;
+begin
+    perform job_refuse_outsiders();
+    select runner, earlier_left_at into v_before, v_left_at from job_queue_settings where id = 1 for update;
+    if p_runner is null or p_runner not in ('jobdeck', 'earlier') then
+        perform job_queue_refuse(format('There is no runner %s: name jobdeck or earlier. Nothing was changed.', p_runner));
+    elsif p_runner = 'earlier' and v_left_at is not null then
+        perform job_queue_refuse(format('The earlier runner cannot come back: "jobdeck cutover stay" has dropped its '
+            'functions at %s. Nothing was changed.', v_left_at));
+    elsif v_before is not distinct from p_runner then
+        perform job_queue_refuse(case p_runner when 'jobdeck' then 'The workers of Jobdeck have the queue already.'
+            else 'The earlier runner has the queue already.' end || ' Nothing was changed.');
+    end if;
+    update job_queue_settings set runner = p_runner, updated_at = now() where id = 1;
+    if not found then
+        perform job_queue_refuse('The settings row is missing. Run "jobdeck resume". Nothing was changed.');
+    end if;
+    perform job_queue_write_audit(p_actor, 'switch runner', null, jsonb_build_object('runner', v_before),
+        jsonb_build_object('runner', p_runner), p_reason);
+    perform pg_notify(current_schema() || '.job_queue', '');
+    return (select count(*) from job_queue where status = 'running');
+end
+$$;
+
+-- Ends pauses whose time is up. Claims do not wait for this; it updates the switch and the audit.
+create or replace function job_queue_resume_due() returns bigint
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_type text;
+    v_resumed bigint := 0;
+begin
+    update job_queue_settings set processing_enabled = true, paused_reason = null, paused_by = null, paused_at = null,
+        resume_at = null, updated_at = now()
+    where id = 1 and not processing_enabled and resume_at <= clock_timestamp();
+    if found then
+        perform job_queue_write_audit('automatic resume', 'resume', null, null, '{}', null);
+        v_resumed := v_resumed + 1;
+    end if;
+    for v_type in
+        update job_types set paused_reason = null, paused_by = null, paused_at = null, resume_at = null
+        where resume_at <= clock_timestamp() returning task_type
+    loop
+        perform job_queue_write_audit('automatic resume', 'resume', null, null,
+            jsonb_build_object('task_type', v_type), null);
+        v_resumed := v_resumed + 1;
+    end loop;
+    return v_resumed;
+end
+$$;
+
+-- A share as people write it: 0.25 is 25 %.
+create or replace function job_percent(p_share double precision) returns text
+language sql immutable parallel safe
+return trim(trim_scale(round((p_share * 100)::numeric, 2))::text) || ' %';
+
+-- Why these settings of a type cannot be; null if they can.
+create or replace function job_type_refusal(p_warning double precision, p_critical double precision) returns text
+language sql immutable
+set search_path from current
+as $$
+    select case
+        -- Not a number is greater than all numbers.
+        when p_warning <= 0 or p_warning > 1 or p_critical <= 0 or p_critical > 1 then format(
+            'A threshold must be more than 0 %% and at most 100 %%, and %s is not. Nothing was changed.',
+            job_percent(case when p_warning <= 0 or p_warning > 1 then p_warning else p_critical end))
+        when p_warning > p_critical then format(
+            'The threshold for a warning, %s, must not be above the one for critical, %s. Nothing was changed.',
+            job_percent(p_warning), job_percent(p_critical))
+    end
+$$;
+
+-- Changes settings of a task type. Keys of p_changes: warning_share, critical_share, muted_until, set_aside, and the limits
+-- max_running, rate_runs with rate_seconds, rate_burst, max_per_key, key_rate_runs with key_rate_seconds,
+-- max_age_seconds; null resets one. A type without a row has the settings that hold for all types.
+create or replace function job_type_set(p_task_type text, p_changes jsonb, p_actor text, p_reason text) returns void
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '900ms'
+as $$
+declare
+    v_type job_types;
+    v_was job_types;
+    v_before jsonb;
+    v_unknown text;
+begin
+    perform job_refuse_outsiders();
+    select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
+    where k not in ('warning_share', 'critical_share', 'muted_until', 'set_aside', 'max_running', 'max_per_key',
+        'rate_runs', 'rate_seconds', 'rate_burst', 'key_rate_runs', 'key_rate_seconds',
+        'max_age_seconds');
+    if v_unknown is not null then
+        perform job_queue_refuse(format('A task type has no setting %s. Nothing was changed.', v_unknown));
+    elsif coalesce(trim(p_task_type), '') = '' or p_changes = '{}' then
+        perform job_queue_refuse('Name a task type and a setting to change. Nothing was changed.');
+    elsif not job_is_a_time((p_changes ->> 'muted_until')::timestamptz) then
+        perform job_queue_refuse('A time must be between the years 1 and 9999. Nothing was changed.');
+    elsif (p_changes ->> 'muted_until')::timestamptz <= clock_timestamp() then
+        perform job_queue_refuse('The time until which to mute is in the past. Choose a later one. Nothing was changed.');
+    elsif (p_changes ->> 'set_aside')::boolean and coalesce(trim(p_reason), '') = '' then
+        perform job_queue_refuse('Say in the reason which runner has the task type. Nothing was changed.');
+    end if;
+    insert into job_types (task_type) values (p_task_type) on conflict (task_type) do nothing;
+    perform job_limits_refuse_others(p_changes);
+    select * into v_type from job_types where task_type = p_task_type for update;
+    v_was := v_type;
+    v_before := to_jsonb(v_type);
+    v_type := jsonb_populate_record(v_type, p_changes);
+    v_type.set_aside := coalesce(v_type.set_aside, false);
+    if v_type.rate_runs is null and not p_changes ? 'rate_burst' then
+        v_type.rate_burst := null;
+    end if;
+    perform job_queue_refuse(r) from job_limits_refusal(v_type) r where r is not null;
+    perform job_queue_refuse(r) from job_type_refusal(v_type.warning_share, v_type.critical_share) r
+    where r is not null;
+    if p_changes ? 'muted_until' then
+        v_type.muted_by := case when v_type.muted_until is not null then job_actor(p_actor) end;
+        v_type.muted_reason := case when v_type.muted_until is not null then p_reason end;
+    end if;
+    if v_type.set_aside is distinct from (v_before ->> 'set_aside')::boolean then
+        v_type.paused_at := case when v_type.set_aside then clock_timestamp() end;
+        v_type.paused_by := case when v_type.set_aside then job_actor(p_actor) end;
+        v_type.paused_reason := case when v_type.set_aside then p_reason end;
+        v_type.resume_at := null;
+        perform pg_notify(current_schema() || '.job_queue', '');
+    elsif p_changes ? 'set_aside' then
+        perform job_queue_refuse(format('The task type %s is %s set aside. Nothing was changed.', p_task_type,
+            case when v_type.set_aside then 'already' else 'not' end));
+    end if;
+    update job_types set warning_share = v_type.warning_share, critical_share = v_type.critical_share,
+        muted_until = v_type.muted_until, muted_by = v_type.muted_by, muted_reason = v_type.muted_reason,
+        set_aside = v_type.set_aside, paused_at = v_type.paused_at, paused_by = v_type.paused_by,
+        paused_reason = v_type.paused_reason, resume_at = v_type.resume_at
+    where task_type = p_task_type;
+    if p_changes ?| array['max_running', 'max_per_key', 'rate_runs', 'rate_seconds', 'rate_burst', 'key_rate_runs',
+        'key_rate_seconds', 'max_age_seconds']
+    then
+        perform job_limits_keep(v_was, v_type);
+    end if;
+    perform job_queue_write_audit(p_actor, 'set type', null,
+        (select jsonb_object_agg(k, v_before -> k) from jsonb_object_keys(p_changes) k)
+            || jsonb_build_object('task_type', p_task_type),
+        p_changes || jsonb_build_object('task_type', p_task_type), p_reason);
+end
+$$;
+
+create or replace function job_worker_report(
+    p_id text, p_host text, p_pid integer, p_mode text, p_version text, p_concurrency integer, p_types text[],
+    p_running integer
+) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    select job_refuse_outsiders();
+    insert into job_workers as w (id, host, pid, mode, version, concurrency, task_types, running)
+    values (p_id, p_host, p_pid, p_mode, p_version, p_concurrency, p_types, p_running)
+    on conflict (id) do update set heartbeat_at = clock_timestamp(), running = excluded.running,
+        concurrency = excluded.concurrency, task_types = excluded.task_types, mode = excluded.mode
+$$;
+
+-- Notes the release of a worker that starts.
+create or replace function job_release_note(p_name text) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    select job_refuse_outsiders();
+    insert into job_releases (name) select left(p_name, 200) where p_name <> '' on conflict (name) do nothing
+$$;
+
+create or replace function job_worker_remove(p_id text) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    select job_refuse_outsiders();
+    delete from job_workers where id = p_id
+$$;
+
+-- The task types with a job in the claim's index.
+create or replace function job_queue_waiting_types() returns text[]
+language sql stable
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+    with recursive type (name) as (
+        (select q.task_type from job_queue q where q.status = 'pending' and q.blocked_by is null and not q.in_line
+        order by q.task_type limit 1)
+        union all
+        select (select q.task_type from job_queue q where q.status = 'pending' and q.blocked_by is null
+            and not q.in_line and q.task_type > t.name order by q.task_type limit 1)
+        from type t where t.name is not null
+    )
+    select array(select name from type where name is not null)
+$$;
+
+-- Jobs that are due and could be claimed: exact up to 10,000, above that an estimate, which is more than 10,000.
+create or replace function job_queue_due_count() returns integer
+language plpgsql stable security definer
+set search_path from current
+as $$
+begin
+    perform job_refuse_outsiders();
+    return (
+        select least(job_queue_before(array_agg(l.task_type), array_agg(l.priority), array_agg(statement_timestamp()),
+            array_agg('00000000-0000-0000-0000-000000000000'::uuid), 10001), 2147483647)
+        from job_queue_lanes(job_types_open(job_queue_waiting_types(), statement_timestamp())) l);
+end
+$$;
+
+create or replace function job_worker_run_open(p_source text, p_worker text, p_http_method text)
+returns uuid
+language sql volatile security definer
+set search_path from current
+as $$
+    select job_refuse_outsiders();
+    insert into job_worker_runs (started_at, source, worker_id, http_method, due_before)
+    values (clock_timestamp(), p_source, p_worker, p_http_method, job_queue_due_count()) returning id
+$$;
+
+drop function if exists job_worker_run_note(uuid, integer, integer, integer, integer);
+-- Updates the counts of an open record, and its other columns where they are given. Only the role that opened it does.
+create or replace function job_worker_run_note(
+    p_id uuid, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer,
+    p_status text default null, p_message text default null, p_http_status integer default null
+) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    select job_refuse_outsiders();
+    update job_worker_runs set claimed = p_claimed, processed = p_succeeded + p_failed, succeeded = p_succeeded,
+        failed = p_failed, released = p_released, status = coalesce(p_status, status),
+        message = coalesce(p_message, message), http_status = coalesce(p_http_status, http_status),
+        noted_at = clock_timestamp()
+    where id = p_id and completed_at is null and coalesce(opened_by = session_user, true)
+$$;
+
+-- Closes a record. A closed one does not change any more, and only the role that opened it closes it.
+create or replace function job_worker_run_close(
+    p_id uuid, p_status text, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer,
+    p_message text, p_error text, p_results jsonb, p_http_status integer
+) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    perform job_refuse_outsiders();
+    if exists (select from job_worker_runs w where w.id = p_id and w.opened_by <> session_user) then
+        perform job_queue_refuse('Another role opened this record of a worker run. Nothing was changed.');
+    end if;
+    update job_worker_runs set completed_at = clock_timestamp(), status = p_status, claimed = p_claimed,
+        processed = p_succeeded + p_failed, succeeded = p_succeeded, failed = p_failed, released = p_released,
+        message = p_message, error_message = p_error, results = p_results, http_status = p_http_status,
+        duration_ms = extract(epoch from clock_timestamp() - started_at) * 1000
+    where id = p_id and completed_at is null;
+end
+$$;
+
+-- Whether a scheduler started a cycle.
+create or replace function job_is_scheduled(p_source text) returns boolean
+language sql immutable parallel safe
+return p_source = 'timer' or p_source like '%cron%';
+
+-- Sets the interval in minutes at which a scheduler should call; the health verdict uses it.
+create or replace function job_queue_expect_trigger(p_minutes integer) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    select job_refuse_outsiders();
+    update job_queue_settings set trigger_minutes = p_minutes where id = 1 and trigger_minutes <> p_minutes
+$$;
+
+-- Raises an alarm; false if one of this name is already raised.
+create or replace function job_alarm_raise(p_name text) returns boolean
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    perform job_refuse_outsiders();
+    insert into job_alarms (name) values (p_name) on conflict (name) do nothing;
+    return found;
+end
+$$;
+
+-- Clears an alarm and returns when it was raised; null if there was none.
+create or replace function job_alarm_clear(p_name text) returns timestamptz
+language sql volatile security definer
+set search_path from current
+as $$
+    select job_refuse_outsiders();
+    delete from job_alarms where name = p_name returning since
+$$;
+

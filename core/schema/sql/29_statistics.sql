@@ -1,0 +1,351 @@
+-------------------------------------------------------------------------------------------------------
+-- 12. Statistics of runs
+-------------------------------------------------------------------------------------------------------
+
+-- The counts of bins in two arrays, added. Bins above the last one in use are not stored.
+create or replace function job_stat_add(p_one integer[], p_other integer[]) returns integer[]
+language sql immutable parallel safe
+return (
+    select array_agg(coalesce(t.one, 0) + coalesce(t.other, 0) order by t.bin)
+    from unnest(p_one, p_other) with ordinality as t (one, other, bin));
+
+create or replace function job_stat_add(p_one bigint[], p_other bigint[]) returns bigint[]
+language sql immutable parallel safe
+return (
+    select array_agg(coalesce(t.one, 0) + coalesce(t.other, 0) order by t.bin)
+    from unnest(p_one, p_other) with ordinality as t (one, other, bin));
+
+-- The counts of all bins, from the counts of some; a bin may be in the list several times.
+create or replace function job_stat_histogram(p_bins integer[], p_runs integer[]) returns integer[]
+language sql immutable parallel safe
+return (
+    with counted as (
+        select t.bin, sum(t.runs)::integer as runs from unnest(p_bins, p_runs) as t (bin, runs) group by t.bin)
+    select array_agg(coalesce(c.runs, 0) order by g.bin)
+    from generate_series(1, (select max(d.bin) from counted d)) as g (bin) left join counted c on c.bin = g.bin);
+
+-- Adds up to p_limit rows of job_stat_delta to the tables of statistics and deletes them. Returns their number. The caller
+-- holds the lock on the row 'stats' of job_upkeep, so nobody else writes these tables, except for what is too old.
+create or replace function job_stats_compact(p_limit integer) returns bigint
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_taken job_stat_delta[];
+begin
+    with taken as (
+        delete from job_stat_delta where ctid = any (array(select ctid from job_stat_delta limit p_limit)) returning *
+    )
+    select array_agg(t::job_stat_delta) into v_taken from taken t;
+    if v_taken is null then
+        return 0;
+    end if;
+    perform job_stats_add_runs(v_taken);
+    perform job_stats_add_times(v_taken);
+    perform job_stats_add_errors(v_taken);
+    return cardinality(v_taken);
+end
+$$;
+
+create or replace function job_stats_add_runs(p_delta job_stat_delta[]) returns void
+language sql volatile
+set search_path from current set jit = off
+as $$
+    with delta as materialized (
+        select job_stat_bucket(5, d.minute) as bucket, d.* from unnest(p_delta) d
+    ), found as materialized (
+        -- Counted once, because there is a number for each run, and then added up for the longer buckets.
+        select d.bucket, d.task_type, d.outcome, d.dry_run, b.bins, count(*)::integer as runs
+        from delta d cross join unnest(d.bins) as b (bins) group by 1, 2, 3, 4, 5
+    ), added as (
+        select l.minutes, job_stat_bucket(l.minutes, f.bucket) as bucket, f.task_type, f.outcome, f.dry_run,
+            job_stat_histogram(array_agg(f.bins / 128), array_agg(f.runs)) as waits,
+            job_stat_histogram(array_agg(f.bins % 128), array_agg(f.runs)) as durations
+        from found f cross join (values (5), (15), (120), (480)) as l (minutes) group by 1, 2, 3, 4, 5
+    ), counted as (
+        select l.minutes, job_stat_bucket(l.minutes, d.minute) as bucket, d.task_type, d.outcome, d.dry_run,
+            sum(d.runs) as runs, sum(d.permanent) as permanent, min(d.first_at) as first_at, max(d.last_at) as last_at
+        from delta d cross join (values (0), (1), (5), (15), (120), (480)) as l (minutes) group by 1, 2, 3, 4, 5
+    )
+    insert into job_stats as s (minutes, bucket, task_type, outcome, dry_run, runs, permanent, first_at, last_at, waits,
+        durations)
+    select c.minutes, c.bucket, c.task_type, c.outcome, c.dry_run, c.runs, c.permanent, c.first_at, c.last_at,
+        a.waits, a.durations
+    from counted c left join added a using (minutes, bucket, task_type, outcome, dry_run)
+    on conflict (minutes, bucket, task_type, outcome, dry_run) do update set
+        runs = s.runs + excluded.runs, permanent = s.permanent + excluded.permanent,
+        first_at = least(s.first_at, excluded.first_at), last_at = greatest(s.last_at, excluded.last_at),
+        waits = job_stat_add(s.waits, excluded.waits), durations = job_stat_add(s.durations, excluded.durations)
+$$;
+
+create or replace function job_stats_add_times(p_delta job_stat_delta[]) returns void
+language sql volatile
+set search_path from current set jit = off
+as $$
+    with found as (
+        select d.task_type, d.outcome, b.bins, count(*)::integer as runs
+        from unnest(p_delta) d cross join unnest(d.bins) as b (bins) where not d.dry_run group by 1, 2, 3
+    ), counted as (
+        select f.task_type, f.outcome, job_stat_histogram(array_agg(f.bins / 128), array_agg(f.runs)) as waits,
+            job_stat_histogram(array_agg(f.bins % 128), array_agg(f.runs)) as durations
+        from found f group by 1, 2
+    ), summed as (
+        select d.task_type, d.outcome, sum(d.wait_seconds) as wait_seconds, sum(d.duration_seconds) as duration_seconds
+        from unnest(p_delta) d where not d.dry_run group by 1, 2
+    )
+    insert into job_stat_times as t (task_type, outcome, waits, durations, wait_seconds, duration_seconds)
+    select c.task_type, c.outcome, c.waits, c.durations, s.wait_seconds, s.duration_seconds
+    from counted c join summed s using (task_type, outcome)
+    on conflict (task_type, outcome) do update set
+        waits = job_stat_add(t.waits, excluded.waits), durations = job_stat_add(t.durations, excluded.durations),
+        wait_seconds = t.wait_seconds + excluded.wait_seconds,
+        duration_seconds = t.duration_seconds + excluded.duration_seconds
+$$;
+
+-- A group that is new in its type and 5 minutes, where there are 1,000 already, is counted as `other`.
+create or replace function job_stats_add_errors(p_delta job_stat_delta[]) returns void
+language sql volatile
+set search_path from current set jit = off
+as $$
+    with found as materialized (
+        select d.task_type, d.fingerprint, job_stat_bucket(5, d.minute) as bucket, sum(d.runs) as runs,
+            min(d.first_at) as first_at, max(d.last_at) as last_at, max(d.sample_token) as sample_token
+        from unnest(p_delta) d where d.fingerprint is not null group by 1, 2, 3
+    ), held as (
+        select e.task_type, e.bucket, count(*) as groups from job_stat_errors e
+        where e.bucket in (select f.bucket from found f) and e.fingerprint <> 'other' group by 1, 2
+    ), ranked as (
+        select f.*, e.runs is null and coalesce(h.groups, 0) + row_number() over (
+            partition by f.task_type, f.bucket, e.runs is null order by f.first_at, f.fingerprint) > 1000 as is_other
+        from found f
+        left join job_stat_errors e using (task_type, fingerprint, bucket)
+        left join held h using (task_type, bucket)
+    ), named as (
+        select r.task_type, case when r.is_other then 'other' else r.fingerprint end as fingerprint, r.bucket,
+            sum(r.runs) as runs, min(r.first_at) as first_at, max(r.last_at) as last_at,
+            max(r.sample_token) as sample_token
+        from ranked r group by 1, 2, 3
+    ), counted as (
+        insert into job_stat_errors as e (task_type, fingerprint, bucket, runs)
+        select n.task_type, n.fingerprint, n.bucket, n.runs from named n
+        on conflict (fingerprint, task_type, bucket) do update set runs = e.runs + excluded.runs
+    ), grouped as (
+        select n.task_type, n.fingerprint, min(n.first_at) as first_at, max(n.last_at) as last_at,
+            max(n.sample_token) as sample_token
+        from named n group by 1, 2
+    )
+    insert into job_error_groups as g (task_type, fingerprint, error_kind, pattern, sample_token, first_at, last_at)
+    select n.task_type, n.fingerprint, case when n.fingerprint <> 'other' then r.error_kind end,
+        case when n.fingerprint <> 'other' then job_error_pattern(r.error) end, n.sample_token, n.first_at, n.last_at
+    from grouped n left join job_runs r on r.run_token = n.sample_token and not r.late
+    on conflict (fingerprint, task_type) do update set
+        error_kind = coalesce(g.error_kind, excluded.error_kind), pattern = coalesce(g.pattern, excluded.pattern),
+        sample_token = greatest(g.sample_token, excluded.sample_token),
+        first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at)
+$$;
+
+-- An earlier schema counted no errors by group: counts those that its pages showed, the newest 20,000 failed runs of a
+-- week. They have no `dry_run`, which later runs have, so none is counted twice.
+do $$
+begin
+    if exists (select from job_error_groups) then
+        return;
+    end if;
+    create temporary table job_stats_before on commit drop as
+    select r.run_token, r.job_id, r.task_type, r.outcome, r.fingerprint, r.finished_at from job_runs r
+    where r.outcome = any (job_outcomes(true)) and r.finished_at > now() - interval '7 days' and r.dry_run is null
+        and r.fingerprint is not null
+    order by r.finished_at desc limit 20000;
+    perform job_stats_add_errors(array(
+        select row(job_stat_bucket(1, r.finished_at), r.task_type, r.outcome, false, r.fingerprint, max(r.run_token),
+            count(*), 0, min(r.finished_at), max(r.finished_at), '{}', 0, 0)::job_stat_delta
+        from job_stats_before r group by job_stat_bucket(1, r.finished_at), r.task_type, r.outcome, r.fingerprint));
+    update job_queue q set fingerprint = n.fingerprint
+    from (select distinct on (job_id) job_id, task_type, fingerprint from job_stats_before
+        order by job_id, run_token desc) n
+    where q.id = n.job_id and q.task_type = n.task_type
+        and (q.status = 'failed' or q.status = 'pending' and q.last_error is not null);
+    drop table job_stats_before;
+end
+$$;
+
+-- The counts of runs, those in job_stats and those still in job_stat_delta: exact at any moment. For one value of
+-- `minutes`; the sum over all lengths has each run several times.
+create or replace view job_stat_list as
+select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.runs, s.permanent, s.first_at, s.last_at
+from job_stats s where (select job_may_read_views())
+union all
+select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run, d.runs::bigint,
+    d.permanent::bigint, d.first_at, d.last_at
+from job_stat_delta d cross join unnest(array[0, 1, 5, 15, 120, 480]::smallint[]) as l (minutes)
+where (select job_may_read_views());
+
+-- The same with the counts of bins, for the lengths that have them.
+create or replace view job_stat_bin_list as
+select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.waits, s.durations
+from job_stats s where s.minutes > 1 and (select job_may_read_views())
+union all
+select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run,
+    job_stat_histogram(b.waits, b.ones), job_stat_histogram(b.durations, b.ones)
+from job_stat_delta d
+cross join lateral (
+    select array_agg(u.bins / 128) as waits, array_agg(u.bins % 128) as durations, array_agg(1) as ones
+    from unnest(d.bins) as u (bins)) b
+cross join unnest(array[5, 15, 120, 480]::smallint[]) as l (minutes)
+where (select job_may_read_views());
+
+-- The waits and durations of all runs ever, without dry runs. A type and outcome may have several lines.
+create or replace view job_stat_time_list as
+select t.task_type, t.outcome, t.waits, t.durations, t.wait_seconds, t.duration_seconds from job_stat_times t
+where (select job_may_read_views())
+union all
+select d.task_type, d.outcome, job_stat_histogram(b.waits, b.ones)::bigint[],
+    job_stat_histogram(b.durations, b.ones)::bigint[], d.wait_seconds, d.duration_seconds
+from job_stat_delta d
+cross join lateral (
+    select array_agg(u.bins / 128) as waits, array_agg(u.bins % 128) as durations, array_agg(1) as ones
+    from unnest(d.bins) as u (bins)) b
+where not d.dry_run and (select job_may_read_views());
+
+-- The same for failed runs by group of errors.
+create or replace view job_stat_error_list as
+select e.task_type, e.fingerprint, e.bucket, e.runs from job_stat_errors e where (select job_may_read_views())
+union all
+select d.task_type, d.fingerprint, job_stat_bucket(5, d.minute), d.runs::bigint
+from job_stat_delta d where d.fingerprint is not null and (select job_may_read_views());
+
+-- The groups of errors, with those that are only in job_stat_delta yet. A group may have several lines.
+create or replace view job_error_group_list as
+select g.task_type, g.fingerprint, g.error_kind, g.pattern, g.sample_token, g.first_at, g.last_at
+from job_error_groups g where (select job_may_read_views())
+union all
+select d.task_type, d.fingerprint, null::text, null::text, d.sample_token, d.first_at, d.last_at
+from job_stat_delta d where d.fingerprint is not null and (select job_may_read_views());
+
+-- The runs of each type in the 15 minutes before p_at (full minutes and the present one), and how many of them failed;
+-- the same of the 7 days before the last hour; the failures since the newest success of a day (of the minute of that
+-- success at least one, if it had some later); the shares from which health warns. Dry runs do not count. Types of which
+-- a run ended in the last day; with p_failing, those of which a run has just failed or that were failing.
+create or replace function job_failure_shares(p_at timestamptz, p_failing boolean)
+returns table (task_type text, last_at timestamptz, runs bigint, failed bigint, usual_runs bigint, usual_failed bigint,
+    failed_in_a_row bigint, usual double precision, warning_share double precision, critical_share double precision)
+language sql stable
+set search_path from current set jit = off
+as $$
+    with kinds as (
+        select job_outcomes(true) as failures, job_outcomes(true) || job_outcomes(false) as counted
+    ), recent as materialized (
+        select s.task_type, sum(s.runs)::bigint as runs,
+            coalesce(sum(s.runs) filter (where s.outcome = any (k.failures)), 0)::bigint as failed
+        from job_stat_list s, kinds k
+        where s.minutes = 1 and s.bucket >= job_stat_bucket(1, p_at - interval '15 minutes') and s.bucket <= p_at
+            and not s.dry_run and s.outcome = any (k.counted)
+        group by s.task_type
+    ), day as materialized (
+        select s.task_type, max(s.last_at) as last_at,
+            greatest(max(s.last_at) filter (where s.outcome <> all (k.failures)), p_at - interval '1 day') as good_at
+        from job_stat_list s, kinds k
+        where s.minutes = 15 and s.bucket > p_at - interval '1 day' and s.bucket <= p_at and not s.dry_run
+            and s.outcome = any (k.counted)
+        group by s.task_type
+    ), looked_at as (
+        select coalesce(d.task_type, f.task_type) as task_type, d.last_at,
+            coalesce(d.good_at, p_at - interval '1 day') as good_at, coalesce(r.runs, 0) as runs,
+            coalesce(r.failed, 0) as failed
+        from day d full join job_failing_types f using (task_type) left join recent r using (task_type)
+        where not p_failing and d.task_type is not null or r.failed > 0 or f.task_type is not null
+    ), usual as materialized (
+        select s.task_type, sum(s.runs)::bigint as runs,
+            coalesce(sum(s.runs) filter (where s.outcome = any (k.failures)), 0)::bigint as failed
+        from job_stat_list s, kinds k
+        where (s.minutes = 120 and s.bucket >= job_stat_bucket(120, p_at - interval '7 days')
+                and s.bucket < job_stat_bucket(120, p_at - interval '1 hour')
+            or s.minutes = 5 and s.bucket >= job_stat_bucket(120, p_at - interval '1 hour')
+                and s.bucket < job_stat_bucket(5, p_at - interval '1 hour'))
+            and not s.dry_run and s.outcome = any (k.counted)
+        group by s.task_type
+    )
+    select l.task_type, l.last_at, l.runs, l.failed, coalesce(u.runs, 0), coalesce(u.failed, 0), a.runs, w.usual,
+        coalesce(t.warning_share, greatest(0.05, 2 * w.usual, w.usual + 0.1)),
+        coalesce(t.critical_share, greatest(0.5, w.usual + 0.3, t.warning_share))
+    from looked_at l
+    left join usual u using (task_type)
+    left join job_types t using (task_type)
+    cross join lateral (
+        select least((coalesce(u.failed, 0) + 1.0) / (coalesce(u.runs, 0) + 2.0), 0.5)::double precision as usual
+    ) w
+    cross join lateral (
+        select coalesce(sum(case when s.first_at > l.good_at then s.runs when s.last_at > l.good_at then 1 else 0 end),
+            0)::bigint as runs
+        from job_stat_list s
+        where s.task_type = l.task_type and not s.dry_run and s.outcome = any (job_outcomes(true))
+            and (s.minutes = 15 and s.bucket > l.good_at and s.bucket <= p_at
+                or s.minutes = 1 and s.bucket >= job_stat_bucket(15, l.good_at)
+                    and s.bucket < job_stat_bucket(15, l.good_at) + interval '15 minutes')
+    ) a
+    order by l.task_type
+$$;
+
+-- Runs per second of these types that ended in the last full minute, dry ones too; null if none.
+create or replace function job_finish_rate(p_types text[]) returns double precision
+language sql stable
+set search_path from current set jit = off
+as $$
+    select nullif(sum(s.runs), 0)::double precision / 60 from job_stat_list s
+    where s.minutes = 1 and s.bucket = job_stat_bucket(1, statement_timestamp() - interval '1 minute')
+        and s.task_type = any (p_types) and s.outcome = any (job_outcomes(true) || job_outcomes(false))
+$$;
+
+-- What the failure shares say of each type: 20 runs or more are judged by their share, fewer by three failures in a row. A
+-- verdict ends when the share has been below half of its threshold for 15 minutes; one that is critical becomes a warning
+-- if that still holds.
+create or replace function job_stats_judge(p_at timestamptz) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    with judged as (
+        select s.*, f.since, f.verdict as before,
+            case
+                when s.enough and s.share >= s.critical_share then 'critical'
+                when s.enough and s.share >= s.warning_share or s.in_a_row then 'warning'
+            end as found,
+            case when s.share < case f.verdict when 'critical' then s.critical_share else s.warning_share end / 2
+                    and (f.verdict = 'critical' or not s.in_a_row)
+                then least(coalesce(f.calm_since, p_at), p_at) end as calm_since
+        from (
+            select j.*, coalesce(j.failed::double precision / nullif(j.runs, 0), 0) as share, j.runs >= 20 as enough,
+                j.runs < 20 and j.failed_in_a_row >= 3 as in_a_row
+            from job_failure_shares(p_at, true) j
+        ) s left join job_failing_types f using (task_type)
+    ), decided as (
+        select j.*,
+            case
+                when j.found = 'critical' then 'critical'
+                when j.before = 'critical' and (j.calm_since is null or j.calm_since > p_at - interval '15 minutes')
+                    then 'critical'
+                when j.found = 'warning' or j.before = 'critical' and j.share >= j.warning_share / 2 then 'warning'
+                when j.before = 'warning' and (j.calm_since is null or j.calm_since > p_at - interval '15 minutes')
+                    then 'warning'
+            end as verdict
+        from judged j
+    ), ended as (
+        delete from job_failing_types f using decided d where d.task_type = f.task_type and d.verdict is null
+    )
+    insert into job_failing_types as f (task_type, verdict, since, calm_since, runs, failed, failed_in_a_row,
+        in_a_row, usual, threshold, judged_at)
+    select d.task_type, d.verdict, p_at, case when d.before = d.verdict then d.calm_since end, d.runs, d.failed,
+        d.failed_in_a_row, d.in_a_row, d.usual,
+        case d.verdict when 'critical' then d.critical_share else d.warning_share end, p_at
+    from decided d where d.verdict is not null
+    on conflict (task_type) do update set verdict = excluded.verdict, calm_since = excluded.calm_since,
+        since = least(f.since, excluded.since), runs = excluded.runs, failed = excluded.failed,
+        failed_in_a_row = excluded.failed_in_a_row, in_a_row = excluded.in_a_row,
+        usual = excluded.usual, threshold = excluded.threshold, judged_at = excluded.judged_at;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- The backlog over time, and one slot of a series
+-------------------------------------------------------------------------------------------------------
+

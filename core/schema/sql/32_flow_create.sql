@@ -1,0 +1,314 @@
+-- The members in a document: a list of objects, in which a member comes after those that it waits for.
+create or replace function job_flow_given_of(p_members jsonb) returns job_flow_given[]
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_key text;
+    -- As in job_queue_create_many.
+    v_time constant text := overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint)
+        placing '7' from 13 for 0);
+    v_first_place constant bigint := x'8000000'::bigint;
+    v_least_chance constant bigint := x'100000000'::bigint;
+    v_chances constant bigint := x'effffffff'::bigint;
+begin
+    if jsonb_typeof(p_members) is distinct from 'array' then
+        perform job_queue_refuse('The members of a flow are a list of JSON objects. Nothing was enqueued.');
+    elsif jsonb_array_length(p_members) not between 1 and 10000 then
+        perform job_queue_refuse(format('A flow has 1 to 10,000 members; this one has %s. Nothing was enqueued.',
+            jsonb_array_length(p_members)));
+    end if;
+    select k into v_key from jsonb_array_elements(p_members) e (member) cross join lateral jsonb_object_keys(e.member) k
+    where k not in ('name', 'task_type', 'payload', 'run_at', 'max_attempts', 'priority', 'dedupe_key',
+        'concurrency_key', 'after', 'after_jobs', 'needs') limit 1;
+    if found then
+        perform job_queue_refuse(format('A member of a flow has no "%s". Nothing was enqueued.', left(v_key, 50)));
+    end if;
+    return array(
+        select row(e.place, (v_time || to_hex(v_first_place + e.place)
+                || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
+            m.name, m.task_type, coalesce(m.payload, '{}'), coalesce(m.run_at, now()),
+            greatest(coalesce(m.max_attempts, 5), 1), coalesce(m.priority, 0), m.dedupe_key, m.concurrency_key,
+            coalesce(m.after, '{}'), coalesce(m.after_jobs, '{}'), coalesce(m.needs, 'success'))::job_flow_given
+        from jsonb_array_elements(p_members) with ordinality as e (value, place)
+        cross join lateral jsonb_to_record(e.value) as m (name text, task_type text, payload jsonb, run_at timestamptz,
+            max_attempts integer, priority integer, dedupe_key text, concurrency_key text, after text[],
+            after_jobs uuid[], needs text)
+        order by e.place);
+exception when data_exception then
+    raise exception using errcode = 'JD001', message = format(
+        'A member of the flow cannot be read (%s). Nothing was enqueued.', sqlerrm);
+end
+$$;
+
+create or replace function job_flow_refuse_given(p_given job_flow_given[]) returns void
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_refusal text;
+begin
+    select r.words into v_refusal from unnest(p_given) g cross join lateral (
+        select case
+            when coalesce(trim(g.name), '') = '' then format('The member at place %s has no name.', g.place)
+            when octet_length(g.name) > 200 then format('The name of the member at place %s is longer than 200 bytes.',
+                g.place)
+            when coalesce(trim(g.task_type), '') = '' then format('The member %s has no task type.', g.name)
+            when jsonb_typeof(g.payload) <> 'object' then format('The payload of the member %s is no JSON object.', g.name)
+            when g.priority not between -100 and 100 then format(
+                'The priority of the member %s is not between -100 and 100.', g.name)
+            when not job_is_a_time(g.run_at) then format(
+                'The due time of the member %s is not between the years 1 and 9999.', g.name)
+            when octet_length(g.dedupe_key) > 1000 or octet_length(g.concurrency_key) > 1000 then
+                coalesce(job_refused_key(g.dedupe_key), job_refused_key(g.concurrency_key))
+            when g.needs not in ('success', 'end', 'failure') then format(
+                'The member %s needs "%s" of those that it waits for. It can need their success, end or failure.', g.name,
+                left(g.needs, 50))
+            when g.needs <> 'success' and cardinality(g.after) + cardinality(g.after_jobs) = 0 then format(
+                'The member %s waits for no other, so there is no %s that it could need.', g.name, g.needs)
+        end as words) r
+    where r.words is not null order by g.place limit 1;
+    if not found then
+        select format('Two members are named %s.', g.name) into v_refusal from unnest(p_given) g
+        group by g.name having count(*) > 1 order by min(g.place) limit 1;
+    end if;
+    if not found and (
+        select sum(cardinality(g.after) + cardinality(g.after_jobs)) from unnest(p_given) g) > 50000
+    then
+        v_refusal := 'The members of a flow wait for each other 50,000 times at most. Put one member between many that '
+            'wait for the same many others.';
+    end if;
+    if v_refusal is not null then
+        perform job_queue_refuse(v_refusal || ' Nothing was enqueued.');
+    end if;
+end
+$$;
+
+-- Refuses members that wait for what is not there or cannot succeed, and each circle: a member waits for earlier ones only.
+create or replace function job_flow_refuse_links(p_given job_flow_given[]) returns void
+language plpgsql stable
+set search_path from current set enable_nestloop = off set jit = off
+as $$
+declare
+    v_refusal text;
+begin
+    select case
+        when b.id is null then format('The member %s waits for %s, which is no member of this flow.', g.name, a.name)
+        when b.place = g.place then format('The member %s waits for itself.', g.name)
+        else format('The member %s waits for %s, which comes after it. List each member after those that it waits for; '
+            'members that wait for each other in a circle can never run.', g.name, a.name) end
+    into v_refusal
+    from unnest(p_given) g cross join lateral unnest(g.after) a (name) left join unnest(p_given) b on b.name = a.name
+    where b.id is null or b.place >= g.place
+    order by g.place limit 1;
+    if not found then
+        select case
+            when o.words is null then format('The member %s waits for job %s, which is recurring, so that it has no end.',
+                o.name, o.id)
+            else format('The member %s waits for job %s, which %s. Retry that job first, or leave it out.', o.name, o.id,
+                o.words) end
+        into v_refusal
+        from (
+            select g.name, a.id, g.place, case
+                when q.is_recurring then null
+                when q.id is null and f.outcome = 'deleted' then 'is not in the queue'
+                when g.needs = 'success' and f.outcome in ('failed', 'cancelled') then 'is ' || f.outcome
+                else '' end as words
+            from unnest(p_given) g cross join lateral unnest(g.after_jobs) a (id)
+            left join job_queue q on q.id = a.id cross join lateral (select job_flow_outcome(a.id) as outcome) f
+        ) o
+        where o.words is distinct from '' order by o.place limit 1;
+    end if;
+    if v_refusal is not null then
+        perform job_queue_refuse(v_refusal || ' Nothing was enqueued.');
+    end if;
+end
+$$;
+
+-- Whom the given members wait for, with the outcomes of those that are in the queue already or were.
+create or replace function job_flow_link(p_given job_flow_given[]) returns job_dependencies[]
+language sql stable
+set search_path from current set enable_nestloop = off set jit = off
+as $$
+    select array(
+        select distinct row(g.id, b.id, g.needs, null)::job_dependencies
+        from unnest(p_given) g cross join lateral unnest(g.after) a (name) join unnest(p_given) b on b.name = a.name)
+    || array(
+        select distinct row(g.id, a.id, g.needs, job_flow_outcome(a.id))::job_dependencies
+        from unnest(p_given) g cross join lateral unnest(g.after_jobs) a (id))
+$$;
+
+-- Enqueues the members, whose links were checked.
+create or replace function job_flow_insert(
+    p_flow uuid, p_given job_flow_given[], p_links job_dependencies[], p_added_by uuid, p_actor text
+) returns void
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_ruled constant boolean := exists (select from job_types t where t.concurrency is not null
+        and t.task_type in (select g.task_type from unnest(p_given) g));
+    v_blockers uuid[];
+    v_keys text[];
+    v_lines text[];
+    v_types text[];
+    v_priorities integer[];
+    v_run_at timestamptz[];
+    v_in_line boolean[];
+    v_name text;
+    v_judged record;
+begin
+    select array_agg(coalesce(g.concurrency_key, case when v_ruled then job_key_of(g.task_type, g.payload) end)
+            order by g.place),
+        array_agg(l.blocker_id order by g.place)
+    into v_keys, v_blockers
+    from unnest(p_given) g left join (
+        select distinct on (l.job_id) l.job_id, l.blocker_id from unnest(p_links) l
+        where l.outcome is null order by l.job_id, l.blocker_id desc) l on l.job_id = g.id;
+    if exists (select from unnest(v_keys) k where k is not null) then
+        select array_agg(case when k.blocker is null then k.key end order by k.place),
+            array_agg(g.task_type order by k.place), array_agg(g.priority order by k.place),
+            array_agg(g.run_at order by k.place)
+        into v_lines, v_types, v_priorities, v_run_at
+        from unnest(v_keys, v_blockers) with ordinality as k (key, blocker, place) join unnest(p_given) g using (place);
+        if exists (select from job_types t where t.max_per_key > 1 and t.task_type = any (v_types)) then
+            v_in_line := job_key_join_lines(v_lines, v_types, v_priorities, v_run_at);
+        else
+            v_in_line := job_queue_join_lines(v_lines, v_priorities, v_run_at);
+        end if;
+        perform job_queue_ask_recheck(array(
+            select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
+    end if;
+    insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line,
+        blocked_by, expires_at, created_by)
+    select g.id, g.task_type, g.payload, g.run_at, g.max_attempts, g.priority, g.dedupe_key, k.key,
+        case when k.blocker is null then coalesce(k.in_line, false) else k.key is not null end, k.blocker,
+        g.run_at + make_interval(secs => t.max_age_seconds), job_actor(p_actor)
+    from unnest(p_given) g
+    join unnest(v_keys, v_in_line, v_blockers) with ordinality as k (key, in_line, blocker, place) using (place)
+    left join job_types t on t.task_type = g.task_type
+    order by g.dedupe_key, g.place;
+    insert into job_flow_members (job_id, flow_id, name, task_type, needs, added_by)
+    select g.id, p_flow, g.name, g.task_type, g.needs, p_added_by from unnest(p_given) g order by g.place;
+    insert into job_dependencies select l.* from unnest(p_links) l;
+    perform job_queue_ask_recheck(null, array(
+        select l.blocker_id from unnest(p_links) l where l.outcome is null and l.needs = 'success'
+            and not exists (select from unnest(p_given) g where g.id = l.blocker_id)));
+    -- Those whose blockers have all ended already.
+    v_judged := job_flow_judge(array(
+        select l.job_id from unnest(p_links) l group by l.job_id having bool_and(l.outcome is not null)));
+    perform job_queue_advance_lines(v_judged.keys);
+    perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
+exception when unique_violation then
+    select g.name into v_name from unnest(p_given) g
+    where g.dedupe_key is not null and job_queue_holder(g.dedupe_key) is not null order by g.place limit 1;
+    perform job_queue_refuse(case when v_name is null then 'Two members have the same dedupe key.'
+        else format('A job with the dedupe key of the member %s is already pending or running.', v_name) end
+        || ' Nothing was enqueued.');
+end
+$$;
+
+-- Enqueues a flow, all of its members or none, and returns their ids. p_members is a list of objects with: name, task_type,
+-- and optionally payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, after (names of earlier members that
+-- it waits for), after_jobs (ids of other jobs), needs (success, end or failure). It waits for keys like job_queue_create.
+create or replace function job_flow_create(p_name text, p_members jsonb, p_actor text)
+returns table (flow_id uuid, name text, job_id uuid)
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms'
+as $$
+declare
+    v_given job_flow_given[];
+    v_flow constant uuid := encode(overlay(uuid_send(gen_random_uuid()) placing decode(overlay('0' || to_hex((date_part(
+        'epoch', clock_timestamp()) * 1000 * 4096)::bigint) placing '7' from 13 for 0), 'hex') from 1 for 8), 'hex')::uuid;
+begin
+    perform job_refuse_outsiders();
+    v_given := job_flow_given_of(p_members);
+    if coalesce(trim(p_name), '') = '' or octet_length(p_name) > 200 then
+        perform job_queue_refuse('A flow needs a name of up to 200 bytes. Nothing was enqueued.');
+    end if;
+    perform job_flow_refuse_given(v_given);
+    perform job_flow_refuse_links(v_given);
+    insert into job_flows (id, name, created_by) values (v_flow, p_name, job_actor(p_actor));
+    perform job_flow_insert(v_flow, v_given, job_flow_link(v_given), null, p_actor);
+    return query select v_flow, g.name, g.id from unnest(v_given) g order by g.place;
+end
+$$;
+
+-- Adds members to the flow of a running job, for its run alone: what waits for the job also waits for them. `after` names
+-- members of this list. A member that an earlier attempt of the job has added under the same name is returned again. The row
+-- of the job is locked until the commit, so that the run is not taken back before it.
+create or replace function job_flow_add(p_job uuid, p_token bigint, p_members jsonb, p_actor text)
+returns table (flow_id uuid, name text, job_id uuid)
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms' set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_given job_flow_given[];
+    v_new job_flow_given[];
+    v_flow constant uuid := (select m.flow_id from job_flow_members m where m.job_id = p_job);
+    v_asked timestamptz;
+    v_waiting uuid[];
+    v_name text;
+begin
+    perform job_refuse_outsiders();
+    v_given := job_flow_given_of(p_members);
+    -- The order of these locks is that of job_flow_cancel.
+    perform from job_flows f where f.id = v_flow for no key update;
+    if not found then
+        perform job_queue_refuse(format('Job %s is in no flow, so its run cannot add members. Nothing was enqueued.', p_job));
+    end if;
+    select q.cancel_requested_at into v_asked from job_queue q
+    where q.id = p_job and q.run_token = p_token and q.status = 'running' for key share;
+    if not found then
+        perform job_queue_refuse(format('The run of job %s was taken back, so its flow gets no members of it. Nothing was '
+            'enqueued.', p_job));
+    elsif v_asked is not null then
+        perform job_queue_refuse(format('Job %s was asked to cancel, so its flow gets no more members. Nothing was '
+            'enqueued.', p_job));
+    end if;
+    perform job_flow_refuse_given(v_given);
+    select g.name into v_name from unnest(v_given) g where cardinality(g.after_jobs) > 0 limit 1;
+    if found then
+        perform job_queue_refuse(format('The member %s waits for a job outside the list. A member that a run adds waits '
+            'for others of the list alone. Nothing was enqueued.', v_name));
+    end if;
+    perform job_flow_refuse_links(v_given);
+    select m.name into v_name from job_flow_members m join unnest(v_given) g on g.name = m.name
+    where m.flow_id = v_flow and m.added_by is distinct from p_job limit 1;
+    if found then
+        perform job_queue_refuse(format('The flow has another member named %s already. Nothing was enqueued.', v_name));
+    end if;
+    v_given := array(
+        select row(g.place, coalesce(m.job_id, g.id), g.name, g.task_type, g.payload, g.run_at, g.max_attempts, g.priority,
+            g.dedupe_key, g.concurrency_key, g.after, g.after_jobs, g.needs)::job_flow_given
+        from unnest(v_given) g left join job_flow_members m on m.flow_id = v_flow and m.name = g.name order by g.place);
+    select array_agg(row(row_number, g.id, g.name, g.task_type, g.payload, g.run_at, g.max_attempts, g.priority,
+        g.dedupe_key, g.concurrency_key, g.after, g.after_jobs, g.needs)::job_flow_given order by row_number)
+    into v_new
+    from (select row_number() over (order by n.place), n.* from unnest(v_given) n
+        where not exists (select from job_flow_members m where m.job_id = n.id)) g;
+    if (select count(*) from job_flow_members m where m.flow_id = v_flow) + coalesce(cardinality(v_new), 0) > 10000 then
+        perform job_queue_refuse('A flow has 10,000 members at most. Nothing was enqueued.');
+    end if;
+    if v_new is not null then
+        -- One that has begun does not wait again, and gets the same outcomes in each of its runs.
+        v_waiting := array(
+            select q.id from job_queue q where q.id in (select d.job_id from job_dependencies d where d.blocker_id = p_job)
+                and (q.status = 'pending' and q.attempts = 0 or q.status in ('failed', 'cancelled'))
+            order by q.id for update)
+            || array(select t.job_id from job_dependencies d join job_trash t on t.job_id = d.job_id
+                where d.blocker_id = p_job);
+        perform job_flow_insert(v_flow, v_new, array(
+            select row(l.job_id, l.blocker_id, l.needs, case when n.id is null then job_flow_outcome(l.blocker_id) end)
+                ::job_dependencies
+            from unnest(job_flow_link(v_given)) l left join unnest(v_new) n on n.id = l.blocker_id
+            where l.job_id in (select o.id from unnest(v_new) o)), p_job, p_actor);
+        insert into job_dependencies (job_id, blocker_id, needs)
+        select m.job_id, n.id, m.needs from job_flow_members m cross join unnest(v_new) n where m.job_id = any (v_waiting)
+        on conflict do nothing;
+    end if;
+    return query select v_flow, g.name, g.id from unnest(v_given) g order by g.place;
+end
+$$;
+

@@ -1,0 +1,266 @@
+-------------------------------------------------------------------------------------------------------
+-- 14. Schedules
+--
+-- A program parses cron expressions, the database keeps the slots that it found: the functions above take the next of
+-- them. Workers write more before they are used up. When they are, the job is due at job_no_slot(), so that no claim takes
+-- it, until a worker has written more.
+-------------------------------------------------------------------------------------------------------
+
+-- Enqueues a series like job_queue_create. p_schedule has `seconds`, or `cron` with its `zone`; `catch_up` ("one", "all" or
+-- "none") and `name` are optional. Without slots, the next worker writes those of the expression. A cron series is due at
+-- its first slot from p_run_at on (null: after now).
+create or replace function job_series_create(
+    p_task_type text, p_payload jsonb, p_schedule jsonb, p_slots timestamptz[], p_run_at timestamptz,
+    p_max_attempts integer, p_priority integer, p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid,
+    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
+)
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms'
+as $$
+declare
+    v_seconds constant bigint := case when p_schedule ->> 'seconds' ~ '^[0-9]{1,10}$' then p_schedule ->> 'seconds' end;
+    v_minutes constant integer := case when v_seconds % 60 = 0 then v_seconds / 60 end;
+    v_schedule jsonb := jsonb_strip_nulls(jsonb_build_object('cron', p_schedule -> 'cron', 'zone', p_schedule -> 'zone',
+        'seconds', case when v_minutes is null then v_seconds end,
+        'catch_up', nullif(p_schedule -> 'catch_up', '"one"'), 'name', p_schedule -> 'name'));
+    v_slots constant timestamptz[] := case when v_schedule ? 'cron' then coalesce(p_slots, '{}') end;
+    v_first uuid;
+begin
+    perform job_refuse_outsiders();
+    if v_seconds not between 1 and 3155760000 then
+        perform job_queue_refuse('The interval of a recurring job must be between 1 second and 100 years.');
+    elsif v_seconds > 999999999 and v_minutes is null then
+        perform job_queue_refuse('An interval of more than 31 years must be whole minutes.');
+    elsif not coalesce(job_schedule_fits(true, v_minutes, v_schedule, v_slots), false)
+        or (p_schedule ? 'seconds') <> (v_seconds is not null) or octet_length(v_schedule::text) > 1000
+    then
+        perform job_queue_refuse('A schedule has either seconds, or a cron expression with its zone; its catch_up is one, '
+            'all or none. Nothing was enqueued.');
+    elsif array_length(v_slots, 1) > 1100 or exists (select from unnest(v_slots) s where s is null or not job_is_a_time(s))
+    then
+        perform job_queue_refuse('A series has at most 1,100 slots, between the years 1 and 9999. Nothing was enqueued.');
+    end if;
+    if p_dedupe_key is null then
+        select q.id into v_first from job_queue q
+        where q.is_recurring and q.status in ('pending', 'running') and q.task_type = p_task_type
+            and q.payload = p_payload and q.recurrence_interval_minutes is not distinct from v_minutes
+            and q.schedule ->> 'seconds' is not distinct from v_schedule ->> 'seconds'
+            and q.schedule ->> 'cron' is not distinct from v_schedule ->> 'cron'
+            and q.schedule ->> 'zone' is not distinct from v_schedule ->> 'zone'
+            and (q.expires_at is null or q.expires_at > now())
+        order by q.created_at, q.id limit 1;
+        if found then
+            perform job_queue_refuse(format('Job %s is a series of %s with the same payload and schedule. A dedupe key '
+                'allows both. Nothing was enqueued.', v_first, p_task_type));
+        end if;
+    end if;
+    select c.job_id, c.created into job_id, created from job_queue_create(p_task_type, p_payload,
+        -- A time that is none is refused there.
+        case when v_slots is not null and job_is_a_time(p_run_at)
+            then job_first_slot(v_slots, coalesce(p_run_at - interval '1 microsecond', now())) else p_run_at end,
+        p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, null, p_expires_at, p_actor) c;
+    if created then
+        update job_queue q set is_recurring = true, recurrence_interval_minutes = v_minutes,
+            schedule = nullif(v_schedule, '{}'), slots = v_slots, anchor_at = q.run_at,
+            -- The maximum age of the type is one of one-time jobs.
+            expires_at = p_expires_at
+        where q.id = job_id;
+    end if;
+end
+$$;
+
+-- Puts off series without catch-up whose slot no worker took within a minute, to their next slot, which may be due. Retries
+-- and runs that somebody asked for are not missed slots.
+create or replace function job_series_pass_missed(p_now timestamptz) returns void
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_keys text[];
+begin
+    with missed as (
+        select q.id from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and q.slot_at is null
+            and q.schedule ->> 'catch_up' = 'none' and q.run_at <= p_now - interval '1 minute'
+        order by q.id for update skip locked
+    ), passed as (
+        update job_queue q set
+            run_at = job_series_slot(q.recurrence_interval_minutes, q.schedule, q.slots, coalesce(q.anchor_at, q.run_at),
+                p_now - interval '1 minute'),
+            attempts = 0, anchor_at = coalesce(q.anchor_at, q.run_at), in_line = q.concurrency_key is not null,
+            updated_at = p_now, version = q.version + 1
+        from missed m where q.id = m.id
+        returning q.concurrency_key
+    )
+    select array_agg(distinct concurrency_key) filter (where concurrency_key is not null) into v_keys from passed;
+    perform job_queue_advance_lines(v_keys);
+end
+$$;
+
+-- The cron series that have fewer than ten slots left, or all of them, and the time after which each needs slots. A series
+-- that makes up all slots needs those since the last that it served; one that ran out, those since then. When all are
+-- written again, the slot that is next is among them, wherever the zone's rules have moved it.
+create or replace function job_series_short(p_all boolean, p_limit integer)
+returns table (job_id uuid, cron text, zone text, after timestamptz, at timestamptz)
+language plpgsql stable security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
+begin
+    perform job_refuse_outsiders();
+    return query
+    select q.id, q.schedule ->> 'cron', q.schedule ->> 'zone', case
+            when job_series_runs_all(q.schedule) and q.blocked_by is distinct from q.id
+                then coalesce(q.slot_at, case when q.run_at < job_no_slot() then q.run_at end,
+                    (select max(s) from unnest(q.slots) s), q.updated_at)
+            when q.run_at >= job_no_slot() then q.updated_at
+            else greatest(v_now - interval '1 minute', q.run_at - case when p_all then interval '25 hours' else '0' end)
+        end, v_now
+    from job_queue q
+    where q.slots is not null and q.status in ('pending', 'running')
+        and (p_all or coalesce(q.slots[cardinality(q.slots) - 9], '-infinity') <= v_now)
+    order by coalesce(q.slots[cardinality(q.slots) - 9], '-infinity') limit p_limit;
+end
+$$;
+
+-- Writes the slots of a series after a time, if it still has this expression and zone. A series that had run out is due at
+-- the first of them, and one whose next slot the zone's rules have moved, where it is now. Without slots, p_trouble says
+-- why there are none. A series that another transaction has locked is left out.
+create or replace function job_series_fill(
+    p_id uuid, p_cron text, p_zone text, p_after timestamptz, p_slots timestamptz[], p_trouble text
+) returns boolean
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_job job_queue;
+    v_run_at timestamptz;
+begin
+    perform job_refuse_outsiders();
+    select * into v_job from job_queue q
+    where q.id = p_id and q.status in ('pending', 'running') and q.schedule ->> 'cron' = p_cron
+        and q.schedule ->> 'zone' = p_zone
+    for update skip locked;
+    if v_job.id is null or p_slots is null and v_job.last_error is not distinct from p_trouble then
+        return false;
+    end if;
+    if p_slots is null then
+        update job_queue q set last_error = p_trouble, version = q.version + 1 where q.id = p_id;
+        return true;
+    end if;
+    v_run_at := case
+        when v_job.status <> 'pending' then v_job.run_at
+        -- It may have run since its slots were looked for.
+        when v_job.run_at >= job_no_slot() then job_first_slot(p_slots, case
+            when job_series_runs_all(v_job.schedule) then p_after
+            else greatest(p_after, v_job.updated_at,
+                case when v_job.schedule ->> 'catch_up' = 'none' then v_now - interval '1 minute' end) end)
+        when v_job.slot_at is null and v_job.run_at > v_now and v_job.run_at = any (v_job.slots)
+            and v_job.run_at <> all (p_slots) and v_job.run_at > p_after
+            and v_job.run_at < (select max(s) from unnest(p_slots) s)
+            then coalesce((select s from unnest(p_slots) s where s > v_now
+                order by greatest(s - v_job.run_at, v_job.run_at - s), s limit 1), v_job.run_at)
+        else v_job.run_at end;
+    if v_run_at = v_job.run_at then
+        update job_queue q set slots = p_slots where q.id = p_id and q.slots <> p_slots;
+        return found;
+    end if;
+    update job_queue q set slots = p_slots, run_at = v_run_at, in_line = q.concurrency_key is not null,
+        updated_at = v_now, version = q.version + 1
+    where q.id = p_id;
+    perform job_queue_advance_lines(array[v_job.concurrency_key]);
+    perform pg_notify(current_schema() || '.job_queue', '');
+    return true;
+end
+$$;
+
+-- Makes the series that a program declares for its task types those of the queue: creates, changes and cancels them.
+-- p_wanted has an object for each: name, task_type, payload, schedule, slots, max_attempts, concurrency_key. Returns the
+-- names that are left for the next call, because their job runs, is locked, or another job has their dedupe key.
+create or replace function job_series_declare(p_types text[], p_wanted jsonb, p_actor text) returns text[]
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '1500ms'
+as $$
+declare
+    v_left text[] := '{}';
+    v_name text;
+    v_one record;
+    v_job job_queue;
+    v_minutes integer;
+    v_schedule jsonb;
+    v_moved boolean;
+begin
+    perform job_refuse_outsiders();
+    -- Another worker may enqueue the same series now, which this waits for: before it holds the lock of any row.
+    perform job_series_create(w.task_type, w.payload, w.schedule || jsonb_build_object('name', w.name), w.slots, null,
+        w.max_attempts, 0, 'schedule:' || w.name, w.concurrency_key, null, null, p_actor)
+    from (
+        select * from jsonb_to_recordset(p_wanted) as w (name text, task_type text, payload jsonb, schedule jsonb,
+            slots timestamptz[], max_attempts integer, concurrency_key text)
+        order by w.name
+    ) w
+    where job_queue_holder('schedule:' || w.name) is null;
+    for v_one in
+        select * from jsonb_to_recordset(p_wanted) as w (name text, task_type text, payload jsonb, schedule jsonb,
+            slots timestamptz[], max_attempts integer, concurrency_key text)
+        order by w.name
+    loop
+        select * into v_job from job_queue q
+        where q.dedupe_key = 'schedule:' || v_one.name and q.status in ('pending', 'running') for update skip locked;
+        if v_job.id is null then
+            v_left := v_left || v_one.name;
+            continue;
+        end if;
+        v_minutes := case when (v_one.schedule ->> 'seconds')::bigint % 60 = 0
+            then (v_one.schedule ->> 'seconds')::bigint / 60 end;
+        v_schedule := jsonb_strip_nulls(case when v_minutes is null then v_one.schedule else v_one.schedule - 'seconds' end
+            || jsonb_build_object('name', v_one.name, 'catch_up', nullif(v_one.schedule -> 'catch_up', '"one"')));
+        continue when v_job.schedule = v_schedule and v_job.recurrence_interval_minutes is not distinct from v_minutes
+            and v_job.payload = v_one.payload and v_job.max_attempts = v_one.max_attempts
+            and v_job.concurrency_key is not distinct from v_one.concurrency_key;
+        if v_job.status = 'running' or v_job.schedule ->> 'name' is distinct from v_one.name then
+            v_left := v_left || v_one.name;
+            continue;
+        end if;
+        v_moved := v_job.recurrence_interval_minutes is distinct from v_minutes
+            or v_job.schedule - 'catch_up' <> v_schedule - 'catch_up';
+        update job_queue q set
+            payload = v_one.payload, max_attempts = v_one.max_attempts, concurrency_key = v_one.concurrency_key,
+            recurrence_interval_minutes = v_minutes, schedule = v_schedule,
+            slots = case when v_schedule ? 'cron' then v_one.slots end,
+            run_at = case
+                when not v_moved then q.run_at
+                when v_schedule ? 'cron' then job_first_slot(v_one.slots, clock_timestamp())
+                else job_series_slot(v_minutes, v_schedule, null, coalesce(q.anchor_at, q.run_at), clock_timestamp()) end,
+            -- The slots of another expression may be before the one that was skipped.
+            anchor_at = case when not (v_moved and v_schedule ? 'cron') then q.anchor_at end,
+            slot_at = case when not v_moved then q.slot_at end, attempts = case when v_moved then 0 else q.attempts end,
+            in_line = v_one.concurrency_key is not null, updated_at = clock_timestamp(), version = q.version + 1
+        where q.id = v_job.id;
+        perform job_queue_advance_lines(array[v_job.concurrency_key, v_one.concurrency_key]);
+        perform job_queue_write_audit(p_actor, 'edit', v_job.id, job_audit_facts(v_job), v_schedule,
+            'Its declaration in the code has changed.');
+    end loop;
+    for v_job in
+        select q.* from job_queue q
+        where q.is_recurring and q.status in ('pending', 'running') and q.schedule ? 'name'
+            and q.task_type = any (p_types)
+            and q.schedule ->> 'name' not in (select w ->> 'name' from jsonb_array_elements(p_wanted) w)
+        order by q.id for update skip locked
+    loop
+        v_name := v_job.schedule ->> 'name';
+        if v_job.status = 'running' then
+            v_left := v_left || v_name;
+            continue;
+        end if;
+        perform job_queue_make_cancelled(v_job, p_actor);
+        update job_queue q set last_error = 'The code that runs now does not declare this series.' where q.id = v_job.id;
+        perform job_queue_write_audit(p_actor, 'cancel', v_job.id, job_audit_facts(v_job), null,
+            'The code does not declare it any more.');
+    end loop;
+    return v_left;
+end
+$$;
+
