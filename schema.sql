@@ -1,5 +1,5 @@
--- jobdeck schema version 5
--- serves programs from 0.2.0
+-- jobdeck schema version 6
+-- serves programs from 0.3.0
 --
 -- The queue, part by part. Run it with psql, from any folder:
 --

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import JobdeckError, Refused
-from jobdeck.core.schema.components import QUEUE, checksum, known_components
+from jobdeck.core.schema.components import QUEUE, checksum, known_components, sql_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 def recorded() -> dict[str, tuple[int, str]]:
     """The version and checksum of each component by its name, as they were last written."""
-    text = (resources.files("jobdeck.core") / "schema" / "checksums.toml").read_text(encoding="utf-8")
+    text = (sql_folder() / "checksums.toml").read_text(encoding="utf-8")
     return {name: (entry["version"], entry["checksum"]) for name, entry in tomllib.loads(text).items()}
 
 

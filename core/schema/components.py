@@ -75,13 +75,18 @@ class Migration:
     text: str
 
 
+def sql_folder() -> Traversable:
+    """The folder with the parts of the queue's SQL, its migrations and the list of the parts."""
+    return resources.files("jobdeck.core") / "schema"
+
+
 def schema_files() -> tuple[Traversable, ...]:
     """The parts of the queue's SQL in their order, the one that `schema.sql` lists for psql.
 
     Raises:
         SchemaMismatch: when a part is missing, or there is one that `checksums.toml` does not list.
     """
-    folder = resources.files("jobdeck.core") / "schema"
+    folder = sql_folder()
     listed = tomllib.loads((folder / "checksums.toml").read_text(encoding="utf-8"))[QUEUE]["parts"]
     files = {file.name: file for file in (folder / "sql").iterdir() if file.name.endswith(".sql")}
     odd = sorted(set(listed) ^ files.keys())
@@ -162,8 +167,9 @@ def migrations(component: Component) -> tuple[Migration, ...]:
     """The migrations of a component by number. Plugins have none: their `sql_before` runs at each installation."""
     if component.name != QUEUE:
         return ()
+    folder = sql_folder() / "migrations"
     found = []
-    for file in (resources.files("jobdeck.core") / "schema" / "migrations").iterdir():
+    for file in folder.iterdir() if folder.is_dir() else ():
         match = _MIGRATION.fullmatch(file.name)
         if match is not None:
             number, phase, name = match.groups()

@@ -99,10 +99,10 @@ def install_schema(
     with _refusals(conn, lambda: holder(conn, schema, wanted)):
         online = _online_steps(conn, wanted, schema, repair=repair)
         _run_online(conn, schema, online)
-        _complete_history(conn, schema, wanted, large_bytes)
+        _complete_history(conn, schema, wanted)
         plan, later = patiently(
             conn,
-            partial(_attempt, conn, given, corrected=bool(online)),
+            partial(_attempt, conn, given),
             seconds=LOCK_SECONDS,
             waits=say_who_is_in_the_way,
         )
@@ -117,11 +117,10 @@ def install_schema(
     return next(component.version for component in wanted if component.name == QUEUE)
 
 
-def _attempt(conn: psycopg.Connection[Any], given: _Given, *, corrected: bool) -> tuple[Plan, tuple[Index, ...]]:
+def _attempt(conn: psycopg.Connection[Any], given: _Given) -> tuple[Plan, tuple[Index, ...]]:
     """What an installation does in one transaction. Returns the indexes that are left to build as well."""
     use_schema(conn, given.schema)
     take_turn(conn, given.schema)
-    conn.execute("SELECT set_config('jobdeck.times_corrected', %s, true)", ["on" if corrected else "off"])
     conn.execute("SELECT set_config('jobdeck.roles_prefix', %s, true)", [given.roles_prefix or ""])
     _refuse_while_an_index_is_built(conn, given.schema)
     plan = plan_installation(
@@ -270,21 +269,15 @@ def _write_periods(conn: psycopg.Connection[Any], components: Sequence[Component
         )
 
 
-def _complete_history(
-    conn: psycopg.Connection[Any], schema: str, components: Sequence[Component], large_bytes: int
-) -> None:
+def _complete_history(conn: psycopg.Connection[Any], schema: str, components: Sequence[Component]) -> None:
     """Builds the indexes that the partitions of the history lack, while jobs run.
 
     The transaction of the installation makes those of the whole history, and takes for each partition the index that
-    is there by then. In an earlier schema the history is one table, which becomes a partition in that transaction.
+    is there by then.
     """
-    row = conn.execute("SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)", [f"{schema}.job_runs"]).fetchone()
-    if row is None:
+    if conn.execute("SELECT to_regclass(%s) IS NULL", [f"{schema}.job_runs"]).fetchone() == (True,):
         return
-    if row[0] in {"r", b"r"}:
-        missing = [one for one in large_indexes(conn, schema, components, large_bytes) if one.table == "job_runs"]
-    else:
-        missing = partition_indexes(conn, schema, components)
+    missing = partition_indexes(conn, schema, components)
     for name in invalid_indexes(conn, schema, [one.name for one in missing]):
         conn.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(schema, name)))
     _build(conn, schema, missing, what="The schema was not installed, because its index")

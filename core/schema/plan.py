@@ -10,7 +10,15 @@ from jobdeck.core.redact import clean
 from jobdeck.core.schema.catalog import Index, compare, declared, indexes, invalid_indexes, present_tables
 from jobdeck.core.schema.components import QUEUE, Migration, migrations
 from jobdeck.core.schema.creators import refuse_other_creators
-from jobdeck.core.schema.versions import Holdings, database_at, holdings, not_loaded, records, refuse_newer
+from jobdeck.core.schema.versions import (
+    Holdings,
+    database_at,
+    holdings,
+    not_loaded,
+    records,
+    refuse_newer,
+    refuse_unreleased,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,11 +65,12 @@ def plan_installation(
     """Looks at the database and changes nothing.
 
     Raises:
-        SchemaMismatch: when a component is newer than this program.
+        SchemaMismatch: when a component is newer than this program, or the schema is from before the first release.
         Refused: when the database holds a component whose plugin is not loaded, an object was altered by hand and
             `repair` is not asked for or cannot put it back, or others than the queue's owner can create in its schema.
     """
     held = holdings(conn)
+    refuse_unreleased(conn, held)
     refuse_newer(conn, held, components, serving=False)
     _refuse_unloaded(conn, held)
     refuse_other_creators(conn, components, schema)
@@ -136,7 +145,6 @@ def _lost(conn: psycopg.Connection[Any], key: str, was: str) -> str:
 def _adopted(
     conn: psycopg.Connection[Any], schema: str, held: Holdings, kept: Mapping[str, Record], component: Component
 ) -> tuple[str, ...]:
-    """A plugin's tables in a database of 0.1.0 count as adopted: nothing says who made them."""
     if component.name in kept:
         return kept[component.name].adopted
     if component.name == QUEUE and held.begun:

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from jobdeck.core.schema.components import Component
 
 
+FIRST_VERSION: Final = 6
+"""The version of the queue's schema in 0.3.0, the first release."""
+
+
 @dataclass(frozen=True, slots=True)
 class Installed:
     """A component as the database holds it.
 
-    `serves_from` is the oldest program that works on it. It and `checksum` are None when a program before 0.2.0 or
-    psql installed it. `migrations` are the numbers of those that were run or were not needed.
+    `serves_from` is the oldest program that works on it. It and `checksum` are None when psql installed it.
+    `migrations` are the numbers of those that were run or were not needed.
     """
 
     component: str
@@ -60,7 +64,10 @@ class Holdings:
 
 
 def holdings(conn: psycopg.Connection[Any]) -> Holdings:
-    """Reads the newest version of each component in the connection's schema. Early tables lack some columns."""
+    """Reads the newest version of each component in the connection's schema.
+
+    A table from before 0.3.0 lacks some of the columns.
+    """
     there = conn.execute(
         "SELECT to_regclass(quote_ident(current_schema()) || '.jobdeck_schema') IS NOT NULL"
     ).fetchone()
@@ -116,6 +123,7 @@ def check_schema(conn: psycopg.Connection[Any], components: Sequence[Component] 
 
 def check_held(conn: psycopg.Connection[Any], held: Holdings, components: Sequence[Component] | None = None) -> None:
     """`check_schema` of what was read before. The connection is used only to explain a mismatch."""
+    refuse_unreleased(conn, held)
     refuse_newer(conn, held, components)
     for component in known_components() if components is None else components:
         installed = held.components.get(component.name)
@@ -127,6 +135,21 @@ def check_held(conn: psycopg.Connection[Any], held: Holdings, components: Sequen
                 f"Run `jobdeck init` to upgrade it.",
                 f"version {installed.version}, needs {component.version}; run `jobdeck init` there",
             )
+
+
+def refuse_unreleased(conn: psycopg.Connection[Any], held: Holdings) -> None:
+    """Returns unless the database has a schema from before the first release, which no program upgrades.
+
+    Raises:
+        SchemaMismatch: otherwise.
+    """
+    if held.queue is not None and held.queue.version < FIRST_VERSION:
+        raise SchemaMismatch(
+            f"{database_at(conn)} has {_version(held.queue)}, from before 0.3.0, the first release, and nothing "
+            f"upgrades that. Install the queue into a new database, or into a schema of its own: "
+            f"`jobdeck init --schema NAME`.",
+            f"version {held.queue.version} is from before the first release",
+        )
 
 
 def refuse_newer(

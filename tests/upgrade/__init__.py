@@ -1,1 +1,1 @@
-"""Databases of earlier versions, brought up to this one. The files are the `schema.sql` of those versions."""
+"""Databases of the versions before, brought up to the next one."""

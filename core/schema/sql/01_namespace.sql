@@ -1,17 +1,11 @@
--- jobdeck schema version 5
--- serves programs from 0.2.0
+-- jobdeck schema version 6
+-- serves programs from 0.3.0
 --
 -- The queue. Safe to run again: rows and columns are kept. Runs in one transaction (psql --single-transaction) on
 -- Postgres 15 and later, and needs no extension.
 --
--- Only the functions of this file change the status of a job. Errors for people have SQLSTATE JD001 and a sentence as
+-- Only the functions of these files change the status of a job. Errors for people have SQLSTATE JD001 and a sentence as
 -- message; every other error is a defect.
---
---   1 tables        4 clauses of the claim    7 reaper               10 reading
---   2 old rows      5 claim, heartbeat        8 operators' actions   11 retention, erasure
---   3 enqueue       6 finish                  9 processing switch    12 statistics
---   13 flows        14 schedules              15 producers           16 roles
---   limits of task types are before section 4
 
 set local client_min_messages = warning;
 
@@ -19,16 +13,21 @@ set local client_min_messages = warning;
 -- schema only ("set search_path from current"). No statement names it, so that one database can have several queues.
 select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 
--------------------------------------------------------------------------------------------------------
--- 1. Tables
--------------------------------------------------------------------------------------------------------
-
 -- An application's own tables of these names are not touched. Three of them may be a predecessor's.
 do $$
 declare
     v_trouble text;
+    v_version integer;
 begin
     if to_regclass('jobdeck_schema') is not null then
+        execute $q$select max(version) from jobdeck_schema s where coalesce(to_jsonb(s) ->> 'component', 'queue') = 'queue'$q$
+            into v_version;
+        if v_version between 1 and 5 then
+            raise exception using errcode = 'JD001', message = format(
+                'The schema %s has version %s of the queue, from before 0.3.0, the first release, and nothing upgrades that. '
+                'Install the queue into a new database, or into a schema of its own: "jobdeck init --schema NAME".',
+                current_schema(), v_version);
+        end if;
         return;
     end if;
     select format('%s, which is not Jobdeck''s', t) into v_trouble
@@ -64,23 +63,21 @@ begin
 end
 $$;
 
--- One row per version of each component (the queue, and each plugin). Programs before 0.2.0 read only `version`.
--- `jobdeck init` writes the other columns: the checksum of the SQL, the objects that it created, the oldest program
--- that works with them, and the migrations that were run.
+-- One row per version of each component (the queue, and each plugin). `jobdeck init` writes the checksum of the SQL, the
+-- objects that it created, the oldest program that works with them, and the migrations that were run.
 create table if not exists jobdeck_schema (
+    component text not null default 'queue',
     version integer not null,
-    installed_at timestamptz not null default now()
+    installed_at timestamptz not null default now(),
+    checksum text,
+    catalog jsonb,
+    serves_from text,
+    migrations integer[],
+    primary key (component, version)
 );
-alter table jobdeck_schema
-    add column if not exists component text not null default 'queue',
-    add column if not exists checksum text,
-    add column if not exists catalog jsonb,
-    add column if not exists serves_from text,
-    add column if not exists migrations integer[];
-create unique index if not exists jobdeck_schema_component on jobdeck_schema (component, version);
 
 -- Guards. Hosts of managed Postgres give all tables, views and functions to the roles behind their public key, by default
--- or by a later grant on everything. The rights of the groups are in section 13.
+-- or by a later grant on everything. The rights of the groups are in the part "rights".
 
 do $$
 begin

@@ -49,7 +49,13 @@ alter table job_queue
     -- is not "one"; `name` if a program declares it.
     add column if not exists schedule jsonb,
     -- The next times of a cron expression, in order. Workers write them, so that the database needs no parser.
-    add column if not exists slots timestamptz[];
+    add column if not exists slots timestamptz[],
+    -- Claimed while its type had a limit.
+    add column if not exists limited boolean,
+    -- Of a running job whose key may have several: its place among them, null for the first.
+    add column if not exists key_place smallint;
+-- After the column: with it, Postgres 15 refuses the default where a function takes a row of the table.
+alter table job_queue alter column limited set default false;
 
 -- Traces. `trace_context` is the span that enqueued the job, as a `traceparent` of W3C Trace Context. A producer names it in
 -- the setting jobdeck.traceparent of its transaction, so that inserts by hand, COPY and every function carry it; anything
@@ -100,91 +106,48 @@ alter table job_queue_settings
         constraint job_queue_settings_runner_check check (runner in ('jobdeck', 'earlier')),
     -- Since when the earlier runner cannot come back.
     add column if not exists earlier_left_at timestamptz;
-alter table job_queue_settings drop column if exists pruned_at;
 insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
 
 -- The settings of task types. A type is paused while `paused_at` is set. The shares of failed runs from which health
--- warns and is critical are null for the rule that holds for all types. Claims read only the pause.
+-- warns and is critical are null for the rule that holds for all types.
 create table if not exists job_types (
     task_type text primary key,
     paused_reason text,
     paused_by text,
     paused_at timestamptz,
-    resume_at timestamptz
-);
-alter table job_types
-    add column if not exists warning_share double precision,
-    add column if not exists critical_share double precision,
-    add column if not exists muted_until timestamptz,
-    add column if not exists muted_by text,
-    add column if not exists muted_reason text,
+    resume_at timestamptz,
+    warning_share double precision,
+    critical_share double precision,
+    muted_until timestamptz,
+    muted_by text,
+    muted_reason text,
     -- Left to a runner that is no worker of this program: paused for the workers, with no time to resume.
-    add column if not exists set_aside boolean not null default false,
+    set_aside boolean not null default false,
     -- Which jobs of the type may not run at the same time: type, payload:KEY or key:NAME; null if all may. Workers write it.
-    add column if not exists concurrency text,
+    concurrency text,
     -- Jobs that were enqueued before the rule may have no key yet.
-    add column if not exists keyless boolean not null default false;
+    keyless boolean not null default false,
+    max_running integer,
+    -- At most rate_runs runs start in rate_seconds, on average, and rate_burst of them (null: those of a second) at once.
+    rate_runs integer,
+    rate_seconds integer,
+    rate_burst integer,
+    -- How many jobs with the same concurrency key run at the same time; null for one. The same kind of rate for each key.
+    max_per_key integer,
+    key_rate_runs integer,
+    key_rate_seconds integer,
+    -- One-time jobs that are enqueued without an expiry expire so long after they are due.
+    max_age_seconds integer,
+    limited boolean not null generated always as (max_running is not null or rate_runs is not null) stored,
+    -- When the type got its first limit, and whether jobs run that were claimed before.
+    limited_at timestamptz,
+    uncounted boolean not null default false,
+    -- Until when the runs that have started use up the rate. A run adds the time that the rate leaves between two runs.
+    rate_until timestamptz
+-- Claims update the rows of types with a rate, and all claims read the table.
+) with (fillfactor = 50);
 
--- The paused types. Programs of 0.1.0 that run during an upgrade read them under this name, too.
+-- The paused types, for reading.
 create or replace view job_paused_types as
 select task_type, paused_reason as reason, paused_by, paused_at, resume_at, set_aside
-from job_types where paused_at is not null and (select job_may_read_views())
-with check option;
-
--- An earlier schema has the history of runs as one table, which becomes the first partition.
-do $$
-declare
-    v_reader text;
-    v_name name;
-begin
-    if not exists (select from pg_class where oid = to_regclass('job_runs') and relkind = 'r') then
-        return;
-    end if;
-    -- They would read the first partition alone.
-    select u.reader into v_reader from (
-        select format('view %s', r.ev_class::regclass) as reader
-        from pg_depend d join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass
-        where d.refclassid = 'pg_class'::regclass and d.refobjid = 'job_runs'::regclass
-            and coalesce(r.ev_class <> all (array[to_regclass('job_run_list'), to_regclass('job_removed_list'),
-                to_regclass('job_flow_member_list')]::oid[]), true)
-        union all
-        select format('trigger %I', t.tgname) from pg_trigger t
-        where t.tgrelid = 'job_runs'::regclass and not t.tgisinternal and t.tgname <> 'jobdeck_refuse_truncate'
-        union all
-        select format('foreign key %I', k.conname) from pg_constraint k
-        where k.confrelid = 'job_runs'::regclass and k.contype = 'f') u
-    limit 1;
-    if v_reader is not null then
-        raise exception using errcode = 'JD001', message = format('The %s of your own uses the table job_runs, which '
-            'becomes partitioned. Drop it, run "jobdeck init", then create it again.', v_reader);
-    end if;
-    alter table job_runs
-        add column if not exists concurrency_key text,
-        add column if not exists dedupe_key text,
-        add column if not exists created_by text,
-        add column if not exists dry_run boolean;
-    -- Without `jobdeck init`, the migrations 008 and 009 have not done it.
-    if not exists (select from pg_constraint where conrelid = 'job_runs'::regclass
-        and conname = 'job_runs_outcome_check' and convalidated and pg_get_constraintdef(oid) like '%snoozed%') then
-        alter table job_runs drop constraint if exists job_runs_outcome_check;
-        alter table job_runs add constraint job_runs_outcome_check check (outcome in ('succeeded', 'partial',
-            'continued', 'retried', 'failed', 'cancelled', 'released', 'snoozed', 'lost', 'abandoned'));
-    end if;
-    drop index if exists job_runs_sample;
-    -- It has the type of the table as argument.
-    if to_regtype('job_runs') is not null then
-        drop function if exists job_stat_move_error(job_runs, text);
-    end if;
-    for v_name in select i.relname from pg_index x join pg_class i on i.oid = x.indexrelid
-        where x.indrelid = 'job_runs'::regclass and starts_with(i.relname, 'job_runs')
-    loop
-        execute format('alter index %I rename to %I', v_name, 'job_runs_0' || substr(v_name, length('job_runs') + 1));
-    end loop;
-    -- From Postgres 18 on, these constraints have names, which the new table gets.
-    for v_name in select k.conname from pg_constraint k where k.conrelid = 'job_runs'::regclass and k.contype = 'n' loop
-        execute format('alter table job_runs rename constraint %I to %I', v_name, v_name || '_0');
-    end loop;
-    alter table job_runs rename to job_runs_0;
-end
-$$;
-
+from job_types where paused_at is not null and (select job_may_read_views());

@@ -25,7 +25,7 @@ create table if not exists job_runs (
     concurrency_key text,
     dedupe_key text,
     created_by text,
-    -- A run that changed nothing; null in a run that was reported to an earlier schema.
+    -- A run that changed nothing.
     dry_run boolean,
     primary key (run_token, late),
     constraint job_runs_late_check check (late = (outcome = 'abandoned')),
@@ -140,63 +140,11 @@ begin
 end
 $$;
 
--- The first partition. What the owner granted on the table of an earlier schema holds on the partitioned one.
 do $$
-declare
-    v_right record;
-    v_owner text;
 begin
-    if exists (select from job_run_ranges()) then
-        return;
-    end if;
-    if to_regclass('job_runs_0') is null then
+    if not exists (select from job_run_ranges()) then
         perform job_run_make('job_runs_0');
         perform job_run_attach('job_runs_0', null, null);
-        return;
     end if;
-    select quote_ident(pg_get_userbyid(o.relowner)) into v_owner from pg_class o, pg_class n
-    where o.oid = 'job_runs_0'::regclass and n.oid = 'job_runs'::regclass and o.relowner <> n.relowner;
-    if v_owner is not null then
-        execute format('alter table job_runs owner to %s', v_owner);
-    end if;
-    for v_right in
-        select k.conname from pg_constraint k where k.conrelid = 'job_runs_0'::regclass and k.contype = 'n'
-    loop
-        execute format('alter table job_runs_0 rename constraint %I to %I', v_right.conname,
-            regexp_replace(v_right.conname, '_0$', ''));
-    end loop;
-    for v_right in
-        select case a.grantee when 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(a.grantee)) end as grantee,
-            a.privilege_type, case when a.is_grantable then ' with grant option' else '' end as option
-        from pg_class c cross join aclexplode(c.relacl) a where c.oid = 'job_runs_0'::regclass and a.grantee <> c.relowner
-    loop
-        execute format('grant %s on job_runs to %s%s', v_right.privilege_type, v_right.grantee, v_right.option);
-    end loop;
-    for v_right in
-        select p.polname, case when p.polpermissive then 'permissive' else 'restrictive' end as kind,
-            case p.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete'
-                else 'all' end as command,
-            (select string_agg(case r when 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(r)) end, ', ')
-                from unnest(p.polroles) r) as roles,
-            ' using (' || pg_get_expr(p.polqual, p.polrelid) || ')' as checked,
-            ' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')' as written
-        from pg_policy p where p.polrelid = 'job_runs_0'::regclass
-    loop
-        execute format('create policy %I on job_runs as %s for %s to %s%s%s', v_right.polname, v_right.kind,
-            v_right.command, v_right.roles, v_right.checked, v_right.written);
-    end loop;
-    if (select c.relrowsecurity from pg_class c where c.oid = 'job_runs_0'::regclass) then
-        alter table job_runs enable row level security;
-    end if;
-    if (select c.relforcerowsecurity from pg_class c where c.oid = 'job_runs_0'::regclass) then
-        alter table job_runs force row level security;
-    end if;
-    if exists (select from pg_trigger where tgrelid = 'job_runs_0'::regclass and tgname = 'jobdeck_refuse_truncate') then
-        create trigger jobdeck_refuse_truncate before truncate on job_runs for each statement
-            execute function job_refuse_truncate();
-    end if;
-    perform job_run_guard('job_runs_0');
-    perform job_run_attach('job_runs_0', null, null);
 end
 $$;
-

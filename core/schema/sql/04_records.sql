@@ -20,12 +20,11 @@ alter table job_worker_runs
     add column if not exists released integer not null default 0,
     add column if not exists due_before integer,
     add column if not exists duration_ms double precision,
-    -- The role that signed in; null for a row of version 2 or before. Only this role changes the row.
+    -- The role that signed in; null for a row of the original. Only this role changes the row.
     add column if not exists opened_by text,
     add column if not exists noted_at timestamptz;
 alter table job_worker_runs alter column opened_by set default session_user;
 create index if not exists idx_job_worker_runs_started_at_desc on job_worker_runs (started_at desc);
-drop index if exists job_worker_runs_scheduled;
 -- The condition is the one of job_is_scheduled.
 create index if not exists job_worker_runs_by_scheduler on job_worker_runs (started_at)
     where source = 'timer' or source like '%cron%';
@@ -165,10 +164,10 @@ create table if not exists job_lines_due (
 -- of waiting jobs. Written in the transaction that makes the check necessary; upkeep checks each entry once.
 create table if not exists job_recheck (
     concurrency_key text,
-    blocker uuid
+    blocker uuid,
+    -- A row with `walk` is a place: from there upkeep looks at the next lines, heads of lines or blockers.
+    walk text
 );
--- A row with `walk` is a place: from there upkeep looks at the next lines, heads of lines or blockers.
-alter table job_recheck add column if not exists walk text;
 create index if not exists job_recheck_walks on job_recheck (walk) where walk is not null;
 alter table job_lines_due set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 alter table job_recheck set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
@@ -231,10 +230,10 @@ create table if not exists job_upkeep (
     failed_at timestamptz,
     trouble text,
     -- Jobs that this part has set aside, because each attempt fails.
-    set_aside integer not null default 0
+    set_aside integer not null default 0,
+    -- Of the part 'recheck': the task types that could run when it was last done.
+    open_types text[]
 );
--- Of the part 'recheck': the task types that could run when it was last done.
-alter table job_upkeep add column if not exists open_types text[];
 insert into job_upkeep (part, every) values ('lost', '10 s'), ('expired', '10 s'), ('recheck', '10 s'),
     ('pauses', '10 s'), ('prune', '2 min'), ('bulk', '10 s'), ('stats', '20 s'), ('partitions', '4 hours'),
     ('old partitions', '1 day')
@@ -275,27 +274,16 @@ create table if not exists job_bulk (
     driver text,
     stopped_by text,
     trouble text,
+    -- The last job that has its answer; batches follow the order of the ids.
+    reached uuid,
+    -- What an edit changes in each payload: {"set": {key: value}, "unset": [key]}.
+    changes jsonb,
+    -- The bulk edit whose jobs get their former payloads back.
+    reverts uuid,
     constraint job_bulk_state_check check (state in ('chosen', 'running', 'finished', 'stopped')),
     constraint job_bulk_action_check check (action in ('retry', 'cancel', 'delete', 'restore', 'edit', 'revert')),
     constraint job_bulk_started_check check (state = 'chosen' or action is not null)
 );
--- The last job that has its answer; batches follow the order of the ids.
-alter table job_bulk add column if not exists reached uuid;
--- What an edit changes in each payload: {"set": {key: value}, "unset": [key]}.
-alter table job_bulk add column if not exists changes jsonb;
--- The bulk edit whose jobs get their former payloads back.
-alter table job_bulk add column if not exists reverts uuid;
-do $$
-begin
-    if not exists (select from pg_constraint where conrelid = to_regclass('job_bulk')
-        and conname = 'job_bulk_action_check' and pg_get_constraintdef(oid) like '%revert%')
-    then
-        alter table job_bulk drop constraint if exists job_bulk_action_check,
-            add constraint job_bulk_action_check
-                check (action in ('retry', 'cancel', 'delete', 'restore', 'edit', 'revert'));
-    end if;
-end
-$$;
 create index if not exists job_bulk_running on job_bulk (stepped_at) where state = 'running';
 create index if not exists job_bulk_chosen_at on job_bulk (chosen_at);
 
@@ -305,17 +293,12 @@ create table if not exists job_bulk_items (
     task_type text,
     seen bigint,
     ok boolean,
-    message text,
+    code text,
+    facts jsonb,
     status text,
     version bigint,
     primary key (bulk_id, job_id)
 );
--- `message` has the answers of version 1, which were sentences.
-alter table job_bulk_items
-    add column if not exists code text,
-    add column if not exists facts jsonb;
--- A batch begins behind `reached`: an index of the jobs without an answer would hold one dead entry per answer.
-drop index if exists job_bulk_items_open;
 create index if not exists job_bulk_items_refused on job_bulk_items (bulk_id, job_id) where not ok;
 
 create table if not exists job_audit (

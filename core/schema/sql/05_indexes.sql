@@ -1,7 +1,6 @@
--------------------------------------------------------------------------------------------------------
--- 2. Rows from before the queue had leases, and constraints over them
--------------------------------------------------------------------------------------------------------
+-- Rows that the original application left, and the indexes of the queue.
 
+-- Rows of the original that its runner had claimed get a lease, so that they come back if that runner has died.
 update job_queue
 set run_token = nextval('job_run_token_seq'), locked_by = coalesce(locked_by, 'an earlier runner'),
     lease_expires_at = updated_at + interval '20 minutes', started_at = coalesce(started_at, updated_at),
@@ -10,35 +9,15 @@ where status = 'running' and run_token is null;
 
 do $$
 begin
-    if not exists (select from pg_trigger where tgrelid = 'job_queue'::regclass and tgname = 'job_queue_inserted')
-        and not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
-            and conname = 'job_queue_times_check')
-    then
-        -- Times that no clock reaches, and that programs cannot read. An upgrade corrects them before this
-        -- transaction, because this reads the whole table.
+    -- The trigger is made last, so the rows of the original are corrected once. Their times may be some that no clock reaches
+    -- and no program can read. The function job_queue_after_write refuses what the constraints of the original refused.
+    if not exists (select from pg_trigger where tgrelid = 'job_queue'::regclass and tgname = 'job_queue_inserted') then
         update job_queue set run_at = case when job_is_a_time(run_at) then run_at else now() end,
             expires_at = case when job_is_a_time(expires_at) then expires_at end,
             anchor_at = case when job_is_a_time(anchor_at) then anchor_at end, version = version + 1
-        where coalesce(current_setting('jobdeck.times_corrected', true), '') <> 'on'
-            and not (job_is_a_time(run_at) and job_is_a_time(expires_at) and job_is_a_time(anchor_at));
-        -- Schemas before version 3 did not record what has to be checked again.
-        insert into job_recheck (concurrency_key) select distinct concurrency_key from job_queue
-        where status = 'pending' and blocked_by is null and in_line;
-        insert into job_recheck (blocker) select distinct blocked_by from job_queue
-        where status = 'pending' and blocked_by is not null;
-    end if;
-    -- The function job_queue_after_write refuses what these refused.
-    if exists (select from pg_constraint where conrelid = 'job_queue'::regclass and conname in ('job_queue_status_check',
-        'job_queue_attempts_check', 'job_queue_times_check', 'job_queue_recurrence_check', 'job_queue_lease_check',
-        'job_queue_priority_check'))
-    then
-        alter table job_queue
-            drop constraint if exists job_queue_status_check,
-            drop constraint if exists job_queue_attempts_check,
-            drop constraint if exists job_queue_times_check,
-            drop constraint if exists job_queue_recurrence_check,
-            drop constraint if exists job_queue_lease_check,
-            drop constraint if exists job_queue_priority_check;
+        where not (job_is_a_time(run_at) and job_is_a_time(expires_at) and job_is_a_time(anchor_at));
+        alter table job_queue drop constraint if exists job_queue_status_check,
+            drop constraint if exists job_queue_attempts_check;
     end if;
 end
 $$;
@@ -48,20 +27,11 @@ create index if not exists job_queue_claimable on job_queue (task_type, priority
     where status = 'pending' and blocked_by is null and not in_line;
 create index if not exists job_queue_lines on job_queue (concurrency_key, task_type, priority desc, run_at, id)
     where status = 'pending' and blocked_by is null and in_line;
--- On a large table, the index is built after this transaction; lines need the earlier one until then.
-do $$
-begin
-    if exists (select from pg_index where indexrelid = to_regclass('job_queue_lines') and indisvalid) then
-        drop index if exists job_queue_in_line;
-    end if;
-end
-$$;
 create index if not exists job_queue_blocked on job_queue (blocked_by, id)
     where status = 'pending' and blocked_by is not null;
 create index if not exists job_queue_waiting on job_queue (run_at, id)
     where status = 'pending' and (blocked_by is not null or in_line);
 create index if not exists job_queue_held on job_queue (run_token) where status = 'running';
-drop index if exists job_queue_running;
 create unique index if not exists job_queue_dedupe on job_queue (dedupe_key)
     where dedupe_key is not null and status in ('pending', 'running');
 create index if not exists job_queue_keyed on job_queue (concurrency_key, priority desc, run_at)
@@ -83,19 +53,10 @@ create index if not exists job_queue_alike on job_queue (fingerprint, task_type,
     where fingerprint is not null;
 -- One job in 64, chosen by its id alone: `job_sample_count` estimates from it how many there are. The second index has
 -- those that wait, in the order of the claim. It also has all that is asked of them, because their rows are far apart.
-drop index if exists job_queue_sample;
 create index if not exists job_queue_drawn on job_queue (
         status, ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), id)
     where status <> 'pending' and uuid_hash(id) & 63 = 0;
 create index if not exists job_queue_drawn_pending on job_queue (
         ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), task_type, priority desc, run_at, id)
     include (blocked_by, in_line) where status = 'pending' and uuid_hash(id) & 63 = 0;
--- What it replaces is read until it is built.
-do $$
-begin
-    if exists (select from pg_index where indexrelid = to_regclass('job_queue_drawn_pending') and indisvalid) then
-        drop index if exists job_queue_drawn_waiting;
-    end if;
-end
-$$;
 

@@ -136,11 +136,10 @@ as $$
 $$;
 
 -- Refuses the rows of a statement if one of them breaks a rule. A constraint of the table would be read and prepared again
--- by each statement; this function is prepared once in a session. A rule that was a constraint until version 5 has the name
--- of that constraint in its error. After an INSERT the function sends a hint to idle workers, which also poll: a second
+-- by each statement; this function is prepared once in a session. Its error names a rule as a
+-- constraint. After an INSERT the function sends a hint to idle workers, which also poll: a second
 -- trigger would take longer. The channel is named after the schema, so that the queues of a database do not wake each
--- other's workers; a worker of 0.1.0 listens to `job_queue` alone. A search path would make each enqueue slower, so the
--- function calls only what is built in.
+-- other's workers. A search path would make each enqueue slower, so the function calls only what is built in.
 create or replace function job_queue_after_write() returns trigger
 language plpgsql
 as $$
@@ -164,7 +163,7 @@ begin
     where broken.rule is not null limit 1;
     if v_rule is null then
         -- An assignment takes less time than PERFORM.
-        v_sent := tg_op = 'INSERT' and pg_catalog.pg_notify('job_queue', '') is not null
+        v_sent := tg_op = 'INSERT'
             and pg_catalog.pg_notify(pg_catalog.concat(tg_table_schema, '.job_queue'), '') is not null;
         return null;
     end if;
@@ -188,8 +187,6 @@ create or replace trigger job_queue_updated after update on job_queue
     referencing new table as new_rows for each statement execute function job_queue_after_write();
 -- Also where session_replication_role leaves other triggers out, as constraints are checked there too.
 alter table job_queue enable always trigger job_queue_inserted, enable always trigger job_queue_updated;
-drop trigger if exists job_queue_notify on job_queue;
-drop function if exists job_queue_notify();
 
 -- Records that upkeep has to judge the blocker of a new job, once the transaction that enqueues has ended: until then, a
 -- blocker that ends does not see the job. Gives a job its key that was not enqueued by a function, and refuses an interval
@@ -226,10 +223,6 @@ $$;
 create or replace trigger job_queue_before_insert before insert on job_queue
     for each row when (new.created_by is null or new.blocked_by is not null or new.is_recurring)
     execute function job_queue_before_insert();
-drop trigger if exists job_queue_note_blocker on job_queue;
-drop trigger if exists job_queue_add_key on job_queue;
-drop function if exists job_queue_note_blocker();
-drop function if exists job_queue_add_key();
 
 -- Refuses a pending or running job whose interval does not fit.
 create or replace function job_refuse_interval(p_job job_queue) returns void
@@ -279,10 +272,6 @@ $$;
 -- Claims update pending jobs, and the other functions change the version, so they do not pay for this.
 create or replace trigger job_hand_update before update of status on job_queue
     for each row when (old.status <> 'pending' and new.version = old.version) execute function job_hand_update();
-drop trigger if exists job_hand_claim on job_queue;
-drop trigger if exists job_hand_retry on job_queue;
-drop function if exists job_hand_claim();
-drop function if exists job_hand_retry();
 
 -- An UPDATE by hand of the interval. Claims and reports do not change it, so they do not pay for this.
 create or replace function job_hand_interval() returns trigger

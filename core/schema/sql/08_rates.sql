@@ -6,39 +6,9 @@
 -- without limits are not in the index of limited runs, and their claims find no row here.
 -------------------------------------------------------------------------------------------------------
 
-alter table job_types
-    add column if not exists max_running integer,
-    -- At most rate_runs runs start in rate_seconds, on average, and rate_burst of them (null: those of a second) at once.
-    add column if not exists rate_runs integer,
-    add column if not exists rate_seconds integer,
-    add column if not exists rate_burst integer,
-    -- How many jobs with the same concurrency key run at the same time; null for one. The same kind of rate for each key.
-    add column if not exists max_per_key integer,
-    add column if not exists key_rate_runs integer,
-    add column if not exists key_rate_seconds integer,
-    -- One-time jobs that are enqueued without an expiry expire so long after they are due.
-    add column if not exists max_age_seconds integer,
-    add column if not exists limited boolean not null
-        generated always as (max_running is not null or rate_runs is not null) stored,
-    -- When the type got its first limit, and whether jobs run that were claimed before.
-    add column if not exists limited_at timestamptz,
-    add column if not exists uncounted boolean not null default false,
-    -- Until when the runs that have started use up the rate. A run adds the time that the rate leaves between two runs.
-    add column if not exists rate_until timestamptz;
--- Claims update the rows of types with a rate, and all claims read the table.
-alter table job_types set (fillfactor = 50);
-
-alter table job_queue
-    -- Claimed while its type had a limit.
-    add column if not exists limited boolean,
-    -- Of a running job whose key may have several: its place among them, null for the first.
-    add column if not exists key_place smallint;
--- After the column: with it, Postgres 15 refuses the default where a function takes a row of the table.
-alter table job_queue alter column limited set default false;
 create index if not exists job_queue_limited on job_queue (task_type) where status = 'running' and limited;
 create unique index if not exists job_queue_key_places on job_queue (concurrency_key, key_place) nulls not distinct
     where status = 'running' and concurrency_key is not null;
-drop index if exists job_queue_running_key;
 
 -- Until when the runs of each concurrency key that have started use up the rate of their type. Types with the same rate use
 -- it together. Keys may name people, so they are stored as hashes. Upkeep removes what is used up no more.

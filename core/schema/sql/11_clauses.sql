@@ -65,23 +65,12 @@ create or replace function job_clause_key_free(p_key text, p_task_type text) ret
 language sql stable parallel safe
 return p_key is null or not job_key_is_busy(p_key) or not job_key_is_full(p_key, p_task_type);
 
--- Whether processing is on; false if the settings row is missing.
-create or replace function job_switch_is_on(p_at timestamptz) returns boolean
-language plpgsql stable
-set search_path from current
-as $$
-begin
-    return coalesce((select processing_enabled or resume_at <= p_at from job_queue_settings where id = 1), false);
-end
-$$;
-
 -- Whether workers may take jobs: processing is on, and no earlier runner has the queue.
 create or replace function job_clause_processing(p_at timestamptz) returns boolean
 language plpgsql stable
 set search_path from current
 as $$
 begin
-    -- One query instead of a call of job_switch_is_on, because each claim asks this.
     return coalesce((select (processing_enabled or resume_at <= p_at) and runner = 'jobdeck'
         from job_queue_settings where id = 1), false);
 end

@@ -167,7 +167,6 @@ begin
 end
 $$;
 
-drop function if exists job_queue_claim(text, text[], integer, double precision);
 -- Claims up to p_limit jobs of the given types for a worker, best first.
 --
 -- Constant conditions (switch, paused types) are read first. Then each lane is one range of one index, so that jobs

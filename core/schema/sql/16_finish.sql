@@ -1,5 +1,3 @@
-drop function if exists job_queue_settle(
-    text, uuid[], bigint[], text[], timestamptz[], timestamptz[], jsonb[], double precision, double precision);
 do $$
 begin
     if to_regtype('job_queue_move') is null then

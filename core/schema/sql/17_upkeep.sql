@@ -271,7 +271,6 @@ begin
 end
 $$;
 
-drop function if exists job_queue_check_again(integer);
 -- Continues the walks and checks up to p_limit rows of job_recheck, about until p_until. Returns the number of rows.
 create or replace function job_queue_check_again(p_limit integer, p_until timestamptz) returns bigint
 language plpgsql volatile
@@ -309,29 +308,18 @@ begin
 end
 $$;
 
-drop function if exists job_bulk_is_old(job_bulk, timestamptz);
 -- Whether a bulk action was chosen before p_before. A choice without an action is old after an hour.
 create or replace function job_bulk_is_over(p_bulk job_bulk, p_before timestamptz) returns boolean
 language sql stable
 return (p_bulk).chosen_at < case (p_bulk).state when 'chosen' then now() - interval '1 hour' else p_before end
     and (p_bulk).state <> 'running';
 
-drop function if exists job_queue_prune();
-drop function if exists job_queue_mend();
 -- Does one part of upkeep, unless another worker does it now: 'lost' (takes back runs whose lease has expired),
 -- 'expired', 'recheck', 'pauses', 'stats' (every 10 s, or while there is more to add up), 'prune' (once a minute,
 -- likewise), 'retention' (once an hour, likewise), 'partitions' or 'old partitions' (once a minute, also after it
 -- failed). `done` is the number of rows, `trouble` the error of a part that failed; the parts do not depend on
 -- each other, and each should be called in a transaction of its own. `more` says that a part ended early, because it had
 -- taken its time, and should be called again soon.
-do $$
-begin
-    if exists (select from pg_proc where oid = to_regprocedure(
-        'job_queue_upkeep(text, double precision, double precision)') and not 'more' = any (proargnames)) then
-        drop function job_queue_upkeep(text, double precision, double precision);
-    end if;
-end
-$$;
 create or replace function job_queue_upkeep(
     p_part text, p_retry_base double precision, p_retry_cap double precision,
     out done bigint, out lost_jobs uuid[], out trouble text, out more boolean
@@ -420,29 +408,6 @@ begin
         more := false;
         update job_upkeep u set failed_at = clock_timestamp(), trouble = job_queue_upkeep.trouble where u.part = p_part;
     end;
-end
-$$;
-
--- All parts of upkeep in one transaction, for workers of 0.1.0.
-create or replace function job_queue_reap(
-    p_worker text, p_retry_base double precision, p_retry_cap double precision,
-    out lost bigint, out expired bigint, out pruned bigint, out resumed bigint, out lost_jobs uuid[]
-)
-language plpgsql volatile security definer
-set search_path from current
-as $$
-begin
-    perform job_refuse_outsiders();
-    select u.done, u.lost_jobs into lost, lost_jobs from job_queue_upkeep('lost', p_retry_base, p_retry_cap) u;
-    expired := (job_queue_upkeep('expired', p_retry_base, p_retry_cap)).done;
-    resumed := (job_queue_upkeep('pauses', p_retry_base, p_retry_cap)).done;
-    perform job_queue_upkeep('recheck', p_retry_base, p_retry_cap);
-    perform job_queue_upkeep('stats', p_retry_base, p_retry_cap);
-    perform job_queue_upkeep('backlog', p_retry_base, p_retry_cap);
-    pruned := (job_queue_upkeep('prune', p_retry_base, p_retry_cap)).done;
-    perform job_queue_upkeep('retention', p_retry_base, p_retry_cap);
-    perform job_queue_upkeep('partitions', p_retry_base, p_retry_cap);
-    perform job_queue_upkeep('old partitions', p_retry_base, p_retry_cap);
 end
 $$;
 

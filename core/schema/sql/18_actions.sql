@@ -44,8 +44,6 @@ return case
     when p_action = 'edit' and p_status = 'succeeded' then 'edit-succeeded'
 end;
 
-drop function if exists job_queue_holder(job_queue);
-
 -- Makes a job pending and due now, for a retry: attempts start from 0, unless the job was already pending.
 create or replace function job_queue_make_due(p_job job_queue) returns job_queue
 language plpgsql volatile
@@ -106,11 +104,6 @@ begin
 end
 $$;
 
-drop function if exists job_queue_move_to_trash(job_queue, text, text);
-
-drop function if exists job_queue_copy(uuid, jsonb, integer, integer, text, text, text);
-drop function if exists job_queue_run_again(uuid, text, boolean);
-drop function if exists job_queue_run_again(uuid, text, text, boolean);
 -- Enqueues a copy of a job that succeeded and left the queue, and records it in the audit. Without a payload, the copy
 -- has that of the run; the caller has validated and admitted it. Keys of the job go before p_concurrency_key, which is
 -- for runs from before the keys were stored, unless p_payload replaces the payload from which a key follows.

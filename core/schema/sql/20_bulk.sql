@@ -13,8 +13,6 @@ begin
 end
 $$;
 
-drop function if exists job_bulk_choose(text, text, text, text, text, text, integer, interval, text, text);
-drop function if exists job_bulk_choose(text, text, text, text, text, text, text, integer, interval, text, text);
 -- Chooses all jobs in the queue that match, for an action on exactly these; null if none matches.
 create or replace function job_bulk_choose(
     p_words text, p_status text, p_type text, p_text text, p_error text, p_key text, p_value text,

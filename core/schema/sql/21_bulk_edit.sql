@@ -185,9 +185,7 @@ language sql stable security definer
 set search_path from current set enable_seqscan = off set jit = off
 as $$
     select job_refuse_outsiders();
-    select i.job_id, i.task_type, i.ok, case when i.message is not null then 'earlier-answer' else i.code end,
-        case when i.message is not null then jsonb_build_object('sentence', i.message) else i.facts end,
-        i.status, i.version
+    select i.job_id, i.task_type, i.ok, i.code, i.facts, i.status, i.version
     from job_bulk_items i
     where i.bulk_id = p_bulk and (not p_refused or not i.ok) and (p_after is null or i.job_id > p_after)
     order by i.job_id limit p_limit

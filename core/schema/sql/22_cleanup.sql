@@ -36,7 +36,7 @@ begin
 end
 $$;
 
--- The same in one transaction, for programs of 0.1.0 and for SQL.
+-- The same in one transaction, for SQL.
 create or replace function job_queue_cleanup(p_max_age interval default interval '14 days') returns integer
 language plpgsql volatile security definer
 set search_path from current
@@ -57,7 +57,6 @@ $$;
 
 -- The playbook's jobs:cleanup: lists running jobs that started longer ago than p_older_than and whose lease has
 -- expired, all or those of p_ids, and marks them failed unless p_dry_run (a series continues at its next slot).
-drop function if exists job_queue_clean_stuck(interval, text, boolean);
 create or replace function job_queue_clean_stuck(
     p_older_than interval, p_actor text, p_dry_run boolean, p_ids uuid[]
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)

@@ -354,7 +354,6 @@ as $$
     values (clock_timestamp(), p_source, p_worker, p_http_method, job_queue_due_count()) returning id
 $$;
 
-drop function if exists job_worker_run_note(uuid, integer, integer, integer, integer);
 -- Updates the counts of an open record, and its other columns where they are given. Only the role that opened it does.
 create or replace function job_worker_run_note(
     p_id uuid, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer,

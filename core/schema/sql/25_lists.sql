@@ -73,10 +73,6 @@ select q.id, q.task_type,
 from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job) q
 where (select job_may_read_views());
 
-drop function if exists job_matches(
-    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, integer, interval, text);
-drop function if exists job_matches(
-    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, text, integer, interval, text);
 -- The part of a filter that reads the payload. Text is matched literally, and the payload value of the key p_want_key by its
 -- beginning, because lists show the beginning of an id.
 create or replace function job_payload_matches(
@@ -104,7 +100,6 @@ return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)
     and (p_want_outcome is null or p_outcome = p_want_outcome)
     and (p_want_fingerprint is null or p_fingerprint = p_want_fingerprint);
 
-drop function if exists job_order_key(text, uuid, timestamptz, text, text, integer, timestamptz, timestamptz);
 -- The value that the order p_sort compares; null for the natural order.
 create or replace function job_order_key(
     p_sort text, p_id uuid, p_created_at timestamptz, p_task_type text, p_status text, p_attempts integer,

@@ -310,7 +310,6 @@ begin
 end
 $$;
 
-drop function if exists job_queue_type_counts(integer);
 -- Jobs by type that are running or failed; `job_queue_backlog` has the pending ones. If there are more than p_most failed jobs
 -- in all, their numbers are estimates from at least 4,000 jobs of the sample, and `about` is true. A type of which these have
 -- no job is then left out.

@@ -12,7 +12,6 @@ create table if not exists job_retention (
     days integer,
     constraint job_retention_days_check check (days between 1 and 36500)
 );
-delete from job_retention where name = 'job_throughput';
 insert into job_retention (name, part, default_days) values
     ('job_runs', 'prune', 30), ('job_worker_runs', 'prune', 14), ('job_trash', 'prune', 7), ('job_audit', 'prune', 365),
     ('job_bulk', 'prune', 30), ('job_workers', 'prune', 1), ('job_stats', 'prune', 30), ('job_stats minutes', 'prune', 1),

@@ -309,7 +309,7 @@ as $$
         update job_audit set reason = null, before = job_erased_facts(before), after = job_erased_facts(after)
         where job_id = any (p_jobs) returning 1),
     items as (
-        update job_bulk_items set facts = null, message = null where job_id = any (p_jobs) returning 1),
+        update job_bulk_items set facts = null where job_id = any (p_jobs) returning 1),
     worker_runs as (
         update job_worker_runs set results = (
             select jsonb_agg(e.value order by e.nth) from jsonb_array_elements(results) with ordinality as e (value, nth)

@@ -144,31 +144,6 @@ as $$
         first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at)
 $$;
 
--- An earlier schema counted no errors by group: counts those that its pages showed, the newest 20,000 failed runs of a
--- week. They have no `dry_run`, which later runs have, so none is counted twice.
-do $$
-begin
-    if exists (select from job_error_groups) then
-        return;
-    end if;
-    create temporary table job_stats_before on commit drop as
-    select r.run_token, r.job_id, r.task_type, r.outcome, r.fingerprint, r.finished_at from job_runs r
-    where r.outcome = any (job_outcomes(true)) and r.finished_at > now() - interval '7 days' and r.dry_run is null
-        and r.fingerprint is not null
-    order by r.finished_at desc limit 20000;
-    perform job_stats_add_errors(array(
-        select row(job_stat_bucket(1, r.finished_at), r.task_type, r.outcome, false, r.fingerprint, max(r.run_token),
-            count(*), 0, min(r.finished_at), max(r.finished_at), '{}', 0, 0)::job_stat_delta
-        from job_stats_before r group by job_stat_bucket(1, r.finished_at), r.task_type, r.outcome, r.fingerprint));
-    update job_queue q set fingerprint = n.fingerprint
-    from (select distinct on (job_id) job_id, task_type, fingerprint from job_stats_before
-        order by job_id, run_token desc) n
-    where q.id = n.job_id and q.task_type = n.task_type
-        and (q.status = 'failed' or q.status = 'pending' and q.last_error is not null);
-    drop table job_stats_before;
-end
-$$;
-
 -- The counts of runs, those in job_stats and those still in job_stat_delta: exact at any moment. For one value of
 -- `minutes`; the sum over all lengths has each run several times.
 create or replace view job_stat_list as

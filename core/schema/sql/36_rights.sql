@@ -21,7 +21,6 @@ begin
 end
 $$;
 
-drop function if exists job_make_roles();
 create or replace function job_make_roles(p_prefix text default null) returns void
 language plpgsql
 set search_path from current
@@ -42,7 +41,6 @@ begin
 end
 $$;
 
-drop function if exists job_grant_roles();
 -- Grants the queue's groups their rights, then calls NAME_grant_roles() of each plugin, where NAME is its component in
 -- jobdeck_schema.
 create or replace function job_grant_roles(p_prefix text default null) returns void
@@ -76,7 +74,7 @@ declare
         'job_bulk_choose_edited', 'job_bulk_start_edit', 'job_bulk_edit_next', 'job_bulk_edit_step', 'job_bulk_step', 'job_bulk_stop',
         'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
-        'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
+        'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_upkeep',
         'job_queue_traces',
         'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_edit_take', 'job_bulk_edit_step', 'job_bulk_edit_failed',
         'job_queue_create', 'job_queue_create_once',
@@ -95,7 +93,7 @@ declare
         'job_queue_backlog', 'job_queue_turn', 'job_queue_await',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
         'job_run_page_of', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
-    v_inner constant text[] := array['job_switch_is_on', 'job_is_outsider', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
+    v_inner constant text[] := array['job_is_outsider', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
         'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_after_write', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
@@ -260,7 +258,7 @@ begin
 end
 $$;
 
-insert into jobdeck_schema (version) values (5) on conflict (component, version) do nothing;
+insert into jobdeck_schema (version) values (6) on conflict (component, version) do nothing;
 
 -- The installer passes the requested prefix in this setting.
 select job_grant_roles(nullif(current_setting('jobdeck.roles_prefix', true), ''));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,7 +12,7 @@ from jobdeck.core.schema import components, schema_version
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.catalog import catalog
 from tests.support.queue import add
-from tests.upgrade.earlier import schema
+from tests.upgrade.versions import become_next_version
 
 pytestmark = pytest.mark.installation
 
@@ -28,18 +29,18 @@ def finding(jobdeck: Jobdeck, signal: str) -> tuple[str, str]:
     return found[signal]["verdict"], found[signal]["evidence"]
 
 
-def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(jobdeck: Jobdeck, empty_database_url: str) -> None:
-    with psycopg.connect(empty_database_url, autocommit=True) as conn:
-        with conn.transaction():
-            conn.execute(schema("0.1.0"))
-        before = catalog(conn), everything(conn)
-        said = jobdeck("init", "--dry-run", "--database-url", empty_database_url).out
-        assert f"would be upgraded from version 1 to {NEEDED}" in said
-        assert "Migrations to run: 001 series_index, 002 changed_results" in said
-        assert (catalog(conn), everything(conn)) == before
-        done = jobdeck("init", "--database-url", empty_database_url).out
-        assert f"was upgraded from version 1 to {NEEDED}" in done
-        assert "Migrations run: 001 series_index, 002 changed_results" in done
+def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become_next_version(tmp_path / "schema", monkeypatch)
+    before = catalog(conn), everything(conn)
+    said = jobdeck("init", "--dry-run").out
+    assert f"would be upgraded from version {NEEDED} to {NEEDED + 1}" in said
+    assert "Migrations to run: 901 column, 902 values, 903 function" in said
+    assert (catalog(conn), everything(conn)) == before
+    done = jobdeck("init").out
+    assert f"was upgraded from version {NEEDED} to {NEEDED + 1}" in done
+    assert "Migrations run: 901 column, 902 values, 903 function" in done
 
 
 def test_init_gives_the_jobs_that_are_there_their_keys(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:

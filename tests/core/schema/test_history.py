@@ -11,7 +11,6 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.schema import drop_schema, examine, install_schema, owned_objects
 from tests.support.catalog import catalog
 from tests.support.queue import Connection, add, claim_one, finish_one, reap, run_once, value
-from tests.upgrade.earlier import schema
 
 pytestmark = pytest.mark.installation
 
@@ -38,12 +37,11 @@ def empty(empty_database_url: str) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def earlier(empty: Connection) -> Connection:
-    """A database with version 3 of the schema, whose history is one table."""
-    with empty.transaction():
-        empty.execute(schema("3"))
-    empty.execute("ALTER TABLE job_runs ALTER COLUMN log SET STORAGE PLAIN")
-    return empty
+def large(conn: Connection) -> Connection:
+    """A database whose newest partition of the history is about to be large."""
+    conn.execute("SELECT setval('job_run_token_seq', 15000000)")
+    conn.execute("ALTER TABLE job_runs_10000000 ALTER COLUMN log SET STORAGE PLAIN")
+    return conn
 
 
 def make_partitions(conn: Connection) -> Mapping[str, str]:
@@ -90,13 +88,13 @@ def test_partitions_are_removed_with_the_rest(empty: Connection) -> None:
     assert catalog(empty) == before
 
 
-def test_rights_and_policies_of_the_owner_are_kept(earlier: Connection) -> None:
-    earlier.execute("GRANT SELECT, DELETE ON job_runs TO PUBLIC")
-    earlier.execute("ALTER TABLE job_runs ENABLE ROW LEVEL SECURITY")
-    earlier.execute("CREATE POLICY mine ON job_runs FOR SELECT TO PUBLIC USING (task_type <> 'secret')")
+def test_rights_and_policies_of_the_owner_are_kept(conn: Connection) -> None:
+    conn.execute("GRANT SELECT, DELETE ON job_runs TO PUBLIC")
+    conn.execute("ALTER TABLE job_runs ENABLE ROW LEVEL SECURITY")
+    conn.execute("CREATE POLICY mine ON job_runs FOR SELECT TO PUBLIC USING (task_type <> 'secret')")
 
     def kept() -> object:
-        return earlier.execute(
+        return conn.execute(
             """
             SELECT relrowsecurity, relforcerowsecurity, (SELECT array_agg((p.polname, p.polcmd, p.polpermissive,
                 p.polroles, pg_get_expr(p.polqual, p.polrelid))::text) FROM pg_policy AS p
@@ -107,83 +105,37 @@ def test_rights_and_policies_of_the_owner_are_kept(earlier: Connection) -> None:
         ).fetchall()
 
     before = kept()
-    install_schema(earlier)
+    install_schema(conn)
     assert kept() == before
-    assert value(earlier, OTHERS_RIGHTS) == 0
-    assert value(earlier, "SELECT relrowsecurity FROM pg_class WHERE relname = 'job_runs_0'")
+    assert value(conn, OTHERS_RIGHTS) == 0
+    assert value(conn, "SELECT relrowsecurity FROM pg_class WHERE relname = 'job_runs_0'")
 
 
-@pytest.mark.parametrize(
-    ("statements", "named"),
-    [
-        ("CREATE VIEW mine AS SELECT run_token FROM job_runs", "view mine"),
-        ("CREATE TRIGGER mine BEFORE UPDATE ON job_runs EXECUTE FUNCTION tsvector_update_trigger('a', 'b', 'c')",
-         "trigger mine"),
-        ("CREATE TABLE t (token bigint, late boolean, CONSTRAINT mine FOREIGN KEY (token, late) REFERENCES job_runs)",
-         "foreign key mine"),
-    ],
-)  # fmt: skip
-def test_what_would_see_the_first_partition_alone_is_named_and_nothing_is_changed(
-    earlier: Connection, statements: str, named: str
-) -> None:
-    earlier.execute(statements.encode())
-    before = catalog(earlier)
-    with pytest.raises(Refused, match=rf"The {named} of your own uses the table job_runs.*Drop it"):
-        install_schema(earlier)
-    found = catalog(earlier)
-    found.pop(("constraint", "job_runs.job_runs_outcome_check"))
-    before.pop(("constraint", "job_runs.job_runs_outcome_check"))  # its validation is no harm
-    assert found == before
-
-
-def test_a_large_history_is_divided_beside_the_workers(earlier: Connection, empty_database_url: str) -> None:
-    add(earlier)
-    running = claim_one(earlier)
-    earlier.execute(LARGE_RUNS)
-    waited: list[str] = []
-    install_schema(earlier, waits=waited.append)
-    assert earlier.execute(RANGES).fetchall() == [
-        ("job_runs_0", None, 30_000_000),
-        ("job_runs_30000000", 30_000_000, None),
-    ]
-    assert value(earlier, "SELECT count(*) FROM pg_constraint WHERE conname = 'job_runs_bound'") == 0
-    finish_one(earlier, running)
-    assert value(earlier, "SELECT count(*) FROM job_runs") == 36_001
-    assert examine(earlier).altered == ()
+def test_a_large_history_is_divided_beside_the_workers(large: Connection) -> None:
+    add(large)
+    running = claim_one(large)
+    large.execute(LARGE_RUNS)
+    install_schema(large)
+    assert [first for _, first, _ in large.execute(RANGES)] == [None, 10_000_000, 40_000_000]
+    assert value(large, "SELECT count(*) FROM pg_constraint WHERE conname = 'job_runs_bound'") == 0
+    finish_one(large, running)
+    assert value(large, "SELECT count(*) FROM job_runs") == 36_001
+    assert examine(large).altered == ()
 
 
 def test_a_large_history_that_is_in_use_elsewhere_is_divided_by_a_later_installation(
-    earlier: Connection, empty_database_url: str
+    large: Connection, database_url: str
 ) -> None:
-    install_schema(earlier)
-    earlier.execute("SELECT setval('job_run_token_seq', 15000000)")
-    earlier.execute("ALTER TABLE job_runs_10000000 ALTER COLUMN log SET STORAGE PLAIN")
-    earlier.execute(LARGE_RUNS)
-    assert "Run `jobdeck init`, which divides it" in make_partitions(earlier)["partitions"]
-    with psycopg.connect(empty_database_url) as other:
+    large.execute(LARGE_RUNS)
+    assert "Run `jobdeck init`, which divides it" in make_partitions(large)["partitions"]
+    with psycopg.connect(database_url) as other:
         other.execute("LOCK TABLE job_runs_10000000 IN ACCESS SHARE MODE")  # as pg_dump does
         said: list[str] = []
         with pytest.raises(Refused, match="held the queue's tables for ten seconds"):
-            install_schema(earlier, waits=said.append)
-    assert value(earlier, "SELECT count(*) FROM job_run_ranges()") == 2
-    install_schema(earlier)
-    assert [first for _, first, _ in earlier.execute(RANGES)] == [None, 10_000_000, 40_000_000]
-
-
-def test_an_index_that_a_large_history_lacks_is_built_before_the_transaction(earlier: Connection) -> None:
-    add(earlier)
-    run_once(earlier)
-    earlier.execute("DROP INDEX job_runs_drawn")
-    earlier.execute("CREATE TABLE seen (command text)")
-    earlier.execute(
-        "CREATE FUNCTION see() RETURNS event_trigger LANGUAGE plpgsql AS "
-        "'BEGIN INSERT INTO seen SELECT object_identity FROM pg_event_trigger_ddl_commands(); END'"
-    )
-    earlier.execute("CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION see()")
-    install_schema(earlier, large_bytes=1)
-    first, *_ = [command for (command,) in earlier.execute("SELECT command FROM seen") if "drawn" in command]
-    assert first == "public.job_runs_drawn"
-    assert value(earlier, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'job_runs_0_drawn'::regclass")
+            install_schema(large, waits=said.append)
+    assert value(large, "SELECT count(*) FROM job_run_ranges()") == 2
+    install_schema(large)
+    assert [first for _, first, _ in large.execute(RANGES)] == [None, 10_000_000, 40_000_000]
 
 
 def test_an_index_that_all_partitions_lack_is_built_before_the_transaction(conn: Connection) -> None:

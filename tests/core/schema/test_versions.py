@@ -91,7 +91,11 @@ def test_releases_are_compared_number_by_number(older: str, later: str) -> None:
 
 
 def test_a_table_of_versions_without_any_is_a_part_of_a_schema_that_init_completes(empty: Connection) -> None:
-    empty.execute("CREATE TABLE jobdeck_schema (version integer not null, installed_at timestamptz default now())")
+    empty.execute(
+        "CREATE TABLE jobdeck_schema (component text DEFAULT 'queue', version integer, "
+        "installed_at timestamptz NOT NULL DEFAULT now(), checksum text, catalog jsonb, serves_from text, migrations integer[], "
+        "PRIMARY KEY (component, version))"
+    )
     with pytest.raises(SchemaMismatch, match=r"holds a part of a Jobdeck schema.*Run `jobdeck init` to complete it"):
         check_schema(empty)
     install_schema(empty)
@@ -291,7 +295,7 @@ class TestChecksums:
         parts = tmp_path / "schema/sql"
         name = max(file.name for file in parts.iterdir()) if odd == "missing" else "99_more.sql"
         (parts / name).unlink() if odd == "missing" else (parts / name).touch()
-        monkeypatch.setattr("importlib.resources.files", lambda _package: tmp_path)
+        monkeypatch.setattr(components, "sql_folder", lambda: tmp_path / "schema")
         with pytest.raises(SchemaMismatch, match=f", {name}. Install Jobdeck again"):
             components.queue_component()
 

@@ -1,8 +1,8 @@
-"""Databases as earlier versions left them, and a worker that knows only their functions."""
+"""An upgrade to a made-up next version of the schema, the rows that it finds, and a worker that runs through it."""
 
 from __future__ import annotations
 
-import lzma
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,26 +10,42 @@ from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from jobdeck.core.schema import components, schema_version
 from tests.support.queue import Connection, Row
 
 T = TypeVar("T")
 
-FOLDER: Final = Path(__file__).parent
-VERSION_1: Final = ("5ab34aa", "824810d", "884b6db", "0.1.0")
-"""Three commits before 0.1.0, and 0.1.0. Each calls its schema version 1."""
-VERSIONS: Final = (*VERSION_1, "3", "4")
-"""These, and versions 3 and 4 of the queue with version 2 of the competition's tables, as pg_dump wrote them."""
-
+SCHEMA: Final = Path(__file__).parents[2] / "core" / "schema"
 LEASE: Final = 3600.0
-OLD_WORKER: Final = "worker of before"
+WORKER: Final = "worker of before"
+VERSION: Final = schema_version()
+
+_COLUMN: Final = "    since timestamptz not null default clock_timestamp()"
+_MIGRATIONS: Final = {
+    "901_before_column.sql": "alter table job_alarms add column if not exists raised_by text;",
+    "902_online_values.sql": """
+        do $$
+        begin
+            if exists (
+                select from pg_attribute where attrelid = to_regclass('job_alarms') and attname = 'raised_by'
+            ) then
+                update job_alarms set raised_by = 'nobody' where raised_by is null;
+            end if;
+        end
+        $$;
+    """,
+    "903_after_function.sql": "drop function if exists job_of_before();",
+}
+"""One of each phase: a table gets a column, its rows get values, and a function that older workers call is gone."""
 
 _CREATE: Final = """
-SELECT (to_jsonb(c) ->> 'job_id')::uuid, (to_jsonb(c) #>> '{job,id}')::uuid FROM job_queue_create(
+SELECT job_id FROM job_queue_create(
     %(type)s, %(payload)s, %(run_at)s, %(attempts)s, %(priority)s, %(dedupe)s, %(key)s, %(blocked_by)s, %(minutes)s,
-    %(expires_at)s, 'mara@local') AS c
+    %(expires_at)s, 'mara@local')
 """
 _CLAIM: Final = "SELECT id, run_token FROM job_queue_claim(%s, %s::text[], %s, %s)"
 _FINISH: Final = """
@@ -38,34 +54,49 @@ SELECT job_id FROM job_queue_finish(%s, ARRAY[%s::uuid], ARRAY[%s::bigint], ARRA
 """
 
 
-def schema(version: str) -> str:
-    """The SQL that installed a version."""
-    return lzma.decompress((FOLDER / f"schema-{version}.sql.xz").read_bytes()).decode()
+def become_next_version(folder: Path, monkeypatch: pytest.MonkeyPatch, *, serves: str = "0.3.0") -> None:
+    """Gives this process the SQL of the version after this one, which still serves programs from `serves` on."""
+    shutil.copytree(SCHEMA, folder)
+    parts = {path: path.read_text(encoding="utf-8") for path in (folder / "sql").iterdir()}
+    for old, new in (
+        (f"-- jobdeck schema version {VERSION}", f"-- jobdeck schema version {VERSION + 1}"),
+        ("-- serves programs from 0.3.0", f"-- serves programs from {serves}"),
+        (f"jobdeck_schema (version) values ({VERSION})", f"jobdeck_schema (version) values ({VERSION + 1})"),
+        (f"create table if not exists job_alarms (\n    name text primary key,\n{_COLUMN}\n",
+         f"create table if not exists job_alarms (\n    name text primary key,\n{_COLUMN},\n    raised_by text\n"),
+    ):  # fmt: skip
+        (path,) = [path for path, text in parts.items() if old in text]
+        parts[path] = parts[path].replace(old, new)
+        path.write_text(parts[path], encoding="utf-8")
+    (folder / "migrations").mkdir(exist_ok=True)
+    for name, text in _MIGRATIONS.items():
+        (folder / "migrations" / name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(components, "sql_folder", lambda: folder)
 
 
 def create(conn: Connection, task_type: str, **fields: Any) -> UUID:
-    """Enqueues one job as any of these versions does."""
+    """Enqueues one job through the function that programs call."""
     given = {"payload": Jsonb({"n": 1}), "run_at": None, "attempts": 5, "priority": 0, "dedupe": None, "key": None,
              "blocked_by": None, "minutes": None, "expires_at": None}  # fmt: skip
     row = conn.execute(_CREATE, {"type": task_type, **given, **fields}).fetchone()
     assert row is not None
-    made: UUID = row[0] or row[1]
+    made: UUID = row[0]
     return made
 
 
 def claim(conn: Connection, task_type: str, limit: int = 1) -> list[tuple[UUID, int]]:
-    """Claims as these versions do, with a prepared statement."""
-    return conn.execute(_CLAIM, (OLD_WORKER, [task_type], limit, LEASE), prepare=True).fetchall()
+    """Claims with a prepared statement, as a worker does."""
+    return conn.execute(_CLAIM, (WORKER, [task_type], limit, LEASE), prepare=True).fetchall()
 
 
 def finish(conn: Connection, job: UUID, token: int, outcome: str = "succeeded") -> None:
-    """Reports one run as these versions do."""
+    """Reports one run with a prepared statement."""
     details = Jsonb({"error": "it broke", "kind": "broken"}) if outcome == "failed" else None
-    conn.execute(_FINISH, (OLD_WORKER, job, token, outcome, details), prepare=True)
+    conn.execute(_FINISH, (WORKER, job, token, outcome, details), prepare=True)
 
 
 def fill(conn: Connection) -> dict[str, UUID]:
-    """Brings jobs into every state, and something into every table that all these versions have."""
+    """Brings jobs into every state, and something into other tables."""
     jobs = {
         "pending": create(conn, "pending", priority=7),
         "scheduled": create(conn, "scheduled", run_at="2999-01-01"),
@@ -94,22 +125,20 @@ def fill(conn: Connection) -> dict[str, UUID]:
             "SELECT * FROM job_queue_act(%s, %s::uuid[], NULL, 'mara@local', 'a reason', false)", [action, [jobs[name]]]
         )
     conn.execute("SELECT job_queue_pause('paused_type', 'a reason', NULL, 'mara@local')")
-    conn.execute("SELECT job_worker_report(%s, 'host', 1, 'worker', '0.1.0', 4, '{running}', 1)", [OLD_WORKER])
-    conn.execute("SELECT job_worker_run_open('timer', %s, 'POST')", [OLD_WORKER])
-    conn.execute("INSERT INTO activity_logs (action, metadata) VALUES ('signed in', '{\"from\": \"here\"}')")
-    if conn.execute("SELECT to_regclass('job_bulk') IS NOT NULL").fetchone() == (True,):
-        conn.execute(
-            "WITH b AS (INSERT INTO job_bulk (actor) VALUES ('mara@local') RETURNING id) "
-            "INSERT INTO job_bulk_items (bulk_id, job_id) SELECT id, gen_random_uuid() FROM b"
-        )
+    conn.execute("SELECT job_worker_report(%s, 'host', 1, 'worker', '0.2.0', 4, '{running}', 1)", [WORKER])
+    conn.execute("SELECT job_worker_run_open('timer', %s, 'POST')", [WORKER])
+    conn.execute("INSERT INTO job_alarms (name) VALUES ('stalled')")
+    conn.execute(
+        "WITH b AS (INSERT INTO job_bulk (actor) VALUES ('mara@local') RETURNING id) "
+        "INSERT INTO job_bulk_items (bulk_id, job_id) SELECT id, gen_random_uuid() FROM b"
+    )
     return jobs
 
 
 def all_rows(conn: Connection) -> dict[str, list[Row]]:
-    """The rows of every table but that of the versions, and of the view that took the place of one."""
+    """The rows of every table but that of the versions."""
     tables = conn.execute(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'jobdeck_schema' "
-        "UNION SELECT viewname FROM pg_views WHERE schemaname = 'public' AND viewname = 'job_paused_types' ORDER BY 1"
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'jobdeck_schema' ORDER BY 1"
     ).fetchall()
     return {
         table: [
@@ -120,14 +149,13 @@ def all_rows(conn: Connection) -> dict[str, list[Row]]:
 
 
 class RunningWorker:
-    """Claims and finishes jobs of one type through the functions that these versions call, until it is stopped."""
+    """Claims and finishes jobs of one type in a thread, until it is stopped."""
 
-    def __init__(self, url: str, task_type: str, *, again: bool) -> None:
+    def __init__(self, url: str, task_type: str) -> None:
         self.finished: list[UUID] = []
         self.error: BaseException | None = None
         self._url = url
         self._task_type = task_type
-        self._again = again
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run)
@@ -162,21 +190,14 @@ class RunningWorker:
             self.error = error
             self._note(None)
 
-    def _sent(self, call: Callable[[], T]) -> T:
-        """Sends a call; again, where nothing was changed: a program repeats what waited for a lock for half a second.
-
-        The functions of 0.1.0 keep their signatures, those of the versions before did not.
-        """
+    @staticmethod
+    def _sent(call: Callable[[], T]) -> T:
+        """Sends a call, and again when it has waited for a lock for half a second: programs repeat it, too."""
         while True:
             try:
                 return call()
             except psycopg.errors.LockNotAvailable:
                 continue
-            except psycopg.errors.UndefinedFunction:
-                # The upgrade replaced what the call had begun with.
-                if not self._again:
-                    raise
-                return call()
 
     def _note(self, job: UUID | None) -> None:
         with self._changed:
@@ -185,14 +206,9 @@ class RunningWorker:
             self._changed.notify_all()
 
 
-REPLACED = {("job_queue_settings", "pruned_at")}
-"""Columns whose facts are in another table now: `job_upkeep`."""
-
-
 def lost_rows(before: dict[str, list[Row]], after: dict[str, list[Row]]) -> Iterator[str]:
     """Rows that are not there any more with all their values, each in words; new columns and rows are no loss."""
     for table, kept in before.items():
         for row in kept:
-            values = {name: value for name, value in row.items() if (table, name) not in REPLACED}
-            if not any(all(other.get(name) == value for name, value in values.items()) for other in after[table]):
+            if not any(all(other.get(name) == value for name, value in row.items()) for other in after[table]):
                 yield f"{table}: {row}"
