@@ -51,8 +51,8 @@ def _claim_while_paused(conn: Connection) -> None:
 def _claim_with(task_type: str, limit: int, **limits: int) -> Callable[[Connection], None]:
     def call(conn: Connection) -> None:
         operator.set_type(conn, task_type, changes=limits, actor="mara", reason=None)
-        # In the first second after its first limit, a type takes no job.
-        conn.execute("UPDATE job_types SET limited_at = limited_at - interval '1 minute'")
+        # Later than an hour after its first limit, the running jobs of a type are counted by their mark.
+        conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 hours'")
         leases.claim(conn, WORKER, EVERY_TYPE, limit, LEASE)
 
     return call

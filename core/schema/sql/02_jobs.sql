@@ -139,9 +139,8 @@ create table if not exists job_types (
     -- One-time jobs that are enqueued without an expiry expire so long after they are due.
     max_age_seconds integer,
     limited boolean not null generated always as (max_running is not null or rate_runs is not null) stored,
-    -- When the type got its first limit, and whether jobs run that were claimed before.
+    -- When the type got its first limit.
     limited_at timestamptz,
-    uncounted boolean not null default false,
     -- Until when the runs that have started use up the rate. A run adds the time that the rate leaves between two runs.
     rate_until timestamptz
 -- Claims update the rows of types with a rate, and all claims read the table.

@@ -64,36 +64,6 @@ begin
 end
 $$;
 
--- The places for these taken jobs, which the caller has locked, among the running jobs of their keys: the lowest that are
--- free, in the order of claims. The first job of a key has none. Does not ask for limits, which may just have changed.
-create or replace function job_key_places(p_places tid[], out jobs tid[], out numbers smallint[])
-language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
-as $$
-declare
-    v_job record;
-    v_taken text[] := '{}';
-    v_running smallint[];
-    v_number smallint;
-begin
-    for v_job in
-        select q.ctid as place, q.concurrency_key as key from job_queue q
-        where q.ctid = any (p_places) and q.concurrency_key is not null
-        order by q.priority desc, q.run_at, q.id
-    loop
-        v_running := array(select coalesce(q.key_place, 0) from job_queue q
-            where q.concurrency_key = v_job.key and q.status = 'running' order by q.key_place);
-        v_number := 0;
-        while v_number = any (v_running) or format('%s %s', v_number, v_job.key) = any (v_taken) loop
-            v_number := v_number + 1;
-        end loop;
-        v_taken := v_taken || format('%s %s', v_number, v_job.key);
-        jobs := jobs || v_job.place;
-        numbers := numbers || nullif(v_number, 0::smallint);
-    end loop;
-end
-$$;
-
 -- How many runs a rate lets start at once if that is not said: those of one second, at least one.
 create or replace function job_rate_burst(p_burst integer, p_runs integer, p_seconds integer) returns integer
 language sql immutable parallel safe
@@ -150,55 +120,3 @@ begin
         where t.task_type = p_task_type and t.key_rate_runs is not null);
 end
 $$;
-
--- Locks what is stored of the rates of a key until the end of the transaction. False if another transaction has locked
--- some of it: upkeep or an erasure, which removes it.
-create or replace function job_key_rates_lock(p_key text) returns boolean
-language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
-as $$
-declare
-    v_locked constant tid[] := array(
-        select r.ctid from job_key_rates r where r.key_hash = md5(p_key)::uuid for update skip locked);
-begin
-    return not exists (select from job_key_rates r where r.key_hash = md5(p_key)::uuid and r.ctid <> all (v_locked));
-end
-$$;
-
--- Uses up the rate of a key for a job of this type that starts now. The caller has the lock of the key.
-create or replace function job_key_spend(p_key text, p_task_type text, p_at timestamptz) returns void
-language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
-as $$
-begin
-    insert into job_key_rates as r (key_hash, rate_runs, rate_seconds, used_until)
-    select md5(p_key)::uuid, t.key_rate_runs, t.key_rate_seconds,
-        job_rate_after(null, null, t.key_rate_runs, t.key_rate_seconds, p_at, 1)
-    from job_types t where t.task_type = p_task_type and t.key_rate_runs is not null
-    on conflict (key_hash, rate_runs, rate_seconds) do update
-        set used_until = job_rate_after(r.used_until, null, r.rate_runs, r.rate_seconds, p_at, 1);
-end
-$$;
-
--- Lets a job, which the caller has locked, wait until the rate of its key lets it start: it is due then, and stays in the
--- claim's index. False, and nothing is changed, if another job of the key does already, unless this job can run and the
--- other cannot (its type is paused, or no live worker handles it).
-create or replace function job_key_hold(p_id uuid, p_opens timestamptz, p_at timestamptz) returns boolean
-language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
-as $$
-begin
-    if exists (
-        select from job_queue q join job_queue o on o.concurrency_key = q.concurrency_key
-        where q.id = p_id and o.id <> p_id and o.status = 'pending' and o.blocked_by is null and not o.in_line
-            and o.run_at > p_at and o.run_at <= p_opens + interval '1 millisecond'
-            and (job_type_can_run(o.task_type, p_at) or not job_type_can_run(q.task_type, p_at)))
-    then
-        return false;
-    end if;
-    update job_queue q set slot_at = case when q.is_recurring then coalesce(q.slot_at, q.run_at) end, run_at = p_opens
-    where q.id = p_id;
-    return true;
-end
-$$;
-

@@ -1,170 +1,82 @@
--- How many jobs of a limited type run. The caller has locked the row of the type.
+-- The limits of task types: how many jobs of a type run over all workers, and how many start in a period.
+
+-- A range of the index of claims: the jobs of one type and priority behind a place. `room` is how many jobs of the type may
+-- start now, null for a type without limits.
+do $$
+begin
+    if to_regtype('job_lane') is null then
+        create type job_lane as (task_type text, priority integer, run_at timestamptz, id uuid, room integer);
+    end if;
+end
+$$;
+
+-- How many jobs of a limited type run. Claims mark the jobs of limited types, and their number is read from the index of the
+-- marks. A job that was claimed before its type had a limit gets the mark when its lease is renewed. No lease is longer
+-- than an hour, so for an hour after the limit all running jobs of the type are counted.
 create or replace function job_limit_running(p_type job_types) returns bigint
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
-declare
-    v_running bigint;
-    v_uncounted bigint;
 begin
-    select count(*) into v_running from job_queue q
-    where q.status = 'running' and q.limited and q.task_type = p_type.task_type;
-    if p_type.uncounted then
-        select count(*) into v_uncounted from job_queue q
-        where q.status = 'running' and q.limited is not true and q.task_type = p_type.task_type;
-        if v_uncounted = 0 then
-            update job_types set uncounted = false where task_type = p_type.task_type;
-        end if;
-        v_running := v_running + v_uncounted;
+    if p_type.limited_at > clock_timestamp() - interval '1 hour' then
+        return (select count(*) from job_queue q where q.status = 'running' and q.task_type = p_type.task_type);
     end if;
-    return v_running;
+    return (select count(*) from job_queue q where q.status = 'running' and q.limited and q.task_type = p_type.task_type);
 end
 $$;
 
--- Locks the rows of these limited types until the end of the transaction, but for those that another claim has locked.
--- A claim that has nothing else to do (p_wait) waits for the other one, which takes milliseconds.
-create or replace function job_limits_lock(p_types text[], p_wait boolean) returns setof job_types
+-- These lanes without those of limited types of which no job may start, the others with the room of their type, and when it
+-- was counted: the jobs must not start before. The rows of the types are locked until the end of the transaction, and types
+-- that another claim has locked are left to it.
+--
+-- A claim takes no more jobs of a limited type than its worker runs at a time, because jobs that wait in a worker keep their
+-- places from others, and start later than the rate has counted. Where there are more places than all workers of the types
+-- have slots, the worker has the share of the places that its slots are of all slots, since the others need the other
+-- places alone. A claim takes half of this share, so that one half runs while the other is claimed, and no more than the
+-- share of a tenth of a second of the rate.
+create or replace function job_limits_admit(
+    p_lanes job_lane[], p_worker text, p_limit integer, out lanes job_lane[], out counted_at timestamptz
+)
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off set lock_timeout = '50ms'
 as $$
 declare
-    v_locked job_types[];
-begin
-    return query select * from job_types t where t.limited and t.task_type = any (p_types)
-        order by t.task_type for update skip locked;
-    if found or not p_wait then
-        return;
-    end if;
-    begin
-        v_locked := array(select t from job_types t where t.limited and t.task_type = any (p_types)
-            order by t.task_type for update);
-    exception when lock_not_available then
-        -- The locks that this block has got are lost with it. Rows that it had returned would stay.
-        return query select * from job_types t where t.limited and t.task_type = any (p_types)
-            order by t.task_type for update skip locked;
-        return;
-    end;
-    return query select * from unnest(v_locked);
-end
-$$;
-
--- Of these limited types, those of which jobs may start, how many, and when they were counted: the jobs must not start
--- before. The rows of the types are locked until the end of the transaction. A claim takes no more jobs of a limited
--- type than its worker runs at a time, because jobs that wait in a worker keep their places from others, and start later
--- than the rate has counted. Where there are more places than all workers of the types have slots, the worker has the
--- share of the places that its slots are of all slots, since the others need the other places alone. A claim takes half
--- of this share, so that one half runs while the other is claimed, and no more than the share of a tenth of a second of
--- the rate.
-create or replace function job_limits_admit(
-    p_types text[], p_worker text, p_limit integer, p_wait boolean, out types text[], out places integer[],
-    out counted_at timestamptz
-)
-language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
-as $$
-declare
+    v_asked constant text[] := array(select distinct l.task_type from unnest(p_lanes) l);
+    v_limited constant text[] := array(select t.task_type from job_types t where t.limited and t.task_type = any (v_asked));
+    v_locked job_types[] := array(select t from job_types t where t.limited and t.task_type = any (v_asked)
+        order by t.task_type for update skip locked);
     v_type job_types;
-    v_locked constant job_types[] := array(select l from job_limits_lock(p_types, p_wait) l);
-    v_places bigint;
+    v_room bigint;
+    v_rooms jsonb := '{}';
     v_slots constant integer := (select w.concurrency from job_workers w where w.id = p_worker);
     v_share constant double precision := case when p_limit > v_slots then v_slots::double precision / nullif((
         select sum(w.concurrency) from job_workers w
-        where w.heartbeat_at > clock_timestamp() - interval '2 minutes' and w.task_types && p_types), 0) end;
+        where w.heartbeat_at > clock_timestamp() - interval '2 minutes' and w.task_types && v_limited), 0) end;
 begin
+    if cardinality(v_locked) = 0 and v_asked <@ v_limited then
+        -- The claim has nothing else to do, so it waits for the other claim, which takes milliseconds.
+        begin
+            v_locked := array(select t from job_types t where t.limited and t.task_type = any (v_asked)
+                order by t.task_type for update);
+        exception when lock_not_available then
+            null;
+        end;
+    end if;
     -- After the locks, since runs that end while this claim waits for them are not counted.
     counted_at := clock_timestamp();
     foreach v_type in array v_locked loop
-        -- A claim that began before the limit may not have committed yet.
-        continue when v_type.limited_at between counted_at - interval '1 second' and counted_at + interval '1 second';
-        v_places := least(p_limit, greatest(v_slots, ceil(v_share * least(
+        v_room := least(p_limit, greatest(v_slots, ceil(v_share * least(
             v_type.max_running / 2.0, v_type.rate_runs / (10.0 * v_type.rate_seconds)))), job_rate_places(
             v_type.rate_until, v_type.rate_burst, v_type.rate_runs, v_type.rate_seconds, counted_at));
-        if v_places > 0 and v_type.max_running is not null then
-            v_places := least(v_places, v_type.max_running - job_limit_running(v_type));
+        if v_room > 0 and v_type.max_running is not null then
+            v_room := least(v_room, v_type.max_running - job_limit_running(v_type));
         end if;
-        if v_places > 0 then
-            types := types || v_type.task_type;
-            places := places || v_places::integer;
-        end if;
+        v_rooms := v_rooms || jsonb_build_object(v_type.task_type, greatest(v_room, 0));
     end loop;
-end
-$$;
-
--- How many jobs of each lane a claim takes where a type may have several lanes: like the ranking in job_queue_claim, with
--- the places that the types of some lanes have (p_free, null for a type without limits).
-create or replace function job_limits_rank(
-    p_types text[], p_priorities integer[], p_run_at timestamptz[], p_ids uuid[], p_free integer[], p_room integer,
-    p_now timestamptz, p_but tid[]
-) returns integer[]
-language plpgsql volatile
-set search_path from current
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off
-set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan
-as $$
-begin
-    return array(
-        select coalesce(h.jobs, 0)::integer from generate_subscripts(p_types, 1) as s (place)
-        left join (
-            select best.place, count(*) as jobs
-            from (
-                select r.place from (
-                    select l.place, l.priority, l.free, c.run_at, c.id, row_number() over (
-                        partition by l.task_type order by l.priority desc, c.run_at, c.id) as number
-                    from unnest(p_types, p_priorities, p_run_at, p_ids, p_free) with ordinality
-                        as l (task_type, priority, run_at, id, free, place)
-                    cross join lateral (
-                        select q.run_at, q.id from job_queue q
-                        where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
-                            and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
-                            and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
-                            and job_clause_due(q.run_at, p_now) and job_clause_unexpired(q.expires_at, p_now)
-                            and job_clause_key_free(q.concurrency_key, q.task_type) and q.ctid <> all (p_but)
-                        order by q.run_at, q.id limit least(p_room, l.free)
-                    ) c
-                ) r
-                where r.free is null or r.number <= r.free
-                order by r.priority desc, r.run_at, r.id limit p_room
-            ) best
-            group by best.place
-        ) h on h.place = s.place
-        order by s.place);
-end
-$$;
-
--- These places without those of jobs, the last in the order of claims, that are more than their limited type has places.
--- The caller has locked the jobs.
-create or replace function job_limits_within(p_jobs tid[], p_types text[], p_places integer[]) returns tid[]
-language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
-as $$
-declare
-    v_over constant tid[] := array(
-        select c.job from (
-            select q.ctid as job, q.task_type, row_number() over (
-                partition by q.task_type order by q.priority desc, q.run_at, q.id) as number
-            from job_queue q where q.ctid = any (p_jobs) and q.task_type = any (p_types)
-        ) c
-        join unnest(p_types, p_places) as l (task_type, places) on l.task_type = c.task_type and c.number > l.places);
-begin
-    if cardinality(v_over) = 0 then
-        return p_jobs;
-    end if;
-    return array(select j.job from unnest(p_jobs) as j (job) where j.job <> all (v_over));
-end
-$$;
-
--- The places that are left in each lane (null for a type without limits) after these jobs, which the caller has locked.
-create or replace function job_limits_left(p_types text[], p_free integer[], p_jobs tid[]) returns integer[]
-language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
-as $$
-begin
-    return array(
-        select case when l.free is not null then greatest(l.free - coalesce(n.jobs, 0), 0)::integer end
-        from unnest(p_types, p_free) with ordinality as l (task_type, free, place)
-        left join (
-            select q.task_type, count(*) as jobs from job_queue q where q.ctid = any (p_jobs) group by q.task_type
-        ) n on n.task_type = l.task_type
+    lanes := array(
+        select row(l.task_type, l.priority, l.run_at, l.id, (v_rooms ->> l.task_type)::integer)::job_lane
+        from unnest(p_lanes) with ordinality as l (task_type, priority, run_at, id, room, place)
+        where case when l.task_type = any (v_limited) then (v_rooms ->> l.task_type)::integer > 0 else true end
         order by l.place);
 end
 $$;
@@ -198,12 +110,7 @@ begin
     if not found then
         return;
     end if;
-    select count(*) into v_running from job_queue q
-    where q.status = 'running' and q.limited and q.task_type = p_task_type;
-    if v_type.uncounted then
-        v_running := v_running + (select count(*) from job_queue q
-            where q.status = 'running' and q.limited is not true and q.task_type = p_task_type);
-    end if;
+    v_running := job_limit_running(v_type);
     if v_running >= v_type.max_running then
         code := 'type-full';
         -- Nobody knows when a run ends; workers look again after a second.
@@ -214,9 +121,6 @@ begin
         opens_at := job_rate_opens(v_type.rate_until, v_type.rate_burst, v_type.rate_runs, v_type.rate_seconds, p_at);
     else
         code := 'type-has-place';
-        if v_type.limited_at between p_at - interval '1 second' and p_at + interval '1 second' then
-            opens_at := v_type.limited_at + interval '1 second';
-        end if;
     end if;
     facts := jsonb_build_object('task_type', p_task_type, 'running', v_running, 'max_running', v_type.max_running,
         'rate_runs', v_type.rate_runs, 'rate_seconds', v_type.rate_seconds,
@@ -293,7 +197,7 @@ begin
             is not distinct from (p_after.rate_runs, p_after.rate_seconds, p_after.rate_burst) then rate_until end
     where task_type = p_after.task_type;
     if not p_before.limited then
-        update job_types set limited_at = clock_timestamp(), uncounted = true
+        update job_types set limited_at = clock_timestamp()
         where task_type = p_after.task_type and limited;
     end if;
     if p_after.max_per_key > coalesce(p_before.max_per_key, 1) then

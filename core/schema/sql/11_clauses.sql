@@ -81,15 +81,16 @@ create or replace function job_earlier_runner() returns text
 language sql immutable parallel safe
 return 'an earlier runner';
 
--- Those of these types that are not paused, in their order.
-create or replace function job_types_open(p_types text[], p_at timestamptz) returns text[]
+-- Those of these types that are not paused, in their order. The earlier runner may take types that are set aside for it.
+create or replace function job_types_open(p_types text[], p_at timestamptz, p_worker text default null) returns text[]
 language plpgsql stable
 set search_path from current
 as $$
 declare
     v_paused constant text[] := array(
         select t.task_type from job_types t
-        where t.task_type = any (p_types) and t.paused_at is not null and (t.resume_at is null or t.resume_at > p_at));
+        where t.task_type = any (p_types) and t.paused_at is not null and (t.resume_at is null or t.resume_at > p_at)
+            and not (t.set_aside and p_worker is not distinct from job_earlier_runner()));
 begin
     if cardinality(v_paused) = 0 then
         return p_types;

@@ -102,14 +102,16 @@ class TestSoManyOfAKey:
         many(conn, 3, "beta", concurrency_key="k")
         assert [job.task_type for job in claim(conn, ["alpha", "beta"])] == ["alpha", "beta"]
 
-    def test_the_places_of_jobs_with_the_same_key_differ_also_where_the_limit_was_just_lowered_to_one(
-        self, conn: Connection
-    ) -> None:
-        many(conn, 3, concurrency_key="k")
-        numbers = value(
-            conn, "SELECT (job_key_places(array_agg(q.ctid ORDER BY q.run_at, q.id))).numbers FROM job_queue q"
-        )
-        assert numbers == [None, 1, 2]
+    def test_each_job_with_the_same_key_gets_the_lowest_place_that_is_free(self, conn: Connection) -> None:
+        limit(conn, max_per_key=3)
+        many(conn, 5, concurrency_key="k")
+        taken = claim(conn)
+        places = "SELECT array_agg(key_place ORDER BY run_token) FROM job_queue WHERE status = 'running'"
+        assert value(conn, places) == [None, 1, 2]
+        finish_one(conn, taken[1])
+        finish_one(conn, taken[0])
+        assert len(claim(conn)) == 2
+        assert value(conn, places) == [2, None, 1]
 
 
 class TestARateOfAKey:

@@ -26,7 +26,6 @@ from tests.support.queue import (
     reap,
     report,
     rows,
-    value,
     waits_for_a_lock,
 )
 
@@ -34,9 +33,9 @@ SECOND = timedelta(seconds=1)
 
 
 def limit(conn: Connection, task_type: str = "alpha", **changes: int | None) -> None:
-    """Sets limits, and lets the second pass in which a type with its first limit takes no job."""
+    """Sets limits that the type has had for so long that claims count by the mark of its jobs."""
     operator.set_type(conn, task_type, changes=changes, actor=ACTOR, reason=None)
-    conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 seconds'")
+    conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 hours'")
 
 
 def many(conn: Connection, number: int, task_type: str = "alpha", **fields: Any) -> None:
@@ -120,25 +119,18 @@ class TestSoManyOfATypeAtATime:
         limit(conn, max_running=1)
         many(conn, 2)
         first = claim(conn)[0]
-        # In place of the wait for another claim, which ends after a moment: the run ends while the claim waits.
-        conn.execute(
-            """
-            CREATE OR REPLACE FUNCTION job_limits_lock(p_types text[], p_wait boolean) RETURNS SETOF job_types
-            LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
-            BEGIN
-                PERFORM pg_advisory_lock(1);
-                RETURN QUERY SELECT * FROM job_types t WHERE t.task_type = ANY (p_types) FOR UPDATE;
-            END
-            $$
-            """
-        )
-        conn.execute("SELECT pg_advisory_lock(1)")
-        with psycopg.connect(database_url, autocommit=True) as other, ThreadPoolExecutor(1) as threads:
+        conn.execute("ALTER FUNCTION job_limits_admit SET lock_timeout = '1 min'")
+        with (
+            psycopg.connect(database_url) as counting,
+            psycopg.connect(database_url, autocommit=True) as other,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            counting.execute("SELECT FROM job_types FOR UPDATE")
             waiting = threads.submit(claim, other)
             waits_for_a_lock(conn, other.info.backend_pid, unless=waiting.done)
             finish_one(conn, first)
             ended = now(conn)
-            conn.execute("SELECT pg_advisory_unlock(1)")
+            counting.rollback()
             (second,) = waiting.result()
         assert second.claimed_at >= ended
 
@@ -240,31 +232,37 @@ class TestSoManyOfATypeAtATime:
     def test_jobs_that_ran_before_the_first_limit_count_until_they_end(self, conn: Connection) -> None:
         many(conn, 8)
         before = claim(conn, limit=3)
-        limit(conn, max_running=2)
+        operator.set_type(conn, "alpha", changes={"max_running": 2}, actor=ACTOR, reason=None)
         for job in before[:2]:
             assert claim(conn) == []
             finish_one(conn, job)
-        (beside,) = claim(conn)
+        assert len(claim(conn)) == 1
         assert claim(conn) == []
         finish_one(conn, before[2])
         assert len(claim(conn)) == 1
-        assert not value(conn, "SELECT uncounted FROM job_types") or beside
-        finish_one(conn, beside)
-        claim(conn)
-        assert value(conn, "SELECT uncounted FROM job_types") is False
 
-    def test_no_job_is_claimed_in_the_second_in_which_claims_from_before_the_limit_may_end(
+    def test_a_job_that_runs_from_before_the_first_limit_counts_for_as_long_as_its_lease_is_renewed(
         self, conn: Connection
     ) -> None:
-        many(conn, 2)
+        many(conn, 3)
+        (job,) = claim(conn, limit=1)
         operator.set_type(conn, "alpha", changes={"max_running": 1}, actor=ACTOR, reason=None)
-        conn.execute("UPDATE job_types SET limited_at = clock_timestamp() + interval '-10 milliseconds'")
+        leases.heartbeat(conn, WORKER, [(job.id, job.run_token, None)], 60)
+        conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 hours'")
         assert claim(conn) == []
-        at, due = leases.next_due(conn, ["alpha"])
-        assert due is not None
-        assert timedelta(0) < due - at <= SECOND
-        conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 seconds'")
+        finish_one(conn, job)
         assert len(claim(conn)) == 1
+
+    @pytest.mark.parametrize("later", ["1 second", "1 minute", "59 minutes"])
+    def test_a_claim_that_began_before_the_limit_and_commits_after_it_is_counted(
+        self, conn: Connection, database_url: str, later: str
+    ) -> None:
+        many(conn, 3)
+        with psycopg.connect(database_url) as other:
+            assert len(claim(other, limit=1)) == 1
+            operator.set_type(conn, "alpha", changes={"max_running": 1}, actor=ACTOR, reason=None)
+            conn.execute("UPDATE job_types SET limited_at = limited_at - %s::interval", (later,))
+        assert claim(conn) == []
 
     def test_a_limit_that_is_taken_away_holds_no_more(self, conn: Connection) -> None:
         limit(conn, max_running=1)
@@ -301,7 +299,9 @@ class TestSoManyOfATypeAtATime:
     ) -> None:
         limit(conn, max_running=1)
         limit(conn, "beta", max_running=1)
-        conn.execute("ALTER FUNCTION job_limits_lock SET lock_timeout = '3s'")
+        many(conn, 3)
+        many(conn, 3, "beta")
+        conn.execute("ALTER FUNCTION job_limits_admit SET lock_timeout = '2s'")
         with (
             psycopg.connect(database_url) as of_alpha,
             psycopg.connect(database_url) as of_beta,
@@ -310,14 +310,12 @@ class TestSoManyOfATypeAtATime:
         ):
             of_alpha.execute("SELECT FROM job_types WHERE task_type = 'alpha' FOR UPDATE")
             of_beta.execute("SELECT FROM job_types WHERE task_type = 'beta' FOR UPDATE")
-            counting = "SELECT task_type FROM job_limits_lock('{alpha,beta}', true)"
-            waiting = threads.submit(rows, claiming, counting)
+            waiting = threads.submit(claim, claiming, ["alpha", "beta"])
             waits_for_a_lock(conn, claiming.info.backend_pid, unless=waiting.done)
             of_alpha.rollback()
-            counted = {row["task_type"] for row in waiting.result()}
+            assert waiting.result() == []
             free = {row["task_type"] for row in rows(conn, "SELECT task_type FROM job_types FOR UPDATE SKIP LOCKED")}
-        assert counted == {"alpha"}
-        assert not free
+        assert free == {"alpha"}
 
     def test_claims_of_types_without_limits_lock_no_row_of_the_settings(
         self, conn: Connection, database_url: str
@@ -397,4 +395,4 @@ def test_a_claim_asks_once_for_all_its_limited_types(conn: Connection) -> None:
     conn.execute("SELECT pg_stat_force_next_flush()")
     called = rows(conn, "SELECT funcname, calls FROM pg_stat_user_functions WHERE starts_with(funcname, 'job_limits_')")
     asked = {row["funcname"]: row["calls"] for row in called}
-    assert asked == dict.fromkeys(("job_limits_admit", "job_limits_lock", "job_limits_spend"), 1)
+    assert asked == dict.fromkeys(("job_limits_admit", "job_limits_spend"), 1)

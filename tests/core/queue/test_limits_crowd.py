@@ -139,7 +139,6 @@ class Crowd:
 def test_never_more_than_the_limit_run_at_any_moment(conn: Connection, database_url: str, seed: int) -> None:
     for name in LIMITED:
         operator.set_type(conn, name, changes={"max_running": 3, "max_per_key": 2}, actor=ACTOR, reason=None)
-    conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 seconds'")
     for name in TYPES:
         keys = ("k", "l", None) if name == "beta" else (None,)
         for key in keys:

@@ -212,16 +212,6 @@ class LimitMachine(RuleBasedStateMachine):
         limits.max_running, limits.max_per_key = most, per_key
         if limits.rate != rate:
             limits.rate, limits.starts = rate, []
-        # In its first second, a type with its first limit takes no job.
-        assert not [job for job in self.claim([task_type], 9) if self.fresh(task_type)]
-        self.time_passes(2)
-
-    def fresh(self, task_type: str) -> bool:
-        found = rows(
-            self.conn, "SELECT limited_at > clock_timestamp() - interval '0.5 s' AND limited AS fresh FROM job_types "
-            "WHERE task_type = %s", task_type,
-        )  # fmt: skip
-        return bool(found[0]["fresh"])
 
     def time_passes(self, seconds: int) -> None:
         """Everything is put back, but leases and series, which other tests are about."""

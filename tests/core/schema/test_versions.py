@@ -93,8 +93,8 @@ def test_releases_are_compared_number_by_number(older: str, later: str) -> None:
 def test_a_table_of_versions_without_any_is_a_part_of_a_schema_that_init_completes(empty: Connection) -> None:
     empty.execute(
         "CREATE TABLE jobdeck_schema (component text DEFAULT 'queue', version integer, "
-        "installed_at timestamptz NOT NULL DEFAULT now(), checksum text, catalog jsonb, serves_from text, migrations integer[], "
-        "PRIMARY KEY (component, version))"
+        "installed_at timestamptz NOT NULL DEFAULT now(), checksum text, catalog jsonb, serves_from text, "
+        "migrations integer[], PRIMARY KEY (component, version))"
     )
     with pytest.raises(SchemaMismatch, match=r"holds a part of a Jobdeck schema.*Run `jobdeck init` to complete it"):
         check_schema(empty)

@@ -192,8 +192,6 @@ class TestAClaimThatLimitsHeldBack:
             conn, worker_id=state.worker_id, host="h", pid=1, mode="headless", version="1", concurrency=1,
             task_types=["alpha"], running=0,
         )  # fmt: skip
-        # In the first second after its first limit, a type takes no job.
-        conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 seconds'")
         fetcher = self.fetcher(state, monkeypatch)
         known = threading.Event()
         fetcher._on_limited = known.set

@@ -141,8 +141,6 @@ def test_async_runs_keep_the_limit_while_a_thousand_are_in_flight(
 ) -> None:
     limited, free = Gate(), Gate()
     limit(conn, "limited", max_running=10)
-    # In the first second after its first limit, a type takes no job.
-    conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 seconds'")
     producer.enqueue_many(conn, [NewJob("limited", priority=9)] * 200, actor=ACTOR)
     producer.enqueue_many(conn, [NewJob("free")] * 1500, actor=ACTOR)
     kinds = (job_type("limited", limited), job_type("free", free))

@@ -32,9 +32,8 @@ AGED = "SELECT array_agg(id ORDER BY id) FROM job_queue WHERE expires_at - run_a
 
 
 def settle(conn: Connection, **limits: int) -> None:
-    """Sets limits of the type `alpha`, and lets the second pass in which a type with its first limit takes no job."""
+    """Sets limits of the type `alpha`."""
     operator.set_type(conn, "alpha", changes=limits, actor=ACTOR, reason=None)
-    conn.execute("UPDATE job_types SET limited_at = limited_at - interval '2 seconds'")
 
 
 def work_off(conn: Connection) -> int:

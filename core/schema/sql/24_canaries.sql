@@ -73,8 +73,8 @@ declare
     v_now timestamptz := clock_timestamp();
     v_canary job_canaries;
     v_job job_queue;
-    v_limited boolean;
-    v_open boolean;
+    v_lanes job_lane[];
+    v_keys record;
 begin
     for v_canary in
         select * from job_canaries c
@@ -86,41 +86,23 @@ begin
         continue when v_job.concurrency_key is not null
             and cardinality(job_queue_try_locks(array[v_job.concurrency_key])) = 0;
         continue when (select h.code from job_canary_hold(v_job) h) is not null;
-        v_limited := exists (select from job_types t where t.limited and t.task_type = v_job.task_type);
-        if v_limited then
-            select a.types is not null, a.counted_at into v_open, v_now
-            from job_limits_admit(array[v_job.task_type], p_worker, 1, false) a;
-            continue when not v_open;
-        end if;
+        select a.lanes, a.counted_at into v_lanes, v_now from job_limits_admit(
+            array[row(v_job.task_type, v_job.priority, null, null, null)::job_lane], p_worker, 1) a;
+        continue when cardinality(v_lanes) = 0;
         begin
             v_job := job_queue_make_due(v_job);
             perform job_flow_refuse_canary(v_job);
-            perform job_limits_spend(array[q.ctid], array[q.task_type], v_now) from job_queue q
-            where v_limited and q.id = v_job.id;
-            perform job_key_spend(v_job.concurrency_key, v_job.task_type, v_now)
-            where v_job.concurrency_key is not null;
-            -- Others with the key are not looked at while it runs, as after any claim.
-            update job_queue set in_line = true where id in (
-                select q.id from job_queue q
-                where q.concurrency_key = v_job.concurrency_key and q.status = 'pending' and q.blocked_by is null
-                    and not q.in_line and q.id <> v_job.id and job_key_limit(q.task_type) = 1
-                for update skip locked);
-            update job_queue q
-            set status = 'running', attempts = q.attempts + 1, run_token = nextval('job_run_token_seq'),
-                locked_by = p_worker, started_at = v_now, updated_at = v_now, version = q.version + 1,
-                lease_expires_at = v_now + make_interval(secs => p_lease_seconds), blocked_by = null, in_line = false,
-                limited = v_limited,
-                key_place = (select k.numbers[1] from job_key_places(array[q.ctid]) k),
-                anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
-            where q.id = v_job.id returning * into v_job;
+            select k.* into v_keys from job_queue q cross join lateral job_claim_keys(array[q.ctid], v_now) k
+            where q.id = v_job.id;
+            perform job_queue_refuse('Its key has no place.') where cardinality(v_keys.taken) = 0;
+            return query select s.id, s.run_token, s.task_type, s.payload, s.attempt, s.max_attempts, s.due_at, s.claimed_at,
+                s.is_recurring, s.checkpoint, s.cycle, 101
+            from job_claim_start(p_worker, v_keys.taken, v_keys.jobs, v_keys.places, v_lanes, v_now, p_lease_seconds) s;
         exception when sqlstate 'JD001' or unique_violation or lock_not_available then
-            -- Its blocker, its flow or its dedupe key was faster.
+            -- Its blocker, its flow, its key or its dedupe key was faster.
             continue;
         end;
-        update job_canaries c set run_token = v_job.run_token where c.id = v_canary.id;
-        return query select v_job.id, v_job.run_token, v_job.task_type, v_job.payload, v_job.attempts,
-            v_job.max_attempts, coalesce(v_job.slot_at, v_job.run_at), v_now, v_job.is_recurring, v_job.checkpoint,
-            v_job.cycle, 101;
+        update job_canaries c set run_token = q.run_token from job_queue q where c.id = v_canary.id and q.id = v_job.id;
         return;
     end loop;
 end

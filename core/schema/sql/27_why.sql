@@ -259,7 +259,7 @@ begin
         select min(h.run_at), job_queue_before(array_agg(l.task_type), array_agg(l.priority),
             array_agg(statement_timestamp() - p_late), array_agg('00000000-0000-0000-0000-000000000000'::uuid), v_most)
         into due_since, overdue
-        from job_queue_lanes(array[v_type]) l
+        from unnest(job_claim_lanes(array[v_type])) l
         cross join lateral (
             select q.run_at from job_queue q
             where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
@@ -304,7 +304,7 @@ begin
         array_agg(case when l.priority = v_job.priority then v_job.id
             else '00000000-0000-0000-0000-000000000000'::uuid end), v_most)
     into v_ahead
-    from job_queue_lanes(v_types) l where l.priority >= v_job.priority;
+    from unnest(job_claim_lanes(v_types)) l where l.priority >= v_job.priority;
     return query values ('turn', v_ahead = 0, case when v_ahead = 0 then 'none-ahead' else 'others-ahead' end,
         jsonb_build_object('ahead', v_ahead, 'estimated', v_ahead >= v_most, 'per_second', job_finish_rate(v_types)));
 end
@@ -360,8 +360,8 @@ set search_path from current set enable_seqscan = off set enable_sort = off set 
 as $$
     select job_refuse_outsiders();
     select min(h.run_at)
-    from job_queue_lanes(array(
-        select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, clock_timestamp()))) l
+    from unnest(job_claim_lanes(array(
+        select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, clock_timestamp())))) l
     cross join lateral (
         select q.run_at from job_queue q
         where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type

@@ -340,7 +340,7 @@ begin
     return (
         select least(job_queue_before(array_agg(l.task_type), array_agg(l.priority), array_agg(statement_timestamp()),
             array_agg('00000000-0000-0000-0000-000000000000'::uuid), 10001), 2147483647)
-        from job_queue_lanes(job_types_open(job_queue_waiting_types(), statement_timestamp())) l);
+        from unnest(job_claim_lanes(job_types_open(job_queue_waiting_types(), statement_timestamp()))) l);
 end
 $$;
 

@@ -28,7 +28,7 @@ begin
     end if;
     select min(greatest(h.run_at, case when l.task_type = any (v_limited) then (
         select s.opens_at from job_limit_state(l.task_type, at) s) end)) into next_due
-    from job_queue_lanes(job_types_open(p_types, at)) l
+    from unnest(job_claim_lanes(job_types_open(p_types, at))) l
     cross join lateral (
         select q.run_at from job_queue q
         where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
@@ -62,7 +62,9 @@ as $$
     ), renewed as (
         update job_queue q
         set lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
-            progress = coalesce(h.progress, q.progress)
+            progress = coalesce(h.progress, q.progress),
+            -- Of a job that was claimed before its type had a limit; job_limit_running counts it by the mark.
+            limited = q.limited or exists (select from job_types t where t.task_type = q.task_type and t.limited)
         from mine m, held h
         where q.id = any (p_ids) and q.id = m.id and q.run_token = m.run_token and q.status = 'running'
             and h.id = q.id and h.token = q.run_token

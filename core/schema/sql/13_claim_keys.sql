@@ -1,0 +1,118 @@
+-- The last question of a claim: which of the jobs that it has locked have a place for their concurrency key.
+
+-- Called with a lock held, so it must see rows that were committed since the claim began: therefore volatile.
+create or replace function job_key_is_busy_now(p_key text) returns boolean
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+begin
+    return (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
+        is not null;
+end
+$$;
+
+-- Of these jobs, which the caller has locked, those whose key has a place for them, in the order of claims (`taken`). Where a
+-- key may have several, `jobs` and `places` say the place of each among the running jobs of its key, null for the first. The
+-- lock of a key is tried and not waited for; it decides between two claims that do not see each other. What these jobs use
+-- of the rates of keys is used up here, and what has to wait for a key leaves the index that claims read.
+create or replace function job_claim_keys(
+    p_jobs tid[], p_now timestamptz, out taken tid[], out jobs tid[], out places smallint[]
+)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_nestloop = on set enable_hashjoin = on
+set enable_sort = on set jit = off
+as $$
+declare
+    v_slots constant integer[] := job_queue_try_locks(array(
+        select q.concurrency_key from job_queue q where q.ctid = any (p_jobs) and q.concurrency_key is not null));
+    v_paced constant text[] := array(select t.task_type from job_types t where t.key_rate_runs is not null);
+    -- What is stored of the rates; an erasure, which takes long, is not waited for.
+    v_rates constant tid[] := case when v_paced <> '{}' then array(
+        select r.ctid from job_key_rates r where r.key_hash in (
+            select md5(q.concurrency_key)::uuid from job_queue q
+            where q.ctid = any (p_jobs) and q.concurrency_key is not null)
+        for update skip locked) end;
+    v_refused tid[];
+    v_takers uuid[];
+    v_keys text[];
+    v_held uuid[];
+    v_others uuid[];
+begin
+    -- A new statement, which sees what was committed before the locks were taken. `room` is how many more jobs of the key may
+    -- run, `starts` how many its rate lets start, and `number` the place of a job among those of the key that have room.
+    with keyed as (
+        select q.ctid as job, q.id, q.concurrency_key as key, q.priority, q.run_at, coalesce(t.max_per_key, 1) as most,
+            job_slot(q.concurrency_key) = any (v_slots) and (q.task_type <> all (v_paced) or not exists (
+                select from job_key_rates r where r.key_hash = md5(q.concurrency_key)::uuid and r.ctid <> all (v_rates))) as mine,
+            -- The order makes the planner read the index of running keys.
+            coalesce(t.max_per_key, 1) - (select count(*) from (
+                select from job_queue r where r.concurrency_key = q.concurrency_key and r.status = 'running'
+                order by r.concurrency_key, r.key_place) r) as room,
+            case when q.task_type = any (v_paced) then (
+                select job_rate_places(max(r.used_until), null, t.key_rate_runs, t.key_rate_seconds, p_now)
+                from job_key_rates r where r.key_hash = md5(q.concurrency_key)::uuid and r.rate_runs = t.key_rate_runs
+                    and r.rate_seconds = t.key_rate_seconds) end as starts
+        from job_queue q left join job_types t on t.task_type = q.task_type
+        where q.ctid = any (p_jobs) and q.concurrency_key is not null
+        offset 0  -- so that each key is looked for once
+    ), numbered as (
+        select k.*, row_number() over (partition by k.key, k.room > 0 order by k.priority desc, k.run_at, k.id) as number
+        from keyed k
+    ), judged as (
+        select n.*, case when not n.mine or n.number > n.room then 'refuse'
+            when n.number > n.starts then 'hold' else 'take' end as verdict
+        from numbered n
+    )
+    select array_agg(j.job) filter (where j.verdict <> 'take'), array_agg(j.id) filter (where j.verdict = 'take'),
+        array_agg(j.key) filter (where j.verdict = 'take'), array_agg(j.id) filter (where j.verdict = 'hold'),
+        array_agg(j.job) filter (where j.verdict = 'take' and j.most > 1),
+        array_agg(nullif((
+            select p.place from generate_series(0, j.most) as p (place)
+            where p.place not in (select coalesce(r.key_place, 0) from job_queue r
+                where r.concurrency_key = j.key and r.status = 'running')
+            order by p.place offset j.number - 1 limit 1), 0)::smallint) filter (where j.verdict = 'take' and j.most > 1)
+    into v_refused, v_takers, v_keys, v_held, jobs, places from judged j;
+    taken := case when v_refused is null then p_jobs else array(select j from unnest(p_jobs) j where j <> all (v_refused)) end;
+
+    if v_paced <> '{}' then
+        insert into job_key_rates as r (key_hash, rate_runs, rate_seconds, used_until)
+        select md5(q.concurrency_key)::uuid, t.key_rate_runs, t.key_rate_seconds,
+            job_rate_after(null, null, t.key_rate_runs, t.key_rate_seconds, p_now, count(*))
+        from job_queue q join job_types t on t.task_type = q.task_type
+        where q.id = any (v_takers) and t.key_rate_runs is not null group by 1, 2, 3
+        on conflict (key_hash, rate_runs, rate_seconds) do update set used_until = excluded.used_until
+            + (job_rate_after(r.used_until, null, r.rate_runs, r.rate_seconds, p_now, 0) - p_now);
+        -- The best of a key is due when the rate lets it start, and stays in the index. The others wait in line, and so does
+        -- the best where another one of the key is due then, unless that one cannot run and this one can.
+        update job_queue q set in_line = not h.stays, run_at = case when h.stays then h.opens else q.run_at end,
+            slot_at = case when not h.stays then q.slot_at when q.is_recurring then coalesce(q.slot_at, q.run_at) end
+        from (
+            select w.id, w.opens, w.number = 1 and not exists (
+                select from job_queue o
+                where o.concurrency_key = w.concurrency_key and o.id <> w.id and o.status = 'pending' and o.blocked_by is null
+                    and not o.in_line and o.run_at > p_now and o.run_at <= w.opens + interval '1 millisecond'
+                    and (job_type_can_run(o.task_type, p_now) or not job_type_can_run(w.task_type, p_now))) as stays
+            from (select q.id, q.concurrency_key, q.task_type, job_key_opens(q.concurrency_key, q.task_type, p_now) as opens,
+                    row_number() over (partition by q.concurrency_key order by q.priority desc, q.run_at, q.id) as number
+                from job_queue q where q.id = any (v_held)) w) h
+        where q.id = h.id;
+    end if;
+
+    -- Other jobs in the claim's index with such a key (inserted out of order, or at the same time) would slow down every claim
+    -- while the key is busy.
+    v_others := array(
+        select o.id from (select k.key, count(*) as jobs from unnest(v_keys) as k (key) group by k.key) k
+        cross join lateral (
+            select q.id, q.task_type from job_queue q
+            where q.concurrency_key = k.key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+                and q.id <> all (v_takers)
+            order by q.concurrency_key, q.priority desc) o
+        where job_key_limit(o.task_type) = 1 or job_key_limit(o.task_type) <= job_key_running_now(k.key) + k.jobs);
+    if v_others <> '{}' then
+        update job_queue set in_line = true where id in (
+            select q.id from job_queue q
+            where q.id = any (v_others) and q.status = 'pending' and q.blocked_by is null and not q.in_line
+            for update skip locked);
+    end if;
+end
+$$;
