@@ -44,4 +44,5 @@
 \ir core/schema/sql/34_flow_members.sql
 \ir core/schema/sql/35_schedules.sql
 \ir core/schema/sql/36_producers.sql
-\ir core/schema/sql/37_rights.sql
+\ir core/schema/sql/37_functions.sql
+\ir core/schema/sql/38_rights.sql

@@ -1,6 +1,7 @@
 """Keeps the version and the checksum of each component's SQL in `checksums.toml`, for a test to compare.
 
-It also lists the parts of the queue's SQL; the installer refuses a folder with other parts. After a change of
+It also lists the parts of the queue's SQL, and the functions in them, which `37_functions.sql` closes and binds; the
+installer refuses a folder with other parts. After a change of
 `core/schema/sql` raise the number in the first lines of `schema.sql` and of the first part, and in the statement
 "insert into jobdeck_schema"; after a change of a plugin's SQL raise `version` in its `Plugin`. Then run
 `python -m jobdeck.core.schema.checksums`. Where `create or replace` and `add column if not exists` do not bring an
@@ -10,16 +11,18 @@ that the main branch has not had yet.
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import JobdeckError, Refused
 from jobdeck.core.schema.components import QUEUE, checksum, known_components, sql_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jobdeck.core.schema.components import Component
 
@@ -54,6 +57,8 @@ def refreshed(
 def main(arguments: Sequence[str]) -> int:
     """Writes the file of the checkout that this is run from."""
     before = recorded()
+    folder = Path(__file__).with_name("sql")
+    (folder / FUNCTIONS).write_text(list_of_functions(folder), encoding="utf-8")
     # The list comes first, because no component can be read with a part that is not in it.
     _write(before)
     try:
@@ -63,6 +68,58 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     _write(after)
     return 0
+
+
+FUNCTIONS: Final = "37_functions.sql"
+"""The part that lists the functions of the other parts."""
+
+_HEAD: Final = re.compile(
+    r"^\s*create (?:or replace )?function (\w+)\(([^;]*?)\)\s*(?:returns\b|language\b)", re.MULTILINE
+)
+_LIST: Final = """-- The functions of the queue: their names, and how many arguments each takes.
+--
+-- By this list functions are closed and bound to the schema, so that others of an application keep their rights and settings.
+-- "python -m jobdeck.core.schema.checksums" writes it, from the heads in the other parts.
+
+create or replace function job_own_functions() returns table (function regprocedure, name text)
+language sql stable
+as $$
+    select p.oid::regprocedure, p.proname
+    from regexp_matches($list$
+{names}
+    $list$, '(\\w+)/(\\d+)', 'g') f join pg_proc p on p.proname = f[1] and p.pronargs = f[2]::integer
+    where p.pronamespace = quote_ident(current_schema())::regnamespace
+$$;
+"""
+
+
+def functions_of(texts: Iterable[str]) -> list[str]:
+    """The functions that these parts create, each as its name and the number of its arguments: `job_slot/1`."""
+    found = {"job_own_functions/0"}
+    for text in texts:
+        for name, arguments in _HEAD.findall(text):
+            taken = [one for one in _arguments(arguments) if not one.lower().startswith("out ")]
+            found.add(f"{name}/{len(taken)}")
+    return sorted(found)
+
+
+def _arguments(text: str) -> list[str]:
+    """The arguments of a function's head, which are separated by the commas outside brackets."""
+    depth, found = 0, [""]
+    for letter in re.sub(r"--.*", "", text):
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(letter, 0)
+        if letter == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += letter
+    return [one.strip() for one in found if one.strip()]
+
+
+def list_of_functions(folder: Path) -> str:
+    """The text of the part that lists the functions of the others."""
+    texts = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.sql")) if file.name != FUNCTIONS]
+    names = textwrap.fill(" ".join(functions_of(texts)), 124, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return _LIST.format(names=names)
 
 
 def _write(record: Mapping[str, tuple[int, str]]) -> None:

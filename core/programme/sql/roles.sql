@@ -128,7 +128,8 @@ begin
     for v_object, v_name in
         select p.oid::regprocedure, p.proname from pg_proc p
         where p.pronamespace = 'public'::regnamespace
-            and p.proname = any (v_work || v_operate || v_see || v_judge || v_look || v_inner)
+            and (p.proname = any (v_work || v_operate || v_see || v_judge || v_look || v_inner)
+                or p.oid = to_regprocedure('job_queue_claim(integer)'))
     loop
         execute format('revoke all on function %s from %s', v_object, concat_ws(', ', 'public', v_outsiders));
         -- Rights that an earlier release granted and that the role must not keep.
@@ -145,9 +146,6 @@ begin
             execute format('grant execute on function %s to %s', v_object, v_operator);
         end if;
     end loop;
-    if v_worker is not null and to_regprocedure('job_queue_claim(integer)') is not null then
-        execute format('revoke all on function job_queue_claim(integer) from %s', v_worker);
-    end if;
     if job_has_foreign_roles() then
         execute format('revoke all on jobdeck_replaced from %s', v_outsiders);
         alter table jobdeck_replaced enable row level security;

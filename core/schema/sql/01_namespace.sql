@@ -9,8 +9,8 @@
 
 set local client_min_messages = warning;
 
--- All objects are created in the first schema of the search path, which the installer sets, and each function uses that
--- schema only ("set search_path from current"). No statement names it, so that one database can have several queues.
+-- All objects are created in the first schema of the search path, which the installer sets. No statement names it, so that one
+-- database can have several queues; job_bind_functions binds the functions to it.
 select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 
 -- An application's own tables of these names are not touched. Three of them may be a predecessor's.
@@ -90,7 +90,6 @@ $$;
 -- Whether the host's own roles have rights in this schema, or get them on what is created in it.
 create or replace function job_has_foreign_roles() returns boolean
 language sql stable parallel safe
-set search_path from current
 as $$
     select exists (
         select from pg_roles r join (
@@ -106,7 +105,6 @@ $$;
 -- the host's own roles, only the owner and members of the groups get rows, whatever was granted on the views.
 create or replace function job_may_read_views() returns boolean
 language sql stable parallel safe
-set search_path from current
 as $$
     select pg_has_role((select c.relowner from pg_class c where c.oid = 'jobdeck_schema'::regclass), 'usage')
         or not job_has_foreign_roles()
@@ -127,7 +125,6 @@ return coalesce(nullif(current_setting('role'), 'none'), session_user) in ('anon
 -- as much as some of their statements.
 create or replace function job_refuse_outsiders() returns void
 language plpgsql stable parallel safe
-set search_path from current
 as $$
 begin
     if job_is_outsider() then
@@ -141,7 +138,6 @@ $$;
 -- Row security does not hold TRUNCATE, which a grant of everything includes.
 create or replace function job_refuse_truncate() returns trigger
 language plpgsql
-set search_path from current
 as $$
 begin
     if not pg_has_role((select c.relowner from pg_class c where c.oid = tg_relid), 'usage') then

@@ -58,7 +58,6 @@ create table if not exists job_run_partitions (
 -- The partitions of the history and their ranges: from first_token to before next_token, and null where it is open.
 create or replace function job_run_ranges() returns table (name name, first_token bigint, next_token bigint)
 language sql stable
-set search_path from current
 as $$
     select c.relname, (regexp_match(b.bound, $re$FROM \('(-?\d+)'\)$re$))[1]::bigint,
         (regexp_match(b.bound, $re$TO \('(-?\d+)'\)$re$))[1]::bigint
@@ -71,7 +70,6 @@ $$;
 -- those that count. Row security holds as on job_runs.
 create or replace function job_run_guard(p_name name) returns void
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_table constant regclass := quote_ident(p_name)::regclass;
@@ -107,7 +105,6 @@ $$;
 -- Makes a table for a partition of the history. Its indexes are named as those of job_runs.
 create or replace function job_run_make(p_name name) returns void
 language plpgsql volatile
-set search_path from current
 as $$
 begin
     execute format('create table %I (like job_runs including all)', p_name);
@@ -120,7 +117,6 @@ $$;
 -- Makes a table a partition of the history, for the tokens from p_first to before p_next; null leaves an end open.
 create or replace function job_run_attach(p_name name, p_first bigint, p_next bigint) returns void
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_index record;

@@ -326,7 +326,6 @@ create or replace function job_schedule_fits(
     p_is_recurring boolean, p_minutes integer, p_schedule jsonb, p_slots timestamptz[]
 ) returns boolean
 language sql immutable parallel safe
-set search_path from current
 return case
     when not p_is_recurring then p_minutes is null and p_schedule is null
     when p_schedule is null then p_slots is null and coalesce(p_minutes > 0, false)

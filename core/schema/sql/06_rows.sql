@@ -4,7 +4,6 @@
 
 create or replace function job_queue_refuse(p_sentence text) returns void
 language plpgsql
-set search_path from current
 as $$
 begin
     raise exception using errcode = 'JD001', message = p_sentence;
@@ -17,7 +16,7 @@ create or replace function job_queue_joins_line(
     p_key text, p_priority integer, p_run_at timestamptz, p_task_type text
 ) returns boolean
 language plpgsql stable
-set search_path from current set enable_seqscan = off set enable_sort = off
+set enable_seqscan = off set enable_sort = off
 as $$
 declare
     v_waits constant boolean := p_key is not null and (
@@ -44,7 +43,7 @@ $$;
 -- it will again.
 create or replace function job_left_with_success(p_id uuid) returns boolean
 language sql stable
-set search_path from current set enable_seqscan = off
+set enable_seqscan = off
 as $$ select exists (select from job_runs where job_id = p_id and removed) $$;
 
 -- Whether a job must wait for this blocker (`live`). If the blocker can never succeed, `refusal` says why.
@@ -52,7 +51,7 @@ create or replace function job_queue_judge_blocker(
     p_blocked_by uuid, out live boolean, out refusal text
 )
 language plpgsql stable
-set search_path from current set enable_seqscan = off
+set enable_seqscan = off
 as $$
 declare
     v_status text;
@@ -75,7 +74,6 @@ $$;
 -- The blocker that a job has to wait for: null if the blocker has already succeeded.
 create or replace function job_queue_live_blocker(p_blocked_by uuid) returns uuid
 language plpgsql stable
-set search_path from current
 as $$
 declare
     v_blocker record;
@@ -92,7 +90,7 @@ $$;
 -- committed since the insert began: therefore volatile.
 create or replace function job_queue_holder(p_dedupe_key text) returns uuid
 language plpgsql volatile
-set search_path from current set enable_seqscan = off
+set enable_seqscan = off
 as $$
 begin
     return (select id from job_queue where dedupe_key = p_dedupe_key and status in ('pending', 'running'));
@@ -128,7 +126,6 @@ end;
 -- The same by the rule that workers wrote. A key that is too long for the indexes is replaced by its hash.
 create or replace function job_key_of(p_task_type text, p_payload jsonb) returns text
 language sql stable
-set search_path from current
 as $$
     select case when octet_length(k.key) > 1000 then t.task_type || ':' || md5(k.key) else k.key end
     from job_types t cross join lateral (select job_key_by_rule(t.task_type, t.concurrency, p_payload) as key) k
@@ -193,7 +190,6 @@ alter table job_queue enable always trigger job_queue_inserted, enable always tr
 -- that does not fit.
 create or replace function job_queue_before_insert() returns trigger
 language plpgsql security definer
-set search_path from current
 as $$
 begin
     if new.status in ('pending', 'running') then
@@ -227,7 +223,6 @@ create or replace trigger job_queue_before_insert before insert on job_queue
 -- Refuses a pending or running job whose interval does not fit.
 create or replace function job_refuse_interval(p_job job_queue) returns void
 language plpgsql immutable
-set search_path from current
 as $$
 begin
     if not job_schedule_fits(p_job.is_recurring, p_job.recurrence_interval_minutes, p_job.schedule, p_job.slots) then
@@ -247,7 +242,6 @@ $$;
 -- the functions make it. A job that is set to pending joins the line of its key.
 create or replace function job_hand_update() returns trigger
 language plpgsql security definer
-set search_path from current
 as $$
 begin
     if old.status = 'running' and new.status <> 'running' and new.run_token is not null then
@@ -276,7 +270,6 @@ create or replace trigger job_hand_update before update of status on job_queue
 -- An UPDATE by hand of the interval. Claims and reports do not change it, so they do not pay for this.
 create or replace function job_hand_interval() returns trigger
 language plpgsql security definer
-set search_path from current
 as $$
 begin
     if new.status in ('pending', 'running') then
@@ -294,7 +287,6 @@ create or replace trigger job_hand_interval
 -- may have no key: job_types_fill_keys gives them one.
 create or replace function job_types_declare(p_types text[], p_rules text[]) returns text[]
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -315,7 +307,7 @@ $$;
 -- when there is none left: then the types have all their keys.
 create or replace function job_types_fill_keys(p_types text[], p_after uuid, p_limit integer) returns uuid
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_ids constant uuid[] := array(select q.id from job_queue q
@@ -366,7 +358,6 @@ $$;
 -- see the new jobs.
 create or replace function job_queue_ask_recheck(p_keys text[], p_blockers uuid[]) returns void
 language sql volatile
-set search_path from current
 as $$
     insert into job_recheck (concurrency_key, blocker)
     select distinct k, null::uuid from unnest(p_keys) k where k is not null
@@ -383,7 +374,6 @@ return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || 
 create or replace function job_series_refuse_twin(p_task_type text, p_payload jsonb, p_interval_minutes integer)
 returns void
 language plpgsql stable
-set search_path from current
 as $$
 declare
     v_first uuid;

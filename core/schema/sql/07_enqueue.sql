@@ -6,7 +6,7 @@ create or replace function job_queue_create(
     p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
 )
 language plpgsql volatile security definer
-set search_path from current set lock_timeout = '1500ms'
+set lock_timeout = '1500ms'
 as $$
 declare
     v_run_at timestamptz := coalesce(p_run_at, now());
@@ -107,7 +107,6 @@ create or replace function job_queue_enqueue(
     p_max_attempts integer default 5
 ) returns job_queue
 language plpgsql volatile security definer
-set search_path from current
 as $$
 declare
     v_id uuid;
@@ -127,7 +126,7 @@ create or replace function job_queue_join_lines(
     p_keys text[], p_priorities integer[], p_run_at timestamptz[]
 ) returns boolean[]
 language sql stable
-set search_path from current set enable_seqscan = off
+set enable_seqscan = off
 as $$
     with batch as (
         select n.key, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at, n.place
@@ -149,7 +148,7 @@ create or replace function job_queue_create_many(
     p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text
 ) returns setof uuid
 language plpgsql volatile security definer
-set search_path from current set lock_timeout = '1500ms'
+set lock_timeout = '1500ms'
 as $$
 declare
     v_in_line boolean[];

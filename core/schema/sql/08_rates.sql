@@ -24,7 +24,6 @@ create index if not exists job_key_rates_used on job_key_rates (used_until);
 -- How many jobs with the same concurrency key may run at the same time when one of this type is added.
 create or replace function job_key_limit(p_task_type text) returns integer
 language plpgsql stable parallel safe
-set search_path from current
 as $$
 begin
     return coalesce((select max_per_key from job_types where task_type = p_task_type), 1);
@@ -35,7 +34,7 @@ $$;
 -- statistics say; the index of all running jobs would do as well, and reads all of them.
 create or replace function job_key_running(p_key text) returns bigint
 language plpgsql stable parallel safe
-set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_sort = off set jit = off
 as $$
 begin
     return (select count(*) from (
@@ -46,7 +45,7 @@ $$;
 -- The same. Called with the key's lock held, so it must see what was committed since the claim began.
 create or replace function job_key_running_now(p_key text) returns bigint
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_sort = off set jit = off
 as $$
 begin
     return (select count(*) from (
@@ -57,7 +56,6 @@ $$;
 -- Whether as many jobs with a key run as may when one of this type is added.
 create or replace function job_key_is_full(p_key text, p_task_type text) returns boolean
 language plpgsql stable parallel safe
-set search_path from current
 as $$
 begin
     return job_key_limit(p_task_type) <= job_key_running(p_key);
@@ -108,7 +106,7 @@ return p_at + make_interval(secs => job_rate_used(p_until, p_burst, p_runs, p_se
 -- When the rate of a key lets the next job of this type start, which may be now; null without such a rate.
 create or replace function job_key_opens(p_key text, p_task_type text, p_at timestamptz) returns timestamptz
 language plpgsql stable
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 begin
     return (

@@ -15,7 +15,7 @@ $$;
 -- than an hour, so for an hour after the limit all running jobs of the type are counted.
 create or replace function job_limit_running(p_type job_types) returns bigint
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 begin
     if p_type.limited_at > clock_timestamp() - interval '1 hour' then
@@ -38,7 +38,7 @@ create or replace function job_limits_admit(
     p_lanes job_lane[], p_worker text, p_limit integer, out lanes job_lane[], out counted_at timestamptz
 )
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off set lock_timeout = '50ms'
+set enable_seqscan = off set enable_bitmapscan = off set jit = off set lock_timeout = '50ms'
 as $$
 declare
     v_asked constant text[] := array(select distinct l.task_type from unnest(p_lanes) l);
@@ -84,7 +84,7 @@ $$;
 -- Uses up the rates of these types for jobs that start now. The caller has locked the jobs and the types.
 create or replace function job_limits_spend(p_jobs tid[], p_types text[], p_at timestamptz) returns void
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 begin
     update job_types t
@@ -100,7 +100,7 @@ create or replace function job_limit_state(
     p_task_type text, p_at timestamptz, out code text, out facts jsonb, out opens_at timestamptz
 )
 language plpgsql stable
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_type job_types;
@@ -131,7 +131,6 @@ $$;
 -- Why these limits of a type cannot be; null if they can.
 create or replace function job_limits_refusal(p_type job_types) returns text
 language sql immutable
-set search_path from current
 as $$
     select case
         when p_type.max_running not between 1 and 1000000 then format('A limit of runs at the same time must be between 1 '
@@ -161,7 +160,6 @@ $$;
 -- Refuses limits in p_changes that are no whole numbers.
 create or replace function job_limits_refuse_others(p_changes jsonb) returns void
 language plpgsql immutable
-set search_path from current
 as $$
 declare
     v_name text;
@@ -184,7 +182,7 @@ $$;
 -- Keeps the changed limits of a type, whose row the caller has locked: from when on they count, and the lines that may move.
 create or replace function job_limits_keep(p_before job_types, p_after job_types) returns void
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_now constant timestamptz := clock_timestamp();
@@ -230,7 +228,7 @@ create or replace function job_key_join_lines(
     p_keys text[], p_task_types text[], p_priorities integer[], p_run_at timestamptz[]
 ) returns boolean[]
 language sql stable
-set search_path from current set enable_seqscan = off
+set enable_seqscan = off
 as $$
     with batch as (
         select n.key, n.task_type, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at, n.place,
@@ -247,7 +245,7 @@ $$;
 -- lets so many run. Returns whether it did. The caller has the lock of the key.
 create or replace function job_queue_put_beside(p_key text, p_now timestamptz) returns boolean
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, null);

@@ -15,7 +15,7 @@ create or replace function job_queue_create_once(
     p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
 )
 language plpgsql volatile security definer
-set search_path from current set lock_timeout = '1500ms'
+set lock_timeout = '1500ms'
 as $$
 #variable_conflict use_variable
 declare
@@ -57,7 +57,6 @@ $$;
 -- the keys themselves.
 create or replace function job_limits_erase(p_jobs uuid[]) returns void
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_keys constant uuid[] := array(
@@ -76,7 +75,7 @@ $$;
 -- Removes what counts no more of the rates of keys and of keys that were unique for a time.
 create or replace function job_limits_forget(p_limit integer) returns void
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_now constant timestamptz := clock_timestamp();

@@ -33,7 +33,7 @@ return hashtext(p_key) & 4095;
 -- Takes the locks of these keys until the end of the transaction, those that are free, and returns their slots.
 create or replace function job_queue_try_locks(p_keys text[]) returns integer[]
 language sql volatile
-set search_path from current set enable_seqscan = off
+set enable_seqscan = off
 as $$
     select coalesce(array_agg(l.slot), '{}') from (
         select slot from job_locks where slot = any (array(
@@ -44,7 +44,6 @@ $$;
 -- Waits for the lock of a name and holds it until the end of the transaction.
 create or replace function job_queue_lock_name(p_name text) returns void
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     select from job_locks where slot = -1 - (hashtext(p_name) & 63) for update
@@ -52,7 +51,7 @@ $$;
 
 create or replace function job_key_is_busy(p_key text) returns boolean
 language plpgsql stable parallel safe
-set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_sort = off set jit = off
 as $$
 begin
     -- The order makes the planner read the index of running keys.
@@ -68,7 +67,6 @@ return p_key is null or not job_key_is_busy(p_key) or not job_key_is_full(p_key,
 -- Whether workers may take jobs: processing is on, and no earlier runner has the queue.
 create or replace function job_clause_processing(p_at timestamptz) returns boolean
 language plpgsql stable
-set search_path from current
 as $$
 begin
     return coalesce((select (processing_enabled or resume_at <= p_at) and runner = 'jobdeck'
@@ -84,7 +82,6 @@ return 'an earlier runner';
 -- Those of these types that are not paused, in their order. The earlier runner may take types that are set aside for it.
 create or replace function job_types_open(p_types text[], p_at timestamptz, p_worker text default null) returns text[]
 language plpgsql stable
-set search_path from current
 as $$
 declare
     v_paused constant text[] := array(
@@ -102,7 +99,6 @@ $$;
 
 create or replace function job_clause_type_open(p_task_type text, p_at timestamptz) returns boolean
 language plpgsql stable
-set search_path from current
 as $$
 begin
     return cardinality(job_types_open(array[p_task_type], p_at)) = 1;
@@ -112,7 +108,6 @@ $$;
 -- Whether a job of this type can run: the type is not paused, and a live worker handles it.
 create or replace function job_type_can_run(p_task_type text, p_at timestamptz) returns boolean
 language plpgsql stable
-set search_path from current
 as $$
 begin
     return job_clause_type_open(p_task_type, p_at) and exists (
@@ -123,7 +118,6 @@ $$;
 -- All types of which a job can run, in order.
 create or replace function job_types_that_can_run(p_at timestamptz) returns text[]
 language plpgsql stable
-set search_path from current
 as $$
 begin
     return array(

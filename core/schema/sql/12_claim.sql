@@ -12,7 +12,7 @@
 -- The lanes of these task types, the best first: each priority that has jobs in the index of claims, found by one probe each.
 create or replace function job_claim_lanes(p_types text[]) returns job_lane[]
 language plpgsql stable
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 begin
     return array(
@@ -39,7 +39,6 @@ $$;
 -- of claims.
 create or replace function job_claim_within(p_jobs tid[], p_lanes job_lane[]) returns tid[]
 language plpgsql volatile
-set search_path from current
 as $$
 begin
     if not exists (select from unnest(p_lanes) l where l.room is not null) then
@@ -58,7 +57,6 @@ $$;
 -- These lanes with the room that some jobs leave, which the caller has locked. Lanes without room are left out.
 create or replace function job_claim_left(p_lanes job_lane[], p_jobs tid[]) returns job_lane[]
 language plpgsql volatile
-set search_path from current
 as $$
 begin
     if cardinality(p_jobs) = 0 or not exists (select from unnest(p_lanes) l where l.room is not null) then
@@ -78,7 +76,6 @@ $$;
 -- job of a higher priority that can start.
 create or replace function job_claim_series(p_lanes job_lane[], p_most integer, p_now timestamptz) returns tid[]
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     -- The lanes begin with the best.
@@ -118,7 +115,6 @@ $$;
 create or replace function job_claim_rank(p_lanes job_lane[], p_most integer, p_now timestamptz, p_but tid[])
 returns integer[]
 language plpgsql volatile
-set search_path from current
 as $$
 begin
     return array(
@@ -150,7 +146,6 @@ $$;
 -- has room for. A second look takes others in their place, best lane first.
 create or replace function job_claim_pick(p_lanes job_lane[], p_most integer, p_now timestamptz, p_but tid[]) returns tid[]
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_open constant job_lane[] := job_claim_left(p_lanes, p_but);
@@ -195,7 +190,6 @@ create or replace function job_claim_start(
     due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer, priority integer
 )
 language plpgsql volatile
-set search_path from current
 as $$
 #variable_conflict use_column
 declare
@@ -240,7 +234,6 @@ create or replace function job_queue_claim(
     due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer, priority integer
 )
 language plpgsql volatile security definer
-set search_path from current
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off
 set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan
 as $$

@@ -3,7 +3,7 @@
 -- Called with a lock held, so it must see rows that were committed since the claim began: therefore volatile.
 create or replace function job_key_is_busy_now(p_key text) returns boolean
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_sort = off set jit = off
 as $$
 begin
     return (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
@@ -19,7 +19,7 @@ create or replace function job_claim_keys(
     p_jobs tid[], p_now timestamptz, out taken tid[], out jobs tid[], out places smallint[]
 )
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_nestloop = on set enable_hashjoin = on
+set enable_seqscan = off set enable_nestloop = on set enable_hashjoin = on
 set enable_sort = on set jit = off
 as $$
 declare

@@ -2,7 +2,7 @@
 create or replace function job_queue_traces(p_ids uuid[])
 returns table (job_id uuid, trace_context text, run_trace text)
 language plpgsql stable security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 begin
     perform job_refuse_outsiders();
@@ -14,7 +14,6 @@ $$;
 -- The due time, past or future, of the next job of these types; null if none is in the claim's index.
 create or replace function job_queue_next_due(p_types text[], out at timestamptz, out next_due timestamptz)
 language plpgsql stable security definer
-set search_path from current
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
@@ -46,7 +45,7 @@ create or replace function job_queue_heartbeat(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_progress jsonb[], p_lease_seconds double precision
 ) returns table (job_id uuid, run_token bigint, alive boolean, cancel_requested boolean)
 language sql volatile security definer
-set search_path from current set enable_seqscan = off set enable_nestloop = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set jit = off
 as $$
     select job_refuse_outsiders();
     with held as (
@@ -80,7 +79,6 @@ $$;
 create or replace function job_queue_checkpoint(p_id uuid, p_token bigint, p_checkpoint jsonb)
 returns boolean
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     with kept as (

@@ -3,7 +3,7 @@
 create or replace function job_queue_line_lanes(p_key text, p_types text[])
 returns table (task_type text, priority integer, run_at timestamptz, id uuid)
 language plpgsql stable
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -43,7 +43,7 @@ $$;
 create or replace function job_queue_lock_next_in_line(p_key text, p_at timestamptz, p_types text[])
 returns job_queue
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_job job_queue;
@@ -79,7 +79,7 @@ $$;
 -- of the key.
 create or replace function job_queue_put_first(p_key text, p_now timestamptz, p_types text[]) returns text
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, p_types);
@@ -102,7 +102,7 @@ $$;
 -- another transaction has locked is put there, nor one that has left its line.
 create or replace function job_queue_put_all_first(p_keys text[], p_jobs uuid[]) returns text[]
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_free uuid[];
@@ -129,7 +129,7 @@ $$;
 -- keys whose lock was not free.
 create or replace function job_queue_try_lines(p_keys text[], p_delay interval) returns integer
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -217,7 +217,6 @@ $$;
 -- again at once.
 create or replace function job_queue_advance_lines(p_keys text[]) returns void
 language plpgsql volatile
-set search_path from current
 as $$
 begin
     if job_queue_try_lines(p_keys, interval '0') > 0 then
@@ -229,7 +228,7 @@ $$;
 -- Tries again to advance lines whose lock was not free.
 create or replace function job_queue_retry_lines(p_now timestamptz) returns void
 language plpgsql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_keys text[];
@@ -250,7 +249,6 @@ $$;
 -- transaction has locked, are written to job_recheck.
 create or replace function job_queue_lock_waiting(p_blockers uuid[]) returns uuid[]
 language plpgsql volatile
-set search_path from current
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_nestloop = on
 set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
@@ -289,7 +287,7 @@ $$;
 create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
 returns text[]
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();

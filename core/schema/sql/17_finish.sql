@@ -17,7 +17,7 @@ $$;
 create or replace function job_queue_put_off(p_id uuid, p_is_recurring boolean, p_details jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql stable
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_kind constant text := p_details ->> 'error_kind';
@@ -51,7 +51,6 @@ create or replace function job_queue_settle(
     p_keys text[]
 ) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
 language plpgsql volatile security definer
-set search_path from current
 set enable_seqscan = off set enable_nestloop = off set jit = off
 as $$
 #variable_conflict use_column
@@ -253,7 +252,7 @@ $$;
 -- caller's transaction.
 create or replace function job_queue_locked(p_worker text, p_tokens bigint[]) returns bigint[]
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_running constant bigint[] := array(select q.run_token from job_queue q
@@ -277,7 +276,6 @@ create or replace function job_queue_finish(
     p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision
 ) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
 language plpgsql volatile security definer
-set search_path from current
 set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 set plan_cache_mode = force_generic_plan set lock_timeout = '500ms'
 as $$
@@ -378,7 +376,7 @@ create or replace function job_queue_note_late(
     p_details jsonb[]
 ) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
 language sql volatile
-set search_path from current set enable_seqscan = off set enable_nestloop = on set jit = off
+set enable_seqscan = off set enable_nestloop = on set jit = off
 as $$
     with report as (
         select r.*, l.task_type, l.payload, l.attempt, l.due_at, l.outcome

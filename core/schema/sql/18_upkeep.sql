@@ -7,7 +7,7 @@ create or replace function job_queue_take_back(
     p_worker text, p_ids uuid[], p_details jsonb, p_retry_base double precision, p_retry_cap double precision
 ) returns setof uuid
 language sql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
     with expired as materialized (
         select q.id, q.run_token, q.started_at, q.locked_by from job_queue q
@@ -33,7 +33,7 @@ $$;
 create or replace function job_queue_reap_lost(p_retry_base double precision, p_retry_cap double precision)
 returns uuid[]
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -72,7 +72,7 @@ $$;
 -- cancelled. No job that waits for one of them is released: each success before has released those that waited then.
 create or replace function job_queue_end_expired(p_limit integer) returns bigint
 language plpgsql volatile
-set search_path from current set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off set jit = off
+set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off set jit = off
 as $$
 declare
     -- Read once, because an index cannot be used for a condition with the volatile clock.
@@ -108,7 +108,7 @@ $$;
 -- Asks to check the lines whose first job cannot run, each time the types that can run have changed.
 create or replace function job_queue_note_open_types() returns void
 language plpgsql volatile
-set search_path from current set enable_bitmapscan = off set jit = off
+set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_open_types constant text[] := job_types_that_can_run(clock_timestamp());
@@ -131,7 +131,7 @@ create or replace function job_queue_walk(
     p_walk text, p_key text, p_blocker uuid, p_limit integer, out next_key text, out next_blocker uuid
 )
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 declare
@@ -204,7 +204,7 @@ $$;
 -- Continues the walks until this time.
 create or replace function job_queue_walk_on(p_until timestamptz) returns void
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_walk job_recheck;
@@ -230,7 +230,7 @@ $$;
 -- of rows.
 create or replace function job_queue_check_rows(p_places tid[]) returns bigint
 language plpgsql volatile
-set search_path from current set enable_bitmapscan = off set jit = off
+set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_checked bigint;
@@ -274,7 +274,7 @@ $$;
 -- Continues the walks and checks up to p_limit rows of job_recheck, about until p_until. Returns the number of rows.
 create or replace function job_queue_check_again(p_limit integer, p_until timestamptz) returns bigint
 language plpgsql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_chunk constant integer := 25;
@@ -298,7 +298,7 @@ $$;
 -- hand leaves them so. A trigger would slow down each finish, which deletes too.
 create or replace function job_queue_find_stranded() returns void
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 begin
     insert into job_recheck (walk, concurrency_key, blocker)
@@ -325,7 +325,7 @@ create or replace function job_queue_upkeep(
     out done bigint, out lost_jobs uuid[], out trouble text, out more boolean
 )
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '2s'
+set enable_seqscan = off set jit = off set lock_timeout = '2s'
 as $$
 declare
     v_part job_upkeep;

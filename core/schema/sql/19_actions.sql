@@ -15,7 +15,6 @@ create or replace function job_queue_write_audit(
     p_actor text, p_action text, p_job_id uuid, p_before jsonb, p_after jsonb, p_reason text
 ) returns void
 language sql volatile
-set search_path from current
 as $$
     insert into job_audit (actor, action, job_id, before, after, reason)
     values (job_actor(p_actor), p_action, p_job_id, p_before, p_after, p_reason)
@@ -24,7 +23,6 @@ $$;
 -- Records in the audit that a user viewed a job's personal data unmasked.
 create or replace function job_queue_reveal(p_id uuid, p_actor text) returns void
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     select job_queue_write_audit(p_actor, 'reveal', p_id, null, null, null)
@@ -47,7 +45,6 @@ end;
 -- Makes a job pending and due now, for a retry: attempts start from 0, unless the job was already pending.
 create or replace function job_queue_make_due(p_job job_queue) returns job_queue
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -83,7 +80,6 @@ $$;
 create or replace function job_queue_make_cancelled(p_job job_queue, p_actor text)
 returns job_queue
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -114,7 +110,7 @@ create or replace function job_queue_run_again(
     p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -170,7 +166,6 @@ create or replace function job_queue_refusal(
     p_action text, p_job job_queue, p_version bigint, out code text, out facts jsonb
 )
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_holder uuid;
@@ -210,7 +205,7 @@ $$;
 -- The code for a job that is not in the queue.
 create or replace function job_queue_absence(p_action text, p_id uuid) returns text
 language sql stable
-set search_path from current set enable_seqscan = off
+set enable_seqscan = off
 as $$
     select case
         when exists (select from job_trash t where t.job_id = p_id) then 'is-deleted'
@@ -224,7 +219,7 @@ $$;
 -- which Postgres looks for deadlocks), then leaves out the jobs that another transaction has locked.
 create or replace function job_queue_lock_jobs(p_ids uuid[]) returns uuid[]
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 declare
     v_free uuid[];
@@ -249,7 +244,7 @@ create or replace function job_queue_delete(
     p_ids uuid[], p_versions bigint[], p_free uuid[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -298,7 +293,7 @@ create or replace function job_queue_act(
     p_action text, p_ids uuid[], p_versions bigint[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 #variable_conflict use_column
 declare

@@ -3,7 +3,7 @@ create or replace function job_queue_restore_each(
     p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -62,7 +62,7 @@ $$;
 create or replace function job_queue_restore_together(p_ids uuid[], p_actor text, p_reason text)
 returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -94,7 +94,7 @@ create or replace function job_queue_restore(
     p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 #variable_conflict use_column
 declare
@@ -123,7 +123,7 @@ create or replace function job_queue_edit(
     p_id uuid, p_version bigint, p_changes jsonb, p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 #variable_conflict use_column
 declare

@@ -1,7 +1,6 @@
 -- Notes how many jobs were chosen. Without any there is no choice, and the answer is null.
 create or replace function job_bulk_counted(p_bulk uuid, p_total integer) returns uuid
 language plpgsql volatile
-set search_path from current
 as $$
 begin
     if p_total = 0 then
@@ -19,7 +18,7 @@ create or replace function job_bulk_choose(
     p_attempts integer, p_age interval, p_outcome text, p_fingerprint text, p_payload jsonb[], p_actor text
 ) returns uuid
 language plpgsql volatile security definer
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_bulk uuid;
@@ -42,7 +41,7 @@ $$;
 create or replace function job_bulk_choose_alike(p_type text, p_fingerprint text, p_words text, p_actor text)
 returns uuid
 language plpgsql volatile security definer
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_bulk uuid;
@@ -63,7 +62,7 @@ create or replace function job_bulk_choose_ids(
     p_ids uuid[], p_versions bigint[], p_words text, p_actor text
 ) returns uuid
 language plpgsql volatile security definer
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_bulk uuid;
@@ -85,7 +84,7 @@ $$;
 -- refuses it.
 create or replace function job_bulk_choose_again(p_bulk uuid, p_which text, p_actor text) returns uuid
 language plpgsql volatile security definer
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_bulk uuid;
@@ -110,7 +109,7 @@ $$;
 -- that were changed or claimed since.
 create or replace function job_bulk_choose_edited(p_bulk uuid, p_actor text) returns uuid
 language plpgsql volatile security definer
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_bulk uuid;
@@ -134,7 +133,6 @@ $$;
 -- Starts an action on a choice; job_bulk_step carries it out.
 create or replace function job_bulk_start(p_bulk uuid, p_action text, p_actor text, p_reason text) returns void
 language plpgsql volatile security definer
-set search_path from current
 as $$
 declare
     v_bulk job_bulk;
@@ -169,7 +167,7 @@ return case when (p_bulk).role = session_user then (p_bulk).actor
 -- Counts the answers of a batch, whose ids are in order, and ends the bulk action with the last one.
 create or replace function job_bulk_advance(p_bulk uuid, p_ids uuid[], p_driver text) returns setof job_bulk
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_done integer;
@@ -192,7 +190,7 @@ create or replace function job_bulk_revert(
     p_ids uuid[], p_versions bigint[], p_actor text, p_reason text
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -230,7 +228,7 @@ $$;
 create or replace function job_bulk_step(p_bulk uuid, p_limit integer, p_driver text) returns setof job_bulk
 language plpgsql volatile security definer
 -- A plan that sorts would read all the jobs that are left for each batch.
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_bulk job_bulk;

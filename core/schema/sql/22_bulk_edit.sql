@@ -1,7 +1,6 @@
 -- Starts an edit of the payloads of the chosen jobs. p_changes: {"set": {key: value}, "unset": [key]}.
 create or replace function job_bulk_start_edit(p_bulk uuid, p_changes jsonb, p_actor text, p_reason text) returns void
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -19,7 +18,7 @@ $$;
 create or replace function job_bulk_edit_next(p_bulk uuid, p_limit integer)
 returns table (job_id uuid, seen bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_bulk job_bulk;
@@ -37,7 +36,7 @@ $$;
 create or replace function job_bulk_edit_take(p_worker text, p_types text[], p_limit integer)
 returns table (bulk_id uuid, job_id uuid, seen bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -66,7 +65,6 @@ $$;
 -- Notes why a worker could not carry out a batch of a bulk edit, which is tried again after 10 seconds.
 create or replace function job_bulk_edit_failed(p_bulk uuid, p_trouble text) returns void
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     update job_bulk set trouble = p_trouble, stepped_at = clock_timestamp(), driver = null
@@ -80,7 +78,7 @@ create or replace function job_bulk_edit_step(
     p_bulk uuid, p_ids uuid[], p_versions bigint[], p_changes jsonb[], p_refusals text[], p_driver text
 ) returns setof job_bulk
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_bulk job_bulk;
@@ -126,7 +124,7 @@ $$;
 -- Returns whether more work is waiting. An error is stored with the action and does not affect the worker.
 create or replace function job_bulk_continue(p_worker text, p_limit integer) returns boolean
 language plpgsql volatile security definer
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_bulk uuid;
@@ -156,7 +154,6 @@ $$;
 -- Stops a bulk action after its last complete batch; false if it had already ended.
 create or replace function job_bulk_stop(p_bulk uuid, p_actor text) returns boolean
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -172,7 +169,6 @@ $$;
 -- Deletes a choice on which no action was started.
 create or replace function job_bulk_drop(p_bulk uuid) returns void
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     delete from job_bulk where id = p_bulk and state = 'chosen'
@@ -182,7 +178,7 @@ $$;
 create or replace function job_bulk_result(p_bulk uuid, p_refused boolean, p_after uuid, p_limit integer)
 returns table (job_id uuid, task_type text, ok boolean, code text, facts jsonb, status text, version bigint)
 language sql stable security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
     select job_refuse_outsiders();
     select i.job_id, i.task_type, i.ok, i.code, i.facts, i.status, i.version

@@ -3,7 +3,7 @@
 create or replace function job_queue_purge(p_older_than interval, p_limit integer, p_actor text, p_reason text)
 returns integer
 language plpgsql volatile security definer
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_ended_before constant timestamptz := now() - p_older_than;
@@ -39,7 +39,6 @@ $$;
 -- The same in one transaction, for SQL.
 create or replace function job_queue_cleanup(p_max_age interval default interval '14 days') returns integer
 language plpgsql volatile security definer
-set search_path from current
 as $$
 declare
     v_batch integer;
@@ -61,7 +60,7 @@ create or replace function job_queue_clean_stuck(
     p_older_than interval, p_actor text, p_dry_run boolean, p_ids uuid[]
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare

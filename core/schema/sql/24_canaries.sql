@@ -7,7 +7,6 @@ return coalesce((p_job).version = (p_canary).seen or (p_canary).blocker is not n
 -- The code that says which other runner has the jobs of this type; null if workers have them.
 create or replace function job_left_to_another(p_task_type text) returns text
 language sql stable
-set search_path from current
 as $$
     select case
         when exists (select from job_queue_settings where runner = 'earlier') then 'earlier-runner'
@@ -18,7 +17,7 @@ $$;
 -- Why a job cannot be taken as a canary now; no code if it can.
 create or replace function job_canary_hold(p_job job_queue, out code text, out facts jsonb)
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_blocker record;
@@ -66,7 +65,7 @@ returns table (
     due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer, priority integer
 )
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '100ms'
+set enable_seqscan = off set jit = off set lock_timeout = '100ms'
 as $$
 #variable_conflict use_column
 declare
@@ -113,7 +112,7 @@ create or replace function job_queue_ask_canary(
     p_id uuid, p_version bigint, p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 #variable_conflict use_column
 declare
@@ -161,7 +160,6 @@ $$;
 -- Why a job that could be retried cannot be asked for as a canary; no code if it can.
 create or replace function job_canary_refusal(p_job job_queue, p_fingerprint text, out code text, out facts jsonb)
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_other job_canaries;
@@ -188,7 +186,7 @@ $$;
 -- the answers to the audit. Requests that another session has locked are left to it.
 create or replace function job_queue_judge_canaries() returns void
 language plpgsql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -234,7 +232,6 @@ $$;
 -- What became of a job between the request and a claim, by the audit.
 create or replace function job_canary_change(p_canary job_canaries, p_job job_queue) returns jsonb
 language sql stable
-set search_path from current
 as $$
     select jsonb_build_object('code', 'canary-changed', 'facts', jsonb_build_object('action', a.action,
         'actor', a.actor, 'status', p_job.status))
@@ -252,7 +249,7 @@ returns table (
     asked_at timestamptz
 )
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -281,7 +278,6 @@ $$;
 create or replace function job_queue_why_canary(p_job job_queue, p_workers integer, p_handling integer)
 returns table (place integer, clause text, holds boolean, code text, facts jsonb)
 language plpgsql stable
-set search_path from current
 as $$
 declare
     v_canary job_canaries;

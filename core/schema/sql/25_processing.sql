@@ -7,7 +7,6 @@ create or replace function job_queue_pause(
     p_task_type text, p_reason text, p_resume_at timestamptz, p_actor text
 ) returns void
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -41,7 +40,6 @@ $$;
 -- Leaves a note for the next shift, for up to 30 days, and returns its id. The audit does not repeat its text.
 create or replace function job_note_add(p_note text, p_days integer, p_actor text) returns bigint
 language plpgsql volatile security definer
-set search_path from current
 as $$
 declare
     v_id bigint;
@@ -63,7 +61,6 @@ $$;
 -- Acknowledges a note, which is shown no longer.
 create or replace function job_note_acknowledge(p_id bigint, p_actor text) returns void
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -81,7 +78,6 @@ create or replace function job_error_mute(
     p_task_type text, p_fingerprint text, p_until timestamptz, p_actor text, p_reason text
 ) returns void
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -106,7 +102,6 @@ $$;
 
 create or replace function job_queue_resume(p_task_type text, p_actor text) returns void
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -133,7 +128,6 @@ $$;
 -- where they began. Returns how many run.
 create or replace function job_runner_switch(p_runner text, p_actor text, p_reason text) returns bigint
 language plpgsql volatile security definer
-set search_path from current
 as $$
 declare
     v_before text;
@@ -164,7 +158,6 @@ $$;
 -- Ends pauses whose time is up. Claims do not wait for this; it updates the switch and the audit.
 create or replace function job_queue_resume_due() returns bigint
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_type text;
@@ -197,7 +190,6 @@ return trim(trim_scale(round((p_share * 100)::numeric, 2))::text) || ' %';
 -- Why these settings of a type cannot be; null if they can.
 create or replace function job_type_refusal(p_warning double precision, p_critical double precision) returns text
 language sql immutable
-set search_path from current
 as $$
     select case
         -- Not a number is greater than all numbers.
@@ -215,7 +207,7 @@ $$;
 -- max_age_seconds; null resets one. A type without a row has the settings that hold for all types.
 create or replace function job_type_set(p_task_type text, p_changes jsonb, p_actor text, p_reason text) returns void
 language plpgsql volatile security definer
-set search_path from current set lock_timeout = '900ms'
+set lock_timeout = '900ms'
 as $$
 declare
     v_type job_types;
@@ -288,7 +280,6 @@ create or replace function job_worker_report(
     p_running integer
 ) returns void
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     insert into job_workers as w (id, host, pid, mode, version, concurrency, task_types, running)
@@ -300,7 +291,6 @@ $$;
 -- Notes the release of a worker that starts.
 create or replace function job_release_note(p_name text) returns void
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     insert into job_releases (name) select left(p_name, 200) where p_name <> '' on conflict (name) do nothing
@@ -308,7 +298,6 @@ $$;
 
 create or replace function job_worker_remove(p_id text) returns void
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     delete from job_workers where id = p_id
@@ -317,7 +306,7 @@ $$;
 -- The task types with a job in the claim's index.
 create or replace function job_queue_waiting_types() returns text[]
 language sql stable
-set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_sort = off set jit = off
 as $$
     with recursive type (name) as (
         (select q.task_type from job_queue q where q.status = 'pending' and q.blocked_by is null and not q.in_line
@@ -333,7 +322,6 @@ $$;
 -- Jobs that are due and could be claimed: exact up to 10,000, above that an estimate, which is more than 10,000.
 create or replace function job_queue_due_count() returns integer
 language plpgsql stable security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -347,7 +335,6 @@ $$;
 create or replace function job_worker_run_open(p_source text, p_worker text, p_http_method text)
 returns uuid
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     insert into job_worker_runs (started_at, source, worker_id, http_method, due_before)
@@ -360,7 +347,6 @@ create or replace function job_worker_run_note(
     p_status text default null, p_message text default null, p_http_status integer default null
 ) returns void
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     update job_worker_runs set claimed = p_claimed, processed = p_succeeded + p_failed, succeeded = p_succeeded,
@@ -376,7 +362,6 @@ create or replace function job_worker_run_close(
     p_message text, p_error text, p_results jsonb, p_http_status integer
 ) returns void
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -399,7 +384,6 @@ return p_source = 'timer' or p_source like '%cron%';
 -- Sets the interval in minutes at which a scheduler should call; the health verdict uses it.
 create or replace function job_queue_expect_trigger(p_minutes integer) returns void
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     update job_queue_settings set trigger_minutes = p_minutes where id = 1 and trigger_minutes <> p_minutes
@@ -408,7 +392,6 @@ $$;
 -- Raises an alarm; false if one of this name is already raised.
 create or replace function job_alarm_raise(p_name text) returns boolean
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -420,7 +403,6 @@ $$;
 -- Clears an alarm and returns when it was raised; null if there was none.
 create or replace function job_alarm_clear(p_name text) returns timestamptz
 language sql volatile security definer
-set search_path from current
 as $$
     select job_refuse_outsiders();
     delete from job_alarms where name = p_name returning since

@@ -5,7 +5,6 @@
 -- A payload as a viewer sees it: keys and plain values, no text that may name a person.
 create or replace function job_redact_payload(p_payload jsonb) returns jsonb
 language sql immutable parallel safe
-set search_path from current
 as $$
     select coalesce(jsonb_object_agg(e.key, case
         when jsonb_typeof(e.value) in ('boolean', 'number', 'null') then e.value
@@ -139,7 +138,6 @@ with check option;
 -- The last token that was drawn.
 create or replace function job_run_last_token() returns bigint
 language plpgsql stable security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -154,7 +152,7 @@ create or replace function job_run_page(
     p_task_type text, p_outcome text, p_before bigint, p_before_late boolean, p_from bigint, p_limit integer
 ) returns setof job_run_list
 language plpgsql stable rows 50
-set search_path from current set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off
+set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off
 set enable_bitmapscan = off set enable_sort = off
 as $$
 declare
@@ -184,7 +182,7 @@ $$;
 -- The token of the p_most-th run before a place, as in job_run_page; null if there are fewer.
 create or replace function job_run_reach(p_before bigint, p_before_late boolean, p_most integer) returns bigint
 language plpgsql stable
-set search_path from current set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off
+set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off
 set enable_bitmapscan = off set enable_sort = off
 as $$
 declare
@@ -220,7 +218,7 @@ create or replace function job_run_page_of(
     p_job uuid, p_task_type text, p_outcome text, p_before bigint, p_before_late boolean, p_limit integer
 ) returns setof job_run_list
 language plpgsql stable rows 50
-set search_path from current set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off
+set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
@@ -239,7 +237,7 @@ $$;
 create or replace function job_run_outcomes(p_jobs uuid[], p_limit integer)
 returns table (job_id uuid, outcomes text[])
 language plpgsql stable
-set search_path from current set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off
+set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off
 set enable_bitmapscan = off set enable_sort = off
 as $$
 begin
@@ -254,7 +252,7 @@ $$;
 -- runs, and left with none of them.
 create or replace function job_removed_job(p_job uuid) returns setof job_removed_list
 language plpgsql stable rows 1
-set search_path from current set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off
+set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 begin
@@ -267,7 +265,7 @@ $$;
 -- The error of a job's last run. A function of its own, so that it is planned only where it is asked for.
 create or replace function job_run_last_error(p_job uuid) returns text
 language plpgsql stable
-set search_path from current set jit = off set enable_seqscan = off
+set jit = off set enable_seqscan = off
 as $$
 begin
     return (select r.error from job_runs r where r.job_id = p_job and not r.late order by r.run_token desc limit 1);

@@ -2,7 +2,7 @@
 create or replace function job_queue_why(p_id uuid)
 returns table (place integer, clause text, holds boolean, code text, facts jsonb)
 language plpgsql stable security definer
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_job job_queue;
@@ -97,7 +97,7 @@ create or replace function job_sample_count(
     p_run_at timestamptz[] default null, p_ids uuid[] default null, out jobs bigint, out proves boolean
 )
 language plpgsql stable
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -151,7 +151,7 @@ create or replace function job_queue_before(
     p_types text[], p_priorities integer[], p_run_at timestamptz[], p_ids uuid[], p_most integer
 ) returns bigint
 language plpgsql stable
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -178,7 +178,7 @@ create or replace function job_queue_counts(
     out cancelled bigint, out removed bigint
 )
 language plpgsql stable security definer
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_drawn record;
@@ -217,7 +217,7 @@ returns table (
     task_type text, waiting bigint, waiting_about boolean, overdue bigint, overdue_about boolean, due_since timestamptz
 )
 language plpgsql stable security definer
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -278,7 +278,7 @@ $$;
 -- end per second. No row if the job could not be claimed now.
 create or replace function job_queue_turn(p_id uuid) returns table (clause text, holds boolean, code text, facts jsonb)
 language plpgsql stable security definer
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_now constant timestamptz := clock_timestamp();
@@ -316,7 +316,7 @@ $$;
 create or replace function job_queue_type_jobs(p_most integer)
 returns table (task_type text, running bigint, failed bigint, about boolean)
 language plpgsql stable security definer
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -356,7 +356,7 @@ $$;
 -- The due time of the job that has waited longest; null if none is due. Jobs of paused types do not count.
 create or replace function job_queue_oldest_due() returns timestamptz
 language sql stable security definer
-set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_sort = off set jit = off
 as $$
     select job_refuse_outsiders();
     select min(h.run_at)
@@ -373,7 +373,6 @@ $$;
 -- The rights of the current role.
 create or replace function job_permissions(out can_view boolean, out can_operate boolean, out can_work boolean)
 language sql stable
-set search_path from current
 as $$
     select has_table_privilege('job_list', 'select'),
         has_function_privilege('job_queue_act(text, uuid[], bigint[], text, text, boolean)', 'execute'),

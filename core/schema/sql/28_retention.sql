@@ -26,7 +26,6 @@ create index if not exists job_audit_payloads on job_audit (at) where before ? '
 -- When rows of this line are old: before the returned time.
 create or replace function job_retention_limit(p_name text) returns timestamptz
 language sql volatile
-set search_path from current
 as $$
     select clock_timestamp() - make_interval(days => coalesce(days, default_days))
     from job_retention where name = p_name
@@ -38,7 +37,7 @@ $$;
 -- are recorded all the same, in the partition that is open at its end.
 create or replace function job_run_extend() returns text
 language plpgsql volatile
-set search_path from current set lock_timeout = '100ms' set jit = off
+set lock_timeout = '100ms' set jit = off
 as $$
 declare
     -- What is small enough to be read while finishes wait.
@@ -103,7 +102,7 @@ $$;
 -- its name if it has to be validated, which reads it all beside the workers; job_run_extend then divides it.
 create or replace function job_run_bound() returns name
 language plpgsql volatile
-set search_path from current set lock_timeout = '100ms' set jit = off
+set lock_timeout = '100ms' set jit = off
 as $$
 declare
     v_last constant bigint := (select s.last_value from job_run_token_seq s);
@@ -130,7 +129,7 @@ $$;
 -- job is not closed, since that run will be recorded there.
 create or replace function job_run_drop_old(out done bigint, out trouble text)
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '100ms'
+set enable_seqscan = off set jit = off set lock_timeout = '100ms'
 as $$
 declare
     v_last constant bigint := (select s.last_value from job_run_token_seq s);
@@ -169,7 +168,7 @@ $$;
 -- least a day. Their rows are not deleted one by one, unless the drop is late by as much.
 create or replace function job_run_goes_soon(p_before timestamptz) returns boolean
 language plpgsql stable
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_while constant interval := greatest((clock_timestamp() - p_before) / 30, interval '1 day');
@@ -183,7 +182,7 @@ $$;
 -- Deletes runs from before p_before that are among the p_limit oldest and not locked. Returns how many.
 create or replace function job_run_delete_old(p_before timestamptz, p_limit integer) returns bigint
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
     v_rows bigint;
@@ -204,7 +203,7 @@ $$;
 -- Removes up to p_limit rows of the queue that are from before p_before and not locked. Returns how many.
 create or replace function job_retain_line(p_name text, p_before timestamptz, p_limit integer) returns bigint
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_rows bigint;
@@ -287,7 +286,6 @@ $$;
 -- others from their turn; `trouble` is the first error.
 create or replace function job_retain(p_part text, p_limit integer, out done bigint, out trouble text)
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_line job_retention;
@@ -313,7 +311,6 @@ $$;
 -- Sets the period of a line, or resets it with a null. Only the owner may.
 create or replace function job_retention_set(p_name text, p_days integer, p_actor text) returns void
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_before integer;

@@ -7,7 +7,6 @@ return regexp_replace(p_text, '([].*+?^${}()|\\[-])', '\\\1', 'g');
 -- another one, and is left; escapes of programs and of web addresses before it (\n, %22) belong to no word.
 create or replace function job_scrub_text(p_text text, p_marks jsonb) returns text
 language plpgsql immutable
-set search_path from current
 as $$
 declare
     v_mark record;
@@ -23,7 +22,6 @@ $$;
 -- The same for every text, number and key in a JSON value.
 create or replace function job_scrub_json(p_value jsonb, p_marks jsonb) returns jsonb
 language plpgsql immutable
-set search_path from current
 as $$
 declare
     v_text text := p_value #>> '{}';
@@ -42,7 +40,6 @@ $$;
 
 create or replace function job_scrub_array(p_texts text[], p_marks jsonb) returns text[]
 language sql immutable
-set search_path from current
 as $$
     select array_agg(job_scrub_text(t.text, p_marks) order by t.nth)
     from unnest(p_texts) with ordinality as t (text, nth)
@@ -52,7 +49,6 @@ $$;
 -- word. Null without marks.
 create or replace function job_scrub_pattern(p_marks jsonb) returns text
 language sql immutable
-set search_path from current
 as $$
     select string_agg(distinct job_scrub_literal(f.form), '|') from jsonb_object_keys(p_marks) k
     cross join lateral (values (k), (btrim(to_jsonb(k)::text, '"'))) as f (form)
@@ -61,7 +57,6 @@ $$;
 -- Replaces the marks' keys by their values in all texts of these tables, and returns each table with its changed rows.
 create or replace function job_scrub(p_tables text[], p_marks jsonb) returns table (place text, rows bigint)
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_changes text;
@@ -92,7 +87,6 @@ $$;
 -- The tables of the queue that can have texts about people.
 create or replace function job_tables_with_texts() returns text[]
 language sql immutable
-set search_path from current
 as $$
     select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
         'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
@@ -103,7 +97,6 @@ $$;
 -- Cancels these jobs where they wait, and returns how many. Refuses when one is running.
 create or replace function job_erase_stop(p_jobs uuid[], p_actor text) returns bigint
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_job job_queue;
@@ -130,7 +123,7 @@ $$;
 -- Counts a failed run in another group of errors.
 create or replace function job_stat_move_error(p_run job_runs, p_fingerprint text) returns void
 language plpgsql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_bucket constant timestamptz := job_stat_bucket(5, p_run.finished_at);
@@ -155,7 +148,7 @@ $$;
 -- erasure of these marks (null: of the whole error), and counts them in that group.
 create or replace function job_erase_fingerprints(p_tokens bigint[], p_marks jsonb) returns void
 language plpgsql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_run job_runs;
@@ -185,7 +178,7 @@ $$;
 -- The same for groups of which the history no longer has a run, by their pattern. Groups that become one are added up.
 create or replace function job_erase_groups(p_marks jsonb) returns void
 language plpgsql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_group job_error_groups;
@@ -216,7 +209,7 @@ $$;
 -- have one of them in their payload, checkpoint or keys are cancelled, since they could not run any more.
 create or replace function job_erase_texts(p_marks jsonb, p_actor text) returns table (place text, rows bigint)
 language plpgsql volatile
-set search_path from current set lock_timeout = '2s'
+set lock_timeout = '2s'
 as $$
 declare
     v_pattern constant text := job_scrub_pattern(p_marks);
@@ -250,7 +243,7 @@ $$;
 create or replace function job_erase_payload(p_key text, p_value text, p_actor text)
 returns table (place text, rows bigint)
 language plpgsql volatile
-set search_path from current set lock_timeout = '2s'
+set lock_timeout = '2s'
 as $$
 #variable_conflict use_column
 declare
@@ -292,7 +285,6 @@ return p_facts - array['payload', 'output', 'last_error', 'checkpoint', 'progres
 
 create or replace function job_erase_jobs(p_jobs uuid[]) returns table (place text, rows bigint)
 language sql volatile
-set search_path from current
 as $$
     with queued as (
         update job_queue set payload = '{}', output = null, checkpoint = null, progress = null,

@@ -28,7 +28,7 @@ return (
 -- holds the lock on the row 'stats' of job_upkeep, so nobody else writes these tables, except for what is too old.
 create or replace function job_stats_compact(p_limit integer) returns bigint
 language plpgsql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_taken job_stat_delta[];
@@ -49,7 +49,7 @@ $$;
 
 create or replace function job_stats_add_runs(p_delta job_stat_delta[]) returns void
 language sql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
     with delta as materialized (
         select job_stat_bucket(5, d.minute) as bucket, d.* from unnest(p_delta) d
@@ -80,7 +80,7 @@ $$;
 
 create or replace function job_stats_add_times(p_delta job_stat_delta[]) returns void
 language sql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
     with found as (
         select d.task_type, d.outcome, b.bins, count(*)::integer as runs
@@ -105,7 +105,7 @@ $$;
 -- A group that is new in its type and 5 minutes, where there are 1,000 already, is counted as `other`.
 create or replace function job_stats_add_errors(p_delta job_stat_delta[]) returns void
 language sql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
     with found as materialized (
         select d.task_type, d.fingerprint, job_stat_bucket(5, d.minute) as bucket, sum(d.runs) as runs,
@@ -205,7 +205,7 @@ create or replace function job_failure_shares(p_at timestamptz, p_failing boolea
 returns table (task_type text, last_at timestamptz, runs bigint, failed bigint, usual_runs bigint, usual_failed bigint,
     failed_in_a_row bigint, usual double precision, warning_share double precision, critical_share double precision)
 language sql stable
-set search_path from current set jit = off
+set jit = off
 as $$
     with kinds as (
         select job_outcomes(true) as failures, job_outcomes(true) || job_outcomes(false) as counted
@@ -264,7 +264,7 @@ $$;
 -- Runs per second of these types that ended in the last full minute, dry ones too; null if none.
 create or replace function job_finish_rate(p_types text[]) returns double precision
 language sql stable
-set search_path from current set jit = off
+set jit = off
 as $$
     select nullif(sum(s.runs), 0)::double precision / 60 from job_stat_list s
     where s.minutes = 1 and s.bucket = job_stat_bucket(1, statement_timestamp() - interval '1 minute')
@@ -276,7 +276,6 @@ $$;
 -- if that still holds.
 create or replace function job_stats_judge(p_at timestamptz) returns void
 language plpgsql volatile
-set search_path from current
 as $$
 begin
     with judged as (

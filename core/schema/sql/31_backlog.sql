@@ -20,7 +20,6 @@ create index if not exists job_audit_pauses on job_audit (at) where action in ('
 -- Counts the backlog for the present buckets. Returns the number of types with one.
 create or replace function job_backlog_sample() returns bigint
 language sql volatile
-set search_path from current
 as $$
     with found as materialized (
         select b.task_type, b.overdue as waiting, b.overdue_about as estimated
@@ -59,7 +58,7 @@ create or replace function job_queue_skip(
     p_id uuid, p_version bigint, p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 #variable_conflict use_column
 declare
@@ -119,7 +118,7 @@ create or replace function job_series_pause(
     p_id uuid, p_version bigint, p_paused boolean, p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 #variable_conflict use_column
 declare

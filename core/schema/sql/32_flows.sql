@@ -53,19 +53,16 @@ on conflict (name) do update set part = excluded.part, default_days = excluded.d
 
 create or replace function job_is_member(p_job uuid) returns boolean
 language sql stable
-set search_path from current
 as $$ select exists (select from job_flow_members where job_id = p_job) $$;
 
 -- Whether a member has blockers by which it was not judged yet.
 create or replace function job_flow_waits(p_job uuid) returns boolean
 language sql stable
-set search_path from current
 as $$ select exists (select from job_dependencies where job_id = p_job and outcome is null) $$;
 
 -- Whether a waiting member still has to be judged by this blocker.
 create or replace function job_flow_asks(p_blocker uuid) returns boolean
 language sql stable
-set search_path from current
 as $$
     select exists (
         select from job_dependencies d join job_queue q on q.id = d.job_id
@@ -89,7 +86,6 @@ return (
 -- What `why` says of a member: how many of its blockers have not ended, of how many, and the names of the first three.
 create or replace function job_flow_evidence(p_job uuid) returns jsonb
 language sql stable
-set search_path from current
 as $$
     select coalesce((
         select jsonb_build_object('open', count(*) filter (where q.status in ('pending', 'running')),
@@ -106,7 +102,6 @@ $$;
 -- those that wait again after they were, and the keys whose lines the caller has to advance.
 create or replace function job_flow_judge(p_jobs uuid[], out cancelled uuid[], out revived uuid[], out keys text[])
 language plpgsql volatile
-set search_path from current
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
@@ -183,7 +178,7 @@ $$;
 -- Of jobs whose blocker has succeeded, which the caller has locked: judges the members of flows, and returns the others.
 create or replace function job_flow_release(p_waiting uuid[], out others uuid[], out cancelled uuid[], out keys text[])
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_members constant uuid[] := array(select m.job_id from job_flow_members m where m.job_id = any (p_waiting));
@@ -203,7 +198,7 @@ create or replace function job_flow_fail(
     p_blockers uuid[], p_waiting uuid[], out others uuid[], out cancelled uuid[], out keys text[]
 )
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_most constant integer := 1000;
@@ -241,7 +236,7 @@ $$;
 -- not in the history.
 create or replace function job_flow_note_ends(p_ids uuid[]) returns void
 language sql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
     update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
     where d.blocker_id = any (p_ids) and d.outcome is null
@@ -251,7 +246,7 @@ $$;
 -- transaction does not see that they wait. It sees them cancelled or deleted until this transaction has ended.
 create or replace function job_flow_note_blockers(p_members uuid[]) returns void
 language sql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
     select job_queue_ask_recheck(null, array(
         select d.blocker_id from job_dependencies d
@@ -262,7 +257,7 @@ $$;
 -- or were cancelled because of them and could run now, wait for them.
 create or replace function job_flow_wait_again(p_jobs uuid[]) returns void
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_judged record;
@@ -307,7 +302,7 @@ $$;
 -- failure of one where all have succeeded.
 create or replace function job_flow_refusal(p_job uuid, out code text, out facts jsonb)
 language sql stable
-set search_path from current set enable_seqscan = off
+set enable_seqscan = off
 as $$
     with ended as (
         select d.blocker_id as id, d.needs, case when d.outcome in ('succeeded', 'partial') then d.outcome
@@ -328,7 +323,6 @@ $$;
 -- asked for may have changed since.
 create or replace function job_flow_refuse_canary(p_job job_queue) returns void
 language plpgsql stable
-set search_path from current
 as $$
 begin
     if (p_job.status <> 'pending' or p_job.blocked_by is not null) and job_is_member(p_job.id) then

@@ -1,7 +1,6 @@
 -- The members in a document: a list of objects, in which a member comes after those that it waits for.
 create or replace function job_flow_given_of(p_members jsonb) returns job_flow_given[]
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_key text;
@@ -43,7 +42,6 @@ $$;
 
 create or replace function job_flow_refuse_given(p_given job_flow_given[]) returns void
 language plpgsql stable
-set search_path from current
 as $$
 declare
     v_refusal text;
@@ -87,7 +85,7 @@ $$;
 -- Refuses members that wait for what is not there or cannot succeed, and each circle: a member waits for earlier ones only.
 create or replace function job_flow_refuse_links(p_given job_flow_given[]) returns void
 language plpgsql stable
-set search_path from current set enable_nestloop = off set jit = off
+set enable_nestloop = off set jit = off
 as $$
 declare
     v_refusal text;
@@ -128,7 +126,7 @@ $$;
 -- Whom the given members wait for, with the outcomes of those that are in the queue already or were.
 create or replace function job_flow_link(p_given job_flow_given[]) returns job_dependencies[]
 language sql stable
-set search_path from current set enable_nestloop = off set jit = off
+set enable_nestloop = off set jit = off
 as $$
     select array(
         select distinct row(g.id, b.id, g.needs, null)::job_dependencies
@@ -143,7 +141,7 @@ create or replace function job_flow_insert(
     p_flow uuid, p_given job_flow_given[], p_links job_dependencies[], p_added_by uuid, p_actor text
 ) returns void
 language plpgsql volatile
-set search_path from current set jit = off
+set jit = off
 as $$
 declare
     v_ruled constant boolean := exists (select from job_types t where t.concurrency is not null
@@ -214,7 +212,7 @@ $$;
 create or replace function job_flow_create(p_name text, p_members jsonb, p_actor text)
 returns table (flow_id uuid, name text, job_id uuid)
 language plpgsql volatile security definer
-set search_path from current set lock_timeout = '1500ms'
+set lock_timeout = '1500ms'
 as $$
 declare
     v_given job_flow_given[];
@@ -240,7 +238,7 @@ $$;
 create or replace function job_flow_add(p_job uuid, p_token bigint, p_members jsonb, p_actor text)
 returns table (flow_id uuid, name text, job_id uuid)
 language plpgsql volatile security definer
-set search_path from current set lock_timeout = '1500ms' set enable_seqscan = off set jit = off
+set lock_timeout = '1500ms' set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare

@@ -4,7 +4,7 @@ create or replace function job_flow_cancel(
     p_flow uuid, p_actor text, p_reason text, p_dry_run boolean, out cancelled bigint, out asked bigint, out ended bigint
 )
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 declare
     v_now timestamptz;
@@ -58,7 +58,7 @@ $$;
 create or replace function job_flow_outcomes(p_job uuid)
 returns table (name text, job_id uuid, task_type text, outcome text, output jsonb, error text)
 language plpgsql stable security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -80,7 +80,7 @@ $$;
 -- Stores the outcomes of blockers that left the queue with success, before the history loses the runs that say so.
 create or replace function job_flow_keep_outcomes(p_before timestamptz, p_limit integer) returns void
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 begin
     if exists (select from job_dependencies d where d.outcome is null) then
@@ -94,7 +94,7 @@ $$;
 -- Removes flows from before p_before of which no member is in the queue or in the trash. Returns p_limit if there may be more.
 create or replace function job_flow_retain(p_before timestamptz, p_limit integer) returns bigint
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_most constant integer := 100;

@@ -15,7 +15,7 @@ create or replace function job_series_create(
     p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
 )
 language plpgsql volatile security definer
-set search_path from current set lock_timeout = '1500ms'
+set lock_timeout = '1500ms'
 as $$
 declare
     v_seconds constant bigint := case when p_schedule ->> 'seconds' ~ '^[0-9]{1,10}$' then p_schedule ->> 'seconds' end;
@@ -73,7 +73,7 @@ $$;
 -- and runs that somebody asked for are not missed slots.
 create or replace function job_series_pass_missed(p_now timestamptz) returns void
 language plpgsql volatile
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_keys text[];
@@ -103,7 +103,7 @@ $$;
 create or replace function job_series_short(p_all boolean, p_limit integer)
 returns table (job_id uuid, cron text, zone text, after timestamptz, at timestamptz)
 language plpgsql stable security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_now constant timestamptz := clock_timestamp();
@@ -131,7 +131,7 @@ create or replace function job_series_fill(
     p_id uuid, p_cron text, p_zone text, p_after timestamptz, p_slots timestamptz[], p_trouble text
 ) returns boolean
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set enable_seqscan = off set jit = off
 as $$
 declare
     v_now constant timestamptz := clock_timestamp();
@@ -181,7 +181,7 @@ $$;
 -- names that are left for the next call, because their job runs, is locked, or another job has their dedupe key.
 create or replace function job_series_declare(p_types text[], p_wanted jsonb, p_actor text) returns text[]
 language plpgsql volatile security definer
-set search_path from current set lock_timeout = '1500ms'
+set lock_timeout = '1500ms'
 as $$
 declare
     v_left text[] := '{}';

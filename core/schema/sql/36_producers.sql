@@ -36,7 +36,6 @@ create or replace function job_producer_add(
     p_actor text
 ) returns void
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_before jsonb;
@@ -72,7 +71,6 @@ $$;
 -- Removes a producer: its token is refused from the next request on. Only the owner may.
 create or replace function job_producer_revoke(p_name text, p_actor text) returns void
 language plpgsql volatile
-set search_path from current
 as $$
 declare
     v_before jsonb;
@@ -95,7 +93,6 @@ with check option;
 -- The hashes of all tokens, with which the HTTP server recognises a request before it reads its body.
 create or replace function job_producer_hashes() returns setof bytea
 language plpgsql stable security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -112,7 +109,7 @@ create or replace function job_producer_begin(
     out code text, out producer text, out task_type text, out job_ids uuid[], out jobs integer, out seconds double precision
 )
 language plpgsql volatile security definer
-set search_path from current set lock_timeout = '1500ms'
+set lock_timeout = '1500ms'
 as $$
 declare
     v_producer job_producers;
@@ -162,7 +159,6 @@ create or replace function job_producer_keep(
     p_token_hash bytea, p_key_hash bytea, p_body_hash bytea, p_job_ids uuid[]
 ) returns void
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -183,7 +179,6 @@ create table if not exists job_awaited (
 -- Notes that this session waits for a job that has not ended, for an hour at most.
 create or replace function job_queue_await(p_id uuid, p_seconds double precision) returns void
 language plpgsql volatile security definer
-set search_path from current
 as $$
 begin
     perform job_refuse_outsiders();
@@ -197,7 +192,6 @@ $$;
 -- Removes the notes whose time is over or whose job has left the queue.
 create or replace function job_awaited_clean() returns void
 language sql volatile
-set search_path from current
 as $$
     delete from job_awaited where ctid = any (array(select a.ctid from job_awaited a
         where a.until < clock_timestamp() or not exists (select from job_queue q where q.id = a.job_id)

@@ -306,6 +306,11 @@ class TestChecksums:
             component.name: (component.version, components.checksum(component)) for component in known_components()
         }
 
+    def test_the_list_of_functions_has_those_of_all_parts(self) -> None:
+        """Where this fails: run `python -m jobdeck.core.schema.checksums`."""
+        folder = ROOT / "core/schema/sql"
+        assert (folder / checksums.FUNCTIONS).read_text(encoding="utf-8") == checksums.list_of_functions(folder)
+
     def test_changed_sql_of_the_same_version_is_not_recorded(self, tmp_path: Path) -> None:
         first = checksums.refreshed({}, [plugin(tmp_path)])
         assert checksums.refreshed(first, [plugin(tmp_path)]) == first
@@ -317,6 +322,19 @@ class TestChecksums:
     def test_the_first_line_of_the_schema_and_its_statement_name_one_version(self) -> None:
         text = components.schema_text()
         assert f"\ninsert into jobdeck_schema (version) values ({NEEDED}) on conflict" in text
+
+
+def test_the_list_of_functions_names_every_function_of_the_queue_and_none_of_the_applications(
+    empty: Connection,
+) -> None:
+    mine = "CREATE FUNCTION job_slot(a integer, b integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'"
+    empty.execute(f"{mine}; CREATE FUNCTION job_mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'".encode())
+    install_schema(empty, components=(queue_component(),))
+    owned = "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+    listed = {name for (name,) in empty.execute("SELECT function::text FROM job_own_functions()")}
+    assert {name for (name,) in empty.execute(owned.encode())} - listed == {"job_slot(integer,integer)", "job_mine()"}
+    rights = "SELECT proacl, proconfig FROM pg_proc WHERE proname = 'job_mine' OR proname = 'job_slot' AND pronargs = 2"
+    assert set(empty.execute(rights.encode()).fetchall()) == {(None, None)}
 
 
 def test_the_sql_of_a_component_is_searched_once_however_often_an_installation_asks_for_its_names() -> None:

@@ -1,17 +1,14 @@
--------------------------------------------------------------------------------------------------------
--- 16. Who may do what
+-- Who may do what.
 --
 -- The group viewer reads views with redacted payloads; operator reads and acts; worker claims and finishes; producer
 -- enqueues and reads nothing. Only the owner writes the queue's tables, and PUBLIC has no rights. Roles belong to the
 -- whole server, so their names begin with a prefix, which each queue may choose. job_make_roles creates them
--- ("jobdeck init --roles"); rights are granted to those that exist. An application's own objects in this schema keep
--- their rights, because all names are listed.
--------------------------------------------------------------------------------------------------------
+-- ("jobdeck init --roles"); rights are granted to those that exist. Every function is closed, but for those that the lists
+-- below open to a group. An application's own objects in this schema keep their rights and settings.
 
 -- Stores the prefix for later installations; null keeps the current one.
 create or replace function job_use_roles_prefix(p_prefix text) returns void
 language plpgsql
-set search_path from current
 as $$
 begin
     if p_prefix is distinct from job_roles_prefix() and p_prefix is not null then
@@ -23,7 +20,6 @@ $$;
 
 create or replace function job_make_roles(p_prefix text default null) returns void
 language plpgsql
-set search_path from current
 as $$
 declare
     v_role text;
@@ -45,7 +41,6 @@ $$;
 -- jobdeck_schema.
 create or replace function job_grant_roles(p_prefix text default null) returns void
 language plpgsql
-set search_path from current
 as $$
 declare
     v_schema constant regnamespace := quote_ident(current_schema())::regnamespace;
@@ -93,54 +88,6 @@ declare
         'job_queue_backlog', 'job_queue_turn', 'job_queue_await',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
         'job_run_page_of', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
-    v_inner constant text[] := array['job_claim_lanes', 'job_claim_within', 'job_claim_left', 'job_claim_series',
-        'job_claim_rank', 'job_claim_pick', 'job_claim_keys', 'job_claim_start', 'job_is_outsider', 'job_earlier_runner', 'job_left_to_another', 'job_hand_update',
-        'job_hand_interval', 'job_refuse_interval', 'job_key_by_rule', 'job_key_of', 'job_queue_after_write', 'job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
-        'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
-        'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
-        'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',
-        'job_canary_hold', 'job_canary_refusal', 'job_canary_stands', 'job_queue_judge_canaries',
-        'job_queue_take_canary', 'job_queue_why_canary', 'job_grant_roles', 'job_is_a_time', 'job_refuse_outsiders', 'job_refuse_truncate',
-        'job_key_is_busy',
-        'job_key_is_busy_now', 'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
-        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_check_rows', 'job_queue_lock_jobs',
-        'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines', 'job_queue_put_all_first',
-        'job_queue_try_locks', 'job_refused_key', 'job_slot',
-        'job_counted_or_about', 'job_finish_rate', 'job_queue_before', 'job_sample_count', 'job_sample_step',
-        'job_queue_end_expired', 'job_queue_find_stranded', 'job_queue_walk', 'job_queue_walk_on', 'job_queue_line_lanes', 'job_queue_lock_next_in_line',
-        'job_queue_holder', 'job_queue_note_open_types',
-        'job_queue_put_first', 'job_queue_put_off', 'job_type_can_run', 'job_types_open', 'job_types_that_can_run', 'job_queue_join_lines',
-        'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_live_blocker',
-        'job_queue_delete', 'job_queue_make_cancelled', 'job_queue_make_due',
-        'job_queue_before_insert', 'job_queue_note_late', 'job_queue_refusal', 'job_queue_refuse',
-        'job_queue_release_waiting', 'job_queue_restore_each', 'job_queue_restore_together', 'job_queue_resume_due',
-        'job_queue_settle',
-        'job_queue_take_back', 'job_queue_waiting_types',
-        'job_queue_write_audit',
-        'job_retain', 'job_retain_line', 'job_retention_limit', 'job_retention_set', 'job_erase_jobs', 'job_erase_payload',
-        'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_json',
-        'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix',
-        'job_run_is_dry', 'job_stat_add', 'job_stat_bins', 'job_stat_edges', 'job_stat_move_error', 'job_stat_seconds',
-        'job_erase_fingerprints', 'job_erase_groups', 'job_stats_add_errors', 'job_stats_add_runs',
-        'job_stats_add_times',
-        'job_stats_compact', 'job_bulk_counted', 'job_bulk_revert', 'job_stats_judge',
-        'job_backlog_sample', 'job_skip_refusal', 'job_series_refusal',
-        'job_series_refuse_twin',
-        'job_key_is_full', 'job_key_join_lines', 'job_key_limit', 
-        'job_key_running', 'job_key_running_now', 'job_limit_running', 'job_limit_state', 'job_limits_admit', 'job_limits_erase', 'job_limits_forget',
-        'job_limits_keep', 'job_limits_refusal',
-        'job_limits_refuse_others', 'job_limits_spend', 'job_queue_put_beside', 
-        'job_key_opens', 'job_rate_after', 'job_rate_burst', 'job_rate_opens',
-        'job_rate_places', 'job_rate_used',
-        'job_is_member', 'job_flow_asks', 'job_flow_evidence', 'job_flow_fail', 'job_flow_given_of', 'job_flow_insert',
-        'job_flow_judge', 'job_flow_keep_outcomes', 'job_flow_link', 'job_flow_note_blockers', 'job_flow_note_ends',
-        'job_flow_outcome', 'job_flow_refusal', 'job_flow_refuse_canary', 'job_flow_refuse_given', 'job_flow_refuse_links',
-        'job_flow_release', 'job_flow_retain', 'job_flow_wait_again', 'job_flow_waits',
-        'job_schedule_fits', 'job_no_slot', 'job_first_slot', 'job_series_slot',
-        'job_series_runs_all', 'job_series_pass_missed',
-        'job_producer_add', 'job_producer_revoke', 'job_awaited_clean',
-        'job_run_ranges', 'job_run_guard', 'job_run_make', 'job_run_attach', 'job_run_extend', 'job_run_bound',
-        'job_run_drop_old', 'job_run_goes_soon', 'job_run_delete_old', 'job_run_last_error'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',
         'job_error_group_list', 'job_paused_types', 'job_note_list', 'job_producer_list',
@@ -168,11 +115,9 @@ begin
             execute format('grant usage on schema %s to %s', v_schema, v_name);
         end if;
     end loop;
-    for v_object, v_name in
-        select p.oid::regprocedure, p.proname from pg_proc p
-        where p.pronamespace = v_schema and p.proname = any (v_actions || v_work || v_look || v_inner)
-    loop
-        execute format('revoke all on function %s from %s', v_object, concat_ws(', ', 'PUBLIC', v_outsiders));
+    for v_object, v_name in select f.function, f.name from job_own_functions() f loop
+        execute format('revoke all on function %s from %s', v_object,
+            concat_ws(', ', 'PUBLIC', v_outsiders, v_viewer, v_operator, v_worker, v_producer));
         if v_viewer is not null and v_name = any (v_look) then
             execute format('grant execute on function %s to %s', v_object, v_viewer);
         end if;
@@ -185,18 +130,6 @@ begin
         if v_producer is not null and v_name = any (v_enqueue) then
             execute format('grant execute on function %s to %s', v_object, v_producer);
         end if;
-    end loop;
-    -- Rights that an earlier schema granted.
-    for v_object, v_name in
-        select p.oid::regprocedure, quote_ident(r.rolname)
-        from pg_proc p cross join aclexplode(p.proacl) a join pg_roles r on r.oid = a.grantee
-        where p.pronamespace = v_schema and p.proname = any (v_actions || v_work || v_look || v_inner) and (
-            quote_ident(r.rolname) = v_viewer and p.proname <> all (v_look)
-            or quote_ident(r.rolname) = v_operator and p.proname <> all (v_actions || v_look)
-            or quote_ident(r.rolname) = v_worker and p.proname <> all (v_work || v_look)
-            or quote_ident(r.rolname) = v_producer and p.proname <> all (v_enqueue))
-    loop
-        execute format('revoke all on function %s from %s', v_object, v_name);
     end loop;
     for v_object, v_name, v_guarded, v_table in
         select c.oid::regclass, c.relname, c.relrowsecurity, c.relkind in ('r', 'p') from pg_class c
@@ -251,6 +184,26 @@ begin
     end loop;
 end
 $$;
+
+-- Binds the functions of the queue to its schema. Functions whose body is an expression ("return …") were bound when they were
+-- created, and the planner puts many of them in place of their calls, which a setting would prevent. A migration that
+-- replaces functions calls this again.
+create or replace function job_bind_functions() returns void
+language plpgsql
+as $$
+declare
+    v_function regprocedure;
+begin
+    for v_function in
+        select f.function from job_own_functions() f join pg_proc p on p.oid = f.function
+        -- The trigger's function calls only what is built in, and a setting would make each enqueue slower.
+        where p.prosqlbody is null and f.name <> 'job_queue_after_write'
+    loop
+        execute format('alter function %s set search_path = %s', v_function, current_setting('search_path'));
+    end loop;
+end
+$$;
+select job_bind_functions();
 
 -- The partition after the first one.
 do $$
