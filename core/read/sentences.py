@@ -257,8 +257,6 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "marked-failed": "Marked failed.",
         "cycle-marked-failed": "The cycle was marked failed; the series continues at its next slot.",
         "cancelled-as-requested": "Cancelled, as requested before.",
-        # Version 1 stored the sentences of bulk actions.
-        "earlier-answer": "{sentence}",
     }
 )
 """What an action on a job answers."""

@@ -78,8 +78,8 @@ _HEAD: Final = re.compile(
 )
 _LIST: Final = """-- The functions of the queue: their names, and how many arguments each takes.
 --
--- By this list functions are closed and bound to the schema, so that others of an application keep their rights and settings.
--- "python -m jobdeck.core.schema.checksums" writes it, from the heads in the other parts.
+-- By this list functions are closed and bound to the schema, so that those of an application keep their rights and
+-- settings. "python -m jobdeck.core.schema.checksums" writes it, from the heads in the other parts.
 
 create or replace function job_own_functions() returns table (function regprocedure, name text)
 language sql stable

@@ -143,7 +143,7 @@ def refuse_unreleased(conn: psycopg.Connection[Any], held: Holdings) -> None:
     Raises:
         SchemaMismatch: otherwise.
     """
-    if held.queue is not None and held.queue.version < FIRST_VERSION:
+    if held.queue is not None and 1 <= held.queue.version < FIRST_VERSION:
         raise SchemaMismatch(
             f"{database_at(conn)} has {_version(held.queue)}, from before 0.3.0, the first release, and nothing "
             f"upgrades that. Install the queue into a new database, or into a schema of its own: "

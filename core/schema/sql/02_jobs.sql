@@ -146,7 +146,8 @@ create table if not exists job_types (
 -- Claims update the rows of types with a rate, and all claims read the table.
 ) with (fillfactor = 50);
 
--- The paused types, for reading.
+-- The paused types, for reading: the check refuses an INSERT where a host has granted that on everything.
 create or replace view job_paused_types as
 select task_type, paused_reason as reason, paused_by, paused_at, resume_at, set_aside
-from job_types where paused_at is not null and (select job_may_read_views());
+from job_types where paused_at is not null and (select job_may_read_views())
+with check option;

@@ -135,69 +135,41 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 declare
-    v_open_types text[];
-    v_keys text[];
-    v_blockers uuid[];
+    -- The values of a column, found by one probe of its index each.
+    v_found text[];
+    v_column constant text := case p_walk when 'blockers' then 'blocked_by' else 'concurrency_key' end;
+    v_where constant text := 'q.status = ''pending''' || case p_walk when 'blockers' then ''
+        when 'lines' then ' and q.blocked_by is null and q.in_line' else ' and q.blocked_by is null and not q.in_line' end;
+    v_open_types constant text[] := (select u.open_types from job_upkeep u where u.part = 'recheck');
 begin
+    execute format('with recursive step (at, number) as (
+            (select q.%1$I, 0 from job_queue q where %2$s and q.%1$I >= $1::%3$s order by q.%1$I limit 1)
+            union all
+            select (select q.%1$I from job_queue q where %2$s and q.%1$I > s.at order by q.%1$I limit 1), s.number + 1
+            from step s where s.at is not null and s.number < $2)
+        select array_agg(s.at::text order by s.number) from step s where s.at is not null',
+        v_column, v_where, case p_walk when 'blockers' then 'uuid' else 'text' end)
+    into v_found using coalesce(p_key, p_blocker::text), p_limit;
     if p_walk = 'blockers' then
-        v_blockers := array(
-            with recursive blocker (id, number) as (
-                (select q.blocked_by, 0 from job_queue q where q.status = 'pending' and q.blocked_by >= p_blocker
-                order by q.blocked_by limit 1)
-                union all
-                select (select q.blocked_by from job_queue q where q.status = 'pending' and q.blocked_by > b.id
-                    order by q.blocked_by limit 1), b.number + 1
-                from blocker b where b.id is not null and b.number < p_limit
-            )
-            select b.id from blocker b where b.id is not null);
-        next_blocker := v_blockers[p_limit + 1];
+        next_blocker := v_found[p_limit + 1]::uuid;
         perform job_queue_ask_recheck(null, array(
-            select b from unnest(v_blockers[:p_limit]) b where not exists (
-                select from job_queue q where q.id = b and q.status in ('pending', 'running'))));
-    elsif p_walk = 'lines' then
-        v_keys := array(
-            with recursive line (key, number) as (
-                (select q.concurrency_key, 0 from job_queue q
-                where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key >= p_key
-                order by q.concurrency_key limit 1)
-                union all
-                select (select q.concurrency_key from job_queue q
-                    where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key > l.key
-                    order by q.concurrency_key limit 1), l.number + 1
-                from line l where l.key is not null and l.number < p_limit
-            )
-            select l.key from line l where l.key is not null);
-        next_key := v_keys[p_limit + 1];
-        -- The order makes the planner read the index of the heads of lines.
-        perform job_queue_ask_recheck(array(
-            select k from unnest(v_keys[:p_limit]) k where not job_key_is_busy(k) and (
+            select b::uuid from unnest(v_found[:p_limit]) b where not exists (
+                select from job_queue q where q.id = b::uuid and q.status in ('pending', 'running'))));
+        return;
+    end if;
+    next_key := v_found[p_limit + 1];
+    -- The orders make the planner read the indexes of lines and of the heads of lines.
+    perform job_queue_ask_recheck(array(
+        select k from unnest(v_found[:p_limit]) k where case p_walk
+            when 'lines' then not job_key_is_busy(k) and (
                 select true from job_queue q where q.concurrency_key = k and q.status = 'pending'
-                    and q.blocked_by is null and not q.in_line order by q.priority desc limit 1) is null), null);
-    else
-        v_open_types := (select u.open_types from job_upkeep u where u.part = 'recheck');
-        v_keys := array(
-            with recursive head (key, number) as (
-                (select q.concurrency_key, 0 from job_queue q
-                where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.concurrency_key >= p_key
-                order by q.concurrency_key limit 1)
-                union all
-                select (select q.concurrency_key from job_queue q
-                    where q.status = 'pending' and q.blocked_by is null and not q.in_line
-                        and q.concurrency_key > h.key
-                    order by q.concurrency_key limit 1), h.number + 1
-                from head h where h.key is not null and h.number < p_limit
-            )
-            select h.key from head h where h.key is not null);
-        next_key := v_keys[p_limit + 1];
-        perform job_queue_ask_recheck(array(
-            select k from unnest(v_keys[:p_limit]) k where (
-                select true from job_queue w
+                    and q.blocked_by is null and not q.in_line order by q.priority desc limit 1) is null
+            else (select true from job_queue w
                 where w.concurrency_key = k and w.status = 'pending' and w.blocked_by is null and w.in_line
                 order by w.concurrency_key, w.task_type limit 1) is not null and (
                 select true from job_queue q
                 where q.concurrency_key = k and q.status = 'pending' and q.blocked_by is null and not q.in_line
-                    and q.task_type <> all (v_open_types) order by q.priority desc limit 1) is not null), null);
-    end if;
+                    and q.task_type <> all (v_open_types) order by q.priority desc limit 1) is not null end), null);
 end
 $$;
 

@@ -208,7 +208,30 @@ as $$
 declare
     v_rows bigint;
     v_ended uuid[];
+    -- Of most lines: their table, when a row of it is old, and which of its rows have this period.
+    v_rule text[] := (select array[r.place, r.at, r.which] from (values
+        ('job_worker_runs', 'job_worker_runs', 'started_at', 'true'),
+        ('job_trash', 'job_trash', 'deleted_at', 'true'),
+        ('job_audit', 'job_audit', 'at', 'true'),
+        ('job_notes', 'job_notes', 'at', 'true'),
+        ('job_error_mutes', 'job_error_mutes', 'until', 'true'),
+        ('job_error_groups', 'job_error_groups', 'last_at', 'true'),
+        ('job_producer_keys', 'job_producer_keys', 'at', 'true'),
+        ('job_workers', 'job_workers', 'heartbeat_at', 'true'),
+        ('job_stat_errors', 'job_stat_errors', 'bucket', $q$bucket < $1 - interval '5 minutes'$q$),
+        ('job_stats', 'job_stats', 'bucket',
+            $q$minutes = any ('{5,15,120,480}') and bucket + minutes * interval '1 minute' < $1$q$),
+        ('job_stats minutes', 'job_stats', 'bucket', $q$minutes = 1 and bucket + interval '1 minute' < $1$q$),
+        ('job_backlog', 'job_backlog', 'bucket',
+            $q$minutes = any ('{5,15,120,480}') and bucket + minutes * interval '1 minute' < $1$q$)
+    ) as r (name, place, at, which) where r.name = p_name);
 begin
+    if v_rule is not null then
+        execute format('delete from %1$I where ctid = any (array(select ctid from %1$I where %2$I < $1 and %3$s '
+            'order by %2$I limit $2 for update skip locked))', v_rule[1], v_rule[2], v_rule[3]) using p_before, p_limit;
+        get diagnostics v_rows = row_count;
+        return v_rows;
+    end if;
     case p_name
         when 'job_runs' then
             if job_run_goes_soon(p_before) then
@@ -216,15 +239,6 @@ begin
             end if;
             perform job_flow_keep_outcomes(p_before, p_limit);
             return job_run_delete_old(p_before, p_limit);
-        when 'job_worker_runs' then
-            delete from job_worker_runs where id in (select w.id from job_worker_runs w
-                where w.started_at < p_before order by w.started_at limit p_limit for update skip locked);
-        when 'job_trash' then
-            delete from job_trash where job_id in (select t.job_id from job_trash t
-                where t.deleted_at < p_before order by t.deleted_at limit p_limit for update skip locked);
-        when 'job_audit' then
-            delete from job_audit where id in (select a.id from job_audit a
-                where a.at < p_before order by a.at limit p_limit for update skip locked);
         when 'job_audit payloads' then
             update job_audit set before = before - 'payload', after = after - 'payload' where id in (
                 select a.id from job_audit a where a.at < p_before and (a.before ? 'payload' or a.after ? 'payload')
@@ -237,35 +251,8 @@ begin
             delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_over(b, p_before)
                 and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
             return v_rows;
-        when 'job_stats', 'job_stats minutes' then
-            delete from job_stats where ctid = any (array(select s.ctid from job_stats s
-                where s.minutes = any (case p_name when 'job_stats' then array[5, 15, 120, 480] else array[1] end::smallint[])
-                    and s.bucket < p_before and s.bucket + s.minutes * interval '1 minute' < p_before limit p_limit for update skip locked));
-        when 'job_backlog' then
-            delete from job_backlog where ctid = any (array(select b.ctid from job_backlog b
-                where b.minutes = any (array[5, 15, 120, 480]::smallint[]) and b.bucket < p_before
-                    and b.bucket + b.minutes * interval '1 minute' < p_before
-                limit p_limit for update skip locked));
-        when 'job_stat_errors' then
-            delete from job_stat_errors where ctid = any (array(select e.ctid from job_stat_errors e
-                where e.bucket < p_before - interval '5 minutes' order by e.bucket limit p_limit for update skip locked));
-        when 'job_error_groups' then
-            delete from job_error_groups where ctid = any (array(select g.ctid from job_error_groups g
-                where g.last_at < p_before order by g.last_at limit p_limit for update skip locked));
-        when 'job_notes' then
-            delete from job_notes where id in (select n.id from job_notes n
-                where n.at < p_before order by n.at limit p_limit for update skip locked);
-        when 'job_error_mutes' then
-            delete from job_error_mutes where (task_type, fingerprint) in (select m.task_type, m.fingerprint
-                from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
         when 'job_flows' then
             return job_flow_retain(p_before, p_limit);
-        when 'job_producer_keys' then
-            delete from job_producer_keys where (producer, key_hash) in (select k.producer, k.key_hash
-                from job_producer_keys k where k.at < p_before order by k.at limit p_limit for update skip locked);
-        when 'job_workers' then
-            delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
-                for update skip locked);
         when 'job_queue' then
             -- A job that waits for this one can still be told what it waits for.
             v_ended := array(select q.id from job_queue q

@@ -38,6 +38,7 @@ from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
 from tests.support.postgres import PostgresServer
 from tests.support.round_trips import CONNECTING, round_trips
 from tests.support.waiting import PATIENCE, until
+from tests.upgrade.versions import become_next_version
 
 
 @pytest.fixture
@@ -492,13 +493,15 @@ def test_processes_that_install_the_schema_at_once_do_not_collide(database: Data
 
 
 @pytest.mark.installation
-def test_an_older_and_a_newer_schema_are_told_apart(database: Database) -> None:
+def test_an_older_and_a_newer_schema_are_told_apart(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with database.connection() as connection:
         install_schema(connection)
-        connection.execute("UPDATE jobdeck_schema SET version = version - 1")
-        with pytest.raises(SchemaMismatch, match=rf"database at \S*/{connection.info.dbname} .* to upgrade it"):
-            check_schema(connection)
-        install_schema(connection)
+        with monkeypatch.context() as patch:
+            become_next_version(tmp_path / "schema", patch)
+            with pytest.raises(SchemaMismatch, match=rf"database at \S*/{connection.info.dbname} .* to upgrade it"):
+                check_schema(connection)
         check_schema(connection)
         connection.execute("DELETE FROM jobdeck_schema")
         connection.execute("INSERT INTO jobdeck_schema (version) VALUES (%s)", [schema_version() + 1])

@@ -160,13 +160,6 @@ def test_a_refusal_inside_a_savepoint_leaves_the_callers_transaction_usable(conn
     assert job_row(conn, kept.id)["status"] == "pending"
 
 
-def test_a_worker_of_0_1_0_hears_of_new_jobs(conn: Connection, database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as listener:
-        listener.execute("LISTEN job_queue")
-        add(conn)
-        assert [notice.channel for notice in listener.notifies(timeout=PATIENCE, stop_after=1)] == ["job_queue"]
-
-
 def test_each_statement_that_enqueues_notifies_once(conn: Connection, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute('LISTEN "public.job_queue"')

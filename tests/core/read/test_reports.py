@@ -179,9 +179,9 @@ class TestWorkers:
             WORKER, "host-1", 42, "headless", "0.1.0", 4,
         )  # fmt: skip
         assert (worker.task_types, worker.running, worker.alive) == (("beta", "alpha"), 2, True)
-        advance(conn, timedelta(seconds=119))
+        advance(conn, timedelta(seconds=60))
         assert read_jobs.workers().run(conn)[0].alive
-        advance(conn, timedelta(seconds=2))
+        advance(conn, timedelta(seconds=61))
         assert not read_jobs.workers().run(conn)[0].alive
         announce(conn, running=1)
         (worker,) = read_jobs.workers().run(conn)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import psycopg
-import sqlalchemy
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session, scoped_session
+from typing import TYPE_CHECKING, Any
 
 import jobdeck
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import psycopg
+    import sqlalchemy
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session, scoped_session
 
 
 class Greeting(jobdeck.Payload):
