@@ -107,6 +107,7 @@ class OtelSettings(FileSettings):
     """What a producer reads too, which a wrong setting of the worker must not stop."""
 
     otel: bool = Field(False, validation_alias=names("JOBDECK_OTEL"))
+    """Record traces and metrics by OpenTelemetry; needs the extra `otel`."""
 
 
 class Settings(OtelSettings):
@@ -115,38 +116,68 @@ class Settings(OtelSettings):
     _plugins: dict[type[BaseSettings], BaseSettings] = PrivateAttr(default_factory=dict)
 
     database_url: SecretStr | None = Field(None, validation_alias=names("DATABASE_URL"))
+    """The Postgres to work on, 15 or newer. Unset: the embedded database (extra `embedded`)."""
     database_schema: str = Field("public", validation_alias=names("JOBDECK_SCHEMA"))
+    """The schema that holds the queue: a plain name in lower case."""
     databases: Annotated[dict[str, SecretStr], NoDecode] = Field({}, validation_alias=names(DATABASES))
+    """Several databases by name, for the fleet: in the file a table, in the environment a JSON object."""
 
     environment: str = Field("", validation_alias=names("JOBDECK_ENV"))
+    """Label of the database; `prod`, `production` or `live` turns the dashboard red and confirmations strict."""
     state_dir: Path | None = Field(None, validation_alias=names("JOBDECK_STATE_DIR"))
+    """Where the embedded database and logs are. Unset: `/var/lib/jobdeck` for root, else `~/.local/state/jobdeck`."""
     handlers: str = Field("", validation_alias=names("JOBDECK_HANDLERS"))
+    """Importable modules, comma separated, whose `@job` functions join the task types."""
     concurrency: int = Field(4, ge=1, le=256, validation_alias=names("JOBDECK_CONCURRENCY"))
+    """Jobs of thread handlers that one worker runs at a time."""
     async_concurrency: int = Field(100, ge=1, le=10_000, validation_alias=names("JOBDECK_ASYNC_CONCURRENCY"))
+    """Jobs of async handlers that one worker runs at a time."""
     async_connections: int = Field(8, ge=1, le=256, validation_alias=names("JOBDECK_ASYNC_CONNECTIONS"))
+    """Database connections that the async handlers of one worker share (`ctx.adb()`)."""
     process_concurrency: int = Field(2, ge=1, le=256, validation_alias=names("JOBDECK_PROCESS_CONCURRENCY"))
+    """Jobs with `isolation="process"` that one worker runs at a time, in a process each."""
     lease_seconds: float = Field(60.0, gt=0, le=3600, validation_alias=names("JOBDECK_LEASE_SECONDS"))
+    """How long a claim holds without a heartbeat."""
     heartbeat_seconds: float = Field(20.0, gt=0, le=1200, validation_alias=names("JOBDECK_HEARTBEAT_SECONDS"))
+    """How often a worker renews its leases; at most half a lease."""
     retry_base_seconds: float = Field(30.0, ge=0, validation_alias=names("JOBDECK_RETRY_BASE_SECONDS"))
+    """Delay before the second attempt; it doubles with each one."""
     retry_cap_seconds: float = Field(3600.0, ge=0, validation_alias=names("JOBDECK_RETRY_CAP_SECONDS"))
+    """The longest delay between attempts."""
     drain_seconds: float = Field(30.0, ge=0, validation_alias=names("JOBDECK_DRAIN_SECONDS"))
+    """How long a stopping worker lets jobs finish before it hands them back."""
     theme: Literal["", "dark", "light", "contrast", "ansi-dark", "ansi-light"] = Field(
         "", validation_alias=names("JOBDECK_THEME")
     )
+    """Colours of the dashboard; `ansi-dark` and `ansi-light` are the terminal's own 16."""
     log_format: Literal["text", "json"] = Field("text", validation_alias=names("JOBDECK_LOG_FORMAT"))
+    """How log lines are written."""
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias=names("JOBDECK_LOG_LEVEL"))
+    """The least that is logged; the stored logs of runs are from `info` on."""
     log_file: Path | None = Field(None, validation_alias=names("JOBDECK_LOG_FILE"))
+    """Log to this file as well."""
     sentry_dsn: SecretStr | None = Field(None, validation_alias=names("SENTRY_DSN"))
+    """Where failures that need a person are reported, tagged `job_runner`; needs the extra `sentry`."""
     sentry_release: str = Field("", validation_alias=names("SENTRY_RELEASE"))
+    """Release of the application, which alerts and workers name. Unset: `jobdeck@` and the version."""
     sentry_check_ins: bool = Field(False, validation_alias=names("SENTRY_CHECK_INS"))
+    """Each recurring job checks in with a cron monitor of its own at Sentry."""
 
     cron_secret: SecretStr | None = Field(None, validation_alias=names("CRON_SECRET"))
+    """Bearer token of `/api/jobs/run`, 16 characters at least; without it every call is refused."""
     cron_interval_minutes: int | None = Field(None, ge=1, le=1440, validation_alias=names("CRON_INTERVAL_MINUTES"))
+    """Minutes between two calls of a scheduler; health counts in it. Unset: as the database says, at first 5."""
     cron_budget_seconds: float = Field(55.0, gt=0, le=3600, validation_alias=names("CRON_BUDGET_SECONDS"))
+    """For how many seconds one call claims jobs. Then it is answered, even while jobs run."""
     door_url: str = Field("", validation_alias=names("JOBDECK_DOOR_URL"))
+    """The public URL of `jobdeck serve`, which some vendors sign; unset: what such a vendor sends is refused."""
     metrics_token: SecretStr | None = Field(None, validation_alias=names("JOBDECK_METRICS_TOKEN"))
+    """Bearer token of `/metrics`, 16 characters at least."""
     metrics_address: str = Field("", validation_alias=names("JOBDECK_METRICS_ADDRESS"))
+    """Host and port on which `jobdeck serve` offers `/metrics` apart from everything else."""
     worker_metrics_address: str = Field("", validation_alias=names("JOBDECK_WORKER_METRICS_ADDRESS"))
+    """Host and port on which `jobdeck worker` offers `/metrics` of its own; an address other than loopback needs
+    the token."""
 
     @field_validator("database_schema")
     @classmethod

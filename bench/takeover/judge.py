@@ -181,7 +181,7 @@ def judge_rows(checks: Checks, world: World, before: Snapshot, page: Page) -> No
 
 
 def _explained(world: World, before: Snapshot, table: str, gone: set[str], page: Page) -> set[str]:
-    """Rows that are gone as the original or docs/cutover.md says."""
+    """Rows that are gone as the original or docs/competition/cutover.md says."""
     old = gone & before.old if page.lists("job_worker_runs") else set()
     if table == "job_queue":
         # A one-time job that succeeds leaves the queue. Whether it ran is judged apart.

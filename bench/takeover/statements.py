@@ -26,7 +26,7 @@ BY_THE_PAGE = {
     "update statistics": ("game_platform_stats", 1),
     "delete a running job as an admin": ("delete a running job", 0),
 }
-"""Statements that may change this number of rows instead, while a table of docs/cutover.md has these words."""
+"""Statements that may change this number of rows instead, while a table of cutover.md has these words."""
 
 
 class Answer(NamedTuple):
@@ -65,10 +65,10 @@ def ask_all(conn: Connection, jobs: Mapping[str, UUID]) -> dict[str, Answer]:
 
 
 class Page:
-    """What docs/cutover.md says that this queue answers differently."""
+    """What docs/competition/cutover.md says that this queue answers differently."""
 
     def __init__(self) -> None:
-        text = (ROOT / "docs" / "cutover.md").read_text(encoding="utf-8")
+        text = (ROOT / "docs" / "competition" / "cutover.md").read_text(encoding="utf-8")
         self.sentences = [one.split("…") for one in re.findall(r'refused: "([^"]+)"', text)]
         self._first_cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
 

@@ -1,4 +1,4 @@
-"""The cut-over step by step, as docs/cutover.md has it. Each step compares what it finds with what must be."""
+"""The cut-over by the steps of docs/competition/cutover.md. Each step compares what it finds with what must be."""
 
 from __future__ import annotations
 

@@ -27,53 +27,96 @@ class CompetitionSettings(FileSettings):
     model_config = SettingsConfigDict(alias_generator=AliasGenerator(validation_alias=lambda name: names(name.upper())))
 
     game_platform_api_token: SecretStr | None = None
+    """Bearer token of the game platform."""
     game_platform_api_base_url: str = Field(
         METACTF_URL, validation_alias=names("GAME_PLATFORM_API_BASE_URL", "META_CTF_BASE_URL")
     )
+    """Base URL of the game platform."""
     game_platform_integration_enabled: bool = False
+    """Unless it is true, every platform job is a dry run."""
     game_platform_concurrency: int = Field(4, ge=1, le=32)
+    """Requests to the game platform in flight at a time."""
     game_platform_rate_per_second: float = Field(10.0, gt=0)
+    """Requests to the game platform a second."""
     game_platform_timeout_seconds: float = Field(20.0, gt=0)
+    """Timeout of one request to the game platform."""
     game_platform_overlap_seconds: int = Field(600, ge=0, le=604_800)
+    """How far back a sync asks again for solves that the game platform entered late."""
     game_platform_full_hours: float = Field(24.0, gt=0, le=8760)
+    """How often each person's whole history is fetched."""
     game_platform_flash_hours: float = Field(6.0, gt=0, le=8760)
+    """How often each person's Flash CTFs are fetched when no new event is known."""
 
     erasure_key: SecretStr | None = Field(None, validation_alias=names("JOBDECK_ERASURE_KEY"))
+    """Key of the hashes that `jobdeck erase` leaves of addresses, 16 characters at least; all processes need it."""
 
     sendgrid_api_key: SecretStr | None = None
+    """Key of SendGrid, which carries all mail."""
     sendgrid_from_email: str | None = None
+    """Sender's address, verified with SendGrid."""
     sendgrid_from_name: str = "Coach Dashboard"
+    """Sender's name, in ASCII."""
     sendgrid_template_id: str | None = None
+    """Dynamic template at SendGrid for alerts. Unset: the templates of `JOBDECK_TEMPLATES`."""
     sendgrid_unsubscribe_group_id: int | None = Field(None, gt=0)
+    """Unsubscribe group of campaigns; without it they refuse to start."""
     sendgrid_sandbox_mode: bool = False
+    """SendGrid checks mail and delivers none."""
     sendgrid_event_webhook_public_key: str | None = None
+    """Key by which delivery events are known to be SendGrid's."""
     sendgrid_event_max_age_seconds: float = Field(600.0, gt=0, le=172_800)
+    """Delivery events signed longer ago than this are refused."""
     sendgrid_event_forward_url: SecretStr | None = None
+    """Second receiver, to which requests with events of other mail are handed on."""
     events_pull_minutes: float = Field(30.0, ge=0, le=1440)
+    """How often `jobdeck serve` does `jobdeck events pull`; 0 means never."""
     sendgrid_api_base_url: str = SENDGRID_URL
+    """Base URL of SendGrid."""
     sms_provider: str = "disabled"
+    """`twilio` or `disabled`; another value stops jobs that send text messages, and nothing else."""
     twilio_account_sid: str | None = None
+    """Account at Twilio, which carries text messages."""
     twilio_auth_token: SecretStr | None = None
+    """Token of the account at Twilio."""
     twilio_messaging_service_sid: str | None = None
+    """Messaging service that sends; takes precedence over `TWILIO_FROM_NUMBER`."""
     twilio_from_number: str | None = None
+    """Sending number, as `+15005550006`."""
     twilio_api_base_url: str = TWILIO_URL
+    """Base URL of Twilio."""
     app_base_url: str = "http://localhost:3000"
+    """Where links in messages lead; in production nothing is sent with a link to this machine."""
     templates: Path | None = Field(None, validation_alias=names("JOBDECK_TEMPLATES"))
+    """A folder whose templates go before the ones that come with Jobdeck."""
 
     alert_window_minutes: int = Field(1440, ge=1, le=43_200)
+    """Least time between two unread alerts to one person."""
     alert_grace_minutes: int = Field(10, ge=0, le=43_200)
+    """Messages younger than this are not counted yet."""
     alert_daily_cap_email: int = Field(3, ge=0)
+    """Unread alerts by mail to one person in a day."""
     alert_daily_cap_sms: int = Field(1, ge=0)
+    """Unread alerts by text message to one person in a day."""
     quiet_hours: str = "21:00-08:00"
+    """No text messages between these times; `off` for none."""
     quiet_tz: str = "America/New_York"
+    """Time zone of quiet hours and of the day that caps count."""
     email_rate_per_sec: float = Field(10.0, gt=0)
+    """Requests to SendGrid a second, of all workers together."""
     sms_rate_per_sec: float = Field(1.0, gt=0)
+    """Requests to Twilio a second, of all workers together."""
     campaign_batch_size: int = Field(500, ge=1, le=1000)
+    """Recipients in one request of a campaign."""
     campaign_batch_pause_seconds: float = Field(1.0, ge=0)
+    """Pause between a campaign's requests."""
     probe_stale_hours: float = Field(4.0, ge=0)
+    """Age of a release form from which its parent's address is probed."""
     probe_limit: int = Field(50, ge=1, le=1000)
+    """Probes in one run."""
     probe_max_attempts: int = Field(3, ge=1)
+    """Probes to one address before giving up."""
     provider_timeout_seconds: float = Field(20.0, gt=0)
+    """Timeout of one request to SendGrid or Twilio."""
 
     @field_validator("game_platform_api_base_url", "sendgrid_api_base_url", "twilio_api_base_url", "app_base_url")
     @classmethod

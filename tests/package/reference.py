@@ -1,4 +1,4 @@
-"""The reference of the public API, docs/reference.md, from the docstrings: `python -m tests.package.reference`."""
+"""The reference of the public API, docs/reference.md, from the docstrings."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import enum
 import inspect
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import jobdeck
 from jobdeck import testing
 
-PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "reference.md"
 HEAD: Final = """# Reference
 
 What `import jobdeck` offers, from its docstrings. [Versions](versioning.md) says what is stable and what is
-provisional. Parameters behind `*` are given by name. `python -m tests.package.reference` writes this page.
+provisional. Parameters behind `*` are given by name. `python -m tests.package.pages` writes this page.
 """
 PARTS: Final = {
     "Job types": ("job", "Payload", "schedule", "Cron", "Every", "middleware", "on_failure", "FailedJob"),
@@ -144,7 +142,3 @@ def _prose(text: str) -> Iterator[str]:
             listing = listing and (not line or line.startswith(" "))
             yield f"  {line.strip()}" if listing and line else line
     yield ""
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")

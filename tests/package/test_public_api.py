@@ -16,7 +16,7 @@ import pytest
 
 import jobdeck
 from jobdeck.core.registry import Admission
-from tests.package import reference
+from tests.package import pages, reference
 from tests.package.environments import ROOT, Environment
 from tests.support.queue import is_queued, job_row, value
 
@@ -66,9 +66,13 @@ def test_every_name_is_there_and_documented() -> None:
         jobdeck.enqeue  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_the_reference_has_every_name_as_its_docstring_says_it() -> None:
+def test_the_reference_has_every_name() -> None:
     assert set(jobdeck.__all__) - reference.names() == {"__version__"}
-    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "python -m tests.package.reference"
+
+
+@pytest.mark.parametrize("name", pages.PAGES)
+def test_a_page_that_is_made_from_the_code_is_as_the_code_says(name: str) -> None:
+    assert (pages.DOCS / name).read_text(encoding="utf-8") == pages.PAGES[name](), "python -m tests.package.pages"
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -11,7 +11,7 @@ from jobdeck.tui.text import playbook as text_playbook
 from tests.tui.picture import FOLDER, PICTURES, draw
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 
 @pytest.fixture(autouse=True)

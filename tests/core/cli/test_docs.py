@@ -17,10 +17,13 @@ from jobdeck.core.settings import Settings
 from tests.core.cli.support import ROOT
 
 PLAYBOOKS = [ROOT / "docs" / "operations.md", ROOT / "core" / "programme" / "playbook.md"]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), PLAYBOOKS[1]]
-READ_BESIDE_SETTINGS = {"JOBDECK_CONFIG", "JOBDECK_PLUGINS", "XDG_CONFIG_HOME"}
+GUIDES = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "competition").glob("*.md"))]
+PAGES = [ROOT / "README.md", *GUIDES, PLAYBOOKS[1]]
+EVERY_PAGE = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("bench/*.md"), PLAYBOOKS[1]]
+SOURCES = ("core", "tui", "jobdeck/testing", "tests", "bench", "deploy", "scripts")
 OF_THE_DASHBOARD = {"--worker", "--read-only", "--mouse"}
-LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+NAMED_PAGE = re.compile(r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?")
 
 
 def fenced(page: Path) -> list[str]:
@@ -74,18 +77,6 @@ def test_the_operators_page_covers_every_command_but_the_tools() -> None:
     assert sorted(missing) == ["demo", "sandbox"]
 
 
-def table_rows() -> dict[str, str]:
-    """The variables of the README's configuration table, each with its default."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Configuration")[1].split("\n## ")[0]
-    rows: dict[str, str] = {}
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        for name in re.findall(r"`([A-Z_0-9]+)`", cells[0]) if line.startswith("|") else []:
-            assert name not in rows
-            rows[name] = cells[1]
-    return rows
-
-
 def aliases() -> dict[str, object]:
     """Every variable that the queue and the plugins read, with its default."""
     found: dict[str, object] = {}
@@ -97,30 +88,48 @@ def aliases() -> dict[str, object]:
     return found
 
 
-def test_the_configuration_table_lists_every_variable_that_is_read_and_no_other() -> None:
-    assert set(table_rows()) == set(aliases()) | READ_BESIDE_SETTINGS
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_configuration_table_tells_the_defaults() -> None:
-    rows = table_rows()
-    for name, default in aliases().items():
-        told = rows[name].strip("`")
-        if default is None or default == "":
-            assert told in {"", "the embedded database", "the system's state folder"}, name
-        elif isinstance(default, float):
-            assert float(told) == default, name
-        else:
-            assert told == str(default).lower() or told == str(default), name
+def leads_nowhere(target: Path, anchor: str) -> bool:
+    return not target.exists() or bool(anchor and anchor not in anchors(target))
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:
+    links = [(page, *found) for page in EVERY_PAGE for found in LINK.findall(page.read_text(encoding="utf-8"))]
+    assert len(links) > 100
     dead = [
-        f"{page.name}: {target}"
-        for page in (*PAGES, *sorted((ROOT / "docs" / "decisions").glob("*.md")))
-        for target in LINK.findall(page.read_text(encoding="utf-8"))
-        if not (page.parent / target).exists()
+        f"{page.name}: {target}#{anchor}"
+        for page, target, anchor in links
+        if leads_nowhere(page.parent / target if target else page, anchor)
     ]
     assert dead == []
+
+
+def sources() -> list[Path]:
+    """The text files in which code, a message or a file for deployment may name a page."""
+    found = [path for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.is_file()]
+    ours = [path for path in found if not {"__pycache__", "node_modules"} & set(path.parts)]
+    return [*ours, ROOT / "schema.sql", ROOT / "pyproject.toml", ROOT / "jobdeck" / "__init__.py"]
+
+
+def test_every_page_that_code_or_a_message_names_is_there() -> None:
+    texts = {path: path.read_bytes().decode(errors="ignore") for path in sources()}
+    named = {(path, *found) for path, text in texts.items() for found in NAMED_PAGE.findall(text)}
+    assert len(named) > 50
+    assert [f"{path}: {page}#{anchor}" for path, page, anchor in named if leads_nowhere(ROOT / page, anchor)] == []
+
+
+def test_the_index_of_the_documents_names_every_page() -> None:
+    folder = ROOT / "docs"
+    for index in (folder / "README.md", folder / "competition" / "README.md"):
+        named = {target for target, _ in LINK.findall(index.read_text(encoding="utf-8"))}
+        assert {page.name for page in index.parent.glob("*.md")} - {"README.md"} <= named
+    decisions = {f"decisions/{page.name}" for page in (folder / "competition" / "decisions").iterdir()}
+    assert decisions <= named
 
 
 def test_each_feature_beside_other_queues_names_a_test_or_a_command_that_shows_it() -> None:

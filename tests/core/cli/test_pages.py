@@ -24,9 +24,7 @@ def runs(url: str) -> list[tuple[Any, ...]]:
 
 
 def test_the_quick_start_enqueues_and_runs_a_job(empty_database_url: str, tmp_path: Path) -> None:
-    page = (
-        (ROOT / "README.md").read_text(encoding="utf-8").split("## Use it in an application")[1].split("\n| extra")[0]
-    )
+    page = (ROOT / "README.md").read_text(encoding="utf-8").split("## In an application")[1]
     typed = [one.line.split("#")[0].strip() for one in walk(page, tmp_path, settings(empty_database_url))]
     assert typed == ["jobdeck init --schema jobs", "python order.py", "jobdeck run-worker", "jobdeck runs"]
     assert runs(empty_database_url) == [("send_invoice", "succeeded", {"sent": 1})]

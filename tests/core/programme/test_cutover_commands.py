@@ -48,7 +48,7 @@ def jobdeck(
 
 def page() -> str:
     """The page of the cut-over, on one line."""
-    return re.sub(r"\s+", " ", (ROOT / "docs" / "cutover.md").read_text(encoding="utf-8"))
+    return re.sub(r"\s+", " ", (ROOT / "docs" / "competition" / "cutover.md").read_text(encoding="utf-8"))
 
 
 def test_a_dry_installation_lists_what_would_change_and_the_page_has_each_of_these(

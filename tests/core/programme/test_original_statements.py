@@ -1,6 +1,6 @@
 """What the original's pages and its runner do with jobs works before Jobdeck, beside it, and after the switch.
 
-Where Jobdeck does not allow a statement, it says so in a sentence that docs/cutover.md has.
+Where Jobdeck does not allow a statement, it says so in a sentence that docs/competition/cutover.md has.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def running_job(conn: Connection, stage: str) -> Row:
 
 
 def said(refusal: pytest.ExceptionInfo[psycopg.Error], state: str = "JD001") -> None:
-    """Fails unless the refusal is a sentence that docs/cutover.md has. The page has … for what differs."""
+    """Fails unless the refusal is a sentence that docs/competition/cutover.md has. The page has … for what differs."""
     message = refusal.value.diag.message_primary or ""
     assert refusal.value.sqlstate == state, message
-    page = (ROOT / "docs" / "cutover.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "competition" / "cutover.md").read_text(encoding="utf-8")
     sentences = re.findall(r'refused: "([^"]+)"', page)
     assert any(re.match(".*".join(map(re.escape, one.split("…"))), message) for one in sentences), message
 
