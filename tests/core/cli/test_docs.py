@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import click
@@ -20,9 +21,14 @@ PLAYBOOKS = [ROOT / "docs" / "operations.md", ROOT / "core" / "programme" / "pla
 GUIDES = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "competition").glob("*.md"))]
 PAGES = [ROOT / "README.md", *GUIDES, PLAYBOOKS[1]]
 EVERY_PAGE = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("bench/*.md"), PLAYBOOKS[1]]
+DECISIONS = sorted((ROOT / "docs").rglob("decisions/*.md"))
+ABOUT_THE_CODE = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md", *DECISIONS]
+NOT_OURS = [("saved-filters.md", "preferences.json")]
+"""Where pages about the code name a file that a program makes."""
 SOURCES = ("core", "tui", "jobdeck/testing", "tests", "bench", "deploy", "scripts")
 OF_THE_DASHBOARD = {"--worker", "--read-only", "--mouse"}
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+NAMED_FILE = re.compile(r"`([\w./-]+\.(?:py|sql|toml|md|yml|json|css|tcss|sh|txt|svg|example))`")
 NAMED_PAGE = re.compile(r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?")
 
 
@@ -121,6 +127,25 @@ def test_every_page_that_code_or_a_message_names_is_there() -> None:
     named = {(path, *found) for path, text in texts.items() for found in NAMED_PAGE.findall(text)}
     assert len(named) > 50
     assert [f"{path}: {page}#{anchor}" for path, page, anchor in named if leads_nowhere(ROOT / page, anchor)] == []
+
+
+def test_every_file_that_a_page_about_the_code_names_is_there() -> None:
+    known = [f"/{path.relative_to(ROOT)}" for path in [*sources(), *ROOT.glob("*"), *EVERY_PAGE, *ROOT.glob(".ci/*")]]
+    named = {
+        (page.name, name) for page in ABOUT_THE_CODE for name in NAMED_FILE.findall(page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 100
+    assert [one for one in named if not any(path.endswith(f"/{one[1]}") for path in known)] == NOT_OURS
+
+
+def test_the_architecture_has_the_layers_that_are_enforced() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| A layer imports only layers below it: (.+?) \|", text, re.MULTILINE)
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (layers,) = (one["layers"] for one in contracts if one["name"] == "the layers of core")
+    shown = [set(re.findall(r"`(\w+)`", layer)) for layer in row.split("→")]
+    assert shown == [set(re.findall(r"\w+", layer)) for layer in layers]
 
 
 def test_the_index_of_the_documents_names_every_page() -> None:
