@@ -107,7 +107,7 @@ class OtelSettings(FileSettings):
     """What a producer reads too, which a wrong setting of the worker must not stop."""
 
     otel: bool = Field(False, validation_alias=names("JOBDECK_OTEL"))
-    """Record traces and metrics by OpenTelemetry; needs the extra `otel`."""
+    """Record traces and metrics by OpenTelemetry; needs the extra `otel` and the variables `OTEL_…` of its exporter."""
 
 
 class Settings(OtelSettings):
@@ -116,14 +116,17 @@ class Settings(OtelSettings):
     _plugins: dict[type[BaseSettings], BaseSettings] = PrivateAttr(default_factory=dict)
 
     database_url: SecretStr | None = Field(None, validation_alias=names("DATABASE_URL"))
-    """The Postgres to work on, 15 or newer. Unset: the embedded database (extra `embedded`)."""
+    """The Postgres to work on, 15 or newer; workers connect directly, where that is possible, and not through a pooler.
+    Unset: the embedded database (extra `embedded`)."""
     database_schema: str = Field("public", validation_alias=names("JOBDECK_SCHEMA"))
     """The schema that holds the queue: a plain name in lower case."""
     databases: Annotated[dict[str, SecretStr], NoDecode] = Field({}, validation_alias=names(DATABASES))
-    """Several databases by name, for the fleet: in the file a table, in the environment a JSON object."""
+    """Several databases by name, for `jobdeck fleet` and its page: a table in the configuration file, and in the
+    environment an object like `{"orders": "postgresql://…"}`."""
 
     environment: str = Field("", validation_alias=names("JOBDECK_ENV"))
-    """Label of the database; `prod`, `production` or `live` turns the dashboard red and confirmations strict."""
+    """Label of the database. With `prod`, `production` or `live` the dashboard is red and asks more strictly, and
+    health warns of series that run dry."""
     state_dir: Path | None = Field(None, validation_alias=names("JOBDECK_STATE_DIR"))
     """Where the embedded database and logs are. Unset: `/var/lib/jobdeck` for root, else `~/.local/state/jobdeck`."""
     handlers: str = Field("", validation_alias=names("JOBDECK_HANDLERS"))
@@ -135,7 +138,7 @@ class Settings(OtelSettings):
     async_connections: int = Field(8, ge=1, le=256, validation_alias=names("JOBDECK_ASYNC_CONNECTIONS"))
     """Database connections that the async handlers of one worker share (`ctx.adb()`)."""
     process_concurrency: int = Field(2, ge=1, le=256, validation_alias=names("JOBDECK_PROCESS_CONCURRENCY"))
-    """Jobs with `isolation="process"` that one worker runs at a time, in a process each."""
+    """Jobs with `isolation="process"` that one worker runs at a time, in a process each: the number of cores to use."""
     lease_seconds: float = Field(60.0, gt=0, le=3600, validation_alias=names("JOBDECK_LEASE_SECONDS"))
     """How long a claim holds without a heartbeat."""
     heartbeat_seconds: float = Field(20.0, gt=0, le=1200, validation_alias=names("JOBDECK_HEARTBEAT_SECONDS"))
@@ -164,7 +167,8 @@ class Settings(OtelSettings):
     """Each recurring job checks in with a cron monitor of its own at Sentry."""
 
     cron_secret: SecretStr | None = Field(None, validation_alias=names("CRON_SECRET"))
-    """Bearer token of `/api/jobs/run`, 16 characters at least; without it every call is refused."""
+    """Bearer token of `/api/jobs/run`, 16 characters at least (`openssl rand -hex 32`); without it every call is
+    refused, and with a placeholder `jobdeck serve` does not start."""
     cron_interval_minutes: int | None = Field(None, ge=1, le=1440, validation_alias=names("CRON_INTERVAL_MINUTES"))
     """Minutes between two calls of a scheduler; health counts in it. Unset: as the database says, at first 5."""
     cron_budget_seconds: float = Field(55.0, gt=0, le=3600, validation_alias=names("CRON_BUDGET_SECONDS"))

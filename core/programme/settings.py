@@ -67,7 +67,7 @@ class CompetitionSettings(FileSettings):
     sendgrid_event_max_age_seconds: float = Field(600.0, gt=0, le=172_800)
     """Delivery events signed longer ago than this are refused."""
     sendgrid_event_forward_url: SecretStr | None = None
-    """Second receiver, to which requests with events of other mail are handed on."""
+    """Second receiver, which gets the requests with events of other mail: a URL, with its token if it has one."""
     events_pull_minutes: float = Field(30.0, ge=0, le=1440)
     """How often `jobdeck serve` does `jobdeck events pull`; 0 means never."""
     sendgrid_api_base_url: str = SENDGRID_URL
@@ -85,7 +85,8 @@ class CompetitionSettings(FileSettings):
     twilio_api_base_url: str = TWILIO_URL
     """Base URL of Twilio."""
     app_base_url: str = "http://localhost:3000"
-    """Where links in messages lead; in production nothing is sent with a link to this machine."""
+    """Where links in messages lead, the pages of coaches and admins; in production nothing is sent with a link to this
+    machine."""
     templates: Path | None = Field(None, validation_alias=names("JOBDECK_TEMPLATES"))
     """A folder whose templates go before the ones that come with Jobdeck."""
 

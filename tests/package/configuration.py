@@ -1,9 +1,10 @@
-"""The pages of settings, docs/configuration.md and that of the competition, from the settings and their docstrings."""
+"""The pages of settings and the file of settings for services, from the settings and their docstrings."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import shlex
 import textwrap
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -58,34 +59,73 @@ The settings of the plugin, from `core/programme/settings.py`; `python -m tests.
 are read as [those of the queue](../configuration.md) are. Addresses are https; http is accepted for this machine only.
 
 """
+SERVICES: Final = """\
+# Settings of all of Jobdeck's services on this machine: /etc/jobdeck/jobdeck.env, readable for root and the service's
+# account only (mode 0640, group jobdeck). Read by systemd and by a shell: NAME=value, without spaces around "=", and a
+# value with "&" or spaces in single quotes. A line that begins with #NAME= is off: it shows the default, or an example
+# where there is none. `python -m tests.package.pages` writes this file.
+"""
+ON: Final = {
+    "DATABASE_URL": "postgresql://jobdeck_worker:CHANGE-ME@127.0.0.1:5432/jobdeck",
+    "JOBDECK_ENV": "production",
+    "JOBDECK_LOG_FORMAT": "json",
+    "CRON_SECRET": "CHANGE-ME",
+    "CRON_INTERVAL_MINUTES": "5",
+    "JOBDECK_METRICS_ADDRESS": "127.0.0.1:9464",
+}
+"""What a service on one machine begins with."""
+EXAMPLES: Final = {"JOBDECK_STATE_DIR": "/var/lib/jobdeck", "JOBDECK_DOOR_URL": "https://jobs.example.org"}
 
 
 def queue() -> str:
     """The page of the queue's settings."""
-    read = _table([*_rows(Settings, inherited=OtelSettings)])
+    read = _table(Settings)
     beside = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in BESIDE.items())
     return f"{HEAD}{read}\n## Read beside these\n\n| variable | meaning |\n|---|---|\n{beside}\n{TAIL}"
 
 
 def competition() -> str:
     """The page of the competition's settings."""
-    return COMPETITION + _table(_rows(CompetitionSettings))
+    return COMPETITION + _table(CompetitionSettings)
 
 
-def _table(rows: list[str]) -> str:
+def services() -> str:
+    """The file of settings for services: each with its meaning, on or with its default."""
+    blocks = [SERVICES]
+    for title, kind in (("The queue", Settings), ("The competition", CompetitionSettings)):
+        blocks.append(f"# --- {title} ".ljust(119, "-") + "\n")
+        blocks += [_block(field, meaning) for field, meaning in _fields(kind)]
+    return "\n".join(blocks)
+
+
+def _block(field: FieldInfo, meaning: str) -> str:
+    name = _variables(field)[0]
+    given = ON.get(name) or EXAMPLES.get(name) or _default(field.default)
+    values = "" if field.annotation is bool else _values(field)
+    words = f"{meaning} ({values})." if values else f"{meaning}."
+    words = words.replace("`", "")
+    comment = textwrap.fill(words, 119, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    return f"{comment}\n{'' if name in ON else '#'}{name}={shlex.quote(given) if given else ''}\n"
+
+
+def _table(kind: type[BaseSettings]) -> str:
+    rows = [
+        f"| {', '.join(f'`{name}`' for name in _variables(field))} | {_code(_default(field.default))} "
+        f"| {_values(field)} | {meaning} |"
+        for field, meaning in _fields(kind)
+    ]
     return "\n".join(["| variable | default | values | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
 
-def _rows(kind: type[BaseSettings], inherited: type[BaseSettings] | None = None) -> list[str]:
-    """A row for each field, in the order of the source; those of a base class come last."""
-    meanings = _meanings(kind) | (_meanings(inherited) if inherited else {})
-    return [_row(kind.model_fields[name], meaning) for name, meaning in meanings.items()]
+def _fields(kind: type[BaseSettings]) -> list[tuple[FieldInfo, str]]:
+    """Each field with its meaning, in the order of the source; those of a base class come last."""
+    meanings = _meanings(kind) | (_meanings(OtelSettings) if issubclass(kind, OtelSettings) else {})
+    return [(kind.model_fields[name], meaning) for name, meaning in meanings.items()]
 
 
-def _row(field: FieldInfo, meaning: str) -> str:
+def _variables(field: FieldInfo) -> list[str]:
     assert isinstance(field.validation_alias, AliasChoices)
-    variables = ", ".join(f"`{name}`" for name in field.validation_alias.choices)
-    return f"| {variables} | {_default(field.default)} | {_values(field)} | {meaning} |"
+    return [str(name) for name in field.validation_alias.choices]
 
 
 def _meanings(kind: type[BaseSettings]) -> dict[str, str]:
@@ -100,10 +140,13 @@ def _meanings(kind: type[BaseSettings]) -> dict[str, str]:
 
 
 def _default(value: Any) -> str:
-    if value is None or value == "":
+    if value is None:
         return ""
-    words = str(value).lower() if isinstance(value, bool) else _number(value).replace(",", "")
-    return f"`{words}`"
+    return str(value).lower() if isinstance(value, bool) else _number(value).replace(",", "")
+
+
+def _code(words: str) -> str:
+    return f"`{words}`" if words else ""
 
 
 def _values(field: FieldInfo) -> str:

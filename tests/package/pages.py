@@ -1,4 +1,4 @@
-"""The pages of the documents that are made from the code: `python -m tests.package.pages` writes them."""
+"""The files that are made from the code: `python -m tests.package.pages` writes them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Final
 
 from tests.package import configuration, reference
 
-DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
+ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final[dict[str, Callable[[], str]]] = {
-    "reference.md": reference.page,
-    "configuration.md": configuration.queue,
-    "competition/configuration.md": configuration.competition,
+    "docs/reference.md": reference.page,
+    "docs/configuration.md": configuration.queue,
+    "docs/competition/configuration.md": configuration.competition,
+    "deploy/jobdeck.env.example": configuration.services,
 }
 
 
 if __name__ == "__main__":
     for name, make in PAGES.items():
-        (DOCS / name).write_text(make(), encoding="utf-8")
+        (ROOT / name).write_text(make(), encoding="utf-8")

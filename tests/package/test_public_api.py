@@ -72,7 +72,7 @@ def test_the_reference_has_every_name() -> None:
 
 @pytest.mark.parametrize("name", pages.PAGES)
 def test_a_page_that_is_made_from_the_code_is_as_the_code_says(name: str) -> None:
-    assert (pages.DOCS / name).read_text(encoding="utf-8") == pages.PAGES[name](), "python -m tests.package.pages"
+    assert (pages.ROOT / name).read_text(encoding="utf-8") == pages.PAGES[name](), "python -m tests.package.pages"
 
 
 def test_the_version_is_that_of_the_package() -> None:
