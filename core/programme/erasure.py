@@ -1,4 +1,4 @@
-"""Erases a person: the competition's part of `jobdeck erase`. What stays is in docs/security.md."""
+"""Erases a person: the competition's part of `jobdeck erase`. What stays is in docs/competition/security.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every table of Jobdeck has a line in docs/security.md: how long rows are kept, and what an erasure does with them."""
+"""Every table of Jobdeck has a line in a page of security: how long rows are kept, and what an erasure does."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ TABLES = """
 
 def lines() -> dict[str, list[str]]:
     """The cells of each line by the table that it names, or by the table and a word ("job_audit payloads")."""
-    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
-    text = text.split("## Personal data and retention")[1].split("Outside the database:")[0]
+    pages = [(ROOT / "docs" / folder / "security.md").read_text(encoding="utf-8") for folder in ("", "competition")]
+    tables = [text.split("## Personal data and retention")[1].partition("Outside the database:")[0] for text in pages]
     found: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    for line in "\n".join(tables).splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         names = re.findall(r"`(\w+)`( \w+)?", cells[0]) if line.startswith("| `") else []
         for name, word in names:
