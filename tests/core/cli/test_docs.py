@@ -29,6 +29,9 @@ SOURCES = ("core", "tui", "jobdeck/testing", "tests", "bench", "deploy", "script
 OF_THE_DASHBOARD = {"--worker", "--read-only", "--mouse"}
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 NAMED_FILE = re.compile(r"`([\w./-]+\.(?:py|sql|toml|md|yml|json|css|tcss|sh|txt|svg|example))`")
+NAMED_OBJECT = re.compile(r"`((?:job|outbox|competition|programme)_[a-z_]+)(?:\(.*?\))?`")
+EXAMPLES_OF_NAMES = {"job_board_search", "job_producer"}
+"""A function of an application, and a role whose prefix is chosen."""
 NAMED_PAGE = re.compile(r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?")
 
 
@@ -136,6 +139,16 @@ def test_every_file_that_a_page_about_the_code_names_is_there() -> None:
     }
     assert len(named) > 100
     assert [one for one in named if not any(path.endswith(f"/{one[1]}") for path in known)] == NOT_OURS
+
+
+def test_every_table_and_function_of_the_database_that_a_page_names_is_there() -> None:
+    sql = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "core").rglob("*") if path.suffix in {".sql", ".py"}
+    )
+    known = set(re.findall(r"\w+", sql))
+    named = {name for page in EVERY_PAGE for name in NAMED_OBJECT.findall(page.read_text(encoding="utf-8"))}
+    assert len(named) > 100
+    assert named - known == EXAMPLES_OF_NAMES
 
 
 def test_the_architecture_has_the_layers_that_are_enforced() -> None:
