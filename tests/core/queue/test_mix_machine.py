@@ -1,6 +1,7 @@
 """Flows, series, canaries and limits beside all that operators do: no limit is passed, and no job waits for ever.
 
-The other machines each have a model of one part. This one has none: it mixes the parts, and looks at what holds of all.
+The other machines each have a model of one part. This one mixes the parts, and looks at what holds of all. It compares
+each claim with what the rules allow (`tests.support.claim_rules`), also where more jobs are due than a claim takes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.queue.operators import flows
+from tests.support.claim_rules import Moment, judge
 from tests.support.examples import examples
 from tests.support.queue import ACTOR, WORKER, Connection, finish_one, now, reap, rows, value
 from tests.support.queue_model import install_clock
@@ -45,7 +47,8 @@ NO_RATES: Final = dict.fromkeys(("key_rate_runs", "key_rate_seconds", "rate_runs
 DEEDS: Final = (
     *("enqueue",) * 6, *("flow",) * 2, *("claim",) * 5, *("finish",) * 5, *("limit",) * 3, *("time",) * 3,
     *("edit", "retry", "restore", "reap") * 2,
-    "series", "lose", "pause", "resume", "cancel", "delete", "canary", "skip", "hold", "workers", "cancel flow",
+    *("crowd",) * 3, "series", "lose", "pause", "resume", "cancel", "delete", "canary", "skip", "hold", "workers",
+    "cancel flow",
     "declare", "by hand", "extend",
 )  # fmt: skip
 
@@ -150,8 +153,10 @@ class MixMachine(RuleBasedStateMachine):
         found = rows(self.conn, "SELECT task_type, max_running, max_per_key FROM job_types")
         limits = {row["task_type"]: row["max_running"] for row in found if row["max_running"] is not None}
         per_key = {row["task_type"]: row["max_per_key"] or 1 for row in found}
-        before = self.keys_of(list(self.running.values()))
+        before, moment = self.keys_of(list(self.running.values())), Moment.of(self.conn)
+        at = now(self.conn)
         got = leases.claim(self.conn, WORKER, types, limit, LEASE)
+        judge(moment, got, types, limit, at)
         assert not {job.id for job in got} & {job.id for job in self.running.values()}
         self.running |= {job.run_token: job for job in got}
         run = Counter(job.task_type for job in self.running.values())
@@ -190,6 +195,10 @@ class MixMachine(RuleBasedStateMachine):
         end = self.at(400) if step.shape % 3 == 0 else None
         job = job._replace(blocked_by=next(iter(blockers), None), expires_at=end)
         producer.enqueue(self.conn, job, actor=ACTOR)
+
+    def crowd(self, step: Step) -> None:
+        """More due jobs than any claim takes, of one priority."""
+        producer.enqueue_many(self.conn, [NewJob(step.task_type, priority=step.number % 2)] * 15, actor=ACTOR)
 
     def series(self, step: Step) -> None:
         end = self.at(900) if step.shape % 3 == 0 else None
