@@ -147,4 +147,3 @@ begin
     return null;
 end
 $$;
-

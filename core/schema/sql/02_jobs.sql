@@ -1,3 +1,6 @@
+-- The hot row, the settings of the queue and of its task types. Their columns are added one by one, because the tables may be those
+-- of the original application, whose rows are kept.
+
 create table if not exists job_queue (
     id uuid primary key default gen_random_uuid(),
     task_type text not null,

@@ -1,3 +1,5 @@
+-- The history: one row per run, in partitions by token. A partition is dropped as a whole once its runs are old.
+
 -- One row per run, appended and never updated. `late` marks the report of a worker that came back after its run had
 -- been recorded as `lost` in a row of its own.
 create table if not exists job_runs (

@@ -1,3 +1,5 @@
+-- What is recorded beside jobs and runs: workers, statistics, locks of keys, requests, notes, upkeep, trash, bulk actions, audit.
+
 create table if not exists job_worker_runs (
     id uuid primary key default gen_random_uuid(),
     started_at timestamptz not null default now(),
@@ -336,4 +338,3 @@ return case
         and (p_schedule ->> 'cron' is null) = (p_slots is null)
         and coalesce(p_schedule ->> 'catch_up' in ('all', 'none'), true)
 end;
-

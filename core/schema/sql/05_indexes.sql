@@ -59,4 +59,3 @@ create index if not exists job_queue_drawn on job_queue (
 create index if not exists job_queue_drawn_pending on job_queue (
         ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), task_type, priority desc, run_at, id)
     include (blocked_by, in_line) where status = 'pending' and uuid_hash(id) & 63 = 0;
-

@@ -1,6 +1,5 @@
--------------------------------------------------------------------------------------------------------
--- 3. Enqueue
--------------------------------------------------------------------------------------------------------
+-- Which rows job_queue takes. Triggers refuse what no function would write, give keys to jobs that are enqueued by INSERT or COPY,
+-- and wake workers. A row that is refused changes nothing.
 
 create or replace function job_queue_refuse(p_sentence text) returns void
 language plpgsql
@@ -389,4 +388,3 @@ begin
     end if;
 end
 $$;
-

@@ -1,3 +1,5 @@
+-- Enqueueing. A job is enqueued in the transaction of the caller; a dedupe key lets one job be pending or running.
+
 -- Enqueues one job, or returns the job that already has the dedupe key (`created` false). While another transaction that has
 -- not ended enqueues a job with the same key, it waits for 1.5 seconds at most (SQLSTATE 55P03).
 create or replace function job_queue_create(
@@ -236,4 +238,3 @@ begin
     returning id;
 end
 $$;
-

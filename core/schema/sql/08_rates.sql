@@ -1,10 +1,4 @@
--------------------------------------------------------------------------------------------------------
--- Limits of task types: how many jobs run at the same time over all workers, and how many start in a period
---
--- A claim locks the rows of the limited types that it was asked for, and leaves out those that another claim has locked. The
--- lock lasts until the claim commits, so a count made after it is exact: reports only make it smaller. Jobs of types
--- without limits are not in the index of limited runs, and their claims find no row here.
--------------------------------------------------------------------------------------------------------
+-- Rates, and the limits of keys: how many jobs with a key run at the same time, and how many start in a period.
 
 create index if not exists job_queue_limited on job_queue (task_type) where status = 'running' and limited;
 create unique index if not exists job_queue_key_places on job_queue (concurrency_key, key_place) nulls not distinct

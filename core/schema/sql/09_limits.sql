@@ -1,4 +1,8 @@
 -- The limits of task types: how many jobs of a type run over all workers, and how many start in a period.
+--
+-- A claim locks the rows of the limited types that it was asked for, and leaves out those that another claim has locked. The
+-- lock lasts until the claim commits, so a count made after it is exact: reports only make it smaller. Jobs of types
+-- without limits are not in the index of limited runs, and their claims find no row here.
 
 -- A range of the index of claims: the jobs of one type and priority behind a place. `room` is how many jobs of the type may
 -- start now, null for a type without limits.
@@ -263,8 +267,3 @@ begin
     return true;
 end
 $$;
-
--------------------------------------------------------------------------------------------------------
--- Unique within a period: a dedupe key that goes on to count for a time, whatever becomes of its job
--------------------------------------------------------------------------------------------------------
-

@@ -1,3 +1,5 @@
+-- Unique within a period: a dedupe key that counts for a time, whatever becomes of its job.
+
 -- The job that was enqueued last with a key, and until when no other is. Keys may name people, so they are stored as hashes.
 -- Upkeep removes rows whose time is over.
 create table if not exists job_unique_keys (
@@ -86,4 +88,3 @@ begin
         where k.until < v_now order by k.until limit p_limit for update skip locked);
 end
 $$;
-

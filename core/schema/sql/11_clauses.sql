@@ -1,9 +1,7 @@
--------------------------------------------------------------------------------------------------------
--- 4. The clauses of the claim
+-- The clauses of the claim.
 --
 -- Each is one expression that the planner inlines, or a query with a cached plan. The claim uses all of them, and
 -- job_queue_why one after the other, so that the explanation cannot differ from the claim.
--------------------------------------------------------------------------------------------------------
 
 create or replace function job_clause_pending(p_status text) returns boolean
 language sql immutable parallel safe
@@ -125,4 +123,3 @@ begin
         where w.heartbeat_at > p_at - interval '2 minutes' and job_clause_type_open(t, p_at) order by t);
 end
 $$;
-

@@ -1,3 +1,5 @@
+-- What a worker does with jobs that it holds: when to look for more, leases, checkpoints.
+
 -- Of these jobs, those that were enqueued by a span or whose newest run had one. Only workers that record traces ask.
 create or replace function job_queue_traces(p_ids uuid[])
 returns table (job_id uuid, trace_context text, run_trace text)
@@ -87,4 +89,3 @@ as $$
     )
     select exists (select from kept)
 $$;
-

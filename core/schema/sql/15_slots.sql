@@ -1,6 +1,4 @@
--------------------------------------------------------------------------------------------------------
--- 6. Finish
--------------------------------------------------------------------------------------------------------
+-- The arithmetic of runs: slots of series, delays, groups of errors, bins of statistics.
 
 -- The first slot of an interval after a time: anchor + k x interval, never before the anchor.
 create or replace function job_next_slot(p_anchor timestamptz, p_interval interval, p_after timestamptz)
@@ -96,4 +94,3 @@ create or replace function job_run_is_dry(p_payload jsonb, p_details jsonb) retu
 language sql immutable parallel safe
 return coalesce((p_details ->> 'dry_run')::boolean, false) or coalesce(p_payload -> 'dryRun' = 'true'::jsonb,
     p_payload -> 'dry_run' = 'true'::jsonb, false);
-

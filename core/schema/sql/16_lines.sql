@@ -1,3 +1,6 @@
+-- Lines: the jobs that wait for the same concurrency key, all but the first out of the index of claims. Whatever frees a key moves
+-- its line; what an open transaction hid is looked at again by upkeep.
+
 -- The next job of each lane of a line, the lanes being its task types (of p_types, if that is not null) and priorities.
 -- A few index probes for each lane, however long the line is.
 create or replace function job_queue_line_lanes(p_key text, p_types text[])
@@ -320,4 +323,3 @@ begin
     return v_keys;
 end
 $$;
-

@@ -1,3 +1,5 @@
+-- The end of runs. A report counts only with the token that holds the job; what it makes of the job is in job_queue_settle.
+
 do $$
 begin
     if to_regtype('job_queue_move') is null then
@@ -405,4 +407,3 @@ as $$
         q.status, q.run_at
     from report r left join job_queue q on q.id = r.id
 $$;
-

@@ -1,6 +1,4 @@
--------------------------------------------------------------------------------------------------------
--- 7. Reaper
--------------------------------------------------------------------------------------------------------
+-- Upkeep: what every worker does from time to time, so that nothing is stuck. Each part is done by one worker at a time.
 
 -- Ends runs whose lease has expired; all locks are held while their tokens are checked again.
 create or replace function job_queue_take_back(
@@ -382,4 +380,3 @@ begin
     end;
 end
 $$;
-

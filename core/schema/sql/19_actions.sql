@@ -1,9 +1,7 @@
--------------------------------------------------------------------------------------------------------
--- 8. Operators' actions
+-- Operators' actions.
 --
 -- The functions answer with a code, which has a hyphen, and the facts of its sentence; core/read/sentences.py has the
 -- sentences.
--------------------------------------------------------------------------------------------------------
 
 -- The facts of a job for the audit. The payload only if it was changed, because it may name people.
 create or replace function job_audit_facts(p_job job_queue) returns jsonb
@@ -377,4 +375,3 @@ begin
     end if;
 end
 $$;
-

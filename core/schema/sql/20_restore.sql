@@ -1,3 +1,5 @@
+-- Undoing a deletion, and editing a job.
+
 -- Restores jobs for job_queue_restore, one by one, because another job may have taken the dedupe key of each.
 create or replace function job_queue_restore_each(
     p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
@@ -193,4 +195,3 @@ begin
     return query select p_id, true, 'was-edited', null::jsonb, v_new.status, v_new.version;
 end
 $$;
-

@@ -1,3 +1,5 @@
+-- Bulk actions: the jobs are frozen with their versions when they are chosen, and carried out in batches that any worker continues.
+
 -- Notes how many jobs were chosen. Without any there is no choice, and the answer is null.
 create or replace function job_bulk_counted(p_bulk uuid, p_total integer) returns uuid
 language plpgsql volatile
@@ -267,4 +269,3 @@ begin
     return query select * from job_bulk_advance(p_bulk, v_ids, p_driver);
 end
 $$;
-

@@ -1,3 +1,5 @@
+-- Bulk edits of payloads, which only a program carries out that knows the task types of the jobs.
+
 -- Starts an edit of the payloads of the chosen jobs. p_changes: {"set": {key: value}, "unset": [key]}.
 create or replace function job_bulk_start_edit(p_bulk uuid, p_changes jsonb, p_actor text, p_reason text) returns void
 language plpgsql volatile security definer
@@ -186,4 +188,3 @@ as $$
     where i.bulk_id = p_bulk and (not p_refused or not i.ok) and (p_after is null or i.job_id > p_after)
     order by i.job_id limit p_limit
 $$;
-

@@ -1,3 +1,5 @@
+-- Cleaning up on request: old jobs that have ended, and runs whose worker has died.
+
 -- Moves up to p_limit jobs that succeeded or were cancelled longer ago than p_older_than to the trash, and records their
 -- ids in the audit. Returns how many. Callers repeat it, each time in a transaction of its own, until there are none.
 create or replace function job_queue_purge(p_older_than interval, p_limit integer, p_actor text, p_reason text)
@@ -97,11 +99,3 @@ begin
     end loop;
 end
 $$;
-
--------------------------------------------------------------------------------------------------------
--- Canaries: jobs that run next and alone, although their type or everything is paused
---
--- A request changes nothing of the job until a worker takes it, so there is nothing to undo when it is taken back. It
--- ends with the run, whose outcome the history has; upkeep, and who waits for the answer, write it to the audit.
--------------------------------------------------------------------------------------------------------
-

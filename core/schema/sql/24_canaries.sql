@@ -1,3 +1,8 @@
+-- Canaries: jobs that run next and alone, although their type or everything is paused
+--
+-- A request changes nothing of the job until a worker takes it, so there is nothing to undo when it is taken back. It
+-- ends with the run, whose outcome the history has; upkeep, and who waits for the answer, write it to the audit.
+
 -- Whether nobody has changed the job since the request. A blocker that has ended since does not count.
 create or replace function job_canary_stands(p_canary job_canaries, p_job job_queue) returns boolean
 language sql immutable
@@ -295,4 +300,3 @@ begin
         (3, 'nothing else holds it', v_code is null, coalesce(v_code, 'canary-free'), v_facts);
 end
 $$;
-

@@ -1,6 +1,4 @@
--------------------------------------------------------------------------------------------------------
--- 9. The processing switch, workers and their runs
--------------------------------------------------------------------------------------------------------
+-- The processing switch, workers and their runs.
 
 -- Pauses all task types or one, from the next claim of each worker on.
 create or replace function job_queue_pause(
@@ -407,4 +405,3 @@ as $$
     select job_refuse_outsiders();
     delete from job_alarms where name = p_name returning since
 $$;
-

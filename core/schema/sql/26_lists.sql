@@ -1,6 +1,4 @@
--------------------------------------------------------------------------------------------------------
--- 10. Reading
--------------------------------------------------------------------------------------------------------
+-- What lists show. Views redact payloads for those who may not see them.
 
 -- A payload as a viewer sees it: keys and plain values, no text that may name a person.
 create or replace function job_redact_payload(p_payload jsonb) returns jsonb
@@ -282,4 +280,3 @@ select a.id, a.at, a.actor, a.action, a.job_id,
 from job_audit a
 where (select job_may_read_views())
 with check option;
-

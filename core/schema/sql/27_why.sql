@@ -1,3 +1,5 @@
+-- Why a job runs or does not, clause by clause as the claim asks, and how many jobs there are.
+
 -- Why a job is or is not running: all clauses of the claim in its order, each with a code and facts as evidence.
 create or replace function job_queue_why(p_id uuid)
 returns table (place integer, clause text, holds boolean, code text, facts jsonb)
@@ -379,4 +381,3 @@ as $$
         has_function_privilege('job_queue_claim('
             || 'text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[])', 'execute')
 $$;
-

@@ -1,6 +1,4 @@
--------------------------------------------------------------------------------------------------------
--- 11. Retention and erasure
--------------------------------------------------------------------------------------------------------
+-- Retention: what is removed after how many days, and the partitions of the history that come and go.
 
 -- What is removed after some days, by which part of upkeep. `name` is a table, or a table and which of its values. The
 -- installer writes the periods of a plugin, whose function NAME_retain removes its rows. `days` is the owner's choice.
@@ -314,8 +312,3 @@ begin
         jsonb_build_object('name', p_name, 'days', p_days), null);
 end
 $$;
-
--------------------------------------------------------------------------------------------------------
--- Erasure, for the owner alone. The caller's transaction makes a dry run of it: it rolls back.
--------------------------------------------------------------------------------------------------------
-

@@ -1,3 +1,5 @@
+-- Erasure, for the owner alone. The caller's transaction makes a dry run of it: it rolls back.
+
 -- A text as a regular expression that matches this text alone.
 create or replace function job_scrub_literal(p_text text) returns text
 language sql immutable parallel safe
@@ -313,4 +315,3 @@ as $$
     union all select 'job_audit', count(*) from audit union all select 'job_bulk_items', count(*) from items
     union all select 'job_worker_runs', count(*) from worker_runs
 $$;
-

@@ -1,6 +1,4 @@
--------------------------------------------------------------------------------------------------------
--- 12. Statistics of runs
--------------------------------------------------------------------------------------------------------
+-- Statistics of runs: reports append, upkeep adds up, and views have both in one snapshot.
 
 -- The counts of bins in two arrays, added. Bins above the last one in use are not stored.
 create or replace function job_stat_add(p_one integer[], p_other integer[]) returns integer[]
@@ -318,8 +316,3 @@ begin
         usual = excluded.usual, threshold = excluded.threshold, judged_at = excluded.judged_at;
 end
 $$;
-
--------------------------------------------------------------------------------------------------------
--- The backlog over time, and one slot of a series
--------------------------------------------------------------------------------------------------------
-

@@ -1,3 +1,5 @@
+-- The backlog over time, and one slot of a series.
+
 -- The most jobs that were due and waited for a worker in each bucket, by type. `minutes` is the length of a bucket: 5, 15,
 -- 120 or 480, as in job_stats. The empty type has all types together; without this row, nobody counted. Once a minute the
 -- part 'backlog' of upkeep counts.
@@ -168,4 +170,3 @@ begin
         jsonb_build_object('status', v_after.status, 'run_at', v_next, 'job', p_id), v_after.status, v_after.version;
 end
 $$;
-

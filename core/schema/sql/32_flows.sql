@@ -1,5 +1,4 @@
--------------------------------------------------------------------------------------------------------
--- 13. Flows: jobs that wait for several others
+-- Flows: jobs that wait for several others.
 --
 -- A member waits for one blocker at a time (`blocked_by`), so claims, and the ends of other jobs, look at nothing more. When
 -- this blocker has ended, the member waits for another one that has not, or is released.
@@ -8,7 +7,6 @@
 -- (a retry, an undo), or adds a blocker, locks the members that wait for it in the same transaction. So a member is never
 -- released while one of its blockers waits or runs. A blocker that ends while a member begins to wait for it is found by
 -- job_queue_check_again (docs/decisions/flows.md).
--------------------------------------------------------------------------------------------------------
 
 create table if not exists job_flows (
     id uuid primary key,
@@ -341,4 +339,3 @@ begin
     end if;
 end
 $$;
-

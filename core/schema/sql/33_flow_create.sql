@@ -1,3 +1,5 @@
+-- Enqueueing a flow: its members in one document, checked before anything is written.
+
 -- The members in a document: a list of objects, in which a member comes after those that it waits for.
 create or replace function job_flow_given_of(p_members jsonb) returns job_flow_given[]
 language plpgsql volatile
@@ -309,4 +311,3 @@ begin
     return query select v_flow, g.name, g.id from unnest(v_given) g order by g.place;
 end
 $$;
-

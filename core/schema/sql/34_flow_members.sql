@@ -1,3 +1,5 @@
+-- Flows as a whole: cancelling, outcomes, retention and views.
+
 -- Cancels all members of a flow that wait, and asks those that run. Members that another transaction has locked for long make
 -- it refuse, because a flow is cancelled as a whole. Returns how many were cancelled, were asked, and had ended before.
 create or replace function job_flow_cancel(
@@ -140,4 +142,3 @@ create or replace view job_dependency_list as
 select d.job_id, d.blocker_id, d.needs, d.outcome from job_dependencies d
 where (select job_may_read_views())
 with check option;
-

@@ -1,10 +1,8 @@
--------------------------------------------------------------------------------------------------------
--- 14. Schedules
+-- Schedules.
 --
 -- A program parses cron expressions, the database keeps the slots that it found: the functions above take the next of
 -- them. Workers write more before they are used up. When they are, the job is due at job_no_slot(), so that no claim takes
 -- it, until a worker has written more.
--------------------------------------------------------------------------------------------------------
 
 -- Enqueues a series like job_queue_create. p_schedule has `seconds`, or `cron` with its `zone`; `catch_up` ("one", "all" or
 -- "none") and `name` are optional. Without slots, the next worker writes those of the expression. A cron series is due at
@@ -263,4 +261,3 @@ begin
     return v_left;
 end
 $$;
-

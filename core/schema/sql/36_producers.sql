@@ -1,6 +1,4 @@
--------------------------------------------------------------------------------------------------------
--- 15. Producers that enqueue over HTTP, and jobs whose result somebody waits for
--------------------------------------------------------------------------------------------------------
+-- Producers that enqueue over HTTP, and jobs whose result somebody waits for.
 
 -- The producers. Of the token, only the SHA-256 is stored. `level` is how many jobs the producer may enqueue at `level_at`;
 -- it rises by `jobs` in `per_seconds`, up to `jobs`.
@@ -197,4 +195,3 @@ as $$
         where a.until < clock_timestamp() or not exists (select from job_queue q where q.id = a.job_id)
         limit 5000 for update of a skip locked))
 $$;
-
