@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from pydantic import BaseModel
 
 from jobdeck.core import registry, settings
 from jobdeck.core.errors import Refused
+from jobdeck.core.model import Ticket
 from jobdeck.core.postgres.database import actor as current_actor
 from jobdeck.core.queue import producer, requests
-from jobdeck.core.queue.producers import flows, kinds, senders
-from jobdeck.core.queue.producers.kinds import async_kind, sync_kind
-from jobdeck.core.queue.producers.senders import Names
+from jobdeck.core.queue.producers import connections, flows
 from jobdeck.core.telemetry import switch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from jobdeck.core.model import Json, NewJob, Ticket
+    from jobdeck.core.model import Json, NewJob
     from jobdeck.core.queue.producer import Call
+    from jobdeck.core.queue.producers.connections import AsyncConnection, SyncConnection
+    from jobdeck.core.queue.producers.drivers import Names, Rows
     from jobdeck.core.queue.producers.flows import BlockerResult, Flow, FlowTicket
-    from jobdeck.core.queue.producers.kinds import AsyncConnection, SyncConnection
     from jobdeck.core.registry import AsyncJobContext, JobContext, JobType, Payload
     from jobdeck.core.registry.job_context import RunFacts
     from jobdeck.core.schedules import Schedule
@@ -83,16 +83,15 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         Refused: the database rejects one of the options; both intervals are given; the connection is of another kind;
             or the type has an `admit` function, which needs a psycopg connection, and it is of another kind.
     """
-    kind = sync_kind(conn)
-    job_type = registry.registered(task_type)
-    new = _draft(job_type, payload)._replace(
+    used = connections.sync(conn)
+    new = _new(
+        conn, task_type, payload, _Own(max_attempts, concurrency_key, unique_for), schedule,
         run_at=run_at, priority=priority, dedupe_key=dedupe_key, blocked_by=blocked_by,
         recurrence_interval_minutes=every_minutes, expires_at=expires_at,
     )  # fmt: skip
-    new = _scheduled(_with_own(new, max_attempts, concurrency_key, unique_for), schedule)
-    _admit(conn, job_type, [new.payload], recurring=every_minutes is not None or schedule is not None)
     with switch.sending(task_type) as span:
-        return span.enqueued(senders.enqueue(conn, kind, new, _names(actor, schema, span)))
+        call = producer.create(new, **_names(actor, schema, span))
+        return span.enqueued(_ticket(used.fetch(call)))
 
 
 async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
@@ -139,16 +138,15 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
         Refused: the database rejects one of the options; both intervals are given; the connection is of another kind;
             or the type has an `admit` function, which needs a psycopg connection.
     """
-    kind = async_kind(conn)
-    job_type = registry.registered(task_type)
-    new = _draft(job_type, payload)._replace(
+    used = connections.asynchronous(conn)
+    new = _new(
+        conn, task_type, payload, _Own(max_attempts, concurrency_key, unique_for), schedule,
         run_at=run_at, priority=priority, dedupe_key=dedupe_key, blocked_by=blocked_by,
         recurrence_interval_minutes=every_minutes, expires_at=expires_at,
     )  # fmt: skip
-    new = _scheduled(_with_own(new, max_attempts, concurrency_key, unique_for), schedule)
-    _admit(conn, job_type, [new.payload], recurring=every_minutes is not None or schedule is not None)
     with switch.sending(task_type) as span:
-        return span.enqueued(await senders.aenqueue(conn, kind, new, _names(actor, schema, span)))
+        call = producer.create(new, **_names(actor, schema, span))
+        return span.enqueued(_ticket(await used.fetch(call)))
 
 
 def enqueue_many(
@@ -172,12 +170,10 @@ def enqueue_many(
         InvalidPayload: a payload does not fit the type; nothing was enqueued.
         Refused: as `enqueue`; nothing was enqueued.
     """
-    kind = sync_kind(conn)
-    job_type = registry.registered(task_type)
-    jobs = _drafts(job_type, payloads, run_at, priority, max_attempts)
-    _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
+    used = connections.sync(conn)
+    jobs = _many(conn, task_type, payloads, _Own(max_attempts), run_at=run_at, priority=priority)
     with switch.sending(task_type) as span:
-        return span.enqueued_many(senders.enqueue_many(conn, kind, jobs, _names(actor, schema, span)))
+        return span.enqueued_many(used.enqueue_many(jobs, _names(actor, schema, span)))
 
 
 async def aenqueue_many(
@@ -196,12 +192,10 @@ async def aenqueue_many(
     If the task is cancelled meanwhile, nothing is enqueued. A connection of psycopg or asyncpg can be used further;
     SQLAlchemy closes the connection under its session.
     """
-    kind = async_kind(conn)
-    job_type = registry.registered(task_type)
-    jobs = _drafts(job_type, payloads, run_at, priority, max_attempts)
-    _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
+    used = connections.asynchronous(conn)
+    jobs = _many(conn, task_type, payloads, _Own(max_attempts), run_at=run_at, priority=priority)
     with switch.sending(task_type) as span:
-        return span.enqueued_many(await senders.aenqueue_many(conn, kind, jobs, _names(actor, schema, span)))
+        return span.enqueued_many(await used.enqueue_many(jobs, _names(actor, schema, span)))
 
 
 def enqueue_flow(
@@ -223,9 +217,9 @@ def enqueue_flow(
         Refused: members wait for each other in a circle, or for a job that is not there or cannot succeed; the dedupe
             key of a member is taken; and as `enqueue`. Nothing was enqueued.
     """
-    kind = sync_kind(conn)
+    used = connections.sync(conn)
     with switch.sending(flows.SPAN) as span:
-        ticket = flows.ticket(senders.send(conn, kind, _flow_call(conn, flow, _names(actor, schema, span))))
+        ticket = flows.ticket(used.fetch(_flow_call(conn, flow, _names(actor, schema, span))))
         span.enqueued_many(list(ticket.jobs.values()))
         return ticket
 
@@ -234,10 +228,9 @@ async def aenqueue_flow(
     conn: AsyncConnection, flow: Flow, *, actor: str | None = None, schema: str | None = None
 ) -> FlowTicket:
     """Does what `enqueue_flow` does, with the same errors, on an async connection: see `aenqueue`."""
-    kind = async_kind(conn)
+    used = connections.asynchronous(conn)
     with switch.sending(flows.SPAN) as span:
-        call = _flow_call(conn, flow, _names(actor, schema, span))
-        ticket = flows.ticket(await senders.asend(conn, kind, call))
+        ticket = flows.ticket(await used.fetch(_flow_call(conn, flow, _names(actor, schema, span))))
         span.enqueued_many(list(ticket.jobs.values()))
         return ticket
 
@@ -247,13 +240,13 @@ def flow_results(ctx: JobContext) -> tuple[BlockerResult, ...]:
 
     A handler calls it. Of a series of attempts, each gets the same outcomes.
     """
-    return flows.results(senders.send(ctx.db, kinds.PSYCOPG, _outcomes_call(ctx)))
+    return flows.results(connections.sync(ctx.db).fetch(_outcomes_call(ctx)))
 
 
 async def aflow_results(ctx: AsyncJobContext) -> tuple[BlockerResult, ...]:
     """Does what `flow_results` does, for an async handler."""
     async with ctx.adb() as conn:
-        return flows.results(await senders.asend(conn, kinds.ASYNC_PSYCOPG, _outcomes_call(ctx)))
+        return flows.results(await connections.asynchronous(conn).fetch(_outcomes_call(ctx)))
 
 
 def extend_flow(ctx: JobContext, flow: Flow, conn: psycopg.Connection[Any] | None = None) -> FlowTicket:
@@ -273,7 +266,7 @@ def extend_flow(ctx: JobContext, flow: Flow, conn: psycopg.Connection[Any] | Non
         UnknownTaskType, InvalidPayload: as `enqueue`, for each member.
     """
     used = conn or ctx.db
-    return flows.ticket(senders.send(used, kinds.PSYCOPG, _extend_call(used, ctx, flow)))
+    return flows.ticket(connections.sync(used).fetch(_extend_call(used, ctx, flow)))
 
 
 async def aextend_flow(
@@ -281,7 +274,7 @@ async def aextend_flow(
 ) -> FlowTicket:
     """Does what `extend_flow` does, with the same errors, for an async handler; None for a connection of `ctx.adb`."""
     if conn is not None:
-        return flows.ticket(await senders.asend(conn, kinds.ASYNC_PSYCOPG, _extend_call(conn, ctx, flow)))
+        return flows.ticket(await connections.asynchronous(conn).fetch(_extend_call(conn, ctx, flow)))
     async with ctx.adb() as own:
         return await aextend_flow(ctx, flow, own)
 
@@ -301,7 +294,7 @@ def _extend_call(conn: object, ctx: RunFacts, flow: Flow) -> Call:
 
 
 def _flow_call(conn: object, flow: Flow, names: Names) -> Call:
-    return producer.create_flow(flow.name, _members(conn, flow), **names._asdict())
+    return producer.create_flow(flow.name, _members(conn, flow), **names)
 
 
 def _members(conn: object, flow: Flow) -> str:
@@ -313,45 +306,56 @@ def _flow_drafts(conn: object, members: Iterable[flows.Member]) -> list[NewJob]:
     drafts = []
     payloads: dict[str, list[Json]] = {}
     for member in members:
-        job_type = registry.registered(member.task_type)
-        new = _with_own(_draft(job_type, member.payload), member.max_attempts, member.concurrency_key, None)
+        new = _draft(registry.registered(member.task_type), member.payload)
         payloads.setdefault(member.task_type, []).append(new.payload)
-        drafts.append(new)
+        drafts.append(_Own(member.max_attempts, member.concurrency_key).of(new))
     for task_type, given in payloads.items():
         _admit(conn, registry.registered(task_type), given, recurring=False)
     return drafts
 
 
+class _Own(NamedTuple):
+    """The caller's own values, in place of those of the type where the caller gave some."""
+
+    max_attempts: int | None = None
+    concurrency_key: str | None = None
+    unique_for: timedelta | None = None
+
+    def of(self, new: NewJob) -> NewJob:
+        if not isinstance(self.unique_for, timedelta | None):
+            raise Refused(
+                "unique_for is the time for which a job is unique: a timedelta, such as timedelta(hours=1), and not "
+                f"{type(self.unique_for).__name__}. Nothing was enqueued."
+            )
+        return new._replace(
+            max_attempts=new.max_attempts if self.max_attempts is None else self.max_attempts,
+            concurrency_key=self.concurrency_key or new.concurrency_key,
+            unique_seconds=None if self.unique_for is None else self.unique_for.total_seconds(),
+        )
+
+
+def _new(
+    conn: object, task_type: str, payload: Payload | Json | None, own: _Own, schedule: Schedule | None, **columns: Any
+) -> NewJob:
+    """One job, validated and admitted by its type."""
+    job_type = registry.registered(task_type)
+    new = _scheduled(own.of(_draft(job_type, payload)._replace(**columns)), schedule)
+    recurring = new.recurrence_interval_minutes is not None or schedule is not None
+    _admit(conn, job_type, [new.payload], recurring=recurring)
+    return new
+
+
+def _many(conn: object, task_type: str, payloads: Iterable[Payload | Json], own: _Own, **columns: Any) -> list[NewJob]:
+    """One-time jobs, validated and admitted by their type."""
+    job_type = registry.registered(task_type)
+    jobs = [own.of(_draft(job_type, payload)._replace(**columns)) for payload in payloads]
+    _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
+    return jobs
+
+
 def _draft(job_type: JobType, payload: Payload | Json | None) -> NewJob:
     given = job_type.dump(payload) if isinstance(payload, BaseModel) else {} if payload is None else payload
     return requests.draft(registry.Registry([job_type]), job_type.task_type, given)
-
-
-def _drafts(
-    job_type: JobType,
-    payloads: Iterable[Payload | Json],
-    run_at: datetime | None,
-    priority: int,
-    max_attempts: int | None,
-) -> list[NewJob]:
-    drafts = (_draft(job_type, payload)._replace(run_at=run_at, priority=priority) for payload in payloads)
-    return [_with_own(new, max_attempts, None, None) for new in drafts]
-
-
-def _with_own(
-    new: NewJob, max_attempts: int | None, concurrency_key: str | None, unique_for: timedelta | None
-) -> NewJob:
-    """The job with the caller's own values in place of its type's, where the caller gave some."""
-    if not isinstance(unique_for, timedelta | None):
-        raise Refused(
-            "unique_for is the time for which a job is unique: a timedelta, such as timedelta(hours=1), and not "
-            f"{type(unique_for).__name__}. Nothing was enqueued."
-        )
-    return new._replace(
-        max_attempts=new.max_attempts if max_attempts is None else max_attempts,
-        concurrency_key=concurrency_key or new.concurrency_key,
-        unique_seconds=None if unique_for is None else unique_for.total_seconds(),
-    )
 
 
 def _scheduled(new: NewJob, schedule: Schedule | None) -> NewJob:
@@ -375,11 +379,12 @@ def _admit(conn: object, job_type: JobType, payloads: Iterable[Json], *, recurri
 
 
 def _names(actor: str | None, schema: str | None, span: Sending) -> Names:
-    return Names(actor or current_actor(), _schema(schema), span.traceparent)
+    return {"actor": actor or current_actor(), "schema": schema or _configured_schema(), "trace": span.traceparent}
 
 
-def _schema(given: str | None) -> str:
-    return given or _configured_schema()
+def _ticket(rows: Rows) -> Ticket:
+    job_id, created = rows[0]
+    return Ticket(producer.plain_id(job_id), created)
 
 
 @cache

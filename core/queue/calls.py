@@ -37,18 +37,23 @@ def rows(conn: Connection, statement: Any, params: Any, *, locked: str = LOCKED)
 
 
 def fetched(
-    conn: Connection, statement: Any, params: Any, kind: RowFactory[T], *, tries: int = 3, locked: str = LOCKED
-) -> list[T]:
-    """The same for rows of another kind. Tuples take less time than dictionaries."""
+    conn: Connection, statement: Any, params: Any, kind: RowFactory[T], *, tries: int = 3, locked: str = LOCKED,
+    plain: bool = False,
+) -> list[T]:  # fmt: skip
+    """The same for rows of another kind. Tuples take less time than dictionaries.
+
+    With `plain`, the cursor is psycopg's own: the connection of an application may have cursors of another kind.
+    """
     try:
-        with refusals(locked), conn.cursor(row_factory=kind) as cursor:
+        made = psycopg.Cursor(conn, row_factory=kind) if plain else conn.cursor(row_factory=kind)
+        with refusals(locked), made as cursor:
             return cursor.execute(statement, params).fetchall()
     except psycopg.errors.DeadlockDetected:
         if tries == 1 or conn.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
             raise
         # Postgres cancelled this statement in favour of another one, which needs a moment to take the locks.
         time.sleep(_GIVE_WAY_SECONDS)
-        return fetched(conn, statement, params, kind, tries=tries - 1, locked=locked)
+        return fetched(conn, statement, params, kind, tries=tries - 1, locked=locked, plain=plain)
 
 
 def dumped(value: Json | None) -> str | None:

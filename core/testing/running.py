@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json
     from jobdeck.core.postgres.database import Connection, Database
+    from jobdeck.core.queue.producers.connections import AsyncConnection
     from jobdeck.core.queue.producers.finishing import Reporter
-    from jobdeck.core.queue.producers.kinds import AsyncConnection
     from jobdeck.core.registry import AsyncJobContext, JobType, Opener, Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.testing.result import Sequel

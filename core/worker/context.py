@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.queue.producers.kinds import SyncConnection
+    from jobdeck.core.queue.producers.connections import SyncConnection
     from jobdeck.core.registry import Continue, Done, Opener
     from jobdeck.core.settings import Settings
     from jobdeck.core.telemetry.spans import RunSpan

@@ -5,21 +5,17 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import psycopg
-from psycopg.rows import tuple_row
-
 from jobdeck.core.errors import Locked
 from jobdeck.core.model import RunOutcome
-from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue import leases, producer
-from jobdeck.core.queue.producers import kinds, senders
+from jobdeck.core.queue.producers import connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jobdeck.core.model import FinishedRun
     from jobdeck.core.queue.producer import Call
-    from jobdeck.core.queue.producers.kinds import AsyncConnection, SyncConnection
+    from jobdeck.core.queue.producers.connections import AsyncConnection, SyncConnection
 
 LOCKED: Final = "Another session has locked this job. Its end was not recorded: roll back, and the job runs again."
 _FINISH: Final = """
@@ -45,29 +41,19 @@ def record(connection: SyncConnection, run: FinishedRun, by: Reporter) -> RunOut
         Refused: the connection is of a kind that cannot be used, or the database rejects the report.
         Locked: another session has held the job's row for half a second.
     """
-    kind = kinds.sync_kind(connection)
-    call = _call(run, by)
     with _own_sentence():
-        if kind is kinds.PSYCOPG and isinstance(connection, psycopg.Connection):
-            with refusals():
-                # Not `connection.execute`: an application's connection may have rows or cursors of another kind.
-                return _recorded(psycopg.Cursor(connection, row_factory=tuple_row).execute(*call).fetchall(), run)
-        return _recorded(senders.sender(connection, kind).fetch(call), run)
+        return _recorded(connections.sync(connection).fetch(_call(run, by)), run)
 
 
 async def arecord(connection: AsyncConnection, run: FinishedRun, by: Reporter) -> RunOutcome:
     """The same in the transaction of an async connection."""
-    kind = kinds.async_kind(connection)
-    if kind in kinds.ASYNC_OF_ALCHEMY:
-        recorded: RunOutcome = await senders.alchemy(connection, kind).run_sync(lambda sync: record(sync, run, by))
-        return recorded
     with _own_sentence():
-        return _recorded(await senders.fetch(connection, kind, _call(run, by)), run)
+        return _recorded(await connections.asynchronous(connection).fetch(_call(run, by)), run)
 
 
 @contextmanager
 def _own_sentence() -> Iterator[None]:
-    """Says what a locked row means here; the senders say what it means for a job that is enqueued."""
+    """Says what a locked row means here; the drivers say what it means for a job that is enqueued."""
     try:
         yield
     except Locked:

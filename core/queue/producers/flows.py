@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.queue.producer import plain_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from jobdeck.core.model import Json, NewJob, Ticket
-    from jobdeck.core.queue.producers.senders import Rows
+    from jobdeck.core.queue.producers.drivers import Rows
     from jobdeck.core.registry import Payload
 
     Blocker: TypeAlias = "Member | Ticket | UUID | str"
@@ -197,7 +198,7 @@ def documents(ordered: Sequence[tuple[Member, tuple[str, ...]]], drafts: Sequenc
 
 def ticket(rows: Rows) -> FlowTicket:
     """The answer of `job_flow_create` and `job_flow_add`."""
-    return FlowTicket(_plain(rows[0][0]), {name: _plain(job_id) for _, name, job_id in rows})
+    return FlowTicket(plain_id(rows[0][0]), {name: plain_id(job_id) for _, name, job_id in rows})
 
 
 def results(rows: Rows) -> tuple[BlockerResult, ...]:
@@ -247,7 +248,3 @@ def _blockers(after: Any) -> tuple[tuple[str, ...], tuple[UUID, ...]]:
                 "tickets or ids of jobs."
             )
     return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(ids))
-
-
-def _plain(value: Any) -> UUID:
-    return value if type(value) is UUID else UUID(str(value))

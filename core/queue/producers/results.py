@@ -14,14 +14,14 @@ from jobdeck.core import settings
 from jobdeck.core.errors import JobNotFound, Refused, ResultTimeout
 from jobdeck.core.model import RunOutcome, Status
 from jobdeck.core.queue.producer import Call
-from jobdeck.core.queue.producers import readers
+from jobdeck.core.queue.producers import listening
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Json
-    from jobdeck.core.queue.producers.kinds import AsyncConnection, SyncConnection
-    from jobdeck.core.queue.producers.senders import Rows
+    from jobdeck.core.queue.producers.connections import AsyncConnection, SyncConnection
+    from jobdeck.core.queue.producers.drivers import Rows
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
@@ -72,9 +72,9 @@ def result(where: str | SyncConnection, job_id: UUID, *, timeout: float = 30.0, 
         DatabaseUnreachable: no Postgres answers at the address.
     """
     watch = _Watch(job_id, timeout, schema)
-    with readers.opened(where, watch.wanted) as reader:
-        while (found := watch.look(reader.fetch(watch.call))) is None:
-            reader.wait(watch.pause())
+    with listening.opened(where, watch.wanted) as (reader, wait):
+        while (found := watch.look(reader.read(watch.call))) is None:
+            wait(watch.pause())
     return found
 
 
@@ -87,9 +87,9 @@ async def aresult(
 ) -> Result:
     """Does what `result` does, with the same errors; `where` is the address, or a connection that `aenqueue` takes."""
     watch = _Watch(job_id, timeout, schema)
-    async with readers.aopened(where, watch.wanted) as reader:
-        while (found := watch.look(await reader.fetch(watch.call))) is None:
-            await reader.wait(watch.pause())
+    async with listening.aopened(where, watch.wanted) as (reader, wait):
+        while (found := watch.look(await reader.read(watch.call))) is None:
+            await wait(watch.pause())
     return found
 
 
@@ -106,7 +106,7 @@ class _Watch:
         self._seen = False
         name = schema or settings.load().database_schema
         self.call = Call(_read(name), (str(job_id), str(job_id)))
-        self.wanted = readers.Wanted(job_id, timeout, name)
+        self.wanted = listening.Wanted(job_id, timeout, name)
 
     def look(self, rows: Rows) -> Result | None:
         """The result in what was read, or None if the job has not ended yet."""

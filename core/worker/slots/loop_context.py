@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.queue.producers.connections import AsyncConnection
     from jobdeck.core.queue.producers.finishing import Reporter
-    from jobdeck.core.queue.producers.kinds import AsyncConnection
     from jobdeck.core.registry import Continue, Done, Opener
     from jobdeck.core.worker.context import RunContext, RunResources
 
