@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobdeck.core.errors import Refused
+from jobdeck.core.errors import Refused, UnknownTaskType
 from jobdeck.core.model import Enqueued, NewJob, Status
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.queue.requests import admit, admit_change, changes, draft, new_job, new_jobs, new_payload
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Job, Json
+    from jobdeck.core.plugins import Preset
     from jobdeck.core.postgres.database import Connection
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.registry import Registry
@@ -245,3 +246,31 @@ def set_type(
             known_type(conn, registry, task_type)
         operator.set_type(conn, task_type, changes=changes, actor=actor, reason=reason)
         return known_type(conn, registry, task_type)
+
+
+def missing_types(registry: Registry, preset: Preset) -> list[str]:
+    """The task types of a preset (Quick Sync) that have no handler in this process."""
+    return [task_type for task_type in preset.task_types if task_type not in registry]
+
+
+def enqueue_preset(conn: Connection, registry: Registry, preset: Preset, *, actor: str) -> list[Enqueued]:
+    """Enqueues the jobs of a preset in one transaction; each waits until the one before it has succeeded.
+
+    Each has a dedupe key, so that a second press creates no second job.
+
+    Raises:
+        UnknownTaskType: a type of this preset has no handler in this process.
+    """
+    if absent := missing_types(registry, preset):
+        raise UnknownTaskType(
+            f"The quick sync {preset.name} needs {' and '.join(absent)}, which have no handler in this process. "
+            f"Known types: {', '.join(registry.names) or 'none'}."
+        )
+    done: list[Enqueued] = []
+    with conn.transaction():
+        for task_type in preset.task_types:
+            new = draft(registry, task_type, dict(preset.payload))._replace(
+                dedupe_key=f"quick-sync:{task_type}", blocked_by=done[-1].job.id if done else None
+            )
+            done.append(enqueue(conn, new, actor=actor))
+    return done

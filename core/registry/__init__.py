@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from jobdeck.core.postgres.database import Connection, Database
-    from jobdeck.core.registry.backoff import Backoff
+    from jobdeck.core.registry.around import Backoff
     from jobdeck.core.registry.job_context import Outcome as Outcome
     from jobdeck.core.settings import Settings
 

@@ -1,12 +1,13 @@
-"""What an application puts around the runs of its jobs: middleware, and hooks for failures for good."""
+"""What an application puts around the runs of its jobs: middleware, hooks for failures for good, delays of retries."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from jobdeck.core.errors import ConfigurationError
 
@@ -17,9 +18,13 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Json
     from jobdeck.core.registry import JobType
 
+    Backoff = Callable[[int, BaseException], float | None]
+
 M = TypeVar("M", bound="Callable[[Any, Any, Callable[[], Any]], Any]")
 H = TypeVar("H", bound="Callable[[FailedJob], object]")
 
+LONGEST_DELAY: Final = 31_536_000.0
+"""The seconds of a year, to which the database limits a delay."""
 plain_middleware: list[Callable[..., Any]] = []
 async_middleware: list[Callable[..., Any]] = []
 failure_hooks: list[Callable[[FailedJob], object]] = []
@@ -104,3 +109,20 @@ def call(job_type: JobType, params: object, ctx: object) -> Any:
     for one in reversed(around):
         run = partial(one, params, ctx, run)
     return run()
+
+
+def own_delay(function: Backoff, attempt: int, error: BaseException) -> float | None:
+    """The seconds that a backoff function chooses, from 0 to a year; None if it leaves them to the default.
+
+    Raises:
+        TypeError, ValueError: it returned something else.
+        BaseException: whatever the function raises.
+    """
+    chosen: object = function(attempt, error)
+    if chosen is None:
+        return None
+    if isinstance(chosen, bool) or not isinstance(chosen, int | float):
+        raise TypeError(f"it returned a {type(chosen).__name__}; it must return seconds or None")
+    if isinstance(chosen, float) and math.isnan(chosen):
+        raise ValueError("it returned nan; it must return seconds or None")
+    return float(min(max(chosen, 0), LONGEST_DELAY))

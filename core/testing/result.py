@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobdeck.core.model import RunOutcome, Status
-from jobdeck.core.registry.backoff import LONGEST_DELAY
+from jobdeck.core.registry.around import LONGEST_DELAY
 from jobdeck.core.worker.context import Stop
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.postgres.jsonb import UNREADABLE, NotStorableError, fitted, storable
 from jobdeck.core.redact import clean, safe_error
 from jobdeck.core.registry import Continue, Done, around
-from jobdeck.core.registry.backoff import own_delay
+from jobdeck.core.registry.around import own_delay
 from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
 from jobdeck.core.worker.run_log import error_message, install, presentable_trace, trace_of
 

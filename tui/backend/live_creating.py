@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobdeck.core import plugins
 from jobdeck.core.errors import JobdeckError, Refused
-from jobdeck.core.queue import presets, service
+from jobdeck.core.queue import service
 from jobdeck.core.queue.requests import changes
 from jobdeck.core.worker.shadow import preview
 from jobdeck.tui.backend.protocol import QuickSync, Rehearsal
@@ -78,9 +78,9 @@ class LiveCreating:
 
     def quick_sync(self, name: str) -> Sequence[Enqueued]:
         with self._link.reach("to enqueue a quick sync") as conn:
-            return presets.enqueue(conn, self._link.known(), plugins.presets()[name], actor=self._link.who())
+            return service.enqueue_preset(conn, self._link.known(), plugins.presets()[name], actor=self._link.who())
 
 
 def _missing(preset: Preset, registry: Registry) -> str:
-    absent = presets.missing(registry, preset)
+    absent = service.missing_types(registry, preset)
     return f"no handler here: {', '.join(absent)}" if absent else ""

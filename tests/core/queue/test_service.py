@@ -20,7 +20,7 @@ from jobdeck.core.model import Filter, FinishedRun, Job, NewJob, RunOutcome, Sta
 from jobdeck.core.plugins import presets as presets_of_plugins
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme import search
-from jobdeck.core.queue import leases, presets, service
+from jobdeck.core.queue import leases, service
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
 from jobdeck.core.read import jobs
@@ -230,9 +230,9 @@ def test_full_sync_is_two_jobs_the_second_blocked_by_the_first_and_a_second_pres
     conn: Connection,
 ) -> None:
     known = registry.load()
-    first, second = presets.enqueue(conn, known, presets_of_plugins()["full"], actor="test")
+    first, second = service.enqueue_preset(conn, known, presets_of_plugins()["full"], actor="test")
     assert second.job.blocked_by == first.job.id
-    again = presets.enqueue(conn, known, presets_of_plugins()["full"], actor="test")
+    again = service.enqueue_preset(conn, known, presets_of_plugins()["full"], actor="test")
     assert [one.created for one in again] == [False, False]
     assert [one.job.id for one in again] == [first.job.id, second.job.id]
     assert len(jobs.find_ids(conn, Filter())) == 2
@@ -240,7 +240,7 @@ def test_full_sync_is_two_jobs_the_second_blocked_by_the_first_and_a_second_pres
 
 def test_a_quick_sync_that_cannot_be_had_queues_nothing(conn: Connection) -> None:
     with pytest.raises(UnknownTaskType):
-        presets.enqueue(conn, TYPES, presets_of_plugins()["full"], actor="test")
+        service.enqueue_preset(conn, TYPES, presets_of_plugins()["full"], actor="test")
     assert jobs.find_ids(conn, Filter()) == []
 
 
@@ -328,7 +328,7 @@ def test_an_operator_who_does_no_work_creates_edits_rehearses_and_looks_people_u
         operator, known, made, Wanted("game_platform_sync", {"batchSize": 5}), settings=SETTINGS, actor="test"
     ).ok
     assert service.rehearse(operator, known, Wanted("game_platform_sync", {}), None, settings=SETTINGS, actor="test").ok
-    assert len(presets.enqueue(operator, known, presets_of_plugins()["full"], actor="test")) == 2
+    assert len(service.enqueue_preset(operator, known, presets_of_plugins()["full"], actor="test")) == 2
     assert [one.label for one in search.find_coaches(operator, "")] == ["Amara Kim", "Bo Lind"]
     assert search.find_campaigns(operator, "") == []
 

@@ -13,7 +13,7 @@ import pytest
 from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater, TimedOut
 from jobdeck.core.model import FinishedRun
 from jobdeck.core.registry import job, load, registrations
-from jobdeck.core.registry.backoff import LONGEST_DELAY
+from jobdeck.core.registry.around import LONGEST_DELAY
 from jobdeck.core.worker.context import Stop
 from jobdeck.testing import run_job
 from tests.core.worker.test_executor import context_of, raising, runner_of

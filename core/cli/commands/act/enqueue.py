@@ -243,10 +243,10 @@ def _preset(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @dry_run_option
 def quick_sync(session: Session, name: str, dry_run: bool) -> None:
     """Enqueue the jobs of a preset, to run one after another. Each waits until the one before it succeeds."""
-    from jobdeck.core.queue import presets  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
-        done = presets.enqueue(conn, session.registry, plugins.presets()[name], actor=session.actor)
+        done = service.enqueue_preset(conn, session.registry, plugins.presets()[name], actor=session.actor)
     lines = [_sentence(enqueued, dry_run=dry_run) for enqueued in done]
     session.answer(
         {"jobs": [_enqueued_json(enqueued) for enqueued in done], "next": None},
