@@ -44,15 +44,7 @@ _ASKED: Final[Json] = {
     "properties": {
         "type": {"type": "string", "description": "A task type of the producer."},
         "payload": {"type": "object", "description": "What the type's model takes."},
-        "runAt": {"type": "string", "format": "date-time", "description": "When it is due; now if it is missing."},
-        "priority": {"type": "integer", "minimum": -100, "maximum": 100, "default": 0},
-        "maxAttempts": {"type": "integer", "minimum": 1, "maximum": wire.MOST_ATTEMPTS},
-        "dedupeKey": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": wire.LONGEST_DEDUPE_KEY,
-            "description": "If a pending or running job of this producer has the key, that job is returned.",
-        },
+        **{option.http: wire.schema(option) for option in wire.OFFERED},
     },
 }
 _MADE: Final[Json] = {

@@ -6,17 +6,18 @@ import json
 import shlex
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.errors import InvalidPayload, UsageError
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue.options import OPTIONS
 from jobdeck.core.redact import clean, harmless_json
 from jobdeck.core.registry import Admission
 from jobdeck.core.schedules import Cron, Every, Rhythm, given, rhythm, stored
-from jobdeck.core.times import write_duration
+from jobdeck.core.times import parse_interval, write_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from jobdeck.core.model import Job, Json
@@ -66,6 +67,10 @@ def draft(registry: Registry, task_type: str, payload: Json) -> NewJob:
     )
 
 
+ONLY_A_SERIES: Final = "--for is for recurring jobs. Add --every or --cron, or omit --for."
+_OF_SCHEDULE: Final = ("every", "cron", "tz", "catch_up")
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A job as requested: due `at` (None: now), repeated by its `schedule` (None: never) for `lasting`.
@@ -86,6 +91,50 @@ class Wanted:
     max_attempts: int | None = None
     dedupe_key: str | None = None
     unique_for: timedelta | None = None
+
+
+def read_wanted(
+    task_type: str, payload: Json, given: Mapping[str, Any], now: datetime, *, flags: bool = True
+) -> Wanted:
+    """The job that these options describe, by their names in `OPTIONS`; None and an empty text leave one out.
+
+    A sentence names an option by its flag, or without `flags` by its name.
+
+    Raises:
+        UsageError: the options contradict each other, or a text cannot be parsed.
+    """
+    called = {one.name: one.flag if flags else one.name for one in OPTIONS}
+    every, cron, tz, catch_up = (given.get(name) for name in _OF_SCHEDULE)
+    schedule = read_schedule(every, cron, tz, catch_up, called=called["every"])
+    values = {
+        one.name: one.read(given[one.name], now, called[one.name])
+        for one in OPTIONS
+        if one.name not in _OF_SCHEDULE and given.get(one.name) not in {None, ""}
+    }
+    if "lasting" in values and not schedule:
+        raise UsageError(ONLY_A_SERIES)
+    return Wanted(task_type, payload, schedule=schedule, **values)
+
+
+def read_schedule(
+    every: str | None, cron: str | None, tz: str | None, catch_up: Any, *, called: str = "--every"
+) -> Schedule | None:
+    """The schedule that the options of a command give; None for a job that runs once.
+
+    Raises:
+        UsageError: the options contradict each other, or one of them cannot be parsed.
+    """
+    if every is not None and cron is not None:
+        raise UsageError("A job has either an interval or a cron expression. Omit --every or --cron.")
+    if tz is not None and cron is None:
+        raise UsageError("--tz is the time zone of a cron expression. Add --cron, or omit --tz.")
+    if cron is not None:
+        return Cron(cron, "UTC" if tz is None else tz, catch_up or "one")
+    if every is not None:
+        return Every(seconds=parse_interval(every, what=f"interval of {called}"), catch_up=catch_up or "one")
+    if catch_up:
+        raise UsageError("--catch-up is for recurring jobs. Add --every or --cron, or omit --catch-up.")
+    return None
 
 
 def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
@@ -206,38 +255,42 @@ def enqueue_twin(wanted: Wanted) -> str:
     """The command line that enqueues the same job."""
     words = ["jobdeck", "enqueue", wanted.task_type]
     words += ["--payload", harmless_json(wanted.payload)] if wanted.payload else []
-    words += ["--at", wanted.at.isoformat().replace("+00:00", "Z")] if wanted.at else []
-    words += schedule_options(wanted.schedule) if wanted.schedule else []
-    words += ["--for", write_duration(wanted.lasting)] if wanted.schedule and wanted.lasting else []
-    words += ["--priority", str(wanted.priority)] if wanted.priority else []
-    words += ["--max-attempts", str(wanted.max_attempts)] if wanted.max_attempts else []
-    words += ["--dedupe-key", wanted.dedupe_key] if wanted.dedupe_key else []
-    words += ["--unique-for", write_duration(wanted.unique_for)] if wanted.unique_for else []
-    return shlex.join(map(clean, words))
-
-
-def schedule_options(schedule: Schedule | Rhythm) -> list[str]:
-    """The options of a command for a schedule."""
-    known = schedule.schedule() if isinstance(schedule, Rhythm) else schedule
-    if isinstance(known, Every):
-        words = ["--every", f"{known.whole_minutes}m" if known.whole_minutes else f"{known.seconds}s"]
+    given = {one.name: getattr(wanted, one.name, None) for one in OPTIONS}
+    written = {one.name: one.written(given[one.name]) for one in OPTIONS if given[one.name]}
+    if wanted.schedule:
+        written |= _schedule_words(wanted.schedule)
     else:
-        words = ["--cron", known.expression, *(["--tz", known.tz] if known.tz != "UTC" else [])]
-    return words + (["--catch-up", known.catch_up] if known.catch_up != "one" else [])
+        written.pop("lasting", None)
+    return shlex.join(map(clean, words + _flags(written)))
 
 
 def edit_twin(job: Job, wanted: Wanted, made: Json) -> str:
     """The command line that makes the same changes."""
     words = ["jobdeck", "edit", str(job.id)]
     words += ["--payload", harmless_json(made["payload"])] if "payload" in made else []
-    words += ["--at", made["run_at"].replace("+00:00", "Z")] if "run_at" in made and wanted.at else []
+    written = {one.name: str(made[one.name]) for one in OPTIONS if one.name in made}
+    if "run_at" in made and wanted.at:
+        written["at"] = made["run_at"].replace("+00:00", "Z")
     if made.keys() & {"recurrence_interval_minutes", "schedule"}:
-        words += schedule_options(wanted.schedule) if wanted.schedule else ["--every", "off"]
+        written |= _schedule_words(wanted.schedule) if wanted.schedule else {"every": "off"}
     if "expires_at" in made:
-        words += ["--for", write_duration(wanted.lasting) if made["expires_at"] and wanted.lasting else "forever"]
-    for name in ("priority", "max_attempts"):
-        words += [f"--{name.replace('_', '-')}", str(made[name])] if name in made else []
-    return shlex.join(words)
+        written["lasting"] = write_duration(wanted.lasting) if made["expires_at"] and wanted.lasting else "forever"
+    return shlex.join(words + _flags(written))
+
+
+def _schedule_words(schedule: Schedule | Rhythm) -> dict[str, str]:
+    """The texts of the options that make a schedule."""
+    known = schedule.schedule() if isinstance(schedule, Rhythm) else schedule
+    if isinstance(known, Every):
+        words = {"every": f"{known.whole_minutes}m" if known.whole_minutes else f"{known.seconds}s"}
+    else:
+        words = {"cron": known.expression, **({"tz": known.tz} if known.tz != "UTC" else {})}
+    return words | ({"catch_up": known.catch_up} if known.catch_up != "one" else {})
+
+
+def _flags(written: Mapping[str, str]) -> list[str]:
+    """The options of a command with these texts."""
+    return [word for one in OPTIONS if one.name in written for word in (one.flag, written[one.name])]
 
 
 def admit(

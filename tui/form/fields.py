@@ -48,13 +48,14 @@ class Field:
     @property
     def note(self) -> str:
         """The note beside the field: limits and description."""
-        parts = [self._limits, self.description]
+        parts = [self.limits, self.description]
         if self.required:
             parts.insert(0, "required")
         return "; ".join(part for part in parts if part)
 
     @property
-    def _limits(self) -> str:
+    def limits(self) -> str:
+        """What a number or a list may be, in words."""
         if self.kind == "number":
             what = "" if self.whole else "number, "
             if self.least is not None and self.most is not None:
@@ -99,7 +100,22 @@ def read(field: Field, text: str, now: datetime) -> Any:
         if field.required:
             raise UsageError("is required")
         return None
-    return _READERS[field.kind](field, text, now)
+    value: Any = text
+    match field.kind:
+        case "switch" | "choice":
+            yes_or_no = field.kind == "switch" or field.choices == (UNSET, "false", "true")
+            value = text == "true" if yes_or_no else text
+        case "number":
+            value = _number(field, text)
+        case "search" | "id":
+            value = _id(text)
+        case "ids" | "words":
+            value = _items(field, text)
+        case "time":
+            value = parse_time(text, now).isoformat()
+        case "json":
+            value = _json(text)
+    return value
 
 
 def with_value(field: Field, payload: Json, value: Any, original: Mapping[str, Any]) -> Json:
@@ -222,69 +238,36 @@ def _ordinary(text: str) -> bool:
     return text.isprintable() and bool(text) and not any(letter.isspace() or letter == "," for letter in text)
 
 
-def _read_switch(_field: Field, text: str, _now: datetime) -> bool | str:
-    return text == "true"
-
-
-def _read_choice(field: Field, text: str, _now: datetime) -> bool | str:
-    if field.choices == (UNSET, "false", "true"):
-        return text == "true"
-    return text
-
-
-def _read_number(field: Field, text: str, _now: datetime) -> int | float:
+def _number(field: Field, text: str) -> int | float:
     try:
         value = int(text) if field.whole else float(text)
     except ValueError:
         raise UsageError("must be a whole number" if field.whole else "must be a number") from None
     if (field.least is not None and value < field.least) or (field.most is not None and value > field.most):
-        raise UsageError(f"must be {field._limits.removeprefix('number, ')}")  # noqa: SLF001 -- the same module's own
+        raise UsageError(f"must be {field.limits.removeprefix('number, ')}")
     return value
 
 
-def _read_id(_field: Field, text: str, _now: datetime) -> str:
+def _id(text: str) -> str:
     try:
         return str(UUID(text))
     except ValueError:
         raise UsageError("is not an id (36 digits and dashes)") from None
 
 
-def _read_list(field: Field, text: str, _now: datetime) -> list[str]:
-    found = list(dict.fromkeys(re.split(r"[\s,;]+", text.strip(" ,;"))))
-    if field.kind == "words":
-        strange = [word for word in found if word not in field.choices]
-        if strange:
-            raise UsageError(f"{strange[0][:LONGEST]} is not one of {', '.join(field.choices)}")
-    return found
-
-
-def _read_time(_field: Field, text: str, now: datetime) -> str:
-    return parse_time(text, now).isoformat()
-
-
-def _read_text(_field: Field, text: str, _now: datetime) -> str:
-    return text
-
-
-def _read_json(_field: Field, text: str, _now: datetime) -> Any:
+def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError):
         raise UsageError("is not valid JSON") from None
 
 
-_READERS: Final = {
-    "switch": _read_switch,
-    "choice": _read_choice,
-    "number": _read_number,
-    "search": _read_id,
-    "id": _read_id,
-    "ids": _read_list,
-    "words": _read_list,
-    "time": _read_time,
-    "text": _read_text,
-    "json": _read_json,
-}
+def _items(field: Field, text: str) -> list[str]:
+    found = list(dict.fromkeys(re.split(r"[\s,;]+", text.strip(" ,;"))))
+    strange = [word for word in found if word not in field.choices] if field.kind == "words" else ()
+    if strange:
+        raise UsageError(f"{strange[0][:LONGEST]} is not one of {', '.join(field.choices)}")
+    return found
 
 
 def _brief(problem: str) -> str:

@@ -6,15 +6,15 @@ ways to write it, and each follows the other.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 from jobdeck.core.errors import Unreadable, UsageError
 from jobdeck.core.model import arguments
+from jobdeck.core.queue.options import OPTIONS
 from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin, parse_object
 from jobdeck.core.redact import harmless_json
 from jobdeck.core.schedules import CATCH_UPS, Cron, Every, rhythm
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from jobdeck.tui.form.fields import Field
 
 FOREVER: Final = "forever"
-AT, EVERY, LASTING, PRIORITY, ATTEMPTS, KEY = "at", "every", "lasting", "priority", "attempts", "dedupe_key"
-ZONE, CATCH_UP = "zone", "catch_up"
-SCHEDULE: Final = (AT, EVERY, ZONE, LASTING, CATCH_UP, PRIORITY, ATTEMPTS, KEY)
+AT, EVERY, ZONE, LASTING, CATCH_UP = "at", "every", "tz", "lasting", "catch_up"
+OFFERED: Final = {one.name: one for one in OPTIONS if one.label}
+"""The options of a job that have a row."""
+ALONE: Final = tuple(name for name in OFFERED if name not in {AT, EVERY, ZONE, LASTING, CATCH_UP})
+"""Those that do not depend on another field."""
 USUAL_MINUTES: Final = 60
 SHOWN_RUNS: Final = 3
 
@@ -66,7 +68,7 @@ class Form:
         form.fields = form_fields.fields_of(job_type) if job_type else ()
         form.payload = dict(arguments(job.payload)) if job else {}
         usual = (job_type and job_type.recurring) or USUAL_MINUTES
-        form.texts = dict.fromkeys(SCHEDULE, "")
+        form.texts = dict.fromkeys(OFFERED, "")
         form.texts[EVERY], form.texts[CATCH_UP] = write_duration(timedelta(minutes=usual)), CATCH_UPS[0]
         if job is not None:
             form._take(job)
@@ -81,9 +83,9 @@ class Form:
         if own is not None:
             self.texts[EVERY] = own.cron or write_duration(timedelta(seconds=own.interval))
             self.texts[ZONE], self.texts[CATCH_UP] = own.zone if own.cron else "", own.catch_up
-        self.texts[PRIORITY] = str(job.priority) if job.priority else ""
+        self.texts["priority"] = str(job.priority) if job.priority else ""
         usual = self.job_type.max_attempts if self.job_type else None
-        self.texts[ATTEMPTS] = str(job.max_attempts or "") if self.editing or job.max_attempts != usual else ""
+        self.texts["max_attempts"] = str(job.max_attempts or "") if self.editing or job.max_attempts != usual else ""
         if self.editing:
             self.texts[AT] = f"{job.run_at:%Y-%m-%d %H:%M:%S}Z"
 
@@ -105,7 +107,7 @@ class Form:
         names = {one.name for one in made.fields}
         made.set_json(harmless_json({name: value for name, value in self.payload.items() if name in names}, indent=2))
         usual = Form.begin(self.job_type).texts
-        made.texts |= {name: self.texts[name] for name in SCHEDULE if self.texts[name] != usual[name]}
+        made.texts |= {name: self.texts[name] for name in OFFERED if self.texts[name] != usual[name]}
         made.recurring, made.job = self.recurring, self.job
         return made
 
@@ -122,7 +124,7 @@ class Form:
 
     def text(self, name: str) -> str | None:
         """The text of a payload or schedule field; None where only the JSON can express the value."""
-        return self.texts.get(name) if name in SCHEDULE or name in self.texts else None
+        return self.texts.get(name) if name in OFFERED or name in self.texts else None
 
     def set_text(self, name: str, text: str, now: datetime) -> None:
         """Sets the text of a field; the JSON follows."""
@@ -163,7 +165,7 @@ class Form:
         found |= unreadable
         if self.json_problem:
             found["json"] = self.json_problem
-        known = {one.name for one in self.fields} | {*SCHEDULE, "json"}
+        known = {one.name for one in self.fields} | {*OFFERED, "json"}
         strange = {name: problem for name, problem in found.items() if name.split(".")[0] not in known}
         if strange:
             found["json"] = "; ".join(f"{name} {problem}" for name, problem in strange.items())
@@ -183,9 +185,7 @@ class Form:
             schedule=self.schedule(),
             lasting=parse_duration(lasting) if self.recurring and lasting not in {"", FOREVER} else None,
             endless=lasting == FOREVER,
-            priority=self._priority() or 0,
-            max_attempts=self._attempts(),
-            dedupe_key=self.texts[KEY].strip() or None,
+            **{name: value for name in ALONE if (value := self._read(name, now)) is not None},
         )
 
     def at(self, now: datetime) -> datetime | None:
@@ -229,13 +229,7 @@ class Form:
             return self._note_of_end(now)
         if name == ZONE:
             return self._note_of_zone(now)
-        return {
-            EVERY: "30s, 6h, 1d, or cron: 0 9 * * 1-5",
-            CATCH_UP: "runs for slots that were missed",
-            PRIORITY: "-100 to 100; higher runs first",
-            ATTEMPTS: f"default {self.job_type.max_attempts if self.job_type else 5}; then it fails permanently",
-            KEY: "at most one active job with this key",
-        }[name]
+        return OFFERED[name].note.format(max_attempts=self.job_type.max_attempts if self.job_type else 5)
 
     def runs(self, now: datetime) -> list[datetime]:
         """The next runs, at most three; empty where the schedule cannot be parsed."""
@@ -302,7 +296,7 @@ class Form:
         }
         readers |= {AT: lambda: self.at(now), EVERY: lambda: self._schedule("UTC"), LASTING: lambda: self.end(now)}
         readers |= {ZONE: lambda: Cron("* * * * *", self.texts[ZONE].strip() or "UTC")} if self.is_cron else {}
-        readers |= {PRIORITY: self._priority, ATTEMPTS: self._attempts}
+        readers |= {name: lambda name=name: self._read(name, now) for name in ALONE}  # type: ignore[misc]
         found: dict[str, str] = {}
         for name, reading in readers.items():
             try:
@@ -312,11 +306,10 @@ class Form:
                     found[name] = error.brief if isinstance(error, Unreadable) else _first_sentence(str(error))
         return found
 
-    def _priority(self) -> int | None:
-        return _whole(self.texts[PRIORITY], -100, 100)
-
-    def _attempts(self) -> int | None:
-        return _whole(self.texts[ATTEMPTS], 1, 1000)
+    def _read(self, name: str, now: datetime) -> Any:
+        """The value of an option; None for an empty text."""
+        text = self.texts[name].strip()
+        return OFFERED[name].typed(text, now) if text else None
 
     def _follow_payload(self) -> None:
         for one in self.fields:
@@ -328,18 +321,6 @@ class Form:
 
     def _state(self) -> tuple[object, ...]:
         return self.json_text, self.recurring, tuple(sorted(self.texts.items()))
-
-
-def _whole(text: str, least: int, most: int) -> int | None:
-    """A whole number within limits; None for an empty text."""
-    text = text.strip()
-    if not text:
-        return None
-    if not re.fullmatch(r"-?[0-9]{1,9}", text):
-        raise UsageError("must be a whole number")
-    if not least <= int(text) <= most:
-        raise UsageError(f"must be {least} to {most}")
-    return int(text)
 
 
 def _first_sentence(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.backend.threads import failure
@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.threads import Background
     from jobdeck.tui.form.form import Form
 
-
-class Fetch(Protocol):
-    """Looks a text up and delivers what was found, or a sentence that says why the look-up failed."""
-
-    def __call__(self, text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
-        """Starts the look-up; `deliver` is called once."""
+    Deliver = Callable[[Sequence[Found] | str], None]
+    """Gets what was found, or a sentence that says why the look-up failed. It is called once."""
+    Fetch = Callable[[str, Deliver], None]
+    """Starts the look-up of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Offer:
 def among(choices: Sequence[Found]) -> Fetch:
     """Searches a list in memory."""
 
-    def fetch(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
+    def fetch(text: str, deliver: Deliver) -> None:
         words = text.lower().split()
         deliver([one for one in choices if all(word in f"{one.label} {one.detail} {one.id}".lower() for word in words)])
 
@@ -54,7 +52,7 @@ def among(choices: Sequence[Found]) -> Fetch:
 def asking(background: Background, find: Callable[[str], Sequence[Found]]) -> Fetch:
     """Searches with a function that runs in the background."""
 
-    def look(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
+    def look(text: str, deliver: Deliver) -> None:
         def answered(answer: Sequence[Found] | Exception) -> None:
             deliver(_trouble(answer) if isinstance(answer, Exception) else answer)
 
@@ -82,11 +80,7 @@ class Lookup:
 
     def fetch(self, key: str) -> Fetch:
         """The look-up of a payload key."""
-
-        def look(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
-            asking(self._background(), partial(self._creating.find, key))(text, deliver)
-
-        return look
+        return asking(self._background(), partial(self._creating.find, key))
 
     def look_up(self, form: Form, found: Callable[[], None]) -> None:
         """Looks up the names of the ids in a form, each once; `found` is called for every name that arrives."""

@@ -8,7 +8,6 @@ from rich.cells import cell_len
 from textual.containers import Horizontal
 
 from jobdeck.core import plugins
-from jobdeck.core.schedules import CATCH_UPS
 from jobdeck.tui.form import form as forms
 from jobdeck.tui.form.fields import UNSET
 from jobdeck.tui.form.widgets import PickField, Segments
@@ -34,25 +33,6 @@ LABELS: Final = (14, 27)
 LONGEST_CHOICE: Final = 44
 SWITCH: Final = (("false", "off"), ("true", "on"))
 WORDS: Final = {UNSET: "unset", "false": "off", "true": "on"}
-EXAMPLES: Final = {
-    forms.AT: "now",
-    forms.EVERY: "60m",
-    forms.ZONE: "UTC",
-    forms.LASTING: "forever",
-    forms.PRIORITY: "0",
-    forms.ATTEMPTS: "type default",
-    forms.KEY: "none",
-}
-NAMES: Final = {
-    forms.AT: "run at",
-    forms.EVERY: "every",
-    forms.ZONE: "time zone",
-    forms.CATCH_UP: "catch up",
-    forms.LASTING: "for",
-    forms.PRIORITY: "priority",
-    forms.ATTEMPTS: "max attempts",
-    forms.KEY: "dedupe key",
-}
 
 
 class Row(Horizontal):
@@ -108,23 +88,17 @@ def widget_of(field: Field, text: str | None, name: str) -> Widget:
 
 
 def schedule_rows(form: Form) -> Iterator[Row]:
-    """The rows of the schedule."""
+    """The rows of the schedule, and of the other options of a job."""
     yield _typed(form, forms.AT)
     switch = Segments(SWITCH, str(form.recurring).lower(), id=f"field-{RECURRING}")
     yield Row(RECURRING, RECURRING, switch, id=f"row-{RECURRING}")
-    catch_up = Segments(tuple((word, word) for word in CATCH_UPS), form.texts[forms.CATCH_UP], id="field-catch_up")
-    for row in (
-        _typed(form, forms.EVERY),
-        _typed(form, forms.ZONE),
-        _typed(form, forms.LASTING),
-        Row(forms.CATCH_UP, NAMES[forms.CATCH_UP], catch_up, id="row-catch_up"),
-    ):
-        row.display = is_shown(form, row.field)
+    for name in (forms.EVERY, forms.ZONE, forms.LASTING, forms.CATCH_UP):
+        row = _typed(form, name)
+        row.display = is_shown(form, name)
         yield row
-    yield _typed(form, forms.PRIORITY)
-    yield _typed(form, forms.ATTEMPTS)
-    if not form.editing:
-        yield _typed(form, forms.KEY)
+    for name in forms.ALONE:
+        if not form.editing or forms.OFFERED[name].edit is not None:
+            yield _typed(form, name)
 
 
 def is_shown(form: Form, field: str) -> bool:
@@ -135,9 +109,14 @@ def is_shown(form: Form, field: str) -> bool:
 
 
 def _typed(form: Form, name: str) -> Row:
+    option, text = forms.OFFERED[name], form.texts[name]
     kept = name == forms.LASTING and form.editing and form.job is not None and form.job.expires_at is not None
-    field = OneLine(form.texts[name], example="unchanged" if kept else EXAMPLES[name], id=f"field-{name}")
-    return Row(name, NAMES[name], field, id=f"row-{name}")
+    field: Widget
+    if option.choices:
+        field = Segments(tuple((word, word) for word in option.choices), text, id=f"field-{name}")
+    else:
+        field = OneLine(text, example="unchanged" if kept else option.example, id=f"field-{name}")
+    return Row(name, option.label, field, id=f"row-{name}")
 
 
 def _widget(field: Field, text: str, name: str) -> Widget:

@@ -100,12 +100,6 @@ class Segments(Inked, can_focus=True):
             spans += [(f"[{word}]" if on else f" {word} ", ink), (" ", "text")]
         return self.strip(spans if y == 0 else (), self.size.width)
 
-    def on_focus(self) -> None:
-        self.refresh()
-
-    def on_blur(self) -> None:
-        self.refresh()
-
     def _index(self) -> int:
         return next((index for index, (value, _) in enumerate(self.choices) if value == self.value), -1)
 
@@ -170,9 +164,3 @@ class PickField(Inked, can_focus=True):
         text = fit(self.label or self.empty, max(width - 4, 1))
         ink = "picked" if self.has_focus else "field" if self.label else "unset"
         return self.strip([(f" {text} ", ink), ("▾ ", ink)] if y == 0 else (), width)
-
-    def on_focus(self) -> None:
-        self.refresh()
-
-    def on_blur(self) -> None:
-        self.refresh()

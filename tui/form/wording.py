@@ -11,7 +11,7 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Enqueued, Status
 from jobdeck.core.schedules import Cron, rhythm
 from jobdeck.core.times import format_duration, parse_time
-from jobdeck.tui.form.form import SCHEDULE, SHOWN_RUNS
+from jobdeck.tui.form.form import OFFERED, SHOWN_RUNS
 from jobdeck.tui.format import age, one_line, short_id, stamp
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def problems(form: Form, key: str) -> str:
     """The fields with problems, and the key that goes to the first; empty where there are none."""
     if not form.problems:
         return ""
-    labels = {one.name: one.label for one in form.fields} | {"json": "the JSON", "at": "run at"}
-    listed = ", ".join(labels.get(name, name.replace("_", " ")) for name in form.problems)
+    labels = {one.name: one.label for one in OFFERED.values()} | {one.name: one.label for one in form.fields}
+    listed = ", ".join(labels.get(name, "the JSON") for name in form.problems)
     return f"✗ fix first: {listed}; {key} goes to the first"
 
 
@@ -78,7 +78,7 @@ def note(form: Form, name: str, now: datetime) -> str:
         return form.job_type.purpose if form.job_type else "this process has no handler for this type"
     if name == RECURRING:
         return "runs again at its next slot"
-    if name in SCHEDULE:
+    if name in OFFERED:
         return "" if name in form.problems else form.note(name, now)
     found = next((one for one in form.fields if one.name == name), None)
     if found is not None and found.kind == "time" and form.text(name):

@@ -7,16 +7,16 @@ import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from jobdeck.core.cli.mcp.reads import JobId, Text
 from jobdeck.core.cli.mcp.tools import Access, Arguments, Tool
 from jobdeck.core.errors import UsageError
 from jobdeck.core.queue import operator, service
-from jobdeck.core.queue.requests import Wanted, parse_object
+from jobdeck.core.queue.options import OPTIONS, Option
+from jobdeck.core.queue.requests import parse_object, read_wanted
 from jobdeck.core.read import jobs
-from jobdeck.core.schedules import Every
-from jobdeck.core.times import parse_duration, parse_interval, parse_time
+from jobdeck.core.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,15 +62,22 @@ class Done(Deed):
     reason: str = Field(min_length=3, max_length=500, description="Why, for the audit log.")
 
 
-class NewJob(Arguments):
+def _argument(option: Option) -> Any:
+    """The type and the default of an argument. Times and durations are texts, as a person writes them."""
+    if option.kind != "number":
+        return Annotated[Text, Field(description=option.words)] | None, None
+    number = Annotated[int, Field(ge=option.least, le=option.most, description=option.words)]
+    return (number, option.default) if option.default is not None else (number | None, None)
+
+
+class _NewJob(Arguments):
     type: Text
     payload: dict[str, Any] = Field(default_factory=dict, description="Arguments, as a JSON object.")
-    at: Annotated[Text, Field(description='First run: "in 2h", ISO 8601 (UTC). Default: now.')] | None = None
-    every: Annotated[Text, Field(description="Make it recurring: 60m, 6h, 1d.")] | None = None
-    lasting: Annotated[Text, Field(description="How long to repeat, from the first run.")] | None = None
-    priority: int = Field(default=0, ge=-100, le=100)
-    max_attempts: int | None = Field(default=None, ge=1, le=1000)
-    dedupe_key: Text | None = None
+
+
+_ARGUMENTS: Final[dict[str, Any]] = {one.name: _argument(one) for one in OPTIONS if one.mcp}
+NewJob = create_model("NewJob", __base__=_NewJob, **_ARGUMENTS)
+"""The arguments of a new job: its type, its payload, and the options of `OPTIONS`."""
 
 
 def rehearse(access: Access, given: Rehearsed) -> Any:
@@ -121,23 +128,14 @@ def _commands(verb: Verb, ids: Sequence[UUID], given: Deed) -> list[str]:
     ]
 
 
-def rehearse_enqueue(access: Access, given: NewJob) -> Any:
+def rehearse_enqueue(access: Access, given: _NewJob) -> Any:
     session = access.session
-    if given.lasting and not given.every:
+    options = given.model_dump(include=set(_ARGUMENTS))
+    if options["lasting"] and not options["every"]:
         raise UsageError("The argument lasting is for recurring jobs. Add every, or omit lasting.")
     payload = parse_object(json.dumps(given.payload))
     with access.acting() as conn:
-        now = jobs.clock().run(conn)
-        wanted = Wanted(
-            given.type,
-            payload,
-            at=parse_time(given.at, now, what="time of at") if given.at else None,
-            schedule=Every(seconds=parse_interval(given.every, what="interval of every")) if given.every else None,
-            lasting=parse_duration(given.lasting, what="duration of lasting") if given.lasting else None,
-            priority=given.priority,
-            max_attempts=given.max_attempts,
-            dedupe_key=given.dedupe_key,
-        )
+        wanted = read_wanted(given.type, payload, options, jobs.clock().run(conn), flags=False)
         made = service.create(
             conn, session.registry, wanted, settings=session.settings, actor=access.actor, dry_run=True
         )

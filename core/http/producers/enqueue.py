@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, Locked, Refused
@@ -105,21 +106,13 @@ class Enqueue:
         return tickets
 
     def _drafts(self, conn: Connection, asked: Sequence[Asked], name: str) -> list[NewJob]:
-        """The validated jobs. A dedupe key begins with the producer's name, so that it meets no key of others."""
-        jobs = []
+        """The validated jobs."""
+        jobs, now = [], datetime.now(UTC)
         for number, one in enumerate(asked, 1):
             try:
-                made = requests.draft(self._registry, one.type, one.payload)
+                jobs.append(requests.new_job(self._registry, one.wanted(name), now))
             except Refused as error:
                 raise _at(error, number, len(asked)) from None
-            jobs.append(
-                made._replace(
-                    run_at=one.run_at,
-                    priority=one.priority,
-                    max_attempts=one.max_attempts or made.max_attempts,
-                    dedupe_key=f"{name}:{one.dedupe_key}" if one.dedupe_key else None,
-                )
-            )
         for task_type in {one.type for one in asked}:
             payloads = (job.payload for job in jobs if job.task_type == task_type)
             requests.admit(conn, self._registry, task_type, payloads, recurring=False, settings=self._settings)

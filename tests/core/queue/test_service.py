@@ -108,6 +108,7 @@ SCHEDULES = st.builds(Every, seconds=st.integers(1, 100_000), catch_up=st.sample
         priority=st.integers(-100, 100),
         max_attempts=st.none() | st.integers(1, 1000),
         dedupe_key=st.none() | st.text(min_size=1, max_size=10),
+        unique_for=st.none() | st.integers(1, 10_000).map(lambda minutes: timedelta(minutes=minutes)),
     )
 )
 def test_a_command_is_words_of_a_shell_whatever_is_in_it(wanted: Wanted) -> None:

@@ -198,12 +198,12 @@ async def test_a_cron_expression_asks_for_its_zone_and_the_job_is_created_with_b
         await deck.press("n")
         await go_to(deck, "recurring")
         await deck.press("right")
-        assert not deck.app.screen.query_one("#row-zone").display
+        assert not deck.app.screen.query_one("#row-tz").display
         await deck.press("tab", *"0 9 * * 1-5", "tab")
-        assert deck.app.focused is widget(deck, "zone")
+        assert deck.app.focused is widget(deck, "tz")
         await deck.press(*"America/New_York", "tab", "tab", "right")
         assert "next runs: 07-06 13:00, 07-07 13:00, 07-08 13:00, … by cron" in deck.screen_text()
-        assert note(deck, "zone").strip() == "first there: Mon 07-06 09:00"
+        assert note(deck, "tz").strip() == "first there: Mon 07-06 09:00"
         await deck.press("ctrl+s")
         (_, wanted), *_ = calls(deck, "create")
         assert isinstance(wanted, Wanted)

@@ -21,10 +21,10 @@ from jobdeck.core.queue.requests import Wanted, changes, parse_object
 from jobdeck.core.registry import JobType, Payload
 from jobdeck.core.schedules import Cron, Every
 from jobdeck.tui.backend.protocol import Rehearsal
-from jobdeck.tui.form import form, wording
+from jobdeck.tui.form import wording
 from jobdeck.tui.form.fields import Field as FormField
 from jobdeck.tui.form.fields import fields_of, problems, read, shown
-from jobdeck.tui.form.form import AT, ATTEMPTS, CATCH_UP, EVERY, LASTING, PRIORITY, ZONE, Form
+from jobdeck.tui.form.form import AT, CATCH_UP, EVERY, LASTING, OFFERED, ZONE, Form
 from tests.tui.fake import NOW, make_job
 from tests.tui.fake_creating import COACH, REGISTRY, job_type
 
@@ -196,13 +196,16 @@ def test_each_mistake_is_known_by_its_field_and_what_no_field_is_about_by_the_js
     filled = begun()
     filled.set_json('{"batchSize": "x", "mode": "fast", "nonsense": 1}')
     filled.set_text(AT, "soon", NOW)
-    filled.set_text(PRIORITY, "1000", NOW)
-    filled.set_text(ATTEMPTS, "-1", NOW)
+    filled.set_text("priority", "1000", NOW)
+    filled.set_text("max_attempts", "-1", NOW)
     found = filled.check(NOW)
-    assert set(found) == {"batchSize", "mode", "json", AT, PRIORITY, ATTEMPTS}
+    assert set(found) == {"batchSize", "mode", "json", AT, "priority", "max_attempts"}
     assert found["json"] == "nonsense is not a field of this task type"
-    assert found[PRIORITY] == "must be -100 to 100"
+    assert found["priority"] == "must be -100 to 100"
     assert found[AT] == "invalid; try tomorrow 9:00"
+    assert wording.problems(filled, "F8") == (
+        "✗ fix first: batch size, mode, run at, priority, max attempts, the JSON; F8 goes to the first"
+    )
 
 
 def test_what_is_wrong_between_fields_stands_at_the_json() -> None:
@@ -226,7 +229,7 @@ def test_a_value_that_no_text_stands_for_is_left_to_the_json() -> None:
 @given(st.sampled_from([SYNC, ONBOARD, DIGEST, DISPATCH, EVERYTHING]), st.data())
 def test_whatever_is_typed_the_form_reads_it_or_says_what_is_wrong(known: JobType, data: st.DataObject) -> None:
     filled = begun(known)
-    names = [one.name for one in filled.fields] + [*form.SCHEDULE]
+    names = [one.name for one in filled.fields] + [*OFFERED]
     for _ in range(data.draw(st.integers(1, 6))):
         name, text = data.draw(st.sampled_from(names)), data.draw(st.text(max_size=12) | st.sampled_from(WORDS))
         filled.set_text(name, text, NOW)
@@ -385,8 +388,8 @@ def test_an_edit_says_what_it_changes_and_no_more() -> None:
     filled.set_text(AT, "in 2h", NOW)
     filled.set_text(EVERY, "30m", NOW)
     filled.set_text(LASTING, "1d", NOW)
-    filled.set_text(PRIORITY, "", NOW)
-    filled.set_text(ATTEMPTS, "2", NOW)
+    filled.set_text("priority", "", NOW)
+    filled.set_text("max_attempts", "2", NOW)
     found = wanted(filled)
     assert changes(REGISTRY, SERIES, found, NOW) == {
         "payload": {"batchSize": 60}, "concurrency_key": "game_platform_sync",
@@ -413,7 +416,7 @@ def test_a_job_of_a_type_without_handler_keeps_its_payload_and_its_schedule_can_
     job = make_job(1, task_type="from_elsewhere", payload={"x": 1})
     filled = begun(None, job, editing=True)
     assert filled.fields == ()
-    filled.set_text(PRIORITY, "5", NOW)
+    filled.set_text("priority", "5", NOW)
     assert changes(REGISTRY, job, wanted(filled), NOW) == {"priority": 5}
 
 

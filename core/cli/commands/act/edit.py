@@ -8,16 +8,10 @@ import click
 
 from jobdeck.core.cli import answers, output
 from jobdeck.core.cli.answers import answer_results
-from jobdeck.core.cli.commands.act.enqueue import (
-    ATTEMPTS,
-    ONLY_A_SERIES,
-    PRIORITIES,
-    schedule_from,
-    schedule_options,
-)
+from jobdeck.core.cli.commands.act.enqueue import job_options
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.queue.requests import Wanted, parse_object
+from jobdeck.core.queue.requests import ONLY_A_SERIES, Wanted, parse_object, read_schedule
 from jobdeck.core.schedules import rhythm
 from jobdeck.core.times import parse_duration, parse_time
 
@@ -42,12 +36,7 @@ ONCE: Final = "off"
 @click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Set a payload key. VALUE is JSON, else text.")
 @click.option("--unset", metavar="KEY", multiple=True, help="Remove a payload key.")
 @click.option("--payload", metavar="JSON", help="The complete new payload.")
-@click.option("--at", metavar="TIME", help='Next run: ISO 8601 (UTC), "in 2h", 30m, now.')
-@click.option("--every", metavar="DURATION", help=f"Interval of a recurring job; {ONCE} makes it run once.")
-@schedule_options
-@click.option("--for", "lasting", metavar="DURATION", help=f"How long to repeat, from the next run; or {ENDLESS}.")
-@click.option("--priority", type=PRIORITIES)
-@click.option("--max-attempts", type=ATTEMPTS)
+@job_options("edit")
 @click.option("--if-version", type=click.IntRange(0), help="Only if the job still has this version.")
 @reason_option
 @dry_run_option
@@ -189,12 +178,12 @@ def _schedule(job: Job, given: dict[str, Any]) -> Schedule | Rhythm | None:
     """The schedule that the options give, or the job's own; a zone or a catch-up alone changes the job's own."""
     every, cron, tz, catch_up = (given[name] for name in ("every", "cron", "tz", "catch_up"))
     if every is not None and every.strip().lower() == ONCE:
-        return schedule_from(None, cron, tz, catch_up)
+        return read_schedule(None, cron, tz, catch_up)
     own = rhythm(job)
     if own is None or every is not None or cron is not None:
-        return schedule_from(every, cron, tz, catch_up or (own.catch_up if own else None))
+        return read_schedule(every, cron, tz, catch_up or (own.catch_up if own else None))
     if tz is None and not catch_up:
         return own
     every = f"{own.interval}s" if own.cron is None else None
     zone = own.zone if tz is None and own.cron is not None else tz
-    return schedule_from(every, own.cron, zone, catch_up or own.catch_up)
+    return read_schedule(every, own.cron, zone, catch_up or own.catch_up)

@@ -18,106 +18,61 @@ from jobdeck.core.cli.progress import Progress
 from jobdeck.core.cli.session import Session, Words, command, dry_run_option
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import Interrupted, JobFailure, UsageError
-from jobdeck.core.queue.requests import Wanted, parse_object
+from jobdeck.core.queue.options import OPTIONS, Option
+from jobdeck.core.queue.requests import Wanted, parse_object, read_wanted
 from jobdeck.core.redact import scrub
-from jobdeck.core.schedules import CATCH_UPS, Cron, Every, next_runs
-from jobdeck.core.times import parse_duration, parse_interval, parse_time
+from jobdeck.core.schedules import next_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     import psycopg
 
     from jobdeck.core.model import Enqueued, Json, NewJob
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.schedules import Schedule
 
-PRIORITIES = click.IntRange(-100, 100)
-ATTEMPTS = click.IntRange(1, 1000)
 MOST = 1_000_000
 BETWEEN: Final = 500
 """Number of jobs between two looks at the clock and at signals."""
-ONLY_A_SERIES: Final = "--for is for recurring jobs. Add --every or --cron, or omit --for."
 SHOWN_RUNS: Final = 5
 """The number of next runs that a dry run shows."""
 
 
-def schedule_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command for the schedule of a recurring job."""
-    for option in (
-        click.option("--catch-up", type=Words(CATCH_UPS), help="What a missed slot is worth: one run, all, or none."),
-        click.option("--tz", metavar="ZONE", help="Time zone of --cron, like America/New_York. Default: UTC."),
-        click.option("--cron", metavar="EXPRESSION", help='Make it recurring by a cron expression: "0 9 * * 1-5".'),
-    ):
-        function = option(function)
-    return function
+def job_options(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options of a job that `enqueue`, `enqueue-many` or `edit` offers."""
+    offered = {
+        "enqueue": list(OPTIONS),
+        "enqueue-many": [one for one in OPTIONS if one.many],
+        "edit": [one for one in OPTIONS if one.edit is not None],
+    }[command]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for one in reversed(offered):
+            # An edit without an option keeps the job's own value, so that no option has a default there.
+            words, default = (one.edit or one.words, None) if command == "edit" else (one.words, one.default)
+            made = click.option(one.flag, one.name, type=_kind(one), metavar=one.metavar, default=default, help=words)
+            function = made(function)
+        return function
+
+    return decorate
 
 
-def schedule_from(every: str | None, cron: str | None, tz: str | None, catch_up: Any) -> Schedule | None:
-    """The schedule that the options give; None for a job that runs once.
-
-    Raises:
-        UsageError: the options contradict each other, or one of them cannot be parsed.
-    """
-    if every is not None and cron is not None:
-        raise UsageError("A job has either an interval or a cron expression. Omit --every or --cron.")
-    if tz is not None and cron is None:
-        raise UsageError("--tz is the time zone of a cron expression. Add --cron, or omit --tz.")
-    if cron is not None:
-        return Cron(cron, "UTC" if tz is None else tz, catch_up or "one")
-    if every is not None:
-        return Every(seconds=parse_interval(every, what="interval of --every"), catch_up=catch_up or "one")
-    if catch_up:
-        raise UsageError("--catch-up is for recurring jobs. Add --every or --cron, or omit --catch-up.")
-    return None
+def _kind(option: Option) -> click.ParamType[Any]:
+    if option.kind == "number":
+        return click.IntRange(option.least, option.most)
+    return Words(option.choices) if option.choices else click.STRING
 
 
-def _wanted(  # noqa: PLR0913 -- one keyword per option
-    task_type: str,
-    payload: Json,
-    now: datetime,
-    *,
-    at: str | None,
-    priority: int,
-    max_attempts: int | None,
-    lasting: str | None = None,
-    dedupe_key: str | None = None,
-    unique_for: str | None = None,
-    every: str | None = None,
-    cron: str | None = None,
-    tz: str | None = None,
-    catch_up: str | None = None,
-) -> Wanted:
+def _wanted(task_type: str, payload: Json, now: datetime, given: Mapping[str, Any]) -> Wanted:
     """The job that the options describe. Prints a remark when its first run is in the past."""
-    schedule = schedule_from(every, cron, tz, catch_up)
-    if lasting and not schedule:
-        raise UsageError(ONLY_A_SERIES)
-    run_at = parse_time(at, now, what="time of --at") if at else None
-    if run_at and run_at < now and at != "now":
-        output.note(f"{output.when(run_at)} is in the past, so the job is due now.")
-    return Wanted(
-        task_type,
-        payload,
-        at=run_at,
-        schedule=schedule,
-        lasting=parse_duration(lasting, what="duration of --for") if lasting else None,
-        priority=priority,
-        max_attempts=max_attempts,
-        dedupe_key=dedupe_key or None,
-        unique_for=parse_duration(unique_for, what="duration of --unique-for") if unique_for else None,
-    )
+    wanted = read_wanted(task_type, payload, given, now)
+    if wanted.at and wanted.at < now and given["at"] != "now":
+        output.note(f"{output.when(wanted.at)} is in the past, so the job is due now.")
+    return wanted
 
 
-def _job_options(function: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--max-attempts", type=ATTEMPTS, help="Attempts before it fails permanently."),
-        click.option("--priority", type=PRIORITIES, default=0, help="Due jobs with a higher priority run first."),
-        click.option("--at", metavar="TIME", help='First run: ISO 8601 (UTC), "in 2h", 30m. Default: now.'),
-        click.option("--payload", metavar="JSON", default="{}", help="Arguments, as a JSON object."),
-    ):
-        function = option(function)
-    return function
+payload_option = click.option("--payload", metavar="JSON", default="{}", help="Arguments, as a JSON object.")
 
 
 @contextmanager
@@ -139,14 +94,8 @@ def _callers_trace(conn: psycopg.Connection[Any]) -> Iterator[None]:
 
 @command("enqueue")
 @click.argument("task_type", metavar="TYPE")
-@_job_options
-@click.option("--every", metavar="DURATION", help="Make it recurring: 30s, 60m, 6h, 1d.")
-@schedule_options
-@click.option("--for", "lasting", metavar="DURATION", help="How long to repeat, from the first run.")
-@click.option("--dedupe-key", metavar="KEY", help="If an active job has this key, return it instead of creating one.")
-@click.option(
-    "--unique-for", metavar="DURATION", help="With --dedupe-key: also while this time lasts, if that job ended."
-)
+@payload_option
+@job_options("enqueue")
 @dry_run_option
 def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **given: Any) -> None:
     """Enqueue one job of TYPE and print it."""
@@ -157,7 +106,7 @@ def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **giv
     session.registry.validate(task_type, parsed)  # before an embedded database is started in vain
     with session.database() as database:
         with database.connection() as conn, limited_waits(database, conn), _callers_trace(conn):
-            wanted = _wanted(task_type, parsed, jobs.clock().run(conn), **given)
+            wanted = _wanted(task_type, parsed, jobs.clock().run(conn), given)
             enqueued = service.create(
                 conn, session.registry, wanted, settings=session.settings, actor=session.actor, dry_run=dry_run
             )
@@ -173,7 +122,8 @@ def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **giv
 
 @command("enqueue-many")
 @click.argument("task_type", metavar="TYPE")
-@_job_options
+@payload_option
+@job_options("enqueue-many")
 @click.option("--count", type=click.IntRange(1, MOST), help="Number of jobs with the same payload.")
 @click.option("--file", "source", metavar="JSONL", help="File with one payload per line; - is standard input.")
 @click.option("--yes", is_flag=True, expose_value=False, help="Accepted for consistency; has no effect.")
@@ -199,7 +149,7 @@ def enqueue_many(
         ids = service.create_many(
             conn,
             session.registry,
-            _wanted(task_type, {}, jobs.clock().run(conn), **given),
+            _wanted(task_type, {}, jobs.clock().run(conn), given),
             payloads,
             copies=count or 1,
             settings=session.settings,
