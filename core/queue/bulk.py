@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-import psycopg
 from psycopg.rows import class_row, dict_row
 
 from jobdeck.core.errors import Refused, UsageError
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.queue.bulk_model import BulkVerb
-
-Connection = psycopg.Connection[Any]
+    from jobdeck.core.queue.calls import Connection
 
 BATCH: Final = 500
 """Jobs per batch. Small, so that a worker does not wait long for a row that the batch has locked."""
@@ -120,14 +118,14 @@ def start(conn: Connection, bulk_id: UUID, verb: BulkVerb, *, actor: str, reason
     """
     with refusals():
         conn.execute("SELECT job_bulk_start(%s, %s, %s, %s)", (bulk_id, verb, actor, reason))
-    return _required(find(conn, bulk_id))
+    return required(find(conn, bulk_id))
 
 
 def step(conn: Connection, bulk_id: UUID, *, driver: str, limit: int = BATCH) -> Bulk:
     """Acts on the next jobs in one transaction and returns the new progress. Does nothing if the action has ended."""
     with refusals(), conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute("SELECT * FROM job_bulk_step(%s, %s, %s)", (bulk_id, limit, driver)).fetchone()
-    return _required(_bulk(row) if row else None)
+    return required(_bulk(row) if row else None)
 
 
 def resume_stalled(conn: Connection, worker_id: str, *, limit: int = BATCH) -> bool:
@@ -200,14 +198,19 @@ def _bulk(row: Mapping[str, Any]) -> Bulk:
     return Bulk(**{name: row[name] for name in _FIELDS})
 
 
-def _required(found: Bulk | None) -> Bulk:
+def required(found: Bulk | None) -> Bulk:
+    """The bulk action.
+
+    Raises:
+        Refused: it no longer exists.
+    """
     if found is None:
         raise Refused("This bulk action no longer exists: bulk actions are kept for 30 days.")
     return found
 
 
 def _choice(conn: Connection, bulk_id: UUID) -> Choice:
-    bulk = _required(find(conn, bulk_id))
+    bulk = required(find(conn, bulk_id))
     shares = _shares(conn, bulk_id)
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(

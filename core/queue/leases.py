@@ -154,19 +154,18 @@ def heartbeat(
     return [Renewed(*row) for row in rows]
 
 
+_CHECKPOINT = "SELECT job_queue_checkpoint(%s, %s, %s::jsonb)"
+
+
 def save_checkpoint(conn: Connection, job_id: UUID, run_token: int, checkpoint: Json) -> bool:
     """Saves a checkpoint at once. Returns False, and saves nothing, if the run token no longer holds the job."""
-    row = conn.execute(
-        "SELECT job_queue_checkpoint(%s, %s, %s::jsonb)", (job_id, run_token, json.dumps(checkpoint))
-    ).fetchone()
+    row = conn.execute(_CHECKPOINT, (job_id, run_token, json.dumps(checkpoint))).fetchone()
     return bool(row and row[0])
 
 
 async def save_checkpoint_async(conn: AsyncConnection, job_id: UUID, run_token: int, checkpoint: Json) -> bool:
     """The same on a connection of an event loop."""
-    cursor = await conn.execute(
-        "SELECT job_queue_checkpoint(%s, %s, %s::jsonb)", (job_id, run_token, json.dumps(checkpoint))
-    )
+    cursor = await conn.execute(_CHECKPOINT, (job_id, run_token, json.dumps(checkpoint)))
     row = await cursor.fetchone()
     return bool(row and row[0])
 

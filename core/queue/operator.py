@@ -18,12 +18,14 @@ from jobdeck.core.read.jobs import processing
 from jobdeck.core.read.rows import result_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import timedelta
+    from typing import LiteralString
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Json, Processing
     from jobdeck.core.read.canaries import CanaryAnswer
+    from jobdeck.core.read.rows import Row
 
 PURGED_TOGETHER: Final = 1_000
 
@@ -44,6 +46,11 @@ def _act(
         "SELECT * FROM job_queue_act(%s, %s::uuid[], %s::bigint[], %s, %s, %s)",
         (action, list(ids), [seen.get(job_id) for job_id in ids], actor, reason, dry_run),
     )
+    return _in_order(ids, found)
+
+
+def _in_order(ids: Sequence[UUID], found: Iterable[Row]) -> list[ActionResult]:
+    """The answers in the order of the ids."""
     answers = {row["job_id"]: result_from(row) for row in found}
     return [answers[job_id] for job_id in dict.fromkeys(ids)]
 
@@ -85,9 +92,8 @@ def restore(
     conn: Connection, ids: Sequence[UUID], *, actor: str, reason: str | None = None, dry_run: bool = False
 ) -> list[ActionResult]:
     """Moves deleted jobs out of the trash, back to the state they were in."""
-    found = rows(conn, "SELECT * FROM job_queue_restore(%s::uuid[], %s, %s, %s)", (list(ids), actor, reason, dry_run))
-    answers = {row["job_id"]: result_from(row) for row in found}
-    return [answers[job_id] for job_id in dict.fromkeys(ids)]
+    given = (list(ids), actor, reason, dry_run)
+    return _in_order(ids, rows(conn, "SELECT * FROM job_queue_restore(%s::uuid[], %s, %s, %s)", given))
 
 
 def edit(
@@ -114,7 +120,8 @@ def edit(
     return result_from(found[0])
 
 
-def skip(
+def _one(
+    statement: LiteralString,
     conn: Connection,
     job_id: UUID,
     *,
@@ -123,39 +130,21 @@ def skip(
     reason: str | None = None,
     dry_run: bool = False,
 ) -> ActionResult:
-    """Skips the next run of a series: its job is due at the slot after it."""
-    found = rows(conn, "SELECT * FROM job_queue_skip(%s, %s, %s, %s, %s)", (job_id, version, actor, reason, dry_run))
-    return result_from(found[0])
+    """The answer of a function for one job, which must still have this version (None: any)."""
+    given = {"id": job_id, "version": version, "actor": actor, "reason": reason, "dry_run": dry_run}
+    return result_from(rows(conn, statement, given)[0])
 
 
-def pause_series(
-    conn: Connection,
-    job_id: UUID,
-    *,
-    actor: str,
-    version: int | None = None,
-    reason: str | None = None,
-    dry_run: bool = False,
-) -> ActionResult:
-    """Pauses one series: its job does not run before it is resumed. A running cycle ends as usual."""
-    return _switch_series(conn, (job_id, version, True, actor, reason, dry_run))
-
-
-def resume_series(
-    conn: Connection,
-    job_id: UUID,
-    *,
-    actor: str,
-    version: int | None = None,
-    reason: str | None = None,
-    dry_run: bool = False,
-) -> ActionResult:
-    """Resumes a paused series at its next slot; the slots that it missed are not made up."""
-    return _switch_series(conn, (job_id, version, False, actor, reason, dry_run))
-
-
-def _switch_series(conn: Connection, given: tuple[object, ...]) -> ActionResult:
-    return result_from(rows(conn, "SELECT * FROM job_series_pause(%s, %s, %s, %s, %s, %s)", given)[0])
+skip = partial(_one, "SELECT * FROM job_queue_skip(%(id)s, %(version)s, %(actor)s, %(reason)s, %(dry_run)s)")
+"""Skips the next run of a series: its job is due at the slot after it."""
+pause_series = partial(
+    _one, "SELECT * FROM job_series_pause(%(id)s, %(version)s, true, %(actor)s, %(reason)s, %(dry_run)s)"
+)
+"""Pauses one series: its job does not run before it is resumed. A running cycle ends as usual."""
+resume_series = partial(
+    _one, "SELECT * FROM job_series_pause(%(id)s, %(version)s, false, %(actor)s, %(reason)s, %(dry_run)s)"
+)
+"""Resumes a paused series at its next slot; the slots that it missed are not made up."""
 
 
 def pause(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
-
-import psycopg
+from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import Refused
 
@@ -15,13 +13,12 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Json
+    from jobdeck.core.queue.calls import Connection
     from jobdeck.core.registry import JobType
 
 FILLED_TOGETHER: Final = 10_000
 GONE_SECONDS: Final = 60.0
 """A worker that has not reported for so long does not count among those that are there."""
-
-Connection = psycopg.Connection[Any]
 
 
 def report_worker(  # noqa: PLR0913 -- one keyword per column

@@ -89,7 +89,7 @@ def _carry_out(access: Access, verb: Verb, given: Deed, *, reason: str | None, d
         raise UsageError("The argument at is a time, which postpone needs and no other action has. Nothing was done.")
     if given.version is not None and len(given.ids) != 1:
         raise UsageError("The argument version needs exactly one job. Nothing was done.")
-    with access.acting() as conn:
+    with access.session.connection() as conn:
         found = list(dict.fromkeys(jobs.resolve_id(conn, text) for text in given.ids))
         results = _results(access, conn, verb, found, given, reason=reason, dry_run=dry_run)
     shown = ("job_id", "ok", "code", "message", "status", "version")
@@ -114,7 +114,7 @@ def _results(
         act = partial(operator.edit, changes={"run_at": due.isoformat()})
     else:
         one_by_one = {"skip_run": operator.skip, "pause_series": operator.pause_series}
-        act = partial(one_by_one.get(verb, operator.resume_series))
+        act = one_by_one.get(verb, operator.resume_series)
     return [act(conn, job_id, version=given.version, **how) for job_id in ids]
 
 
@@ -134,7 +134,7 @@ def rehearse_enqueue(access: Access, given: _NewJob) -> Any:
     if options["lasting"] and not options["every"]:
         raise UsageError("The argument lasting is for recurring jobs. Add every, or omit lasting.")
     payload = parse_object(json.dumps(given.payload))
-    with access.acting() as conn:
+    with access.session.connection() as conn:
         wanted = read_wanted(given.type, payload, options, jobs.clock().run(conn), flags=False)
         made = service.create(
             conn, session.registry, wanted, settings=session.settings, actor=access.actor, dry_run=True

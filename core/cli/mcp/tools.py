@@ -49,16 +49,6 @@ class Access:
         with self.session.connection() as conn, as_viewer(conn):
             yield conn
 
-    @contextmanager
-    def acting(self) -> Iterator[Connection]:
-        """A connection that may change what its role may change.
-
-        Raises:
-            JobdeckError: as `Session.connection`.
-        """
-        with self.session.connection() as conn:
-            yield conn
-
 
 @dataclass(frozen=True, slots=True)
 class Tool:

@@ -10,8 +10,6 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from psycopg.rows import dict_row
-
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Status
 from jobdeck.core.postgres.refusals import refusals
@@ -19,7 +17,8 @@ from jobdeck.core.queue import bulk
 from jobdeck.core.queue.calls import rows
 from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange, difference
 from jobdeck.core.queue.requests import admit_change, new_payload
-from jobdeck.core.read.rows import job_from, result_from
+from jobdeck.core.read import jobs
+from jobdeck.core.read.rows import result_from
 from jobdeck.core.read.sentences import result
 from jobdeck.core.redact import safe_error
 
@@ -62,7 +61,7 @@ def start(conn: Connection, bulk_id: UUID, change: PayloadChange, *, actor: str,
             "SELECT job_bulk_start_edit(%s, %s::jsonb, %s, %s)",
             (bulk_id, json.dumps({"set": change.set, "unset": list(change.unset)}), actor, reason),
         )
-    return _required(bulk.find(conn, bulk_id))
+    return bulk.required(bulk.find(conn, bulk_id))
 
 
 def step(
@@ -75,7 +74,7 @@ def step(
             for row in rows(conn, "SELECT * FROM job_bulk_edit_next(%s, %s)", (bulk_id, limit))
         }
         _carry_out(conn, registry, bulk_id, asked, settings=settings, driver=driver)
-    return _required(bulk.find(conn, bulk_id))
+    return bulk.required(bulk.find(conn, bulk_id))
 
 
 def resume_stalled(
@@ -136,7 +135,7 @@ def rehearse(
             conn, [edit for edit in edits if edit.changes and answers[edit.job_id].ok], bulk.FIRST - len(first)
         )
     return EditRehearsal(
-        total=_required(bulk.find(conn, bulk_id)).total,
+        total=bulk.required(bulk.find(conn, bulk_id)).total,
         changed=sum(one.ok and one.code != "nothing-to-change" for one in results),
         same=sum(one.ok and one.code == "nothing-to-change" for one in results),
         refused=tuple(one for one in results if not one.ok),
@@ -144,18 +143,12 @@ def rehearse(
     )
 
 
-def _required(found: Bulk | None) -> Bulk:
-    if found is None:
-        raise Refused("This bulk action no longer exists: bulk actions are kept for 30 days.")
-    return found
-
-
 def _edits(
     conn: Connection, registry: Registry, asked: Mapping[UUID, int | None], change: PayloadChange, settings: Settings
 ) -> Iterator[_Edit]:
-    jobs = _jobs(conn, list(asked))
+    found = {job.id: job for job in jobs.queued(list(asked)).run(conn)}
     for job_id, seen in asked.items():
-        job = jobs.get(job_id)
+        job = found.get(job_id)
         fixed = {Status.RUNNING, Status.SUCCEEDED}
         if job is None or job.status in fixed or (seen is not None and job.version != seen):
             yield _Edit(job_id, -1 if seen is None else seen, _REFUSED)
@@ -202,12 +195,6 @@ def _items(conn: Connection, bulk_id: UUID, after: UUID | None, limit: int) -> d
     return {row["job_id"]: row["seen"] for row in found}
 
 
-def _jobs(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, Job]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        found = cursor.execute("SELECT * FROM job_list WHERE id = ANY (%s)", (list(ids),)).fetchall()
-    return {row["id"]: job_from(row) for row in found}
-
-
 def _rehearsed(conn: Connection, edits: Sequence[_Edit], actor: str) -> dict[UUID, ActionResult]:
     wanted = [edit for edit in edits if edit.changes]
     ids, versions, changes, _ = _arrays(wanted)
@@ -229,12 +216,13 @@ def _rehearsed(conn: Connection, edits: Sequence[_Edit], actor: str) -> dict[UUI
 
 
 def _first(conn: Connection, edits: Sequence[_Edit], most: int) -> list[tuple[Job, Difference]]:
-    wanted = edits[: max(most, 0)]
-    jobs = _jobs(conn, [edit.job_id for edit in wanted]) if wanted else {}
+    """The first edits with the jobs as they are, and what differs."""
+    wanted = {edit.job_id: edit.changes for edit in edits[: max(most, 0)] if edit.changes}
+    found = {job.id: job for job in jobs.queued(list(wanted)).run(conn)} if wanted else {}
     return [
-        (jobs[edit.job_id], difference(jobs[edit.job_id].payload, edit.changes["payload"]))
-        for edit in wanted
-        if edit.job_id in jobs and edit.changes
+        (found[job_id], difference(found[job_id].payload, changes["payload"]))
+        for job_id, changes in wanted.items()
+        if job_id in found
     ]
 
 
