@@ -120,7 +120,9 @@ def _judge_order(before: Moment, taken: Sequence[Row], left: Sequence[Row], limi
         ]
 
     free = plain(left, limited=False)
-    if len(taken) < limit:
+    # A claim gives back the jobs whose key or type turns out to have no place for them, and does not look again.
+    doubtful = any(job["concurrency_key"] is not None or before.is_limited(job["task_type"]) for job in (*taken, *left))
+    if len(taken) < limit and not doubtful:
         assert not free, f"{len(taken)} of {limit} jobs, although {len(free)} more could start"
     best = min(map(order, free), default=None)
     for job in plain(taken, limited=False):
