@@ -99,8 +99,8 @@ def _judge_limits(before: Moment, taken: Iterable[Row], at: datetime) -> None:
 
 
 def _rate_places(row: Row, at: datetime) -> int:
-    runs, seconds = row["rate_runs"], row["rate_seconds"]
-    burst = row["rate_burst"] or max(math.ceil(runs / seconds), 1)
+    runs, seconds = int(row["rate_runs"]), int(row["rate_seconds"])
+    burst = int(row["rate_burst"] or 0) or max(math.ceil(runs / seconds), 1)
     used = max((row["rate_until"] - at).total_seconds(), 0.0) if row["rate_until"] else 0.0
     if used > 60 + burst * seconds / runs:
         used = 0.0  # from before the clock was set back
@@ -125,8 +125,12 @@ def _judge_order(before: Moment, taken: Sequence[Row], left: Sequence[Row], limi
     if len(taken) < limit and not doubtful:
         assert not free, f"{len(taken)} of {limit} jobs, although {len(free)} more could start"
     best = min(map(order, free), default=None)
+    # Where a limited type has jobs of several priorities, a second look fills up, the best priority first.
+    priorities = {(job["task_type"], job["priority"]) for job in (*taken, *left) if before.is_limited(job["task_type"])}
+    exact = len(priorities) == len({task_type for task_type, _ in priorities})
     for job in plain(taken, limited=False):
-        assert best is None or order(job) < best, "a job was taken before a better one"
+        worse = best is not None and (order(job) > best if exact else -job["priority"] > best[0])
+        assert not worse, "a job was taken before a better one"
     for job in plain(taken, limited=True):
         assert best is None or -job["priority"] <= best[0], "a limited type came before a higher priority"
         same = [one for one in plain(left, limited=True) if one["task_type"] == job["task_type"]]

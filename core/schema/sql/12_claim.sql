@@ -41,9 +41,6 @@ create or replace function job_claim_within(p_jobs tid[], p_lanes job_lane[]) re
 language plpgsql volatile
 as $$
 begin
-    if not exists (select from unnest(p_lanes) l where l.room is not null) then
-        return p_jobs;
-    end if;
     return array(
         select r.job from (
             select q.ctid as job, l.room,
@@ -59,9 +56,6 @@ create or replace function job_claim_left(p_lanes job_lane[], p_jobs tid[]) retu
 language plpgsql volatile
 as $$
 begin
-    if cardinality(p_jobs) = 0 or not exists (select from unnest(p_lanes) l where l.room is not null) then
-        return p_lanes;
-    end if;
     return array(
         select row(l.task_type, l.priority, l.run_at, l.id, l.room - coalesce(n.jobs, 0))::job_lane
         from unnest(p_lanes) with ordinality as l (task_type, priority, run_at, id, room, place)
@@ -74,7 +68,9 @@ $$;
 -- Locks and returns due series, up to half of a claim: behind more jobs than workers can run, they would come too late. A
 -- claim of one job takes a series every second time, and a limited type gives half of its room. No series goes before a
 -- job of a higher priority that can start.
-create or replace function job_claim_series(p_lanes job_lane[], p_most integer, p_now timestamptz) returns tid[]
+create or replace function job_claim_series(
+    p_lanes job_lane[], p_limited boolean, p_most integer, p_now timestamptz
+) returns tid[]
 language plpgsql volatile
 as $$
 declare
@@ -104,10 +100,10 @@ begin
         where q.ctid = any (v_found) and job_clause_pending(q.status) and job_clause_first_in_line(q.in_line)
         order by q.priority desc, q.run_at, q.id limit greatest(p_most / 2, round(random())::integer)
         for update of q skip locked);
-    return job_claim_within(v_jobs, array(
+    return case when p_limited then job_claim_within(v_jobs, array(
         select row(l.task_type, l.priority, l.run_at, l.id,
             case when l.room is not null then greatest(l.room / 2, round(random())) end)::job_lane
-        from unnest(p_lanes) l));
+        from unnest(p_lanes) l)) else v_jobs end;
 end
 $$;
 
@@ -144,20 +140,22 @@ $$;
 -- Locks and returns the best p_most due jobs of these lanes, without the jobs in p_but, which the claim has already. The
 -- ranking also counts jobs that another transaction has locked, and more jobs of a limited type with several lanes than it
 -- has room for. A second look takes others in their place, best lane first.
-create or replace function job_claim_pick(p_lanes job_lane[], p_most integer, p_now timestamptz, p_but tid[]) returns tid[]
+create or replace function job_claim_pick(
+    p_lanes job_lane[], p_limited boolean, p_most integer, p_now timestamptz, p_but tid[]
+) returns tid[]
 language plpgsql volatile
 as $$
 declare
-    v_open constant job_lane[] := job_claim_left(p_lanes, p_but);
+    v_open constant job_lane[] := case when p_limited then job_claim_left(p_lanes, p_but) else p_lanes end;
     v_lanes job_lane[] := v_open;
     -- The first jobs of a lane that are not locked are the best, so one lane needs no ranking.
     v_shares integer[] := case when cardinality(v_open) > 1 then job_claim_rank(v_open, p_most, p_now, p_but) end;
-    v_wanted constant bigint := (select sum(s) from unnest(v_shares) s);
+    v_wanted constant bigint := case when v_shares is not null then (select sum(s) from unnest(v_shares) s) end;
     v_jobs tid[] := '{}';
     v_taken tid[] := p_but;
 begin
     loop
-        v_jobs := job_claim_within(v_jobs || array(
+        v_jobs := v_jobs || array(
             select c.ctid
             from unnest(v_lanes, v_shares) as l (task_type, priority, run_at, id, room, share)
             cross join lateral (
@@ -170,20 +168,23 @@ begin
                 order by q.run_at, q.id limit least(coalesce(l.share, p_most), l.room)
                 for update of q skip locked
             ) c
-            limit p_most - cardinality(v_jobs)), v_open);
+            limit p_most - cardinality(v_jobs));
+        if p_limited then
+            v_jobs := job_claim_within(v_jobs, v_open);
+        end if;
         exit when v_shares is null or cardinality(v_jobs) >= v_wanted;
         v_shares := null;
         v_taken := p_but || v_jobs;
-        v_lanes := job_claim_left(v_open, v_jobs);
+        v_lanes := case when p_limited then job_claim_left(v_open, v_jobs) else v_open end;
     end loop;
     return v_jobs;
 end
 $$;
 
 -- Makes jobs running that the caller has locked: gives them tokens, leases and the places of their keys, and uses up what they
--- take of the rates of their types.
+-- take of the rates of their types, if those are among the types with limits (p_limited).
 create or replace function job_claim_start(
-    p_worker text, p_jobs tid[], p_key_jobs tid[], p_key_places smallint[], p_lanes job_lane[], p_now timestamptz,
+    p_worker text, p_jobs tid[], p_key_jobs tid[], p_key_places smallint[], p_limited text[], p_now timestamptz,
     p_lease_seconds double precision
 ) returns table (
     id uuid, run_token bigint, task_type text, payload jsonb, attempt integer, max_attempts integer,
@@ -192,11 +193,9 @@ create or replace function job_claim_start(
 language plpgsql volatile
 as $$
 #variable_conflict use_column
-declare
-    v_limited constant text[] := array(select l.task_type from unnest(p_lanes) l where l.room is not null);
 begin
-    if v_limited <> '{}' then
-        perform job_limits_spend(p_jobs, v_limited, p_now);
+    if cardinality(p_limited) > 0 then
+        perform job_limits_spend(p_jobs, p_limited, p_now);
     end if;
     return query
     with taken as (
@@ -205,7 +204,7 @@ begin
             locked_by = p_worker, started_at = p_now, updated_at = p_now, version = q.version + 1,
             lease_expires_at = p_now + make_interval(secs => p_lease_seconds), blocked_by = null, in_line = false,
             anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end,
-            limited = q.task_type = any (v_limited), key_place = p_key_places[array_position(p_key_jobs, q.ctid)]
+            limited = q.task_type = any (p_limited), key_place = p_key_places[array_position(p_key_jobs, q.ctid)]
         -- The rows are locked, so their ctid has not changed.
         where q.ctid = any (p_jobs)
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.max_attempts, q.run_at, q.slot_at,
@@ -245,6 +244,7 @@ declare
     v_lanes job_lane[];
     v_jobs tid[] := '{}';
     v_keys record;
+    v_limited text[] := '{}';
 begin
     if job_is_outsider() then
         perform job_refuse_outsiders();
@@ -287,12 +287,14 @@ begin
         where l.task_type = any (v_types) order by l.priority desc) end;
     if v_there.limited then
         select a.lanes, a.counted_at into v_lanes, v_now from job_limits_admit(v_lanes, p_worker, p_limit) a;
+        v_limited := array(select distinct l.task_type from unnest(v_lanes) l where l.room is not null);
     end if;
     if v_there.series and cardinality(v_lanes) > 0 then
-        v_jobs := job_claim_series(v_lanes, p_limit, v_now);
+        v_jobs := job_claim_series(v_lanes, v_there.limited, p_limit, v_now);
     end if;
     if cardinality(v_lanes) > 0 and cardinality(v_jobs) < p_limit then
-        v_jobs := v_jobs || job_claim_pick(v_lanes, p_limit - cardinality(v_jobs), v_now, v_jobs);
+        v_jobs := v_jobs || job_claim_pick(
+            v_lanes, v_there.limited, p_limit - cardinality(v_jobs), v_now, v_jobs);
     end if;
     if cardinality(v_jobs) = 0 then
         return;
@@ -303,6 +305,6 @@ begin
         select k.* into v_keys from job_claim_keys(v_jobs, v_now) k;
     end if;
     return query select * from job_claim_start(
-        p_worker, v_keys.taken, v_keys.jobs, v_keys.places, v_lanes, v_now, p_lease_seconds);
+        p_worker, v_keys.taken, v_keys.jobs, v_keys.places, v_limited, v_now, p_lease_seconds);
 end
 $$;

@@ -101,7 +101,8 @@ begin
             perform job_queue_refuse('Its key has no place.') where cardinality(v_keys.taken) = 0;
             return query select s.id, s.run_token, s.task_type, s.payload, s.attempt, s.max_attempts, s.due_at, s.claimed_at,
                 s.is_recurring, s.checkpoint, s.cycle, 101
-            from job_claim_start(p_worker, v_keys.taken, v_keys.jobs, v_keys.places, v_lanes, v_now, p_lease_seconds) s;
+            from job_claim_start(p_worker, v_keys.taken, v_keys.jobs, v_keys.places, array(
+                select l.task_type from unnest(v_lanes) l where l.room is not null), v_now, p_lease_seconds) s;
         exception when sqlstate 'JD001' or unique_violation or lock_not_available then
             -- Its blocker, its flow, its key or its dedupe key was faster.
             continue;

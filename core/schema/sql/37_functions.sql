@@ -14,7 +14,7 @@ as $$
         job_bulk_counted/2 job_bulk_drop/1 job_bulk_edit_failed/2 job_bulk_edit_next/2 job_bulk_edit_step/6
         job_bulk_edit_take/3 job_bulk_is_over/2 job_bulk_result/4 job_bulk_revert/4 job_bulk_start/4 job_bulk_start_edit/4
         job_bulk_step/3 job_bulk_stop/2 job_canary_change/2 job_canary_hold/1 job_canary_refusal/2 job_canary_stands/2
-        job_claim_keys/2 job_claim_lanes/1 job_claim_left/2 job_claim_pick/4 job_claim_rank/4 job_claim_series/3
+        job_claim_keys/2 job_claim_lanes/1 job_claim_left/2 job_claim_pick/5 job_claim_rank/4 job_claim_series/4
         job_claim_start/7 job_claim_within/2 job_clause_due/2 job_clause_first_in_line/1 job_clause_key_free/2
         job_clause_pending/1 job_clause_processing/1 job_clause_type_open/2 job_clause_unblocked/1 job_clause_unexpired/2
         job_counted_or_about/3 job_delay/1 job_earlier_runner/0 job_erase_fingerprints/2 job_erase_groups/1 job_erase_jobs/1
