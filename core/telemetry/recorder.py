@@ -19,6 +19,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 
 from jobdeck.core.model import RunOutcome
 from jobdeck.core.redact import safe_error
+from jobdeck.core.telemetry.spans import Sending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -157,8 +158,8 @@ class Recorder:
                     log.warning("spans could not be exported: %s", safe_error(repr(error)))
 
 
-class Enqueue:
-    """The span of an enqueue."""
+class Enqueue(Sending):
+    """The recorded span of an enqueue."""
 
     def __init__(self, span: Span) -> None:
         self.traceparent = traceparent(span)

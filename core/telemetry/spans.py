@@ -1,13 +1,13 @@
-"""What producers and workers know of spans."""
+"""What producers and workers know of spans, also where none are recorded."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from jobdeck.core.model import FinishedRun, RunOutcome, Ticket
+    from jobdeck.core.model import Ticket
 
 
 class Origin(NamedTuple):
@@ -17,25 +17,16 @@ class Origin(NamedTuple):
     run_before: str | None = None
 
 
-class Sending(Protocol):
-    """The span of an enqueue."""
+class Sending:
+    """The span of an enqueue. This class is that of a process that records none."""
 
-    @property
-    def traceparent(self) -> str | None:
-        """What the jobs carry to their runs; None if nothing is recorded."""
+    traceparent: str | None = None
+    """What the jobs carry to their runs; None if nothing is recorded."""
 
     def enqueued(self, ticket: Ticket) -> Ticket:
         """Notes and counts the job, if it was created; returns what it was given."""
+        return ticket
 
     def enqueued_many(self, ids: list[UUID]) -> list[UUID]:
         """The same for the jobs that were created together."""
-
-
-class RunSpan(Protocol):
-    """The span of one run, from the start of its handler until its report is stored."""
-
-    @property
-    def traceparent(self) -> str | None: ...
-
-    def end(self, run: FinishedRun | None, recorded: RunOutcome | None) -> None:
-        """Ends the span and counts the run. `recorded` is None for a run whose report the database did not get."""
+        return ids

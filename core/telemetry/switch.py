@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import require_extra
 from jobdeck.core.settings import asks_for_otel
+from jobdeck.core.telemetry.spans import Sending
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from types import TracebackType
-    from uuid import UUID
 
-    from jobdeck.core.model import Ticket
     from jobdeck.core.settings import OtelSettings
     from jobdeck.core.telemetry.recorder import Recorder
-    from jobdeck.core.telemetry.spans import Sending
 
 
-class _Nothing:
-    """The span of an enqueue in a process that records none."""
-
-    traceparent = None
-
-    def enqueued(self, ticket: Ticket) -> Ticket:
-        return ticket
-
-    def enqueued_many(self, ids: list[UUID]) -> list[UUID]:
-        return ids
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        del kind, error, trace
-
-
-_NOTHING = _Nothing()
+_NOTHING: Final = nullcontext(Sending())
 
 
 def of(settings: OtelSettings) -> Recorder | None:

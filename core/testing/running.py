@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -18,14 +18,13 @@ from psycopg.pq import TransactionStatus
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import SUCCESSES, RunOutcome
 from jobdeck.core.postgres.database import begin, connect_beside
-from jobdeck.core.queue.producers import finishing
 from jobdeck.core.redact import safe_text
 from jobdeck.core.registry import Done
 from jobdeck.core.testing.borrowed import QueueCursor
 from jobdeck.core.testing.result import JobResult, LoggedLine, ProgressReport
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
-from jobdeck.core.worker.slots.loop_context import LoopContext, OpenedOnLoop
+from jobdeck.core.worker.loop_context import OnLoop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json
     from jobdeck.core.postgres.database import Connection, Database
     from jobdeck.core.queue.producers.connections import AsyncConnection
-    from jobdeck.core.queue.producers.finishing import Reporter
-    from jobdeck.core.registry import AsyncJobContext, JobType, Opener, Registry
+    from jobdeck.core.registry import JobType, Opener, Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.testing.result import Sequel
 
@@ -91,14 +89,6 @@ class RecordingContext(RunContext):
         # The handler may go on to change the object.
         self.saved.append(copy.deepcopy(checkpoint))
 
-    def store(self, checkpoint: Json) -> bool:
-        """Writes a checkpoint of an async handler; False if the run no longer holds its job."""
-        return self._store(checkpoint)
-
-    async def arecord(self, connection: AsyncConnection, run: FinishedRun) -> RunOutcome:
-        """Writes the end of the run of an async handler; returns what was recorded."""
-        return await finishing.arecord(connection, run, self.reporter())
-
 
 class LoneContext(RecordingContext):
     """The context of a run without a queue, which has to stop for the reason `why` after a number of its checks."""
@@ -128,14 +118,11 @@ class LoneContext(RecordingContext):
         if self._why is Stop.LOST:
             self._count()
 
-    async def arecord(self, connection: AsyncConnection, run: FinishedRun) -> RunOutcome:
-        return self._record(connection, run)
-
-    def _record(self, connection: object, run: FinishedRun) -> RunOutcome:
+    def record(self, connection: object, run: FinishedRun) -> RunOutcome:
         del connection
         return RunOutcome.ABANDONED if self.stop is Stop.LOST else run.outcome
 
-    def _store(self, checkpoint: Json) -> bool:
+    def store(self, checkpoint: Json) -> bool:
         del checkpoint
         return self.stop is not Stop.LOST
 
@@ -145,36 +132,30 @@ class LoneContext(RecordingContext):
             self.must_stop(self._why)
 
 
-class LentConnections:
-    """What an async handler in a test has in place of its worker's connections."""
-
-    def __init__(self, context: RecordingContext, resources: LentResources) -> None:
-        self._context = context
-        self._resources = resources
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """A connection of its own to the database of the test: it sees only what is committed."""
-        with self._resources.connection() as conn:
-            own = await connect_beside(conn)
-        async with own:
-            yield own
-
-    async def save_checkpoint(self, job: ClaimedJob, checkpoint: Json) -> bool:
-        del job
-        return self._context.store(checkpoint)
-
-    async def record(self, connection: AsyncConnection, run: FinishedRun, by: Reporter) -> RunOutcome:
-        del by
-        return await self._context.arecord(connection, run)
-
-
-class LentOnLoop(OpenedOnLoop):
-    """The resources of an async handler in a test, which are left when its run ends."""
+class LentOnLoop(OnLoop):
+    """What an async handler in a test has in place of what its worker's runs share; it is left when the run ends."""
 
     def __init__(self, lent: LentResources) -> None:
         super().__init__(lent)
         self._lent = lent
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection of its own to the database of the test: it sees only what is committed."""
+        with self._lent.connection() as conn:
+            own = await connect_beside(conn)
+        async with own:
+            yield own
+
+    async def store(self, run: RunContext, checkpoint: Json) -> bool:
+        return run.store(checkpoint)
+
+    async def record(self, run: RunContext, connection: AsyncConnection, ended: FinishedRun) -> RunOutcome:
+        return (
+            run.record(connection, ended)
+            if isinstance(run, LoneContext)
+            else await super().record(run, connection, ended)
+        )
 
     async def of(self, opener: Opener) -> object:
         return await super().of(opener) if self._lent.given is None else self._lent.given
@@ -215,14 +196,12 @@ class RecordingExecutor(Executor):
             return pool.submit(asyncio.run, self._awaited(context)).result()
 
     async def _awaited(self, context: RecordingContext) -> FinishedRun:
-        given = LoopContext(context, LentConnections(context, self._lent))
         reports: list[FinishedRun] = []
-
-        opened = LentOnLoop(self._lent)
+        shared = LentOnLoop(self._lent)
 
         async def work() -> None:
             # Not the result of the task: one that is cancelled in its last step has none.
-            reports.append(await self.run_async(context, cast("AsyncJobContext", given), opened))
+            reports.append(await self.run_async(context, shared))
 
         task = asyncio.create_task(work(), context=Context())
 
@@ -234,7 +213,7 @@ class RecordingExecutor(Executor):
             # After the first step: a task that is cancelled before it never begins.
             asyncio.get_running_loop().call_soon(task.cancel)
         await asyncio.wait([task])
-        await opened.close()
+        await shared.close()
         if not reports:
             task.result()  # raises what ends the test
         return reports[0]

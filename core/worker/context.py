@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.producers.connections import SyncConnection
     from jobdeck.core.registry import Continue, Done, Opener
     from jobdeck.core.settings import Settings
-    from jobdeck.core.telemetry.spans import RunSpan
+    from jobdeck.core.telemetry import recorder
 
 CHECKPOINT_BYTES = 1024 * 1024
 LARGEST_NUMBER = 2**63
@@ -109,9 +109,21 @@ class RunResources:
         self._stack.close()
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        return self.known_database().connection()
+
+    async def connect_async(self) -> psycopg.AsyncConnection[Any]:
+        """A new connection for the running event loop."""
+        return await self.known_database().connect_async()
+
+    def known_database(self) -> Database:
+        """The database.
+
+        Raises:
+            RuntimeError: the runs have none.
+        """
         if self.database is None:
             raise RuntimeError("this run was started without a database")
-        return self.database.connection()
+        return self.database
 
 
 def run_event(logger: logging.Logger, level: int, message: str, context: RunContext, **fields: Any) -> None:
@@ -155,7 +167,7 @@ class RunContext:
     """Makes the report of what the handler returns; set when the handler begins."""
     origin = Origin()
     """The spans that the run belongs to, where traces are recorded."""
-    span: RunSpan | None = None
+    span: recorder.Run | None = None
     """The run's own span, begun with its handler; None where no traces are recorded."""
     trace: str | None = None
     """That span as a `traceparent`; of a run in a process, that of its worker's span."""
@@ -238,14 +250,14 @@ class RunContext:
             PermanentError: the checkpoint is not a JSON object, or is larger than 1 MiB.
         """
         kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
-        if not self._store(kept):
+        if not self.store(kept):
             raise self.found_lost()
         self.note_checkpoint(kept)
 
     def finish_in(self, connection: SyncConnection, outcome: Done | Continue | None = None) -> None:
         """Records the end of this run in the transaction of a connection (`jobdeck.JobContext.finish_in`)."""
         run = self.to_promise(outcome)
-        self.note_promise(run, self._record(connection, run))
+        self.note_promise(run, self.record(connection, run))
 
     def to_promise(self, outcome: Done | Continue | None) -> FinishedRun:
         """The report of a run that ends now with this outcome.
@@ -278,7 +290,7 @@ class RunContext:
         schema = self._resources.database.schema if self._resources.database else settings.database_schema
         return Reporter(self._resources.worker_id, schema, settings.retry_base_seconds, settings.retry_cap_seconds)
 
-    def _record(self, connection: SyncConnection, run: FinishedRun) -> RunOutcome:
+    def record(self, connection: SyncConnection, run: FinishedRun) -> RunOutcome:
         """Writes the end of the run through a connection; returns what was recorded."""
         return finishing.record(connection, run, self.reporter())
 
@@ -299,7 +311,7 @@ class RunContext:
         if self.on_stop is not None:
             self.on_stop(self)
 
-    def _store(self, checkpoint: Json) -> bool:
+    def store(self, checkpoint: Json) -> bool:
         """Writes a checkpoint into the database; False if the run no longer holds its job."""
         with self._resources.connection() as conn:
             return leases.save_checkpoint(conn, self.job.id, self.job.run_token, checkpoint)

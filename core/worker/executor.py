@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import sys
 import time
-import traceback
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict, Unpack, cast
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack, cast
 
 from jobdeck.core.errors import (
     Cancelled,
@@ -28,15 +27,19 @@ from jobdeck.core.postgres.jsonb import UNREADABLE, NotStorableError, fitted, st
 from jobdeck.core.redact import clean, safe_error
 from jobdeck.core.registry import Continue, Done, around
 from jobdeck.core.registry.around import own_delay
+from jobdeck.core.worker import tracing
 from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
+from jobdeck.core.worker.loop_context import LoopContext
 from jobdeck.core.worker.run_log import error_message, install, presentable_trace, trace_of
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from jobdeck.core.model import ClaimedJob, Json
-    from jobdeck.core.registry import AsyncJobContext, JobContext, JobType, Opener, Payload, Registry
+    from jobdeck.core.registry import AsyncJobContext, JobContext, JobType, Payload, Registry
+    from jobdeck.core.telemetry.recorder import Recorder
+    from jobdeck.core.worker.loop_context import OnLoop
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ _NEWER = (
     "The job was not run: a newer program may know such a field. It is tried again every 2 minutes for an hour, then "
     'it fails. If a field is misspelt, correct it with T or "jobdeck edit", and retry the job.'
 )
+_UNTRACED = nullcontext()
 _KINDS = {"UnknownTaskType": "unknown_task_type", "InvalidPayload": "invalid_payload"}
 
 
@@ -76,21 +80,17 @@ class _Facts(TypedDict, total=False):
     give_up_after: float
 
 
-class OpenedOnLoop(Protocol):
-    """The resources of async types."""
-
-    async def of(self, opener: Opener) -> object: ...
-
-
 class Executor:
     """Runs claimed jobs: each in the thread that calls `run`, or on the event loop that awaits `run_async`."""
 
     waits_for_newer: ClassVar[bool] = True
     """Whether a job with fields that its type does not have is put off, and may be run by a newer program."""
 
-    def __init__(self, registry: Registry, resources: RunResources) -> None:
+    def __init__(self, registry: Registry, resources: RunResources, recorder: Recorder | None = None) -> None:
+        """With a `recorder`, each run has a span."""
         self.registry = registry
         self.resources = resources
+        self.recorder = recorder
         # Bound once, since each run gets it.
         self._reporting = self._report_of
         install()
@@ -102,70 +102,78 @@ class Executor:
         """
         if context is None:
             context = RunContext(job, self.resources, job.claimed_at.timestamp() - time.monotonic(), math.inf)
-        running.set(context)
-        context.started = time.monotonic()
-        context.report_of = self._reporting
-        job_type = self.registry.get(job.task_type)
-        try:
+        with self._span(context):
+            job_type = self._begin(context)
             try:
-                job_type, params = self._prepared(context, job_type)
-            except Refused as error:
-                return self._refused(context, job_type, error)
-            return self._returned(context, around.call(job_type, params, cast("JobContext", context)))
-        except BaseException as error:  # noqa: BLE001 -- also SystemExit: a handler must not end its worker's thread
-            return self._raised_safely(context, job_type, error)
-        finally:
-            running.set(None)
-            self._close(context)
+                try:
+                    job_type, params = self._prepared(context, job_type)
+                except Refused as error:
+                    return self._refused(context, job_type, error)
+                return self._returned(context, around.call(job_type, params, cast("JobContext", context)))
+            except BaseException as error:  # noqa: BLE001 -- also SystemExit: a handler must not end its worker's thread
+                return self._raised_safely(context, job_type, error)
+            finally:
+                running.set(None)
+                self._close(context)
 
-    async def run_async(self, context: RunContext, given: AsyncJobContext, opened: OpenedOnLoop) -> FinishedRun:
-        """Runs one job of an async type and returns its report; `given` is what the handler gets. Never raises.
+    async def run_async(self, context: RunContext, shared: OnLoop) -> FinishedRun:
+        """Runs one job of an async type and returns its report. Never raises.
 
         A handler that ends after its timeout has timed out, whatever it returns or raises.
         """
-        running.set(context)
-        context.started = time.monotonic()
-        context.report_of = self._reporting
-        job_type = self.registry.get(context.job.task_type)
-        try:
+        with self._span(context):
+            job_type = self._begin(context)
             try:
-                job_type, params = self._prepared(context, job_type)
-            except Refused as error:
-                return self._refused(context, job_type, error)
-            if job_type.resources is not None:
-                context.shared = (await opened.of(job_type.resources),)
-            outcome = await cast("Awaitable[object]", around.call(job_type, params, given))
-            return self.timed_out(context) if context.stop is Stop.TIMED_OUT else self._returned(context, outcome)
-        except BaseException as error:  # noqa: BLE001 -- also SystemExit, which would end the loop of all runs
-            if context.stop is Stop.TIMED_OUT:
-                return self.timed_out(context)
-            return self._raised_safely(context, job_type, error)
+                try:
+                    job_type, params = self._prepared(context, job_type)
+                except Refused as error:
+                    return self._refused(context, job_type, error)
+                if job_type.resources is not None:
+                    context.shared = (await shared.of(job_type.resources),)
+                given = cast("AsyncJobContext", LoopContext(context, shared))
+                outcome = await cast("Awaitable[object]", around.call(job_type, params, given))
+                return self.timed_out(context) if context.stop is Stop.TIMED_OUT else self._returned(context, outcome)
+            except BaseException as error:  # noqa: BLE001 -- also SystemExit, which would end the loop of all runs
+                return self._ended_by(context, job_type, error)
 
     def run_elsewhere(self, context: RunContext, work: Callable[[JobType], Json]) -> FinishedRun:
         """Runs one job by `work`, which has another process run it and returns the facts of its report. Never raises.
 
         A run that ends after its timeout has timed out, whatever `work` returns or raises.
         """
+        with self._span(context):
+            job_type = self._begin(context)
+            try:
+                try:
+                    job_type, _ = self._prepared(context, job_type)
+                except Refused as error:
+                    return self._refused(context, job_type, error)
+                facts = work(job_type)
+                if context.stop is Stop.TIMED_OUT:
+                    return self.timed_out(context)
+                context.dry_run = facts.pop("dry_run")
+                outcome = RunOutcome(facts.pop("outcome"))
+                return self._report(context, outcome, **cast("_Facts", facts))
+            except BaseException as error:  # noqa: BLE001 -- the thread of the slot must go on
+                return self._ended_by(context, job_type, error)
+            finally:
+                running.set(None)
+
+    def _span(self, context: RunContext) -> AbstractContextManager[None]:
+        """The span of a run, which is the current one inside the block."""
+        return _UNTRACED if self.recorder is None else tracing.span(self.recorder, context, self.resources.worker_id)
+
+    def _begin(self, context: RunContext) -> JobType | None:
+        """Makes a run the current one of this thread or task; returns its type, None for one that has no handler."""
         running.set(context)
         context.started = time.monotonic()
-        job_type = self.registry.get(context.job.task_type)
-        try:
-            try:
-                job_type, _ = self._prepared(context, job_type)
-            except Refused as error:
-                return self._refused(context, job_type, error)
-            facts = work(job_type)
-            if context.stop is Stop.TIMED_OUT:
-                return self.timed_out(context)
-            context.dry_run = facts.pop("dry_run")
-            outcome = RunOutcome(facts.pop("outcome"))
-            return self._report(context, outcome, **cast("_Facts", facts))
-        except BaseException as error:  # noqa: BLE001 -- the thread of the slot must go on
-            if context.stop is Stop.TIMED_OUT:
-                return self.timed_out(context)
-            return self._raised_safely(context, job_type, error)
-        finally:
-            running.set(None)
+        context.report_of = self._reporting
+        return self.registry.get(context.job.task_type)
+
+    def _ended_by(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
+        if context.stop is Stop.TIMED_OUT:
+            return self.timed_out(context)
+        return self._raised_safely(context, job_type, error)
 
     def _prepared(self, context: RunContext, job_type: JobType | None) -> tuple[JobType, Payload]:
         """The type and its payload; `job_type` is None for a type that has no handler.
@@ -350,12 +358,6 @@ class Executor:
             context.close()
         except Exception as error:  # noqa: BLE001 -- the run has ended; a broken connection must not undo its report
             log.warning("a run's connection could not be returned to the pool: %s", safe_error(str(error)))
-
-
-def thread_position(thread: threading.Thread) -> str:
-    """The stack of a thread as text; empty if it has ended."""
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 -- documented, and the only way there
-    return "".join(traceback.format_stack(frame)) if frame else ""
 
 
 def _may_be_newer(error: InvalidPayload) -> bool:

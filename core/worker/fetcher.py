@@ -14,8 +14,8 @@ from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.context import Stop
-from jobdeck.core.worker.slots.traced import origins
 from jobdeck.core.worker.stats import Crowd
+from jobdeck.core.worker.tracing import origins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -309,7 +309,7 @@ class Fetcher:
 
     def _take(self, jobs: Sequence[ClaimedJob], now: float) -> None:
         if jobs:
-            self._state.take(jobs, now, self.lane, origins=origins(self._state.executor, self._link, jobs))
+            self._state.take(jobs, now, self.lane, origins=origins(self._state.executor.recorder, self._link, jobs))
             self._on_claimed()
             if len(jobs) <= self.lane.slots.size:
                 time.sleep(GIVE_WAY_SECONDS)

@@ -21,8 +21,8 @@ from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import Stop
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import install_schedules, reap, resume_bulk, sign_on, write_slots
-from jobdeck.core.worker.slots.traced import origins
 from jobdeck.core.worker.stats import result_of
+from jobdeck.core.worker.tracing import origins
 from jobdeck.core.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class Cycle:
                     return self._result("paused", _why(processing))
                 break
             # The job must stop before a slot has it: the slot might start it before the next lines run.
-            known = origins(self._state.executor, self._link, jobs)
+            known = origins(self._state.executor.recorder, self._link, jobs)
             self._state.take(jobs, sent, stop=Stop.RELEASED if self._handed_back.is_set() else None, origins=known)
             if self._handed_back.is_set():
                 # The other thread may have asked the held jobs to stop before this one was held.

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.alerts.hooks import FailureHooks
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
+from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.slots.lane import Lane
 from jobdeck.core.worker.slots.loop import LoopSlots
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.slots.threads import ThreadSlots
-from jobdeck.core.worker.slots.traced import executor_of
 from jobdeck.core.worker.stats import Line, Pace, Tally, WorkerFigures
+from jobdeck.core.worker.tracing import recorder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Sized
@@ -76,7 +77,7 @@ class WorkerState:
         self.resources = RunResources(settings, database)
         self.resources.on_lost = self.note_lost
         self.resources.worker_id = worker_id
-        self.executor = executor_of(registry, self.resources)
+        self.executor = Executor(registry, self.resources, recorder_of(settings))
         self.slots = ThreadSlots(self.executor, self.done, concurrency, worker_id, keeps=not ends)
         self.lanes = self._lanes(ends=ends)
         self.capacity = 1 if one_by_one else sum(lane.slots.size for lane in self.lanes)
@@ -100,13 +101,11 @@ class WorkerState:
         lanes = []
         if kinds["thread"] or not self.task_types:
             lanes.append(Lane("threads", kinds["thread"], self.slots, self.pace))
-        shared = (self.executor, self.done, self.worker_id, self.database, self.settings)
+        shared = (self.executor, self.done, self.worker_id)
         if kinds["async"]:
-            loop = LoopSlots(*shared, keeps=not ends)
-            lanes.append(Lane("loop", kinds["async"], loop, None))
+            lanes.append(Lane("loop", kinds["async"], LoopSlots(*shared, keeps=not ends), None))
         if kinds["process"]:
-            processes = ProcessSlots(*shared)
-            lanes.append(Lane("processes", kinds["process"], processes, None))
+            lanes.append(Lane("processes", kinds["process"], ProcessSlots(*shared), None))
         return tuple(lanes)
 
     def start_slots(self) -> None:

@@ -32,19 +32,18 @@ from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import quiet_loggers
 from jobdeck.core.model import ClaimedJob
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Registry, around, registered
 from jobdeck.core.settings import Settings
-from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
-from jobdeck.core.worker.slots.traced import TracedExecutor, executor_of
+from jobdeck.core.worker.context import RunContext, RunResources, Stop
+from jobdeck.core.worker.executor import Executor
+from jobdeck.core.worker.tracing import recorder_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jobdeck.core.errors import LeaseLost
     from jobdeck.core.model import FinishedRun, Json, RunOutcome
-    from jobdeck.core.worker.executor import Executor
 
 FLUSH_SECONDS = 0.1
 """How often log lines and progress are sent, so that a handler may report each of a million items."""
@@ -131,10 +130,9 @@ class ChildContext(RunContext):
             self._news.append((level, message))
             del self._news[:-LINES_KEPT]
 
-    def save_checkpoint(self, checkpoint: Json) -> None:
-        kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
-        self._ask(save=kept)
-        self.note_checkpoint(kept)
+    def store(self, checkpoint: Json) -> bool:
+        self._ask(save=checkpoint)
+        return True
 
     def note_promise(self, run: FinishedRun, recorded: RunOutcome) -> None:
         super().note_promise(run, recorded)
@@ -221,7 +219,7 @@ class Child:
             self._current = None
             context.flush()
             self._channel.send(run=report.run_token, done=_facts(report), stack=context.stack)
-            if isinstance(executor, TracedExecutor):
+            if executor.recorder is not None:
                 executor.recorder.flush_soon()
 
     def _renew_lock(self) -> None:
@@ -232,7 +230,8 @@ class Child:
         around.import_plain(asked["around"])
         importlib.import_module(asked["module"])
         found = registered(asked["job"]["task_type"])
-        return executor_of(Registry([replace(found, plugin=asked["plugin"])]), self._resources)
+        known = Registry([replace(found, plugin=asked["plugin"])])
+        return Executor(known, self._resources, recorder_of(self._resources.settings))
 
     def _listen(self) -> None:
         try:

@@ -2,55 +2,128 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
+
+from jobdeck.core.worker.context import run_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    import queue
+    import threading
+    from collections.abc import Iterable
 
     from jobdeck.core.model import FinishedRun
     from jobdeck.core.worker.context import RunContext
+    from jobdeck.core.worker.executor import Executor
     from jobdeck.core.worker.stats import Pace
 
+log = logging.getLogger(__name__)
 
-class Slots(Protocol):
-    """The places of one kind of handler: `size` of them, and one that is kept free for a canary."""
 
-    size: int
-    canary: RunContext | None
-    """The run in the slot for canaries, from when it is put there until it has ended."""
+class Slots:
+    """The places of one kind of handler: `size` of them, and one that is kept free for a canary.
 
-    @property
-    def running(self) -> Mapping[RunContext, object]:
-        """The runs that have a slot."""
+    Whichever thread ends a run takes it out of `running`, and only the first one reports it.
+    """
+
+    def __init__(
+        self, executor: Executor, done: queue.SimpleQueue[RunContext | None], size: int, name: str, *, keeps: bool
+    ) -> None:
+        """Creates no thread yet.
+
+        Args:
+            executor: runs the jobs.
+            done: gets each run that has ended.
+            size: the number of places.
+            name: the worker's name, for those of its threads.
+            keeps: whether a run over its timeout keeps its job until its handler ends. Without it, the run is reported
+                at once, while its handler may go on: for workers that must end.
+        """
+        self.size = size
+        self.running: dict[RunContext, Any] = {}
+        """The runs that have a slot, with what runs each."""
+        self.canary: RunContext | None = None
+        """The run in the slot for canaries, from when it is put there until it has ended."""
+        self._executor = executor
+        self._done = done
+        self._name = name
+        self._keeps = keeps
 
     @property
     def occupied(self) -> int:
-        """The number of runs without that of the slot for canaries."""
+        """The number of slots with a run, without the slot for canaries."""
+        return len(self.running) - (self.canary in self.running)
 
     @property
     def waiting(self) -> int:
         """The number of claimed jobs that wait for a slot."""
+        return 0
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Starts what must run before the first job."""
 
     def put(self, contexts: Iterable[RunContext]) -> None:
         """Queues claimed jobs for the slots."""
+        raise NotImplementedError
 
     def hand_back_waiting(self) -> int:
         """Reports all waiting jobs as released and returns their number."""
+        return 0
 
     def time_out(self, context: RunContext) -> str | None:
         """Ends a run that has used up its time, as far as its kind allows. Returns what to log, if anything."""
+        raise NotImplementedError
 
     def write_off(self, context: RunContext, report: FinishedRun, *, replace: bool = True) -> bool:
-        """Reports a run that does not end, and discards its own result. False if it has just ended."""
+        """Reports a run that does not end, and discards its own result. False if it has just ended.
+
+        With `replace` another one can have its place.
+        """
+        if self.running.pop(context, self) is self:
+            return False
+        self._abandon(context, replace=replace)
+        self._report(context, report)
+        return True
 
     def look(self, now: float) -> None:
         """Checks what only this kind needs; called by the watchdog with the monotonic time."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Ends the slots; none of them takes a job afterwards."""
+        raise NotImplementedError
+
+    def _abandon(self, context: RunContext, *, replace: bool) -> None:
+        """Leaves what runs a run that is written off, before it is reported."""
+        raise NotImplementedError
+
+    def _takes_canary(self, context: RunContext) -> bool:
+        """Whether this run gets the slot for canaries, which is its own from now on."""
+        if not context.job.is_canary or self.canary is not None:
+            return False
+        self.canary = context
+        return True
+
+    def _free(self, context: RunContext) -> None:
+        if context is self.canary:
+            self.canary = None
+
+    def _report(self, context: RunContext, report: FinishedRun) -> None:
+        """Frees the place of a run and hands on its report."""
+        self._free(context)
+        context.result = report
+        self._done.put(context)
+
+    @staticmethod
+    def _show(context: RunContext, notice: str) -> None:
+        """Shows a run that goes on although it must stop; once for each notice."""
+        if context.notice != notice:
+            context.notice = notice
+            context.keep_line("WARNING", f"the run {notice}")
+            run_event(log, logging.WARNING, f"a run {notice}", context)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,3 +134,9 @@ class Lane:
     task_types: list[str]
     slots: Slots
     pace: Pace | None
+
+
+def thread_position(thread: threading.Thread) -> str:
+    """The stack of a thread as text; empty if it has ended."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 -- documented, and the only way there
+    return "".join(traceback.format_stack(frame)) if frame else ""

@@ -10,13 +10,13 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error, safe_text
 from jobdeck.core.worker.context import Stop, run_event
-from jobdeck.core.worker.executor import thread_position
-from jobdeck.core.worker.slots.loop_context import LoopConnections, LoopContext, OpenedOnLoop
+from jobdeck.core.worker.loop_context import OnLoop
+from jobdeck.core.worker.slots.lane import Slots, thread_position
 
 if TYPE_CHECKING:
     import queue
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from jobdeck.core.model import FinishedRun
-    from jobdeck.core.postgres.database import Database
-    from jobdeck.core.registry.job_context import AsyncJobContext
-    from jobdeck.core.settings import Settings
     from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.executor import Executor
 
@@ -42,36 +39,17 @@ GOES_ON = "was cancelled and goes on; it keeps its lease and its concurrency key
 LOST_GOES_ON = "has lost its lease, was cancelled and goes on; its result will be discarded"
 
 
-class LoopSlots:
+class LoopSlots(Slots):
     """Runs up to `size` async jobs at a time, and one more for a canary. The loop starts with the first job.
 
     `running` is changed by the fetcher, which puts jobs in, and by whichever ends a run: its task, or `write_off`.
-    Everything else about a task is done on the loop.
+    Everything else about a task is done on the loop. No job waits: the fetcher claims as many as there are free slots.
     """
 
-    waiting = 0
-    """No job waits: the fetcher claims as many as there are free slots."""
-
     def __init__(
-        self,
-        executor: Executor,
-        done: queue.SimpleQueue[RunContext | None],
-        name: str,
-        database: Database,
-        settings: Settings,
-        *,
-        keeps: bool = True,
+        self, executor: Executor, done: queue.SimpleQueue[RunContext | None], name: str, *, keeps: bool = True
     ) -> None:
-        """Without `keeps`, a run that goes on after its timeout is reported all the same: for workers that must end."""
-        self.size = settings.async_concurrency
-        self.running: dict[RunContext, None] = {}
-        self.canary: RunContext | None = None
-        self._executor = executor
-        self._done = done
-        self._name = name
-        self._database = database
-        self._connections_size = settings.async_connections
-        self._keeps = keeps
+        super().__init__(executor, done, executor.resources.settings.async_concurrency, name, keeps=keeps)
         self._new: dict[RunContext, None] = {}
         """Runs that the loop has not begun yet."""
         self._tasks: dict[RunContext, asyncio.Task[FinishedRun]] = {}
@@ -89,12 +67,9 @@ class LoopSlots:
         self._blames = False
         """Whether a handler blocks the loop. New jobs would wait behind it, so no more are claimed."""
 
-    def start(self) -> None:
-        """Does nothing: the loop starts with the first job."""
-
     @property
     def occupied(self) -> int:
-        taken = len(self.running) - (self.canary in self.running)
+        taken = super().occupied
         return max(taken, self.size) if self._blames else taken
 
     def put(self, contexts: Iterable[RunContext]) -> None:
@@ -102,19 +77,17 @@ class LoopSlots:
         batch = list(contexts)
         for context in batch:
             context.on_stop = self._interrupt
-            if context.job.is_canary and self.canary is None:
-                self.canary = context
+            self._takes_canary(context)
         self.running.update(dict.fromkeys(batch))
         self._new.update(dict.fromkeys(batch))
         try:
             loop.call_soon_threadsafe(self._begin, batch)
         except RuntimeError:  # the loop has ended
             for context in batch:
-                self._forget(context)
+                self.running.pop(context, None)
+                self._abandon(context, replace=False)
+                self._free(context)
             raise
-
-    def hand_back_waiting(self) -> int:
-        return 0
 
     def time_out(self, context: RunContext) -> str | None:
         if context.stop is Stop.TIMED_OUT:
@@ -125,12 +98,7 @@ class LoopSlots:
         context.must_stop(Stop.TIMED_OUT)
         return "a run took too long; its handler is cancelled"
 
-    def write_off(self, context: RunContext, report: FinishedRun, *, replace: bool = True) -> bool:
-        del replace
-        return self._end(context, report)
-
     def look(self, now: float) -> None:
-        """Finds out whether a handler blocks the loop, and which cancelled runs go on."""
         if self._loop is None:
             return
         if self._pinged is None:
@@ -177,30 +145,17 @@ class LoopSlots:
             with suppress(RuntimeError):  # the loop has ended, and with it the run
                 self._loop.call_soon_threadsafe(self._cancel, context)
 
-    def _end(self, context: RunContext, report: FinishedRun) -> bool:
-        """Reports a run, unless it was reported before."""
-        if not self._forget(context):
-            return False
-        context.result = report
-        self._done.put(context)
-        return True
-
-    def _forget(self, context: RunContext) -> bool:
-        """Frees the place of a run. False if that was done before."""
-        if self.running.pop(context, self) is self:
-            return False
+    def _abandon(self, context: RunContext, *, replace: bool) -> None:
+        del replace
         self._new.pop(context, None)
         self._asked.pop(context, None)
-        if context is self.canary:
-            self.canary = None
-        return True
 
     def _hand_back_new(self) -> None:
         """Returns the jobs to the queue that wait for a blocked loop. A canary waits: it asks about this worker."""
         for context in list(self._new):
             # The loop might begin it just now.
             if context is not self.canary and self._new.pop(context, self) is not self:
-                self._end(context, self._executor.handed_back(context))
+                self.write_off(context, self._executor.handed_back(context))
 
     def _note_going_on(self, context: RunContext) -> None:
         """Shows a run that goes on after it was cancelled, or reports it where nothing waits for it."""
@@ -209,11 +164,7 @@ class LoopSlots:
                 message = "a run was cancelled and goes on; it is reported as failed, and its task is abandoned"
                 run_event(log, logging.WARNING, message, context)
             return
-        notice = LOST_GOES_ON if context.stop is Stop.LOST else GOES_ON
-        if context.notice != notice:
-            context.notice = notice
-            context.keep_line("WARNING", f"the run {notice}")
-            run_event(log, logging.WARNING, f"a run {notice}", context)
+        self._show(context, LOST_GOES_ON if context.stop is Stop.LOST else GOES_ON)
 
     def _watch(self, now: float) -> None:
         """Blames the handler whose one step takes too long.
@@ -254,8 +205,7 @@ class LoopSlots:
 
     def _main(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        self._connections = LoopConnections(self._database, self._connections_size)
-        self._opened = OpenedOnLoop(self._executor.resources)
+        self._shared = OnLoop(self._executor.resources)
         ending = loop.create_task(self._until_closed())
         while not ending.done() or ending.cancelled():
             if ending.done():
@@ -271,8 +221,7 @@ class LoopSlots:
         await self._closing.wait()
         # In this order: runs may use what was opened, and a resource may need tasks of its own to be left.
         await self._end_tasks(set(self._tasks.values()))
-        await self._opened.close()
-        await self._connections.close()
+        await self._shared.close()
         while left := asyncio.all_tasks() - {asyncio.current_task()}:
             await self._end_tasks(left)
         await asyncio.get_running_loop().shutdown_asyncgens()
@@ -293,8 +242,7 @@ class LoopSlots:
     async def _work(self, context: RunContext) -> FinishedRun:
         if context.stop is not None or time.monotonic() >= context.lease_end:
             return self._executor.handed_back(context)
-        given = LoopContext(context, self._connections)
-        return await self._executor.run_async(context, cast("AsyncJobContext", given), self._opened)
+        return await self._executor.run_async(context, self._shared)
 
     def _left(self, context: RunContext, task: asyncio.Task[FinishedRun]) -> None:
         del self._tasks[context]
@@ -304,7 +252,7 @@ class LoopSlots:
             run_event(log, logging.ERROR, "a run ended without a report", context, error=safe_error(repr(error)))
         # A task that another one cancels before its first step has no report either; its handler never began.
         without = task.cancelled() or error is not None
-        self._end(context, self._executor.handed_back(context) if without else task.result())
+        self.write_off(context, self._executor.handed_back(context) if without else task.result())
 
     def _cancel(self, context: RunContext) -> None:
         task = self._tasks.get(context)

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jobdeck.core.model import Json
-    from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import JobType
-    from jobdeck.core.settings import Settings
     from jobdeck.core.worker.executor import Executor
 
 LOOK_SECONDS = 0.1
@@ -45,17 +43,8 @@ class ProcessDied(JobFailure):
 class ProcessSlots(ThreadSlots):
     """Threads that each have a process, which starts with the first job and runs all others, until it is killed."""
 
-    def __init__(
-        self,
-        executor: Executor,
-        done: queue.SimpleQueue[RunContext | None],
-        name: str,
-        database: Database,
-        settings: Settings,
-    ) -> None:
-        super().__init__(executor, done, settings.process_concurrency, name, run=self._run)
-        self._database = database
-        self._settings = settings
+    def __init__(self, executor: Executor, done: queue.SimpleQueue[RunContext | None], name: str) -> None:
+        super().__init__(executor, done, executor.resources.settings.process_concurrency, name, run=self._run)
         self._own = threading.local()
         self._children: dict[RunContext, ChildProcess] = {}
         self._asked: dict[RunContext, float] = {}
@@ -71,19 +60,14 @@ class ProcessSlots(ThreadSlots):
             return "the process of a run did not start in time; it is killed"
         return "a run took too long; its process is killed"
 
-    def write_off(self, context: RunContext, report: FinishedRun, *, replace: bool = True) -> bool:
-        """Kills the process before its run is reported: the job may run elsewhere from then on."""
-        if self.running.pop(context, None) is None:
-            return False
-        # From here on, the slot's thread discards its own result, which would be that of a killed process.
+    def _abandon(self, context: RunContext, *, replace: bool) -> None:
+        """Kills the process before its run is reported: the job may run elsewhere from then on.
+
+        The slot's thread discards its own result, which would be that of a killed process.
+        """
         if (child := self._children.get(context)) is not None:
             child.kill()
-        if replace:
-            self._starts(self._kept if context is self.canary else self._waiting)
-        self._free(context)
-        context.result = report
-        self._done.put(context)
-        return True
+        super()._abandon(context, replace=replace)
 
     def look(self, now: float) -> None:
         """Kills processes that should be gone: the threads of their slots may wait for the database."""
@@ -173,7 +157,8 @@ class ProcessSlots(ThreadSlots):
             self._end_child()
             child = None
         if child is None:
-            child = self._own.child = ChildProcess(self._settings, self._database, self._name)
+            resources = self._executor.resources
+            child = self._own.child = ChildProcess(resources.settings, resources.known_database(), self._name)
         # What the last handler left running may have printed since.
         child.rest_of_output()
         return child

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.context import Stop, run_event
-from jobdeck.core.worker.executor import thread_position
+from jobdeck.core.worker.context import Stop
+from jobdeck.core.worker.slots.lane import Slots, thread_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,11 +32,13 @@ GOES_ON = (
 )
 
 
-class ThreadSlots:
-    """The threads that run jobs: `size` of them, and one that is kept free for a canary.
+class ThreadSlots(Slots):
+    """The threads that run jobs: one for each slot, and one that is kept free for a canary.
 
     They are daemons, so that a handler that does not stop cannot keep the process alive.
     """
+
+    running: dict[RunContext, threading.Thread]
 
     def __init__(
         self,
@@ -48,26 +50,9 @@ class ThreadSlots:
         run: Callable[[ClaimedJob, RunContext], FinishedRun] | None = None,
         keeps: bool = True,
     ) -> None:
-        """Creates no thread yet.
-
-        Args:
-            executor: runs the jobs.
-            done: gets each run that has ended.
-            size: the number of threads.
-            name: the worker's name, for those of the threads.
-            run: runs one job in the slot's thread; None for the executor's own.
-            keeps: whether a run over its timeout keeps its job until its handler ends. Without it, the run is reported
-                at once, while its handler may go on: for workers that must end.
-        """
-        self.size = size
-        self.running: dict[RunContext, threading.Thread] = {}
-        self.canary: RunContext | None = None
-        """The run in the slot for canaries, from when it is put there until it has ended."""
-        self._executor = executor
+        """Creates no thread yet. `run` runs one job in the slot's thread; None for the executor's own."""
+        super().__init__(executor, done, size, name, keeps=keeps)
         self._run_job = run or executor.run
-        self._done = done
-        self._name = name
-        self._keeps = keeps
         self._overdue: dict[RunContext, float] = {}
         """Runs over their timeout, whose slots have another thread, and when each had to stop; infinite once shown."""
         self._lock = threading.Lock()
@@ -94,27 +79,23 @@ class ThreadSlots:
 
     @property
     def occupied(self) -> int:
-        """The number of slots with a run, without the slot for canaries."""
         # A canary over its timeout is one of the overdue runs before its slot is free.
         canary = self.canary in self.running and self.canary not in self._overdue
         return len(self.running) - len(self._overdue) - canary
 
     @property
     def waiting(self) -> int:
-        """The number of claimed jobs that wait for a thread."""
         return self._waiting.qsize()
 
     def put(self, contexts: Iterable[RunContext]) -> None:
         put = self._waiting.put
         for context in contexts:
-            if context.job.is_canary and self.canary is None:
-                self.canary = context
+            if self._takes_canary(context):
                 self._kept.put(context)
             else:
                 put(context)
 
     def hand_back_waiting(self) -> int:
-        """Reports all waiting jobs as released and returns their number."""
         return self._hand_back(self._waiting) + self._hand_back(self._kept)
 
     def _hand_back(self, line: queue.SimpleQueue[RunContext | None]) -> int:
@@ -127,24 +108,15 @@ class ThreadSlots:
             if context is None:
                 line.put(None)
                 return handed_back
-            self._free(context)
-            context.result = self._executor.handed_back(context)
-            self._done.put(context)
+            self._report(context, self._executor.handed_back(context))
             handed_back += 1
 
-    def write_off(self, context: RunContext, report: FinishedRun, *, replace: bool = True) -> bool:
-        """Reports a run that its thread does not end, and with `replace` starts another thread for this slot.
-
-        The thread's own result is discarded. Returns False, and does nothing, if the run has just ended.
-        """
-        if self.running.pop(context, None) is None:
-            return False
+    def _abandon(self, context: RunContext, *, replace: bool) -> None:
         if not self._has_substitute(context) and replace:
-            self._starts(self._kept if context is self.canary else self._waiting)
-        self._free(context)
-        context.result = report
-        self._done.put(context)
-        return True
+            self._starts(self._line_of(context))
+
+    def _line_of(self, context: RunContext) -> queue.SimpleQueue[RunContext | None]:
+        return self._kept if context is self.canary else self._waiting
 
     def time_out(self, context: RunContext) -> str | None:
         """Asks a run to stop that is still active after its timeout, and gives its slot to another thread.
@@ -163,7 +135,7 @@ class ThreadSlots:
         if not keeps:
             ended = self.write_off(context, self._executor.timed_out(context))
             return "a run took too long; it is reported as failed, and its thread is abandoned" if ended else None
-        line = self._kept if context is self.canary else self._waiting
+        line = self._line_of(context)
         with self._lock:
             # In this order: a thread that ends a run later than this sees that it has a substitute.
             self._overdue[context] = time.monotonic()
@@ -183,12 +155,9 @@ class ThreadSlots:
             late = [context for context, asked in self._overdue.items() if now - asked > NOTICE_SECONDS]
             self._overdue.update(dict.fromkeys(late, math.inf))
         for context in late:
-            context.notice = GOES_ON
-            context.keep_line("WARNING", f"the run {GOES_ON}")
-            run_event(log, logging.WARNING, f"a run {GOES_ON}", context)
+            self._show(context, GOES_ON)
 
     def close(self) -> None:
-        """Ends each thread after its current job."""
         for _ in range(self.size):
             self._waiting.put(None)
         self._kept.put(None)
@@ -200,18 +169,12 @@ class ThreadSlots:
         with self._lock:
             return self._overdue.pop(context, None) is not None
 
-    def _free(self, context: RunContext) -> None:
-        if context is self.canary:
-            self.canary = None
-
     def _work(self, line: queue.SimpleQueue[RunContext | None]) -> None:
         take, done, run, running, free = line.get, self._done.put, self._run_job, self.running, self._free
         thread = threading.current_thread()
         while (context := take()) is not None:
             if context.stop is not None or time.monotonic() >= context.lease_end:
-                context.result = self._executor.handed_back(context)
-                free(context)
-                done(context)
+                self._report(context, self._executor.handed_back(context))
                 continue
             running[context] = thread
             result = run(context.job, context)

@@ -16,10 +16,11 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
 from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.loop_context import OnLoop
 from jobdeck.core.worker.slots.loop import LoopSlots
 from tests.core.worker.test_executor import runner_of
 from tests.support.waiting import PATIENCE
-from tests.support.working import ACTOR, claimed, quick_settings
+from tests.support.working import ACTOR, claimed
 
 Conn = psycopg.Connection[Any]
 
@@ -71,7 +72,11 @@ def report_of(handler: Callable[[Any, Any], Any], context: RunContext | None = N
     """The report of an async handler that runs without worker and database."""
     runner = runner_of(handler)
     run = context or RunContext(claimed(), runner.resources, 0.0, float("inf"))
-    return asyncio.run(runner.run_async(run, run, None))  # type: ignore[arg-type]
+
+    async def reported() -> FinishedRun:
+        return await runner.run_async(run, OnLoop(runner.resources))
+
+    return asyncio.run(reported())
 
 
 def all_async(conn: Conn, name: str, jobs: int) -> None:
@@ -90,9 +95,9 @@ class Place:
     """The slots of a loop without a worker, and the runs in them."""
 
     def __init__(self, handler: Callable[[Any, Any], Any], database: Database, *, keeps: bool = True) -> None:
-        self.runner = runner_of(handler)
+        self.runner = runner_of(handler, database)
         self.done: SimpleQueue[Any] = SimpleQueue()
-        self.slots = LoopSlots(self.runner, self.done, "test", database, quick_settings(), keeps=keeps)
+        self.slots = LoopSlots(self.runner, self.done, "test", keeps=keeps)
 
     def run(self, number: int) -> RunContext:
         job = claimed(run_token=number, payload={"number": number})

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases
 from jobdeck.core.registry import Done
 from jobdeck.core.worker.context import RunContext
-from jobdeck.core.worker.executor import thread_position
 from jobdeck.core.worker.fetcher import SHARED_SECONDS
+from jobdeck.core.worker.slots.lane import thread_position
 from jobdeck.core.worker.slots.loop import LoopSlots
 from tests.core.worker.async_handlers import Conn, Gate, all_async, returns_nothing
 from tests.core.worker.test_executor import runner_of
@@ -153,20 +152,19 @@ def test_a_handler_that_blocks_the_loop_is_named_with_its_position_once(
 def test_a_loop_that_waits_is_not_said_to_be_blocked(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     done: SimpleQueue[Any] = SimpleQueue()
     runner = runner_of(gate)
-    with Database("host=/nowhere", application_name="test") as database:
-        slots = LoopSlots(runner, done, "test", database, quick_settings())
-        slots.put([RunContext(claimed(), runner.resources, 0.0, float("inf"))])
-        gate.wait_for()
-        thread = slots._thread
-        assert thread is not None
-        until(lambda: "selectors.py" in thread_position(thread), "the loop's wait for events")
-        # As on a machine that did not let the loop run for a minute.
-        slots._pinged = time.monotonic() - 60
-        slots.look(time.monotonic())
-        assert not slots._blames
-        gate.open()
-        done.get(timeout=PATIENCE)
-        slots.close()
+    slots = LoopSlots(runner, done, "test")
+    slots.put([RunContext(claimed(), runner.resources, 0.0, float("inf"))])
+    gate.wait_for()
+    thread = slots._thread
+    assert thread is not None
+    until(lambda: "selectors.py" in thread_position(thread), "the loop's wait for events")
+    # As on a machine that did not let the loop run for a minute.
+    slots._pinged = time.monotonic() - 60
+    slots.look(time.monotonic())
+    assert not slots._blames
+    gate.open()
+    done.get(timeout=PATIENCE)
+    slots.close()
     assert "blocks the event loop" not in caplog.text
 
 

@@ -17,8 +17,8 @@ from jobdeck.core.errors import LeaseLost
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from jobdeck.core.worker.context import Stop
-from jobdeck.core.worker.executor import thread_position
 from jobdeck.core.worker.slots import loop
+from jobdeck.core.worker.slots.lane import thread_position
 from jobdeck.core.worker.slots.loop import GOES_ON, LOST_GOES_ON
 from tests.core.worker.async_handlers import Conn, Gate, Place
 from tests.core.worker.test_worker import expire
@@ -86,7 +86,7 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_blocks_th
 def test_a_handler_that_swallows_the_loss_of_its_job_is_cancelled(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobdeck.core.worker.slots.loop_context.ROLL_BACK_SECONDS", 0.05)
+    monkeypatch.setattr("jobdeck.core.worker.loop_context.ROLL_BACK_SECONDS", 0.05)
     entered, lost = threading.Event(), threading.Event()
 
     async def saves(_params: Any, ctx: Any) -> None:

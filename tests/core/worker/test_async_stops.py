@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import operator
 from jobdeck.core.registry import Done
 from jobdeck.core.worker.context import RunContext, Stop
@@ -168,14 +167,13 @@ def test_a_run_that_must_stop_before_it_has_begun_is_handed_back() -> None:
 
     done: SimpleQueue[Any] = SimpleQueue()
     runner = runner_of(handler)
-    with Database("host=/nowhere", application_name="test") as database:
-        slots = LoopSlots(runner, done, "test", database, quick_settings())
-        contexts = [RunContext(claimed(run_token=token), runner.resources, 0.0, float("inf")) for token in (1, 2)]
-        contexts[0].stop = Stop.RELEASED
-        contexts[1].lease_end = 0.0
-        slots.put(contexts)
-        reports = [done.get(timeout=PATIENCE).result.outcome for _ in contexts]
-        slots.close()
+    slots = LoopSlots(runner, done, "test")
+    contexts = [RunContext(claimed(run_token=token), runner.resources, 0.0, float("inf")) for token in (1, 2)]
+    contexts[0].stop = Stop.RELEASED
+    contexts[1].lease_end = 0.0
+    slots.put(contexts)
+    reports = [done.get(timeout=PATIENCE).result.outcome for _ in contexts]
+    slots.close()
     assert (reports, ran) == (["released", "released"], [])
 
 
@@ -189,15 +187,14 @@ def test_a_run_that_is_stopped_between_its_start_and_its_first_step_is_handed_ba
     done: SimpleQueue[Any] = SimpleQueue()
     runner = runner_of(handler)
     first, second = (RunContext(claimed(run_token=token), runner.resources, 0.0, float("inf")) for token in (1, 2))
-    with Database("host=/nowhere", application_name="test") as database:
-        slots = LoopSlots(runner, done, "test", database, quick_settings())
-        slots.put([first])
-        assert blocked.wait(PATIENCE)
-        slots.put([second])
-        second.must_stop(Stop.RELEASED)
-        go_on.set()
-        reports = {run.job.run_token: run.result.outcome for run in (done.get(timeout=PATIENCE) for _ in range(2))}
-        slots.close()
+    slots = LoopSlots(runner, done, "test")
+    slots.put([first])
+    assert blocked.wait(PATIENCE)
+    slots.put([second])
+    second.must_stop(Stop.RELEASED)
+    go_on.set()
+    reports = {run.job.run_token: run.result.outcome for run in (done.get(timeout=PATIENCE) for _ in range(2))}
+    slots.close()
     assert reports == {1: "succeeded", 2: "released"}
 
 

@@ -24,7 +24,7 @@ from jobdeck.core.logs import running
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import Done, Registry
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
-from jobdeck.core.worker.slots.loop_context import OpenedOnLoop
+from jobdeck.core.worker.loop_context import OnLoop
 from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.watchdog import Watchdog
@@ -115,7 +115,7 @@ async def test_resources_whose_task_is_cancelled_before_it_begins_fail_the_run_a
     async def opens(_settings: Any, _database: Any) -> AsyncIterator[str]:
         yield "the client"
 
-    opened = OpenedOnLoop(RunResources(quick_settings(), None))
+    opened = OnLoop(RunResources(quick_settings(), None))
     first = asyncio.create_task(opened.of(opens))
     await asyncio.sleep(0)
     for task in list(opened._tasks):

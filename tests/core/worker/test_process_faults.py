@@ -55,13 +55,13 @@ def take_back(conn: Conn) -> None:
 def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Checkpoints wait for this event, as they would for a database that does not answer."""
     go_on = threading.Event()
-    store = RunContext._store
+    store = RunContext.store
 
     def slow(context: RunContext, checkpoint: Any) -> bool:
         go_on.wait(PATIENCE)
         return store(context, checkpoint)
 
-    monkeypatch.setattr(RunContext, "_store", slow)
+    monkeypatch.setattr(RunContext, "store", slow)
     yield go_on
     go_on.set()
 

@@ -7,7 +7,7 @@ import logging
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import JobdeckError, LeaseLost
 from jobdeck.core.logs import event
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
-    from jobdeck.core.postgres.database import Database
+    from jobdeck.core.model import FinishedRun, Json, RunOutcome
     from jobdeck.core.queue.producers.connections import AsyncConnection
-    from jobdeck.core.queue.producers.finishing import Reporter
     from jobdeck.core.registry import Continue, Done, Opener
     from jobdeck.core.worker.context import RunContext, RunResources
 
@@ -36,57 +34,18 @@ ROLL_BACK_SECONDS = 2.0
 """The time that a handler gets to roll back, after it found that its run no longer holds its job."""
 
 
-class Connections(Protocol):
-    """What an async run needs of the database."""
-
-    def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]: ...
-
-    async def save_checkpoint(self, job: ClaimedJob, checkpoint: Json) -> bool: ...
-
-    async def record(self, connection: AsyncConnection, run: FinishedRun, by: Reporter) -> RunOutcome: ...
-
-
-class LoopConnections:
-    """The connections of all async runs of one worker: those of handlers, and one that saves checkpoints.
-
-    A handler that holds a connection may save a checkpoint, so that one must not come from the same pool.
-    """
-
-    def __init__(self, database: Database, size: int) -> None:
-        self._of_handlers = AsyncPool(database.connect_async, label=database.label, max_size=size)
-        self._of_checkpoints = AsyncPool(database.connect_async, label=database.label, max_size=1)
-
-    def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
-        return self._of_handlers.connection()
-
-    async def save_checkpoint(self, job: ClaimedJob, checkpoint: Json) -> bool:
-        async with self._of_checkpoints.connection() as conn:
-            return await leases.save_checkpoint_async(conn, job.id, job.run_token, checkpoint)
-
-    async def record(self, connection: AsyncConnection, run: FinishedRun, by: Reporter) -> RunOutcome:
-        return await finishing.arecord(connection, run, by)
-
-    async def close(self) -> None:
-        await self._of_handlers.close()
-        await self._of_checkpoints.close()
-
-
 class LoopContext:
-    """What an async handler gets: its run, without what would block the loop (`jobdeck.AsyncJobContext`)."""
+    """What an async handler gets: its run, and what would block the loop as coroutines (`jobdeck.AsyncJobContext`)."""
 
-    def __init__(self, run: RunContext, connections: Connections) -> None:
+    def __init__(self, run: RunContext, shared: OnLoop) -> None:
         self._run = run
-        self._connections = connections
-        self.job = run.job
-        self.settings = run.settings
-        self.idempotency_key = run.idempotency_key
+        self._shared = shared
+        # Bound once, since handlers report each of a million items.
         self.progress = run.progress
-        self.cancelled = run.cancelled
-        self.raise_if_cancelled = run.raise_if_cancelled
 
-    @property
-    def log(self) -> logging.Logger:
-        return self._run.log
+    def __getattr__(self, name: str) -> Any:
+        """What does not wait is that of the run."""
+        return getattr(self._run, name)
 
     @property
     def dry_run(self) -> bool:
@@ -97,31 +56,23 @@ class LoopContext:
         self._run.dry_run = value
 
     @property
-    def resources(self) -> Any:
-        return self._run.resources
-
-    @property
-    def checkpoint(self) -> Json | None:
-        return self._run.checkpoint
-
-    @property
     def db(self) -> psycopg.Connection[Any]:
         raise JobdeckError(
             "ctx.db would block the event loop of all async runs; an async handler uses: async with ctx.adb() as conn."
         )
 
     def adb(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
-        return self._connections.connection()
+        return self._shared.connection()
 
     async def finish_in(self, connection: AsyncConnection, outcome: Done | Continue | None = None) -> None:
         run = self._run.to_promise(outcome)
-        recorded = await self._connections.record(connection, run, self._run.reporter())
+        recorded = await self._shared.record(self._run, connection, run)
         with self._ending_if_lost():
             self._run.note_promise(run, recorded)
 
     async def save_checkpoint(self, checkpoint: Json) -> None:
         kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
-        if not await self._connections.save_checkpoint(self.job, kept):
+        if not await self._shared.store(self._run, kept):
             with self._ending_if_lost():
                 raise self._run.found_lost()
         self._run.note_checkpoint(kept)
@@ -136,18 +87,38 @@ class LoopContext:
             raise
 
 
-class OpenedOnLoop:
-    """What async types share, opened by their `resources` with the first run that needs it.
+class OnLoop:
+    """What all async runs of one worker share on their event loop: connections, and what their types open.
 
-    Each is entered and left by a task of its own, because some context managers must be left in the task that has
-    entered them.
+    A handler that holds a connection may save a checkpoint, so checkpoints have a connection of their own.
+
+    What a type opens by its `resources`, it opens with the first run that needs it. Each is entered and left by a task
+    of its own, because some context managers must be left in the task that has entered them.
     """
 
     def __init__(self, shared: RunResources) -> None:
+        """Opens no connection yet."""
         self._shared = shared
+        label = shared.database.label if shared.database is not None else ""
+        size = shared.settings.async_connections
+        self._of_handlers = AsyncPool(shared.connect_async, label=label, max_size=size)
+        self._of_checkpoints = AsyncPool(shared.connect_async, label=label, max_size=1)
         self._values: dict[Opener, asyncio.Future[object]] = {}
         self._ending = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
+        """A connection for a block of a handler."""
+        return self._of_handlers.connection()
+
+    async def store(self, run: RunContext, checkpoint: Json) -> bool:
+        """Writes a checkpoint into the database; False if the run no longer holds its job."""
+        async with self._of_checkpoints.connection() as conn:
+            return await leases.save_checkpoint_async(conn, run.job.id, run.job.run_token, checkpoint)
+
+    async def record(self, run: RunContext, connection: AsyncConnection, ended: FinishedRun) -> RunOutcome:
+        """Writes the end of a run through a connection; returns what was recorded."""
+        return await finishing.arecord(connection, ended, run.reporter())
 
     async def of(self, opener: Opener) -> object:
         """The value of a context manager, which is entered at the first call. What it raises, the run raises."""
@@ -162,10 +133,12 @@ class OpenedOnLoop:
         return await asyncio.shield(value)
 
     async def close(self) -> None:
-        """Leaves all context managers."""
+        """Leaves all context managers, which may still use connections, and then closes these."""
         self._ending.set()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._of_handlers.close()
+        await self._of_checkpoints.close()
 
     async def _keep(self, opener: Opener, value: asyncio.Future[object]) -> None:
         try:
