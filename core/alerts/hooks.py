@@ -18,18 +18,26 @@ from jobdeck.core.registry import around
 from jobdeck.core.registry.around import FailedJob
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from uuid import UUID
 
     import psycopg
 
-    from jobdeck.core.model import ClaimedJob, FinishedRun
+    from jobdeck.core.model import ClaimedJob, FinishedRun, Job, Run
 
 log = logging.getLogger(__name__)
 
 WAITING: Final = 10_000
 """Failures that may wait for the hooks; more are dropped, so that a slow hook cannot fill the memory."""
 END_SECONDS: Final = 5.0
+
+
+def lost_runs(conn: psycopg.Connection[Any], jobs: Sequence[UUID]) -> Iterator[tuple[Run, Job | None]]:
+    """The last lost run of each of these jobs that has one, and the job if it is still there."""
+    for job_id in jobs:
+        runs, _ = history.runs(job_id=job_id, outcome=RunOutcome.LOST, limit=1).run(conn)
+        for run in runs:
+            yield run, read_jobs.job(job_id).run(conn)
 
 
 class FailureHooks:
@@ -44,32 +52,16 @@ class FailureHooks:
     def failed(self, job: ClaimedJob, run: FinishedRun) -> None:
         """Calls the hooks for a run that was recorded as failed for good."""
         if around.failure_hooks:
-            self._put(
-                FailedJob(
-                    job.id, job.task_type, job.payload, job.attempt, job.is_recurring, run.error_kind, run.error,
-                    self._worker,
-                )
-            )  # fmt: skip
+            self._put(job, run, job.attempt)
 
     def lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID]) -> None:
         """Calls the hooks for those of the jobs, or slots of series, whose last attempt was lost with its worker."""
         if not around.failure_hooks:
             return
-        for job_id in jobs:
-            job = read_jobs.job(job_id).run(conn)
-            if job is None:
-                continue
-            runs, _ = history.runs(job_id=job_id, outcome=RunOutcome.LOST, limit=1).run(conn)
-            for run in runs:
-                # A series counts the attempts of its next slot from 0; one that is tried again goes on counting.
-                if job.status is not Status.FAILED and not (job.is_recurring and job.attempts < run.attempt):
-                    continue
-                self._put(
-                    FailedJob(
-                        job.id, job.task_type, job.payload, run.attempt, job.is_recurring, run.error_kind, run.error,
-                        self._worker,
-                    )
-                )  # fmt: skip
+        for run, job in lost_runs(conn, jobs):
+            # A series counts the attempts of its next slot from 0; one that is tried again goes on counting.
+            if job is not None and (job.status is Status.FAILED or (job.is_recurring and job.attempts < run.attempt)):
+                self._put(job, run, run.attempt)
 
     def close(self) -> None:
         """Waits up to 5 s until the hooks have been called, and ends the thread."""
@@ -85,7 +77,10 @@ class FailureHooks:
         if thread.is_alive():
             event(log, logging.WARNING, "the hooks of failed jobs are too slow; the worker ends without them")
 
-    def _put(self, failure: FailedJob) -> None:
+    def _put(self, job: ClaimedJob | Job, run: FinishedRun | Run, attempt: int) -> None:
+        failure = FailedJob(
+            job.id, job.task_type, job.payload, attempt, job.is_recurring, run.error_kind, run.error, self._worker
+        )
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name=f"{self._worker} hooks", daemon=True)

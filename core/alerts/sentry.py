@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 from uuid import UUID
 
 from jobdeck.core.alerts import sentry_events
+from jobdeck.core.alerts.hooks import lost_runs
 from jobdeck.core.errors import MissingExtra, require_extra
 from jobdeck.core.logs import event
 from jobdeck.core.model import RunOutcome
-from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error, scrub
 from jobdeck.core.schema.components import release_name
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 FLUSH_SECONDS: Final = 2.0
 LOST_LISTED: Final = 20
 """Lost runs per reaper pass that get their own event; one more event has the number of the others."""
+REAPER: Final = "reaper"
+"""The worker that events name which are about runs of workers that are gone."""
 CHECK_INS_KEPT: Final = 1000
 CHECK_IN_MARGIN: Final = 5
 """Minutes by which a series may be late before its monitor reports it."""
@@ -79,9 +81,9 @@ class Alerts:
         """Reports a run recorded as `failed`: the job failed permanently, or a recurring job's cycle did."""
         self._send(lambda: [sentry_events.failure(context, run, worker, self._environment)])
 
-    def lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID], *, worker: str = "reaper") -> None:
+    def lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID]) -> None:
         """Reports runs recorded as lost because their workers stopped sending heartbeats."""
-        self._send(lambda: self._lost(conn, jobs, worker))
+        self._send(lambda: self._lost(conn, jobs))
 
     def send(self, make: Callable[Concatenate[str, P], dict[str, Any]], *facts: P.args, **more: P.kwargs) -> None:
         """Sends the event that a function of `sentry_events` makes of the environment and these facts."""
@@ -112,15 +114,11 @@ class Alerts:
         except Exception as error:  # noqa: BLE001 -- the database has the failure; only its alert is missing
             event(log, logging.WARNING, "an alert could not be sent", error=safe_error(repr(error)))
 
-    def _lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID], worker: str) -> list[dict[str, Any]]:
-        events = []
-        for job_id in jobs[:LOST_LISTED]:
-            runs, _ = history.runs(job_id=job_id, outcome=RunOutcome.LOST, limit=1).run(conn)
-            events += [
-                sentry_events.lost(run, read_jobs.job(job_id).run(conn), worker, self._environment) for run in runs
-            ]
+    def _lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID]) -> list[dict[str, Any]]:
+        listed = lost_runs(conn, jobs[:LOST_LISTED])
+        events = [sentry_events.lost(run, job, REAPER, self._environment) for run, job in listed]
         if len(jobs) > LOST_LISTED:
-            events.append(sentry_events.more_lost(len(jobs) - LOST_LISTED, worker, self._environment))
+            events.append(sentry_events.more_lost(len(jobs) - LOST_LISTED, REAPER, self._environment))
         return events
 
     def _checked_in(self, conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:

@@ -19,10 +19,9 @@ from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.endpoints import Endpoint, Host, Lane
 from jobdeck.core.http.producers import enqueue
 from jobdeck.core.http.producers.known import KnownTokens
-from jobdeck.core.http.refusals import ELSEWHERE, Refusals
 from jobdeck.core.http.site import Site
 from jobdeck.core.http.upkeep import UpkeepThread
-from jobdeck.core.http.watcher import Watcher
+from jobdeck.core.http.watcher import ELSEWHERE, Refusals, Watcher
 from jobdeck.core.logs import event
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.queue.operator import expect_trigger

@@ -1,27 +1,107 @@
-"""The thread of the HTTP server that checks the queue for alarms and records refused requests."""
+"""The thread of the HTTP server that checks the queue for alarms and records refused requests.
+
+Refused requests are in the history as one row with counts per five minutes, however many there were.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from jobdeck.core.alerts.alarms import LOOK_SECONDS, Outage, Sentinel
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
+from jobdeck.core.queue import presence
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
+
+    import psycopg
 
     from jobdeck.core.alerts.sentry import Alerts
-    from jobdeck.core.http.refusals import Refusals
     from jobdeck.core.postgres.database import Database
 
 log = logging.getLogger(__name__)
 
+SOURCE: Final = "door"
 STEP_SECONDS: Final = 2.0
+WINDOW_SECONDS: Final = 300.0
+LISTED: Final = 6
+ELSEWHERE: Final = "elsewhere"
+
+
+class _Told(TypedDict):
+    status: str
+    message: str
+    http_status: int
+
+
+class Refusals:
+    """Counts refused requests in any thread; one thread writes the counts to the database."""
+
+    def __init__(self, paths: frozenset[str], *, name: str) -> None:
+        self._paths = paths
+        self._name = name
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[int, str]] = Counter()
+        self._written = 0
+        self._row: UUID | None = None
+        self._began = 0.0
+
+    def note(self, status: int, path: str) -> None:
+        """Counts one refused request. All unknown paths are counted as one."""
+        with self._lock:
+            self._counts[status, path if path in self._paths else ELSEWHERE] += 1
+
+    def write(self, link: Link, *, last: bool = False) -> None:
+        """Writes the counts, if they changed since the last call. Closes the row after five minutes, or with `last`."""
+        with self._lock:
+            counts = dict(self._counts)
+        total = sum(counts.values())
+        try:
+            if total > self._written:
+                link.run(lambda conn: self._note(conn, counts))
+                self._written = total
+            over = last or time.monotonic() - self._began >= WINDOW_SECONDS
+            if over and self._row is not None:
+                link.run(lambda conn: self._close(conn, counts))
+                with self._lock:
+                    self._counts.subtract(counts)
+                    self._counts = +self._counts
+                self._row, self._written = None, 0
+        except FAILURES:
+            return
+
+    def _note(self, conn: psycopg.Connection[object], counts: dict[tuple[int, str], int]) -> None:
+        if self._row is None:
+            self._row = presence.open_worker_run(conn, source=SOURCE, worker_id=self._name)
+            self._began = time.monotonic()
+            event(log, logging.WARNING, "requests refused", counts=sentence(counts))
+        presence.note_worker_run(conn, self._row, **_told(counts))
+
+    def _close(self, conn: psycopg.Connection[object], counts: dict[tuple[int, str], int]) -> None:
+        if self._row is not None:
+            presence.close_worker_run(conn, self._row, **_told(counts))
+
+
+def _told(counts: dict[tuple[int, str], int]) -> _Told:
+    most = max(counts, key=lambda one: counts[one])
+    return {"status": "refused", "message": sentence(counts), "http_status": most[0]}
+
+
+def sentence(counts: dict[tuple[int, str], int]) -> str:
+    """The counts as a sentence, largest first."""
+    largest = sorted(counts.items(), key=lambda item: -item[1])
+    parts = [f"{count} with {status} at {path}" for (status, path), count in largest[:LISTED]]
+    rest = sum(count for _, count in largest[LISTED:])
+    if rest:
+        parts.append(f"{rest} more")
+    return f"requests refused: {', '.join(parts)}"
 
 
 class Watcher:

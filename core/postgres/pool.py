@@ -12,7 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -20,15 +20,63 @@ from psycopg.pq import TransactionStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    Connection = psycopg.Connection[Any]
-    AsyncConnection = psycopg.AsyncConnection[Any]
+Connection = psycopg.Connection[Any]
+AsyncConnection = psycopg.AsyncConnection[Any]
+C = TypeVar("C", Connection, AsyncConnection)
 
 WAIT_SECONDS = 30.0
 TRUST_SECONDS = 30.0
 SPARE_SECONDS = 60.0
 
 
-class Pool:
+class _Spares(Generic[C]):
+    """The unused connections of a pool; the one returned last is used first."""
+
+    def __init__(self, label: str, min_size: int, max_size: int) -> None:
+        self._label = label
+        self._min_size = min_size
+        self._max_size = max_size
+        self._lock = threading.Lock()
+        self._idle: list[tuple[float, C]] = []
+        self._closed = False
+
+    def _pop(self) -> tuple[float, C] | None:
+        """An unused connection, with the time since which it is that; None if there is none.
+
+        Raises:
+            psycopg.OperationalError: the pool is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise psycopg.OperationalError(f"The connections to {self._label} are closed.")
+            return self._idle.pop() if self._idle else None
+
+    def _keep(self, connection: C) -> list[C]:
+        """Takes back a connection; returns those to close."""
+        now = time.monotonic()
+        surplus = [connection]
+        with self._lock:
+            if not self._closed and connection.info.transaction_status is TransactionStatus.IDLE:
+                self._idle.append((now, connection))
+                surplus = []
+            if len(self._idle) > self._min_size and now - self._idle[0][0] > SPARE_SECONDS:
+                surplus.append(self._idle.pop(0)[1])
+        return surplus
+
+    def _empty(self) -> list[C]:
+        """Lets no more connections be taken; returns those to close."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        return [connection for _, connection in idle]
+
+    def _all_taken(self) -> psycopg.OperationalError:
+        return psycopg.OperationalError(
+            f"All {self._max_size} connections to {self._label} have been in use for {WAIT_SECONDS:.0f} s."
+        )
+
+
+class Pool(_Spares[Connection]):
     """Up to `max_size` connections; the one returned last is used first."""
 
     def __init__(self, connect: Callable[[], Connection], *, label: str, min_size: int, max_size: int) -> None:
@@ -40,15 +88,10 @@ class Pool:
             min_size: the number of unused connections that stay open for longer than a minute.
             max_size: the maximum number of connections.
         """
+        super().__init__(label, min_size, max_size)
         self._connect = connect
-        self._label = label
-        self._min_size = min_size
-        self._max_size = max_size
         self._slots = threading.Semaphore(max_size)
-        self._lock = threading.Lock()
-        self._idle: list[tuple[float, Connection]] = []
         self._ahead: list[Future[Connection]] = []
-        self._closed = False
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -58,30 +101,27 @@ class Pool:
             psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
         """
         if not self._slots.acquire(timeout=WAIT_SECONDS):
-            raise psycopg.OperationalError(
-                f"All {self._max_size} connections to {self._label} have been in use for {WAIT_SECONDS:.0f} s."
-            )
+            raise self._all_taken()
         try:
             connection = self._take()
             try:
                 yield connection
             finally:
-                self._give_back(connection)
+                self.take_in(connection)
         finally:
             self._slots.release()
 
     def take_in(self, connection: Connection) -> None:
         """Keeps a connection that the caller has opened, to give it out as its own."""
-        self._give_back(connection)
+        for spare in self._keep(connection):
+            spare.close()
 
     def close(self) -> None:
         """Closes unused connections now, and the others when they are returned. Closing twice is allowed."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-            unused, self._ahead = self._ahead, []
-        for _, connection in idle:
+        for connection in self._empty():
             connection.close()
+        with self._lock:
+            unused, self._ahead = self._ahead, []
         for ahead in unused:
             ahead.add_done_callback(_close_opened)
 
@@ -111,28 +151,12 @@ class Pool:
         threading.Thread(target=open_it, name="jobdeck-connect", daemon=True).start()
 
     def _take(self) -> Connection:
-        while True:
-            with self._lock:
-                if self._closed:
-                    raise psycopg.OperationalError(f"The connections to {self._label} are closed.")
-                since, connection = self._idle.pop() if self._idle else (0.0, None)
-            if connection is None:
-                return self._connect()
+        while (found := self._pop()) is not None:
+            since, connection = found
             if _is_alive(connection, time.monotonic() - since):
                 return connection
             connection.close()
-
-    def _give_back(self, connection: Connection) -> None:
-        now = time.monotonic()
-        surplus = [connection]
-        with self._lock:
-            if not self._closed and connection.info.transaction_status is TransactionStatus.IDLE:
-                self._idle.append((now, connection))
-                surplus = []
-            if len(self._idle) > self._min_size and now - self._idle[0][0] > SPARE_SECONDS:
-                surplus.append(self._idle.pop(0)[1])
-        for spare in surplus:
-            spare.close()
+        return self._connect()
 
 
 def _close_opened(ahead: Future[Connection]) -> None:
@@ -147,16 +171,19 @@ def has_data(handle: int) -> bool:
         return bool(selector.select(0))
 
 
-def _is_alive(connection: Connection, idle_seconds: float) -> bool:
-    """Whether an unused connection still works.
+def _is_fresh(connection: Connection | AsyncConnection, idle_seconds: float) -> bool:
+    """Whether an unused connection is taken for working without a test.
 
     A server that closed the connection has left data to read. Without such data, the connection is trusted for 30
     seconds after its last use; later it is tested with an empty statement.
     """
-    if connection.closed:
-        return False
-    if idle_seconds < TRUST_SECONDS and not has_data(connection.fileno()):
-        return True
+    return idle_seconds < TRUST_SECONDS and not has_data(connection.fileno())
+
+
+def _is_alive(connection: Connection, idle_seconds: float) -> bool:
+    """Whether an unused connection still works."""
+    if connection.closed or _is_fresh(connection, idle_seconds):
+        return not connection.closed
     try:
         connection.execute("")
     except psycopg.Error:
@@ -164,7 +191,18 @@ def _is_alive(connection: Connection, idle_seconds: float) -> bool:
     return True
 
 
-class AsyncPool:
+async def _is_alive_async(connection: AsyncConnection, idle_seconds: float) -> bool:
+    """Whether an unused connection still works."""
+    if connection.closed or _is_fresh(connection, idle_seconds):
+        return not connection.closed
+    try:
+        await connection.execute("")
+    except psycopg.Error:
+        return False
+    return True
+
+
+class AsyncPool(_Spares[AsyncConnection]):
     """Up to `max_size` connections; the one returned last is used first. All calls are made on one event loop."""
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncConnection]], *, label: str, max_size: int) -> None:
@@ -175,12 +213,9 @@ class AsyncPool:
             label: the name of the database in messages.
             max_size: the maximum number of connections.
         """
+        super().__init__(label, 1, max_size)
         self._connect = connect
-        self._label = label
-        self._max_size = max_size
         self._slots = asyncio.Semaphore(max_size)
-        self._idle: list[tuple[float, AsyncConnection]] = []
-        self._closed = False
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
@@ -193,32 +228,25 @@ class AsyncPool:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._slots.acquire()
         except TimeoutError:
-            raise psycopg.OperationalError(
-                f"All {self._max_size} connections to {self._label} have been in use for {WAIT_SECONDS:.0f} s."
-            ) from None
+            raise self._all_taken() from None
         try:
             connection = await self._take()
             try:
                 yield connection
             finally:
-                await self._give_back(connection)
+                for spare in self._keep(connection):
+                    await spare.close()
         finally:
             self._slots.release()
 
     async def close(self) -> None:
         """Closes unused connections now, and the others when they are returned. Closing twice is allowed."""
-        self._closed = True
-        idle, self._idle = self._idle, []
-        for _, connection in idle:
+        for connection in self._empty():
             await connection.close()
 
     async def _take(self) -> AsyncConnection:
-        while True:
-            if self._closed:
-                raise psycopg.OperationalError(f"The connections to {self._label} are closed.")
-            if not self._idle:
-                return await self._connect()
-            since, connection = self._idle.pop()
+        while (found := self._pop()) is not None:
+            since, connection = found
             alive = False
             try:
                 alive = await _is_alive_async(connection, time.monotonic() - since)
@@ -228,27 +256,4 @@ class AsyncPool:
                     await connection.close()
             if alive:
                 return connection
-
-    async def _give_back(self, connection: AsyncConnection) -> None:
-        now = time.monotonic()
-        surplus = [connection]
-        if not self._closed and connection.info.transaction_status is TransactionStatus.IDLE:
-            self._idle.append((now, connection))
-            surplus = []
-        if len(self._idle) > 1 and now - self._idle[0][0] > SPARE_SECONDS:
-            surplus.append(self._idle.pop(0)[1])
-        for spare in surplus:
-            await spare.close()
-
-
-async def _is_alive_async(connection: AsyncConnection, idle_seconds: float) -> bool:
-    """Whether an unused connection still works, as `_is_alive` finds it out."""
-    if connection.closed:
-        return False
-    if idle_seconds < TRUST_SECONDS and not has_data(connection.fileno()):
-        return True
-    try:
-        await connection.execute("")
-    except psycopg.Error:
-        return False
-    return True
+        return await self._connect()

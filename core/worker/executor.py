@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Coroutine
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from jobdeck.core.errors import (
     Cancelled,
@@ -62,22 +62,6 @@ _NEWER = (
 )
 _UNTRACED = nullcontext()
 _KINDS = {"UnknownTaskType": "unknown_task_type", "InvalidPayload": "invalid_payload"}
-
-
-class _Facts(TypedDict, total=False):
-    """The optional fields of `FinishedRun`."""
-
-    output: Json | None
-    checkpoint: Json | None
-    delay: float
-    retry_after: float | None
-    permanent: bool
-    retry_base: float | None
-    retry_cap: float | None
-    error_kind: str
-    error: str
-    traceback: str | None
-    give_up_after: float
 
 
 class Executor:
@@ -153,7 +137,7 @@ class Executor:
                     return self.timed_out(context)
                 context.dry_run = facts.pop("dry_run")
                 outcome = RunOutcome(facts.pop("outcome"))
-                return self._report(context, outcome, **cast("_Facts", facts))
+                return self._report(context, outcome)._replace(**facts)
             except BaseException as error:  # noqa: BLE001 -- the thread of the slot must go on
                 return self._ended_by(context, job_type, error)
             finally:
@@ -200,10 +184,9 @@ class Executor:
         message = f"The run took longer than the {allowed:g} seconds that {context.job.task_type} allows."
         if context.starting:
             kind, message = "process_not_started", _NOT_STARTED
-        return self._failed(
-            context,
-            job_type,
-            retry_after=_own_delay(context, job_type, TimedOut(message)),
+        delay = _own_delay(context, job_type, TimedOut(message))
+        return self._failed(context, job_type)._replace(
+            retry_after=delay,
             error_kind=kind,
             error=message,
             traceback=presentable_trace(f"Position of the handler at the timeout:\n{stack}") if stack else None,
@@ -211,9 +194,8 @@ class Executor:
 
     def handed_back(self, context: RunContext) -> FinishedRun:
         """The report of a job that returns to the queue, attempt not counted; cancelled if an operator asked for it."""
-        asked = context.stop is Stop.CANCELLED
-        outcome = RunOutcome.CANCELLED if asked else RunOutcome.RELEASED
-        return self._report(context, outcome)
+        cancelled = context.stop is Stop.CANCELLED
+        return self._report(context, RunOutcome.CANCELLED if cancelled else RunOutcome.RELEASED)
 
     def not_stored(self, finished: FinishedRun, reason: BaseException) -> FinishedRun:
         """The failure report that replaces a report which the database refused; it contains nothing else."""
@@ -232,9 +214,7 @@ class Executor:
 
     def _refused(self, context: RunContext, job_type: JobType | None, error: Refused) -> FinishedRun:
         if self.waits_for_newer and isinstance(error, InvalidPayload) and _may_be_newer(error):
-            return self._report(
-                context,
-                RunOutcome.SNOOZED,
+            return self._report(context, RunOutcome.SNOOZED)._replace(
                 delay=NEWER_SECONDS,
                 give_up_after=NEWER_GIVE_UP,
                 error_kind=NEWER_PAYLOAD,
@@ -242,7 +222,7 @@ class Executor:
             )
         kind = _KINDS.get(type(error).__name__, "refused")
         message = safe_error(f"{error} The job was not run.")
-        return self._failed(context, job_type, permanent=True, error_kind=kind, error=message)
+        return self._failed(context, job_type)._replace(permanent=True, error_kind=kind, error=message)
 
     def _returned(self, context: RunContext, outcome: object) -> FinishedRun:
         if context.promised is not None:
@@ -258,7 +238,7 @@ class Executor:
         job_type = self.registry.get(context.job.task_type)
         message = "The handler ended its run by ctx.finish_in, and its transaction was not committed."
         delay = _own_delay(context, job_type, JobFailure(message))
-        return self._failed(context, job_type, retry_after=delay, error_kind=NOT_RECORDED, error=message)
+        return self._failed(context, job_type)._replace(retry_after=delay, error_kind=NOT_RECORDED, error=message)
 
     def _report_of(self, context: RunContext, outcome: object) -> FinishedRun:
         """The report of what a handler returned.
@@ -272,16 +252,12 @@ class Executor:
             context.dry_run = context.dry_run or outcome.dry_run
             kind = RunOutcome.PARTIAL if outcome.failed > 0 else RunOutcome.SUCCEEDED
             kept = outcome.checkpoint
-            return self._report(
-                context,
-                kind,
+            return self._report(context, kind)._replace(
                 output=fitted(outcome.output) if outcome.output else None,
                 checkpoint=None if kept is None else storable(kept, "checkpoint", CHECKPOINT_BYTES),
             )
         if isinstance(outcome, Continue):
-            return self._report(
-                context,
-                RunOutcome.CONTINUED,
+            return self._report(context, RunOutcome.CONTINUED)._replace(
                 output=fitted(outcome.output) if outcome.output else None,
                 checkpoint=storable(outcome.checkpoint, "checkpoint", CHECKPOINT_BYTES),
                 delay=_seconds(outcome.delay),
@@ -302,53 +278,48 @@ class Executor:
             return self._raised(context, job_type, error)
         except Exception as problem:  # noqa: BLE001 -- an exception of a handler may be anything
             name = clean(type(error).__name__)
-            return self._failed(
-                context,
-                job_type,
-                retry_after=_own_delay(context, job_type, error),
+            delay = _own_delay(context, job_type, error)
+            return self._failed(context, job_type)._replace(
+                retry_after=delay,
                 error_kind=name,
                 error=safe_error(f"{name} was raised, and cannot be read ({type(problem).__name__}: {problem})."),
             )
 
     def _raised(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
         if context.stop in {Stop.CANCELLED, Stop.RELEASED} and _is_cancellation(error):
-            asked = context.stop is Stop.CANCELLED
-            return self._report(context, RunOutcome.CANCELLED if asked else RunOutcome.RELEASED)
+            return self.handed_back(context)
         if isinstance(error, asyncio.CancelledError) and context.stop is Stop.LOST:
             error = LeaseLost(context.lost())
         if isinstance(error, Snooze):
-            return self._report(
-                context,
-                RunOutcome.SNOOZED,
+            return self._report(context, RunOutcome.SNOOZED)._replace(
                 delay=_seconds(error.seconds),
                 error_kind=_kind(error),
                 error=error_message(error),
             )
         trace, context.stack = trace_of(error)
-        return self._failed(
-            context,
-            job_type,
+        # Before the report is made: a backoff function that fails is a line of the run's log.
+        delay = _retry_after(context, job_type, error)
+        return self._failed(context, job_type)._replace(
             permanent=isinstance(error, PermanentError),
-            retry_after=_retry_after(context, job_type, error),
+            retry_after=delay,
             error_kind=_kind(error),
             error=error_message(error),
             traceback=trace,
         )
 
-    def _failed(self, context: RunContext, job_type: JobType | None, **facts: Unpack[_Facts]) -> FinishedRun:
+    def _failed(self, context: RunContext, job_type: JobType | None) -> FinishedRun:
         """The report of a failure, with the retry settings of its task type."""
-        run = self._report(context, RunOutcome.FAILED, **facts)
+        run = self._report(context, RunOutcome.FAILED)
         return run._replace(retry_base=job_type.retry_base, retry_cap=job_type.retry_cap) if job_type else run
 
     @staticmethod
-    def _report(context: RunContext, outcome: RunOutcome, **facts: Unpack[_Facts]) -> FinishedRun:
+    def _report(context: RunContext, outcome: RunOutcome) -> FinishedRun:
         now = time.monotonic()
         started = now if context.started is None else context.started
         context.elapsed = now - started
         job, epoch = context.job, context.epoch
         run = FinishedRun(
             job.id, job.run_token, outcome, epoch + started, epoch + now, dry_run=context.dry_run, trace=context.trace,
-            **facts,
         )  # fmt: skip
         return run if context.is_silent else run._replace(log=context.log_text(), progress=context.progress_so_far())
 

@@ -54,6 +54,15 @@ QUIET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINES_KEPT = 1000
 
 
+def readable(seconds: float, *handles: int) -> set[int]:
+    """Those of these handles that have data to read, or whose other end was closed, within `seconds`."""
+    # Not `select.select`, which takes no handle above 1,023, and a worker with many async runs has those.
+    poll = select.poll()
+    for handle in handles:
+        poll.register(handle, select.POLLIN)
+    return {handle for handle, _ in poll.poll(seconds * 1000)}
+
+
 class Channel:
     """One end of the socket between a worker and a child. One thread receives; any may send."""
 
@@ -64,13 +73,6 @@ class Channel:
 
     def fileno(self) -> int:
         return self._socket.fileno()
-
-    def wait(self, seconds: float) -> bool:
-        """Whether something can be received within `seconds`."""
-        # Not `select.select`, which takes no handle above 1,023.
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
 
     def send(self, **message: Any) -> None:
         """Sends one message.
@@ -236,7 +238,7 @@ class Child:
     def _listen(self) -> None:
         try:
             while os.getppid() == self._worker:
-                if self._channel.wait(FLUSH_SECONDS):
+                if readable(FLUSH_SECONDS, self._channel.fileno()):
                     self._note(self._channel.receive())
                 if (context := self._current) is not None:
                     context.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from jobdeck.core.worker.slots.child import POSITION_SIGNAL, Channel
+from jobdeck.core.worker.slots.child import POSITION_SIGNAL, Channel, readable
 
 if TYPE_CHECKING:
     from jobdeck.core.model import Json
@@ -88,28 +87,24 @@ class ChildProcess:
         # Asked before the socket: a process that has ended by now says nothing later. And asked each time, since what
         # the handler has started may hold the other end of the socket, and may print for ever.
         ended = self.has_ended
-        # `select.select` takes no handle above 1,023, and a worker with many async runs has those.
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        if self._output is not None:
-            poll.register(self._output, select.POLLIN)
-        ready = {handle for handle, _ in poll.poll(0 if ended else seconds * 1000)}
+        channel = self._channel.fileno()
+        printing = [self._output.fileno()] if self._output is not None else []
+        ready = readable(0 if ended else seconds, channel, *printing)
         said: list[Json] = []
-        if self._channel.fileno() in ready:
+        if channel in ready:
             try:
                 said = self._channel.receive()
             except OSError:
                 raise ProcessGone from None
         elif ended:
             raise ProcessGone
-        printed = self._read() if self._output is not None and self._output.fileno() in ready else []
-        return said, printed
+        return said, self._read() if ready.intersection(printing) else []
 
     def rest_of_output(self) -> list[str]:
         """The lines that are printed and were not read yet, the last one although it may not have ended."""
         lines: list[str] = []
         read = 0
-        while self._output is not None and read < PIPE_BYTES and _is_readable(self._output.fileno()):
+        while self._output is not None and read < PIPE_BYTES and readable(0, self._output.fileno()):
             lines += self._read()
             read += LONGEST_OUTPUT
         rest, self._line = self._line, b""
@@ -187,9 +182,3 @@ def plain(settings: Settings) -> Json:
         for name, value in settings.model_dump().items()
         if value is not None
     }
-
-
-def _is_readable(handle: int) -> bool:
-    poll = select.poll()
-    poll.register(handle, select.POLLIN)
-    return bool(poll.poll(0))

@@ -17,7 +17,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator
 from jobdeck.core.registry import Done, JobType, load
 from jobdeck.core.worker.context import RunContext
-from jobdeck.core.worker.slots.child import POSITION_SIGNAL
+from jobdeck.core.worker.slots.child import POSITION_SIGNAL, readable
 from jobdeck.core.worker.slots.child_process import ChildProcess
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from tests.core.worker.test_processes import MODULE, is_gone, noted, running, use_up_the_time
@@ -93,7 +93,7 @@ def test_a_checkpoint_that_comes_while_the_process_says_where_it_is_is_saved(
     def after_the_message(child: ChildProcess) -> Any:
         with note.open("a", encoding="utf-8") as file:
             file.write("go 1\n")
-        until(lambda: child._channel.wait(0), "the checkpoint")
+        until(lambda: readable(0, child._channel.fileno()), "the checkpoint")
         return position(child)
 
     monkeypatch.setattr(ChildProcess, "position", after_the_message)
