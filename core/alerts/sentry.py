@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
-from uuid import UUID
 
 from jobdeck.core.alerts import sentry_events
 from jobdeck.core.alerts.hooks import lost_runs
@@ -22,13 +21,13 @@ from jobdeck.core.schema.components import release_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from uuid import UUID
 
     import psycopg
     from sentry_sdk import Client
     from sentry_sdk.types import Event, Hint
 
-    from jobdeck.core.alerts.sentry_events import EndedRun
-    from jobdeck.core.model import FinishedRun
+    from jobdeck.core.model import ClaimedJob, FinishedRun
     from jobdeck.core.queue.leases import Finished
     from jobdeck.core.settings import Settings
 
@@ -77,9 +76,17 @@ class Alerts:
     def on(self) -> bool:
         return self._client is not None
 
-    def failed(self, context: EndedRun, run: FinishedRun, *, worker: str) -> None:
+    def failed(
+        self,
+        job: ClaimedJob,
+        run: FinishedRun,
+        frames: sentry_events.Frames,
+        lines: Callable[[], Sequence[str]],
+        *,
+        worker: str,
+    ) -> None:
         """Reports a run recorded as `failed`: the job failed permanently, or a recurring job's cycle did."""
-        self._send(lambda: [sentry_events.failure(context, run, worker, self._environment)])
+        self._send(lambda: [sentry_events.failure(job, run, frames, lines, worker, self._environment)])
 
     def lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID]) -> None:
         """Reports runs recorded as lost because their workers stopped sending heartbeats."""
@@ -89,10 +96,11 @@ class Alerts:
         """Sends the event that a function of `sentry_events` makes of the environment and these facts."""
         self._send(lambda: [make(self._environment, *facts, **more)])
 
-    def note_check_in(self, context: EndedRun, answer: Finished) -> None:
+    def note_check_in(self, job: ClaimedJob, seconds: float, answer: Finished) -> None:
         """Queues the end of a recurring job's cycle for `send_check_ins`, if check-ins are enabled."""
         if self._client is not None and self._checks_in and answer.recorded in _CHECKED:
-            self._check_ins.append(sentry_events.CheckIn(context, succeeded=_CHECKED[answer.recorded]))
+            succeeded = _CHECKED[answer.recorded]
+            self._check_ins.append(sentry_events.CheckIn(job.id, job.run_token, job.task_type, seconds, succeeded))
 
     def send_check_ins(self, conn: psycopg.Connection[Any]) -> None:
         """Sends the check-ins of `note_check_in`, each to the monitor of its series."""
@@ -125,7 +133,7 @@ class Alerts:
         events = []
         for _ in range(len(self._check_ins)):
             run = self._check_ins.popleft()
-            job = read_jobs.job(UUID(run.job_id)).run(conn)
+            job = read_jobs.job(run.job_id).run(conn)
             schedule = sentry_events.monitored(job) if job is not None else None
             if schedule is not None:
                 events.append(sentry_events.check_in(run, schedule, CHECK_IN_MARGIN, self._environment, self._release))

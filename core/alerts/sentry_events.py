@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jobdeck.core.schedules import rhythm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
 
     from jobdeck.core.model import ClaimedJob, Finding, FinishedRun, Job, Run
 
@@ -25,18 +26,8 @@ _NUMBERS: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9]
 _LEVELS: Final = {"CRITICAL": "fatal", "ERROR": "error", "WARNING": "warning", "INFO": "info", "DEBUG": "debug"}
 
 
-class EndedRun(Protocol):
-    """The data of a run of this process that an event needs.
-
-    `elapsed` is in seconds; `stack` has file, line and function of each frame of the traceback, outermost first.
-    """
-
-    job: ClaimedJob
-    elapsed: float
-    stack: tuple[tuple[str, int, str], ...]
-
-    def log_tail(self) -> list[str]:
-        """The last lines of the run's log."""
+Frames = tuple[tuple[str, int, str], ...]
+"""File, line and function of each frame of a traceback, outermost first."""
 
 
 def fingerprint(kind: str | None, error: str | None) -> str:
@@ -45,15 +36,19 @@ def fingerprint(kind: str | None, error: str | None) -> str:
     return hashlib.md5(f"{kind or ''}:{text}".encode(), usedforsecurity=False).hexdigest()[:12]
 
 
-def failure(context: EndedRun, run: FinishedRun, worker: str, environment: str) -> Event:
-    """A failed run without a retry: the job failed permanently, or a recurring job's cycle did."""
-    job = context.job
+def failure(
+    job: ClaimedJob, run: FinishedRun, frames: Frames, lines: Callable[[], Sequence[str]], worker: str, environment: str
+) -> Event:
+    """A failed run without a retry: the job failed permanently, or a recurring job's cycle did.
+
+    `lines` returns the last ones of its log.
+    """
     kind = run.error_kind or "failed"
     began, ended = (datetime.fromtimestamp(at, UTC) for at in (run.started, run.finished))
     exception: Event = {"type": kind, "value": run.error or kind}
-    if context.stack:
+    if frames:
         exception["stacktrace"] = {
-            "frames": [{"filename": name, "lineno": line, "function": where} for name, line, where in context.stack]
+            "frames": [{"filename": name, "lineno": line, "function": where} for name, line, where in frames]
         }
     return {
         "level": "error",
@@ -81,7 +76,7 @@ def failure(context: EndedRun, run: FinishedRun, worker: str, environment: str) 
                 "finished_at": ended.isoformat(),
             }
         },
-        "breadcrumbs": {"values": _breadcrumbs(context.log_tail(), ended)},
+        "breadcrumbs": {"values": _breadcrumbs(lines(), ended)},
     }
 
 
@@ -166,7 +161,7 @@ def monitored(job: Job) -> Event | None:
 
 def check_in(run: CheckIn, schedule: Event, margin: int, environment: str, release: str) -> Event:
     """One cycle of a recurring job, for its monitor; the first check-in creates the monitor."""
-    name = f"{re.sub(r'[^a-z0-9-]+', '-', run.task_type.lower())[: SLUG_LENGTH - 9]}-{run.job_id[-8:]}"
+    name = f"{re.sub(r'[^a-z0-9-]+', '-', run.task_type.lower())[: SLUG_LENGTH - 9]}-{str(run.job_id)[-8:]}"
     return {
         "type": "check_in",
         "check_in_id": hashlib.sha256(f"{run.job_id}:{run.run_token}".encode()).hexdigest()[:32],
@@ -179,17 +174,14 @@ def check_in(run: CheckIn, schedule: Event, margin: int, environment: str, relea
     }
 
 
-class CheckIn:
-    """The data of a finished cycle. The interval of its job is read later."""
+class CheckIn(NamedTuple):
+    """A finished cycle of a job. The interval of the job is read later."""
 
-    __slots__ = ("job_id", "run_token", "seconds", "succeeded", "task_type")
-
-    def __init__(self, context: EndedRun, *, succeeded: bool) -> None:
-        self.job_id = str(context.job.id)
-        self.run_token = context.job.run_token
-        self.task_type = context.job.task_type
-        self.seconds = context.elapsed
-        self.succeeded = succeeded
+    job_id: UUID
+    run_token: int
+    task_type: str
+    seconds: float
+    succeeded: bool
 
 
 def _of_whole(level: str, what: str, words: str, who: str, environment: str) -> Event:

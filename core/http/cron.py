@@ -10,9 +10,10 @@ import json
 import logging
 import threading
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.http.clients import proof
+from jobdeck.core.http.clients.proof import Secret
 from jobdeck.core.http.endpoints import Answer, Declined
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES
@@ -48,18 +49,7 @@ class Cron:
         self._running: set[_Cycle] = set()
         self._lock = threading.Lock()
         self._closed = False
-        self._secret = proof.digest(settings.cron_secret.get_secret_value().strip()) if settings.cron_secret else None
-
-    def admit(self, call: Call) -> None:
-        """Checks the secret, the only proof of authorisation.
-
-        Raises:
-            Declined: the secret is missing or wrong.
-        """
-        if not proof.same(proof.bearer(call.headers.get("authorization", "")), self._secret):
-            raise Declined(
-                401, "This call needs the header Authorization: Bearer CRON_SECRET.", WWW_Authenticate="Bearer"
-            )
+        self.secret = Secret("CRON_SECRET", settings.cron_secret)
 
     def handle(self, call: Call) -> Answer:
         """Runs one cycle of up to `limit` jobs and returns its result."""
@@ -68,7 +58,7 @@ class Cron:
         result = cycle.so_far()
         if result is None:
             raise Declined(503, "The database does not answer. No jobs were run.", Retry_After="60")
-        return Answer(500 if result.status == "error" else 200, _reply(result))
+        return Answer(500 if result.status == "error" else 200, asdict(result))
 
     def drain(self, seconds: float) -> bool:
         """Stops taking jobs, gives running jobs `seconds`, then returns them to the queue. True if all finished."""
@@ -166,14 +156,3 @@ def _content(body: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Declined(400, "The body must be a JSON object. No jobs were run.")
     return content
-
-
-def _reply(result: CycleResult) -> dict[str, Any]:
-    return {
-        "status": result.status,
-        "processed": result.processed,
-        "succeeded": result.succeeded,
-        "failed": result.failed,
-        "message": result.message,
-        "results": list(result.results),
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import threading
 import time
@@ -15,6 +14,7 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from jobdeck.core.alerts.alarms import timeouts_of
+from jobdeck.core.http.clients.proof import Secret
 from jobdeck.core.http.counters import exposition
 from jobdeck.core.http.endpoints import Answer, Declined
 from jobdeck.core.logs import event
@@ -48,7 +48,6 @@ METRICS_PATH: Final = "/metrics"
 METHODS: Final = ("GET", "HEAD")
 FRESH_SECONDS: Final = 2.0
 """How long an answer of the database is cached."""
-BEARER: Final = "Bearer "
 MOST_TYPES: Final = 200
 """How many task types that neither this program nor a worker knows have series of their own."""
 OTHER: Final = "other"
@@ -101,15 +100,11 @@ class Healthz:
         self._answer.close()
 
 
-class Token:
+class Token(Secret):
     """The token that readers of metrics have to show."""
 
     def __init__(self, settings: Settings) -> None:
-        self._token = settings.metrics_token.get_secret_value().strip() if settings.metrics_token else ""
-
-    @property
-    def is_set(self) -> bool:
-        return bool(self._token)
+        super().__init__("JOBDECK_METRICS_TOKEN", settings.metrics_token)
 
     def admit(self, call: Call) -> None:
         """Checks the token.
@@ -117,9 +112,9 @@ class Token:
         Raises:
             Declined: 401 without the token; 404, as for an unknown path, when no token is configured.
         """
-        if not self._token:
+        if not self.is_set:
             raise Declined(404, "Unknown path.")
-        self.admit_nearby(call)
+        super().admit(call)
 
     def admit_nearby(self, call: Call) -> None:
         """Checks the token on an address for metrics alone, where no token is required.
@@ -127,13 +122,8 @@ class Token:
         Raises:
             Declined: 401 when a token is configured and the request does not have it.
         """
-        given = call.headers.get("authorization", "").removeprefix(BEARER).strip()
-        if self._token and not hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode()):
-            raise Declined(
-                401,
-                "This call needs the header Authorization: Bearer JOBDECK_METRICS_TOKEN.",
-                WWW_Authenticate="Bearer",
-            )
+        if self.is_set:
+            super().admit(call)
 
 
 class TypeLabels:

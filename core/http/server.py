@@ -12,6 +12,7 @@ from jobdeck.core.alerts.sentry import Alerts
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.http import cron, metrics
 from jobdeck.core.http.app import make_app
+from jobdeck.core.http.background import ELSEWHERE, Refusals, UpkeepThread, Watcher
 from jobdeck.core.http.clients.bodies import BODY_SECONDS, HELD_BYTES, Intake
 from jobdeck.core.http.clients.gate import HEADER_SECONDS, MOST_CONNECTIONS, MOST_REQUESTS, SEND_SECONDS, Gate
 from jobdeck.core.http.clients.proof import Bearers, bad_secrets
@@ -20,8 +21,6 @@ from jobdeck.core.http.endpoints import Endpoint, Host, Lane
 from jobdeck.core.http.producers import enqueue
 from jobdeck.core.http.producers.known import KnownTokens
 from jobdeck.core.http.site import Site
-from jobdeck.core.http.upkeep import UpkeepThread
-from jobdeck.core.http.watcher import ELSEWHERE, Refusals, Watcher
 from jobdeck.core.logs import event
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.queue.operator import expect_trigger
@@ -163,7 +162,7 @@ class Door:
         self._open = self._lane("health", threads=1, waiting=50)
         self._checks = self._lane("signatures", threads=2, waiting=100)
         return [
-            Endpoint(cron.PATH, cron.METHODS, cron.BODY_BYTES, self.cron.admit, self.cron.handle, cycles),
+            Endpoint(cron.PATH, cron.METHODS, cron.BODY_BYTES, self.cron.secret.admit, self.cron.handle, cycles),
             self._enqueue.endpoint(enqueues),
             *(one for plugin in load_plugins() if plugin.endpoints for one in plugin.endpoints(host)),
             self._health(),
@@ -204,7 +203,7 @@ class Door:
         )
         gate = Gate(
             lambda status: self._refusals.note(status, ELSEWHERE),
-            Bearers((self._settings.cron_secret, self._settings.metrics_token), self._tokens.recognises).shown,
+            Bearers(self.cron.secret, self._metrics.token, also=self._tokens.recognises).shown,
             header_seconds=limits.header_seconds,
             send_seconds=limits.send_seconds,
             most=limits.connections,

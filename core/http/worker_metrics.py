@@ -64,7 +64,7 @@ class WorkerMetrics:
         self._lock = threading.Lock()
         self._answers: dict[str, tuple[float, Answer]] = {}
         self._lane = Lane("worker metrics", threads=1, waiting=CONNECTIONS)
-        self._site = self._make_site(host, int(port), settings)
+        self._site = self._make_site(host, int(port))
         self._ending = threading.Event()
         self.opened = threading.Event()
         """Set when the address is open."""
@@ -111,7 +111,7 @@ class WorkerMetrics:
             yield from _present(figures)
             yield from _counted(figures, self._labels)
 
-    def _make_site(self, host: str, port: int, settings: Settings) -> Site:
+    def _make_site(self, host: str, port: int) -> Site:
         endpoint = Endpoint(
             metrics.METRICS_PATH,
             metrics.METHODS,
@@ -122,7 +122,7 @@ class WorkerMetrics:
             public=not self._token.is_set,
         )
         app = make_app([endpoint], refused=lambda _status, _path: None, counters=Counters(), checks=self._lane)
-        gate = Gate(lambda _status: None, Bearers([settings.metrics_token]).shown, most=CONNECTIONS)
+        gate = Gate(lambda _status: None, Bearers(self._token).shown, most=CONNECTIONS)
         return Site(host, port, app, gate, advice=ADVICE, closing_seconds=CLOSING_SECONDS, daemon=True)
 
     def _serve(self) -> None:

@@ -1,9 +1,10 @@
-"""A connection that belongs to one thread and is replaced when it is lost."""
+"""A connection that belongs to one thread and is replaced when it is lost, and threads that work in rounds on one."""
 
 from __future__ import annotations
 
 import logging
 import random
+import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -111,3 +112,62 @@ class Link:
                 purpose=self._purpose,
                 error=safe_error(str(error)),
             )
+
+
+class Rounds:
+    """A thread that works in rounds, on a connection of its own, until it is stopped. No error ends it."""
+
+    def __init__(
+        self, database: Database, purpose: str, every: float, name: str, *, longest: float = LONGEST_PAUSE
+    ) -> None:
+        """Creates the thread without starting it.
+
+        Args:
+            database: the database of the connection.
+            purpose: what the rounds are for, in the log.
+            every: the seconds between two rounds. While the database does not work, the pauses of `Link` are between
+                them, which grow up to `longest`.
+            name: the name of the thread.
+            longest: see `every`.
+        """
+        self._link = Link(database, purpose, longest)
+        self._purpose = purpose
+        self._every = every
+        self._wake = threading.Event()
+        self._ending = threading.Event()
+        self.thread = threading.Thread(target=self._loop, name=name)
+
+    def wake(self) -> None:
+        """Makes the next round begin at once."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ends the thread after the current round."""
+        self._ending.set()
+        self._wake.set()
+
+    def _round(self) -> None:
+        """Does what is due."""
+        raise NotImplementedError
+
+    def _last(self) -> None:
+        """Does what is left when the thread ends."""
+
+    def _loop(self) -> None:
+        try:
+            while not self._ending.is_set():
+                self._wake.wait(self._step())
+                self._wake.clear()
+            self._last()
+        finally:
+            self._link.close()
+
+    def _step(self) -> float:
+        """Carries out one round; returns the seconds until the next one."""
+        try:
+            self._round()
+        except FAILURES:
+            return self._link.pause()
+        except Exception as error:  # noqa: BLE001 -- the next round must come after any error
+            event(log, logging.ERROR, f"{self._purpose} failed", error=safe_error(repr(error)))
+        return self._every

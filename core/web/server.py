@@ -1,4 +1,7 @@
-"""The server: it lets nobody in without the token, and connects each page with a dashboard of its own."""
+"""The server: it lets nobody in without the token, and connects each page with a dashboard of its own.
+
+The page with the terminal loads nothing from other servers.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.logs import event
 from jobdeck.core.web.gate import COOKIE, Gate
-from jobdeck.core.web.page import ENTERED, FILES, HEADERS, OWN, PAGE, POLICY
 from jobdeck.core.web.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -31,6 +33,76 @@ LONGEST_MESSAGE: Final = 1_048_576
 """Maximum size of a message from a page in bytes. What is pasted is one message."""
 HOST: Final = re.compile(r"[\w.\[\]:-]{1,100}", re.ASCII)
 NO_TERMINAL: Final = "No terminal could be made on this server."
+
+FILES: Final = {
+    "textual.js": ("js/textual.js", "text/javascript"),
+    "xterm.css": ("css/xterm.css", "text/css"),
+    "mono.ttf": ("fonts/RobotoMono-VariableFont_wght.ttf", "font/ttf"),
+}
+"""Files of textual-serve by their names on this server, with their places in its `static` folder and their types."""
+
+STYLE: Final = """
+@font-face { font-family: "Roboto Mono"; src: url("mono.ttf"); font-weight: 100 700; }
+html, body { margin: 0; height: 100%; overflow: hidden; background: #0c0c0c; color: #e0e0e0; }
+body { font: 16px "Roboto Mono", monospace; }
+.textual-terminal { width: 100vw; height: 100vh; }
+.message { display: none; position: absolute; inset: 0; z-index: 20; background: #0c0c0c; padding: 20vh 10vw; }
+body:not(.-first-byte) .starting, body.-closed .closed { display: block; }
+body.-closed .starting { display: none; }
+a { color: #8ab4f8; }
+"""
+
+SCRIPT: Final = """
+addEventListener("load", () => document.querySelector(".xterm-helper-textarea").focus());
+"""
+"""Gives the keys to the terminal. The load handler of textual.js, which makes it, was added before."""
+
+OWN: Final = {"style.css": (STYLE, "text/css"), "page.js": (SCRIPT, "text/javascript")}
+
+PAGE: Final = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Jobdeck</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="xterm.css">
+<link rel="stylesheet" href="style.css">
+<script src="textual.js"></script>
+<script src="page.js"></script>
+</head>
+<body>
+<div class="message starting">Starting the dashboard…</div>
+<div class="message closed">The dashboard has ended, or no more can be opened. <a href="?">Open it again</a></div>
+<div id="terminal" class="textual-terminal" data-session-websocket-url="%s" data-font-size="15"></div>
+</body>
+</html>
+"""
+
+ENTERED: Final = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Jobdeck</title>
+<meta http-equiv="refresh" content="0; url=%s">
+</head>
+<body><a href="%s">Open the dashboard</a></body>
+</html>
+"""
+"""The answer to the token. It leads to the page as a page of this server, so that the browser sends the cookie."""
+
+HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self'; img-src data:; "
+    "connect-src 'self' ws://%s; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The terminal's script makes style elements of its own, so styles in the page are allowed. Nothing else is."""
 
 
 @dataclass

@@ -174,7 +174,7 @@ class Completer:
             if context is not None and context.span is not None:
                 context.span.end(context.result, answer.recorded)
             if context is not None and context.job.is_recurring:
-                state.alerts.note_check_in(context, answer)
+                state.alerts.note_check_in(context.job, context.elapsed, answer)
             if context is not None and (singly or answer.recorded in _LEVELS):
                 self._announce(context, answer)
         if not singly:
@@ -288,5 +288,6 @@ class Completer:
         if answer.recorded in _LEVELS:
             self._state.tally.failed(context, run, answer)
         if answer.recorded is RunOutcome.FAILED:
-            self._state.alerts.failed(context, run, worker=self._state.worker_id)
+            state = self._state
+            state.alerts.failed(context.job, run, context.stack, context.log_tail, worker=state.worker_id)
             self._state.hooks.failed(context.job, run)

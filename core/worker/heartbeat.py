@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import TYPE_CHECKING
 
-from jobdeck.core.logs import event
-from jobdeck.core.postgres.reconnecting import FAILURES, Link
+from jobdeck.core.postgres.reconnecting import FAILURES, Rounds
 from jobdeck.core.queue import leases
-from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.context import Stop, run_event
 
 if TYPE_CHECKING:
@@ -28,56 +25,43 @@ BATCH = 500
 """Leases per statement. Thousands in one statement would grow the process by megabytes that Python never returns."""
 
 
-class Heartbeat:
+class Heartbeat(Rounds):
     """Renews every `heartbeat_seconds`, at once when `beat_now` is called and within 2 s after `beat_soon`."""
 
     def __init__(self, state: WorkerState) -> None:
+        interval = state.settings.heartbeat_seconds
+        super().__init__(
+            state.database, "renewing leases", min(NEWS_SECONDS, interval), f"{state.worker_id} heartbeat",
+            longest=interval / 2,
+        )  # fmt: skip
         self._state = state
-        self._interval = state.settings.heartbeat_seconds
-        self._link = Link(state.database, "renewing leases", longest=self._interval / 2)
-        self._asked = threading.Event()
+        self._interval = interval
         self._urgent = False
         self._missed: list[RunContext] = []
-        self._ending = False
-        self._last = time.monotonic()
-        self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} heartbeat")
+        self._renewed = time.monotonic()
 
     def beat_now(self) -> None:
         """Requests a heartbeat at once."""
         self.beat_soon()
-        self._asked.set()
+        self.wake()
 
     def beat_soon(self) -> None:
         """Requests a heartbeat within 2 s."""
         self._urgent = True
 
-    def stop(self) -> None:
-        self._ending = True
-        self._asked.set()
-
-    def _loop(self) -> None:
-        pause = 0.0
-        try:
-            while not self._ending:
-                self._asked.wait(pause or min(NEWS_SECONDS, self._interval))
-                self._asked.clear()
-                pause = self._step()
-        finally:
-            self._link.close()
-
-    def _step(self) -> float:
-        """Makes a heartbeat if one is due, else sends new progress; returns seconds to wait after a failure, else 0."""
+    def _round(self) -> None:
+        """Makes a heartbeat if one is due, else sends new progress."""
         now = time.monotonic()
         held = list(self._state.held.values())
         if not held:
-            self._last = now
-            return 0.0
+            self._renewed = now
+            return
         urgent, self._urgent = self._urgent, False
         try:
-            if urgent or now - self._last >= self._interval * 0.95:
+            if urgent or now - self._renewed >= self._interval * 0.95:
                 self._missed = []
                 self._beat_all(held)
-                self._last = now
+                self._renewed = now
             else:
                 # The rows of the runs that were missed were locked by another transaction.
                 missed, self._missed = [run for run in self._missed if run.job.run_token in self._state.held], []
@@ -85,10 +69,7 @@ class Heartbeat:
                 self._beat_all(list(dict.fromkeys(missed + news)))
         except FAILURES:
             self._urgent = True
-            return self._link.pause()
-        except Exception as error:  # noqa: BLE001 -- the next heartbeat must come after any error
-            event(log, logging.ERROR, "a heartbeat failed", error=safe_error(repr(error)))
-        return 0.0
+            raise
 
     def _beat_all(self, contexts: Sequence[RunContext]) -> None:
         for start in range(0, len(contexts), BATCH):

@@ -7,11 +7,14 @@ import hmac
 import re
 from typing import TYPE_CHECKING, Final
 
+from jobdeck.core.http.endpoints import Declined
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pydantic import SecretStr
 
+    from jobdeck.core.http.endpoints import Call
     from jobdeck.core.settings import Settings
 
 SHORTEST: Final = 16
@@ -47,14 +50,39 @@ def bearer(authorization: str) -> str:
     return authorization[len(BEARER) :].strip() if authorization[: len(BEARER)].lower() == BEARER else ""
 
 
+class Secret:
+    """A secret of the server that is configured under this name, or is not."""
+
+    def __init__(self, name: str, configured: SecretStr | None) -> None:
+        text = configured.get_secret_value().strip() if configured is not None else ""
+        self._name = name
+        self._known = digest(text) if text else None
+
+    @property
+    def is_set(self) -> bool:
+        return self._known is not None
+
+    def is_same(self, given: str) -> bool:
+        """Whether this is the secret; never if none is configured."""
+        return same(given, self._known)
+
+    def admit(self, call: Call) -> None:
+        """Checks that a request shows the secret.
+
+        Raises:
+            Declined: it does not, or no secret is configured.
+        """
+        if not self.is_same(bearer(call.headers.get("authorization", ""))):
+            raise Declined(
+                401, f"This call needs the header Authorization: Bearer {self._name}.", WWW_Authenticate="Bearer"
+            )
+
+
 class Bearers:
     """Recognises requests that show one of these secrets, or one that `also` recognises."""
 
-    def __init__(
-        self, secrets: Iterable[SecretStr | None], also: Callable[[str], bool] = lambda _secret: False
-    ) -> None:
-        stripped = (secret.get_secret_value().strip() for secret in secrets if secret is not None)
-        self._known = [digest(secret) for secret in stripped if secret]
+    def __init__(self, *secrets: Secret, also: Callable[[str], bool] = lambda _secret: False) -> None:
+        self._secrets = secrets
         self._also = also
 
     def shown(self, received: bytes) -> bool:
@@ -64,7 +92,7 @@ class Bearers:
         if found is None:
             return False
         given = found[1].strip().decode("utf-8", "surrogateescape")
-        return any(same(given, known) for known in self._known) or self._also(given)
+        return any(secret.is_same(given) for secret in self._secrets) or self._also(given)
 
 
 def bad_secrets(settings: Settings) -> str | None:

@@ -163,8 +163,8 @@ class TestSentinel:
     def test_an_open_door_watches_by_itself(
         self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("jobdeck.core.http.watcher.STEP_SECONDS", 0.02)
-        monkeypatch.setattr("jobdeck.core.http.watcher.LOOK_SECONDS", 0.02)
+        monkeypatch.setattr("jobdeck.core.http.background.STEP_SECONDS", 0.02)
+        monkeypatch.setattr("jobdeck.core.http.background.LOOK_SECONDS", 0.02)
         with opened(database_url, sentry_dsn=sentry.dsn, cron_interval_minutes=1) as door:
             assert value(conn, "SELECT trigger_minutes FROM job_queue_settings") == 1
             until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm of a trigger that never came")

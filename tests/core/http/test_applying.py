@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core.http import upkeep
+from jobdeck.core.http import background
 from jobdeck.core.http.endpoints import Lane
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.database import Database
@@ -198,7 +198,7 @@ class TestApplier:
         self, database_url: str, conn: Connection, backlog: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         del backlog
-        monkeypatch.setattr(upkeep, "REST", 1e6)
+        monkeypatch.setattr(background, "REST", 1e6)
         left: list[int] = []
 
         def pressed() -> bool:
@@ -215,7 +215,7 @@ class TestApplier:
     def applied(self, database_url: str, pressed: Callable[[], bool]) -> None:
         """Runs the thread until nothing waits."""
         with Database(database_url, application_name="test applier") as database:
-            found = upkeep.UpkeepThread(database, load_plugins()[0].upkeep[0], Settings(), pressed)
+            found = background.UpkeepThread(database, load_plugins()[0].upkeep[0], Settings(), pressed)
             found.thread.start()
             try:
                 with psycopg.connect(database_url, autocommit=True) as other:

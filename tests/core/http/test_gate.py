@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from jobdeck.core.http.clients.connections import CHUNK_BYTES, FREE_BYTES, FREE_CHUNKS, READ_BYTES, FrugalConnection
 from jobdeck.core.http.clients.gate import Gate, Rank, Turns
-from jobdeck.core.http.clients.proof import Bearers
+from jobdeck.core.http.clients.proof import Bearers, Secret
 from tests.support.waiting import becomes
 
 MOST = 4
@@ -178,6 +178,7 @@ def test_each_request_of_a_connection_has_its_own_chunks() -> None:
     ],
 )
 def test_a_secret_is_recognised_in_the_head_of_a_request(head: bytes, shown: bool) -> None:
-    known = Bearers([SecretStr("the-token"), SecretStr(" the-other "), None, SecretStr("  ")])
+    configured = (SecretStr("the-token"), SecretStr(" the-other "), None, SecretStr("  "))
+    known = Bearers(*(Secret("A_SECRET", one) for one in configured))
     assert known.shown(head) is shown
-    assert not Bearers([None, SecretStr("")]).shown(head)
+    assert not Bearers(Secret("A_SECRET", None), Secret("A_SECRET", SecretStr(""))).shown(head)

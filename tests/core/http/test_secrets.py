@@ -63,7 +63,7 @@ def test_a_blank_secret_lets_nobody_in(database_url: str, secret: str | None) ->
         guarded = cron.Cron(database, Registry([]), quick_settings(cron_secret=secret))
         for header in ("Bearer ", "Bearer", "bearer  ", "", "Bearer \t"):
             with pytest.raises(Declined) as caught:
-                guarded.admit(Call("GET", cron.PATH, {"authorization": header}, {}))
+                guarded.secret.admit(Call("GET", cron.PATH, {"authorization": header}, {}))
             assert caught.value.status == 401
 
 

@@ -1,6 +1,7 @@
-"""The thread of the HTTP server that checks the queue for alarms and records refused requests.
+"""The threads of the HTTP server beside its requests.
 
-Refused requests are in the history as one row with counts per five minutes, however many there were.
+One checks the queue for alarms and records refused requests: one row in the history with counts per five minutes,
+however many there were. The others run the periodic work of plugins.
 """
 
 from __future__ import annotations
@@ -13,24 +14,28 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 from jobdeck.core.alerts.alarms import LOOK_SECONDS, Outage, Sentinel
 from jobdeck.core.logs import event
-from jobdeck.core.postgres.reconnecting import FAILURES, Link
+from jobdeck.core.postgres.reconnecting import FAILURES, Link, Rounds
 from jobdeck.core.queue import presence
-from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from uuid import UUID
 
     import psycopg
 
     from jobdeck.core.alerts.sentry import Alerts
+    from jobdeck.core.plugins import Upkeep
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
 SOURCE: Final = "door"
 STEP_SECONDS: Final = 2.0
 WINDOW_SECONDS: Final = 300.0
+REST: Final = 3.0
+"""While requests wait for a thread, the work of plugins pauses for up to this multiple of a batch's duration."""
+PRESSED_SECONDS: Final = 0.02
 LISTED: Final = 6
 ELSEWHERE: Final = "elsewhere"
 
@@ -104,23 +109,28 @@ def sentence(counts: dict[tuple[int, str], int]) -> str:
     return f"requests refused: {', '.join(parts)}"
 
 
-class Watcher:
-    """Checks the queue every half minute until it is stopped."""
+class Watcher(Rounds):
+    """Checks the queue every half minute until it is stopped, and writes the counts of refused requests."""
 
     def __init__(
         self, database: Database, alerts: Alerts, refusals: Refusals, name: str, timeouts: Mapping[str, float]
     ) -> None:
-        self._link = Link(database, "watching the queue")
+        super().__init__(database, "watching the queue", STEP_SECONDS, "door watcher")
         self._refusals = refusals
         self._sentinel = Sentinel(alerts, name, timeouts=timeouts)
         self._outage = Outage(alerts, name, database.label)
-        self._ending = threading.Event()
-        self.thread = threading.Thread(target=self._loop, name="door watcher")
+        self._next_look = time.monotonic() + STEP_SECONDS
 
-    def stop(self) -> None:
-        self._ending.set()
+    def _round(self) -> None:
+        self._refusals.write(self._link)
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_SECONDS
+            self._look()
 
-    def look(self) -> None:
+    def _last(self) -> None:
+        self._refusals.write(self._link, last=True)
+
+    def _look(self) -> None:
         """Checks the queue once."""
         try:
             self._link.run(self._sentinel.look)
@@ -129,17 +139,29 @@ class Watcher:
         else:
             self._outage.over()
 
-    def _loop(self) -> None:
-        next_look = 0.0
-        try:
-            while not self._ending.wait(STEP_SECONDS):
-                try:
-                    self._refusals.write(self._link)
-                    if time.monotonic() >= next_look:
-                        next_look = time.monotonic() + LOOK_SECONDS
-                        self.look()
-                except Exception as error:  # noqa: BLE001 -- a failed check must not end the thread
-                    event(log, logging.ERROR, "watching failed", error=safe_error(repr(error)))
-            self._refusals.write(self._link, last=True)
-        finally:
-            self._link.close()
+
+class UpkeepThread(Rounds):
+    """Runs one `Upkeep` of a plugin until it is stopped. `pressed` returns whether requests wait for a thread."""
+
+    def __init__(self, database: Database, upkeep: Upkeep, settings: Settings, pressed: Callable[[], bool]) -> None:
+        super().__init__(database, upkeep.name, upkeep.every_seconds, f"door {upkeep.name}")
+        self._upkeep = upkeep
+        self._settings = settings
+        self._pressed = pressed
+
+    def _round(self) -> None:
+        """Does all the work there is."""
+        more = True
+        while more and not self._ending.is_set():
+            self._wake.clear()
+            began = time.monotonic()
+            more = self._link.run(lambda conn: self._upkeep.run(conn, self._settings))
+            took = time.monotonic() - began
+            self._give_way(until=time.monotonic() + REST * took)
+            if not more:
+                # Collect more work first, since a small batch costs almost as much as a large one.
+                self._ending.wait(took)
+
+    def _give_way(self, *, until: float) -> None:
+        while time.monotonic() < until and self._pressed() and not self._ending.wait(PRESSED_SECONDS):
+            continue
