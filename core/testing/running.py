@@ -24,7 +24,7 @@ from jobdeck.core.testing.borrowed import QueueCursor
 from jobdeck.core.testing.result import JobResult, LoggedLine, ProgressReport
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
-from jobdeck.core.worker.loop_context import OnLoop
+from jobdeck.core.worker.runs.loop_context import OnLoop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -19,6 +19,7 @@ from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.context import run_event
 from jobdeck.core.worker.executor import NOT_STORED
+from jobdeck.core.worker.stats import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -286,7 +287,7 @@ class Completer:
             worker=self._state.worker_id,
         )
         if answer.recorded in _LEVELS:
-            self._state.tally.failed(context, run, answer)
+            self._state.tally.failures.append(result_of(context, run, answer))
         if answer.recorded is RunOutcome.FAILED:
             state = self._state
             state.alerts.failed(context.job, run, context.stack, context.log_tail, worker=state.worker_id)

@@ -27,10 +27,10 @@ from jobdeck.core.postgres.jsonb import UNREADABLE, NotStorableError, fitted, st
 from jobdeck.core.redact import clean, safe_error
 from jobdeck.core.registry import Continue, Done, around
 from jobdeck.core.registry.around import own_delay
-from jobdeck.core.worker import tracing
 from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
-from jobdeck.core.worker.loop_context import LoopContext
 from jobdeck.core.worker.run_log import error_message, install, presentable_trace, trace_of
+from jobdeck.core.worker.runs import tracing
+from jobdeck.core.worker.runs.loop_context import LoopContext
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import ClaimedJob, Json
     from jobdeck.core.registry import AsyncJobContext, JobContext, JobType, Payload, Registry
     from jobdeck.core.telemetry.recorder import Recorder
-    from jobdeck.core.worker.loop_context import OnLoop
+    from jobdeck.core.worker.runs.loop_context import OnLoop
 
 log = logging.getLogger(__name__)
 

@@ -14,15 +14,17 @@ from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.context import Stop
+from jobdeck.core.worker.runs.tracing import origins
 from jobdeck.core.worker.stats import Crowd
-from jobdeck.core.worker.tracing import origins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.listener import Listener
     from jobdeck.core.queue.leases import Front
+    from jobdeck.core.worker.heartbeat import Heartbeat
+    from jobdeck.core.worker.maintenance import Maintenance
     from jobdeck.core.worker.slots.lane import Lane
     from jobdeck.core.worker.state import WorkerState
 
@@ -116,21 +118,17 @@ class Fetcher:
         self,
         state: WorkerState,
         lane: Lane,
+        heartbeat: Heartbeat,
+        maintenance: Maintenance,
         *,
-        on_cancel: Callable[[], None],
-        on_listening: Callable[[], None],
-        on_claimed: Callable[[], None],
-        on_limited: Callable[[], None] = lambda: None,
         until_idle: bool = False,
     ) -> None:
         self.lane = lane
         self._state = state
         # Jobs of other lanes are held too, and must not keep this one from claiming.
         self._others = state.capacity - state.slots.size
-        self._on_cancel = on_cancel
-        self._on_listening = on_listening
-        self._on_claimed = on_claimed
-        self._on_limited = on_limited
+        self._heartbeat = heartbeat
+        self._maintenance = maintenance
         self._until_idle = until_idle
         self._link = Link(state.database, "claiming jobs")
         self._listener: Listener | None = None
@@ -282,7 +280,7 @@ class Fetcher:
             self._limited_until = now + LIMITS_SECONDS
         limited = any(job.task_type in self._limited for job in jobs)
         if limited:
-            self._on_limited()
+            self._maintenance.begin()
         return limited
 
     def _has_more(self, jobs: Sequence[ClaimedJob], limit: int, *, limited: bool, onwards: bool) -> bool:
@@ -310,7 +308,7 @@ class Fetcher:
     def _take(self, jobs: Sequence[ClaimedJob], now: float) -> None:
         if jobs:
             self._state.take(jobs, now, self.lane, origins=origins(self._state.executor.recorder, self._link, jobs))
-            self._on_claimed()
+            self._maintenance.note_work()
             if len(jobs) <= self.lane.slots.size:
                 time.sleep(GIVE_WAY_SECONDS)
 
@@ -354,9 +352,11 @@ class Fetcher:
         payloads = self._listener.wait(seconds)
         if self._listener.connected and not self._heard:
             self._heard = True
-            self._on_listening()
+            # A cancellation between the first claim and LISTEN is missed; a heartbeat soon after finds it.
+            # Listening before the first claim would delay that claim.
+            self._heartbeat.beat_soon()
         if CANCEL in payloads:
-            self._on_cancel()
+            self._heartbeat.beat_now()
         if CANARY in payloads:
             self._canary_asked.set()
         self._note_calls(payloads)

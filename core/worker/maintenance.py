@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jobdeck.core.alerts.alarms import LOOK_SECONDS, Outage, Sentinel, timeouts_of
 from jobdeck.core.errors import Refused
 from jobdeck.core.logs import event
-from jobdeck.core.postgres.reconnecting import FAILURES
+from jobdeck.core.postgres.reconnecting import FAILURES, Rounds
 from jobdeck.core.queue import bulk, leases, presence
 from jobdeck.core.queue.operators import bulk_edit
 from jobdeck.core.queue.series import declared, slots
@@ -150,7 +150,7 @@ class ClockWatch:
         return now >= self._until
 
 
-class Maintenance:
+class Maintenance(Rounds):
     """Reaps every 1 to 5 s (a quarter of the lease), reports every 20 s, writes a record per 5 minutes of work.
 
     What other workers have done in the meantime is left out, so that a hundred idle ones ask little more than one.
@@ -158,13 +158,13 @@ class Maintenance:
 
     def __init__(self, state: WorkerState, *, mode: str, source: str, on_work: Callable[[], None]) -> None:
         """`on_work` is called when the reaper has made jobs due."""
+        self._interval = min(max(state.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])
+        super().__init__(state.database, "maintenance", self._interval, f"{state.worker_id} maintenance")
         self._state = state
         self._mode = mode
         self._source = source
         self._on_work = on_work
-        self._ending = threading.Event()
         self._begin = threading.Event()
-        self._wake = threading.Event()
         self._failures = 0
         self._next_report = 0.0
         self._window: UUID | None = None
@@ -176,13 +176,10 @@ class Maintenance:
         self._looked = False
         self._undeclared: list[str] | None = None
         self._clock = ClockWatch(state.settings.lease_seconds)
-        self._interval = min(max(state.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])
-        self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} maintenance")
 
     def stop(self) -> None:
-        self._ending.set()
+        super().stop()
         self._begin.set()
-        self._wake.set()
 
     def begin(self) -> None:
         """Begins at once rather than half a second after the start: limits are shared by the slots of known workers."""
@@ -195,33 +192,32 @@ class Maintenance:
 
     def _loop(self) -> None:
         self._begin.wait(BEGIN_SECONDS)
-        pause = 0.0
-        while True:
-            self._wake.wait(pause)
-            self._wake.clear()
-            if self._ending.is_set():
-                return
-            try:
-                with self._state.database.connection() as conn:
-                    self._step(conn)
-                pause = max(self._next_reap - time.monotonic(), 0.0)
-                self._failures = 0
-                self._outage.over()
-            except Exception as error:  # noqa: BLE001 -- the reaper must run again after any error
-                pause = min(LONGEST_PAUSE, self._interval * 2.0 ** min(self._failures, 8)) * random.uniform(0.5, 1)  # noqa: S311
-                self._failures += 1
-                self._outage.note(error)
-                if self._failures == 1:
-                    event(log, logging.WARNING, "maintenance failed; trying again", error=safe_error(str(error)))
+        super()._loop()
 
-    def _step(self, conn: Connection) -> None:
+    def _step(self) -> float:
+        """Does what is due over a connection of the pool, since there is seldom much to do."""
+        try:
+            with self._state.database.connection() as conn:
+                self._work(conn)
+        except Exception as error:  # noqa: BLE001 -- the reaper must run again after any error
+            pause = min(LONGEST_PAUSE, self._interval * 2.0 ** min(self._failures, 8)) * random.uniform(0.5, 1)  # noqa: S311
+            self._failures += 1
+            self._outage.note(error)
+            if self._failures == 1:
+                event(log, logging.WARNING, "maintenance failed; trying again", error=safe_error(str(error)))
+            return pause
+        self._failures = 0
+        self._outage.over()
+        return max(self._next_reap - time.monotonic(), 0.0)
+
+    def _work(self, conn: Connection) -> None:
         now = time.monotonic()
         reporting = now >= self._next_report
         if reporting:
             # The first report comes sooner again, since workers that start together do not know of each other.
             early = 1.0 if self._next_report else EARLY_SHARE
             (report if self._next_report else sign_on)(conn, self._state, self._mode)
-            self._state.tally.wrote_row()
+            self._state.tally.heartbeat_at = time.time()
             self._install_schedules(conn)
             self._next_report = now + early * min(REPORT_SECONDS, self._state.settings.heartbeat_seconds * 4)
         upkeep = False
@@ -262,7 +258,7 @@ class Maintenance:
         # A slow answer would look like a step back, and the next one like a step forward.
         if time.monotonic() - began < STEP_SECONDS / 2:
             self._clock.read(database_time, began)
-        self._state.tally.did_upkeep()
+        self._state.tally.upkeep_at = time.time()
         if not parts:
             self._state.troubled = frozenset()
             return False

@@ -21,8 +21,8 @@ from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import Stop
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import install_schedules, reap, resume_bulk, sign_on, write_slots
+from jobdeck.core.worker.runs.tracing import origins
 from jobdeck.core.worker.stats import result_of
-from jobdeck.core.worker.tracing import origins
 from jobdeck.core.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:

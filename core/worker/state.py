@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from jobdeck.core.alerts.hooks import FailureHooks
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
+from jobdeck.core.worker.runs.tracing import recorder_of
 from jobdeck.core.worker.slots.lane import Lane
 from jobdeck.core.worker.slots.loop import LoopSlots
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.stats import Line, Pace, Tally, WorkerFigures
-from jobdeck.core.worker.tracing import recorder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Sized

@@ -200,18 +200,7 @@ class Worker:
         self._heartbeat = Heartbeat(state)
         self._maintenance = Maintenance(state, mode=self._mode, source=self._source, on_work=self._claim_again)
         self._fetchers = [
-            Fetcher(
-                state,
-                lane,
-                on_cancel=self._heartbeat.beat_now,
-                # A cancellation between the first claim and LISTEN is missed; a heartbeat soon after finds it.
-                # Listening before the first claim would delay that claim.
-                on_listening=self._heartbeat.beat_soon,
-                on_claimed=self._maintenance.note_work,
-                on_limited=self._maintenance.begin,
-                until_idle=until_idle,
-            )
-            for lane in state.lanes
+            Fetcher(state, lane, self._heartbeat, self._maintenance, until_idle=until_idle) for lane in state.lanes
         ]
         self._completer = Completer(state, on_done=self._room, on_finished=self._claim_after)
         self._watchdog = Watchdog(state, on_exit=self.stop, on_room=self._room)

@@ -9,7 +9,7 @@ from jobdeck.core import plugins
 from jobdeck.core.errors import JobdeckError, Refused
 from jobdeck.core.queue import service
 from jobdeck.core.queue.requests import changes
-from jobdeck.core.worker import preview
+from jobdeck.core.worker.runs import preview
 from jobdeck.tui.backend.protocol import QuickSync, Rehearsal
 
 if TYPE_CHECKING:

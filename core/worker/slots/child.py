@@ -37,7 +37,7 @@ from jobdeck.core.registry import Registry, around, registered
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
-from jobdeck.core.worker.tracing import recorder_of
+from jobdeck.core.worker.runs.tracing import recorder_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

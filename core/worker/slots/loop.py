@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error, safe_text
 from jobdeck.core.worker.context import Stop, run_event
-from jobdeck.core.worker.loop_context import OnLoop
+from jobdeck.core.worker.runs.loop_context import OnLoop
 from jobdeck.core.worker.slots.lane import Slots, thread_position
 
 if TYPE_CHECKING:

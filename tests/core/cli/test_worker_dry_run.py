@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from jobdeck.core.queue import operator
-from jobdeck.core.worker.shadow import MOST_WAITING
+from jobdeck.core.worker.runs.shadow import MOST_WAITING
 from tests.core.cli.previewed import GATE
 from tests.core.cli.support import Jobdeck, everything, finish, ran_alone, started
 from tests.support.earlier_runner import succeed, take

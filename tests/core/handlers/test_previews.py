@@ -17,7 +17,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import Policy
 from jobdeck.core.programme.sandbox.server import Sandbox
-from jobdeck.core.worker.preview import effects
+from jobdeck.core.worker.runs.preview import effects
 from tests.core.cli.support import environment, runner
 from tests.core.handlers.mail_world import worker_settings
 from tests.core.handlers.notice_world import NoticeWorld, marks_in

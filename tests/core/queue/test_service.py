@@ -27,7 +27,7 @@ from jobdeck.core.read import jobs
 from jobdeck.core.registry import JobContext, JobType, Payload, Registry
 from jobdeck.core.schedules import CATCH_UPS, Cron, Every
 from jobdeck.core.settings import Settings
-from jobdeck.core.worker.preview import effects
+from jobdeck.core.worker.runs.preview import effects
 from tests.core.cli.handlers import Echo
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.people import People

@@ -16,7 +16,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
 from jobdeck.core.worker.context import RunContext
-from jobdeck.core.worker.loop_context import OnLoop
+from jobdeck.core.worker.runs.loop_context import OnLoop
 from jobdeck.core.worker.slots.loop import LoopSlots
 from tests.core.worker.test_executor import runner_of
 from tests.support.waiting import PATIENCE

@@ -86,7 +86,7 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_blocks_th
 def test_a_handler_that_swallows_the_loss_of_its_job_is_cancelled(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobdeck.core.worker.loop_context.ROLL_BACK_SECONDS", 0.05)
+    monkeypatch.setattr("jobdeck.core.worker.runs.loop_context.ROLL_BACK_SECONDS", 0.05)
     entered, lost = threading.Event(), threading.Event()
 
     async def saves(_params: Any, ctx: Any) -> None:

@@ -24,7 +24,7 @@ from jobdeck.core.logs import running
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import Done, Registry
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
-from jobdeck.core.worker.loop_context import OnLoop
+from jobdeck.core.worker.runs.loop_context import OnLoop
 from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.watchdog import Watchdog

@@ -16,7 +16,7 @@ from jobdeck.core.read.canaries import CanaryAnswer
 from jobdeck.core.registry import Done
 from jobdeck.core.worker import fetcher
 from jobdeck.core.worker.context import RunContext
-from jobdeck.core.worker.fetcher import Fetcher
+from tests.core.worker.test_fetcher import a_fetcher
 from tests.core.worker.test_worker import Gate, gate
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, a_state, claimed, enqueue, job_type, outcomes, working
@@ -92,7 +92,7 @@ def test_while_one_runs_no_job_is_claimed_ahead_since_it_may_be_another_canary_t
 ) -> None:
     with Database(database_url, application_name="test") as database, a_state(database) as state:
         lane = state.lanes[0]
-        fetcher = Fetcher(state, lane, on_cancel=lambda: None, on_listening=lambda: None, on_claimed=lambda: None)
+        fetcher = a_fetcher(state)
         canary, other = (RunContext(claimed(priority=number), state.resources, 0, 0) for number in (CANARY_PRIORITY, 0))
         running = lane.slots.running
         assert isinstance(running, dict)

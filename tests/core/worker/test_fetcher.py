@@ -16,12 +16,20 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.fetcher import Fetcher, LaneFronts
+from jobdeck.core.worker.heartbeat import Heartbeat
+from jobdeck.core.worker.maintenance import Maintenance
 from jobdeck.core.worker.state import WorkerState
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report
 from tests.support.working import a_state, claimed
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def a_fetcher(state: WorkerState, *, until_idle: bool = False) -> Fetcher:
+    """The fetcher of a worker's first lane, whose thread does not run."""
+    maintenance = Maintenance(state, mode="headless", source="worker", on_work=lambda: None)
+    return Fetcher(state, state.lanes[0], Heartbeat(state), maintenance, until_idle=until_idle)
 
 
 def given(number: int, task_type: str = "alpha", priority: int = 0) -> ClaimedJob:
@@ -177,9 +185,7 @@ class TestAClaimThatLimitsHeldBack:
     @staticmethod
     def fetcher(state: WorkerState, monkeypatch: pytest.MonkeyPatch) -> Fetcher:
         state.lanes[0].task_types[:] = ["alpha"]
-        found = Fetcher(
-            state, state.lanes[0], on_cancel=lambda: None, on_listening=lambda: None, on_claimed=lambda: None
-        )
+        found = a_fetcher(state)
         monkeypatch.setattr(found, "_limit", lambda _now: 100)
         return found
 
@@ -194,7 +200,7 @@ class TestAClaimThatLimitsHeldBack:
         )  # fmt: skip
         fetcher = self.fetcher(state, monkeypatch)
         known = threading.Event()
-        fetcher._on_limited = known.set
+        monkeypatch.setattr(Maintenance, "begin", lambda _: known.set())
         try:
             for held in (20, 40):
                 fetcher._step()
@@ -266,10 +272,7 @@ class TestALaneThatIsIdle:
         self, database_url: str, monkeypatch: pytest.MonkeyPatch, *, full: bool
     ) -> None:
         with Database(database_url, application_name="test") as database, a_state(database) as state:
-            fetcher = Fetcher(
-                state, state.lanes[0],
-                on_cancel=lambda: None, on_listening=lambda: None, on_claimed=lambda: None, until_idle=True,
-            )  # fmt: skip
+            fetcher = a_fetcher(state, until_idle=True)
             if full:
                 monkeypatch.setattr(fetcher, "_limit", lambda _now: 0)
             state.held = Meanwhile(state)

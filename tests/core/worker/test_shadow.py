@@ -18,8 +18,8 @@ from jobdeck.core.queue import operator
 from jobdeck.core.read.sentences import EARLIER_RUNNER
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
-from jobdeck.core.worker import shadow as watching
-from jobdeck.core.worker.shadow import MOST_WAITING, Foreseen, Watch
+from jobdeck.core.worker.runs import shadow as watching
+from jobdeck.core.worker.runs.shadow import MOST_WAITING, Foreseen, Watch
 from tests.support.earlier_runner import fail, succeed, take
 from tests.support.people import People
 from tests.support.postgres import PostgresServer

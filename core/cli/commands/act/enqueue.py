@@ -208,7 +208,7 @@ def _effects(session: Session, database: Database, wanted: Wanted) -> Json | Non
     """What a run would do; None when the job type has no preview, or the preview fails or is not allowed."""
     import psycopg  # noqa: PLC0415 -- imported on first use
 
-    from jobdeck.core.worker.preview import DENIED, effects  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.runs.preview import DENIED, effects  # noqa: PLC0415 -- imported on first use
 
     job_type = session.registry.require(wanted.task_type)
     try:

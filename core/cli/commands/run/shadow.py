@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.cli.session import Session
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.worker.shadow import Foreseen, Watch
+    from jobdeck.core.worker.runs.shadow import Foreseen, Watch
 
 LOOK_SECONDS: Final = 1.0
 SHORT_ID: Final = 8
@@ -30,7 +30,7 @@ def follow_earlier_runner(session: Session, task_types: Sequence[str] | None) ->
     Raises:
         Refused: the workers have the queue, or the role may not run jobs.
     """
-    from jobdeck.core.worker.shadow import Watch  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.runs.shadow import Watch  # noqa: PLC0415 -- imported on first use
 
     with stop_signals() as stop, session.database() as database:
         refuse_other_roles(database)

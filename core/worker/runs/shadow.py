@@ -17,8 +17,8 @@ from psycopg.errors import InsufficientPrivilege
 from jobdeck.core.errors import InvalidPayload, JobFailure, Refused
 from jobdeck.core.read import history, jobs
 from jobdeck.core.read.batch import one_moment
-from jobdeck.core.worker.preview import DENIED, effects
 from jobdeck.core.worker.run_log import error_message
+from jobdeck.core.worker.runs.preview import DENIED, effects
 
 if TYPE_CHECKING:
     from collections.abc import Collection
