@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.postgres.database import EMBEDDED_LABEL, Database, use_schema
 from jobdeck.core.schema import install_schema, is_current
-from jobdeck.core.settings import DATABASES
+from jobdeck.core.settings import DATABASES, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from jobdeck.core.settings import Settings
 
 
 @contextmanager

@@ -24,19 +24,17 @@ from jobdeck.core.errors import (
 )
 from jobdeck.core.model import Verdict
 from jobdeck.core.postgres.address import Address
-from jobdeck.core.postgres.database import Unreachable
+from jobdeck.core.postgres.database import Database, Unreachable
 from jobdeck.core.postgres.inspection import denied
 from jobdeck.core.read.pages.fleet import DatabaseFigures, database_figures
 from jobdeck.core.redact import safe_error, safe_text
 from jobdeck.core.schema import open_checked
-from jobdeck.core.settings import DATABASES
+from jobdeck.core.settings import DATABASES, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from jobdeck.core.postgres.database import Database
-    from jobdeck.core.settings import Settings
 
 STATEMENT_SECONDS: Final = 8.0
 ANSWER_SECONDS: Final = 10.0

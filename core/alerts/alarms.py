@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.alerts import sentry_events
 from jobdeck.core.logs import event
-from jobdeck.core.model import Verdict
+from jobdeck.core.model import Finding, Health, Verdict
 from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.queue.presence import clear_alarm, raise_alarm
 from jobdeck.core.read.verdict import failing_types
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.alerts.sentry import Alerts
-    from jobdeck.core.model import Finding, Health
     from jobdeck.core.registry import Registry
 
 log = logging.getLogger(__name__)

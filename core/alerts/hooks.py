@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.logs import event
-from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.model import ClaimedJob, FinishedRun, Job, Run, RunOutcome, Status
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.model import ClaimedJob, FinishedRun, Job, Run
 
 log = logging.getLogger(__name__)
 

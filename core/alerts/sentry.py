@@ -14,7 +14,7 @@ from jobdeck.core.alerts import sentry_events
 from jobdeck.core.alerts.hooks import lost_runs
 from jobdeck.core.errors import MissingExtra, require_extra
 from jobdeck.core.logs import event
-from jobdeck.core.model import RunOutcome
+from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error, scrub
 from jobdeck.core.schema.components import release_name
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sentry_sdk import Client
     from sentry_sdk.types import Event, Hint
 
-    from jobdeck.core.model import ClaimedJob, FinishedRun
     from jobdeck.core.queue.leases import Finished
     from jobdeck.core.settings import Settings
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.http.clients.proof import Secret
-from jobdeck.core.http.endpoints import Answer, Declined
+from jobdeck.core.http.endpoints import Answer, Call, Declined
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES
 from jobdeck.core.read.verdict.health import typical_seconds
@@ -23,7 +23,6 @@ from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.core.worker.worker import Budget, Worker
 
 if TYPE_CHECKING:
-    from jobdeck.core.http.endpoints import Call
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from operator import add
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from prometheus_client import ProcessCollector
+from prometheus_client import Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from jobdeck.core.alerts.alarms import timeouts_of
 from jobdeck.core.http.clients.proof import Secret
-from jobdeck.core.http.counters import exposition
-from jobdeck.core.http.endpoints import Answer, Declined
+from jobdeck.core.http.counters import Counters, exposition
+from jobdeck.core.http.endpoints import Answer, Call, Declined
 from jobdeck.core.logs import event
-from jobdeck.core.model import Filter
+from jobdeck.core.model import Filter, Finding
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.read import jobs
 from jobdeck.core.read.stats import run_times, shares
@@ -26,14 +26,8 @@ from jobdeck.core.read.verdict import failing_types, health, upkeep_health
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     import psycopg
-    from prometheus_client import Metric
 
-    from jobdeck.core.http.counters import Counters
-    from jobdeck.core.http.endpoints import Call
-    from jobdeck.core.model import Finding
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.read.stats.run_times import Histogram
     from jobdeck.core.registry import Registry

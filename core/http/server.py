@@ -17,7 +17,7 @@ from jobdeck.core.http.clients.bodies import BODY_SECONDS, HELD_BYTES, Intake
 from jobdeck.core.http.clients.gate import HEADER_SECONDS, MOST_CONNECTIONS, MOST_REQUESTS, SEND_SECONDS, Gate
 from jobdeck.core.http.clients.proof import Bearers, bad_secrets
 from jobdeck.core.http.counters import Counters
-from jobdeck.core.http.endpoints import Endpoint, Host, Lane
+from jobdeck.core.http.endpoints import Call, Endpoint, Host, Lane
 from jobdeck.core.http.producers import enqueue
 from jobdeck.core.http.producers.known import KnownTokens
 from jobdeck.core.http.site import Site
@@ -28,7 +28,6 @@ from jobdeck.core.queue.operator import expect_trigger
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.http.endpoints import Call
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import ProcessCollector
+from prometheus_client import Metric, ProcessCollector
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.http import metrics
@@ -20,16 +20,13 @@ from jobdeck.core.http.app import make_app
 from jobdeck.core.http.clients.gate import Gate
 from jobdeck.core.http.clients.proof import MAKE, Bearers, weakness
 from jobdeck.core.http.counters import Counters, encoder, exposition
-from jobdeck.core.http.endpoints import Answer, Endpoint, Lane
+from jobdeck.core.http.endpoints import Answer, Call, Endpoint, Lane
 from jobdeck.core.http.site import Site
 from jobdeck.core.logs import event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from prometheus_client import Metric
-
-    from jobdeck.core.http.endpoints import Call
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.stats import WorkerFigures
     from jobdeck.core.worker.worker import Worker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -12,7 +12,6 @@ from psycopg.rows import class_row, dict_row
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from datetime import datetime
 
     import psycopg
 

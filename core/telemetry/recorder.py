@@ -17,9 +17,9 @@ from opentelemetry import context as current
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from jobdeck.core.model import RunOutcome
+from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome, Ticket
 from jobdeck.core.redact import safe_error
-from jobdeck.core.telemetry.spans import Sending
+from jobdeck.core.telemetry.spans import Origin, Sending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-    from jobdeck.core.model import ClaimedJob, FinishedRun, Ticket
-    from jobdeck.core.telemetry.spans import Origin
 
 log = logging.getLogger(__name__)
 

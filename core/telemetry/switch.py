@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import require_extra
-from jobdeck.core.settings import asks_for_otel
+from jobdeck.core.settings import OtelSettings, asks_for_otel
 from jobdeck.core.telemetry.spans import Sending
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from jobdeck.core.settings import OtelSettings
     from jobdeck.core.telemetry.recorder import Recorder
 
 

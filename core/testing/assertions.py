@@ -10,7 +10,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from jobdeck.core import settings as configuration
 from jobdeck.core.errors import InvalidPayload, UsageError, meant
-from jobdeck.core.model import Filter, Status
+from jobdeck.core.model import Filter, Job, Json, Status
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import harmless_json, safe_error, scrub
 from jobdeck.core.testing.borrowed import borrowed, job_type_of
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.model import Job, Json
     from jobdeck.core.registry import JobType, Payload
     from jobdeck.core.settings import Settings
 

@@ -13,17 +13,15 @@ from psycopg.rows import tuple_row
 
 from jobdeck.core.errors import UnknownTaskType, UsageError, meant
 from jobdeck.core.plugins import load_plugins
-from jobdeck.core.postgres.database import Database, in_schema
+from jobdeck.core.postgres.database import Connection, Database, in_schema
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Registry, registrations
+from jobdeck.core.registry import JobType, Registry, registrations
 from jobdeck.core.schema.components import queue_component
 from jobdeck.core.schema.versions import check_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jobdeck.core.postgres.database import Connection
-    from jobdeck.core.registry import JobType
     from jobdeck.core.settings import Settings
 
     Handler = Callable[..., Any]

@@ -9,14 +9,14 @@ import psycopg
 
 from jobdeck.core import settings as configuration
 from jobdeck.core.errors import EndlessDrain, UnknownTaskType, UsageError
-from jobdeck.core.model import SUCCESSES, Filter, RunOutcome, Status
-from jobdeck.core.postgres.database import Database
+from jobdeck.core.model import SUCCESSES, ClaimedJob, Filter, FinishedRun, Job, RunOutcome, Status
+from jobdeck.core.postgres.database import Connection, Database
 from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Registry
 from jobdeck.core.testing.borrowed import APPLICATION, borrowed, known_types
-from jobdeck.core.testing.result import Sequel
+from jobdeck.core.testing.result import JobResult, Sequel
 from jobdeck.core.testing.running import (
     CHECKPOINT_STAYS,
     LentResources,
@@ -31,11 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from uuid import UUID
 
-    from jobdeck.core.model import ClaimedJob, FinishedRun, Job
-    from jobdeck.core.postgres.database import Connection
     from jobdeck.core.queue.leases import Finished
     from jobdeck.core.settings import Settings
-    from jobdeck.core.testing.result import JobResult
 
 LEASE_SECONDS: Final = 3600.0
 READ_AHEAD: Final = 200

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome, Status
 from jobdeck.core.registry.around import LONGEST_DELAY
 from jobdeck.core.worker.context import Stop
 
 if TYPE_CHECKING:
-    from jobdeck.core.model import ClaimedJob, FinishedRun, Json
     from jobdeck.core.settings import Settings
 
 

@@ -11,11 +11,11 @@ from pydantic import BaseModel
 
 from jobdeck.core import settings as configuration
 from jobdeck.core.errors import UsageError
-from jobdeck.core.model import ClaimedJob
+from jobdeck.core.model import ClaimedJob, Json
 from jobdeck.core.postgres.jsonb import storable
-from jobdeck.core.registry import Registry
+from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.testing.borrowed import job_type_of, plain_rows, usable
-from jobdeck.core.testing.result import sequel
+from jobdeck.core.testing.result import JobResult, sequel
 from jobdeck.core.testing.running import (
     NO_DATABASE,
     LentResources,
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.model import Json
     from jobdeck.core.postgres.database import Connection
-    from jobdeck.core.registry import JobType, Payload
     from jobdeck.core.settings import Settings
-    from jobdeck.core.testing.result import JobResult
 
 STOPS: Final = {
     "cancelled": Stop.CANCELLED,

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,26 +16,22 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.model import SUCCESSES, RunOutcome
-from jobdeck.core.postgres.database import begin, connect_beside
+from jobdeck.core.model import SUCCESSES, ClaimedJob, FinishedRun, Json, RunOutcome
+from jobdeck.core.postgres.database import Connection, Database, begin, connect_beside
 from jobdeck.core.redact import safe_text
-from jobdeck.core.registry import Done
+from jobdeck.core.registry import Done, JobType, Registry
 from jobdeck.core.testing.borrowed import QueueCursor
-from jobdeck.core.testing.result import JobResult, LoggedLine, ProgressReport
+from jobdeck.core.testing.result import JobResult, LoggedLine, ProgressReport, Sequel
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.runs.loop_context import OnLoop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from contextlib import AbstractContextManager
 
-    from jobdeck.core.model import ClaimedJob, FinishedRun, Json
-    from jobdeck.core.postgres.database import Connection, Database
     from jobdeck.core.queue.producers.connections import AsyncConnection
-    from jobdeck.core.registry import JobType, Opener, Registry
+    from jobdeck.core.registry import Opener
     from jobdeck.core.settings import Settings
-    from jobdeck.core.testing.result import Sequel
 
 NO_DATABASE: Final = (
     "The handler used the database, but this run has none. Pass it a connection: run_job(…, db=connection)."

@@ -13,21 +13,19 @@ from typing import TYPE_CHECKING
 from psycopg.errors import LockNotAvailable
 
 from jobdeck.core.logs import event
-from jobdeck.core.model import SUCCESSES, RunOutcome
+from jobdeck.core.model import SUCCESSES, FinishedRun, RunOutcome
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.context import run_event
+from jobdeck.core.worker.context import RunContext, run_event
 from jobdeck.core.worker.executor import NOT_STORED
 from jobdeck.core.worker.stats import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.model import FinishedRun
     from jobdeck.core.queue.calls import Connection
     from jobdeck.core.queue.leases import Finished
-    from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.state import WorkerState
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import math
 import operator
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import Cancelled, JobdeckError, LeaseLost, PermanentError, TimedOut
 from jobdeck.core.logs import event
-from jobdeck.core.model import RunOutcome
+from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.queue import leases
@@ -27,11 +27,9 @@ from jobdeck.core.worker.run_log import LogBuffer, RunLogger, handler_logger
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     import psycopg
 
-    from jobdeck.core.model import ClaimedJob, FinishedRun, Json
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.queue.producers.connections import SyncConnection
     from jobdeck.core.registry import Continue, Done, Opener

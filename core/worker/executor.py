@@ -6,8 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from jobdeck.core.errors import (
@@ -22,24 +22,18 @@ from jobdeck.core.errors import (
     TimedOut,
 )
 from jobdeck.core.logs import running
-from jobdeck.core.model import FinishedRun, RunOutcome
+from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
 from jobdeck.core.postgres.jsonb import UNREADABLE, NotStorableError, fitted, storable
 from jobdeck.core.redact import clean, safe_error
-from jobdeck.core.registry import Continue, Done, around
+from jobdeck.core.registry import AsyncJobContext, Continue, Done, JobContext, JobType, Payload, Registry, around
 from jobdeck.core.registry.around import own_delay
 from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
 from jobdeck.core.worker.run_log import error_message, install, presentable_trace, trace_of
 from jobdeck.core.worker.runs import tracing
-from jobdeck.core.worker.runs.loop_context import LoopContext
+from jobdeck.core.worker.runs.loop_context import LoopContext, OnLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from contextlib import AbstractContextManager
-
-    from jobdeck.core.model import ClaimedJob, Json
-    from jobdeck.core.registry import AsyncJobContext, JobContext, JobType, Payload, Registry
     from jobdeck.core.telemetry.recorder import Recorder
-    from jobdeck.core.worker.runs.loop_context import OnLoop
 
 log = logging.getLogger(__name__)
 

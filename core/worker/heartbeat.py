@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.postgres.reconnecting import FAILURES, Rounds
 from jobdeck.core.queue import leases
-from jobdeck.core.worker.context import Stop, run_event
+from jobdeck.core.worker.context import RunContext, Stop, run_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.queue.leases import Renewed
-    from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.state import WorkerState
 
 log = logging.getLogger(__name__)

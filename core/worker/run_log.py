@@ -9,14 +9,11 @@ import traceback
 from collections import deque
 from functools import cache
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.core.logs import message_of, running, traceback_of
+from jobdeck.core.logs import LoggedRun, message_of, running, traceback_of
 from jobdeck.core.redact import clean, redact_part, safe_error, safe_text, safe_texts, scrub
-
-if TYPE_CHECKING:
-    from jobdeck.core.logs import LoggedRun
 
 LINES = 200
 CHARACTERS = 64 * 1024

@@ -11,12 +11,11 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.model import SUCCESSES, RunOutcome
+from jobdeck.core.model import SUCCESSES, FinishedRun, Json, RunOutcome
 from jobdeck.core.read.stats.run_times import BOUND_SECONDS, Histogram, RunTimes
 from jobdeck.core.read.stats.trends import RAN
 
 if TYPE_CHECKING:
-    from jobdeck.core.model import FinishedRun, Json
     from jobdeck.core.queue.leases import Finished
     from jobdeck.core.worker.context import RunContext
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.context import run_event
+from jobdeck.core.worker.context import RunContext, run_event
 from jobdeck.core.worker.executor import START_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.slots.lane import Lane, Slots
     from jobdeck.core.worker.state import WorkerState
 

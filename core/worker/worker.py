@@ -22,9 +22,9 @@ from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.fetcher import Fetcher
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import Maintenance
-from jobdeck.core.worker.oneshot import Budget, Cycle, CycleProgress
+from jobdeck.core.worker.oneshot import Budget, Cycle, CycleProgress, CycleResult
 from jobdeck.core.worker.state import WorkerState
-from jobdeck.core.worker.stats import TypeTally
+from jobdeck.core.worker.stats import TypeTally, WorkerFigures
 from jobdeck.core.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.context import RunContext
-    from jobdeck.core.worker.oneshot import CycleResult
-    from jobdeck.core.worker.stats import WorkerFigures
 
 __all__ = ["Budget", "CycleProgress", "Worker", "WorkerStatus"]
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import h11
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from jobdeck.core.http.clients.gate import Rank
-
-if TYPE_CHECKING:
-    from jobdeck.core.http.clients.gate import Gate
+from jobdeck.core.http.clients.gate import Gate, Rank
 
 CONNECTION: Final = "jobdeck.connection"
 """The key of a request's scope under which its connection is."""

@@ -7,14 +7,13 @@ import hmac
 import re
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.http.endpoints import Declined
+from jobdeck.core.http.endpoints import Call, Declined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pydantic import SecretStr
 
-    from jobdeck.core.http.endpoints import Call
     from jobdeck.core.settings import Settings
 
 SHORTEST: Final = 16

@@ -16,7 +16,7 @@ from jobdeck.core.postgres.pool import AsyncPool
 from jobdeck.core.queue import leases
 from jobdeck.core.queue.producers import finishing
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.context import CHECKPOINT_BYTES, Stop
+from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from jobdeck.core.model import FinishedRun, Json, RunOutcome
     from jobdeck.core.queue.producers.connections import AsyncConnection
     from jobdeck.core.registry import Continue, Done, Opener
-    from jobdeck.core.worker.context import RunContext, RunResources
 
 log = logging.getLogger(__name__)
 

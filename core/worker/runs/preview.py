@@ -7,12 +7,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, cast
 from uuid import uuid4
 
-from jobdeck.core.model import ClaimedJob
+from jobdeck.core.model import ClaimedJob, Json
 from jobdeck.core.read import jobs
 from jobdeck.core.worker.context import RunContext, RunResources
 
 if TYPE_CHECKING:
-    from jobdeck.core.model import Json
     from jobdeck.core.postgres.database import Connection, Database
     from jobdeck.core.registry import JobContext, JobType
     from jobdeck.core.settings import Settings

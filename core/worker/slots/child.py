@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from jobdeck.core.errors import JobdeckError
+from jobdeck.core.errors import JobdeckError, LeaseLost
 from jobdeck.core.logs import quiet_loggers
-from jobdeck.core.model import ClaimedJob
+from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Registry, around, registered
@@ -42,8 +42,6 @@ from jobdeck.core.worker.runs.tracing import recorder_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jobdeck.core.errors import LeaseLost
-    from jobdeck.core.model import FinishedRun, Json, RunOutcome
 
 FLUSH_SECONDS = 0.1
 """How often log lines and progress are sent, so that a handler may report each of a million items."""

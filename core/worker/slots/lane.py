@@ -8,7 +8,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.worker.context import run_event
+from jobdeck.core.worker.context import RunContext, run_event
 
 if TYPE_CHECKING:
     import queue
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jobdeck.core.model import FinishedRun
-    from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.executor import Executor
     from jobdeck.core.worker.stats import Pace
 

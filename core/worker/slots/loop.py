@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error, safe_text
-from jobdeck.core.worker.context import Stop, run_event
+from jobdeck.core.worker.context import RunContext, Stop, run_event
 from jobdeck.core.worker.runs.loop_context import OnLoop
 from jobdeck.core.worker.slots.lane import Slots, thread_position
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from jobdeck.core.model import FinishedRun
-    from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.executor import Executor
 
 log = logging.getLogger(__name__)

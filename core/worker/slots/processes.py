@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import Cancelled, JobFailure, LeaseLost, PermanentError
-from jobdeck.core.model import FinishedRun, RunOutcome
+from jobdeck.core.model import FinishedRun, Json, RunOutcome
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import around
+from jobdeck.core.registry import JobType, around
 from jobdeck.core.worker.context import RunContext, Stop
 from jobdeck.core.worker.slots.child import job_to_json
 from jobdeck.core.worker.slots.child_process import POSITION_SECONDS, ChildProcess, ProcessGone
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import queue
     from collections.abc import Iterable
 
-    from jobdeck.core.model import Json
-    from jobdeck.core.registry import JobType
     from jobdeck.core.worker.executor import Executor
 
 LOOK_SECONDS = 0.1

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.context import Stop
+from jobdeck.core.worker.context import RunContext, Stop
 from jobdeck.core.worker.slots.lane import Slots, thread_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from jobdeck.core.model import ClaimedJob, FinishedRun
-    from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.executor import Executor
 
 
