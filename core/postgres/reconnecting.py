@@ -156,7 +156,10 @@ class Rounds:
     def _loop(self) -> None:
         try:
             while not self._ending.is_set():
-                self._wake.wait(self._step())
+                pause = self._step()
+                # A round may have cleared what `stop` has set.
+                if not self._ending.is_set():
+                    self._wake.wait(pause)
                 self._wake.clear()
             self._last()
         finally:
