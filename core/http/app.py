@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from jobdeck.core.http.clients.gate import Limits
     from jobdeck.core.http.counters import Counters
 
 log = logging.getLogger(__name__)
@@ -37,14 +38,14 @@ def make_app(
     refused: Callable[[int, str], None],
     counters: Counters,
     checks: Lane,
-    intake: Intake | None = None,
+    limits: Limits,
 ) -> Starlette:
     """The application that serves `endpoints`.
 
     `refused` is called with status and path of each refused request. Signatures are checked in a thread of `checks`, so
     that requests with a wrong one take no thread of an endpoint.
     """
-    entry = Entry(refused, counters, checks, intake or Intake())
+    entry = Entry(refused, counters, checks, Intake(limits))
     routes = []
     for one in endpoints:
         route = Route(one.path, entry.serving(one), methods=list(one.methods))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.alerts.alarms import timeouts_of
@@ -13,8 +12,7 @@ from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.http import cron, metrics
 from jobdeck.core.http.app import make_app
 from jobdeck.core.http.background import ELSEWHERE, Refusals, UpkeepThread, Watcher
-from jobdeck.core.http.clients.bodies import BODY_SECONDS, HELD_BYTES, Intake
-from jobdeck.core.http.clients.gate import HEADER_SECONDS, MOST_CONNECTIONS, MOST_REQUESTS, SEND_SECONDS, Gate
+from jobdeck.core.http.clients.gate import Gate, Limits
 from jobdeck.core.http.clients.proof import Bearers, bad_secrets
 from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.endpoints import Call, Endpoint, Host, Lane
@@ -38,18 +36,6 @@ WEBHOOK_THREADS: Final = 6
 ADVICE: Final = "Choose another with --host and --port, or JOBDECK_METRICS_ADDRESS."
 CONNECTIONS: Final = WEBHOOK_THREADS + 2 * cron.CYCLES + enqueue.THREADS + 2
 """Maximum number of pooled connections. Cycles and background threads have additional connections of their own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits for clients, in seconds, bytes, connections, and requests of one connection."""
-
-    body_seconds: float = BODY_SECONDS
-    header_seconds: float = HEADER_SECONDS
-    send_seconds: float = SEND_SECONDS
-    held_bytes: int = HELD_BYTES
-    connections: int = MOST_CONNECTIONS
-    requests: int = MOST_REQUESTS
 
 
 class Door:
@@ -198,14 +184,11 @@ class Door:
             refused=self._refusals.note,
             counters=self._counters,
             checks=self._checks,
-            intake=Intake(seconds=limits.body_seconds, held=limits.held_bytes),
+            limits=limits,
         )
         gate = Gate(
             lambda status: self._refusals.note(status, ELSEWHERE),
             Bearers(self.cron.secret, self._metrics.token, also=self._tokens.recognises).shown,
-            header_seconds=limits.header_seconds,
-            send_seconds=limits.send_seconds,
-            most=limits.connections,
-            requests=limits.requests,
+            limits,
         )
         return Site(host, port, app, gate, advice=ADVICE)

@@ -17,7 +17,7 @@ from prometheus_client import Metric, ProcessCollector
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.http import metrics
 from jobdeck.core.http.app import make_app
-from jobdeck.core.http.clients.gate import Gate
+from jobdeck.core.http.clients.gate import Gate, Limits
 from jobdeck.core.http.clients.proof import MAKE, Bearers, weakness
 from jobdeck.core.http.counters import Counters, encoder, exposition
 from jobdeck.core.http.endpoints import Answer, Call, Endpoint, Lane
@@ -118,8 +118,11 @@ class WorkerMetrics:
             self._lane,
             public=not self._token.is_set,
         )
-        app = make_app([endpoint], refused=lambda _status, _path: None, counters=Counters(), checks=self._lane)
-        gate = Gate(lambda _status: None, Bearers(self._token).shown, most=CONNECTIONS)
+        limits = Limits(connections=CONNECTIONS)
+        app = make_app(
+            [endpoint], refused=lambda _status, _path: None, counters=Counters(), checks=self._lane, limits=limits
+        )
+        gate = Gate(lambda _status: None, Bearers(self._token).shown, limits)
         return Site(host, port, app, gate, advice=ADVICE, closing_seconds=CLOSING_SECONDS, daemon=True)
 
     def _serve(self) -> None:

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive
 
-BODY_SECONDS: Final = 10.0
-HELD_BYTES: Final = 64 * 1024 * 1024
-"""Maximum memory for the bodies of all requests together that have not shown a secret in their heads."""
+    from jobdeck.core.http.clients.gate import Limits
+
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused body is read and discarded. A client that is disconnected while it sends would not
 read the response."""
@@ -29,9 +28,9 @@ class CutOff(Exception):
 class Intake:
     """Reads the bodies of all requests of one server."""
 
-    def __init__(self, *, seconds: float = BODY_SECONDS, held: int = HELD_BYTES) -> None:
-        self._seconds = seconds
-        self._most = held
+    def __init__(self, limits: Limits) -> None:
+        self._seconds = limits.body_seconds
+        self._most = limits.held_bytes
         self._held = 0
 
     @contextmanager

@@ -151,7 +151,7 @@ class LimitedProtocol(H11Protocol, asyncio.BufferedProtocol):
         """Limits the time in which the client must read."""
         super().pause_writing()
         if self._send_timer is None:
-            self._send_timer = self.loop.call_later(self.gate.send_seconds, self.cut)
+            self._send_timer = self.loop.call_later(self.gate.limits.send_seconds, self.cut)
         self._take_place()
 
     def resume_writing(self) -> None:
@@ -176,7 +176,7 @@ class LimitedProtocol(H11Protocol, asyncio.BufferedProtocol):
     def _begin(self) -> None:
         self._requests += 1
         cast("dict[str, Any]", self.scope)[CONNECTION] = self
-        if self._requests >= self.gate.requests:
+        if self._requests >= self.gate.limits.requests:
             # As if the client had asked for it: the response says so, and the connection is closed after it.
             self.headers.append(CLOSE)
 
@@ -198,7 +198,7 @@ class LimitedProtocol(H11Protocol, asyncio.BufferedProtocol):
         return cycle is not None and not cycle.response_complete
 
     def _wait(self) -> None:
-        self._timer = self.loop.call_later(self.gate.header_seconds, self._too_late)
+        self._timer = self.loop.call_later(self.gate.limits.header_seconds, self._too_late)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:

@@ -10,19 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-HEADER_SECONDS: Final = 10.0
-SEND_SECONDS: Final = 10.0
-"""How long a client may take to read a response."""
-MOST_CONNECTIONS: Final = 400
-"""Connections that were answered without a proof. A quarter as many more places are for new and proven ones."""
-MOST_REQUESTS: Final = 100
-"""Requests of one connection, after which it is closed."""
 
 SLICE_SECONDS: Final = 0.0002
 REST: Final = 5.0
@@ -30,6 +23,28 @@ REST: Final = 5.0
 much as reading, so that they get half of the event loop's time at most."""
 REST_AGAIN: Final = 40.0
 """The same before the further requests of a connection, which get less than a tenth of the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits for clients, in seconds, bytes, connections, and requests of one connection.
+
+    Args:
+        body_seconds: how long the body of a request may take.
+        header_seconds: how long the head of a request may take.
+        send_seconds: how long a client may take to read a response.
+        held_bytes: maximum memory for the bodies of all requests together that have not shown a secret in their heads.
+        connections: those that were answered without a proof. A quarter as many more places are for new and proven
+            ones.
+        requests: those of one connection, after which it is closed.
+    """
+
+    body_seconds: float = 10.0
+    header_seconds: float = 10.0
+    send_seconds: float = 10.0
+    held_bytes: int = 64 * 1024 * 1024
+    connections: int = 400
+    requests: int = 100
 
 
 class Rank(IntEnum):
@@ -119,29 +134,20 @@ class Gate:
     Args:
         refused: is called with the status of each request that is refused before routing.
         proof: whether the head of a request shows a secret.
-        header_seconds: time limit for the head of a request.
-        send_seconds: time limit for the client to read a response.
-        most: maximum number of connections that were answered without a proof.
-        requests: maximum number of requests of one connection.
+        limits: those of connections and of their requests.
     """
 
     def __init__(
         self,
         refused: Callable[[int], None],
         proof: Callable[[bytes], bool],
-        *,
-        header_seconds: float = HEADER_SECONDS,
-        send_seconds: float = SEND_SECONDS,
-        most: int = MOST_CONNECTIONS,
-        requests: int = MOST_REQUESTS,
+        limits: Limits,
     ) -> None:
         self.refused = refused
         self.proof = proof
-        self.header_seconds = header_seconds
-        self.send_seconds = send_seconds
-        self.requests = requests
+        self.limits = limits
         self.turns = Turns()
-        self._most = most
+        self._most = limits.connections
         self._ranks: dict[Guest, Rank] = {}
         self._places: dict[Rank, dict[Guest, None]] = {rank: {} for rank in Rank}
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import psycopg
 
-from jobdeck.core.http.server import CONNECTIONS, Door, Limits
+from jobdeck.core.http.clients.gate import Limits
+from jobdeck.core.http.server import CONNECTIONS, Door
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import TOKEN

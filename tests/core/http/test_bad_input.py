@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core.http import cron
-from jobdeck.core.http.server import Limits
+from jobdeck.core.http.clients.gate import Limits
 from jobdeck.core.programme import webhooks
 from jobdeck.core.registry import Done
 from tests.core.cli.support import started

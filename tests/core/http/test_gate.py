@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pydantic import SecretStr
 
 from jobdeck.core.http.clients.connections import CHUNK_BYTES, FREE_BYTES, FREE_CHUNKS, READ_BYTES, FrugalConnection
-from jobdeck.core.http.clients.gate import Gate, Rank, Turns
+from jobdeck.core.http.clients.gate import Gate, Limits, Rank, Turns
 from jobdeck.core.http.clients.proof import Bearers, Secret
 from tests.support.waiting import becomes
 
@@ -40,7 +40,7 @@ class Places(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = Gate(lambda _: None, lambda _: False, most=MOST)
+        self.gate = Gate(lambda _: None, lambda _: False, Limits(connections=MOST))
         self.here: list[tuple[Guest, Rank]] = []
 
     @rule()
@@ -90,7 +90,7 @@ TestPlaces = Places.TestCase
 
 
 def test_proven_connections_are_never_closed_for_another() -> None:
-    gate = Gate(lambda _: None, lambda _: False, most=2)
+    gate = Gate(lambda _: None, lambda _: False, Limits(connections=2))
     proven, late = [Guest(), Guest()], Guest()
     for guest in proven:
         gate.place(guest, Rank.PROVEN)

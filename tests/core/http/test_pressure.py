@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core.http import cron, metrics, site
-from jobdeck.core.http.server import Limits
+from jobdeck.core.http.clients.gate import Limits
 from jobdeck.core.programme import webhooks
 from tests.core.http.support import BEARER, METRICS, SECRET, answer_of, opened
 from tests.core.http.test_bad_input import signed_headers, status_line

@@ -15,10 +15,10 @@ from psycopg import sql
 from pydantic import Field
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.http.clients.gate import Limits
 from jobdeck.core.http.clients.proof import digest
 from jobdeck.core.http.endpoints import Call, Declined
 from jobdeck.core.http.producers import enqueue, known, wire
-from jobdeck.core.http.server import Limits
 from jobdeck.core.queue.producers import tokens
 from jobdeck.core.queue.producers.tokens import Rate
 from jobdeck.core.registry import Admission, Done, JobType, Payload

@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from jobdeck.core.errors import ConfigurationError, PermanentError, Snooze
 from jobdeck.core.http import worker_metrics
-from jobdeck.core.http.clients.gate import Gate
+from jobdeck.core.http.clients.gate import Gate, Limits
 from jobdeck.core.http.metrics import MOST_TYPES, OTHER, TypeLabels
 from jobdeck.core.http.worker_metrics import WorkerMetrics, is_loopback
 from jobdeck.core.registry import Done, JobType
@@ -246,8 +247,8 @@ class TestNothingDisturbsTheWorker:
     ) -> None:
         gates: list[Gate] = []
 
-        def patient(*given: Any, **named: Any) -> Gate:
-            gates.append(Gate(*given, **named, header_seconds=3600.0, send_seconds=3600.0))
+        def patient(refused: Any, proof: Any, limits: Limits) -> Gate:
+            gates.append(Gate(refused, proof, replace(limits, header_seconds=3600.0, send_seconds=3600.0)))
             return gates[0]
 
         monkeypatch.setattr(worker_metrics, "Gate", patient)
