@@ -109,16 +109,8 @@ class RunResources:
     def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
         return self.known_database().connection()
 
-    async def connect_async(self) -> psycopg.AsyncConnection[Any]:
-        """A new connection for the running event loop."""
-        return await self.known_database().connect_async()
-
     def known_database(self) -> Database:
-        """The database.
-
-        Raises:
-            RuntimeError: the runs have none.
-        """
+        """The database. It is a RuntimeError to ask for it where the runs have none."""
         if self.database is None:
             raise RuntimeError("this run was started without a database")
         return self.database

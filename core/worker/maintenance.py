@@ -217,7 +217,7 @@ class Maintenance(Rounds):
             # The first report comes sooner again, since workers that start together do not know of each other.
             early = 1.0 if self._next_report else EARLY_SHARE
             (report if self._next_report else sign_on)(conn, self._state, self._mode)
-            self._state.tally.heartbeat_at = time.time()
+            self._state.tally.wrote_row()
             self._install_schedules(conn)
             self._next_report = now + early * min(REPORT_SECONDS, self._state.settings.heartbeat_seconds * 4)
         upkeep = False
@@ -258,7 +258,7 @@ class Maintenance(Rounds):
         # A slow answer would look like a step back, and the next one like a step forward.
         if time.monotonic() - began < STEP_SECONDS / 2:
             self._clock.read(database_time, began)
-        self._state.tally.upkeep_at = time.time()
+        self._state.tally.did_upkeep()
         if not parts:
             self._state.troubled = frozenset()
             return False

@@ -149,6 +149,12 @@ class Tally:
     by_type: TypeTally | None = None
     """None unless somebody reads it, because it costs each run about two microseconds."""
 
+    def wrote_row(self) -> None:
+        self.heartbeat_at = time.time()
+
+    def did_upkeep(self) -> None:
+        self.upkeep_at = time.time()
+
     def totals(self) -> Totals:
         counts = dict(self.recorded)
         succeeded = sum(counts.get(outcome, 0) for outcome in SUCCEEDED)

@@ -100,11 +100,14 @@ class OnLoop:
         self._shared = shared
         label = shared.database.label if shared.database is not None else ""
         size = shared.settings.async_connections
-        self._of_handlers = AsyncPool(shared.connect_async, label=label, max_size=size)
-        self._of_checkpoints = AsyncPool(shared.connect_async, label=label, max_size=1)
+        self._of_handlers = AsyncPool(self._connect, label=label, max_size=size)
+        self._of_checkpoints = AsyncPool(self._connect, label=label, max_size=1)
         self._values: dict[Opener, asyncio.Future[object]] = {}
         self._ending = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        return await self._shared.known_database().connect_async()
 
     def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
         """A connection for a block of a handler."""
