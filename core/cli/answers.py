@@ -10,6 +10,10 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.progress import Progress
 from jobdeck.core.cli.signals import stop_signals
 from jobdeck.core.errors import Interrupted, Refused, UsageError
+from jobdeck.core.queue import bulk
+from jobdeck.core.queue.operators import bulk_edit
+from jobdeck.core.read import jobs
+from jobdeck.core.read.operators import reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,14 +38,7 @@ def answer_results(
     session: Session, results: Sequence[ActionResult], *, dry_run: bool, nothing: str = "No job matches."
 ) -> int | None:
     """Prints the result for each job and returns the exit code: 1 when a job was refused."""
-    data = {
-        "results": [
-            {"id": result.job_id, "ok": result.ok, "code": result.code, "message": result.message,
-             "status": result.status, "version": result.version}
-            for result in results
-        ],
-        "dry_run": dry_run,
-    }  # fmt: skip
+    data = {"results": [answer_json(result) for result in results], "dry_run": dry_run}
     done = "would" if dry_run else "done"
     rows = [(result.job_id, done if result.ok else "refused", result.message) for result in results]
     session.answer(data, output.table(("JOB", "ANSWER", ""), rows) if rows else [nothing])
@@ -55,8 +52,6 @@ def resolved(conn: psycopg.Connection[Any], texts: Sequence[str]) -> list[UUID]:
         UsageError: a text is not an id or matches several jobs, or standard input is not a list of ids.
         JobNotFound: a text matches no job.
     """
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
     if INPUT in texts:
         texts = _ids_from_input(texts)
     return list(dict.fromkeys(_whole_id(text) or jobs.resolve_id(conn, text) for text in texts))
@@ -108,14 +103,11 @@ def chosen(
     expression: str | None = None,
 ) -> Choice | None:  # fmt: skip
     """Freezes the list of jobs: these ids, those of the bulk action `again`, or those that match `expression`."""
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.operators import names  # noqa: PLC0415 -- imported on first use
-
     if ids:
         return bulk.choose_ids(conn, dict.fromkeys(ids), actor=session.actor)
     if again:
         return bulk.choose_again(conn, bulk.resolve(conn, again), "all", actor=session.actor)
-    return bulk.choose(conn, names.with_ids(conn, session.filter(expression)), actor=session.actor)
+    return bulk.choose(conn, reach.with_ids(conn, session.filter(expression)), actor=session.actor)
 
 
 def act_in_bulk(
@@ -126,8 +118,6 @@ def act_in_bulk(
 
     With `detach` workers carry it out from the beginning.
     """
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
-
     if choice is None:
         session.answer({"bulk": None, "results": [], "dry_run": dry_run}, ["No job matches."])
         return None
@@ -155,8 +145,6 @@ def start(
     session: Session, conn: psycopg.Connection[Any], choice: Choice, verb: Any, reason: str | None, *, detach: bool
 ) -> int | None:
     """Starts a bulk action on the frozen jobs and runs it to its end, or with `detach` leaves it to the workers."""
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
-
     now = bulk.start(conn, choice.bulk.id, verb, actor=session.actor, reason=reason)
     if detach:
         _answer_detached(session, conn, now)
@@ -167,9 +155,6 @@ def start(
 
 def finish(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> int | None:
     """Runs a bulk action to its end and prints the result."""
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.queue.operators import bulk_edit  # noqa: PLC0415 -- imported on first use
-
     progress = Progress(str(now.action), now.total, done=now.done)
     with stop_signals() as stop:
         while now.state == "running":
@@ -187,7 +172,6 @@ def finish(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> int | 
 
 
 def _answer_detached(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> None:
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     if not any(worker.alive for worker in jobs.workers().run(conn)):
         output.note(f"No worker is running. The next one does it, or `jobdeck bulk resume {now.id}`.")
@@ -206,8 +190,8 @@ def answer_bulk(session: Session, found: Bulk, refused: list[BulkAnswer]) -> int
     return 1 if found.refused or found.left else None
 
 
-def answer_json(answer: BulkAnswer) -> Json:
-    """The result for one job, with the same keys as those of `answer_results`."""
+def answer_json(answer: ActionResult | BulkAnswer) -> Json:
+    """The result for one job, of an action or of a bulk action."""
     return {
         "id": answer.job_id, "ok": answer.ok, "code": answer.code, "message": answer.message,
         "status": answer.status, "version": answer.version,

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Filter, Json
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.read.batch import Query
     from jobdeck.core.read.operators.preferences import Preferences
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 
+T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -165,6 +167,15 @@ class Session:
             locks.limited_waits(database, conn),
         ):
             yield conn
+
+    def read(self, query: Query[T]) -> T:
+        """The result of one read, over a connection of its own.
+
+        Raises:
+            Refused: as `connection`.
+        """
+        with self.connection() as conn:
+            return query.run(conn)
 
     def answer(self, data: Json, text: Iterable[str], *, revealed: bool = False) -> None:
         """Prints `data` as JSON with `--json`, else the lines of `text`; both masked, unless they are `revealed`."""

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, LiteralString, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, LiteralString, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
-from jobdeck.core.errors import UsageError
+from jobdeck.core.errors import SchemaMismatch, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
+LONGEST_SECONDS: Final = 30
+"""How long one statement of `as_viewer` may take."""
 Answer: TypeAlias = Callable[[], T]
 """Returns the result of one query of a batch, once the batch has ended."""
 
@@ -69,6 +71,11 @@ def combine(*parts: Query[Any], read: Callable[..., T]) -> Query[T]:
     return Query(tuple(statement for part in parts for statement in part.statements), answer)
 
 
+def gather(made: Callable[..., T], **parts: Query[Any]) -> Query[T]:
+    """A query whose result is `made`, called with the result of each part under its name."""
+    return combine(*parts.values(), read=lambda *found: made(**dict(zip(parts, found, strict=True))))
+
+
 class Batch:
     """Queries sent over one connection in a pipeline."""
 
@@ -104,3 +111,27 @@ def one_moment(conn: Connection) -> Iterator[Batch]:
     finally:
         if outermost and conn.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
             conn.rollback()
+
+
+@contextmanager
+def as_viewer(conn: Connection) -> Iterator[None]:
+    """A read-only transaction with one snapshot, in which the views hide payloads, outputs, logs and notes.
+
+    Filters and searches see no more than the result does, so they cannot find a hidden value by trying.
+
+    Raises:
+        SchemaMismatch: the views of this database cannot do that, so nothing was read.
+    """
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        conn.execute(
+            "SELECT set_config('jobdeck.as_viewer', 'on', true), set_config('statement_timeout', %s, true)",
+            [f"{LONGEST_SECONDS}s"],
+        )
+        (sees_payloads,) = conn.execute("SELECT job_sees_payloads()").fetchone() or (True,)
+        if sees_payloads:
+            raise SchemaMismatch(
+                "The schema of this database cannot mask payloads for an assistant, so nothing was read. "
+                "Run `jobdeck init` as the owner of the tables."
+            )
+        yield

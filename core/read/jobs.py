@@ -22,7 +22,7 @@ from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import GROUP, NO_CURSOR, WINDOW, page_of
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
-from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
+from jobdeck.core.read.rows import ALIVE_FOR, Row, job_from, jobs_from, processing_from
 from jobdeck.core.read.sentences import sentence
 from jobdeck.core.read.verdict.health import health
 
@@ -234,9 +234,10 @@ def workers() -> Query[tuple[Worker, ...]]:
     return select(
         """
         SELECT id, host, pid, mode, version, concurrency, task_types, started_at, heartbeat_at, running,
-            heartbeat_at > now() - interval '2 minutes' AS alive
+            heartbeat_at > now() - %(alive)s AS alive
         FROM job_workers ORDER BY started_at, id
         """,
+        {"alive": ALIVE_FOR},
         read=lambda rows: tuple(Worker(**row | {"task_types": tuple(row["task_types"])}) for row in rows),
     )
 
@@ -275,20 +276,15 @@ def _first_job(rows: list[Row]) -> Job | None:
 def detail(job_id: UUID) -> Query[JobDetail | None]:
     """One job, also from the trash, with its newest 50 runs, the clauses of its claim and its audit."""
 
-    def read(
-        found: Job | None,
-        deleted: Job | None,
-        newest: tuple[list[Run], str | None],
-        clauses: tuple[Clause, ...],
-        done: list[AuditEntry],
-    ) -> JobDetail | None:
+    def made(
+        found: Job | None, deleted: Job | None, runs: tuple[list[Run], str | None], why: tuple[Clause, ...],
+        audit: list[AuditEntry],
+    ) -> JobDetail | None:  # fmt: skip
         job = found or deleted
-        if job is None:
-            return None
-        return JobDetail(job, tuple(newest[0]), clauses, tuple(done), in_trash=found is None)
+        return JobDetail(job, tuple(runs[0]), why, tuple(audit), in_trash=found is None) if job else None
 
     trash = select("SELECT * FROM job_trash_list WHERE id = %(id)s", {"id": job_id}, read=_first_job)
-    return combine(job(job_id), trash, runs(job_id=job_id), why(job_id), audit(job_id=job_id), read=read)
+    return combine(job(job_id), trash, runs(job_id=job_id), why(job_id), audit(job_id=job_id), read=made)
 
 
 def why(job_id: UUID) -> Query[tuple[Clause, ...]]:

@@ -13,18 +13,17 @@ import psycopg
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read import history
-from jobdeck.core.read.batch import Query, combine, select
+from jobdeck.core.read.batch import Query, combine, gather, select
 from jobdeck.core.read.jobs import backlog, clock, counts, page, processing, workers
 from jobdeck.core.read.operators import notes
+from jobdeck.core.read.operators.reach import CLAIMABLE
 from jobdeck.core.read.report_types import (
     ActionCount,
     AuditEntry,
     AuditReport,
     CronReport,
     Digest,
-    ErrorGroup,
     ErrorReport,
-    Release,
     TriggerCount,
     WorkerReport,
     overdue_by,
@@ -39,10 +38,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from jobdeck.core.model import Health, Job, Processing, Worker, WorkerRun
+    from jobdeck.core.model import Job, Worker
     from jobdeck.core.plugins import Recipients
-    from jobdeck.core.read.operators.notes import Mute, Note
-    from jobdeck.core.read.report_types import Backlog, Counts, Page
+    from jobdeck.core.read.report_types import Page
 
 Connection = psycopg.Connection[Any]
 
@@ -60,35 +58,24 @@ def cron(*, timeouts: Mapping[str, float] | None = None, production: bool = Fals
     is for `health`.
     """
 
-    def read(  # noqa: PLR0913, PLR0917 -- one argument per part of the report
-        at: datetime,
-        tick: timedelta,
-        due: Page,
-        judged: Health,
-        switch: Processing,
-        triggers: tuple[WorkerRun, ...],
-        heard_of: tuple[Worker, ...],
-        running: tuple[Job, ...],
-        series: tuple[Job, ...],
-        series_found: int,
-        waiting: tuple[Backlog, ...],
-    ) -> CronReport:
+    def made(at: datetime, tick: timedelta, due: Page, **parts: Any) -> CronReport:
         overdue = tuple(job for job in due.jobs if job.blocked_by is None and overdue_by(job, at) >= tick)
-        return CronReport(at, tick, judged, switch, triggers, heard_of, running, overdue, series, series_found, waiting)
+        return CronReport(at=at, tick=tick, overdue=overdue, **parts)
 
-    return combine(
-        clock(),
-        select(
+    return gather(
+        made,
+        at=clock(),
+        tick=select(
             "SELECT make_interval(mins => trigger_minutes) AS tick FROM job_queue_settings WHERE id = 1",
             read=lambda rows: rows[0]["tick"] if rows else TICK,
         ),
-        page(Filter(status=Status.PENDING), limit=OVERDUE_LISTED),
-        health(timeouts=timeouts, production=production),
-        processing(),
-        history.worker_runs(limit=TRIGGERS),
-        workers(),
-        _running(),
-        select(
+        due=page(Filter(status=Status.PENDING), limit=OVERDUE_LISTED),
+        health=health(timeouts=timeouts, production=production),
+        processing=processing(),
+        runs=history.worker_runs(limit=TRIGGERS),
+        workers=workers(),
+        running=_running(),
+        series=select(
             """
             SELECT * FROM job_list WHERE is_recurring AND status IN ('pending', 'running')
             ORDER BY run_at LIMIT %(most)s
@@ -96,12 +83,11 @@ def cron(*, timeouts: Mapping[str, float] | None = None, production: bool = Fals
             {"most": SERIES_LISTED},
             read=jobs_from,
         ),
-        select(
+        series_found=select(
             "SELECT count(*) AS found FROM job_list WHERE is_recurring AND status IN ('pending', 'running')",
             read=lambda rows: int(rows[0]["found"]),
         ),
-        backlog(),
-        read=read,
+        backlog=backlog(),
     )
 
 
@@ -113,37 +99,24 @@ def _running() -> Query[tuple[Job, ...]]:
     )
 
 
-def errors(*, since: timedelta = WEEK) -> Query[ErrorReport]:
-    """The error groups, which of them are muted, and which the newest release brought."""
-
-    def read(
-        at: datetime, groups: tuple[ErrorGroup, ...], total: int, muted: tuple[Mute, ...], release: Release | None
-    ) -> ErrorReport:
-        return ErrorReport(at, groups, total=total, mutes=muted, release=release)
-
-    return combine(
-        clock(),
-        error_groups.groups(since=since),
-        error_groups.count(since=since),
-        notes.mutes(),
-        error_groups.newest_release(),
-        read=read,
+def errors(*, since: timedelta = WEEK, limit: int = 100, new_in_release: bool = False) -> Query[ErrorReport]:
+    """The error groups, which of them are muted, and which the newest release brought; or only these groups."""
+    return gather(
+        ErrorReport,
+        at=clock(),
+        trends=error_groups.groups(since=since, limit=limit, new_in_release=new_in_release),
+        total=error_groups.count(since=since),
+        mutes=notes.mutes(),
+        release=error_groups.newest_release(),
     )
 
 
-_WAITING_TYPES: Final = """
-WITH RECURSIVE type (name) AS (
-    (SELECT j.task_type FROM job_list AS j
-    WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line ORDER BY j.task_type LIMIT 1)
-    UNION ALL
-    SELECT (SELECT j.task_type FROM job_list AS j
-        WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line AND j.task_type > t.name
-        ORDER BY j.task_type LIMIT 1)
-    FROM type AS t WHERE t.name IS NOT NULL
-)
-SELECT name FROM type WHERE name IS NOT NULL AND NOT EXISTS (
-    SELECT FROM job_paused_types AS p WHERE p.task_type = type.name AND p.set_aside) LIMIT 1000
+_NOT_ASIDE: Final = """
+{claimable}
+SELECT name FROM claimable WHERE name IS NOT NULL AND NOT EXISTS (
+    SELECT FROM job_paused_types AS p WHERE p.task_type = claimable.name AND p.set_aside) LIMIT 1000
 """
+_WAITING_TYPES: Final[LiteralString] = _NOT_ASIDE.format(claimable=CLAIMABLE)
 
 _COUNTED: Final = """
 SELECT greatest(job_stat_bucket(5, now() - %(since)s),
@@ -186,44 +159,30 @@ def digest(since: timedelta, *, production: bool = False) -> Query[Digest]:
     `production` is for `health`.
     """
 
-    def read(
-        at: datetime,
-        finished: Row,
-        entries: list[AuditEntry],
-        groups: tuple[ErrorGroup, ...],
-        judged: Health,
-        jobs: Counts,
-        switch: Processing,
-        beside: tuple[tuple[ActionCount, ...], tuple[TriggerCount, ...], tuple[Note, ...], tuple[Mute, ...]],
-    ) -> Digest:
-        done, triggers, told, muted = beside
+    def made(at: datetime, finished: Row, entries: list[AuditEntry], **parts: Any) -> Digest:
         return Digest(
             at=at,
             since=at - since,
             **finished,
-            health=judged,
-            counts=jobs,
-            processing=switch,
-            actions=done,
             pauses=tuple(entry for entry in reversed(entries) if entry.action in {"pause", "resume"}),
-            triggers=triggers,
-            errors=groups,
-            notes=told,
-            mutes=muted,
             bulks=tuple(entry for entry in reversed(entries) if entry.action.startswith("bulk ")),
             canaries=_open_canaries(entries),
+            **parts,
         )
 
-    return combine(
-        clock(),
-        select(_FINISHED, {"since": since, **OUTCOMES}, read=lambda rows: rows[0]),
-        select(_ENTRIES, {"since": since}, read=lambda rows: [AuditEntry(**row) for row in rows]),
-        error_groups.groups(since=since),
-        health(production=production),
-        counts(),
-        processing(),
-        combine(_actions(since), _triggers(since), notes.open_notes(), notes.mutes(), read=lambda *beside: beside),
-        read=read,
+    return gather(
+        made,
+        at=clock(),
+        finished=select(_FINISHED, {"since": since, **OUTCOMES}, read=lambda rows: rows[0]),
+        entries=select(_ENTRIES, {"since": since}, read=lambda rows: [AuditEntry(**row) for row in rows]),
+        errors=error_groups.groups(since=since),
+        health=health(production=production),
+        counts=counts(),
+        processing=processing(),
+        actions=_actions(since),
+        triggers=_triggers(since),
+        notes=notes.open_notes(),
+        mutes=notes.mutes(),
     )
 
 

@@ -21,6 +21,15 @@ Sentence = str | Callable[[Facts], str]
 EARLIER_RUNNER: Final = "an earlier runner"
 """The name that `job_earlier_runner` of schema.sql returns. Workers may not call that function."""
 
+PAST: Final[Mapping[str, str]] = {
+    "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
+    "revert": "reverted", "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up",
+    "reveal": "revealed", "note": "left notes", "acknowledge": "acknowledged notes", "mute errors": "muted errors",
+    "unmute errors": "unmuted errors", "skip": "skipped", "pause series": "paused series",
+    "resume series": "resumed series",
+}  # fmt: skip
+"""What was done, by the action that the audit names."""
+
 MINUTES: Final = "%Y-%m-%d %H:%MZ"
 SECONDS: Final = "%Y-%m-%d %H:%M:%SZ"
 
@@ -53,7 +62,12 @@ def _has_place(facts: Facts) -> str:
 
 def amount(number: int, *, about: bool = False) -> str:
     """A number of jobs: `9,412`, or an estimate with its first two digits, `~38,000`."""
-    return f"~{round(number, min(2 - len(str(number)), 0)):,}" if about else f"{number:,}"
+    return f"~{rounded(number):,}" if about else f"{number:,}"
+
+
+def rounded(number: int) -> int:
+    """A number with its first two digits."""
+    return round(number, min(2 - len(str(number)), 0))
 
 
 DRY_RUN: Final = "dry run"
@@ -139,8 +153,9 @@ def _asked(what: str, facts: Facts) -> str:
 
 
 def _changed(facts: Facts) -> str:
-    deeds = {"edit": "edited", "cancel": "cancelled", "delete": "deleted", "retry": "retried", "restore": "restored"}
-    deed = f"was {deeds.get(facts['action'], 'changed')} by {facts.get('actor')}" if facts.get("action") else "changed"
+    action = facts.get("action")
+    verb = PAST[action] if action in {"edit", "cancel", "delete", "retry", "restore"} else "changed"
+    deed = f"was {verb} by {facts.get('actor')}" if action else "changed"
     return f"It {deed} before a worker took it. {TAKEN_BACK}"
 
 

@@ -14,7 +14,7 @@ from jobdeck.core.queue import presence
 from jobdeck.core.read import history, job_lists, reports
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import combine
-from jobdeck.core.read.known_types import types_seen
+from jobdeck.core.read.operators.reach import types_seen
 from jobdeck.core.read.pages import fleet, flows, overview, series
 from jobdeck.core.read.stats import backlog, error_groups, run_times, shares
 from jobdeck.core.read.verdict.health import health

@@ -13,8 +13,8 @@ from jobdeck.core.errors import JobNotFound, Refused, UsageError
 from jobdeck.core.model import Job, RunOutcome, Status
 from jobdeck.core.read import history, jobs
 from jobdeck.core.read.filters import parse_filter
-from jobdeck.core.read.known_types import check_type
 from jobdeck.core.read.operators import notes, reach
+from jobdeck.core.read.operators.reach import check_type
 from jobdeck.core.read.pages import overview
 from jobdeck.core.read.pages import series as series_page
 from jobdeck.core.read.stats import error_groups

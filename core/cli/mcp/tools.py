@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from jobdeck.core.cli import failures
 from jobdeck.core.cli.mcp.quoting import quote, refused, written
 from jobdeck.core.errors import UsageError, meant
-from jobdeck.core.read.operators.masking import as_viewer
+from jobdeck.core.read.batch import as_viewer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.read.batch import Query, combine, select
+from jobdeck.core.read.batch import Query, gather, select
 from jobdeck.core.read.jobs import clock, counts, workers
 from jobdeck.core.read.verdict.health import health
 
@@ -37,21 +37,20 @@ def database_figures(
 ) -> Query[DatabaseFigures]:
     """The figures, judged as `jobdeck health` judges them. No statement may take more than `limit` seconds."""
 
-    def read(
-        _limited: None, at: datetime, counted: Counts, judged: Health, known: tuple[Worker, ...]
-    ) -> DatabaseFigures:
-        return DatabaseFigures(at, counted, sum(worker.alive for worker in known), judged)
+    def made(workers: tuple[Worker, ...], limited: None, **parts: Any) -> DatabaseFigures:
+        del limited
+        return DatabaseFigures(workers=sum(worker.alive for worker in workers), **parts)
 
-    return combine(
-        select(
+    return gather(
+        made,
+        limited=select(
             # For this transaction only, because a pooler would keep it for other programs.
             "SELECT set_config('statement_timeout', %(limit)s, true)",
             {"limit": f"{round(limit * 1000)}ms"},
             read=lambda _: None,
         ),
-        clock(),
-        counts(),
-        health(timeouts=timeouts, production=production),
-        workers(),
-        read=read,
+        at=clock(),
+        counts=counts(),
+        health=health(timeouts=timeouts, production=production),
+        workers=workers(),
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from jobdeck.core.model import FAILURES, SUCCESSES, RunOutcome
-from jobdeck.core.read.stats.bins import added, percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
 OUTCOMES: Final[Mapping[str, Any]] = {
@@ -28,6 +29,32 @@ WHERE s.minutes = 5 AND s.bucket >= job_stat_bucket(5, {begins})
     AND s.bucket < job_stat_bucket(120, {begins} + interval '119 minutes 59.999999 s')
 """
 """The counts since a time, in steps of 5 minutes: those of 2 hours, and before them those of 5 minutes."""
+
+
+EDGES: Final = tuple(0.001 * 2 ** (step / 2) for step in range(67))
+"""The lower edges of the bins of histograms in seconds, each 1.41 times the one before; `job_stat_bins` of schema.sql
+chooses the bin. The first one has times below 1 ms, the last one times from 99 days on."""
+
+
+def percentile(bins: Sequence[int], share: float) -> float | None:
+    """The time in seconds that this share of the runs did not exceed, within 20 %; None without runs.
+
+    Of times below 1 ms it is 1 ms, of times from 99 days on it is 99 days.
+    """
+    total = sum(bins)
+    if not total:
+        return None
+    rank = max(math.ceil(total * share), 1)
+    place = next(place for place, so_far in enumerate(accumulate(bins)) if so_far >= rank)
+    if place in {0, len(EDGES)}:
+        return EDGES[max(place - 1, 0)]
+    # The middle between the edges, as a factor: 1.19 times the lower one.
+    return EDGES[place - 1] * 2**0.25
+
+
+def added(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    """Two histograms as one. Bins above the last one in use may be missing."""
+    return tuple(left + right for left, right in zip_longest(one, other, fillvalue=0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.read.batch import Query, select
-from jobdeck.core.read.stats.bins import EDGES, added
+from jobdeck.core.read.stats.figures import EDGES, added
 from jobdeck.core.read.stats.trends import RAN
 
 if TYPE_CHECKING:

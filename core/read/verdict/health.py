@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.model import Finding, Health, Verdict
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
+from jobdeck.core.read.rows import ALIVE_FOR
 from jobdeck.core.read.stats import shares
 from jobdeck.core.read.stats.figures import OUTCOMES
-from jobdeck.core.read.verdict import failing_types, schedule_health, scheduler_health, upkeep_health
+from jobdeck.core.read.verdict import failing_types, scheduler_health, upkeep_health
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,7 @@ SELECT now() AS at,
     coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
         interval '5 minutes') AS tick,
     job_queue_oldest_due() AS oldest_due,
-    (SELECT count(*) FROM job_workers WHERE heartbeat_at > now() - interval '2 minutes') AS workers,
+    (SELECT count(*) FROM job_workers WHERE heartbeat_at > now() - %(alive)s) AS workers,
     (SELECT max(heartbeat_at) FROM job_workers) AS last_heartbeat,
     (SELECT max(completed_at) FROM (SELECT completed_at FROM job_worker_runs
         WHERE status IN ('ok', 'paused') AND (source IN ('worker', 'embedded') OR job_is_scheduled(source))
@@ -78,7 +79,7 @@ SELECT now() AS at,
     greatest((SELECT max(started_at) FROM job_list WHERE status = 'running'),
         (SELECT started_at FROM job_run_list ORDER BY run_token DESC LIMIT 1)) AS last_claim,
     ARRAY(SELECT id || ' for ' || extract(epoch FROM now() - heartbeat_at)::integer / 60 || 'm' FROM job_workers
-        WHERE heartbeat_at BETWEEN now() - interval '1 hour' AND now() - interval '2 minutes'
+        WHERE heartbeat_at BETWEEN now() - interval '1 hour' AND now() - %(alive)s
         ORDER BY heartbeat_at LIMIT 6) AS silent
 """
 
@@ -122,7 +123,7 @@ def health(*, timeouts: Mapping[str, float] | None = None, production: bool = Fa
         findings = _findings(facts, late, calls, next(iter(running), []), timeouts or {})
         findings += upkeep_health.judge(facts, parts)
         findings += failing_types.judge(failing)
-        findings += schedule_health.run_out(run_out)
+        findings += upkeep_health.run_out(run_out)
         findings += _dry_series(facts) if production else []
         findings.sort(key=lambda finding: -SEVERITY.index(finding.verdict))
         return Health(
@@ -136,14 +137,14 @@ def health(*, timeouts: Mapping[str, float] | None = None, production: bool = Fa
         )
 
     return combine(
-        select(_FACTS, read=_only),
+        select(_FACTS, {"alive": ALIVE_FOR}, read=_only),
         select(shares.MINUTES, OUTCOMES, read=list),
         history.worker_runs(limit=1, but="door"),
         select(_LATE_SERIES, read=_only),
         select(scheduler_health.CALLS, read=_only),
         select(upkeep_health.PARTS, upkeep_health.LIMITS, read=list),
         select(failing_types.TYPES, read=list),
-        select(schedule_health.RUN_OUT, read=_only),
+        select(upkeep_health.RUN_OUT, read=_only),
         *([select(_RUNNING, {"most": MOST_RUNNING}, read=list)] if timeouts else []),
         read=read,
     )

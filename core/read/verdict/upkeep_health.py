@@ -1,4 +1,4 @@
-"""Judges the upkeep of the queue: each part of it has to succeed again within a time of its own (`job_upkeep`)."""
+"""Judges the upkeep of the queue: each part has to succeed again in time (`job_upkeep`), and cron series need slots."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.read.batch import Query, select
+from jobdeck.core.read.rows import ALIVE_FOR
 from jobdeck.core.read.verdict.scheduler_health import span
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ WITH upkeep AS (
     -- Without a worker that runs all the time, upkeep is done by the calls of a scheduler. A minute more, because a
     -- scheduler that has stopped is a finding of its own.
     SELECT CASE WHEN EXISTS (SELECT FROM job_workers WHERE mode <> 'cycle' AND started_at < now() - interval '1 minute'
-            AND heartbeat_at > now() - interval '2 minutes') THEN interval '0'
+            AND heartbeat_at > now() - %(alive)s) THEN interval '0'
         ELSE coalesce((SELECT make_interval(mins => trigger_minutes + 1) FROM job_queue_settings WHERE id = 1),
             interval '6 minutes') END AS least
 )
@@ -32,7 +33,13 @@ FROM job_upkeep CROSS JOIN LATERAL (
 ) AS judged
 ORDER BY succeeded_at
 """
-LIMITS: Final = {"periods": PERIODS}
+LIMITS: Final = {"periods": PERIODS, "alive": ALIVE_FOR}
+
+RUN_OUT: Final = """
+SELECT count(*) AS series, min(updated_at) AS since, min(task_type) AS task_type FROM job_list
+WHERE is_recurring AND status = 'pending' AND run_at >= '9999-12-30 00:00+00'
+    AND updated_at < now() - interval '1 minute'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +70,15 @@ def judge(facts: dict[str, Any], parts: list[Row]) -> list[Finding]:
         words = f"{jobs} cannot be taken back: {next(part['trouble'] for part in parts if part['set_aside'])}"
         return [Finding("upkeep", Verdict.CRITICAL, words)]
     return []
+
+
+def run_out(found: Row) -> list[Finding]:
+    """A finding about series for which no worker has written slots, though it does so within seconds."""
+    if not found["series"]:
+        return []
+    one = found["series"] == 1
+    words = (
+        f"{found['series']} recurring {'job has' if one else 'jobs have'} no next slot, such as {found['task_type']}: "
+        "no worker has written any. `jobdeck why ID` says more."
+    )
+    return [Finding("slots", Verdict.WARNING, words, found["since"])]

@@ -11,7 +11,7 @@ import pytest
 
 from jobdeck.core.model import FAILURES, SUCCESSES, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
-from jobdeck.core.read.stats import bins
+from jobdeck.core.read.stats import figures
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -223,12 +223,12 @@ class TestDryRuns:
 
 class TestBins:
     def test_the_edges_are_those_that_readers_know(self, conn: Connection) -> None:
-        assert value(conn, "SELECT job_stat_edges()") == pytest.approx(bins.EDGES, rel=1e-12)
+        assert value(conn, "SELECT job_stat_edges()") == pytest.approx(figures.EDGES, rel=1e-12)
 
     @pytest.mark.parametrize("seconds", [-5.0, 0.0, 0.0009, 0.001, 0.0014, 0.5, 1.0, 59.9, 86_400.0, 8e6, 1e9])
     def test_a_time_is_in_the_bin_between_its_edges(self, conn: Connection, seconds: float) -> None:
         found = value(conn, "SELECT job_stat_bins(%s * interval '1 s', interval '1 ms')", seconds)
-        assert divmod(found, 128) == (1 + sum(edge <= seconds for edge in bins.EDGES), 2)
+        assert divmod(found, 128) == (1 + sum(edge <= seconds for edge in figures.EDGES), 2)
 
     def test_wait_and_duration_are_in_the_bins_of_the_run(self, conn: Connection) -> None:
         add(conn)
@@ -237,8 +237,8 @@ class TestBins:
         finish(conn, report(claimed, started=at + 30.0, finished=at + 30.25))
         compact(conn)
         (row,) = rows(conn, "SELECT waits, durations FROM job_stats WHERE minutes = 5")
-        assert bins.percentile(row["waits"], 0.5) == pytest.approx(30.0, rel=0.2)
-        assert bins.percentile(row["durations"], 0.5) == pytest.approx(0.25, rel=0.2)
+        assert figures.percentile(row["waits"], 0.5) == pytest.approx(30.0, rel=0.2)
+        assert figures.percentile(row["durations"], 0.5) == pytest.approx(0.25, rel=0.2)
         assert (sum(row["waits"]), sum(row["durations"])) == (1, 1)
         assert value(conn, "SELECT waits IS NULL AND durations IS NULL FROM job_stats WHERE minutes = 1")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import producer
-from jobdeck.core.read.stats import bins
+from jobdeck.core.read.stats import figures
 from tests.support.examples import examples
 from tests.support.queue import ACTOR, Connection, claim, finish, reap, report, rows
 from tests.support.queue_model import install_clock
@@ -144,12 +144,12 @@ def _percentiles_hold(conn: Connection) -> None:
     for row in rows(conn, BINS):
         for name in ("wait", "duration"):
             key = row["task_type"], name
-            counts[key] = bins.added(counts[key], row[f"{name}s"])
+            counts[key] = figures.added(counts[key], row[f"{name}s"])
     for key, exact in times.items():
         assert sum(counts[key]) == len(exact)
         for share in (0.5, 0.95):
             true = sorted(exact)[max(math.ceil(len(exact) * share), 1) - 1]
-            found = bins.percentile(counts[key], share)
+            found = figures.percentile(counts[key], share)
             assert found is not None
             assert abs(found - true) <= 0.2 * true or true < 0.001 == found
 

@@ -11,7 +11,7 @@ import pytest
 from jobdeck.core.model import Filter, RunOutcome, Status
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import Query
-from jobdeck.core.read.known_types import types_seen
+from jobdeck.core.read.operators.reach import types_seen
 from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.stats import backlog
 from tests.support.plans import Size, cost_of, fill

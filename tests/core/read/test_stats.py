@@ -17,7 +17,7 @@ from jobdeck.core.queue import bulk, presence
 from jobdeck.core.read import job_lists, jobs, reports
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.read.report_types import OTHER
-from jobdeck.core.read.stats import bins, error_groups
+from jobdeck.core.read.stats import error_groups, figures
 from jobdeck.core.read.stats.shares import failure_shares
 from jobdeck.core.read.stats.trends import step_for, trends
 from jobdeck.core.read.verdict.health import health
@@ -113,16 +113,16 @@ class TestTrends:
 def test_a_percentile_is_within_a_fifth_of_the_true_one(times: list[float], share: float) -> None:
     counts = [0] * 68
     for seconds in times:
-        counts[sum(edge <= seconds for edge in bins.EDGES)] += 1
+        counts[sum(edge <= seconds for edge in figures.EDGES)] += 1
     rank = max(-(-len(times) * share // 1), 1)
-    assert bins.percentile(counts, share) == pytest.approx(sorted(times)[int(rank) - 1], rel=0.2)
+    assert figures.percentile(counts, share) == pytest.approx(sorted(times)[int(rank) - 1], rel=0.2)
 
 
 @pytest.mark.parametrize(
     ("counts", "expected"), [([], None), ([0, 0], None), ([5], 0.001), ([0] * 67 + [1], 0.001 * 2**33)]
 )
 def test_percentiles_at_the_ends(counts: Sequence[int], expected: float | None) -> None:
-    assert bins.percentile(counts, 0.95) == expected
+    assert figures.percentile(counts, 0.95) == expected
 
 
 class TestFailureShares:

@@ -15,8 +15,11 @@ from jobdeck.core.cli import answers, output
 from jobdeck.core.cli.answers import IDS, INPUT, act_in_bulk, answer_results, confirm, resolved
 from jobdeck.core.cli.session import Session, command, detach_option, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import UsageError
+from jobdeck.core.queue import operator, service
 from jobdeck.core.queue.requests import parse_object
-from jobdeck.core.read.known_types import check_type
+from jobdeck.core.read import jobs
+from jobdeck.core.read.operators import reach
+from jobdeck.core.read.operators.reach import check_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,8 +59,6 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
 @_action_options
 def retry(session: Session, canary: bool, wait: bool, **given: Any) -> int | None:
     """Make jobs due now. A job that succeeded and left the queue is refused: see `run-again`."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-
     if canary:
         return _canary(session, wait=wait, **given)
     if wait:
@@ -67,8 +68,6 @@ def retry(session: Session, canary: bool, wait: bool, **given: Any) -> int | Non
 
 def _canary(session: Session, *, wait: bool, **given: Any) -> int | None:
     """Asks for a canary and, with `wait`, prints its result; the exit code is 1 unless it succeeded."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-
     ids, dry_run = given["ids"], given["dry_run"]
     if len(ids) != 1 or ids[0] == INPUT or given["expression"] or given["again"]:
         raise UsageError("--canary needs exactly one job ID.")
@@ -96,8 +95,6 @@ def run_again(
     session: Session, ids: tuple[str, ...], payload: str | None, reason: str | None, dry_run: bool, yes: bool
 ) -> int | None:
     """Run jobs again that have succeeded. A job that left the queue runs as a copy."""
-    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
-
     other = None if payload is None else parse_object(payload)
     with session.connection() as conn:
         found = resolved(conn, ids)
@@ -115,8 +112,6 @@ def run_again(
 @_action_options
 def cancel(session: Session, **given: Any) -> int | None:
     """Cancel jobs. A running job is cancelled when its handler agrees to stop."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-
     return _act(session, "cancel", operator.cancel, **given)
 
 
@@ -124,8 +119,6 @@ def cancel(session: Session, **given: Any) -> int | None:
 @_action_options
 def delete(session: Session, **given: Any) -> int | None:
     """Delete jobs; `restore` brings them back for 7 days. Needs --yes."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-
     return _act(session, "delete", operator.delete, **given)
 
 
@@ -147,8 +140,6 @@ def restore(
     yes: bool,
 ) -> int | None:
     """Restore deleted jobs from the trash."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-
     if bool(ids) == bool(again):
         raise UsageError("Name the jobs to restore, with ids or --bulk.")
     with session.connection() as conn:
@@ -193,10 +184,8 @@ def _act(  # noqa: PLR0913 -- one keyword per option
 
 
 def _matching(session: Session, conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.operators import names  # noqa: PLC0415 -- imported on first use
 
-    wanted = names.with_ids(conn, session.filter(expression))
+    wanted = reach.with_ids(conn, session.filter(expression))
     found = jobs.find_ids(conn, wanted, limit=answers.MOST + 1)
     if wanted.task_type and not found:
         check_type(conn, wanted.task_type, session.registry.names)

@@ -12,7 +12,13 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, Words, command, limit_option
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, RunOutcome, Status
-from jobdeck.core.read.known_types import check_type
+from jobdeck.core.queue import operator
+from jobdeck.core.read import history
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.batch import one_moment
+from jobdeck.core.read.job_lists import LOOKED_AT
+from jobdeck.core.read.operators import reach
+from jobdeck.core.read.operators.reach import check_type
 from jobdeck.core.schedules import next_runs, rhythm
 
 if TYPE_CHECKING:
@@ -44,12 +50,9 @@ _after_option = click.option("--after", metavar="CURSOR", help="Continue after a
 @_after_option
 def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
     """List jobs, newest first."""
-    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.operators import names, reach  # noqa: PLC0415 -- imported on first use
-
     wanted = _narrowed(session.filter(expression), given)
     with session.connection() as conn:
-        wanted = names.with_ids(conn, wanted)
+        wanted = reach.with_ids(conn, wanted)
         reach.check(conn, wanted)
         page = read_jobs.page(
             wanted, sort=given["sort"], descending=not given["ascending"], limit=limit, after=after
@@ -67,9 +70,6 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
 @click.option("--reveal", is_flag=True, help="Show personal data; the access is recorded in the audit log.")
 def job(session: Session, wanted: str, reveal: bool) -> None:
     """Show one job: its state, payload, runs and audit log."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn:
         job_id = read_jobs.resolve_id(conn, wanted)
         if reveal:
@@ -106,10 +106,6 @@ def runs(
     session: Session, wanted: str | None, task_type: str | None, outcome: str | None, limit: int, after: str | None
 ) -> None:
     """List runs, newest first. Runs are kept longer than their jobs."""
-    from jobdeck.core.read import history  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.job_lists import LOOKED_AT  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn:
         found, following = history.runs(
             job_id=read_jobs.resolve_id(conn, wanted) if wanted else None,
@@ -130,9 +126,6 @@ def runs(
 @click.argument("wanted", metavar="ID")
 def why(session: Session, wanted: str) -> None:
     """Explain why a job is or is not running."""
-    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.batch import one_moment  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn:
         job_id = read_jobs.resolve_id(conn, wanted)
         with one_moment(conn) as batch:

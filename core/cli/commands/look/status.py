@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from jobdeck.core.alerts.alarms import timeouts_of
 from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.act.notes import note_table
 from jobdeck.core.cli.commands.look.jobs import audit_table
 from jobdeck.core.cli.session import Session, command, limit_option
 from jobdeck.core.errors import UNHEALTHY, Refused
 from jobdeck.core.model import Filter, Status, Verdict
+from jobdeck.core.read import history, jobs, reports
+from jobdeck.core.read.batch import one_moment
+from jobdeck.core.read.operators import notes
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import amount, outcome_words
+from jobdeck.core.read.verdict.health import health as judge
 from jobdeck.core.times import format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -40,12 +45,8 @@ def status(session: Session) -> None:
 @command("health")
 def health(session: Session) -> int | None:
     """Show the Cron Health verdict and its evidence. The exit code is 4 when it is critical."""
-    from jobdeck.core.alerts.alarms import timeouts_of  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.verdict.health import health as judge  # noqa: PLC0415 -- imported on first use
-
     judged = judge(timeouts=timeouts_of(session.registry), production=session.settings.is_production)
-    with session.connection() as conn:
-        found = judged.run(conn)
+    found = session.read(judged)
     lines = [
         f"Verdict: {found.verdict.value}",
         *output.section("Evidence", finding_table(found.findings) if found.findings else []),
@@ -61,41 +62,32 @@ def health(session: Session) -> int | None:
 @limit_option(100, 1000)
 def errors(session: Session, since: str, only_new: bool, limit: int) -> None:
     """List failed runs, grouped by task type and similar error. A group is new for 24 hours."""
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.batch import one_moment  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.operators import notes  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.stats import error_groups  # noqa: PLC0415 -- imported on first use
-
     period = parse_duration(since, what="duration of --since")
-    with session.connection() as conn, one_moment(conn) as batch:
-        newest = batch.add(error_groups.newest_release())
-        grouped = batch.add(error_groups.groups(since=period, limit=limit, new_in_release=only_new))
-        muting, clock = batch.add(notes.mutes()), batch.add(jobs.clock())
-    release = newest()
+    found = session.read(reports.errors(since=period, limit=limit, new_in_release=only_new))
+    release, now = found.release, found.at
     if only_new and release is None:
         raise Refused(
             "Workers of one release only have been here, so no group is new in it. "
             "Workers report the release that SENTRY_RELEASE names."
         )
-    groups, muted, now = grouped(), {mute.key: mute for mute in muting()}, clock()
     header = ("COUNT", "TASK", "GROUP", "", "KIND", "FIRST SEEN", "LAST SEEN", "A JOB", "ERROR")
     rows = [
         (
             group.count,
             group.task_type,
             group.fingerprint,
-            _mark(group, muted.get(group.key), now),
+            _mark(group, found.mute_of(group), now),
             group.error_kind,
             output.when(group.first_seen),
             output.when(group.last_seen),
             group.job_ids[0] if group.job_ids else None,
             output.line(group.sample),
         )
-        for group in groups
+        for group in found.trends
     ]
     least = ("FIRST SEEN", "KIND", "A JOB", "GROUP")
-    marks = [{"new": group.is_new(now), "muted": muted.get(group.key)} for group in groups]
-    data = [{**output.plain(group), **output.plain(mark)} for group, mark in zip(groups, marks, strict=True)]
+    marks = [{"new": group.is_new(now), "muted": found.mute_of(group)} for group in found.trends]
+    data = [{**output.plain(group), **output.plain(mark)} for group, mark in zip(found.trends, marks, strict=True)]
     nothing = "No failed runs."
     if only_new and release is not None:
         nothing = f"No group of errors is new in {output.line(release.name)}."
@@ -119,8 +111,6 @@ def _mark(group: ErrorGroup, muted: Mute | None, now: datetime) -> str:
 @limit_option(200, 10_000)
 def audit(session: Session, wanted: str | None, since: str | None, limit: int) -> None:
     """List operator actions, newest first."""
-    from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
-
     age = parse_duration(since, what="duration of --since") if since else None
     with session.connection() as conn:
         job_id = jobs.resolve_id(conn, wanted) if wanted else None
@@ -129,9 +119,6 @@ def audit(session: Session, wanted: str | None, since: str | None, limit: int) -
 
 
 def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
-    from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.batch import one_moment  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.operators import notes  # noqa: PLC0415 -- imported on first use
 
     with one_moment(conn) as batch:
         seeing = batch.add(jobs.snapshot(Filter(), limit=1, production=session.settings.is_production))

@@ -18,7 +18,7 @@ from jobdeck.core.cli.mcp.actions import ACTIONS
 from jobdeck.core.cli.mcp.quoting import LONGEST_ANSWER, WORD, quote, written
 from jobdeck.core.cli.mcp.reads import READS
 from jobdeck.core.errors import SchemaMismatch
-from jobdeck.core.read.operators.masking import as_viewer
+from jobdeck.core.read.batch import as_viewer
 from jobdeck.core.redact import clean
 from tests.core.cli.mcp.assistant import assistant
 from tests.core.cli.support import HANDLERS, ROOT, everything
