@@ -19,85 +19,71 @@ from jobdeck.core.cli.session import Group, shared_options
 from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 INTERRUPTED: Final = 130
 
-COMMANDS: Final = {
-    "demo": "run.demo",
-    "init": "maintain.init",
-    "worker": "run.workers",
-    "run-worker": "run.workers",
-    "enqueue": "act.enqueue",
-    "enqueue-many": "act.enqueue",
-    "quick-sync": "act.enqueue",
-    "jobs": "look.jobs",
-    "job": "look.jobs",
-    "runs": "look.jobs",
-    "why": "look.jobs",
-    "retry": "act.actions",
-    "run-again": "act.actions",
-    "cancel": "act.actions",
-    "delete": "act.actions",
-    "restore": "act.actions",
-    "edit": "act.edit",
-    "bulk": "act.bulk",
-    "pause": "run.processing",
-    "resume": "run.processing",
-    "status": "look.status",
-    "health": "look.status",
-    "fleet": "look.fleet",
-    "errors": "look.status",
-    "mute": "act.notes",
-    "unmute": "act.notes",
-    "note": "act.notes",
-    "cleanup": "run.processing",
-    "purge": "run.processing",
-    "retention": "run.processing",
-    "erase": "run.processing",
-    "filter": "look.filters",
-    "types": "look.types",
-    "trends": "look.trends",
-    "series": "look.series",
-    "flow": "look.flows",
-    "serve": "run.serve",
-    "web": "run.web",
-    "mcp": "run.mcp",
-    "audit": "look.status",
-    "digest": "look.digest",
-    "doctor": "maintain.doctor",
-    "producers": "maintain.producers",
-    "drop": "maintain.init",
-    "completion": "maintain.completion",
-}
-"""The queue's own commands and their modules in `jobdeck.core.cli.commands`."""
-
-
 PURPOSES: Final = {
-    "Look": (
-        "status",
-        "health",
-        "fleet",
-        "jobs",
-        "filter",
-        "job",
-        "why",
-        "runs",
-        "errors",
-        "trends",
-        "series",
-        "flow",
-        "types",
-        "audit",
-        "digest",
-    ),
-    "Enqueue": ("enqueue", "enqueue-many", "quick-sync"),
-    "Act on jobs": ("retry", "run-again", "cancel", "delete", "restore", "edit", "bulk", "cleanup"),
-    "Hand over": ("note", "mute", "unmute"),
-    "Run": ("worker", "run-worker", "serve", "web", "mcp", "pause", "resume", "demo"),
-    "Set up and maintain": ("init", "doctor", "producers", "purge", "retention", "erase", "drop", "completion"),
+    "Look": {
+        "status": "look.status",
+        "health": "look.status",
+        "fleet": "look.fleet",
+        "jobs": "look.jobs",
+        "filter": "look.filters",
+        "job": "look.jobs",
+        "why": "look.jobs",
+        "runs": "look.jobs",
+        "errors": "look.status",
+        "trends": "look.trends",
+        "series": "look.series",
+        "flow": "look.flows",
+        "types": "look.types",
+        "audit": "look.status",
+        "digest": "look.digest",
+    },
+    "Enqueue": {
+        "enqueue": "act.enqueue",
+        "enqueue-many": "act.enqueue",
+        "quick-sync": "act.enqueue",
+    },
+    "Act on jobs": {
+        "retry": "act.actions",
+        "run-again": "act.actions",
+        "cancel": "act.actions",
+        "delete": "act.actions",
+        "restore": "act.actions",
+        "edit": "act.edit",
+        "bulk": "act.bulk",
+        "cleanup": "run.processing",
+    },
+    "Hand over": {
+        "note": "act.notes",
+        "mute": "act.notes",
+        "unmute": "act.notes",
+    },
+    "Run": {
+        "worker": "run.workers",
+        "run-worker": "run.workers",
+        "serve": "run.serve",
+        "web": "run.serve",
+        "mcp": "run.serve",
+        "pause": "run.processing",
+        "resume": "run.processing",
+        "demo": "run.demo",
+    },
+    "Set up and maintain": {
+        "init": "maintain.init",
+        "doctor": "maintain.doctor",
+        "producers": "maintain.producers",
+        "purge": "run.processing",
+        "retention": "run.processing",
+        "erase": "run.processing",
+        "drop": "maintain.init",
+        "completion": "maintain.completion",
+    },
 }
-"""The queue's own commands by what one wants to do, in the order of the help."""
+"""The queue's own commands and their modules in `jobdeck.core.cli.commands`, by what one wants to do."""
+COMMANDS: Final = {name: module for named in PURPOSES.values() for name, module in named.items()}
 OF_PLUGINS: Final = "Of plugins"
 
 
@@ -128,8 +114,7 @@ class Commands(Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the commands under what one wants to do, with their lines in one column."""
         known = self.list_commands(ctx)
-        listed = {name for names in PURPOSES.values() for name in names}
-        groups = {**PURPOSES, OF_PLUGINS: tuple(name for name in known if name not in listed)}
+        groups: dict[str, Iterable[str]] = {**PURPOSES, OF_PLUGINS: [name for name in known if name not in COMMANDS]}
         width = max(map(len, known))
         for purpose, names in groups.items():
             shown = [(name, self.get_command(ctx, name)) for name in names if name in known]

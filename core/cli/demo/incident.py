@@ -8,6 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Filter, Status
+from jobdeck.core.queue import operator
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.type_settings import type_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,9 +52,6 @@ def incident(
 
 def set_thresholds(conn: psycopg.Connection[Any], task_type: str, *, actor: str) -> None:
     """Gives a task type the thresholds of the demo, unless it has some."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.type_settings import type_lines  # noqa: PLC0415 -- imported on first use
-
     known = {line.task_type: line for line in type_lines().run(conn)}.get(task_type)
     if known is None or known.warning_share is known.critical_share is None:
         operator.set_type(conn, task_type, changes=THRESHOLDS, actor=actor, reason="the incident of the demo")
@@ -62,9 +62,6 @@ def to_enqueue(conn: psycopg.Connection[Any], jobs: Sequence[NewJob], *, actor: 
 
     Otherwise those that are left of it are deleted: overdue ones would all succeed before the incident begins.
     """
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
-
     now = read_jobs.clock().run(conn)
     wanted = Filter(status=Status.PENDING, task_type=jobs[0].task_type)
     waiting = read_jobs.page(wanted, limit=MOST).run(conn).jobs

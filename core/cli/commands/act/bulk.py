@@ -9,17 +9,17 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.answers import (
     ANSWERS,
+    act_in_bulk,
     answer_json,
     answer_lines,
     bulk_json,
     bulk_sentence,
-    confirm,
     finish,
-    preview,
-    start,
 )
 from jobdeck.core.cli.session import Group, Session, command, detach_option, dry_run_option, shared_options, yes_option
 from jobdeck.core.errors import Refused
+from jobdeck.core.queue import bulk as actions
+from jobdeck.core.queue.bulk_model import UNDONE_BY
 
 if TYPE_CHECKING:
     import psycopg
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Maximum number listed.")
 def listed(session: Session, limit: int) -> None:
     """List bulk actions, newest first."""
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn:
-        found = bulk.newest(conn, limit=limit)
+        found = actions.newest(conn, limit=limit)
     rows = [
         (one.id, one.action, one.state, f"{one.done}/{one.total}", one.refused, output.when(one.started_at), one.actor,
          one.words)
@@ -59,11 +57,9 @@ def listed(session: Session, limit: int) -> None:
 )
 def show(session: Session, wanted: str, refused: bool, limit: int) -> None:
     """Show the progress of a bulk action and its result per job."""
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn:
         found = _found(conn, wanted)
-        answers = bulk.answers(conn, found.id, refused=refused, limit=limit)
+        answers = actions.answers(conn, found.id, refused=refused, limit=limit)
     pairs = [
         ("id", found.id), ("filter", found.words), ("by", found.actor), ("reason", found.reason),
         ("started", output.when(found.started_at)), ("ended", output.when(found.finished_at)),
@@ -95,11 +91,9 @@ def resume(session: Session, wanted: str, dry_run: bool) -> int | None:
 @dry_run_option
 def stop(session: Session, wanted: str, dry_run: bool) -> None:
     """Stop a bulk action. Jobs already changed stay changed."""
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         found = _found(conn, wanted)
-        if not bulk.stop(conn, found.id, actor=session.actor):
+        if not actions.stop(conn, found.id, actor=session.actor):
             raise Refused(f"This bulk action has already {found.state}.")
         left = _found(conn, str(found.id))
     session.answer({**bulk_json(left), "dry_run": dry_run}, [bulk_sentence(left)])
@@ -115,29 +109,18 @@ def undo(session: Session, wanted: str, detach: bool, dry_run: bool, yes: bool) 
 
     Deleted jobs are restored. Edited ones get their former payload back, unless they were changed or claimed since.
     """
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.queue.bulk_model import UNDONE_BY  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn:
         found = _found(conn, wanted)
-        choice = bulk.choose_undo(conn, found, actor=session.actor)
+        choice = actions.choose_undo(conn, found, actor=session.actor)
         if choice is None:
             raise Refused("This bulk action changed no jobs, so there is nothing to undo.")
         verb = UNDONE_BY[found.action]
-        try:
-            confirm(verb, choice.bulk.total, needed=True, given=yes or dry_run)
-            if dry_run:
-                preview(session, choice, verb)
-                return None
-            return start(session, conn, choice, verb, None, detach=detach)
-        finally:
-            bulk.drop(conn, choice.bulk.id)
+        return act_in_bulk(session, conn, verb, choice, reason=None, dry_run=dry_run, yes=yes, detach=detach)
 
 
 def _found(conn: psycopg.Connection[Any], wanted: str) -> Bulk:
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
-    found = bulk.find(conn, bulk.resolve(conn, wanted))
+    found = actions.find(conn, actions.resolve(conn, wanted))
     if found is None:
         raise Refused(f"There is no bulk action {wanted}.")
     return found

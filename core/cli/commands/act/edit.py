@@ -11,7 +11,11 @@ from jobdeck.core.cli.answers import answer_results
 from jobdeck.core.cli.commands.act.enqueue import job_options
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, UsageError
+from jobdeck.core.queue import bulk, service
+from jobdeck.core.queue.operators import bulk_edit
+from jobdeck.core.queue.operators.payload_change import difference, parse_change
 from jobdeck.core.queue.requests import ONLY_A_SERIES, Wanted, parse_object, read_schedule
+from jobdeck.core.read import jobs
 from jobdeck.core.schedules import rhythm
 from jobdeck.core.times import parse_duration, parse_time
 
@@ -49,8 +53,6 @@ def edit(  # noqa: PLR0913 -- one parameter per option
 
     Of one job the payload and the schedule can be changed. Running jobs are refused.
     """
-    from jobdeck.core.queue.operators.payload_change import parse_change  # noqa: PLC0415 -- imported on first use
-
     if (bool(wanted), expression is not None, bool(again)).count(True) != 1:
         raise UsageError("Name the jobs to edit, with an ID, --filter or --bulk.")
     change = parse_change(sets, unset)
@@ -78,9 +80,6 @@ def _edit_one(
     session: Session, wanted: str, change: PayloadChange, *, if_version: int | None, reason: str | None,
     dry_run: bool, given: dict[str, Any],
 ) -> int | None:  # fmt: skip
-    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.queue.operators.payload_change import difference  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         job = jobs.job(jobs.resolve_id(conn, wanted)).run(conn)
@@ -101,9 +100,6 @@ def _edit_many(
     reason: str | None, dry_run: bool, yes: bool,
 ) -> int | None:  # fmt: skip
     """Requires `--yes`, and edits the jobs of the choice in batches."""
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.queue.operators import bulk_edit  # noqa: PLC0415 -- imported on first use
-
     if choice is None:
         session.answer({"bulk": None, "results": [], "dry_run": dry_run}, ["No job matches."])
         return None

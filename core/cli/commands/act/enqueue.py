@@ -18,8 +18,10 @@ from jobdeck.core.cli.progress import Progress
 from jobdeck.core.cli.session import Session, Words, command, dry_run_option
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import Interrupted, JobFailure, UsageError
+from jobdeck.core.queue import producer, service
 from jobdeck.core.queue.options import OPTIONS, Option
 from jobdeck.core.queue.requests import Wanted, parse_object, read_wanted
+from jobdeck.core.read import jobs
 from jobdeck.core.redact import scrub
 from jobdeck.core.schedules import next_runs
 
@@ -81,8 +83,6 @@ def _callers_trace(conn: psycopg.Connection[Any]) -> Iterator[None]:
 
     It is in the environment, where OpenTelemetry says that one program leaves it for another: `TRACEPARENT`.
     """
-    from jobdeck.core.queue import producer  # noqa: PLC0415 -- imported on first use
-
     caller = os.environ.get("TRACEPARENT")
     if caller is None:
         yield
@@ -99,9 +99,6 @@ def _callers_trace(conn: psycopg.Connection[Any]) -> Iterator[None]:
 @dry_run_option
 def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **given: Any) -> None:
     """Enqueue one job of TYPE and print it."""
-    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
     parsed = parse_object(payload)
     session.registry.validate(task_type, parsed)  # before an embedded database is started in vain
     with session.database() as database:
@@ -138,9 +135,6 @@ def enqueue_many(
     **given: Any,
 ) -> None:
     """Enqueue many jobs of TYPE in one transaction. Needs --count or --file."""
-    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
     if (count is None) == (source is None):
         raise UsageError("Give either --count N or --file JSONL.")
     payloads = [parse_object(payload)] if source is None else _payloads(source)
@@ -193,8 +187,6 @@ def _preset(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @dry_run_option
 def quick_sync(session: Session, name: str, dry_run: bool) -> None:
     """Enqueue the jobs of a preset, to run one after another. Each waits until the one before it succeeds."""
-    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         done = service.enqueue_preset(conn, session.registry, plugins.presets()[name], actor=session.actor)
     lines = [_sentence(enqueued, dry_run=dry_run) for enqueued in done]

@@ -9,7 +9,10 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option
 from jobdeck.core.errors import Refused, UsageError
-from jobdeck.core.read.operators.notes import MOST_DAYS, SHOWN_DAYS
+from jobdeck.core.queue.operators import notes
+from jobdeck.core.read import jobs
+from jobdeck.core.read.operators.notes import MOST_DAYS, SHOWN_DAYS, mutes, open_notes
+from jobdeck.core.read.stats import error_groups
 from jobdeck.core.times import parse_duration, parse_time
 
 if TYPE_CHECKING:
@@ -31,9 +34,6 @@ if TYPE_CHECKING:
 @dry_run_option
 def note(session: Session, text: str | None, days: int | None, acknowledge: int | None, dry_run: bool) -> None:
     """Leave a note for the next shift, or list or close notes."""
-    from jobdeck.core.queue.operators import notes  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.operators.notes import open_notes  # noqa: PLC0415 -- imported on first use
-
     if text is not None and acknowledge is not None:
         raise UsageError("Give the text of a note, or --acknowledge with the ID of one.")
     if text is None and days is not None:
@@ -66,9 +66,6 @@ def note_table(found: Sequence[Note]) -> list[str]:
 @dry_run_option
 def mute(session: Session, task_type: str, group: str, reason: str | None, dry_run: bool, **given: Any) -> None:
     """Mute a group of errors until a time. `errors` shows the groups, which are still counted."""
-    from jobdeck.core.queue.operators import notes  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
     if bool(given["lasting"]) == bool(given["until"]):
         raise UsageError("Give --for or --until: a group of errors is muted until a time.")
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
@@ -87,9 +84,6 @@ def mute(session: Session, task_type: str, group: str, reason: str | None, dry_r
 @dry_run_option
 def unmute(session: Session, task_type: str, group: str, reason: str | None, dry_run: bool) -> None:
     """End the mute of a group of errors."""
-    from jobdeck.core.queue.operators import notes  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.operators.notes import mutes  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         alike = [one for one in mutes().run(conn) if one.task_type == task_type and one.fingerprint.startswith(group)]
         if len(alike) != 1:
@@ -107,8 +101,6 @@ def _until(given: dict[str, Any], now: datetime) -> datetime:
 
 def _group(conn: psycopg.Connection[Any], task_type: str, group: str) -> ErrorGroup:
     """The group of this type whose fingerprint begins so."""
-    from jobdeck.core.read.stats import error_groups  # noqa: PLC0415 -- imported on first use
-
     groups = error_groups.groups(limit=10_000).run(conn)
     alike = [one for one in groups if one.task_type == task_type and one.fingerprint.startswith(group)]
     if len(alike) != 1:

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from jobdeck.core import config_file
+from jobdeck.core import config_file, schema
 from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.look.status import finding_table
 from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.session import Session, command
+from jobdeck.core.connect import open_database
 from jobdeck.core.errors import UNHEALTHY, SchemaMismatch
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.plugins import load_plugins, named
+from jobdeck.core.postgres import inspection
+from jobdeck.core.read import jobs
 from jobdeck.core.settings import secret_names
 from jobdeck.core.times import format_duration
 
@@ -64,8 +67,6 @@ def doctor(session: Session, checklist: str | None = None) -> int | None:
     The checks cover schema, indexes, roles, LISTEN, pooler, clock, dead rows, open transactions, secrets, the
     configuration file and plugins.
     """
-    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
-
     if checklist is not None:
         with session.database() as database:
             found = list(_checklists()[checklist].run(database, session.settings, session.registry))
@@ -110,8 +111,6 @@ def _answer(session: Session, label: str, findings: Sequence[Finding], *, bad: S
 
 
 def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Finding]:
-    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     found = database.probe()
     said = f"Postgres {found.server_version // 10_000}, role {found.role}."
@@ -141,7 +140,6 @@ def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Findi
 
 
 def _heard(database: Database, conn: psycopg.Connection[Any]) -> Finding:
-    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
 
     listener = database.listen(CHANNEL)
     try:
@@ -157,9 +155,6 @@ def _heard(database: Database, conn: psycopg.Connection[Any]) -> Finding:
 
 
 def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
-    from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     try:
         schema.check_schema(conn)
@@ -184,9 +179,6 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
 
 def _time_zones(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
     """Compares the zones of series, if there are any and the schema is the program's."""
-    from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
-
     try:
         schema.check_schema(conn)
     except SchemaMismatch:

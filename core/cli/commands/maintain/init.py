@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobdeck.core import schema
 from jobdeck.core.cli import output
 from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.session import Session, command, dry_run_option
 from jobdeck.core.cli.signals import interrupted_with
+from jobdeck.core.connect import open_database
 from jobdeck.core.plugins import load_plugins
+from jobdeck.core.queue import presence
+from jobdeck.core.settings import schema_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +24,6 @@ if TYPE_CHECKING:
 
 
 def _schema(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
-    from jobdeck.core.settings import schema_name  # noqa: PLC0415 -- imported on first use
 
     try:
         return schema_name(name) if name is not None else None
@@ -48,10 +51,6 @@ def init(
     session: Session, name: str | None, roles: bool, roles_prefix: str | None, repair: bool, dry_run: bool
 ) -> None:
     """Install or upgrade the database schema. Safe to repeat."""
-    from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.queue import presence  # noqa: PLC0415 -- imported on first use
-
     settings = session.settings.model_copy(update={"database_schema": name} if name else None)
     registry = session.registry
     with (
@@ -93,9 +92,6 @@ def init(
 @click.option("--yes", is_flag=True, help="Remove the queue with all its jobs.")
 def drop(session: Session, name: str | None, yes: bool) -> None:
     """List what Jobdeck installed; with --yes remove it. That is its tables with all rows, functions and views."""
-    from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
-
     settings = session.settings.model_copy(update={"database_schema": name} if name else None)
     with (
         open_database(settings, application_name="jobdeck cli") as database,

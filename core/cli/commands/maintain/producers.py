@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Group, Session, command, dry_run_option, shared_options
 from jobdeck.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from jobdeck.core.queue.producers.tokens import Rate
+from jobdeck.core.queue.producers import tokens
+from jobdeck.core.queue.producers.tokens import Rate
 
 HEADER: Final = ("NAME", "TYPES", "RATE", "LAST USED", "CREATED", "BY")
 UNITS: Final = {"s": 1, "sec": 1, "min": 60, "h": 3600, "hour": 3600, "d": 86_400, "day": 86_400}
@@ -31,8 +30,6 @@ def add(session: Session, name: str, types: str, rate: str, replace: bool, dry_r
 
     The queue stores only a hash of the token. With --replace, the former token is refused from now on.
     """
-    from jobdeck.core.queue.producers import tokens  # noqa: PLC0415 -- imported on first use
-
     listed = list(dict.fromkeys(one.strip() for one in types.split(",") if one.strip()))
     limit = _rate(rate)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
@@ -55,10 +52,7 @@ def add(session: Session, name: str, types: str, rate: str, replace: bool, dry_r
 @command("list")
 def listed(session: Session) -> None:
     """List the producers."""
-    from jobdeck.core.queue.producers import tokens  # noqa: PLC0415 -- imported on first use
-
-    with session.connection() as conn:
-        found = tokens.listed().run(conn)
+    found = session.read(tokens.listed())
     rows = [
         (
             one.name,
@@ -78,8 +72,6 @@ def listed(session: Session) -> None:
 @dry_run_option
 def revoke(session: Session, name: str, dry_run: bool) -> None:
     """Remove a producer. Its token is refused from now on; its jobs stay."""
-    from jobdeck.core.queue.producers import tokens  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         tokens.revoke(conn, name, actor=session.actor)
     session.answer(
@@ -88,7 +80,6 @@ def revoke(session: Session, name: str, dry_run: bool) -> None:
 
 
 def _rate(text: str) -> Rate:
-    from jobdeck.core.queue.producers.tokens import Rate  # noqa: PLC0415 -- imported on first use
 
     match = _RATE.fullmatch(text.strip().lower())
     if match is None or match[2] not in UNITS:

@@ -13,9 +13,13 @@ from jobdeck.core.cli.commands.run.workers import CONNECTIONS_BESIDE_HANDLERS, r
 from jobdeck.core.cli.demo.incident import incident, set_thresholds, to_enqueue
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.signals import Stop, stop_signals
+from jobdeck.core.connect import open_database
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import NewJob
 from jobdeck.core.plugins import load_plugins
+from jobdeck.core.queue import producer
+from jobdeck.core.read import jobs
+from jobdeck.core.settings import state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,8 +84,6 @@ def demo_environment(settings: Settings, *, calm: bool = False) -> Iterator[Sett
 @contextmanager
 def _own_demo(settings: Settings, *, calm: bool) -> Iterator[Settings]:
     from jobdeck.core.cli.demo.jobs import shop  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.settings import state_folder  # noqa: PLC0415 -- imported on first use
 
     changes: dict[str, Any] = {
         "database_url": None,
@@ -101,9 +103,6 @@ def _own_demo(settings: Settings, *, calm: bool) -> Iterator[Settings]:
 
 def enqueue_demo_jobs(conn: psycopg.Connection[Any]) -> None:
     """Enqueues the demo jobs that are not active already."""
-    from jobdeck.core.queue import producer  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
     with conn.transaction():
         now = jobs.clock().run(conn)
         for job in (*_demo_jobs(now), *to_enqueue(conn, _pushes(now), actor=ACTOR)):
@@ -138,7 +137,6 @@ def _pushes(now: datetime) -> list[NewJob]:
 
 def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> None:
     from jobdeck.core import registry  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     connections = settings.concurrency + CONNECTIONS_BESIDE_HANDLERS

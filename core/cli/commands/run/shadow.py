@@ -10,6 +10,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.reconnecting import LOST
+from jobdeck.core.read import jobs
 from jobdeck.core.redact import safe_error, scrub
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ def refuse_other_roles(database: Database) -> None:
 
     A worker would try to claim without end, and a preview would see masked payloads.
     """
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
     with database.connection() as conn:
         rights = jobs.permissions().run(conn)
     if not rights.work:
