@@ -6,14 +6,19 @@ The values of every run are named tuples, which are created three times as fast 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from uuid import UUID
 
 Json = dict[str, Any]
+STUCK_AFTER: Final = timedelta(minutes=20)
+"""How long a job with an expired lease has run before a clean-up takes it for stuck, unless it is told otherwise."""
+KEPT_FOR: Final = timedelta(days=14)
+"""How long jobs that have ended are kept before a purge moves them to the trash, unless it is told otherwise."""
 
 
 class Status(StrEnum):

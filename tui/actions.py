@@ -13,6 +13,7 @@ from textual.keys import key_to_character
 from jobdeck.core import plugins
 from jobdeck.core.model import Status
 from jobdeck.core.read.filters import starts
+from jobdeck.core.read.sentences import PAST
 from jobdeck.tui import dialog_keys
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ SERIES: Final[frozenset[Scope]] = frozenset({"series"})
 OF_REMOVED: Final = frozenset({"job.retry", "job.retry_with", "job.duplicate", "job.detail"})
 ON_ONE: Final = frozenset({"job.edit", "job.duplicate", "job.detail"})
 """The actions on the job under the cursor, even if others are marked."""
-ON_MANY: Final = {
-    "job.retry": "retried", "job.cancel": "cancelled", "job.delete": "deleted", "job.edit": "edited",
-}  # fmt: skip
+ON_MANY: Final = {f"job.{verb}": PAST[verb] for verb in ("retry", "cancel", "delete", "edit")}
 """The actions on all jobs that were chosen with A, with their past tense."""
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from jobdeck.core.queue.bulk_model import UNDONE_BY
+from jobdeck.core.read import sentences
 from jobdeck.tui.format import plural
 
 if TYPE_CHECKING:
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange
 
 BulkCommand = Literal["resume", "stop", "undo"]
-PAST: Final = {
-    "retry": "retried", "run-again": "run again", "cancel": "cancelled", "delete": "deleted", "restore": "restored",
-    "edit": "edited", "revert": "reverted",
-}  # fmt: skip
+PAST: Final = {**sentences.PAST, "run-again": "run again"}
 ONGOING: Final = {
     "retry": "retrying", "cancel": "cancelling", "delete": "deleting", "restore": "restoring", "edit": "editing",
     "revert": "reverting",

@@ -15,7 +15,7 @@ import psycopg
 
 from jobdeck.core import connect, registry
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
-from jobdeck.core.model import Filter, Status
+from jobdeck.core.model import KEPT_FOR, STUCK_AFTER, Filter, Status
 from jobdeck.core.plugins import PageAction
 from jobdeck.core.postgres import database
 from jobdeck.core.queue import operator, service
@@ -69,8 +69,6 @@ SPARE_CONNECTIONS = 6
 """Connections besides those of the worker's handlers: for the worker itself, a cycle, and the dashboard."""
 FIRST_ALIKE = 20
 """How many jobs of a group of errors are read before one of them is retried."""
-STUCK_AFTER = timedelta(minutes=20)
-KEPT_FOR = timedelta(days=14)
 
 
 class LiveBackend:

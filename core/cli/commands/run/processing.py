@@ -15,8 +15,12 @@ from jobdeck.core.cli.progress import Progress
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.cli.signals import Stop, interrupted_with, stop_signals
 from jobdeck.core.errors import Interrupted, UsageError
+from jobdeck.core.model import KEPT_FOR, STUCK_AFTER
 from jobdeck.core.plugins import Erased, load_plugins
-from jobdeck.core.times import parse_duration, parse_time
+from jobdeck.core.queue import operator, privacy, service
+from jobdeck.core.read import jobs
+from jobdeck.core.read.sentences import result
+from jobdeck.core.times import parse_duration, parse_time, write_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,9 +45,6 @@ def pause(
     dry_run: bool,
 ) -> None:
     """Stop all workers from taking jobs. Running jobs finish, and jobs can still be enqueued."""
-    from jobdeck.core.queue import operator, service  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
     if until and lasting:
         raise UsageError("Give --until or --for, not both.")
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
@@ -62,9 +63,6 @@ def pause(
 @dry_run_option
 def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
     """Let workers take jobs again. Missed runs of recurring jobs are not repeated."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         before = jobs.processing().run(conn)
         switched = operator.resume(conn, actor=session.actor, task_type=task_type)
@@ -78,7 +76,11 @@ def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
 @command("cleanup")
 @click.argument("ids", nargs=-1, metavar=IDS)
 @click.option(
-    "--older-than", metavar="DURATION", default="20m", show_default=True, help="Minimum time since the start."
+    "--older-than",
+    metavar="DURATION",
+    default=write_duration(STUCK_AFTER),
+    show_default=True,
+    help="Minimum time since the start.",
 )
 @dry_run_option
 @yes_option
@@ -87,9 +89,6 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
 
     A job is stuck when it started long ago and its lease has expired. With ids, only these jobs are checked.
     """
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.sentences import result  # noqa: PLC0415 -- imported on first use
-
     age = parse_duration(older_than, what="duration of --older-than")
     looking = dry_run or not yes
     with session.connection() as conn:
@@ -104,14 +103,16 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
 
 @command("purge")
 @click.option(
-    "--older-than", metavar="DURATION", default="14 days", show_default=True, help="Minimum time since the end."
+    "--older-than",
+    metavar="DURATION",
+    default=f"{KEPT_FOR.days} days",
+    show_default=True,
+    help="Minimum time since the end.",
 )
 @dry_run_option
 @yes_option
 def purge(session: Session, older_than: str, dry_run: bool, yes: bool) -> None:
     """Count old succeeded and cancelled jobs; --yes trashes them."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-
     age = parse_duration(older_than, what="duration of --older-than")
     looking = dry_run or not yes
     with session.connection() as conn:
@@ -137,8 +138,6 @@ def purge(session: Session, older_than: str, dry_run: bool, yes: bool) -> None:
 @dry_run_option
 def retention(session: Session, name: str | None, days: int | None, reset: bool, dry_run: bool) -> None:
     """List how long rows are kept; --days sets a period."""
-    from jobdeck.core.queue import privacy  # noqa: PLC0415 -- imported on first use
-
     if bool(name) != (days is not None or reset) or (days is not None and reset):
         raise UsageError("Give a NAME together with --days or with --default, or nothing to list the periods.")
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
@@ -191,7 +190,6 @@ def _moving(stop: Stop, progress: Progress, moved: int) -> None:
 
 
 def _jobs(session: Session, conn: Connection, payload_key: str) -> Sequence[Erased]:
-    from jobdeck.core.queue import privacy  # noqa: PLC0415 -- imported on first use
 
     key, value = _parts(payload_key, "--payload-key")
     return privacy.erase_payload(conn, key, value, actor=session.actor)
