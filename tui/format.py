@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, chop_cells, set_cell_size
 
 from jobdeck.core import times
-from jobdeck.core.cli.output import plain
 from jobdeck.core.model import SUCCESSES, RunOutcome, Status, Verdict
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import amount
 from jobdeck.core.redact import clean, harmless_json, redact, safe_text, scrub
 from jobdeck.core.schedules import NO_SLOT, rhythm
+from jobdeck.core.words.plain import plain
+from jobdeck.core.words.tables import LATE_AFTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 DASH = "-"
 LONGEST_LINE = 600
 OVERDUE_AFTER = timedelta(minutes=1)
-LATE_AFTER = timedelta(minutes=15)
 SPARKS = "▁▂▃▄▅▆▇█"
 age = times.age
 UUID_SHAPE = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

@@ -1,41 +1,43 @@
 """Output of the commands: JSON for scripts, aligned text for people, both masked, and harmless for a terminal.
 
 `_put` writes every line of a command, so that no sentence can forget to clean a value. `plain` masks every value of an
-answer in JSON, `table`, `facts` and `_put` mask those in text.
+answer in JSON, `table`, `facts` and `_put` mask those in text. What the dashboard needs too is in `core.words.plain`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
-from enum import Enum
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Final, TextIO
-from uuid import UUID
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TextIO, TypeVar
 
 from jobdeck.core.cli.fitting import fitted, width_of
 from jobdeck.core.read.sentences import DRY_RUN, outcome_words
-from jobdeck.core.redact import clean, redact, safe_text, scrub
+from jobdeck.core.redact import clean, scrub
 from jobdeck.core.schedules import has_run_out, rhythm
 from jobdeck.core.times import format_duration
+from jobdeck.core.words.plain import NONE, Verbatim, cut, line, masked, payload, plain, seconds, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from jobdeck.core.model import Job, Json, Run
+    from jobdeck.core.words.tables import Column
 
-NONE = "-"
+T = TypeVar("T")
+
+__all__ = [
+    "LINE", "NONE", "Line", "Verbatim", "as_json", "cut", "described", "facts", "job_table", "last_run", "line",
+    "masked", "next_run", "note", "payload", "plain", "run_table", "save", "seconds", "section", "table", "when",
+    "write", "write_json", "write_json_line",
+]  # fmt: skip
 INDENT: Final = 2
 """Columns by which a section indents its lines."""
 WIDEST: Final = 200
 """Columns to which a piped table is aligned; a longer cell moves the rest of its row."""
-_FOREIGN = frozenset({"payload", "output", "checkpoint", "progress", "before", "after", "effects", "schedule"})
-"""Fields whose keys producers and handlers choose."""
 
 
 class Line:
@@ -69,16 +71,10 @@ LINE: Final = Line()
 """The line of this process."""
 
 
-class Verbatim(str):
-    """Text that is written without being masked: it is masked or revealed already, or made by this program alone."""
-
-    __slots__ = ()
-
-
 def write(lines: Iterable[str]) -> None:
     """Writes the lines of an answer to stdout."""
-    for line in lines:
-        _put(sys.stdout, line)
+    for text in lines:
+        _put(sys.stdout, text)
 
 
 def save(text: str, path: Path) -> None:
@@ -101,11 +97,6 @@ def _put(stream: TextIO, line: str) -> None:
     stream.write(f"{clean(masked(line))}\n")
 
 
-def masked(text: str) -> str:
-    """The text, harmless but for line feeds and with personal data masked; `Verbatim` text as it is."""
-    return text if isinstance(text, Verbatim) else safe_text(text)
-
-
 def write_json(data: Json, *, revealed: bool = False) -> None:
     """Writes one JSON object to stdout, as `as_json` makes it."""
     write(map(Verbatim, as_json(data, revealed=revealed).split("\n")))
@@ -122,42 +113,6 @@ def as_json(data: Json, *, revealed: bool = False, indent: int | None = 2) -> st
     return written.replace("\x7f", "\\u007f")
 
 
-def plain(value: Any, *, revealed: bool = False) -> Any:
-    """Converts a value of `jobdeck.core.model` to JSON types: times to ISO 8601 UTC, durations to seconds.
-
-    Masks personal data in all but ids, times, numbers and enumerations, unless it is `revealed`.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        if revealed:
-            return {str(key): plain(inner, revealed=True) for key, inner in value.items()}
-        return {clean(redact(str(key))): _masked_field(key, inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner, revealed=revealed) for inner in value]
-    return _scalar(value, revealed=revealed)
-
-
-def _masked_field(name: Any, value: Any) -> Any:
-    return plain(scrub(value), revealed=True) if name in _FOREIGN else plain(value)
-
-
-def _scalar(value: Any, *, revealed: bool) -> Any:
-    match value:
-        case Enum():
-            return value.value
-        case str():
-            return str(value) if revealed or isinstance(value, Verbatim) else safe_text(value)
-        case datetime():
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        case timedelta():
-            return value.total_seconds()
-        case UUID() | PurePath():
-            return str(value)
-        case _:
-            return value
-
-
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, least: Sequence[str] = ()) -> list[str]:
     """Columns aligned by their width on a terminal. Cells are masked, cleaned and put on one line.
 
@@ -169,6 +124,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, least: Seq
     widths = [min(WIDEST, max(width_of(row[column]) for row in cells)) for column in range(len(cells[0]))]
     lines = ("  ".join(_pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
     return [Verbatim(line) for line in lines]
+
+
+def described(columns: Sequence[Column[T]], rows: Iterable[T]) -> list[str]:
+    """A table of described columns."""
+    return table([one.heading for one in columns], ([one.whole(row) for one in columns] for row in rows))
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
@@ -186,37 +146,6 @@ def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
 def section(title: str, lines: Sequence[str]) -> list[str]:
     """A titled part of a longer answer, or nothing where it has no lines."""
     return ["", title, *(Verbatim(f"  {masked(line)}") for line in lines)] if lines else []
-
-
-def when(moment: datetime | None) -> str:
-    """A time in UTC to the second, or a dash."""
-    return NONE if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
-
-
-def seconds(duration: timedelta) -> str:
-    """A short duration with the precision a run's length needs."""
-    length = duration.total_seconds()
-    return f"{length:.2f}s" if length < 60 else format_duration(duration)
-
-
-def cut(text: str | None, length: int, *, revealed: bool = False) -> str:
-    """A text on one line, masked unless `revealed`, cut to `length` characters."""
-    whole = line(text, revealed=revealed)
-    return Verbatim(whole if len(whole) <= length else f"{whole[: length - 1]}…")
-
-
-def line(text: str | None, *, revealed: bool = False) -> str:
-    """A text on one line, masked unless `revealed`. A table shortens it to what its terminal allows."""
-    if not text:
-        return NONE
-    return Verbatim(clean(clean(text, multiline=True) if revealed else masked(text)).strip())
-
-
-def payload(value: Json | None, length: int = 10_000, *, revealed: bool = False) -> str:
-    """A payload or an output on one line, with personal data masked unless `revealed`."""
-    if not value:
-        return NONE
-    return cut(json.dumps(value if revealed else scrub(value), ensure_ascii=False), length, revealed=True)
 
 
 def next_run(job: Job) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from jobdeck.core.cli.wording import cycle_words, flow_cancel_words
 from jobdeck.core.queue.bulk_model import Bulk
+from jobdeck.core.words.wording import cycle_words, flow_cancel_words
 from jobdeck.tui.backend.bulk_driver import BulkDriver
 from jobdeck.tui.backend.bulk_words import PAST, words
 from jobdeck.tui.backend.threads import failure

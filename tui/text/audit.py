@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.cli.wording import action_words, finished_words, trigger_words
+from jobdeck.core.words.shift import action_words, deed_words, figures
 from jobdeck.tui.format import VERDICT_INK, age, clock, fit, middle, one_line, plural, short_id
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from jobdeck.core.read.report_types import AuditEntry, AuditLine, AuditReport, Digest
+    from jobdeck.core.read.report_types import AuditLine, AuditReport, Digest
 
 ROOMY = 110
 MOST_ERRORS = 6
@@ -33,21 +33,24 @@ def lines(report: AuditReport, width: int) -> list[Entry]:
 def digest(shift: Digest, width: int) -> list[Entry]:
     """The figures of a period."""
     verdict = shift.health.verdict
-    worst = shift.health.findings[0].evidence if shift.health.findings else ""
-    found = [_fact("now", f"{verdict.value}: {one_line(worst)}", width, VERDICT_INK[verdict])]
+    words = figures(shift)
+    found = [_fact("now", one_line(words["now"]), width, VERDICT_INK[verdict])]
     found += [
         _fact("" if n else "notes", f"{clock(one.at)} {one_line(one.actor)}: {one_line(one.note)}", width, "strong",
               key=("note", one.id))
         for n, one in enumerate(shift.notes)
     ]  # fmt: skip
-    found.append(_fact("finished", finished_words(shift), width, "text"))
+    found.append(_fact("finished", words["finished"], width, "text"))
     troubled = any(trigger.troubled for trigger in shift.triggers)
-    found.append(_fact("triggers", one_line(trigger_words(shift)), width, "bad" if troubled else "text"))
+    found.append(_fact("triggers", one_line(words["triggers"]), width, "bad" if troubled else "text"))
     found += [
-        _fact("" if number else "operators", one_line(f"{actor}: {words}"), width, "text")
-        for number, (actor, words) in enumerate(action_words(shift))
+        _fact("" if number else "operators", one_line(f"{actor}: {deeds}"), width, "text")
+        for number, (actor, deeds) in enumerate(action_words(shift))
     ]
-    found += [_fact("" if n else "pauses", _pause(one), width, "warn") for n, one in enumerate(shift.pauses[-4:])]
+    found += [
+        _fact("" if n else "pauses", f"{clock(one.at)} {one_line(deed_words(one))}", width, "warn")
+        for n, one in enumerate(shift.pauses[-4:])
+    ]
     for number, trend in enumerate(shift.errors[:MOST_ERRORS]):
         new = "NEW " if shift.is_new(trend) and shift.mute_of(trend) is None else ""
         text = f"{new}{one_line(trend.task_type)}: {plural(trend.count, 'run')}, {one_line(trend.sample)}"
@@ -61,12 +64,6 @@ def digest(shift: Digest, width: int) -> list[Entry]:
 
 def _fact(name: str, text: str, width: int, ink: str, *, key: Hashable | None = None) -> Entry:
     return entry((f" {name:<{LABEL}}", "muted"), (fit(text, max(width - LABEL - 1, 8)).rstrip(), ink), key=key)
-
-
-def _pause(one: AuditEntry) -> str:
-    what = (one.after or {}).get("task_type")
-    reason = f": {one_line(one.reason)}" if one.reason else ""
-    return f"{clock(one.at)} {one.action} {one_line(what) if what else 'processing'} by {one_line(one.actor)}{reason}"
 
 
 def _action(line: AuditLine, shift: Digest, width: int) -> Entry:

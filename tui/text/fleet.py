@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.fleet import Trouble, word
-from jobdeck.core.model import Status, Verdict
+from jobdeck.core.model import Verdict
+from jobdeck.core.words.tables import DATABASES
 from jobdeck.tui.format import (
     DASH,
-    LATE_AFTER,
     VERDICT_INK,
-    age,
     count,
     fit,
     middle,
@@ -21,6 +20,7 @@ from jobdeck.tui.format import (
     wrapped,
 )
 from jobdeck.tui.text.cron_health import GLYPHS
+from jobdeck.tui.text.lines import cells, heading, width_of
 from jobdeck.tui.widgets.pane import Entry, entry
 from jobdeck.tui.widgets.status_bar import LATE
 
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 STATE: Final = 8
 AGE: Final = 5
-NUMBERS: Final = 7
-WAIT: Final = 5
-FIGURES: Final = 3 * (NUMBERS + 1) + WAIT + 1
+FIGURES: Final = width_of(DATABASES)
 LEAST_NAME: Final = 8
 LEAST_NOTE: Final = 12
 """With less room than this, the evidence is shown below the list only."""
@@ -50,8 +48,7 @@ def name_width(names: Iterable[str], width: int) -> int:
 def columns(named: int, width: int) -> str:
     """The heading of the lines."""
     head = f" {fit('database', named)}  {'state':<{STATE}} {'age':>{AGE}}"
-    head += f" {'pending':>{NUMBERS}} {'failed':>{NUMBERS}} {'workers':>{NUMBERS}} {'wait':>{WAIT}}"
-    return fit(f"{head}  {'evidence' if _room(named, width) >= LEAST_NOTE else ''}", width)
+    return fit(f"{head}{heading(DATABASES)}  {'evidence' if _room(named, width) >= LEAST_NOTE else ''}", width)
 
 
 def line(name: str, reading: Reading | None, old: float | None, pace: float, named: int, width: int) -> Entry:
@@ -65,7 +62,7 @@ def line(name: str, reading: Reading | None, old: float | None, pace: float, nam
     if isinstance(reading, Trouble):
         room = width - 1 - named - 2 - STATE - 1 - AGE - 2
         return entry(*head, (f"  {fit(one_line(reading.brief), room).rstrip()}", ink), key=("database", name))
-    return entry(*head, *_figures(reading), *_note(reading, _room(named, width)), key=("database", name))
+    return entry(*head, *cells(DATABASES, reading), *_note(reading, _room(named, width)), key=("database", name))
 
 
 def about(name: str, label: str, reading: Reading | None, width: int, *, last: DatabaseFigures | None,
@@ -122,22 +119,6 @@ def _age(old: float | None, pace: float) -> Span:
     usual = pace + LATE
     text = f"<{seconds(usual)}" if old < usual else seconds(old)
     return (f" {text:>{AGE}}", "muted" if old < usual else "warn")
-
-
-def _figures(found: DatabaseFigures) -> list[Span]:
-    counts, wait = found.counts, found.longest_wait
-    paused = found.health.verdict is Verdict.PAUSED
-    pending = count(counts.pending, about=counts.is_about(Status.PENDING), short=True)
-    failed = count(counts.failed, about=counts.is_about(Status.FAILED), short=True)
-    return [
-        (f" {pending:>{NUMBERS}}", "text" if counts.pending else "muted"),
-        (f" {failed:>{NUMBERS}}", "bad" if counts.failed else "muted"),
-        (f" {found.workers:>{NUMBERS},}", "text" if found.workers else "warn"),
-        (
-            f" {DASH if wait is None else age(wait):>{WAIT}}",
-            "bad" if wait is not None and wait >= LATE_AFTER and not paused else "text" if wait else "muted",
-        ),
-    ]
 
 
 def _note(found: DatabaseFigures, room: int) -> list[Span]:

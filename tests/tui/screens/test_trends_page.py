@@ -10,7 +10,7 @@ import pytest
 from jobdeck.core.model import Status
 from jobdeck.core.read.stats.backlog import Mark
 from jobdeck.core.schedules import NO_SLOT
-from jobdeck.tui.text.figures.plot import plot
+from jobdeck.tui.text.figures.trends import plot
 from tests.tui.fake import FakeBackend, lost
 from tests.tui.figures_sample import BROKEN, CALM, incident, trends
 from tests.tui.screens.test_snapshots import SnapCompare, walk

@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from jobdeck.core.cli.handover import markdown
 from jobdeck.core.read.report_types import AuditReport
 from jobdeck.core.times import format_duration
+from jobdeck.core.words.shift import markdown
 from jobdeck.tui.screens.dialogs.confirm import ask
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.screens.pages.shift.note import LeaveNote, NoteAnswer, note_question

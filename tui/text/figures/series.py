@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
-from jobdeck.core.cli.wording import streak_words
 from jobdeck.core.model import Status
 from jobdeck.core.read.sentences import outcome_words
 from jobdeck.core.schedules import has_run_out, next_runs, rhythm
+from jobdeck.core.words.wording import streak_words
 from jobdeck.tui.format import (
     DRY_MARK,
     age,
@@ -22,8 +22,8 @@ from jobdeck.tui.format import (
     plural,
     short_id,
     stamp,
-    wrapped,
 )
+from jobdeck.tui.text.lines import facts
 from jobdeck.tui.widgets.pane import Entry, entry
 from jobdeck.tui.widgets.pause_banner import pause_line
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from jobdeck.core.read.pages.series import SeriesLine, SeriesPause, SeriesReport
     from jobdeck.tui.widgets.ink import Span
 
-LABEL: Final = 14
 ROOMY: Final = 110
 
 
@@ -91,7 +90,7 @@ def about(one: SeriesLine, pause: TypePause | None, at: datetime, width: int) ->
     streak = streak_words(one.streak, least=one.streak_is_least)
     last = f"{stamp(job.last_run_at, at, past=True)}  {outcome_words(job.last_outcome, dry=job.last_run_dry)}".rstrip()
     ended = f"{streak} in a row" if streak else "no run has ended yet"
-    facts = [
+    pairs = [
         ("next run", _next(job, at), "warn" if has_run_out(job) else "text"),
         ("last run", last, "text"),
         ("streak", ended, "bad" if one.streak < 0 else "text"),
@@ -104,12 +103,8 @@ def about(one: SeriesLine, pause: TypePause | None, at: datetime, width: int) ->
         ("payload", payload_summary(job.payload) or "empty", "muted"),
     ]  # fmt: skip
     if job.last_error:
-        facts.append(("last error", one_line(job.last_error), "bad"))
-    return [
-        entry((f" {'' if number else name:<{LABEL}}", "muted"), (part, ink))
-        for name, text, ink in facts
-        for number, part in enumerate(wrapped(text, max(width - LABEL - 2, 20))[:2])
-    ]
+        pairs.append(("last error", one_line(job.last_error), "bad"))
+    return facts(pairs, width, most=2)
 
 
 def _alone(pause: SeriesPause | None, at: datetime) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.cells import cell_len
 
+from jobdeck.core.words.tables import EVERYTHING, TRENDS, Seconds, TrendLine
 from jobdeck.tui.format import age, fit, middle, one_line, plural, short_count
-from jobdeck.tui.text.figures.plot import column_of, greatest, plot
+from jobdeck.tui.text.lines import cells, heading
 from jobdeck.tui.widgets.pane import Entry, entry
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from jobdeck.core.read.stats.figures import RunStats
     from jobdeck.tui.widgets.ink import Span
 
-EVERYTHING: Final = "all types"
 GAP: Final = 2
 LEAST_HEIGHT: Final = 2
 LETTERS: Final = {"pause": "P", "resume": "R", "release": "N"}
 """The letters of marks on the axis."""
+DOTS: Final = ((0x40, 0x04, 0x02, 0x01), (0x80, 0x20, 0x10, 0x08))
+"""The bits of the dots of a cell, by column, lowest dot first."""
+EMPTY: Final = 0x2800
 
 
 class Plot(NamedTuple):
@@ -39,19 +42,15 @@ class Plot(NamedTuple):
 
 def columns(width: int) -> str:
     """The heading of the lines."""
-    return fit(f" {fit('type', _name(width))} {'runs':>8} {'bad':>6} {'wait50':>6} {'wait95':>6} {'took50':>6} "
-               f"{'took95':>6}", width)  # fmt: skip
+    return fit(f" {fit('type', _name(width))}{heading(TRENDS)}", width)
 
 
 def line(name: str | None, stats: RunStats, width: int) -> Entry:
     """The figures of the window of one type, or of all."""
     shown = EVERYTHING if name is None else middle(one_line(name), _name(width))
-    times = (stats.wait(0.5), stats.wait(0.95), stats.duration(0.5), stats.duration(0.95))
     return entry(
         (f" {fit(shown, _name(width))}", "strong" if name is None else "text"),
-        (f" {short_count(stats.succeeded + stats.failed):>8}", "text"),
-        (f" {short_count(stats.failed):>6}", "bad" if stats.failed else "muted"),
-        *((f" {seconds(value):>6}", "text") for value in times),
+        *cells(TRENDS, TrendLine(name, stats)),
         key=("type", name),
     )
 
@@ -98,15 +97,6 @@ def span(window: timedelta) -> str:
     return f"{hours} h" if hours <= 24 else f"{hours // 24} d"
 
 
-def seconds(value: float | None) -> str:
-    """A time in at most six cells; a dash for None."""
-    if value is None:
-        return "-"
-    if value < 1:
-        return f"{value * 1000:.0f}ms"
-    return f"{value:.1f}s" if value < 60 else age(timedelta(seconds=value))
-
-
 def _each(
     counted: Sequence[RunStats | None], read: Callable[[RunStats], float | None]
 ) -> list[float | None]:  # fmt: skip
@@ -126,7 +116,7 @@ def _drawn(one: Plot, report: TrendReport, marks: Sequence[Mark], width: int, he
     """One plot as lines of exactly `width` cells: heading, dots, and the axis with its marks."""
     top = greatest(one.area, one.line)
     most = "no data" if not any(value is not None for value in (*one.area, *one.line)) else (
-        f"max {seconds(top) if one.seconds else short_count(int(top))}")  # fmt: skip
+        f"max {Seconds(top).words(age) if one.seconds else short_count(int(top))}")  # fmt: skip
     head = f"{one.name} {most}"
     legend = fit(f"  {one.legend}", max(width - cell_len(head), 0))
     rows = plot(one.area, one.line, width, height)
@@ -158,3 +148,41 @@ def _said(marks: Sequence[Mark], at: datetime) -> str:
         what = one_line(mark.name) if mark.name else "everything"
         words.append(f"{LETTERS[mark.kind]} {mark.kind} {what} {age(at - mark.at)} ago")
     return " · ".join(words)
+
+
+def plot(area: Sequence[float | None], line: Sequence[float | None], width: int, height: int) -> list[str]:
+    """An area of braille dots and a line over it, which read without a colour: `height` rows of `width` cells.
+
+    Each value has as many dot columns as fit; None leaves a gap.
+    Area and line have one scale from 0 to the greatest value. A value above 0 is at least one dot high.
+    """
+    top = greatest(area, line)
+    cells = [[0] * width for _ in range(height)]
+    columns, levels = width * 2, height * 4
+    for x in range(columns):
+        filled = _level(_at(area, x, columns), top, levels)
+        above = _level(_at(line, x, columns), top, levels)
+        lit = {*range(filled), *([above - 1] if above else [])}
+        for y in lit:
+            cells[height - 1 - y // 4][x // 2] |= DOTS[x % 2][y % 4]
+    return ["".join(chr(EMPTY + cell) if cell else " " for cell in row) for row in cells]
+
+
+def greatest(*courses: Sequence[float | None]) -> float:
+    """The greatest value, 0 without one."""
+    return max((value for course in courses for value in course if value is not None), default=0.0)
+
+
+def column_of(place: float, width: int) -> int:
+    """The cell of a place between 0 and 1."""
+    return min(max(int(place * width), 0), max(width - 1, 0))
+
+
+def _at(values: Sequence[float | None], x: int, columns: int) -> float | None:
+    return values[x * len(values) // columns] if values else None
+
+
+def _level(value: float | None, top: float, levels: int) -> int:
+    if not value or top <= 0:
+        return 0
+    return max(round(value / top * levels), 1)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.cli.wording import percent
-from jobdeck.tui.format import LATE_AFTER, age, fit, middle, one_line, plural, stamp, wrapped
+from jobdeck.core.words.tables import TYPES, Share, TypeRow, failing_ink
+from jobdeck.core.words.wording import percent
+from jobdeck.tui.format import age, fit, middle, one_line, plural, stamp
+from jobdeck.tui.text.lines import cells, facts, heading, width_of
 from jobdeck.tui.widgets.pane import Entry, entry
 from jobdeck.tui.widgets.pause_banner import pause_words
 
@@ -19,48 +21,29 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Span
 
 ROOMY: Final = 120
-LABEL: Final = 14
-ENOUGH: Final = 20
-"""With fewer runs in 15 minutes a share of failures says little."""
 
 
 def columns(width: int) -> str:
     """The heading of the lines."""
-    wide = f" {'usually':>7} {'workers':>7}" if width >= ROOMY else ""
-    head = f" {fit('type', _name_width(width))} {'pending':>8} {'run':>4} {'failed':>7} {'wait':>5}"
-    return fit(f"{head} {'ok/min':>6} {'bad':>5} {'share':>5}{wide}  state", width)
+    return fit(f" {fit('type', _name_width(width))}{heading(TYPES, roomy=width >= ROOMY)}  state", width)
 
 
 def line(one: TypeFigures, at: datetime, width: int) -> Entry:
     """One task type. Every state is a word as well as a colour."""
-    found, share = one.line, one.share
-    late = one.oldest_due is not None and at - one.oldest_due >= LATE_AFTER
-    wait = age(at - one.oldest_due) if one.oldest_due is not None else "-"
-    wide: tuple[Span, ...] = ()
-    if width >= ROOMY:
-        usual = _whole(share.usual) if share is not None and share.usual_runs else "-"
-        wide = ((f" {usual:>7}", "muted"), (f" {found.workers:>7,}", "text" if found.workers else "warn"))
-    spent = width - _name_width(width) - 1 - sum(len(text) for text, _ in wide) - 49
-    state, ink = _state(found, one, max(spent, 6))
+    name, roomy = _name_width(width), width >= ROOMY
+    state = _state(one.line, one, max(width - name - 3 - width_of(TYPES, roomy=roomy), 6))
     return entry(
-        (f" {fit(middle(one_line(found.task_type), _name_width(width)), _name_width(width))}", "text"),
-        (f" {_number(found.pending, 8, about=found.estimated)}", "text" if found.pending else "muted"),
-        (f" {_number(found.running, 4)}", "run" if found.running else "muted"),
-        (f" {_number(found.failed, 7, about=found.failed_estimated)}", "bad" if found.failed else "muted"),
-        (f" {wait:>5}", "bad" if late and not found.paused_at else "text"),
-        (f" {_number(one.succeeded, 6)}", "text" if one.succeeded else "muted"),
-        (f" {_number(one.failed, 5)}", "bad" if one.failed else "muted"),
-        (f" {_whole(share.share) if share is not None and share.runs else '-':>5}", _share_ink(share)),
-        *wide,
-        (f"  {state}", ink),
-        key=("type", found.task_type),
+        (f" {fit(middle(one_line(one.line.task_type), name), name)}", "text"),
+        *cells(TYPES, TypeRow(one, at), roomy=roomy),
+        (f"  {state[0]}", state[1]),
+        key=("type", one.line.task_type),
     )
 
 
 def about(one: TypeFigures, at: datetime, width: int) -> list[Entry]:
     """Pause, wait, the runs of now and usually, workers and settings of one type."""
     found = one.line
-    facts = [
+    pairs = [
         ("paused", *_pause(found, at)),
         ("longest wait", *_wait(one, at)),
         ("last minute", f"{one.succeeded:,} succeeded, {one.failed:,} failed", "text"),
@@ -71,10 +54,10 @@ def about(one: TypeFigures, at: datetime, width: int) -> list[Entry]:
         ("muted", *_mute(found, at)),
     ]  # fmt: skip
     if found.limits:
-        facts.append(("limits", *_limits(found)))
+        pairs.append(("limits", *_limits(found)))
     if found.estimated or found.failed_estimated:
-        facts.append(("~", "Over 10,000 jobs: numbers with ~ come from a sample.", "muted"))
-    return [piece for name, text, ink in facts for piece in _fact(name, text, ink, width)]
+        pairs.append(("~", "Over 10,000 jobs: numbers with ~ come from a sample.", "muted"))
+    return facts(pairs, width)
 
 
 def summary(report: TypeReport) -> list[Span]:
@@ -91,29 +74,6 @@ def summary(report: TypeReport) -> list[Span]:
 
 def _name_width(width: int) -> int:
     return max(min(width - 61, 44), 12) if width < ROOMY else min(width - 80, 52)
-
-
-def _number(value: int, width: int, *, about: bool = False) -> str:
-    """A number with its thousands apart; where it does not fit, in thousands or millions."""
-    mark = "~" if about else ""
-    text = f"{mark}{value:,}"
-    if len(text) > width:
-        text = f"{mark}{value // 1000:,}k" if value < 10_000_000 else f"{mark}{value // 1_000_000:,}M"
-    return f"{text:>{width}}"
-
-
-def _whole(share: float) -> str:
-    """A share in whole percent; above 0 at least 1 %, below 1 at most 99 %."""
-    whole = round(share * 100)
-    if 0 < share < 1:
-        whole = min(max(whole, 1), 99)
-    return f"{whole}%"
-
-
-def _share_ink(share: FailureShare | None) -> str:
-    if share is None or not share.runs or not share.failed:
-        return "muted"
-    return "bad" if share.runs >= ENOUGH and share.share >= 2 * share.usual else "text"
 
 
 def _state(found: TypeLine, one: TypeFigures, room: int) -> tuple[str, str]:
@@ -142,8 +102,7 @@ def _pause(found: TypeLine, at: datetime) -> tuple[str, str]:
 def _wait(one: TypeFigures, at: datetime) -> tuple[str, str]:
     if one.oldest_due is None:
         return "no backlog", "muted"
-    late = at - one.oldest_due >= LATE_AFTER and one.line.paused_at is None
-    return f"due {stamp(one.oldest_due, at)}", "bad" if late else "text"
+    return f"due {stamp(one.oldest_due, at)}", "bad" if TypeRow(one, at).is_late else "text"
 
 
 def _failing(share: FailureShare | None) -> tuple[str, str]:
@@ -151,12 +110,12 @@ def _failing(share: FailureShare | None) -> tuple[str, str]:
         return "no run ended in the last day", "muted"
     usually = "no usual share yet"
     if share.usual_runs:
-        usually = f"usually {_whole(share.usual)} of {share.usual_runs:,} in 7 days"
+        usually = f"usually {Share(share.usual).brief} of {share.usual_runs:,} in 7 days"
     row = f"; {share.failed_in_a_row:,} in a row" if share.failed_in_a_row > 1 else ""
     if not share.runs:
         return f"no run ended in 15 minutes; {usually}{row}", "muted"
-    now = f"{_whole(share.share)}: {share.failed:,} of {share.runs:,} runs in 15 minutes"
-    return f"{now}; {usually}{row}", _share_ink(share) if share.failed else "text"
+    now = f"{Share(share.share).brief}: {share.failed:,} of {share.runs:,} runs in 15 minutes"
+    return f"{now}; {usually}{row}", failing_ink(share) if share.failed else "text"
 
 
 def _thresholds(found: TypeLine) -> str:
@@ -175,8 +134,3 @@ def _mute(found: TypeLine, at: datetime) -> tuple[str, str]:
     why = f": {one_line(found.muted_reason)}" if found.muted_reason else ""
     left = age(found.muted_until - at) if found.muted_until > at else age(timedelta(0))
     return f"until {found.muted_until:%m-%d %H:%M}Z, for {left}{who}{why}", "warn"
-
-
-def _fact(name: str, text: str, ink: str, width: int) -> list[Entry]:
-    lines = wrapped(text, max(width - LABEL - 2, 20))
-    return [entry((f" {'' if at else name:<{LABEL}}", "muted"), (part, ink)) for at, part in enumerate(lines)]

@@ -9,12 +9,11 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.act.notes import note_table
-from jobdeck.core.cli.handover import markdown
 from jobdeck.core.cli.session import Session, command
-from jobdeck.core.cli.wording import action_words, finished_words, jobs_words, trigger_words
 from jobdeck.core.errors import Refused, UsageError
-from jobdeck.core.model import Status
+from jobdeck.core.read import reports
 from jobdeck.core.times import parse_duration
+from jobdeck.core.words.shift import action_words, deed_words, figures, markdown
 
 if TYPE_CHECKING:
     from jobdeck.core.read.report_types import AuditEntry, Digest, ErrorGroup
@@ -26,15 +25,12 @@ if TYPE_CHECKING:
 @click.option("--output", "target", metavar="FILE", help="With --markdown: write it to this file, which must be new.")
 def digest(session: Session, since: str, as_markdown: bool, target: str | None) -> None:
     """Summarise a shift: runs, actions, errors and open notes."""
-    from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
-
     if target is not None and not as_markdown:
         raise UsageError("--output needs --markdown.")
     if as_markdown and session.json:
         raise UsageError("Give --markdown or --json, not both.")
     shift = parse_duration(since, what="duration of --since")
-    with session.connection() as conn:
-        found = reports.digest(shift, production=session.settings.is_production).run(conn)
+    found = session.read(reports.digest(shift, production=session.settings.is_production))
     if as_markdown:
         _hand_over(markdown(found), target)
         return
@@ -58,18 +54,7 @@ def _hand_over(text: str, target: str | None) -> None:
 
 
 def _lines(found: Digest) -> list[str]:
-    verdict = found.health.verdict
-    worst = found.health.findings[0].evidence if found.health.findings else ""
-    facts = output.facts(
-        [
-            ("shift", f"{output.when(found.since)} to {output.when(found.at)}"),
-            ("now", f"{verdict.value}: {worst}"),
-            ("processing", "on" if found.processing.enabled else "PAUSED"),
-            ("waiting", f"{jobs_words(found, Status.PENDING)} pending, {jobs_words(found, Status.FAILED)} failed"),
-            ("finished", finished_words(found)),
-            ("triggers", trigger_words(found)),
-        ]
-    )
+    shift = ("shift", f"{output.when(found.since)} to {output.when(found.at)}")
     errors = [
         (
             trend.count,
@@ -83,7 +68,7 @@ def _lines(found: Digest) -> list[str]:
     ]
     header = ("RUNS", "FAILED NOW", "FIRST SEEN", "LAST SEEN", "TASK", "ERROR")
     return [
-        *facts,
+        *output.facts([shift, *figures(found).items()]),
         *output.section("Notes", note_table(found.notes)),
         *output.section("Operators", output.table(("ACTOR", "ACTIONS"), action_words(found)) if found.actions else []),
         *output.section("Pauses", [_pause(entry) for entry in found.pauses]),
@@ -102,6 +87,4 @@ def _first_seen(found: Digest, trend: ErrorGroup) -> str:
 
 
 def _pause(entry: AuditEntry) -> str:
-    what = (entry.after or {}).get("task_type") or "processing"
-    text = f"{output.when(entry.at)}  {entry.action} {what} by {entry.actor}"
-    return output.cut(f"{text}: {entry.reason}" if entry.reason else text, 160)
+    return output.cut(f"{output.when(entry.at)}  {deed_words(entry)}", 160)

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.model import Status, Verdict
-from jobdeck.core.read.sentences import amount
-from jobdeck.core.times import format_duration
+from jobdeck.core.words.tables import DATABASES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.fleet import Member, Reading
     from jobdeck.core.model import Json
-    from jobdeck.core.read.pages.fleet import DatabaseFigures
 
 
 @command("fleet", several=True)
@@ -58,28 +56,20 @@ def _json(member: Member, reading: Reading) -> Json:
 def _text(lines: Sequence[tuple[Member, Reading]]) -> list[str]:
     from jobdeck.core.fleet import Trouble, word  # noqa: PLC0415 -- imported on first use
 
-    rows = [
-        (
-            member.name,
-            word(reading),
-            *(("", "", "", "", reading.brief) if isinstance(reading, Trouble) else _row(reading)),
-        )
-        for member, reading in lines
-    ]
+    rows = [(member.name, word(reading), *_row(reading)) for member, reading in lines]
     troubles = [(member.name, reading.message) for member, reading in lines if isinstance(reading, Trouble)]
-    header = ("DATABASE", "STATE", "PENDING", "FAILED", "WORKERS", "WAIT", "EVIDENCE")
+    header = ("DATABASE", "STATE", *(one.heading for one in DATABASES), "EVIDENCE")
     return [
         *output.table(header, rows, least=("WORKERS", "WAIT")),
         *output.section("No figures", output.facts(troubles)),
     ]
 
 
-def _row(found: DatabaseFigures) -> tuple[object, ...]:
-    counts, worst = found.counts, found.health.findings[0]
-    return (
-        amount(counts.pending, about=counts.is_about(Status.PENDING)),
-        amount(counts.failed, about=counts.is_about(Status.FAILED)),
-        found.workers,
-        format_duration(found.longest_wait) if found.longest_wait is not None else None,
-        None if worst.verdict is Verdict.OK else worst.evidence,
-    )
+def _row(reading: Reading) -> list[str | None]:
+    from jobdeck.core.fleet import Trouble  # noqa: PLC0415 -- imported on first use
+
+    if isinstance(reading, Trouble):
+        return [*(None for _ in DATABASES), reading.brief]
+    worst = reading.health.findings[0]
+    evidence = None if worst.verdict is Verdict.OK else worst.evidence
+    return [*(one.whole(reading) for one in DATABASES), evidence]

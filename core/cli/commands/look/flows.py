@@ -9,8 +9,10 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.answers import confirm
 from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option, reason_option, yes_option
-from jobdeck.core.cli.wording import flow_cancel_words
 from jobdeck.core.errors import JobNotFound, UsageError
+from jobdeck.core.queue.operators import flows as operators
+from jobdeck.core.read.pages import flow_tree, flows
+from jobdeck.core.words.wording import flow_cancel_words
 
 if TYPE_CHECKING:
     from jobdeck.core.read.pages.flow_tree import TreeLine
@@ -49,17 +51,14 @@ def flow(
 
 
 def _list(session: Session, limit: int) -> None:
-    from jobdeck.core.read.pages import flows  # noqa: PLC0415 -- imported on first use
 
-    with session.connection() as conn:
-        found = flows.newest(limit).run(conn)
+    found = session.read(flows.newest(limit))
     rows = [(one.id, one.name, one.state, one.counts, output.when(one.created_at), one.created_by) for one in found]
     text = output.table(("FLOW", "NAME", "STATE", "MEMBERS", "CREATED", "BY"), rows, least=("BY", "CREATED"))
     session.answer({"flows": [_line_json(one) for one in found]}, text if rows else ["No flows."])
 
 
 def _show(session: Session, wanted: str, limit: int) -> None:
-    from jobdeck.core.read.pages import flow_tree, flows  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         wanted_id = flows.resolve_flow(conn, wanted)
@@ -81,8 +80,6 @@ def _show(session: Session, wanted: str, limit: int) -> None:
 
 
 def _cancel(session: Session, wanted: str, reason: str | None, *, dry_run: bool, yes: bool) -> int | None:
-    from jobdeck.core.queue.operators import flows as operators  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.pages import flows  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found = flows.flow(flows.resolve_flow(conn, wanted)).run(conn)

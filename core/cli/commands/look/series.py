@@ -8,10 +8,13 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, Words, command, dry_run_option, reason_option
-from jobdeck.core.cli.wording import streak_words
 from jobdeck.core.errors import UsageError
+from jobdeck.core.queue import operator
+from jobdeck.core.read import jobs
+from jobdeck.core.read.pages import series as read
 from jobdeck.core.schedules import has_run_out, rhythm
 from jobdeck.core.times import format_duration
+from jobdeck.core.words.wording import streak_words
 
 if TYPE_CHECKING:
     from jobdeck.core.model import Job
@@ -37,10 +40,8 @@ def series(session: Session, verb: str | None, wanted: str | None, reason: str |
         if wanted is None:
             raise UsageError(f"Name the recurring job: `jobdeck series {verb} ID`. `jobdeck series` lists them.")
         return _act(session, verb, wanted, reason, dry_run=dry_run)
-    from jobdeck.core.read.pages import series as read  # noqa: PLC0415 -- imported on first use
 
-    with session.connection() as conn:
-        found = read.series().run(conn)
+    found = session.read(read.series())
     paused = found.processing.held_types
     held = not found.processing.enabled
 
@@ -55,8 +56,6 @@ def series(session: Session, verb: str | None, wanted: str | None, reason: str |
 
 
 def _act(session: Session, verb: str, wanted: str, reason: str | None, *, dry_run: bool) -> int | None:
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     act = {"pause": operator.pause_series, "resume": operator.resume_series, "skip": operator.skip}[verb]
     with session.connection() as conn:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
-from jobdeck.core.times import format_duration, parse_duration
+from jobdeck.core.queue.service import known_type
+from jobdeck.core.read.stats.backlog import trend_report
+from jobdeck.core.times import parse_duration
+from jobdeck.core.words.tables import TRENDS, TrendLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,17 +21,12 @@ if TYPE_CHECKING:
     from jobdeck.core.read.stats.backlog import TrendReport, Waiting
     from jobdeck.core.read.stats.figures import RunStats
 
-FIGURES: Final = ("RUNS", "OK", "FAILED", "FOREVER", "WAIT P50", "WAIT P95", "TOOK P50", "TOOK P95", "BACKLOG")
-
 
 @command("trends")
 @click.option("--since", metavar="DURATION", default="24h", show_default=True, help="The window, up to 30 days.")
 @click.option("--type", "task_type", metavar="TYPE", help="Only this task type, in steps of time.")
 def trends(session: Session, since: str, task_type: str | None) -> None:
     """Show runs by outcome, wait, duration and backlog over time."""
-    from jobdeck.core.queue.service import known_type  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.stats.backlog import trend_report  # noqa: PLC0415 -- imported on first use
-
     query = trend_report(parse_duration(since, what="duration of --since"), task_type=task_type)
     with session.connection() as conn:
         found = query.run(conn)
@@ -80,31 +78,10 @@ def _figures(stats: RunStats) -> dict[str, Any]:
 def _table(found: TrendReport, task_type: str | None) -> list[str]:
     window = found.trends
     if task_type is not None:
-        rows = [(output.when(at), *_cells(stats, [waiting])) for at, stats, waiting in _course(found, task_type)]
-        return output.table(("FROM", *FIGURES), rows)
-    rows = [(name, *_cells(window.total(name), found.waiting(name))) for name in sorted(window.types)]
-    return output.table(("TYPE", *FIGURES), [("all types", *_cells(window.total(), found.waiting())), *rows])
-
-
-def _cells(stats: RunStats, backlog: list[Waiting | None] | tuple[Waiting | None, ...]) -> tuple[object, ...]:
-    most = max((waiting for waiting in backlog if waiting), key=lambda waiting: waiting.jobs, default=None)
-    return (
-        f"{stats.succeeded + stats.failed:,}", f"{stats.succeeded:,}", f"{stats.failed:,}", f"{stats.permanent:,}",
-        *(_seconds(value) for value in (stats.wait(0.5), stats.wait(0.95), stats.duration(0.5), stats.duration(0.95))),
-        f"{'~' if most.estimated else ''}{most.jobs:,}" if most else None,
-    )  # fmt: skip
-
-
-def _seconds(value: float | None) -> str | None:
-    if value is None:
-        return None
-    return (
-        f"{value * 1000:.0f}ms"
-        if value < 1
-        else f"{value:.1f}s"
-        if value < 60
-        else format_duration(timedelta(seconds=value))
-    )
+        course = [TrendLine(output.when(at), stats, [waiting]) for at, stats, waiting in _course(found, task_type)]
+        return output.described([replace(TRENDS[0], name="from"), *TRENDS[1:]], course)
+    names = [None, *sorted(window.types)]
+    return output.described(TRENDS, [TrendLine(name, window.total(name), found.waiting(name)) for name in names])
 
 
 def _remarks(found: TrendReport) -> list[str]:

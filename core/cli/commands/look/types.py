@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobdeck.core.cli import output
+from jobdeck.core.cli.commands.look.jobs import definitions
 from jobdeck.core.cli.session import Group, Session, command, dry_run_option, reason_option, shared_options
-from jobdeck.core.cli.wording import keyless_words, parse_age, parse_limit, parse_rate_changes, parse_share, percent
 from jobdeck.core.errors import UsageError
-from jobdeck.core.times import format_duration, parse_duration, parse_time
+from jobdeck.core.queue import service
+from jobdeck.core.read import jobs
+from jobdeck.core.read.pages import overview
+from jobdeck.core.read.pages.overview import TypeFigures
+from jobdeck.core.times import parse_duration, parse_time
+from jobdeck.core.words.tables import TYPE_JOBS, TYPE_SETTINGS, TYPES, TypeRow
+from jobdeck.core.words.wording import keyless_words, parse_age, parse_limit, parse_rate_changes, parse_share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from jobdeck.core.read.pages.overview import TypeFigures
     from jobdeck.core.read.type_settings import TypeLine
-
-FIGURES: Final = (
-    "TYPE", "PENDING", "RUNNING", "FAILED", "WAIT", "OK/MIN", "FAILED/MIN", "FAILING", "USUALLY", "WORKERS", "PAUSED",
-    "MUTED", "WARNING", "CRITICAL", "LIMITS",
-)  # fmt: skip
-HEADER: Final = ("TYPE", "PENDING", "RUNNING", "FAILED", "WORKERS", "PAUSED", "MUTED", "WARNING", "CRITICAL", "LIMITS")
 
 
 @command("list")
 def listed(session: Session) -> None:
     """List task types with their jobs, wait, rate, failures and settings."""
-    from jobdeck.core.read.pages import overview  # noqa: PLC0415 -- imported on first use
-
-    with session.connection() as conn:
-        found = overview.types().run(conn)
-    rows = [_figures_row(one, found.at) for one in found.types]
+    found = session.read(overview.types())
+    rows = [TypeRow(one, found.at) for one in found.types]
     data = {"at": found.at, "types": [_data(one, found.at) for one in found.types]}
-    session.answer(data, output.table(FIGURES, rows) if rows else ["No task types."])
+    session.answer(data, output.described(TYPES, rows) if rows else ["No task types."])
 
 
 @command("set")
@@ -57,15 +51,13 @@ def listed(session: Session) -> None:
 @dry_run_option
 def change(session: Session, task_type: str, reason: str | None, dry_run: bool, **given: Any) -> None:
     """Change settings of a task type."""
-    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
     if sum(bool(given[name]) for name in ("mute_for", "mute_until", "unmute")) > 1:
         raise UsageError("Give one of --mute-for, --mute-until and --unmute.")
     if given["set_aside"] and given["take_over"]:
         raise UsageError("Give --set-aside or --take-over, not both.")
     with session.connection() as conn, conn.transaction():
-        changes = _changes(given, jobs.clock().run(conn))
+        now = jobs.clock().run(conn)
+        changes = _changes(given, now)
         line = service.set_type(
             conn, session.registry, task_type, changes, actor=session.actor, reason=reason, dry_run=dry_run
         )
@@ -82,52 +74,14 @@ def change(session: Session, task_type: str, reason: str | None, dry_run: bool, 
             f"{line.max_running:,} run."
         )
     data = {**output.plain(line), "dry_run": dry_run}
-    session.answer(data, ["The settings would be:", *table([line])] if dry_run else table([line]))
+    text = output.described([*TYPE_JOBS, *TYPE_SETTINGS], [TypeRow(TypeFigures(line), now)])
+    session.answer(data, ["The settings would be:", *text] if dry_run else text)
 
 
 def warn_without_worker(line: TypeLine) -> None:
     """Says on stderr that no live worker handles a type, since its name may be a mistake."""
     if not line.workers and not line.set_aside:
         output.note(f"No live worker handles {line.task_type}.")
-
-
-def table(lines: Iterable[TypeLine]) -> list[str]:
-    """One line for each type."""
-    return output.table(HEADER, map(_row, lines))
-
-
-def _row(line: TypeLine) -> tuple[object, ...]:
-    paused = f"until {output.when(line.resume_at)}" if line.resume_at else "set aside" if line.set_aside else "yes"
-    return (*_jobs(line), line.workers, paused if line.paused_at else None, *_settings(line))
-
-
-def _figures_row(one: TypeFigures, at: datetime) -> tuple[object, ...]:
-    line, share = one.line, one.share
-    wait = format_duration(at - one.oldest_due) if one.oldest_due else None
-    now = percent(share.share) if share is not None and share.runs else None
-    usual = percent(share.usual) if share is not None and share.usual_runs else None
-    rate = (f"{one.succeeded:,}", f"{one.failed:,}")
-    return (*_jobs(line), wait, *rate, now, usual, line.workers, _pause(line), *_settings(line))
-
-
-def _jobs(line: TypeLine) -> tuple[object, ...]:
-    pending, failed = ("~" if about else "" for about in (line.estimated, line.failed_estimated))
-    return (line.task_type, f"{pending}{line.pending:,}", f"{line.running:,}", f"{failed}{line.failed:,}")
-
-
-def _settings(line: TypeLine) -> tuple[object, ...]:
-    muted = f"until {output.when(line.muted_until)}" if line.muted_until else None
-    return (muted, percent(line.warning_share), percent(line.critical_share), "; ".join(line.limits) or None)
-
-
-def _pause(line: TypeLine) -> str | None:
-    """Until when a type is paused or that it is set aside, by whom and why; None if it is neither."""
-    if line.paused_at is None:
-        return None
-    until = f"until {output.when(line.resume_at)}" if line.resume_at else "set aside" if line.set_aside else "yes"
-    who = f", by {output.cut(line.paused_by, 30)}" if line.paused_by else ""
-    why = f": {output.cut(line.paused_reason, 40)}" if line.paused_reason else ""
-    return f"{until}{who}{why}"
 
 
 def _data(one: TypeFigures, at: datetime) -> dict[str, Any]:
@@ -186,8 +140,6 @@ def _limits(given: dict[str, Any]) -> dict[str, int | None]:
 @click.pass_context
 def _without_word(context: click.Context) -> None:
     """`jobdeck types` alone."""
-    from jobdeck.core.cli.commands.look.jobs import definitions  # noqa: PLC0415 -- imported on first use
-
     if context.invoked_subcommand is None:
         context.invoke(definitions)
 

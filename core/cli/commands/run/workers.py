@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 import click
 import psycopg
 
-from jobdeck.core import logs
+from jobdeck.core import logs, schema
 from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.run.shadow import follow_earlier_runner, refuse_other_roles
 from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option
 from jobdeck.core.cli.signals import Stop, stop_signals
-from jobdeck.core.cli.wording import cycle_words
 from jobdeck.core.errors import DatabaseUnreachable, Interrupted, UsageError, require_extra
+from jobdeck.core.queue import leases
+from jobdeck.core.queue.operator import expect_trigger
 from jobdeck.core.redact import safe_error
 from jobdeck.core.settings import host_and_port
+from jobdeck.core.words.wording import cycle_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,8 +99,6 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
 
     The exit code is 0 also when jobs failed, as it is of `worker`; it is 1 when the cycle itself failed.
     """
-    from jobdeck.core.queue import leases  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.queue.operator import expect_trigger  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     if dry_run:
@@ -171,10 +171,8 @@ def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, 
 
 def _note_missing_plugins(database: Database) -> None:
     """Logs the components of the database whose plugin is not loaded, because their jobs do not run here."""
-    from jobdeck.core.schema import HELD, not_loaded  # noqa: PLC0415 -- imported on first use
-
     with database.connection() as conn:
-        missing = not_loaded(HELD.run(conn))
+        missing = schema.not_loaded(schema.HELD.run(conn))
     if missing:
         logs.event(log, logging.WARNING, "plugins not loaded: their jobs wait", components=", ".join(missing))
 

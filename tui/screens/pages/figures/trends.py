@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from jobdeck.core.read.stats.backlog import TrendReport
+from jobdeck.core.words.tables import EVERYTHING
 from jobdeck.tui.format import one_line
 from jobdeck.tui.screens.pages.figures.split import SplitPage
 from jobdeck.tui.text.figures import trends
@@ -74,7 +75,7 @@ class Trends(SplitPage[TrendReport]):
         key = self.key_of_line
         name = key[1] if isinstance(key, tuple) else None
         height = self.query_one("#about", Pane).size.height
-        shown = one_line(name) if name is not None else trends.EVERYTHING
+        shown = one_line(name) if name is not None else EVERYTHING
         return [(f" {shown} ", "tab")], trends.plots(data, name, width, height)
 
     def summary(self, data: TrendReport) -> list[Span]:

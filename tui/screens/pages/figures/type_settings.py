@@ -10,7 +10,9 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from jobdeck.core.cli.wording import (
+from jobdeck.core.errors import UsageError
+from jobdeck.core.times import parse_ahead
+from jobdeck.core.words.wording import (
     DEFAULT,
     NONE,
     keyless_words,
@@ -20,8 +22,6 @@ from jobdeck.core.cli.wording import (
     parse_share,
     percent,
 )
-from jobdeck.core.errors import UsageError
-from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import type_twin
 from jobdeck.tui.format import age, one_line
 from jobdeck.tui.screens.dialogs.dialog import FieldsDialog

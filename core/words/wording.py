@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import re
-from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.plugins import load_plugins
-from jobdeck.core.read.sentences import amount
 from jobdeck.core.times import parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobdeck.core.model import Status
     from jobdeck.core.queue.operators.flows import FlowCancelled
-    from jobdeck.core.read.report_types import Digest
     from jobdeck.core.worker.oneshot import CycleResult
 
 DEFAULT: Final = "default"
 NONE: Final = "none"
 _WHOLE: Final = re.compile(r"-?\d{1,3}(?:,\d{3})+|-?\d{1,9}", re.ASCII)
 _PERCENT: Final = re.compile(r"(-?\d{1,9}(?:\.\d{1,4})?) ?%")
-PAST = {
-    "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
-    "revert": "reverted",
-    "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up", "reveal": "revealed",
-    "note": "left notes", "acknowledge": "acknowledged notes", "mute errors": "muted errors",
-    "unmute errors": "unmuted errors",
-    "skip": "skipped", "pause series": "paused series", "resume series": "resumed series",
-}  # fmt: skip
-
-
-def finished_words(digest: Digest) -> str:
-    """The number of runs by outcome, with the start of the count when it does not cover the whole shift."""
-    parts = [f"{digest.succeeded:,} succeeded"]
-    parts += [f"{digest.partial:,} partial"] if digest.partial else []
-    parts += [f"{digest.continued:,} to be continued"] if digest.continued else []
-    parts += [f"{digest.troubled:,} awaiting retry", f"{digest.failed:,} failed permanently"]
-    parts += [f"{digest.dry_runs:,} {'dry run' if digest.dry_runs == 1 else 'dry runs'}"] if digest.dry_runs else []
-    text = ", ".join(parts)
-    if digest.counted_since > digest.since:
-        return f"{text} (counted since {digest.counted_since:%m-%d %H:%M}Z)"
-    return text
-
-
-def jobs_words(digest: Digest, status: Status) -> str:
-    """The number of jobs in a state; an estimate says so, like `~38,000`."""
-    return amount(digest.counts.of(status), about=digest.counts.is_about(status))
 
 
 def flow_cancel_words(done: FlowCancelled, *, dry_run: bool = False) -> str:
@@ -58,23 +27,6 @@ def flow_cancel_words(done: FlowCancelled, *, dry_run: bool = False) -> str:
     verbs = ("would be cancelled", "would be asked to stop") if dry_run else ("cancelled", "asked to stop")
     parts = [f"{done.cancelled:,} {verbs[0]}", f"{done.asked:,} running {verbs[1]}", f"{done.ended:,} had ended before"]
     return f"Members of the flow: {', '.join(parts)}."
-
-
-def trigger_words(digest: Digest) -> str:
-    """The number of cycles and worker windows by source, and how many of them failed."""
-    parts = [
-        f"{one.count} {one.source}{f' ({one.troubled} failed)' if one.troubled else ''}" for one in digest.triggers
-    ]
-    return ", ".join(parts) or "none"
-
-
-def action_words(digest: Digest) -> list[tuple[str, str]]:
-    """Each actor with what they did: `retried 12, paused 1`."""
-    past = PAST | {action: words for plugin in load_plugins() for action, words in plugin.wording.items()}
-    return [
-        (actor, ", ".join(f"{past.get(one.action, one.action)} {one.count:,}" for one in done))
-        for actor, done in groupby(digest.actions, key=lambda one: one.actor)
-    ]
 
 
 def cycle_words(result: CycleResult) -> str:

@@ -1,0 +1,66 @@
+"""Lines that several pages have: a described table, and names with values. Pure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from jobdeck.core.words.tables import Amount, Seconds, Share
+from jobdeck.tui.format import DASH, age, count, fit, one_line, wrapped
+from jobdeck.tui.widgets.pane import Entry, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from jobdeck.core.words.tables import Column, Value
+    from jobdeck.tui.widgets.ink import Span
+
+T = TypeVar("T")
+LABEL = 14
+
+
+def heading(columns: Iterable[Column[T]], *, roomy: bool = True) -> str:
+    """The names of the columns that the dashboard shows, each behind a blank, above their values."""
+    return "".join(f" {one.name:>{one.cells}}" for one in _shown(columns, roomy=roomy))
+
+
+def cells(columns: Iterable[Column[T]], row: T, *, roomy: bool = True) -> list[Span]:
+    """The values of one row below `heading`."""
+    return [
+        (f" {written(one.value(row), one.cells):>{one.cells}}", one.colour(row)) for one in _shown(columns, roomy=roomy)
+    ]
+
+
+def width_of(columns: Iterable[Column[T]], *, roomy: bool = True) -> int:
+    """The cells of a row."""
+    return sum(one.cells + 1 for one in _shown(columns, roomy=roomy))
+
+
+def written(value: Value, room: int) -> str:
+    """A value in few cells."""
+    match value:
+        case Amount():
+            return count(value.number, about=True, short=True) if value.coarse else value.within(room)
+        case Share():
+            return value.brief
+        case Seconds():
+            return value.words(age)
+        case timedelta():
+            return age(value)
+        case str():
+            return fit(one_line(value), room)
+        case _:
+            return DASH
+
+
+def facts(pairs: Iterable[tuple[str, str, str]], width: int, *, most: int | None = None) -> list[Entry]:
+    """A line for each name, value and ink; a long value goes on below, on `most` lines in all."""
+    return [
+        entry((f" {'' if number else name:<{LABEL}}", "muted"), (part, ink))
+        for name, text, ink in pairs
+        for number, part in enumerate(wrapped(text, max(width - LABEL - 2, 20))[:most])
+    ]
+
+
+def _shown(columns: Iterable[Column[T]], *, roomy: bool) -> Sequence[Column[T]]:
+    return [one for one in columns if one.cells and (roomy or not one.roomy)]
