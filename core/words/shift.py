@@ -85,10 +85,7 @@ def markdown(found: Digest) -> str:
         _section("Errors", [_error(found, trend) for trend in found.errors]),
         _section("Paused types", [_paused(pause) for pause in found.processing.paused_types]),
         _section("Pauses", [_entry(one) for one in found.pauses]),
-        _section(
-            "Canaries without a result",
-            [_entry(one, _job(one)) for one in found.canaries],
-        ),
+        _section("Canaries without a result", [_entry(one, _job(one)) for one in found.canaries]),
         _section("Bulk actions", [_entry(one, _bulk(one)) for one in found.bulks]),
         _section("Operators", [f"{_text(actor)}: {_text(words)}" for actor, words in action_words(found)]),
     ]
