@@ -23,6 +23,8 @@ from tests.support.hostile_rows import hostile_database
 from tests.support.postgres import PostgresServer, scratch_folder
 from tests.support.schema import install_everything, install_queue
 
+pytest_plugins = ("tests.support.limits",)
+
 TESTS = Path(__file__).parent
 QUEUE_ALONE = ("core/alerts", "core/postgres", "core/queue", "core/read", "core/testing")
 """The rooms whose tests get a database with the queue alone."""

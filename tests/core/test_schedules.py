@@ -17,6 +17,7 @@ from jobdeck.core.schedules import AHEAD, MOST, Cron, Every, stored
 from jobdeck.core.schedules import given as given_to
 from tests.support.cron_walk import Walked
 from tests.support.examples import THOROUGH, examples
+from tests.support.limits import PROPERTY_SECONDS
 
 ODD_ZONES = (
     "UTC", "America/New_York", "Europe/London", "Europe/Berlin", "Europe/Dublin", "Australia/Lord_Howe",
@@ -130,6 +131,7 @@ def test_slots_are_those_that_a_walk_over_all_minutes_finds(case: tuple[str, str
 
 
 @pytest.mark.slow
+@pytest.mark.limit(PROPERTY_SECONDS)
 @pytest.mark.skipif(not THOROUGH, reason="takes minutes")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_twenty_thousand_schedules_have_the_slots_that_a_walk_over_all_minutes_finds(

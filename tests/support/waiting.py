@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-PATIENCE = 180.0
+from tests.support.examples import THOROUGH
+
+PATIENCE = 180.0 if THOROUGH else 50.0
+"""Within the limit of a test (`tests.support.limits`), so that a wait in vain fails with its own message."""
 PAUSE = 0.01
 
 
