@@ -1,12 +1,16 @@
-"""The command line under test."""
+"""The command line under test, and a handler that tests hold."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.core.cli.support import Jobdeck, environment, runner
+from tests.support.people import Connection, People, make_groups
+from tests.support.postgres import PostgresServer
+from tests.support.working import Held
 
 
 @pytest.fixture
@@ -16,3 +20,20 @@ def jobdeck(
     """Runs commands against the test's database."""
     environment(monkeypatch, tmp_path, database_url)
     return runner(capsys)
+
+
+@pytest.fixture
+def people(conn: Connection, postgres: PostgresServer) -> Iterator[People]:
+    """Accounts in the group roles, which have their rights in the test's database."""
+    make_groups(conn)
+    people = People(postgres)
+    yield people
+    people.remove()
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    """A handler that is let go at the end of the test."""
+    held = Held()
+    yield held
+    held.let_go()

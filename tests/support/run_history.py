@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    import psycopg
+import psycopg
 
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 NOW: Final = datetime(2026, 3, 10, 12, 0, 30, tzinfo=UTC)
 

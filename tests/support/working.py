@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from jobdeck.core.alerts.sentry import Alerts
 from jobdeck.core.model import ClaimedJob, Job, NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import service
-from jobdeck.core.registry import JobType, Payload, Registry
+from jobdeck.core.registry import Done, JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.worker import Worker
@@ -33,6 +34,39 @@ class Params(Payload):
 def job_type(name: str, run: Callable[[Any, Any], Any], **facts: Any) -> JobType:
     """A task type that exists in one test only."""
     return JobType(task_type=name, run=run, label=name, purpose="", payload=Params, **facts)
+
+
+def nothing(_params: object, _ctx: object) -> None:
+    """A handler that succeeds."""
+
+
+class Held:
+    """A handler that says when it runs, and goes on when it is let go or asked to stop; a stubborn one when let go."""
+
+    def __init__(self, *, stubborn: bool = False) -> None:
+        self.entered = threading.Semaphore(0)
+        self.asked_to_stop = threading.Event()
+        self.threads: list[threading.Thread] = []
+        self._let_go = threading.Event()
+        self._stubborn = stubborn
+
+    def __call__(self, params: Any, ctx: Any) -> Done:
+        self.threads.append(threading.current_thread())
+        self.entered.release()
+        while not self._let_go.wait(None if self._stubborn else 0.01):
+            if ctx.cancelled():
+                self.asked_to_stop.set()
+                ctx.raise_if_cancelled()
+        return Done({"number": params.number})
+
+    def wait_for(self, runs: int = 1) -> None:
+        """Waits until so many more runs have begun."""
+        for _ in range(runs):
+            assert self.entered.acquire(timeout=PATIENCE)
+
+    def let_go(self) -> None:
+        """Lets all runs go on, also those that begin later."""
+        self._let_go.set()
 
 
 def quick_settings(**changes: Any) -> Settings:
@@ -85,6 +119,12 @@ def working(url: str, *types: JobType, settings: Settings | None = None, **facts
     with a_worker(url, *types, settings=settings, **facts) as worker:
         worker.start()
         yield worker
+
+
+def drain(url: str, *types: JobType, **facts: Any) -> None:
+    """Lets a worker run jobs until none is due."""
+    with a_worker(url, *types, **facts) as worker:
+        worker.run_until_idle()
 
 
 @contextmanager

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from jobdeck.core.cli.app import main
+from jobdeck.core.model import NewJob
+from jobdeck.core.queue import producer
 from tests.support.queue import contents
 from tests.support.waiting import PATIENCE
 
@@ -105,6 +108,11 @@ def finish(process: subprocess.Popen[str]) -> Ran:
     out, err = process.communicate(timeout=PATIENCE)
     assert not any(line.startswith("Traceback") for line in err.splitlines())
     return Ran(process.returncode, out, err)
+
+
+def enqueued(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
+    """The id of a new job with this payload."""
+    return producer.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
 
 
 def everything(conn: psycopg.Connection[Any]) -> dict[str, list[str]]:

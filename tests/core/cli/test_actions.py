@@ -9,13 +9,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
-from jobdeck.core.queue import leases, producer
-from tests.core.cli.support import Jobdeck, everything
-
-
-def add(conn: psycopg.Connection[Any], message: str = "hello", task_type: str = "cli_echo") -> UUID:
-    return producer.enqueue(conn, NewJob(task_type, {"message": message}), actor="test").job_id
+from jobdeck.core.model import FinishedRun, RunOutcome
+from jobdeck.core.queue import leases
+from tests.core.cli.support import Jobdeck, enqueued, everything
 
 
 def statuses(conn: psycopg.Connection[Any]) -> dict[UUID, str]:
@@ -23,7 +19,7 @@ def statuses(conn: psycopg.Connection[Any]) -> dict[UUID, str]:
 
 
 def test_cancel_and_retry_one_job_by_its_id(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn)
+    job = enqueued(conn, message="hello")
     [answer] = jobdeck("cancel", str(job), "--reason", "not now", "--json").data["results"]
     assert (answer["id"], answer["ok"], answer["status"]) == (str(job), True, "cancelled")
     assert statuses(conn) == {job: "cancelled"}
@@ -38,7 +34,7 @@ def test_cancel_and_retry_one_job_by_its_id(jobdeck: Jobdeck, conn: psycopg.Conn
 def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    here, gone = add(conn), uuid4()
+    here, gone = enqueued(conn, message="hello"), uuid4()
     ran = jobdeck("cancel", str(here), str(gone), "--yes", "--json")
     assert ran.code == 1
     assert [(answer["id"], answer["ok"]) for answer in ran.data["results"]] == [(str(here), True), (str(gone), False)]
@@ -46,7 +42,7 @@ def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(
 
 
 def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn)
+    job = enqueued(conn, message="hello")
     leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
     before = everything(conn)
     for verb in ("retry", "delete"):
@@ -65,7 +61,7 @@ def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: ps
 def test_more_than_one_job_needs_yes_and_says_so_without_changing_anything(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], verb: str
 ) -> None:
-    ids = [str(add(conn)), str(add(conn))]
+    ids = [str(enqueued(conn, message="hello")), str(enqueued(conn, message="hello"))]
     before = everything(conn)
     jobdeck(verb, *ids).refused(1, "2 jobs", "--yes", "--dry-run")
     jobdeck(verb, "--filter", "type:cli_echo").refused(1, "2 jobs", "--yes")
@@ -76,7 +72,7 @@ def test_more_than_one_job_needs_yes_and_says_so_without_changing_anything(
 
 
 def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn)
+    job = enqueued(conn, message="hello")
     before = everything(conn)
     jobdeck("delete", str(job)).refused(1, "1 job", "--yes")
     assert everything(conn) == before
@@ -89,7 +85,7 @@ def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: psyc
 
 
 def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    one, two, other = add(conn, "red"), add(conn, "red"), add(conn, "blue")
+    one, two, other = enqueued(conn, message="red"), enqueued(conn, message="red"), enqueued(conn, message="blue")
     assert jobdeck("cancel", "--filter", "status:pending red", "--yes").code == 0
     assert statuses(conn) == {one: "cancelled", two: "cancelled", other: "pending"}
     assert jobdeck("cancel", "--filter", "status:failed", "--json").data["results"] == []
@@ -98,7 +94,7 @@ def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: 
 def test_run_again_of_several_jobs_needs_yes_and_another_payload_is_for_one_job(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    ids = [str(add(conn)), str(add(conn))]
+    ids = [str(enqueued(conn, message="hello")), str(enqueued(conn, message="hello"))]
     for job in leases.claim(conn, "a worker", ["cli_echo"], 2, 60):
         run = FinishedRun(job.id, job.run_token, RunOutcome.SUCCEEDED, 0, 0)
         leases.finish(conn, "a worker", [run], retry_base=1, retry_cap=1)
@@ -132,7 +128,7 @@ def test_run_again_of_several_jobs_needs_yes_and_another_payload_is_for_one_job(
 def test_what_names_no_job_is_refused(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
 ) -> None:
-    add(conn)
+    enqueued(conn, message="hello")
     before = everything(conn)
     jobdeck(*arguments).refused(code, *words)
     assert everything(conn) == before
@@ -141,7 +137,7 @@ def test_what_names_no_job_is_refused(
 def test_ids_are_read_from_the_standard_input_as_the_dashboard_copies_them(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs, other = [add(conn) for _ in range(3)], add(conn)
+    jobs, other = [enqueued(conn, message="hello") for _ in range(3)], enqueued(conn, message="hello")
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(str(job) for job in jobs)))
     assert jobdeck("cancel", "-", "--yes").code == 0
     assert statuses(conn) == dict.fromkeys(jobs, "cancelled") | {other: "pending"}
@@ -165,7 +161,7 @@ def test_a_standard_input_that_cannot_be_meant_is_refused_and_changes_nothing(
     conn: psycopg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    add(conn)
+    enqueued(conn, message="hello")
     before = everything(conn)
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     ran = jobdeck("cancel", *given, "--yes")
@@ -182,13 +178,13 @@ def test_a_standard_input_that_is_no_text_is_refused(jobdeck: Jobdeck, monkeypat
 
 
 def test_ids_and_a_filter_together_are_refused(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    jobdeck("retry", str(add(conn)), "--filter", "red").refused(2, "--filter")
+    jobdeck("retry", str(enqueued(conn, message="hello")), "--filter", "red").refused(2, "--filter")
 
 
 def test_the_beginning_of_an_id_names_its_job_and_an_ambiguous_one_lists_the_jobs(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    first, second = add(conn), add(conn)
+    first, second = enqueued(conn, message="hello"), enqueued(conn, message="hello")
     before = everything(conn)
     jobdeck("cancel", first.hex[:4]).refused(2, str(first), str(second))
     assert everything(conn) == before
@@ -197,7 +193,7 @@ def test_the_beginning_of_an_id_names_its_job_and_an_ambiguous_one_lists_the_job
 
 
 def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn)
+    job = enqueued(conn, message="hello")
     before = everything(conn)
     ran = jobdeck("cancel", str(job), "--if-version", "99", "--json")
     assert ran.code == 1
@@ -208,7 +204,7 @@ def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: psycopg.Co
 
 
 def test_edit_changes_payload_and_schedule(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn)
+    job = enqueued(conn, message="hello")
     arguments = ["--payload", '{"times": 3}', "--at", "2030-01-01T00:00Z", "--every", "30m", "--for", "1d"]
     assert jobdeck("edit", str(job), *arguments, "--priority", "7", "--max-attempts", "9", "--dry-run").code == 0
     assert conn.execute("SELECT payload->>'times' FROM job_queue").fetchone() == (None,)
@@ -236,7 +232,7 @@ def test_edit_changes_payload_and_schedule(jobdeck: Jobdeck, conn: psycopg.Conne
 def test_an_edit_that_does_not_fit_is_refused(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
 ) -> None:
-    job = add(conn)
+    job = enqueued(conn, message="hello")
     before = everything(conn)
     jobdeck("edit", str(job), *arguments).refused(code, *words)
     assert everything(conn) == before
@@ -245,7 +241,7 @@ def test_an_edit_that_does_not_fit_is_refused(
 def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    job = add(conn)
+    job = enqueued(conn, message="hello")
     assert jobdeck("edit", str(job), "--priority", "3").code == 0
     before = everything(conn)
     told = jobdeck("edit", str(job), "--priority", "3", "--json")
@@ -257,7 +253,7 @@ def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(
 def test_the_payload_of_a_type_without_handler_cannot_be_edited(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    job = add(conn, task_type="from_elsewhere")
+    job = enqueued(conn, "from_elsewhere", message="hello")
     jobdeck("edit", str(job), "--payload", "{}").refused(1, "from_elsewhere")
     assert jobdeck("edit", str(job), "--priority", "2").code == 0
 

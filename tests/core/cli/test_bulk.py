@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from jobdeck.core.cli import answers
-from jobdeck.core.model import NewJob
-from jobdeck.core.queue import bulk, leases, operator, producer
+from jobdeck.core.model import ActionResult
+from jobdeck.core.queue import bulk, leases, operator
 from jobdeck.core.read.filters import parse_filter
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck, enqueued, everything
 from tests.support.queue import audit_rows
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    import psycopg
-
-    from jobdeck.core.model import ActionResult
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture(autouse=True)
@@ -31,16 +25,12 @@ def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "AT_ONCE", 3)
 
 
-def fill(conn: Connection, number: int = 5) -> list[UUID]:
-    return [producer.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job_id for _ in range(number)]
-
-
 def statuses(conn: Connection) -> list[str]:
     return sorted(status for (status,) in conn.execute("SELECT status FROM job_queue").fetchall())
 
 
 def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdeck, conn: Connection) -> None:
-    ids = fill(conn)
+    ids = [enqueued(conn, message="x") for _ in range(5)]
     before = everything(conn)
     jobdeck("cancel", "--filter", "type:cli_echo").refused(1, "5 jobs", "--yes")
     told = jobdeck("cancel", "--filter", "type:cli_echo", "--dry-run", "--json").data
@@ -63,7 +53,7 @@ def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdec
 def test_more_ids_than_one_transaction_takes_become_a_bulk_action(
     jobdeck: Jobdeck, conn: Connection, verb: str
 ) -> None:
-    ids = [str(job) for job in fill(conn)]
+    ids = [str(job) for job in [enqueued(conn, message="x") for _ in range(5)]]
     unknown = str(uuid4())
     ran = jobdeck(verb, *ids, unknown, "--yes", "--json")
     assert ran.code == 1
@@ -86,7 +76,7 @@ def test_a_dry_run_of_many_jobs_answers_for_each_and_locks_few_at_a_time(
         return act(conn, ids, **given)
 
     monkeypatch.setattr(operator, "cancel", counted)
-    ids = sorted(str(job) for job in fill(conn))
+    ids = sorted(str(job) for job in [enqueued(conn, message="x") for _ in range(5)])
     before = everything(conn)
     told = jobdeck("cancel", "--filter", "type:cli_echo", "--dry-run", "--json").data
     assert sorted(answer["id"] for answer in told["results"]) == ids
@@ -96,7 +86,7 @@ def test_a_dry_run_of_many_jobs_answers_for_each_and_locks_few_at_a_time(
 
 
 def test_a_refused_job_is_exit_code_1_and_is_listed(jobdeck: Jobdeck, conn: Connection) -> None:
-    ids = fill(conn)
+    ids = [enqueued(conn, message="x") for _ in range(5)]
     (claimed,) = leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
     ran = jobdeck("delete", "--filter", "type:cli_echo", "--yes", "--json")
     assert ran.code == 1
@@ -109,7 +99,7 @@ def test_a_refused_job_is_exit_code_1_and_is_listed(jobdeck: Jobdeck, conn: Conn
 
 
 def test_a_bulk_deletion_is_taken_back(jobdeck: Jobdeck, conn: Connection) -> None:
-    fill(conn)
+    [enqueued(conn, message="x") for _ in range(5)]
     deleted = jobdeck("delete", "--filter", "type:cli_echo", "--yes", "--json").data["bulk"]
     assert statuses(conn) == []
     jobdeck("bulk", "undo", deleted).refused(1, "5 jobs", "--yes")
@@ -120,9 +110,9 @@ def test_a_bulk_deletion_is_taken_back(jobdeck: Jobdeck, conn: Connection) -> No
 
 
 def test_the_jobs_of_an_earlier_bulk_action_can_be_acted_on_again(jobdeck: Jobdeck, conn: Connection) -> None:
-    fill(conn)
+    [enqueued(conn, message="x") for _ in range(5)]
     cancelled = jobdeck("cancel", "--filter", "status:pending", "--yes", "--json").data["bulk"]
-    fill(conn, 2)
+    [enqueued(conn, message="x") for _ in range(2)]
     assert jobdeck("retry", "--bulk", cancelled[-8:], "--yes").code == 0
     assert statuses(conn) == ["pending"] * 7
     jobdeck("retry", "--bulk", cancelled, "--filter", "x").refused(2, "--bulk")
@@ -130,7 +120,7 @@ def test_the_jobs_of_an_earlier_bulk_action_can_be_acted_on_again(jobdeck: Jobde
 
 
 def test_an_unfinished_one_is_stopped(jobdeck: Jobdeck, conn: Connection) -> None:
-    fill(conn)
+    [enqueued(conn, message="x") for _ in range(5)]
     choice = bulk.choose(conn, parse_filter(""), actor="test")
     assert choice is not None
     bulk.start(conn, choice.bulk.id, "cancel", actor="test")
@@ -143,14 +133,14 @@ def test_an_unfinished_one_is_stopped(jobdeck: Jobdeck, conn: Connection) -> Non
 
 
 def test_nothing_that_matches_is_nothing_done(jobdeck: Jobdeck, conn: Connection) -> None:
-    fill(conn)
+    [enqueued(conn, message="x") for _ in range(5)]
     cancelled = jobdeck("cancel", "--filter", "", "--yes")
     assert cancelled.code == 2
     assert "No bulk actions" in jobdeck("bulk", "list").out
 
 
 def test_one_that_nobody_carries_further_goes_on_to_its_end(jobdeck: Jobdeck, conn: Connection) -> None:
-    fill(conn)
+    [enqueued(conn, message="x") for _ in range(5)]
     choice = bulk.choose(conn, parse_filter("type:cli_echo"), actor="somebody")
     assert choice is not None
     bulk.start(conn, choice.bulk.id, "cancel", actor="somebody")
@@ -163,7 +153,7 @@ def test_one_that_nobody_carries_further_goes_on_to_its_end(jobdeck: Jobdeck, co
 
 
 def test_deleted_jobs_of_an_earlier_bulk_action_are_restored(jobdeck: Jobdeck, conn: Connection) -> None:
-    fill(conn)
+    [enqueued(conn, message="x") for _ in range(5)]
     deleted = jobdeck("delete", "--filter", "type:cli_echo", "--yes", "--json").data["bulk"]
     jobdeck("restore", "--bulk", deleted).refused(1, "5 jobs", "--yes")
     assert jobdeck("restore", "--bulk", deleted, "--yes").code == 0

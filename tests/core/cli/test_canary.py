@@ -9,35 +9,27 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from jobdeck.core.model import NewJob
-from jobdeck.core.postgres.database import Database
-from jobdeck.core.queue import operator, producer
+from jobdeck.core.queue import operator
 from jobdeck.core.registry import load
-from jobdeck.core.worker.worker import Worker
-from tests.core.cli.support import HANDLERS, Jobdeck, everything
+from tests.core.cli.support import HANDLERS, Jobdeck, enqueued, everything
 from tests.support.waiting import until
-from tests.support.working import quick_settings
+from tests.support.working import working
 
 
 @pytest.fixture
 def worker(conn: psycopg.Connection[Any], database_url: str) -> Iterator[None]:
     """A worker that handles the types of these tests, while everything is paused."""
     operator.pause(conn, reason="vendor is down", actor="test")
-    with Database(database_url, application_name="test worker", max_size=8) as database:
-        made = Worker(database, load([HANDLERS]), quick_settings(), concurrency=1)
-        made.start()
-        try:
-            until(lambda: conn.execute("SELECT count(*) FROM job_workers").fetchone() == (1,))
-            yield
-        finally:
-            made.stop()
+    with working(database_url, *load([HANDLERS]), concurrency=1):
+        until(lambda: conn.execute("SELECT count(*) FROM job_workers").fetchone() == (1,))
+        yield
 
 
 @pytest.mark.usefixtures("worker")
 def test_the_result_that_is_waited_for_decides_the_exit_code(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    good = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
-    bad = producer.enqueue(conn, NewJob("cli_refuse", {"reason": "still down"}), actor="test").job_id
-    left = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    good = enqueued(conn)
+    bad = enqueued(conn, "cli_refuse", reason="still down")
+    left = enqueued(conn)
     ran = jobdeck("retry", "--canary", str(good), "--wait", "--reason", "vendor says fixed", "--json")
     assert (ran.code, ran.data["state"], ran.data["outcome"]) == (0, "succeeded", "succeeded")
     ran = jobdeck("retry", "--canary", str(bad), "--wait")
@@ -51,7 +43,7 @@ def test_the_result_that_is_waited_for_decides_the_exit_code(jobdeck: Jobdeck, c
 
 @pytest.mark.usefixtures("worker")
 def test_without_wait_it_answers_that_it_was_asked_for(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    job = enqueued(conn)
     before = everything(conn)
     [tried] = jobdeck("retry", "--canary", str(job), "--dry-run", "--json").data["results"]
     assert (tried["ok"], tried["code"]) == (True, "would-be-canary")
@@ -61,7 +53,7 @@ def test_without_wait_it_answers_that_it_was_asked_for(jobdeck: Jobdeck, conn: p
 
 
 def test_without_a_worker_it_is_refused_and_nothing_changes(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    job = enqueued(conn)
     before = everything(conn)
     ran = jobdeck("retry", "--canary", str(job), "--wait")
     assert ran.code == 1

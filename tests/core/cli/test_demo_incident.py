@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core import registry
@@ -24,18 +26,12 @@ from jobdeck.core.queue import operator
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.read.type_settings import type_lines
 from jobdeck.core.read.verdict.health import health
+from jobdeck.core.registry import JobType
 from jobdeck.core.settings import Settings
 from tests.support.waiting import PATIENCE
-from tests.support.working import a_worker
+from tests.support.working import drain
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
-
-    from jobdeck.core.registry import JobType
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 AT_ONCE = timedelta(0)
 NEVER = timedelta(hours=1)
@@ -76,9 +72,7 @@ def drained(url: str, conn: Connection, most: int) -> None:
         " (SELECT id FROM job_queue WHERE task_type = %s AND status = 'pending' ORDER BY run_at LIMIT %s)",
         [PUSHES, most],
     )
-    pushes = [one for one in job_types() if one.task_type == PUSHES]
-    with a_worker(url, *pushes) as worker:
-        worker.run_until_idle()
+    drain(url, *(one for one in job_types() if one.task_type == PUSHES))
     conn.execute("SELECT job_stats_judge(clock_timestamp())")
 
 

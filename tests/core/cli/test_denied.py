@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from jobdeck.core.postgres import inspection
+from tests.core.cli.support import Jobdeck
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.core.cli.support import Jobdeck
-    from tests.support.postgres import PostgresServer
-
-    SignIn = Callable[[str | None], str]
+SignIn = Callable[[str | None], str]
 
 
 @pytest.fixture
-def as_member(
-    conn: psycopg.Connection[Any], postgres: PostgresServer, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[SignIn]:
+def as_member(people: People, database_url: str, monkeypatch: pytest.MonkeyPatch) -> SignIn:
     """Lets the commands that follow sign in as a member of a group; returns the role's name."""
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    people = People(postgres)
 
     def sign_in(group: str | None) -> str:
-        with people.sign_in(database_url, group) as connection:
-            user = connection.info.user
-        monkeypatch.setenv("DATABASE_URL", database_url.replace("//jobdeck@", f"//{user}@"))
-        return user
+        monkeypatch.setenv("DATABASE_URL", people.address(database_url, group))
+        return people.name(group)
 
-    yield sign_in
-    people.remove()
+    return sign_in
 
 
 def test_a_worker_is_told_that_actions_take_an_operator(jobdeck: Jobdeck, as_member: SignIn) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
-from jobdeck.core.model import NewJob
-from jobdeck.core.queue import operator, producer
-from tests.core.cli.support import Jobdeck, everything
+from jobdeck.core.queue import operator
+from tests.core.cli.support import Jobdeck, enqueued, everything
 from tests.support.queue import claim_one, finish_one
 
-if TYPE_CHECKING:
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 
 @pytest.mark.parametrize(
@@ -53,19 +50,19 @@ def test_an_unknown_word_is_refused_with_the_nearest_one(
     ],
 )
 def test_a_filter_with_an_unknown_type_is_refused(jobdeck: Jobdeck, conn: Connection, arguments: list[str]) -> None:
-    producer.enqueue(conn, NewJob("cli_echo"), actor="test")
+    enqueued(conn)
     before = everything(conn)
     jobdeck(*arguments).refused(2, 'Unknown task type "cli_ecko"; did you mean "cli_echo"?')
     assert everything(conn) == before
 
 
 def test_the_nearest_type_may_be_one_that_only_the_database_knows(jobdeck: Jobdeck, conn: Connection) -> None:
-    producer.enqueue(conn, NewJob("webhook_push"), actor="test")
+    enqueued(conn, "webhook_push")
     jobdeck("jobs", "--type", "webhok_push").refused(2, 'did you mean "webhook_push"?')
 
 
 def test_a_type_without_a_handler_is_known_while_the_database_holds_it(jobdeck: Jobdeck, conn: Connection) -> None:
-    job = producer.enqueue(conn, NewJob("webhook_push"), actor="test").job_id
+    job = enqueued(conn, "webhook_push")
     assert jobdeck("jobs", "--type", "webhook", "--status", "failed").out == "No jobs.\n"
     finish_one(conn, claim_one(conn, ["webhook_push"]))
     operator.delete(conn, [job], actor="test")

@@ -8,6 +8,7 @@ import pytest
 
 from jobdeck.core.queue import operator, presence
 from tests.core.cli.support import Jobdeck
+from tests.support.health import announce
 from tests.support.queue import ACTOR, Connection, add, advance, run_once
 
 
@@ -93,10 +94,7 @@ def test_actions_and_pauses_are_all_there_beside_more_audit_rows_than_a_list_hol
 ) -> None:
     failed = add(conn, max_attempts=1)
     run_once(conn, outcome="failed", error="the vendor answered 503", error_kind="vendor")
-    presence.report_worker(
-        conn, worker_id="w1", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
-        running=0,
-    )  # fmt: skip
+    announce(conn)
     operator.pause(conn, reason="vendor is down", actor=ACTOR)
     operator.ask_canary(conn, failed.id, actor=ACTOR)
     conn.execute("INSERT INTO job_audit (actor, action) SELECT %s, 'retry' FROM generate_series(1, 10500)", [ACTOR])

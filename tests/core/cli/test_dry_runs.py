@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from jobdeck.core.queue import presence
 from tests.core.cli.support import Jobdeck
+from tests.support.health import announce
 from tests.support.queue import Connection, add, run_once
 
 TYPE = "cli_echo"
@@ -59,9 +59,7 @@ def test_health_warns_in_production_while_a_series_runs_dry(
     jobdeck: Jobdeck, conn: Connection, series: UUID, monkeypatch: pytest.MonkeyPatch, environment: str, warns: bool
 ) -> None:
     monkeypatch.setenv("JOBDECK_ENV", environment)
-    presence.report_worker(
-        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=[TYPE], running=0
-    )
+    announce(conn, types=[TYPE])
     found = [one for one in jobdeck("health", "--json").data["findings"] if one["signal"] == "dry runs"]
     assert [one["verdict"] for one in found] == ["warning"] * warns
     if warns:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
-from jobdeck.core.model import NewJob
-from jobdeck.core.queue import producer
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck, enqueued, everything
 from tests.support.queue import audit_rows
 
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 MANY = ("edit", "--filter", "type:cli_echo", "--set", "message=moved")
-
-
-def enqueued(conn: Connection, **payload: Any) -> UUID:
-    return producer.enqueue(conn, NewJob("cli_echo", payload), actor="test").job_id
 
 
 def payloads(conn: Connection) -> list[Any]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
-from jobdeck.core.model import NewJob
-from jobdeck.core.queue import producer
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck, enqueued, everything
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +44,8 @@ def test_filters_are_saved_listed_and_deleted(jobdeck: Jobdeck, state: Path) -> 
 def test_a_saved_filter_is_used_wherever_a_filter_is_accepted(
     jobdeck: Jobdeck, conn: Connection, command: list[str]
 ) -> None:
-    wanted = producer.enqueue(conn, NewJob("cli_echo", {"message": "here"}), actor="test").job_id
-    other = producer.enqueue(conn, NewJob("cli_refuse", {}), actor="test").job_id
+    wanted = enqueued(conn, message="here")
+    other = enqueued(conn, "cli_refuse")
     jobdeck("filter", "save", "echoes", "type:cli_echo")
     ran = jobdeck(*command, "--filter", "@Echoes", "--json")
     assert ran.code == 0
@@ -61,7 +56,7 @@ def test_a_saved_filter_is_used_wherever_a_filter_is_accepted(
 
 
 def test_one_that_no_longer_parses_is_said_and_changes_nothing(jobdeck: Jobdeck, conn: Connection, state: Path) -> None:
-    producer.enqueue(conn, NewJob("cli_echo", {}), actor="test")
+    enqueued(conn)
     jobdeck("filter", "save", "old", "age>2h")
     state.write_text(state.read_text().replace("age>2h", "age>soon"))
     before = everything(conn)

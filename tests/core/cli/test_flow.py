@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from jobdeck.core.queue import operator
+from tests.core.cli.support import Jobdeck
 from tests.core.queue.flows.steps import enqueue, fail, flow_of, member, states
 from tests.support.queue import ACTOR, audit_rows, changes_nothing, claim, finish, report
 
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    import psycopg
-
-    from tests.core.cli.support import Jobdeck
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture

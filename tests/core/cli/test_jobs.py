@@ -7,28 +7,24 @@ import re
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
 
-from jobdeck.core.model import SORTS, Job, NewJob, Run
-from jobdeck.core.queue import operator, presence, producer
+from jobdeck.core.model import SORTS, Job, Run
+from jobdeck.core.queue import operator, presence
 from jobdeck.core.read import jobs
 from jobdeck.core.read.sentences import amount
 from jobdeck.core.redact import clean
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck, enqueued, everything
+from tests.support.health import announce
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]\u202egnp.exe\r\n\x9b31m"
 CONTROLS = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) != "\n"]
 
 
-def add(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
-    return producer.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
-
-
 def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    ids = {str(add(conn)) for _ in range(5)}
+    ids = {str(enqueued(conn)) for _ in range(5)}
     seen: list[str] = []
     cursor: list[str] = []
     while True:
@@ -45,8 +41,8 @@ def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: psycopg.Con
 
 
 def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    red, blue = add(conn, message="red"), add(conn, message="blue")
-    other = add(conn, "from_elsewhere")
+    red, blue = enqueued(conn, message="red"), enqueued(conn, message="blue")
+    other = enqueued(conn, "from_elsewhere")
     operator.cancel(conn, [blue], actor="test")
 
     def ids(*arguments: str) -> set[str]:
@@ -63,19 +59,19 @@ def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: psy
 def test_of_a_job_that_left_the_queue_only_what_is_known_is_shown(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    told = add(conn)
+    told = enqueued(conn)
     untold = conn.execute(
         "INSERT INTO job_queue (id, task_type) VALUES (gen_random_uuid(), 'cli_echo') RETURNING id"
     ).fetchone()
     assert untold is not None
-    enqueued = jobs.job(told).run(conn)
-    assert enqueued is not None
-    assert enqueued.created_at is not None
+    queued = jobs.job(told).run(conn)
+    assert queued is not None
+    assert queued.created_at is not None
     assert jobdeck("run-worker", "--json").data["succeeded"] == 2
     job = jobdeck("job", str(told), "--json").data
     assert (job["attempts"], job["max_attempts"], job["priority"]) == (1, None, None)
-    assert job["created_by"] == enqueued.created_by
-    assert abs(datetime.fromisoformat(job["created_at"]) - enqueued.created_at) < timedelta(seconds=30)
+    assert job["created_by"] == queued.created_by
+    assert abs(datetime.fromisoformat(job["created_at"]) - queued.created_at) < timedelta(seconds=30)
     assert jobdeck("job", str(untold[0]), "--json").data["created_at"] is None
     text = jobdeck("job", str(untold[0])).out
     assert re.search(r"^attempts +1/-$", text, re.MULTILINE)
@@ -120,13 +116,13 @@ def test_a_job_that_is_not_there_is_refused(jobdeck: Jobdeck, name: str) -> None
 
 
 def test_the_orders_offered_are_those_there_are(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    add(conn)
+    enqueued(conn)
     for order in SORTS:
         assert len(jobdeck("jobs", "--sort", order, "--ascending", "--json").data["jobs"]) == 1
 
 
 def test_hostile_text_from_the_database_is_harmless(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn, HOSTILE, message=HOSTILE)
+    job = enqueued(conn, HOSTILE, message=HOSTILE)
     conn.execute("UPDATE job_queue SET status = 'failed', last_error = %s, dedupe_key = %s", [HOSTILE, HOSTILE])
     operator.pause(conn, reason=HOSTILE, actor=HOSTILE)
     for arguments in (["jobs"], ["job", str(job)], ["why", str(job)], ["status"], ["audit"], ["health"]):
@@ -143,7 +139,7 @@ def test_hostile_text_from_the_database_is_harmless(jobdeck: Jobdeck, conn: psyc
 
 
 def test_personal_data_is_masked_where_people_read(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn, message="write to someone@example.org", password="hunter2")
+    job = enqueued(conn, message="write to someone@example.org", password="hunter2")
     for arguments in (["jobs"], ["job", str(job)]):
         shown = jobdeck(*arguments).out
         assert "someone@example.org" not in shown
@@ -151,7 +147,7 @@ def test_personal_data_is_masked_where_people_read(jobdeck: Jobdeck, conn: psyco
 
 
 def test_a_job_shows_its_runs_why_and_audit(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn, "cli_refuse", reason="the field is wet")
+    job = enqueued(conn, "cli_refuse", reason="the field is wet")
     assert jobdeck("run-worker").code == 0
     operator.retry(conn, [job], actor="someone", reason="dry again")
     data = jobdeck("job", str(job), "--json").data
@@ -169,10 +165,10 @@ def test_a_job_shows_its_runs_why_and_audit(jobdeck: Jobdeck, conn: psycopg.Conn
 def test_a_job_shows_the_trace_in_which_it_was_enqueued_or_ran_last(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    enqueued, ran = (f"00-{number * 16}-b7ad6b7169203331-01" for number in ("0a", "1b"))
+    begun, ran = (f"00-{number * 16}-b7ad6b7169203331-01" for number in ("0a", "1b"))
     with conn.transaction():
-        conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (enqueued,))
-        job = add(conn)
+        conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (begun,))
+        job = enqueued(conn)
 
     def shown() -> object:
         assert ("\ntrace " in jobdeck("job", str(job)).out) == (
@@ -188,7 +184,7 @@ def test_a_job_shows_the_trace_in_which_it_was_enqueued_or_ran_last(
 
 
 def test_runs_outlive_their_jobs_and_can_be_narrowed(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    done, failed = add(conn), add(conn, "cli_refuse")
+    done, failed = enqueued(conn), enqueued(conn, "cli_refuse")
     assert jobdeck("run-worker").code == 0
 
     def jobs_of(*arguments: str) -> set[str]:
@@ -208,12 +204,12 @@ def test_runs_outlive_their_jobs_and_can_be_narrowed(jobdeck: Jobdeck, conn: psy
 def test_errors_that_the_newest_release_brought_are_listed_alone(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    add(conn, "cli_refuse", reason="no room")
+    enqueued(conn, "cli_refuse", reason="no room")
     assert jobdeck("run-worker").code == 0
     jobdeck("errors", "--new").refused(1, "one release only", "SENTRY_RELEASE")
     presence.note_release(conn, "shop@2")
     assert jobdeck("errors", "--new").out == "No group of errors is new in shop@2.\n"
-    add(conn, "cli_refuse", reason="it burns")
+    enqueued(conn, "cli_refuse", reason="it burns")
     assert jobdeck("run-worker").code == 0
     data = jobdeck("errors", "--new", "--json").data
     assert [(group["sample"], group["new_in_release"]) for group in data["errors"]] == [("it burns", True)]
@@ -224,7 +220,7 @@ def test_errors_that_the_newest_release_brought_are_listed_alone(
 
 def test_errors_are_grouped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     for number in range(3):
-        add(conn, "cli_refuse", reason=f"no room for {number} more")
+        enqueued(conn, "cli_refuse", reason=f"no room for {number} more")
     assert jobdeck("run-worker").code == 0
     [group] = jobdeck("errors", "--json").data["errors"]
     assert (group["task_type"], group["count"], len(group["job_ids"])) == ("cli_refuse", 3, 3)
@@ -232,7 +228,7 @@ def test_errors_are_grouped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> 
 
 
 def test_why_says_for_each_clause_whether_it_holds(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn)
+    job = enqueued(conn)
     operator.pause(conn, reason="lunch", actor="someone")
     answer = jobdeck("why", str(job), "--json").data
     assert (answer["id"], answer["claimable"]) == (str(job), False)
@@ -254,10 +250,10 @@ def test_types_lists_the_registry_with_payload_schema_and_policy(jobdeck: Jobdec
 def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    add(conn)
-    add(conn, "cli_refuse")
+    enqueued(conn)
+    enqueued(conn, "cli_refuse")
     assert jobdeck("run-worker").code == 0
-    add(conn)
+    enqueued(conn)
     operator.pause(conn, reason="lunch", actor="someone")
     operator.pause(conn, reason="bad data", actor="someone", task_type="cli_wait")
     data = jobdeck("status", "--json").data
@@ -306,11 +302,8 @@ def test_status_writes_a_number_above_ten_thousand_as_an_estimate_that_says_so(
 def test_why_says_how_many_jobs_are_ahead_and_the_claim_may_still_take_it(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    first, second = add(conn), add(conn)
-    presence.report_worker(
-        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["cli_echo"],
-        running=0,
-    )  # fmt: skip
+    first, second = enqueued(conn), enqueued(conn)
+    announce(conn, types=["cli_echo"])
     answer = jobdeck("why", str(second), "--json").data
     assert answer["claimable"] is True
     assert answer["clauses"][-1]["facts"] == {"ahead": 1, "estimated": False, "per_second": None}
@@ -321,7 +314,7 @@ def test_why_says_how_many_jobs_are_ahead_and_the_claim_may_still_take_it(
 def test_personal_data_is_masked_in_json_as_well_until_it_is_revealed_which_is_on_record(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    job = add(conn, message="write to mara@example.org")
+    job = enqueued(conn, message="write to mara@example.org")
     looks = "SELECT count(*) FROM job_audit WHERE action = 'reveal' AND job_id = %s"
     for arguments in (["job", str(job)], ["jobs"]):
         for form in ([], ["--json"]):
@@ -333,7 +326,7 @@ def test_personal_data_is_masked_in_json_as_well_until_it_is_revealed_which_is_o
 
 
 def test_health_is_exit_code_4_when_it_is_critical(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    add(conn)
+    enqueued(conn)
     conn.execute("UPDATE job_queue SET run_at = now() - interval '2 hours'")
     ran = jobdeck("health", "--json")
     assert ran.code == 4
@@ -346,7 +339,7 @@ def test_health_is_exit_code_4_when_it_is_critical(jobdeck: Jobdeck, conn: psyco
 
 
 def test_audit_says_who_did_what(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn)
+    job = enqueued(conn)
     operator.cancel(conn, [job], actor="someone@local", reason="not now")
     [entry] = jobdeck("audit", "--job", str(job), "--since", "1h", "--json").data["audit"]
     assert (entry["actor"].split()[0], entry["action"], entry["reason"]) == ("someone@local", "cancel", "not now")
@@ -354,7 +347,7 @@ def test_audit_says_who_did_what(jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 
 
 def test_looking_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = str(add(conn))
+    job = str(enqueued(conn))
     before = everything(conn)
     for arguments in (
         ["jobs"], ["job", job], ["runs"], ["why", job], ["types"], ["status"], ["health"], ["errors"], ["audit"],

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from jobdeck.core.plugins import use_plugins
-from tests.core.cli.support import everything
+from tests.core.cli.support import Jobdeck, everything
 from tests.core.programme.erasure_world import KEY, Child, Coach
 from tests.support.dump import dumped, places
 from tests.support.people import People
 from tests.support.queue import add, claim_one, value
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
-
-    from tests.core.cli.support import Jobdeck
-    from tests.support.postgres import PostgresServer
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 PAYLOAD = {"customerId": 5, "name": "Quokka Zzyx"}
 
@@ -147,14 +140,6 @@ class TestErase:
 class TestWhoMay:
     """Only the owner of the tables erases and sets periods."""
 
-    @pytest.fixture
-    def people(self, conn: Connection, postgres: PostgresServer) -> Iterator[People]:
-        conn.execute("SELECT job_make_roles()")
-        conn.execute("SELECT job_grant_roles()")
-        made = People(postgres)
-        yield made
-        made.remove()
-
     @pytest.mark.parametrize("group", ["job_viewer", "job_operator", "job_worker"])
     def test_no_group_may(
         self,
@@ -168,9 +153,7 @@ class TestWhoMay:
     ) -> None:
         add(conn, payload=PAYLOAD)
         before = everything(conn)
-        with people.sign_in(database_url, group) as signed_in:
-            user = signed_in.info.user
-        monkeypatch.setenv("DATABASE_URL", database_url.replace("//jobdeck@", f"//{user}@"))
+        monkeypatch.setenv("DATABASE_URL", people.address(database_url, group))
         for arguments in (
             ["erase", "--payload-key", "customerId=5", "--yes"],
             ["erase", "--payload-key", "customerId=5", "--dry-run"],

@@ -8,10 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobdeck.core.model import NewJob
-from jobdeck.core.queue import leases, operator, producer
+from jobdeck.core.queue import leases, operator
 from jobdeck.core.read import jobs
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck, enqueued, everything
 
 
 def enabled(conn: psycopg.Connection[Any]) -> bool:
@@ -79,13 +78,13 @@ def test_bad_input_turns_and_removes_nothing(
 def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    stuck = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    stuck = enqueued(conn)
     leases.claim(conn, "a worker that died", ["cli_echo"], 1, 60)
     assert jobdeck("cleanup").out == "No stuck jobs.\n"
     conn.execute(
         "UPDATE job_queue SET lease_expires_at = now() - interval '1 hour', started_at = now() - interval '2 h'"
     )
-    producer.enqueue(conn, NewJob("cli_echo"), actor="test")
+    enqueued(conn)
     [healthy] = leases.claim(conn, "a worker that lives", ["cli_echo"], 1, 60)
     before = everything(conn)
     listed = jobdeck("cleanup", "--json")
@@ -102,7 +101,7 @@ def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
 def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    one, other, waiting = (producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id for _ in range(3))
+    one, other, waiting = (enqueued(conn) for _ in range(3))
     conn.execute("UPDATE job_queue SET run_at = now() + interval '1 day' WHERE id = %s", (waiting,))
     leases.claim(conn, "a worker that died", ["cli_echo"], 2, 60)
     conn.execute(
@@ -125,8 +124,8 @@ def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck
 def test_purge_counts_old_jobs_and_with_yes_removes_them(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], count: int
 ) -> None:
-    kept = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
-    old = [producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id for _ in range(count)]
+    kept = enqueued(conn)
+    old = [enqueued(conn) for _ in range(count)]
     operator.cancel(conn, old, actor="test")
     conn.execute("UPDATE job_queue SET completed_at = now() - interval '20 days' WHERE status = 'cancelled'")
     before = everything(conn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from jobdeck.core.queue.producers import tokens
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.people import People
-from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, audit_rows, rows, value
 
 ADD = ["producers", "add", "shop", "--types", "cli_echo, cli_echo,other", "--rate", "60/min"]
@@ -85,15 +83,6 @@ def test_a_dry_run_shows_no_token_and_changes_nothing(jobdeck: Jobdeck, conn: Co
     assert len(audit_rows(conn)) == 1
 
 
-@pytest.fixture
-def people(conn: Connection, postgres: PostgresServer) -> Iterator[People]:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    found = People(postgres)
-    yield found
-    found.remove()
-
-
 @pytest.mark.parametrize("group", ["job_viewer", "job_operator", "job_worker"])
 def test_only_the_owner_manages_them_and_the_groups_list_them(
     jobdeck: Jobdeck,
@@ -105,9 +94,7 @@ def test_only_the_owner_manages_them_and_the_groups_list_them(
 ) -> None:
     tokens.add(conn, "shop", ["cli_echo"], tokens.Rate(1, 60), actor=ACTOR)
     before: Any = everything(conn)
-    with people.sign_in(database_url, group) as signed_in:
-        user = signed_in.info.user
-    monkeypatch.setenv("DATABASE_URL", database_url.replace("//jobdeck@", f"//{user}@"))
+    monkeypatch.setenv("DATABASE_URL", people.address(database_url, group))
     for arguments in (["producers", "add", "till", *ADD[3:]], ["producers", "revoke", "shop"]):
         jobdeck(*arguments).refused(1, "Only the owner of the tables may", group)
     assert jobdeck("producers", "list", "--json").data["producers"][0]["name"] == "shop"

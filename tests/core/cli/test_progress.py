@@ -8,31 +8,23 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
+import psycopg
 import pytest
 
 from jobdeck.core.cli import answers
 from jobdeck.core.cli.commands.act import enqueue
 from jobdeck.core.cli.progress import Progress
-from jobdeck.core.model import NewJob
-from jobdeck.core.queue import bulk, producer
-from tests.core.cli.support import ROOT, Jobdeck, everything
+from jobdeck.core.queue import bulk
+from tests.core.cli.support import ROOT, Jobdeck, enqueued, everything
 from tests.support.queue import advance, value
 from tests.support.waiting import PATIENCE
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
-
-
-def fill(conn: Connection, number: int) -> list[UUID]:
-    return producer.enqueue_many(conn, [NewJob("cli_echo")] * number, actor="test")
+Connection = psycopg.Connection[Any]
 
 
 def test_the_line_says_what_is_done_the_rate_and_the_time_left() -> None:
@@ -76,7 +68,7 @@ def test_an_interrupted_bulk_action_says_how_far_it_is_and_a_worker_can_finish_i
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "AT_ONCE", 3)
-    fill(conn, 5)
+    [enqueued(conn) for _ in range(5)]
     step = bulk.step
 
     def interrupted(conn: Connection, bulk_id: UUID, *, driver: str) -> object:
@@ -112,7 +104,7 @@ def test_an_interrupted_purge_says_how_many_it_moved(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.queue.operator.PURGED_TOGETHER", 2)
-    fill(conn, 5)
+    [enqueued(conn) for _ in range(5)]
     conn.execute("UPDATE job_queue SET status = 'cancelled', completed_at = now() - interval '30 days'")
 
     class Interrupting(Progress):
@@ -128,7 +120,7 @@ def test_an_interrupted_purge_says_how_many_it_moved(
 def test_an_interrupted_erasure_erases_nothing_and_says_so(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    producer.enqueue(conn, NewJob("cli_echo", {"coachId": "7"}), actor="test")
+    enqueued(conn, coachId="7")
     before = everything(conn)
 
     def interrupted(conn: Connection, key: str, name: str, *, actor: str) -> object:
@@ -141,7 +133,7 @@ def test_an_interrupted_erasure_erases_nothing_and_says_so(
 
 
 def test_a_detached_action_is_left_to_the_workers(jobdeck: Jobdeck, conn: Connection) -> None:
-    ids = fill(conn, 3)
+    ids = [enqueued(conn) for _ in range(3)]
     jobdeck("delete", *map(str, ids), "--detach").refused(1, "3 jobs", "--yes")
     ran = jobdeck("delete", *map(str, ids), "--detach", "--yes", "--json")
     assert (ran.code, ran.data["state"], ran.data["done"]) == (0, "running", 0)
@@ -157,7 +149,7 @@ def test_a_detached_action_is_left_to_the_workers(jobdeck: Jobdeck, conn: Connec
 
 
 def test_a_detached_dry_run_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
-    ids = fill(conn, 3)
+    ids = [enqueued(conn) for _ in range(3)]
     before = everything(conn)
     assert jobdeck("cancel", "--filter", "type:cli_echo", "--detach", "--dry-run").code == 0
     jobdeck("cancel", str(ids[0]), "--detach", "--if-version", "1").refused(2, "--detach")

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.fitting import fitted, shortened, width_of
-from jobdeck.core.model import NewJob
-from jobdeck.core.queue import producer
+from tests.core.cli.support import Jobdeck, enqueued
 
-if TYPE_CHECKING:
-    import psycopg
-
-    from tests.core.cli.support import Jobdeck
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 JOB = "0197d3a2-5c1e-7b60-9f0d-2a6c4b8e1f35"
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=60)
@@ -71,7 +66,7 @@ def test_a_table_of_any_text_fits(rows: list[tuple[str, str, str]], width: int) 
 def test_the_list_of_jobs_fits_80_columns_and_is_whole_when_piped(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = [producer.enqueue(conn, NewJob("webhook_push", {"to": text}), actor="test").job_id for text in "日本\x1b"]
+    ids = [enqueued(conn, "webhook_push", to=text) for text in "日本\x1b"]
     conn.execute("UPDATE job_queue SET status = 'failed', completed_at = now(), last_error = %s", (ERROR,))
     piped = jobdeck("jobs").out
     assert ERROR in piped
@@ -91,7 +86,7 @@ def test_the_list_of_jobs_fits_80_columns_and_is_whole_when_piped(
 
 
 def test_a_shortened_id_is_one_that_commands_find(jobdeck: Jobdeck, conn: Connection) -> None:
-    job = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    job = enqueued(conn)
     assert str(job) in jobdeck("job", str(job)[-8:]).out
 
 

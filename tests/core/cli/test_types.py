@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobdeck.core.model import NewJob
-from jobdeck.core.queue import leases, presence, producer
-from tests.core.cli.support import Jobdeck, everything
+from jobdeck.core.queue import leases
+from tests.core.cli.support import Jobdeck, enqueued, everything
+from tests.support.health import announce
 from tests.support.queue import add, claim_one, finish_one, now, value
 from tests.support.waiting import rounds
 
@@ -34,20 +34,17 @@ def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: psycopg.Conne
 
 
 def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    producer.enqueue(conn, NewJob("foreign_type"), actor="test")
+    enqueued(conn, "foreign_type")
     ran = jobdeck("types", "set", "foreign_type", "--warn", "30%")
     assert ran.code == 0
     assert ran.err == "No live worker handles foreign_type.\n"
     assert jobdeck("pause", "--type", "foreign_type").err == "No live worker handles foreign_type.\n"
-    presence.report_worker(
-        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["foreign_type"],
-        running=0,
-    )  # fmt: skip
+    announce(conn, types=["foreign_type"])
     assert jobdeck("types", "set", "foreign_type", "--warn", "40%").err == ""
 
 
 def test_a_type_of_another_runner_is_set_aside_and_taken_over(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    producer.enqueue(conn, NewJob("foreign_type"), actor="test")
+    enqueued(conn, "foreign_type")
     ran = jobdeck("types", "set", "foreign_type", "--set-aside", "--reason", "the old runner makes images")
     assert (ran.code, ran.err) == (0, "")
     assert "set aside" in ran.out
@@ -67,7 +64,7 @@ def test_a_type_that_has_no_job_at_the_moment_is_set_aside_with_a_note(
     assert (ran.code, ran.err) == (
         0, "The queue has no job of foreign_type at the moment. Check that its name is right.\n",
     )  # fmt: skip
-    producer.enqueue(conn, NewJob("foreign_type"), actor="test")
+    enqueued(conn, "foreign_type")
     assert [one["set_aside"] for one in jobdeck("types", "list", "--json").data["types"]] == [True]
 
 
@@ -198,7 +195,7 @@ def test_the_same_is_said_of_a_type_that_only_another_program_handles(
 
 def test_a_limit_below_what_runs_is_set_and_says_what_happens(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     for _ in range(3):
-        producer.enqueue(conn, NewJob("cli_echo"), actor="test")
+        enqueued(conn)
     assert len(leases.claim(conn, "w", ["cli_echo"], 3, 60)) == 3
     ran = jobdeck("types", "set", "cli_echo", "--max-running", "2")
     assert ran.code == 0

@@ -25,8 +25,6 @@ from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, add, value
 from tests.support.waiting import PATIENCE, until
 
-pytestmark = pytest.mark.slow
-
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ")
 HANDLERS = ("--handlers", "tests.core.cli.previewed")
 
@@ -76,6 +74,7 @@ def run_at_once(earlier: Connection, task_type: str, **payload: Any) -> UUID:
     return job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_each_run_is_a_block_and_a_signal_ends_it_with_the_counts_and_nothing_changed(
     earlier: Connection, number: int
@@ -124,6 +123,7 @@ def test_with_json_each_run_and_the_counts_are_one_object_on_one_line(earlier: C
     ]
 
 
+@pytest.mark.slow
 def test_runs_that_slow_previews_leave_out_are_counted_and_a_hanging_preview_does_not_keep_the_process(
     earlier: Connection,
 ) -> None:
@@ -145,6 +145,7 @@ def test_runs_that_slow_previews_leave_out_are_counted_and_a_hanging_preview_doe
     )
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_the_database_was_away_and_misses_no_run(
     earlier: Connection, database_url: str, postgres: PostgresServer
 ) -> None:
@@ -161,6 +162,7 @@ def test_it_goes_on_after_the_database_was_away_and_misses_no_run(
         assert finish(process).code == 0
 
 
+@pytest.mark.slow
 def test_the_switch_ends_it_with_a_sentence(earlier: Connection) -> None:
     with watching() as process:
         run_at_once(earlier, "cli_plain")
@@ -181,14 +183,8 @@ def test_options_of_a_worker_that_runs_jobs_are_refused(jobdeck: Jobdeck, option
     jobdeck("worker", "--dry-run", *options).refused(2, "--dry-run runs no jobs.")
 
 
-def test_a_role_that_may_not_run_jobs_is_refused(
-    earlier: Connection, postgres: PostgresServer, database_url: str
-) -> None:
-    earlier.execute("select job_make_roles()")
-    earlier.execute("select job_grant_roles()")
-    people = People(postgres)
-    with people.sign_in(database_url, "job_viewer") as signed_in:
-        user = signed_in.info.user
-    viewer = database_url.replace("//jobdeck@", f"//{user}@")
+@pytest.mark.slow
+@pytest.mark.usefixtures("earlier")
+def test_a_role_that_may_not_run_jobs_is_refused(people: People, database_url: str) -> None:
+    viewer = people.address(database_url, "job_viewer")
     ran_alone("worker", "--dry-run", "--database-url", viewer).refused(1, "may not run jobs")
-    people.remove()

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
@@ -23,23 +22,17 @@ from psycopg.conninfo import make_conninfo
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.schema.versions import Holdings
-from tests.core.cli.support import ROOT, Jobdeck, everything, finish, ran_alone, started
+from tests.core.cli.support import ROOT, Jobdeck, enqueued, everything, finish, ran_alone, started
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import worker_process
-
-pytestmark = pytest.mark.slow
-
-
-def add(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
-    return producer.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
 
 
 def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    ids = {str(add(conn)), str(add(conn)), str(add(conn, "cli_refuse"))}
-    left = add(conn)
+    ids = {str(enqueued(conn)), str(enqueued(conn)), str(enqueued(conn, "cli_refuse"))}
+    left = enqueued(conn)
     result = jobdeck("run-worker", "--limit", "3", "--json").data
     assert result.keys() == {"status", "processed", "succeeded", "failed", "message", "results"}
     assert (result["status"], result["processed"], result["succeeded"], result["failed"]) == ("ok", 3, 2, 1)
@@ -51,19 +44,20 @@ def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(
 
 
 def test_a_cycle_whose_job_failed_does_not_call_itself_ok(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    add(conn, "cli_refuse")
+    enqueued(conn, "cli_refuse")
     answer = jobdeck("run-worker")
     assert answer.code == 0
     assert answer.out.startswith("Cycle ended: processed 1: 0 succeeded, 1 failed.")
     assert "ok" not in answer.out.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_a_worker_waits_for_a_database_that_is_away_at_its_start(
     database_url: str, conn: psycopg.Connection[Any], postgres: PostgresServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "socket"
     folder.mkdir()
-    job = add(conn)
+    job = enqueued(conn)
     log = tmp_path / "worker.log"
     url = make_conninfo(database_url, host=str(folder))
     with worker_process(url, tmp_path, JOBDECK_HANDLERS="tests.core.cli.handlers") as process:
@@ -77,7 +71,7 @@ def test_a_worker_waits_for_a_database_that_is_away_at_its_start(
 def test_a_worker_whose_connection_is_lost_during_its_start_tries_again(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add(conn)
+    enqueued(conn)
     starts: list[None] = []
 
     def lost(own: psycopg.Connection[Any]) -> Holdings:
@@ -92,6 +86,7 @@ def test_a_worker_whose_connection_is_lost_during_its_start_tries_again(
     assert len(starts) == 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_for_its_database_ends_at_a_signal(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     with worker_process(f"host={tmp_path} dbname=x", tmp_path) as process:
@@ -101,7 +96,7 @@ def test_a_worker_that_waits_for_its_database_ends_at_a_signal(tmp_path: Path) -
 
 
 def test_run_worker_runs_nothing_while_paused_and_says_why(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    add(conn)
+    enqueued(conn)
     operator.pause(conn, reason="lunch", actor="someone")
     result = jobdeck("run-worker", "--json").data
     assert (result["status"], result["processed"]) == ("paused", 0)
@@ -112,7 +107,7 @@ def test_run_worker_runs_nothing_while_paused_and_says_why(jobdeck: Jobdeck, con
 def test_run_worker_says_that_nothing_ran_while_paused_and_how_to_resume(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], reason: str | None, told: str
 ) -> None:
-    add(conn)
+    enqueued(conn)
     operator.pause(conn, reason=reason, actor="someone")
     out = jobdeck("run-worker").out
     assert f"Nothing ran: processing is paused ({told}). `jobdeck resume` resumes it." in out
@@ -120,7 +115,7 @@ def test_run_worker_says_that_nothing_ran_while_paused_and_how_to_resume(
 
 
 def test_a_dry_run_names_the_jobs_a_cycle_would_take(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    job = add(conn)
+    job = enqueued(conn)
     before = everything(conn)
     result = jobdeck("run-worker", "--dry-run", "--json").data
     assert [found["id"] for found in result["results"]] == [str(job)]
@@ -134,7 +129,7 @@ def test_a_limit_that_is_none_is_refused(jobdeck: Jobdeck, limit: str) -> None:
 
 def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     for _ in range(20):
-        add(conn)
+        enqueued(conn)
     future = producer.enqueue(conn, NewJob("cli_echo", priority=1, run_at=_tomorrow(conn)), actor="test").job_id
     done = jobdeck("worker", "--drain", "--concurrency", "2", "--json").data
     assert (done["claimed"], done["succeeded"], done["failed"]) == (20, 20, 0)
@@ -143,8 +138,8 @@ def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: psyc
 
 
 def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    other = add(conn, "cli_refuse")
-    add(conn)
+    other = enqueued(conn, "cli_refuse")
+    enqueued(conn)
     assert jobdeck("worker", "--drain", "--types", "cli_echo").code == 0
     assert conn.execute("SELECT id, status FROM job_queue").fetchall() == [(other, "pending")]
     jobdeck("worker", "--drain", "--types", "cli_ecco").refused(1, "cli_ecco")
@@ -154,7 +149,7 @@ def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: psycop
 @contextmanager
 def standing(conn: psycopg.Connection[Any], command: str = "worker", **changes: str) -> Iterator[subprocess.Popen[str]]:
     """A worker as a process of its own whose only job has begun."""
-    add(conn, "cli_wait")
+    enqueued(conn, "cli_wait")
     with psycopg.connect(conn.info.dsn, autocommit=True) as listening:
         listening.execute("LISTEN cli_wait")
         with started(command, "--json", **changes) as process:
@@ -163,7 +158,14 @@ def standing(conn: psycopg.Connection[Any], command: str = "worker", **changes: 
             yield process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 0),
+        pytest.param(signal.SIGHUP, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_hands_running_jobs_back_and_keeps_their_attempt(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], number: int, code: int
 ) -> None:
@@ -177,6 +179,7 @@ def test_a_signal_hands_running_jobs_back_and_keeps_their_attempt(
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_running_jobs(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     with standing(conn, JOBDECK_DRAIN_SECONDS="3600") as process:
         process.send_signal(signal.SIGTERM)
@@ -188,7 +191,14 @@ def test_a_second_signal_does_not_wait_for_running_jobs(jobdeck: Jobdeck, conn: 
     assert conn.execute("SELECT status, attempts FROM job_queue").fetchall() == [("pending", 0)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_cycle_that_is_interrupted_hands_its_job_back(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], number: int
 ) -> None:
@@ -201,17 +211,19 @@ def test_a_cycle_that_is_interrupted_hands_its_job_back(
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_worker_logs_to_stderr_and_keeps_stdout_for_data(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    add(conn)
+    enqueued(conn)
     ran = ran_alone("worker", "--drain", "--json", JOBDECK_LOG_FORMAT="json")
     assert ran.data["succeeded"] == 1
     assert '"run succeeded"' in ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("jobdeck")
 def test_a_worker_logs_from_the_level_on_that_is_set(conn: psycopg.Connection[Any]) -> None:
-    add(conn)
-    add(conn, "cli_refuse")
+    enqueued(conn)
+    enqueued(conn, "cli_refuse")
     ran = ran_alone("worker", "--drain", JOBDECK_LOG_FORMAT="json", JOBDECK_LOG_LEVEL="error")
     assert [(line["level"], line["message"]) for line in map(json.loads, ran.err.splitlines())] == [
         ("error", "run failed")
@@ -224,6 +236,7 @@ def test_a_level_that_is_none_is_refused(jobdeck: Jobdeck, monkeypatch: pytest.M
 
 
 class TestMetrics:
+    @pytest.mark.slow
     @pytest.mark.usefixtures("jobdeck")
     def test_a_worker_offers_them_until_it_has_ended(self, conn: psycopg.Connection[Any]) -> None:
         settings = {"JOBDECK_LOG_FORMAT": "json", "JOBDECK_WORKER_METRICS_ADDRESS": "127.0.0.1:1"}
@@ -233,7 +246,7 @@ class TestMetrics:
             while told.get("message") != "metrics of this worker":
                 told = json.loads(process.stderr.readline())
             url = f"http://{told['host']}:{told['port']}/metrics"
-            add(conn)
+            enqueued(conn)
 
             def text() -> str:
                 with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
@@ -265,7 +278,7 @@ class TestMetrics:
     ) -> None:
         # A plugin's endpoints are in the rooms of the HTTP server.
         monkeypatch.setenv("JOBDECK_PLUGINS", "")
-        add(conn)
+        enqueued(conn)
         code = (
             "import sys; from jobdeck.core.cli.app import main; code = main(['worker', '--drain']); "
             "assert not {'prometheus_client', 'uvicorn', 'jobdeck.core.http'} & set(sys.modules); sys.exit(code)"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,21 +23,16 @@ from jobdeck.core.queue import operator, producer
 from jobdeck.core.queue.operator import expect_trigger
 from jobdeck.core.registry import Done, Registry
 from jobdeck.core.worker.worker import Worker
-from tests.core.alerts.test_sentry import receiving
+from tests.core.alerts.test_sentry import Receiver, receiving
 from tests.core.http.support import opened, pass_time
-from tests.core.http.test_scheduler_health import announce, call
 from tests.support.examples import examples
+from tests.support.health import announce, called
 from tests.support.queue import ACTOR, add, advance, claim, now, value
 from tests.support.run_history import History
 from tests.support.waiting import until
 from tests.support.working import enqueue, job_type, quick_settings, working
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.core.alerts.test_sentry import Receiver
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 MINUTE = timedelta(minutes=1)
 TRIGGER_ALARM = "SELECT count(*) FROM job_alarms WHERE name = 'trigger'"
@@ -75,7 +71,7 @@ class TestSentinel:
         alerts = [alerts_to(sentry), alerts_to(sentry)]
         watchers = [Sentinel(one, f"host-{number}") for number, one in enumerate(alerts)]
         expect_trigger(conn, 1)
-        call(conn)
+        called(conn)
 
         def look() -> None:
             for watcher in (*watchers, Sentinel(alerts[0], "started later")):
@@ -88,7 +84,7 @@ class TestSentinel:
         look()
         pass_time(conn, 10 * MINUTE)
         look()
-        call(conn)
+        called(conn)
         look()
         for one in alerts:
             one.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -26,11 +27,8 @@ from tests.support.examples import examples
 from tests.support.queue import value
 from tests.support.waiting import until
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Connection = psycopg.Connection[Any]
-    Json = dict[str, Any]
+Connection = psycopg.Connection[Any]
+Json = dict[str, Any]
 
 MAIL = ("delivered", "blocked", "dropped", "bounced", "invalid", "deferred", "open", "click", "spamreport",
         "unsubscribe", "group_unsubscribe", "group_resubscribe")  # fmt: skip

@@ -9,8 +9,9 @@ import select
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.http import cron
@@ -18,17 +19,12 @@ from jobdeck.core.http.clients.gate import Limits
 from jobdeck.core.programme import webhooks
 from jobdeck.core.registry import Done
 from tests.core.cli.support import started
-from tests.core.http.support import BEARER, FINE, SECRET, answer_of, history, opened
+from tests.core.http.support import BEARER, FINE, SECRET, Open, answer_of, history, opened
 from tests.support.queue import rows, value
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes, status_of
 
-if TYPE_CHECKING:
-    import psycopg
-
-    from tests.core.http.support import Open
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 POSTED = (cron.PATH, webhooks.SENDGRID_PATH, webhooks.TWILIO_PATH)
 CHUNK = b"x" * 65_536

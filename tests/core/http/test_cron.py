@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.errors import PermanentError
@@ -15,32 +16,15 @@ from jobdeck.core.registry import Done
 from tests.core.http.support import BEARER, FINE, SECRET, history, opened, pass_time
 from tests.support.queue import ACTOR, rows
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import enqueue, job_type, outcomes, status_of
+from tests.support.working import Held, enqueue, job_type, outcomes, status_of
 
-if TYPE_CHECKING:
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 JANE = "jane@example.org"
 
 
 def fail(_params: Any, _context: Any) -> None:
     raise PermanentError(f"no luck with {JANE}")
-
-
-class Held:
-    """A handler that runs until it is let go, and can be waited for."""
-
-    def __init__(self) -> None:
-        self.begun = threading.Semaphore(0)
-        self.go = threading.Event()
-
-    def __call__(self, _params: Any, context: Any) -> Done:
-        self.begun.release()
-        while not self.go.wait(0.01):
-            context.raise_if_cancelled()
-        return Done()
 
 
 class TestWhoMayCall:
@@ -166,9 +150,8 @@ class TestTime:
             callers = [threading.Thread(target=lambda: answers.append(door.run())) for _ in range(2)]
             for caller in callers:
                 caller.start()
-            for _ in range(2):
-                assert held.begun.acquire(timeout=PATIENCE)
-            held.go.set()
+            held.wait_for(2)
+            held.let_go()
             for caller in callers:
                 caller.join()
         assert sum(answer.data["processed"] for answer in answers) == len(jobs)
@@ -185,10 +168,9 @@ class TestTime:
             callers = [threading.Thread(target=door.run, args=("POST", {"limit": 1})) for _ in range(4)]
             for caller in callers:
                 caller.start()
-            for _ in callers:
-                assert held.begun.acquire(timeout=PATIENCE)
+            held.wait_for(len(callers))
             refused = door.run()
-            held.go.set()
+            held.let_go()
             for caller in callers:
                 caller.join()
         assert refused.status == 429
@@ -207,7 +189,7 @@ class TestTime:
             assert (got.status, got.data["processed"]) == (200, 0)
             assert "1 still running" in got.data["message"]
             assert status_of(conn, first.id) == "running"
-            held.go.set()
+            held.let_go()
             until(lambda: outcomes(conn) == ["succeeded"], "the end of the job")
             until(lambda: history(conn)[0][1] is not None, "the end of the record")
         assert history(conn) == [("cron_http", "ok", 200, "GET", 1)]
@@ -237,11 +219,11 @@ class TestEnding:
         with opened(database_url, job_type("held", held)) as door:
             caller = threading.Thread(target=lambda: answers.append(door.run()))
             caller.start()
-            assert held.begun.acquire(timeout=PATIENCE)
+            held.wait_for()
             closing = threading.Thread(target=door.door.cron.drain, args=(PATIENCE,))
             closing.start()
             until(lambda: door.run().status == 503, "refusing new calls")
-            held.go.set()
+            held.let_go()
             closing.join()
             caller.join()
         assert (answers[0].status, answers[0].data["processed"]) == (200, 1)
@@ -256,7 +238,7 @@ class TestEnding:
         with opened(database_url, job_type("held", held), drain_seconds=0.0) as door:
             caller = threading.Thread(target=door.run)
             caller.start()
-            assert held.begun.acquire(timeout=PATIENCE)
+            held.wait_for()
         caller.join()
         assert outcomes(conn) == ["released"]
         assert rows(conn, "SELECT status, attempts FROM job_queue WHERE id = %s", job.id) == [

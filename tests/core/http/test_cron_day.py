@@ -11,8 +11,10 @@ import json
 import os
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.alerts.alarms import Sentinel
@@ -25,12 +27,7 @@ from tests.core.http.support import opened, pass_time
 from tests.support.queue import rows
 from tests.support.working import enqueue, job_type
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 EVERY = int(os.environ.get("CRON_DAY_MINUTES", "5"))
 MINUTE = timedelta(minutes=1)

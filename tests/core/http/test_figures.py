@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,10 +18,7 @@ from tests.support.run_history import History
 from tests.support.waiting import PATIENCE
 from tests.support.working import enqueue
 
-if TYPE_CHECKING:
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 
 def samples(text: str) -> dict[str, float]:

@@ -16,9 +16,10 @@ import re
 import resource
 import select
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,18 +35,13 @@ from jobdeck.core.programme import webhooks
 from jobdeck.core.programme.sandbox.twilio import TOKEN
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 from jobdeck.core.queue.producers import tokens
-from tests.core.http.support import METRICS, PUBLIC, SECRET, opened
+from tests.core.http.support import METRICS, PUBLIC, SECRET, Open, opened
 from tests.core.http.test_webhooks import sms
 from tests.support.queue import value
 from tests.support.waiting import PATIENCE, until
 
-if TYPE_CHECKING:
-    import psycopg
-
-    from tests.core.http.support import Open
-
-    Connection = psycopg.Connection[Any]
-    Json = dict[str, Any]
+Connection = psycopg.Connection[Any]
+Json = dict[str, Any]
 
 REQUESTS = 1500
 ROUNDS = int(os.environ.get("DOOR_FUZZ_ROUNDS", "1"))

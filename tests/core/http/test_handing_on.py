@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
-from psycopg import sql
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.programme.events import hand_on, second_receiver
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import email_wire
-from jobdeck.core.read.verdict.health import health
 from jobdeck.core.settings import Settings
 from tests.core.http.support import PUBLIC, opened
 from tests.core.http.test_webhooks import accepted, event, sign, state
+from tests.support.health import findings
+from tests.support.people import make_groups
 from tests.support.queue import rows, value
 from tests.support.waiting import PATIENCE, until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
-    Json = dict[str, Any]
+Connection = psycopg.Connection[Any]
+Json = dict[str, Any]
 
 TOKEN = "zztoken"
 KEPT = "SELECT count(*) FROM provider_requests"
@@ -316,8 +313,7 @@ def test_a_request_that_cannot_be_kept_is_not_answered_as_if_it_were(
 
 
 def test_the_role_of_the_worker_is_enough(conn: Connection, other: Receiver) -> None:
-    for function in ("job_make_roles", "job_grant_roles"):
-        conn.execute(sql.SQL("select {}()").format(sql.Identifier(function)))
+    make_groups(conn)
     conn.execute("SET ROLE job_worker")
     keep(conn, b"[1]")
     assert [hand_on.hand_on_one(conn, settings(other.url)) for _ in range(2)] == [True, False]
@@ -325,7 +321,7 @@ def test_the_role_of_the_worker_is_enough(conn: Connection, other: Receiver) -> 
 
 
 def trouble(conn: Connection) -> list[str]:
-    return [one.evidence for one in health().run(conn).findings if one.signal == "upkeep"]
+    return [one.evidence for one in findings(conn, "upkeep")]
 
 
 def settings(url: str) -> Settings:

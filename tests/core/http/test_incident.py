@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core import registry
@@ -14,18 +15,13 @@ from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.read import history
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.read.verdict.health import health
-from tests.core.alerts.test_sentry import receiving
+from tests.core.alerts.test_sentry import Receiver, receiving
+from tests.core.cli.support import Jobdeck
 from tests.core.handlers.world import World
 from tests.core.http.support import opened, pass_time
 from tests.support.working import enqueue, status_of
 
-if TYPE_CHECKING:
-    import psycopg
-
-    from tests.core.alerts.test_sentry import Receiver
-    from tests.core.cli.support import Jobdeck
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 MINUTE = timedelta(minutes=1)
 TYPE = "game_platform_sync"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,12 +14,7 @@ from jobdeck.core.read import history
 from tests.support.people import GROUPS, People
 from tests.support.queue import add, digest, value
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support.postgres import PostgresServer
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 SOMEBODY_ELSE = "root@elsewhere"
 
@@ -137,15 +132,6 @@ OPERATOR_NEVER = [
 ]
 PERSONAL = ("competitors", "profiles", "messages", "agreements", "outbox_messages", "email_suppressions",
             "sms_opt_outs", "provider_events", "competitor_announcement_recipients", "job_queue")  # fmt: skip
-
-
-@pytest.fixture
-def people(conn: Connection, postgres: PostgresServer) -> Iterator[People]:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    made = People(postgres)
-    yield made
-    made.remove()
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -8,14 +8,15 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -30,12 +31,7 @@ from tests.core.http.test_webhooks import event
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "observability.md"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -17,15 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.core.http.support import opened, waiting
+from tests.core.http.support import Open, opened, waiting
 from tests.support.examples import examples
 from tests.support.waiting import until
 
-if TYPE_CHECKING:
-    from tests.core.http.support import Open
-
-    Connection = psycopg.Connection[Any]
-    Json = dict[str, Any]
+Connection = psycopg.Connection[Any]
+Json = dict[str, Any]
 
 T0 = int(time.time()) - 3600
 PEOPLE = 3

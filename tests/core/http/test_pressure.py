@@ -6,28 +6,23 @@ import http.client
 import json
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.http import cron, metrics, site
 from jobdeck.core.http.clients.gate import Limits
 from jobdeck.core.programme import webhooks
-from tests.core.http.support import BEARER, METRICS, SECRET, answer_of, opened
+from tests.core.http.support import BEARER, METRICS, SECRET, Open, answer_of, opened
 from tests.core.http.test_bad_input import signed_headers, status_line
 from tests.core.http.test_webhooks import event
 from tests.support.waiting import PATIENCE, rounds, until
 from tests.support.working import enqueue, outcomes
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psycopg
-
-    from tests.core.http.support import Open
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 ASKING = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 ENDLESS = 1_000_000

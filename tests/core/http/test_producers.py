@@ -24,7 +24,6 @@ from jobdeck.core.queue.producers.tokens import Rate
 from jobdeck.core.registry import Admission, Done, JobType, Payload
 from tests.core.http.support import BEARER, Open, opened
 from tests.support.people import People
-from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, claim_one, finish_one, rows, value
 from tests.support.waiting import PATIENCE, until
 
@@ -356,22 +355,15 @@ class TestTokens:
         assert not shop._door.door._tokens.knows(digest(shop.token)[:8] + bytes(24))
 
 
-def test_the_server_enqueues_with_the_role_of_a_worker(
-    database_url: str, conn: Connection, postgres: PostgresServer
-) -> None:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    people = People(postgres)
+def test_the_server_enqueues_with_the_role_of_a_worker(database_url: str, conn: Connection, people: People) -> None:
     with people.sign_in(database_url, "job_worker") as worker:
-        role = worker.info.user
         for table in ("job_producers", "job_producer_keys", "job_awaited"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 worker.execute(sql.SQL("SELECT FROM {}").format(sql.Identifier(table)))
-    with client_of(database_url.replace("//jobdeck@", f"//{role}@"), conn, Rate(10, 60)) as client:
+    with client_of(people.address(database_url, "job_worker"), conn, Rate(10, 60)) as client:
         assert client([one(), one()], key="k").status == 201
         assert client([one(), one()], key="k").status == 200
-    assert {job["created_by"] for job in jobs(conn)} == {f"producer:shop ({role})"}
-    people.remove()
+    assert {job["created_by"] for job in jobs(conn)} == {f"producer:shop ({people.name('job_worker')})"}
 
 
 def test_a_database_that_does_not_answer_is_said_with_a_time(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import Verdict
@@ -12,52 +13,22 @@ from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.queue.operator import expect_trigger
 from jobdeck.core.read.verdict.health import health
 from tests.core.http.support import opened, pass_time
+from tests.support.health import announce, called, finding, findings, verdict
 from tests.support.queue import ACTOR, add, claim_one, now, run_once
 from tests.support.waiting import until
 
-if TYPE_CHECKING:
-    import psycopg
-
-    from jobdeck.core.model import Finding
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
 
 
-def call(conn: Connection, *, source: str = "cron_http", status: str = "ok", claimed: int = 0, http: int = 200) -> None:
-    """One call of a scheduler, opened and closed now."""
-    run_id = presence.open_worker_run(conn, source=source, worker_id="cycle-1", http_method="GET")
-    presence.close_worker_run(
-        conn, run_id, status=status, claimed=claimed, succeeded=claimed, failed=0, released=0, http_status=http
-    )
-
-
-def announce(conn: Connection, worker: str = "standing") -> None:
-    presence.report_worker(
-        conn, worker_id=worker, host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
-        running=0,
-    )  # fmt: skip
-
-
-def finding(conn: Connection, signal: str, **timeouts: float) -> Finding | None:
-    found = [one for one in health(timeouts=timeouts or None).run(conn).findings if one.signal == signal]
-    assert len(found) < 2
-    return found[0] if found else None
-
-
-def verdict(conn: Connection, signal: str) -> Verdict | None:
-    found = finding(conn, signal)
-    return found.verdict if found else None
-
-
 class TestTrigger:
     def test_where_no_scheduler_ever_called_there_is_nothing_to_judge(self, conn: Connection) -> None:
         announce(conn)
-        call(conn, source="cli")
-        call(conn, source="manual")
-        call(conn, source="worker")
+        called(conn, source="cli")
+        called(conn, source="manual")
+        called(conn, source="worker")
         assert verdict(conn, "trigger") is None
 
     @pytest.mark.parametrize("source", ["cron_http", "timer", "vercel_cron_secret"])
@@ -66,14 +37,13 @@ class TestTrigger:
         self, conn: Connection, minutes: int, source: str
     ) -> None:
         expect_trigger(conn, minutes)
-        call(conn, source=source)
+        called(conn, source=source)
         seen = []
         for step in (2 * minutes * MINUTE - 30 * SECOND, 40 * SECOND, minutes * MINUTE):
             pass_time(conn, step)
             seen.append(verdict(conn, "trigger"))
         assert seen == [Verdict.OK, Verdict.WARNING, Verdict.CRITICAL]
         found = finding(conn, "trigger")
-        assert found is not None
         assert "has stopped" in found.evidence
         assert f"every {minutes}m" in found.evidence
         assert found.since is not None
@@ -81,7 +51,7 @@ class TestTrigger:
     def test_a_standing_worker_makes_a_dead_scheduler_less_grave_and_in_a_day_a_thing_of_the_past(
         self, conn: Connection
     ) -> None:
-        call(conn)
+        called(conn)
         pass_time(conn, timedelta(hours=3))
         announce(conn)
         assert verdict(conn, "trigger") is Verdict.WARNING
@@ -90,19 +60,17 @@ class TestTrigger:
         assert verdict(conn, "trigger") is None
 
     def test_calls_that_end_in_errors_are_no_good_calls_and_are_named(self, conn: Connection) -> None:
-        call(conn, status="error", http=500)
+        called(conn, status="error", http_status=500)
         found = finding(conn, "trigger")
-        assert found is not None
         assert found.verdict is Verdict.CRITICAL
         assert "HTTP 500" in found.evidence
-        call(conn)
+        called(conn)
         assert verdict(conn, "trigger") is Verdict.OK
 
     def test_a_first_call_that_still_runs_is_no_alarm_until_it_runs_for_too_long(self, conn: Connection) -> None:
         expect_trigger(conn, 1)
         presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1", http_method="GET")
         found = finding(conn, "trigger")
-        assert found is not None
         assert (found.verdict, found.evidence) == (
             Verdict.OK,
             "The scheduler has begun to call; its first call still runs; expected every 1m.",
@@ -111,50 +79,47 @@ class TestTrigger:
         assert verdict(conn, "trigger") is Verdict.CRITICAL
 
     def test_a_call_that_runs_after_one_that_failed_does_not_end_the_alarm(self, conn: Connection) -> None:
-        call(conn, status="error", http=500)
+        called(conn, status="error", http_status=500)
         presence.open_worker_run(conn, source="cron_http", worker_id="cycle-2", http_method="GET")
         assert verdict(conn, "trigger") is Verdict.CRITICAL
 
     def test_when_it_is_back_the_evidence_says_since_when_and_how_long_it_was_away(self, conn: Connection) -> None:
-        call(conn)
+        called(conn)
         pass_time(conn, 40 * MINUTE)
         assert verdict(conn, "trigger") is Verdict.CRITICAL
-        call(conn)
+        called(conn)
         pass_time(conn, 2 * MINUTE)
         found = finding(conn, "trigger")
-        assert found is not None
         assert found.verdict is Verdict.OK
         assert "recovered 2m ago, after 40m without a call" in found.evidence
 
     def test_one_that_stops_again_and_again_is_a_warning(self, conn: Connection) -> None:
         for _ in range(4):
-            call(conn)
+            called(conn)
             pass_time(conn, 20 * MINUTE)
-        call(conn)
+        called(conn)
         found = finding(conn, "trigger")
-        assert found is not None
         assert found.verdict is Verdict.WARNING
         assert "4 times" in found.evidence
 
     def test_calls_with_the_wrong_secret_are_part_of_the_evidence(self, database_url: str, conn: Connection) -> None:
-        call(conn)
+        called(conn)
         pass_time(conn, 20 * MINUTE)
         with opened(database_url) as door:
             door.call("GET", "/api/jobs/run", headers={"Authorization": "Bearer of yesterday"})
-            until(lambda: "401 at /api/jobs/run" in getattr(finding(conn, "trigger"), "evidence", ""), "the evidence")
+            until(lambda: "401 at /api/jobs/run" in str(findings(conn, "trigger")), "the evidence")
         assert health().run(conn).last_trigger is not None
         assert health().run(conn).last_trigger.source == "cron_http"  # type: ignore[union-attr]  # it was looked at above
 
     def test_calls_refused_before_the_last_good_one_are_no_evidence(self, database_url: str, conn: Connection) -> None:
-        call(conn)
+        called(conn)
         pass_time(conn, 20 * MINUTE)
         with opened(database_url) as door:
             door.call("GET", "/api/jobs/run", headers={"Authorization": "Bearer of yesterday"})
-            until(lambda: "401 at /api/jobs/run" in getattr(finding(conn, "trigger"), "evidence", ""), "the evidence")
-        call(conn)
+            until(lambda: "401 at /api/jobs/run" in str(findings(conn, "trigger")), "the evidence")
+        called(conn)
         pass_time(conn, 20 * MINUTE)
         found = finding(conn, "trigger")
-        assert found is not None
         assert found.verdict is Verdict.CRITICAL
         assert "refused" not in found.evidence
 
@@ -163,11 +128,10 @@ class TestLeftLying:
     def test_calls_answered_well_that_claim_nothing_of_what_is_due_are_critical(self, conn: Connection) -> None:
         add(conn, "unheard_of")
         for _ in range(2):
-            call(conn)
+            called(conn)
         assert verdict(conn, "left lying") is None
-        call(conn)
+        called(conn)
         found = finding(conn, "left lying")
-        assert found is not None
         assert found.verdict is Verdict.CRITICAL
         assert "claimed no job, although 1 jobs were due" in found.evidence
 
@@ -175,21 +139,21 @@ class TestLeftLying:
         for _ in range(8):
             add(conn)
         for _ in range(3):
-            call(conn, claimed=5)
+            called(conn, claimed=5)
         assert verdict(conn, "left lying") is Verdict.WARNING
-        call(conn, claimed=8)
+        called(conn, claimed=8)
         assert verdict(conn, "left lying") is None
 
     def test_what_is_paused_is_not_left_lying(self, conn: Connection) -> None:
         add(conn)
         operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
         for _ in range(3):
-            call(conn)
+            called(conn)
         assert verdict(conn, "left lying") is None
         operator.resume(conn, actor=ACTOR, task_type="alpha")
         operator.pause(conn, reason=None, actor=ACTOR)
         for _ in range(3):
-            call(conn, status="paused")
+            called(conn, status="paused")
         assert verdict(conn, "left lying") is None
 
 
@@ -200,7 +164,6 @@ class TestStalled:
         assert verdict(conn, "claims") is None
         pass_time(conn, 40 * SECOND)
         found = finding(conn, "claims")
-        assert found is not None
         assert found.verdict is Verdict.CRITICAL
         assert "No job was claimed for 15m" in found.evidence
 
@@ -233,10 +196,9 @@ class TestRest:
             seen.append(verdict(conn, "late series"))
         assert seen == [None, Verdict.WARNING, Verdict.CRITICAL]
         found = finding(conn, "late series")
-        assert found is not None
         assert found.evidence.startswith("2 late, alpha the longest: 16m")
         operator.pause(conn, reason=None, actor=ACTOR, task_type="beta")
-        assert "1 late" in getattr(finding(conn, "late series"), "evidence", "")
+        assert "1 late" in finding(conn, "late series").evidence
         operator.pause(conn, reason=None, actor=ACTOR)
         assert verdict(conn, "late series") is Verdict.PAUSED
 
@@ -245,27 +207,24 @@ class TestRest:
         pass_time(conn, 7 * MINUTE)
         announce(conn)
         found = finding(conn, "silent workers")
-        assert found is not None
         assert found.verdict is Verdict.WARNING
         assert "gone-1 for 7m" in found.evidence
         assert "standing" not in found.evidence
         pass_time(conn, 60 * MINUTE)
         announce(conn)
-        assert finding(conn, "silent workers") is None
+        assert findings(conn, "silent workers") == []
 
     def test_runs_that_have_used_up_most_of_their_time(self, conn: Connection) -> None:
         add(conn)
         leases.claim(conn, "w", ["alpha"], 1, 600.0)
         pass_time(conn, timedelta(seconds=50))
-        assert finding(conn, "long runs", alpha=100.0) is None
+        assert findings(conn, "long runs", alpha=100.0) == []
         pass_time(conn, 40 * SECOND)
         found = finding(conn, "long runs", alpha=100.0)
-        assert found is not None
         assert (found.verdict, found.evidence) == (Verdict.WARNING, "1 past 80 % of their timeout, alpha the longest.")
-        assert finding(conn, "long runs") is None
+        assert findings(conn, "long runs") == []
         pass_time(conn, timedelta(seconds=60))
         found = finding(conn, "long runs", alpha=100.0)
-        assert found is not None
         assert found.evidence.endswith(
             "1 over it and not stopped, alpha on w the longest: restart that worker to end the run."
         )

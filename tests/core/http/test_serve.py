@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,13 +21,11 @@ from tests.core.cli.support import ROOT, Jobdeck, started
 from tests.core.http.support import BEARER, SECRET, history, opened
 from tests.core.http.test_webhooks import event
 from tests.support.people import People
+from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, value
 from tests.support.waiting import PATIENCE, until
 
-if TYPE_CHECKING:
-    from tests.support.postgres import PostgresServer
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 ARGUMENTS = ("serve", "--port", "0", "--handlers", "tests.core.cli.handlers")
 
@@ -116,7 +114,7 @@ def test_a_member_of_job_worker_can_do_all_that_the_door_does(
     install_schema(conn, roles=True)
     people = People(postgres)
     try:
-        url = database_url.replace("//jobdeck@", f"//{people._name('job_worker')}@")
+        url = database_url.replace("//jobdeck@", f"//{people.name('job_worker')}@")
         producer.enqueue(conn, NewJob("fine"), actor=ACTOR)
         with opened(url, cron_interval_minutes=7) as door:
             assert door.run().data["succeeded"] == 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,17 +21,12 @@ from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
 from jobdeck.core.programme.vendors import email_wire, sms_wire
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
-from tests.core.http.support import PUBLIC, opened, waiting
+from tests.core.http.support import PUBLIC, Got, Open, opened, waiting
 from tests.support.queue import reap, rows, value
 from tests.support.waiting import until
 
-if TYPE_CHECKING:
-    import psycopg
-
-    from tests.core.http.support import Got, Open
-
-    Connection = psycopg.Connection[Any]
-    Json = dict[str, Any]
+Connection = psycopg.Connection[Any]
+Json = dict[str, Any]
 
 ADDRESS = "kim@example.org"
 NUMBER = "+15005550123"

@@ -18,11 +18,11 @@ from jobdeck.core.http import worker_metrics
 from jobdeck.core.http.clients.gate import Gate, Limits
 from jobdeck.core.http.metrics import MOST_TYPES, OTHER, TypeLabels
 from jobdeck.core.http.worker_metrics import WorkerMetrics, is_loopback
-from jobdeck.core.registry import Done, JobType
+from jobdeck.core.registry import Done
 from tests.core.http.exporting import exporting, number, of_the_queue, values
 from tests.core.http.support import METRICS, opened
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import enqueue, job_type, outcomes, quick_settings, working
+from tests.support.working import Held, enqueue, job_type, nothing, outcomes, quick_settings, working
 
 Connection = psycopg.Connection[Any]
 
@@ -57,22 +57,6 @@ def is_cut(connection: socket.socket) -> bool:
     return True
 
 
-class Held:
-    """A handler that waits until a test releases it."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.entered = threading.Semaphore(0)
-
-    @property
-    def type(self) -> JobType:
-        return job_type("held", self.run)
-
-    def run(self, _params: Any, _context: Any) -> None:
-        self.entered.release()
-        assert self.go.wait(PATIENCE)
-
-
 def test_a_worker_and_the_queue_count_the_same_runs(database_url: str, conn: Connection) -> None:
     for kind in range(6):
         enqueue(conn, "mixed", payload={"number": kind}, max_attempts=2)
@@ -97,18 +81,17 @@ def test_a_worker_and_the_queue_count_the_same_runs(database_url: str, conn: Con
 
 
 def test_a_worker_shows_what_it_holds(database_url: str, conn: Connection) -> None:
-    held = Held()
+    held = Held(stubborn=True)
     for _ in range(4):
         enqueue(conn, "held")
-    with exporting(database_url, held.type, concurrency=2) as one:
+    with exporting(database_url, job_type("held", held), concurrency=2) as one:
         try:
-            for _ in range(2):
-                assert held.entered.acquire(timeout=PATIENCE)
+            held.wait_for(2)
             until(lambda: number(one.text(), "jobdeck_worker_jobs", state="running") == 2, one.text)
             until(lambda: number(one.text(), "jobdeck_worker_last_upkeep_timestamp_seconds") > 0, one.text)
             text = one.text()
         finally:
-            held.go.set()
+            held.let_go()
         until(lambda: number(one.text(), "jobdeck_worker_claimed_jobs_total") >= 4, one.text)
         until(lambda: sum(values(one.text(), "jobdeck_worker_jobs").values()) == 0, one.text)
     assert number(text, "jobdeck_worker_slots") == 2
@@ -122,7 +105,7 @@ def test_a_worker_that_cannot_write_its_row_shows_its_start_until_it_can(databas
     name = "jobdeck_worker_last_heartbeat_timestamp_seconds"
     with psycopg.connect(database_url) as other:
         other.execute("LOCK TABLE job_workers IN EXCLUSIVE MODE")
-        with exporting(database_url, Held().type) as one:
+        with exporting(database_url, job_type("held", nothing)) as one:
             try:
                 started = number(one.text(), name)
                 assert number(one.text(), name) == started > 0
@@ -132,30 +115,30 @@ def test_a_worker_that_cannot_write_its_row_shows_its_start_until_it_can(databas
 
 
 def test_a_lease_that_is_taken_away_is_counted(database_url: str, conn: Connection) -> None:
-    held = Held()
+    held = Held(stubborn=True)
     enqueue(conn, "held")
-    with exporting(database_url, held.type, settings={"lease_seconds": 600.0}) as one:
+    with exporting(database_url, job_type("held", held), settings={"lease_seconds": 600.0}) as one:
         try:
-            assert held.entered.acquire(timeout=PATIENCE)
+            held.wait_for()
             assert number(one.text(), "jobdeck_worker_lost_leases_total") == 0
             conn.execute("UPDATE job_queue SET status = 'cancelled', locked_by = NULL, run_token = NULL, "
                          "lease_expires_at = NULL")  # fmt: skip
             until(lambda: number(one.text(), "jobdeck_worker_lost_leases_total") == 1, one.text)
         finally:
-            held.go.set()
+            held.let_go()
 
 
 def test_it_drains_in_sight(database_url: str, conn: Connection) -> None:
-    held = Held()
+    held = Held(stubborn=True)
     enqueue(conn, "held")
-    with exporting(database_url, held.type) as one:
-        assert held.entered.acquire(timeout=PATIENCE)
+    with exporting(database_url, job_type("held", held)) as one:
+        held.wait_for()
         draining = threading.Thread(target=one.worker.drain)
         draining.start()
         try:
             until(lambda: number(one.text(), "jobdeck_worker_draining") == 1, one.text)
         finally:
-            held.go.set()
+            held.let_go()
             draining.join()
 
 

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.people import Connection, People
+from tests.support.people import Connection, People, make_groups
 from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture
 def owner(conn: Connection) -> Connection:
     """The owner's connection to a database whose group roles exist."""
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
+    make_groups(conn)
     return conn
 
 

@@ -14,6 +14,7 @@ from jobdeck.core.read import history, reports
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.report_types import Backlog, Clause, Counts
 from jobdeck.core.read.sentences import amount
+from tests.support.health import announce
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, WORKER, Connection, add, claim, now, value
 from tests.support.run_history import History
@@ -39,14 +40,6 @@ def stored(conn: Connection) -> dict[str, int]:
 
 def backlog(conn: Connection) -> dict[str, Backlog]:
     return {line.task_type: line for line in read_jobs.backlog().run(conn)}
-
-
-def handle(conn: Connection, *task_types: str, worker: str = WORKER) -> None:
-    """Lets a live worker handle these types."""
-    presence.report_worker(
-        conn, worker_id=worker, host="h", pid=1, mode="headless", version="1", concurrency=1,
-        task_types=list(task_types), running=0,
-    )  # fmt: skip
 
 
 def turn(conn: Connection, job_id: UUID) -> Clause:
@@ -166,7 +159,7 @@ class TestCounts:
 
 class TestTurn:
     def test_jobs_of_the_same_workers_are_ahead_by_priority_then_due_time(self, conn: Connection) -> None:
-        handle(conn, "alpha", "beta")
+        announce(conn, types=["alpha", "beta"])
         at = now(conn) - timedelta(hours=1)
         wanted = add(conn, run_at=at).id
         assert turn(conn, wanted) == Clause(
@@ -182,8 +175,8 @@ class TestTurn:
         assert [job.task_type for job in claim(conn, ["alpha", "beta"], limit=3)][:2] == ["beta", "alpha"]
 
     def test_jobs_of_paused_types_of_other_workers_and_behind_others_are_not_ahead(self, conn: Connection) -> None:
-        handle(conn, "alpha", "paused")
-        handle(conn, "foreign", worker="worker-2")
+        announce(conn, types=["alpha", "paused"])
+        announce(conn, "worker-2", types=["foreign"])
         at = now(conn) - timedelta(hours=1)
         wanted = add(conn, run_at=at).id
         for name in ("paused", "foreign"):
@@ -195,8 +188,8 @@ class TestTurn:
     def test_a_job_behind_a_backlog_says_about_how_many_are_ahead_and_how_long_that_takes(
         self, conn: Connection
     ) -> None:
-        handle(conn, "push", "last")
-        handle(conn, "foreign", worker="worker-2")
+        announce(conn, types=["push", "last"])
+        announce(conn, "worker-2", types=["foreign"])
         wait(conn, "push", 38_000)
         finish_in_the_last_full_minute(conn, 3000, "push")
         finish_in_the_last_full_minute(conn, 90_000, "of other workers")
@@ -207,7 +200,7 @@ class TestTurn:
         assert found.evidence.partition("; at 50/s about ")[2] in {f"{minutes} minutes." for minutes in range(11, 16)}
 
     def test_ten_thousand_are_exact(self, conn: Connection) -> None:
-        handle(conn, "push", "last")
+        announce(conn, types=["push", "last"])
         wait(conn, "push", 10_000)
         found = turn(conn, add(conn, "last").id)
         words = "10,000 due jobs are ahead; the workers of this type finished no run in the last full minute."
@@ -216,7 +209,7 @@ class TestTurn:
     @pytest.mark.parametrize("fields", [{"run_at": "tomorrow"}, {"blocked": True}, {"worker": False}])
     def test_a_job_that_cannot_be_claimed_has_no_turn(self, fields: dict[str, Any], conn: Connection) -> None:
         if fields.get("worker", True):
-            handle(conn, "alpha")
+            announce(conn, types=["alpha"])
         blocker = add(conn, "beta").id if fields.get("blocked") else None
         run_at = now(conn) + timedelta(days=1 if "run_at" in fields else -1)
         job_id = add(conn, run_at=run_at, blocked_by=blocker).id

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.model import Finding, Verdict
@@ -13,10 +14,7 @@ from jobdeck.core.read.verdict.health import health
 from tests.support.queue import now, value
 from tests.support.run_history import History
 
-if TYPE_CHECKING:
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
+Connection = psycopg.Connection[Any]
 
 MINUTE = timedelta(minutes=1)
 

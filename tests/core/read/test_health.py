@@ -10,6 +10,7 @@ import pytest
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.read.verdict.health import health
+from tests.support.health import announce, called, finding
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -26,24 +27,6 @@ from tests.support.queue import (
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
-
-
-def announce(conn: Connection) -> None:
-    presence.report_worker(
-        conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
-        running=0,
-    )  # fmt: skip
-
-
-def tick(conn: Connection, *, source: str = "cron_http", status: str = "ok") -> None:
-    """One cycle that a scheduler set going, opened and closed now."""
-    run_id = presence.open_worker_run(conn, source=source, worker_id="cycle-1")
-    presence.close_worker_run(conn, run_id, status=status, claimed=0, succeeded=0, failed=0, released=0)
-
-
-def finding(conn: Connection, signal: str) -> Finding:
-    (found,) = (found for found in health().run(conn).findings if found.signal == signal)
-    return found
 
 
 def test_a_queue_with_a_worker_and_nothing_amiss_is_ok(conn: Connection) -> None:
@@ -117,7 +100,7 @@ class TestWorkersAndTicks:
     def test_cycles_of_a_scheduler_without_a_standing_worker(
         self, conn: Connection, age: timedelta, verdict: Verdict, status: str
     ) -> None:
-        tick(conn, status=status)
+        called(conn, status=status)
         advance(conn, age)
         assert finding(conn, "workers").verdict is verdict
 
@@ -129,21 +112,21 @@ class TestWorkersAndTicks:
 
     @pytest.mark.parametrize("source", ["manual", "cli"])
     def test_a_cycle_by_hand_does_not_hide_a_dead_scheduler(self, conn: Connection, source: str) -> None:
-        tick(conn)
+        called(conn)
         advance(conn, 20 * MINUTE)
-        tick(conn, source=source)
+        called(conn, source=source)
         assert finding(conn, "workers").verdict is Verdict.CRITICAL
 
     def test_a_cycle_that_ended_in_an_error_is_not_a_completed_one(self, conn: Connection) -> None:
-        tick(conn)
+        called(conn)
         advance(conn, 20 * MINUTE)
-        tick(conn, status="error")
+        called(conn, status="error")
         assert finding(conn, "workers").verdict is Verdict.CRITICAL
 
     def test_that_no_worker_stands_is_well_as_long_as_the_scheduler_calls_and_the_words_say_so(
         self, conn: Connection
     ) -> None:
-        tick(conn)
+        called(conn)
         advance(conn, 3 * MINUTE)
         assert finding(conn, "workers").evidence == (
             "The scheduler, which called 3m ago and is expected every 5m, does the work; no worker is connected."
@@ -159,13 +142,13 @@ class TestWorkersAndTicks:
         assert found.evidence == "The last worker was active 3m ago; up to 10m is normal."
 
     def test_the_cycles_of_a_timer_are_the_scheduler_as_well(self, conn: Connection) -> None:
-        tick(conn, source="timer")
+        called(conn, source="timer")
         assert finding(conn, "workers").verdict is Verdict.OK
         advance(conn, 11 * MINUTE)
         assert finding(conn, "workers").verdict is Verdict.WARNING
 
     def test_the_scheduler_of_the_original_counts(self, conn: Connection) -> None:
-        tick(conn, source="vercel_cron_secret")
+        called(conn, source="vercel_cron_secret")
         assert finding(conn, "workers").verdict is Verdict.OK
 
     def test_the_scheduler_of_an_earlier_runner_may_stop_once_that_runner_has_no_jobs(self, conn: Connection) -> None:
@@ -413,8 +396,8 @@ class TestFigures:
 
     def test_the_last_trigger_is_the_newest_cycle_whoever_set_it_going(self, conn: Connection) -> None:
         assert health().run(conn).last_trigger is None
-        tick(conn)
-        tick(conn, source="manual")
+        called(conn)
+        called(conn, source="manual")
         last = health().run(conn).last_trigger
         assert last is not None
         assert (last.source, last.status) == ("manual", "ok")
@@ -439,22 +422,18 @@ class TestLimits:
         conn.execute("INSERT INTO job_queue (task_type) SELECT 'alpha' FROM generate_series(1, 501)")
         assert len(leases.claim(conn, WORKER, ["alpha"], 501, 3600.0)) == 501
         conn.execute("UPDATE job_queue SET started_at = now() - interval '1 hour'")
-        (found,) = (one for one in health(timeouts={"alpha": 60.0}).run(conn).findings if one.signal == "long runs")
-        assert found.evidence.startswith("At least 500 past 80 %")
+        assert finding(conn, "long runs", alpha=60.0).evidence.startswith("At least 500 past 80 %")
 
     def test_more_silent_workers_than_are_named_are_mentioned(self, conn: Connection) -> None:
         for number in range(6):
-            presence.report_worker(
-                conn, worker_id=f"w{number}", host="h", pid=1, mode="headless", version="1", concurrency=1,
-                task_types=["alpha"], running=0,
-            )  # fmt: skip
+            announce(conn, f"w{number}")
         advance(conn, 5 * MINUTE)
         evidence = finding(conn, "silent workers").evidence
         assert (evidence.count(" for 5m"), evidence.endswith(" and others.")) == (5, True)
 
     def test_what_calls_left_lying_beyond_ten_thousand_is_an_estimate(self, conn: Connection) -> None:
         for _ in range(3):
-            tick(conn)
+            called(conn)
         conn.execute("UPDATE job_worker_runs SET due_before = 41204")
         evidence = finding(conn, "left lying").evidence
         assert evidence == "The last 3 calls succeeded but claimed no job, although ~41,000 jobs were due."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -10,10 +9,11 @@ from uuid import uuid4
 import pytest
 
 from jobdeck.core.model import NewJob, RunOutcome, Status, Verdict
-from jobdeck.core.queue import operator, presence, service
+from jobdeck.core.queue import operator, service
 from jobdeck.core.read import history, jobs, reports
 from jobdeck.core.read.report_types import left_lying
 from jobdeck.core.read.stats import error_groups
+from tests.support.health import announce, called
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -36,20 +36,6 @@ MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 
 
-def announce(conn: Connection, worker_id: str = WORKER, *, types: Sequence[str] = ("alpha",)) -> None:
-    presence.report_worker(
-        conn, worker_id=worker_id, host="host-1", pid=42, mode="headless", version="0.1.0", concurrency=4,
-        task_types=types, running=0,
-    )  # fmt: skip
-
-
-def trigger(conn: Connection, *, claimed: int = 0, status: str = "ok", http_status: int | None = 200) -> None:
-    run_id = presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1", http_method="GET")
-    presence.close_worker_run(
-        conn, run_id, status=status, claimed=claimed, succeeded=claimed, failed=0, released=0, http_status=http_status
-    )
-
-
 def fail(conn: Connection, error: str, *, task_type: str = "alpha", **fields: object) -> None:
     run_once(conn, (task_type,), outcome="failed", error=error, error_kind="vendor", **fields)
 
@@ -62,17 +48,17 @@ class TestCron:
         assert told.processing.enabled
 
     def test_triggers_are_newest_first_with_their_http_status(self, conn: Connection) -> None:
-        trigger(conn)
+        called(conn)
         advance(conn, 5 * MINUTE)
-        trigger(conn, http_status=500, status="error")
+        called(conn, http_status=500, status="error")
         assert [(run.http_status, run.status) for run in reports.cron().run(conn).runs] == [(500, "error"), (200, "ok")]
 
     def test_a_trigger_that_claimed_less_than_was_due_left_the_rest_lying(self, conn: Connection) -> None:
         for _ in range(3):
             add(conn)
-        trigger(conn, claimed=1)
-        trigger(conn, claimed=3)
-        trigger(conn, status="paused")
+        called(conn, claimed=1)
+        called(conn, claimed=3)
+        called(conn, status="paused")
         assert [left_lying(run) for run in reports.cron().run(conn).runs] == [0, 0, 2]
 
     def test_overdue_are_the_jobs_late_by_a_tick_that_wait_for_no_other(self, conn: Connection) -> None:
@@ -200,8 +186,8 @@ class TestDigest:
         operator.retry(conn, [failing.id], actor=ACTOR)
         operator.cancel(conn, [failing.id], actor="bo@local")
         operator.pause(conn, reason="vendor is down", actor=ACTOR)
-        trigger(conn)
-        trigger(conn, status="error", http_status=500)
+        called(conn)
+        called(conn, status="error", http_status=500)
         told = reports.digest(8 * HOUR).run(conn)
         assert (told.succeeded, told.troubled, told.failed) == (1, 0, 1)
         assert {(one.action, one.count) for one in told.actions} == {("retry", 1), ("cancel", 1), ("pause", 1)}

@@ -14,10 +14,11 @@ import pytest
 
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, Filter, Job, NewJob, RunOutcome, Status
-from jobdeck.core.queue import leases, operator, presence, producer
+from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.report_types import Counts
+from tests.support.health import announce
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -527,10 +528,7 @@ class TestWhy:
 
     @staticmethod
     def claimable(conn: Connection, **fields: Any) -> UUID:
-        presence.report_worker(
-            conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1,
-            task_types=["alpha"], running=0,
-        )  # fmt: skip
+        announce(conn)
         return add(conn, **fields).id
 
     @staticmethod

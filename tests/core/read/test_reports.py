@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from jobdeck.core.queue import operator, presence, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.stats import error_groups
+from tests.support.health import announce
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -33,13 +33,6 @@ from tests.support.queue import (
 )
 
 WEEK = timedelta(days=7)
-
-
-def announce(conn: Connection, worker_id: str = WORKER, *, types: Sequence[str] = ("alpha",), running: int = 0) -> None:
-    presence.report_worker(
-        conn, worker_id=worker_id, host="host-1", pid=42, mode="headless", version="0.1.0", concurrency=4,
-        task_types=types, running=running,
-    )  # fmt: skip
 
 
 class TestRuns:
@@ -173,7 +166,7 @@ class TestWorkerRuns:
 
 class TestWorkers:
     def test_a_worker_is_listed_while_it_reports_and_until_it_is_removed(self, conn: Connection) -> None:
-        announce(conn, types=["beta", "alpha"], running=2)
+        announce(conn, types=["beta", "alpha"], running=2, concurrency=4)
         (worker,) = read_jobs.workers().run(conn)
         assert (worker.id, worker.host, worker.pid, worker.mode, worker.version, worker.concurrency) == (
             WORKER, "host-1", 42, "headless", "0.1.0", 4,

@@ -7,18 +7,9 @@ from datetime import timedelta
 import pytest
 from psycopg import sql
 
-from jobdeck.core.model import Finding, Verdict
-from jobdeck.core.read.verdict.health import health
+from jobdeck.core.model import Verdict
+from tests.support.health import finding, verdict
 from tests.support.queue import Connection, advance, reap, value
-
-
-def finding(conn: Connection, signal: str) -> Finding | None:
-    return next((found for found in health().run(conn).findings if found.signal == signal), None)
-
-
-def verdict(conn: Connection, signal: str) -> Verdict | None:
-    found = finding(conn, signal)
-    return found.verdict if found else None
 
 
 class TestUpkeep:
@@ -60,7 +51,6 @@ class TestUpkeep:
         late = "SELECT part FROM job_upkeep WHERE succeeded_at < now() - interval '1 minute' AND part <> 'bulk'"
         assert value(conn, late) == part
         found = finding(conn, "upkeep")
-        assert found is not None
         assert found.verdict is Verdict.CRITICAL
         assert part in found.evidence
         assert f"42883 function {function}" in found.evidence
@@ -76,7 +66,6 @@ class TestUpkeep:
             (part,),
         )
         found = finding(conn, "upkeep")
-        assert found is not None
         assert found.verdict is Verdict.CRITICAL
         assert part in found.evidence
         assert "53200 out of memory" in found.evidence
@@ -91,5 +80,4 @@ class TestUpkeep:
     def test_a_lost_run_that_was_set_aside_is_critical(self, conn: Connection) -> None:
         conn.execute("UPDATE job_upkeep SET set_aside = 2, trouble = '53200 out of memory' WHERE part = 'lost'")
         found = finding(conn, "upkeep")
-        assert found is not None
         assert found.evidence == "2 lost runs cannot be taken back: 53200 out of memory"

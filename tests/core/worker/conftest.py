@@ -1,14 +1,17 @@
-"""Async handlers that wait at a gate, and the slots of a loop without a worker."""
+"""Handlers that wait at a gate, those of the processes, and the slots of a loop without a worker."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.registry import JobType, load
 from tests.core.worker.async_handlers import Gate, Place
+from tests.core.worker.process_handlers import MODULE
 
 
 @pytest.fixture
@@ -37,3 +40,17 @@ def place() -> Iterator[Callable[..., Place]]:
         yield make
         for one in made:
             one.slots.close()
+
+
+@pytest.fixture(scope="session")
+def types() -> tuple[JobType, ...]:
+    """The types whose handlers run in processes."""
+    return tuple(load([MODULE]))
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> Path:
+    """A file in which handlers of processes note what they did."""
+    path = tmp_path / "notes"
+    path.touch()
+    return path

@@ -17,6 +17,7 @@ from pathlib import Path
 from jobdeck.core.errors import JobdeckError, PermanentError, RetryLater
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
+MODULE = __name__
 NAMELESS_SIGNAL = signal.SIGRTMIN + 3
 
 

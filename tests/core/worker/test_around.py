@@ -19,8 +19,19 @@ from jobdeck.core.registry import Done, around, job, load
 from jobdeck.core.registry.around import FailedJob, middleware, on_failure
 from jobdeck.testing import run_job
 from tests.core.worker import process_handlers
+from tests.core.worker.process_handlers import MODULE
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import a_worker, enqueue, job_type, last_run, outcomes, quick_settings, working
+from tests.support.working import (
+    a_worker,
+    drain,
+    enqueue,
+    job_type,
+    last_run,
+    nothing,
+    outcomes,
+    quick_settings,
+    working,
+)
 
 Conn = psycopg.Connection[Any]
 
@@ -30,11 +41,6 @@ def nothing_around(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     for name in ("plain_middleware", "async_middleware", "failure_hooks"):
         monkeypatch.setattr(around, name, [])
-
-
-def run_all(url: str, *types: Any, **facts: Any) -> None:
-    with a_worker(url, *types, **facts) as worker:
-        worker.run_until_idle()
 
 
 class TestMiddleware:
@@ -55,7 +61,7 @@ class TestMiddleware:
         middleware(named("outer"))
         middleware(named("inner"))
         job = enqueue(conn, "plain", payload={"number": 4})
-        run_all(database_url, job_type("plain", lambda params, _ctx: Done({"number": params.number})))
+        drain(database_url, job_type("plain", lambda params, _ctx: Done({"number": params.number})))
         assert seen == [
             "outer plain 4", "inner plain 4", "inner got {'number': 4}", "outer got {'number': 4, 'inner': True}",
         ]  # fmt: skip
@@ -83,7 +89,7 @@ class TestMiddleware:
 
         enqueue(conn, "thread")
         job = enqueue(conn, "task")
-        run_all(database_url, job_type("thread", lambda _p, _c: None), job_type("task", waits))
+        drain(database_url, job_type("thread", nothing), job_type("task", waits))
         assert sorted(seen) == ["loop task", "plain thread"]
         assert last_run(conn, job.id)["output"] == {"waited": True}
 
@@ -99,7 +105,7 @@ class TestMiddleware:
             return Done({"skipped": True}) if params.number == 2 else call()
 
         jobs = [enqueue(conn, "plain", payload={"number": number}) for number in (1, 2, 3)]
-        run_all(database_url, job_type("plain", lambda params, _ctx: ran.append(params.number)))
+        drain(database_url, job_type("plain", lambda params, _ctx: ran.append(params.number)))
         assert ran == [3]
         assert (outcomes(conn, jobs[0].id), last_run(conn, jobs[0].id)["error"]) == (["failed"], "not today")
         assert last_run(conn, jobs[1].id)["output"] == {"skipped": True}
@@ -107,7 +113,7 @@ class TestMiddleware:
     def test_it_is_around_a_handler_in_a_process(self, database_url: str, conn: Conn) -> None:
         importlib.reload(importlib.import_module("tests.core.worker.process_middleware"))
         job = enqueue(conn, "p_done", payload={"number": 6})
-        run_all(database_url, *load([process_handlers.__name__]), settings=quick_settings(lease_seconds=120.0))
+        drain(database_url, *load([MODULE]), settings=quick_settings(lease_seconds=120.0))
         log = last_run(conn, job.id)["log"]
         assert log.index("before 6") < log.index("a line of p_done") < log.index("after")
 
@@ -125,7 +131,7 @@ class TestMiddleware:
         guard.__module__ = module
         middleware(guard)
         job = enqueue(conn, "p_done", payload={"number": 6}, max_attempts=1)
-        run_all(database_url, *load([process_handlers.__name__]), settings=quick_settings(lease_seconds=120.0))
+        drain(database_url, *load([MODULE]), settings=quick_settings(lease_seconds=120.0))
         run = last_run(conn, job.id)
         assert (run["outcome"], run["error_kind"]) == ("failed", kind)
         assert words in run["error"]
@@ -156,7 +162,7 @@ class TestHooks:
 
         job = enqueue(conn, "fails", payload={"number": 7}, max_attempts=2)
         enqueue(conn, "fails")
-        run_all(database_url, job_type("fails", fails), worker_id="w1")
+        drain(database_url, job_type("fails", fails), worker_id="w1")
         assert outcomes(conn, job.id) == ["retried", "failed"]
         (one,) = told
         assert (one.job_id, one.task_type, one.payload, one.attempt) == (job.id, "fails", {"number": 7}, 2)
@@ -173,7 +179,7 @@ class TestHooks:
             raise PermanentError("never")
 
         enqueue(conn, "fails", recurrence_interval_minutes=60)
-        run_all(database_url, job_type("fails", fails))
+        drain(database_url, job_type("fails", fails))
         assert [(one.recurring, one.error) for one in told] == [(True, "never")]
 
     def test_a_job_whose_last_run_was_lost_is_told_by_the_worker_that_finds_it(
@@ -185,7 +191,7 @@ class TestHooks:
         conn.execute("SELECT job_queue_claim('silent', ARRAY['gone'], 9, 60.0)")
         conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 second'")
         conn.execute("UPDATE job_queue SET run_at = now() + interval '1 day' WHERE id = %s", (again.id,))
-        with working(database_url, job_type("plain", lambda _p, _c: None)):
+        with working(database_url, job_type("plain", nothing)):
             until(lambda: told, "the hook")
             until(lambda: outcomes(conn, again.id) == ["lost"], "the other lost run")
         assert [(one.job_id, one.error_kind) for one in told] == [(last.id, "lease_expired")]
@@ -198,7 +204,7 @@ class TestHooks:
         )
         conn.execute("SELECT job_queue_claim('silent', ARRAY['gone'], 9, 60.0)")
         conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 second'")
-        with working(database_url, job_type("plain", lambda _p, _c: None)):
+        with working(database_url, job_type("plain", nothing)):
             until(lambda: told, "the hook")
             until(lambda: outcomes(conn, again.id) == ["lost"], "the other lost run")
         assert [(one.job_id, one.recurring, one.attempt) for one in told] == [(last.id, True, 1)]
@@ -223,7 +229,7 @@ class TestHooks:
 
         for _ in range(2):
             enqueue(conn, "fails")
-        run_all(database_url, job_type("fails", fails))
+        drain(database_url, job_type("fails", fails))
         assert len(told) == 2
         lines = [vars(one)["fields"] for one in caplog.records if one.getMessage() == "a hook of a failed job failed"]
         assert [line["hook"] for line in lines] == ["broken", "exits"] * 2
@@ -253,7 +259,7 @@ class TestHooks:
             raise PermanentError("never")
 
         job = enqueue(conn, "fails")
-        run_all(database_url, job_type("fails", fails))
+        drain(database_url, job_type("fails", fails))
         assert outcomes(conn, job.id) == ["failed"]
         assert "the hooks of failed jobs are too slow; the worker ends without them" in caplog.messages
         go_on.set()
@@ -339,11 +345,11 @@ class TestResources:
         ]  # fmt: skip
         for name in ("one", "two", "three", "one"):
             enqueue(conn, name)
-        run_all(database_url, *types, settings=quick_settings(lease_seconds=33.0))
+        drain(database_url, *types, settings=quick_settings(lease_seconds=33.0))
         assert seen == ["the client"] * 4
         assert opened.events == ["entered with a lease of 33", "left"]
         enqueue(conn, "none")
-        run_all(database_url, *types)
+        drain(database_url, *types)
         assert seen[-1] is None
 
     def test_async_resources_are_entered_once_and_left_in_the_same_task(
@@ -356,7 +362,7 @@ class TestResources:
 
         for _ in range(20):
             enqueue(conn, "uses")
-        run_all(database_url, job_type("uses", uses, resources=opened.on_loop))
+        drain(database_url, job_type("uses", uses, resources=opened.on_loop))
         assert (outcomes(conn), seen) == (["succeeded"] * 20, [None] * 20)
         assert opened.events == ["entered with True", "left"]
 
@@ -389,7 +395,7 @@ class TestResources:
             "async": job_type("uses", uses_on_loop, resources=on_loop),
         }
         job = enqueue(conn, "uses")
-        run_all(database_url, types[kind])
+        drain(database_url, types[kind])
         assert outcomes(conn, job.id) == ["retried", "succeeded"]
         assert last_run(conn, job.id)["output"] == {"got": "open"}
         assert conn.execute("SELECT error FROM job_runs WHERE outcome = 'retried'").fetchone() == ("OSError: no route",)
@@ -397,7 +403,7 @@ class TestResources:
     def test_a_process_opens_them_once_for_all_its_runs(self, database_url: str, conn: Conn) -> None:
         jobs = [enqueue(conn, "p_shares", payload={"number": number}) for number in (1, 2)]
         settings = quick_settings(lease_seconds=120.0, process_concurrency=1)
-        run_all(database_url, *load([process_handlers.__name__]), settings=settings)
+        drain(database_url, *load([MODULE]), settings=settings)
         opened, again = (last_run(conn, one.id)["output"] for one in jobs)
         assert opened == again
         assert opened["opened"] == 1
@@ -412,4 +418,4 @@ class TestResources:
 
     def test_async_resources_of_a_plain_handler_are_refused_when_it_is_registered(self, opened: Opened) -> None:
         with pytest.raises(ConfigurationError, match="The resources of plain are an async context manager"):
-            job("plain", resources=opened.on_loop)(lambda _params, _ctx: None)
+            job("plain", resources=opened.on_loop)(nothing)

@@ -31,6 +31,7 @@ from tests.support.working import (
     claimed,
     enqueue,
     job_type,
+    nothing,
     outcomes,
     quick_settings,
     status_of,
@@ -69,7 +70,7 @@ def test_async_jobs_take_no_slot_of_threads_and_threads_none_of_them(database_ur
     enqueue(conn, "plain")
     settings = quick_settings(async_concurrency=3)
     with working(
-        database_url, job_type("gate", gate), job_type("plain", lambda _p, _c: None), settings=settings, concurrency=1
+        database_url, job_type("gate", gate), job_type("plain", nothing), settings=settings, concurrency=1
     ) as worker:
         gate.wait_for(3)
         until(lambda: worker.status.succeeded == 1, "the thread's run")
@@ -79,7 +80,7 @@ def test_async_jobs_take_no_slot_of_threads_and_threads_none_of_them(database_ur
 
 def test_a_worker_without_async_types_has_no_loop_and_one_fetcher(database_url: str, conn: Conn) -> None:
     job = enqueue(conn, "plain")
-    with working(database_url, job_type("plain", lambda _p, _c: None), worker_id="w8"):
+    with working(database_url, job_type("plain", nothing), worker_id="w8"):
         until(lambda: status_of(conn, job.id) is None, "the run")
         names = [thread.name for thread in threading.enumerate() if thread.name.startswith("w8")]
     assert sum("fetcher" in name for name in names) == 1
@@ -222,7 +223,7 @@ def test_a_preview_or_admission_that_is_async_is_refused_when_it_is_registered(n
 
     facts: dict[str, Any] = {name: ahead}
     with pytest.raises(ConfigurationError, match=f"The {name} of looks_ahead is an async function"):
-        job("looks_ahead", **facts)(lambda _params, _ctx: None)
+        job("looks_ahead", **facts)(nothing)
 
 
 class _Callable:
@@ -234,7 +235,7 @@ async def _plain(_first: Any, _params: Any, _ctx: Any) -> None: ...
 
 @pytest.mark.parametrize(
     ("handler", "expected"),
-    [(returns_nothing, True), (_Callable(), True), (functools.partial(_plain, 1), True), (lambda _p, _c: None, False)],
+    [(returns_nothing, True), (_Callable(), True), (functools.partial(_plain, 1), True), (nothing, False)],
     ids=["function", "object", "partial", "plain"],
 )
 def test_an_async_handler_is_known_as_one(handler: Callable[[Any, Any], Any], *, expected: bool) -> None:

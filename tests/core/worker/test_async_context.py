@@ -26,6 +26,7 @@ from tests.support.working import (
     enqueue,
     job_type,
     last_run,
+    nothing,
     outcomes,
     quick_settings,
     status_of,
@@ -179,7 +180,7 @@ def test_a_lane_without_jobs_does_not_claim_for_each_batch_of_another(
         return claim(conn, worker, types, *more)
 
     monkeypatch.setattr(leases, "claim", counted)
-    types = job_type("plain", lambda _p, _c: None), job_type("quick", returns_nothing)
+    types = job_type("plain", nothing), job_type("quick", returns_nothing)
     with working(database_url, *types, concurrency=1) as worker:
         until(lambda: ["quick"] in claims, "the first claim of the loop's lane")
         began, before = time.monotonic(), claims.count(["quick"])

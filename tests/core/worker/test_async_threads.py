@@ -38,6 +38,7 @@ from tests.support.working import (
     enqueue,
     job_type,
     last_run,
+    nothing,
     outcomes,
     quick_settings,
     working,
@@ -161,7 +162,7 @@ def test_a_place_that_a_timeout_frees_wakes_the_fetchers(database_url: str, conn
 
 
 def test_a_run_whose_thread_has_died_is_reported_at_its_timeout() -> None:
-    runner = runner_of(lambda _params, _ctx: None)
+    runner = runner_of(nothing)
     done: SimpleQueue[Any] = SimpleQueue()
     slots = ThreadSlots(runner, done, 1, "test")
     run = RunContext(claimed(), runner.resources, 0.0, float("inf"))

@@ -16,10 +16,20 @@ from jobdeck.core.registry import job, load, registrations
 from jobdeck.core.registry.around import LONGEST_DELAY
 from jobdeck.core.worker.context import Stop
 from jobdeck.testing import run_job
+from tests.core.worker.process_handlers import MODULE
 from tests.core.worker.test_executor import context_of, raising, runner_of
-from tests.core.worker.test_processes import MODULE, drain
 from tests.support.waiting import until
-from tests.support.working import claimed, enqueue, job_type, last_run, outcomes, working
+from tests.support.working import (
+    claimed,
+    drain,
+    enqueue,
+    job_type,
+    last_run,
+    nothing,
+    outcomes,
+    quick_settings,
+    working,
+)
 
 
 def failing(backoff: Any, error: BaseException | None = None, **facts: Any) -> FinishedRun:
@@ -124,7 +134,7 @@ async def later(_attempt: int, _error: BaseException) -> float:
 @pytest.mark.parametrize(("given", "words"), [(later, "is an async function"), (30.0, "is no function")])
 def test_what_cannot_be_one_is_refused_where_the_type_is_declared(given: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=f"The backoff of refused_backoff {words}"):
-        job("refused_backoff", backoff=given)(lambda _params, _ctx: None)
+        job("refused_backoff", backoff=given)(nothing)
 
 
 def test_a_run_in_a_test_has_its_delay() -> None:
@@ -190,7 +200,7 @@ def test_a_run_in_a_process_asks_it_however_the_run_ended(
     database_url: str, conn: psycopg.Connection[Any], name: str, number: int, delay: float, error_kind: str
 ) -> None:
     own = enqueue(conn, name, payload={"number": number})
-    drain(database_url, tuple(load([MODULE])))
+    drain(database_url, *load([MODULE]), settings=quick_settings(lease_seconds=120.0))
     run = last_run(conn, own.id)
     assert (run["outcome"], run["error_kind"]) == ("retried", error_kind)
     assert due_in(conn, own.id) == pytest.approx(delay, abs=60)
@@ -198,7 +208,8 @@ def test_a_run_in_a_process_asks_it_however_the_run_ended(
 
 def test_an_error_of_it_in_a_process_is_in_the_log_of_the_run(database_url: str, conn: psycopg.Connection[Any]) -> None:
     own = enqueue(conn, "p_backs_off", payload={"number": 2})
-    drain(database_url, tuple(load([MODULE])), retry_base_seconds=9000.0, retry_cap_seconds=9000.0)
+    settings = quick_settings(lease_seconds=120.0, retry_base_seconds=9000.0, retry_cap_seconds=9000.0)
+    drain(database_url, *load([MODULE]), settings=settings)
     assert (
         "the backoff function failed, so the default delay is used: KeyError: 'LookupError'"
         in (last_run(conn, own.id)["log"])

@@ -17,13 +17,10 @@ from jobdeck.core.registry import Done
 from jobdeck.core.worker import fetcher
 from jobdeck.core.worker.context import RunContext
 from tests.core.worker.test_fetcher import a_fetcher
-from tests.core.worker.test_worker import Gate, gate
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import ACTOR, a_state, claimed, enqueue, job_type, outcomes, working
+from tests.support.working import ACTOR, Held, a_state, claimed, enqueue, job_type, outcomes, working
 
 Conn = psycopg.Connection[Any]
-
-__all__ = ["gate"]
 
 
 def ask(conn: Conn, job_id: UUID) -> int:
@@ -45,45 +42,45 @@ def ended(conn: Conn, canary: int) -> CanaryAnswer:
 
 
 def test_it_runs_beside_slots_that_are_all_taken_and_although_everything_is_paused(
-    conn: Conn, database_url: str, gate: Gate
+    conn: Conn, database_url: str, held: Held
 ) -> None:
     for _ in range(3):
         enqueue(conn, "long")
-    types = (job_type("long", gate), job_type("quick", lambda *_: Done({})))
+    types = (job_type("long", held), job_type("quick", lambda *_: Done({})))
     with working(database_url, *types, concurrency=1):
-        gate.wait_for()
+        held.wait_for()
         operator.pause(conn, reason=None, actor=ACTOR)
         job = enqueue(conn, "quick")
         assert ended(conn, ask(conn, job.id)).state == "succeeded"
         assert outcomes(conn, job.id) == ["succeeded"]
         operator.resume(conn, actor=ACTOR)
-        gate.opened.set()
-        gate.wait_for(2)
+        held.let_go()
+        held.wait_for(2)
 
 
 def test_a_worker_that_hears_no_notification_looks_for_one_by_itself(
-    conn: Conn, database_url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    conn: Conn, database_url: str, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetcher, "CANARY", "another word")
     monkeypatch.setattr(fetcher, "IDLE_SECONDS", 0.05)
     enqueue(conn, "long")
-    types = (job_type("long", gate), job_type("quick", lambda *_: Done({})))
+    types = (job_type("long", held), job_type("quick", lambda *_: Done({})))
     with working(database_url, *types, concurrency=1):
-        gate.wait_for()
+        held.wait_for()
         job = enqueue(conn, "quick", run_at=conn.execute("SELECT now() + interval '1 day'").fetchall()[0][0])
         assert ended(conn, ask(conn, job.id)).state == "succeeded"
 
 
-def test_two_canaries_run_at_once_where_a_slot_is_free(conn: Conn, database_url: str, gate: Gate) -> None:
-    other = Gate()
-    with working(database_url, job_type("one", gate), job_type("two", other), concurrency=1):
+def test_two_canaries_run_at_once_where_a_slot_is_free(conn: Conn, database_url: str, held: Held) -> None:
+    other = Held()
+    with working(database_url, job_type("one", held), job_type("two", other), concurrency=1):
         operator.pause(conn, reason=None, actor=ACTOR)
         first = ask(conn, enqueue(conn, "one").id)
-        gate.wait_for()
+        held.wait_for()
         second = ask(conn, enqueue(conn, "two").id)
         other.wait_for()
-        gate.opened.set()
-        other.opened.set()
+        held.let_go()
+        other.let_go()
         assert (ended(conn, first).state, ended(conn, second).state) == ("succeeded", "succeeded")
 
 
@@ -104,16 +101,16 @@ def test_while_one_runs_no_job_is_claimed_ahead_since_it_may_be_another_canary_t
         assert fetcher._limit(0.0) == 1
 
 
-def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(conn: Conn, database_url: str, gate: Gate) -> None:
+def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(conn: Conn, database_url: str, held: Held) -> None:
     stuck = threading.Event()
     types = (
-        job_type("long", gate),
+        job_type("long", held),
         job_type("stuck", lambda *_: stuck.wait(PATIENCE), timeout=0.1),
         job_type("quick", lambda *_: Done({})),
     )
     enqueue(conn, "long")
     with working(database_url, *types, concurrency=1):
-        gate.wait_for()
+        held.wait_for()
         operator.pause(conn, reason=None, actor=ACTOR)
         late = ask(conn, enqueue(conn, "stuck").id)
         assert ended(conn, ask(conn, enqueue(conn, "quick").id)).state == "succeeded"

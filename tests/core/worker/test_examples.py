@@ -15,11 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import around, load
-from jobdeck.core.worker.worker import Worker
 from tests.support.worker_process import ROOT
-from tests.support.working import enqueue, last_run, quick_settings
+from tests.support.working import drain, enqueue, last_run, quick_settings
 
 Conn = psycopg.Connection[Any]
 PAGE = ROOT / "docs" / "adding-a-job-type.md"
@@ -60,9 +58,8 @@ def run(
     patch.setenv("PYTHONPATH", f"{ROOT}:{folder}")
     importlib.invalidate_caches()
     job = enqueue(conn, task_type, payload=payload)
-    registry = load([f"example_{task_type}"])
-    with Database(url, application_name="test worker", max_size=8) as database:
-        Worker(database, registry, quick_settings(lease_seconds=120.0), task_types=[task_type]).run_until_idle()
+    settings = quick_settings(lease_seconds=120.0)
+    drain(url, *load([f"example_{task_type}"]), settings=settings, task_types=[task_type])
     return last_run(conn, job.id)
 
 

@@ -14,13 +14,9 @@ from jobdeck.core.queue import leases, producer
 from jobdeck.core.worker.stats import Line, Pace
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
-from tests.support.working import job_type, outcomes, working
+from tests.support.working import job_type, nothing, outcomes, working
 
 JOBS = 9000
-
-
-def nothing(params: Any, ctx: Any) -> None:
-    """The handler."""
 
 
 class TestTheLine:

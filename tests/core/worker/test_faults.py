@@ -18,7 +18,6 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.postgres.reconnecting import Link
 from jobdeck.core.queue import leases
 from jobdeck.core.queue.leases import Renewed
-from jobdeck.core.registry import Done
 from jobdeck.core.worker import heartbeat, maintenance
 from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import RunContext
@@ -27,41 +26,20 @@ from jobdeck.core.worker.maintenance import ClockWatch
 from jobdeck.core.worker.state import WorkerState
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
+    Held,
     a_state,
     claimed,
     enqueue,
     job_type,
     last_run,
+    nothing,
     outcomes,
     quick_settings,
     status_of,
     working,
 )
 
-pytestmark = pytest.mark.slow
-
 Connection = psycopg.Connection[Any]
-
-
-class Held:
-    """A handler that runs until it is let go or asked to stop."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.let_go = threading.Event()
-
-    def __call__(self, _params: Any, ctx: Any) -> Done:
-        self.entered.set()
-        while not self.let_go.wait(0.01):
-            ctx.raise_if_cancelled()
-        return Done()
-
-
-@pytest.fixture
-def held() -> Iterator[Held]:
-    held = Held()
-    yield held
-    held.let_go.set()
 
 
 def has_ended(conn: Connection, task_type: str, runs: int) -> bool:
@@ -73,16 +51,18 @@ def ended(conn: Connection, task_type: str) -> list[str]:
     return [outcome for (outcome,) in found]
 
 
+@pytest.mark.slow
 def test_a_row_that_another_session_holds_for_longer_than_a_lease_delays_that_job_alone(
     conn: Connection, database_url: str, held: Held
 ) -> None:
     long = Held()
     settings = quick_settings(lease_seconds=10.0, heartbeat_seconds=0.2)
-    types = (job_type("held", held), job_type("long", long), job_type("quick", lambda _params, _ctx: Done()))
+    types = (job_type("held", held), job_type("long", long), job_type("quick", nothing))
     first = enqueue(conn, "held").id
     second = enqueue(conn, "long").id
     with working(database_url, *types, settings=settings, concurrency=4):
-        until(lambda: held.entered.is_set() and long.entered.is_set())
+        held.wait_for()
+        long.wait_for()
         with psycopg.connect(database_url) as holder:
             holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
             lease = "SELECT lease_expires_at < clock_timestamp() FROM job_queue WHERE id = %s"
@@ -93,11 +73,11 @@ def test_a_row_that_another_session_holds_for_longer_than_a_lease_delays_that_jo
                     enqueue(conn, "quick")
                 until(functools.partial(has_ended, conn, "quick", 10 * rounds))
             assert set(ended(conn, "quick")) == {"succeeded"}
-            long.let_go.set()
+            long.let_go()
             until(lambda: status_of(conn, second) is None, "the end of the other long job")
             assert outcomes(conn, second) == ["succeeded"]
             holder.rollback()
-        held.let_go.set()
+        held.let_go()
         until(lambda: status_of(conn, first) is None, "the end of the held job")
 
 
@@ -187,12 +167,12 @@ def test_the_report_of_a_held_row_is_kept_and_stored_when_the_row_is_free(
     conn: Connection, database_url: str, held: Held
 ) -> None:
     first = enqueue(conn, "held").id
-    types = (job_type("held", held), job_type("quick", lambda _params, _ctx: Done()))
+    types = (job_type("held", held), job_type("quick", nothing))
     with working(database_url, *types, settings=quick_settings(lease_seconds=60.0)):
-        until(held.entered.is_set)
+        held.wait_for()
         with psycopg.connect(database_url) as holder:
             holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
-            held.let_go.set()
+            held.let_go()
             for _ in range(20):
                 enqueue(conn, "quick")
             until(lambda: len(ended(conn, "quick")) == 20, "the end of the other jobs")
@@ -207,10 +187,10 @@ def test_a_worker_that_stops_stores_the_report_of_a_held_row_first(
 ) -> None:
     first = enqueue(conn, "held").id
     with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=60.0)) as worker:
-        until(held.entered.is_set)
+        held.wait_for()
         holder = psycopg.connect(database_url)
         holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
-        held.let_go.set()
+        held.let_go()
         stopping = threading.Thread(target=worker.drain, args=(PATIENCE,))
         stopping.start()
         until(lambda: worker.status.state == "draining")
@@ -313,7 +293,7 @@ def test_a_report_that_cannot_be_stored_ends_as_a_failure_and_holds_up_no_other(
 ) -> None:
     refuse_poison(conn, sqlstate)
     jobs = [enqueue(conn, "quick", payload={"number": place}, max_attempts=1).id for place in range(40)]
-    with working(database_url, job_type("quick", lambda _params, _ctx: Done())):
+    with working(database_url, job_type("quick", nothing)):
         until(lambda: len(ended(conn, "quick")) == len(jobs), "the end of all jobs")
     assert sorted(ended(conn, "quick")) == ["failed"] + ["succeeded"] * 39
     assert last_run(conn, jobs[13])["error_kind"] == "not_stored"
@@ -353,7 +333,7 @@ def test_an_error_that_belongs_to_the_connection_is_not_blamed_on_the_report(
 
     monkeypatch.setattr(leases, "finish", finish_with_stale_plans)
     job = enqueue(conn, "quick", max_attempts=1).id
-    with working(database_url, job_type("quick", lambda _params, _ctx: Done())):
+    with working(database_url, job_type("quick", nothing)):
         until(lambda: ended(conn, "quick"), "the end of the job")
     assert outcomes(conn, job) == ["succeeded"]
     assert len(stale) == 1
@@ -365,13 +345,13 @@ def test_reports_are_kept_while_the_server_is_read_only(
     job = enqueue(conn, "held").id
     name = sql.Identifier(conn.info.dbname)
     with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=120.0)):
-        until(held.entered.is_set)
+        held.wait_for()
         conn.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
         conn.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
             "AND pid <> pg_backend_pid()"
         )
-        held.let_go.set()
+        held.let_go()
         until(lambda: any("read-only" in str(vars(record)) for record in caplog.records), "a refused report")
         conn.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
         until(lambda: status_of(conn, job) is None, "the report")

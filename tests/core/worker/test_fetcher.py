@@ -13,12 +13,13 @@ import pytest
 
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.queue import leases, operator, presence, producer
+from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.fetcher import Fetcher, LaneFronts
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import Maintenance
 from jobdeck.core.worker.state import WorkerState
+from tests.support.health import announce
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report
 from tests.support.working import a_state, claimed
@@ -194,10 +195,7 @@ class TestAClaimThatLimitsHeldBack:
     ) -> None:
         operator.set_type(conn, "alpha", changes={"max_running": 40}, actor=ACTOR, reason=None)
         producer.enqueue_many(conn, [NewJob("alpha")] * 80, actor=ACTOR)
-        presence.report_worker(
-            conn, worker_id=state.worker_id, host="h", pid=1, mode="headless", version="1", concurrency=1,
-            task_types=["alpha"], running=0,
-        )  # fmt: skip
+        announce(conn, state.worker_id)
         fetcher = self.fetcher(state, monkeypatch)
         known = threading.Event()
         monkeypatch.setattr(Maintenance, "begin", lambda _: known.set())

@@ -54,8 +54,7 @@ def book(conn: Conn, ctx: Any) -> None:
 
 
 def run_all(url: str, *handlers: tuple[str, Any], **facts: Any) -> None:
-    types = [job_type(name, handler, **facts) for name, handler in handlers]
-    with a_worker(url, *types) as worker:
+    with a_worker(url, *(job_type(name, handler, **facts) for name, handler in handlers)) as worker:
         worker.run_until_idle()
 
 

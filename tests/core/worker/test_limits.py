@@ -16,7 +16,8 @@ from jobdeck.core.queue import operator, producer
 from jobdeck.core.registry import load
 from tests.chaos.test_chaos import processes
 from tests.core.worker.async_handlers import Gate
-from tests.core.worker.test_processes import MODULE, is_gone, noted
+from tests.core.worker.process_handlers import MODULE
+from tests.core.worker.test_processes import is_gone, noted
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, Params, job_type, quick_settings, status_of, working
 

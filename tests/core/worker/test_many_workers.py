@@ -16,15 +16,12 @@ from jobdeck.core.worker import fetcher
 from jobdeck.core.worker.maintenance import Maintenance
 from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.stats import Crowd
+from tests.support.health import announce
 from tests.support.queue import ACTOR, Connection, add
 from tests.support.waiting import until
-from tests.support.working import a_state, enqueue, job_type, outcomes, working
+from tests.support.working import a_state, enqueue, job_type, nothing, outcomes, working
 
 NEVER = 3600.0
-
-
-def nothing(params: Any, ctx: Any) -> None:
-    """The handler."""
 
 
 def known(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
@@ -157,23 +154,16 @@ class TestAWorkerAmongMany:
 
 
 class TestTheReport:
-    @staticmethod
-    def report(conn: Connection, worker_id: str, *task_types: str) -> int:
-        return presence.report_worker(
-            conn, worker_id=worker_id, host="h", pid=1, mode="headless", version="1", concurrency=1,
-            task_types=task_types, running=0,
-        )  # fmt: skip
-
     def test_says_how_many_workers_run_some_of_the_same_types(self, conn: Connection) -> None:
-        assert self.report(conn, "one", "alpha", "beta") == 1
-        assert self.report(conn, "two", "beta", "gamma") == 2
-        assert self.report(conn, "three", "delta") == 1
-        assert self.report(conn, "one", "alpha", "beta") == 2
+        assert announce(conn, "one", types=["alpha", "beta"]) == 1
+        assert announce(conn, "two", types=["beta", "gamma"]) == 2
+        assert announce(conn, "three", types=["delta"]) == 1
+        assert announce(conn, "one", types=["alpha", "beta"]) == 2
 
     def test_does_not_count_those_that_have_been_silent_for_a_minute(self, conn: Connection) -> None:
-        self.report(conn, "one", "alpha")
+        announce(conn, "one", types=["alpha"])
         conn.execute("UPDATE job_workers SET heartbeat_at = now() - interval '61 seconds'")
-        assert self.report(conn, "two", "alpha") == 1
+        assert announce(conn, "two", types=["alpha"]) == 1
 
 
 class TestUpkeep:

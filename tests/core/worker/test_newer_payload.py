@@ -21,17 +21,18 @@ from jobdeck.core.registry import JobType, Payload, Registry, load
 from jobdeck.core.registry.around import FailedJob, failure_hooks
 from jobdeck.core.worker.context import RunResources
 from jobdeck.core.worker.executor import NEWER_GIVE_UP, NEWER_SECONDS, Executor
-from tests.core.worker.test_processes import MODULE
-from tests.core.worker.test_worker import drain
+from tests.core.worker.process_handlers import MODULE
 from tests.support.queue import advance, job_row
 from tests.support.waiting import until
 from tests.support.working import (
     ACTOR,
     Params,
     claimed,
+    drain,
     enqueue,
     job_type,
     last_run,
+    nothing,
     outcomes,
     quick_settings,
     status_of,
@@ -75,10 +76,6 @@ class Nested(Payload):
     counted: Part | int = 0
     shaped: Round | Square | None = None
     several: list[Part | int] | str = ""
-
-
-def nothing(_params: object, _ctx: object) -> None:
-    """A handler that succeeds."""
 
 
 async def nothing_async(_params: object, _ctx: object) -> None:

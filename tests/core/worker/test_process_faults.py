@@ -15,33 +15,18 @@ import pytest
 
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator
-from jobdeck.core.registry import Done, JobType, load
+from jobdeck.core.registry import Done, JobType
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.slots.child import POSITION_SIGNAL, readable
 from jobdeck.core.worker.slots.child_process import ChildProcess
 from jobdeck.core.worker.slots.processes import ProcessSlots
-from tests.core.worker.test_processes import MODULE, is_gone, noted, running, use_up_the_time
+from tests.core.worker.process_handlers import MODULE
+from tests.core.worker.test_processes import ONE, is_gone, noted, running, use_up_the_time
 from tests.support.waiting import PATIENCE, becomes, until
 from tests.support.worker_process import ROOT, worker_process
 from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
 
-pytestmark = pytest.mark.slow
-
 Conn = psycopg.Connection[Any]
-LONG = {"lease_seconds": 120.0, "process_concurrency": 1}
-
-
-@pytest.fixture(scope="module")
-def types() -> tuple[JobType, ...]:
-    return tuple(load([MODULE]))
-
-
-@pytest.fixture
-def note(tmp_path: Path) -> Path:
-    """A file in which handlers note what they did."""
-    path = tmp_path / "notes"
-    path.touch()
-    return path
 
 
 def take_back(conn: Conn) -> None:
@@ -66,12 +51,12 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     go_on.set()
 
 
-@pytest.mark.parametrize("why", ["timeout", "cancel"])
+@pytest.mark.parametrize("why", ["timeout", pytest.param("cancel", marks=pytest.mark.slow)])
 def test_a_process_is_killed_although_the_database_keeps_its_slot_waiting(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, stored: threading.Event, why: str
 ) -> None:
     job = enqueue(conn, "p_saves", payload={"note": str(note)}, max_attempts=1)
-    with working(database_url, *types, settings=quick_settings(**LONG)) as worker:
+    with working(database_url, *types, settings=ONE) as worker:
         until(lambda: noted(note, "saves"), "the run")
         if why == "timeout":
             use_up_the_time(worker)
@@ -99,7 +84,7 @@ def test_a_checkpoint_that_comes_while_the_process_says_where_it_is_is_saved(
     monkeypatch.setattr(ChildProcess, "position", after_the_message)
     monkeypatch.setattr("jobdeck.core.worker.slots.processes.POSITION_SECONDS", PATIENCE)
     job = enqueue(conn, "p_saves", payload={"note": str(note), "number": 1}, max_attempts=1)
-    with working(database_url, *types, settings=quick_settings(**LONG)) as worker:
+    with working(database_url, *types, settings=ONE) as worker:
         until(lambda: noted(note, "saves"), "the run")
         use_up_the_time(worker)
         until(lambda: outcomes(conn), "the report")
@@ -154,7 +139,7 @@ def test_a_job_that_is_handed_back_before_its_process_has_started_is_not_run(
 
     monkeypatch.setattr(ProcessSlots, "_child", late)
     job = enqueue(conn, "p_spins", payload={"note": str(note)})
-    with working(database_url, *types, settings=quick_settings(**LONG)) as worker:
+    with working(database_url, *types, settings=ONE) as worker:
         assert asked.wait(PATIENCE)
         assert not worker.drain(0)
     handed_back.set()
@@ -166,7 +151,7 @@ def test_a_checkpoint_of_an_earlier_run_in_the_same_process_is_refused(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
     first = enqueue(conn, "p_leaves", payload={"note": str(note)})
-    with working(database_url, *types, settings=quick_settings(**LONG)):
+    with working(database_url, *types, settings=ONE):
         until(lambda: outcomes(conn, first.id), "the first run")
         second = enqueue(conn, "p_follows", payload={"note": str(note)})
         until(lambda: outcomes(conn, second.id), "the second run")
@@ -179,7 +164,7 @@ def test_a_process_that_a_handler_forks_can_be_ended_by_a_signal(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_forks")
-    with working(database_url, *types, settings=quick_settings(**LONG)):
+    with working(database_url, *types, settings=ONE):
         until(lambda: outcomes(conn, job.id), "the end")
     assert last_run(conn, job.id)["output"] == {"ended": -signal.SIGTERM}
 
@@ -188,7 +173,7 @@ def test_a_process_that_a_handler_forks_can_log_and_is_refused_what_only_the_han
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
     job = enqueue(conn, "p_logs_in_a_fork", payload={"note": str(note)})
-    with working(database_url, *types, settings=quick_settings(**LONG)):
+    with working(database_url, *types, settings=ONE):
         until(lambda: outcomes(conn, job.id), "the end")
     assert last_run(conn, job.id)["output"] == {"ended": 7}
 
@@ -198,7 +183,7 @@ def test_a_run_ends_although_what_its_process_left_prints_for_ever(
 ) -> None:
     job = enqueue(conn, "p_abandons", payload={"note": str(note)}, max_attempts=1)
     try:
-        with working(database_url, *types, settings=quick_settings(**LONG)):
+        with working(database_url, *types, settings=ONE):
             until(lambda: outcomes(conn, job.id), "the end")
     finally:
         for pid in noted(note, "prints"):
@@ -207,7 +192,7 @@ def test_a_run_ends_although_what_its_process_left_prints_for_ever(
     assert "ended with status 3" in last_run(conn, job.id)["error"]
 
 
-@pytest.mark.parametrize("kind", ["process", "thread", "async"])
+@pytest.mark.parametrize("kind", [pytest.param("process", marks=pytest.mark.slow), "thread", "async"])
 def test_a_run_that_has_ended_in_its_transaction_is_not_taken_for_lost_while_its_handler_goes_on(
     database_url: str,
     conn: Conn,
@@ -239,7 +224,7 @@ def test_a_run_that_has_ended_in_its_transaction_is_not_taken_for_lost_while_its
     if kind != "process":
         types = (job_type(name, in_thread if kind == "thread" else on_loop, timeout=3600),)
     job = enqueue(conn, name, payload={"note": str(note)} if kind == "process" else {})
-    with working(database_url, *types, settings=quick_settings(**LONG)) as worker:
+    with working(database_url, *types, settings=ONE) as worker:
         until(lambda: len(dead) > 1, "heartbeats after the end")
         for run in running(worker):
             run.lease_end = 0.0  # for the watchdog
@@ -269,13 +254,13 @@ def dead_answers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return dead
 
 
-@pytest.mark.parametrize("name", ["p_spins", "p_asks"])
+@pytest.mark.parametrize("name", ["p_spins", pytest.param("p_asks", marks=pytest.mark.slow)])
 def test_a_run_that_has_lost_its_job_is_stopped_and_changes_nothing(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, name: str
 ) -> None:
     job = enqueue(conn, name, payload={"note": str(note)}, max_attempts=1)
     word = name.removeprefix("p_")
-    with working(database_url, *types, settings=quick_settings(**LONG)) as worker:
+    with working(database_url, *types, settings=ONE) as worker:
         until(lambda: noted(note, word), "the run")
         take_back(conn)
         until(lambda: "abandoned" in outcomes(conn, job.id), "the report")
@@ -289,6 +274,7 @@ def test_a_run_that_has_lost_its_job_is_stopped_and_changes_nothing(
     assert figures.lost_leases == 1
 
 
+@pytest.mark.slow
 def test_a_signal_to_a_worker_and_its_processes_hands_their_jobs_back(
     database_url: str, conn: Conn, note: Path, tmp_path: Path
 ) -> None:
@@ -320,7 +306,7 @@ def test_the_report_of_a_process_waits_for_a_database_that_is_away(
 
     monkeypatch.setattr(leases, "finish", away)
     job = enqueue(conn, "p_done", payload={"number": 2})
-    with working(database_url, *types, settings=quick_settings(**LONG)):
+    with working(database_url, *types, settings=ONE):
         assert tried.wait(PATIENCE)
         back.set()
         until(lambda: outcomes(conn, job.id), "the report")

@@ -17,39 +17,33 @@ import pytest
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.model import NewJob
-from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer
-from jobdeck.core.registry import JobType, Registry, job, load
+from jobdeck.core.registry import JobType, job
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.slots.child_process import ChildProcess
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.worker import Worker
-from tests.core.worker.process_handlers import NAMELESS_SIGNAL
+from tests.core.worker.process_handlers import MODULE, NAMELESS_SIGNAL
 from tests.core.worker.test_canaries import ask, ended
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, bury, worker_process
-from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
+from tests.support.working import (
+    ACTOR,
+    a_worker,
+    drain,
+    enqueue,
+    job_type,
+    last_run,
+    nothing,
+    outcomes,
+    quick_settings,
+    status_of,
+    working,
+)
 
 Conn = psycopg.Connection[Any]
-MODULE = "tests.core.worker.process_handlers"
-
-
-@pytest.fixture(scope="module")
-def types() -> tuple[JobType, ...]:
-    return tuple(load([MODULE]))
-
-
-@pytest.fixture
-def note(tmp_path: Path) -> Path:
-    """A file in which handlers note what they did."""
-    path = tmp_path / "notes"
-    path.touch()
-    return path
-
-
-def drain(url: str, types: tuple[JobType, ...], **facts: Any) -> None:
-    with Database(url, application_name="test worker", max_size=8) as database:
-        Worker(database, Registry(types), quick_settings(lease_seconds=120.0, **facts)).run_until_idle()
+SETTINGS = quick_settings(lease_seconds=120.0)
+ONE = quick_settings(lease_seconds=120.0, process_concurrency=1)
 
 
 def noted(note: Path, word: str) -> list[int]:
@@ -83,7 +77,7 @@ def test_a_run_in_a_process_tells_what_one_in_a_thread_tells(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_done", payload={"number": 7})
-    drain(database_url, types)
+    drain(database_url, *types, settings=SETTINGS)
     run = last_run(conn, job.id)
     assert (run["outcome"], run["output"]["number"], run["output"]["attempt"]) == ("partial", 7, 1)
     assert run["output"]["pid"] != os.getpid()
@@ -96,7 +90,7 @@ def test_a_process_is_used_again_and_there_are_no_more_than_the_setting_says(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
     producer.enqueue_many(conn, [NewJob("p_done", {"number": 2})] * 30, actor=ACTOR)
-    drain(database_url, types, process_concurrency=2)
+    drain(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=2))
     assert outcomes(conn) == ["succeeded"] * 30
     pids = {pid for (pid,) in conn.execute("SELECT output ->> 'pid' FROM job_runs")}
     assert 1 <= len(pids) <= 2
@@ -107,7 +101,7 @@ def test_a_checkpoint_is_saved_and_seen_and_the_process_has_a_connection_of_its_
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_continues")
-    drain(database_url, types)
+    drain(database_url, *types, settings=SETTINGS)
     assert outcomes(conn, job.id) == ["continued", "succeeded"]
     assert last_run(conn, job.id)["output"] == {"stored": "2", "seen": {"page": 2}}
 
@@ -116,17 +110,16 @@ def test_a_checkpoint_is_saved_and_seen_and_the_process_has_a_connection_of_its_
     ("number", "outcome", "kind", "words"),
     [
         (0, "retried", "ValueError", "ValueError: no luck"),
-        (1, "failed", "permanent", "never"),
-        (2, "retried", "SystemExit", "the handler called sys.exit(4)"),
-        (3, "failed", "not_storable", "output"),
+        pytest.param(1, "failed", "permanent", "never", marks=pytest.mark.slow),
+        pytest.param(2, "retried", "SystemExit", "the handler called sys.exit(4)", marks=pytest.mark.slow),
+        pytest.param(3, "failed", "not_storable", "output", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.slow
 def test_a_failure_is_recorded_as_that_of_a_thread(
     database_url: str, conn: Conn, types: tuple[JobType, ...], number: int, outcome: str, kind: str, words: str
 ) -> None:
     job = enqueue(conn, "p_fails", payload={"number": number}, max_attempts=2)
-    drain(database_url, types)
+    drain(database_url, *types, settings=SETTINGS)
     assert outcomes(conn, job.id)[0] == outcome
     run = last_run(conn, job.id)
     assert run["error_kind"] == kind
@@ -137,20 +130,26 @@ def test_a_failure_is_recorded_as_that_of_a_thread(
 @pytest.mark.parametrize(
     ("number", "words", "log"),
     [
-        (0, "ended with status 3 before its run did", None),
-        (1, "was ended by SIGSEGV", "process_handlers.py"),
-        (2, "was killed (SIGKILL), perhaps because the machine has too little memory", None),
-        (3, f"was ended by signal {NAMELESS_SIGNAL:d}; the run's log has what it printed", None),
+        pytest.param(0, "ended with status 3 before its run did", None, id="exit"),
+        pytest.param(
+            1, "was ended by SIGSEGV", "process_handlers.py", id="segmentation fault", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            2, "was killed (SIGKILL), perhaps because the machine has too little memory", None,
+            id="killed", marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            3, f"was ended by signal {NAMELESS_SIGNAL:d}; the run's log has what it printed", None,
+            id="a signal without a name", marks=pytest.mark.slow,
+        ),
     ],
-    ids=["exit", "segmentation fault", "killed", "a signal without a name"],
-)
-@pytest.mark.slow
+)  # fmt: skip
 def test_a_process_that_dies_is_a_failed_attempt_and_the_next_job_gets_another(
     database_url: str, conn: Conn, types: tuple[JobType, ...], number: int, words: str, log: str | None
 ) -> None:
     dead = enqueue(conn, "p_dies", payload={"number": number}, max_attempts=2)
     fine = enqueue(conn, "p_done", payload={"number": 2})
-    drain(database_url, types, process_concurrency=1)
+    drain(database_url, *types, settings=ONE)
     assert outcomes(conn, dead.id) == ["retried", "failed"]
     run = last_run(conn, dead.id)
     assert run["error_kind"] == "process_died"
@@ -165,7 +164,7 @@ def test_a_run_over_its_timeout_is_killed_with_what_it_started_and_then_reported
     for module in ("child_process", "processes"):
         monkeypatch.setattr(f"jobdeck.core.worker.slots.{module}.POSITION_SECONDS", PATIENCE)
     job = enqueue(conn, "p_too_long", payload={"note": str(note)}, max_attempts=1)
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)) as worker:
+    with working(database_url, *types, settings=SETTINGS) as worker:
         until(lambda: noted(note, "started"), "the run")
         use_up_the_time(worker)
         until(lambda: status_of(conn, job.id) == "failed", "the timeout")
@@ -183,7 +182,7 @@ def test_a_run_is_reported_when_its_process_is_gone(
 ) -> None:
     gone = gone_at_each_report(note, monkeypatch)
     job = enqueue(conn, "p_spins", payload={"note": str(note)})
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)):
+    with working(database_url, *types, settings=SETTINGS):
         until(lambda: noted(note, "spins"), "the run")
         operator.cancel(conn, [job.id], actor=ACTOR)
         until(lambda: status_of(conn, job.id) == "cancelled", "the report")
@@ -210,7 +209,7 @@ def test_the_end_of_a_worker_kills_a_process_before_its_job_is_handed_back(
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.0)
     gone = gone_at_each_report(note, monkeypatch)
     job = enqueue(conn, "p_spins", payload={"note": str(note)})
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)) as worker:
+    with working(database_url, *types, settings=SETTINGS) as worker:
         until(lambda: noted(note, "spins"), "the run")
         assert not worker.drain(0)
     assert outcomes(conn, job.id) == ["released"]
@@ -223,7 +222,7 @@ def test_a_handler_that_asks_is_cancelled_and_its_process_goes_on_for_others(
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.slots.processes.GRACE_SECONDS", PATIENCE)
     job = enqueue(conn, "p_asks", payload={"note": str(note)})
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)):
+    with working(database_url, *types, settings=ONE):
         until(lambda: noted(note, "asks"), "the run")
         operator.cancel(conn, [job.id], actor=ACTOR)
         until(lambda: status_of(conn, job.id) == "cancelled", "the end")
@@ -238,7 +237,7 @@ def test_a_handler_that_does_not_ask_is_killed_after_a_while(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
     job = enqueue(conn, "p_spins", payload={"note": str(note)})
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)):
+    with working(database_url, *types, settings=SETTINGS):
         until(lambda: noted(note, "spins"), "the run")
         operator.cancel(conn, [job.id], actor=ACTOR)
         until(lambda: status_of(conn, job.id) == "cancelled", "the end")
@@ -251,7 +250,7 @@ def test_draining_hands_back_the_job_of_a_process_that_is_killed(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
     job = enqueue(conn, "p_spins", payload={"note": str(note)})
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)) as worker:
+    with working(database_url, *types, settings=SETTINGS) as worker:
         until(lambda: noted(note, "spins"), "the run")
         assert not worker.drain(0)
     until(lambda: all(map(is_gone, noted(note, "spins"))), "the end of the process")
@@ -267,7 +266,7 @@ def test_a_process_that_died_between_two_jobs_costs_the_next_one_no_attempt(
         # So it is while the last threads of a killed process end.
         monkeypatch.setattr(ChildProcess, "has_ended", False)
     first = enqueue(conn, "p_done", payload={"number": 2})
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)):
+    with working(database_url, *types, settings=ONE):
         until(lambda: outcomes(conn, first.id), "the first run")
         pid = last_run(conn, first.id)["output"]["pid"]
         os.kill(pid, signal.SIGKILL)
@@ -281,7 +280,7 @@ def test_what_a_run_prints_is_in_its_own_log_to_the_last_line_and_in_no_other(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
     first = enqueue(conn, "p_prints", payload={"number": 2000, "note": str(note)})
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)):
+    with working(database_url, *types, settings=ONE):
         until(lambda: outcomes(conn, first.id), "the first run")
         # A thread that the first handler left in its process prints again when it sees this word.
         with note.open("a", encoding="utf-8") as file:
@@ -303,7 +302,7 @@ def test_a_process_imports_from_where_its_worker_does_and_hands_no_path_on(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     job = enqueue(conn, "p_environment", max_attempts=1)
-    drain(database_url, types)
+    drain(database_url, *types, settings=SETTINGS)
     assert last_run(conn, job.id)["output"] == {"path": None, "folder": str(tmp_path)}
 
 
@@ -319,7 +318,7 @@ def test_a_worker_with_thousands_of_open_files_can_use_processes(
         with contextlib.ExitStack() as opened:
             for _ in range(1100):
                 opened.enter_context(Path(os.devnull).open(encoding="utf-8"))
-            drain(database_url, types)
+            drain(database_url, *types, settings=SETTINGS)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert outcomes(conn, job.id) == ["succeeded"]
@@ -329,7 +328,7 @@ def test_a_library_that_logs_each_request_is_not_in_the_log_of_a_run(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_chats")
-    drain(database_url, types)
+    drain(database_url, *types, settings=SETTINGS)
     log = last_run(conn, job.id)["log"]
     assert "a warning" in log
     assert "a request" not in log
@@ -339,7 +338,7 @@ def test_progress_that_json_cannot_have_is_a_failure_that_says_so(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_progress", max_attempts=2)
-    drain(database_url, types)
+    drain(database_url, *types, settings=SETTINGS)
     assert outcomes(conn, job.id) == ["failed"]
     assert last_run(conn, job.id)["error"].startswith("The progress of a run is a number of done items and a total")
 
@@ -348,7 +347,7 @@ def test_an_exception_that_cannot_be_read_is_the_failure_of_its_run_alone(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_unready", max_attempts=1)
-    drain(database_url, types)
+    drain(database_url, *types, settings=SETTINGS)
     assert outcomes(conn, job.id) == ["failed"]
     assert last_run(conn, job.id)["error"].startswith("Unready was raised, and cannot be read")
 
@@ -364,7 +363,7 @@ def test_the_processes_of_a_killed_worker_end_and_their_jobs_run_again(
         process.wait()
     until(lambda: is_gone(noted(note, "spins")[0]), "the end of the process")
     bury(database_url)
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)):
+    with working(database_url, *types, settings=SETTINGS):
         until(lambda: len(noted(note, "spins")) == 2, "the second run")
         operator.cancel(conn, [job.id], actor=ACTOR)
         until(lambda: status_of(conn, job.id) == "cancelled", "the end")
@@ -376,7 +375,7 @@ def test_a_canary_runs_beside_processes_that_are_all_taken(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
     enqueue(conn, "p_asks", payload={"note": str(note)})
-    with working(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=1)):
+    with working(database_url, *types, settings=ONE):
         until(lambda: noted(note, "asks"), "the run")
         operator.pause(conn, reason=None, actor=ACTOR)
         waiting = enqueue(conn, "p_done", payload={"number": 2})
@@ -385,15 +384,14 @@ def test_a_canary_runs_beside_processes_that_are_all_taken(
 
 def test_a_cycle_runs_a_job_in_a_process(database_url: str, conn: Conn, types: tuple[JobType, ...]) -> None:
     enqueue(conn, "p_done", payload={"number": 2})
-    with Database(database_url, application_name="test worker", max_size=8) as database:
-        worker = Worker(database, Registry(types), quick_settings(lease_seconds=120.0), mode="cycle", source="cli")
+    with a_worker(database_url, *types, settings=SETTINGS, mode="cycle", source="cli") as worker:
         result = worker.run_cycle()
     assert (result.status, result.succeeded) == ("ok", 1)
 
 
 def test_a_handler_that_no_other_process_can_import_fails_with_the_way_out(database_url: str, conn: Conn) -> None:
     job = enqueue(conn, "nowhere")
-    drain(database_url, (job_type("nowhere", lambda _p, _c: None, isolation="process"),))
+    drain(database_url, job_type("nowhere", nothing, isolation="process"), settings=SETTINGS)
     run = last_run(conn, job.id)
     assert (run["outcome"], run["error_kind"]) == ("failed", "permanent")
     assert "Move it into a module" in run["error"]
@@ -401,7 +399,7 @@ def test_a_handler_that_no_other_process_can_import_fails_with_the_way_out(datab
 
 def test_a_module_that_the_process_cannot_load_is_a_failed_attempt_that_says_so(database_url: str, conn: Conn) -> None:
     job = enqueue(conn, "absent", max_attempts=1)
-    drain(database_url, (job_type("absent", lambda _p, _c: None, isolation="process", module="no_such_module"),))
+    drain(database_url, job_type("absent", nothing, isolation="process", module="no_such_module"), settings=SETTINGS)
     run = last_run(conn, job.id)
     assert (run["outcome"], run["error_kind"]) == ("failed", "process_died")
     assert "No module named 'no_such_module'" in run["error"]
@@ -444,10 +442,8 @@ def test_a_process_that_does_not_start_is_a_failed_attempt_that_says_so_and_wher
     )
     monkeypatch.syspath_prepend(tmp_path)
     job = enqueue(conn, "absent", max_attempts=2)
-    absent = job_type(
-        "absent", lambda _p, _c: None, isolation="process", module="hangs_while_imported", retry_base=9000.0
-    )
-    with working(database_url, absent, settings=quick_settings(lease_seconds=120.0)) as worker:
+    absent = job_type("absent", nothing, isolation="process", module="hangs_while_imported", retry_base=9000.0)
+    with working(database_url, absent, settings=SETTINGS) as worker:
         until(lambda: noted(note, "imports"), "the import")
         use_up_the_time(worker, starting=True)
         until(lambda: outcomes(conn, job.id), "the end of the run")
@@ -467,4 +463,4 @@ def test_an_isolation_that_cannot_be_is_refused_when_it_is_registered(
     async def on_loop(_params: Any, _ctx: Any) -> None: ...
 
     with pytest.raises(ConfigurationError, match=words):
-        job("apart", isolation=isolation)(on_loop if handler_is_async else lambda _params, _ctx: None)
+        job("apart", isolation=isolation)(on_loop if handler_is_async else nothing)

@@ -21,7 +21,7 @@ from jobdeck.core.worker import context, run_log
 from jobdeck.core.worker.context import RunContext, RunResources
 from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.run_log import LogBuffer
-from tests.support.working import claimed, job_type, quick_settings
+from tests.support.working import claimed, job_type, nothing, quick_settings
 
 
 class Collecting(logging.Handler):
@@ -61,7 +61,7 @@ def messages(buffer: LogBuffer) -> list[str]:
 
 
 def test_a_run_that_logs_nothing_has_no_log() -> None:
-    assert run(lambda _params, _ctx: None).log is None
+    assert run(nothing).log is None
 
 
 @LISTENERS

@@ -22,9 +22,9 @@ from jobdeck.core.worker.runs import shadow as watching
 from jobdeck.core.worker.runs.shadow import MOST_WAITING, Foreseen, Watch
 from tests.support.earlier_runner import fail, succeed, take
 from tests.support.people import People
-from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, add, changes_nothing, value
 from tests.support.waiting import until
+from tests.support.working import nothing
 
 Json = dict[str, Any]
 
@@ -59,7 +59,7 @@ class Odd(Payload):
 
 
 def made(name: str, preview: Callable[[Any, Any], Json] | None) -> JobType:
-    return JobType(name, lambda _params, _ctx: None, name, "", Letters, preview=preview)
+    return JobType(name, nothing, name, "", Letters, preview=preview)
 
 
 TYPES = (
@@ -290,19 +290,13 @@ class TestSwitch:
             assert [one.run.job_id for one in watch.answers()] == [last.id]
 
 
-def test_a_workers_account_may_watch(postgres: PostgresServer, database_url: str, earlier: Connection) -> None:
-    earlier.execute("select job_make_roles()")
-    earlier.execute("select job_grant_roles()")
-    people = People(postgres)
-    with people.sign_in(database_url, "job_worker") as signed_in:
-        user = signed_in.info.user
-    with Database(database_url.replace("//jobdeck@", f"//{user}@"), application_name="test") as database:
-        assert database.probe().role == user
+def test_a_workers_account_may_watch(people: People, database_url: str, earlier: Connection) -> None:
+    with Database(people.address(database_url, "job_worker"), application_name="test") as database:
+        assert database.probe().role == people.name("job_worker")
         with watched(database) as watch:
             add(earlier, "letters", payload={"number": 7})
             take(earlier)
             assert [one.effects for one in answers(watch)] == [{"letters": 7, "dry": True}]
-    people.remove()
 
 
 def test_the_name_of_the_earlier_runner_is_that_of_the_schema(conn: Connection) -> None:

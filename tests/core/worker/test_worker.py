@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
 from typing import Any
@@ -34,12 +34,15 @@ from tests.support.examples import examples
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
     ACTOR,
+    Held,
     a_state,
     a_worker,
     claimed,
+    drain,
     enqueue,
     job_type,
     last_run,
+    nothing,
     outcomes,
     quick_settings,
     status_of,
@@ -47,53 +50,6 @@ from tests.support.working import (
 )
 
 Conn = psycopg.Connection[Any]
-
-
-class Gate:
-    """A handler that says when it runs and goes on when it is let."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Semaphore(0)
-        self.opened = threading.Event()
-        self.told_to_stop = threading.Event()
-
-    def __call__(self, params: Any, ctx: Any) -> Done:
-        self.entered.release()
-        while not self.opened.wait(0.01):
-            if ctx.cancelled():
-                self.told_to_stop.set()
-                ctx.raise_if_cancelled()
-        return Done({"number": params.number})
-
-    def wait_for(self, runs: int = 1) -> None:
-        for _ in range(runs):
-            assert self.entered.acquire(timeout=PATIENCE)
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.opened.set()
-
-
-class Stubborn(Gate):
-    """A gate that does not care about being told to stop."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.threads: list[threading.Thread] = []
-
-    def __call__(self, params: Any, _ctx: Any) -> Done:
-        self.threads.append(threading.current_thread())
-        self.entered.release()
-        self.opened.wait()
-        return Done({"number": params.number})
-
-
-def drain(url: str, *types: Any, **facts: Any) -> None:
-    with a_worker(url, *types, **facts) as worker:
-        worker.run_until_idle()
 
 
 def counts(conn: Conn, table: str = "job_queue") -> dict[str, int]:
@@ -135,7 +91,7 @@ def test_a_job_that_becomes_due_is_run_without_being_told(database_url: str, con
     at = conn.execute("SELECT now() + interval '600 milliseconds'").fetchone()
     assert at is not None
     job = enqueue(conn, "due", run_at=at[0])
-    with working(database_url, job_type("due", lambda _p, _c: None)):
+    with working(database_url, job_type("due", nothing)):
         until(lambda: status_of(conn, job.id) is None, "the run")
     run = last_run(conn, job.id)
     assert run["due_at"] <= run["started_at"]
@@ -144,7 +100,7 @@ def test_a_job_that_becomes_due_is_run_without_being_told(database_url: str, con
 def test_an_unknown_task_type_is_left_alone_and_hinders_nobody(database_url: str, conn: Conn) -> None:
     conn.execute("INSERT INTO job_queue (task_type) VALUES ('misspelt')")
     known = enqueue(conn, "known")
-    drain(database_url, job_type("known", lambda _p, _c: None))
+    drain(database_url, job_type("known", nothing))
     assert status_of(conn, known.id) is None
     assert counts(conn) == {"pending": 1}
 
@@ -155,7 +111,7 @@ def test_a_payload_that_cannot_be_read_fails_alone_and_can_be_looked_at(
 ) -> None:
     conn.execute("INSERT INTO job_queue (task_type, payload) VALUES ('fine', %s)", (hostile,))
     other = enqueue(conn, "fine")
-    with working(database_url, job_type("fine", lambda _p, _c: None)):
+    with working(database_url, job_type("fine", nothing)):
         until(lambda: sorted(outcomes(conn)) == ["failed", "succeeded"], "both outcomes")
     with Database(database_url, application_name="test") as database, database.connection() as looking:
         (failed,) = read_jobs.page(Filter(status=Status.FAILED)).run(looking).jobs
@@ -167,7 +123,7 @@ def test_a_payload_that_cannot_be_read_fails_alone_and_can_be_looked_at(
 def test_a_payload_that_does_not_fit_fails_alone(database_url: str, conn: Conn) -> None:
     bad = enqueue(conn, "picky", payload={"number": "many"})
     good = enqueue(conn, "picky", payload={"number": 1})
-    drain(database_url, job_type("picky", lambda _p, _c: None))
+    drain(database_url, job_type("picky", nothing))
     assert (status_of(conn, bad.id), status_of(conn, good.id)) == ("failed", None)
     assert last_run(conn, bad.id)["error_kind"] == "invalid_payload"
 
@@ -239,7 +195,7 @@ def test_a_new_series_whose_first_run_fails_goes_on_and_its_batch_mates_are_not_
 
     series = enqueue(conn, "fail", recurrence_interval_minutes=15)
     mates = [enqueue(conn, "fine") for _ in range(5)]
-    drain(database_url, job_type("fail", fail), job_type("fine", lambda _p, _c: None))
+    drain(database_url, job_type("fail", fail), job_type("fine", nothing))
     assert status_of(conn, series.id) == "pending"
     row = conn.execute("SELECT consecutive_failures, run_at > now() FROM job_queue WHERE id = %s", (series.id,))
     assert row.fetchone() == (1, True)
@@ -333,20 +289,20 @@ def expire(conn: Conn, job_id: UUID, *, retry_base: float) -> None:
     assert leases.reap(conn, retry_base=retry_base, retry_cap=retry_base).lost == 1
 
 
-def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, conn: Conn, gate: Gate) -> None:
-    once = enqueue(conn, "gate")
-    series = enqueue(conn, "gate", recurrence_interval_minutes=15)
+def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, conn: Conn, held: Held) -> None:
+    once = enqueue(conn, "held")
+    series = enqueue(conn, "held", recurrence_interval_minutes=15)
     with working(
-        database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
+        database_url, job_type("held", held), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
     ):
-        gate.wait_for(2)
+        held.wait_for(2)
         assert all(answer.ok for answer in operator.cancel(conn, [once.id, series.id], actor=ACTOR))
         until(lambda: counts(conn) == {"cancelled": 2}, "the cancellation")
     assert outcomes(conn) == ["cancelled", "cancelled"]
 
 
 def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
-    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listens = threading.Event()
     connect = Database._connect_to_listen
@@ -357,31 +313,31 @@ def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
 
     monkeypatch.setattr(Database, "_connect_to_listen", connect_late)
     monkeypatch.setattr(heartbeat, "NEWS_SECONDS", 0.05)
-    job = enqueue(conn, "gate")
+    job = enqueue(conn, "held")
     with working(
-        database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
+        database_url, job_type("held", held), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
     ):
-        gate.wait_for()
+        held.wait_for()
         operator.cancel(conn, [job.id], actor=ACTOR)
         listens.set()
         until(lambda: status_of(conn, job.id) == "cancelled", "the cancellation")
-    assert gate.told_to_stop.is_set()
+    assert held.asked_to_stop.is_set()
 
 
 def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(database_url: str, conn: Conn) -> None:
-    stubborn = Stubborn()
+    stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn")
     with working(database_url, job_type("stubborn", stubborn)):
         stubborn.wait_for()
         operator.cancel(conn, [job.id], actor=ACTOR)
-        stubborn.opened.set()
+        stubborn.let_go()
         until(lambda: status_of(conn, job.id) == "cancelled")
 
 
 def test_a_run_beyond_its_timeout_keeps_its_key_and_lease_until_its_handler_ends_and_is_shown(
     database_url: str, conn: Conn
 ) -> None:
-    stubborn = Stubborn()
+    stubborn = Held(stubborn=True)
     first, second = (enqueue(conn, "stubborn", concurrency_key="k", max_attempts=1) for _ in range(2))
     settings = quick_settings(lease_seconds=120.0)
     with working(database_url, job_type("stubborn", stubborn, timeout=1.0), concurrency=2, settings=settings) as worker:
@@ -392,18 +348,18 @@ def test_a_run_beyond_its_timeout_keeps_its_key_and_lease_until_its_handler_ends
         until(lambda: conn.execute(ends, (first.id,)).fetchone() > before, "another lease")  # type: ignore[operator]
         assert (status_of(conn, first.id), status_of(conn, second.id)) == ("running", "pending")
         assert (len(stubborn.threads), outcomes(conn)) == (1, [])
-        stubborn.opened.set()
+        stubborn.let_go()
         until(lambda: outcomes(conn, second.id), "the next run with the key")
         assert worker.drain()
         assert (worker.status.failed, worker.status.succeeded) == (1, 1)
     run = last_run(conn, first.id)
     assert (run["outcome"], run["error_kind"], run["output"]) == ("failed", "timeout", None)
-    assert "self.opened.wait()" in run["traceback"]
+    assert "self._let_go.wait(" in run["traceback"]
     assert "its concurrency key" in run["log"]
 
 
 def test_a_run_that_lost_its_lease_and_is_over_its_timeout_gives_its_slot_up(database_url: str, conn: Conn) -> None:
-    stubborn = Stubborn()
+    stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn", max_attempts=1)
     with working(database_url, job_type("stubborn", stubborn, timeout=2.0), concurrency=1):
         stubborn.wait_for()
@@ -411,16 +367,16 @@ def test_a_run_that_lost_its_lease_and_is_over_its_timeout_gives_its_slot_up(dat
             expire(conn, job.id, retry_base=0)
         until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
         assert stubborn.threads[0].is_alive()
-        stubborn.opened.set()
+        stubborn.let_go()
 
 
 def test_a_worker_that_ends_by_itself_does_not_wait_for_a_run_over_its_timeout(database_url: str, conn: Conn) -> None:
-    stubborn = Stubborn()
+    stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn", max_attempts=1)
     with a_worker(database_url, job_type("stubborn", stubborn, timeout=0.1)) as worker:
         worker.run_until_idle()
     assert stubborn.threads[0].is_alive()
-    stubborn.opened.set()
+    stubborn.let_go()
     stubborn.threads[0].join(PATIENCE)
     run = last_run(conn, job.id)
     assert (run["outcome"], run["error_kind"]) == ("failed", "timeout")
@@ -428,29 +384,29 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_run_over_its_timeout(d
 
 
 def test_a_hanging_handler_costs_no_slot(database_url: str, conn: Conn) -> None:
-    stubborn = Stubborn()
+    stubborn = Held(stubborn=True)
     enqueue(conn, "stubborn", max_attempts=1, priority=9)
     others = [enqueue(conn, "quick") for _ in range(5)]
-    types = job_type("stubborn", stubborn, timeout=0.1), job_type("quick", lambda _p, _c: None)
+    types = job_type("stubborn", stubborn, timeout=0.1), job_type("quick", nothing)
     with working(database_url, *types, concurrency=1):
         until(lambda: [status_of(conn, job.id) for job in others] == [None] * 5, "the others")
-        stubborn.opened.set()
+        stubborn.let_go()
 
 
-def test_a_handler_is_told_of_its_timeout(database_url: str, conn: Conn, gate: Gate) -> None:
-    enqueue(conn, "gate", max_attempts=1)
-    with working(database_url, job_type("gate", gate, timeout=0.1)):
-        assert gate.told_to_stop.wait(PATIENCE)
+def test_a_handler_is_told_of_its_timeout(database_url: str, conn: Conn, held: Held) -> None:
+    enqueue(conn, "held", max_attempts=1)
+    with working(database_url, job_type("held", held, timeout=0.1)):
+        assert held.asked_to_stop.wait(PATIENCE)
         until(lambda: outcomes(conn) == ["failed"])
 
 
-def test_a_run_that_lost_its_lease_is_told_and_recorded_as_abandoned(database_url: str, conn: Conn, gate: Gate) -> None:
-    job = enqueue(conn, "gate", max_attempts=5)
-    with working(database_url, job_type("gate", gate), concurrency=1):
-        gate.wait_for()
+def test_a_run_that_lost_its_lease_is_told_and_recorded_as_abandoned(database_url: str, conn: Conn, held: Held) -> None:
+    job = enqueue(conn, "held", max_attempts=5)
+    with working(database_url, job_type("held", held), concurrency=1):
+        held.wait_for()
         with conn.transaction():
             expire(conn, job.id, retry_base=3600)
-        assert gate.told_to_stop.wait(PATIENCE)
+        assert held.asked_to_stop.wait(PATIENCE)
         until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
     assert status_of(conn, job.id) == "pending"
 
@@ -465,7 +421,7 @@ def test_a_cycle_that_cannot_be_opened_keeps_no_connection(database_url: str, co
 
 
 def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database_url: str, conn: Conn) -> None:
-    stubborn = Stubborn()
+    stubborn = Held(stubborn=True)
     job = enqueue(conn, "shared")
     with working(database_url, job_type("shared", stubborn), worker_id="stalled"):
         stubborn.wait_for()
@@ -475,7 +431,7 @@ def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database
         at = again.claimed_at.timestamp()
         theirs = FinishedRun(job.id, again.run_token, RunOutcome.SUCCEEDED, at, at, output={"by": "another"})
         leases.finish(conn, "another", [theirs], retry_base=0, retry_cap=0)
-        stubborn.opened.set()
+        stubborn.let_go()
         until(lambda: sorted(outcomes(conn, job.id)) == ["abandoned", "lost", "succeeded"], "the late record")
     assert status_of(conn, job.id) is None
     winner = conn.execute("SELECT output FROM job_runs WHERE outcome = 'succeeded'").fetchone()
@@ -483,20 +439,20 @@ def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database
 
 
 def test_more_leases_than_one_heartbeat_takes_are_all_renewed(
-    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "BATCH", 2)
     for _ in range(5):
-        enqueue(conn, "gate")
-    with working(database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=60), concurrency=5):
+        enqueue(conn, "held")
+    with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=60), concurrency=5):
         for _ in range(5):
-            gate.wait_for()
-        held = "SELECT count(*), max(lease_expires_at) FROM job_queue WHERE status = 'running'"
+            held.wait_for()
+        expiry = "SELECT count(*), max(lease_expires_at) FROM job_queue WHERE status = 'running'"
         renewed = "SELECT count(*) FROM job_queue WHERE status = 'running' AND lease_expires_at > %s"
-        running, last = conn.execute(held).fetchall()[0]
+        running, last = conn.execute(expiry).fetchall()[0]
         assert running == 5
         until(lambda: conn.execute(renewed, (last,)).fetchone() == (5,), "a renewal of all five")
-        gate.opened.set()
+        held.let_go()
 
 
 def test_leases_are_renewed_once_per_heartbeat_interval(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -529,16 +485,16 @@ def test_leases_are_renewed_once_per_heartbeat_interval(database_url: str, monke
 
 
 def test_a_worker_that_cannot_renew_stops_its_handlers(
-    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_arguments: Any) -> Any:
         raise psycopg.OperationalError("could not receive data from server: Connection timed out")
 
     monkeypatch.setattr(leases, "heartbeat", away)
-    enqueue(conn, "gate")
-    with working(database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=1)):
-        gate.wait_for()
-        assert gate.told_to_stop.wait(PATIENCE)
+    enqueue(conn, "held")
+    with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=1)):
+        held.wait_for()
+        assert held.asked_to_stop.wait(PATIENCE)
 
 
 def test_a_job_whose_lease_ended_while_it_waited_is_not_started() -> None:
@@ -600,14 +556,14 @@ def test_short_jobs_are_claimed_far_ahead_and_long_ones_not() -> None:
 
 
 def test_jobs_claimed_ahead_go_back_when_the_slots_do_not_come_to_them(
-    database_url: str, conn: Conn, gate: Gate
+    database_url: str, conn: Conn, held: Held
 ) -> None:
     for number in range(6):
-        enqueue(conn, "gate", payload={"number": number})
-    with working(database_url, job_type("gate", gate), concurrency=1):
-        gate.wait_for()
+        enqueue(conn, "held", payload={"number": number})
+    with working(database_url, job_type("held", held), concurrency=1):
+        held.wait_for()
         until(lambda: counts(conn) == {"running": 1, "pending": 5}, "the hand-back")
-        gate.opened.set()
+        held.let_go()
         until(lambda: counts(conn) == {}, "the rest")
     assert counts(conn, "job_runs").get("succeeded") == 6
     assert conn.execute("SELECT max(attempt) FROM job_runs").fetchone() == (1,)
@@ -617,18 +573,18 @@ def test_jobs_claimed_ahead_go_back_when_the_slots_do_not_come_to_them(
 
 
 def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(
-    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "LONGEST_WAIT", 3600.0)  # only draining hands jobs back
     for number in range(4):
-        enqueue(conn, "gate", payload={"number": number})
-    with working(database_url, job_type("gate", gate), concurrency=1) as worker:
-        gate.wait_for()
+        enqueue(conn, "held", payload={"number": number})
+    with working(database_url, job_type("held", held), concurrency=1) as worker:
+        held.wait_for()
         assert counts(conn)["running"] > 1  # one waits for the slot
 
         def open_gate() -> None:
             until(lambda: counts(conn) == {"pending": 3, "running": 1} and worker.status.state == "draining")
-            gate.opened.set()
+            held.let_go()
 
         helper = threading.Thread(target=open_gate)
         helper.start()
@@ -639,10 +595,10 @@ def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(
     assert conn.execute("SELECT sum(attempts) FROM job_queue").fetchone() == (0,)
 
 
-def test_draining_asks_handlers_to_stop_when_the_time_is_over(database_url: str, conn: Conn, gate: Gate) -> None:
-    job = enqueue(conn, "gate")
-    with working(database_url, job_type("gate", gate)) as worker:
-        gate.wait_for()
+def test_draining_asks_handlers_to_stop_when_the_time_is_over(database_url: str, conn: Conn, held: Held) -> None:
+    job = enqueue(conn, "held")
+    with working(database_url, job_type("held", held)) as worker:
+        held.wait_for()
         assert not worker.drain(0)
     assert outcomes(conn, job.id) == ["released"]
     assert conn.execute("SELECT status, attempts FROM job_queue").fetchone() == ("pending", 0)
@@ -650,20 +606,20 @@ def test_draining_asks_handlers_to_stop_when_the_time_is_over(database_url: str,
 
 def test_draining_hands_back_what_will_not_stop(database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.1)
-    stubborn = Stubborn()
+    stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn")
     with working(database_url, job_type("stubborn", stubborn)) as worker:
         stubborn.wait_for()
         assert not worker.drain(0)
-        stubborn.opened.set()
+        stubborn.let_go()
     assert outcomes(conn, job.id) == ["released"]
     assert status_of(conn, job.id) == "pending"
 
 
-def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn: Conn, gate: Gate) -> None:
-    enqueue(conn, "gate")
-    with working(database_url, job_type("gate", gate)) as worker:
-        gate.wait_for()
+def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn: Conn, held: Held) -> None:
+    enqueue(conn, "held")
+    with working(database_url, job_type("held", held)) as worker:
+        held.wait_for()
         first = threading.Thread(target=worker.drain, args=(3600,))
         first.start()
         until(lambda: worker.status.state == "draining")
@@ -673,16 +629,16 @@ def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn
     assert outcomes(conn) == ["released"]
 
 
-def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(database_url: str, conn: Conn, gate: Gate) -> None:
-    enqueue(conn, "gate")
-    with working(database_url, job_type("gate", gate)) as worker:
-        gate.wait_for()
+def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(database_url: str, conn: Conn, held: Held) -> None:
+    enqueue(conn, "held")
+    with working(database_url, job_type("held", held)) as worker:
+        held.wait_for()
         first = threading.Thread(target=worker.drain, args=(0.5,))
         first.start()
         until(lambda: worker.status.state != "running")
         second = threading.Thread(target=worker.drain, args=(3600,))
         second.start()
-        assert gate.told_to_stop.wait(PATIENCE)
+        assert held.asked_to_stop.wait(PATIENCE)
         first.join(PATIENCE)
         second.join(PATIENCE)
     assert outcomes(conn) == ["released"]
@@ -690,7 +646,7 @@ def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(database_url: 
 
 def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: Conn) -> None:
     enqueue(conn, "fine")
-    with working(database_url, job_type("fine", lambda _p, _c: None), worker_id="w7") as worker:
+    with working(database_url, job_type("fine", nothing), worker_id="w7") as worker:
         until(lambda: conn.execute("SELECT count(*) FROM job_workers").fetchone() == (1,), "the worker's row")
         until(lambda: worker.status.succeeded == 1)
         worker.stop()
@@ -722,9 +678,7 @@ def test_a_worker_writes_the_rules_of_its_types_and_earlier_jobs_run_one_by_one(
 
 
 def test_a_worker_notes_the_release_of_the_application_that_stays_when_it_ends(database_url: str, conn: Conn) -> None:
-    with working(
-        database_url, job_type("fine", lambda _p, _c: None), settings=quick_settings(sentry_release="shop@7")
-    ) as worker:
+    with working(database_url, job_type("fine", nothing), settings=quick_settings(sentry_release="shop@7")) as worker:
         until(lambda: conn.execute("SELECT name FROM job_releases").fetchall() == [("shop@7",)], "the release")
         worker.stop()
         assert worker.wait(PATIENCE)
@@ -740,7 +694,7 @@ def test_a_worker_finishes_an_edit_of_many_payloads_that_was_interrupted(databas
     other = bulk.choose_ids(conn, {foreign: None}, actor="mara")
     bulk_edit.start(conn, other.bulk.id, PayloadChange({"number": 5}), actor="mara")
     conn.execute("UPDATE job_bulk SET stepped_at = now() - interval '1 minute'")
-    with working(database_url, job_type("fine", lambda _p, _c: None)):
+    with working(database_url, job_type("fine", nothing)):
         until(lambda: bulk.find(conn, choice.bulk.id).state == "finished", "the edit")  # type: ignore[union-attr]
     assert {row[0] for row in conn.execute("SELECT payload ->> 'number' FROM job_queue WHERE task_type = 'fine'")} == {
         "5"
@@ -788,7 +742,7 @@ def test_the_figures_of_a_window_that_is_still_open_follow_what_is_done(database
 
 
 def test_an_idle_worker_records_nothing(database_url: str, conn: Conn) -> None:
-    drain(database_url, job_type("some", lambda _p, _c: None))
+    drain(database_url, job_type("some", nothing))
     assert conn.execute("SELECT count(*) FROM job_worker_runs").fetchone() == (0,)
 
 
@@ -811,31 +765,31 @@ def test_a_report_is_applied_once_when_its_answer_was_lost(
     monkeypatch.setattr(leases, "finish", cut)
     once = enqueue(conn, "some")
     series = enqueue(conn, "some", recurrence_interval_minutes=15)
-    with a_worker(database_url, job_type("some", lambda _p, _c: None)) as worker:
+    with a_worker(database_url, job_type("some", nothing)) as worker:
         worker.run_until_idle()
         assert (worker.status.succeeded, worker.status.failed) == (2, 0)
     assert outcomes(conn, once.id) == ["succeeded"]
     assert outcomes(conn, series.id) == ["succeeded"]
 
 
-def test_a_worker_whose_connections_are_cut_goes_on(database_url: str, conn: Conn, gate: Gate) -> None:
-    held = enqueue(conn, "gate")
-    with working(database_url, job_type("gate", gate), job_type("fine", lambda _p, _c: None)) as worker:
-        gate.wait_for()
+def test_a_worker_whose_connections_are_cut_goes_on(database_url: str, conn: Conn, held: Held) -> None:
+    job = enqueue(conn, "held")
+    with working(database_url, job_type("held", held), job_type("fine", nothing)) as worker:
+        held.wait_for()
         conn.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         later = enqueue(conn, "fine")
-        gate.opened.set()
+        held.let_go()
         until(lambda: status_of(conn, later.id) is None, "a job after the cut")
-        until(lambda: status_of(conn, held.id) is None, "the job from before the cut")
+        until(lambda: status_of(conn, job.id) is None, "the job from before the cut")
         assert worker.status.failed == 0
     assert counts(conn, "job_runs") == {"succeeded": 2}
 
 
 def test_start_returns_at_once_without_a_database_and_stop_too() -> None:
-    with working("postgresql://nobody@127.0.0.1:1/none", job_type("some", lambda _p, _c: None)) as worker:
+    with working("postgresql://nobody@127.0.0.1:1/none", job_type("some", nothing)) as worker:
         assert worker.status.state == "running"
         assert not worker.status.connected
 
@@ -843,7 +797,7 @@ def test_start_returns_at_once_without_a_database_and_stop_too() -> None:
 def test_nothing_is_claimed_while_the_settings_row_is_missing(database_url: str, conn: Conn) -> None:
     job = enqueue(conn, "some")
     conn.execute("DELETE FROM job_queue_settings")
-    drain(database_url, job_type("some", lambda _p, _c: None))
+    drain(database_url, job_type("some", nothing))
     assert status_of(conn, job.id) == "pending"
 
 
@@ -851,7 +805,7 @@ def test_resuming_wakes_a_worker_and_runs_a_series_once(database_url: str, conn:
     operator.pause(conn, reason="maintenance", actor=ACTOR)
     series = enqueue(conn, "some", recurrence_interval_minutes=1)
     conn.execute("UPDATE job_queue SET run_at = now() - interval '3 hours' WHERE id = %s", (series.id,))
-    with working(database_url, job_type("some", lambda _p, _c: None)) as worker:
+    with working(database_url, job_type("some", nothing)) as worker:
         until(lambda: worker.status.connected)
         assert worker.status.claimed == 0
         operator.resume(conn, actor=ACTOR)
@@ -889,7 +843,7 @@ def test_a_cycle_takes_no_more_than_its_limit_and_tells_how_far_it_is(database_u
     told: list[tuple[int, int]] = []
     result = cycle(
         database_url,
-        job_type("some", lambda _p, _c: None),
+        job_type("some", nothing),
         on_progress=lambda progress: told.append((progress.claimed, progress.done)),
     )
     assert result.processed == 5
@@ -898,14 +852,14 @@ def test_a_cycle_takes_no_more_than_its_limit_and_tells_how_far_it_is(database_u
 
 
 def test_a_cycle_with_nothing_to_do_says_so(database_url: str) -> None:
-    result = cycle(database_url, job_type("some", lambda _p, _c: None))
+    result = cycle(database_url, job_type("some", nothing))
     assert (result.status, result.processed, result.message) == ("ok", 0, "no jobs available")
 
 
 def test_a_cycle_while_paused_runs_nothing_and_says_why(database_url: str, conn: Conn) -> None:
     operator.pause(conn, reason="the vendor is down", actor=ACTOR)
     job = enqueue(conn, "some")
-    result = cycle(database_url, job_type("some", lambda _p, _c: None))
+    result = cycle(database_url, job_type("some", nothing))
     assert (result.status, result.processed, result.message) == ("paused", 0, "the vendor is down")
     assert status_of(conn, job.id) == "pending"
     assert conn.execute("SELECT status, message FROM job_worker_runs").fetchone() == ("paused", "the vendor is down")
@@ -937,7 +891,7 @@ def test_a_cycles_record_is_closed_when_it_breaks(
         raise psycopg.errors.UndefinedFunction("no such function job_queue_claim")
 
     monkeypatch.setattr(leases, "claim", broken)
-    result = cycle(database_url, job_type("some", lambda _p, _c: None))
+    result = cycle(database_url, job_type("some", nothing))
     assert (result.status, result.processed) == ("error", 0)
     row = conn.execute("SELECT status, completed_at IS NOT NULL, error_message FROM job_worker_runs").fetchone()
     assert row == ("error", True, "no such function job_queue_claim")
@@ -991,15 +945,15 @@ def test_a_cycle_hands_back_the_jobs_that_it_claimed_and_did_not_run(
 
 
 def test_an_interrupted_cycle_hands_its_job_back_and_closes_its_record(
-    database_url: str, conn: Conn, gate: Gate
+    database_url: str, conn: Conn, held: Held
 ) -> None:
     def interrupt(progress: CycleProgress) -> None:
-        gate.wait_for()
+        held.wait_for()
         raise KeyboardInterrupt
 
-    job = enqueue(conn, "gate")
+    job = enqueue(conn, "held")
     with pytest.raises(KeyboardInterrupt):
-        cycle(database_url, job_type("gate", gate), on_progress=interrupt)
+        cycle(database_url, job_type("held", held), on_progress=interrupt)
     assert outcomes(conn, job.id) == ["released"]
     assert status_of(conn, job.id) == "pending"
     row = conn.execute("SELECT status, completed_at IS NOT NULL, released FROM job_worker_runs").fetchone()
@@ -1008,14 +962,14 @@ def test_an_interrupted_cycle_hands_its_job_back_and_closes_its_record(
 
 def test_a_cycle_without_a_database_is_refused_with_a_sentence() -> None:
     with pytest.raises(DatabaseUnreachable, match="does not answer"):
-        cycle("postgresql://nobody@127.0.0.1:1/none", job_type("some", lambda _p, _c: None))
+        cycle("postgresql://nobody@127.0.0.1:1/none", job_type("some", nothing))
 
 
 def test_a_cycle_keeps_its_lease_and_its_types_timeout(database_url: str, conn: Conn) -> None:
-    stubborn = Stubborn()
+    stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn", max_attempts=1)
     result = cycle(database_url, job_type("stubborn", stubborn, timeout=0.1))
-    stubborn.opened.set()
+    stubborn.let_go()
     assert (result.processed, result.failed) == (1, 1)
     assert last_run(conn, job.id)["error_kind"] == "timeout"
 

@@ -23,7 +23,7 @@ from jobdeck.core.redact import clean
 from tests.core.cli.mcp.assistant import assistant
 from tests.core.cli.support import HANDLERS, ROOT, everything
 from tests.core.cli.test_hostile_rows import PRIVATE
-from tests.support.people import People
+from tests.support.people import People, make_groups
 from tests.support.postgres import PostgresServer
 from tests.support.queue import add, audit_rows, claim_one, finish_one, job_row, value
 from tests.support.waiting import PATIENCE
@@ -53,8 +53,7 @@ def address(postgres: PostgresServer) -> Iterator[Callable[[str, str], str]]:
 
     def for_member(url: str, group: str) -> str:
         with psycopg.connect(url, autocommit=True) as conn:
-            conn.execute("SELECT job_make_roles()")
-            conn.execute("SELECT job_grant_roles()")
+            make_groups(conn)
         people.append(People(postgres))
         return people[-1].address(url, group)
 
