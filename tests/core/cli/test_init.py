@@ -14,8 +14,6 @@ from tests.support.catalog import catalog
 from tests.support.queue import add
 from tests.upgrade.versions import become_next_version
 
-pytestmark = pytest.mark.installation
-
 NEEDED = schema_version()
 LOCKS = """
 SELECT DISTINCT l.mode FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
@@ -29,6 +27,7 @@ def finding(jobdeck: Jobdeck, signal: str) -> tuple[str, str]:
     return found[signal]["verdict"], found[signal]["evidence"]
 
 
+@pytest.mark.installation
 def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,6 +42,7 @@ def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(
     assert "Migrations run: 901 column, 902 values, 903 function" in done
 
 
+@pytest.mark.installation
 def test_init_gives_the_jobs_that_are_there_their_keys(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     conn.execute("INSERT INTO job_queue (task_type) SELECT 'game_platform_sync' FROM generate_series(1, 3)")
     jobdeck("init", "--dry-run")
@@ -65,6 +65,7 @@ def test_a_dry_run_waits_for_no_worker_and_holds_none_up(
         assert own.execute(LOCKS).fetchall() in ([], [("AccessShareLock",)])
 
 
+@pytest.mark.installation
 def test_a_dry_run_refuses_what_init_refuses(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     conn.execute("ALTER FUNCTION job_queue_resume_due() COST 7")
     for arguments in ((), ("--dry-run",)):

@@ -30,8 +30,6 @@ from jobdeck.core.settings import Settings
 from tests.support.postgres import scratch_folder
 from tests.support.waiting import PATIENCE, until
 
-pytestmark = pytest.mark.installation
-
 ROOT = Path(__file__).parents[3]
 AS_ROOT = os.geteuid() == 0
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
@@ -240,6 +238,7 @@ def test_an_interrupt_while_the_server_starts_leaves_none_behind(state: Path) ->
     assert _server_pid(state) is None
 
 
+@pytest.mark.installation
 @needs_root
 @needs_proc
 def test_programs_in_a_private_virtual_environment_are_copied_once(
@@ -283,6 +282,7 @@ def test_any_path_will_do(scratch: Path, name: str) -> None:
     assert sockets.is_relative_to(state) or not sockets.exists()
 
 
+@pytest.mark.installation
 def test_a_socket_folder_that_somebody_else_made_is_refused(scratch: Path) -> None:
     state = scratch / ("x" * 100)
     with EmbeddedPostgres.open(state) as server, server.connect() as connection:
@@ -333,6 +333,7 @@ def test_a_new_server_lets_nobody_in_but_through_its_socket(finished_state: Path
     assert {line.split()[0] for line in rules if line.strip() and not line.startswith("#")} == {"local"}
 
 
+@pytest.mark.installation
 def test_a_strange_environment_changes_nothing(scratch: Path) -> None:
     strange = {"LANG": "xx_YY.bogus", "LC_ALL": "nonsense", "PGDATA": "/nowhere", "PGPORT": "1", "PGHOST": "nowhere"}
     with clients(1, lambda: Client(scratch / "state", env=strange)) as (client,):
@@ -343,6 +344,7 @@ def test_a_strange_environment_changes_nothing(scratch: Path) -> None:
         client.quit()
 
 
+@pytest.mark.installation
 @needs_proc
 def test_the_server_is_given_no_secret_of_the_environment(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENDGRID_API_KEY", "s3cret")
@@ -352,6 +354,7 @@ def test_the_server_is_given_no_secret_of_the_environment(state: Path, monkeypat
     assert "s3cret" not in environment
 
 
+@pytest.mark.installation
 def test_without_the_wheel_the_systems_postgres_serves(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as without_wheel:
         without_wheel.setattr(binaries, "WHEEL_MODULE", "no_such_module")
@@ -479,6 +482,7 @@ def test_an_ordinary_user_has_a_server_of_his_own(scratch: Path) -> None:
     assert _server_pid(state) is None
 
 
+@pytest.mark.installation
 def test_opening_installs_the_schema(scratch: Path) -> None:
     settings = Settings(state_dir=scratch / "state")
     for _ in range(2):
@@ -487,6 +491,7 @@ def test_opening_installs_the_schema(scratch: Path) -> None:
             assert database.label == "embedded/jobdeck"
 
 
+@pytest.mark.installation
 def test_the_log_quotes_no_data(state: Path) -> None:
     with EmbeddedPostgres.open(state) as server, server.connect() as connection:
         connection.execute("CREATE TABLE person (email text PRIMARY KEY)")
