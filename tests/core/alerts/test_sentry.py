@@ -6,7 +6,6 @@ import gzip
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,8 +22,9 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import requests, service
 from jobdeck.core.registry import Done
 from jobdeck.core.schedules import Cron, Every, Schedule
+from tests.support.serving import Quiet, serving
 from tests.support.waiting import PATIENCE
-from tests.support.working import a_worker, enqueue, job_type, outcomes, quick_settings
+from tests.support.working import drain, enqueue, job_type, outcomes, quick_settings
 
 
 class Receiver(ThreadingHTTPServer):
@@ -41,7 +41,7 @@ class Receiver(ThreadingHTTPServer):
         return f"http://public@127.0.0.1:{self.server_port}/1"
 
 
-class Intake(BaseHTTPRequestHandler):
+class Intake(Quiet, BaseHTTPRequestHandler):
     server: Receiver
 
     def do_POST(self) -> None:
@@ -56,22 +56,13 @@ class Intake(BaseHTTPRequestHandler):
         self.send_response(self.server.answer)
         self.end_headers()
 
-    def log_message(self, *_arguments: Any) -> None:
-        """Keeps the test's output clean."""
-
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
     """A receiver that gets every event: on a busy machine, sending may take longer than a process waits at its end."""
-    with Receiver() as server, pytest.MonkeyPatch.context() as patch:
+    with serving(Receiver()) as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr("jobdeck.core.alerts.sentry.FLUSH_SECONDS", PATIENCE)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+        yield server
 
 
 def fail(params: Any, ctx: Any) -> None:
@@ -85,8 +76,7 @@ def fail(params: Any, ctx: Any) -> None:
 def run(url: str, dsn: str | None) -> None:
     settings = quick_settings(sentry_dsn=dsn, environment="staging")
     types = job_type("fail", fail), job_type("fine", lambda _p, _c: Done())
-    with a_worker(url, *types, settings=settings, worker_id="w1") as worker:
-        worker.run_until_idle()
+    drain(url, *types, settings=settings, worker_id="w1")
 
 
 def test_one_alert_per_job_that_failed_for_good_and_none_for_an_attempt_that_is_retried(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from jobdeck.core.http.worker_metrics import WorkerMetrics
 from jobdeck.core.registry import JobType
 from jobdeck.core.worker.worker import Worker
-from tests.core.http.support import METRICS, Got, Open
-from tests.support.waiting import PATIENCE, until
+from tests.core.http.support import METRICS, Open
+from tests.support.serving import Got, ask
+from tests.support.waiting import until
 from tests.support.working import a_worker, quick_settings
 
 LOOPBACK = "127.0.0.1:0"
@@ -30,14 +30,7 @@ class Exporting:
     def get(self, path: str = "/metrics", **headers: str) -> Got:
         """One request over a connection of its own."""
         until(self.metrics.opened.is_set, "the address of the metrics")
-        connection = http.client.HTTPConnection(*self.metrics.address, timeout=PATIENCE)
-        try:
-            connection.request("GET", path, headers=headers)
-            response = connection.getresponse()
-            told = {name.lower(): value for name, value in response.getheaders()}
-            return Got(response.status, told, response.read())
-        finally:
-            connection.close()
+        return ask(self.metrics.address, "GET", path, headers=headers)
 
     def text(self) -> str:
         got = self.get()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from jobdeck.core.programme.sandbox.twilio import TOKEN
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.registry import Done, JobType, Registry
 from tests.support.queue import OUT_OF_THE_WAY, advance
+from tests.support.serving import Got, ask
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import job_type, quick_settings
 
@@ -31,19 +31,6 @@ METRICS = "a-token-for-the-tests"
 BEARER = {"Authorization": f"Bearer {SECRET}"}
 PUBLIC = "https://jobs.example.org"
 FINE = job_type("fine", lambda _params, _context: Done())
-
-
-@dataclass(frozen=True)
-class Got:
-    """One answer."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.body)
 
 
 @dataclass
@@ -62,14 +49,7 @@ class Open:
         self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
     ) -> Got:
         """One request over a connection of its own."""
-        connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            told = {name.lower(): value for name, value in response.getheaders()}
-            return Got(response.status, told, response.read())
-        finally:
-            connection.close()
+        return ask(self.address, method, path, body, headers)
 
     def run(self, method: str = "GET", body: Json | None = None, query: str = "") -> Got:
         """What a scheduler asks for."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import http.client
 import resource
 import select
 import socket
@@ -21,6 +20,7 @@ from jobdeck.core.registry import Done
 from tests.core.cli.support import started
 from tests.core.http.support import BEARER, FINE, SECRET, Open, answer_of, history, opened
 from tests.support.queue import rows, value
+from tests.support.serving import ask
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes, status_of
 
@@ -302,15 +302,7 @@ def burst(address: tuple[str, int], calls: int) -> None:
         ("POST", webhooks.TWILIO_PATH, b"Body=STOP", {"X-Twilio-Signature": "AAAA"}),
     ]
     for number in range(calls):
-        method, path, body, headers = kinds[number % len(kinds)]
-        connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            assert response.status in {401, 404, 405, 503}
-            response.read()
-        finally:
-            connection.close()
+        assert ask(address, *kinds[number % len(kinds)]).status in {401, 404, 405, 503}
 
 
 def sum_of(message: str) -> int:

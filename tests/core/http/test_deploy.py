@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from jobdeck.core.http.openapi import describe
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.settings import Settings
 from tests.core.cli.test_docs import aliases, unknown_options
+from tests.support.serving import Quiet, serving
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -191,7 +191,7 @@ def test_no_program_is_fetched_in_whatever_version_there_is() -> None:
     assert re.search(r":\d+\.\d+\.\d+-|@sha256:", image)
 
 
-class Advisories(BaseHTTPRequestHandler):
+class Advisories(Quiet, BaseHTTPRequestHandler):
     """Answers as the public database of advisories does; `bad` names what is vulnerable."""
 
     bad: str | None = None
@@ -213,21 +213,12 @@ class Advisories(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(json.dumps(content).encode())
 
-    def log_message(self, *_arguments: Any) -> None:
-        """Keeps the test's output clean."""
-
 
 @contextmanager
 def advisories(bad: str | None) -> Iterator[str]:
     handler = type("Known", (Advisories,), {"bad": bad})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}/"
 
 
 def audited(service: str) -> subprocess.CompletedProcess[str]:

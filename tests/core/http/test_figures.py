@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +14,7 @@ from jobdeck.core.queue import operator
 from tests.core.http.support import METRICS, opened
 from tests.support.queue import ACTOR, now
 from tests.support.run_history import History
-from tests.support.waiting import PATIENCE
+from tests.support.serving import ask
 from tests.support.working import enqueue
 
 Connection = psycopg.Connection[Any]
@@ -144,12 +143,7 @@ def test_on_an_address_of_their_own_metrics_are_there_and_nothing_else(database_
     with opened(database_url, metrics_address="127.0.0.1:0", metrics_token=token) as door:
         outside, inside = door.door.addresses
         assert door.call("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS}"}).status == 404
-        statuses = {}
-        for path in ("/metrics", "/healthz", "/api/jobs/run"):
-            connection = http.client.HTTPConnection(*inside, timeout=PATIENCE)
-            connection.request("GET", path)
-            statuses[path] = connection.getresponse().status
-            connection.close()
+        statuses = {path: ask(inside, "GET", path).status for path in ("/metrics", "/healthz", "/api/jobs/run")}
         assert outside != inside
         assert statuses == {"/metrics": 401 if token else 200, "/healthz": 200, "/api/jobs/run": 404}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
@@ -23,6 +22,7 @@ from tests.core.http.test_webhooks import accepted, event, sign, state
 from tests.support.health import findings
 from tests.support.people import make_groups
 from tests.support.queue import rows, value
+from tests.support.serving import Quiet, serving
 from tests.support.waiting import PATIENCE, until
 
 Connection = psycopg.Connection[Any]
@@ -43,7 +43,7 @@ class Receiver:
         self.held.set()
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Answers(Quiet, BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.got.append((self.path, {name.lower(): text for name, text in self.headers.items()}, body))
@@ -53,29 +53,16 @@ class Receiver:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/api/sendgrid/events?token={TOKEN}"
-
-    @contextmanager
-    def serving(self) -> Iterator[Receiver]:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.held.set()
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/api/sendgrid/events?token={TOKEN}"
 
 
 @pytest.fixture
 def other() -> Iterator[Receiver]:
-    with Receiver().serving() as running:
-        yield running
+    receiver = Receiver()
+    with serving(receiver.server):
+        yield receiver
+        receiver.held.set()
 
 
 def foreign(**more: Any) -> Json:
@@ -161,7 +148,7 @@ def test_a_second_receiver_that_is_away_loses_nothing(database_url: str, conn: C
         assert [door.report([foreign()]).status for _ in range(3)] == [200] * 3
     assert value(conn, KEPT) == 3
     hurry(conn)
-    with receiver.serving():
+    with serving(receiver.server):
         assert [hand_on.hand_on_one(conn, configured) for _ in range(4)] == [True, True, True, False]
     assert len({body for _, _, body in receiver.got}) == 3
 

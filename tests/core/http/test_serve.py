@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import signal
 import socket
@@ -23,6 +22,7 @@ from tests.core.http.test_webhooks import event
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, value
+from tests.support.serving import ask
 from tests.support.waiting import PATIENCE, until
 
 Connection = psycopg.Connection[Any]
@@ -37,12 +37,7 @@ def address(process: subprocess.Popen[str]) -> tuple[str, int]:
 
 
 def call(where: tuple[str, int], path: str) -> int:
-    connection = http.client.HTTPConnection(*where, timeout=PATIENCE)
-    try:
-        connection.request("GET", path, headers=BEARER)
-        return connection.getresponse().status
-    finally:
-        connection.close()
+    return ask(where, "GET", path, headers=BEARER).status
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -21,8 +21,9 @@ from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
 from jobdeck.core.programme.vendors import email_wire, sms_wire
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
-from tests.core.http.support import PUBLIC, Got, Open, opened, waiting
+from tests.core.http.support import PUBLIC, Open, opened, waiting
 from tests.support.queue import reap, rows, value
+from tests.support.serving import Got
 from tests.support.waiting import until
 
 Connection = psycopg.Connection[Any]

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import re
 import socketserver
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,6 +15,7 @@ import psycopg
 import pytest
 
 from jobdeck.core.registry import around, load
+from tests.support.serving import Quiet, serving
 from tests.support.worker_process import ROOT
 from tests.support.working import drain, enqueue, last_run, quick_settings
 
@@ -43,10 +43,8 @@ class Echo(socketserver.StreamRequestHandler):
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)) as server:
         yield server.server_address[1]
-        server.shutdown()
 
 
 def run(
@@ -97,7 +95,7 @@ def test_the_example_of_a_run_that_ends_with_what_it_wrote(
     assert conn.execute("SELECT number FROM invoices WHERE booked").fetchall() == [(7,)]
 
 
-class Page(BaseHTTPRequestHandler):
+class Page(Quiet, BaseHTTPRequestHandler):
     """Answers every path but one."""
 
     def do_GET(self) -> None:
@@ -106,9 +104,6 @@ class Page(BaseHTTPRequestHandler):
             return
         self.send_response(204)
         self.end_headers()
-
-    def log_message(self, *_arguments: Any) -> None:
-        """Keeps the test's output clean."""
 
 
 def test_the_example_of_what_goes_around_runs(
@@ -120,12 +115,10 @@ def test_the_example_of_what_goes_around_runs(
 ) -> None:
     for name in ("plain_middleware", "async_middleware", "failure_hooks"):
         monkeypatch.setattr(around, name, [])
-    with HTTPServer(("127.0.0.1", 0), Page) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(HTTPServer(("127.0.0.1", 0), Page)) as server:
         code = example("ping_vendor", ("8080", str(server.server_port)))
         enqueue(conn, "ping_vendor", payload={"path": "/cut"}, max_attempts=1, priority=-1)
         done = run(database_url, conn, code, "ping_vendor", {}, tmp_path, monkeypatch)
-        server.shutdown()
     assert (done["outcome"], done["output"]) == ("succeeded", {"status": 204})
     assert "begins" in done["log"]
     assert "failed for good" in capsys.readouterr().out
