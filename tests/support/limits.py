@@ -14,13 +14,13 @@ from typing import Final
 
 import pytest
 
-from tests.support.examples import THOROUGH
+from tests.support.examples import THOROUGH, WANTED
 
 SECONDS: Final = 60.0
 LONG_SECONDS: Final = 300.0
-"""The limit of a test marked `slow` or `installation`."""
-PROPERTY_SECONDS: Final = 900.0
-"""The limit of a property that is tried with all its examples."""
+"""The limit of a test marked `slow`, `installation` or `thorough`."""
+PROPERTY_SECONDS: Final = 900.0 * max(int(WANTED) if WANTED.isdecimal() else 1, 1)
+"""The limit of a property that is tried with all its examples, or with so many times all of them."""
 _screen = pytest.StashKey[int]()
 
 
@@ -36,7 +36,7 @@ def limit_of(test: pytest.Item) -> float:
     if chosen:
         (seconds,) = chosen.args
         return float(seconds)
-    return LONG_SECONDS if marked("slow", "installation") else SECONDS
+    return LONG_SECONDS if marked("slow", "installation", "thorough") else SECONDS
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.limits import LONG_SECONDS, SECONDS, limit_of
+from tests.support.examples import THOROUGH
+from tests.support.limits import LONG_SECONDS, PROPERTY_SECONDS, SECONDS, limit_of
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,7 @@ def test_without_processes_the_run_ends_with_the_name_of_the_test_that_hangs(tmp
         ((), SECONDS),
         ((pytest.mark.slow,), LONG_SECONDS),
         ((pytest.mark.installation,), LONG_SECONDS),
+        ((pytest.mark.thorough,), PROPERTY_SECONDS if THOROUGH else LONG_SECONDS),
         ((pytest.mark.slow, pytest.mark.limit(90)), 90),
     ],
 )
