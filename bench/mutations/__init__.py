@@ -1,0 +1,1 @@
+"""Wrong changes of the code that a test has to notice."""
