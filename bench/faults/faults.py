@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from bench.faults.server import ROLE
-from bench.faults.workers import LEASE_SECONDS, OLD_PROGRAM
+from bench.faults.stage import LEASE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 PAST_THE_LEASE = LEASE_SECONDS + 2.0
 STEP_SECONDS = 3 * int(LEASE_SECONDS)
 STEP_ARRIVES_SECONDS = 5.0
-OLD_STARTS_SECONDS = 30.0
 END_SECONDS = 60.0
 
 
@@ -60,8 +59,6 @@ def left_out(stage: Stage) -> dict[str, str]:
         reasons["clock"] = "a clock that steps needs the package libfaketime"
     if stage.disk is None:
         reasons["disk"] = "a full disk needs root, to mount a small file system"
-    if not OLD_PROGRAM.exists():
-        reasons["old"] = "the program of 0.1.0 is not in this checkout"
     return reasons
 
 
@@ -103,21 +100,6 @@ def term(stage: Stage) -> Iterator[float]:
         worker.start()
     finally:
         worker.free.release()
-
-
-@fault("old", "old")
-def old(stage: Stage) -> Iterator[float]:
-    """A worker of 0.1.0 beside the others, as if started before the upgrade, until SIGTERM."""
-    worker = stage.an_old_worker()
-    try:
-        _wait_for_work(stage, worker.process.pid)
-        yield PAST_THE_LEASE
-        code = worker.process.poll()
-        if code is not None:
-            stage.notes[f"the old worker ended by itself with {code}"] += 1
-    finally:
-        if worker.process.poll() is None and worker.stop() is None:
-            stage.notes["the old worker did not end within a minute of SIGTERM"] += 1
 
 
 @fault("backends", "server")
@@ -187,33 +169,33 @@ def clock(stage: Stage) -> Iterator[float]:
 @fault("cut", "line")
 def cut(stage: Stage) -> Iterator[float]:
     """All connections are cut, half of the times within a message, and none is accepted for 3 s."""
-    stage.line().cut(in_a_message=stage.rng.random() < 0.5)
+    stage.line.cut(in_a_message=stage.rng.random() < 0.5)
     try:
         yield 3.0
     finally:
-        stage.line().restore()
+        stage.line.restore()
 
 
 @fault("hole", "line")
 def hole(stage: Stage) -> Iterator[float]:
     """Nothing passes for about a lease. Then it arrives late, or, half of the times, the connections end."""
-    stage.line().hold()
+    stage.line.hold()
     try:
         yield _about_a_lease(stage)
     finally:
         if stage.rng.random() < 0.5:
-            stage.line().end_connections()
-        stage.line().restore()
+            stage.line.end_connections()
+        stage.line.restore()
 
 
 @fault("slow", "line")
 def slow(stage: Stage) -> Iterator[float]:
     """Each piece of data takes 100 ms longer."""
-    stage.line().slow(0.1)
+    stage.line.slow(0.1)
     try:
         yield 8.0
     finally:
-        stage.line().restore()
+        stage.line.restore()
 
 
 @fault("row", "row")
@@ -298,17 +280,6 @@ def _find_it_wrong(stage: Stage, seconds: int) -> None:
             return
         time.sleep(0.1)
     raise DidNotBegin("the clock of the server did not step")
-
-
-def _wait_for_work(stage: Stage, pid: int) -> None:
-    deadline = time.monotonic() + OLD_STARTS_SECONDS
-    while time.monotonic() < deadline:
-        with stage.server.connect() as admin:
-            holds = "SELECT FROM job_queue q JOIN job_workers w ON w.id = q.locked_by WHERE w.pid = %s LIMIT 1"
-            if admin.execute(holds, [pid]).fetchone() is not None:
-                return
-        time.sleep(0.05)
-    raise DidNotBegin("the old worker claimed no job")
 
 
 def _surely(end: Callable[[], None]) -> None:

@@ -19,9 +19,8 @@ from bench.faults import judge
 from bench.faults.faults import FAULTS, DidNotBegin, Fault, left_out
 from bench.faults.operators import Operator
 from bench.faults.report import counted, story, table, totals
-from bench.faults.stage import Stage, lines
+from bench.faults.stage import LEASE_SECONDS, Stage, lines
 from bench.faults.vendors import WAITING_TYPES, accepted_messages
-from bench.faults.workers import LEASE_SECONDS
 from jobdeck.core.errors import JobdeckError
 
 if TYPE_CHECKING:
@@ -264,8 +263,6 @@ def _print(stage: Stage, sweep: Sweep, record: judge.Record, found: Sequence[jud
         print(line)
     print(f"operator: {counted(sweep.operator.hits)}")
     print(f"refused to the operator: {counted(sweep.operator.refused)}")
-    old = sum(effect.what == "effect" and effect.pid in stage.old_pids for effect in record.effects)
-    print(f"effects of workers of 0.1.0: {old}")
     print(f"deadlocks that the server ended: {stage.server.deadlocks()}")
     for note, count in stage.notes.items():
         print(f"note: {note} ({count})")

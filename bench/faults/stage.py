@@ -2,59 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from bench.faults.judge import Step
 from bench.faults.proxy import Proxy
 from bench.faults.server import ROLE, Server, SmallDisk
-from bench.faults.vendors import add_people, begin_vendors
-from bench.faults.workers import ROOT, Worker, environment, new_worker, old_worker
+from bench.faults.vendors import add_people, begin_vendors, settings_env
+from bench.scripted.world import Worker, World
 from jobdeck.core.postgres.cluster import SOCKET
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
+    from contextlib import ExitStack
+    from pathlib import Path
 
 WORKERS = 3
+CONCURRENCY = 24
+LEASE_SECONDS = 10.0
 
 
-class Stage:
+class Stage(World):
     """Everything that a sweep runs on; removed at the end."""
 
+    NAME = "sweep"
+
     def __init__(self, rng: random.Random) -> None:
+        super().__init__()
         self.rng = rng
-        self.folder = Path(tempfile.mkdtemp(prefix="jobdeck-sweep-"))
-        self.folder.chmod(0o755)
-        self.effects = self.folder / "effects.jsonl"
-        self.effects.touch()
         self.notes: Counter[str] = Counter()
         self.troubles: list[str] = []
         self.steps: list[Step] = []
-        self.old_pids: set[int] = set()
-        self.server = Server(self.folder)
         self.disk: SmallDisk | None = None
-        self.workers: list[Worker] = []
-        self.proxy: Proxy | None = None
-        self.sandbox = begin_vendors()
 
-    def __enter__(self) -> Self:
-        try:
-            self._begin()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def _begin(self) -> None:
+    def _begin(self, stack: ExitStack) -> None:
+        self.effects = self.folder / "effects.jsonl"
+        self.effects.touch()
+        self.server = Server(self.folder)
+        stack.callback(self._stop_server)
         self.server.begin()
         self.disk = SmallDisk.made(self.folder / "disk", self.server)
         with self.server.connect("postgres") as admin:
@@ -65,35 +53,34 @@ class Stage:
             admin.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE}{place}")
         with self.server.connect() as admin:
             admin.execute(f"ALTER SCHEMA public OWNER TO {ROLE}")
+        self.sandbox = begin_vendors()
+        stack.callback(self.sandbox.close)
+        self.line = Proxy(self.server.socket_folder / SOCKET)
+        stack.callback(self.line.close)
+        self.environ = self.environment(
+            f"postgresql://{ROLE}@127.0.0.1:{self.line.port}/{ROLE}",
+            **settings_env(self.sandbox),
+            JOBDECK_PLUGINS="competition",
+            JOBDECK_HANDLERS="bench.faults.jobs,bench.faults.messages",
+            JOBDECK_CONCURRENCY=str(CONCURRENCY),
+            JOBDECK_LEASE_SECONDS=str(LEASE_SECONDS),
+            JOBDECK_HEARTBEAT_SECONDS=str(LEASE_SECONDS / 4),
+            JOBDECK_RETRY_BASE_SECONDS="0",
+            JOBDECK_DRAIN_SECONDS="5",
+            SWEEP_EFFECTS=str(self.effects),
+        )
         refused = self.init()
         if refused:
             raise RuntimeError(refused)
         with self.server.connect(role=ROLE) as conn:
             add_people(conn)
-        self.proxy = Proxy(self.server.socket_folder / SOCKET)
-        self.workers = [
-            new_worker(self.worker_url, self.folder, self.sandbox, number) for number in range(WORKERS)
-        ]  # fmt: skip
+        self.start_workers(WORKERS)
 
-    def __exit__(self, *_: object) -> None:
-        for worker in self.workers:
-            worker.kill()
-        if self.proxy is not None:
-            self.proxy.close()
-        self.sandbox.close()
+    def _stop_server(self) -> None:
         with suppress(Exception):
             self.server.stop()
         if self.disk is not None:
             self.disk.close()
-        if os.environ.get("SWEEP_KEEP"):
-            print(f"kept {self.folder}")
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    @property
-    def worker_url(self) -> str:
-        """The address of the queue behind the proxy."""
-        return f"postgresql://{ROLE}@127.0.0.1:{self.line().port}/{ROLE}"
 
     def init(self) -> str:
         """Runs `jobdeck init` on the server itself; returns the sentence with which it refused, if it did.
@@ -101,10 +88,7 @@ class Stage:
         An end that is neither a success nor a sentence is a trouble.
         """
         url = f"postgresql://{ROLE}@/{ROLE}?host={self.server.socket_folder}&port=5432"
-        done = subprocess.run(
-            [sys.executable, "-m", "core", "init"],
-            cwd=ROOT, env=environment(url, self.folder, self.sandbox), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = self._ran("init", environ=self.environ | {"DATABASE_URL": url})
         if done.returncode == 0:
             return ""
         # The lines before the last one say that it waited, and tried again.
@@ -112,12 +96,6 @@ class Stage:
         if "Traceback" in done.stderr or not said.startswith("jobdeck: "):
             self.troubles.append(f"init ended with {done.returncode} and no sentence: {done.stderr[-500:]}")
         return said or f"it ended with {done.returncode}"
-
-    def line(self) -> Proxy:
-        """The proxy between the workers and the server."""
-        if self.proxy is None:
-            raise RuntimeError("the stage has not begun")
-        return self.proxy
 
     def a_worker(self) -> Worker:
         """A worker that no other fault uses, locked for the caller. One that has ended by itself is a trouble."""
@@ -134,12 +112,6 @@ class Stage:
                 return worker
         worker = self.rng.choice(self.workers)
         worker.free.acquire()
-        return worker
-
-    def an_old_worker(self) -> Worker:
-        """A worker of 0.1.0 that has just been started."""
-        worker = old_worker(self.worker_url, self.folder, self.sandbox)
-        self.old_pids.add(worker.process.pid)
         return worker
 
     def step_clock(self, seconds: int) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/mutations", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a change of bench/mutations (default: all)")
     parser.add_argument("--limit", type=int, default=300, metavar="SECONDS", help="time for the tests of a change")
+    parser.add_argument("--green", action="store_true", help="the tests are known to be green: do not run them first")
     parser.add_argument("--list", action="store_true", help="print the changes and end")
     options = parser.parse_args(arguments)
     try:
@@ -57,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not Path(imported).is_relative_to(copy):
             print(f"The copy is not what is tested: Python imports {imported}.", file=sys.stderr)
             return 2
-        return _try_all(copy, changes, options.limit)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        red = [] if options.green else _red_before(copy, changes, options.limit)
+        return _try_all(copy, changes, red, options.limit)
 
 
 def copy_checkout(root: Path, copy: Path) -> None:
@@ -87,9 +91,8 @@ def summary(found: Iterable[tuple[Change, str]]) -> tuple[str, bool]:
     return (part(False) or "0 changes") + apart + ".", not bad
 
 
-def _try_all(copy: Path, changes: Sequence[Change], limit: int) -> int:
+def _try_all(copy: Path, changes: Sequence[Change], red: Sequence[Change], limit: int) -> int:
     found: list[tuple[Change, str]] = []
-    red = _red_before(copy, changes, limit)
     for change in changes:
         began = time.monotonic()
         verdict, why = (RED, "") if change in red else _try(copy, change, limit)
@@ -146,7 +149,7 @@ def _python(copy: Path, *arguments: str, limit: int) -> subprocess.CompletedProc
     ) as process:  # fmt: skip
         try:
             output, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
+        except BaseException:
             _end(process)
             raise
         return subprocess.CompletedProcess(arguments, process.returncode, output, "")
@@ -154,11 +157,11 @@ def _python(copy: Path, *arguments: str, limit: int) -> subprocess.CompletedProc
 
 def _end(process: subprocess.Popen[str]) -> None:
     """Has pytest end its servers, and kills all that is left."""
-    os.killpg(process.pid, 2)
+    os.killpg(process.pid, signal.SIGINT)
     try:
         process.communicate(timeout=30)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 

@@ -21,8 +21,8 @@ from jobdeck.core.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from bench.outage.checks import Checks
     from bench.outage.world import World
+    from bench.scripted.checks import Checks
 
 WEEK = timedelta(days=7)
 SHIFT = timedelta(hours=4)
@@ -196,7 +196,7 @@ def _digest(world: World, checks: Checks) -> None:
     since = datetime.fromisoformat(data["since"])
     _finished(checks, "digest", data, world.conn, truth.floor5(since))
     _groups(checks, "digest", map(_json_group, data["errors"]), world.conn, truth.floor5(since))
-    text = world.text("digest", "--since", "4h", "--markdown")
+    text = world.text("digest", "--since", "4h", "--markdown").text
     told = sorted(int(one.replace(",", "")) for one in re.findall(r"(?<![\w:.-])\d[\d,]*(?![\w:.-])", text))
     for name in ("succeeded", "failed"):
         checks.holds(f"digest in Markdown: {name}", data[name] in told, data[name] in told, f"{data[name]:,} in it")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import time
 
-from bench.outage.checks import Checks
 from bench.outage.world import World
+from bench.scripted.checks import Checks, judged
 
 JOBS = 200_000
 
@@ -17,17 +16,11 @@ def incident(jobs: int) -> int:
     """The incident; returns the number of comparisons that did not hold."""
     from bench.outage.story import Story  # noqa: PLC0415 -- reads the environment that the world sets
 
-    began = time.monotonic()
-    checks = Checks()
-    with World() as world:
-        try:
+    def tell(checks: Checks) -> None:
+        with World() as world:
             Story(world, checks, jobs).tell()
-        except (TimeoutError, RuntimeError, LookupError) as error:
-            checks.holds("every step is carried out", False, repr(error), "no error")
-    print(f"\n{checks.made} comparisons, {len(checks.failed)} did not hold, {time.monotonic() - began:.0f} s")
-    for line in checks.failed:
-        print(f"  FAIL {line}")
-    return len(checks.failed)
+
+    return judged(tell)
 
 
 def _arguments() -> argparse.Namespace:

@@ -18,8 +18,8 @@ from jobdeck.core.worker.worker import Worker
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from bench.outage.checks import Checks
     from bench.outage.world import World
+    from bench.scripted.checks import Checks
 
 HEALTHY = 60
 """Runs of the type before the vendor goes down."""
@@ -71,7 +71,7 @@ class Story:
 
     def healthy(self) -> None:
         add_week(self.conn)
-        self.world.start_workers(1, types=[name for name in PARTS if name != TYPE])
+        self.world.start_workers(1, "--types", ",".join(name for name in PARTS if name != TYPE))
         self.enqueued = ROUND * (HEALTHY + STEP * STEPS)
         first = add_jobs(self.conn, 0, self.enqueued)
         self.checks.equal("jobs enqueued first", first, self.enqueued)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from uuid import UUID
 
-    from bench.outage.checks import Checks
+    from bench.scripted.checks import Checks
     from bench.takeover.runner import Ran
     from bench.takeover.statements import Page
     from bench.takeover.world import World

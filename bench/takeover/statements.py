@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
-from bench.faults.workers import ROOT
+from bench.scripted.world import ROOT
 from tests.support.original_statements import IDS, OF_OTHER_TABLES, Statement, acting, of_a_job, of_the_queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from uuid import UUID
 
-    from bench.outage.checks import Checks
+    from bench.scripted.checks import Checks
 
     Connection = psycopg.Connection[Any]
 

@@ -13,8 +13,9 @@ from bench.takeover.statements import Answer, Page, ask, ask_all, compare
 from tests.support.original_statements import CANCEL, RETRY, of_a_job
 
 if TYPE_CHECKING:
-    from bench.outage.checks import Checks
-    from bench.takeover.world import Done, World
+    from bench.scripted.checks import Checks
+    from bench.scripted.world import Ran
+    from bench.takeover.world import World
 
 WORKERS = 2
 STEP, STEPS = timedelta(hours=2), 12
@@ -284,7 +285,7 @@ class Story:
         """After it: the tokens from now on belong to the other."""
         self.stage, self.first = name, self.world.one(TOKEN)
 
-    def _succeeds(self, what: str, done: Done) -> None:
+    def _succeeds(self, what: str, done: Ran) -> None:
         self.checks.holds(f"{what} succeeds", done.code == 0, done.text if done.code else done.code, "0")
 
     def _says(self, *arguments: str, words: str) -> None:

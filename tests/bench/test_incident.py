@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bench.outage.checks import Checks
 from bench.outage.history import PARTS, ROUND, TYPE, _job
 from bench.outage.truth import Share, Verdict
+from bench.scripted.checks import Checks
 
 AT = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -57,3 +59,16 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple | list):
         return "(" + ", ".join(map(_shown, value)) + ")"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def judged(tell: Callable[[Checks], None]) -> int:
+    """Tells a story and prints what did not hold; returns the number of these comparisons."""
+    began, checks = time.monotonic(), Checks()
+    try:
+        tell(checks)
+    except (TimeoutError, RuntimeError, LookupError, ValueError, psycopg.Error) as error:
+        checks.holds("every step is carried out", False, repr(error), "no error")
+    print(f"\n{checks.made} comparisons, {len(checks.failed)} did not hold, {time.monotonic() - began:.0f} s")
+    for line in checks.failed:
+        print(f"  FAIL {line}")
+    return len(checks.failed)

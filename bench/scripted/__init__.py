@@ -1,0 +1,1 @@
+"""What the sweep, the incident and the cut-over share: a world of processes, and comparisons that are printed."""
