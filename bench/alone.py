@@ -1,6 +1,5 @@
-"""What the measurements of Jobdeck alone share: results, a worker in this process, jobs, and how fast they ran."""
+"""What the measurements of Jobdeck alone share: a worker in this process, jobs, and how fast they ran."""
 
-import json
 import threading
 import time
 from contextlib import contextmanager
@@ -28,11 +27,6 @@ HISTORY = """
 """
 
 
-def emit(workload, **figures):
-    """Prints one result."""
-    print(json.dumps({"workload": workload, "peer": "jobdeck", "setting": "default"} | figures), flush=True)
-
-
 class Counter:
     """Counts handlers' runs, and tells when all were made."""
 
@@ -57,9 +51,10 @@ class Counter:
 
 @contextmanager
 def worker(database, registry=None, **settings):
-    """A worker in this process, stopped at the end."""
+    """A worker in this process, stopped at the end. The database is a name on the shared server, or an address."""
     configured = Settings().model_copy(update=settings)
-    db = Database(common.url(database), application_name="bench", max_size=configured.concurrency + 2)
+    url = database if "://" in database else common.url(database)
+    db = Database(url, application_name="bench", max_size=configured.concurrency + 2)
     registry = registry or peer.registry()
     types = [name for name in registry.names if name.endswith("noop")]
     running = Worker(db, registry, configured, task_types=types)

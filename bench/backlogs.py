@@ -80,7 +80,7 @@ def stuck(args):
         full = statistics.median(alone.drain_rate(connection, database, counter, args.jobs) for _ in range(args.repeat))
         counter.started.clear()
         full_p95 = pickup_p95(connection, database, counter) if args.kind != "pending" else None
-    alone.emit(
+    common.emit(
         f"stuck_{args.kind}",
         backlog=waiting,
         rate=full,
@@ -117,5 +117,5 @@ def churn(args):
     if holder is not None:
         holder.close()
     name = "old_transaction" if args.old_transaction else "churn"
-    alone.emit(name, jobs=args.jobs, rate=rates[-1], first_rate=rates[0], ratio=rates[-1] / rates[0], rates=rates,
+    common.emit(name, jobs=args.jobs, rate=rates[-1], first_rate=rates[0], ratio=rates[-1] / rates[0], rates=rates,
          queue_mb=table, **measured)  # fmt: skip

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import psycopg
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from jobdeck.core.model import Filter  # noqa: E402 -- after the path is set
-from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: E402 -- the same
-from jobdeck.core.queue import bulk  # noqa: E402 -- the same
-from jobdeck.core.schema import install_schema  # noqa: E402 -- the same
+from jobdeck.core.model import Filter
+from jobdeck.core.postgres.embedded import EmbeddedPostgres
+from jobdeck.core.queue import bulk
+from jobdeck.core.schema import install_schema
 
 ACTOR = "the benchmark"
 

@@ -1,5 +1,6 @@
-"""What every measurement shares: databases, worker processes, readings of time, WAL and CPU."""
+"""What every measurement shares: options, databases, worker processes, readings of time, WAL and CPU, results."""
 
+import argparse
 import ctypes
 import importlib.util
 import json
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -200,10 +202,48 @@ def percentile(sorted_values, share):
     return sorted_values[min(len(sorted_values) - 1, int(share * len(sorted_values)))]
 
 
-def emit(peer, workload, setting, jobs, **figures):
-    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
-    line = {"workload": workload, "peer": peer.NAME, "setting": setting, "jobs": jobs, **rounded}
-    print(json.dumps(line), flush=True)
+def options(description: str | None, **defaults: Any) -> argparse.Namespace:
+    """Reads the command line. Each option has the type of its default; False is that of a flag."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    for name, default in defaults.items():
+        flag = f"--{name.replace('_', '-')}"
+        if default is False:
+            parser.add_argument(flag, action="store_true")
+        else:
+            parser.add_argument(flag, type=type(default), default=default, help=f"default {default}")
+    return parser.parse_args()
+
+
+def emit(workload: str, *, peer: str = "jobdeck", setting: str = "default", **figures: Any) -> None:
+    """Prints one result, a line of JSON."""
+    rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
+    print(json.dumps({"workload": workload, "peer": peer, "setting": setting} | rounded), flush=True)
+
+
+def say(text: str) -> None:
+    """Says to a person how far a measurement is."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+class Timed:
+    """A queue that is asked: its address, a connection, and the times of each measurement in milliseconds."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.conn: psycopg.Connection[Any] = psycopg.connect(url, autocommit=True)
+        self.times: dict[str, list[float]] = {}
+
+    def time(self, name: str, call: Callable[[psycopg.Connection[Any]], Any]) -> Any:
+        """Calls, and keeps how long it took."""
+        began = time.perf_counter()
+        try:
+            return call(self.conn)
+        finally:
+            self.times.setdefault(name, []).append(1000 * (time.perf_counter() - began))
+
+    def quantile(self, name: str, share: float = 0.5) -> float:
+        """The time of one measurement that this share of all is below."""
+        return percentile(sorted(self.times[name]), share)
 
 
 def sizes(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, float]:

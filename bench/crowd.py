@@ -8,9 +8,7 @@ send is counted in their processes. Starts a Postgres of its own.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import json
 import threading
 import time
 from contextlib import contextmanager
@@ -30,6 +28,7 @@ from jobdeck.core.settings import Settings
 from jobdeck.core.worker.worker import Worker
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator
 
 DATABASE = "bench_crowd"
@@ -132,18 +131,13 @@ def crowd(url: str, args: argparse.Namespace, tally: common.Tally, counts: Count
             process.join()
 
 
-def emit(workload: str, **figures: Any) -> None:
-    rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
-    print(json.dumps({"workload": workload, "peer": "jobdeck", "setting": "default"} | rounded), flush=True)
-
-
 def idle(counts: Counts, args: argparse.Namespace) -> None:
     """What all workers send while nothing is enqueued."""
     began = time.monotonic()
     time.sleep(args.seconds)
     end = time.monotonic()
     each = args.workers * (end - began)
-    emit(
+    common.emit(
         "crowd_idle",
         workers=args.workers,
         statements_per_s=sum(counts.between("statements", began, end)) / each,
@@ -164,7 +158,7 @@ def enqueues(url: str, counts: Counts, tally: common.Tally, args: argparse.Names
         end = time.monotonic()
     wait(lambda: all(tally.started[seq] for seq in committed))
     delays = sorted(1000 * (tally.started[seq] - at) for seq, at in committed.items())
-    emit(
+    common.emit(
         "crowd_enqueues",
         workers=args.workers,
         busy=args.busy,
@@ -191,7 +185,8 @@ def bursts(url: str, tally: common.Tally, args: argparse.Namespace, first: int) 
         wait(lambda start=start: all(tally.started[start : start + BURST]))  # type: ignore[misc]
         taken.append(max(tally.started[start : start + BURST]) - began)
         time.sleep(2)
-    emit("crowd_burst", workers=args.workers, jobs=BURST, seconds=sorted(taken)[len(taken) // 2], all_seconds=taken)
+    middle = sorted(taken)[len(taken) // 2]
+    common.emit("crowd_burst", workers=args.workers, jobs=BURST, seconds=middle, all_seconds=taken)
 
 
 def restarted(server: Any, counts: Counts, args: argparse.Namespace) -> None:
@@ -202,7 +197,7 @@ def restarted(server: Any, counts: Counts, args: argparse.Namespace) -> None:
     back = time.monotonic()
     time.sleep(5.5)
     opened, claims = (counts.between(kind, back, back + 5) for kind in ("connections", "claims"))
-    emit(
+    common.emit(
         "crowd_restart",
         workers=args.workers,
         connections=sum(opened),
@@ -223,15 +218,8 @@ def wait(condition: Callable[[], bool]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=100)
-    parser.add_argument("--processes", type=int, default=10)
-    parser.add_argument("--busy", type=int, default=10, help="how many of the workers have no free slot")
-    parser.add_argument("--rate", type=float, default=100, help="enqueues a second")
-    parser.add_argument("--seconds", type=float, default=20, help="how long to measure each")
-    parser.add_argument("--bursts", type=int, default=3)
-    parser.add_argument("--down", type=float, default=3, help="seconds for which Postgres is stopped")
-    args = parser.parse_args()
+    # `busy` of the workers have no free slot; each part is measured for `seconds`; Postgres is stopped for `down`.
+    args = common.options(__doc__, workers=100, processes=10, busy=10, rate=100.0, seconds=20.0, bursts=3, down=3.0)
     total = int(args.rate * args.seconds) + args.bursts * BURST
     tally, counts = common.Tally(total, args.processes), Counts(args.processes)
     with own_server.own_server() as server:

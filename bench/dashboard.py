@@ -28,19 +28,17 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from dashboard_data import CHANGE, COME_AND_GO, changing, filled
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from jobdeck.core.model import Filter, Status  # noqa: E402 -- the same
-from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: E402 -- after the path is set
-from jobdeck.core.settings import Settings  # noqa: E402 -- the same
-from jobdeck.tui.backend.live import LiveBackend  # noqa: E402 -- the same
-from jobdeck.tui.backend.protocol import Request  # noqa: E402 -- the same
-from tests.terminal.pty_terminal import Terminal  # noqa: E402 -- the same
+from jobdeck.core.model import Filter, Status
+from jobdeck.core.postgres.embedded import EmbeddedPostgres
+from jobdeck.core.settings import Settings
+from jobdeck.tui.backend.live import LiveBackend
+from jobdeck.tui.backend.protocol import Request
+from tests.terminal.pty_terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+ROOT = Path(__file__).resolve().parents[1]
 LARGE, RUNS_OF_LARGE = 1_000_000, 30_000_000
 SMALL = 1_000
 REFRESHES = 30_000

@@ -27,20 +27,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import door_attack
 import psycopg
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import door_attack  # noqa: E402 -- after the path is set
-
-from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: E402 -- the same
-from jobdeck.core.programme.sandbox.sendgrid import SendGrid  # noqa: E402 -- the same
-from jobdeck.core.schema import install_schema  # noqa: E402 -- the same
+from jobdeck.core.postgres.embedded import EmbeddedPostgres
+from jobdeck.core.programme.sandbox.sendgrid import SendGrid
+from jobdeck.core.schema import install_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROOT = Path(__file__).resolve().parents[1]
 SENDERS = 2
 PEOPLE = 500
 PATH = "/api/sendgrid/events"

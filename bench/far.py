@@ -11,7 +11,6 @@ and the far worker reach it through the proxy of `line.py`, which for the near o
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -24,33 +23,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import alone
 import common
 import own_server
 import peer_jobdeck as peer
 import psycopg
 from line import line
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from jobdeck.core.model import Filter, NewJob, Status  # noqa: E402 -- after the path is set
-from jobdeck.core.postgres.cluster import SOCKET  # noqa: E402 -- the same
-from jobdeck.core.queue import leases, producer  # noqa: E402 -- the same
-from jobdeck.core.settings import Settings  # noqa: E402 -- the same
-from jobdeck.tui.backend.live import LiveBackend  # noqa: E402 -- the same
-from jobdeck.tui.backend.protocol import Request  # noqa: E402 -- the same
-from tests.terminal.pty_terminal import Terminal  # noqa: E402 -- the same
+from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.postgres.cluster import SOCKET
+from jobdeck.core.queue import leases, producer
+from jobdeck.core.settings import Settings
+from jobdeck.tui.backend.live import LiveBackend
+from jobdeck.tui.backend.protocol import Request
+from tests.terminal.pty_terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROOT = Path(__file__).resolve().parents[1]
 DATABASE = "bench_far"
 COMMANDS = (("status",), ("runs",), ("jobs",), ("health",), ("doctor",), ("enqueue", "noop", "--payload", '{"seq": 0}'))
-
-
-def emit(workload: str, **figures: Any) -> None:
-    rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
-    print(json.dumps({"workload": workload, "peer": "jobdeck", "setting": "default"} | rounded), flush=True)
 
 
 @contextmanager
@@ -95,9 +88,7 @@ def drained(direct: str, url: str, jobs: int) -> dict[str, float]:
     ready, go = common.spawn.Semaphore(0), common.spawn.Event()
     process = common.spawn.Process(target=work, args=(url, tally, calls, ready, go), daemon=True)
     with psycopg.connect(direct, autocommit=True) as conn:
-        for start in range(1, jobs + 1, producer.BULK):
-            numbers = range(start, min(start + producer.BULK, jobs + 1))
-            producer.enqueue_many(conn, [NewJob("noop", {"seq": seq}) for seq in numbers], actor="bench")
+        alone.enqueue(conn, jobs)
         conn.execute("VACUUM (ANALYZE) job_queue")
         process.start()
         try:
@@ -136,7 +127,7 @@ def drain(args: argparse.Namespace) -> None:
         name: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for name, runs in found.items()
     }
     near, far = middle["near"], middle["far"]
-    emit(
+    common.emit(
         "far_drain",
         line_ms=args.line_ms,
         jobs=args.jobs,
@@ -174,7 +165,7 @@ def dashboard(args: argparse.Namespace) -> None:
                     terminal.send("q")
                     terminal.wait_for_end()
             opening, readings = opened(url, turns)
-            emit(
+            common.emit(
                 f"far_dashboard_{name}",
                 line_ms=args.line_ms if name == "far" else 0,
                 frame_s=statistics.median(framed[1:]),
@@ -228,7 +219,7 @@ def commands(args: argparse.Namespace) -> None:
                 figures["exit"] = done.returncode
                 if done.returncode not in {0, 4}:
                     figures["error"] = done.stderr[-300:]
-            emit("far_command", command=" ".join(words[:1]), line_ms=args.line_ms, **figures)
+            common.emit("far_command", command=" ".join(words[:1]), line_ms=args.line_ms, **figures)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """A long history of runs beside a short one: what finishes, pages, commands and pruning take.
 
-    .venv/bin/python -m bench.history --rows 100000000 [--beside 1000000] [--rounds 30] [--folder FOLDER]
+    .venv/bin/python bench/history.py --rows 100000000 [--beside 1000000] [--rounds 30] [--folder FOLDER]
 
 It starts a Postgres of its own in FOLDER (the temporary one), fills the history of two queues, and asks both by turns,
 so that the ratios do not depend on what else the machine does. 100,000,000 runs need 27 GB there, and 4 GB for the log;
@@ -12,11 +12,8 @@ are gaps between the tokens, so that a quick run has as many partitions. The sho
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,24 +22,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from common import Timed, emit, options, say
+from history_pruning import prune
+from own_server import make_queue, own_server, settle
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
-
-from history_pruning import prune  # noqa: E402 -- after the path is set
-from own_server import connected, make_queue, own_server, restart  # noqa: E402 -- the same
-
-from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status  # noqa: E402 -- the same
-from jobdeck.core.queue import leases, producer  # noqa: E402 -- the same
-from jobdeck.core.read import history  # noqa: E402 -- the same
-from jobdeck.core.read import jobs as read_jobs  # noqa: E402 -- the same
-from jobdeck.core.read.pages import overview, series  # noqa: E402 -- the same
+from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
+from jobdeck.core.queue import leases, producer
+from jobdeck.core.read import history
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.pages import overview, series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from jobdeck.core.postgres.cluster import Cluster
 
+ROOT = Path(__file__).resolve().parents[1]
 Connection = psycopg.Connection[Any]
 
 TOKENS = 100_000_000
@@ -81,44 +76,18 @@ FROM pg_inherits AS i WHERE i.inhparent = 'job_runs'::regclass
 """
 
 
-class Queue:
-    """One queue: its address, a connection, how many runs it has, and the times of each measurement in milliseconds."""
+class Queue(Timed):
+    """A queue with this many runs, a token at each step."""
 
     def __init__(self, url: str, rows: int, step: int) -> None:
-        self.url, self.rows, self.step = url, rows, step
-        self.conn: Connection = psycopg.connect(url, autocommit=True)
-        self.times: dict[str, list[float]] = {}
-
-    def time(self, name: str, call: Callable[[Connection], Any]) -> Any:
-        """Calls, and keeps how long it took."""
-        began = time.perf_counter()
-        try:
-            return call(self.conn)
-        finally:
-            self.times.setdefault(name, []).append(1000 * (time.perf_counter() - began))
-
-    def median(self, name: str) -> float:
-        """The median of one measurement."""
-        return statistics.median(self.times[name])
+        super().__init__(url)
+        self.rows, self.step = rows, step
 
     def job_of(self, number: int) -> Any:
         """The job of the run with this number in the order of filling."""
         found = self.conn.execute("SELECT job_id FROM job_runs WHERE run_token = %s", [number * self.step]).fetchone()
         assert found is not None
         return found[0]
-
-
-def say(text: str) -> None:
-    """Says how far it is."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def settle(server: Cluster, settings: dict[str, str | None]) -> None:
-    """Changes settings of the server and starts it again; None stands for the setting from before."""
-    with connected(server, "postgres") as admin:
-        for name, value in settings.items():
-            admin.execute(f"ALTER SYSTEM RESET {name}" if value is None else f"ALTER SYSTEM SET {name} = '{value}'")
-    restart(server)
 
 
 def fill_partition(conn: Connection, name: str, first: int | None, following: int | None, select: str) -> None:
@@ -282,30 +251,30 @@ def report(small: Queue, large: Queue) -> Iterator[str]:
     yield "|---|---:|---:|---:|"
     for name in large.times:
         if name in small.times:
-            one, other = small.median(name), large.median(name)
+            one, other = small.quantile(name), large.quantile(name)
             yield f"| {name} | {one:,.2f} | {other:,.2f} | {other / one:.2f} |"
 
 
 def result(small: Queue, large: Queue, pages: list[str]) -> dict[str, Any]:
     """The line for the table of `bench/run`."""
-    sums = {queue: sum(queue.median(name) for name in pages) for queue in (small, large)}
-    worst = max(pages, key=lambda name: large.median(name) / small.median(name))
+    sums = {queue: sum(queue.quantile(name) for name in pages) for queue in (small, large)}
+    worst = max(pages, key=lambda name: large.quantile(name) / small.quantile(name))
     whole = large.conn.execute(SIZES).fetchone() or (0, 0, 0, 0)
     command = "jobdeck runs, the command"
     return {
-        "workload": "history", "peer": "jobdeck", "setting": "default", "rows": large.rows, "beside": small.rows,
-        "finish_ratio": round(small.median("finish") / large.median("finish"), 3),
-        "drain_ratio": round(small.median("drain") / large.median("drain"), 3),
-        "finish_rate": round(1000 * JOBS / large.median("finish")),
-        "beside_finish_rate": round(1000 * JOBS / small.median("finish")),
+        "rows": large.rows, "beside": small.rows,
+        "finish_ratio": round(small.quantile("finish") / large.quantile("finish"), 3),
+        "drain_ratio": round(small.quantile("drain") / large.quantile("drain"), 3),
+        "finish_rate": round(1000 * JOBS / large.quantile("finish")),
+        "beside_finish_rate": round(1000 * JOBS / small.quantile("finish")),
         "dashboard_ratio": round(sums[large] / sums[small], 3),
         "dashboard_ms": round(sums[large], 2), "beside_dashboard_ms": round(sums[small], 2),
-        "dashboard_worst": worst, "dashboard_worst_ratio": round(large.median(worst) / small.median(worst), 3),
-        "runs_ratio": round(large.median("runs") / small.median("runs"), 3),
-        "runs_ms": round(large.median("runs"), 2), "beside_runs_ms": round(small.median("runs"), 2),
-        "command_ms": round(large.median(command), 1), "beside_command_ms": round(small.median(command), 1),
-        "command_ratio": round(large.median(command) / small.median(command), 3),
-        **{f"{name}_seconds".replace(" ", "_").lower(): round(large.median(name) / 1000, 2)
+        "dashboard_worst": worst, "dashboard_worst_ratio": round(large.quantile(worst) / small.quantile(worst), 3),
+        "runs_ratio": round(large.quantile("runs") / small.quantile("runs"), 3),
+        "runs_ms": round(large.quantile("runs"), 2), "beside_runs_ms": round(small.quantile("runs"), 2),
+        "command_ms": round(large.quantile(command), 1), "beside_command_ms": round(small.quantile(command), 1),
+        "command_ratio": round(large.quantile(command) / small.quantile(command), 3),
+        **{f"{name}_seconds".replace(" ", "_").lower(): round(large.quantile(name) / 1000, 2)
            for name in ("ANALYZE", "VACUUM", "VACUUM again")},
         "bytes_per_run": round(whole[3] / large.rows), "partitions": whole[0],
     }  # fmt: skip
@@ -313,17 +282,12 @@ def result(small: Queue, large: Queue, pages: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Fills, measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", type=int, default=100_000_000)
-    parser.add_argument("--beside", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--least-free-gb", type=int, default=15)
-    wanted = parser.parse_args()
+    wanted = options(
+        __doc__, rows=100_000_000, beside=1_000_000, rounds=0, folder=Path(tempfile.gettempdir()), least_free_gb=15
+    )
     tempfile.tempdir = str(wanted.folder)
     rounds = wanted.rounds or (30 if wanted.rows > 2_000_000 else 8)
-    with own_server() as server:
-        settle(server, SETTINGS | UNLOGGED)
+    with own_server(SETTINGS | UNLOGGED) as server:
         numbers = [(wanted.beside, 1), (wanted.rows, max(1, TOKENS // wanted.rows))]
         queues = [fill(server, f"runs_{rows}", rows, step, wanted.least_free_gb * 2**30) for rows, step in numbers]
         for queue in queues:
@@ -340,7 +304,7 @@ def main() -> None:
         lines = [*report(small, large)]
         found = result(small, large, pages) | prune(large)
         print("\n".join(lines))
-        print(json.dumps(found), flush=True)
+        emit("history", **found)
         for queue in (small, large):
             queue.conn.close()
 

@@ -26,6 +26,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import alone
 import common
 import own_server
 import peer_jobdeck as peer
@@ -33,10 +34,7 @@ import peer_raw
 import psycopg
 
 from jobdeck.core.model import NewJob
-from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, presence, producer
-from jobdeck.core.settings import Settings
-from jobdeck.core.worker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,13 +61,6 @@ DELETE_FIRST = "DELETE FROM job_queue WHERE concurrency_key = 'line' AND NOT in_
 def say(what: str, **figures: Any) -> None:
     """Writes one figure for a person."""
     print(what, json.dumps(figures), file=sys.stderr, flush=True)
-
-
-def emit(kind: str, **figures: Any) -> None:
-    """Prints one result."""
-    rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
-    line = {"workload": "keys", "peer": "jobdeck", "setting": "default", "kind": kind}
-    print(json.dumps(line | rounded), flush=True)
 
 
 @contextmanager
@@ -122,19 +113,11 @@ def drain(url: str, conn: Connection, counter: Counter) -> tuple[float, float]:
     """Lets a worker go until the counter has enough; the seconds, and the processor time of the server."""
     conn.execute("VACUUM (ANALYZE) job_queue")
     peer.Noop.handler = counter
-    settings = Settings()
-    database = Database(url, application_name="bench", max_size=settings.concurrency + 2)
-    worker = Worker(database, peer.registry(), settings, task_types=["noop"])
     cpu, began = common.server_cpu_seconds(conn), time.monotonic()
-    worker.start()
-    try:
+    with alone.worker(url):
         if not counter.enough.wait(GIVE_UP_AFTER):
             raise TimeoutError("a drain took too long")
-        seconds, cpu = time.monotonic() - began, common.server_cpu_seconds(conn) - cpu
-    finally:
-        worker.stop()
-        database.close()
-    return seconds, cpu
+        return time.monotonic() - began, common.server_cpu_seconds(conn) - cpu
 
 
 def drain_of(server: Cluster, jobs: Callable[[int], Iterator[NewJob]], count: int, line: int = 0) -> Figures:
@@ -333,7 +316,7 @@ def main() -> None:
             for kind, figures in rates(server, args.jobs, args.repeat).items():
                 found[kind] |= figures
     for kind, figures in found.items():
-        emit(kind, jobs=args.jobs, **figures)
+        common.emit("keys", kind=kind, jobs=args.jobs, **figures)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A queue of very many waiting jobs beside one of a million: sizes, ANALYZE, VACUUM, and what calls and pages take.
 
-    .venv/bin/python -m bench.large --jobs 50000000 [--beside 1000000] [--rounds 100] [--folder FOLDER]
+    .venv/bin/python bench/large.py --jobs 50000000 [--beside 1000000] [--rounds 100] [--folder FOLDER]
 
 It starts an embedded Postgres in a new folder in FOLDER (the temporary one), makes both queues with the same mix, and
 asks both by turns, so that the ratios do not depend on what else the machine does. The folder is removed at the end.
@@ -9,34 +9,30 @@ asks both by turns, so that the ratios do not depend on what else the machine do
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
-import sys
 import tempfile
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
+from alone import worker
+from common import Timed, emit, options, say
+from own_server import make_queue, own_server
 
 from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
-from jobdeck.core.postgres.database import Database
-from jobdeck.core.postgres.embedded import EmbeddedPostgres
 from jobdeck.core.queue import leases, producer
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.pages import overview
 from jobdeck.core.registry import JobType, Payload, Registry
-from jobdeck.core.schema import install_schema
 from jobdeck.core.schema.components import queue_component
-from jobdeck.core.settings import Settings
-from jobdeck.core.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from jobdeck.core.postgres.cluster import Cluster
 
 Connection = psycopg.Connection[Any]
 
@@ -44,9 +40,7 @@ DUE = [f"due_{n}" for n in range(9)]
 BATCH = 500_000
 GIVE_UP_AFTER = 120
 SERVER = {
-    "shared_buffers": "512MB",
     "max_wal_size": "2GB",
-    "checkpoint_timeout": "30min",
     "maintenance_work_mem": "512MB",
     "autovacuum": "off",  # ANALYZE and VACUUM are timed
 }
@@ -106,57 +100,19 @@ class Handler:
             self.started.set()
 
 
-class Queue:
-    """One queue: its address, its connection, and the times of each measurement in milliseconds."""
+class Queue(Timed):
+    """A queue with this many jobs."""
 
     def __init__(self, url: str, jobs: int) -> None:
-        self.url, self.jobs = url, jobs
-        self.conn: Connection = psycopg.connect(url, autocommit=True)
-        self.times: dict[str, list[float]] = {}
-
-    def time(self, name: str, call: Callable[[Connection], Any]) -> Any:
-        """Calls, and keeps how long it took."""
-        began = time.monotonic()
-        try:
-            return call(self.conn)
-        finally:
-            self.times.setdefault(name, []).append(1000 * (time.monotonic() - began))
-
-    def quantile(self, name: str, share: float) -> float:
-        """The time of one measurement that this share of all is below."""
-        found = sorted(self.times[name])
-        return found[min(len(found) - 1, int(share * len(found)))]
+        super().__init__(url)
+        self.jobs = jobs
 
 
-def say(text: str) -> None:
-    """Says how far it is."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[EmbeddedPostgres]:
-    """An embedded Postgres with the settings above. Its folder is removed at the end."""
-    home = Path(tempfile.mkdtemp(prefix="jobdeck-large-", dir=folder))
-    home.chmod(0o755)  # the account of the server enters it
-    try:
-        with EmbeddedPostgres.open(home / "state") as first, closing(first.connect()) as admin:
-            for name, value in SERVER.items():
-                admin.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), value))
-        with EmbeddedPostgres.open(home / "state") as again:
-            yield again
-    finally:
-        shutil.rmtree(home)
-
-
-def fill(url: str, jobs: int, folder: Path, least_free: int) -> Queue:
+def fill(server: Cluster, jobs: int, folder: Path, least_free: int) -> Queue:
     """A new database with this number of jobs and all indexes; fewer jobs if the disk becomes too full."""
-    name = f"jobs_{jobs}"
-    with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    address = psycopg.conninfo.make_conninfo(url, dbname=name)
+    address = make_queue(server, f"jobs_{jobs}", components=(queue_component(),))
     began, done = time.monotonic(), 0
     with psycopg.connect(address, autocommit=True) as conn:
-        install_schema(conn, components=(queue_component(),))
         conn.execute("SET synchronous_commit = off")
         conn.execute("SET session_replication_role = replica")
         while done < jobs and shutil.disk_usage(folder).free > least_free:
@@ -235,12 +191,7 @@ def sessions(queue: Queue) -> list[tuple[Any, ...]]:
 def pickups(queue: Queue, jobs: int) -> None:
     """Times from the commit of an enqueue to the handler's start in an idle worker, scheduled jobs beside it."""
     handler = Handler()
-    settings = Settings()
-    database = Database(queue.url, application_name="bench", max_size=settings.concurrency + 2)
-    registry = Registry([JobType("noop", handler, "No-op", "Does nothing", Params)])
-    worker = Worker(database, registry, settings, task_types=["noop"])
-    worker.start()
-    try:
+    with worker(queue.url, Registry([JobType("noop", handler, "No-op", "Does nothing", Params)])):
         for number in range(1, jobs + 1):
             time.sleep(0.03)
             handler.number = number
@@ -250,9 +201,6 @@ def pickups(queue: Queue, jobs: int) -> None:
             if not handler.started.wait(60):
                 raise TimeoutError(f"a job was not picked up within a minute; the sessions: {sessions(queue)}")
             queue.times.setdefault("pickup", []).append(1000 * (handler.at - committed))
-    finally:
-        worker.stop()
-        database.close()
 
 
 def measure(queues: list[Queue], rounds: int) -> None:
@@ -299,23 +247,17 @@ def record(small: Queue, large: Queue) -> dict[str, Any]:
     for of in ("ANALYZE", "VACUUM"):
         one, other = small.quantile(of, 0.5), large.quantile(of, 0.5)
         figures |= {f"{of.lower()}_s": other / 1000, f"beside_{of.lower()}_s": one / 1000}
-    rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
-    return {"workload": "large", "peer": "jobdeck", "setting": "default"} | rounded
+    return figures
 
 
 def main() -> None:
     """Fills, measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--jobs", type=int, default=50_000_000)
-    parser.add_argument("--beside", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--least-free-gb", type=int, default=25)
-    wanted = parser.parse_args()
-    with server(wanted.folder) as postgres:
+    wanted = options(
+        __doc__, jobs=50_000_000, beside=1_000_000, rounds=100, folder=Path(tempfile.gettempdir()), least_free_gb=25
+    )
+    with own_server(SERVER, wanted.folder) as server:
         queues = [
-            fill(postgres.url, jobs, wanted.folder, wanted.least_free_gb * 2**30)
-            for jobs in (wanted.beside, wanted.jobs)
+            fill(server, jobs, wanted.folder, wanted.least_free_gb * 2**30) for jobs in (wanted.beside, wanted.jobs)
         ]
         try:
             for queue in queues:
@@ -325,7 +267,7 @@ def main() -> None:
             for queue in queues:
                 maintain(queue, again=" after the measurement")
             print("\n".join(report(*queues)))
-            print(json.dumps(record(*queues)), flush=True)
+            emit("large", **record(*queues))
         finally:
             for queue in queues:
                 queue.conn.close()

@@ -81,7 +81,7 @@ def payloads(args):
             jobs = [NewJob(f"{kind}_noop", {"seq": seq} | payload) for seq in range(1, args.jobs + 1)]
             producer.enqueue_many(connection, jobs, actor=alone.ACTOR)
             rate = alone.run_all(connection, database, counter, args.jobs, own_registry())
-            alone.emit(f"payload_{kind}", jobs=args.jobs, rate=rate, noop_rate=plain, ratio=rate / plain)
+            common.emit(f"payload_{kind}", jobs=args.jobs, rate=rate, noop_rate=plain, ratio=rate / plain)
 
 
 def mixed(args):
@@ -102,7 +102,7 @@ def mixed(args):
             )
         total = args.jobs + args.jobs // 50
         rate = alone.run_all(connection, database, counter, total, own_registry())
-    alone.emit("mixed", jobs=total, rate=rate, noop_rate=plain, ratio=rate / plain)
+    common.emit("mixed", jobs=total, rate=rate, noop_rate=plain, ratio=rate / plain)
 
 
 LIMITED = [f"limited{number}_noop" for number in range(10)]
@@ -133,4 +133,4 @@ def limited(args):
             rates[kind].append(alone.run_all(connection, database, counter, args.jobs, Registry(types)))
     plain, *others = (statistics.median(found[1:]) for found in rates.values())
     for kind, rate in zip(list(LIMITS)[1:], others, strict=True):
-        alone.emit(f"limited_{kind}", jobs=args.jobs, rate=rate, noop_rate=plain, ratio=rate / plain)
+        common.emit(f"limited_{kind}", jobs=args.jobs, rate=rate, noop_rate=plain, ratio=rate / plain)

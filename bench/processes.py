@@ -17,7 +17,7 @@ from jobdeck.core.registry import load
 def waiting(args):
     """Handlers that wait 10 ms: the rate of two worker processes against that of one."""
     rates = [_rate_of_processes(args.jobs, count) for count in (1, 2)]
-    alone.emit("waiting_10ms", jobs=args.jobs, rate=rates[1], one_rate=rates[0], ratio=rates[1] / rates[0])
+    common.emit("waiting_10ms", jobs=args.jobs, rate=rates[1], one_rate=rates[0], ratio=rates[1] / rates[0])
 
 
 def _rate_of_processes(jobs, count):
@@ -33,7 +33,7 @@ def computing(args):
     """Jobs of 200 ms of processor time: the rate of two processes against that of one, and the server's own time."""
     found = [_rate_of_computing(args.jobs, count) for count in (1, 2)]
     rates = [rate for rate, _ in found]
-    alone.emit("computing_200ms", jobs=args.jobs, rate=rates[1], one_rate=rates[0], ratio=rates[1] / rates[0],
+    common.emit("computing_200ms", jobs=args.jobs, rate=rates[1], one_rate=rates[0], ratio=rates[1] / rates[0],
          server_cpu_percent=found[1][1])  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def growth(args):
             producer.enqueue_many(connection, jobs, actor=alone.ACTOR)
             workers.wait(lambda done=done: sum(tally.runs) >= done, interval=0.05)
             readings.append(workers.rss_mb())
-    alone.emit("growth", jobs=args.jobs, rss_mb=readings[-1], first_rss_mb=readings[0], readings=readings)
+    common.emit("growth", jobs=args.jobs, rss_mb=readings[-1], first_rss_mb=readings[0], readings=readings)
 
 
 def start(args):
@@ -91,7 +91,7 @@ def start(args):
                 while seq not in counter.started:
                     time.sleep(0.001)
                 delays.append(counter.started[seq] - began)
-    alone.emit("start_to_first_job", jobs=args.jobs, seconds=statistics.median(delays))
+    common.emit("start_to_first_job", jobs=args.jobs, seconds=statistics.median(delays))
 
 
 def snapshot(args):
@@ -109,7 +109,7 @@ def snapshot(args):
                 read_jobs.snapshot(Filter()).run(connection)
                 times.append(1000 * (time.monotonic() - began))
             figures[jobs] = statistics.median(times)
-    alone.emit(
+    common.emit(
         "snapshot",
         ms_at_1000=figures[1_000],
         ms_at_1000000=figures[1_000_000],
