@@ -10,6 +10,7 @@ A turn enqueues jobs, claims and finishes them in batches, and does one pass of 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import time
 from pathlib import Path
@@ -23,6 +24,12 @@ from jobdeck.core.schema import schema_text
 from tests.support.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent
+
+
+def joined(schema: Path) -> str:
+    """The text of a `schema.sql`, with that of the parts which it includes."""
+    text = schema.read_text(encoding="utf-8")
+    return re.sub(r"^\\ir (\S+)$", lambda found: joined(schema.parent / found[1]), text, flags=re.MULTILINE)
 
 
 class Session:
@@ -76,7 +83,7 @@ def main() -> None:
     server = PostgresServer.start_new(None)
     try:
         sessions = [
-            Session(server, wanted.other.read_text(encoding="utf-8")),
+            Session(server, joined(wanted.other)),
             Session(server, schema_text()),
         ]
         ratios: list[tuple[float, float]] = []
