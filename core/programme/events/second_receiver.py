@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from jobdeck.core.errors import ConfigurationError
-from jobdeck.core.programme.settings import LOOPBACK
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 
 if TYPE_CHECKING:
@@ -45,19 +44,18 @@ def hand_on(url: SecretStr, body: bytes, signature: str, signed_at: str) -> str 
     """
     import httpx  # noqa: PLC0415 -- imported on first use
 
-    from jobdeck.core.programme.deadlines import ending_within, hold_to_deadlines  # noqa: PLC0415 -- the same
-    from jobdeck.core.programme.vendors.http import certificates  # noqa: PLC0415 -- the same
+    from jobdeck.core.programme.vendors.exchange import ending_within, open_client  # noqa: PLC0415 -- the same
 
     address = url.get_secret_value()
     headers = {"Content-Type": "application/json", SIGNATURE: signature, TIMESTAMP: signed_at, HANDED_ON: "1",
                "User-Agent": "jobdeck"}  # fmt: skip
-    outside = urlsplit(address).hostname not in LOOPBACK
     try:
-        trusted = certificates(trust_env=outside)
-        with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=outside, verify=trusted) as client:
-            hold_to_deadlines(client)
-            with ending_within(SECONDS), client.stream("POST", address, content=body, headers=headers) as response:
-                status = response.status_code
+        with (
+            open_client(address, timeout=SECONDS) as client,
+            ending_within(SECONDS),
+            client.stream("POST", address, content=body, headers=headers) as response,
+        ):
+            status = response.status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"the second receiver could not be reached ({type(error).__name__})"
     return None if 200 <= status < 300 else f"the second receiver answered {status}"

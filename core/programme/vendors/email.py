@@ -1,23 +1,21 @@
 """Mail through SendGrid's official SDK. Requests are plain dicts, so that the positions of recipients are known.
 
-Adds to the SDK: a timeout, the distinction of "no connection" from "no answer", no redirects, and the errors of
-`jobdeck.core.programme.vendors.errors`.
+Adds to the SDK the exchange that all vendors share, and the errors of `jobdeck.core.programme.vendors.errors`.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass, field, replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from jobdeck.core.programme.vendors.email_wire import Sent, refusal, sent_from
 from jobdeck.core.programme.vendors.errors import (
-    OutcomeUnknown,
     ProviderConfigError,
     ProviderDown,
     SettingMissing,
-    Unreachable,
+    unanswered,
 )
 from jobdeck.core.programme.vendors.http import Time
 
@@ -31,6 +29,9 @@ A = TypeVar("A")
 
 LARGEST_BATCH: Final = 1000
 """Recipients in one request (SendGrid, "v3 Mail Send", limitations)."""
+
+LARGEST_ANSWER: Final = 4
+"""In MiB."""
 
 NAME: Final = "SendGrid"
 
@@ -75,10 +76,19 @@ class EmailClient:
         Raises:
             SettingMissing: names the missing or invalid setting.
         """
+        from jobdeck.core.programme.vendors.email_transport import make_client  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.programme.vendors.exchange import Exchange  # noqa: PLC0415 -- the same
+
         check(settings)
         self._settings = settings
         self._time = time or Time()
-        self._client = _api(settings)
+        self._exchange = Exchange(
+            settings.sendgrid_api_base_url,
+            settings.provider_timeout_seconds,
+            largest=LARGEST_ANSWER,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # keeps none
+        )
+        self._client = make_client(settings, self._exchange)
 
     def check(self) -> None:
         """Checks the settings again.
@@ -123,7 +133,7 @@ class EmailClient:
             raise ValueError(f"one request takes 1 to {LARGEST_BATCH} recipients")
         body = self.request_for(mail, addressees)
         return self._call(
-            lambda: self._client.client.mail.send.post(request_body=body),
+            lambda: self._client.mail.send.post(request_body=body),
             lambda response: sent_from(response, sandbox=self._settings.sendgrid_sandbox_mode),
         )
 
@@ -173,34 +183,25 @@ class EmailClient:
         return self._call(lambda: resource.post(request_body=body), _body)
 
     def close(self) -> None:
-        """Does nothing, since no connection stays open; all clients can be closed alike."""
+        """Closes the connections."""
+        self._exchange.close()
 
     def _resource(self, path: Sequence[str]) -> Any:
-        resource = self._client.client
+        resource = self._client
         for part in path:
             resource = resource._(part)
         return resource
 
     def _call(self, request: Callable[[], Any], read: Callable[[Any], A]) -> A:
-        from http.client import HTTPException  # noqa: PLC0415 -- imported on first use
-
-        from python_http_client.exceptions import HTTPError  # noqa: PLC0415 -- imported on first use
-
-        from jobdeck.core.programme.vendors.email_transport import NotConnectedError  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.programme.vendors.exchange import ExchangeError  # noqa: PLC0415 -- imported on first use
 
         try:
-            return read(request())
-        except HTTPError as error:
-            raise refusal(error.status_code, error.body, error.headers, self._time.wall()) from None
-        except NotConnectedError as error:
-            raise Unreachable(
-                f"{NAME} could not be reached ({error.reason}). Nothing was sent. If this lasts, check the network "
-                "and SENDGRID_API_BASE_URL."
-            ) from None
-        except (OSError, HTTPException) as error:
-            raise OutcomeUnknown(
-                f"{NAME} gave no full answer ({_cause(error)}). The message may have been sent and is not repeated."
-            ) from None
+            response = request()
+        except ExchangeError as error:
+            raise unanswered(error, NAME, "SENDGRID_API_BASE_URL") from None
+        if not 200 <= response.status_code < 300:
+            raise refusal(response.status_code, response.body, response.headers, self._time.wall())
+        return read(response)
 
 
 def check(settings: CompetitionSettings) -> None:
@@ -225,25 +226,6 @@ def check(settings: CompetitionSettings) -> None:
         )
 
 
-def _api(settings: CompetitionSettings) -> Any:
-    from sendgrid import SendGridAPIClient  # noqa: PLC0415 -- imported on first use
-
-    from jobdeck.core.programme.vendors.email_transport import HttpClient  # noqa: PLC0415 -- imported on first use
-
-    # At level DEBUG the SDK would log the key, addresses and texts.
-    logging.getLogger("python_http_client.client").disabled = True
-    assert settings.sendgrid_api_key is not None  # noqa: S101 -- check() made sure
-    key = settings.sendgrid_api_key.get_secret_value().strip()
-    api = SendGridAPIClient(key, host=settings.sendgrid_api_base_url)
-    api.client = HttpClient(
-        host=api.host,
-        request_headers=api.client.request_headers,
-        version=3,
-        timeout=settings.provider_timeout_seconds,
-    )
-    return api
-
-
 def _personalization(addressee: Addressee, templated: Email | None) -> Json:
     entry: Json = {"to": [{"email": addressee.address}]}
     if addressee.custom_args:
@@ -256,8 +238,3 @@ def _personalization(addressee: Addressee, templated: Email | None) -> Json:
 def _body(response: Any) -> bytes:
     content: bytes = response.body
     return content
-
-
-def _cause(error: BaseException) -> str:
-    reason = getattr(error, "reason", None)
-    return type(reason).__name__ if isinstance(reason, BaseException) else type(error).__name__

@@ -5,9 +5,12 @@ No error message contains an address, a number, a name or the text of a message.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater, VendorError
+
+if TYPE_CHECKING:
+    from jobdeck.core.programme.vendors.exchange import ExchangeError
 
 
 class MessagingError(VendorError):
@@ -103,3 +106,20 @@ class OutcomeUnknown(MessagingError):
     error_class = "outcome_unknown"
     outage = True
     sent = None
+
+
+def unanswered(error: ExchangeError, provider: str, address: str) -> MessagingError:
+    """The error for a request without a usable answer; `address` is the setting of the provider's address."""
+    if not error.sent:
+        return Unreachable(
+            f"{provider} could not be reached ({error}). Nothing was sent. If this lasts, check the network and "
+            f"{address}."
+        )
+    return unfinished(str(error), provider)
+
+
+def unfinished(cause: str, provider: str) -> OutcomeUnknown:
+    """The error for an answer that does not say what became of the message."""
+    return OutcomeUnknown(
+        f"{provider} gave no full answer ({cause}). The message may have been sent and is not repeated."
+    )

@@ -1,24 +1,18 @@
-"""HTTP helpers of all vendor clients: rate limit, backoff, `Retry-After`, and limits of an answer's time and size."""
+"""What vendor clients do between requests: rate limit, backoff and `Retry-After`."""
 
 from __future__ import annotations
 
-import http.client
-import io
 import math
 import random
 import re
 import threading
 import time
-import zlib
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
     from collections.abc import Callable
 
 RETRY_AFTER_CAP: Final = 3600.0
@@ -41,18 +35,6 @@ class Time:
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = random.random
-
-
-@cache
-def certificates(*, trust_env: bool) -> ssl.SSLContext:
-    """The certificates that clients of httpx trust, read once in a process: that takes longer than a request.
-
-    Args:
-        trust_env: whether the variables `SSL_CERT_FILE` and `SSL_CERT_DIR` may name others.
-    """
-    import httpx  # noqa: PLC0415 -- imported on first use
-
-    return httpx.create_ssl_context(trust_env=trust_env)
 
 
 def parse_retry_after(value: str | None, now: float, cap: float = RETRY_AFTER_CAP) -> float | None:
@@ -116,59 +98,3 @@ class Pacer:
         """Seconds left of the pause that the vendor asked for; 0 if there is none."""
         with self._lock:
             return max(0.0, self._closed_until - self._time.monotonic())
-
-
-class TimedResponse(http.client.HTTPResponse):
-    """An answer that ends within its socket's timeout, from the status to the last byte, or raises `TimeoutError`.
-
-    The timeout of a socket alone is for each piece that it receives, so an answer that drips would never end.
-    """
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Timed(self.fp.detach(), sock))
-
-
-class _Timed(io.RawIOBase):
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        self._raw = raw
-        self._sock = sock
-        seconds = sock.gettimeout()
-        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer took too long")
-        self._sock.settimeout(left if math.isfinite(left) else None)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-def opened(content: bytes, encoding: str | None, most: int) -> bytes | None:
-    """The body of an answer, decompressed; None if it is larger than `most` bytes.
-
-    Raises:
-        ValueError: it is compressed in another way than its encoding says, in several ways, or not to its end.
-    """
-    way = (encoding or "").strip().lower()
-    if way in {"", "identity"}:
-        return content if len(content) <= most else None
-    if way not in {"gzip", "x-gzip", "deflate"}:
-        raise ValueError("the answer is compressed in an unknown way")
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    try:
-        found = unpacker.decompress(content, most + 1)
-    except zlib.error:
-        raise ValueError("the answer cannot be decompressed") from None
-    if len(found) > most:
-        return None
-    if not unpacker.eof:
-        raise ValueError("the compressed answer is cut off")
-    return found

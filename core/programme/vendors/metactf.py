@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 
-from jobdeck.core.programme.deadlines import ending_within, hold_to_deadlines
-from jobdeck.core.programme.settings import LOOPBACK
-from jobdeck.core.programme.vendors.http import Pacer, Time, certificates, full_jitter, opened, parse_retry_after
+from jobdeck.core.programme.vendors.exchange import CONNECT_SECONDS, Exchange, ExchangeError, Reply, Unreadable
+from jobdeck.core.programme.vendors.http import Pacer, Time, full_jitter, parse_retry_after
 from jobdeck.core.programme.vendors.metactf_errors import (
     Conflict,
     ContractError,
@@ -42,11 +41,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS: Final = 5.0
 ATTEMPTS: Final = 4
 BUDGET_FACTOR: Final = 3.0
 """All attempts of one call together take at most this many times the read timeout."""
-LARGEST_ANSWER: Final = 16 * 1024 * 1024
+LARGEST_ANSWER: Final = 16
+"""In MiB."""
 
 A = TypeVar("A", bound=Answer)
 
@@ -76,26 +75,22 @@ class MetaCtfClient:
         self._pacer = Pacer(settings.game_platform_rate_per_second, self._time)
         seconds = settings.game_platform_timeout_seconds
         self._budget = seconds * BUDGET_FACTOR
-        base = settings.game_platform_api_base_url
-        outside = httpx.URL(base).host not in LOOPBACK
-        self._http = httpx.Client(
-            base_url=base,
+        self._exchange = Exchange(
+            settings.game_platform_api_base_url,
+            seconds,
+            largest=LARGEST_ANSWER,
+            clock=self._time.monotonic,
             headers={
                 "Authorization": f"Bearer {token.get_secret_value().strip()}",
                 "Accept": "application/json",
                 "User-Agent": "jobdeck",
             },
-            timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=settings.game_platform_concurrency + 4),
-            follow_redirects=False,
-            trust_env=outside,
-            verify=certificates(trust_env=outside),
             transport=transport,
         )
-        hold_to_deadlines(self._http)
 
     def close(self) -> None:
-        self._http.close()
+        self._exchange.close()
 
     @property
     def budget(self) -> float:
@@ -230,23 +225,26 @@ class MetaCtfClient:
 
     def _get(self, path: str, model: type[A], **query: str | int | None) -> A:
         given = {name: value for name, value in query.items() if value not in {None, ""}}
-        request = self._http.build_request("GET", path, params=given)
-        return check(decode(self._send(request, path, {}, repeatable=True), f"GET {path}"), model, f"GET {path}")
+        content = self._send("GET", path, {}, repeatable=True, params=given)
+        return check(decode(content, f"GET {path}"), model, f"GET {path}")
 
     def _create(self, path: str, model: type[A], body: dict[str, Any]) -> A:
         content = self._post(path, body, repeatable=False)
         return check(decode(content, f"POST {path}"), model, f"POST {path}")
 
     def _post(self, path: str, body: dict[str, Any], *, repeatable: bool) -> bytes:
-        return self._send(self._http.build_request("POST", path, json=body), path, body, repeatable=repeatable)
+        return self._send("POST", path, body, repeatable=repeatable, json=body)
 
-    def _send(self, request: httpx.Request, path: str, sent: dict[str, Any], *, repeatable: bool) -> bytes:
-        where = f"{request.method} {path}"
+    def _send(self, method: str, path: str, sent: dict[str, Any], *, repeatable: bool, **content: Any) -> bytes:
+        where = f"{method} {path}"
         deadline = self._time.monotonic() + self._budget
         attempt = 1
         while True:
             try:
-                return self._attempt(request, where, deadline, sent)
+                reply = self._attempt(method, path, deadline, content)
+                if 200 <= reply.status < 300:
+                    return reply.content
+                raise self._refusal(reply, where, sent)
             except (RateLimited, ServerError, TransportError) as error:
                 closed = self._pacer.closed_for
                 wait = 0.0 if closed else full_jitter(attempt, self._time.random())
@@ -257,24 +255,35 @@ class MetaCtfClient:
             self._time.sleep(wait)
             attempt += 1
 
-    def _attempt(self, request: httpx.Request, where: str, deadline: float, sent: dict[str, Any]) -> bytes:
+    def _attempt(self, method: str, path: str, deadline: float, content: dict[str, Any]) -> Reply:
         self._pace(deadline)
         try:
-            with ending_within(deadline - self._time.monotonic()):
-                response = self._http.send(request, stream=True)
-                try:
-                    content = self._read(response, deadline, where)
-                finally:
-                    response.close()
-        except httpx.TransportError as error:
-            raise _unreachable(error, where) from error
-        if response.is_success:
-            return content
-        wait = parse_retry_after(response.headers.get("Retry-After"), self._time.wall())
-        failed = refusal(response.status_code, content, where, sent, wait)
+            return self._exchange.ask(method, path, within=deadline - self._time.monotonic(), **content)
+        except Unreadable as error:
+            raise ContractError(f"The game platform did not answer {method} {path} as agreed: {error}.") from error
+        except ExchangeError as error:
+            raise self._unanswered(error, f"{method} {path}", late=self._time.monotonic() > deadline) from error
+
+    def _refusal(self, reply: Reply, where: str, sent: dict[str, Any]) -> GamePlatformError:
+        wait = parse_retry_after(reply.headers.get("Retry-After"), self._time.wall())
+        failed = refusal(reply.status, reply.content, where, sent, wait)
         if wait and failed.outage:
             self._pacer.close_for(wait)
-        raise failed
+        return failed
+
+    def _unanswered(self, error: ExchangeError, where: str, *, late: bool) -> TransportError:
+        if late:
+            return TransportError(
+                f"The game platform's answer to {where} took longer than {self._budget:.0f} s "
+                "(three times GAME_PLATFORM_TIMEOUT_SECONDS).",
+                ambiguous=True,
+            )
+        what = "gave no full answer to" if error.sent else "could not be reached for"
+        return TransportError(
+            f"The game platform {what} {where} ({error}). "
+            "If this lasts, check GAME_PLATFORM_API_BASE_URL and the network.",
+            ambiguous=error.sent,
+        )
 
     def _pace(self, deadline: float) -> None:
         wait = self._pacer.reserve(deadline - self._time.monotonic())
@@ -283,36 +292,6 @@ class MetaCtfClient:
             raise RateLimited(closed, f"The game platform asked for a pause; it ends in {closed:.0f} s.")
         if wait > 0:
             self._time.sleep(wait)
-
-    def _read(self, response: httpx.Response, deadline: float, where: str) -> bytes:
-        content = bytearray()
-        for chunk in response.iter_raw():
-            content += chunk
-            if len(content) > LARGEST_ANSWER:
-                break
-            if self._time.monotonic() > deadline:
-                raise TransportError(
-                    f"The game platform's answer to {where} took longer than {self._budget:.0f} s "
-                    "(three times GAME_PLATFORM_TIMEOUT_SECONDS).",
-                    ambiguous=True,
-                )
-        try:
-            found = opened(bytes(content), response.headers.get("Content-Encoding"), LARGEST_ANSWER)
-        except ValueError as error:
-            raise ContractError(f"The game platform's answer to {where} cannot be decompressed.") from error
-        if found is None:
-            raise ContractError(f"The game platform's answer to {where} is larger than 16 MiB.")
-        return found
-
-
-def _unreachable(error: httpx.TransportError, where: str) -> TransportError:
-    sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    what = "gave no full answer to" if sent else "could not be reached for"
-    return TransportError(
-        f"The game platform {what} {where} ({type(error).__name__}). "
-        "If this lasts, check GAME_PLATFORM_API_BASE_URL and the network.",
-        ambiguous=sent,
-    )
 
 
 def _equal(one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""Text messages through Twilio's official SDK, with one SDK client per thread."""
+"""Text messages through Twilio's official SDK, with one SDK client per thread over one exchange."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.programme.vendors.email_wire import Sent
-from jobdeck.core.programme.vendors.errors import OutcomeUnknown, ProviderConfigError, SettingMissing, Unreachable
+from jobdeck.core.programme.vendors.errors import (
+    OutcomeUnknown,
+    ProviderConfigError,
+    SettingMissing,
+    unanswered,
+    unfinished,
+)
 from jobdeck.core.programme.vendors.http import Time
 from jobdeck.core.programme.vendors.sms_wire import refusal
 
@@ -16,9 +22,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.programme.settings import CompetitionSettings
+    from jobdeck.core.programme.vendors.exchange import Exchange
 
 NAME: Final = "Twilio"
 READ_PAGE: Final = 200
+LARGEST_ANSWER: Final = 4
+"""In MiB."""
 
 _GSM: Final = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿"
@@ -78,12 +87,15 @@ class SmsClient:
         Raises:
             SettingMissing: names the missing or invalid setting.
         """
+        from jobdeck.core.programme.vendors.exchange import Exchange  # noqa: PLC0415 -- imported on first use
+
         check(settings)
         self._settings = settings
         self._time = time or Time()
         self._local = threading.local()
-        self._sessions: list[Any] = []
-        self._lock = threading.Lock()
+        self._exchange = Exchange(
+            settings.twilio_api_base_url, settings.provider_timeout_seconds, largest=LARGEST_ANSWER
+        )
 
     def check(self) -> None:
         """Checks the settings again.
@@ -153,44 +165,66 @@ class SmsClient:
         ]
 
     def close(self) -> None:
-        """Closes the connections of all threads."""
-        with self._lock:
-            for session in self._sessions:
-                session.close()
-            self._sessions.clear()
+        """Closes the connections."""
+        self._exchange.close()
 
     @property
     def _client(self) -> Any:
-        client = getattr(self._local, "client", None)
-        if client is None:
-            from jobdeck.core.programme.vendors.sms_transport import make_client  # noqa: PLC0415 -- imported on first use
-
-            client = self._local.client = make_client(self._settings)
-            with self._lock:
-                self._sessions.append(client.http_client.session)
-        return client
+        if not hasattr(self._local, "client"):
+            self._local.client = _twilio(self._settings, self._exchange)
+        return self._local.client
 
     def _call(self, request: Callable[[], Any]) -> Any:
-        import requests  # noqa: PLC0415 -- imported on first use
         from twilio.base.exceptions import TwilioException  # noqa: PLC0415 -- imported on first use
 
-        from jobdeck.core.programme.vendors.sms_transport import never_connected  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.programme.vendors.exchange import ExchangeError  # noqa: PLC0415 -- imported on first use
 
         http = self._client.http_client
         try:
             return request()
         except TwilioException as error:
             raise refusal(error, http.retry_after, self._time.wall()) from None
-        except requests.RequestException as error:
-            if never_connected(error):
-                raise Unreachable(
-                    f"{NAME} could not be reached ({type(error).__name__}). Nothing was sent. If this lasts, check the "
-                    "network and TWILIO_API_BASE_URL."
-                ) from None
-            raise _no_answer(error) from None
+        except ExchangeError as error:
+            raise unanswered(error, NAME, "TWILIO_API_BASE_URL") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             # The SDK does not validate the answer.
-            raise _no_answer(error) from None
+            raise unfinished(type(error).__name__, NAME) from None
+
+
+class _Http:
+    """Sends the requests of Twilio's SDK for one thread; `retry_after` is the header of the last answer.
+
+    The SDK's own client would log numbers and texts.
+    """
+
+    is_async = False
+    retry_after: str | None = None
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def request(
+        self, method: str, url: str, params: Any = None, data: Any = None, headers: Any = None, auth: Any = None,
+        **_: Any,
+    ) -> Any:  # fmt: skip
+        """Sends one request, once. The SDK's own timeout and redirects are not used."""
+        from twilio.http.response import Response  # noqa: PLC0415 -- imported on first use
+
+        self.retry_after = None
+        reply = self._exchange.ask(method, url, params=params or None, data=data, headers=headers, auth=auth)
+        self.retry_after = reply.headers.get("Retry-After")
+        return Response(reply.status, reply.content.decode("utf-8", "replace"), reply.headers)
+
+
+def _twilio(settings: CompetitionSettings, exchange: Exchange) -> Any:
+    """The SDK's client for one thread."""
+    from twilio.rest import Client  # noqa: PLC0415 -- imported on first use
+
+    assert settings.twilio_auth_token is not None  # noqa: S101 -- check() made sure
+    account, token = (settings.twilio_account_sid or "").strip(), settings.twilio_auth_token.get_secret_value().strip()
+    client = Client(account, token, http_client=_Http(exchange))
+    client.api.base_url = settings.twilio_api_base_url
+    return client
 
 
 def check(settings: CompetitionSettings) -> None:
@@ -215,9 +249,3 @@ def check(settings: CompetitionSettings) -> None:
         raise SettingMissing(
             "No sender of text messages is set. Set TWILIO_MESSAGING_SERVICE_SID or TWILIO_FROM_NUMBER."
         )
-
-
-def _no_answer(error: Exception) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f"{NAME} gave no full answer ({type(error).__name__}). The message may have been sent and is not repeated."
-    )

@@ -19,8 +19,8 @@ import pytest
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors.email import Email, EmailClient
 from jobdeck.core.programme.vendors.email_wire import Sent
-from jobdeck.core.programme.vendors.errors import OutcomeUnknown
-from jobdeck.core.programme.vendors.http import opened
+from jobdeck.core.programme.vendors.errors import MessagingError, OutcomeUnknown
+from jobdeck.core.programme.vendors.exchange import opened
 from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.programme.vendors.metactf_errors import ContractError, GamePlatformError, TransportError
 from jobdeck.core.programme.vendors.metactf_models import User
@@ -184,7 +184,7 @@ def packed(encoding: str) -> bytes:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "gzip, gzip", "br"])
-@pytest.mark.parametrize("name", ["twilio", "metactf"])
+@pytest.mark.parametrize("name", CLIENTS)
 def test_a_compressed_answer_takes_no_more_memory_than_its_limit(sandbox: Sandbox, name: str, encoding: str) -> None:
     bomb = packed(encoding)
     answer = whole(bomb, f"Content-Encoding: {encoding}")
@@ -192,7 +192,9 @@ def test_a_compressed_answer_takes_no_more_memory_than_its_limit(sandbox: Sandbo
 
 
 def peak(sandbox: Sandbox, name: str, pieces: Callable[[], Iterator[bytes]]) -> int:
-    """The most memory that a client takes for an answer, which it refuses."""
+    """The most memory that a client takes for an answer, which it refuses; without what it loads on first use."""
+    with serving(whole(b"{}", status="400 Bad")) as server, pytest.raises((MessagingError, GamePlatformError)):
+        CLIENTS[name](sandbox, server.url)
     with serving(pieces) as server:
         tracemalloc.start()
         try:

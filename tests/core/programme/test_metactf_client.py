@@ -14,7 +14,7 @@ import pytest
 from jobdeck.core.errors import PermanentError, RetryLater
 from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.programme.sandbox.server import Sandbox
-from jobdeck.core.programme.vendors.http import certificates
+from jobdeck.core.programme.vendors.exchange import certificates
 from jobdeck.core.programme.vendors.metactf import ATTEMPTS, LARGEST_ANSWER, MetaCtfClient
 from jobdeck.core.programme.vendors.metactf_errors import (
     AuthError,
@@ -236,7 +236,7 @@ def test_an_answer_without_end_is_cut_at_the_size_cap(sandbox: Sandbox, clock: F
         pytest.raises(ContractError, match="larger than"),
     ):
         client.get_user("c-1")
-    assert LARGEST_ANSWER == 16 * 1024 * 1024
+    assert LARGEST_ANSWER == 16
 
 
 def test_an_answer_about_someone_else_is_refused(sandbox: Sandbox, client: MetaCtfClient) -> None:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-import requests
 
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
@@ -111,8 +111,7 @@ def test_what_the_sandbox_answers_is_what_twilio_describes(
 def test_the_description_refuses_what_it_does_not_have(
     described: Described, path: str, fields: dict[str, str], sign_in: bool
 ) -> None:
-    answer = requests.post(
+    answer = httpx.post(
         f"{described.url}/2010-04-01/{path}", data=fields, auth=(ACCOUNT, TOKEN) if sign_in else None, timeout=PATIENCE
     )
-    answer.close()
     assert 400 <= answer.status_code < 500, answer.text
