@@ -10,6 +10,7 @@ import pytest
 
 from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.handlers.mail_world import MailWorld
+from tests.core.handlers.notice_world import NoticeWorld
 from tests.core.handlers.world import World
 
 
@@ -25,3 +26,10 @@ def mail(conn: psycopg.Connection[Any]) -> Iterator[MailWorld]:
     """Tables with one coach, and vendors who have seen nobody."""
     with Sandbox(people=False) as sandbox:
         yield MailWorld(conn, sandbox)
+
+
+@pytest.fixture
+def notices(conn: psycopg.Connection[Any]) -> Iterator[NoticeWorld]:
+    """The same, with conversations, release forms, and time that passes."""
+    with Sandbox(people=False) as sandbox:
+        yield NoticeWorld(conn, sandbox)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import PermanentError
 from jobdeck.core.handlers import admin_alert_dispatch, sms_digest_processor
-from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors.errors import SettingMissing
 from jobdeck.core.settings import Settings
 from tests.core.handlers.notice_world import NoticeWorld
@@ -22,51 +19,45 @@ TYPES = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture
-def world(conn: psycopg.Connection[Any]) -> Iterator[NoticeWorld]:
-    with Sandbox(people=False) as sandbox:
-        yield NoticeWorld(conn, sandbox)
-
-
-def in_production(world: NoticeWorld, **settings: Any) -> FakeContext:
-    context = world.context(**settings)
+def in_production(notices: NoticeWorld, **settings: Any) -> FakeContext:
+    context = notices.context(**settings)
     context.settings = Settings(environment="production")
     return context
 
 
 @TYPES
-def test_a_run_is_refused_before_it_changes_or_sends_anything(world: NoticeWorld, job: ModuleType, role: str) -> None:
-    world.reader(role=role)
-    before = world.rows("select * from outbox_messages"), world.rows("select * from admin_alert_queue")
+def test_a_run_is_refused_before_it_changes_or_sends_anything(notices: NoticeWorld, job: ModuleType, role: str) -> None:
+    notices.reader(role=role)
+    before = notices.rows("select * from outbox_messages"), notices.rows("select * from admin_alert_queue")
     with pytest.raises(PermanentError, match=r"^In production, .* Set APP_BASE_URL to the address of"):
-        world.run_job(job, in_production(world, APP_BASE_URL=None))
-    assert world.sandbox.requests == []
-    assert (world.rows("select * from outbox_messages"), world.rows("select * from admin_alert_queue")) == before
+        notices.run_job(job, in_production(notices, APP_BASE_URL=None))
+    assert notices.sandbox.requests == []
+    assert (notices.rows("select * from outbox_messages"), notices.rows("select * from admin_alert_queue")) == before
 
 
 @TYPES
-def test_with_an_address_it_is_sent_and_a_preview_needs_none(world: NoticeWorld, job: ModuleType, role: str) -> None:
-    world.reader(role=role)
-    assert world.output(job, in_production(world, APP_BASE_URL=None), dryRun=True)["dryRun"] is True
-    assert world.sandbox.requests == []
-    world.run_job(job, in_production(world))
-    assert len(world.mailed) == 1
+def test_with_an_address_it_is_sent_and_a_preview_needs_none(notices: NoticeWorld, job: ModuleType, role: str) -> None:
+    notices.reader(role=role)
+    assert notices.output(job, in_production(notices, APP_BASE_URL=None), dryRun=True)["dryRun"] is True
+    assert notices.sandbox.requests == []
+    notices.run_job(job, in_production(notices))
+    assert len(notices.mailed) == 1
 
 
 @TYPES
-def test_elsewhere_links_may_lead_to_this_machine(world: NoticeWorld, job: ModuleType, role: str) -> None:
-    world.reader(role=role)
-    world.run_job(job, world.context(APP_BASE_URL=None))
-    assert len(world.mailed) == 1
+def test_elsewhere_links_may_lead_to_this_machine(notices: NoticeWorld, job: ModuleType, role: str) -> None:
+    notices.reader(role=role)
+    notices.run_job(job, notices.context(APP_BASE_URL=None))
+    assert len(notices.mailed) == 1
 
 
 @TYPES
 def test_an_unknown_provider_of_texts_refuses_runs_with_texts_and_no_others(
-    world: NoticeWorld, job: ModuleType, role: str
+    notices: NoticeWorld, job: ModuleType, role: str
 ) -> None:
-    world.reader(role=role)
+    notices.reader(role=role)
     with pytest.raises(SettingMissing, match="SMS_PROVIDER"):
-        world.run_job(job, world.context(SMS_PROVIDER="aws-sns"), allowSms=True)
-    assert world.sandbox.requests == []
-    world.run_job(job, world.context(SMS_PROVIDER="aws-sns"), allowSms=False)
-    assert len(world.mailed) == 1
+        notices.run_job(job, notices.context(SMS_PROVIDER="aws-sns"), allowSms=True)
+    assert notices.sandbox.requests == []
+    notices.run_job(job, notices.context(SMS_PROVIDER="aws-sns"), allowSms=False)
+    assert len(notices.mailed) == 1
