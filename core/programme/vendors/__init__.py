@@ -52,7 +52,8 @@ class Clients:
         return SmsClient(self._settings)
 
     def close(self) -> None:
-        """Closes the connections of the clients that were built."""
-        for client in (vars(self).get(name) for name in ("metactf", "email", "sms")):
+        """Closes the connections of the clients that were built; one that is used again is built again."""
+        for name in ("metactf", "email", "sms"):
+            client = vars(self).pop(name, None)
             if client is not None:
                 client.close()
