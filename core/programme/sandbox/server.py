@@ -7,22 +7,28 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from jobdeck.core.programme.sandbox import messaging, messaging_sample, sample
+from jobdeck.core.programme.sandbox import messaging_sample, sample, sendgrid, twilio
 from jobdeck.core.programme.sandbox.metactf import PREFIX, MetaCtf
 from jobdeck.core.programme.sandbox.rules import Rule, Rules, Seen
-from jobdeck.core.programme.sandbox.sendgrid import SendGrid
-from jobdeck.core.programme.sandbox.twilio import Twilio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 TOKEN: Final = "sandbox-token"  # noqa: S105 -- valid in the sandbox only
 LARGEST_REQUEST: Final = 64 * 1024
+FROM_EMAIL: Final = "dashboard@example.org"
+UNSUBSCRIBE_GROUP: Final = 4711
+CODES: Final = {401: 20003, 403: 20403, 404: 20404, 429: 20429}
+
+Reply = tuple[int, Any, dict[str, str]]
 
 
 class Sandbox:
@@ -45,8 +51,8 @@ class Sandbox:
     ) -> None:
         self.rules = Rules(rules)
         self.metactf = MetaCtf(clock)
-        self.sendgrid = SendGrid(clock)
-        self.twilio = Twilio(clock)
+        self.sendgrid = sendgrid.SendGrid(clock)
+        self.twilio = twilio.Twilio(clock)
         self.clock = clock
         self.closing = threading.Event()
         self._seen: list[Seen] = []
@@ -89,11 +95,21 @@ class Sandbox:
 
     def settings_env(self) -> dict[str, str]:
         """The environment variables that point Jobdeck at this sandbox."""
+        base = f"http://127.0.0.1:{self.port}"
         return {
             "GAME_PLATFORM_API_TOKEN": TOKEN,
             "GAME_PLATFORM_API_BASE_URL": self.metactf_url,
             "GAME_PLATFORM_INTEGRATION_ENABLED": "true",
-            **messaging.settings_env(self),
+            "SENDGRID_API_KEY": sendgrid.KEY,
+            "SENDGRID_API_BASE_URL": base,
+            "SENDGRID_FROM_EMAIL": FROM_EMAIL,
+            "SENDGRID_UNSUBSCRIBE_GROUP_ID": str(UNSUBSCRIBE_GROUP),
+            "SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY": self.sendgrid.public_key,
+            "SMS_PROVIDER": "twilio",
+            "TWILIO_ACCOUNT_SID": twilio.ACCOUNT,
+            "TWILIO_AUTH_TOKEN": twilio.TOKEN,
+            "TWILIO_FROM_NUMBER": twilio.SENDER,
+            "TWILIO_API_BASE_URL": base,
         }
 
     @property
@@ -148,18 +164,18 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        if messaging.serves(self, self.server.sandbox):
+        if _serves_messages(self):
             return
         fields = dict(parse_qsl(urlsplit(self.path).query))
         self._serve(fields)
 
     def do_POST(self) -> None:
-        if messaging.serves(self, self.server.sandbox):
+        if _serves_messages(self):
             return
         length = int(self.headers.get("Content-Length") or 0)
         if length > LARGEST_REQUEST:
             self.close_connection = True
-            messaging.send(self, (413, {"detail": "Request body too large"}, {}))
+            _send(self, (413, {"detail": "Request body too large"}, {}))
             return
         try:
             fields = json.loads(self.rfile.read(length) or b"{}")
@@ -167,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
             fields = None
         if not isinstance(fields, dict):
             problem = {"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}
-            messaging.send(self, (422, {"detail": [problem]}, {}))
+            _send(self, (422, {"detail": [problem]}, {}))
             return
         self._serve(fields)
 
@@ -180,15 +196,10 @@ class _Handler(BaseHTTPRequestHandler):
         user = fields.get("syned_user_id")
         rule = sandbox.rules.strike(self.command, path, user)
         malformed = (None, b'{"syned_user_id": "c-1", "challenge_so')
-        reply = messaging.respond(sandbox, rule, partial(self._vendor, path, fields), _failed, malformed)
-        # Before the answer is sent, so that a client with the answer finds the request in the list.
-        sandbox.note(Seen(self.command, path.removeprefix(PREFIX), user, reply[0] if reply else None))
-        if reply is None:
-            self.close_connection = True
-        else:
-            messaging.send(self, reply)
+        vendor = partial(self._vendor, path, fields)
+        _answer(self, rule, vendor, _failed, malformed, about=(path.removeprefix(PREFIX), user))
 
-    def _vendor(self, path: str, fields: dict[str, Any]) -> messaging.Reply:
+    def _vendor(self, path: str, fields: dict[str, Any]) -> Reply:
         if not path.startswith(PREFIX):
             return 404, {"detail": "Not Found"}, {}
         path = path.removeprefix(PREFIX) or "/"
@@ -198,5 +209,143 @@ class _Handler(BaseHTTPRequestHandler):
         return reply.status, reply.body, {}
 
 
-def _failed(rule: Rule, status: int) -> messaging.Reply:
+def _failed(rule: Rule, status: int) -> Reply:
     return status, {"detail": rule.message}, {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    content: bytes
+    authorization: str | None
+
+    @property
+    def is_mail(self) -> bool:
+        return self.path.startswith(sendgrid.PREFIX)
+
+    @property
+    def about(self) -> str | None:
+        """The recipient's number or address; None for a mail to several people."""
+        if not self.is_mail:
+            return dict(parse_qsl(self.content.decode(errors="replace"))).get("To")
+        with suppress(ValueError, LookupError, TypeError):
+            people = json.loads(self.content)["personalizations"]
+            return str(people[0]["to"][0]["email"]) if len(people) == 1 else None
+        return None
+
+
+def _serves_messages(handler: _Handler) -> bool:
+    """Answers a request for the mail or text vendor; returns False for others, without reading them."""
+    parts = urlsplit(handler.path)
+    if not parts.path.startswith((sendgrid.PREFIX, twilio.PREFIX)):
+        return False
+    sandbox = handler.server.sandbox
+    length = int(handler.headers.get("Content-Length") or 0)
+    request = _Request(
+        handler.command,
+        parts.path,
+        dict(parse_qsl(parts.query)),
+        handler.rfile.read(length) if length else b"",
+        handler.headers.get("Authorization"),
+    )
+    rule = sandbox.rules.strike(request.method, request.path, request.about)
+    malformed = (200 if request.is_mail else None, b"<html>It works")
+    vendor, failed = partial(_message_vendor, sandbox, request), partial(_message_failed, sandbox, request)
+    _answer(handler, rule, vendor, failed, malformed, about=(request.path, None))
+    return True
+
+
+def _answer(
+    handler: _Handler,
+    rule: Rule | None,
+    vendor: Callable[[], Reply],
+    failed: Callable[[Rule, int], Reply],
+    malformed: tuple[int | None, bytes],
+    *,
+    about: tuple[str, str | None],
+) -> None:
+    """Answers a request as the vendor does, or as the rule changes that; `about` is its path and person.
+
+    `failed` makes the answer for the rule's status. `malformed` is a body, with a status if not the vendor's.
+    """
+    sandbox = handler.server.sandbox
+    reply = _reply(sandbox, rule, vendor, failed, malformed)
+    # Before the answer is sent, so that a client with the answer finds the request in the list.
+    sandbox.note(Seen(handler.command, *about, reply[0] if reply else None))
+    if reply is None:
+        handler.close_connection = True
+    else:
+        _send(handler, reply)
+
+
+def _reply(
+    sandbox: Sandbox,
+    rule: Rule | None,
+    vendor: Callable[[], Reply],
+    failed: Callable[[Rule, int], Reply],
+    malformed: tuple[int | None, bytes],
+) -> Reply | None:
+    """The answer, or None to cut the connection."""
+    if rule is None:
+        return vendor()
+    if rule.status is not None:
+        status, body, headers = failed(rule, rule.status)
+        return status, body, headers | _retry_after(sandbox, rule)
+    if rule.fault == "cut-before":
+        return None
+    if rule.fault == "slow":
+        sandbox.closing.wait(rule.seconds)
+    reply = vendor()
+    broken: dict[str, Reply | None] = {
+        "cut-after": None,
+        "malformed": (malformed[0] or reply[0], malformed[1], {}),
+        "schema": (reply[0], {"unexpected": True}, {}),
+    }
+    return broken.get(rule.fault, reply)
+
+
+def _retry_after(sandbox: Sandbox, rule: Rule) -> dict[str, str]:
+    if rule.retry_after is None:
+        return {}
+    at = datetime.fromtimestamp(sandbox.clock(), UTC) + timedelta(seconds=rule.retry_after)
+    return {"Retry-After": format_datetime(at, usegmt=True) if rule.retry_after_as_date else str(rule.retry_after)}
+
+
+def _message_vendor(sandbox: Sandbox, request: _Request) -> Reply:
+    if request.is_mail:
+        key = (request.authorization or "").removeprefix("Bearer ")
+        path = request.path.removeprefix(sendgrid.PREFIX)
+        return sandbox.sendgrid.answer(request.method, path, request.query, request.content, key)
+    fields = dict(parse_qsl(request.content.decode(errors="replace"))) if request.method == "POST" else request.query
+    path = request.path.removeprefix(twilio.PREFIX)
+    return sandbox.twilio.answer(request.method, path, fields, request.authorization)
+
+
+def _message_failed(sandbox: Sandbox, request: _Request, rule: Rule, status: int) -> Reply:
+    if request.is_mail:
+        field = "from" if status == 403 and request.path.endswith("mail/send") else None
+        _, body, headers = (
+            sendgrid.refused_log(status, rule.message)
+            if request.path.endswith("/logs")
+            else sendgrid.refused(status, rule.message, field)
+        )
+        if status == 429 and rule.retry_after is None:
+            headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(sandbox.clock()) + 60)}
+        return status, body, headers
+    detail = rule.detail or ""
+    code = int(detail) if detail.isdecimal() else CODES.get(status, 20000 + status)
+    return sandbox.twilio.refused(status, code, rule.message)
+
+
+def _send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
+    """Sends an answer; a client that has closed the connection is ignored."""
+    status, body, headers = reply
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with suppress(ConnectionError):
+        handler.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(content)

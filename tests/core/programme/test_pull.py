@@ -14,9 +14,8 @@ from jobdeck.core.programme.events import pull as events_pull
 from jobdeck.core.programme.events.pull import Pulled
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.delivery import deliver
-from jobdeck.core.programme.sandbox.messaging import UNSUBSCRIBE_GROUP
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid
-from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.sandbox.server import UNSUBSCRIBE_GROUP, Sandbox
 from jobdeck.core.programme.vendors import Clients, email_wire
 from jobdeck.core.programme.vendors.errors import MessagingError, ProviderConfigError
 from tests.core.handlers.mail_world import MailWorld, mail_settings
