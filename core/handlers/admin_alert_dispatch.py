@@ -14,7 +14,7 @@ from pydantic import Field, StrictBool
 from jobdeck.core.programme import links
 from jobdeck.core.programme.messaging import admin_alerts as alerts
 from jobdeck.core.programme.messaging import outbox
-from jobdeck.core.programme.messaging.outbox import Channel, Intent, LeftOut
+from jobdeck.core.programme.messaging.outbox import Intent, LeftOut
 from jobdeck.core.programme.messaging.sending import (
     NOT_TAKEN,
     RESULTS,
@@ -24,6 +24,7 @@ from jobdeck.core.programme.messaging.sending import (
     Roles,
     Sending,
     one_line,
+    pages,
     put,
     require_providers,
 )
@@ -75,12 +76,9 @@ def preview(params: Params, ctx: CompetitionContext) -> Json:
                 messages += one.messages
     return {
         "candidates": count,
-        "wouldSend": outlook.would,
         "messages": messages,
-        "leftOut": dict(outlook.left_out),
         "wouldDrop": alerts.outdated(ctx.db, roles=params.roles, person=params.coach_id),
-        "first": outlook.first,
-        "sample": outlook.sample,
+        **outlook.facts(),
     }
 
 
@@ -114,40 +112,23 @@ def run(params: Params, ctx: CompetitionContext) -> Done:
 
 
 def _pages(params: Params, ctx: CompetitionContext) -> Iterator[list[UUID]]:
-    after: UUID | None = None
-    while True:
-        ctx.raise_if_cancelled()
-        people = alerts.waiting(ctx.db, roles=params.roles, person=params.coach_id, after=after, limit=PAGE)
-        if people:
-            yield people
-        if len(people) < PAGE:
-            return
-        after = people[-1]
+    def read(last: UUID | None) -> list[UUID]:
+        return alerts.waiting(ctx.db, roles=params.roles, person=params.coach_id, after=last, limit=PAGE)
+
+    return pages(ctx, read, lambda person: person, PAGE)
 
 
 def _intents(one: Recipient, params: Params, settings: CompetitionSettings) -> tuple[list[Intent], list[LeftOut]]:
     """The messages to send to a person, and the reasons for channels left out."""
-    channels: list[tuple[Channel, str]] = []
-    obstacles: list[tuple[Channel, str]] = []
-    if not one.email_on:
-        obstacles.append(("email", "preference_off"))
-    elif not one.email_ok:
-        obstacles.append(("email", "invalid_email_format" if one.email else "no_address"))
-    else:
-        channels.append(("email", one.email))
-    if params.allow_sms and settings.sms_enabled and one.sms_on and one.mobile:
-        if one.number is not None:
-            channels.append(("sms", one.number))
-        else:
-            obstacles.append(("sms", "invalid_phone"))
+    usable, obstacles = one.channels(texts=params.allow_sms and settings.sms_enabled)
     batch = one.key.rsplit(":", 1)[-1] if one.key else str(uuid4())
     window = None if params.force else params.window_minutes or DEFAULT_WINDOW_MINUTES
     data = {"name": one_line(one.full_name, one.first_name, otherwise="Admin"), "messages": one.messages}
     intents = [
         Intent(KIND, channel, one.id, address, f"{KIND}:{channel}:{one.id}:{batch}", data, window)
-        for channel, address in channels
+        for channel, address in usable.items()
     ]
-    return intents, [LeftOut(KIND, one.id, reason, channel) for channel, reason in obstacles]
+    return intents, [LeftOut(KIND, one.id, reason, channel) for channel, reason in obstacles.items()]
 
 
 class _Dispatch:
@@ -220,9 +201,7 @@ class _Dispatch:
             "dryRun": False,
             "sent": self._sent,
             "processedRecipients": self._processed,
-            "emailSent": self._sending.accepted["email"],
-            "smsSent": self._sending.accepted["sms"],
-            **self._sending.counts(),
+            **self._sending.counts_by_channel(),
             "dropped": self._dropped,
             "results": self._results,
         }

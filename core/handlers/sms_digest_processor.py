@@ -7,6 +7,7 @@ repeated once the window has passed; within a window nobody is notified twice of
 from __future__ import annotations
 
 import time
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from jobdeck.core.programme.messaging.sending import (
     Roles,
     Sending,
     one_line,
+    pages,
     put,
     require_providers,
 )
@@ -45,6 +47,8 @@ Json = dict[str, Any]
 
 KIND: Final = "unread_alert"
 PAGE: Final = 500
+UNTOLD: Final = frozenset({"preference_off", "no_address"})
+"""Obstacles that are no trouble: somebody without any channel is left out as `no_channel`."""
 RUN_SECONDS: Final = 600.0
 """A run hands over to the next one after this long."""
 
@@ -76,10 +80,7 @@ def preview(params: Params, ctx: CompetitionContext) -> Json:
         outlook.add(*_intents(people, params, ctx))
     return {
         "candidates": count,
-        "wouldSend": outlook.would,
-        "leftOut": dict(outlook.left_out),
-        "first": outlook.first,
-        "sample": outlook.sample,
+        **outlook.facts(),
     }
 
 
@@ -141,17 +142,6 @@ def _window(params: Params, settings: CompetitionSettings) -> int:
 def _pages(
     params: Params, ctx: CompetitionContext, after: UUID | None, *, ahead: bool = False
 ) -> Iterator[list[Candidate]]:
-    while True:
-        ctx.raise_if_cancelled()
-        people = _page(params, ctx, after, ahead=ahead)
-        if people:
-            yield people
-        if len(people) < PAGE:
-            return
-        after = people[-1].id
-
-
-def _page(params: Params, ctx: CompetitionContext, after: UUID | None, *, ahead: bool) -> list[Candidate]:
     scope = digest.Scope(
         roles=params.roles,
         person=params.coach_id,
@@ -159,8 +149,12 @@ def _page(params: Params, ctx: CompetitionContext, after: UUID | None, *, ahead:
         window_minutes=_window(params, ctx.resources.settings),
         zone=ctx.resources.settings.quiet_tz,
     )
-    with outbox.refusals():
-        return digest.candidates(ctx.db, scope, after=after, limit=PAGE, ahead=ahead)
+
+    def read(last: UUID | None) -> list[Candidate]:
+        with outbox.refusals():
+            return digest.candidates(ctx.db, scope, after=last, limit=PAGE, ahead=ahead)
+
+    return pages(ctx, read, attrgetter("id"), PAGE, after=after)
 
 
 def _intents(
@@ -170,37 +164,19 @@ def _intents(
     intents: list[Intent] = []
     excluded: list[LeftOut] = []
     for one in people:
-        wanted, obstacles = _channels(one, params, ctx.resources.settings)
         if one.held and not params.force:
             excluded.append(LeftOut(KIND, one.id, "window"))
             continue
-        intents += [_intent(one, channel, params, ctx) for channel in wanted]
-        excluded += [LeftOut(KIND, one.id, reason, channel) for channel, reason in obstacles.items()]
-        if not wanted and not obstacles:
+        usable, obstacles = one.channels(texts=params.allow_sms and ctx.resources.settings.sms_enabled)
+        intents += [_intent(one, channel, address, params, ctx) for channel, address in usable.items()]
+        told = {channel: reason for channel, reason in obstacles.items() if reason not in UNTOLD}
+        excluded += [LeftOut(KIND, one.id, reason, channel) for channel, reason in told.items()]
+        if not usable and not told:
             excluded.append(LeftOut(KIND, one.id, "no_channel"))
     return intents, excluded
 
 
-def _channels(
-    one: Candidate, params: Params, settings: CompetitionSettings
-) -> tuple[list[Channel], dict[Channel, str]]:
-    """The usable channels of a person, and the obstacles by channel for others that they want."""
-    wanted: list[Channel] = []
-    obstacles: dict[Channel, str] = {}
-    if one.email_on and one.email:
-        if one.email_ok:
-            wanted.append("email")
-        else:
-            obstacles["email"] = "invalid_email_format"
-    if params.allow_sms and settings.sms_enabled and one.sms_on and one.mobile:
-        if one.number is not None:
-            wanted.append("sms")
-        else:
-            obstacles["sms"] = "invalid_phone"
-    return wanted, obstacles
-
-
-def _intent(one: Candidate, channel: Channel, params: Params, ctx: CompetitionContext) -> Intent:
+def _intent(one: Candidate, channel: Channel, address: str, params: Params, ctx: CompetitionContext) -> Intent:
     fresh, notified = (one.email_fresh, one.email_told) if channel == "email" else (one.sms_fresh, one.sms_told)
     if params.force:
         about, window = f"force:{ctx.idempotency_key}", None
@@ -217,7 +193,7 @@ def _intent(one: Candidate, channel: Channel, params: Params, ctx: CompetitionCo
         KIND,
         channel,
         one.id,
-        one.email if channel == "email" else str(one.number),
+        address,
         f"{KIND}:{channel}:{one.id}:{about}",
         {"name": one_line(*names, otherwise=one.role.capitalize()), "messages": one.unread, "role": one.role},
         window,
@@ -286,10 +262,8 @@ class _Digest:
         return _asked(self._params) | {
             "candidates": self._candidates,
             "alertsAttempted": self._attempted,
-            "emailSent": self._sending.accepted["email"],
-            "smsSent": self._sending.accepted["sms"],
             "successes": self._successes,
             "failures": self._attempted - self._successes,
-            **self._sending.counts(),
+            **self._sending.counts_by_channel(),
             "results": self._results,
         }

@@ -7,13 +7,14 @@ one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 
 from psycopg.rows import class_row
 
 from jobdeck.core.programme.messaging.outbox import Intent
+from jobdeck.core.programme.messaging.sending import Reachable, log_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,20 +27,11 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(Reachable):
     """A person with open rows. `key` is the dedupe key of the one notice that all these rows are bound to, or None."""
 
-    id: UUID
     messages: int
     key: str | None
-    full_name: str = field(repr=False)
-    first_name: str = field(repr=False)
-    email_on: bool
-    email: str = field(repr=False)
-    email_ok: bool
-    sms_on: bool
-    mobile: str = field(repr=False)
-    number: str | None = field(repr=False)
 
 
 def lock(conn: psycopg.Connection[Any]) -> None:
@@ -224,13 +216,7 @@ def left_texts(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: U
 
 def noted(conn: psycopg.Connection[Any], claimed: Claimed, *, job_id: UUID, error: str | None) -> None:
     """Writes a finished attempt to the alert log; turns texts off for a recipient who answered STOP."""
-    conn.execute(
-        """
-        insert into alert_log (coach_id, channel, unread_count, error_text, job_id, outbox_id, role)
-        values (%s, %s, %s, %s, %s, %s, 'admin')
-        """,
-        (claimed.recipient_ref, claimed.channel, claimed.data["messages"], error, job_id, claimed.id),
-    )
+    log_attempt(conn, claimed, job_id=job_id, role="admin", unread=claimed.data["messages"], error=error)
     conn.execute(
         """
         update profiles p set instant_sms_enabled = false

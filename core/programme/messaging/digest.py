@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 
 from psycopg.rows import class_row
+
+from jobdeck.core.programme.messaging.sending import Reachable, log_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +40,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Reachable):
     """A person with unread messages.
 
     `held` means that a notice of the original program is still in its window. `…_fresh` means that the channel has
@@ -46,16 +48,7 @@ class Candidate:
     oldest unread message in whole minutes; `day` is the local date.
     """
 
-    id: UUID
     role: str
-    full_name: str = field(repr=False)
-    first_name: str = field(repr=False)
-    email_on: bool
-    email: str = field(repr=False)
-    email_ok: bool
-    sms_on: bool
-    mobile: str = field(repr=False)
-    number: str | None = field(repr=False)
     unread: int
     newest_message_id: UUID
     oldest_minutes: int
@@ -115,13 +108,7 @@ def noted(
     conn: psycopg.Connection[Any], claimed: Claimed, *, job_id: UUID, role: str, unread: int, error: str | None
 ) -> None:
     """Writes a finished attempt to the alert log, and an accepted one to the profile as well."""
-    conn.execute(
-        """
-        insert into alert_log (coach_id, channel, unread_count, error_text, job_id, outbox_id, role)
-        values (%s, %s, %s, %s, %s, %s, %s)
-        """,
-        (claimed.recipient_ref, claimed.channel, unread, error, job_id, claimed.id, role),
-    )
+    log_attempt(conn, claimed, job_id=job_id, role=role, unread=unread, error=error)
     if error is None:
         conn.execute(
             """

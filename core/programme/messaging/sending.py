@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 
 from pydantic import Field
 
@@ -20,8 +21,7 @@ from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimit
 from jobdeck.core.programme.vendors.sms import Sms, segments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from uuid import UUID
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import psycopg
 
@@ -35,6 +35,7 @@ Json = dict[str, Any]
 Role = Literal["coach", "admin"]
 Roles = Annotated[list[Role], Field(min_length=1, max_length=2)]
 Minutes = Annotated[int, Field(strict=True, ge=1, le=43_200)]
+T = TypeVar("T")
 
 SAMPLE: Final = 10
 """Maximum number of ids in a preview."""
@@ -46,6 +47,74 @@ NOT_TAKEN: Final = frozenset({"queued", "failed", "uncertain"})
 """States after an attempt in which the provider is not known to have taken the message."""
 
 CHANNELS: Final[tuple[Channel, ...]] = ("email", "sms")
+
+
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """A person with addresses; `…_on` means that they want messages of this channel, `number` is E.164."""
+
+    id: UUID
+    full_name: str = field(repr=False)
+    first_name: str = field(repr=False)
+    email_on: bool
+    email: str = field(repr=False)
+    email_ok: bool
+    sms_on: bool
+    mobile: str = field(repr=False)
+    number: str | None = field(repr=False)
+
+    def channels(self, *, texts: bool) -> tuple[dict[Channel, str], dict[Channel, str]]:
+        """The address of each usable channel, and the obstacle of mail and of texts that they want."""
+        usable: dict[Channel, str] = {}
+        obstacles: dict[Channel, str] = {}
+        if not self.email_on:
+            obstacles["email"] = "preference_off"
+        elif not self.email_ok:
+            obstacles["email"] = "invalid_email_format" if self.email else "no_address"
+        else:
+            usable["email"] = self.email
+        if texts and self.sms_on and self.mobile:
+            if self.number is not None:
+                usable["sms"] = self.number
+            else:
+                obstacles["sms"] = "invalid_phone"
+        return usable, obstacles
+
+
+def pages(
+    ctx: CompetitionContext,
+    read: Callable[[UUID | None], list[T]],
+    id_of: Callable[[T], UUID],
+    size: int,
+    *,
+    after: UUID | None = None,
+) -> Iterator[list[T]]:
+    """Pages of people in the order of their ids; `read` reads those after an id.
+
+    Raises:
+        Cancelled: the run was asked to stop.
+    """
+    while True:
+        ctx.raise_if_cancelled()
+        found = read(after)
+        if found:
+            yield found
+        if len(found) < size:
+            return
+        after = id_of(found[-1])
+
+
+def log_attempt(
+    conn: psycopg.Connection[Any], claimed: Claimed, *, job_id: UUID, role: str, unread: int, error: str | None
+) -> None:
+    """Writes a finished attempt to the alert log."""
+    conn.execute(
+        """
+        insert into alert_log (coach_id, channel, unread_count, error_text, job_id, outbox_id, role)
+        values (%s, %s, %s, %s, %s, %s, %s)
+        """,
+        (claimed.recipient_ref, claimed.channel, unread, error, job_id, claimed.id, role),
+    )
 
 
 def require_providers(ctx: CompetitionContext, *, sms: bool) -> None:
@@ -174,6 +243,10 @@ class Sending:
             "leftOut": dict(self.left_out),
         }
 
+    def counts_by_channel(self) -> Json:
+        """The same, and the messages that were accepted, by channel."""
+        return {"emailSent": self.accepted["email"], "smsSent": self.accepted["sms"], **self.counts()}
+
     @property
     def failed(self) -> int:
         """Number of messages that failed or are uncertain."""
@@ -267,6 +340,12 @@ class Outlook:
         if self.sample is None and due:
             self.sample = self._sample(due[0])
         return bool(due)
+
+    def facts(self) -> Json:
+        """What was added, for the output."""
+        return {
+            "wouldSend": self.would, "leftOut": dict(self.left_out), "first": self.first, "sample": self.sample,
+        }  # fmt: skip
 
     def _sample(self, intent: Intent) -> Json:
         """The rendered notice: masked address, and the role instead of the person's name."""
