@@ -10,10 +10,9 @@ from pydantic import BeforeValidator, Field, StrictBool
 
 from jobdeck.core.programme.onboarding import candidates
 from jobdeck.core.programme.onboarding.candidates import Refusal, Role, new_coach
-from jobdeck.core.programme.onboarding.coach_accounts import ALREADY, settle_coaches
-from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, judged, outlook
-from jobdeck.core.programme.onboarding.onboarding import ELSEWHERE, GONE
-from jobdeck.core.programme.sync.rules import PAGE, as_id, dry_run, named_ids
+from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, Walk, judged, outlook, output
+from jobdeck.core.programme.onboarding.onboarding import ALREADY, ELSEWHERE, GONE, settle_coaches
+from jobdeck.core.programme.sync.rules import PAGE, dry_run, named_ids
 from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
@@ -46,27 +45,21 @@ class Params(Payload):
         return [str(self.coach_id)] if self.coach_id is not None else None
 
 
-class _Coaches:
-    """The `Walk` through the coaches of a payload."""
+class _Coaches(Walk):
+    """The coaches of a payload."""
 
     role: Role = "coach"
     people = "coaches"
 
     def __init__(self, params: Params, ctx: CompetitionContext) -> None:
-        self._ctx = ctx
-        self._all = params.named is None
-        self._ids = [one for one in map(as_id, params.named or ()) if one is not None]
+        super().__init__(ctx, params.named, PAGE)
 
-    def count(self) -> int:
-        return candidates.count_coaches(self._ctx.db) if self._all else len(self._ids)
+    def _count_all(self) -> int:
+        return candidates.count_coaches(self._ctx.db)
 
-    def page(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
-        if self._all:
-            ids = candidates.scan_coaches(self._ctx.db, after=UUID(cursor["id"]) if cursor else None, limit=PAGE)
-            return ids, {"id": str(ids[-1])} if len(ids) == PAGE else None
-        start = int(cursor["place"]) if cursor else 0
-        end = start + PAGE
-        return self._ids[start:end], {"place": end} if end < len(self._ids) else None
+    def _page_of_all(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
+        ids = candidates.scan_coaches(self._ctx.db, after=UUID(cursor["id"]) if cursor else None, limit=PAGE)
+        return ids, {"id": str(ids[-1])} if len(ids) == PAGE else None
 
     def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
         """Onboards a page. Unapproved coaches are skipped, unless they were named."""
@@ -76,7 +69,7 @@ class _Coaches:
         for coach in found:
             if coach.state in {"done", "failed"}:
                 continue
-            if self._all and not coach.approved:
+            if self._named is None and not coach.approved:
                 skipped[NOT_APPROVED] += 1
                 onboarding.drop(coach.person)
             else:
@@ -93,7 +86,7 @@ class _Coaches:
         return [self._would(coach) for coach in candidates.coaches(self._ctx.db, ids, "", ahead=True)]
 
     def _would(self, coach: candidates.Coach) -> Newcomer | str:
-        if self._all and not coach.approved:
+        if self._named is None and not coach.approved:
             return NOT_APPROVED
         if coach.usable and not coach.taken:
             return ALREADY
@@ -103,7 +96,7 @@ class _Coaches:
 
 def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the people whom a run would onboard. Reads only the database."""
-    return outlook(_Coaches(params, ctx), unreadable=_unreadable(params))
+    return outlook(_Coaches(params, ctx))
 
 
 @job(
@@ -126,38 +119,28 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     previewed = dry_run(params.dry_run, ctx, lambda: preview(params, ctx))
     if previewed is not None:
         return previewed
-    lap, handed_over = LapRun(ctx, _Coaches(params, ctx)).run()
-    totals = Totals.of(ctx, lap, "coach")
-    output, failures = _output(params, totals)
+    walk = _Coaches(params, ctx)
+    lap, handed_over = LapRun(ctx, walk).run()
+    found, failures = _output(params, Totals.of(ctx, lap, "coach"), walk.unreadable)
     if handed_over is not None:
-        return Continue(handed_over.checkpoint, handed_over.delay, output)
-    return judged(ctx, "coaches", output, failures)
+        return Continue(handed_over.checkpoint, handed_over.delay, found)
+    return judged(ctx, "coaches", found, failures)
 
 
-def _output(params: Params, totals: Totals) -> tuple[Json, dict[str, int]]:
+def _output(params: Params, totals: Totals, unreadable: int) -> tuple[Json, dict[str, int]]:
     skipped = Counter(totals.skipped)
     already = skipped.pop(ALREADY, 0)
     failures = Counter(totals.failures)
     failures[UNKNOWN] += skipped.pop(UNKNOWN, 0)
-    failures["invalid_id"] += _unreadable(params)
+    failures["invalid_id"] += unreadable
     failures = +failures
     synced = totals.good + already
-    output = {
-        "source": params.source or ("backfill" if params.named is None else "manual"),
-        "processed": synced + skipped.total() + failures.total(),
-        "synced": synced,
-        "created": totals.outcomes.get("created", 0),
-        "adopted": totals.outcomes.get("adopted", 0),
-        "alreadySynced": already,
-        "skipped": skipped.total(),
-        "skippedByReason": dict(sorted(skipped.items())),
-        "failed": failures.total(),
-        "failedByReason": dict(sorted(failures.items())),
-        "errors": totals.errors,
-        "sample": totals.sample,
-    }
-    return output, dict(failures)
-
-
-def _unreadable(params: Params) -> int:
-    return sum(as_id(one) is None for one in params.named or ())
+    found = output(
+        totals,
+        params.source or ("backfill" if params.named is None else "manual"),
+        synced=synced,
+        processed=synced + skipped.total() + failures.total(),
+        skipped=skipped,
+        failures=failures,
+    )
+    return found | {"alreadySynced": already}, dict(failures)

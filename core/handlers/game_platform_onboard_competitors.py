@@ -11,10 +11,9 @@ from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from jobdeck.core.programme.onboarding import candidates, store
 from jobdeck.core.programme.onboarding.candidates import Refusal, Role, new_competitor
-from jobdeck.core.programme.onboarding.coach_accounts import ALREADY, settle_coaches
-from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, judged, outlook
-from jobdeck.core.programme.onboarding.onboarding import ELSEWHERE, GONE, LEFT
-from jobdeck.core.programme.sync.rules import as_id, batch_size, dry_run, named_ids
+from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, Walk, judged, outlook, output
+from jobdeck.core.programme.onboarding.onboarding import ALREADY, ELSEWHERE, GONE, LEFT, settle_coaches
+from jobdeck.core.programme.sync.rules import batch_size, dry_run, named_ids
 from jobdeck.core.programme.sync.walk import read_cursor, write_cursor
 from jobdeck.core.registry import Continue, Done, Payload, job
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from jobdeck.core.programme.onboarding.candidates import Competitor, Newcomer, Person
-    from jobdeck.core.programme.onboarding.coach_accounts import CoachAccount
-    from jobdeck.core.programme.onboarding.onboarding import Onboarding
+    from jobdeck.core.programme.onboarding.onboarding import CoachAccount, Onboarding
     from jobdeck.core.programme.resources import CompetitionContext
 
 Json = dict[str, Any]
@@ -56,44 +54,31 @@ class Params(Payload):
             raise ValueError("forceReonboard needs competitorIds, the competitors to onboard again")
         return self
 
-    @property
-    def unreadable(self) -> int:
-        """Number of named ids that are not valid."""
-        return sum(as_id(one) is None for one in self.competitor_ids or ())
 
-
-class _Competitors:
-    """The `Walk` through the competitors of a payload."""
+class _Competitors(Walk):
+    """The competitors of a payload."""
 
     role: Role = "user"
     people = "competitors"
 
     def __init__(self, params: Params, ctx: CompetitionContext) -> None:
+        super().__init__(ctx, params.competitor_ids, params.batch_size)
         self._params = params
-        self._ctx = ctx
-        self._ids = [one for one in map(as_id, params.competitor_ids or ()) if one is not None]
         self.coaches_ahead: set[UUID] = set()
         """The coaches without a usable account among those that `ahead` has seen."""
 
-    def count(self) -> int:
-        if self._params.competitor_ids is not None:
-            return len(self._ids)
+    def _count_all(self) -> int:
         return candidates.count_competitors(self._ctx.db, self._params.coach_id, only_active=self._params.only_active)
 
-    def page(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
-        limit = self._params.batch_size
-        if self._params.competitor_ids is not None:
-            start = int(cursor["place"]) if cursor else 0
-            end = start + limit
-            return self._ids[start:end], {"place": end} if end < len(self._ids) else None
+    def _page_of_all(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
         found = candidates.scan_competitors(
             self._ctx.db,
             self._params.coach_id,
             only_active=self._params.only_active,
             after=read_cursor(cursor),
-            limit=limit,
+            limit=self._size,
         )
-        return [one.id for one in found], write_cursor(found[-1]) if len(found) == limit else None
+        return [one.id for one in found], write_cursor(found[-1]) if len(found) == self._size else None
 
     def load(self, ids: Sequence[UUID], lap: str, *, ahead: bool = False) -> list[Competitor]:
         """Reads these competitors; with `forceReonboard`, as if they had no account."""
@@ -186,8 +171,7 @@ def _requests(
 def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the people whom a run would onboard. Reads only the database."""
     walk = _Competitors(params, ctx)
-    found = outlook(walk, unreadable=params.unreadable)
-    return found | {"coachesToOnboard": len(walk.coaches_ahead)}
+    return outlook(walk) | {"coachesToOnboard": len(walk.coaches_ahead)}
 
 
 @job(
@@ -210,35 +194,30 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     previewed = dry_run(params.dry_run, ctx, lambda: preview(params, ctx))
     if previewed is not None:
         return previewed
-    lap, handed_over = LapRun(ctx, _Competitors(params, ctx)).run()
-    output, failures = _output(params, Totals.of(ctx, lap, "user"), Totals.of(ctx, lap, "coach"))
+    walk = _Competitors(params, ctx)
+    lap, handed_over = LapRun(ctx, walk).run()
+    totals, coaches = Totals.of(ctx, lap, "user"), Totals.of(ctx, lap, "coach")
+    found, failures = _output(params, totals, coaches, walk.unreadable)
     if handed_over is not None:
-        return Continue(handed_over.checkpoint, handed_over.delay, output)
-    return judged(ctx, "competitors", output, failures)
+        return Continue(handed_over.checkpoint, handed_over.delay, found)
+    return judged(ctx, "competitors", found, failures)
 
 
-def _output(params: Params, totals: Totals, coaches: Totals) -> tuple[Json, dict[str, int]]:
-    failures = totals.failures | ({"invalid_id": params.unreadable} if params.unreadable else {})
-    failed, skipped = sum(failures.values()), sum(totals.skipped.values())
+def _output(params: Params, totals: Totals, coaches: Totals, unreadable: int) -> tuple[Json, dict[str, int]]:
+    failures = totals.failures | ({"invalid_id": unreadable} if unreadable else {})
     beside = totals.skipped.get(OUT_OF_SCOPE, 0) + totals.skipped.get(UNKNOWN, 0)
-    default = "backfill" if params.competitor_ids is None else "bulk_import"
-    output = {
-        "source": params.source or default,
-        "processed": totals.good + failed + skipped - beside,
-        "synced": totals.good,
-        "created": totals.outcomes.get("created", 0),
-        "adopted": totals.outcomes.get("adopted", 0),
-        "skipped": skipped,
-        "skippedByReason": dict(sorted(totals.skipped.items())),
-        "failed": failed,
-        "failedByReason": failures,
-        "errors": totals.errors,
-        "sample": totals.sample,
-        "coaches": {
-            "created": coaches.outcomes.get("created", 0),
-            "adopted": coaches.outcomes.get("adopted", 0),
-            "failedByReason": coaches.failures,
-            "errors": coaches.errors,
-        },
+    found = output(
+        totals,
+        params.source or ("backfill" if params.competitor_ids is None else "bulk_import"),
+        synced=totals.good,
+        processed=totals.good + sum(failures.values()) + sum(totals.skipped.values()) - beside,
+        skipped=totals.skipped,
+        failures=failures,
+    )
+    found["coaches"] = {
+        "created": coaches.outcomes.get("created", 0),
+        "adopted": coaches.outcomes.get("adopted", 0),
+        "failedByReason": coaches.failures,
+        "errors": coaches.errors,
     }
-    return output, failures
+    return found, failures

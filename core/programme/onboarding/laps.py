@@ -7,16 +7,25 @@ run that takes over after a crash continues with the rest and counts nobody twic
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from uuid import UUID
 
 from jobdeck.core.errors import PermanentError
 from jobdeck.core.programme.onboarding import attempts
 from jobdeck.core.programme.onboarding.attempts import ADOPTED, CREATED, PASSING
 from jobdeck.core.programme.onboarding.onboarding import Onboarding
-from jobdeck.core.programme.sync.rules import ERRORS_TOLD, PAGE, RUN_SECONDS, SAMPLE, SECOND_LOOK_SECONDS, all_failed
+from jobdeck.core.programme.sync.rules import (
+    ERRORS_TOLD,
+    PAGE,
+    RUN_SECONDS,
+    SAMPLE,
+    SECOND_LOOK_SECONDS,
+    all_failed,
+    as_id,
+)
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Continue, Done
 
@@ -52,27 +61,51 @@ class Lap:
         return {"lap": asdict(self)}
 
 
-class Walk(Protocol):
-    """The people of a payload, page by page."""
+class Walk(ABC):
+    """The people of a payload, page by page: those who are named, in the order given, or all.
+
+    `unreadable` counts the names that are no ids.
+    """
 
     role: Role
     people: str
 
+    def __init__(self, ctx: CompetitionContext, named: Sequence[str] | None, size: int) -> None:
+        self._ctx = ctx
+        self._size = size
+        ids = [as_id(one) for one in named or ()]
+        self._named = None if named is None else [one for one in ids if one is not None]
+        self.unreadable = ids.count(None)
+
     def count(self) -> int:
         """Number of people, for the progress."""
+        return self._count_all() if self._named is None else len(self._named)
 
     def page(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
         """The ids of a page, and the cursor of the next page or None at the end."""
+        if self._named is None:
+            return self._page_of_all(cursor)
+        start = int(cursor["place"]) if cursor else 0
+        end = start + self._size
+        return self._named[start:end], {"place": end} if end < len(self._named) else None
 
+    @abstractmethod
+    def _count_all(self) -> int: ...
+
+    @abstractmethod
+    def _page_of_all(self, cursor: Json | None) -> tuple[list[UUID], Json | None]: ...
+
+    @abstractmethod
     def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
         """Onboards the people of a page; counts those without a row in the ledger, by reason."""
 
+    @abstractmethod
     def ahead(self, ids: Sequence[UUID]) -> list[Newcomer | str]:
         """Previews `take`: the request for each person of a page, or the reason why there would be none."""
 
 
-def outlook(walk: Walk, *, unreadable: int) -> Json:
-    """Counts the people whom a run would onboard, and the others by reason; `unreadable` ids were named as well."""
+def outlook(walk: Walk) -> Json:
+    """Counts the people whom a run would onboard, and the others by reason."""
     counts: Counter[str] = Counter()
     fields: set[str] = set()
     first: list[str] = []
@@ -90,7 +123,7 @@ def outlook(walk: Walk, *, unreadable: int) -> Json:
             first += [str(made.person_id)] if len(first) < SAMPLE else []
         if cursor is None:
             break
-    counts["invalid_id"] += unreadable
+    counts["invalid_id"] += walk.unreadable
     return {
         "total": counts.total(),
         "toOnboard": counts.pop("onboard", 0),
@@ -201,6 +234,25 @@ class Totals:
     def failures(self) -> dict[str, int]:
         """Number of people who got no account, by reason."""
         return {word: count for word, count in sorted(self.outcomes.items()) if word not in {CREATED, ADOPTED}}
+
+
+def output(
+    totals: Totals, source: str, *, synced: int, processed: int, skipped: dict[str, int], failures: dict[str, int]
+) -> Json:
+    """The output of a job, which counts `skipped` people and `failures` by reason."""
+    return {
+        "source": source,
+        "processed": processed,
+        "synced": synced,
+        "created": totals.outcomes.get(CREATED, 0),
+        "adopted": totals.outcomes.get(ADOPTED, 0),
+        "skipped": sum(skipped.values()),
+        "skippedByReason": dict(sorted(skipped.items())),
+        "failed": sum(failures.values()),
+        "failedByReason": dict(sorted(failures.items())),
+        "errors": totals.errors,
+        "sample": totals.sample,
+    }
 
 
 def judged(ctx: CompetitionContext, people: str, output: Json, failures: dict[str, int]) -> Done:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from jobdeck.core.programme.onboarding import attempts, store
+from jobdeck.core.programme.onboarding import attempts, candidates, store
 from jobdeck.core.programme.onboarding.attempts import ADOPTED, CREATED, Run
-from jobdeck.core.programme.onboarding.candidates import Refusal
+from jobdeck.core.programme.onboarding.candidates import Refusal, new_coach
 from jobdeck.core.programme.sync.parallel import Parallel
 from jobdeck.core.programme.sync.rules import ACTIVE_STATUSES, account_status, outage
 from jobdeck.core.programme.vendors.metactf_errors import (
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from jobdeck.core.programme.vendors.metactf import MetaCtfClient
     from jobdeck.core.programme.vendors.metactf_models import User
 
+ALREADY: Final = "already_synced"
+"""The outcome for a person who has a usable account."""
 LEFT: Final = "left"
 """The outcome for a person who is left for a second look."""
 ELSEWHERE: Final = "elsewhere"
@@ -244,6 +246,52 @@ class Onboarding:
         if not verdict.good:
             who = "Coach" if person.role == "coach" else "Competitor"
             self._ctx.log.warning("%s %s: %s. %s", who, person.person_id, outcome, message[:300])
+
+
+@dataclass(frozen=True, slots=True)
+class CoachAccount:
+    """The outcome for a coach; `synced_user_id` is the usable account, or None."""
+
+    synced_user_id: str | None
+    verdict: Verdict
+
+
+def settle_coaches(
+    conn: psycopg.Connection[Any],
+    onboarding: Onboarding,
+    ids: Sequence[UUID],
+    lap: str,
+    on_done: Callable[[], None] = lambda: None,
+) -> dict[UUID, CoachAccount]:
+    """Looks up or creates the accounts of these coaches; ids without a profile are left out.
+
+    A coach who failed in this lap is not tried again in it; only open outcomes get a second look.
+    """
+    found = candidates.coaches(conn, ids, lap)
+    settled: dict[UUID, CoachAccount] = {}
+    refused: list[tuple[Person, Refusal]] = []
+    newcomers: list[Newcomer] = []
+    for coach in found:
+        if coach.state == "failed":
+            settled[coach.id] = CoachAccount(None, Verdict(coach.outcome or LEFT, coach.message or ""))
+        elif coach.usable and not coach.taken:
+            if coach.profile_id != coach.mapped_id:
+                store.repair_coach(conn, coach.id, coach.synced_user_id)
+            settled[coach.id] = CoachAccount(coach.mapped_id, Verdict(ALREADY))
+        else:
+            made = coach.refusal or new_coach(coach)
+            if isinstance(made, Refusal):
+                refused.append((coach.person, made))
+                settled[coach.id] = CoachAccount(None, Verdict(made.outcome, made.message))
+            else:
+                newcomers.append(made)
+    onboarding.refuse(refused)
+    verdicts = onboarding.take(newcomers, on_done=on_done)
+    for newcomer in newcomers:
+        verdict = verdicts.get(newcomer.person_id, Verdict(LEFT))
+        account = newcomer.synced_user_id if verdict.good else None
+        settled[newcomer.person_id] = CoachAccount(account, verdict)
+    return settled
 
 
 def _in_doubt(error: GamePlatformError) -> bool:
