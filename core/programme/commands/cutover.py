@@ -23,7 +23,7 @@ WOULD_HAVE: Final = {"jobdeck": "The workers of Jobdeck would have", "earlier": 
 @command("status")
 def status(session: Session) -> None:
     """Show who takes the jobs, and the task types that wait for the switch or are set aside."""
-    from jobdeck.core.programme.cutover.locks import brief  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.cutover.ends import brief  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.type_settings import type_lines  # noqa: PLC0415 -- imported on first use
 
@@ -47,7 +47,7 @@ def switch(session: Session, back: bool, reason: str | None, dry_run: bool) -> N
 
     The earlier runner keeps the task types that are set aside for it (jobdeck types set TYPE --set-aside).
     """
-    from jobdeck.core.programme.cutover.locks import brief  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.cutover.ends import brief  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.type_settings import type_lines  # noqa: PLC0415 -- imported on first use
 

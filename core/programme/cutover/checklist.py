@@ -8,7 +8,7 @@ from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.postgres import inspection
 from jobdeck.core.programme import links
-from jobdeck.core.programme.cutover.locks import brief
+from jobdeck.core.programme.cutover.ends import brief
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import Clients
 from jobdeck.core.programme.vendors.errors import SettingMissing

@@ -1,23 +1,26 @@
-"""The two ends of the cut-over: the original's parts are dropped, or they come back."""
+"""The two ends of the cut-over: the original's parts are dropped, or they come back; and its short transactions."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.programme.cutover.locks import brief
 from jobdeck.core.queue.calls import rows
-from jobdeck.core.schema import install_schema
-from jobdeck.core.schema.turn import take_turn
+from jobdeck.core.schema import install_schema, known_components
+from jobdeck.core.schema.turn import holder, take_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Connection = psycopg.Connection[Any]
+
+
+LOCK_SECONDS: Final = 2
+"""How long a statement waits for a lock. All claims may wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +76,25 @@ def _alone(conn: Connection, *, dry_run: bool) -> Iterator[None]:
             f"The role {conn.info.user} may not do this, because it does not own the tables. Nothing was changed. "
             f"Connect as the role that ran `jobdeck init`."
         ) from error
+
+
+@contextmanager
+def brief(conn: Connection, *, dry_run: bool = False) -> Iterator[None]:
+    """One transaction, which is taken back when a lock is not free in time.
+
+    Raises:
+        Refused: another session held the queue's tables. The message names the session.
+    """
+    try:
+        with conn.transaction(force_rollback=dry_run):
+            conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_SECONDS}s"])
+            yield
+    except (Refused, psycopg.errors.LockNotAvailable) as error:
+        # A call of a function of the queue has converted the error already.
+        if not isinstance(error.__context__ if isinstance(error, Refused) else error, psycopg.errors.LockNotAvailable):
+            raise
+        who = holder(conn, "public", known_components())
+        raise Refused(
+            f"Another session has held the queue's tables for {LOCK_SECONDS} s{f' ({who})' if who else ''}. "
+            f"Nothing was changed. Try again once its transaction has ended."
+        ) from None

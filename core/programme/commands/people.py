@@ -1,7 +1,8 @@
-"""`suppressions`: lists, adds and lifts blocks of e-mail addresses and phone numbers."""
+"""`suppressions` lists, adds and lifts blocks of addresses; `sent-to` lists the messages to a person."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.model import Json
-    from jobdeck.core.programme.people import Block
+    from jobdeck.core.programme.people import Block, Sent
 
 _reason_option = click.option("--reason", metavar="TEXT", required=True, help="Reason, for the audit log.")
 _kind_option = click.option("--kind", type=Words(people.KINDS), help="Only blocks of this kind.")
@@ -54,8 +55,7 @@ def list_blocks(
         )
     data = {"suppressions": as_json(found), "next": output.Verbatim(following) if following else None}
     session.answer(data, table(found) if found else ["No blocked addresses."])
-    if following and not session.json:
-        output.note(output.Verbatim(f"next page: --after {following}"))
+    _note_next(session, following)
 
 
 @command("add")
@@ -157,3 +157,55 @@ def table(found: Sequence[Block]) -> list[str]:
 def _require_yes(what: str, *, given: bool) -> None:
     if not given:
         raise Refused(f"This would {what}; nothing was changed. Check with --dry-run, then run it again with --yes.")
+
+
+@command("sent-to")
+@click.argument("wanted", metavar="ID|NAME|ADDRESS")
+@click.option("--channel", type=Words(["email", "sms"]), help="Only mail, or only texts.")
+@limit_option(50, 10_000)
+@click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
+@click.option("--reveal", metavar="REASON", help="Show full addresses; access and reason are logged.")
+def sent_to(
+    session: Session, wanted: str, channel: str | None, limit: int, after: str | None, reveal: str | None
+) -> None:
+    """List the messages to a person, newest first.
+
+    Each has the last state that the provider confirmed. A person is a coach, an admin or a competitor. Competitors and
+    parents are found only by their whole name, an id or an address. Addresses are masked.
+    """
+    with session.connection() as conn:
+        who = people.person(conn, wanted)
+        found, following = people.sent_to(conn, who, channel=channel, after=after, limit=limit)
+        if reveal is not None:
+            whole = people.reveal(conn, who, actor=session.actor, reason=reveal)
+            found = [replace(one, address=output.Verbatim(whole[one.id])) if one.id in whole else one for one in found]
+    data = {
+        "person": {"kind": who.kind, "id": who.id},
+        "messages": found,
+        "next": output.Verbatim(following) if following else None,
+    }
+    session.answer(data, sent_table(found) if found else [f"Nothing was sent to {people.named(who)}."])
+    _note_next(session, following)
+
+
+def sent_table(found: Sequence[Sent]) -> list[str]:
+    """Messages as aligned columns."""
+    return output.table(
+        ("SENT", "CHANNEL", "KIND", "ADDRESS", "STATE", "WHY", "LAST EVENT", "JOB", "CAMPAIGN"),
+        [
+            (output.when(one.at), one.channel, one.kind, one.address, one.state, one.detail, _event(one), one.job_id,
+             one.campaign_id)
+            for one in found
+        ],
+        least=("CAMPAIGN", "JOB", "WHY"),
+    )  # fmt: skip
+
+
+def _event(one: Sent) -> str | None:
+    """The last event that the provider reported about a message, with its time."""
+    return f"{one.last_event} {output.when(one.last_event_at)}" if one.last_event else None
+
+
+def _note_next(session: Session, following: str | None) -> None:
+    if following and not session.json:
+        output.note(output.Verbatim(f"next page: --after {following}"))
