@@ -12,7 +12,7 @@ from uuid import UUID
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.plugins import Erased
 from jobdeck.core.postgres.refusals import refusals
-from jobdeck.core.programme.erased import SETTING, Marker
+from jobdeck.core.programme.messaging.erased import SETTING, Marker
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors.email_wire import address_key
 from jobdeck.core.queue.privacy import erasing

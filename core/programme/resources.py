@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,8 +36,5 @@ class CompetitionContext(JobContext, Protocol):
 def resources(settings: Settings, _database: object) -> Iterator[Resources]:
     """The resources of one process; the clients that were built are closed with it."""
     own = settings.of(CompetitionSettings)
-    clients = Clients(own)
-    try:
+    with closing(Clients(own)) as clients:
         yield Resources(own, clients)
-    finally:
-        clients.close()

@@ -17,9 +17,8 @@ from jobdeck.core.http.clients.proof import is_placeholder
 from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import LOST
-from jobdeck.core.programme import erased
 from jobdeck.core.programme.events import hand_on, incoming, second_receiver
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import erased, outbox
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import email_wire, sms_wire
 from jobdeck.core.redact import safe_error

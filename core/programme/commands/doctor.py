@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from jobdeck.core.model import Finding, Verdict
@@ -20,15 +21,12 @@ def findings(settings: Settings) -> Iterator[Finding]:
     """Checks the vendors' settings, and asks mail and text providers whether they accept them; sends no message."""
     own = settings.of(CompetitionSettings)
     yield _platform(own)
-    clients = Clients(own)
-    try:
+    with closing(Clients(own)) as clients:
         yield _mail(own, clients)
         yield _unsubscribe(own)
         yield _texts(own, clients)
         yield _answers(own, settings)
         yield _links(settings)
-    finally:
-        clients.close()
 
 
 def _platform(settings: CompetitionSettings) -> Finding:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Group, Session, command, dry_run_option, shared_options
 from jobdeck.core.programme.settings import CompetitionSettings
@@ -15,12 +17,8 @@ def pull(session: Session, dry_run: bool) -> None:
     from jobdeck.core.programme.vendors import Clients  # noqa: PLC0415 -- imported on first use
 
     settings = session.settings.of(CompetitionSettings)
-    clients = Clients(settings)
-    try:
-        with session.connection() as conn:
-            found = events_pull.pull(conn, clients, settings, actor=session.actor, dry_run=dry_run)
-    finally:
-        clients.close()
+    with closing(Clients(settings)) as clients, session.connection() as conn:
+        found = events_pull.pull(conn, clients, settings, actor=session.actor, dry_run=dry_run)
     for warning in found.warnings:
         output.note(warning)
     data = {

@@ -10,7 +10,7 @@ from jobdeck.core.postgres import inspection
 from jobdeck.core.programme import links
 from jobdeck.core.programme.cutover.ends import brief
 from jobdeck.core.programme.settings import CompetitionSettings
-from jobdeck.core.programme.vendors import Clients
+from jobdeck.core.programme.vendors import email, sms
 from jobdeck.core.programme.vendors.errors import SettingMissing
 from jobdeck.core.queue.calls import rows
 from jobdeck.core.read import jobs
@@ -112,15 +112,12 @@ def _links(settings: Settings) -> Finding:
 def _messages(settings: Settings) -> Finding:
     own = settings.of(CompetitionSettings)
     trouble = None
-    clients = Clients(own)
     try:
-        clients.email  # noqa: B018 -- making a client checks its settings
+        email.check(own)
         if own.sms_wanted:
-            clients.sms  # noqa: B018
+            sms.check(own)
     except SettingMissing as error:
         trouble = f"Jobs that send messages would fail. {error}"
-    finally:
-        clients.close()
     if trouble is None and own.sendgrid_unsubscribe_group_id is None:
         trouble = "Campaigns would not start. Set SENDGRID_UNSUBSCRIBE_GROUP_ID."
     return _judged("messages", trouble, "The settings of mail and text messages are complete.")

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.programme import erased
 from jobdeck.core.programme.events import incoming
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import erased, outbox
 from jobdeck.core.programme.vendors.email_wire import address_key, reason_text
 from jobdeck.core.programme.vendors.errors import MessagingError
-from jobdeck.core.programme.vendors.sms_wire import NOT_REGISTERED, START, STOP, UNUSABLE_LATER
+from jobdeck.core.programme.vendors.sms_wire import NOT_REGISTERED, outcomes, wish
 from jobdeck.core.read import jobs
 from jobdeck.core.redact import clean
 
@@ -282,23 +281,11 @@ class _Texts:
 
     def _status(self, outbox_id: UUID, sid: str) -> None:
         known = self._client.status(sid)
-        event = {"delivered": "delivered", "undelivered": "bounced", "failed": "bounced"}.get(known.status)
-        if event is None:
-            return
-        at = (known.at or self._now).timestamp()
-        code = known.error_code
-        shared = {"occurred_at": at, "outbox_id": str(outbox_id), "message_key": sid}
-        reason = f"Twilio {known.status} {code or ''}".strip() if event == "bounced" else None
-        self._add(
-            "texts",
-            {
-                "event_key": f"{sid}:{known.status}", "event": event, "reason": reason,
-                "payload": {"code": code} if code else {}, **shared,
-            },
-        )  # fmt: skip
-        if code in UNUSABLE_LATER:
-            self._add("texts", {"event_key": f"{sid}:unusable", "event": "unusable", "reason": reason, **shared})
-        if code == NOT_REGISTERED:
+        shared = {"occurred_at": (known.at or self._now).timestamp(), "outbox_id": str(outbox_id), "message_key": sid}
+        found = outcomes(known.status, known.error_code)
+        for event, end, facts in found:
+            self._add("texts", {"event_key": f"{sid}:{end}", "event": event, **facts, **shared})
+        if found and known.error_code == NOT_REGISTERED:
             self._found.warnings.append(
                 "Carriers refuse our text messages (30034): register the sender with Twilio (A2P 10DLC)."
             )
@@ -307,8 +294,7 @@ class _Texts:
         last = cursor_of(self._conn, "twilio:inbound")
         since = datetime.fromisoformat(last) - OVERLAP if last else self._now - FIRST_TIME
         for answer in self._client.inbound(since):
-            word = answer.body.strip().lower()
-            event = "stop" if word in STOP else "start" if word in START else None
+            event = wish(answer.body)
             if event is not None:
                 at = (answer.at or self._now).timestamp()
                 self._add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.logs import event
@@ -59,15 +60,13 @@ def _pull(conn: Connection, settings: CompetitionSettings, part: str) -> None:
     from jobdeck.core.programme.events import pull  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.programme.vendors import Clients  # noqa: PLC0415 -- the same
 
-    clients = Clients(settings)
     try:
-        found = pull.pull(conn, clients, settings, actor=ACTOR, parts=(part,))
+        with closing(Clients(settings)) as clients:
+            found = pull.pull(conn, clients, settings, actor=ACTOR, parts=(part,))
     except MessagingError as error:
         trouble, every = safe_error(str(error)), max(pull.PULL_SECONDS, settings.events_pull_minutes * 60)
         outbox.note_upkeep(conn, pull.PARTS[part], every_seconds=every, expected=True, trouble=trouble)
         event(log, logging.WARNING, "delivery events could not be pulled", part=part, error=trouble)
         return
-    finally:
-        clients.close()
     for warning in found.warnings:
         event(log, logging.WARNING, "a pull of delivery events has a warning", part=part, warning=warning)

@@ -11,8 +11,7 @@ from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 from pydantic import Field
 
 from jobdeck.core.errors import PermanentError, RetryLater
-from jobdeck.core.programme import erased
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import erased, outbox
 from jobdeck.core.programme.messaging import templates as messaging_templates
 from jobdeck.core.programme.messaging.delivery import RETRY_SECONDS, Delivery, deliver
 from jobdeck.core.programme.messaging.outbox import Decision, LeftOut

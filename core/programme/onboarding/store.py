@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from psycopg.types.json import Jsonb
 
 from jobdeck.core.programme.onboarding import attempts, candidates
+from jobdeck.core.programme.sync.account_refresh import note_login
 from jobdeck.core.programme.sync.rules import account_status
 from jobdeck.core.programme.vendors.metactf_models import moment
 
@@ -50,7 +51,7 @@ def store_competitor(
     with conn.transaction():
         locked = conn.execute("select from public.competitors where id = %s for update", (newcomer.person_id,))
         attempt = _settled(conn, run, newcomer, locked, done=True, outcome=outcome)
-        _note_login(conn, user)
+        note_login(conn, user.syned_user_id, moment(user.last_login_unix_timestamp))
         status = candidates.statuses(conn, [newcomer.person_id], has_account=True)[newcomer.person_id]
         values = _account(newcomer, user) | {
             "competitor_status": status,
@@ -111,7 +112,7 @@ def store_coach(
             outcome=outcome if problem is None else NOT_USABLE,
             message=problem,
         )
-        _note_login(conn, user)
+        note_login(conn, user.syned_user_id, moment(user.last_login_unix_timestamp))
         values = _account(newcomer, user) | {"problem": problem}
         conn.execute(
             """
@@ -221,19 +222,6 @@ def _account(newcomer: Newcomer, user: User) -> dict[str, Any]:
         "username": user.metactf_username,
         "status": account_status(user.metactf_user_status, logged_in=bool(user.last_login_unix_timestamp)),
     }
-
-
-def _note_login(conn: psycopg.Connection[Any], user: User) -> None:
-    login = moment(user.last_login_unix_timestamp)
-    if login is not None:
-        conn.execute(
-            """
-            insert into public.game_platform_sync_state as s (synced_user_id, last_login_at) values (%s, %s)
-            on conflict (synced_user_id) do update set
-              last_login_at = greatest(s.last_login_at, excluded.last_login_at)
-            """,
-            (user.syned_user_id, login),
-        )
 
 
 def _disclose(conn: psycopg.Connection[Any], run: Run, person: Person, attempt: Attempt) -> None:

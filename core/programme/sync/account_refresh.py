@@ -14,6 +14,8 @@ from jobdeck.core.programme.vendors.metactf_models import moment
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import psycopg
 
     from jobdeck.core.programme.vendors.metactf_models import User
@@ -111,20 +113,9 @@ def store(conn: psycopg.Connection[Any], known: Known, user: User) -> bool:
         "username": user.metactf_username,
         "status": status,
         "usable": status in ACTIVE_STATUSES,
-        "login": login,
     }
     with conn.transaction():
-        if login is not None:
-            conn.execute(
-                """
-                insert into public.game_platform_sync_state as s (synced_user_id, last_login_at)
-                values (%(synced)s, %(login)s)
-                on conflict (synced_user_id) do update set
-                  last_login_at = greatest(s.last_login_at, excluded.last_login_at)
-                where s.last_login_at is distinct from greatest(s.last_login_at, excluded.last_login_at)
-                """,
-                values,
-            )
+        note_login(conn, known.synced_user_id, login)
         conn.execute(
             """
             insert into public.game_platform_profiles as p
@@ -151,6 +142,20 @@ def store(conn: psycopg.Connection[Any], known: Known, user: User) -> bool:
             values,
         )
     return updated.rowcount == 1
+
+
+def note_login(conn: psycopg.Connection[Any], synced_user_id: str, login: datetime | None) -> None:
+    """Stores a login, if there was one; the time of the last one never goes back."""
+    if login is not None:
+        conn.execute(
+            """
+            insert into public.game_platform_sync_state as s (synced_user_id, last_login_at) values (%s, %s)
+            on conflict (synced_user_id) do update set
+              last_login_at = greatest(s.last_login_at, excluded.last_login_at)
+            where s.last_login_at is distinct from greatest(s.last_login_at, excluded.last_login_at)
+            """,
+            (synced_user_id, login),
+        )
 
 
 def store_failure(conn: psycopg.Connection[Any], known: Known, outcome: Outcome, message: str) -> None:

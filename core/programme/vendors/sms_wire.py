@@ -192,24 +192,35 @@ def read(fields: Mapping[str, str], at: float) -> list[Json]:
     ]
 
 
+def wish(text: str) -> str | None:
+    """What somebody asks for with a text to us: `stop`, `start`, or nothing that matters."""
+    word = text.strip().lower()
+    return "stop" if word in STOP else "start" if word in START else None
+
+
+def outcomes(status: str, code: str | None) -> list[tuple[str, str, Json]]:
+    """The events of a message that we sent: name, the end of its key, and facts; none before its status is final."""
+    event = _OUTCOMES.get(status)
+    if event is None:
+        return []
+    reason = f"Twilio {status} {code or ''}".strip() if event == "bounced" else None
+    made: list[tuple[str, str, Json]] = [(event, status, {"reason": reason, "payload": {"code": code} if code else {}})]
+    if code in UNUSABLE_LATER:
+        made.append(("unusable", "unusable", {"reason": reason}))
+    return made
+
+
 def _answered(fields: Mapping[str, str]) -> list[tuple[str, str, Json]]:
     """The event of a message to us. Its key is the message id, as in `pull`, so that it is not counted twice."""
-    word = (fields.get("OptOutType") or fields.get("Body") or "").strip().lower()
-    event = "stop" if word in STOP else "start" if word in START else None
+    event = wish(fields.get("OptOutType") or fields.get("Body") or "")
     return [(event, "", {"address": fields["From"]})] if event else []
 
 
 def _delivered(fields: Mapping[str, str], status: str) -> list[tuple[str, str, Json]]:
     """The events of a message that we sent. `pull` reports the same outcome again under another key."""
-    event = _OUTCOMES.get(status)
-    if event is None:
-        return []
     code = fields.get("ErrorCode") or ""
-    reason = f"Twilio {status} {code}".strip() if event == "bounced" else None
-    shared: Json = {"message_key": fields["MessageSid"], "reason": reason}
-    made = [(event, f":callback:{status}", {**shared, "payload": {"code": code} if code else {}})]
-    if code in UNUSABLE_LATER:
-        made.append(("unusable", ":callback:unusable", shared))
-    if code == str(OPTED_OUT):
-        made.append(("stop", ":callback:stop", {**shared, "address": fields["To"]}))
+    shared: Json = {"message_key": fields["MessageSid"]}
+    made = [(event, f":callback:{end}", {**shared, **facts}) for event, end, facts in outcomes(status, code)]
+    if made and code == str(OPTED_OUT):
+        made.append(("stop", ":callback:stop", {**shared, "reason": made[0][2]["reason"], "address": fields["To"]}))
     return made

@@ -8,9 +8,8 @@ import pytest
 
 from jobdeck.core.handlers import release_parent_email_verification as probes
 from jobdeck.core.handlers import sms_digest_processor as digest
-from jobdeck.core.programme import erased
 from jobdeck.core.programme.erasure import erase
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import erased, outbox
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors.errors import SettingMissing
 from jobdeck.core.settings import Settings

@@ -6,7 +6,7 @@ The database has only the hash. The key is the setting `JOBDECK_ERASURE_KEY`, an
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.http.clients.proof import MAKE, weakness
 from jobdeck.core.programme.vendors.email_wire import address_key
@@ -18,32 +18,13 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from jobdeck.core.programme.messaging.outbox import Intent
     from jobdeck.core.programme.settings import CompetitionSettings
 
     Connection = psycopg.Connection[Any]
 
 SETTING: Final = "JOBDECK_ERASURE_KEY"
 _CONSTANT: Final = "the check of the key"
-
-
-class Addressed(Protocol):
-    """A message that is to be sent, such as an `Intent` of the outbox."""
-
-    @property
-    def kind(self) -> str:
-        """Its kind."""
-
-    @property
-    def channel(self) -> str:
-        """`email` or `sms`."""
-
-    @property
-    def address(self) -> str:
-        """Where it goes."""
-
-    @property
-    def dedupe_key(self) -> str:
-        """What prevents a second one."""
 
 
 class Marker:
@@ -92,7 +73,7 @@ def normal(channel: str, address: str) -> str:
     return address.strip().lower() if channel == "email" else address.strip()
 
 
-def verdicts(conn: Connection, settings: CompetitionSettings, intents: Sequence[Addressed]) -> dict[int, str]:
+def verdicts(conn: Connection, settings: CompetitionSettings, intents: Sequence[Intent]) -> dict[int, str]:
     """Which of these must not be sent because of what was recorded before an erasure, by place, with the reason.
 
     Raises:
@@ -169,7 +150,7 @@ def _barred(
     )
 
 
-def _erased_key(intent: Addressed, mark: str) -> str:
+def _erased_key(intent: Intent, mark: str) -> str:
     """The dedupe key that a message of this intent has after an erasure of its address."""
     return intent.dedupe_key.replace(normal(intent.channel, intent.address), mark)
 
