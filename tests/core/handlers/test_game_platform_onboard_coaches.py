@@ -10,7 +10,6 @@ import pytest
 
 from jobdeck.core.errors import Cancelled, InvalidPayload, PermanentError, RetryLater
 from jobdeck.core.handlers import game_platform_onboard_coaches as onboard
-from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
 from tests.core.handlers.world import World
 
@@ -133,16 +132,6 @@ def test_a_creation_in_doubt_is_settled_by_a_second_look(world: World) -> None:
     assert world.lap(onboard, world.successor(context)).output["created"] == 1
 
 
-def test_a_refused_token_fails_the_job_for_good(world: World) -> None:
-    for _ in range(20):
-        world.coach()
-    with pytest.raises(AuthError, match="GAME_PLATFORM_API_TOKEN"):
-        world.run(onboard, world.context(GAME_PLATFORM_API_TOKEN="wrong"))
-    assert len(world.sandbox.requests) < 15
-    with pytest.raises(TokenMissing, match="GAME_PLATFORM_API_TOKEN"):
-        world.run(onboard, world.context(GAME_PLATFORM_API_TOKEN=""))
-
-
 @pytest.mark.parametrize("fault", ["503", "408", "cut-before", "cut-after"])
 def test_an_outage_stops_the_run_and_loses_nobody(world: World, fault: str) -> None:
     for _ in range(20):
@@ -153,19 +142,6 @@ def test_an_outage_stops_the_run_and_loses_nobody(world: World, fault: str) -> N
         world.run(onboard, context)
     world.sandbox.rules.remove(rule)
     assert world.lap(onboard, world.successor(context)).output["created"] == 20
-
-
-def test_a_vendor_that_asks_for_a_pause_is_given_it_and_creates_nobody_twice(world: World) -> None:
-    for _ in range(8):
-        world.coach()
-    rule = world.sandbox.rules.add("429:users,method=POST,retry-after=1800")
-    context = world.context()
-    with pytest.raises(RetryLater) as failure:
-        world.run(onboard, context)
-    assert 1700 <= failure.value.seconds <= 1800
-    world.sandbox.rules.remove(rule)
-    assert world.run(onboard, world.successor(context)).output["created"] == 8
-    assert set(world.created().values()) == {1}
 
 
 @pytest.mark.parametrize("fault", ["malformed", "schema"])
@@ -190,26 +166,6 @@ def test_a_cancelled_run_stores_what_was_created(world: World) -> None:
         world.run(onboard, context)
     stored = world.conn.execute("select game_platform_user_id from profiles where game_platform_user_id is not null")
     assert {row[0] for row in stored} == set(world.created())
-
-
-@pytest.mark.parametrize(
-    ("payload", "settings"), [({"dryRun": True}, {}), ({}, {"GAME_PLATFORM_INTEGRATION_ENABLED": "false"})]
-)
-def test_a_dry_run_leaves_every_table_as_it_was_and_asks_the_vendor_nothing(
-    world: World, payload: dict[str, Any], settings: dict[str, Any]
-) -> None:
-    coach = world.coach()
-    world.coach(account="k-1")
-    world.coach(approved=False)
-    before = world.everything()
-    output = world.run(onboard, world.context(**settings), **payload).output
-    assert world.everything() == before
-    assert world.sandbox.requests == []
-    assert output["dryRun"] is True
-    assert (output["total"], output["toOnboard"], output["sample"]) == (3, 1, [str(coach)])
-    assert output["others"] == {"already_synced": 1, "not_approved": 1}
-    assert "email" in output["dataFields"]
-    assert "zz" not in str(output).lower()
 
 
 def test_no_name_or_address_stands_in_what_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from jobdeck.core.errors import Cancelled, InvalidPayload, PermanentError, RetryLater
 from jobdeck.core.handlers import game_platform_onboard_competitors as onboard
-from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
 from tests.core.handlers.world import World
 from tests.support.context import FakeContext
@@ -459,21 +458,6 @@ def test_the_pause_doubles_with_each_attempt(world: World) -> None:
     assert failure.value.seconds == 2400
 
 
-@pytest.mark.parametrize("header", ["retry-after=1800", "retry-after=date:1800"])
-def test_a_vendor_that_asks_for_a_pause_is_given_it_and_creates_nobody_twice(world: World, header: str) -> None:
-    world.sandbox.clock = world.context().clock.wall
-    _people(world, 12)
-    rule = world.sandbox.rules.add(f"429:users,method=POST,{header}")
-    context = world.context()
-    with pytest.raises(RetryLater) as failure:
-        world.run(onboard, context)
-    assert 1700 <= failure.value.seconds <= 1800
-    assert _count(world, "select count(*) from game_platform_onboarding where state = 'creating'") == 0
-    world.sandbox.rules.remove(rule)
-    assert world.run(onboard, world.successor(context)).output["created"] == 12
-    assert set(world.created().values()) == {1}
-
-
 def test_now_and_then_a_failure_is_made_good(world: World) -> None:
     people = _people(world, 20)
     world.sandbox.rules.add("503:users:3,method=POST")
@@ -482,22 +466,6 @@ def test_now_and_then_a_failure_is_made_good(world: World) -> None:
     assert (outcome.failed, outcome.output["synced"]) == (0, 20)
     assert set(world.created()) == {str(one) for one in people}
     assert set(world.created().values()) == {1}
-
-
-def test_a_refused_token_stops_the_run_early_and_fails_it_for_good(world: World) -> None:
-    _people(world, 30)
-    with pytest.raises(AuthError, match="GAME_PLATFORM_API_TOKEN") as failure:
-        world.run(onboard, world.context(GAME_PLATFORM_API_TOKEN="wrong"))
-    assert isinstance(failure.value, PermanentError)
-    assert len(world.sandbox.requests) < 15
-
-
-def test_a_missing_token_names_the_setting_and_changes_nothing(world: World) -> None:
-    _people(world, 1)
-    before = world.everything()
-    with pytest.raises(TokenMissing, match="GAME_PLATFORM_API_TOKEN"):
-        world.run(onboard, world.context(GAME_PLATFORM_API_TOKEN=""))
-    assert world.everything() == before
 
 
 def test_one_poisoned_competitor_does_not_stop_the_others(world: World) -> None:
@@ -554,36 +522,6 @@ def test_a_long_run_hands_over_and_counts_everybody_once(world: World, monkeypat
     assert (first.delay, first.output["synced"]) == (0, 2)
     assert world.lap(onboard, world.successor(context), batchSize=2).output["synced"] == 5
     assert set(world.created()) == {str(one) for one in people}
-
-
-@pytest.mark.parametrize(
-    ("payload", "settings", "reason"),
-    [({"dryRun": True}, {}, "dryRun"),
-     ({}, {"GAME_PLATFORM_INTEGRATION_ENABLED": "false"}, "GAME_PLATFORM_INTEGRATION_ENABLED"),
-     ({"dryRun": True}, {"GAME_PLATFORM_API_TOKEN": ""}, "dryRun")],
-)  # fmt: skip
-def test_a_dry_run_leaves_every_table_as_it_was_and_asks_the_vendor_nothing(
-    world: World, payload: dict[str, Any], settings: dict[str, Any], reason: str
-) -> None:
-    coach = world.coach()
-    ready = world.candidate(coach)
-    world.candidate(coach, email_personal=None)
-    half_done = world.candidate(coach)
-    world.map(half_done, "c-old")
-    world.candidate(world.coach(approved=False))
-    before = world.everything()
-    context = world.context(**settings)
-    outcome = world.run(onboard, context, **payload)
-    assert world.everything() == before
-    assert world.sandbox.requests == []
-    assert context.checkpoint is None
-    output = outcome.output
-    assert reason in output["dryRunReason"]
-    assert (output["total"], output["toOnboard"], output["coachesToOnboard"]) == (4, 1, 1)
-    assert output["others"] == {"already_synced": 1, "coach": 1, "no_email": 1}
-    assert output["sample"] == [str(ready)]
-    assert "email" in output["dataFields"]
-    assert "zz" not in str(output).lower()
 
 
 def test_a_dry_run_of_named_ids_says_what_is_filtered_out(world: World) -> None:

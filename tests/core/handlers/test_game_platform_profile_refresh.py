@@ -10,7 +10,6 @@ import pytest
 
 from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
 from jobdeck.core.handlers import game_platform_profile_refresh as refresh
-from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
 from tests.core.handlers.world import World
 
@@ -183,34 +182,12 @@ def test_an_outage_stops_the_run_and_says_nothing_of_the_accounts(world: World) 
     assert [world.mapping(one) for one in people] == before
 
 
-def test_a_vendor_that_asks_for_a_pause_is_given_it(world: World) -> None:
-    coach = world.coach()
-    for _ in range(12):
-        world.competitor(coach)
-    world.sandbox.rules.add("429:users,retry-after=1800")
-    with pytest.raises(RetryLater) as failure:
-        world.run(refresh)
-    assert 1700 <= failure.value.seconds <= 1800
-    assert len(world.sandbox.requests) < 12
-
-
 def test_everybody_failing_fails_the_job_with_a_retry(world: World) -> None:
     world.competitor(world.coach(), remote=None)
     context = world.context()
     with pytest.raises(RetryLater, match="does not know the account"):
         world.run(refresh, context)
     assert context.checkpoint == {}
-
-
-def test_a_refused_token_fails_the_job_for_good(world: World) -> None:
-    coach = world.coach()
-    for _ in range(30):
-        world.competitor(coach)
-    with pytest.raises(AuthError, match="GAME_PLATFORM_API_TOKEN"):
-        world.run(refresh, world.context(GAME_PLATFORM_API_TOKEN="wrong"))
-    assert len(world.sandbox.requests) < 15
-    with pytest.raises(TokenMissing):
-        world.run(refresh, world.context(GAME_PLATFORM_API_TOKEN=""))
 
 
 def test_a_cancelled_run_stores_the_answers_that_were_under_way(world: World) -> None:
@@ -249,27 +226,6 @@ def test_an_answer_that_the_database_refuses_fails_alone(world: World) -> None:
     assert (outcome.failed, outcome.output["refreshed"]) == (1, 1)
     assert "no_zz" in outcome.output["errors"][0]["error"]
     assert world.account(person).username not in str(outcome.output)
-
-
-@pytest.mark.parametrize(
-    ("payload", "settings"),
-    [({"dryRun": True}, {}), ({}, {"GAME_PLATFORM_INTEGRATION_ENABLED": "false"}),
-     ({"dryRun": True}, {"GAME_PLATFORM_API_TOKEN": ""})],
-)  # fmt: skip
-def test_a_dry_run_leaves_every_table_as_it_was_and_asks_the_vendor_nothing(
-    world: World, payload: dict[str, Any], settings: dict[str, Any]
-) -> None:
-    coach = world.coach(account="k-1")
-    person = world.competitor(coach, status="user_created")
-    world.candidate(coach)
-    before = world.everything()
-    context = world.context(**settings)
-    output = world.run(refresh, context, **payload).output
-    assert world.everything() == before
-    assert world.sandbox.requests == []
-    assert context.checkpoint is None
-    assert (output["total"], output["competitors"], output["coaches"]) == (2, 1, 1)
-    assert output["sample"] == [person, str(coach)]
 
 
 def test_progress_counts_accounts(world: World) -> None:

@@ -12,51 +12,16 @@ import pytest
 from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater
 from jobdeck.core.handlers.game_platform_sync import Params, preview
 from jobdeck.core.programme.sandbox import sample
-from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Done
-from tests.core.handlers.world import T0, World
+from tests.core.handlers.world import World
 
 MARKS = ("Zzfirst", "Zzlast", "zzmail", "Zzcoach", "Marked", "sandbox-token")
 
 
-def _busy(world: World) -> list[str]:
-    """A world in which a real run would change everything it can."""
-    coach = world.coach(account="k-1")
-    people = [world.competitor(coach, status=None, logged_in=False) for _ in range(3)]
-    world.solves(people[0], 1, 2)
-    world.account(people[1]).flash = [flash_event("Spring", T0, [solve(1, T0)])]
-    world.team(coach, people[0], synced_team_id="t-1")
-    world.team(coach, people[1])
-    world.account(people[2]).team = "t-1"
-    return people
-
-
-@pytest.mark.parametrize(
-    ("payload", "settings", "reason"),
-    [({"dryRun": True}, {}, "dryRun"),
-     ({}, {"GAME_PLATFORM_INTEGRATION_ENABLED": "false"}, "GAME_PLATFORM_INTEGRATION_ENABLED"),
-     ({"dryRun": True, "mode": "wave", "batchSize": 2, "createTeams": True}, {}, "dryRun")],
-)  # fmt: skip
-def test_a_dry_run_leaves_every_table_as_it_was_and_asks_the_vendor_nothing(
-    world: World, payload: dict[str, Any], settings: dict[str, Any], reason: str
-) -> None:
-    _busy(world)
-    before = world.everything()
-    context = world.context(**settings)
-    outcome = world.sync(context, **payload)
-    assert world.everything() == before
-    assert world.sandbox.requests == []
-    assert context.checkpoint is None
-    assert isinstance(outcome, Done)
-    assert outcome.output["dryRun"] is True
-    assert reason in outcome.output["dryRunReason"]
-    assert outcome.dry_run
-
-
 def test_the_runners_dry_run_counts_too(world: World) -> None:
-    _busy(world)
+    world.everything_to_sync()
     before = world.everything()
     context = world.context()
     context.dry_run = True
@@ -65,7 +30,7 @@ def test_the_runners_dry_run_counts_too(world: World) -> None:
 
 
 def test_a_preview_says_what_would_be_asked(world: World) -> None:
-    people = _busy(world)
+    people = world.everything_to_sync()
     told = preview(Params(create_teams=True), world.context())
     assert told["competitors"] == {
         "total": 3, "odlIncremental": 0, "odlFull": 3, "flashCtf": 3, "accountLookups": 3,
@@ -116,17 +81,6 @@ def test_an_outage_stops_the_run_after_a_few_and_says_when_it_goes_on(world: Wor
     assert all(world.person(person)["game_platform_sync_error"] is None for person in people)
 
 
-def test_a_vendor_that_asks_for_a_pause_is_given_it(world: World) -> None:
-    coach = world.coach()
-    for _ in range(12):
-        world.competitor(coach)
-    world.sandbox.rules.add("429:scores,retry-after=1800")
-    with pytest.raises(RetryLater) as failure:
-        world.sync()
-    assert 1700 <= failure.value.seconds <= 1800
-    assert len(world.sandbox.requests) < 12
-
-
 def test_now_and_then_a_failure_does_not_stop_a_run(world: World) -> None:
     coach = world.coach()
     people = [world.competitor(coach) for _ in range(12)]
@@ -150,7 +104,7 @@ def test_no_personal_data_in_logs_outputs_errors_or_health(
     world: World, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    people = _busy(world)
+    people = world.everything_to_sync()
     world.conn.execute("update teams set name = 'Zzlast team' where game_platform_id is null")
     world.sandbox.rules.add(f"422:scores,user={people[2]},detail=zzmail@example.org is not known")
     world.sandbox.rules.add("503:flash:2")

@@ -16,7 +16,6 @@ from jobdeck.core import registry
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import Policy
-from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.worker.runs.preview import effects
 from tests.core.cli.support import environment, runner
 from tests.core.handlers.mail_world import worker_settings
@@ -34,12 +33,6 @@ MESSAGING = ("admin_alert_queue", "agreements", "alert_log", "competitor_announc
              "competitor_announcement_recipients", "conversation_members", "conversations", "email_suppressions",
              "message_read_receipts", "message_user_state", "messages", "outbox_left_out", "outbox_messages",
              "provider_events", "provider_rates", "send_batches", "sms_opt_outs")  # fmt: skip
-
-
-@pytest.fixture
-def notices(conn: Connection) -> Iterator[NoticeWorld]:
-    with Sandbox(people=False) as sandbox:
-        yield NoticeWorld(conn, sandbox)
 
 
 @pytest.fixture

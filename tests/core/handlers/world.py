@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from jobdeck.core.handlers.game_platform_sync import Params, run
-from jobdeck.core.programme.sandbox.metactf import Account, solve
+from jobdeck.core.programme.sandbox.metactf import Account, flash_event, solve
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.registry import Continue, Done
 from tests.support.context import FakeContext, run_once, sandbox_settings
@@ -107,6 +107,17 @@ class World:
             given,
         )
         return person
+
+    def everything_to_sync(self) -> list[str]:
+        """People and teams of whom a sync would change all that it can; returns the people."""
+        coach = self.coach(account="k-1")
+        people = [self.competitor(coach, status=None, logged_in=False) for _ in range(3)]
+        self.solves(people[0], 1, 2)
+        self.account(people[1]).flash = [flash_event("Spring", T0, [solve(1, T0)])]
+        self.team(coach, people[0], synced_team_id="t-1")
+        self.team(coach, people[1])
+        self.account(people[2]).team = "t-1"
+        return people
 
     def map(self, person: UUID, synced: str, *, status: str = "approved") -> None:
         """A competitor's mapping to an account."""

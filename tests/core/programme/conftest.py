@@ -1,4 +1,4 @@
-"""The database of the original at each stage of the way to Jobdeck."""
+"""The sandbox, people at it, and the database of the original at each stage of the way to Jobdeck."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.queue import operator
 from jobdeck.core.schema import install_schema
+from tests.core.handlers.mail_world import MailWorld
 from tests.core.programme.original_stages import BEFORE, BESIDE, SWITCHED
+from tests.core.programme.people_world import PeopleWorld
 from tests.support.original import OWNER, original_database
+from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection
 
@@ -37,3 +41,30 @@ def staged(staged_database: str, postgres: PostgresServer) -> Iterator[Connectio
     """The owner, in a transaction that is rolled back."""
     with postgres.connect(staged_database, OWNER) as owner, owner.transaction(force_rollback=True):
         yield owner
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """Vendors who have seen nobody."""
+    with Sandbox(people=False) as running:
+        yield running
+
+
+@pytest.fixture
+def mail(conn: Connection, sandbox: Sandbox) -> MailWorld:
+    return MailWorld(conn, sandbox)
+
+
+@pytest.fixture
+def persons(conn: Connection) -> PeopleWorld:
+    return PeopleWorld(conn)
+
+
+@pytest.fixture
+def accounts(conn: Connection, postgres: PostgresServer) -> Iterator[People]:
+    """Signs people in with the roles of Jobdeck."""
+    conn.execute("SELECT job_make_roles()")
+    conn.execute("SELECT job_grant_roles()")
+    found = People(postgres)
+    yield found
+    found.remove()

@@ -61,12 +61,6 @@ TWILIO: Final = Provider("Twilio", SmsClient, sms.check, TEXT, "Messages", "TWIL
 both = pytest.mark.parametrize("provider", [SENDGRID, TWILIO], ids=lambda provider: provider.name)
 
 
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(people=False) as running:
-        yield running
-
-
 class Clients:
     """Makes clients and closes them."""
 

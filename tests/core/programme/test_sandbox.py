@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,12 +18,6 @@ from jobdeck.core.programme.sandbox.server import TOKEN, Sandbox
 from tests.support.waiting import PATIENCE
 
 PREFIX = "/integrations/syned/v1"
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(people=False) as running:
-        yield running
 
 
 def _ask(

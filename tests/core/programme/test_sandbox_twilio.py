@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,12 +12,6 @@ from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.support.waiting import PATIENCE
 
 GOOD = {"To": "+15005550006", "From": twilio.SENDER, "Body": "Hello"}
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(people=False) as running:
-        yield running
 
 
 def url(sandbox: Sandbox, resource: str) -> str:

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.programme import people
 from tests.core.cli.support import Jobdeck, everything
 from tests.core.programme.people_world import ADMIN, CAMPAIGN, COACH, JOB, PUPIL, PeopleWorld
 from tests.support.people import People
-from tests.support.postgres import PostgresServer
 
 KEY = "0123456789abcdef" * 4
-
-
-@pytest.fixture
-def world(conn: psycopg.Connection[Any]) -> PeopleWorld:
-    return PeopleWorld(conn)
-
-
-@pytest.fixture
-def accounts(conn: psycopg.Connection[Any], postgres: PostgresServer) -> Iterator[People]:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    found = People(postgres)
-    yield found
-    found.remove()
 
 
 def ids(jobdeck: Jobdeck, who: str, *options: str) -> list[str]:
@@ -38,18 +20,18 @@ def ids(jobdeck: Jobdeck, who: str, *options: str) -> list[str]:
 
 class TestMessages:
     def test_all_addresses_of_a_person_count_and_the_newest_message_is_first(
-        self, jobdeck: Jobdeck, world: PeopleWorld
+        self, jobdeck: Jobdeck, persons: PeopleWorld
     ) -> None:
-        mail = world.message("zzada@example.org", COACH, accepted_at="2026-03-01T10:00:00Z")
-        text = world.message("+15005550001", COACH, channel="sms", accepted_at="2026-03-02T10:00:00Z")
-        former = world.message("zzformer@example.org", COACH, accepted_at="2026-03-03T10:00:00Z")
-        campaign = world.message("zzada@example.org", accepted_at="2026-03-04T10:00:00Z")
-        world.message("zzgrace@example.org", ADMIN)
+        mail = persons.message("zzada@example.org", COACH, accepted_at="2026-03-01T10:00:00Z")
+        text = persons.message("+15005550001", COACH, channel="sms", accepted_at="2026-03-02T10:00:00Z")
+        former = persons.message("zzformer@example.org", COACH, accepted_at="2026-03-03T10:00:00Z")
+        campaign = persons.message("zzada@example.org", accepted_at="2026-03-04T10:00:00Z")
+        persons.message("zzgrace@example.org", ADMIN)
         assert ids(jobdeck, str(COACH)) == [str(one) for one in (campaign, former, text, mail)]
         assert ids(jobdeck, str(COACH), "--channel", "sms") == [str(text)]
 
-    def test_the_shape_of_the_json_is_the_one_that_is_documented(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        made = world.message("zzada@example.org", COACH, campaign_id=CAMPAIGN, provider_message_id="m-1")
+    def test_the_shape_of_the_json_is_the_one_that_is_documented(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        made = persons.message("zzada@example.org", COACH, campaign_id=CAMPAIGN, provider_message_id="m-1")
         assert jobdeck("sent-to", str(COACH), "--json").data == {
             "person": {"kind": "coach", "id": str(COACH)},
             "messages": [{
@@ -62,27 +44,27 @@ class TestMessages:
         }  # fmt: skip
 
     def test_a_check_of_a_parents_address_counts_for_each_child_it_is_about(
-        self, jobdeck: Jobdeck, world: PeopleWorld
+        self, jobdeck: Jobdeck, persons: PeopleWorld
     ) -> None:
-        sister = world.pupil(uuid4(), "Ann", "Turing", parent_email="zzparent@example.org")
-        probe = world.message("zzparent@example.org", PUPIL, kind="parent_probe")
+        sister = persons.pupil(uuid4(), "Ann", "Turing", parent_email="zzparent@example.org")
+        probe = persons.message("zzparent@example.org", PUPIL, kind="parent_probe")
         for child in (PUPIL, sister):
-            world.insert("agreements", {"competitor_id": child, "request_id": "r",
+            persons.insert("agreements", {"competitor_id": child, "request_id": "r",
                                         "recipient_email_verification_outbox_id": probe})  # fmt: skip
         assert ids(jobdeck, str(PUPIL)) == ids(jobdeck, str(sister)) == [str(probe)]
         assert ids(jobdeck, "zzparent@example.org") == [str(probe)]
 
-    def test_what_the_original_sent_is_listed_too(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.insert("competitor_announcement_campaigns",
+    def test_what_the_original_sent_is_listed_too(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.insert("competitor_announcement_campaigns",
                      {"id": CAMPAIGN, "subject": "s", "body_markdown": "b", "body_html": "b", "status": "sent",
                       "completed_at": "2026-01-03T00:00:00Z"})  # fmt: skip
-        world.insert("competitor_announcement_recipients",
+        persons.insert("competitor_announcement_recipients",
                      {"campaign_id": CAMPAIGN, "competitor_id": PUPIL, "email": "ZZalan@example.org",
                       "status": "unconfirmed", "opened_at": "2026-01-04T00:00:00Z"})  # fmt: skip
-        world.insert("agreements", {"competitor_id": PUPIL, "request_id": "r",
+        persons.insert("agreements", {"competitor_id": PUPIL, "request_id": "r",
                                     "recipient_email_verification_sent_at": "2026-01-02T00:00:00Z",
                                     "recipient_email_verification_status": "bounce"})  # fmt: skip
-        world.insert("alert_log", {"coach_id": COACH, "channel": "sms", "unread_count": 2,
+        persons.insert("alert_log", {"coach_id": COACH, "channel": "sms", "unread_count": 2,
                                    "sent_at": "2026-01-01T00:00:00Z"})  # fmt: skip
         pupil = jobdeck("sent-to", str(PUPIL), "--json").data["messages"]
         assert [(one["kind"], one["state"], one["last_event"], one["sender"]) for one in pupil] == [
@@ -93,8 +75,8 @@ class TestMessages:
         coach = jobdeck("sent-to", str(COACH), "--json").data["messages"]
         assert [(one["channel"], one["kind"], one["state"]) for one in coach] == [("sms", "unread_alert", "accepted")]
 
-    def test_pages_have_every_message_once(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        made = {str(world.message("zzada@example.org", COACH)) for _ in range(5)}
+    def test_pages_have_every_message_once(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        made = {str(persons.message("zzada@example.org", COACH)) for _ in range(5)}
         seen: list[str] = []
         after: tuple[str, ...] = ()
         while True:
@@ -105,8 +87,8 @@ class TestMessages:
             after = ("--after", page["next"])
         assert sorted(seen) == sorted(made)
 
-    def test_hostile_text_is_harmless(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.message("zzada@example.org", COACH, last_event="\x1b[31mzzada@example.org", error_class="\x1b]0;x\x07")
+    def test_hostile_text_is_harmless(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.message("zzada@example.org", COACH, last_event="\x1b[31mzzada@example.org", error_class="\x1b]0;x\x07")
         ran = jobdeck("sent-to", str(COACH))
         assert "\x1b" not in ran.out
         assert "zzada" not in ran.out
@@ -121,38 +103,38 @@ class TestPerson:
             ("ethel turing", PUPIL), ("zzalan@example.org", PUPIL),
         ],
     )  # fmt: skip
-    @pytest.mark.usefixtures("world")
+    @pytest.mark.usefixtures("persons")
     def test_an_id_a_name_or_an_address_means_a_person(self, jobdeck: Jobdeck, text: str, person: UUID) -> None:
         assert jobdeck("sent-to", text, "--json").data["person"]["id"] == str(person)
 
     @pytest.mark.parametrize("text", ["Turing", "Alan", "nobody", "", "zznobody@example.org", "+15005550099", str(JOB)])
-    @pytest.mark.usefixtures("world")
+    @pytest.mark.usefixtures("persons")
     def test_who_is_not_there_or_a_minor_by_a_part_of_the_name_is_not_found(self, jobdeck: Jobdeck, text: str) -> None:
         jobdeck("sent-to", text).refused(1)
 
-    def test_of_namesakes_the_candidates_are_listed(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        other = world.pupil(uuid4(), "Alan", "Turing")
+    def test_of_namesakes_the_candidates_are_listed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        other = persons.pupil(uuid4(), "Alan", "Turing")
         jobdeck("sent-to", "alan turing").refused(
             1, "Several people are meant", str(PUPIL), str(other), "competitor of Ada Byron, Example High"
         )
-        second = world.profile(uuid4(), "Ada", "Lovelace", school_name="Example\x1b[31m Low")
+        second = persons.profile(uuid4(), "Ada", "Lovelace", school_name="Example\x1b[31m Low")
         jobdeck("sent-to", "ada").refused(1, str(COACH), str(second), "coach Ada Lovelace")
         assert jobdeck("sent-to", "ada byron", "--json").data["person"]["id"] == str(COACH)
 
-    def test_an_address_of_several_people_is_asked_about_alone(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.pupil(uuid4(), "Ann", "Turing", email_personal="zzalan@example.org")
-        mail = world.message("zzalan@example.org")
-        world.message("zzother@example.org", PUPIL)
+    def test_an_address_of_several_people_is_asked_about_alone(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.pupil(uuid4(), "Ann", "Turing", email_personal="zzalan@example.org")
+        mail = persons.message("zzalan@example.org")
+        persons.message("zzother@example.org", PUPIL)
         found = jobdeck("sent-to", "zzalan@example.org", "--json").data
         assert found["person"] == {"kind": "address", "id": None}
         assert [one["id"] for one in found["messages"]] == [str(mail)]
 
     def test_an_erased_person_is_found_no_more(
-        self, jobdeck: Jobdeck, world: PeopleWorld, monkeypatch: pytest.MonkeyPatch
+        self, jobdeck: Jobdeck, persons: PeopleWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("JOBDECK_ERASURE_KEY", KEY)
-        world.message("zzalan@example.org", PUPIL)
-        world.bar("zzalan@example.org")
+        persons.message("zzalan@example.org", PUPIL)
+        persons.bar("zzalan@example.org")
         assert jobdeck("erase", "--person", f"competitor={PUPIL}", "--yes").code == 0
         for text in (str(PUPIL), "Alan Turing", "zzalan@example.org"):
             jobdeck("sent-to", text).refused(1)
@@ -161,45 +143,45 @@ class TestPerson:
 
 
 class TestReveal:
-    def test_addresses_are_masked_until_somebody_says_why(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.message("zzada@example.org", COACH)
+    def test_addresses_are_masked_until_somebody_says_why(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.message("zzada@example.org", COACH)
         assert "zzada" not in jobdeck("sent-to", str(COACH)).out
-        assert world.audit() == []
+        assert persons.audit() == []
         assert "zzada@example.org" in jobdeck("sent-to", str(COACH), "--reveal", "complaint 12").out
         found = jobdeck("sent-to", str(COACH), "--reveal", "complaint 12", "--json").data
         assert found["messages"][0]["address"] == "zzada@example.org"
-        assert [(row["action"], row["after"]["person"], row["reason"]) for row in world.audit()] == [
+        assert [(row["action"], row["after"]["person"], row["reason"]) for row in persons.audit()] == [
             ("reveal", str(COACH), "complaint 12")
         ] * 2
 
-    def test_the_audit_has_no_address(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.message("zzsomebody@example.org")
+    def test_the_audit_has_no_address(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.message("zzsomebody@example.org")
         ran = jobdeck("sent-to", "zzsomebody@example.org", "--reveal", "zzsomebody@example.org asked")
         assert "zzsomebody@example.org" in ran.out
-        [row] = world.audit()
+        [row] = persons.audit()
         assert row["after"]["address"] == "z…@example.org"
         assert "zz" not in str(row)
 
-    def test_a_reason_is_needed(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        before = everything(world.conn)
+    def test_a_reason_is_needed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        before = everything(persons.conn)
         jobdeck("sent-to", str(COACH), "--reveal", " ").refused(1, "Give a reason")
-        assert everything(world.conn) == before
+        assert everything(persons.conn) == before
 
     def test_a_viewer_asks_by_id_alone_and_may_not_reveal(
-        self, world: PeopleWorld, accounts: People, database_url: str, jobdeck: Jobdeck,
+        self, persons: PeopleWorld, accounts: People, database_url: str, jobdeck: Jobdeck,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        made = world.message("zzada@example.org", COACH)
+        made = persons.message("zzada@example.org", COACH)
         with accounts.sign_in(database_url, "job_viewer") as viewer:
             user = viewer.info.user
         monkeypatch.setenv("DATABASE_URL", database_url.replace("//jobdeck@", f"//{user}@"))
         assert ids(jobdeck, str(COACH)) == [str(made)]
         for arguments in (("Ada Byron",), ("zzada@example.org",), (str(COACH), "--reveal", "why")):
             jobdeck("sent-to", *arguments).refused(1, "Only members of job_operator may")
-        assert world.audit() == []
+        assert persons.audit() == []
 
-    def test_an_operator_reveals(self, world: PeopleWorld, accounts: People, database_url: str) -> None:
-        made = world.message("zzada@example.org", COACH)
+    def test_an_operator_reveals(self, persons: PeopleWorld, accounts: People, database_url: str) -> None:
+        made = persons.message("zzada@example.org", COACH)
         with accounts.sign_in(database_url, "job_operator") as operator:
             who = people.person(operator, "ada byron")
             assert people.reveal(operator, who, actor="me", reason="why") == {made: "zzada@example.org"}

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-import psycopg
 import pytest
 
 from jobdeck.core.programme import people
 from tests.core.cli.support import Jobdeck, everything
 from tests.core.programme.people_world import COACH, PUPIL, PeopleWorld
 from tests.support.people import People
-from tests.support.postgres import PostgresServer
-
-
-@pytest.fixture
-def world(conn: psycopg.Connection[Any]) -> PeopleWorld:
-    return PeopleWorld(conn)
-
-
-@pytest.fixture
-def accounts(conn: psycopg.Connection[Any], postgres: PostgresServer) -> Iterator[People]:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    found = People(postgres)
-    yield found
-    found.remove()
 
 
 def listed(jobdeck: Jobdeck, *options: str) -> list[tuple[str, str, str]]:
@@ -36,20 +17,20 @@ def listed(jobdeck: Jobdeck, *options: str) -> list[tuple[str, str, str]]:
 
 
 class TestList:
-    def test_both_channels_are_one_list_with_the_newest_first(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.bar("zzada@example.org", created_at="2026-01-01T00:00:00Z")
-        world.bar("zzalan@example.org", "manual", created_at="2026-01-03T00:00:00Z", source="operator")
-        world.bar_number("+15005550001", created_at="2026-01-02T00:00:00Z")
+    def test_both_channels_are_one_list_with_the_newest_first(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.bar("zzada@example.org", created_at="2026-01-01T00:00:00Z")
+        persons.bar("zzalan@example.org", "manual", created_at="2026-01-03T00:00:00Z", source="operator")
+        persons.bar_number("+15005550001", created_at="2026-01-02T00:00:00Z")
         assert listed(jobdeck) == [
             ("email", "z…@example.org", "manual"),
             ("sms", "…01", "stop"),
             ("email", "z…@example.org", "hard_bounce"),
         ]
 
-    def test_the_shape_of_the_json_is_the_one_that_is_documented(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.bar("zzada@example.org", created_at="2026-01-01T00:00:00Z")
+    def test_the_shape_of_the_json_is_the_one_that_is_documented(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.bar("zzada@example.org", created_at="2026-01-01T00:00:00Z")
         found = jobdeck("suppressions", "list", "--json").data
-        row = world.rows("select id::text from email_suppressions")[0]
+        row = persons.rows("select id::text from email_suppressions")[0]
         assert found == {
             "suppressions": [{
                 "id": row["id"], "channel": "email", "address": "z…@example.org", "kind": "hard_bounce",
@@ -58,18 +39,18 @@ class TestList:
             "next": None,
         }  # fmt: skip
 
-    def test_a_block_that_is_over_is_not_listed(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.bar("zzada@example.org", expires_at="2020-01-01T00:00:00Z")
-        world.bar_number("+15005550001", cleared_at="2020-01-01T00:00:00Z")
+    def test_a_block_that_is_over_is_not_listed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.bar("zzada@example.org", expires_at="2020-01-01T00:00:00Z")
+        persons.bar_number("+15005550001", cleared_at="2020-01-01T00:00:00Z")
         assert listed(jobdeck) == []
         assert jobdeck("suppressions", "list").out == "No blocked addresses.\n"
 
     def test_the_list_is_narrowed_by_channel_kind_person_and_address(
-        self, jobdeck: Jobdeck, world: PeopleWorld
+        self, jobdeck: Jobdeck, persons: PeopleWorld
     ) -> None:
-        world.bar("zzada@example.org")
-        world.bar("zzparent@example.org", "spam")
-        world.bar_number("+15005550001", "unusable")
+        persons.bar("zzada@example.org")
+        persons.bar("zzparent@example.org", "spam")
+        persons.bar_number("+15005550001", "unusable")
         mail, parent, text = (
             ("email", "z…@example.org", "hard_bounce"), ("email", "z…@example.org", "spam"), ("sms", "…01", "unusable")
         )  # fmt: skip
@@ -81,20 +62,20 @@ class TestList:
         assert listed(jobdeck, "--address", "zzADA@example.org") == [mail]
         assert listed(jobdeck, "--address", "(500) 555-0001") == [text]
 
-    def test_the_addresses_of_a_person_are_read_once_however_many_blocks_there_are(self, world: PeopleWorld) -> None:
+    def test_the_addresses_of_a_person_are_read_once_however_many_blocks_there_are(self, persons: PeopleWorld) -> None:
         for place in range(20):
-            world.bar(f"zz{place}@example.org")
-        with world.conn.transaction():
-            world.conn.execute("set local track_functions = 'all'")
-            world.conn.execute("select outbox_blocks_of(%s, null)", (COACH,))
-            calls = world.rows(
+            persons.bar(f"zz{place}@example.org")
+        with persons.conn.transaction():
+            persons.conn.execute("set local track_functions = 'all'")
+            persons.conn.execute("select outbox_blocks_of(%s, null)", (COACH,))
+            calls = persons.rows(
                 "select calls from pg_stat_xact_user_functions where funcname = 'competition_addresses_of'"
             )
         assert calls[0]["calls"] <= 2  # once by the planner, for its estimate
 
-    def test_pages_have_every_block_once(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
+    def test_pages_have_every_block_once(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         for place in range(5):
-            world.bar(f"zz{place}@example.org", created_at="2026-01-01T00:00:00Z")
+            persons.bar(f"zz{place}@example.org", created_at="2026-01-01T00:00:00Z")
         seen: list[str] = []
         after: tuple[str, ...] = ()
         while True:
@@ -105,17 +86,17 @@ class TestList:
             after = ("--after", page["next"])
         assert len(seen) == len(set(seen)) == 5
 
-    @pytest.mark.usefixtures("world")
+    @pytest.mark.usefixtures("persons")
     def test_a_bad_cursor_is_refused(self, jobdeck: Jobdeck) -> None:
         jobdeck("suppressions", "list", "--after", "zz").refused(2, "--after")
         jobdeck("suppressions", "list", "--after", "WzEsMl0").refused(2, "--after")
 
-    def test_the_block_of_an_erased_person_shows_nothing_of_them(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.bar(f"erased-{'a' * 64}")
+    def test_the_block_of_an_erased_person_shows_nothing_of_them(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.bar(f"erased-{'a' * 64}")
         assert listed(jobdeck) == [("email", "erased", "hard_bounce")]
 
-    def test_no_address_is_printed(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.bar("zzada@example.org", source="zzada@example.org\x1b[31m")
+    def test_no_address_is_printed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.bar("zzada@example.org", source="zzada@example.org\x1b[31m")
         ran = jobdeck("suppressions", "list")
         assert "zz" not in ran.out
         assert "\x1b" not in ran.out
@@ -127,7 +108,7 @@ class TestAdd:
         [(" zzNew@Example.org", "email", "z…@example.org"), ("(500) 555-0009", "sms", "…09")],
     )
     def test_an_address_that_was_added_is_blocked(
-        self, jobdeck: Jobdeck, world: PeopleWorld, address: str, channel: str, shown: str
+        self, jobdeck: Jobdeck, persons: PeopleWorld, address: str, channel: str, shown: str
     ) -> None:
         ran = jobdeck("suppressions", "add", address, "--reason", "asked on the phone", "--yes", "--json")
         assert [(one["channel"], one["address"], one["kind"]) for one in ran.data["suppressions"]] == [
@@ -135,25 +116,25 @@ class TestAdd:
         ]
         assert listed(jobdeck) == [(channel, shown, "manual")]
         normal = "zznew@example.org" if channel == "email" else "+15005550009"
-        found = world.rows(f"select outbox_suppression('unread_alert', '{channel}', '{normal}') as why")
+        found = persons.rows(f"select outbox_suppression('unread_alert', '{channel}', '{normal}') as why")
         assert found[0]["why"] is not None
 
-    def test_the_audit_has_the_reason_and_no_address(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
+    def test_the_audit_has_the_reason_and_no_address(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         jobdeck("suppressions", "add", "zznew@example.org", "--reason", "zznew@example.org wrote to us", "--yes")
-        [row] = world.audit()
+        [row] = persons.audit()
         assert (row["action"], row["after"]["address"], row["after"]["scope"]) == (
             "block address", "z…@example.org", "all"
         )  # fmt: skip
         assert row["reason"].endswith(" wrote to us")
         assert "zznew" not in str(row)
 
-    def test_the_function_itself_keeps_the_address_out_of_the_audit(self, world: PeopleWorld) -> None:
-        world.conn.execute("select outbox_suppress('zznew@example.org', 'all', 'me', 'ZZnew@example.org wrote')")
-        assert "zznew" not in str(world.audit()).lower()
+    def test_the_function_itself_keeps_the_address_out_of_the_audit(self, persons: PeopleWorld) -> None:
+        persons.conn.execute("select outbox_suppress('zznew@example.org', 'all', 'me', 'ZZnew@example.org wrote')")
+        assert "zznew" not in str(persons.audit()).lower()
 
-    def test_only_announcements_can_be_blocked(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
+    def test_only_announcements_can_be_blocked(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         jobdeck("suppressions", "add", "zznew@example.org", "--scope", "announcements", "--reason", "asked", "--yes")
-        verdicts = world.rows(
+        verdicts = persons.rows(
             "select outbox_suppression('announcement', 'email', 'zznew@example.org') is null as announced, "
             "outbox_suppression('unread_alert', 'email', 'zznew@example.org') is null as alerted"
         )
@@ -171,15 +152,15 @@ class TestAdd:
         ],
     )
     def test_what_cannot_be_added_is_refused_in_one_sentence(
-        self, jobdeck: Jobdeck, world: PeopleWorld, address: str, options: tuple[str, ...], words: tuple[str, ...]
+        self, jobdeck: Jobdeck, persons: PeopleWorld, address: str, options: tuple[str, ...], words: tuple[str, ...]
     ) -> None:
-        world.bar("zzada@example.org", "spam", created_at="2026-01-01T00:00:00Z")
-        before = everything(world.conn)
+        persons.bar("zzada@example.org", "spam", created_at="2026-01-01T00:00:00Z")
+        before = everything(persons.conn)
         jobdeck("suppressions", "add", address, *options, "--reason", "why", "--yes").refused(1, *words)
-        assert everything(world.conn) == before
+        assert everything(persons.conn) == before
 
-    def test_a_reason_and_a_confirmation_are_needed(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        before = everything(world.conn)
+    def test_a_reason_and_a_confirmation_are_needed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        before = everything(persons.conn)
         jobdeck("suppressions", "add", "zznew@example.org", "--reason", " ", "--yes").refused(1, "reason")
         jobdeck("suppressions", "add", "zznew@example.org", "--reason", "why").refused(
             1, "This would block z…@example.org; nothing was changed.", "--yes"
@@ -188,7 +169,7 @@ class TestAdd:
             "Would block z…@example.org"
         )
         assert jobdeck("suppressions", "add", "zznew@example.org", "--yes").code == 2
-        assert everything(world.conn) == before
+        assert everything(persons.conn) == before
 
 
 class TestLift:
@@ -204,14 +185,14 @@ class TestLift:
         ],
     )
     def test_mail_flows_again_and_what_sendgrid_still_has_is_said(
-        self, jobdeck: Jobdeck, world: PeopleWorld, kind: str, words: tuple[str, ...]
+        self, jobdeck: Jobdeck, persons: PeopleWorld, kind: str, words: tuple[str, ...]
     ) -> None:
-        world.bar("zzada@example.org", kind)
+        persons.bar("zzada@example.org", kind)
         ran = jobdeck("suppressions", "lift", "ZZada@example.org", "--reason", "mailbox works", "--yes")
         for word in words:
             assert word in ran.out
         assert listed(jobdeck) == []
-        [row] = world.audit()
+        [row] = persons.audit()
         assert (row["action"], row["before"]["kind"], row["reason"]) == ("lift block", kind, "mailbox works")
         assert "zz" not in str(row)
 
@@ -221,24 +202,26 @@ class TestLift:
          ("unusable", "The next text shows"), ("manual", "The block was made here")],
     )  # fmt: skip
     def test_texts_flow_again_and_what_twilio_still_has_is_said(
-        self, jobdeck: Jobdeck, world: PeopleWorld, source: str, words: str
+        self, jobdeck: Jobdeck, persons: PeopleWorld, source: str, words: str
     ) -> None:
-        world.bar_number("+15005550001", source)
+        persons.bar_number("+15005550001", source)
         found = jobdeck("suppressions", "lift", "500-555-0001", "--reason", "asked", "--yes", "--json").data["lifted"]
         assert [one["kind"] for one in found] == [source]
         assert words in found[0]["remains"]
-        assert world.rows("select outbox_suppression('unread_alert', 'sms', '+15005550001') as why") == [{"why": None}]
+        assert persons.rows("select outbox_suppression('unread_alert', 'sms', '+15005550001') as why") == [
+            {"why": None}
+        ]
 
-    def test_a_block_is_lifted_by_the_id_of_the_list(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.bar("zzada@example.org", "spam")
-        world.bar("zzada@example.org", "hard_bounce")
+    def test_a_block_is_lifted_by_the_id_of_the_list(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.bar("zzada@example.org", "spam")
+        persons.bar("zzada@example.org", "hard_bounce")
         ids = {one["kind"]: one["id"] for one in jobdeck("suppressions", "list", "--json").data["suppressions"]}
         assert jobdeck("suppressions", "lift", ids["spam"], "--reason", "mistake", "--yes").code == 0
         assert listed(jobdeck) == [("email", "z…@example.org", "hard_bounce")]
 
-    def test_an_address_is_lifted_whole_or_by_kind(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
+    def test_an_address_is_lifted_whole_or_by_kind(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         for kind in ("spam", "hard_bounce", "invalid"):
-            world.bar("zzada@example.org", kind)
+            persons.bar("zzada@example.org", kind)
         address = ("suppressions", "lift", "zzada@example.org", "--reason", "why")
         jobdeck(*address, "--kind", "spam").refused(1, "lift 1 block of z…@example.org")
         jobdeck(*address, "--kind", "spam", "--yes")
@@ -257,19 +240,19 @@ class TestLift:
         ],
     )
     def test_what_is_not_blocked_is_refused_in_one_sentence(
-        self, jobdeck: Jobdeck, world: PeopleWorld, which: str, words: str
+        self, jobdeck: Jobdeck, persons: PeopleWorld, which: str, words: str
     ) -> None:
-        before = everything(world.conn)
+        before = everything(persons.conn)
         jobdeck("suppressions", "lift", which, "--reason", "why", "--yes").refused(1, words)
-        assert everything(world.conn) == before
+        assert everything(persons.conn) == before
 
-    def test_a_reason_is_needed(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.bar("zzada@example.org")
+    def test_a_reason_is_needed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.bar("zzada@example.org")
         jobdeck("suppressions", "lift", "zzada@example.org", "--reason", "", "--yes").refused(1, "reason")
         assert len(listed(jobdeck)) == 1
 
-    def test_the_block_of_an_erased_person_stays(self, jobdeck: Jobdeck, world: PeopleWorld) -> None:
-        world.bar(f"erased-{'a' * 64}")
+    def test_the_block_of_an_erased_person_stays(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
+        persons.bar(f"erased-{'a' * 64}")
         block = jobdeck("suppressions", "list", "--json").data["suppressions"][0]["id"]
         jobdeck("suppressions", "lift", block, "--reason", "why", "--yes").refused(1, "erased", "It stays")
         assert len(listed(jobdeck)) == 1
@@ -277,10 +260,10 @@ class TestLift:
 
 class TestRights:
     def test_a_viewer_lists_blocks_but_asks_about_nobody_and_changes_nothing(
-        self, world: PeopleWorld, accounts: People, database_url: str, jobdeck: Jobdeck,
+        self, persons: PeopleWorld, accounts: People, database_url: str, jobdeck: Jobdeck,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        world.bar("zzada@example.org")
+        persons.bar("zzada@example.org")
         with accounts.sign_in(database_url, "job_viewer") as viewer:
             user = viewer.info.user
         monkeypatch.setenv("DATABASE_URL", database_url.replace("//jobdeck@", f"//{user}@"))
@@ -294,7 +277,7 @@ class TestRights:
             jobdeck("suppressions", *command).refused(1, "Only members of job_operator may")
 
     def test_an_operator_does_all_of_it_and_reads_no_address(
-        self, world: PeopleWorld, accounts: People, database_url: str
+        self, persons: PeopleWorld, accounts: People, database_url: str
     ) -> None:
         with accounts.sign_in(database_url, "job_operator") as operator:
             made = people.block(operator, "zznew@example.org", scope="all", actor="me", reason="asked")
@@ -302,4 +285,4 @@ class TestRights:
             assert people.blocks(operator, person=who) == ([], None)
             assert people.blocks(operator, address="zznew@example.org")[0] == [made]
             assert people.lift(operator, str(made.id), actor="me", reason="mistake") == [made]
-        assert [row["action"] for row in world.audit()] == ["block address", "lift block"]
+        assert [row["action"] for row in persons.audit()] == ["block address", "lift block"]
