@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.errors import Cancelled, InvalidPayload
+from jobdeck.core.errors import Cancelled
 from jobdeck.core.handlers import message_read_receipts_backfill as backfill
 from jobdeck.core.model import NewJob
 from jobdeck.core.programme.messaging import read_receipts as receipts
@@ -226,24 +226,6 @@ def test_another_run_that_inserts_first_is_no_trouble(notices: NoticeWorld, monk
 def test_it_needs_no_provider(notices: NoticeWorld) -> None:
     archived(notices, 1)
     assert notices.output(backfill, notices.context(without="SENDGRID_API_KEY"))["inserted"] == 1
-
-
-@pytest.mark.parametrize(
-    ("payload", "where"),
-    [
-        ({"batchSize": 0}, "batchSize"),
-        ({"batchSize": 10_001}, "batchSize"),
-        ({"batchSize": "500"}, "batchSize"),
-        ({"maxRows": -1}, "maxRows"),
-        ({"maxRows": 1.5}, "maxRows"),
-        ({"dryRun": "yes"}, "dryRun"),
-        ({"coachId": None}, "coachId"),
-    ],
-)
-def test_a_payload_that_does_not_fit_is_refused_by_name(payload: dict[str, Any], where: str) -> None:
-    with pytest.raises(InvalidPayload) as caught:
-        registry.load().validate(TYPE, payload)
-    assert list(caught.value.problems) == [where]
 
 
 def test_the_rights_of_a_worker_are_enough(notices: NoticeWorld) -> None:

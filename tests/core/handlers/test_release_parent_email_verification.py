@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
+from jobdeck.core.errors import Cancelled, RetryLater
 from jobdeck.core.handlers import release_parent_email_verification as probing
 from jobdeck.core.programme.messaging import delivery, outbox
 from jobdeck.core.programme.vendors import email_wire
@@ -474,25 +474,6 @@ def test_a_stop_is_noticed_between_messages(notices: NoticeWorld) -> None:
     assert len(notices.mailed) == 1
     assert notices.output(probing)["sent"] == 2
     assert sorted(notices.mailed) == [parent(number) for number in range(3)]
-
-
-@pytest.mark.parametrize(
-    ("payload", "where"),
-    [
-        ({"limit": 0}, "limit"),
-        ({"limit": 1001}, "limit"),
-        ({"limit": "50"}, "limit"),
-        ({"staleHours": -1}, "staleHours"),
-        ({"staleHours": float("inf")}, "staleHours"),
-        ({"staleHours": "4"}, "staleHours"),
-        ({"dryRun": 1}, "dryRun"),
-        ({"coachId": None}, "coachId"),
-    ],
-)
-def test_a_payload_that_does_not_fit_is_refused_by_name(payload: dict[str, Any], where: str) -> None:
-    with pytest.raises(InvalidPayload) as caught:
-        registry.load().validate(TYPE, payload)
-    assert list(caught.value.problems) == [where]
 
 
 @pytest.mark.parametrize(
