@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.fleet import Member
     from jobdeck.core.settings import Settings
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.fleet.app import FleetApp
 
 COMMAND: Final = re.compile(r"`[^`]*`")

@@ -51,6 +51,7 @@ from jobdeck.core.read.report_types import (
 from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import BY_ID, applicable
+from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Due, EmbeddedWorker, Request, Session, Verb, View, due_among
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
@@ -199,14 +200,24 @@ class Evidence:
         return AuditReport(tuple(AuditLine(one, self.many.get(one.id, 1)) for one in entries), digest)
 
 
-class FakeBackend:
-    """Serves jobs from a list and does to them what the queue would, by the table of operators' actions."""
+LABEL = "db.example.org/queue"
 
-    label = "db.example.org/queue"
+
+class FakeBackend(LiveBackend):
+    """Serves jobs from a list and does to them what the queue would, by the table of operators' actions.
+
+    It has no database. What it does not replace would need one, and fails.
+    """
+
+    creating: FakeCreating
+    bulk: FakeBulk
+    figures: FakeFigures
+    shift: FakeShift
 
     def __init__(
         self, jobs: Iterable[Job] = (), *, operate: bool = True, work: bool = True, read_only: bool = False
     ) -> None:
+        self.named = LABEL
         self.jobs = list(jobs)
         self.trash: list[Job] = []
         self.read_only = read_only
@@ -229,6 +240,10 @@ class FakeBackend:
         self.bulk = FakeBulk(self)
         self.figures = FakeFigures(self)
         self.shift = FakeShift(self)
+
+    @property
+    def label(self) -> str:
+        return self.named
 
     def matching(self, request: Request) -> list[Job]:
         if request.group is not None:
@@ -453,7 +468,7 @@ class FakeBackend:
 
 
 def lost() -> DatabaseUnreachable:
-    return DatabaseUnreachable(f"The database at {FakeBackend.label} does not answer (connection refused).")
+    return DatabaseUnreachable(f"The database at {LABEL} does not answer (connection refused).")
 
 
 def _matches(job: Job, request: Request) -> bool:

@@ -10,6 +10,7 @@ from jobdeck.core.model import Status
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice, Share
 from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange, difference
 from jobdeck.core.read.filters import format_filter
+from jobdeck.tui.backend.parts import Bulks
 from jobdeck.tui.backend.protocol import Request
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Held:
     answers: list[BulkAnswer] = field(default_factory=list)
 
 
-class FakeBulk:
+class FakeBulk(Bulks):
     """Acts on the jobs of a `FakeBackend`, `batch` of them at a step. `failures` are raised by the next steps."""
 
     def __init__(self, backend: FakeBackend) -> None:

@@ -12,6 +12,7 @@ from jobdeck.core.model import ActionResult, Enqueued, Job, NewJob, Status
 from jobdeck.core.plugins import Found, presets
 from jobdeck.core.queue.requests import changes, new_job
 from jobdeck.core.registry import Done, JobContext, JobType, Payload, Registry
+from jobdeck.tui.backend.parts import Creating
 from jobdeck.tui.backend.protocol import QuickSync, Rehearsal
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ REGISTRY = Registry([
 ])  # fmt: skip
 
 
-class FakeCreating:
+class FakeCreating(Creating):
     """Puts jobs into the list of a `FakeBackend`."""
 
     def __init__(self, backend: FakeBackend) -> None:

@@ -12,6 +12,7 @@ from jobdeck.core.read.pages.overview import TypeFigures, TypeReport
 from jobdeck.core.read.pages.series import SeriesLine, SeriesPause, SeriesReport
 from jobdeck.core.read.stats.backlog import TrendReport
 from jobdeck.core.read.stats.figures import Trends
+from jobdeck.tui.backend.parts import Figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tests.tui.fake import FakeBackend
 
 
-class FakeFigures:
+class FakeFigures(Figures):
     """Serves the figures that a test gave it."""
 
     def __init__(self, backend: FakeBackend) -> None:

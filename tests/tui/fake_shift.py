@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.read.operators.notes import Mute, Note
+from jobdeck.tui.backend.parts import Shift
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 ALICE = "alice@10.0.0.7"
 
 
-class FakeShift:
+class FakeShift(Shift):
     """Keeps notes and mutes where the pages of a `FakeBackend` read them."""
 
     def __init__(self, backend: FakeBackend) -> None:

@@ -131,7 +131,7 @@ class FuzzedBackend(FakeBackend):
         super().__init__(make_job(at, statuses[at % len(statuses)]) for at in range(1, JOBS + 1))
         self.creating = FuzzedCreating(self)
         self.bulk = FuzzedBulk(self, self.fuzz)
-        self.label = self.fuzz.text()
+        self.named = self.fuzz.text()
 
     def view(self, request: Request) -> View:
         with self.lock:
@@ -153,7 +153,7 @@ class FuzzedBackend(FakeBackend):
         findings = tuple(Finding(text(), verdict, text(), NOW) for verdict in Verdict)
         self.health = Health(Verdict.CRITICAL, findings, NOW, (1, 2), 3, trigger)
         held = text()
-        self.workers = (self._worker(held), self._worker(text()))
+        self.workers = (self._one_worker(held), self._one_worker(text()))
         self.jobs[1] = replace(self.jobs[1], locked_by=held)
         self.embedded = EmbeddedWorker("running", 1, held)
         self._write_evidence()
@@ -233,7 +233,7 @@ class FuzzedBackend(FakeBackend):
         before, after = {"status": text(), "task_type": text()}, {"status": text(), text(): text(), "task_type": text()}
         return AuditEntry(number, NOW, text(), action, self.jobs[number].id, before, after, text())
 
-    def _worker(self, name: str) -> Worker:
+    def _one_worker(self, name: str) -> Worker:
         text = self.fuzz.text
         return Worker(name, text(), 1, text(), text(), 4, (text(), text()), NOW, NOW, 1, alive=True)
 

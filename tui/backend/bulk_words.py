@@ -1,20 +1,15 @@
-"""The protocol for bulk actions, and the sentences about their progress."""
+"""The sentences about bulk actions, and the commands that do the same."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 from jobdeck.core.queue.bulk_model import UNDONE_BY
 from jobdeck.core.read import sentences
 from jobdeck.tui.format import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from jobdeck.core.model import Filter, Job
-    from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
-    from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange
+    from jobdeck.core.queue.bulk_model import Bulk
 
 BulkCommand = Literal["resume", "stop", "undo"]
 PAST: Final = {**sentences.PAST, "run-again": "run again"}
@@ -22,49 +17,6 @@ ONGOING: Final = {
     "retry": "retrying", "cancel": "cancelling", "delete": "deleting", "restore": "restoring", "edit": "editing",
     "revert": "reverting",
 }  # fmt: skip
-
-
-class Bulks(Protocol):
-    """Bulk actions. Methods block and raise `JobdeckError`.
-
-    The jobs of an action are frozen first: their ids and versions are stored, and jobs changed later are refused.
-    """
-
-    def choose(self, wanted: Filter) -> Choice | None:
-        """Freezes the matching jobs in the queue; None when none matches."""
-
-    def choose_alike(self, task_type: str, fingerprint: str) -> Choice | None:
-        """Freezes the failed and pending jobs of a group of errors, however many; None when there is none."""
-
-    def choose_jobs(self, jobs: Sequence[Job]) -> Choice:
-        """Freezes these jobs in their displayed versions."""
-
-    def choose_undo(self, found: Bulk) -> Choice | None:
-        """Freezes the jobs that an earlier action changed, to undo it; None when it changed none."""
-
-    def start(self, bulk_id: UUID, verb: BulkVerb, reason: str | None = None) -> Bulk:
-        """Starts an action on frozen jobs. The reason goes to the audit log."""
-
-    def rehearse_edit(self, bulk_id: UUID, change: PayloadChange) -> EditRehearsal:
-        """What an edit of the payloads of frozen jobs would do. Changes nothing."""
-
-    def start_edit(self, bulk_id: UUID, change: PayloadChange, reason: str | None = None) -> Bulk:
-        """Starts an edit of the payloads of frozen jobs."""
-
-    def step(self, bulk_id: UUID) -> Bulk:
-        """Changes the next batch of jobs."""
-
-    def stop(self, bulk_id: UUID) -> Bulk:
-        """Stops an action. Jobs already changed stay changed."""
-
-    def drop(self, bulk_id: UUID) -> None:
-        """Drops frozen jobs on which no action was started."""
-
-    def newest(self) -> Sequence[Bulk]:
-        """The started actions, newest first."""
-
-    def answers(self, bulk_id: UUID, *, refused: bool, after: UUID | None) -> Sequence[BulkAnswer]:
-        """A page of the results per job, ordered by id, starting after the id `after`."""
 
 
 def words(verb: str) -> str:

@@ -29,12 +29,8 @@ from jobdeck.core.read.stats import error_groups
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import open_checked
 from jobdeck.tui.backend.bulk_words import words
-from jobdeck.tui.backend.figures.live import LiveFigures
-from jobdeck.tui.backend.link import Link
-from jobdeck.tui.backend.live_bulk import LiveBulk
-from jobdeck.tui.backend.live_creating import LiveCreating
+from jobdeck.tui.backend.parts import Access, Bulks, Creating, Figures, Shift
 from jobdeck.tui.backend.protocol import PAGE, EmbeddedWorker, Session, View, due_among
-from jobdeck.tui.backend.shift.live import LiveShift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,8 +67,10 @@ FIRST_ALIKE = 20
 """How many jobs of a group of errors are read before one of them is retried."""
 
 
-class LiveBackend:
-    """Implements `Backend`. `open_database` is entered at the first read and left by `close`.
+class LiveBackend(Access):
+    """All reads and actions of the dashboard. Methods raise `JobdeckError`.
+
+    `open_database` is entered at the first read and left by `close`.
 
     `label` names the database instead of its address.
     """
@@ -88,38 +86,33 @@ class LiveBackend:
     ) -> None:
         self._read_only = read_only
         self._label = label
-        self._settings = settings
+        self.settings = settings
         self._autostart = worker
         self._open_database = open_database
         self._stack = ExitStack()
         self._lock = threading.Lock()
         self._opening = threading.Lock()
-        self._database: Database | None = None
+        self.database: Database | None = None
         self._registry: Registry | None = None
         self._session: Session | None = None
         self._judged: tuple[Filter, str | None] = Filter(), None
         """The filter that was read last, and why it may not be read, if so."""
         self._worker: Worker | None = None
         self._closed = False
-        link = Link(
-            settings, self._connection, self._translated, lambda: self._database, self._types, lambda: self._actor
-        )
-        self.creating = LiveCreating(link)
-        self.bulk = LiveBulk(link)
-        self.figures = LiveFigures(link)
-        self.shift = LiveShift(link)
+        self.creating, self.bulk = Creating(self), Bulks(self)
+        self.figures, self.shift = Figures(self), Shift(self)
 
     @property
     def label(self) -> str:
         with suppress(ConfigurationError):  # `view` reports it
-            return self._label or database.database_label(self._settings)
+            return self._label or database.database_label(self.settings)
         return ""
 
     def view(self, request: Request) -> View:
         with self._opening:
             session, snapshot = (self._session, None) if self._session else self._open(request)
         if snapshot is None:
-            with self._connection() as conn:
+            with self.connection() as conn:
                 if not self._is_judged(request):
                     self._judged = request.filter, reach.refusal(request.filter).run(conn)
                 snapshot = self._listing(request).run(conn)
@@ -138,7 +131,7 @@ class LiveBackend:
         listed = read_jobs.snapshot(
             request.filter, sort=request.sort, descending=request.descending, limit=request.limit,
             refusal=refusal if request.filter == judged and not request.group else None,
-            group=request.group, production=self._settings.is_production,
+            group=request.group, production=self.settings.is_production,
         )  # fmt: skip
 
         def read(snapshot: Snapshot, refusal: str | None) -> Snapshot:
@@ -148,85 +141,79 @@ class LiveBackend:
         return listed if request.group else combine(listed, reach.refusal(request.filter), read=read)
 
     def detail(self, job_id: UUID) -> JobDetail | None:
-        with self._connection() as conn:
-            return read_jobs.detail(job_id).run(conn)
+        return self.read(read_jobs.detail(job_id))
 
     def recipients(self, job_id: UUID) -> Recipients | None:
-        with self._connection() as conn:
+        with self.connection() as conn:
             return reports.recipients(conn, job_id)
 
     def flow(self, job_id: UUID) -> FlowTree | None:
-        with self._connection() as conn:
-            return flows.flow(job_id).run(conn)
+        return self.read(flows.flow(job_id))
 
     def cron(self) -> CronReport:
-        with self._connection() as conn:
-            return reports.cron(timeouts=self.timeouts(), production=self._settings.is_production).run(conn)
+        return self.read(reports.cron(timeouts=self.timeouts(), production=self.settings.is_production))
 
     def timeouts(self) -> Mapping[str, float]:
         return {known.task_type: known.timeout for known in self._registry or ()}
 
     def errors(self, canaries: Sequence[int]) -> ErrorReport:
-        with self._connection() as conn:
+        with self.connection() as conn:
             answers = tuple(operator.canary_answer(conn, canary) for canary in canaries)
             return replace(reports.errors().run(conn), canaries=answers)
 
     def ask_canary(self, job: Job) -> CanaryAsked:
-        with self._connection("to run a canary") as conn:
-            return operator.ask_canary(conn, job.id, actor=self._actor, version=job.version)
+        with self.connection("to run a canary") as conn:
+            return operator.ask_canary(conn, job.id, actor=self.actor, version=job.version)
 
     def alike(self, task_type: str, fingerprint: str) -> Alike:
-        with self._connection() as conn:
-            return error_groups.counted_alike(task_type, fingerprint, limit=FIRST_ALIKE).run(conn)
+        return self.read(error_groups.counted_alike(task_type, fingerprint, limit=FIRST_ALIKE))
 
     def worker_report(self) -> WorkerReport:
-        with self._connection() as conn:
-            return reports.worker_report().run(conn)
+        return self.read(reports.worker_report())
 
     def audit(self, since: timedelta) -> AuditReport:
-        with self._connection() as conn:
-            return reports.audit(since, production=self._settings.is_production).run(conn)
+        return self.read(reports.audit(since, production=self.settings.is_production))
 
     def table(self, page: Page, wanted: str) -> Sequence[Sequence[str]]:
-        with self._connection() as conn:
+        with self.connection() as conn:
             return page.query(conn, wanted) if page.search else page.query(conn)
 
     def search_table(self, page: Page, text: str) -> Sequence[Found]:
-        with self._connection("to search") as conn:
+        with self.connection("to search") as conn:
             return page.search.find(conn, text) if page.search else ()
 
     def act_on_row(self, page: Page, action: str, row: Sequence[str], answers: Mapping[str, str]) -> str:
-        with self._connection(f"to {action}") as conn:
+        with self.connection(f"to {action}") as conn:
             found = page.actions[action]
             return found.run(conn, row, answers) if isinstance(found, PageAction) else found(conn, row)
 
     def reveal(self, job_id: UUID) -> None:
-        with self._connection("to reveal") as conn:
-            operator.reveal(conn, job_id, actor=self._actor)
+        with self.connection("to reveal") as conn:
+            operator.reveal(conn, job_id, actor=self.actor)
 
     def check_payload(self, task_type: str, payload: Json) -> None:
-        self._types().require(task_type).parse(payload)
+        self.known.require(task_type).parse(payload)
 
     def retry_with(self, job: Job, payload: Json) -> ActionResult:
-        with self._connection("to retry with another payload") as conn:
-            return service.retry_with(conn, self._types(), job, payload, settings=self._settings, actor=self._actor)
+        with self.connection("to retry with another payload") as conn:
+            return service.retry_with(conn, self.known, job, payload, settings=self.settings, actor=self.actor)
 
     def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
-        with self._connection("to clean up") as conn:
-            return operator.cleanup(conn, actor=self._actor, older_than=STUCK_AFTER, dry_run=ids is None, ids=ids)
+        with self.connection("to clean up") as conn:
+            return operator.cleanup(conn, actor=self.actor, older_than=STUCK_AFTER, dry_run=ids is None, ids=ids)
 
     def purge(self, *, dry_run: bool) -> int:
-        with self._connection("to purge") as conn:
-            return operator.purge(conn, actor=self._actor, older_than=KEPT_FOR, dry_run=dry_run)
+        with self.connection("to purge") as conn:
+            return operator.purge(conn, actor=self.actor, older_than=KEPT_FOR, dry_run=dry_run)
 
     def act(self, verb: Verb, jobs: Sequence[Job], reason: str | None = None) -> list[ActionResult]:
-        versions, actor = {job.id: job.version for job in jobs}, self._actor
+        versions, actor = {job.id: job.version for job in jobs}, self.actor
         ids = list(versions)
-        with self._connection(f"to {words(verb)} {len(jobs)} jobs") as conn:
+        with self.connection(f"to {words(verb)} {len(jobs)} jobs") as conn:
             if verb == "run-again":
-                types = self._types()
+                types = self.known
                 return service.run_again(
-                    conn, types, ids, settings=self._settings, actor=actor, versions=versions, reason=reason
+                    conn, types, ids, settings=self.settings, actor=actor, versions=versions, reason=reason
                 )
             if verb == "restore":
                 return operator.restore(conn, ids, actor=actor, reason=reason)
@@ -234,22 +221,22 @@ class LiveBackend:
             return change(conn, ids, actor=actor, versions=versions, reason=reason)
 
     def cancel_flow(self, flow_id: UUID, reason: str | None) -> FlowCancelled:
-        with self._connection("to cancel a flow") as conn:
-            return cancel_flow(conn, flow_id, actor=self._actor, reason=reason)
+        with self.connection("to cancel a flow") as conn:
+            return cancel_flow(conn, flow_id, actor=self.actor, reason=reason)
 
     def due(self) -> Due:
-        with self._connection() as conn:
+        with self.connection() as conn:
             pending = read_jobs.snapshot(Filter(status=Status.PENDING), sort="natural", descending=True, limit=PAGE)
-            return due_among(pending.run(conn), self._types().names)
+            return due_among(pending.run(conn), self.known.names)
 
     def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
-        with self._connection("to pause processing") as conn:
+        with self.connection("to pause processing") as conn:
             resume_at = read_jobs.clock().run(conn) + until if isinstance(until, timedelta) else until
-            return operator.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at, task_type=task_type)
+            return operator.pause(conn, reason=reason, actor=self.actor, resume_at=resume_at, task_type=task_type)
 
     def resume(self, task_type: str | None = None) -> Processing:
-        with self._connection("to resume processing") as conn:
-            return operator.resume(conn, actor=self._actor, task_type=task_type)
+        with self.connection("to resume processing") as conn:
+            return operator.resume(conn, actor=self.actor, task_type=task_type)
 
     def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
         worker = self._new_worker(mode="cycle", source="manual")
@@ -259,14 +246,14 @@ class LiveBackend:
                 f"{progress.done} of {progress.claimed} done, {progress.succeeded} succeeded, {progress.failed} failed"
             )
 
-        with self._translated("to run a cycle"):
+        with self.translated("to run a cycle"):
             return worker.run_cycle(5, on_progress=report)
 
     def start_worker(self) -> None:
         with self._lock:
             if self._worker is None and not self._closed:
                 worker = self._new_worker(mode="embedded", source="embedded")
-                with self._translated("to start the worker"):
+                with self.translated("to start the worker"):
                     worker.start()
                 self._worker = worker
 
@@ -296,14 +283,14 @@ class LiveBackend:
         with self._lock:
             self._closed = True
         self.stop_worker(None)
-        if self._opening.acquire(blocking=self._settings.database_url is None):
+        if self._opening.acquire(blocking=self.settings.database_url is None):
             try:
                 self._stack.close()
             finally:
                 self._opening.release()
 
     @property
-    def _actor(self) -> str:
+    def actor(self) -> str:
         return self._session.actor if self._session else database.actor()
 
     def _open(self, request: Request) -> tuple[Session, Snapshot | None]:
@@ -311,53 +298,54 @@ class LiveBackend:
         if self._closed:
             raise DatabaseUnreachable("The dashboard is closing.")
         first = request if self._is_judged(request) else replace(request, glance=True)
-        with self._translated("to connect"):
-            if self._database is None:
-                self._database = self._stack.enter_context(
+        with self.translated("to connect"):
+            if self.database is None:
+                self.database = self._stack.enter_context(
                     self._open_database(
-                        self._settings,
+                        self.settings,
                         application_name="jobdeck dashboard",
                         read_only=self._read_only,
-                        max_size=self._settings.concurrency + SPARE_CONNECTIONS,
+                        max_size=self.settings.concurrency + SPARE_CONNECTIONS,
                         connect=False,
                     )
                 )
                 # Task types are loaded while a far server answers.
-                self._database.connect_ahead()
+                self.database.connect_ahead()
             if self._registry is None:
-                self._registry = registry.load(self._settings.handler_modules)
+                self._registry = registry.load(self.settings.handler_modules)
             permissions, snapshot = open_checked(
-                self._database, combine(read_jobs.permissions(), self._listing(first), read=_both)
+                self.database, combine(read_jobs.permissions(), self._listing(first), read=_both)
             )
-        embedded = self._settings.database_url is None
+        embedded = self.settings.database_url is None
         if (embedded or self._autostart) and permissions.work and not self._read_only:
             self.start_worker()
         self._session = Session(
-            self._label or self._database.label, database.actor(), permissions, tuple(self._registry.names), embedded
+            self._label or self.database.label, database.actor(), permissions, tuple(self._registry.names), embedded
         )
         return self._session, snapshot if first is request else None
 
     def _new_worker(self, *, mode: str, source: str) -> Worker:
-        if self._database is None or self._registry is None:
+        if self.database is None or self._registry is None:
             raise DatabaseUnreachable("Not connected yet. Try again when the list is shown.")
         from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- slow, not needed for the first figures
 
-        return Worker(self._database, self._registry, self._settings, mode=mode, source=source)
+        return Worker(self.database, self._registry, self.settings, mode=mode, source=source)
 
-    def _types(self) -> Registry:
+    @property
+    def known(self) -> Registry:
         if self._registry is None:
             raise DatabaseUnreachable("Not connected to the database yet.")
         return self._registry
 
     @contextmanager
-    def _connection(self, doing: str = "to read") -> Iterator[Any]:
-        if self._database is None:
+    def connection(self, doing: str = "to read") -> Iterator[Any]:
+        if self.database is None:
             raise DatabaseUnreachable("Not connected to the database yet.")
-        with self._translated(doing), self._database.connection() as conn:
+        with self.translated(doing), self.database.connection() as conn:
             yield conn
 
     @contextmanager
-    def _translated(self, doing: str) -> Iterator[None]:
+    def translated(self, doing: str) -> Iterator[None]:
         """Turns errors of the driver into `JobdeckError`. `doing` completes the sentence: "to read"."""
         try:
             yield

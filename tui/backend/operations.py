@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from jobdeck.core.model import ActionResult, Job, Json, Processing
+    from jobdeck.core.model import ActionResult, Job, Json
     from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.worker.oneshot import CycleResult
@@ -119,6 +119,7 @@ class Operations:
         self.deletions = Deletions()
         self._restoring = False
         self._host = host
+        self._reach = host.reach
         self.bulk = BulkDriver(host, deleted=self.deletions.add)
 
     def act(
@@ -158,9 +159,7 @@ class Operations:
             if awaited is not None and awaited.back is not None:
                 self.undo(awaited, awaited.back)
 
-        self._run(
-            f"{words(verb)} {jobs_phrase(frozen)}", lambda: self._host.reach().act(verb, frozen, reason), done, ended
-        )
+        self.run(f"{words(verb)} {jobs_phrase(frozen)}", lambda: self._reach().act(verb, frozen, reason), done, ended)
 
     @property
     def can_undo(self) -> bool:
@@ -202,7 +201,7 @@ class Operations:
             back(jobs[0].id)
 
         self._restoring = True
-        self._run(f"restore {jobs_phrase(jobs)}", lambda: self._host.reach().act("restore", jobs), done, ended)
+        self.run(f"restore {jobs_phrase(jobs)}", lambda: self._reach().act("restore", jobs), done, ended)
 
     def retry_with(self, job: Job, payload: Json) -> None:
         """Retries a job with another payload, which must be valid."""
@@ -214,7 +213,7 @@ class Operations:
             else:
                 self._host.say(f"{short_id(job.id)} refused: {one_line(result.message)}", "warning")
 
-        self._run(f"retry job {short_id(job.id)}", lambda: self._host.reach().retry_with(job, payload), done)
+        self.run(f"retry job {short_id(job.id)}", lambda: self._reach().retry_with(job, payload), done)
 
     def canary(self, job: Job, then: Callable[[int], None]) -> None:
         """Asks to run this job next and alone; `then` is called with the id of the request."""
@@ -226,20 +225,20 @@ class Operations:
             if asked.canary is not None:
                 then(asked.canary)
 
-        self._run(f"run canary {short_id(job.id)}", lambda: self._host.reach().ask_canary(job), done)
+        self.run(f"run canary {short_id(job.id)}", lambda: self._reach().ask_canary(job), done)
 
     def cancel_flow(self, flow_id: UUID, reason: str | None, then: Callable[[], None]) -> None:
         """Cancels all members of a flow, then calls `then`, but not after an error."""
 
         def done(cancelled: FlowCancelled) -> None:
-            self._host.say(f"{flow_cancel_words(cancelled)}\n{cancel_flow_twin(flow_id, reason)}", "information")
+            self._host.say(f"{flow_cancel_words(cancelled)}\n{cancel_flow_twin(flow_id, reason)}")
             then()
 
-        self._run(f"cancel flow {short_id(flow_id)}", lambda: self._host.reach().cancel_flow(flow_id, reason), done)
+        self.run(f"cancel flow {short_id(flow_id)}", lambda: self._reach().cancel_flow(flow_id, reason), done)
 
     def find_stuck(self, found: Callable[[list[ActionResult]], None]) -> None:
         """Reads the stuck jobs and passes them to `found`."""
-        self._run("look for stuck jobs", lambda: self._host.reach().cleanup(None), found)
+        self.run("look for stuck jobs", lambda: self._reach().cleanup(None), found)
 
     def cleanup(self, ids: Sequence[UUID]) -> None:
         """Marks these jobs failed if they are still stuck."""
@@ -252,27 +251,28 @@ class Operations:
             lines += [f"{missing} recovered without help."] if missing else []
             self._host.say("\n".join([*lines, cleanup_twin(ids)]), "information" if good else "warning")
 
-        self._run("clean up stuck jobs", lambda: self._host.reach().cleanup(ids), done)
+        self.run("clean up stuck jobs", lambda: self._reach().cleanup(ids), done)
 
     def count_old(self, found: Callable[[int], None]) -> None:
         """Counts the jobs that a purge would remove and passes the number to `found`."""
-        self._run("count old jobs", lambda: self._host.reach().purge(dry_run=True), found)
+        self.run("count old jobs", lambda: self._reach().purge(dry_run=True), found)
 
     def purge(self) -> None:
         """Moves old succeeded and cancelled jobs to the trash."""
-
-        def done(moved: int) -> None:
-            self._host.say(f"{plural(moved, 'old job')} moved to the trash.\n{PURGE}", "information")
-
-        self._run("remove old jobs", lambda: self._host.reach().purge(dry_run=False), done)
+        self.do(
+            "remove old jobs",
+            lambda: self._reach().purge(dry_run=False),
+            lambda moved: f"{plural(moved, 'old job')} moved to the trash.",
+            PURGE,
+        )
 
     def reveal(self, job: Job, done: Callable[[], None]) -> None:
         """Records in the audit log that the user views a job's personal data, then calls `done` to show it."""
-        self._run(f"reveal job {short_id(job.id)}", lambda: self._host.reach().reveal(job.id), lambda _none: done())
+        self.run(f"reveal job {short_id(job.id)}", lambda: self._reach().reveal(job.id), lambda _none: done())
 
     def find_due(self, found: Callable[[Due], None]) -> None:
         """Reads the jobs that a cycle could take and passes them to `found`."""
-        self._run("look for due jobs", lambda: self._host.reach().due(), found)
+        self.run("look for due jobs", lambda: self._reach().due(), found)
 
     def run_cycle(self) -> None:
         """Runs one cycle of up to five jobs here and shows its result."""
@@ -295,17 +295,17 @@ class Operations:
         def ended() -> None:
             self.cycle = None
 
-        self._run("run a cycle", lambda: self._host.reach().run_cycle(progress), done, ended)
+        self.run("run a cycle", lambda: self._reach().run_cycle(progress), done, ended)
 
     def toggle_worker(self) -> None:
         """Starts the embedded worker, or stops it when its running jobs have finished."""
         self.worker_changing = True
-        running = self._host.reach().worker().state != "off"
+        running = self._reach().worker().state != "off"
 
         def work() -> bool:
             if running:
-                return self._host.reach().stop_worker(None)
-            self._host.reach().start_worker()
+                return self._reach().stop_worker(None)
+            self._reach().start_worker()
             return True
 
         def done(_finished: bool) -> None:
@@ -316,55 +316,46 @@ class Operations:
             self.worker_changing = False
 
         self._host.changed()
-        self._run("stop the worker" if running else "start the worker", work, done, ended)
+        self.run("stop the worker" if running else "start the worker", work, done, ended)
 
     def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> None:
         """Pauses processing, or one task type, for a period, until a time, or until someone resumes it."""
-        of = _of(task_type)
-
-        def done(_processing: Processing) -> None:
-            self._host.say(f"Processing{of} paused.\n{pause_twin(reason, until, task_type)}", "warning")
-
-        self._run(f"pause processing{of}", lambda: self._host.reach().pause(reason, until, task_type), done)
+        of, twin = _of(task_type), pause_twin(reason, until, task_type)
+        work = lambda: self._reach().pause(reason, until, task_type)  # noqa: E731 -- else the call is split
+        self.do(f"pause processing{of}", work, lambda _: f"Processing{of} paused.", twin, "warning")
 
     def resume(self, task_type: str | None = None) -> None:
         """Resumes processing, or one task type."""
         of = _of(task_type)
+        work = lambda: self._reach().resume(task_type)  # noqa: E731 -- as above
+        self.do(f"resume processing{of}", work, lambda _: f"Processing{of} resumed.", resume_twin(task_type))
 
-        def done(_processing: Processing) -> None:
-            self._host.say(f"Processing{of} resumed.\n{resume_twin(task_type)}", "information")
-
-        self._run(f"resume processing{of}", lambda: self._host.reach().resume(task_type), done)
-
-    def run(self, what: str, work: Callable[[], T], done: Callable[[T], None]) -> None:
-        """Runs an action of a page in the background; `what` completes "Could not", `done` gets the result."""
-        self._run(what, work, done)
+    def do(
+        self, what: str, work: Callable[[], T], said: Callable[[T], str], twin: str, severity: Severity = "information"
+    ) -> None:
+        """Runs an action in the background and says what it did, and the command that does the same."""
+        self.run(what, work, lambda answer: self._host.say(f"{said(answer)}\n{twin}", severity))
 
     def _note(self, text: str) -> None:
         if self.cycle is not None:
             self.cycle = text
             self._host.changed()
 
-    def _run(
-        self,
-        what: str,
-        work: Callable[[], T],
-        done: Callable[[T], None],
-        ended: Callable[[], None] = lambda: None,
+    def run(
+        self, what: str, work: Callable[[], T], done: Callable[[T], None], ended: Callable[[], None] = lambda: None
     ) -> None:
+        """Runs an action in the background; `what` completes "Could not", `done` gets the result."""
+
         def answered(answer: T | Exception) -> None:
             ended()
             self.answered += 1
             if isinstance(answer, Exception):
-                self._failed(what, answer)
+                self._host.say(failure(what, answer), "error")
             else:
                 done(answer)
             self._host.changed()
 
         self._host.background(work, answered)
-
-    def _failed(self, what: str, error: Exception) -> None:
-        self._host.say(failure(what, error), "error")
 
     def _report(
         self, verb: Verb, jobs: Sequence[Job], results: Sequence[ActionResult], reason: str | None = None

@@ -13,7 +13,8 @@ from jobdeck.tui.backend.protocol import LONGEST_PAGE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobdeck.tui.backend.protocol import Backend, Request, View
+    from jobdeck.tui.backend.live import LiveBackend as Backend
+    from jobdeck.tui.backend.protocol import Request, View
     from jobdeck.tui.backend.threads import Background, Timer
 
 INTERVALS: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

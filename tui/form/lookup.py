@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobdeck.core.plugins import Found
-    from jobdeck.tui.backend.protocol import Creating
+    from jobdeck.tui.backend.parts import Creating
     from jobdeck.tui.backend.threads import Background
     from jobdeck.tui.form.form import Form
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import JobDetail
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
 SELDOM_EVERY = 10.0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from textual.events import Resize
 
     from jobdeck.core.model import Job
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
     from jobdeck.tui.widgets.sheet import Sheet
 

@@ -28,10 +28,10 @@ class Counting(FakeBackend):
 
     def __init__(self, number: int = 40) -> None:
         super().__init__([make_job(at + 1, Status.FAILED, last_error=f"error {at + 1}") for at in range(number)])
-        self.read: list[UUID] = []
+        self.read_jobs: list[UUID] = []
 
     def detail(self, wanted: UUID) -> JobDetail | None:
-        self.read.append(wanted)
+        self.read_jobs.append(wanted)
         return super().detail(wanted)
 
 
@@ -58,7 +58,7 @@ async def test_below_120_columns_the_list_is_alone() -> None:
         await deck.press("j", "d")
         assert not deck.app.screen.query_one("#beside").display
         assert deck.toasts[-1] == "The details beside the list need 120 columns."
-        assert backend.read == []
+        assert backend.read_jobs == []
         await deck.pilot.resize_terminal(*WIDE)
         await deck.pilot.pause()
         assert str(job_id(2)) in beside_text(deck)
@@ -72,7 +72,7 @@ async def test_a_key_hides_the_details_and_shows_them_again() -> None:
     async with dashboard(backend, size=WIDE) as deck:
         await deck.press("d", "j")
         assert not deck.app.screen.query_one("#beside").display
-        assert backend.read == [job_id(1)]
+        assert backend.read_jobs == [job_id(1)]
         await deck.press("d")
         assert str(job_id(2)) in beside_text(deck)
 
@@ -103,7 +103,7 @@ async def test_while_the_cursor_moves_fast_only_the_first_and_the_last_history_a
     monkeypatch.setattr(beside, "REST", 0.2)
     backend = Counting()
     async with dashboard(backend, size=WIDE) as deck:
-        backend.read.clear()
+        backend.read_jobs.clear()
         waiting: list[Timed] = []
 
         def later(_seconds: float, call: Callable[[], object]) -> Timed:
@@ -113,11 +113,11 @@ async def test_while_the_cursor_moves_fast_only_the_first_and_the_last_history_a
         monkeypatch.setattr(deck.app, "later", later)
         deck.clock.now += 60
         await deck.press(*"jjjjjjjj")
-        assert backend.read == [job_id(2)]
+        assert backend.read_jobs == [job_id(2)]
         assert "error 9" in beside_text(deck)
         (last,) = [timed for timed in waiting if not timed.cancelled]
         last.call()
-        assert backend.read == [job_id(2), job_id(9)]
+        assert backend.read_jobs == [job_id(2), job_id(9)]
 
 
 class Timed:
@@ -151,28 +151,28 @@ async def test_what_is_shown_of_a_job_does_not_move_when_its_history_comes() -> 
 async def test_a_job_is_read_again_when_it_changes_and_otherwise_every_ten_seconds() -> None:
     backend = Counting()
     async with dashboard(backend, size=WIDE) as deck:
-        assert backend.read == [job_id(1)]
+        assert backend.read_jobs == [job_id(1)]
         deck.clock.now += 2
         await deck.refresh()
-        assert backend.read == [job_id(1)]
+        assert backend.read_jobs == [job_id(1)]
         backend.jobs = [replace(job, version=2) if job.id == job_id(1) else job for job in backend.jobs]
         await deck.refresh()
-        assert backend.read == [job_id(1)] * 2
+        assert backend.read_jobs == [job_id(1)] * 2
         deck.clock.now += 10
         await deck.refresh()
-        assert backend.read == [job_id(1)] * 3
+        assert backend.read_jobs == [job_id(1)] * 3
 
 
 async def test_nothing_is_read_for_it_while_another_screen_is_on_top() -> None:
     backend = Counting()
     async with dashboard(backend, size=WIDE) as deck:
         await deck.press("R")
-        backend.read.clear()
+        backend.read_jobs.clear()
         deck.clock.now += 60
         await deck.refresh()
-        assert backend.read == []
+        assert backend.read_jobs == []
         await deck.press("escape")
-        assert backend.read == [job_id(1)]
+        assert backend.read_jobs == [job_id(1)]
 
 
 async def test_a_history_that_a_dialog_kept_from_being_read_is_read_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ async def test_a_history_that_a_dialog_kept_from_being_read_is_read_after_it(mon
         await deck.press("j", "R")
         deck.clock.now += 61
         await deck.press("escape")
-        assert backend.read == [job_id(1), job_id(2)]
+        assert backend.read_jobs == [job_id(1), job_id(2)]
         assert "It has not run yet." in beside_text(deck)
 
 
@@ -190,10 +190,10 @@ async def test_after_a_dialog_the_history_is_still_there_and_is_not_read_again_a
     backend = Counting()
     async with dashboard(backend, size=WIDE) as deck:
         await deck.press("R")
-        backend.read.clear()
+        backend.read_jobs.clear()
         backend.failure = lost()
         await deck.press("escape")
-        assert backend.read == []
+        assert backend.read_jobs == []
         assert "It has not run yet." in beside_text(deck)
 
 

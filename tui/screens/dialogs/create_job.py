@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ActionResult, Job, Json
     from jobdeck.core.queue.requests import Wanted
-    from jobdeck.tui.backend.protocol import Creating, Rehearsal
+    from jobdeck.tui.backend.parts import Creating
+    from jobdeck.tui.backend.protocol import Rehearsal
 
 WIDE: Final = 130
 DIFFERING: Final = 3

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Enqueued
     from jobdeck.core.plugins import Preset
-    from jobdeck.tui.backend.protocol import Creating, QuickSync
+    from jobdeck.tui.backend.parts import Creating
+    from jobdeck.tui.backend.protocol import QuickSync
 
 LABEL: Final = 17
 

@@ -11,8 +11,8 @@ from jobdeck.core.times import format_duration
 from jobdeck.core.words.shift import markdown
 from jobdeck.tui.screens.dialogs.confirm import ask
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.screens.pages.shift import operations
 from jobdeck.tui.screens.pages.shift.note import LeaveNote, NoteAnswer, note_question
-from jobdeck.tui.screens.pages.shift.operations import ShiftOperations
 from jobdeck.tui.terminal.clipboard import copy
 from jobdeck.tui.text import audit
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.read.operators.notes import Note
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
     from jobdeck.tui.widgets.pane import Entry
 
@@ -84,12 +84,12 @@ class Audit(ListPage[AuditReport]):
                 self.open_chosen()
             return
         question = note_question(note, deck.now(), production=deck.options.production, read_only=deck.read_only_reason)
-        ask(self, question, lambda: ShiftOperations(deck).acknowledge(note))
+        ask(self, question, lambda: operations.acknowledge(deck, note))
 
     def _leave_note(self) -> None:
         def answered(answer: NoteAnswer | None) -> None:
             if answer is not None:
-                ShiftOperations(self.deck).leave_note(answer.text, answer.days)
+                operations.leave_note(self.deck, answer.text, answer.days)
 
         self.app.push_screen(LeaveNote(), answered)
 

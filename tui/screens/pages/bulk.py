@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
     from jobdeck.tui.widgets.pane import Entry
 

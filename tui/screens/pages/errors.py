@@ -18,8 +18,8 @@ from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question
 from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.screens.pages.shift import operations
 from jobdeck.tui.screens.pages.shift.mute import MuteAnswer, MuteErrors, unmute_question
-from jobdeck.tui.screens.pages.shift.operations import ShiftOperations
 from jobdeck.tui.text import errors, playbook
 from jobdeck.tui.widgets.ink import Line, Reason
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.bulk_model import Choice
     from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
 T = TypeVar("T")
@@ -242,18 +242,18 @@ class Errors(ListPage[ErrorReport]):
 
     def _mute(self) -> None:
         """Asks until when to mute the group under the cursor, or whether to unmute it."""
-        trend, data, shift = self.trend, self.data, ShiftOperations(self.deck)
+        trend, data, deck = self.trend, self.data, self.deck
         if trend is None or data is None:
             return
         mute = data.mute_of(trend)
         if mute is not None:
             question = unmute_question(trend, mute, self.deck.now(), production=self.deck.options.production)
-            dialog = ask(self, question, lambda: shift.unmute(trend, dialog.reason))
+            dialog = ask(self, question, lambda: operations.unmute(deck, trend, dialog.reason))
             return
 
         def answered(answer: MuteAnswer | None) -> None:
             if answer is not None:
-                shift.mute(trend, answer.until, answer.typed, answer.reason)
+                operations.mute(deck, trend, answer.until, answer.typed, answer.reason)
 
         self.app.push_screen(MuteErrors(trend), answered)
 

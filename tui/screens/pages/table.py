@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.plugins import Page
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
 GAP = 2

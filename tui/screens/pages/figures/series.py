@@ -13,7 +13,7 @@ from jobdeck.tui.commands import pause_series_twin, skip_twin
 from jobdeck.tui.format import one_line, short_id
 from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
 from jobdeck.tui.screens.dialogs.processing import switch
-from jobdeck.tui.screens.pages.figures.operations import FigureOperations
+from jobdeck.tui.screens.pages.figures import operations
 from jobdeck.tui.screens.pages.figures.split import SplitPage
 from jobdeck.tui.text.figures import series
 from jobdeck.tui.widgets.pane import Entry, entry
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job, TypePause
     from jobdeck.core.read.pages.series import SeriesLine
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
 
@@ -111,7 +111,7 @@ class Series(SplitPage[SeriesReport]):
             verb, text = "Resume", f"{name} runs at its next slot. The slots that it missed are not made up."
         word = needed_word(verb.lower(), 1, production=self.deck.options.production)
         question = Question(f"{verb} this series", Content(text), verb, word=word, twin=pause_series_twin(job))
-        ask(self, question, lambda: FigureOperations(self.deck).pause_series(job))
+        ask(self, question, lambda: operations.pause_series(self.deck, job))
 
     def _skip(self) -> None:
         current = self.current
@@ -123,4 +123,4 @@ class Series(SplitPage[SeriesReport]):
                        "The series continues.")  # fmt: skip
         word = needed_word("skip", 1, production=self.deck.options.production)
         question = Question("Skip one run", body, "Skip one run", word=word, twin=skip_twin(job))
-        ask(self, question, lambda: FigureOperations(self.deck).skip(job))
+        ask(self, question, lambda: operations.skip(self.deck, job))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from textual.events import Resize
 
     from jobdeck.tui.actions import Scope
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
 WINDOWS: Final = tuple(timedelta(hours=hours) for hours in (1, 6, 24, 7 * 24, 30 * 24))

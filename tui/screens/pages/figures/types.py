@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from jobdeck.core.read.pages.overview import TypeReport
 from jobdeck.tui.format import one_line
 from jobdeck.tui.screens.dialogs.processing import switch
-from jobdeck.tui.screens.pages.figures.operations import FigureOperations
+from jobdeck.tui.screens.pages.figures import operations
 from jobdeck.tui.screens.pages.figures.split import SplitPage
 from jobdeck.tui.screens.pages.figures.trends import Trends
 from jobdeck.tui.screens.pages.figures.type_settings import SettingsAnswer, TypeSettings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.read.pages.overview import TypeFigures
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
 
@@ -86,6 +86,6 @@ class Types(SplitPage[TypeReport]):
 
         def answered(answer: SettingsAnswer | None) -> None:
             if answer is not None:
-                FigureOperations(self.deck).set_type(name, answer.changes, answer.reason)
+                operations.set_type(self.deck, name, answer.changes, answer.reason)
 
         self.app.push_screen(TypeSettings(current.line), answered)

@@ -1,4 +1,4 @@
-"""The actions on notes and mutes. Each runs once, in the background, and ends with a toast."""
+"""The actions on notes and mutes."""
 
 from __future__ import annotations
 
@@ -15,49 +15,32 @@ if TYPE_CHECKING:
     from jobdeck.tui.deck import Deck
 
 
-class ShiftOperations:
-    """Starts the actions and reports their results."""
+def leave_note(deck: Deck, text: str, days: int) -> None:
+    deck.operations.do(
+        "leave the note",
+        lambda: deck.reach().shift.leave_note(text, days),
+        lambda note_id: f"Note {note_id} is left for {days} d. {deck.key('page.audit')} shows it.",
+        note_twin(text, days),
+    )
 
-    def __init__(self, deck: Deck) -> None:
-        self._deck = deck
 
-    def leave_note(self, text: str, days: int) -> None:
-        """Leaves a note for the next shift."""
+def acknowledge(deck: Deck, note: Note) -> None:
+    work = deck.reach().shift.acknowledge
+    said = f"Note {note.id} acknowledged."
+    deck.operations.do(f"acknowledge note {note.id}", lambda: work(note.id), lambda _: said, acknowledge_twin(note))
 
-        def done(note_id: int) -> None:
-            audit = self._deck.key("page.audit")
-            self._deck.say(f"Note {note_id} is left for {days} d. {audit} shows it.\n{note_twin(text, days)}")
 
-        self._deck.operations.run("leave the note", lambda: self._deck.reach().shift.leave_note(text, days), done)
+def mute(deck: Deck, group: ErrorGroup, until: datetime, same: timedelta | datetime, reason: str | None) -> None:
+    """Mutes a group of errors; `same` is the end as it was typed, for the equivalent command."""
+    work = deck.reach().shift.mute
+    said = f"Errors of {one_line(group.task_type)} muted until {until:%m-%d %H:%M}Z."
+    twin = mute_twin(group, same, reason)
+    deck.operations.do("mute these errors", lambda: work(*group.key, until, reason), lambda _: said, twin)
 
-    def acknowledge(self, note: Note) -> None:
-        """Closes a note."""
 
-        def done(_none: None) -> None:
-            self._deck.say(f"Note {note.id} acknowledged.\n{acknowledge_twin(note)}")
-
-        work = self._deck.reach().shift.acknowledge
-        self._deck.operations.run(f"acknowledge note {note.id}", lambda: work(note.id), done)
-
-    def mute(self, group: ErrorGroup, until: datetime, same: timedelta | datetime, reason: str | None) -> None:
-        """Mutes a group of errors; `same` is the end as it was typed, for the equivalent command."""
-
-        def done(_none: None) -> None:
-            self._deck.say(
-                f"Errors of {one_line(group.task_type)} muted until {until:%m-%d %H:%M}Z.\n"
-                f"{mute_twin(group, same, reason)}"
-            )
-
-        work = self._deck.reach().shift.mute
-        self._deck.operations.run("mute these errors", lambda: work(*group.key, until, reason), done)
-
-    def unmute(self, group: ErrorGroup, reason: str | None) -> None:
-        """Ends the mute of a group of errors."""
-
-        def done(_none: None) -> None:
-            self._deck.say(
-                f"Errors of {one_line(group.task_type)} are not muted any more.\n{unmute_twin(group, reason)}"
-            )
-
-        work = self._deck.reach().shift.unmute
-        self._deck.operations.run("unmute these errors", lambda: work(*group.key, reason), done)
+def unmute(deck: Deck, group: ErrorGroup, reason: str | None) -> None:
+    work = deck.reach().shift.unmute
+    said = f"Errors of {one_line(group.task_type)} are not muted any more."
+    deck.operations.do(
+        "unmute these errors", lambda: work(*group.key, reason), lambda _: said, unmute_twin(group, reason)
+    )

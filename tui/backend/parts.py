@@ -1,0 +1,242 @@
+"""The parts of the backend: creating jobs, bulk actions, figures, and what shifts leave to each other. All block."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from jobdeck.core import plugins
+from jobdeck.core.errors import JobdeckError, Refused
+from jobdeck.core.queue import bulk, operator, service
+from jobdeck.core.queue.operators import bulk_edit, notes
+from jobdeck.core.queue.requests import changes
+from jobdeck.core.read.operators.notes import open_notes
+from jobdeck.core.read.pages import overview, series
+from jobdeck.core.read.stats import backlog
+from jobdeck.core.worker.runs import preview
+from jobdeck.tui.backend.protocol import QuickSync, Rehearsal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    from jobdeck.core.model import ActionResult, Enqueued, Filter, Job, Json
+    from jobdeck.core.plugins import Found, Preset
+    from jobdeck.core.postgres.database import Database
+    from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
+    from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange
+    from jobdeck.core.queue.requests import Wanted
+    from jobdeck.core.read.batch import Query
+    from jobdeck.core.read.operators.notes import Note
+    from jobdeck.core.read.pages.overview import TypeReport
+    from jobdeck.core.read.pages.series import SeriesReport
+    from jobdeck.core.read.stats.backlog import TrendReport
+    from jobdeck.core.read.type_settings import TypeLine
+    from jobdeck.core.registry import JobType, Registry
+    from jobdeck.core.settings import Settings
+
+T = TypeVar("T")
+PART: Final = 1_000
+"""Number of results of a bulk action that are read at a time."""
+NO_PREVIEW: Final = "This type has no preview of its effects."
+
+
+class Access:
+    """The way to the database. `doing` completes the sentence about a lost connection: "to read"."""
+
+    settings: Settings
+    database: Database | None
+    connection: Callable[[str], AbstractContextManager[Any]]
+    translated: Callable[[str], AbstractContextManager[None]]
+
+    @property
+    def actor(self) -> str:
+        """The user name for the audit log."""
+        raise NotImplementedError
+
+    @property
+    def known(self) -> Registry:
+        """The task types with a handler here."""
+        raise NotImplementedError
+
+    def read(self, query: Query[T], doing: str = "to read") -> T:
+        with self.connection(doing) as conn:
+            return query.run(conn)
+
+
+class Part:
+    def __init__(self, access: Access) -> None:
+        self._to = access
+
+
+class Shift(Part):
+    """Notes to the next shift, and muted groups of errors. Each change is in the audit."""
+
+    def notes(self) -> Sequence[Note]:
+        return self._to.read(open_notes(), "to read the notes")
+
+    def leave_note(self, text: str, days: int) -> int:
+        with self._to.connection("to leave a note") as conn:
+            return notes.add(conn, text, days=days, actor=self._to.actor)
+
+    def acknowledge(self, note_id: int) -> None:
+        with self._to.connection("to acknowledge a note") as conn:
+            notes.acknowledge(conn, note_id, actor=self._to.actor)
+
+    def mute(self, task_type: str, fingerprint: str, until: datetime, reason: str | None) -> None:
+        with self._to.connection("to mute a group of errors") as conn:
+            notes.mute(conn, task_type, fingerprint, until=until, actor=self._to.actor, reason=reason)
+
+    def unmute(self, task_type: str, fingerprint: str, reason: str | None) -> None:
+        with self._to.connection("to unmute a group of errors") as conn:
+            notes.unmute(conn, task_type, fingerprint, actor=self._to.actor, reason=reason)
+
+
+class Figures(Part):
+    """Statistics, and the actions on task types and series."""
+
+    def types(self) -> TypeReport:
+        return self._to.read(overview.types(), "to read the task types")
+
+    def trends(self, window: timedelta) -> TrendReport:
+        return self._to.read(backlog.trend_report(window), "to read the trends")
+
+    def series(self) -> SeriesReport:
+        return self._to.read(series.series(), "to read the recurring jobs")
+
+    def skip(self, job: Job) -> ActionResult:
+        with self._to.connection("to skip a run") as conn:
+            return operator.skip(conn, job.id, actor=self._to.actor, version=job.version)
+
+    def pause_series(self, job: Job) -> ActionResult:
+        """Pauses a recurring job alone, or resumes it if the displayed version is paused."""
+        act = operator.resume_series if job.is_paused else operator.pause_series
+        with self._to.connection("to pause or resume a series") as conn:
+            return act(conn, job.id, actor=self._to.actor, version=job.version)
+
+    def set_type(self, task_type: str, made: Mapping[str, float | datetime | None], reason: str | None) -> TypeLine:
+        with self._to.connection(f"to change {task_type}") as conn:
+            return service.set_type(conn, self._to.known, task_type, made, actor=self._to.actor, reason=reason)
+
+
+class Bulks(Part):
+    """Bulk actions. Their jobs are frozen first: their ids and versions are stored, and jobs changed later refused."""
+
+    def choose(self, wanted: Filter) -> Choice | None:
+        with self._to.connection("to select all matching jobs") as conn:
+            return bulk.choose(conn, wanted, actor=self._to.actor)
+
+    def choose_alike(self, task_type: str, fingerprint: str) -> Choice | None:
+        """Freezes the failed and pending jobs of a group of errors."""
+        with self._to.connection("to select the jobs of a group of errors") as conn:
+            return bulk.choose_alike(conn, task_type, fingerprint, actor=self._to.actor)
+
+    def choose_jobs(self, jobs: Sequence[Job]) -> Choice:
+        """Freezes these jobs in their displayed versions."""
+        with self._to.connection(f"to select {len(jobs)} jobs") as conn:
+            return bulk.choose_ids(conn, {job.id: job.version for job in jobs}, actor=self._to.actor)
+
+    def choose_undo(self, found: Bulk) -> Choice | None:
+        """Freezes the jobs that an earlier action changed."""
+        with self._to.connection("to select the jobs of a bulk action") as conn:
+            return bulk.choose_undo(conn, found, actor=self._to.actor)
+
+    def start(self, bulk_id: UUID, verb: BulkVerb, reason: str | None = None) -> Bulk:
+        with self._to.connection(f"to {verb} many jobs") as conn:
+            return bulk.start(conn, bulk_id, verb, actor=self._to.actor, reason=reason)
+
+    def rehearse_edit(self, bulk_id: UUID, change: PayloadChange) -> EditRehearsal:
+        to = self._to
+        with to.connection("to prepare the edit of many jobs") as conn:
+            return bulk_edit.rehearse(conn, to.known, bulk_id, change, settings=to.settings, actor=to.actor)
+
+    def start_edit(self, bulk_id: UUID, change: PayloadChange, reason: str | None = None) -> Bulk:
+        with self._to.connection("to edit many jobs") as conn:
+            return bulk_edit.start(conn, bulk_id, change, actor=self._to.actor, reason=reason)
+
+    def step(self, bulk_id: UUID) -> Bulk:
+        """Changes the next batch of jobs."""
+        to = self._to
+        with to.connection("to continue a bulk action") as conn:
+            found = bulk.find(conn, bulk_id)
+            if found is None or found.action != "edit":
+                return bulk.step(conn, bulk_id, driver=to.actor)
+            return bulk_edit.step(conn, to.known, bulk_id, settings=to.settings, driver=to.actor)
+
+    def stop(self, bulk_id: UUID) -> Bulk:
+        with self._to.connection("to stop a bulk action") as conn:
+            bulk.stop(conn, bulk_id, actor=self._to.actor)
+            found = bulk.find(conn, bulk_id)
+        if found is None:
+            raise Refused("This bulk action no longer exists. Bulk actions are kept for 30 days.")
+        return found
+
+    def drop(self, bulk_id: UUID) -> None:
+        with self._to.connection("to drop a selection") as conn:
+            bulk.drop(conn, bulk_id)
+
+    def newest(self) -> Sequence[Bulk]:
+        with self._to.connection("to read bulk actions") as conn:
+            return bulk.newest(conn)
+
+    def answers(self, bulk_id: UUID, *, refused: bool, after: UUID | None) -> Sequence[BulkAnswer]:
+        """A page of the results per job, ordered by id, starting after the id `after`."""
+        with self._to.connection("to read the results of a bulk action") as conn:
+            return bulk.answers(conn, bulk_id, refused=refused, after=after, limit=PART)
+
+
+class Creating(Part):
+    """Creates and edits jobs. `types`, `changes` and `quick_syncs` do not block."""
+
+    def types(self) -> tuple[JobType, ...]:
+        return tuple(self._to.known.require(name) for name in self._to.known.names)
+
+    def find(self, key: str, text: str) -> Sequence[Found]:
+        """The values that the search of a payload key finds for a text."""
+        search = plugins.searches()[key]
+        with self._to.connection(f"to search for a {search.noun}") as conn:
+            return search.find(conn, text)
+
+    def create(self, wanted: Wanted) -> Enqueued:
+        to = self._to
+        with to.connection("to enqueue a job") as conn:
+            return service.create(conn, to.known, wanted, settings=to.settings, actor=to.actor)
+
+    def changes(self, job: Job, wanted: Wanted) -> Json:
+        return changes(self._to.known, job, wanted, job.run_at)
+
+    def edit(self, job: Job, wanted: Wanted) -> ActionResult:
+        to = self._to
+        with to.connection("to edit a job") as conn:
+            return service.edit(conn, to.known, job, wanted, settings=to.settings, actor=to.actor)
+
+    def rehearse(self, wanted: Wanted, job: Job | None) -> Rehearsal:
+        """Previews a new job, or the edit of `job`. Changes nothing."""
+        to = self._to
+        with to.connection("to preview it") as conn:
+            answer = service.rehearse(conn, to.known, wanted, job, settings=to.settings, actor=to.actor)
+        result = Rehearsal(answer.message, answer.ok)
+        known = to.known.get(wanted.task_type)
+        if known is None or to.database is None:
+            return result
+        try:
+            with to.translated("to read the data of the preview"):
+                found = preview.effects(known, wanted.payload, settings=to.settings, database=to.database)
+        except Refused as refusal:
+            return replace(result, remark=f"{refusal} Connect as a member of job_worker to see the preview.")
+        except JobdeckError as error:
+            return replace(result, ok=False, remark=f"A run would fail: {error}")
+        return replace(result, effects=found, remark="" if found is not None else NO_PREVIEW)
+
+    def quick_syncs(self) -> tuple[QuickSync, ...]:
+        return tuple(QuickSync(preset, self._missing(preset)) for preset in plugins.presets().values())
+
+    def quick_sync(self, name: str) -> Sequence[Enqueued]:
+        with self._to.connection("to enqueue a quick sync") as conn:
+            return service.enqueue_preset(conn, self._to.known, plugins.presets()[name], actor=self._to.actor)
+
+    def _missing(self, preset: Preset) -> str:
+        absent = service.missing_types(self._to.known, preset)
+        return f"no handler here: {', '.join(absent)}" if absent else ""

@@ -1,1 +1,0 @@
-"""What one shift leaves to the next: notes, and groups of errors that are muted."""
