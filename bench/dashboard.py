@@ -30,6 +30,8 @@ from dashboard_data import CHANGE, COME_AND_GO, changing, filled
 
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.postgres.embedded import EmbeddedPostgres
+from jobdeck.core.read.pages import overview, series
+from jobdeck.core.read.stats import backlog
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
@@ -213,9 +215,12 @@ def pages(figures: Figures, url: str, times: int) -> None:
         backend.view(Request(Filter()))
         group = backend.errors(()).trends[0]
         reads: dict[str, Callable[[], object]] = {
-            **{f"Trends of {name}": partial(backend.figures.trends, window) for name, window in WINDOWS.items()},
-            "Types": backend.figures.types,
-            "Series": backend.figures.series,
+            **{
+                f"Trends of {name}": partial(backend.read, "to read", backlog.trend_report, window)
+                for name, window in WINDOWS.items()
+            },
+            "Types": partial(backend.read, "to read", overview.types),
+            "Series": partial(backend.read, "to read", series.series),
             "Errors": lambda: backend.errors(()),
             "the jobs of a group of errors": lambda: backend.view(
                 Request(Filter(), group=(group.task_type, group.fingerprint))

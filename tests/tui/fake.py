@@ -26,8 +26,10 @@ from jobdeck.core.model import (
 from jobdeck.core.plugins import Recipients
 from jobdeck.core.queue.bulk_model import BulkVerb
 from jobdeck.core.queue.operators.flows import FlowCancelled
+from jobdeck.core.read.batch import Query
 from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
 from jobdeck.core.read.operators.notes import Mute, Note
+from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.pages.flows import FlowTree
 from jobdeck.core.read.report_types import (
     ActionCount,
@@ -48,6 +50,7 @@ from jobdeck.core.read.report_types import (
     WorkerReport,
     overdue_by,
 )
+from jobdeck.core.read.stats import backlog
 from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import BY_ID, applicable
@@ -244,6 +247,15 @@ class FakeBackend(LiveBackend):
     @property
     def label(self) -> str:
         return self.named
+
+    def read(self, doing: str, query: Callable[..., Query[T]], *given: Any, **named: Any) -> T:
+        del doing
+        reads: dict[Callable[..., Any], Callable[..., Any]] = {
+            overview.types: self.figures.types,
+            backlog.trend_report: self.figures.trends,
+            series.series: self.figures.series,
+        }
+        return cast("T", reads[query](*given, **named))
 
     def matching(self, request: Request) -> list[Job]:
         if request.group is not None:

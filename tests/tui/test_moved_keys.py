@@ -25,22 +25,18 @@ from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, Scope, key_name
 from jobdeck.tui.dialog_keys import TYPED_IN, every
 from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.screens.acting import Acting
-from jobdeck.tui.screens.dialogs.bulk_edit import BulkEdit
+from jobdeck.tui.screens.dialogs.choosing import Palette, Picker
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
 from jobdeck.tui.screens.dialogs.create_job import CreateJob
 from jobdeck.tui.screens.dialogs.help import Help
-from jobdeck.tui.screens.dialogs.palette import Palette
-from jobdeck.tui.screens.dialogs.pause import Pause
-from jobdeck.tui.screens.dialogs.payload import PayloadEditor
-from jobdeck.tui.screens.dialogs.picker import Picker
+from jobdeck.tui.screens.dialogs.payloads import BulkEdit, PayloadEditor
+from jobdeck.tui.screens.dialogs.processing import Pause
 from jobdeck.tui.screens.dialogs.questions import Leave
 from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog
-from jobdeck.tui.screens.dialogs.saved.columns import ChooseColumns
-from jobdeck.tui.screens.dialogs.saved.name_filter import NameFilter
-from jobdeck.tui.screens.pages.figures.type_settings import TypeSettings
+from jobdeck.tui.screens.dialogs.saved import ChooseColumns, NameFilter
+from jobdeck.tui.screens.dialogs.shift import LeaveNote, MuteErrors
+from jobdeck.tui.screens.dialogs.type_settings import TypeSettings
 from jobdeck.tui.screens.pages.row_action import AskForTexts
-from jobdeck.tui.screens.pages.shift.mute import MuteErrors
-from jobdeck.tui.screens.pages.shift.note import LeaveNote
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.figures_sample import type_line
 from tests.tui.sample import sample, trend

@@ -141,17 +141,17 @@ class LiveBackend(Access):
         return listed if request.group else combine(listed, reach.refusal(request.filter), read=read)
 
     def detail(self, job_id: UUID) -> JobDetail | None:
-        return self.read(read_jobs.detail(job_id))
+        return self.read("to read", read_jobs.detail, job_id)
 
     def recipients(self, job_id: UUID) -> Recipients | None:
         with self.connection() as conn:
             return reports.recipients(conn, job_id)
 
     def flow(self, job_id: UUID) -> FlowTree | None:
-        return self.read(flows.flow(job_id))
+        return self.read("to read", flows.flow, job_id)
 
     def cron(self) -> CronReport:
-        return self.read(reports.cron(timeouts=self.timeouts(), production=self.settings.is_production))
+        return self.read("to read", reports.cron, timeouts=self.timeouts(), production=self.settings.is_production)
 
     def timeouts(self) -> Mapping[str, float]:
         return {known.task_type: known.timeout for known in self._registry or ()}
@@ -166,13 +166,13 @@ class LiveBackend(Access):
             return operator.ask_canary(conn, job.id, actor=self.actor, version=job.version)
 
     def alike(self, task_type: str, fingerprint: str) -> Alike:
-        return self.read(error_groups.counted_alike(task_type, fingerprint, limit=FIRST_ALIKE))
+        return self.read("to read", error_groups.counted_alike, task_type, fingerprint, limit=FIRST_ALIKE)
 
     def worker_report(self) -> WorkerReport:
-        return self.read(reports.worker_report())
+        return self.read("to read", reports.worker_report)
 
     def audit(self, since: timedelta) -> AuditReport:
-        return self.read(reports.audit(since, production=self.settings.is_production))
+        return self.read("to read", reports.audit, since, production=self.settings.is_production)
 
     def table(self, page: Page, wanted: str) -> Sequence[Sequence[str]]:
         with self.connection() as conn:

@@ -219,9 +219,7 @@ class Operations:
         """Asks to run this job next and alone; `then` is called with the id of the request."""
 
         def done(asked: CanaryAsked) -> None:
-            refused = "" if asked.canary is not None else " refused"
-            text = f"{short_id(job.id)}{refused}: {one_line(asked.result.message)}\n{canary_twin(job)}"
-            self._host.say(text, "warning" if refused else "information")
+            self._say_answer(asked.result, canary_twin(job), ok=asked.canary is not None)
             if asked.canary is not None:
                 then(asked.canary)
 
@@ -335,6 +333,17 @@ class Operations:
     ) -> None:
         """Runs an action in the background and says what it did, and the command that does the same."""
         self.run(what, work, lambda answer: self._host.say(f"{said(answer)}\n{twin}", severity))
+
+    def do_one(self, what: str, job: Job, act: Callable[[Job], ActionResult], twin: str) -> None:
+        """Runs an action on one job and says what the queue answered, and the command that does the same."""
+        self.run(
+            f"{what} {short_id(job.id)}", lambda: act(job), lambda answer: self._say_answer(answer, twin, ok=answer.ok)
+        )
+
+    def _say_answer(self, answer: ActionResult, twin: str, *, ok: bool) -> None:
+        refused = "" if ok else " refused"
+        text = f"{short_id(answer.job_id)}{refused}: {one_line(answer.message)}\n{twin}"
+        self._host.say(text, "information" if ok else "warning")
 
     def _note(self, text: str) -> None:
         if self.cycle is not None:

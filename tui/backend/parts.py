@@ -1,9 +1,9 @@
-"""The parts of the backend: creating jobs, bulk actions, figures, and what shifts leave to each other. All block."""
+"""The parts of the backend: creating jobs, bulk actions, types and series, notes and mutes. All block."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from jobdeck.core import plugins
 from jobdeck.core.errors import JobdeckError, Refused
@@ -11,15 +11,13 @@ from jobdeck.core.queue import bulk, operator, service
 from jobdeck.core.queue.operators import bulk_edit, notes
 from jobdeck.core.queue.requests import changes
 from jobdeck.core.read.operators.notes import open_notes
-from jobdeck.core.read.pages import overview, series
-from jobdeck.core.read.stats import backlog
 from jobdeck.core.worker.runs import preview
 from jobdeck.tui.backend.protocol import QuickSync, Rehearsal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Enqueued, Filter, Job, Json
@@ -30,14 +28,12 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.read.batch import Query
     from jobdeck.core.read.operators.notes import Note
-    from jobdeck.core.read.pages.overview import TypeReport
-    from jobdeck.core.read.pages.series import SeriesReport
-    from jobdeck.core.read.stats.backlog import TrendReport
     from jobdeck.core.read.type_settings import TypeLine
     from jobdeck.core.registry import JobType, Registry
     from jobdeck.core.settings import Settings
 
 T = TypeVar("T")
+P = ParamSpec("P")
 PART: Final = 1_000
 """Number of results of a bulk action that are read at a time."""
 NO_PREVIEW: Final = "This type has no preview of its effects."
@@ -61,9 +57,10 @@ class Access:
         """The task types with a handler here."""
         raise NotImplementedError
 
-    def read(self, query: Query[T], doing: str = "to read") -> T:
+    def read(self, doing: str, query: Callable[P, Query[T]], *given: P.args, **named: P.kwargs) -> T:
+        """The result of a query; one that needs a clock or settings of the backend has a method of its own."""
         with self.connection(doing) as conn:
-            return query.run(conn)
+            return query(*given, **named).run(conn)
 
 
 class Part:
@@ -75,7 +72,7 @@ class Shift(Part):
     """Notes to the next shift, and muted groups of errors. Each change is in the audit."""
 
     def notes(self) -> Sequence[Note]:
-        return self._to.read(open_notes(), "to read the notes")
+        return self._to.read("to read the notes", open_notes)
 
     def leave_note(self, text: str, days: int) -> int:
         with self._to.connection("to leave a note") as conn:
@@ -95,16 +92,7 @@ class Shift(Part):
 
 
 class Figures(Part):
-    """Statistics, and the actions on task types and series."""
-
-    def types(self) -> TypeReport:
-        return self._to.read(overview.types(), "to read the task types")
-
-    def trends(self, window: timedelta) -> TrendReport:
-        return self._to.read(backlog.trend_report(window), "to read the trends")
-
-    def series(self) -> SeriesReport:
-        return self._to.read(series.series(), "to read the recurring jobs")
+    """The actions on task types and series."""
 
     def skip(self, job: Job) -> ActionResult:
         with self._to.connection("to skip a run") as conn:

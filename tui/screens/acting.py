@@ -28,9 +28,9 @@ from jobdeck.tui.actions import (
 )
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import job_json, plural
+from jobdeck.tui.screens.dialogs.choosing import NEW, Palette
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, job_question, skipped
 from jobdeck.tui.screens.dialogs.help import Help
-from jobdeck.tui.screens.dialogs.palette import NEW, Palette
 from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker
 from jobdeck.tui.terminal.clipboard import copy, is_copied

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Verb, View
-    from jobdeck.tui.screens.dialogs.bulk_edit import WantedEdit
+    from jobdeck.tui.screens.dialogs.payloads import WantedEdit
     from jobdeck.tui.widgets.ink import Span
 
 LEAST: Final = (60, 12)
@@ -309,7 +309,7 @@ class Dashboard(Listing):
                 driver.edit_choice(answer.change, reason=answer.reason)
             self.draw_foot()
 
-        from jobdeck.tui.screens.dialogs.bulk_edit import BulkEdit  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.dialogs.payloads import BulkEdit  # noqa: PLC0415 -- not needed for the first paint
 
         self.app.push_screen(BulkEdit(choice), answered)
 

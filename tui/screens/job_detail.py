@@ -242,7 +242,7 @@ class JobDetailScreen(Page[Reading]):
                 deck.operations.retry_with(job, payload)
 
         def allowed() -> None:
-            from jobdeck.tui.screens.dialogs.payload import PayloadEditor  # noqa: PLC0415 -- not needed for the first paint
+            from jobdeck.tui.screens.dialogs.payloads import PayloadEditor  # noqa: PLC0415 -- not needed for the first paint
 
             if deck.shows(self):
                 self.app.push_screen(PayloadEditor(job), chosen)

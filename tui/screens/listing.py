@@ -171,7 +171,7 @@ class Listing(Acting):
 
     def on_filter_bar_saving(self, event: FilterBar.Saving) -> None:
         """Asks for the name of the filter, which stays in the line."""
-        from jobdeck.tui.screens.dialogs.saved.name_filter import NameFilter  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.dialogs.saved import NameFilter  # noqa: PLC0415 -- not needed for the first paint
 
         def saved(name: str | None) -> None:
             if name is not None:
@@ -195,7 +195,7 @@ class Listing(Acting):
         return status.value if status else "all"
 
     def _choose_columns(self) -> None:
-        from jobdeck.tui.screens.dialogs.saved.columns import ChooseColumns  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.dialogs.saved import ChooseColumns  # noqa: PLC0415 -- not needed for the first paint
 
         tab = self._tab_name
 

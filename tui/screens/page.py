@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from rich.cells import cell_len
+from textual.containers import Container
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.actions import offered
@@ -14,7 +15,7 @@ from jobdeck.tui.format import one_line, seconds
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.ink import Line, Reason
-from jobdeck.tui.widgets.pane import Entry, Pane
+from jobdeck.tui.widgets.pane import Entry, Pane, entry
 from jobdeck.tui.widgets.pause_banner import is_paused
 
 if TYPE_CHECKING:
@@ -250,6 +251,86 @@ class ListPage(Page[T]):
         right += status_bar.environment(self.deck.options)
         beside = self.summary(self.data) if self.data is not None else []
         self.query_one("#title", Line).show([(f" {self.heading}", "strong"), ("  ", "text"), *beside], right)
+
+
+class SplitPage(ListPage[T]):
+    """A heading of columns, a line for each subject, a rule with the subject's name, and its details.
+
+    The lines keep their order, so the cursor stays where it is when the figures change.
+    """
+
+    def compose(self) -> ComposeResult:
+        yield Line(id="title")
+        yield Line(id="banner")
+        yield Reason()
+        yield Line(id="columns")
+        with Container(id="parts"):
+            yield self.make_pane()
+            yield Line(id="rule")
+            yield Pane(id="about", cursor=False)
+        yield Line(id="keys")
+
+    def columns(self, width: int) -> Sequence[Span]:
+        """The heading of the lines."""
+        raise NotImplementedError
+
+    def about(self, data: T, width: int) -> tuple[list[Span], Sequence[Entry]]:
+        """The words in the rule, and the details of the current line; empty where there is none."""
+        raise NotImplementedError
+
+    @property
+    def pane(self) -> Pane:
+        """The pane with the focus, otherwise the lines."""
+        return self.focused if isinstance(self.focused, Pane) else self.list_pane
+
+    @property
+    def list_pane(self) -> Pane:
+        return self.query_one("#pane", Pane)
+
+    @property
+    def key_of_line(self) -> Any:
+        """The key of the current line; None where there is none."""
+        return self.list_pane.current if self.is_there else None
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        return super().handlers() | {"pane.next": self._other_pane}
+
+    def redraw(self) -> None:
+        if not self.is_there:
+            return
+        self.draw_banner()
+        width = self.list_pane.size.width
+        self.query_one("#columns", Line).show(self.columns(width))
+        if width:
+            reading = [entry((" Reading…", "muted"))]
+            self.list_pane.show(reading if self.data is None else self.entries(self.data, width))
+        self.draw_title()
+        self.draw_keys()
+        self.draw_about()
+
+    def on_pane_moved(self) -> None:
+        super().on_pane_moved()
+        self.draw_about()
+
+    def doing(self) -> str:
+        """What is under way, at the right end of the rule; empty where nothing is."""
+        return ""
+
+    def draw_about(self) -> None:
+        """Draws the rule and the details."""
+        pane = self.query_one("#about", Pane)
+        if self.data is None or not pane.size.width:
+            pane.show([])
+            return
+        words, details = self.about(self.data, pane.size.width)
+        doing: list[Span] = [(self.doing(), "run")] if self.doing() else []
+        length = sum(cell_len(text) for text, _ in [*words, *doing]) + len(doing)
+        self.query_one("#rule", Line).show([*words, ("─" * max(self.size.width - length, 0), "muted")], doing)
+        pane.show(details)
+
+    def _other_pane(self) -> None:
+        other = self.query_one("#about", Pane) if self.pane is self.list_pane else self.list_pane
+        other.focus()
 
 
 def chosen_job(pane: Pane) -> UUID | None:

@@ -12,6 +12,8 @@ import pytest
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import producer
+from jobdeck.core.read.pages import overview, series
+from jobdeck.core.read.stats import backlog
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
@@ -25,9 +27,9 @@ PAGES: dict[str, Callable[[LiveBackend], object]] = {
     "Cron Health": lambda backend: backend.cron(),
     "Errors": lambda backend: backend.errors(()),
     "Workers": lambda backend: backend.worker_report(),
-    "Types": lambda backend: backend.figures.types(),
-    "Trends": lambda backend: backend.figures.trends(timedelta(hours=8)),
-    "Series": lambda backend: backend.figures.series(),
+    "Types": lambda backend: backend.read("to read", overview.types),
+    "Trends": lambda backend: backend.read("to read", backlog.trend_report, timedelta(hours=8)),
+    "Series": lambda backend: backend.read("to read", series.series),
     "Audit": lambda backend: backend.audit(timedelta(hours=8)),
     "Bulk": lambda backend: backend.bulk.newest(),
 }

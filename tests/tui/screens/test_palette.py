@@ -12,8 +12,8 @@ from jobdeck.core.errors import ConfigurationError
 from jobdeck.tui import keymap
 from jobdeck.tui.actions import ACTIONS
 from jobdeck.tui.actions import offered as all_offered
+from jobdeck.tui.screens.dialogs.choosing import LEFT_OUT, NEW, matching
 from jobdeck.tui.screens.dialogs.confirm import Confirm
-from jobdeck.tui.screens.dialogs.palette import LEFT_OUT, NEW, matching
 from jobdeck.tui.widgets.pane import Pane
 from tests.tui.fake import NOW, job_id, minutes
 from tests.tui.sample import sample

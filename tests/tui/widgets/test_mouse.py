@@ -13,7 +13,7 @@ from jobdeck.tui.backend.protocol import EmbeddedWorker
 from jobdeck.tui.form.rows import Row
 from jobdeck.tui.screens import acting
 from jobdeck.tui.screens.acting import Acting
-from jobdeck.tui.screens.dialogs import palette
+from jobdeck.tui.screens.dialogs import choosing
 from jobdeck.tui.screens.dialogs.dialog import CROSS
 from jobdeck.tui.widgets.click_targets import at
 from jobdeck.tui.widgets.lines import WHEEL
@@ -105,7 +105,7 @@ def can_be_taken(_action: Action, _now: Situation) -> None:
 async def test_every_action_of_a_page_has_a_line_that_can_be_clicked(
     scope: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(palette, "unavailable", can_be_taken)
+    monkeypatch.setattr(choosing, "unavailable", can_be_taken)
     async with dashboard(sample(), mouse=True) as deck:
         await open_page(deck, scope)
         await click(deck, ": all actions")
@@ -132,7 +132,7 @@ async def test_every_action_of_every_page_is_taken_by_clicks_alone_and_so_is_the
 
     monkeypatch.setattr(Acting, "action_do", action_do)
     monkeypatch.setattr(acting, "unavailable", can_be_taken)
-    monkeypatch.setattr(palette, "unavailable", can_be_taken)
+    monkeypatch.setattr(choosing, "unavailable", can_be_taken)
     async with dashboard(sample(), size=size, mouse=True) as deck:
         left: list[int] = []
         monkeypatch.setattr(deck.app, "exit", left.append)

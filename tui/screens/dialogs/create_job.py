@@ -20,8 +20,8 @@ from jobdeck.tui.form.body import JSON, FormBody
 from jobdeck.tui.form.form import Form
 from jobdeck.tui.form.lookup import Lookup
 from jobdeck.tui.format import one_line, short_id
+from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.dialog import Dialog
-from jobdeck.tui.screens.dialogs.picker import Picker
 from jobdeck.tui.terminal.clipboard import copy
 from jobdeck.tui.widgets.fields import Twin
 from jobdeck.tui.widgets.ink import Line

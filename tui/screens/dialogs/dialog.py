@@ -13,13 +13,15 @@ from textual.widgets import Button, Input, Static
 from jobdeck.core.errors import UsageError
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.dialog_keys import BY_ID, bindings
-from jobdeck.tui.widgets.fields import Twin
+from jobdeck.tui.format import one_line
+from jobdeck.tui.widgets.fields import Editor, Twin
+from jobdeck.tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
-    from textual.events import Click
+    from textual.events import Click, Resize
     from textual.screen import Screen
 
     from jobdeck.tui.deck import Deck
@@ -123,13 +125,13 @@ class FieldsDialog(Dialog[T | None]):
         """What is typed in a field, without blanks around it."""
         return self.query_one(f"#{name}", Input).value.strip()
 
-    def ending(self, yes: str) -> ComposeResult:
+    def ending(self, yes: str, *, no: str = "Cancel", danger: bool = False) -> ComposeResult:
         """What is below the fields: the problem, the command, the buttons and the keys."""
         yield Static(id="problem")
         yield Twin()
         with Horizontal(id="buttons"):
-            yield Button(Content("Cancel"), id="cancel")
-            yield Button(Content(yes), id="yes")
+            yield Button(Content(no), id="cancel")
+            yield Button(Content(yes), id="yes", classes="-danger" if danger else "")
             yield Hint([("enter next", ""), (f"{self.key('close')} cancels", "dismiss")])
 
     def refuse(self, problem: str) -> None:
@@ -174,6 +176,59 @@ class FieldsDialog(Dialog[T | None]):
         except UsageError as error:
             self.refuse(str(error))
             return None
+
+
+class ListDialog(Dialog[T]):
+    """A dialog with one list, whose lines are made anew for each width."""
+
+    DIALOG: ClassVar[str] = ""
+
+    @property
+    def pane(self) -> Pane:
+        return self.query_one(Pane)
+
+    def redraw(self) -> None:
+        """Lists the lines."""
+        raise NotImplementedError
+
+    def on_resize(self, _event: Resize) -> None:
+        self.call_after_refresh(self.redraw)
+
+    def action_move(self, by: int) -> None:
+        self.pane.move(by)
+
+
+class EditorDialog(Dialog[T | None]):
+    """A dialog with an editor of several lines. Its button `yes` submits the text, and `no` closes it."""
+
+    DIALOG: ClassVar[str] = ""
+
+    def editor(self, text: str, name: str) -> Editor:
+        area = Editor(text, id=name, compact=True)
+        area.cursor_blink = False
+        return area
+
+    @property
+    def typed(self) -> str:
+        """The text of the editor."""
+        return self.query_one(Editor).text
+
+    def action_submit(self) -> None:
+        """Closes the dialog with what was typed, if it can be used."""
+        raise NotImplementedError
+
+    def say(self, problem: str) -> None:
+        """Shows what is wrong; an empty text clears it."""
+        self.query_one("#problem", Static).update(Content.styled(one_line(problem), "$error"))
+
+    def on_mount(self) -> None:
+        self.query_one(Editor).focus()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "yes":
+            self.action_submit()
+        elif event.button.id == "no":
+            self.dismiss(None)
 
 
 def add_cross(screen: Screen[T], key: str) -> None:

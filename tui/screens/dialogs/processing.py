@@ -2,32 +2,137 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.widgets import Input, Static
 
+from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import Found
-from jobdeck.tui.commands import resume_twin
+from jobdeck.core.times import parse_ahead
+from jobdeck.tui.commands import pause_twin, resume_twin
 from jobdeck.tui.form.lookup import Offer, among
+from jobdeck.tui.form.widgets import PickField
 from jobdeck.tui.format import age, count, one_line
+from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
-from jobdeck.tui.screens.dialogs.pause import Pause, PauseAnswer
-from jobdeck.tui.screens.dialogs.picker import Picker
+from jobdeck.tui.screens.dialogs.dialog import FieldsDialog
+from jobdeck.tui.widgets.fields import OneLine, Twin
 from jobdeck.tui.widgets.pause_banner import pause_words
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Sequence
 
+    from textual.app import ComposeResult
     from textual.screen import Screen
 
     from jobdeck.core.model import Processing
     from jobdeck.tui.backend.protocol import View
     from jobdeck.tui.deck import Deck
 
+EVERYTHING: Final = "Everything (Automatic Processing)"
 PAUSE: Final = "pause"
 RESUME_ALL: Final = "resume"
 RESUME: Final = "resume "
 """The ids in the list of what can be paused and resumed; a task type follows the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAnswer:
+    """The reason of a pause, and the duration or time after which it ends; None until someone resumes.
+
+    `task_type` is the type that is paused, None for everything.
+    """
+
+    reason: str | None
+    until: timedelta | datetime | None
+    task_type: str | None = None
+
+
+class Pause(FieldsDialog[PauseAnswer]):
+    """Asks what to pause, why, and until when. Nothing is paused until the button Pause is pressed."""
+
+    DIALOG: ClassVar[str] = "pause"
+    FIELDS: ClassVar[tuple[str, ...]] = ("reason", "until")
+
+    def __init__(self, waiting: int, types: Sequence[str] = (), task_type: str | None = None) -> None:
+        """`types` are those to choose from, and `task_type` the one that is chosen first, None for everything."""
+        super().__init__()
+        self.waiting = waiting
+        self.types = types
+        self.task_type = task_type
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="box", classes="-warn", can_focus=False):
+            yield Static(id="effect")
+            yield Static(Content(f"What  {self.key('previous')} and enter choose another"), classes="label")
+            yield PickField("", id="what")
+            yield Static(Content("Reason (optional), for other operators"), classes="label")
+            yield OneLine("", example="e.g. vendor outage, INC-123", id="reason")
+            yield Static(id="resumes", classes="label")
+            yield OneLine("", example="2h, 1d, tomorrow 9:00 (UTC)", id="until")
+            yield from self.ending("Pause", no="Keep running", danger=True)
+
+    def on_pick_field_opened(self, event: PickField.Opened) -> None:
+        """Opens the list of task types."""
+        names = [Found(name, name) for name in self.types]
+        offer = Offer("Pause", among(names), event.typed, EVERYTHING, self.task_type or "")
+        self.app.push_screen(Picker(offer), self._choose)
+
+    def on_pick_field_cleared(self) -> None:
+        self._choose(Found("", EVERYTHING))
+
+    def _choose(self, found: Found | None) -> None:
+        if found is not None:
+            self.task_type = found.id or None
+            self.draw()
+
+    def draw(self) -> None:
+        """Shows what is paused, the full time and the equivalent command; no command while the time is unreadable."""
+        self._draw_effect()
+        at = twin = ""
+        try:
+            answer = self.read()
+        except UsageError:
+            pass
+        else:
+            twin = pause_twin(answer.reason, answer.until, self.task_type)
+            at = self._in_full(answer.until) if answer.until else "leave empty to stay paused until someone resumes"
+        label = Content.assemble("Resume time", (f"  {at}", "$ink-muted"))
+        self.query_one("#resumes", Static).update(label)
+        self.query_one(Twin).show(twin)
+
+    def _draw_effect(self) -> None:
+        name = one_line(self.task_type) if self.task_type else ""
+        self.query_one("#box").border_title = Content(f"Pause {name or 'Automatic Processing'}")
+        self.query_one("#what", PickField).set_label(name or EVERYTHING)
+        of_it = " of this type" if name else ""
+        pending = "" if name else f" {count(self.waiting)} jobs are pending."
+        self.query_one("#effect", Static).update(
+            Content(f"No worker will take another job{of_it}. Running jobs finish; jobs can still be added.{pending}")
+        )
+
+    def _in_full(self, until: timedelta | datetime) -> str:
+        now = self.deck.now()
+        moment = until if isinstance(until, datetime) else now + until
+        return f"= {moment:%Y-%m-%d %H:%M}Z, in {age(moment - now)}"
+
+    def read(self) -> PauseAnswer:
+        """The answer of the fields.
+
+        Raises:
+            UsageError: the time cannot be read, or is past.
+        """
+        text = self.text("until")
+        until = parse_ahead(text, self.deck.now(), what="time to resume") if text else None
+        return PauseAnswer(self.text("reason") or None, until, self.task_type)
+
+    def refuse(self, problem: str) -> None:
+        super().refuse(problem)
+        self.query_one("#until", Input).focus()
 
 
 def switch(here: Screen[Any], deck: Deck, task_type: str | None, *, first: bool) -> None:

@@ -13,14 +13,13 @@ from textual.widgets import Static
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.dialog_keys import preset_bindings
 from jobdeck.tui.format import fit, one_line, short_id
-from jobdeck.tui.screens.dialogs.dialog import Dialog
+from jobdeck.tui.screens.dialogs.dialog import ListDialog
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
-    from textual.events import Resize
 
     from jobdeck.core.model import Enqueued
     from jobdeck.core.plugins import Preset
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 LABEL: Final = 17
 
 
-class QuickSyncDialog(Dialog[None]):
+class QuickSyncDialog(ListDialog[None]):
     """Stays open after a sync was queued, so that its result can be read."""
 
     DIALOG: ClassVar[str] = "sync"
@@ -52,16 +51,11 @@ class QuickSyncDialog(Dialog[None]):
             yield Static(id="result")
 
     def on_mount(self) -> None:
-        self.query_one("#syncs", Pane).focus()
-        self.call_after_refresh(self.redraw)
-
-    def on_resize(self, _event: Resize) -> None:
-        self.call_after_refresh(self.redraw)
+        self.pane.focus()
 
     def redraw(self) -> None:
         """Lists the presets; one that cannot be enqueued is grey and says why."""
-        pane = self.query_one("#syncs", Pane)
-        pane.show([self._entry(sync, pane.size.width) for sync in self.syncs.values()])
+        self.pane.show([self._entry(sync, self.pane.size.width) for sync in self.syncs.values()])
         self._offer()
 
     def on_pane_moved(self) -> None:
@@ -70,11 +64,8 @@ class QuickSyncDialog(Dialog[None]):
     def on_pane_chosen(self) -> None:
         self.action_take()
 
-    def action_move(self, by: int) -> None:
-        self.query_one("#syncs", Pane).move(by)
-
     def action_take(self) -> None:
-        self.action_queue(str(self.query_one("#syncs", Pane).current))
+        self.action_queue(str(self.pane.current))
 
     def action_queue(self, name: str) -> None:
         """Queues a preset, one at a time, and shows the result."""
@@ -85,7 +76,7 @@ class QuickSyncDialog(Dialog[None]):
         if sync.missing:
             self._show_result(Content.styled(f"{preset.label} cannot be queued: {sync.missing}.", "$warning"))
             return
-        self.query_one("#syncs", Pane).find(name)
+        self.pane.find(name)
         self.busy = self._asked = True
         self._show_result(Content.styled(f"Queueing {preset.label}…", "$primary"))
         self.deck.background(partial(self.creating.quick_sync, name), partial(self._answered, preset))
@@ -105,7 +96,7 @@ class QuickSyncDialog(Dialog[None]):
         """Shows the equivalent command of the preset under the cursor, until a result takes its place."""
         if not self._asked:
             nothing = Content.styled("Nothing is queued until you press a key.", "$ink-muted")
-            self._show_result(Content("\n").join([nothing, _same(str(self.query_one("#syncs", Pane).current))]))
+            self._show_result(Content("\n").join([nothing, _same(str(self.pane.current))]))
 
     def _show_result(self, content: Content) -> None:
         if self.is_attached:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from jobdeck.core.read.report_types import AuditReport
 from jobdeck.core.times import format_duration
 from jobdeck.core.words.shift import markdown
+from jobdeck.tui.commands import acknowledge_twin, note_twin
 from jobdeck.tui.screens.dialogs.confirm import ask
+from jobdeck.tui.screens.dialogs.shift import LeaveNote, NoteAnswer, note_question
 from jobdeck.tui.screens.page import ListPage
-from jobdeck.tui.screens.pages.shift import operations
-from jobdeck.tui.screens.pages.shift.note import LeaveNote, NoteAnswer, note_question
 from jobdeck.tui.terminal.clipboard import copy
 from jobdeck.tui.text import audit
 
@@ -84,12 +85,24 @@ class Audit(ListPage[AuditReport]):
                 self.open_chosen()
             return
         question = note_question(note, deck.now(), production=deck.options.production, read_only=deck.read_only_reason)
-        ask(self, question, lambda: operations.acknowledge(deck, note))
+        ask(self, question, lambda: self._acknowledge(note))
+
+    def _acknowledge(self, note: Note) -> None:
+        work, said = self.deck.reach().shift.acknowledge, f"Note {note.id} acknowledged."
+        what, twin = f"acknowledge note {note.id}", acknowledge_twin(note)
+        self.deck.operations.do(what, lambda: work(note.id), lambda _: said, twin)
 
     def _leave_note(self) -> None:
+        deck = self.deck
+
+        def said(days: int, note_id: int) -> str:
+            return f"Note {note_id} is left for {days} d. {deck.key('page.audit')} shows it."
+
         def answered(answer: NoteAnswer | None) -> None:
             if answer is not None:
-                operations.leave_note(self.deck, answer.text, answer.days)
+                twin = note_twin(answer.text, answer.days)
+                work = partial(deck.reach().shift.leave_note, answer.text, answer.days)
+                deck.operations.do("leave the note", work, partial(said, answer.days), twin)
 
         self.app.push_screen(LeaveNote(), answered)
 

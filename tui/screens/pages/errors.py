@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from rich.cells import cell_len
 from textual.content import Content
 
 from jobdeck.core.errors import JobdeckError
@@ -13,22 +13,18 @@ from jobdeck.core.read.report_types import ErrorReport
 from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.tui.backend.bulk_words import plural_of
 from jobdeck.tui.backend.canary import Canary
-from jobdeck.tui.commands import canary_twin
+from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question
 from jobdeck.tui.screens.dialogs.processing import switch
-from jobdeck.tui.screens.page import ListPage
-from jobdeck.tui.screens.pages.shift import operations
-from jobdeck.tui.screens.pages.shift.mute import MuteAnswer, MuteErrors, unmute_question
+from jobdeck.tui.screens.dialogs.shift import SAMPLE, MuteAnswer, MuteErrors, unmute_question
+from jobdeck.tui.screens.page import SplitPage
 from jobdeck.tui.text import errors, playbook
-from jobdeck.tui.widgets.ink import Line, Reason
-from jobdeck.tui.widgets.pane import Entry, Pane, entry
+from jobdeck.tui.widgets.pane import Entry, entry
 from jobdeck.tui.widgets.pause_banner import pause_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from textual.app import ComposeResult
 
     from jobdeck.core.model import TypePause
     from jobdeck.core.queue.bulk_model import Choice
@@ -38,11 +34,9 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Span
 
 T = TypeVar("T")
-SAMPLE = 64
-"""The cells of an error message that dialogs and toasts show."""
 
 
-class Errors(ListPage[ErrorReport]):
+class Errors(SplitPage[ErrorReport]):
     """The groups above, the details of the group under the cursor below."""
 
     SCOPE: ClassVar[Scope] = "errors"
@@ -55,35 +49,19 @@ class Errors(ListPage[ErrorReport]):
         self._looking = False
         self._wanted = wanted
 
-    def compose(self) -> ComposeResult:
-        yield Line(id="title")
-        yield Line(id="banner")
-        yield Reason()
-        yield Line(id="columns")
-        yield Pane(id="pane")
-        yield Line(id="rule")
-        yield Pane(id="about", cursor=False)
-        yield Line(id="keys")
-
     @property
     def trend(self) -> ErrorGroup | None:
         trends = self.data.trends if self.data is not None else ()
-        return next((trend for trend in trends if trend.key == self.query_one("#pane", Pane).current), None)
+        return next((trend for trend in trends if trend.key == self.key_of_line), None)
 
     @property
     def canary(self) -> Canary | None:
         """The canary of the group under the cursor."""
         return self.deck.canaries.get(self.trend.key) if self.trend is not None else None
 
-    @property
-    def pane(self) -> Pane:
-        """The pane with the focus, otherwise the groups."""
-        return self.focused if isinstance(self.focused, Pane) else self.query_one("#pane", Pane)
-
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
             "errors.jobs": self._list_jobs,
-            "pane.next": self._other_pane,
             "errors.mute": self._mute,
             "errors.canary": lambda: self._look(lambda backend, key: backend.alike(*key), self._ask_for_canary),
             "errors.rest": lambda: self._look(lambda backend, key: backend.bulk.choose_alike(*key), self._ask_for_rest),
@@ -149,43 +127,31 @@ class Errors(ListPage[ErrorReport]):
         spans: list[Span] = [(f", {fresh} new", "warn")] if fresh else []
         return [*spans, *([(f", {muted} muted", "muted")] if muted else [])]
 
+    def columns(self, width: int) -> Sequence[Span]:
+        return errors.heading(width).spans
+
     def redraw(self) -> None:
         super().redraw()
-        if not self.is_there:
-            return
-        if self._wanted is not None and self.data is not None:
+        if self._wanted is not None and self.is_there and self.data is not None:
             key, self._wanted = self._wanted, None
-            self.query_one("#pane", Pane).seek(key)
-        self._draw_about()
+            self.list_pane.seek(key)
 
     def on_pane_chosen(self) -> None:
         self.action_do("errors.jobs")
 
-    def on_pane_moved(self) -> None:
-        super().on_pane_moved()
-        self._draw_about()
-
-    def _draw_about(self) -> None:
-        pane, trend = self.query_one("#about", Pane), self.trend
-        width = self.size.width
-        self.query_one("#columns", Line).show(errors.heading(width).spans)
-        name = f" {one_line(trend.task_type)} " if trend else ""
-        paused = self._pause_of(trend.task_type, width - len(name)) if trend else ""
-        doing = self._doing()
-        rest = width - len(name) - cell_len(paused) - cell_len(doing) - bool(doing)
-        self.query_one("#rule", Line).show(
-            [(name, "tab"), (paused, "warn"), ("─" * max(rest, 1), "muted")], [(doing, "run")] if doing else []
-        )
-        if trend is None or self.data is None or not pane.size.width:
-            pane.show([])
-            return
+    def about(self, data: ErrorReport, width: int) -> tuple[list[Span], Sequence[Entry]]:
+        trend = self.trend
+        if trend is None:
+            return [], []
+        name = f" {one_line(trend.task_type)} "
+        paused = self._pause_of(trend.task_type, self.size.width - len(name))
         advice = playbook.advice(trend.task_type, trend.error_kind)
-        key = self.deck.key("errors.rest")
-        mute = self.data.mute_of(trend)
-        pane.show(errors.about(trend, self.data.at, pane.size.width, self.canary, advice, rest_key=key, mute=mute))
+        key, mute = self.deck.key("errors.rest"), data.mute_of(trend)
+        details = errors.about(trend, data.at, width, self.canary, advice, rest_key=key, mute=mute)
+        return [(name, "tab"), (paused, "warn")], details
 
-    def _doing(self) -> str:
-        """What is being read, or how far a bulk action is; empty where neither."""
+    def doing(self) -> str:
+        """What is being read, or how far a bulk action is."""
         telling = self.deck.operations.bulk.telling
         if self._looking:
             return " reading the jobs of this group… "
@@ -227,7 +193,7 @@ class Errors(ListPage[ErrorReport]):
             self._looking = False
             if not deck.shows(self):
                 return
-            self._draw_about()
+            self.draw_about()
             if isinstance(answer, JobdeckError):
                 deck.say(one_line(str(answer)), "error")
             elif isinstance(answer, Exception):
@@ -237,7 +203,7 @@ class Errors(ListPage[ErrorReport]):
             else:
                 then(trend, answer)
 
-        self._draw_about()
+        self.draw_about()
         deck.background(lambda: read(deck.reach(), trend.key), found)
 
     def _mute(self) -> None:
@@ -248,21 +214,26 @@ class Errors(ListPage[ErrorReport]):
         mute = data.mute_of(trend)
         if mute is not None:
             question = unmute_question(trend, mute, self.deck.now(), production=self.deck.options.production)
-            dialog = ask(self, question, lambda: operations.unmute(deck, trend, dialog.reason))
+            dialog = ask(self, question, lambda: self._unmute(trend, dialog.reason))
             return
 
         def answered(answer: MuteAnswer | None) -> None:
             if answer is not None:
-                operations.mute(deck, trend, answer.until, answer.typed, answer.reason)
+                work = partial(deck.reach().shift.mute, *trend.key, answer.until, answer.reason)
+                said = f"Errors of {one_line(trend.task_type)} muted until {answer.until:%m-%d %H:%M}Z."
+                twin = mute_twin(trend, answer.typed, answer.reason)
+                deck.operations.do("mute these errors", work, lambda _: said, twin)
 
         self.app.push_screen(MuteErrors(trend), answered)
+
+    def _unmute(self, trend: ErrorGroup, reason: str | None) -> None:
+        work = partial(self.deck.reach().shift.unmute, *trend.key, reason)
+        said = f"Errors of {one_line(trend.task_type)} are not muted any more."
+        self.deck.operations.do("unmute these errors", work, lambda _: said, unmute_twin(trend, reason))
 
     def _list_jobs(self) -> None:
         if self.trend is not None:
             self.deck.list_group(self.trend)
-
-    def _other_pane(self) -> None:
-        self.query_one("#about" if self.pane.id == "pane" else "#pane", Pane).focus()
 
     def _ask_for_canary(self, trend: ErrorGroup, alike: Alike) -> None:
         job, rest = alike.jobs[0], alike.total - 1

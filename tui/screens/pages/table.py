@@ -13,8 +13,8 @@ from jobdeck.core.redact import clean
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.form.lookup import Offer, among, asking
 from jobdeck.tui.format import fit, one_line, plural
+from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
-from jobdeck.tui.screens.dialogs.picker import Picker
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.screens.pages.row_action import AskForTexts
 from jobdeck.tui.widgets.pane import Entry, entry

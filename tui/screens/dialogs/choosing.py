@@ -1,17 +1,20 @@
-"""The palette: every action of a page by its name, with its key; an action that is not available says why."""
+"""The dialogs that choose from a list which typing narrows down: the palette of actions, and the picker of anything."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input
 
+from jobdeck.core.plugins import Found
 from jobdeck.tui.actions import BY_ID, Action, Scope, Situation, offered, unavailable
-from jobdeck.tui.format import fit
-from jobdeck.tui.screens.dialogs.dialog import Dialog
+from jobdeck.tui.format import fit, one_line
+from jobdeck.tui.screens.dialogs.dialog import ListDialog
+from jobdeck.tui.widgets.fields import OneLine
 from jobdeck.tui.widgets.ink import Line
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
 
@@ -19,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
-    from textual.events import Resize
 
     from jobdeck.core.registry import JobType
+    from jobdeck.tui.form.lookup import Offer
 
 NEW = "job.new "
 """The prefix of an answer that opens Create Job; the task type follows it."""
@@ -31,7 +34,7 @@ LEFT_OUT = ("move.", "palette", "back")
 """Ids or their beginnings of actions that a keyboard user does not need here; with a mouse, only the palette."""
 
 
-class Palette(Dialog[str | None]):
+class Palette(ListDialog[str | None]):
     """Returns the id of the chosen action, or None."""
 
     DIALOG: ClassVar[str] = "palette"
@@ -62,18 +65,15 @@ class Palette(Dialog[str | None]):
     def on_mount(self) -> None:
         self.query_one("#words", Input).focus()
 
-    def on_resize(self, _event: Resize) -> None:
-        self.call_after_refresh(self.redraw)
-
     def redraw(self) -> None:
-        pane = self.query_one("#found", Pane)
+        pane = self.pane
         words = self.query_one("#words", Input).value.lower().split()
         pane.show([self._entry(action, pane.size.width) for action in matching(self.actions, words)])
         self._explain()
 
     def on_input_changed(self) -> None:
         """Lists the matches for other words and chooses the best."""
-        self.query_one("#found", Pane).cursor = 0
+        self.pane.cursor = 0
         self.redraw()
 
     def on_input_submitted(self) -> None:
@@ -88,11 +88,8 @@ class Palette(Dialog[str | None]):
     def on_pane_moved(self) -> None:
         self._explain()
 
-    def action_move(self, by: int) -> None:
-        self.query_one("#found", Pane).move(by)
-
     def _chosen(self) -> Action | None:
-        key = self.query_one("#found", Pane).current
+        key = self.pane.current
         return next((action for action in self.actions if action.id == key), None)
 
     def _explain(self) -> None:
@@ -128,3 +125,79 @@ def matching(actions: list[Action], words: list[str]) -> list[Action]:
 
     found = [action for action in actions if all(has(action, word) for word in words)]
     return sorted(found, key=rank) if words else found
+
+
+class Picker(ListDialog[Found | None]):
+    """Returns the chosen item, or None."""
+
+    DIALOG: ClassVar[str] = "picker"
+
+    def __init__(self, offer: Offer) -> None:
+        super().__init__()
+        self.offer = offer
+        self.found: Sequence[Found] = ()
+        self.said = "Looking…"
+        self._asked = 0
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="box") as box:
+            box.border_title = Content(self.offer.title)
+            box.border_subtitle = Content(f"{self.or_click('enter')} chooses · {self.key('close')} cancels")
+            yield OneLine(self.offer.typed, example=self.offer.example, id="words")
+            yield Pane(id="found")
+            yield Line(id="reason")
+
+    def on_mount(self) -> None:
+        field = self.query_one("#words", OneLine)
+        field.focus()
+        field.cursor_position = len(field.value)
+        field.selection = field.selection.cursor(len(field.value))
+        self.look()
+        self.call_after_refresh(self.redraw)
+
+    def look(self) -> None:
+        """Looks up the typed words; answers for words that have changed since are dropped."""
+        self._asked += 1
+        asked = self._asked
+
+        def deliver(found: Sequence[Found] | str) -> None:
+            if asked != self._asked or not self.is_attached:
+                return
+            self.said = found if isinstance(found, str) else ""
+            self.found = () if isinstance(found, str) else found
+            pane = self.pane
+            pane.cursor = 0
+            self.redraw()
+            if not self.query_one("#words", OneLine).value:
+                pane.find(self.offer.chosen)
+                pane.move_to(pane.cursor)
+
+        self.offer.fetch(self.query_one("#words", OneLine).value, deliver)
+
+    def redraw(self) -> None:
+        pane = self.pane
+        words = self.query_one("#words", OneLine).value.strip()
+        offered = [Found("", self.offer.empty)] if self.offer.empty and not words else []
+        listed = [*offered, *self.found]
+        width = min(max((cell_len(one_line(one.label)) for one in listed), default=0), max(pane.size.width - 24, 12))
+        pane.show([self._entry(one, width, pane.size.width) for one in listed])
+        reason = self.said or ("" if listed else "No matches.")
+        self.query_one("#reason", Line).show([(f" {reason}", "warn")])
+
+    def on_input_changed(self) -> None:
+        self.look()
+
+    def on_input_submitted(self) -> None:
+        pane = self.pane
+        if pane.entries:
+            key = pane.current
+            listed = [Found("", self.offer.empty), *self.found]
+            self.dismiss(next((one for one in listed if one.id == key), None))
+
+    def on_pane_chosen(self) -> None:
+        self.on_input_submitted()
+
+    def _entry(self, one: Found, width: int, room: int) -> Entry:
+        detail = fit(one_line(one.detail), max(room - width - 3, 0)) if one.detail else ""
+        ink = "strong" if one.id else "muted"
+        return entry((f" {fit(one_line(one.label), width)}  ", ink), (detail, "muted"), key=one.id)

@@ -1,0 +1,284 @@
+"""The pages of figures, each a table above and the details of its current line below: types, trends and series."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from textual.content import Content
+
+from jobdeck.core.model import Status
+from jobdeck.core.read.pages import overview
+from jobdeck.core.read.pages import series as read_series
+from jobdeck.core.read.pages.overview import TypeReport
+from jobdeck.core.read.pages.series import SeriesReport
+from jobdeck.core.read.stats import backlog
+from jobdeck.core.read.stats.backlog import TrendReport
+from jobdeck.core.words.tables import EVERYTHING
+from jobdeck.tui.commands import pause_series_twin, skip_twin, type_twin
+from jobdeck.tui.format import one_line, short_id
+from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
+from jobdeck.tui.screens.dialogs.processing import switch
+from jobdeck.tui.screens.dialogs.type_settings import SettingsAnswer, TypeSettings
+from jobdeck.tui.screens.page import SplitPage
+from jobdeck.tui.text.figures import series, trends, types
+from jobdeck.tui.widgets.pane import Entry, Pane, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual.events import Resize
+
+    from jobdeck.core.model import Job, TypePause
+    from jobdeck.core.read.pages.overview import TypeFigures
+    from jobdeck.core.read.pages.series import SeriesLine
+    from jobdeck.core.read.type_settings import TypeLine
+    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.backend.live import LiveBackend as Backend
+    from jobdeck.tui.widgets.ink import Span
+
+WINDOWS: Final = tuple(timedelta(hours=hours) for hours in (1, 6, 24, 7 * 24, 30 * 24))
+FIRST: Final = WINDOWS[1]
+BESIDE: Final = 120
+"""From this width on, the plots are beside the table."""
+
+
+class Types(SplitPage[TypeReport]):
+    """The task types by name, and the details of the one under the cursor."""
+
+    SCOPE: ClassVar[Scope] = "types"
+    HEADING: ClassVar[str] = "Types"
+    EVERY: ClassVar[float] = 5.0
+
+    @property
+    def current(self) -> TypeFigures | None:
+        """The type under the cursor."""
+        found = self.data.types if self.data is not None else ()
+        return next((one for one in found if ("type", one.line.task_type) == self.key_of_line), None)
+
+    def read(self, backend: Backend) -> TypeReport:
+        return backend.read("to read the task types", overview.types)
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        return super().handlers() | {"type.settings": self._change, "type.trends": self._open_trends}
+
+    def situation(self) -> Situation:
+        if self.current is not None:
+            return super().situation()
+        reason = "No task type under the cursor."
+        return replace(super().situation(), refused=dict.fromkeys(("type.settings", "type.trends"), reason))
+
+    def switch_processing(self) -> None:
+        """Proposes the type under the cursor."""
+        current = self.current
+        switch(self, self.deck, current.line.task_type if current else None, first=True)
+
+    def columns(self, width: int) -> Sequence[Span]:
+        return [(types.columns(width), "head")]
+
+    def entries(self, data: TypeReport, width: int) -> Sequence[Entry]:
+        if not data.types:
+            return [entry((" No task types yet: no job, no worker, no settings.", "muted"))]
+        return [types.line(one, data.at, width) for one in data.types]
+
+    def about(self, data: TypeReport, width: int) -> tuple[list[Span], Sequence[Entry]]:
+        current = self.current
+        if current is None:
+            return [], []
+        return [(f" {one_line(current.line.task_type)} ", "tab")], types.about(current, data.at, width)
+
+    def summary(self, data: TypeReport) -> list[Span]:
+        return types.summary(data)
+
+    def on_pane_chosen(self) -> None:
+        self.action_do("type.trends")
+
+    def _open_trends(self) -> None:
+        if self.current is not None:
+            self.app.switch_screen(Trends(self.current.line.task_type))
+
+    def _change(self) -> None:
+        current = self.current
+        if current is None:
+            return
+        name = current.line.task_type
+
+        def answered(answer: SettingsAnswer | None) -> None:
+            if answer is not None:
+                self._set_type(name, answer)
+
+        self.app.push_screen(TypeSettings(current.line), answered)
+
+    def _set_type(self, task_type: str, wanted: SettingsAnswer) -> None:
+        set_type, name = self.deck.reach().figures.set_type, one_line(task_type)
+
+        def said(line: TypeLine) -> str:
+            return f"Settings of {name} changed." + ("" if line.workers else "\nNo live worker handles it.")
+
+        self.deck.operations.do(
+            f"change {name}",
+            lambda: set_type(task_type, wanted.changes, wanted.reason),
+            said,
+            type_twin(task_type, wanted.changes, wanted.reason),
+        )
+
+
+class Trends(SplitPage[TrendReport]):
+    """All types in the first line, then the types by name; the plots are of the line under the cursor."""
+
+    SCOPE: ClassVar[Scope] = "trends"
+    HEADING: ClassVar[str] = "Trends"
+    EVERY: ClassVar[float] = 15.0
+
+    def __init__(self, task_type: str | None = None) -> None:
+        """With `task_type` the cursor begins on that type."""
+        super().__init__()
+        self.window = FIRST
+        self._wanted = task_type
+
+    def read(self, backend: Backend) -> TrendReport:
+        return backend.read("to read the trends", backlog.trend_report, self.window)
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        return super().handlers() | {"window": self._next_window}
+
+    def on_mount(self) -> None:
+        self.set_class(self.app.size.width >= BESIDE, "-wide")
+        super().on_mount()
+
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.width >= BESIDE, "-wide")
+        super().on_resize(event)
+
+    def columns(self, width: int) -> Sequence[Span]:
+        return [(trends.columns(width), "head")]
+
+    def entries(self, data: TrendReport, width: int) -> Sequence[Entry]:
+        window = data.trends
+        names = [None, *sorted(window.types)]
+        return [trends.line(name, window.total(name), width) for name in names]
+
+    def redraw(self) -> None:
+        super().redraw()
+        if self._wanted is not None and self.is_there and self.data is not None:
+            key = ("type", self._wanted)
+            at = next((at for at, one in enumerate(self.list_pane.entries) if one.key == key), None)
+            self._wanted = None
+            if at is not None:
+                self.list_pane.move_to(at)
+
+    def about(self, data: TrendReport, width: int) -> tuple[list[Span], Sequence[Entry]]:
+        key = self.key_of_line
+        name = key[1] if isinstance(key, tuple) else None
+        height = self.query_one("#about", Pane).size.height
+        shown = one_line(name) if name is not None else EVERYTHING
+        return [(f" {shown} ", "tab")], trends.plots(data, name, width, height)
+
+    def summary(self, data: TrendReport) -> list[Span]:
+        return trends.summary(data, self.window)
+
+    def _next_window(self) -> None:
+        self.window = WINDOWS[(WINDOWS.index(self.window) + 1) % len(WINDOWS)]
+        self.reread()
+
+
+class Series(SplitPage[SeriesReport]):
+    """The recurring jobs by task type, and the details of the one under the cursor."""
+
+    SCOPE: ClassVar[Scope] = "series"
+    HEADING: ClassVar[str] = "Series"
+    EVERY: ClassVar[float] = 5.0
+
+    @property
+    def current(self) -> SeriesLine | None:
+        """The series under the cursor."""
+        found = self.data.series if self.data is not None else ()
+        return next((one for one in found if ("job", one.job.id) == self.key_of_line), None)
+
+    def targets(self) -> tuple[Job, ...]:
+        """The job of the series under the cursor."""
+        return (self.current.job,) if self.current is not None else ()
+
+    def read(self, backend: Backend) -> SeriesReport:
+        return backend.read("to read the recurring jobs", read_series.series)
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        return super().handlers() | {
+            "open": self.open_chosen,
+            "series.run": lambda: self.ask("retry"),
+            "series.skip": self._skip,
+            "series.pause": self._pause_series,
+        }
+
+    def situation(self) -> Situation:
+        if self.current is None:
+            reason = "No recurring job under the cursor."
+            of_it = ("series.run", "series.skip", "series.pause", "open")
+            return replace(super().situation(), refused=dict.fromkeys(of_it, reason))
+        if self.current.job.status is Status.RUNNING:
+            running = "It is running. Wait until this run has ended."
+            return replace(super().situation(), refused=dict.fromkeys(("series.run", "series.skip"), running))
+        if self.current.pause is not None:
+            paused = f"It is paused. {self.deck.key('series.pause')} resumes it."
+            return replace(super().situation(), refused=dict.fromkeys(("series.run", "series.skip"), paused))
+        return super().situation()
+
+    def switch_processing(self) -> None:
+        """Proposes the type of the series under the cursor."""
+        current = self.current
+        switch(self, self.deck, current.job.task_type if current else None, first=True)
+
+    def columns(self, width: int) -> Sequence[Span]:
+        return [(series.columns(width), "head")]
+
+    def entries(self, data: SeriesReport, width: int) -> Sequence[Entry]:
+        if not data.series:
+            return [entry((" No recurring jobs.", "muted"))]
+        held = not data.processing.enabled
+        return [series.line(one, data.at, width, paused=held or self._pause(one) is not None) for one in data.series]
+
+    def about(self, data: SeriesReport, width: int) -> tuple[list[Span], Sequence[Entry]]:
+        current = self.current
+        if current is None:
+            return [], []
+        details = series.about(current, self._pause(current), data.at, width)
+        return [(series.name_of(current), "tab")], details
+
+    def summary(self, data: SeriesReport) -> list[Span]:
+        return series.summary(data)
+
+    def _pause(self, one: SeriesLine) -> TypePause | None:
+        pauses = self.data.processing.paused_types if self.data is not None else ()
+        return next((pause for pause in pauses if pause.task_type == one.job.task_type), None)
+
+    def _pause_series(self) -> None:
+        current = self.current
+        if current is None:
+            return
+        job = current.job
+        name = f"{one_line(job.task_type)} {short_id(job.id)}"
+        verb, text = (
+            "Pause",
+            f"{name} does not run at its slots until somebody resumes it. A running cycle ends as usual.",
+        )
+        if current.pause is not None:
+            verb, text = "Resume", f"{name} runs at its next slot. The slots that it missed are not made up."
+        word = needed_word(verb.lower(), 1, production=self.deck.options.production)
+        question = Question(f"{verb} this series", Content(text), verb, word=word, twin=pause_series_twin(job))
+        what = f"{verb.lower()} job"
+        pause_series, do_one = self.deck.reach().figures.pause_series, self.deck.operations.do_one
+        ask(self, question, lambda: do_one(what, job, pause_series, pause_series_twin(job)))
+
+    def _skip(self) -> None:
+        current = self.current
+        if current is None:
+            return
+        job = current.job
+        name = f"{one_line(job.task_type)} {short_id(job.id)}"
+        body = Content(f"{name} does not run at {job.run_at:%Y-%m-%d %H:%M}Z, but at the slot after it. "
+                       "The series continues.")  # fmt: skip
+        word = needed_word("skip", 1, production=self.deck.options.production)
+        question = Question("Skip one run", body, "Skip one run", word=word, twin=skip_twin(job))
+        skip, do_one = self.deck.reach().figures.skip, self.deck.operations.do_one
+        ask(self, question, lambda: do_one("skip a run of job", job, skip, skip_twin(job)))

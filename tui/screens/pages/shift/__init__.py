@@ -1,1 +1,0 @@
-"""What the pages of operators and of errors do with notes and mutes. None is imported before the first paint."""
