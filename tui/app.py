@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 
 
 PAGES: Final = {
-    "health": ("cron_health", "CronHealth"),
+    "health": ("workers", "CronHealth"),
     "errors": ("errors", "Errors"),
     "workers": ("workers", "Workers"),
     "types": ("figures", "Types"),
     "trends": ("figures", "Trends"),
     "series": ("figures", "Series"),
-    "audit": ("audit", "Audit"),
+    "audit": ("operators", "Audit"),
     "bulk": ("bulk", "BulkPage"),
-    "playbook": ("playbook", "Playbook"),
-    "log": ("log", "Log"),
+    "playbook": ("operators", "Playbook"),
+    "log": ("workers", "Log"),
 }
 """Module and class of each page, by its name in the table of actions. They are imported after the first paint."""
 

@@ -36,7 +36,7 @@ from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog
 from jobdeck.tui.screens.dialogs.saved import ChooseColumns, NameFilter
 from jobdeck.tui.screens.dialogs.shift import LeaveNote, MuteErrors
 from jobdeck.tui.screens.dialogs.type_settings import TypeSettings
-from jobdeck.tui.screens.pages.row_action import AskForTexts
+from jobdeck.tui.screens.pages.table import AskForTexts
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.figures_sample import type_line
 from tests.tui.sample import sample, trend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.containers import Container
@@ -16,8 +17,8 @@ from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.terminal.hosting import Hosting
 from jobdeck.tui.text import fleet as text
 from jobdeck.tui.widgets import click_targets, key_line, status_bar
-from jobdeck.tui.widgets.ink import Line
-from jobdeck.tui.widgets.pane import Pane
+from jobdeck.tui.widgets.ink import Line, width_of
+from jobdeck.tui.widgets.pane import MOVES, Pane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.threads import Background
     from jobdeck.tui.deck import Options
     from jobdeck.tui.widgets.ink import Span
-
-LAST = 1_000_000
-"""A line behind the last one."""
 
 
 class FleetScreen(Screen[None]):
@@ -88,18 +86,12 @@ class FleetScreen(Screen[None]):
         if reason is not None:
             deck_of(self).say(reason, "warning")
             return
-        pane = self.pane
         handlers: dict[str, Callable[[], object]] = {
             "fleet.open": self._open,
             "refresh": self.databases.refresh,
             "help": lambda: self.app.push_screen(Help("fleet", self.situation())),
             "quit": lambda: self._leave(None),
-            "move.down": lambda: pane.move(1),
-            "move.up": lambda: pane.move(-1),
-            "move.half_down": lambda: pane.move(pane.half),
-            "move.half_up": lambda: pane.move(-pane.half),
-            "move.top": lambda: pane.move_to(0),
-            "move.bottom": lambda: pane.move_to(LAST),
+            **{name: partial(step, self.pane) for name, step in MOVES.items()},
         }
         handlers[action_id]()
 
@@ -167,7 +159,7 @@ class FleetScreen(Screen[None]):
             name, self.databases.members[name].label, self.databases.reading(name), width,
             last=standing.figures, old=self._old(name, now), retry=retry,
         )  # fmt: skip
-        length = status_bar.width_of(words)
+        length = width_of(words)
         self.query_one("#rule", Line).show([*words, ("─" * max(width - length, 0), "muted")])
         self.query_one("#about", Pane).show(details)
 

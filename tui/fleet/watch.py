@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from jobdeck.core.fleet import ANSWER_SECONDS, Trouble, rank, word
 from jobdeck.tui.backend.poller import AWAY, Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from jobdeck.core.fleet import Member, Reading
     from jobdeck.core.read.pages.fleet import DatabaseFigures
-    from jobdeck.tui.backend.threads import Background, Timer
+    from jobdeck.tui.backend.threads import Timer
+    from jobdeck.tui.terminal.hosting import Hosting
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +37,13 @@ class Standing:
         return self.link.retry_at if self.trouble is not None and self.asked_at is None else None
 
 
-class Watcher(Protocol):
-    """The part of the application that a watch uses and reports to."""
-
-    @property
-    def background(self) -> Background:
-        """Starts background work."""
-
-    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Schedules a call after `seconds`."""
-
-    def monotonic(self) -> float:
-        """The monotonic clock, in seconds."""
-
-    def redraw(self) -> None:
-        """Shows what is known now."""
-
-
 class Watch:
     """The databases and what is known of each. One is asked again only after it has answered."""
 
     def __init__(
         self,
         members: Sequence[Member],
-        watcher: Watcher,
+        host: Hosting,
         *,
         interval: float,
         known: Mapping[str, Standing] | None = None,
@@ -67,7 +51,7 @@ class Watch:
         self.members = {member.name: member for member in members}
         self.interval = interval
         self.standings = {name: replace((known or {}).get(name, Standing()), asked_at=None) for name in self.members}
-        self._watcher = watcher
+        self._host = host
         self._timers: dict[str, Timer] = {}
         self._away = False
 
@@ -94,13 +78,13 @@ class Watch:
         timer = self._timers.pop(name, None)
         if timer is not None:
             timer.cancel()
-        self.standings[name] = replace(standing, asked_at=self._watcher.monotonic())
-        self._watcher.background(member.read, lambda answer: self._answered(name, answer))
+        self.standings[name] = replace(standing, asked_at=self._host.monotonic())
+        self._host.background(member.read, lambda answer: self._answered(name, answer))
 
     def reading(self, name: str) -> Reading | None:
         """The state of a database: slow when it has not answered for too long; None before its first answer."""
         standing = self.standings[name]
-        waited = 0.0 if standing.asked_at is None else self._watcher.monotonic() - standing.asked_at
+        waited = 0.0 if standing.asked_at is None else self._host.monotonic() - standing.asked_at
         if waited >= ANSWER_SECONDS:
             return self.members[name].silent(waited)
         return standing.trouble or standing.figures
@@ -129,7 +113,7 @@ class Watch:
     def _answered(self, name: str, answer: Reading | Exception) -> None:
         if isinstance(answer, Exception):
             raise answer
-        now, standing = self._watcher.monotonic(), self.standings[name]
+        now, standing = self._host.monotonic(), self.standings[name]
         if isinstance(answer, Trouble):
             link = standing.link.failed(now, answer.message)
             self.standings[name] = replace(standing, trouble=answer, asked_at=None, link=link)
@@ -137,5 +121,5 @@ class Watch:
         else:
             self.standings[name] = Standing(answer, standing.asked_at, link=standing.link.succeeded(now))
             delay = self.pace
-        self._timers[name] = self._watcher.later(delay, lambda: self.poke(name))
-        self._watcher.redraw()
+        self._timers[name] = self._host.later(delay, lambda: self.poke(name))
+        self._host.redraw()

@@ -11,7 +11,7 @@ from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import one_line
 from jobdeck.tui.text import job_detail, playbook
 from jobdeck.tui.widgets.ink import Line
-from jobdeck.tui.widgets.sheet import Sheet
+from jobdeck.tui.widgets.pane import Sheet
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

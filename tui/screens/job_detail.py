@@ -7,22 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from uuid import UUID
 
-from rich.cells import cell_len
-
 from jobdeck.tui.format import middle, short_id
 from jobdeck.tui.screens.dialogs.confirm import ask
 from jobdeck.tui.screens.dialogs.questions import cancel_flow_question, restore_question
 from jobdeck.tui.screens.page import Page
 from jobdeck.tui.text import job_detail, playbook
 from jobdeck.tui.widgets import status_bar
-from jobdeck.tui.widgets.ink import Line, Reason
-from jobdeck.tui.widgets.sheet import GAP, ROOMY, Sheet
+from jobdeck.tui.widgets.ink import Line, width_of
+from jobdeck.tui.widgets.pane import GAP, ROOMY, Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
-    from textual.events import Resize
 
     from jobdeck.core.model import Job, Json
     from jobdeck.core.plugins import Recipients
@@ -73,17 +70,9 @@ class JobDetailScreen(Page[Reading]):
     def in_trash(self) -> bool:
         return self.detail is not None and self.detail.in_trash
 
-    def compose(self) -> ComposeResult:
-        yield Line(id="title")
-        yield Line(id="banner")
-        yield Reason()
+    def middle(self) -> ComposeResult:
         yield Line(id="revealed")
         yield Sheet(id="page")
-        yield Line(id="keys")
-
-    def on_mount(self) -> None:
-        self.pane.focus()
-        super().on_mount()
 
     def targets(self) -> tuple[Job, ...]:
         """This job, unless it no longer exists."""
@@ -147,9 +136,6 @@ class JobDetailScreen(Page[Reading]):
         self._draw_page()
         self.draw_title()
 
-    def on_resize(self, _event: Resize) -> None:
-        self.call_after_refresh(self.redraw)
-
     def _draw_revealed(self) -> None:
         line = self.query_one("#revealed", Line)
         line.display = self.revealed
@@ -162,10 +148,8 @@ class JobDetailScreen(Page[Reading]):
             left, right = job_detail.title(self.job, self.deck.now())
         if self.size.width >= ROOMY:
             left.append((f"  jobdeck job {short_id(self.job_id)}", "muted"))
-        place = self.pane.place
-        right = [*right, *self.lateness(), *([(f"{place} ", "muted")] if place else [])]
-        right += status_bar.environment(self.deck.options)
-        self.query_one("#title", Line).show(_shortened(left, self.size.width - _cells(right) - 1), right)
+        right = [*right, *self.place(), *status_bar.environment(self.deck.options)]
+        self.query_one("#title", Line).show(_shortened(left, self.size.width - width_of(right) - 1), right)
 
     def _draw_page(self) -> None:
         if self.job is None:
@@ -250,11 +234,7 @@ class JobDetailScreen(Page[Reading]):
         deck.operations.reveal(job, allowed)
 
 
-def _cells(spans: Sequence[Span]) -> int:
-    return sum(cell_len(text) for text, _ in spans)
-
-
 def _shortened(left: Sequence[Span], room: int) -> list[Span]:
     """The heading in `room` cells; the task type is cut rather than the status."""
     (name, ink), *others = left
-    return [(f" {middle(name[1:], max(room - _cells(others) - 1, LEAST_NAME))}", ink), *others]
+    return [(f" {middle(name[1:], max(room - width_of(others) - 1, LEAST_NAME))}", ink), *others]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from textual.geometry import Offset
@@ -18,6 +19,7 @@ from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.jobs.job_table import JobTable
+from jobdeck.tui.widgets.pane import MOVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,10 +84,7 @@ class Listing(Acting):
             "freeze": self._freeze,
             "interval.longer": lambda: self._step_interval(1),
             "interval.shorter": lambda: self._step_interval(-1),
-            "move.down": lambda: table.move(1),
-            "move.up": lambda: table.move(-1),
-            "move.half_down": lambda: table.move(table.half),
-            "move.half_up": lambda: table.move(-table.half),
+            **{name: partial(step, table) for name, step in MOVES.items()},
             "move.top": self._top,
             "move.bottom": self._bottom,
         }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from rich.cells import cell_len
 from textual.containers import Container
@@ -14,8 +15,8 @@ from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, seconds
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.widgets import key_line, status_bar
-from jobdeck.tui.widgets.ink import Line, Reason
-from jobdeck.tui.widgets.pane import Entry, Pane, entry
+from jobdeck.tui.widgets.ink import Line, Reason, width_of
+from jobdeck.tui.widgets.pane import MOVES, Entry, Pane, entry
 from jobdeck.tui.widgets.pause_banner import is_paused
 
 if TYPE_CHECKING:
@@ -28,11 +29,9 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
-    from jobdeck.tui.widgets.sheet import Sheet
+    from jobdeck.tui.widgets.pane import Lines, Sheet
 
 T = TypeVar("T")
-LAST: Final = 1_000_000
-"""A line behind the last one of every page."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +60,17 @@ class Page(Acting, Generic[T]):
         """Reads the data of the page; called in a background thread."""
         raise NotImplementedError
 
+    def compose(self) -> ComposeResult:
+        yield Line(id="title")
+        yield Line(id="banner")
+        yield Reason()
+        yield from self.middle()
+        yield Line(id="keys")
+
+    def middle(self) -> ComposeResult:
+        """The widgets between the banner and the keys."""
+        raise NotImplementedError
+
     def redraw(self) -> None:
         """Draws everything from the current data; only what differs is repainted."""
         raise NotImplementedError
@@ -80,22 +90,18 @@ class Page(Acting, Generic[T]):
             "refresh": self.reread,
             "back": self.dismiss,
             "quit": self.dismiss,
-            "move.down": lambda: self._scroll(lambda pane: pane.move(1)),
-            "move.up": lambda: self._scroll(lambda pane: pane.move(-1)),
-            "move.half_down": lambda: self._scroll(lambda pane: pane.move(pane.half)),
-            "move.half_up": lambda: self._scroll(lambda pane: pane.move(-pane.half)),
-            "move.top": lambda: self._scroll(lambda pane: pane.move_to(0)),
-            "move.bottom": lambda: self._scroll(lambda pane: pane.move_to(LAST)),
+            **{name: partial(self._scroll, step) for name, step in MOVES.items()},
         }
         here = {action.id for action in offered(self.SCOPE)}
         return {name: do for name, do in everywhere.items() if name in here}
 
-    def _scroll(self, step: Callable[[Pane | Sheet], None]) -> None:
+    def _scroll(self, step: Callable[[Lines[Any]], None]) -> None:
         step(self.pane)
         self.draw_title()
 
     def on_mount(self) -> None:
         """Draws what is known, then reads the rest."""
+        self.pane.focus()
         self.redraw()
         self.fetch()
 
@@ -119,6 +125,9 @@ class Page(Acting, Generic[T]):
             self.draw_banner()
         self.draw_title()
 
+    def on_resize(self, _event: Resize) -> None:
+        self.call_after_refresh(self.redraw)
+
     def on_lines_resized(self) -> None:
         """Updates the visible lines in the heading."""
         self.draw_title()
@@ -135,6 +144,10 @@ class Page(Acting, Generic[T]):
             return [(f"waiting {seconds(waited)} ", "muted")] if waited >= status_bar.LATE else []
         old = now - self._data_at
         return [(f"{seconds(old)} old ", "warn")] if old >= max(self.EVERY, pace) + pace + status_bar.LATE else []
+
+    def place(self) -> list[Span]:
+        """The age of late data, and the visible lines."""
+        return [*self.lateness(), *([(f"{self.pane.place} ", "muted")] if self.pane.place else [])]
 
     def draw_banner(self) -> None:
         """Shows a lost connection, the page's own trouble, or a pause, in this order. A long text is wrapped."""
@@ -189,12 +202,8 @@ class ListPage(Page[T]):
     def heading(self) -> str:
         return self.HEADING
 
-    def compose(self) -> ComposeResult:
-        yield Line(id="title")
-        yield Line(id="banner")
-        yield Reason()
+    def middle(self) -> ComposeResult:
         yield self.make_pane()
-        yield Line(id="keys")
 
     def make_pane(self) -> Pane:
         """Makes the pane; subclasses may change its behaviour."""
@@ -211,13 +220,6 @@ class ListPage(Page[T]):
     @property
     def pane(self) -> Pane:
         return self.query_one("#pane", Pane)
-
-    def on_mount(self) -> None:
-        self.pane.focus()
-        super().on_mount()
-
-    def on_resize(self, _event: Resize) -> None:
-        self.call_after_refresh(self.redraw)
 
     def on_pane_moved(self) -> None:
         self.draw_title()
@@ -247,8 +249,7 @@ class ListPage(Page[T]):
         self.draw_keys()
 
     def draw_title(self) -> None:
-        right = [*self.lateness(), *([(f"{self.pane.place} ", "muted")] if self.pane.place else [])]
-        right += status_bar.environment(self.deck.options)
+        right = [*self.place(), *status_bar.environment(self.deck.options)]
         beside = self.summary(self.data) if self.data is not None else []
         self.query_one("#title", Line).show([(f" {self.heading}", "strong"), ("  ", "text"), *beside], right)
 
@@ -259,16 +260,12 @@ class SplitPage(ListPage[T]):
     The lines keep their order, so the cursor stays where it is when the figures change.
     """
 
-    def compose(self) -> ComposeResult:
-        yield Line(id="title")
-        yield Line(id="banner")
-        yield Reason()
+    def middle(self) -> ComposeResult:
         yield Line(id="columns")
         with Container(id="parts"):
             yield self.make_pane()
             yield Line(id="rule")
             yield Pane(id="about", cursor=False)
-        yield Line(id="keys")
 
     def columns(self, width: int) -> Sequence[Span]:
         """The heading of the lines."""
@@ -324,7 +321,7 @@ class SplitPage(ListPage[T]):
             return
         words, details = self.about(self.data, pane.size.width)
         doing: list[Span] = [(self.doing(), "run")] if self.doing() else []
-        length = sum(cell_len(text) for text, _ in [*words, *doing]) + len(doing)
+        length = width_of([*words, *doing]) + len(doing)
         self.query_one("#rule", Line).show([*words, ("─" * max(self.size.width - length, 0), "muted")], doing)
         pane.show(details)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import select
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 from textual.app import App
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.tui.terminal import hang_up
 from jobdeck.tui.terminal.thrift import thrifty
 
 if TYPE_CHECKING:
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
     from textual.driver import Driver
+
+INPUT = 0
+OUTPUTS = (1, 2)
+LOOK_EVERY = 1_000
+"""Milliseconds between two checks of the terminal's foreground process."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +51,7 @@ class Ending(App[int]):
         # The terminal sends one, and its shell another. A handler of the loop is removed when the loop is closed. Then
         # the second signal would end the process before its worker has drained.
         signal.signal(signal.SIGHUP, heard)
-        self.call_later(hang_up.watch, lambda: tell(lambda: self.exit(hung_up, hung_up)), lambda: self.is_running)
+        self.call_later(watch, lambda: tell(lambda: self.exit(hung_up, hung_up)), lambda: self.is_running)
 
     def _handle_exception(self, error: Exception) -> None:
         """Ends the app with a sentence. Textual would print a traceback with the values of all variables."""
@@ -81,3 +88,44 @@ class Ending(App[int]):
     def get_driver_class(self) -> type[Driver]:
         """The platform's driver, changed to write less."""
         return thrifty(super().get_driver_class())
+
+
+def watch(gone: Callable[[], None], wanted: Callable[[], bool]) -> None:
+    """Calls `gone` once, in its own thread, when the terminal on standard input is closed or used by another shell.
+
+    It ends soon after it is no longer `wanted`. The kernel sends no SIGHUP when the terminal did not control this
+    process, and `nohup` blocks it. Textual would then read end-of-file in a loop and use a whole core. Nor is there a
+    signal when the shell that started this program has died and another shell uses the terminal: both would write to
+    it.
+    """
+    threading.Thread(target=_wait, args=(gone, wanted), name="jobdeck-terminal", daemon=True).start()
+
+
+def _wait(gone: Callable[[], None], wanted: Callable[[], bool]) -> None:
+    poll = select.poll()
+    poll.register(INPUT, 0)
+    starter = os.getppid()
+    while not (found := poll.poll(LOOK_EVERY)):
+        if not wanted():
+            return
+        if os.getppid() != starter and _another_has_it():
+            gone()  # the terminal still exists and can be restored
+            return
+    if found[0][1] & select.POLLNVAL:  # closed by this process, or the system cannot poll terminals
+        return
+    _quieten()
+    gone()
+
+
+def _another_has_it() -> bool:
+    try:
+        return os.tcgetpgrp(INPUT) != os.getpgrp()
+    except OSError:  # the terminal does not control this process
+        return False
+
+
+def _quieten() -> None:
+    """Redirects all output to /dev/null, so that the normal shutdown does not fail when it writes."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in OUTPUTS:
+        os.dup2(nowhere, stream)

@@ -1,29 +1,37 @@
-"""The base of both applications, the dashboard and the fleet: theme, keys typed ahead, background work, timers."""
+"""The base of both applications, the dashboard and the fleet: theme, keys typed ahead, toasts, work in threads."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual import events
 from textual.binding import Binding
 
+from jobdeck.core.redact import clean
 from jobdeck.tui import themes
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.backend.threads import Answer, Threads
 from jobdeck.tui.deck import Options
-from jobdeck.tui.terminal.toasts import Toasting
+from jobdeck.tui.format import within
+from jobdeck.tui.terminal.ending import Ending
 from jobdeck.tui.terminal.type_ahead import TypeAhead
 from jobdeck.tui.widgets.ink import InkedApp
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from jobdeck.tui.backend.threads import Background
+    from jobdeck.tui.backend.threads import Background, Severity
 
 
-class Hosting(InkedApp, Toasting):
+MOST_TOASTS: Final = 2
+"""Maximum number at a time. More would cover the list."""
+TOAST: Final = 640
+"""Maximum length in cells: ten lines."""
+
+
+class Hosting(InkedApp, Ending):
     """An application that reads in the background. `background` and `monotonic` are for tests."""
 
     TITLE = "Jobdeck"
@@ -85,6 +93,22 @@ class Hosting(InkedApp, Toasting):
         """The key of an action or a dialog as shown to users, according to the user's key map."""
         return key_of(action_id, self.options.keymap)
 
+    def say(self, text: str, severity: Severity = "information") -> None:
+        """Shows a toast, which replaces one with the same text. The text is cleaned, and markup in it is not used.
+
+        A text that is too long is shortened in its middle, where it has a name or a payload.
+        """
+        text = "\n".join(within(clean(text, multiline=True).split("\n"), TOAST))
+        self.unsay(text)
+        for shown in list(self._notifications)[: 1 - MOST_TOASTS]:
+            self._unnotify(shown)
+        self.notify(text, severity=severity, markup=False, timeout=8 if severity == "information" else 14)
+
+    def unsay(self, text: str) -> None:
+        """Removes the toast with this text."""
+        for shown in [shown for shown in self._notifications if shown.message == text]:
+            self._unnotify(shown)
+
     async def action_quit(self) -> None:
         """Handles ctrl+q."""
         self.leave()
@@ -95,4 +119,8 @@ class Hosting(InkedApp, Toasting):
 
     def leave(self) -> None:
         """Leaves the program."""
+        raise NotImplementedError
+
+    def redraw(self) -> None:
+        """Redraws the screen with the data already read."""
         raise NotImplementedError

@@ -8,7 +8,8 @@ from rich.cells import cell_len
 
 from jobdeck.core.model import Verdict
 from jobdeck.tui.format import VERDICT_INK, age, ago, due, fit, one_line, seconds, since, sparkline
-from jobdeck.tui.widgets.status_bar import LATE, width_of
+from jobdeck.tui.widgets.ink import width_of
+from jobdeck.tui.widgets.status_bar import LATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

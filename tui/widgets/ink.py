@@ -28,6 +28,11 @@ INKS = (
 )  # fmt: skip
 
 
+def width_of(spans: Iterable[Span]) -> int:
+    """The width of the spans in cells."""
+    return sum(cell_len(text) for text, _ in spans)
+
+
 FILLING = ("alert", "danger")
 """Inks that fill the rest of their line as well."""
 
@@ -106,9 +111,9 @@ class PlainLine(Inked, can_focus=False):
     def spans(self) -> tuple[Span, ...]:
         """The spans of the whole width, from the first cell to the last."""
         width = self.size.width
-        reserved = sum(cell_len(text) for text, _ in self._right)
+        reserved = width_of(self._right)
         room = width - reserved - (1 if reserved else 0)
-        used = sum(cell_len(text) for text, _ in self._left)
+        used = width_of(self._left)
         if used > room:
             return (*_cut(self._left, room), (" " if reserved else "", "text"), *self._right)
         last = self._left[-1][1] if self._left else "text"
@@ -139,7 +144,7 @@ class Line(PlainLine, can_focus=False):
 
     def fit(self, spans: Sequence[Span]) -> None:
         """Replaces the line and makes the widget as wide as its text."""
-        width = sum(cell_len(text) for text, _ in spans)
+        width = width_of(spans)
         if self.styles.width is None or self.styles.width.value != width:
             self.styles.width = width
         self.show(spans)

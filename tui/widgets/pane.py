@@ -1,23 +1,124 @@
-"""A list of lines: with a cursor that follows its line's subject, or without one, to scroll."""
+"""Lists of lines and long texts, which paint their own lines.
+
+They keep their own scroll offset and draw no scrollbar: a `ScrollView` repaints all of itself at every change of its
+offset, while here only the lines that changed are repainted.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from rich.segment import Segment
 from rich.style import Style
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
+from textual.visual import Visual
 
-from jobdeck.tui.widgets.lines import Lines
+from jobdeck.tui.widgets.ink import Inked
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
-    from textual.events import Click, Resize
+    from textual.content import Content
+    from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
 
     from jobdeck.tui.widgets.ink import Span
+
+Drawn = TypeVar("Drawn")
+WHEEL = 3
+ROOMY: Final = 130
+"""From this width on, the columns of a sheet are side by side."""
+GAP: Final = 2
+LAST: Final = 1_000_000
+"""A line behind the last one of every list."""
+
+
+class Lines(Inked, Generic[Drawn], can_focus=True):
+    """A widget of lines. A line whose `Drawn` value has not changed is not repainted."""
+
+    class Resized(Message):
+        """The number of visible lines has changed."""
+
+    HEAD: ClassVar[int] = 0
+    """Number of heading lines, which do not scroll."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+        super().__init__(id=id)
+        self.top = 0
+        self._painted: list[Drawn] = []
+
+    @property
+    def lines(self) -> int:
+        """Number of lines that fit below the heading."""
+        return max(self.size.height - self.HEAD, 0)
+
+    @property
+    def half(self) -> int:
+        """Half a page in lines, at least 1."""
+        return max(self.lines // 2, 1)
+
+    def move(self, by: int) -> None:
+        """Moves by a number of lines and stops at the ends."""
+        raise NotImplementedError
+
+    def move_to(self, index: int) -> None:
+        """Moves to a line, or to the last one if there are fewer."""
+        raise NotImplementedError
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        event.stop()
+        self.move(WHEEL)
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        event.stop()
+        self.move(-WHEEL)
+
+    def notify_style_update(self) -> None:
+        """Repaints everything in the colours of a new theme."""
+        super().notify_style_update()
+        self._painted = []
+
+    def _show_line(self, at: int) -> None:
+        """Scrolls no further than needed to show a line."""
+        self.top = min(self.top, at)
+        self._show_from_below(at)
+
+    def _show_from_below(self, at: int) -> None:
+        """Scrolls down to a line that a smaller widget no longer shows."""
+        if self.lines and at >= self.top + self.lines:
+            self.top = at - self.lines + 1
+
+    def _stop_at(self, total: int) -> None:
+        """Keeps the offset within `total` lines."""
+        self.top = min(max(self.top, 0), max(total - self.lines, 0))
+
+    def _paint(self, fresh: Sequence[Drawn]) -> None:
+        """Repaints the lines that have changed."""
+        old, self._painted = self._painted, list(fresh)
+        if len(old) != len(fresh):
+            self.refresh()
+            return
+        for y, (before, after) in enumerate(zip(old, fresh, strict=True), start=self.HEAD):
+            if before != after:
+                start, end = self._difference(before, after)
+                self.refresh(Region(start, y, end - start, 1))
+
+    def _difference(self, _before: Drawn, _after: Drawn) -> tuple[int, int]:
+        """The first cell that differs and the cell after the last; the whole line unless a subclass knows better."""
+        return 0, self.size.width
+
+
+MOVES: Final[Mapping[str, Callable[[Lines[Any]], None]]] = {
+    "move.down": lambda lines: lines.move(1),
+    "move.up": lambda lines: lines.move(-1),
+    "move.half_down": lambda lines: lines.move(lines.half),
+    "move.half_up": lambda lines: lines.move(-lines.half),
+    "move.top": lambda lines: lines.move_to(0),
+    "move.bottom": lambda lines: lines.move_to(LAST),
+}
+"""What the movement keys do, by the ids of their actions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +251,78 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         self.cursor = self._clamp(self.cursor)
         self._stop_at(len(self.entries))
         self._paint([self._line(y) for y in range(self.lines)])
+
+
+class Sheet(Lines[Strip], can_focus=True):
+    """Shows a text wrapped to the width of the widget, from the line that it is scrolled to."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+        super().__init__(id=id)
+        self._columns: tuple[Content, ...] = ()
+        self._strips: list[Strip] = []
+
+    @property
+    def place(self) -> str:
+        """The visible lines and their number, as `1-20/45`; empty when all are visible."""
+        if len(self._strips) <= self.size.height:
+            return ""
+        return f"{self.top + 1}-{min(self.top + self.size.height, len(self._strips))}/{len(self._strips)}"
+
+    def show(self, columns: Sequence[Content]) -> None:
+        """Replaces the text."""
+        before = self._columns
+        self._columns = tuple(columns)
+        same = len(before) == len(columns) and all(a.is_same(b) for a, b in zip(before, columns, strict=True))
+        if not same:
+            self._set()
+
+    def move(self, by: int) -> None:
+        self.move_to(self.top + by)
+
+    def move_to(self, index: int) -> None:
+        self.top = index
+        self._repaint()
+
+    def on_resize(self, _event: Resize) -> None:
+        self._painted = []
+        self._set()
+        self.post_message(self.Resized())
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._set()
+
+    def render_line(self, y: int) -> Strip:
+        return self._painted[y] if y < len(self._painted) else self._blank(self.size.width)
+
+    def _set(self) -> None:
+        width = self.size.width
+        if not width:
+            return
+        if width >= ROOMY and len(self._columns) == 2:
+            half = (width - GAP) // 2
+            left, right = (self._wrapped(column, half) for column in self._columns)
+            gap = self._blank(width - 2 * half)
+            longest = max(len(left), len(right))
+            left += [self._blank(half)] * (longest - len(left))
+            right += [self._blank(half)] * (longest - len(right))
+            self._strips = [Strip.join([a, gap, b]) for a, b in zip(left, right, strict=True)]
+        else:
+            self._strips = []
+            for column in self._columns:
+                self._strips += [self._blank(width)] if self._strips else []
+                self._strips += self._wrapped(column, width)
+        self._repaint()
+
+    def _wrapped(self, content: Content, width: int) -> list[Strip]:
+        strips = Visual.to_strips(self, content, width, None, self.visual_style)
+        base = self.visual_style.rich_style
+        return [strip.adjust_cell_length(width, base) for strip in strips]
+
+    def _blank(self, width: int) -> Strip:
+        return Strip.blank(width, self.visual_style.rich_style)
+
+    def _repaint(self) -> None:
+        self._stop_at(len(self._strips))
+        fresh = self._strips[self.top : self.top + self.lines]
+        self._paint(fresh + [self._blank(self.size.width)] * (self.lines - len(fresh)))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
-
 from jobdeck.core.model import Status, arguments
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.backend.bulk_words import number, plural_of
@@ -20,6 +18,7 @@ from jobdeck.tui.format import (
     plural,
     seconds,
 )
+from jobdeck.tui.widgets.ink import width_of
 from jobdeck.tui.widgets.pause_banner import pause_banner
 
 if TYPE_CHECKING:
@@ -63,11 +62,6 @@ class Bar:
     frozen: datetime | None = None
     covered: bool = False
     label: str = ""
-
-
-def width_of(spans: Sequence[Span]) -> int:
-    """The width of the spans in cells."""
-    return sum(cell_len(text) for text, _ in spans)
 
 
 def header(bar: Bar, width: int) -> tuple[list[Span], list[Span]]:

@@ -16,9 +16,7 @@ from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs import choosing
 from jobdeck.tui.screens.dialogs.dialog import CROSS
 from jobdeck.tui.widgets.click_targets import at
-from jobdeck.tui.widgets.lines import WHEEL
-from jobdeck.tui.widgets.pane import Pane
-from jobdeck.tui.widgets.sheet import Sheet
+from jobdeck.tui.widgets.pane import WHEEL, Pane, Sheet
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, PLUGIN_PAGE, SMALL, Deck, dashboard, failed

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from textual.content import Content
 
-from jobdeck.tui.widgets.sheet import Sheet
+from jobdeck.tui.widgets.pane import Sheet
 from tests.tui.fake import FakeBackend
 from tests.tui.support import LARGE, SMALL, make_app
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
+from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.widgets import Static
 
+from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import Found, PageAction
 from jobdeck.core.redact import clean
 from jobdeck.tui.backend.threads import failure
@@ -15,12 +18,15 @@ from jobdeck.tui.form.lookup import Offer, among, asking
 from jobdeck.tui.format import fit, one_line, plural
 from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
+from jobdeck.tui.screens.dialogs.dialog import FieldsDialog
 from jobdeck.tui.screens.page import ListPage
-from jobdeck.tui.screens.pages.row_action import AskForTexts
+from jobdeck.tui.widgets.fields import OneLine, Twin
 from jobdeck.tui.widgets.pane import Entry, entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from textual.app import ComposeResult
 
     from jobdeck.core.plugins import Page
     from jobdeck.tui.actions import Scope, Situation
@@ -161,6 +167,48 @@ class TablePage(ListPage[Table]):
             self.reread()
 
         self.deck.background(lambda: self.deck.reach().act_on_row(self.page, action, row, answers), answered)
+
+
+class AskForTexts(FieldsDialog[dict[str, str]]):
+    """Returns the texts by their names, or None. None of them may be empty."""
+
+    DIALOG: ClassVar[str] = "row"
+
+    def __init__(self, title: str, action: PageAction, row: Sequence[str]) -> None:
+        super().__init__()
+        self.heading = one_line(title[:1].upper() + title[1:])
+        self.action = action
+        self.row = row
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"ask-{place}" for place in range(len(self.action.asks)))
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
+            box.border_title = Content(self.heading)
+            yield Static(Content(one_line(self.action.about(self.row))))
+            for name, asked in zip(self.names, self.action.asks, strict=True):
+                yield Static(Content(one_line(asked.label)), classes="label")
+                yield OneLine("", example=one_line(asked.example), id=name)
+            yield from self.ending(self.heading)
+
+    def draw(self) -> None:
+        """Shows the equivalent command, with the texts as they were typed; none while a text is missing."""
+        try:
+            answers = self.read()
+        except UsageError:
+            self.query_one(Twin).show("")
+        else:
+            self.query_one(Twin).show(clean(self.action.command(self.row, answers)))
+
+    def read(self) -> dict[str, str]:
+        answers = {}
+        for name, asked in zip(self.names, self.action.asks, strict=True):
+            answers[asked.name] = self.text(name)
+            if not answers[asked.name]:
+                raise UsageError(f"{one_line(asked.label)} is missing.")
+        return answers
 
 
 def lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[Entry]:

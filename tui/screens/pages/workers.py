@@ -1,21 +1,35 @@
-"""The page of workers: which are alive, what each runs, and task types without a worker."""
+"""The pages that show whether work is done: the workers, Cron Health, and the log of the worker in this dashboard."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from jobdeck.core.read.report_types import WorkerReport
-from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker, ask_to_toggle_worker
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+
+from jobdeck.core.read.report_types import CronReport, WorkerReport
+from jobdeck.tui.format import JOINERS, plural, wrapped
+from jobdeck.tui.screens.dialogs.dialog import add_cross, leaves
+from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_run_worker, ask_to_toggle_worker
 from jobdeck.tui.screens.page import ListPage
-from jobdeck.tui.text import workers
+from jobdeck.tui.text import cron_health, workers
+from jobdeck.tui.widgets.ink import Line
+from jobdeck.tui.widgets.pane import Pane, entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from textual.app import ComposeResult
+    from textual.events import Click
 
     from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
     from jobdeck.tui.widgets.pane import Entry
+
+INKS = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}
+TIME_WIDTH = len("2026-07-04T")
 
 
 class Workers(ListPage[WorkerReport]):
@@ -39,3 +53,96 @@ class Workers(ListPage[WorkerReport]):
             "worker.cycle": lambda: ask_to_run_worker(self, self.deck),
             "worker.embedded": lambda: ask_to_toggle_worker(self, self.deck),
         }
+
+
+class CronHealth(ListPage[CronReport], ModalScreen[None]):
+    """Whether the queue works, and the evidence for it."""
+
+    SCOPE: ClassVar[Scope] = "health"
+    HEADING: ClassVar[str] = "Cron Health"
+    EVERY: ClassVar[float] = 5.0
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="box") as box:
+            box.border_title = Content(self.HEADING)
+            box.border_subtitle = Content("jobdeck health")
+            yield from super().compose()
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        if self.deck.options.mouse:
+            add_cross(self, self.deck.key("back"))
+
+    def read(self, backend: Backend) -> CronReport:
+        return backend.cron()
+
+    def entries(self, data: CronReport, width: int) -> Sequence[Entry]:
+        cleanup = self.deck.key("stuck.cleanup")
+        height = self.pane.size.height
+        return cron_health.lines(data, self.deck.reach().timeouts(), width, height=height, cleanup_key=cleanup)
+
+    def summary(self, data: CronReport) -> list[Span]:
+        return cron_health.verdict(data)
+
+    def on_click(self, event: Click) -> None:
+        """Leaves the page on a click beside the box or on the cross in its border."""
+        if leaves(self, event):
+            self.action_do("back")
+
+    def draw_title(self) -> None:
+        shown = self.summary(self.data) if self.data is not None else []
+        self.query_one("#title", Line).show(shown, self.place())
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        return super().handlers() | {
+            "open": self.open_chosen,
+            "worker.embedded": lambda: ask_to_toggle_worker(self, self.deck),
+            "stuck.cleanup": lambda: ask_to_clean_up(self, self.deck),
+            "queue.purge": lambda: ask_to_purge(self, self.deck),
+        }
+
+
+class Log(ListPage[int]):
+    """The lines that this process has logged; `data` is the number of all messages so far."""
+
+    SCOPE: ClassVar[Scope] = "log"
+    HEADING: ClassVar[str] = "Log"
+
+    def make_pane(self) -> Pane:
+        return Pane(id="pane", cursor=False, follow=True)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.pane.move_to(len(self.pane.entries))
+
+    def fetch(self) -> None:
+        """Redraws if there are new lines. They are in this process, so nothing is read in the background."""
+        count = self.deck.log_lines.count
+        if count != self.data:
+            self.data = count
+            self.redraw()
+
+    def read(self, backend: Backend) -> int:
+        del backend
+        return self.deck.log_lines.count
+
+    def tick(self) -> None:
+        super().tick()
+        self.fetch()
+
+    def entries(self, data: int, width: int) -> Sequence[Entry]:
+        del data
+        found: list[Entry] = []
+        for line in self.deck.log_lines.lines:
+            level = line.split(" ", 2)[1] if line.count(" ") > 1 else ""
+            ink = INKS.get(level, "text")
+            first, *rest = wrapped(line[TIME_WIDTH:].translate(JOINERS), max(width - 3, 10))
+            found += [entry((f" {first}", ink)), *(entry((f"   {part}", ink)) for part in rest)]
+        key = self.deck.key("worker.embedded")
+        start = f" {key} on the list starts the worker." if self.deck.worker.state == "off" else ""
+        return found or [entry((f" Nothing has been logged yet.{start}", "muted"))]
+
+    def summary(self, data: int) -> list[Span]:
+        worker = self.deck.worker
+        state = "is off" if worker.state == "off" else f"is {worker.state}"
+        return [(f"the worker in this dashboard {state}; {plural(data, 'message')}", "muted")]

@@ -26,6 +26,7 @@ from jobdeck.tui.format import (
     payload_summary,
     short_id,
 )
+from jobdeck.tui.widgets.ink import width_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -211,13 +212,13 @@ def _marks(job: Job) -> list[Span]:
 def _arguments(job: Job, width: int, _moment: Moment) -> Cell:
     """The payload without the task type, for a list of one type."""
     marks = _marks(job)
-    room = width - sum(cell_len(text) for text, _ in marks)
+    room = width - width_of(marks)
     return ((fit(payload_summary(job.payload) or DASH, room).rstrip(), "text"), *marks)
 
 
 def _task(job: Job, width: int, _moment: Moment) -> Cell:
     marks = _marks(job)
-    room = width - sum(cell_len(text) for text, _ in marks)
+    room = width - width_of(marks)
     name = middle(one_line(job.task_type), room)
     left = room - cell_len(name)
     summary = payload_summary(job.payload) if left > 6 else ""

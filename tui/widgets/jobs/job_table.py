@@ -14,7 +14,7 @@ from textual.strip import Strip
 
 from jobdeck.tui.format import fit
 from jobdeck.tui.widgets.jobs.columns import ARGUMENTS, Cell, Column, Moment, cell, layout
-from jobdeck.tui.widgets.lines import Lines
+from jobdeck.tui.widgets.pane import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
