@@ -30,6 +30,7 @@ from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import job_json, plural
 from jobdeck.tui.screens.dialogs.choosing import NEW, Palette
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, job_question, skipped
+from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker
@@ -135,9 +136,7 @@ class Acting(Screen[None]):
     def open_palette(self) -> None:
         """Opens the palette and runs the chosen action."""
 
-        def chosen(action_id: str | None) -> None:
-            if action_id is None:
-                return
+        def chosen(action_id: str) -> None:
             if action_id.startswith(NEW):
                 self.open_form(task_type=action_id.removeprefix(NEW))
             elif any(action.id == action_id for action in offered(self.SCOPE)):
@@ -146,7 +145,7 @@ class Acting(Screen[None]):
                 self.deck.act_on_list(action_id)
 
         types = self.deck.reach().creating.types() if self.deck.view is not None else ()
-        self.app.push_screen(Palette(self.SCOPE, self.situation(), types), chosen)
+        answer_with(self, Palette(self.SCOPE, self.situation(), types), chosen)
 
     def action_do(self, action_id: str) -> None:
         """Runs an action, or says why it is not available. An id that is not offered does nothing."""
@@ -172,7 +171,7 @@ class Acting(Screen[None]):
             self.deck.operations.act(verb, jobs, reason=dialog.reason)
             self.acted()
 
-        question = job_question(verb, jobs, left_out=left_out, production=self.deck.options.production)
+        question = job_question(verb, jobs, left_out=left_out)
         dialog = self.ask_about(verb, jobs, question, sure)
 
     def ask_about(self, verb: Verb, jobs: Sequence[Job], question: Question, then: Callable[[], object]) -> Confirm:

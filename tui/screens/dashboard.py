@@ -293,7 +293,7 @@ class Dashboard(Listing):
                 driver.act_on_choice(verb, reason=dialog.reason)
             self.draw_foot()
 
-        dialog = Confirm(choice_question(verb, choice, production=self.deck.options.production))
+        dialog = Confirm(choice_question(verb, choice))
         self.app.push_screen(dialog, answered)
 
     def _edit(self) -> None:
@@ -357,7 +357,7 @@ class Dashboard(Listing):
         """Asks before the newest deletion is undone; the answer applies to exactly this one."""
         deletion = self.deck.operations.undoable()
         if deletion is not None:
-            question = undo_question(deletion, production=self.deck.options.production)
+            question = undo_question(deletion)
             ask(self, question, lambda: self.deck.operations.undo(deletion, self.seek))
 
     def _choose_matching(self) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from uuid import UUID
 
 from jobdeck.tui.format import middle, short_id
 from jobdeck.tui.screens.dialogs.confirm import ask
+from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.screens.dialogs.questions import cancel_flow_question, restore_question
 from jobdeck.tui.screens.page import Page
 from jobdeck.tui.text import job_detail, playbook
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from jobdeck.core.model import Job, Json
+    from jobdeck.core.model import Job
     from jobdeck.core.plugins import Recipients
     from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import JobDetail
@@ -199,7 +201,7 @@ class JobDetailScreen(Page[Reading]):
 
     def _ask_to_restore(self) -> None:
         jobs = self.targets()
-        question = restore_question("", jobs, production=self.deck.options.production)
+        question = restore_question("", jobs)
         ask(self, question, lambda: self.deck.operations.act("restore", jobs))
 
     def _ask_to_cancel_flow(self) -> None:
@@ -211,7 +213,7 @@ class JobDetailScreen(Page[Reading]):
             if self.data is not None:
                 self.data = self.data._replace(seldom_at=-math.inf)
 
-        question = cancel_flow_question(flow, production=self.deck.options.production)
+        question = cancel_flow_question(flow)
         dialog = ask(
             self, question, lambda: self.deck.operations.cancel_flow(flow.line.id, dialog.reason, then=cancelled)
         )
@@ -221,15 +223,11 @@ class JobDetailScreen(Page[Reading]):
         if job is None:
             return
 
-        def chosen(payload: Json | None) -> None:
-            if payload is not None:
-                deck.operations.retry_with(job, payload)
-
         def allowed() -> None:
             from jobdeck.tui.screens.dialogs.payloads import PayloadEditor  # noqa: PLC0415 -- not needed for the first paint
 
             if deck.shows(self):
-                self.app.push_screen(PayloadEditor(job), chosen)
+                answer_with(self, PayloadEditor(job), partial(deck.operations.retry_with, job))
 
         deck.operations.reveal(job, allowed)
 

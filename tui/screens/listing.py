@@ -16,6 +16,7 @@ from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
 from jobdeck.tui.commands import save_filter_twin
 from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.acting import Acting
+from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.jobs.job_table import JobTable
@@ -172,11 +173,10 @@ class Listing(Acting):
         """Asks for the name of the filter, which stays in the line."""
         from jobdeck.tui.screens.dialogs.saved import NameFilter  # noqa: PLC0415 -- not needed for the first paint
 
-        def saved(name: str | None) -> None:
-            if name is not None:
-                self.deck.say(f"Saved as @{name}.\n{save_filter_twin(name, event.text)}")
+        def saved(name: str) -> None:
+            self.deck.say(f"Saved as @{name}.\n{save_filter_twin(name, event.text)}")
 
-        self.app.push_screen(NameFilter(event.text), saved)
+        answer_with(self, NameFilter(event.text), saved)
 
     def chosen_columns(self) -> tuple[str, ...]:
         """The columns that the person chose for this tab; none while they cannot be read, which is said once."""
@@ -198,16 +198,14 @@ class Listing(Acting):
 
         tab = self._tab_name
 
-        def chosen(columns: tuple[str, ...] | None) -> None:
-            if columns is None:
-                return
+        def chosen(columns: tuple[str, ...]) -> None:
             try:
                 self.deck.options.preferences.choose_columns(tab, columns)
             except JobdeckError as error:
                 self.deck.say(one_line(str(error)), "warning")
             self.redraw()
 
-        self.app.push_screen(ChooseColumns(tab, self.table.columns), chosen)
+        answer_with(self, ChooseColumns(tab, self.table.columns), chosen)
 
     def on_filter_bar_refused(self, event: FilterBar.Refused) -> None:
         self.deck.say(event.sentence, "warning")

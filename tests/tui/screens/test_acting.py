@@ -215,7 +215,7 @@ def test_only_of_jobs_that_are_in_the_queue_the_question_says_that_they_become_d
 
 def consequence(*jobs: Job) -> str:
     """What the question before jobs run again says last."""
-    return job_question("run-again", jobs, left_out="", production=False).body.plain.splitlines()[-1]
+    return job_question("run-again", jobs, left_out="").body.plain.splitlines()[-1]
 
 
 async def test_undo_takes_the_last_delete_back() -> None:

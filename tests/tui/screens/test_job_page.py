@@ -427,7 +427,7 @@ async def test_a_flow_is_cancelled_as_a_whole_after_a_question() -> None:
         text = deck.screen_text()
         assert "Cancel this flow: 4 members" in text
         assert "1 running, 1 pending, 2 blocked" in text
-        asked = cancel_flow_question(tree, production=True)
+        asked = cancel_flow_question(tree)
         assert "1 running member will be asked to stop." in asked.body.plain
         assert (asked.twin, asked.word) == (f"jobdeck flow cancel {tree.line.id} --yes", "cancel")
         await deck.press("enter")
@@ -438,6 +438,18 @@ async def test_a_flow_is_cancelled_as_a_whole_after_a_question() -> None:
         assert command == f"jobdeck flow cancel {tree.line.id} --yes --reason 'too late'"
     assert backend.calls == [("cancel flow", tree.line.id)]
     assert backend.reasons == ["too late"]
+
+
+async def test_in_production_the_end_of_a_flow_asks_for_its_word() -> None:
+    backend = FakeBackend([make_job(1, Status.PENDING)])
+    flow = backend.evidence.flows[job_id(1)] = small_flow({"pending": 8})
+    async with dashboard(backend, production=True, environment="prod") as deck:
+        await deck.press("enter", "V")
+        assert "Type cancel to confirm" in deck.screen_text()
+        await deck.press("tab", "enter")
+        assert backend.calls == []
+        await deck.press(*"cancel", "enter")
+    assert backend.calls == [("cancel flow", flow.line.id)]
 
 
 async def test_the_flow_is_read_again_after_it_was_cancelled() -> None:

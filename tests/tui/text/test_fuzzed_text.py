@@ -98,12 +98,12 @@ def form_texts(deck: FuzzedBackend) -> Iterator[object]:
 
 def dialog_texts(deck: FuzzedBackend) -> Iterator[object]:
     jobs = deck.jobs
-    yield confirm.job_question("delete", jobs, left_out="", production=True)
+    yield confirm.job_question("delete", jobs, left_out="")
     stuck = deck.cleanup(None)
-    yield questions.stuck_question(stuck, {job.id: job.task_type for job in jobs}, production=False)
+    yield questions.stuck_question(stuck, {job.id: job.task_type for job in jobs})
     choice = deck.bulk.choose(Filter())
     assert choice is not None
-    yield confirm.choice_question("retry", choice, production=False)
+    yield confirm.choice_question("retry", choice)
     deck.bulk.start(choice.bulk.id, "retry")
     found = deck.bulk.step(choice.bulk.id)
     answers = tuple(deck.bulk.answers(choice.bulk.id, refused=False, after=None))
@@ -113,8 +113,8 @@ def dialog_texts(deck: FuzzedBackend) -> Iterator[object]:
     deck.pause(None, None)
     deck.write_anew()
     view = deck.view(Request(Filter()))
-    yield processing.resume_question(view, None, NOW, production=False)
-    yield processing.resume_question(view, deck.processing.paused_types[0].task_type, NOW, production=False)
+    yield processing.resume_question(view, None, NOW)
+    yield processing.resume_question(view, deck.processing.paused_types[0].task_type, NOW)
 
 
 def wanted(job: Job) -> Wanted:

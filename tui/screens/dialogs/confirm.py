@@ -39,9 +39,10 @@ CONTINUES: Final = "It continues if you disconnect."
 class Question:
     """The content of a dialog.
 
-    Without `yes` there is only `no`. `word` must be typed before the answer can be yes. `twin` is the equivalent
-    command; with `freezes` it is known only once the jobs are frozen. With `ready` the focus starts on yes, so that
-    enter is enough where no word is asked. With `reasoned` the dialog asks for a reason, which may stay empty.
+    Without `yes` there is only `no`. The `word` must be typed before the answer can be yes, in production and where
+    the `number` of jobs is large. `twin` is the equivalent command; with `freezes` it is known only once the jobs are
+    frozen. With `ready` the focus starts on yes, so that enter is enough where no word is asked. With `reasoned` the
+    dialog asks for a reason, which may stay empty.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Question:
     yes: str
     no: str = "Cancel"
     word: str | None = None
+    number: int = 0
     danger: bool = False
     twin: str = ""
     freezes: bool = False
@@ -56,12 +58,7 @@ class Question:
     reasoned: bool = False
 
 
-def needed_word(word: str, number: int, *, production: bool) -> str | None:
-    """The word to type before an action on many jobs, or on any in production; None where `y` is enough."""
-    return word if number > MANY or production else None
-
-
-def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: bool) -> Question:
+def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str) -> Question:
     """The question before an action on jobs."""
     number = len(jobs)
     lines = [Content.styled(breakdown(jobs), "bold")]
@@ -80,7 +77,6 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
     if left_out:
         lines.append(Content.styled(left_out, "$warning"))
     again = verb == "run-again"
-    word = needed_word(words(verb), number, production=production)
     title = f"{verb.capitalize()} {plural(number, 'job')}"
     if again:
         title = f"Run again: {plural(number, 'job')}"
@@ -94,7 +90,8 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
         lines.append(Content.styled(reads, "$ink-muted"))
     body = Content("\n").join(lines)
     yes = "Run again" if again else title
-    return Question(title, body, yes, no, word, danger=verb in DANGEROUS, twin=same, freezes=freezes, reasoned=True)
+    danger = verb in DANGEROUS
+    return Question(title, body, yes, no, words(verb), number, danger, same, freezes=freezes, reasoned=True)
 
 
 def skipped(jobs: Sequence[Job], *, retried: bool) -> str:
@@ -107,7 +104,7 @@ def skipped(jobs: Sequence[Job], *, retried: bool) -> str:
     return " ".join(parts)
 
 
-def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question:
+def choice_question(verb: Verb, choice: Choice) -> Question:
     """The question before an action on all chosen jobs: their number by status and type, and the first ids."""
     allowed = [status.value for status in BY_ID[f"job.{verb}"].states or ()]
     number = sum(choice.of(status) for status in allowed)
@@ -127,11 +124,10 @@ def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question
         refused = ", ".join(f"{jobs:,} {status or 'changed since'}" for status, jobs in left_out.items())
         lines.append(Content.styled(f"Will be refused: {refused}.", "$warning"))
     title = f"{verb.capitalize()} {plural_of(number)}"
-    word = needed_word(verb, number, production=production)
     no = "Keep" if verb == "cancel" else "Cancel"
     same = bulk_twin(verb, choice.bulk)
     body = Content("\n").join(lines)
-    return Question(title, body, title, no, word, danger=verb in DANGEROUS, twin=same, reasoned=True)
+    return Question(title, body, title, no, verb, number, danger=verb in DANGEROUS, twin=same, reasoned=True)
 
 
 def _types(choice: Choice, allowed: Sequence[str]) -> list[tuple[str | None, int]]:
@@ -187,8 +183,14 @@ class Confirm(Dialog[bool]):
         """The reason that was typed, for the audit log."""
         self._twin = question.twin
 
+    @property
+    def word(self) -> str | None:
+        """The word to type before the answer can be yes; None where `y` is enough."""
+        needed = self.question.number > MANY or self.deck.options.production
+        return self.question.word if needed else None
+
     def compose(self) -> ComposeResult:
-        question = self.question
+        question, word = self.question, self.word
         with VerticalScroll(id="box", classes="-danger" if question.danger else "", can_focus=False) as box:
             box.border_title = Content(question.title)
             yield Static(question.body)
@@ -196,9 +198,9 @@ class Confirm(Dialog[bool]):
                 yield Static(Content.styled(self._twin, "$accent"), id="twin")
             if question.reasoned:
                 yield self._field("reason", "Reason (optional), for the audit log")
-            if question.word:
+            if word:
                 close = "-close" if question.reasoned else ""
-                asked = Content.assemble("Type ", (question.word, "bold"), " to confirm:")
+                asked = Content.assemble("Type ", (word, "bold"), " to confirm:")
                 yield Static(asked, id="ask", classes=close)
                 yield self._field("word", "")
             with Horizontal(id="buttons"):
@@ -208,9 +210,9 @@ class Confirm(Dialog[bool]):
                         Content(question.yes),
                         id="yes",
                         classes="-danger" if question.danger else "",
-                        disabled=question.word is not None,
+                        disabled=word is not None,
                     )
-                yield self.hint(*([("yes", "yes")] if question.yes and not question.word else []), ("close", "no"))
+                yield self.hint(*([("yes", "yes")] if question.yes and not word else []), ("close", "no"))
 
     def _field(self, name: str, example: str) -> Input:
         field = Input(id=name, placeholder=example, compact=True, select_on_focus=False)
@@ -224,11 +226,11 @@ class Confirm(Dialog[bool]):
             line.update(Content.styled(self._twin, "$accent"), layout=False)
 
     def on_mount(self) -> None:
-        self.query_one("#yes" if self.question.ready and not self.question.word else "#no", Button).focus()
+        self.query_one("#yes" if self.question.ready and not self.word else "#no", Button).focus()
 
     def on_key(self, event: Key) -> None:
         """Sends typed characters to the word, wherever the focus is."""
-        if self.question.word and event.character and event.is_printable and not isinstance(self.focused, Input):
+        if self.word and event.character and event.is_printable and not isinstance(self.focused, Input):
             field = self.query_one("#word", Input)
             field.focus()
             field.insert_text_at_cursor(event.character)
@@ -240,14 +242,14 @@ class Confirm(Dialog[bool]):
         if event.input.id == "reason":
             self.reason = event.value.strip() or None
             return
-        self.query_one("#yes", Button).disabled = event.value.strip().lower() != self.question.word
+        self.query_one("#yes", Button).disabled = event.value.strip().lower() != self.word
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Moves on from the reason. Confirms after the right word; otherwise says that the word is missing."""
         if event.input.id == "reason":
             self.focus_next()
         elif self.query_one("#yes", Button).disabled:
-            keys = f"Type {self.question.word} to confirm, or press {self.key('close')} to close the dialog."
+            keys = f"Type {self.word} to confirm, or press {self.key('close')} to close the dialog."
             self.deck.say(f"Nothing was changed. {keys}", "warning")
         else:
             self.dismiss(result=True)
@@ -256,7 +258,7 @@ class Confirm(Dialog[bool]):
         self.dismiss(event.button.id == "yes")
 
     def action_yes(self) -> None:
-        if self.question.yes and self.question.word is None:
+        if self.question.yes and self.word is None:
             self.dismiss(result=True)
 
 

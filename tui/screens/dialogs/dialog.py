@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from rich.cells import cell_len
 from textual.containers import Horizontal
@@ -18,7 +18,7 @@ from jobdeck.tui.widgets.fields import Editor, Twin
 from jobdeck.tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
     from textual.events import Click, Resize
@@ -229,6 +229,16 @@ class EditorDialog(Dialog[T | None]):
             self.action_submit()
         elif event.button.id == "no":
             self.dismiss(None)
+
+
+def answer_with(here: Screen[Any], dialog: ModalScreen[T | None], then: Callable[[T], object]) -> None:
+    """Opens a dialog over a screen, and calls `then` with its answer if it gives one."""
+
+    def answered(answer: T | None) -> None:
+        if answer is not None:
+            then(answer)
+
+    here.app.push_screen(dialog, answered)
 
 
 def add_cross(screen: Screen[T], key: str) -> None:

@@ -18,8 +18,8 @@ from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.form.widgets import PickField
 from jobdeck.tui.format import age, count, one_line
 from jobdeck.tui.screens.dialogs.choosing import Picker
-from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
-from jobdeck.tui.screens.dialogs.dialog import FieldsDialog
+from jobdeck.tui.screens.dialogs.confirm import Question, ask
+from jobdeck.tui.screens.dialogs.dialog import FieldsDialog, answer_with
 from jobdeck.tui.widgets.fields import OneLine, Twin
 from jobdeck.tui.widgets.pause_banner import pause_words
 
@@ -153,9 +153,7 @@ def switch(here: Screen[Any], deck: Deck, task_type: str | None, *, first: bool)
 
 
 def _choose(here: Screen[Any], deck: Deck, view: View, task_type: str | None, *, first: bool) -> None:
-    def chosen(found: Found | None) -> None:
-        if found is None:
-            return
+    def chosen(found: Found) -> None:
         if found.id == PAUSE:
             _pause(here, deck, view, task_type, first=first)
         else:
@@ -163,7 +161,7 @@ def _choose(here: Screen[Any], deck: Deck, view: View, task_type: str | None, *,
 
     found = choices(view.snapshot.processing, deck.now())
     wanted = f"{RESUME}{task_type}" if first and task_type else ""
-    here.app.push_screen(Picker(Offer("Pause or resume", among(found), chosen=wanted)), chosen)
+    answer_with(here, Picker(Offer("Pause or resume", among(found), chosen=wanted)), chosen)
 
 
 def choices(processing: Processing, now: datetime) -> list[Found]:
@@ -187,23 +185,22 @@ def _paused(by: str | None, at: datetime | None, reason: str | None, until: date
 
 
 def _pause(here: Screen[Any], deck: Deck, view: View, task_type: str | None, *, first: bool) -> None:
-    def paused(answer: PauseAnswer | None) -> None:
-        if answer is not None:
-            deck.operations.pause(answer.reason, answer.until, answer.task_type)
+    def paused(answer: PauseAnswer) -> None:
+        deck.operations.pause(answer.reason, answer.until, answer.task_type)
 
     known = sorted({*view.session.task_types, *([task_type] if task_type else [])})
     types = sorted(known, key=lambda name: name != task_type)
     dialog = Pause(view.snapshot.counts.pending, types, task_type if first else None)
-    here.app.push_screen(dialog, paused)
+    answer_with(here, dialog, paused)
 
 
 def _resume(here: Screen[Any], deck: Deck, view: View, task_type: str | None) -> None:
-    question = resume_question(view, task_type, deck.now(), production=deck.options.production)
+    question = resume_question(view, task_type, deck.now())
     if question is not None:
         ask(here, question, lambda: deck.operations.resume(task_type))
 
 
-def resume_question(view: View, task_type: str | None, now: datetime, *, production: bool) -> Question | None:
+def resume_question(view: View, task_type: str | None, now: datetime) -> Question | None:
     """The question before resuming everything, or one task type; None where the type is not paused."""
     processing = view.snapshot.processing
     pause = next((pause for pause in processing.paused_types if pause.task_type == task_type), None)
@@ -228,5 +225,5 @@ def resume_question(view: View, task_type: str | None, now: datetime, *, product
     elif pause is not None and not processing.enabled:
         lines.append("Automatic Processing stays paused.")
     name = one_line(task_type) if task_type else "Automatic Processing"
-    word = needed_word("resume", 0, production=production)
-    return Question(f"Resume {name}", Content("\n".join(lines)), "Resume", word=word, twin=resume_twin(task_type))
+    body = Content("\n".join(lines))
+    return Question(f"Resume {name}", body, "Resume", word="resume", twin=resume_twin(task_type))

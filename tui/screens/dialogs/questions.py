@@ -13,7 +13,7 @@ from jobdeck.tui.backend import bulk_words
 from jobdeck.tui.backend.operations import Awaited
 from jobdeck.tui.commands import PURGE, RUN_WORKER, WORKER, cancel_flow_twin, cleanup_twin, twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
-from jobdeck.tui.screens.dialogs.confirm import FIRST, Question, ask, needed_word
+from jobdeck.tui.screens.dialogs.confirm import FIRST, Question, ask
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def _work_question(deck: Deck, due: Due, title: str, verb: str, command: str) ->
     if view is not None and not view.snapshot.processing.enabled:
         resumes = f"Processing is paused, so no job would run. {deck.key('processing')} resumes it."
         lines += [Content(""), Content.styled(resumes, "$warning")]
-    word = needed_word(verb, 0, production=options.production)
-    return Question(title, Content("\n").join(lines), verb.capitalize(), word=word, twin=command, ready=True)
+    return Question(title, Content("\n").join(lines), verb.capitalize(), word=verb, twin=command, ready=True)
 
 
 def _fact(name: str, value: str, style: str = "") -> Content:
@@ -110,14 +109,14 @@ def _due_lines(due: Due) -> list[Content]:
 UNDO: Final = "Undo the delete"
 
 
-def undo_question(deletion: Deletion | Awaited, *, production: bool) -> Question:
+def undo_question(deletion: Deletion | Awaited) -> Question:
     """The question before a deletion of this session is undone."""
     if isinstance(deletion, Bulk):
-        return bulk_undo_question(deletion, production=production)
-    return restore_question(UNDO, deletion.jobs if isinstance(deletion, Awaited) else deletion, production=production)
+        return bulk_undo_question(deletion)
+    return restore_question(UNDO, deletion.jobs if isinstance(deletion, Awaited) else deletion)
 
 
-def bulk_undo_question(bulk: Bulk, *, production: bool) -> Question:
+def bulk_undo_question(bulk: Bulk) -> Question:
     """The question before deleted jobs are restored, or edited ones get their former payload back."""
     good = bulk.done - bulk.refused
     jobs = bulk_words.plural_of(good)
@@ -125,12 +124,11 @@ def bulk_undo_question(bulk: Bulk, *, production: bool) -> Question:
     if bulk.action == "edit":
         verb, title = "revert", "Undo this edit"
         text = f"Of {jobs}, those that were not changed or claimed since get their former payload back."
-    word = needed_word(verb, good, production=production)
     same = bulk_words.twin_on("undo", bulk)
-    return Question(title, Content(text), verb.capitalize(), word=word, twin=same, ready=True)
+    return Question(title, Content(text), verb.capitalize(), word=verb, number=good, twin=same, ready=True)
 
 
-def restore_question(title: str, jobs: Sequence[Job], *, production: bool) -> Question:
+def restore_question(title: str, jobs: Sequence[Job]) -> Question:
     """The question before these few jobs are restored from the trash."""
     lines = [
         Content.assemble(
@@ -145,9 +143,9 @@ def restore_question(title: str, jobs: Sequence[Job], *, production: bool) -> Qu
         Content(""),
         Content(f"{'It is' if one else 'They are'} restored from the trash, as {'it was' if one else 'they were'}."),
     ]
-    word = needed_word("restore", len(jobs), production=production)
-    title = title or f"Restore {plural(len(jobs), 'job')}"
-    return Question(title, Content("\n").join(lines), "Restore", word=word, twin=twin("restore", jobs), ready=True)
+    title, same = title or f"Restore {plural(len(jobs), 'job')}", twin("restore", jobs)
+    body = Content("\n").join(lines)
+    return Question(title, body, "Restore", word="restore", number=len(jobs), twin=same, ready=True)
 
 
 def ask_to_clean_up(here: Screen[Any], deck: Deck) -> None:
@@ -168,13 +166,13 @@ def ask_to_clean_up(here: Screen[Any], deck: Deck) -> None:
         ids = [result.job_id for result in results]
         seen = deck.view.snapshot.page.jobs if deck.view else ()
         types = {job.id: job.task_type for job in seen}
-        question = stuck_question(results, types, production=deck.options.production)
+        question = stuck_question(results, types)
         ask(here, question, lambda: deck.operations.cleanup(ids))
 
     deck.operations.find_stuck(found)
 
 
-def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *, production: bool) -> Question:
+def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str]) -> Question:
     """The question before stuck jobs are marked failed; `types` are the task types that are known."""
     number = len(results)
     lines = [
@@ -193,12 +191,12 @@ def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *
                 "a recurring job runs again at its next slot."),
     ]  # fmt: skip
     title = f"Mark {plural(number, 'stuck job')} failed"
-    word = needed_word("cleanup", number, production=production)
     same = cleanup_twin([one.job_id for one in results])
-    return Question(title, Content("\n").join(lines), title, word=word, danger=True, twin=same)
+    body = Content("\n").join(lines)
+    return Question(title, body, title, word="cleanup", number=number, danger=True, twin=same)
 
 
-def cancel_flow_question(tree: FlowTree, *, production: bool) -> Question:
+def cancel_flow_question(tree: FlowTree) -> Question:
     """The question before all members of a flow are cancelled."""
     states = tree.line.states
     number = len(tree.members) - tree.line.ended
@@ -219,7 +217,8 @@ def cancel_flow_question(tree: FlowTree, *, production: bool) -> Question:
         Content("\n").join(lines),
         "Cancel the flow",
         "Keep",
-        needed_word("cancel", number, production=production),
+        "cancel",
+        number,
         danger=True,
         twin=cancel_flow_twin(tree.line.id),
         reasoned=True,
@@ -236,20 +235,19 @@ def ask_to_purge(here: Screen[Any], deck: Deck) -> None:
         if not deck.shows(here):
             deck.say(f"{plural(number, 'old job')} can be moved to the trash.\njobdeck purge")
             return
-        ask(here, purge_question(number, production=deck.options.production), deck.operations.purge)
+        ask(here, purge_question(number), deck.operations.purge)
 
     deck.operations.count_old(counted)
 
 
-def purge_question(number: int, *, production: bool) -> Question:
+def purge_question(number: int) -> Question:
     """The question before old jobs are moved to the trash."""
     title = f"Remove {plural(number, 'old job')}"
     body = Content(
         f"{plural(number, 'succeeded or cancelled job')} ended more than 14 days ago. They are moved to the trash, "
         "from which they can be restored for 7 days; their runs stay in the history for 30 days."
     )
-    word = needed_word("purge", number, production=production)
-    return Question(title, body, title, word=word, danger=True, twin=PURGE)
+    return Question(title, body, title, word="purge", number=number, danger=True, twin=PURGE)
 
 
 class Leave(Dialog[str | None]):

@@ -16,7 +16,7 @@ from jobdeck.core.read.operators.notes import LONGEST_MUTE, LONGEST_NOTE, MOST_D
 from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import acknowledge_twin, mute_twin, note_twin, unmute_twin
 from jobdeck.tui.format import age, ago, fit, one_line, shown, stamp
-from jobdeck.tui.screens.dialogs.confirm import Question, needed_word
+from jobdeck.tui.screens.dialogs.confirm import Question
 from jobdeck.tui.screens.dialogs.dialog import FieldsDialog
 from jobdeck.tui.widgets.fields import OneLine, Twin
 
@@ -92,7 +92,7 @@ class LeaveNote(FieldsDialog[NoteAnswer]):
         return int(text)
 
 
-def note_question(note: Note, at: datetime, *, production: bool, read_only: str | None) -> Question:
+def note_question(note: Note, at: datetime, *, read_only: str | None) -> Question:
     """A note in full, and whether to acknowledge it; with `read_only`, why it cannot be."""
     lines = [
         Content(shown(note.note, multiline=True)),
@@ -102,10 +102,8 @@ def note_question(note: Note, at: datetime, *, production: bool, read_only: str 
     if read_only:
         return Question(_title(note, at), Content("\n").join([*lines, Content(read_only)]), "", no="Close")
     lines.append(Content("Acknowledged, it is shown to nobody any more; the audit keeps who did it."))
-    word = needed_word("acknowledge", 1, production=production)
-    return Question(
-        _title(note, at), Content("\n").join(lines), "Acknowledge", no="Keep", word=word, twin=acknowledge_twin(note)
-    )
+    body, twin = Content("\n").join(lines), acknowledge_twin(note)
+    return Question(_title(note, at), body, "Acknowledge", "Keep", word="acknowledge", number=1, twin=twin)
 
 
 def _title(note: Note, at: datetime) -> str:
@@ -175,7 +173,7 @@ class MuteErrors(FieldsDialog[MuteAnswer]):
         self.query_one("#until", Input).focus()
 
 
-def unmute_question(group: ErrorGroup, mute: Mute, now: datetime, *, production: bool) -> Question:
+def unmute_question(group: ErrorGroup, mute: Mute, now: datetime) -> Question:
     """The question before a mute ends."""
     why = one_line(mute.reason) if mute.reason else "no reason given"
     lines = [
@@ -185,6 +183,13 @@ def unmute_question(group: ErrorGroup, mute: Mute, now: datetime, *, production:
         ),
         Content("Unmuted, it is marked as new again while it is."),
     ]
-    word = needed_word("unmute", 1, production=production)
     title = f"Unmute errors of {one_line(group.task_type)}"
-    return Question(title, Content("\n").join(lines), "Unmute", word=word, twin=unmute_twin(group, None), reasoned=True)
+    return Question(
+        title,
+        Content("\n").join(lines),
+        "Unmute",
+        word="unmute",
+        number=1,
+        twin=unmute_twin(group, None),
+        reasoned=True,
+    )

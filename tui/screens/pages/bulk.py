@@ -10,7 +10,7 @@ from textual.content import Content
 
 from jobdeck.tui.backend import bulk_words
 from jobdeck.tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
-from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
+from jobdeck.tui.screens.dialogs.confirm import Question, ask
 from jobdeck.tui.screens.dialogs.questions import bulk_undo_question
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.terminal.clipboard import copy
@@ -167,10 +167,9 @@ class BulkPage(ListPage[BulkReport]):
             return
         started = f"Started by {one_line(shown.actor)} {ago(shown.started_at, self.deck.now())}."
         body = f"{bulk_words.progress(shown).capitalize()}. {started} This dashboard will process the rest."
-        word = self._word(shown.action or "resume", shown.total - shown.done)
-        question = Question(
-            "Resume this bulk action", Content(body), "Resume", word=word, twin=bulk_words.twin_on("resume", shown)
-        )
+        word, left = shown.action or "resume", shown.total - shown.done
+        same = bulk_words.twin_on("resume", shown)
+        question = Question("Resume this bulk action", Content(body), "Resume", word=word, number=left, twin=same)
         self._ask(question, lambda: self.deck.operations.bulk.go_on(shown))
 
     def _stop(self) -> None:
@@ -188,11 +187,8 @@ class BulkPage(ListPage[BulkReport]):
         shown = self.data.shown if self.data else None
         if shown is None:
             return
-        question = bulk_undo_question(shown, production=self.deck.options.production)
+        question = bulk_undo_question(shown)
         self._ask(question, lambda: self.deck.operations.bulk.undo(shown))
-
-    def _word(self, word: str, number: int) -> str | None:
-        return needed_word(word, number, production=self.deck.options.production)
 
     def _ask(self, question: Question, then: Callable[[], object]) -> None:
         def sure() -> None:

@@ -16,6 +16,7 @@ from jobdeck.tui.backend.canary import Canary
 from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question
+from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.dialogs.shift import SAMPLE, MuteAnswer, MuteErrors, unmute_question
 from jobdeck.tui.screens.page import SplitPage
@@ -213,18 +214,17 @@ class Errors(SplitPage[ErrorReport]):
             return
         mute = data.mute_of(trend)
         if mute is not None:
-            question = unmute_question(trend, mute, self.deck.now(), production=self.deck.options.production)
+            question = unmute_question(trend, mute, deck.now())
             dialog = ask(self, question, lambda: self._unmute(trend, dialog.reason))
             return
 
-        def answered(answer: MuteAnswer | None) -> None:
-            if answer is not None:
-                work = partial(deck.reach().shift.mute, *trend.key, answer.until, answer.reason)
-                said = f"Errors of {one_line(trend.task_type)} muted until {answer.until:%m-%d %H:%M}Z."
-                twin = mute_twin(trend, answer.typed, answer.reason)
-                deck.operations.do("mute these errors", work, lambda _: said, twin)
+        def answered(answer: MuteAnswer) -> None:
+            work = partial(deck.reach().shift.mute, *trend.key, answer.until, answer.reason)
+            said = f"Errors of {one_line(trend.task_type)} muted until {answer.until:%m-%d %H:%M}Z."
+            twin = mute_twin(trend, answer.typed, answer.reason)
+            deck.operations.do("mute these errors", work, lambda _: said, twin)
 
-        self.app.push_screen(MuteErrors(trend), answered)
+        answer_with(self, MuteErrors(trend), answered)
 
     def _unmute(self, trend: ErrorGroup, reason: str | None) -> None:
         work = partial(self.deck.reach().shift.unmute, *trend.key, reason)
@@ -245,7 +245,7 @@ class Errors(SplitPage[ErrorReport]):
             self.deck.canaries[trend.key] = Canary(job.id, request)
             self.redraw()
 
-        question = job_question("retry", (job,), left_out="", production=self.deck.options.production)
+        question = job_question("retry", (job,), left_out="")
         question = replace(question, title="Retry 1 job as a canary", twin=canary_twin(job), reasoned=False)
         ask(self, _about(trend, question, note), lambda: self.deck.operations.canary(job, asked))
 
@@ -270,7 +270,7 @@ class Errors(SplitPage[ErrorReport]):
             driver.act_on(choice, "retry", reason=dialog.reason)
             self._read_at = None
 
-        question = choice_question("retry", choice, production=self.deck.options.production)
+        question = choice_question("retry", choice)
         question = replace(question, title=f"{question.title} of this group")
         dialog = Confirm(_about(trend, question, note))
         self.app.push_screen(dialog, answered)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.content import Content
@@ -18,7 +19,8 @@ from jobdeck.core.read.stats.backlog import TrendReport
 from jobdeck.core.words.tables import EVERYTHING
 from jobdeck.tui.commands import pause_series_twin, skip_twin, type_twin
 from jobdeck.tui.format import one_line, short_id
-from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
+from jobdeck.tui.screens.dialogs.confirm import Question, ask
+from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.dialogs.type_settings import SettingsAnswer, TypeSettings
 from jobdeck.tui.screens.page import SplitPage
@@ -102,13 +104,7 @@ class Types(SplitPage[TypeReport]):
         current = self.current
         if current is None:
             return
-        name = current.line.task_type
-
-        def answered(answer: SettingsAnswer | None) -> None:
-            if answer is not None:
-                self._set_type(name, answer)
-
-        self.app.push_screen(TypeSettings(current.line), answered)
+        answer_with(self, TypeSettings(current.line), partial(self._set_type, current.line.task_type))
 
     def _set_type(self, task_type: str, wanted: SettingsAnswer) -> None:
         set_type, name = self.deck.reach().figures.set_type, one_line(task_type)
@@ -264,8 +260,8 @@ class Series(SplitPage[SeriesReport]):
         )
         if current.pause is not None:
             verb, text = "Resume", f"{name} runs at its next slot. The slots that it missed are not made up."
-        word = needed_word(verb.lower(), 1, production=self.deck.options.production)
-        question = Question(f"{verb} this series", Content(text), verb, word=word, twin=pause_series_twin(job))
+        same = pause_series_twin(job)
+        question = Question(f"{verb} this series", Content(text), verb, word=verb.lower(), number=1, twin=same)
         what = f"{verb.lower()} job"
         pause_series, do_one = self.deck.reach().figures.pause_series, self.deck.operations.do_one
         ask(self, question, lambda: do_one(what, job, pause_series, pause_series_twin(job)))
@@ -278,7 +274,6 @@ class Series(SplitPage[SeriesReport]):
         name = f"{one_line(job.task_type)} {short_id(job.id)}"
         body = Content(f"{name} does not run at {job.run_at:%Y-%m-%d %H:%M}Z, but at the slot after it. "
                        "The series continues.")  # fmt: skip
-        word = needed_word("skip", 1, production=self.deck.options.production)
-        question = Question("Skip one run", body, "Skip one run", word=word, twin=skip_twin(job))
+        question = Question("Skip one run", body, "Skip one run", word="skip", number=1, twin=skip_twin(job))
         skip, do_one = self.deck.reach().figures.skip, self.deck.operations.do_one
         ask(self, question, lambda: do_one("skip a run of job", job, skip, skip_twin(job)))

@@ -12,6 +12,7 @@ from jobdeck.core.times import format_duration
 from jobdeck.core.words.shift import markdown
 from jobdeck.tui.commands import acknowledge_twin, note_twin
 from jobdeck.tui.screens.dialogs.confirm import ask
+from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.screens.dialogs.shift import LeaveNote, NoteAnswer, note_question
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.terminal.clipboard import copy
@@ -85,7 +86,7 @@ class Audit(ListPage[AuditReport]):
             else:
                 self.open_chosen()
             return
-        question = note_question(note, deck.now(), production=deck.options.production, read_only=deck.read_only_reason)
+        question = note_question(note, deck.now(), read_only=deck.read_only_reason)
         ask(self, question, lambda: self._acknowledge(note))
 
     def _acknowledge(self, note: Note) -> None:
@@ -99,13 +100,12 @@ class Audit(ListPage[AuditReport]):
         def said(days: int, note_id: int) -> str:
             return f"Note {note_id} is left for {days} d. {deck.key('page.audit')} shows it."
 
-        def answered(answer: NoteAnswer | None) -> None:
-            if answer is not None:
-                twin = note_twin(answer.text, answer.days)
-                work = partial(deck.reach().shift.leave_note, answer.text, answer.days)
-                deck.operations.do("leave the note", work, partial(said, answer.days), twin)
+        def answered(answer: NoteAnswer) -> None:
+            twin = note_twin(answer.text, answer.days)
+            work = partial(deck.reach().shift.leave_note, answer.text, answer.days)
+            deck.operations.do("leave the note", work, partial(said, answer.days), twin)
 
-        self.app.push_screen(LeaveNote(), answered)
+        answer_with(self, LeaveNote(), answered)
 
     def _copy_digest(self) -> None:
         """Copies the digest of the period as Markdown."""

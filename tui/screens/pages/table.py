@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
@@ -18,7 +19,7 @@ from jobdeck.tui.form.lookup import Offer, among, asking
 from jobdeck.tui.format import fit, one_line, plural
 from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
-from jobdeck.tui.screens.dialogs.dialog import FieldsDialog
+from jobdeck.tui.screens.dialogs.dialog import FieldsDialog, answer_with
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.widgets.fields import OneLine, Twin
 from jobdeck.tui.widgets.pane import Entry, entry
@@ -120,25 +121,19 @@ class TablePage(ListPage[Table]):
         offer = Offer(self.heading, fetch, empty=one_line(search.empty), chosen=self.found.id,
                       example=one_line(search.hint))  # fmt: skip
 
-        def chosen(found: Found | None) -> None:
-            if found is not None:
-                self.found, self.data = found, None
-                self.redraw()
-                self.reread()
-                self.fetch()
+        def chosen(found: Found) -> None:
+            self.found, self.data = found, None
+            self.redraw()
+            self.reread()
+            self.fetch()
 
-        self.app.push_screen(Picker(offer), chosen)
+        answer_with(self, Picker(offer), chosen)
 
     def _choose(self) -> None:
         row = self._row
         title = f"{self.heading}: {one_line(row[0])}" if row else self.heading
         offer = Offer(title, among([Found(name, name) for name in self._possible]))
-
-        def chosen(action: Found | None) -> None:
-            if action is not None:
-                self._ask(action.id, row or ())
-
-        self.app.push_screen(Picker(offer), chosen)
+        answer_with(self, Picker(offer), lambda action: self._ask(action.id, row or ()))
 
     def _ask(self, name: str, row: Sequence[str]) -> None:
         action = self.page.actions[name]
@@ -146,12 +141,7 @@ class TablePage(ListPage[Table]):
             self._act(name, row, {})
             return
         row = row if action.on_row else ()
-
-        def answered(answers: dict[str, str] | None) -> None:
-            if answers is not None:
-                self._act(name, row, answers)
-
-        self.app.push_screen(AskForTexts(name, action, row), answered)
+        answer_with(self, AskForTexts(name, action, row), partial(self._act, name, row))
 
     def _act(self, action: str, row: Sequence[str], answers: Mapping[str, str]) -> None:
         done = self.page.actions[action]
