@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jobdeck.core.model import Status
 from jobdeck.core.redact import clean, harmless_json
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Job, Json
+    from jobdeck.core.queue.bulk_model import Bulk
     from jobdeck.core.queue.operators.payload_change import PayloadChange
     from jobdeck.core.read.operators.notes import Note
     from jobdeck.core.read.report_types import ErrorGroup
@@ -40,6 +41,30 @@ def twin(verb: str, jobs: Sequence[Job], reason: str | None = None) -> str:
     needed = " --yes" if verb == "delete" or len(jobs) > 1 else ""
     ids = [str(jobs[0].id)] if len(jobs) == 1 else [short_id(job.id) for job in jobs]
     return f"jobdeck {verb} {' '.join(ids)}{needed}{why}"
+
+
+def bulk_twin(found: Bulk) -> str:
+    """The command for the same action on the same jobs; of an edit, without what it changed."""
+    if found.action == "edit":
+        return edit_twin(found, "--set KEY=VALUE")
+    if found.reverts is not None:
+        return f"jobdeck bulk undo {found.reverts.hex[-8:]} --yes"
+    return frozen_twin(found.action or "", found)
+
+
+def frozen_twin(verb: str, chosen: Bulk) -> str:
+    """The command for an action on the frozen jobs."""
+    return f"jobdeck {verb} --bulk {chosen.id.hex[-8:]} --yes"
+
+
+def edit_twin(chosen: Bulk, changes: str) -> str:
+    """The command that edits the payloads of the frozen jobs; `changes` are its options."""
+    return f"jobdeck edit --bulk {chosen.id.hex[-8:]} {changes} --yes"
+
+
+def twin_on(verb: Literal["resume", "stop", "undo"], found: Bulk) -> str:
+    """The command that resumes, stops or undoes a bulk action."""
+    return f"jobdeck bulk {verb} {found.id.hex[-8:]}{' --yes' if verb == 'undo' else ''}"
 
 
 def options(change: PayloadChange) -> str:

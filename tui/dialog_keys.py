@@ -32,6 +32,11 @@ def _focus(dialog: str, previous: tuple[str, ...], following: tuple[str, ...]) -
     )
 
 
+def _fields(dialog: str) -> tuple[DialogKey, ...]:
+    """The keys of a dialog of text fields."""
+    return DialogKey(f"{dialog}.close", ("escape",), "dismiss", "cancel"), *_focus(dialog, ("up",), ("down",))
+
+
 def _choice(dialog: str) -> tuple[DialogKey, ...]:
     """The keys of a list with a search field."""
     return (
@@ -47,17 +52,13 @@ DIALOG_KEYS: Final[tuple[DialogKey, ...]] = (
     DialogKey("confirm.close", ("escape",), "dismiss(False)", "no"),
     DialogKey("confirm.yes", ("y",), "yes", "yes, unless a word must be typed"),
     *_focus("confirm", ("left", "up", "h", "k"), ("right", "down", "l", "j")),
-    DialogKey("pause.close", ("escape",), "dismiss", "cancel"),
-    *_focus("pause", ("up",), ("down",)),
+    *_fields("pause"),
     DialogKey("type.close", ("escape",), "dismiss", "cancel"),
     DialogKey("type.save", ("ctrl+s",), "save", "save the settings"),
     *_focus("type", ("up",), ("down",)),
-    DialogKey("note.close", ("escape",), "dismiss", "cancel"),
-    *_focus("note", ("up",), ("down",)),
-    DialogKey("mute.close", ("escape",), "dismiss", "cancel"),
-    *_focus("mute", ("up",), ("down",)),
-    DialogKey("row.close", ("escape",), "dismiss", "cancel"),
-    *_focus("row", ("up",), ("down",)),
+    *_fields("note"),
+    *_fields("mute"),
+    *_fields("row"),
     DialogKey("leave.close", ("escape", "q"), "dismiss", "stay"),
     *_focus("leave", ("left", "up", "h", "k"), ("right", "down", "l", "j")),
     DialogKey("help.close", ("escape", "q", "question_mark"), "dismiss", "close"),

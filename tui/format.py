@@ -13,6 +13,7 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 
 from jobdeck.core import times
 from jobdeck.core.model import SUCCESSES, RunOutcome, Status, Verdict
+from jobdeck.core.read import sentences
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import amount
 from jobdeck.core.redact import clean, harmless_json, redact, safe_text, scrub
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Job
+    from jobdeck.core.queue.bulk_model import Bulk
 
 DASH = "-"
 LONGEST_LINE = 600
@@ -63,6 +65,12 @@ VERDICT_INK: Mapping[Verdict, str] = {
     Verdict.PAUSED: "warn",
 }
 
+
+PAST: Mapping[str, str] = {**sentences.PAST, "run-again": "run again"}
+ONGOING: Mapping[str, str] = {
+    "retry": "retrying", "cancel": "cancelling", "delete": "deleting", "restore": "restoring", "edit": "editing",
+    "revert": "reverting",
+}  # fmt: skip
 
 JOINERS: Mapping[int, str | None] = {
     **dict.fromkeys([0x200D, 0xFE0E, 0xFE0F, 0x20E3, *range(0x1F3FB, 0x1F400)]),
@@ -213,6 +221,21 @@ def count(value: int, *, about: bool | None = None, short: bool = False) -> str:
 def plural(number: int, noun: str) -> str:
     """`1 job`, `41,842 jobs`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def words(verb: str) -> str:
+    """A verb of commands in words: `run again`."""
+    return verb.replace("-", " ")
+
+
+def progress(found: Bulk) -> str:
+    """How far a bulk action is: `cancelling 3,400 of 12,000`, and how it ended."""
+    verb = found.action or ""
+    refused = f", {found.refused:,} refused" if found.refused else ""
+    if found.state == "running":
+        return f"{ONGOING.get(verb, verb)} {found.done:,} of {found.total:,}{refused}"
+    stopped = f", stopped before {found.left:,} others" if found.state == "stopped" else ""
+    return f"{found.done - found.refused:,} of {plural(found.total, 'job')} {PAST.get(verb, verb)}{refused}{stopped}"
 
 
 def short_count(value: int) -> str:

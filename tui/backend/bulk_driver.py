@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.queue.bulk_model import UNDONE_BY
-from jobdeck.tui.backend.bulk_words import edit_twin, progress, twin, twin_on
 from jobdeck.tui.backend.threads import failure
-from jobdeck.tui.commands import options
-from jobdeck.tui.format import one_line
+from jobdeck.tui.commands import bulk_twin, edit_twin, options, twin_on
+from jobdeck.tui.format import one_line, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -256,7 +255,7 @@ class BulkDriver:
             lines.append(f"{self._host.key('mark.undo')} undoes it.")
         if found.action == "edit" and found.done > found.refused:
             lines.append(f"{self._host.key('page.bulk')} and then {self._host.key('bulk.undo')} undoes it.")
-        same = twin_on("stop", found) if found.state == "stopped" else self._twin or twin(found)
+        same = twin_on("stop", found) if found.state == "stopped" else self._twin or bulk_twin(found)
         self._host.say("\n".join([*lines, same]), "warning" if found.refused or found.left else "information")
 
     def _run(

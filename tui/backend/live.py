@@ -28,9 +28,9 @@ from jobdeck.core.read.pages import flows
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import open_checked
-from jobdeck.tui.backend.bulk_words import words
 from jobdeck.tui.backend.parts import Access, Bulks, Creating, Figures, Shift
 from jobdeck.tui.backend.protocol import PAGE, EmbeddedWorker, Session, View, due_among
+from jobdeck.tui.format import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.core.words.wording import cycle_words, flow_cancel_words
 from jobdeck.tui.backend.bulk_driver import BulkDriver
-from jobdeck.tui.backend.bulk_words import PAST, words
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.commands import (
-    PURGE,
     RESUME,
     RUN_WORKER,
     WORKER,
@@ -23,7 +21,7 @@ from jobdeck.tui.commands import (
     twin,
     twin_with_payload,
 )
-from jobdeck.tui.format import jobs_phrase, one_line, plural, short_id
+from jobdeck.tui.format import PAST, jobs_phrase, one_line, plural, short_id, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.worker.oneshot import CycleResult
-    from jobdeck.tui.backend.protocol import Due, Verb
+    from jobdeck.tui.backend.protocol import Verb
     from jobdeck.tui.backend.threads import Host, Severity
 
 Deletion = tuple["Job", ...] | Bulk
@@ -234,10 +232,6 @@ class Operations:
 
         self.run(f"cancel flow {short_id(flow_id)}", lambda: self._reach().cancel_flow(flow_id, reason), done)
 
-    def find_stuck(self, found: Callable[[list[ActionResult]], None]) -> None:
-        """Reads the stuck jobs and passes them to `found`."""
-        self.run("look for stuck jobs", lambda: self._reach().cleanup(None), found)
-
     def cleanup(self, ids: Sequence[UUID]) -> None:
         """Marks these jobs failed if they are still stuck."""
 
@@ -251,26 +245,9 @@ class Operations:
 
         self.run("clean up stuck jobs", lambda: self._reach().cleanup(ids), done)
 
-    def count_old(self, found: Callable[[int], None]) -> None:
-        """Counts the jobs that a purge would remove and passes the number to `found`."""
-        self.run("count old jobs", lambda: self._reach().purge(dry_run=True), found)
-
-    def purge(self) -> None:
-        """Moves old succeeded and cancelled jobs to the trash."""
-        self.do(
-            "remove old jobs",
-            lambda: self._reach().purge(dry_run=False),
-            lambda moved: f"{plural(moved, 'old job')} moved to the trash.",
-            PURGE,
-        )
-
     def reveal(self, job: Job, done: Callable[[], None]) -> None:
         """Records in the audit log that the user views a job's personal data, then calls `done` to show it."""
         self.run(f"reveal job {short_id(job.id)}", lambda: self._reach().reveal(job.id), lambda _none: done())
-
-    def find_due(self, found: Callable[[Due], None]) -> None:
-        """Reads the jobs that a cycle could take and passes them to `found`."""
-        self.run("look for due jobs", lambda: self._reach().due(), found)
 
     def run_cycle(self) -> None:
         """Runs one cycle of up to five jobs here and shows its result."""

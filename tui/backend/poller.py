@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import DatabaseUnreachable, JobdeckError
 from jobdeck.tui.backend.protocol import LONGEST_PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.backend.protocol import Request, View
-    from jobdeck.tui.backend.threads import Background, Timer
+    from jobdeck.tui.backend.threads import Host, Timer
 
 INTERVALS: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 FIRST_RETRY: Final = 1.0
@@ -54,51 +51,22 @@ class Link:
         return Link(LinkState.DISCONNECTED, since, failures, now + delay, error)
 
 
-class Reader(Protocol):
-    """The part of the application that a poller uses and reports to."""
-
-    @property
-    def background(self) -> Background:
-        """Starts background work."""
-
-    def reach(self) -> Backend:
-        """The backend. Blocks, so call it in the background."""
-
-    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Schedules a call after `seconds`."""
-
-    def monotonic(self) -> float:
-        """The monotonic clock, in seconds."""
-
-    def reading(self) -> None:
-        """Reads what else is on the screen, while the queue is read."""
-
-    def take_view(self, view: View) -> None:
-        """Shows the data just read."""
-
-    def link_changed(self) -> None:
-        """Shows the state of the connection."""
-
-    def give_up(self, error: JobdeckError) -> None:
-        """Ends the program, because the first read failed and waiting would not help."""
-
-
 class Poller:
     """Reads periodically. The timer starts again only after an answer, so that two reads never overlap.
 
     When the request changed during a read, the answer is dropped and the new request is read at once.
     """
 
-    def __init__(self, request: Request, reader: Reader, *, interval: float = 2.0) -> None:
+    def __init__(self, request: Request, host: Host, *, interval: float = 2.0) -> None:
         self.request = request
-        self.link = Link(since=reader.monotonic())
+        self.link = Link(since=host.monotonic())
         self.interval = interval
         self.frozen_since: float | None = None
         self.read_at: float | None = None
         """When the read of the displayed data started. The data are at most that old."""
         self.took = 0.0
         """Duration of the last read, in seconds; 0 for the first one, which opens the database."""
-        self._reader = reader
+        self._host = host
         self._asked: Request | None = None
         self._asked_at = 0.0
         self._again = False
@@ -119,7 +87,7 @@ class Poller:
     @property
     def waited(self) -> float:
         """Seconds since the running read started; 0 when none is running."""
-        return self._reader.monotonic() - self._asked_at if self.asking else 0.0
+        return self._host.monotonic() - self._asked_at if self.asking else 0.0
 
     def poke(self) -> None:
         """Reads now, or directly after the running read."""
@@ -131,10 +99,10 @@ class Poller:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._asked, self._asked_at = self.request, self._reader.monotonic()
+        self._asked, self._asked_at = self.request, self._host.monotonic()
         request = self.request
-        self._reader.reading()
-        self._reader.background(lambda: self._reader.reach().view(request), self._answered)
+        self._host.reading()
+        self._host.background(lambda: self._host.reach().view(request), self._answered)
 
     def change(self, request: Request) -> None:
         """Replaces the request and reads at once."""
@@ -167,13 +135,13 @@ class Poller:
     def toggle_freeze(self) -> bool:
         """Freezes or unfreezes the periodic reads. Returns whether they are frozen now."""
         if self.frozen_since is None:
-            self.frozen_since = self._reader.monotonic()
+            self.frozen_since = self._host.monotonic()
             if self._timer is not None:
                 self._timer.cancel()
         else:
             self.frozen_since = None
             self.poke()
-        self._reader.link_changed()
+        self._host.link_changed()
         return self.frozen_since is not None
 
     def stop(self) -> None:
@@ -193,13 +161,13 @@ class Poller:
     def _arm(self, delay: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._reader.later(delay, self.poke)
+        self._timer = self._host.later(delay, self.poke)
 
     def _answered(self, answer: View | Exception) -> None:
         asked, self._asked = self._asked, None
         if self._stopped:
             return
-        now = self._reader.monotonic()
+        now = self._host.monotonic()
         if isinstance(answer, Exception):
             self._missed(answer, now)
         else:
@@ -207,8 +175,8 @@ class Poller:
             self.took = 0.0 if self.read_at is None else now - self._asked_at
             if asked == self.request:
                 self.read_at = self._asked_at
-                self._reader.take_view(answer)
-        self._reader.link_changed()
+                self._host.take_view(answer)
+        self._host.link_changed()
         if self._again or asked != self.request:
             self._again = False
             self.poke()
@@ -220,7 +188,7 @@ class Poller:
     def _missed(self, error: Exception, now: float) -> None:
         if isinstance(error, JobdeckError):
             if self.read_at is None and not isinstance(error, DatabaseUnreachable):
-                self._reader.give_up(error)
+                self._host.give_up(error)
         else:
             logger.error("Reading the queue failed", exc_info=error)
         self.link = self.link.failed(now, str(error) or type(error).__name__)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from textual.app import App
 
     from jobdeck.tui.backend.live import LiveBackend as Backend
+    from jobdeck.tui.backend.protocol import View
 
 T = TypeVar("T")
 Severity = Literal["information", "warning", "error"]
@@ -70,6 +71,18 @@ class Host(Protocol):
 
     def redraw(self) -> None:
         """Redraws the screen with the data already read."""
+
+    def reading(self) -> None:
+        """Reads what else is on the screen, while the poller reads the queue."""
+
+    def take_view(self, view: View) -> None:
+        """Shows the data that the poller has read."""
+
+    def link_changed(self) -> None:
+        """Shows the state of the connection."""
+
+    def give_up(self, error: JobdeckError) -> None:
+        """Ends the program, because the first read failed and waiting would not help."""
 
 
 class Answer(Message, bubble=False):

@@ -101,7 +101,11 @@ class Acting(Screen[None]):
 
     def situation(self) -> Situation:
         """The facts that decide which actions are available now."""
-        return self.deck.situation(self.targets())
+        return replace(self.deck.situation(self.targets()), refused=self.refused())
+
+    def refused(self) -> dict[str, str]:
+        """The screen's own reasons why actions are not available now, by the ids of the actions."""
+        return {}
 
     def subject(self) -> tuple[Job, ...]:
         """The job for actions that take only one; empty where there is none."""

@@ -266,15 +266,18 @@ class Dashboard(Listing):
             self.call_later(self.bar.take_click, event.line.spans, event.x)
 
     def situation(self) -> Situation:
-        """Actions apply to the jobs chosen with A, otherwise to the selected jobs.
+        """Actions apply to the jobs chosen with A, otherwise to the selected jobs."""
+        return replace(super().situation(), chosen=self.deck.operations.bulk.choice)
 
-        While jobs are being chosen they are refused: a key typed ahead means all of them, not the job under the cursor.
+    def refused(self) -> dict[str, str]:
+        """Refuses actions on jobs while some are being chosen, and details where they have no room.
+
+        A key typed ahead means all the chosen jobs, not the job under the cursor.
         """
-        bulk = self.deck.operations.bulk
-        refused = dict.fromkeys(ON_MANY, CHOOSING) if bulk.choosing else {}
+        refused = dict.fromkeys(ON_MANY, CHOOSING) if self.deck.operations.bulk.choosing else {}
         if self.app.size.width < LEAST_BESIDE:
             refused["beside"] = f"The details beside the list need {LEAST_BESIDE} columns."
-        return replace(super().situation(), chosen=bulk.choice, refused=refused)
+        return refused
 
     def subject(self) -> tuple[Job, ...]:
         """The job under the cursor, even if others are marked."""

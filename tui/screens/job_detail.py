@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from uuid import UUID
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from jobdeck.core.plugins import Recipients
     from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import JobDetail
-    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
@@ -80,7 +79,7 @@ class JobDetailScreen(Page[Reading]):
         """This job, unless it no longer exists."""
         return () if self.gone or self.job is None else (self.job,)
 
-    def situation(self) -> Situation:
+    def refused(self) -> dict[str, str]:
         """Refuses what the job's place, in the trash or the queue, does not allow."""
         refused: dict[str, str] = {}
         if self.in_trash:
@@ -96,7 +95,7 @@ class JobDetailScreen(Page[Reading]):
             refused["job.reveal"] = "No job to reveal."
         if self.detail is None or len(self.detail.runs) < 2:
             refused |= dict.fromkeys(("run.older", "run.newer"), "There is no other run.")
-        return replace(super().situation(), refused=refused)
+        return refused
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {

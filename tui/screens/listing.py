@@ -11,7 +11,6 @@ from textual.geometry import Offset
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import SORTS, Filter, Status
 from jobdeck.core.read.report_types import Counts
-from jobdeck.tui.backend.bulk_words import number
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
 from jobdeck.tui.commands import save_filter_twin
 from jobdeck.tui.format import one_line, plural
@@ -35,7 +34,7 @@ NOTICED_FOR: Final = 10.0
 """Seconds after which a notice gives its line back to the job under the cursor."""
 OPENING: Final = "Opening the database…"
 READING: Final = "Reading…"
-ENDS: Final = f"Only the first {number(LONGEST_PAGE)} jobs are listed. {{filter}} narrows it."
+ENDS: Final = f"Only the first {LONGEST_PAGE:,} jobs are listed. {{filter}} narrows it."
 SEARCHED: Final = "Only the first {searched:,} jobs of this list were looked through."
 SORT_WORDS: Final = {
     "natural": "the tab's usual order",
@@ -242,7 +241,7 @@ class Listing(Acting):
             status = request.filter.status
             what = f"No {status.value} job" if status and "status:" not in self.filter_text else "No job"
             if view is not None and view.snapshot.page.searched:
-                what = f"{what} among the first {number(view.snapshot.page.searched)}"
+                what = f"{what} among the first {view.snapshot.page.searched:,}"
             return f"{what} matches {one_line(self.filter_text)}. {self.deck.key('back')} clears the filter."
         if request.filter.status is None:
             hint = "" if self.deck.read_only_reason else f" {self.deck.key('job.new')} creates a job."
@@ -299,7 +298,7 @@ class Listing(Acting):
         total = view.snapshot.page.total if wanted.group else view.snapshot.counts.of(wanted.filter.status)
         if (total or 0) <= Counts.LIMIT:
             return ""
-        return f", among the first {number(Counts.LIMIT)}"
+        return f", among the first {Counts.LIMIT:,}"
 
     def _step_interval(self, by: int) -> None:
         interval = self.deck.poller.step_interval(by)

@@ -19,7 +19,6 @@ from jobdeck.tui.actions import (
     runs_again,
     unavailable,
 )
-from jobdeck.tui.backend.bulk_words import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,7 +108,7 @@ def _label(action: Action, scope: Scope, situation: Situation, *, paused: bool) 
 def _how_many(action: Action, situation: Situation) -> str:
     """The number of jobs that the action would change; empty for one job."""
     if situation.chosen is not None and action.id in ON_MANY:
-        return f" {number(sum(situation.chosen.of(status.value) for status in action.states or ()))}"
+        return f" {sum(situation.chosen.of(status.value) for status in action.states or ()):,}"
     if action.changes and len(situation.jobs) > 1 and action.id in ON_MANY and action.id not in ON_ONE:
         return f" {len(applicable(action, situation.jobs))}"
     return ""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.model import Status, arguments
 from jobdeck.tui.actions import key_of
-from jobdeck.tui.backend.bulk_words import number, plural_of
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import (
     clock,
@@ -183,7 +182,7 @@ def group(
     found: ErrorGroup, total: int | None, *, stale: bool = False, key: Named = key_of
 ) -> tuple[list[Span], list[Span]]:
     """The line in place of the tabs while the jobs of a group of errors are listed: their number, and the way back."""
-    jobs = "…" if total is None else plural_of(total)
+    jobs = "…" if total is None else plural(total, "job")
     left: list[Span] = [
         (" ", "text"),
         (f"{jobs} of this error", "tab"),
@@ -216,7 +215,7 @@ def peek(
     """The job under the cursor in one line: its error or its arguments; on the right, marks and place."""
     right: list[Span] = []
     if chosen:
-        right.append((f"{number(chosen)} matching jobs selected · {key('mark.undo')} clears  ", "accent"))
+        right.append((f"{chosen:,} matching jobs selected · {key('mark.undo')} clears  ", "accent"))
     if ranging:
         right.append((f"selecting a range · {key('mark.range')} ends it  ", "accent"))
     if marked:

@@ -25,7 +25,8 @@ class Later:
         self.fatal: list[JobdeckError] = []
         self.clock = Clock()
         self.view = answer
-        self.poller = Poller(Request(Filter()), self)
+        host: Any = self  # a poller uses nothing else of the application
+        self.poller = Poller(Request(Filter()), host)
 
     def background(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         self.waiting.append((work, done))

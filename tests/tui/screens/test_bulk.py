@@ -15,7 +15,8 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import Status
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice
 from jobdeck.core.queue.operators.payload_change import PayloadChange
-from jobdeck.tui.backend.bulk_words import number, progress, twin
+from jobdeck.tui.commands import bulk_twin
+from jobdeck.tui.format import progress
 from jobdeck.tui.screens.dialogs.confirm import Confirm
 from jobdeck.tui.screens.pages.bulk import answer_lines, reasons
 from tests.tui.fake import NOW, Clock, FakeBackend, at_once, job_id, lost, make_job
@@ -382,12 +383,13 @@ async def test_a_production_database_asks_for_the_word_even_for_one_job() -> Non
 
 def test_progress_in_words() -> None:
     bulk = unfinished(failed(25))
-    assert number(1234567) == "1,234,567"
     assert progress(bulk) == "cancelling 10 of 25"
     ended = replace(bulk, state="finished", total=12_000, done=12_000, refused=10)
     assert progress(ended) == "11,990 of 12,000 jobs cancelled, 10 refused"
-    assert twin(ended) == "jobdeck cancel --bulk 00000001 --yes"
-    assert twin(replace(ended, action="revert", reverts=job_id(9))) == f"jobdeck bulk undo {job_id(9).hex[-8:]} --yes"
+    assert bulk_twin(ended) == "jobdeck cancel --bulk 00000001 --yes"
+    assert (
+        bulk_twin(replace(ended, action="revert", reverts=job_id(9))) == f"jobdeck bulk undo {job_id(9).hex[-8:]} --yes"
+    )
     assert reasons(ended, NOW, mine=None)["bulk.undo"] == "Only a deletion and an edit can be undone."
 
 

@@ -11,10 +11,8 @@ from textual.widgets import Button, Input, Static
 
 from jobdeck.core.model import Status
 from jobdeck.tui.actions import BY_ID
-from jobdeck.tui.backend.bulk_words import again as bulk_twin
-from jobdeck.tui.backend.bulk_words import plural_of, words
-from jobdeck.tui.commands import NAMED, twin
-from jobdeck.tui.format import badge, breakdown, fit, one_line, plural, short_id
+from jobdeck.tui.commands import NAMED, frozen_twin, twin
+from jobdeck.tui.format import badge, breakdown, fit, one_line, plural, short_id, words
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
 if TYPE_CHECKING:
@@ -123,9 +121,9 @@ def choice_question(verb: Verb, choice: Choice) -> Question:
     if left_out:
         refused = ", ".join(f"{jobs:,} {status or 'changed since'}" for status, jobs in left_out.items())
         lines.append(Content.styled(f"Will be refused: {refused}.", "$warning"))
-    title = f"{verb.capitalize()} {plural_of(number)}"
+    title = f"{verb.capitalize()} {plural(number, 'job')}"
     no = "Keep" if verb == "cancel" else "Cancel"
-    same = bulk_twin(verb, choice.bulk)
+    same = frozen_twin(verb, choice.bulk)
     body = Content("\n").join(lines)
     return Question(title, body, title, no, verb, number, danger=verb in DANGEROUS, twin=same, reasoned=True)
 
@@ -143,7 +141,7 @@ def _of_many(verb: Verb, choice: Choice) -> str:
         return f"They go to the trash for 7 days; you can undo this. {CONTINUES}"
     if verb == "cancel":
         running = choice.of(Status.RUNNING.value)
-        asked = f" {plural_of(running)} running will be asked to stop." if running else ""
+        asked = f" {plural(running, 'job')} running will be asked to stop." if running else ""
         return f"They will not run again unless retried; series stop.{asked} {CONTINUES}"
     return f"They will run as soon as a worker is free. {CONTINUES}"
 
@@ -221,7 +219,7 @@ class Confirm(Dialog[bool]):
 
     def name_twin(self, chosen: Bulk, verb: Verb) -> None:
         """Shows the command once the jobs are frozen."""
-        self._twin = bulk_twin(verb, chosen)
+        self._twin = frozen_twin(verb, chosen)
         for line in self.query("#twin").results(Static):  # none before the first paint
             line.update(Content.styled(self._twin, "$accent"), layout=False)
 

@@ -14,10 +14,9 @@ from jobdeck.core.errors import JobdeckError, UsageError
 from jobdeck.core.model import Json
 from jobdeck.core.queue.operators.payload_change import PayloadChange, difference, parse_change
 from jobdeck.core.redact import harmless_json
-from jobdeck.tui.backend.bulk_words import edit_twin, plural_of
 from jobdeck.tui.backend.threads import failure
-from jobdeck.tui.commands import options, twin_with_payload
-from jobdeck.tui.format import one_line, short_id
+from jobdeck.tui.commands import edit_twin, options, twin_with_payload
+from jobdeck.tui.format import one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.dialog import EditorDialog
 from jobdeck.tui.widgets.fields import Twin
 
@@ -123,7 +122,7 @@ class BulkEdit(EditorDialog[WantedEdit]):
     def compose(self) -> ComposeResult:
         matching = one_line(self.choice.bulk.words or "everything in the queue")
         with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
-            box.border_title = Content(f"Edit the payloads of {plural_of(self.choice.bulk.total)}")
+            box.border_title = Content(f"Edit the payloads of {plural(self.choice.bulk.total, 'job')}")
             yield Static(Content.styled(f"filter: {matching}", "$ink-muted"))
             yield Static(Content("One change per line: key=value, or -key to remove it. A value is JSON, else text."))
             yield self.editor("", "changes")

@@ -9,9 +9,8 @@ from textual.content import Content
 from textual.widgets import Button, Static
 
 from jobdeck.core.queue.bulk_model import Bulk
-from jobdeck.tui.backend import bulk_words
 from jobdeck.tui.backend.operations import Awaited
-from jobdeck.tui.commands import PURGE, RUN_WORKER, WORKER, cancel_flow_twin, cleanup_twin, twin
+from jobdeck.tui.commands import PURGE, RUN_WORKER, WORKER, cancel_flow_twin, cleanup_twin, twin, twin_on
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import FIRST, Question, ask
 from jobdeck.tui.screens.dialogs.dialog import Dialog
@@ -40,7 +39,7 @@ def ask_to_run_worker(here: Screen[Any], deck: Deck) -> None:
         if deck.shows(here):
             ask(here, cycle_question(deck, due), deck.operations.run_cycle)
 
-    deck.operations.find_due(found)
+    deck.operations.run("look for due jobs", lambda: deck.reach().due(), found)
 
 
 def ask_to_toggle_worker(here: Screen[Any], deck: Deck) -> None:
@@ -57,7 +56,7 @@ def ask_to_toggle_worker(here: Screen[Any], deck: Deck) -> None:
         if deck.shows(here) and deck.worker.state == "off":
             ask(here, worker_question(deck, due), deck.operations.toggle_worker)
 
-    deck.operations.find_due(found)
+    deck.operations.run("look for due jobs", lambda: deck.reach().due(), found)
 
 
 def cycle_question(deck: Deck, due: Due) -> Question:
@@ -119,12 +118,12 @@ def undo_question(deletion: Deletion | Awaited) -> Question:
 def bulk_undo_question(bulk: Bulk) -> Question:
     """The question before deleted jobs are restored, or edited ones get their former payload back."""
     good = bulk.done - bulk.refused
-    jobs = bulk_words.plural_of(good)
+    jobs = plural(good, "job")
     verb, title, text = "restore", UNDO, f"{jobs} will be restored from the trash, each as it was."
     if bulk.action == "edit":
         verb, title = "revert", "Undo this edit"
         text = f"Of {jobs}, those that were not changed or claimed since get their former payload back."
-    same = bulk_words.twin_on("undo", bulk)
+    same = twin_on("undo", bulk)
     return Question(title, Content(text), verb.capitalize(), word=verb, number=good, twin=same, ready=True)
 
 
@@ -169,7 +168,7 @@ def ask_to_clean_up(here: Screen[Any], deck: Deck) -> None:
         question = stuck_question(results, types)
         ask(here, question, lambda: deck.operations.cleanup(ids))
 
-    deck.operations.find_stuck(found)
+    deck.operations.run("look for stuck jobs", lambda: deck.reach().cleanup(None), found)
 
 
 def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str]) -> Question:
@@ -235,9 +234,17 @@ def ask_to_purge(here: Screen[Any], deck: Deck) -> None:
         if not deck.shows(here):
             deck.say(f"{plural(number, 'old job')} can be moved to the trash.\njobdeck purge")
             return
-        ask(here, purge_question(number), deck.operations.purge)
+        ask(here, purge_question(number), sure)
 
-    deck.operations.count_old(counted)
+    def sure() -> None:
+        deck.operations.do(
+            "remove old jobs",
+            lambda: deck.reach().purge(dry_run=False),
+            lambda moved: f"{plural(moved, 'old job')} moved to the trash.",
+            PURGE,
+        )
+
+    deck.operations.run("count old jobs", lambda: deck.reach().purge(dry_run=True), counted)
 
 
 def purge_question(number: int) -> Question:

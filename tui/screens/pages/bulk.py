@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.content import Content
 
-from jobdeck.tui.backend import bulk_words
-from jobdeck.tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
+from jobdeck.core.queue.bulk_model import UNDONE_BY
+from jobdeck.tui.commands import bulk_twin, twin_on
+from jobdeck.tui.format import ago, bar, fit, middle, one_line, progress, short_id, wrapped
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
 from jobdeck.tui.screens.dialogs.questions import bulk_undo_question
 from jobdeck.tui.screens.page import ListPage
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer
-    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
     from jobdeck.tui.widgets.pane import Entry
@@ -92,10 +93,10 @@ class BulkPage(ListPage[BulkReport]):
             more = bool(part)
         return BulkReport(bulks, shown, tuple(answers), more)
 
-    def situation(self) -> Situation:
+    def refused(self) -> dict[str, str]:
         """Refuses to stop, resume or undo an action whose state does not allow it."""
         shown = self.data.shown if self.data else None
-        return replace(super().situation(), refused=reasons(shown, self.deck.now(), mine=self._mine()))
+        return reasons(shown, self.deck.now(), mine=self._mine())
 
     def entries(self, data: BulkReport, width: int) -> Sequence[Entry]:
         """The progress and who started it, then the answers."""
@@ -166,9 +167,9 @@ class BulkPage(ListPage[BulkReport]):
         if shown is None:
             return
         started = f"Started by {one_line(shown.actor)} {ago(shown.started_at, self.deck.now())}."
-        body = f"{bulk_words.progress(shown).capitalize()}. {started} This dashboard will process the rest."
+        body = f"{progress(shown).capitalize()}. {started} This dashboard will process the rest."
         word, left = shown.action or "resume", shown.total - shown.done
-        same = bulk_words.twin_on("resume", shown)
+        same = twin_on("resume", shown)
         question = Question("Resume this bulk action", Content(body), "Resume", word=word, number=left, twin=same)
         self._ask(question, lambda: self.deck.operations.bulk.go_on(shown))
 
@@ -176,10 +177,8 @@ class BulkPage(ListPage[BulkReport]):
         shown = self.data.shown if self.data else None
         if shown is None:
             return
-        body = Content(
-            f"{bulk_words.progress(shown).capitalize()}. Finished jobs keep their result; the rest stay as they are."
-        )
-        same = bulk_words.twin_on("stop", shown)
+        body = Content(f"{progress(shown).capitalize()}. Finished jobs keep their result; the rest stay as they are.")
+        same = twin_on("stop", shown)
         question = Question("Stop this bulk action", body, "Stop", "Keep running", danger=True, twin=same)
         self._ask(question, lambda: self.deck.operations.bulk.stop(shown))
 
@@ -199,7 +198,7 @@ class BulkPage(ListPage[BulkReport]):
 
     def _copy_twin(self) -> None:
         if self.data and self.data.shown:
-            self.deck.say(copy(self.app, bulk_words.twin(self.data.shown)))
+            self.deck.say(copy(self.app, bulk_twin(self.data.shown)))
 
 
 def reasons(shown: Bulk | None, now: datetime, *, mine: Bulk | None) -> dict[str, str]:
@@ -215,7 +214,7 @@ def reasons(shown: Bulk | None, now: datetime, *, mine: Bulk | None) -> dict[str
         found["bulk.go_on"] = "This dashboard is already running it."
     elif shown.stepped_at is not None and now - shown.stepped_at < IDLE:
         found["bulk.go_on"] = f"{one_line(shown.driver or 'Another process')} is running it."
-    if not bulk_words.can_be_undone(shown):
+    if shown.action not in UNDONE_BY:
         found["bulk.undo"] = "Only a deletion and an edit can be undone."
     elif shown.state == "running" or shown.done == shown.refused:
         found["bulk.undo"] = "It is still running." if shown.state == "running" else "It changed nothing."
@@ -226,7 +225,7 @@ def heading(found: Bulk, data: BulkReport, now: datetime) -> list[Entry]:
     """Progress, selection, who started it, who runs it, and the equivalent command."""
     ink = "run" if found.state == "running" else "warn" if found.refused or found.left else "good"
     share = found.done / found.total if found.total else 1.0
-    lines = [entry((f" {bar(share, 20)} ", ink), (bulk_words.progress(found), ink))]
+    lines = [entry((f" {bar(share, 20)} ", ink), (progress(found), ink))]
     words = "marked jobs" if found.words is None else f"filter: {one_line(found.words) or 'none'}"
     by = f" {words} · started by {one_line(found.actor)} {ago(found.started_at, now)}"
     lines.append(entry((by, "muted"), (f" · {one_line(found.reason)}" if found.reason else "", "muted")))
@@ -236,7 +235,7 @@ def heading(found: Bulk, data: BulkReport, now: datetime) -> list[Entry]:
         lines.append(entry((f" stopped by {one_line(found.stopped_by)}", "warn")))
     if found.trouble:
         lines.append(entry((f" the last batch failed: {one_line(found.trouble)}", "bad")))
-    lines.append(entry((f" {bulk_words.twin(found)}", "accent")))
+    lines.append(entry((f" {bulk_twin(found)}", "accent")))
     if len(data.answers) >= MOST:
         lines.append(entry((f" the first {MOST:,} answers; jobdeck bulk show {found.id.hex[-8:]} has more", "muted")))
     return [*lines, entry()]

@@ -11,7 +11,6 @@ from textual.content import Content
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.read.report_types import ErrorReport
 from jobdeck.core.read.stats.error_groups import Alike
-from jobdeck.tui.backend.bulk_words import plural_of
 from jobdeck.tui.backend.canary import Canary
 from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import TypePause
     from jobdeck.core.queue.bulk_model import Choice
     from jobdeck.core.read.report_types import ErrorGroup
-    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
@@ -71,9 +70,6 @@ class Errors(SplitPage[ErrorReport]):
     def switch_processing(self) -> None:
         """Proposes the task type of the group under the cursor."""
         switch(self, self.deck, self.trend.task_type if self.trend else None, first=True)
-
-    def situation(self) -> Situation:
-        return replace(super().situation(), refused=self._refused())
 
     def read(self, backend: Backend) -> ErrorReport:
         """Reads the groups, and the canaries that have not finished."""
@@ -117,7 +113,7 @@ class Errors(SplitPage[ErrorReport]):
         of = f"{len(data.trends)} of " if data.total > len(data.trends) else ""
         groups = f"{of}{plural(max(data.total, len(data.trends)), 'group')}"
         return [(f"{groups} in 7 days, ", "muted"),
-                (f"{plural_of(failed)} failed", "bad" if failed else "muted"),
+                (f"{plural(failed, 'job')} failed", "bad" if failed else "muted"),
                 *self._marked(data),
                 ("  jobdeck errors", "muted")]  # fmt: skip
 
@@ -167,7 +163,7 @@ class Errors(SplitPage[ErrorReport]):
         types = self.deck.view.snapshot.processing.paused_types if self.deck.view else ()
         return next((pause for pause in types if pause.task_type == task_type), None)
 
-    def _refused(self) -> dict[str, str]:
+    def refused(self) -> dict[str, str]:
         trend, canary = self.trend, self.canary
         if trend is None:
             reason = "No group under the cursor."

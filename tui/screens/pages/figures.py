@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from jobdeck.core.read.pages.overview import TypeFigures
     from jobdeck.core.read.pages.series import SeriesLine
     from jobdeck.core.read.type_settings import TypeLine
-    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
@@ -65,11 +64,9 @@ class Types(SplitPage[TypeReport]):
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {"type.settings": self._change, "type.trends": self._open_trends}
 
-    def situation(self) -> Situation:
-        if self.current is not None:
-            return super().situation()
-        reason = "No task type under the cursor."
-        return replace(super().situation(), refused=dict.fromkeys(("type.settings", "type.trends"), reason))
+    def refused(self) -> dict[str, str]:
+        missing = self.current is None
+        return dict.fromkeys(("type.settings", "type.trends"), "No task type under the cursor.") if missing else {}
 
     def switch_processing(self) -> None:
         """Proposes the type under the cursor."""
@@ -207,18 +204,17 @@ class Series(SplitPage[SeriesReport]):
             "series.pause": self._pause_series,
         }
 
-    def situation(self) -> Situation:
+    def refused(self) -> dict[str, str]:
         if self.current is None:
-            reason = "No recurring job under the cursor."
             of_it = ("series.run", "series.skip", "series.pause", "open")
-            return replace(super().situation(), refused=dict.fromkeys(of_it, reason))
+            return dict.fromkeys(of_it, "No recurring job under the cursor.")
         if self.current.job.status is Status.RUNNING:
             running = "It is running. Wait until this run has ended."
-            return replace(super().situation(), refused=dict.fromkeys(("series.run", "series.skip"), running))
+            return dict.fromkeys(("series.run", "series.skip"), running)
         if self.current.pause is not None:
             paused = f"It is paused. {self.deck.key('series.pause')} resumes it."
-            return replace(super().situation(), refused=dict.fromkeys(("series.run", "series.skip"), paused))
-        return super().situation()
+            return dict.fromkeys(("series.run", "series.skip"), paused)
+        return {}
 
     def switch_processing(self) -> None:
         """Proposes the type of the series under the cursor."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobdeck.core.read.operators.notes import Note
-    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
     from jobdeck.tui.widgets.pane import Entry
@@ -71,10 +70,8 @@ class Audit(ListPage[AuditReport]):
         notes = self.data.digest.notes if self.data is not None else ()
         return next((note for note in notes if ("note", note.id) == self.pane.current), None)
 
-    def situation(self) -> Situation:
-        if self.note is not None:
-            return super().situation()
-        return replace(super().situation(), refused={"note.acknowledge": "No note on this line."})
+    def refused(self) -> dict[str, str]:
+        return {} if self.note is not None else {"note.acknowledge": "No note on this line."}
 
     def _open(self) -> None:
         """Opens the job on this line, or shows the note, which can be acknowledged then."""

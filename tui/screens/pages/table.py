@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from jobdeck.core.plugins import Page
-    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
@@ -82,7 +82,7 @@ class TablePage(ListPage[Table]):
         found: list[Span] = [("  ", "text"), (one_line(self.found.label), "strong")] if self.found.id else []
         return [(f"{plural(len(data.rows), 'row')}", "muted"), *found]
 
-    def situation(self) -> Situation:
+    def refused(self) -> dict[str, str]:
         """Refuses an action where the page has none or a row is missing, and a search where the page has none."""
         refused = {}
         if not self.page.actions:
@@ -91,8 +91,7 @@ class TablePage(ListPage[Table]):
             refused["table.act"] = "There is no row under the cursor."
         if self.page.search is None:
             refused["table.search"] = "This page has no search."
-        now = super().situation()
-        return replace(now, refused={**now.refused, **refused}) if refused else now
+        return refused
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {"table.act": self._choose, "table.search": self._search}
