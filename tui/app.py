@@ -100,12 +100,7 @@ class JobdeckApp(Hosting):
         return self.dashboard
 
     def on_mount(self) -> None:
-        """Starts reading after the first, empty screen is painted, and installs the signal handlers."""
-        self.use_keymap()
-        self.call_after_refresh(self.poller.poke)
-        if self.options.ticking:
-            self._tick()
-        self.heed_signals(self.tell)
+        self.begin(self.poller.poke)
 
     def reach(self) -> Backend:
         """The backend, made on first use: in a thread, after the first paint."""
@@ -317,9 +312,9 @@ class JobdeckApp(Hosting):
         if facing is not None:
             facing.redraw()
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         """Updates displayed durations now, and again at the next second of the clock."""
         facing = self.facing
         if facing is not None:
             facing.tick()
-        self.later(1.01 - self.now().microsecond / 1e6, self._tick)
+        self.later(1.01 - self.now().microsecond / 1e6, self.tick)

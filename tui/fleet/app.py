@@ -202,14 +202,9 @@ class FleetApp(Hosting):
         return self.fleet
 
     def on_mount(self) -> None:
-        """Starts reading after the first paint, and installs the signal handlers."""
-        self.use_keymap()
-        self.call_after_refresh(self.databases.refresh)
+        self.begin(self.databases.refresh)
         if self._notice:
             self.say(self._notice, "error")
-        if self.options.ticking:
-            self._tick()
-        self.heed_signals(self.tell)
 
     def redraw(self) -> None:
         self.fleet.redraw()
@@ -227,6 +222,6 @@ class FleetApp(Hosting):
         self.chosen = chosen
         self.exit(0)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         self.redraw()
-        self.later(1.0, self._tick)
+        self.later(1.0, self.tick)

@@ -20,7 +20,7 @@ from jobdeck.tui.widgets.pane import MOVES, Entry, Pane, entry
 from jobdeck.tui.widgets.pause_banner import is_paused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
     from uuid import UUID
 
     from textual.app import ComposeResult
@@ -257,8 +257,13 @@ class ListPage(Page[T]):
 class SplitPage(ListPage[T]):
     """A heading of columns, a line for each subject, a rule with the subject's name, and its details.
 
-    The lines keep their order, so the cursor stays where it is when the figures change.
+    The lines keep their order, so the cursor stays where it is when the figures change. It begins on the line with
+    the key `wanted`, if there is one.
     """
+
+    def __init__(self, wanted: Hashable | None = None) -> None:
+        super().__init__()
+        self._wanted = wanted
 
     def middle(self) -> ComposeResult:
         yield Line(id="columns")
@@ -301,6 +306,9 @@ class SplitPage(ListPage[T]):
         if width:
             reading = [entry((" Reading…", "muted"))]
             self.list_pane.show(reading if self.data is None else self.entries(self.data, width))
+        if self._wanted is not None and self.data is not None:
+            key, self._wanted = self._wanted, None
+            self.list_pane.seek(key)
         self.draw_title()
         self.draw_keys()
         self.draw_about()

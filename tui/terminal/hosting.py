@@ -67,9 +67,17 @@ class Hosting(InkedApp, Ending):
         """The dashboard's own colour variables, for themes without them."""
         return themes.FALLBACKS
 
-    def use_keymap(self) -> None:
-        """Gives the actions the configured keys."""
+    def begin(self, read: Callable[[], object]) -> None:
+        """Uses the configured keys, reads after the first, empty screen is painted, and handles signals."""
         self.set_keymap({action_id: ",".join(keys) for action_id, keys in self.options.keymap.items()})
+        self.call_after_refresh(read)
+        if self.options.ticking:
+            self.tick()
+        self.heed_signals(self.tell)
+
+    def tick(self) -> None:
+        """Updates displayed durations now, and again soon."""
+        raise NotImplementedError
 
     def tell(self, deliver: Callable[[], None]) -> None:
         self._threads.tell(deliver)

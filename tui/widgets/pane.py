@@ -173,11 +173,10 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         held, line = self.current, self.cursor - self.top
         at_end = self._follow and self.top >= len(self.entries) - self.size.height
         self.entries = tuple(entries)
-        if held is not None:
-            found = next((at for at, one in enumerate(self.entries) if one.key == held), None)
-            if found is not None:
-                self.cursor = found
-                self.top = found - line
+        found = self._place_of(held) if held is not None else None
+        if found is not None:
+            self.cursor = found
+            self.top = found - line
         if at_end:
             self.top = len(self.entries)
         self._settle()
@@ -201,13 +200,13 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
 
     def seek(self, key: Hashable) -> None:
         """Puts the cursor on the line of a subject, if there is one."""
-        at = next((at for at, one in enumerate(self.entries) if one.key == key), None)
+        at = self._place_of(key)
         if at is not None:
             self.move_to(at)
 
     def find(self, key: Hashable) -> None:
         """Scrolls the line of a subject to the top and puts the cursor on it."""
-        at = next((at for at, one in enumerate(self.entries) if one.key == key), None)
+        at = self._place_of(key)
         if at is not None:
             self.top = at
             self.move_to(at)
@@ -240,6 +239,9 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
 
     def _clamp(self, index: int) -> int:
         return min(max(index, 0), max(len(self.entries) - 1, 0))
+
+    def _place_of(self, key: Hashable) -> int | None:
+        return next((at for at, one in enumerate(self.entries) if one.key == key), None)
 
     def _line(self, y: int) -> tuple[Entry, bool]:
         at = self.top + y

@@ -25,7 +25,7 @@ async def test_a_second_that_begins_and_an_answer_that_comes_while_a_page_is_mad
         else:
             deck.app.open_page(page)
         assert not deck.app.screen.is_mounted
-        deck.app._tick()
+        deck.app.tick()
         deck.app.poller.poke()
         await deck.pilot.pause()
         assert "Reading…" not in deck.screen_text()
@@ -44,7 +44,7 @@ async def test_what_was_to_come_later_is_no_trouble_once_the_dashboard_is_left(m
     monkeypatch.setattr(app, "later", keep)
     app._typed._later = keep
     async with app.run_test(size=SMALL) as pilot:
-        app._tick()
+        app.tick()
         await pilot.pause()
         for key in "qjj":
             app.post_message(events.Key(key, key))

@@ -261,7 +261,7 @@ async def test_the_log_shows_what_the_worker_inside_says_and_follows() -> None:
             await deck.press("l")
             assert "claimed jobs=39" in deck.screen_text()
             event(logger, logging.WARNING, "the lease of a run is lost", run=7)
-            deck.app._tick()
+            deck.app.tick()
             await deck.pilot.pause()
             assert "WARNING tests.somewhere the lease of a run is lost run=7" in deck.screen_text()
 

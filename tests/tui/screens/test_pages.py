@@ -161,7 +161,7 @@ async def test_a_page_says_when_the_connection_is_lost_and_keeps_what_it_knew(pa
         assert "disconnected" in deck.screen_text()
         assert before.strip() in deck.screen_text()
         deck.clock.now += 0.5
-        deck.app._tick()
+        deck.app.tick()
         deck.backend.failure = None
         await deck.press("r")
         assert "disconnected" not in deck.screen_text()

@@ -1,1 +1,1 @@
-"""One dialog per file."""
+"""The dialogs, by subject."""

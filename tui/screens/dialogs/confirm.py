@@ -60,15 +60,7 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str) -> Question:
     """The question before an action on jobs."""
     number = len(jobs)
     lines = [Content.styled(breakdown(jobs), "bold")]
-    for job in jobs[:FIRST]:
-        mark = f"  {badge(job)}" if job.is_recurring else ""
-        lines.append(
-            Content.assemble(
-                (f"{short_id(job.id)}  ", "$ink-muted"),
-                fit(f"{one_line(job.task_type)}{mark}", 40),
-                (f"  {job.status.value}", "$ink-muted"),
-            )
-        )
+    lines += [job_line(job, f"  {badge(job)}" if job.is_recurring else "") for job in jobs[:FIRST]]
     if number > FIRST:
         lines.append(Content.styled(f"and {number - FIRST} more", "$ink-muted"))
     lines += [Content(""), Content(_consequence(verb, jobs))]
@@ -90,6 +82,12 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str) -> Question:
     yes = "Run again" if again else title
     danger = verb in DANGEROUS
     return Question(title, body, yes, no, words(verb), number, danger, same, freezes=freezes, reasoned=True)
+
+
+def job_line(job: Job, mark: str = "") -> Content:
+    """One job that a question is about."""
+    name = fit(f"{one_line(job.task_type)}{mark}", 40)
+    return Content.assemble((f"{short_id(job.id)}  ", "$ink-muted"), name, (f"  {job.status.value}", "$ink-muted"))
 
 
 def skipped(jobs: Sequence[Job], *, retried: bool) -> str:

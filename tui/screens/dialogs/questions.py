@@ -12,7 +12,7 @@ from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.tui.backend.operations import Awaited
 from jobdeck.tui.commands import PURGE, RUN_WORKER, WORKER, cancel_flow_twin, cleanup_twin, twin, twin_on
 from jobdeck.tui.format import fit, one_line, plural, short_id
-from jobdeck.tui.screens.dialogs.confirm import FIRST, Question, ask
+from jobdeck.tui.screens.dialogs.confirm import FIRST, Question, ask, job_line
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
 if TYPE_CHECKING:
@@ -129,16 +129,9 @@ def bulk_undo_question(bulk: Bulk) -> Question:
 
 def restore_question(title: str, jobs: Sequence[Job]) -> Question:
     """The question before these few jobs are restored from the trash."""
-    lines = [
-        Content.assemble(
-            (f"{short_id(job.id)}  ", "$ink-muted"),
-            fit(one_line(job.task_type), 40),
-            (f"  {job.status.value}", "$ink-muted"),
-        )
-        for job in jobs
-    ]
     one = len(jobs) == 1
-    lines += [
+    lines = [
+        *map(job_line, jobs),
         Content(""),
         Content(f"{'It is' if one else 'They are'} restored from the trash, as {'it was' if one else 'they were'}."),
     ]

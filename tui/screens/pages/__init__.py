@@ -1,1 +1,1 @@
-"""The pages other than the list, one per file. None is imported before the first paint."""
+"""The pages other than the list and that of a job, by subject. None is imported before the first paint."""

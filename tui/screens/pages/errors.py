@@ -45,9 +45,8 @@ class Errors(SplitPage[ErrorReport]):
 
     def __init__(self, wanted: tuple[str, str] | None = None) -> None:
         """With the key of a group, the cursor begins on it."""
-        super().__init__()
+        super().__init__(wanted)
         self._looking = False
-        self._wanted = wanted
 
     @property
     def trend(self) -> ErrorGroup | None:
@@ -126,12 +125,6 @@ class Errors(SplitPage[ErrorReport]):
 
     def columns(self, width: int) -> Sequence[Span]:
         return errors.heading(width).spans
-
-    def redraw(self) -> None:
-        super().redraw()
-        if self._wanted is not None and self.is_there and self.data is not None:
-            key, self._wanted = self._wanted, None
-            self.list_pane.seek(key)
 
     def on_pane_chosen(self) -> None:
         self.action_do("errors.jobs")

@@ -126,9 +126,8 @@ class Trends(SplitPage[TrendReport]):
 
     def __init__(self, task_type: str | None = None) -> None:
         """With `task_type` the cursor begins on that type."""
-        super().__init__()
+        super().__init__(None if task_type is None else ("type", task_type))
         self.window = FIRST
-        self._wanted = task_type
 
     def read(self, backend: Backend) -> TrendReport:
         return backend.read("to read the trends", backlog.trend_report, self.window)
@@ -151,15 +150,6 @@ class Trends(SplitPage[TrendReport]):
         window = data.trends
         names = [None, *sorted(window.types)]
         return [trends.line(name, window.total(name), width) for name in names]
-
-    def redraw(self) -> None:
-        super().redraw()
-        if self._wanted is not None and self.is_there and self.data is not None:
-            key = ("type", self._wanted)
-            at = next((at for at, one in enumerate(self.list_pane.entries) if one.key == key), None)
-            self._wanted = None
-            if at is not None:
-                self.list_pane.move_to(at)
 
     def about(self, data: TrendReport, width: int) -> tuple[list[Span], Sequence[Entry]]:
         key = self.key_of_line
