@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.bulk_model import Bulk
     from jobdeck.core.read.operators.notes import Note
     from jobdeck.core.read.report_types import ErrorGroup
-    from jobdeck.tui.backend.canary import Canary
     from jobdeck.tui.backend.live import LiveBackend as Backend
-    from jobdeck.tui.backend.protocol import View
+    from jobdeck.tui.backend.protocol import Canary, View
     from jobdeck.tui.backend.threads import Background
     from jobdeck.tui.deck import Options
 

@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from jobdeck.core.plugins import Page
     from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.actions import Situation
-    from jobdeck.tui.backend.canary import Canary
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.backend.operations import Operations
     from jobdeck.tui.backend.poller import Poller
-    from jobdeck.tui.backend.protocol import EmbeddedWorker, View
+    from jobdeck.tui.backend.protocol import Canary, EmbeddedWorker, View
     from jobdeck.tui.backend.worker_log import WorkerLog
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
+    from uuid import UUID
 
     from jobdeck.core.model import Filter, Json
     from jobdeck.core.plugins import Preset
+    from jobdeck.core.read.canaries import CanaryAnswer, State
     from jobdeck.core.read.report_types import Permissions, Snapshot
 
 PAGE: Final = 200
@@ -94,6 +96,29 @@ class QuickSync:
 
     preset: Preset
     missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A request to run a job, by its id in the database, and its answer as last read (None until then)."""
+
+    job_id: UUID
+    request: int
+    answer: CanaryAnswer | None = None
+
+    @property
+    def state(self) -> State:
+        return self.answer.state if self.answer is not None else "waiting"
+
+    @property
+    def settled(self) -> bool:
+        """Whether the state is final."""
+        return self.answer is not None and self.answer.settled
+
+    def follow(self, answers: Iterable[CanaryAnswer]) -> Canary:
+        """The canary updated with the answers just read."""
+        found = next((answer for answer in answers if answer.canary == self.request), None)
+        return replace(self, answer=found or self.answer)
 
 
 def due_among(pending: Snapshot, handled: Collection[str]) -> Due:

@@ -16,7 +16,7 @@ from jobdeck.tui.fleet.watch import Standing, Watch
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.terminal.hosting import Hosting
 from jobdeck.tui.text import fleet as text
-from jobdeck.tui.widgets import click_targets, key_line, status_bar
+from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.ink import Line, width_of
 from jobdeck.tui.widgets.pane import MOVES, Pane
 
@@ -97,7 +97,7 @@ class FleetScreen(Screen[None]):
 
     def on_line_clicked(self, event: Line.Clicked) -> None:
         """Runs the action of the clicked key."""
-        action_id = click_targets.at(event.line.id or "", event.line.spans, event.x, "fleet", self.situation())
+        action_id = key_line.action_at(event.line.id or "", event.line.spans, event.x, "fleet", self.situation())
         if action_id is not None:
             self.action_do(action_id)
 

@@ -35,7 +35,7 @@ from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker
 from jobdeck.tui.terminal.clipboard import copy, is_copied
-from jobdeck.tui.widgets import click_targets
+from jobdeck.tui.widgets import key_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -133,7 +133,7 @@ class Acting(Screen[None]):
 
     def on_line_clicked(self, event: Line.Clicked) -> None:
         """Runs the action of the clicked key or figure."""
-        action_id = click_targets.at(event.line.id or "", event.line.spans, event.x, self.SCOPE, self.situation())
+        action_id = key_line.action_at(event.line.id or "", event.line.spans, event.x, self.SCOPE, self.situation())
         if action_id is not None:
             self.action_do(action_id)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.read.operators.notes import Mute
     from jobdeck.core.read.report_types import ErrorGroup
-    from jobdeck.tui.backend.canary import Canary
+    from jobdeck.tui.backend.protocol import Canary
     from jobdeck.tui.widgets.ink import Span
 
 ROOMY = 160

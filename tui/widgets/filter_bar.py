@@ -15,9 +15,9 @@ from jobdeck.core.read.operators.preferences import SIGN
 from jobdeck.tui.dialog_keys import BY_ID as DIALOG_KEYS
 from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import one_line
-from jobdeck.tui.widgets.click_targets import phrase_at
 from jobdeck.tui.widgets.fields import OneLine
 from jobdeck.tui.widgets.ink import Line
+from jobdeck.tui.widgets.key_line import phrase_at
 from jobdeck.tui.widgets.name_finder import NameFinder, naming
 
 if TYPE_CHECKING:

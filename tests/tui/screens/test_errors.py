@@ -12,7 +12,7 @@ from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import Status, TypePause
 from jobdeck.core.read.canaries import CanaryAnswer, State
 from jobdeck.tui.app import JobdeckApp
-from jobdeck.tui.backend.canary import Canary
+from jobdeck.tui.backend.protocol import Canary
 from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id, sparkline
 from jobdeck.tui.text import errors

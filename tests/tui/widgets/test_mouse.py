@@ -15,7 +15,7 @@ from jobdeck.tui.screens import acting
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs import choosing
 from jobdeck.tui.screens.dialogs.dialog import CROSS
-from jobdeck.tui.widgets.click_targets import at
+from jobdeck.tui.widgets.key_line import action_at
 from jobdeck.tui.widgets.pane import WHEEL, Pane, Sheet
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job
 from tests.tui.sample import sample
@@ -413,9 +413,15 @@ async def test_an_error_that_reads_like_a_hint_of_marks_does_nothing_when_clicke
 
 
 async def test_older_and_newer_bulk_actions_are_behind_the_words_that_say_so() -> None:
-    assert at("title", [("2 of 3", "muted"), ("  [ older  ] newer", "muted")], 10, "bulk", Situation()) == "bulk.older"
-    assert at("title", [("2 of 3", "muted"), ("  [ older  ] newer", "muted")], 19, "bulk", Situation()) == "bulk.newer"
-    assert at("title", [("2 of 3", "muted"), ("  [ older  ] newer", "muted")], 1, "bulk", Situation()) is None
+    assert (
+        action_at("title", [("2 of 3", "muted"), ("  [ older  ] newer", "muted")], 10, "bulk", Situation())
+        == "bulk.older"
+    )
+    assert (
+        action_at("title", [("2 of 3", "muted"), ("  [ older  ] newer", "muted")], 19, "bulk", Situation())
+        == "bulk.newer"
+    )
+    assert action_at("title", [("2 of 3", "muted"), ("  [ older  ] newer", "muted")], 1, "bulk", Situation()) is None
 
 
 async def test_a_hint_of_a_dialog_does_what_its_key_does() -> None:

@@ -11,7 +11,7 @@ from textual.content import Content
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.read.report_types import ErrorReport
 from jobdeck.core.read.stats.error_groups import Alike
-from jobdeck.tui.backend.canary import Canary
+from jobdeck.tui.backend.protocol import Canary
 from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question

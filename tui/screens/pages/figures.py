@@ -250,7 +250,7 @@ class Series(SplitPage[SeriesReport]):
         question = Question(f"{verb} this series", Content(text), verb, word=verb.lower(), number=1, twin=same)
         what = f"{verb.lower()} job"
         pause_series, do_one = self.deck.reach().figures.pause_series, self.deck.operations.do_one
-        ask(self, question, lambda: do_one(what, job, pause_series, pause_series_twin(job)))
+        ask(self, question, lambda: do_one(what, job, pause_series, same))
 
     def _skip(self) -> None:
         current = self.current
