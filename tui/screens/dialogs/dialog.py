@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from rich.cells import cell_len
@@ -14,7 +15,7 @@ from jobdeck.core.errors import UsageError
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.dialog_keys import BY_ID, bindings
 from jobdeck.tui.format import one_line
-from jobdeck.tui.widgets.fields import Editor, Twin
+from jobdeck.tui.widgets.fields import Editor, OneLine, Twin
 from jobdeck.tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
@@ -117,9 +118,25 @@ class FieldsDialog(Dialog[T | None]):
         """
         raise NotImplementedError
 
-    def draw(self) -> None:
-        """Shows what follows from the fields, such as the equivalent command."""
+    def twin(self, answer: T) -> str:
+        """The equivalent command."""
         raise NotImplementedError
+
+    def explain(self, answer: T | None) -> None:
+        """Shows what else follows from the fields; None while they cannot be used."""
+
+    def draw(self) -> None:
+        """Shows the equivalent command, none while a field cannot be used, and what else follows from the fields."""
+        answer: T | None = None
+        with suppress(UsageError):
+            answer = self.read()
+        self.query_one(Twin).show("" if answer is None else self.twin(answer))
+        self.explain(answer)
+
+    def field(self, label: str, name: str, value: str = "", *, example: str = "") -> ComposeResult:
+        """A field with its label above it."""
+        yield Static(Content(label), classes="label")
+        yield OneLine(value, example=example, id=name)
 
     def text(self, name: str) -> str:
         """What is typed in a field, without blanks around it."""

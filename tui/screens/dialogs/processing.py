@@ -10,7 +10,6 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import Found
 from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import pause_twin, resume_twin
@@ -20,7 +19,7 @@ from jobdeck.tui.format import age, count, one_line
 from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
 from jobdeck.tui.screens.dialogs.dialog import FieldsDialog, answer_with
-from jobdeck.tui.widgets.fields import OneLine, Twin
+from jobdeck.tui.widgets.fields import OneLine
 from jobdeck.tui.widgets.pause_banner import pause_words
 
 if TYPE_CHECKING:
@@ -70,8 +69,8 @@ class Pause(FieldsDialog[PauseAnswer]):
             yield Static(id="effect")
             yield Static(Content(f"What  {self.key('previous')} and enter choose another"), classes="label")
             yield PickField("", id="what")
-            yield Static(Content("Reason (optional), for other operators"), classes="label")
-            yield OneLine("", example="e.g. vendor outage, INC-123", id="reason")
+            reason = "Reason (optional), for other operators"
+            yield from self.field(reason, "reason", example="e.g. vendor outage, INC-123")
             yield Static(id="resumes", classes="label")
             yield OneLine("", example="2h, 1d, tomorrow 9:00 (UTC)", id="until")
             yield from self.ending("Pause", no="Keep running", danger=True)
@@ -90,20 +89,16 @@ class Pause(FieldsDialog[PauseAnswer]):
             self.task_type = found.id or None
             self.draw()
 
-    def draw(self) -> None:
-        """Shows what is paused, the full time and the equivalent command; no command while the time is unreadable."""
+    def twin(self, answer: PauseAnswer) -> str:
+        return pause_twin(answer.reason, answer.until, answer.task_type)
+
+    def explain(self, answer: PauseAnswer | None) -> None:
+        """Shows what is paused, and the time in full."""
         self._draw_effect()
-        at = twin = ""
-        try:
-            answer = self.read()
-        except UsageError:
-            pass
-        else:
-            twin = pause_twin(answer.reason, answer.until, self.task_type)
-            at = self._in_full(answer.until) if answer.until else "leave empty to stay paused until someone resumes"
-        label = Content.assemble("Resume time", (f"  {at}", "$ink-muted"))
-        self.query_one("#resumes", Static).update(label)
-        self.query_one(Twin).show(twin)
+        at = "" if answer is None else "leave empty to stay paused until someone resumes"
+        if answer is not None and answer.until:
+            at = self._in_full(answer.until)
+        self.query_one("#resumes", Static).update(Content.assemble("Resume time", (f"  {at}", "$ink-muted")))
 
     def _draw_effect(self) -> None:
         name = one_line(self.task_type) if self.task_type else ""

@@ -18,7 +18,7 @@ from jobdeck.tui.commands import acknowledge_twin, mute_twin, note_twin, unmute_
 from jobdeck.tui.format import age, ago, fit, one_line, shown, stamp
 from jobdeck.tui.screens.dialogs.confirm import Question
 from jobdeck.tui.screens.dialogs.dialog import FieldsDialog
-from jobdeck.tui.widgets.fields import OneLine, Twin
+from jobdeck.tui.widgets.fields import OneLine
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -51,20 +51,12 @@ class LeaveNote(FieldsDialog[NoteAnswer]):
             box.border_title = Content("Leave a note for the next shift")
             yield Static(Content("The status, the digest and this page show it to everybody until somebody "
                                  "acknowledges it."))  # fmt: skip
-            yield Static(Content("Note"), classes="label")
-            yield OneLine("", example="e.g. the vendor calls back at 14:00, INC-123", id="text")
-            yield Static(Content(f"Days to show it, 1 to {MOST_DAYS}"), classes="label")
-            yield OneLine("", example=f"empty: {SHOWN_DAYS}", id="days")
+            yield from self.field("Note", "text", example="e.g. the vendor calls back at 14:00, INC-123")
+            yield from self.field(f"Days to show it, 1 to {MOST_DAYS}", "days", example=f"empty: {SHOWN_DAYS}")
             yield from self.ending("Leave note")
 
-    def draw(self) -> None:
-        """Shows the equivalent command; none while a field cannot be used."""
-        try:
-            answer = self.read()
-        except UsageError:
-            self.query_one(Twin).show("")
-        else:
-            self.query_one(Twin).show(note_twin(answer.text, answer.days))
+    def twin(self, answer: NoteAnswer) -> str:
+        return note_twin(answer.text, answer.days)
 
     def read(self) -> NoteAnswer:
         return NoteAnswer(self._note(), self._days())
@@ -138,22 +130,20 @@ class MuteErrors(FieldsDialog[MuteAnswer]):
             )
             yield Static(id="ends", classes="label")
             yield OneLine("", example="2h, 3d, tomorrow 9:00 (UTC)", id="until")
-            yield Static(Content("Reason (optional), for other operators"), classes="label")
-            yield OneLine("", example="e.g. known vendor outage, INC-123", id="reason")
+            reason = "Reason (optional), for other operators"
+            yield from self.field(reason, "reason", example="e.g. known vendor outage, INC-123")
             yield from self.ending("Mute")
 
-    def draw(self) -> None:
-        """Shows the end in full and the equivalent command; no command while the end cannot be read."""
-        try:
-            end = self.read()
-        except UsageError:
-            said, twin = "", ""
-        else:
-            left = age(end.until - self.deck.now())
-            said = f"  = {end.until:%Y-%m-%d %H:%M}Z, in {left}" if self.text("until") else "  empty: for 52 weeks"
-            twin = mute_twin(self.group, end.typed, end.reason)
+    def twin(self, answer: MuteAnswer) -> str:
+        return mute_twin(self.group, answer.typed, answer.reason)
+
+    def explain(self, answer: MuteAnswer | None) -> None:
+        """Shows the end in full."""
+        said = ""
+        if answer is not None:
+            left = age(answer.until - self.deck.now())
+            said = f"  = {answer.until:%Y-%m-%d %H:%M}Z, in {left}" if self.text("until") else "  empty: for 52 weeks"
         self.query_one("#ends", Static).update(Content.assemble("Mute until", (said, "$ink-muted")))
-        self.query_one(Twin).show(twin)
 
     def read(self) -> MuteAnswer:
         """The answer of the fields.

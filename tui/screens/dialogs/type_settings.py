@@ -25,7 +25,7 @@ from jobdeck.core.words.wording import (
 from jobdeck.tui.commands import type_twin
 from jobdeck.tui.format import age, one_line
 from jobdeck.tui.screens.dialogs.dialog import FieldsDialog
-from jobdeck.tui.widgets.fields import OneLine, Twin
+from jobdeck.tui.widgets.fields import Twin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,25 +76,22 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
             yield Static(Content("Health warns from these shares of failed runs on. They hold for all workers."))
             for name, word in SHARES:
                 share: float | None = getattr(self.line, name)
-                yield Static(Content(f"{word} from, such as 20%; {DEFAULT} for the rule of all types"), classes="label")
-                yield OneLine(percent(share), id=name)
-            yield Static(Content(f"Mute failure alerts until{self._muted()}"), classes="label")
-            yield OneLine("", example=f"2h, tomorrow 9:00 (UTC), {OFF}; empty leaves it", id="muted_until")
+                label = f"{word} from, such as 20%; {DEFAULT} for the rule of all types"
+                yield from self.field(label, name, percent(share))
+            until = f"2h, tomorrow 9:00 (UTC), {OFF}; empty leaves it"
+            yield from self.field(f"Mute failure alerts until{self._muted()}", "muted_until", example=until)
             for name, word in COUNTS:
-                yield Static(Content(f"{word}: a number, or {NONE}"), classes="label")
-                yield OneLine(self._count(name), id=name)
-            yield Static(Content(f"Jobs that start in a time, such as 100/m or 5/10s, or {NONE}"), classes="label")
-            yield OneLine(self.line.rate or NONE, id="rate")
-            yield Static(Content(f"The same for the jobs with each concurrency key, or {NONE}"), classes="label")
-            yield OneLine(self.line.key_rate or NONE, id="key_rate")
-            yield Static(
-                Content(f"New one-time jobs expire so long after they are due: 2d, or {NONE}"), classes="label"
-            )
-            yield OneLine(self.line.max_age or NONE, id="max_age")
-            yield Static(Content("Set aside for another runner; no worker takes its jobs: yes or no"), classes="label")
-            yield OneLine(YES if self.line.set_aside else NO, id="set_aside")
-            yield Static(Content("Reason, for other operators; needed to set a type aside"), classes="label")
-            yield OneLine("", example="e.g. known vendor outage, INC-123", id="reason")
+                yield from self.field(f"{word}: a number, or {NONE}", name, self._count(name))
+            rate = f"Jobs that start in a time, such as 100/m or 5/10s, or {NONE}"
+            yield from self.field(rate, "rate", self.line.rate or NONE)
+            rate = f"The same for the jobs with each concurrency key, or {NONE}"
+            yield from self.field(rate, "key_rate", self.line.key_rate or NONE)
+            expires = f"New one-time jobs expire so long after they are due: 2d, or {NONE}"
+            yield from self.field(expires, "max_age", self.line.max_age or NONE)
+            aside = "Set aside for another runner; no worker takes its jobs: yes or no"
+            yield from self.field(aside, "set_aside", YES if self.line.set_aside else NO)
+            reason = "Reason, for other operators; needed to set a type aside"
+            yield from self.field(reason, "reason", example="e.g. known vendor outage, INC-123")
             yield Static(id="warning")
             yield from self.ending("Save")
 

@@ -21,7 +21,6 @@ from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
 from jobdeck.tui.screens.dialogs.dialog import FieldsDialog, answer_with
 from jobdeck.tui.screens.page import ListPage
-from jobdeck.tui.widgets.fields import OneLine, Twin
 from jobdeck.tui.widgets.pane import Entry, entry
 
 if TYPE_CHECKING:
@@ -178,18 +177,12 @@ class AskForTexts(FieldsDialog[dict[str, str]]):
             box.border_title = Content(self.heading)
             yield Static(Content(one_line(self.action.about(self.row))))
             for name, asked in zip(self.names, self.action.asks, strict=True):
-                yield Static(Content(one_line(asked.label)), classes="label")
-                yield OneLine("", example=one_line(asked.example), id=name)
+                yield from self.field(one_line(asked.label), name, example=one_line(asked.example))
             yield from self.ending(self.heading)
 
-    def draw(self) -> None:
-        """Shows the equivalent command, with the texts as they were typed; none while a text is missing."""
-        try:
-            answers = self.read()
-        except UsageError:
-            self.query_one(Twin).show("")
-        else:
-            self.query_one(Twin).show(clean(self.action.command(self.row, answers)))
+    def twin(self, answer: dict[str, str]) -> str:
+        """The equivalent command, with the texts as they were typed."""
+        return clean(self.action.command(self.row, answer))
 
     def read(self) -> dict[str, str]:
         answers = {}
