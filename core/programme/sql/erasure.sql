@@ -61,7 +61,7 @@ begin
             where a.address = competition_find_person.address and a.whose = 'own' order by 1);
         if cardinality(v_people) > 1 then
             perform job_queue_refuse(format('%s people have this address: %s. Nothing was erased. Erase each by id, '
-                'with --keep-shared until the last.', cardinality(v_people), array_to_string(v_people[:5], ', ')));
+                'with --keep-shared until the last.', cardinality(v_people), array_to_string(v_people[1:5], ', ')));
         end if;
         kind := case when cardinality(v_people) = 1 then split_part(v_people[1], ' ', 1)
             when exists (select from competition_addresses() a where a.address = competition_find_person.address)

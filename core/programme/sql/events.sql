@@ -398,7 +398,7 @@ begin
 exception when others then
     if v_half > 0 then
         select sum(h.applied), sum(h.unmatched), sum(h.failed) into applied, unmatched, failed
-        from (values (p_events[:v_half]), (p_events[v_half + 1:])) as halves (part), outbox_apply_batch(halves.part) h;
+        from (values (p_events[1:v_half]), (p_events[v_half + 1:])) as halves (part), outbox_apply_batch(halves.part) h;
         return;
     end if;
     applied := 0;

@@ -151,14 +151,14 @@ begin
     if p_walk = 'blockers' then
         next_blocker := v_found[p_limit + 1]::uuid;
         perform job_queue_ask_recheck(null, array(
-            select b::uuid from unnest(v_found[:p_limit]) b where not exists (
+            select b::uuid from unnest(v_found[1:p_limit]) b where not exists (
                 select from job_queue q where q.id = b::uuid and q.status in ('pending', 'running'))));
         return;
     end if;
     next_key := v_found[p_limit + 1];
     -- The orders make the planner read the indexes of lines and of the heads of lines.
     perform job_queue_ask_recheck(array(
-        select k from unnest(v_found[:p_limit]) k where case p_walk
+        select k from unnest(v_found[1:p_limit]) k where case p_walk
             when 'lines' then not job_key_is_busy(k) and (
                 select true from job_queue q where q.concurrency_key = k and q.status = 'pending'
                     and q.blocked_by is null and not q.in_line order by q.priority desc limit 1) is null
@@ -256,7 +256,7 @@ begin
     perform job_queue_walk_on(p_until - (p_until - clock_timestamp()) / 2);
     v_places := array(select ctid from job_recheck where walk is null limit p_limit);
     while cardinality(v_places) > 0 loop
-        v_checked := v_checked + job_queue_check_rows(v_places[:v_chunk]);
+        v_checked := v_checked + job_queue_check_rows(v_places[1:v_chunk]);
         v_places := v_places[v_chunk + 1:];
         exit when clock_timestamp() >= p_until;
     end loop;
