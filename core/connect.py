@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.errors import ConfigurationError, SchemaMismatch, UsageError
 from jobdeck.core.postgres.database import EMBEDDED_LABEL, Database, use_schema
-from jobdeck.core.schema import install_schema, is_current
+from jobdeck.core.schema import holdings, install_schema, is_current, unreleased_version
 from jobdeck.core.settings import DATABASES, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    import psycopg
 
 
 @contextmanager
@@ -41,6 +44,7 @@ def open_database(
             databases are listed and none is chosen.
         DatabaseUnreachable: no Postgres answers at the address.
         EmbeddedPostgresError: the embedded server does not start.
+        SchemaMismatch: the embedded database has a schema from before the first release, or a newer one.
     """
     open_at = partial(
         Database,
@@ -69,7 +73,36 @@ def open_database(
     with EmbeddedPostgres.open(settings.state_dir) as server:
         with server.connect() as connection:
             use_schema(connection, settings.database_schema)
+            _refuse_unreleased(connection)
             if not is_current(connection):
                 install_schema(connection, schema=settings.database_schema, repair=True)
         with open_at(server.url, label=EMBEDDED_LABEL, revive=server.ensure_running) as database:
             yield database
+
+
+def _refuse_unreleased(connection: psycopg.Connection[Any]) -> None:
+    version = unreleased_version(holdings(connection))
+    if version is not None:
+        raise SchemaMismatch(
+            f"The embedded database has schema version {version}, from before 0.3.0, the first release, and nothing "
+            f"upgrades that: `jobdeck init --fresh` keeps its data as data.old and makes a new one.",
+            f"version {version} is from before the first release",
+        )
+
+
+def set_embedded_aside(settings: Settings) -> Path | None:
+    """Stops the embedded server and keeps its data beside the new one that `open_database` makes. Returns that folder.
+
+    Raises:
+        UsageError: the settings name another database.
+        ConfigurationError: there is none on Windows.
+        EmbeddedPostgresError: data that was set aside before is there, or the server does not stop.
+    """
+    if settings.database_url is not None or settings.databases:
+        name = DATABASES if settings.databases and settings.database_url is None else "DATABASE_URL"
+        raise UsageError(f"--fresh is for the embedded database, and {name} names another one.")
+    if sys.platform == "win32":
+        raise ConfigurationError("On Windows there is no embedded Postgres. Set DATABASE_URL to a Postgres.")
+    from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: PLC0415 -- imported on first use
+
+    return EmbeddedPostgres.set_aside(settings.state_dir)

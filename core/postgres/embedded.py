@@ -71,6 +71,37 @@ class EmbeddedPostgres:
             raise
         return server
 
+    @classmethod
+    def set_aside(cls, state_dir: Path | None = None) -> Path | None:
+        """Stops the server, also under other processes, and keeps its data as `data.old`. `open` then makes new data.
+
+        Args:
+            state_dir: as for `open`.
+
+        Returns:
+            The folder that keeps the data; None if there was no data.
+
+        Raises:
+            EmbeddedPostgresError: there is a `data.old` already, or the server does not stop. Nothing was changed.
+        """
+        state = state_folder(state_dir)
+        with _in_a_sentence(state):
+            _make_state_folder(state)
+            server = cls(state)
+            with server._file_lock():
+                data = server._cluster.data
+                old = data.with_name("data.old")
+                if not data.exists():
+                    return None
+                if os.path.lexists(old):
+                    raise EmbeddedPostgresError(
+                        f"The data of an earlier embedded Postgres is kept in {old}, and nothing was changed. Move or "
+                        f"delete that folder, then try again."
+                    )
+                server._cluster.stop()
+                data.rename(old)
+        return old
+
     @property
     def url(self) -> str:
         """The address of Jobdeck's database on this server."""

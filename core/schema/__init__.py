@@ -9,7 +9,16 @@ from jobdeck.core.schema.examination import Examined, examine
 from jobdeck.core.schema.install import install_schema, schema_of
 from jobdeck.core.schema.opening import NOTHING, open_checked
 from jobdeck.core.schema.plan import Plan, plan_installation
-from jobdeck.core.schema.versions import HELD, check_schema, holdings, installed_version, is_current, not_loaded
+from jobdeck.core.schema.script import Script, scripts
+from jobdeck.core.schema.versions import (
+    HELD,
+    check_schema,
+    holdings,
+    installed_version,
+    is_current,
+    not_loaded,
+    unreleased_version,
+)
 
 __all__ = [
     "HELD",
@@ -17,6 +26,7 @@ __all__ = [
     "Examined",
     "Owned",
     "Plan",
+    "Script",
     "check_schema",
     "declared_indexes",
     "drop_schema",
@@ -33,4 +43,6 @@ __all__ = [
     "schema_of",
     "schema_text",
     "schema_version",
+    "scripts",
+    "unreleased_version",
 ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.schema.components import known_components, text_of
+from psycopg import sql
+
+from jobdeck.core.schema.components import QUEUE, checksum, known_components, serves_from, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import psycopg
 
@@ -28,54 +30,104 @@ _INDEX: Final = re.compile(
 )
 _MADE: Final = re.compile(r"^create table if not exists (?:public\.)?(\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL)
 _ALTERED: Final = re.compile(r"^\s*alter table (?:public\.)?(\w+)\b(.*?);", re.MULTILINE | re.DOTALL)
-_GIVEN_NAME: Final = re.compile(r"_(pkey|key|check|fkey|excl)\d*$")
+_QUOTED: Final = re.compile(r"\$(\w*)\$(.*?)\$\1\$", re.DOTALL)
 _RELATIONS: Final = ("table", "view", "type", "sequence")
 LONGEST_TEXT: Final = 160
 """A definition up to this length is kept as it is, so that a message can quote it; a longer one as its digest."""
 
-_SETTINGS: Final = """
+# With these, Postgres words definitions in the same way on every connection.
+_SETTINGS: Final = sql.SQL("""
 SELECT set_config(name, value, true) FROM (VALUES ('search_path', 'pg_catalog'), ('TimeZone', 'UTC'),
     ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'), ('quote_all_identifiers', 'off')) AS fixed (name, value)
-"""
+""").format()
 
+# Every object that has one of the names, or is on a relation that has: its definition, and the one that it had as a
+# constraint that was not validated.
 _OBJECTS: Final = """
 WITH ours AS (
     SELECT c.oid, c.relname, c.relkind FROM pg_class AS c
-    WHERE c.relnamespace = to_regnamespace(quote_ident(%(schema)s)) AND c.relname = ANY (%(relations)s)
+    WHERE c.relnamespace = to_regnamespace(quote_ident({schema})) AND c.relname = ANY ({relations}::text[])
+), found (kind, relation, name, definition, body) AS (
+    SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' ELSE 'table' END,
+        c.relname::text, c.relname::text, CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) ELSE c.relkind::text END,
+        NULL
+    FROM ours AS c WHERE c.relkind IN ('r', 'p', 'v', 'c', 'S')
+    UNION ALL
+    SELECT 'column', c.relname, c.relname || '.' || a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod),
+        CASE WHEN a.attnotnull THEN 'not null' END, 'default ' || pg_get_expr(d.adbin, d.adrelid),
+        nullif(a.attidentity, ''), nullif(a.attgenerated, '')), NULL
+    FROM ours AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relkind IN ('r', 'p', 'c')
+    UNION ALL
+    SELECT 'constraint', c.relname, c.relname || '.' || k.conname, pg_get_constraintdef(k.oid), NULL
+    FROM ours AS c JOIN pg_constraint AS k ON k.conrelid = c.oid WHERE k.contype IN ('c', 'f', 'p', 'u', 'x')
+    UNION ALL
+    SELECT 'index', c.relname, i.relname, pg_get_indexdef(x.indexrelid), NULL
+    FROM ours AS c JOIN pg_index AS x ON x.indrelid = c.oid JOIN pg_class AS i ON i.oid = x.indexrelid
+    WHERE NOT EXISTS (
+        SELECT FROM pg_constraint AS k WHERE k.conindid = x.indexrelid AND k.contype IN ('p', 'u', 'x'))
+    UNION ALL
+    SELECT 'trigger', c.relname, c.relname || '.' || t.tgname, concat_ws(' ', pg_get_triggerdef(t.oid),
+        CASE WHEN t.tgenabled = 'D' THEN 'disabled' END), NULL
+    FROM ours AS c JOIN pg_trigger AS t ON t.tgrelid = c.oid AND NOT t.tgisinternal
+    UNION ALL
+    SELECT 'type', t.typname, t.typname, (SELECT string_agg(e.enumlabel, ', ' ORDER BY e.enumsortorder)
+        FROM pg_enum AS e WHERE e.enumtypid = t.oid), NULL
+    FROM pg_type AS t WHERE t.typnamespace = to_regnamespace(quote_ident({schema})) AND t.typtype = 'e'
+        AND t.typname = ANY ({relations}::text[])
+    UNION ALL
+    SELECT 'function', p.proname, p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')',
+        pg_get_functiondef(p.oid), p.prosrc
+    FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace(quote_ident({schema})) AND p.prokind IN ('f', 'p')
+        AND p.proname = ANY ({functions}::text[])
+), objects AS (
+    SELECT f.kind, f.relation, f.name, f.kind || ' ' || f.name AS key, md5(convert_to(f.body, 'UTF8')) AS body,
+        CASE WHEN length(d) <= {longest} THEN d ELSE 'md5 ' || md5(convert_to(d, 'UTF8')) END AS definition,
+        CASE WHEN length(u) <= {longest} THEN u ELSE 'md5 ' || md5(convert_to(u, 'UTF8')) END AS unvalidated
+    FROM found AS f, coalesce(f.definition, '') AS d, concat(f.definition, ' NOT VALID') AS u
+)"""
+
+_COMPARED: Final = "{objects} SELECT key, definition, unvalidated FROM objects"
+
+_RECORDED: Final = """
+{objects}, before AS (
+    SELECT coalesce(
+        (SELECT t.catalog -> 'adopted' FROM {table} AS t WHERE t.component = {component} AND t.catalog IS NOT NULL
+            ORDER BY t.version DESC LIMIT 1),
+        nullif(current_setting('jobdeck.adopted', true), '')::jsonb -> {component}, '[]') AS adopted,
+        ARRAY(SELECT n FROM {table} AS t, unnest(t.migrations) AS n WHERE t.component = {component}
+            UNION SELECT unnest({migrations}::integer[]) ORDER BY 1) AS migrations,
+        {words}::jsonb AS words
+), owned AS (
+    SELECT o.key, o.definition FROM before AS b, objects AS o, regexp_replace(o.name, '^.*[.]', '') AS own
+    WHERE CASE
+        -- Another's overload of the same name has another body. Bodies that are expressions have no text.
+        WHEN o.kind = 'function' THEN o.body = ANY ({bodies}::text[])
+        WHEN o.kind IN ('index', 'trigger') THEN own = ANY ({named}::text[])
+        WHEN o.kind IN ('column', 'constraint') AND b.words -> o.relation IS NOT NULL THEN
+            b.words -> o.relation @> to_jsonb(own)
+            OR o.kind = 'constraint' AND NOT b.adopted @> to_jsonb(o.relation) AND starts_with(own, o.relation)
+                AND own ~ '_(pkey|key|check|fkey|excl)[0-9]*$'
+        ELSE true END
 )
-SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' ELSE 'table' END,
-    c.relname, c.relname::text, CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) ELSE c.relkind::text END
-FROM ours AS c WHERE c.relkind IN ('r', 'p', 'v', 'c', 'S')
-UNION ALL
-SELECT 'column', c.relname, c.relname || '.' || a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod),
-    CASE WHEN a.attnotnull THEN 'not null' END, 'default ' || pg_get_expr(d.adbin, d.adrelid),
-    nullif(a.attidentity, ''), nullif(a.attgenerated, ''))
-FROM ours AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
-WHERE c.relkind IN ('r', 'p', 'c')
-UNION ALL
-SELECT 'constraint', c.relname, c.relname || '.' || k.conname, pg_get_constraintdef(k.oid)
-FROM ours AS c JOIN pg_constraint AS k ON k.conrelid = c.oid WHERE k.contype IN ('c', 'f', 'p', 'u', 'x')
-UNION ALL
-SELECT 'index', c.relname, i.relname, pg_get_indexdef(x.indexrelid)
-FROM ours AS c JOIN pg_index AS x ON x.indrelid = c.oid JOIN pg_class AS i ON i.oid = x.indexrelid
-WHERE NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = x.indexrelid AND k.contype IN ('p', 'u', 'x'))
-UNION ALL
-SELECT 'trigger', c.relname, c.relname || '.' || t.tgname, concat_ws(' ', pg_get_triggerdef(t.oid),
-    CASE WHEN t.tgenabled = 'D' THEN 'disabled' END)
-FROM ours AS c JOIN pg_trigger AS t ON t.tgrelid = c.oid AND NOT t.tgisinternal
-UNION ALL
-SELECT 'type', t.typname, t.typname, (SELECT string_agg(e.enumlabel, ', ' ORDER BY e.enumsortorder)
-    FROM pg_enum AS e WHERE e.enumtypid = t.oid)
-FROM pg_type AS t WHERE t.typnamespace = to_regnamespace(quote_ident(%(schema)s)) AND t.typtype = 'e'
-    AND t.typname = ANY (%(relations)s)
+INSERT INTO {table} (component, version, checksum, catalog, serves_from, migrations)
+SELECT {component}, {version}, {checksum}, jsonb_build_object(
+        'server', current_setting('server_version_num')::integer / 10000,
+        'objects', (SELECT coalesce(jsonb_object_agg(key, definition), '{{}}') FROM owned), 'adopted', b.adopted),
+    {serves_from}, b.migrations
+FROM before AS b
+ON CONFLICT (component, version) DO UPDATE SET checksum = excluded.checksum, catalog = excluded.catalog,
+    serves_from = excluded.serves_from, migrations = excluded.migrations
 """
 
-_FUNCTIONS: Final = """
-SELECT p.proname, p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')', pg_get_functiondef(p.oid),
-    p.prosrc
-FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace(quote_ident(%(schema)s)) AND p.prokind IN ('f', 'p')
-    AND p.proname = ANY (%(functions)s)
+_ADOPTED: Final = """
+SELECT set_config('jobdeck.adopted', (coalesce(nullif(current_setting('jobdeck.adopted', true), ''), '{{}}')::jsonb
+    || jsonb_build_object({component}::text, (
+        SELECT coalesce(jsonb_agg(c.relname ORDER BY c.relname), '[]') FROM pg_class AS c
+        WHERE c.relnamespace = to_regnamespace(quote_ident({schema})) AND c.relname = ANY ({tables}::text[])
+            AND c.relkind IN ('r', 'p') AND NOT ({is_queue} AND EXISTS (SELECT FROM pg_class AS v
+                WHERE v.relnamespace = c.relnamespace AND v.relname = 'jobdeck_schema')))))::text, true)
 """
 
 
@@ -97,13 +149,13 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """The names that a component's SQL declares, and which words its statements about a table hold."""
+    """The names that a component's SQL declares, digests of its functions' bodies, and the words about each table."""
 
     relations: frozenset[str]
     tables: frozenset[str]
     functions: frozenset[str]
     named: frozenset[str]
-    text: str
+    bodies: frozenset[str]
     words: Mapping[str, frozenset[str]]
 
 
@@ -122,10 +174,6 @@ class Record:
     def read(cls, stored: Mapping[str, Any]) -> Record:
         """The record that `jobdeck_schema.catalog` holds."""
         return cls(stored["server"], stored["objects"], tuple(stored["adopted"]))
-
-    def stored(self) -> dict[str, Any]:
-        """What `read` reads."""
-        return {"server": self.server, "objects": dict(self.objects), "adopted": list(self.adopted)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +204,7 @@ def _declared(text: str) -> Declared:
         tables=tables,
         functions=frozenset(names.get("function", ())),
         named=frozenset(names.get("index", set()) | names.get("trigger", set())),
-        text=text,
+        bodies=frozenset(_bodies(text)),
         words={table: frozenset(words.get(table, ())) for table in tables},
     )
 
@@ -174,18 +222,39 @@ def declared_indexes() -> set[str]:
     return {index.name for component in known_components() for index in indexes(component)}
 
 
-def take(conn: psycopg.Connection[Any], schema: str, component: Component, adopted: tuple[str, ...]) -> Record:
-    """Records what is in the database of what a component declares."""
+def recording(schema: str, component: Component, migrations: Sequence[int]) -> tuple[sql.Composed, ...]:
+    """The statements that write a component's row in `jobdeck_schema`, with the objects that are in the database now.
+
+    They run in one transaction, and change its search path. `migrations` are those that have run or were not needed;
+    those of an earlier row stay.
+    """
     ours = declared(component)
-    objects = {}
-    for kind, relation, name, definition in _objects(conn, schema, sorted(ours.relations)):
-        if _owns(ours, adopted, kind, relation, name.rpartition(".")[2]):
-            objects[f"{kind} {name}"] = _kept(definition)
-    for _, signature, definition, body in _functions(conn, schema, sorted(ours.functions)):
-        # Another's overload of the same name has another body.
-        if body in ours.text:
-            objects[f"function {signature}"] = _kept(definition)
-    return Record(conn.info.server_version // 10_000, objects, adopted)
+    about = {
+        "named": sorted(ours.named),
+        "bodies": sorted(ours.bodies),
+        "words": json.dumps({table: sorted(words) for table, words in ours.words.items()}),
+        "component": component.name,
+        "version": component.version,
+        "checksum": checksum(component),
+        "serves_from": serves_from(component),
+        "migrations": list(migrations),
+    }
+    statement = sql.SQL(_RECORDED).format(
+        objects=_objects(schema, ours.relations, ours.functions),
+        table=sql.Identifier(schema, "jobdeck_schema"),
+        **{name: sql.Literal(value) for name, value in about.items()},
+    )
+    return _SETTINGS, statement
+
+
+def adopting(schema: str, component: Component) -> sql.Composed:
+    """The statement that notes, before the first installation in its transaction, which tables are there already."""
+    return sql.SQL(_ADOPTED).format(
+        component=sql.Literal(component.name),
+        schema=sql.Literal(schema),
+        tables=sql.Literal(sorted(declared(component).tables)),
+        is_queue=sql.Literal(component.name == QUEUE),
+    )
 
 
 def compare(conn: psycopg.Connection[Any], schema: str, record: Record) -> Difference:
@@ -193,17 +262,17 @@ def compare(conn: psycopg.Connection[Any], schema: str, record: Record) -> Diffe
 
     A constraint that has been validated since is not changed.
     """
-    texts = _now(conn, schema, record)
-    now = {key: _kept(text) for key, text in texts.items()}
+    now = _now(conn, schema, record)
     same_server = record.server == conn.info.server_version // 10_000
     return Difference(
         tuple(sorted(key for key in record.objects if key not in now)),
         {
-            key: (was, now[key])
+            key: (was, now[key][0])
             for key, was in sorted(record.objects.items())
             if same_server
-            and now.get(key, was) != was
-            and not (key.startswith("constraint ") and _kept(f"{texts[key]} NOT VALID") == was)
+            and key in now
+            and was != now[key][0]
+            and not (key.startswith("constraint ") and was == now[key][1])
         },
     )
 
@@ -214,8 +283,11 @@ def present_keys(conn: psycopg.Connection[Any], schema: str, record: Record) -> 
     return tuple(key for key in record.objects if key in now)
 
 
-def _now(conn: psycopg.Connection[Any], schema: str, record: Record) -> dict[str, str]:
-    """The objects of today that bear the recorded names, and others on the same relations, with their definitions."""
+def _now(conn: psycopg.Connection[Any], schema: str, record: Record) -> dict[str, tuple[str, str]]:
+    """The objects of today that bear the recorded names, and others on the same relations.
+
+    Each with its definition, and the one that it had as a constraint that was not validated.
+    """
     relations, functions = set(), set()
     for key in record.objects:
         kind, _, name = key.partition(" ")
@@ -223,9 +295,20 @@ def _now(conn: psycopg.Connection[Any], schema: str, record: Record) -> dict[str
             functions.add(name.partition("(")[0])
         elif kind != "index":
             relations.add(name.partition(".")[0])
-    found = {f"{kind} {name}": text or "" for kind, _, name, text in _objects(conn, schema, sorted(relations))}
-    found |= {f"function {name}": text for _, name, text, _ in _functions(conn, schema, sorted(functions))}
-    return found
+    statement = sql.SQL(_COMPARED).format(objects=_objects(schema, relations, functions))
+    # The rollback undoes the settings.
+    with conn.transaction(force_rollback=True):
+        conn.execute(_SETTINGS)
+        return {key: (definition, unvalidated) for key, definition, unvalidated in conn.execute(statement)}
+
+
+def _objects(schema: str, relations: Iterable[str], functions: Iterable[str]) -> sql.Composed:
+    return sql.SQL(_OBJECTS).format(
+        schema=sql.Literal(schema),
+        relations=sql.Literal(sorted(relations)),
+        functions=sql.Literal(sorted(functions)),
+        longest=sql.Literal(LONGEST_TEXT),
+    )
 
 
 def invalid_indexes(conn: psycopg.Connection[Any], schema: str, names: list[str]) -> tuple[str, ...]:
@@ -242,44 +325,6 @@ def invalid_indexes(conn: psycopg.Connection[Any], schema: str, names: list[str]
     return tuple(name for (name,) in rows)
 
 
-def present_tables(conn: psycopg.Connection[Any], schema: str, names: frozenset[str]) -> tuple[str, ...]:
-    """Which of these tables are there."""
-    rows = conn.execute(
-        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND relname = ANY (%s) "
-        "AND relkind IN ('r', 'p') ORDER BY relname",
-        [schema, sorted(names)],
-    )
-    return tuple(name for (name,) in rows)
-
-
-def _objects(conn: psycopg.Connection[Any], schema: str, relations: list[str]) -> list[tuple[str, str, str, str]]:
-    with _fixed_wording(conn):
-        return conn.execute(_OBJECTS, {"schema": schema, "relations": relations}).fetchall()
-
-
-def _functions(conn: psycopg.Connection[Any], schema: str, functions: list[str]) -> list[tuple[str, str, str, str]]:
-    with _fixed_wording(conn):
-        return conn.execute(_FUNCTIONS, {"schema": schema, "functions": functions}).fetchall()
-
-
-@contextmanager
-def _fixed_wording(conn: psycopg.Connection[Any]) -> Iterator[None]:
-    """Has Postgres word definitions in the same way on every connection. The rollback undoes the settings."""
-    with conn.transaction(force_rollback=True):
-        conn.execute(_SETTINGS)
-        yield
-
-
-def _owns(ours: Declared, adopted: tuple[str, ...], kind: str, relation: str, name: str) -> bool:
-    """Whether an object on a declared relation is the component's, and not the application's own."""
-    if kind in {"index", "trigger"}:
-        return name in ours.named
-    if kind in {"column", "constraint"} and relation in ours.tables:
-        made = kind == "constraint" and relation not in adopted and name.startswith(relation)
-        return name in ours.words[relation] or (made and _GIVEN_NAME.search(name) is not None)
-    return True
-
-
 def _words(text: str) -> dict[str, set[str]]:
     """The words of the statements that make or alter a table, by its name."""
     words: dict[str, set[str]] = {}
@@ -289,6 +334,9 @@ def _words(text: str) -> dict[str, set[str]]:
     return words
 
 
-def _kept(definition: str | None) -> str:
-    text = definition or ""
-    return text if len(text) <= LONGEST_TEXT else f"md5 {hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}"
+def _bodies(text: str) -> Iterator[str]:
+    """The digests of all bodies of functions, also of those that are in a block. An expression has an empty body."""
+    yield hashlib.md5(b"", usedforsecurity=False).hexdigest()
+    for _, body in _QUOTED.findall(text):
+        yield hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
+        yield from _bodies(body)

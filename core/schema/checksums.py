@@ -5,7 +5,8 @@ installer refuses a folder with other parts. After a change of
 `core/schema/sql` raise the number in the first lines of `schema.sql` and of the first part, and in the statement
 "insert into jobdeck_schema"; after a change of a plugin's SQL raise `version` in its `Plugin`. Then run
 `python -m jobdeck.core.schema.checksums`. Where `create or replace` and `add column if not exists` do not bring an
-earlier database to the same result, add a file to `migrations/`. `--unpublished` keeps the version, for a change to one
+earlier database to the same result, add a file to `migrations/` whose first line, like that of `schema.sql`, is the
+version that it leads to. `--unpublished` keeps the version, for a change to one
 that the main branch has not had yet.
 """
 

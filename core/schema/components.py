@@ -63,7 +63,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Migration:
-    """A step that runs once, on a database that has an earlier version.
+    """A step that runs once, on a database that has an earlier version than `version`, which its first line says.
 
     Its phase: `before` the SQL of the component, in its transaction; `after` it, once the last old worker has ended; or
     `online`, in transactions of its own before and after that, while jobs run: for what reads a whole table.
@@ -73,6 +73,7 @@ class Migration:
     name: str
     phase: str
     text: str
+    version: int
 
 
 def sql_folder() -> Traversable:
@@ -111,10 +112,7 @@ def schema_version() -> int:
     Raises:
         SchemaMismatch: when the SQL does not begin with it.
     """
-    match = _FIRST_LINE.match(schema_text())
-    if match is None:
-        raise SchemaMismatch("The SQL of this installation names no version. Install Jobdeck again.")
-    return int(match.group(1))
+    return _first_line(schema_text())
 
 
 def queue_component() -> Component:
@@ -173,5 +171,18 @@ def migrations(component: Component) -> tuple[Migration, ...]:
         match = _MIGRATION.fullmatch(file.name)
         if match is not None:
             number, phase, name = match.groups()
-            found.append(Migration(int(number), name, phase, file.read_text(encoding="utf-8")))
+            text = file.read_text(encoding="utf-8")
+            found.append(Migration(int(number), name, phase, text, _first_line(text)))
     return tuple(sorted(found))
+
+
+def _first_line(text: str) -> int:
+    """The version in the first line of the queue's SQL, and of each migration.
+
+    Raises:
+        SchemaMismatch: when the text does not begin with it.
+    """
+    match = _FIRST_LINE.match(text)
+    if match is None:
+        raise SchemaMismatch("The SQL of this installation names no version. Install Jobdeck again.")
+    return int(match.group(1))

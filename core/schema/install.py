@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.refusals import REFUSED
 from jobdeck.core.redact import clean
-from jobdeck.core.schema.catalog import invalid_indexes, take
+from jobdeck.core.schema.catalog import adopting, invalid_indexes, recording
 from jobdeck.core.schema.components import (
     QUEUE,
-    checksum,
     known_components,
     migrations,
     queue_component,
@@ -25,6 +23,7 @@ from jobdeck.core.schema.components import (
     serves_from,
 )
 from jobdeck.core.schema.plan import LARGE_BYTES, Plan, large_indexes, partition_indexes, plan_installation
+from jobdeck.core.schema.script import files, periods
 from jobdeck.core.schema.turn import (
     ATTEMPT_SECONDS,
     PAUSE_SECONDS,
@@ -127,6 +126,9 @@ def _attempt(conn: psycopg.Connection[Any], given: _Given) -> tuple[Plan, tuple[
         conn, given.components, schema=given.schema, repair=given.repair, large_bytes=given.large_bytes
     )
     lock_tables(conn, given.schema, given.components)
+    for component in given.components:
+        statement = adopting(given.schema, component)
+        conn.execute(statement)
     later = _run(conn, given.components, plan, given.schema, given.large_bytes)
     _write_periods(conn, given.components)
     _record(conn, given.components, plan, given.schema)
@@ -193,12 +195,7 @@ def _run(
     for name in (*(index.name for index in plan.unusable), *altered):
         conn.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(schema, name)))
     later = large_indexes(conn, schema, components, large_bytes)
-    files = [file for component in components for file in component.sql_before]
-    files += [file for component in components for file in component.sql]
-    for file in files:
-        text = file.read_text(encoding="utf-8")
-        for index in later:
-            text = text.replace(index.statement, "")
+    for _, text in files(components, later):
         conn.execute(text)
     if not outdated_workers(conn):
         for step in plan.steps:
@@ -219,23 +216,10 @@ def outdated_workers(conn: psycopg.Connection[Any]) -> tuple[str, ...]:
 def _record(conn: psycopg.Connection[Any], components: Sequence[Component], plan: Plan, schema: str) -> None:
     waiting = {step.number for step in plan.steps if step.phase == "after"} if outdated_workers(conn) else set()
     for component in components:
-        record = take(conn, schema, component, plan.adopted[component.name])
-        conn.execute(
-            """
-            INSERT INTO jobdeck_schema (component, version, checksum, catalog, serves_from, migrations)
-            VALUES (%s, %s, %s, %s, %s, %s)
-            ON CONFLICT (component, version) DO UPDATE SET checksum = excluded.checksum, catalog = excluded.catalog,
-                serves_from = excluded.serves_from, migrations = excluded.migrations
-            """,
-            [
-                component.name,
-                component.version,
-                checksum(component),
-                Jsonb(record.stored()),
-                serves_from(component),
-                [step.number for step in migrations(component) if step.number not in waiting],
-            ],
-        )
+        done = [step.number for step in migrations(component) if step.number not in waiting]
+        for statement in recording(schema, component, done):
+            conn.execute(statement)
+    use_schema(conn, schema)
 
 
 def _write_periods(conn: psycopg.Connection[Any], components: Sequence[Component]) -> None:
@@ -255,18 +239,8 @@ def _write_periods(conn: psycopg.Connection[Any], components: Sequence[Component
                 f"Nothing was installed. The plugin {component.name} has retention periods, but its SQL has no "
                 f"function {function}(text, timestamptz, integer). Add it, then run `jobdeck init` again."
             )
-        conn.execute(
-            """
-            INSERT INTO job_retention (name, component, default_days)
-            SELECT p.name, %s, p.days FROM unnest(%s::text[], %s::integer[]) AS p (name, days)
-            ON CONFLICT (name) DO UPDATE SET component = excluded.component, default_days = excluded.default_days
-            """,
-            [
-                component.name,
-                [period.table for period in component.retention],
-                [period.days for period in component.retention],
-            ],
-        )
+        statement = periods(component)
+        conn.execute(statement)
 
 
 def _complete_history(conn: psycopg.Connection[Any], schema: str, components: Sequence[Component]) -> None:

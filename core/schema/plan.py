@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.redact import clean
-from jobdeck.core.schema.catalog import Index, compare, declared, indexes, invalid_indexes, present_tables
+from jobdeck.core.schema.catalog import Index, compare, indexes, invalid_indexes
 from jobdeck.core.schema.components import QUEUE, Migration, migrations
 from jobdeck.core.schema.creators import refuse_other_creators
+from jobdeck.core.schema.script import HISTORY
 from jobdeck.core.schema.versions import (
     Holdings,
     database_at,
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 LARGE_BYTES: Final = 16 * 1024**2
 """From this size of its table on, an index is built while the queue goes on; a smaller one takes milliseconds."""
 
-HISTORY: Final = "job_runs"
-"""The partitioned table."""
-
 _REPLACEABLE: Final = ("function", "view", "trigger", "index")
 
 
@@ -41,12 +39,10 @@ _REPLACEABLE: Final = ("function", "view", "trigger", "index")
 class Plan:
     """`later` are the indexes to be built after the transaction, `unusable` those to be dropped and built again.
 
-    `restored` are objects that are missing and will be made again, `overwritten` those that were altered. `adopted`
-    has, for each component, the tables that were there before its first installation.
+    `restored` are objects that are missing and will be made again, `overwritten` those that were altered.
     """
 
     before: Holdings
-    adopted: Mapping[str, tuple[str, ...]]
     steps: tuple[Migration, ...]
     later: tuple[Index, ...]
     unusable: tuple[Index, ...]
@@ -80,7 +76,6 @@ def plan_installation(
     unusable = set(invalid_indexes(conn, schema, [index.name for index in all_indexes]))
     return Plan(
         before=held,
-        adopted={component.name: _adopted(conn, schema, held, kept, component) for component in components},
         steps=_steps(held, components),
         later=large_indexes(conn, schema, components, large_bytes),
         unusable=tuple(index for index in all_indexes if index.name in unusable),
@@ -140,16 +135,6 @@ def _lost(conn: psycopg.Connection[Any], key: str, was: str) -> str:
         f"{database_at(conn)}: the {clean(key)} that Jobdeck installed is gone; it was ({clean(was)}). "
         f"Nothing was changed; add it by ALTER TABLE, then run `jobdeck init` again."
     )
-
-
-def _adopted(
-    conn: psycopg.Connection[Any], schema: str, held: Holdings, kept: Mapping[str, Record], component: Component
-) -> tuple[str, ...]:
-    if component.name in kept:
-        return kept[component.name].adopted
-    if component.name == QUEUE and held.begun:
-        return ()
-    return present_tables(conn, schema, declared(component).tables)
 
 
 def _steps(held: Holdings, components: Sequence[Component]) -> tuple[Migration, ...]:

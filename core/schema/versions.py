@@ -137,18 +137,25 @@ def check_held(conn: psycopg.Connection[Any], held: Holdings, components: Sequen
             )
 
 
+def unreleased_version(held: Holdings) -> int | None:
+    """The version of a schema from before the first release, which no program upgrades; None for every other."""
+    version = held.queue.version if held.queue else 0
+    return version if 1 <= version < FIRST_VERSION else None
+
+
 def refuse_unreleased(conn: psycopg.Connection[Any], held: Holdings) -> None:
-    """Returns unless the database has a schema from before the first release, which no program upgrades.
+    """Returns unless the database has a schema from before the first release.
 
     Raises:
         SchemaMismatch: otherwise.
     """
-    if held.queue is not None and 1 <= held.queue.version < FIRST_VERSION:
+    version = unreleased_version(held)
+    if version is not None:
         raise SchemaMismatch(
-            f"{database_at(conn)} has {_version(held.queue)}, from before 0.3.0, the first release, and nothing "
+            f"{database_at(conn)} has schema version {version}, from before 0.3.0, the first release, and nothing "
             f"upgrades that. Install the queue into a new database, or into a schema of its own: "
             f"`jobdeck init --schema NAME`.",
-            f"version {held.queue.version} is from before the first release",
+            f"version {version} is from before the first release",
         )
 
 

@@ -70,7 +70,8 @@ def become_next_version(folder: Path, monkeypatch: pytest.MonkeyPatch, *, serves
         path.write_text(parts[path], encoding="utf-8")
     (folder / "migrations").mkdir(exist_ok=True)
     for name, text in _MIGRATIONS.items():
-        (folder / "migrations" / name).write_text(text, encoding="utf-8")
+        first = f"-- jobdeck schema version {VERSION + 1}\n"
+        (folder / "migrations" / name).write_text(first + text, encoding="utf-8")
     monkeypatch.setattr(components, "sql_folder", lambda: folder)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from jobdeck.core.postgres.binaries import server_account
+from jobdeck.core.postgres.embedded import EmbeddedPostgres
 from jobdeck.core.schema import components, schema_version
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck, everything, ran_alone
 from tests.support.catalog import catalog
+from tests.support.postgres import scratch_folder
 from tests.support.queue import add
 from tests.upgrade.versions import become_next_version
 
@@ -124,6 +128,103 @@ def test_drop_lists_what_it_would_remove_and_removes_it_with_yes(
     left = conn.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace").fetchall()
     assert left == [("job_board",)]
     jobdeck("drop").refused(1, "nothing to remove")
+
+
+def test_it_prints_the_script_without_a_database_and_doctor_finds_the_same(
+    jobdeck: Jobdeck, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = jobdeck("doctor", "--json").data["findings"]
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
+    said = jobdeck("init", "--print").out
+    assert said.startswith(
+        f"-- Schema version {NEEDED} of Jobdeck in the schema public, from a schema without the queue."
+    )
+    assert (
+        said.count("-- ######## Script ") == said.count("-- ######## Script 1 of 1: the file (in one transaction)") == 1
+    )
+    (script,) = jobdeck("init", "--print", "--json").data["scripts"]
+    assert (script["heading"], script["transaction"]) == ("the file", True)
+    assert script["sql"].rstrip() in said
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute(said)
+    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    assert jobdeck("init", "--dry-run", "--json").data["version_before"] == NEEDED
+    assert [entry["signal"] for entry in expected] == [
+        entry["signal"] for entry in jobdeck("doctor", "--json").data["findings"]
+    ]
+    for signal in ("schema", "objects"):
+        assert finding(jobdeck, signal) == next(
+            (entry["verdict"], entry["evidence"]) for entry in expected if entry["signal"] == signal
+        )
+        assert finding(jobdeck, signal)[0] == "ok"
+
+
+def test_it_prints_one_script_for_each_transaction_of_an_upgrade(
+    jobdeck: Jobdeck, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become_next_version(tmp_path / "schema", monkeypatch)
+    said = jobdeck("init", "--print", "--from", str(NEEDED)).out.splitlines()
+    assert [
+        line for line in said if line.startswith(("-- ########", "-- ==== before", "-- ==== on", "-- ==== after"))
+    ] == [
+        "-- ######## Script 1 of 5: before, while jobs run (in one transaction)",
+        "-- ==== online: 902 values",
+        "-- ######## Script 2 of 5: the file (in one transaction)",
+        "-- ==== before: 901 column",
+        "-- ######## Script 3 of 5: outside a transaction (each statement by itself)",
+        "-- ######## Script 4 of 5: after, while jobs run (in one transaction)",
+        "-- ==== online: 902 values",
+        "-- ######## Script 5 of 5: after the last old worker has stopped (in one transaction)",
+        "-- ==== after: 903 function",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--print", "--from", "5"), 1, "No script leads from schema version 5"),
+        (("--print", "--from", "7"), 1, "No script leads from schema version 7"),
+        (("--from", "6"), 2, "--from belongs to --print"),
+        (("--print", "--repair"), 2, "--repair makes no sense beside --print"),
+        (("--print", "--dry-run"), 2, "--dry-run makes no sense beside --print"),
+        (("--print", "--fresh"), 2, "--fresh makes no sense beside --print"),
+        (("--print", "--database-url", "postgresql:///x"), 2, "--database-url makes no sense beside --print"),
+        (("--fresh", "--dry-run"), 2, "--dry-run makes no sense beside --fresh"),
+        (("--fresh",), 2, "--fresh is for the embedded database, and DATABASE_URL names another one"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(jobdeck: Jobdeck, arguments: tuple[str, ...], code: int, words: str) -> None:
+    jobdeck("init", *arguments).refused(code, words)
+
+
+def test_a_script_with_a_plugin_that_is_not_there_is_refused() -> None:
+    ran_alone("init", "--print", JOBDECK_PLUGINS="raffle").refused(1, "There is no plugin raffle")
+
+
+def test_the_embedded_database_of_an_older_program_is_set_aside_by_fresh(
+    jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = scratch_folder(server_account())
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv("JOBDECK_STATE_DIR", str(folder / "state"))
+    try:
+        assert jobdeck("init").code == 0
+        with EmbeddedPostgres.open(folder / "state") as server, server.connect() as conn:
+            conn.execute("UPDATE jobdeck_schema SET version = 5 WHERE component = 'queue'")
+            for arguments in (("jobs",), ("init",)):
+                jobdeck(*arguments).refused(
+                    1, "schema version 5, from before 0.3.0", "`jobdeck init --fresh`", "data.old"
+                )
+        said = jobdeck("init", "--fresh")
+        kept = folder / "state" / "data.old"
+        assert f"its data is kept in {kept}" in said.err
+        assert f"is up to date (version {NEEDED})" in said.out
+        assert (kept / "PG_VERSION").exists()
+        assert jobdeck("jobs").code == 0
+        jobdeck("init", "--fresh").refused(3, str(kept), "nothing was changed")
+        assert jobdeck("jobs").code == 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_worker_begins_its_log_with_the_components_that_have_no_plugin_here(

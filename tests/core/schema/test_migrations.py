@@ -11,8 +11,8 @@ from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 
-BEFORE = Migration(901, "count", "before", "insert into steps values ('before')")
-AFTER = Migration(902, "tidy", "after", "insert into steps values ('after')")
+BEFORE = Migration(901, "count", "before", "insert into steps values ('before')", 6)
+AFTER = Migration(902, "tidy", "after", "insert into steps values ('after')", 6)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_one_of_the_phase_after_waits_for_the_last_worker_of_before(stepped: Con
 def test_one_of_the_phase_online_runs_before_and_after_the_rest_in_transactions_of_its_own(
     stepped: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    online = Migration(903, "read", "online", "insert into steps values (pg_current_xact_id()::text)")
+    online = Migration(903, "read", "online", "insert into steps values (pg_current_xact_id()::text)", 6)
     for module in ("plan", "install"):
         monkeypatch.setattr(
             f"jobdeck.core.schema.{module}.migrations",
@@ -67,7 +67,7 @@ def test_one_of_the_phase_online_runs_before_and_after_the_rest_in_transactions_
 
 
 def test_a_refused_installation_runs_none(stepped: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    online = Migration(903, "read", "online", "insert into steps values ('online')")
+    online = Migration(903, "read", "online", "insert into steps values ('online')", 6)
     monkeypatch.setattr("jobdeck.core.schema.plan.migrations", lambda _component: (online, BEFORE))
     stepped.execute("ALTER TABLE job_bulk DROP CONSTRAINT job_bulk_state_check")
     with pytest.raises(Refused):

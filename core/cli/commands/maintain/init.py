@@ -12,19 +12,20 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.session import Session, command, dry_run_option
 from jobdeck.core.cli.signals import interrupted_with
-from jobdeck.core.connect import open_database
+from jobdeck.core.connect import open_database, set_embedded_aside
+from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.queue import presence
 from jobdeck.core.settings import schema_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from jobdeck.core.schema import Owned, Plan
+    from jobdeck.core.schema import Owned, Plan, Script
+    from jobdeck.core.settings import Settings
 
 
 def _schema(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
-
     try:
         return schema_name(name) if name is not None else None
     except ValueError as error:
@@ -47,11 +48,76 @@ def _prefix(context: click.Context, parameter: click.Parameter, prefix: str | No
               help="Prefix of the group roles instead of job_.")  # fmt: skip
 @click.option("--repair", is_flag=True, help="Overwrite functions, views, triggers and indexes changed by hand.")
 @dry_run_option
-def init(
-    session: Session, name: str | None, roles: bool, roles_prefix: str | None, repair: bool, dry_run: bool
+@click.option("--print", "printed", is_flag=True, help="Print the SQL instead of running it. Needs no database.")
+@click.option("--from", "version", type=int, metavar="N",
+              help="With --print: schema version that the database has. Default: none.")  # fmt: skip
+@click.option("--fresh", is_flag=True,
+              help="Stop the embedded database, keep its data as data.old, and make a new one.")  # fmt: skip
+def init(  # noqa: PLR0913 -- one keyword per option
+    session: Session,
+    *,
+    name: str | None,
+    roles: bool,
+    roles_prefix: str | None,
+    repair: bool,
+    dry_run: bool,
+    printed: bool,
+    version: int | None,
+    fresh: bool,
 ) -> None:
     """Install or upgrade the database schema. Safe to repeat."""
     settings = session.settings.model_copy(update={"database_schema": name} if name else None)
+    if version is not None and not printed:
+        raise UsageError("--from belongs to --print.")
+    if printed:
+        given = {"--repair": repair, "--dry-run": dry_run, "--fresh": fresh, "--database-url": session.database_url}
+        _refuse_beside("--print", given)
+        _print(session, settings.database_schema, version, roles, roles_prefix)
+        return
+    if fresh:
+        _refuse_beside("--fresh", {"--repair": repair, "--dry-run": dry_run})
+        _start_afresh(settings)
+    _install(session, settings, roles, roles_prefix, repair, dry_run)
+
+
+def _refuse_beside(option: str, given: Mapping[str, object]) -> None:
+    odd = next((name for name, value in given.items() if value), None)
+    if odd is not None:
+        raise UsageError(f"{odd} makes no sense beside {option}.")
+
+
+def _print(session: Session, name: str, version: int | None, roles: bool, roles_prefix: str | None) -> None:
+    scripts = schema.scripts(
+        schema.known_components(), schema=name, version=version, roles=roles, roles_prefix=roles_prefix
+    )
+    wanted = schema.schema_version()
+    session.answer(
+        {"schema": name, "from": version, "version": wanted,
+         "scripts": [{"heading": one.heading, "transaction": one.together, "sql": output.Verbatim(one.text)}
+                     for one in scripts]},
+        map(output.Verbatim, _script_lines(scripts, name, version, wanted)),
+    )  # fmt: skip
+
+
+def _script_lines(scripts: Sequence[Script], name: str, version: int | None, wanted: int) -> Iterator[str]:
+    before = "a schema without the queue" if version is None else f"version {version}"
+    yield f"-- Schema version {wanted} of Jobdeck in the schema {name}, from {before}."
+    for number, script in enumerate(scripts, 1):
+        how = "in one transaction" if script.together else "each statement by itself"
+        yield ""
+        yield f"-- ######## Script {number} of {len(scripts)}: {script.heading} ({how})"
+        yield from script.text.rstrip("\n").split("\n")
+
+
+def _start_afresh(settings: Settings) -> None:
+    kept = set_embedded_aside(settings)
+    if kept is not None:
+        output.note(f"The embedded database was stopped, and its data is kept in {kept}.")
+
+
+def _install(
+    session: Session, settings: Settings, roles: bool, roles_prefix: str | None, repair: bool, dry_run: bool
+) -> None:
     registry = session.registry
     with (
         open_database(settings, application_name="jobdeck cli") as database,
