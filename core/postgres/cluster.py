@@ -101,7 +101,8 @@ class Cluster:
         Raises:
             EmbeddedPostgresError: the server still runs after 90 seconds.
         """
-        stopped = self._control("stop", "-m", "fast") == 0 or not self._is_live()
+        # Data of a Postgres that is not installed has no server to stop, and no program to stop it with.
+        stopped = not self._is_live() or self._control("stop", "-m", "fast") == 0 or not self._is_live()
         if stopped and self.socket_folder.parent != self.state:
             with suppress(OSError):
                 self.socket_folder.rmdir()

@@ -215,7 +215,10 @@ def test_the_embedded_database_of_an_older_program_is_set_aside_by_fresh(
                 jobdeck(*arguments).refused(
                     1, "schema version 5, from before 0.3.0", "`jobdeck init --fresh`", "data.old"
                 )
-        said = jobdeck("init", "--fresh")
+            # The server is stopped under others, too.
+            said = jobdeck("init", "--fresh")
+            with pytest.raises(psycopg.OperationalError):
+                conn.execute("SELECT")
         kept = folder / "state" / "data.old"
         assert f"its data is kept in {kept}" in said.err
         assert f"is up to date (version {NEEDED})" in said.out

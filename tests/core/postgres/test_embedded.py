@@ -385,6 +385,18 @@ def test_data_of_a_version_that_is_not_installed_is_refused_and_left_alone(state
     assert sorted(path.name for path in (state / "data").iterdir()) == before
 
 
+def test_data_that_is_set_aside_gives_way_to_new_data_also_where_its_version_is_not_installed(state: Path) -> None:
+    (state / "data" / "PG_VERSION").write_text("9\n")
+    assert EmbeddedPostgres.set_aside(state) == state / "data.old"
+    assert (state / "data.old" / "PG_VERSION").read_text() == "9\n"
+    assert EmbeddedPostgres.set_aside(state) is None
+    with EmbeddedPostgres.open(state) as server, server.connect() as connection:
+        assert connection.execute("SELECT to_regclass('kept')").fetchone() == (None,)
+    with pytest.raises(EmbeddedPostgresError, match=r"kept in .*data\.old, and nothing was changed"):
+        EmbeddedPostgres.set_aside(state)
+    assert (state / "data").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedPostgresError, match="JOBDECK_STATE_DIR"):
