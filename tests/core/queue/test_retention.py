@@ -234,3 +234,17 @@ def test_retention_that_did_not_run_for_a_day_is_critical(conn: Connection) -> N
     conn.execute("UPDATE job_upkeep SET succeeded_at = now() WHERE part <> 'retention'")
     reap(conn)
     assert [found for found in health().run(conn).findings if found.signal == "upkeep"] == []
+
+
+def test_jobs_that_wait_or_run_are_kept_however_old_they_are(conn: Connection) -> None:
+    ended(conn)
+    running = add(conn)
+    assert claim_one(conn).id == running.id
+    waiting = add(conn)
+    conn.execute(
+        "UPDATE job_queue SET created_at = now() - interval '9 years', updated_at = now() - interval '9 years', "
+        "completed_at = completed_at - interval '9 years', lease_expires_at = lease_expires_at + interval '1 day'"
+    )
+    conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '1 day' WHERE part = 'retention'")
+    reap(conn)
+    assert {row["id"] for row in rows(conn, "SELECT id FROM job_queue")} == {waiting.id, running.id}
