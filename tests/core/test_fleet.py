@@ -91,7 +91,11 @@ def test_a_database_without_the_schema_names_the_command(empty_database_url: str
 @pytest.mark.parametrize(
     ("change", "brief"),
     [
-        ("UPDATE jobdeck_schema SET version = version - 1 WHERE component = 'queue'", "; run `jobdeck init` there"),
+        (
+            "UPDATE jobdeck_schema SET version = 5 WHERE component = 'queue'",
+            "version 5 is from before the first release",
+        ),
+        ("UPDATE jobdeck_schema SET version = version - 1 WHERE component <> 'queue'", "; run `jobdeck init` there"),
         (
             "UPDATE jobdeck_schema SET version = 999, serves_from = 999 WHERE component = 'queue'",
             "version 999 is newer; upgrade Jobdeck here",

@@ -17,7 +17,8 @@ JOBDECK = ("-m", "tui")
 NEEDED = schema_version()
 WAY_OUT = {
     NEEDED + 1: f"newer than this program's {NEEDED}. Upgrade Jobdeck on this machine.",
-    NEEDED - 1: f"and this program needs {NEEDED}. Run `jobdeck init` to upgrade it.",
+    5: "from before 0.3.0, the first release, and nothing upgrades that. Install the queue into a new database, or "
+    "into a schema of its own: `jobdeck init --schema NAME`.",
 }
 
 
