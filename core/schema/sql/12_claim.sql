@@ -13,6 +13,7 @@
 create or replace function job_claim_lanes(p_types text[]) returns job_lane[]
 language plpgsql stable
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     return array(
