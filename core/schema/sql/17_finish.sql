@@ -42,26 +42,20 @@ begin
 end
 $$;
 
--- Applies the table of outcomes to runs whose token still holds the job: appends each run to the history and gives its
--- job the next status. `p_details` has for each run, all optional: output, checkpoint, delay, retry_after, retry_base,
--- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress, give_up_after. `p_keys` are the keys of runs that the
--- caller has already finished. A worker reports only runs that it claimed: after a crash without synchronous commit, a
--- token may have been given to another worker again.
-create or replace function job_queue_settle(
+-- What becomes of these runs, for those whose token still holds the job: null if none does. The rows of their jobs are locked. A
+-- worker reports only runs that it claimed: after a crash without synchronous commit, a token may have been given to
+-- another worker again.
+create or replace function job_queue_judge(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
     p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision,
-    p_keys text[]
-) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
-language plpgsql volatile security definer
+    p_now timestamptz
+) returns job_queue_move[]
+language plpgsql volatile
 set enable_seqscan = off set enable_nestloop = off set jit = off
 as $$
-#variable_conflict use_column
 declare
-    v_now timestamptz := clock_timestamp();
     v_moves job_queue_move[];
-    v_keys text[];
 begin
-    perform job_refuse_outsiders();
     with report as (
         -- A run that is twice in a batch counts once.
         select distinct on (r.token) * from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
@@ -69,7 +63,7 @@ begin
     ), held as (
         select q.*, r.outcome, r.started_at as began_at, r.finished_at,
             case when r.outcome = 'snoozed' and r.details ? 'give_up_after'
-                then job_queue_put_off(q.id, q.is_recurring, r.details, v_now) else r.details end as details
+                then job_queue_put_off(q.id, q.is_recurring, r.details, p_now) else r.details end as details
         from job_queue q join report r on r.id = q.id and r.token = q.run_token
         where q.run_token = any (p_tokens) and q.status = 'running' and (r.outcome = 'lost' or q.locked_by = p_worker)
         order by q.id for update of q
@@ -80,11 +74,11 @@ begin
             case when h.is_recurring
                 then job_series_slot(h.recurrence_interval_minutes, h.schedule, h.slots, coalesce(h.anchor_at, h.run_at),
                     case when job_series_runs_all(h.schedule) then coalesce(h.slot_at, h.run_at)
-                        else greatest(v_now, h.run_at) end)
+                        else greatest(p_now, h.run_at) end)
             end as slot,
             h.outcome in ('failed', 'lost') and not coalesce((h.details ->> 'permanent')::boolean, false)
                 and h.attempts < h.max_attempts as may_retry,
-            v_now + job_delay(coalesce(
+            p_now + job_delay(coalesce(
                 (h.details ->> 'retry_after')::double precision,
                 job_backoff(h.attempts, coalesce((h.details ->> 'retry_base')::double precision, p_retry_base),
                     coalesce((h.details ->> 'retry_cap')::double precision, p_retry_cap)))) as retry_at
@@ -116,10 +110,16 @@ begin
             else d.outcome
         end)::job_queue_move)
     into v_moves from decided d;
-    if v_moves is null then
-        return;
-    end if;
+    return v_moves;
+end
+$$;
 
+-- Appends these runs, whose jobs are still in the queue, to the history and to the statistics.
+create or replace function job_runs_record(p_ids uuid[], p_moves job_queue_move[]) returns void
+language plpgsql volatile
+set enable_seqscan = off set enable_nestloop = off set jit = off
+as $$
+begin
     with noted as (
         insert into job_runs as r (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
             finished_at, outcome, removed, error_kind, error, fingerprint, traceback, output, log, progress,
@@ -133,7 +133,7 @@ begin
             case when m.move = 'success' and not m.is_recurring then q.dedupe_key end,
             case when m.move = 'success' and not m.is_recurring then q.created_by end,
             job_run_is_dry(q.payload, m.details)
-        from unnest(v_moves) m
+        from unnest(p_moves) m
         join job_queue q on q.id = m.id
         cross join lateral (
             select
@@ -156,9 +156,37 @@ begin
         count(*), count(*) filter (where m.move = 'failure'), min(n.finished_at), max(n.finished_at),
         array_agg(job_stat_bins(n.started_at - n.due_at, n.finished_at - n.started_at)),
         sum(job_stat_seconds(n.started_at - n.due_at)), sum(job_stat_seconds(n.finished_at - n.started_at))
-    from noted n join unnest(v_moves) m on m.token = n.run_token
+    from noted n join unnest(p_moves) m on m.token = n.run_token
     group by 1, n.task_type, n.outcome, n.dry_run, n.fingerprint;
+end
+$$;
 
+-- Applies the table of outcomes to runs whose token still holds the job: appends each run to the history and gives its
+-- job the next status. `p_details` has for each run, all optional: output, checkpoint, delay, retry_after, retry_base,
+-- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress, give_up_after. `p_keys` are the keys of runs that the
+-- caller has already finished.
+create or replace function job_queue_settle(
+    p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
+    p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision,
+    p_keys text[]
+) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
+language plpgsql volatile security definer
+set enable_seqscan = off set enable_nestloop = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := clock_timestamp();
+    v_moves job_queue_move[];
+    v_keys text[];
+begin
+    perform job_refuse_outsiders();
+    v_moves := job_queue_judge(
+        p_worker, p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details, p_retry_base, p_retry_cap, v_now);
+    if v_moves is null then
+        return;
+    end if;
+
+    perform job_runs_record(p_ids, v_moves);
     delete from job_queue q using unnest(v_moves) m
     where q.id = any (p_ids) and q.id = m.id and m.move = 'success' and not m.is_recurring;
 
