@@ -89,3 +89,7 @@ def test_the_copy_has_the_files_as_they_are_and_links_as_links(tmp_path: Path) -
     assert (tmp_path / "copy" / "jobdeck" / "core").is_symlink()
     assert (tmp_path / "copy" / "tests" / "bench" / "test_mutations.py").read_text() == Path(__file__).read_text()
     assert not (tmp_path / "copy" / ".venv").exists()
+
+
+def test_every_change_of_the_lists_applies_to_the_code_of_today() -> None:
+    assert [change.name for change in read_changes(LISTS) if not change.edits(LISTS.parents[1])] == []
