@@ -15,8 +15,8 @@ end
 $$;
 
 -- How many jobs of a limited type run. Claims mark the jobs of limited types, and their number is read from the index of the
--- marks. A job that was claimed before its type had a limit gets the mark when its lease is renewed. No lease is longer
--- than an hour, so for an hour after the limit all running jobs of the type are counted.
+-- marks. Upkeep marks the jobs that were claimed before the first limit of their type; for an hour after it, all running
+-- jobs of the type are counted.
 create or replace function job_limit_running(p_type job_types) returns bigint
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set jit = off
@@ -265,5 +265,24 @@ begin
     end if;
     update job_queue set in_line = false where id = v_job.id;
     return true;
+end
+$$;
+
+-- Marks running jobs that were claimed before the first limit of their type, for two hours after that limit: a claim that began
+-- before it may commit late. A job whose row is locked is marked the next time.
+create or replace function job_limits_mark() returns void
+language plpgsql volatile
+set enable_seqscan = off set jit = off
+as $$
+declare
+    v_types constant text[] := array(
+        select t.task_type from job_types t where t.limited and t.limited_at > clock_timestamp() - interval '2 hours');
+begin
+    if cardinality(v_types) > 0 then
+        update job_queue set limited = true where id in (
+            select q.id from job_queue q
+            where q.status = 'running' and q.limited is not true and q.task_type = any (v_types)
+            for update skip locked);
+    end if;
 end
 $$;

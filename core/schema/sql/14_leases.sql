@@ -63,9 +63,7 @@ as $$
     ), renewed as (
         update job_queue q
         set lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
-            progress = coalesce(h.progress, q.progress),
-            -- Of a job that was claimed before its type had a limit; job_limit_running counts it by the mark.
-            limited = q.limited or q.task_type = any (array(select t.task_type from job_types t where t.limited))
+            progress = coalesce(h.progress, q.progress)
         from mine m, held h
         where q.id = any (p_ids) and q.id = m.id and q.run_token = m.run_token and q.status = 'running'
             and h.id = q.id and h.token = q.run_token

@@ -253,6 +253,7 @@ declare
 begin
     perform job_queue_note_open_types();
     perform job_limits_forget(p_limit);
+    perform job_limits_mark();
     perform job_queue_walk_on(p_until - (p_until - clock_timestamp()) / 2);
     v_places := array(select ctid from job_recheck where walk is null limit p_limit);
     while cardinality(v_places) > 0 loop

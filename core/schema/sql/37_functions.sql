@@ -29,7 +29,7 @@ as $$
         job_key_is_busy/1 job_key_is_busy_now/1 job_key_is_full/2 job_key_join_lines/4 job_key_limit/1 job_key_of/2
         job_key_opens/3 job_key_running/1 job_key_running_now/1 job_left_to_another/1 job_left_with_success/1
         job_limit_running/1 job_limit_state/2 job_limits_admit/3 job_limits_erase/1 job_limits_forget/1 job_limits_keep/2
-        job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3 job_make_roles/1 job_matches/17
+        job_limits_mark/0 job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3 job_make_roles/1 job_matches/17
         job_may_read_views/0 job_next_slot/3 job_no_slot/0 job_note_acknowledge/2 job_note_add/3 job_order_key/10
         job_outcomes/1 job_own_functions/0 job_payload_matches/5 job_percent/1 job_permissions/0 job_producer_add/7
         job_producer_begin/4 job_producer_hashes/0 job_producer_keep/4 job_producer_revoke/2 job_queue_absence/2
