@@ -142,9 +142,9 @@ def test_the_failed_jobs_of_many_are_estimates_from_a_bounded_part_of_the_sample
     assert 400_000 < found["beta"].failed < 500_000
     cost = cost_of(conn, lambda conn: type_lines().run(conn))
     assert cost.whole_tables == []
-    # The sample is bounded. Each of its jobs may be in a block of its own.
-    assert cost.entries["job_queue_drawn"] < 11_000, cost
-    assert cost.blocks["job_queue"] < 11_000, cost
+    # The sample is bounded: by some 10,500, since ids are random. Each of its jobs may be in a block of its own.
+    assert cost.entries["job_queue_drawn"] < 12_000, cost
+    assert cost.blocks["job_queue"] < 12_000, cost
 
 
 def test_a_type_that_nobody_knows_is_refused_and_one_that_the_queue_knows_is_not(conn: Connection) -> None:
