@@ -1,4 +1,4 @@
-"""What an application puts around the runs of its jobs: middleware, hooks for failures for good, delays of retries."""
+"""What an application puts around the runs of its jobs: middleware, hooks for permanent failures, delays of retries."""
 
 from __future__ import annotations
 

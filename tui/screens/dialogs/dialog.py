@@ -196,7 +196,7 @@ class FieldsDialog(Dialog[T | None]):
 
 
 class ListDialog(Dialog[T]):
-    """A dialog with one list, whose lines are made anew for each width."""
+    """A dialog with one list, whose lines are made again for each width."""
 
     DIALOG: ClassVar[str] = ""
 
