@@ -85,7 +85,7 @@ def finish(outcome: str) -> Callable[..., object]:
     return call
 
 
-def _heartbeat(conn: Connection, held: list[tuple[UUID, int]]) -> object:
+def heartbeat(conn: Connection, held: list[tuple[UUID, int]]) -> object:
     return leases.heartbeat(conn, WORKER, [(job_id, token, {"done": 1}) for job_id, token in held], LEASE)
 
 
@@ -124,7 +124,7 @@ WRITES: Final = {
     ),
     "claim behind the last one": Operation(_claim_behind, 600, 2500, given=_thousandth_of_the_crowd),
     "next due": Operation(lambda conn: leases.next_due(conn, EVERY_TYPE), entries=60, blocks=150),
-    "heartbeat of a hundred": Operation(_heartbeat, given=held(100)),
+    "heartbeat of a hundred": Operation(heartbeat, given=held(100)),
     "checkpoint": Operation(_checkpoint, given=held(1), blocks=100),
     "finish a hundred successes": Operation(finish("succeeded"), given=held(100)),
     "finish a thousand successes": Operation(finish("succeeded"), given=held(1000), entries=8000, blocks=40_000),

@@ -53,19 +53,20 @@ as $$
     with held as (
         select h.id, h.token, h.progress from unnest(p_ids, p_tokens, p_progress) as h (id, token, progress)
     ), own as materialized (
+        -- Only running jobs have a token. With their status as well, here or below, the planner may read the index of
+        -- all running jobs.
         select q.id, q.run_token from job_queue q join held h on h.id = q.id and h.token = q.run_token
-        -- Only running jobs have a token. With their status as well, the index of all running jobs would be read.
         where q.id = any (p_ids) and q.locked_by = p_worker
     ), mine as (
         select q.id, q.run_token from job_queue q join held h on h.id = q.id and h.token = q.run_token
-        where q.id = any (p_ids) and q.status = 'running' and q.locked_by = p_worker
+        where q.id = any (p_ids) and q.locked_by = p_worker
         order by q.id for update of q skip locked
     ), renewed as (
         update job_queue q
         set lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
             progress = coalesce(h.progress, q.progress)
         from mine m, held h
-        where q.id = any (p_ids) and q.id = m.id and q.run_token = m.run_token and q.status = 'running'
+        where q.id = any (p_ids) and q.id = m.id and q.run_token = m.run_token
             and h.id = q.id and h.token = q.run_token
         returning q.id, q.run_token, q.cancel_requested_at is not null as cancel_requested
     )

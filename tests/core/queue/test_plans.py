@@ -19,7 +19,7 @@ from jobdeck.core.queue import leases, producer
 from tests.conftest import WANTED_MAJOR
 from tests.plans.operations import Connection
 from tests.plans.queues import BIG, OPERATIONS, SMALL, judge, make_queues
-from tests.plans.writes import claim, finish, held
+from tests.plans.writes import claim, finish, heartbeat, held
 from tests.support.plans import LEASE, WORKER, Size, cost_of, fill, set_to_work
 from tests.support.postgres import PostgresServer
 
@@ -111,6 +111,17 @@ def test_a_queue_of_jobs_that_wait_for_one_other_costs_those_that_finish_nothing
     thousand = held(1000)(conn)
 
     assert cost_of(conn, lambda conn: finish("succeeded")(conn, *thousand)).rows < 10_000
+
+
+def test_a_heartbeat_of_a_hundred_reads_no_other_running_jobs_though_the_planner_believes_in_none(
+    conn: Connection,
+) -> None:
+    producer.enqueue_many(conn, [NewJob("beta") for _ in range(3000)], actor="a producer")
+    conn.execute("ANALYZE job_queue")
+    assert len(leases.claim(conn, WORKER, ["beta"], 3000, LEASE)) == 3000
+    hundred = held(100)(conn)
+
+    assert cost_of(conn, lambda conn: heartbeat(conn, *hundred)).rows < 1000
 
 
 def test_jobs_that_ran_out_of_time_in_an_outage_are_out_of_the_way_within_a_minute_of_reaping(conn: Connection) -> None:
