@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import Any, Self
@@ -37,6 +38,8 @@ jit = off
 timezone = 'UTC'
 log_min_messages = warning
 """
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+ENDED_SESSIONS = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s"
 # Its standard input is a pipe from the test run: however that ends, the pipe closes and the server goes.
 WATCHDOG = 'read _; "$1/pg_ctl" stop -w -m immediate >/dev/null 2>&1; rm -rf "$2"'
 
@@ -177,16 +180,19 @@ class PostgresServer:
         make = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY file_copy").format(
             sql.Identifier(name), sql.Identifier(template or "template0"), sql.Identifier(owner)
         )
-        self._once_unused(make, "a template that no session uses")
+        self._once_unused(make, "a template that no session uses", template or "template0")
         return name
 
-    def _once_unused(self, statement: sql.Composed, what: str) -> None:
+    def _once_unused(self, statement: sql.Composed, what: str, database: str, *, look: str = SESSIONS) -> None:
         """Executes a statement about a database whose last sessions may not have ended yet."""
         for _ in rounds(what):
             if self._admin is None or self._admin.closed:
                 self._admin = self.connect()
-            # Postgres itself waits for 5 s.
+            # Postgres itself waits for 5 s, and looks only each 0.1 s.
             try:
+                if self._admin.execute(look.encode(), (database,)).fetchone() != (0,):
+                    time.sleep(0.002)
+                    continue
                 self._admin.execute(statement)
             except psycopg.OperationalError as refusal:
                 cut_off = self._admin.closed  # by a test that restarted the server
@@ -209,4 +215,4 @@ class PostgresServer:
     def drop_database(self, name: str) -> None:
         """Drops a database and ends the connections to it."""
         drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-        self._once_unused(drop, "a database that no session uses")
+        self._once_unused(drop, "a database that no session uses", name, look=ENDED_SESSIONS)
