@@ -1,4 +1,4 @@
-"""How many examples a property is tried with: few in `./test`, all in `./test --long`, more where that is asked for."""
+"""How many examples a property is tried with: few in `./test`, half in `./test --long`, all where that is asked for."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 from typing import Final
 
 WANTED: Final = os.environ.get("JOBDECK_TEST_EXAMPLES", "")
-"""`all`, or how many times all of them."""
+"""`half` or `all` of the examples, or how many times all of them."""
 
-THOROUGH: Final = WANTED == "all" or WANTED.isdecimal()
+THOROUGH: Final = WANTED in {"half", "all"} or WANTED.isdecimal()
 SHARE: Final = 10
 
 
 def examples(number: int) -> int:
-    """This number where there is time; a tenth of it, and at least five, where there is not."""
-    times = int(WANTED) if WANTED.isdecimal() else 1
-    return number * times if THOROUGH else max(number // SHARE, min(number, 5))
+    """The wanted part of this number, or a tenth of it; always at least five, if it is at least five."""
+    if WANTED.isdecimal():
+        return number * int(WANTED)
+    share = {"all": 1, "half": 2}.get(WANTED, SHARE)
+    return max(number // share, min(number, 5))
