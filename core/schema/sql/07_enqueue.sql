@@ -122,23 +122,25 @@ begin
 end
 $$;
 
--- Which jobs of a batch wait behind another job with their concurrency key, in the batch or in the queue; one value per
--- key, in the same order.
+-- Which jobs of a batch wait behind other jobs with their concurrency key, in the batch or in the queue; one value per key, in
+-- the same order.
 create or replace function job_queue_join_lines(
-    p_keys text[], p_priorities integer[], p_run_at timestamptz[]
+    p_keys text[], p_task_types text[], p_priorities integer[], p_run_at timestamptz[]
 ) returns boolean[]
 language sql stable
 set enable_seqscan = off
 as $$
     with batch as (
-        select n.key, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at, n.place
-        from unnest(p_keys, p_priorities, p_run_at) with ordinality as n (key, priority, run_at, place)
+        select n.key, n.task_type, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at, n.place
+        from unnest(p_keys, p_task_types, p_priorities, p_run_at) with ordinality
+            as n (key, task_type, priority, run_at, place)
     ), lined as (
         select b.place, b.key is not null and (
-            coalesce(min(b.run_at) over (partition by b.key order by b.priority desc, b.run_at, b.place
-                rows between unbounded preceding and 1 preceding) <= b.run_at, false)
-            or job_queue_joins_line(b.key, b.priority, b.run_at, null)) as in_line
-        from batch b
+            count(*) over earlier >= coalesce(t.max_per_key, 1) and min(b.run_at) over earlier <= b.run_at
+            or job_queue_joins_line(b.key, b.priority, b.run_at, b.task_type)) as in_line
+        from batch b left join job_types t on t.task_type = b.task_type
+        window earlier as (partition by b.key order by b.priority desc, b.run_at, b.place
+            rows between unbounded preceding and 1 preceding)
     )
     select array_agg(in_line order by place) from lined
 $$;
@@ -197,11 +199,7 @@ begin
             order by n.place);
     end if;
     if v_keys is not null then
-        if exists (select from job_types t where t.max_per_key > 1 and t.task_type = any (p_task_types)) then
-            v_in_line := job_key_join_lines(v_keys, p_task_types, p_priorities, p_run_at);
-        else
-            v_in_line := job_queue_join_lines(v_keys, p_priorities, p_run_at);
-        end if;
+        v_in_line := job_queue_join_lines(v_keys, p_task_types, p_priorities, p_run_at);
         if true = any (v_in_line) then
             perform job_queue_ask_recheck(array(
                 select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);

@@ -226,25 +226,6 @@ begin
 end
 $$;
 
--- Which jobs of a batch wait in the line of their key, where the types of the batch let several jobs with a key run; like
--- job_queue_join_lines.
-create or replace function job_key_join_lines(
-    p_keys text[], p_task_types text[], p_priorities integer[], p_run_at timestamptz[]
-) returns boolean[]
-language sql stable
-set enable_seqscan = off
-as $$
-    with batch as (
-        select n.key, n.task_type, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at, n.place,
-            row_number() over (partition by n.key order by coalesce(n.priority, 0) desc, n.run_at, n.place) as number
-        from unnest(p_keys, p_task_types, p_priorities, p_run_at) with ordinality
-            as n (key, task_type, priority, run_at, place)
-    )
-    select array_agg(b.key is not null and (b.number > coalesce(t.max_per_key, 1)
-        or job_queue_joins_line(b.key, b.priority, b.run_at, b.task_type)) order by b.place)
-    from batch b left join job_types t on t.task_type = b.task_type
-$$;
-
 -- Puts the next job of a line into the claim's index beside those of its key that run or are there and due, if its type
 -- lets so many run. Returns whether it did. The caller has the lock of the key.
 create or replace function job_queue_put_beside(p_key text, p_now timestamptz) returns boolean

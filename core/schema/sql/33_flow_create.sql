@@ -171,11 +171,7 @@ begin
             array_agg(g.run_at order by k.place)
         into v_lines, v_types, v_priorities, v_run_at
         from unnest(v_keys, v_blockers) with ordinality as k (key, blocker, place) join unnest(p_given) g using (place);
-        if exists (select from job_types t where t.max_per_key > 1 and t.task_type = any (v_types)) then
-            v_in_line := job_key_join_lines(v_lines, v_types, v_priorities, v_run_at);
-        else
-            v_in_line := job_queue_join_lines(v_lines, v_priorities, v_run_at);
-        end if;
+        v_in_line := job_queue_join_lines(v_lines, v_types, v_priorities, v_run_at);
         perform job_queue_ask_recheck(array(
             select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
     end if;

@@ -26,10 +26,10 @@ as $$
         job_flow_refuse_links/1 job_flow_release/1 job_flow_retain/2 job_flow_wait_again/1 job_flow_waits/1
         job_grant_functions/5 job_grant_relations/4 job_grant_roles/1 job_hand_interval/0 job_hand_update/0
         job_has_foreign_roles/0 job_is_a_time/1 job_is_member/1 job_is_outsider/0 job_is_scheduled/1 job_key_by_rule/3
-        job_key_is_busy/1 job_key_is_busy_now/1 job_key_is_full/2 job_key_join_lines/4 job_key_limit/1 job_key_of/2
-        job_key_opens/3 job_key_running/1 job_key_running_now/1 job_left_to_another/1 job_left_with_success/1
-        job_limit_running/1 job_limit_state/2 job_limits_admit/3 job_limits_erase/1 job_limits_forget/1 job_limits_keep/2
-        job_limits_mark/0 job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3 job_make_roles/1 job_matches/17
+        job_key_is_busy/1 job_key_is_busy_now/1 job_key_is_full/2 job_key_limit/1 job_key_of/2 job_key_opens/3
+        job_key_running/1 job_key_running_now/1 job_left_to_another/1 job_left_with_success/1 job_limit_running/1
+        job_limit_state/2 job_limits_admit/3 job_limits_erase/1 job_limits_forget/1 job_limits_keep/2 job_limits_mark/0
+        job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3 job_make_roles/1 job_matches/17
         job_may_read_views/0 job_next_slot/3 job_no_slot/0 job_note_acknowledge/2 job_note_add/3 job_order_key/10
         job_outcomes/1 job_own_functions/0 job_payload_matches/5 job_percent/1 job_permissions/0 job_producer_add/7
         job_producer_begin/4 job_producer_hashes/0 job_producer_keep/4 job_producer_revoke/2 job_queue_absence/2
@@ -39,7 +39,7 @@ as $$
         job_queue_cleanup/1 job_queue_counts/1 job_queue_create/11 job_queue_create_many/8 job_queue_create_once/12
         job_queue_delete/6 job_queue_due_count/0 job_queue_edit/6 job_queue_end_expired/1 job_queue_enqueue/4
         job_queue_expect_trigger/1 job_queue_find_stranded/0 job_queue_finish/9 job_queue_heartbeat/5 job_queue_holder/1
-        job_queue_join_lines/3 job_queue_joins_line/4 job_queue_judge/10 job_queue_judge_blocker/1
+        job_queue_join_lines/4 job_queue_joins_line/4 job_queue_judge/10 job_queue_judge_blocker/1
         job_queue_judge_canaries/0 job_queue_line_lanes/2 job_queue_live_blocker/1 job_queue_lock_jobs/1
         job_queue_lock_name/1 job_queue_lock_next_in_line/3 job_queue_lock_waiting/1 job_queue_locked/2
         job_queue_make_cancelled/2 job_queue_make_due/1 job_queue_next_due/1 job_queue_note_late/6
