@@ -123,26 +123,105 @@ end
 $$;
 
 -- Which jobs of a batch wait behind other jobs with their concurrency key, in the batch or in the queue; one value per key, in
--- the same order.
+-- the same order. A job with a blocker waits until its blocker has ended, and no other waits behind it.
 create or replace function job_queue_join_lines(
-    p_keys text[], p_task_types text[], p_priorities integer[], p_run_at timestamptz[]
+    p_keys text[], p_task_types text[], p_priorities integer[], p_run_at timestamptz[], p_blocked_by uuid[]
 ) returns boolean[]
 language sql stable
 set enable_seqscan = off
 as $$
     with batch as (
-        select n.key, n.task_type, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at, n.place
-        from unnest(p_keys, p_task_types, p_priorities, p_run_at) with ordinality
-            as n (key, task_type, priority, run_at, place)
+        select n.key, n.task_type, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at,
+            n.blocked_by is not null as blocked, n.place
+        from unnest(p_keys, p_task_types, p_priorities, p_run_at, p_blocked_by) with ordinality
+            as n (key, task_type, priority, run_at, blocked_by, place)
     ), lined as (
-        select b.place, b.key is not null and (
-            count(*) over earlier >= coalesce(t.max_per_key, 1) and min(b.run_at) over earlier <= b.run_at
+        select b.place, b.key is not null and (b.blocked
+            or count(*) over earlier >= coalesce(t.max_per_key, 1) and min(b.run_at) over earlier <= b.run_at
             or job_queue_joins_line(b.key, b.priority, b.run_at, b.task_type)) as in_line
         from batch b left join job_types t on t.task_type = b.task_type
-        window earlier as (partition by b.key order by b.priority desc, b.run_at, b.place
+        window earlier as (partition by b.key, b.blocked order by b.priority desc, b.run_at, b.place
             rows between unbounded preceding and 1 preceding)
     )
     select array_agg(in_line order by place) from lined
+$$;
+
+-- The time in the ids of a batch. They are like those of the column's default, but have one time for all.
+create or replace function job_batch_time() returns text
+language sql volatile
+return overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint) placing '7' from 13 for 0);
+
+-- The id of the job at a place of a batch. After the time comes the place, in seven digits that start with 8 as the layout
+-- requires, then nine random digits: that takes a fifth of the default's time.
+create or replace function job_batch_id(p_time text, p_place bigint) returns uuid
+language sql volatile
+return (p_time || to_hex(x'8000000'::bigint + p_place)
+    || to_hex(x'100000000'::bigint + (random() * x'effffffff'::bigint)::bigint))::uuid;
+
+-- Enqueues checked one-time jobs, with the keys and the expiry of their types and their places in line. Each array has one
+-- element per job, or is null for the default. Returns the ids of the jobs whose dedupe key was free.
+create or replace function job_queue_insert(
+    p_ids uuid[], p_task_types text[], p_payloads jsonb[], p_run_at timestamptz[], p_max_attempts integer[],
+    p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_blocked_by uuid[], p_actor text
+) returns setof uuid
+language plpgsql volatile
+as $$
+declare
+    v_time constant text := job_batch_time();
+    v_created_by constant text := job_actor(p_actor);
+    v_keys text[] := p_concurrency_keys;
+    v_in_line boolean[];
+    v_expires_at timestamptz[];
+begin
+    if exists (select from job_types t where t.concurrency is not null and t.task_type = any (p_task_types)) then
+        v_keys := array(
+            select coalesce(n.key, job_key_of(n.task_type, coalesce(n.payload, '{}')))
+            from unnest(p_task_types, p_payloads, p_concurrency_keys) with ordinality
+                as n (task_type, payload, key, place)
+            order by n.place);
+    end if;
+    if exists (select from job_types t where t.max_age_seconds is not null and t.task_type = any (p_task_types)) then
+        v_expires_at := array(
+            select coalesce(n.run_at, now()) + make_interval(secs => t.max_age_seconds)
+            from unnest(p_task_types, p_run_at) with ordinality as n (task_type, run_at, place)
+            left join job_types t on t.task_type = n.task_type
+            order by n.place);
+    end if;
+    if v_keys is not null then
+        v_in_line := job_queue_join_lines(v_keys, p_task_types, p_priorities, p_run_at, p_blocked_by);
+        perform job_queue_ask_recheck(array(
+            select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
+    end if;
+    -- ON CONFLICT writes a second record to the write-ahead log for each row.
+    if p_dedupe_keys is null then
+        return query
+        insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line, blocked_by,
+            expires_at, created_by)
+        select coalesce(n.id, job_batch_id(v_time, n.place)), n.task_type, coalesce(n.payload, '{}'),
+            coalesce(n.run_at, now()), greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0),
+            n.concurrency_key, coalesce(n.in_line, false), n.blocked_by, n.expires_at, v_created_by
+        from unnest(p_ids, p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, v_keys, v_in_line,
+            p_blocked_by, v_expires_at) with ordinality
+            as n (id, task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line, blocked_by,
+                expires_at, place)
+        returning id;
+        return;
+    end if;
+    return query
+    insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line,
+        blocked_by, expires_at, created_by)
+    select coalesce(n.id, job_batch_id(v_time, n.place)), n.task_type, coalesce(n.payload, '{}'),
+        coalesce(n.run_at, now()), greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.dedupe_key,
+        n.concurrency_key, coalesce(n.in_line, false), n.blocked_by, n.expires_at, v_created_by
+    from unnest(p_ids, p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, v_keys, v_in_line,
+        p_blocked_by, v_expires_at) with ordinality
+        as n (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, blocked_by,
+            expires_at, place)
+    -- One order, because two batches with the same keys wait for each other's rows.
+    order by n.dedupe_key, n.place
+    on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
+    returning id;
+end
 $$;
 
 -- Enqueues many one-time jobs in one statement. All arrays have one element per job; those after the task types may be
@@ -154,18 +233,6 @@ create or replace function job_queue_create_many(
 language plpgsql volatile security definer
 set lock_timeout = '1500ms'
 as $$
-declare
-    v_in_line boolean[];
-    v_expires_at timestamptz[];
-    v_keys text[] := p_concurrency_keys;
-    v_created_by constant text := job_actor(p_actor);
-    -- Ids like those of the column's default, but with one time for all. After it the position in the batch, in seven
-    -- digits that start with 8 as the layout requires, then nine random digits: a fifth of the default's time.
-    v_time constant text := overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint)
-        placing '7' from 13 for 0);
-    v_first_place constant bigint := x'8000000'::bigint;
-    v_least_chance constant bigint := x'100000000'::bigint;
-    v_chances constant bigint := x'effffffff'::bigint;
 begin
     if job_is_outsider() then
         perform job_refuse_outsiders();
@@ -184,55 +251,7 @@ begin
     if exists (select from unnest(p_run_at) t where not job_is_a_time(t)) then
         perform job_queue_refuse('A due time must be between the years 1 and 9999. None was enqueued.');
     end if;
-    if exists (select from job_types t where t.concurrency is not null and t.task_type = any (p_task_types)) then
-        v_keys := array(
-            select coalesce(n.key, job_key_of(n.task_type, coalesce(n.payload, '{}')))
-            from unnest(p_task_types, p_payloads, p_concurrency_keys) with ordinality
-                as n (task_type, payload, key, place)
-            order by n.place);
-    end if;
-    if exists (select from job_types t where t.max_age_seconds is not null and t.task_type = any (p_task_types)) then
-        v_expires_at := array(
-            select coalesce(n.run_at, now()) + make_interval(secs => t.max_age_seconds)
-            from unnest(p_task_types, p_run_at) with ordinality as n (task_type, run_at, place)
-            left join job_types t on t.task_type = n.task_type
-            order by n.place);
-    end if;
-    if v_keys is not null then
-        v_in_line := job_queue_join_lines(v_keys, p_task_types, p_priorities, p_run_at);
-        if true = any (v_in_line) then
-            perform job_queue_ask_recheck(array(
-                select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
-        end if;
-    end if;
-    -- ON CONFLICT writes a second record to the write-ahead log for each row.
-    if p_dedupe_keys is null then
-        return query
-        insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line,
-            expires_at, created_by)
-        select (v_time || to_hex(v_first_place + n.place) || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
-            n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
-            greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.concurrency_key,
-            coalesce(n.in_line, false), n.expires_at, v_created_by
-        from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, v_keys, v_in_line, v_expires_at)
-            with ordinality
-            as n (task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line, expires_at, place)
-        returning id;
-        return;
-    end if;
-    return query
-    insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
-        in_line, expires_at, created_by)
-    select (v_time || to_hex(v_first_place + n.place) || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
-        n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
-        greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.dedupe_key, n.concurrency_key,
-        coalesce(n.in_line, false), n.expires_at, v_created_by
-    from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, v_keys, v_in_line,
-        v_expires_at) with ordinality
-        as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, expires_at, place)
-    -- One order, because two batches with the same keys wait for each other's rows.
-    order by n.dedupe_key, n.place
-    on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
-    returning id;
+    return query select * from job_queue_insert(null, p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities,
+        p_dedupe_keys, p_concurrency_keys, null, p_actor);
 end
 $$;

@@ -1,17 +1,13 @@
 -- Enqueueing a flow: its members in one document, checked before anything is written.
 
--- The members in a document: a list of objects, in which a member comes after those that it waits for.
-create or replace function job_flow_given_of(p_members jsonb) returns job_flow_given[]
+-- The members in a document: a list of objects, in which a member comes after those that it waits for. A member whose name is
+-- in the flow already has the id that it has there.
+create or replace function job_flow_given_of(p_members jsonb, p_flow uuid) returns job_flow_given[]
 language plpgsql volatile
 as $$
 declare
     v_key text;
-    -- As in job_queue_create_many.
-    v_time constant text := overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint)
-        placing '7' from 13 for 0);
-    v_first_place constant bigint := x'8000000'::bigint;
-    v_least_chance constant bigint := x'100000000'::bigint;
-    v_chances constant bigint := x'effffffff'::bigint;
+    v_time constant text := job_batch_time();
 begin
     if jsonb_typeof(p_members) is distinct from 'array' then
         perform job_queue_refuse('The members of a flow are a list of JSON objects. Nothing was enqueued.');
@@ -26,15 +22,14 @@ begin
         perform job_queue_refuse(format('A member of a flow has no "%s". Nothing was enqueued.', left(v_key, 50)));
     end if;
     return array(
-        select row(e.place, (v_time || to_hex(v_first_place + e.place)
-                || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
-            m.name, m.task_type, coalesce(m.payload, '{}'), coalesce(m.run_at, now()),
-            greatest(coalesce(m.max_attempts, 5), 1), coalesce(m.priority, 0), m.dedupe_key, m.concurrency_key,
+        select row(e.place, coalesce(o.job_id, job_batch_id(v_time, e.place)), m.name, m.task_type, coalesce(m.payload, '{}'),
+            coalesce(m.run_at, now()), m.max_attempts, coalesce(m.priority, 0), m.dedupe_key, m.concurrency_key,
             coalesce(m.after, '{}'), coalesce(m.after_jobs, '{}'), coalesce(m.needs, 'success'))::job_flow_given
         from jsonb_array_elements(p_members) with ordinality as e (value, place)
         cross join lateral jsonb_to_record(e.value) as m (name text, task_type text, payload jsonb, run_at timestamptz,
             max_attempts integer, priority integer, dedupe_key text, concurrency_key text, after text[],
             after_jobs uuid[], needs text)
+        left join job_flow_members o on o.flow_id = p_flow and o.name = m.name
         order by e.place);
 exception when data_exception then
     raise exception using errcode = 'JD001', message = format(
@@ -146,44 +141,27 @@ language plpgsql volatile
 set jit = off
 as $$
 declare
-    v_ruled constant boolean := exists (select from job_types t where t.concurrency is not null
-        and t.task_type in (select g.task_type from unnest(p_given) g));
-    v_blockers uuid[];
-    v_keys text[];
-    v_lines text[];
-    v_types text[];
-    v_priorities integer[];
-    v_run_at timestamptz[];
-    v_in_line boolean[];
-    v_name text;
+    v_made uuid[];
+    v_taken job_flow_given;
     v_judged record;
 begin
-    select array_agg(coalesce(g.concurrency_key, case when v_ruled then job_key_of(g.task_type, g.payload) end)
-            order by g.place),
-        array_agg(l.blocker_id order by g.place)
-    into v_keys, v_blockers
-    from unnest(p_given) g left join (
-        select distinct on (l.job_id) l.job_id, l.blocker_id from unnest(p_links) l
-        where l.outcome is null order by l.job_id, l.blocker_id desc) l on l.job_id = g.id;
-    if exists (select from unnest(v_keys) k where k is not null) then
-        select array_agg(case when k.blocker is null then k.key end order by k.place),
-            array_agg(g.task_type order by k.place), array_agg(g.priority order by k.place),
-            array_agg(g.run_at order by k.place)
-        into v_lines, v_types, v_priorities, v_run_at
-        from unnest(v_keys, v_blockers) with ordinality as k (key, blocker, place) join unnest(p_given) g using (place);
-        v_in_line := job_queue_join_lines(v_lines, v_types, v_priorities, v_run_at);
-        perform job_queue_ask_recheck(array(
-            select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
+    v_made := array(
+        select job_queue_insert(array_agg(m.id), array_agg(m.task_type), array_agg(m.payload), array_agg(m.run_at),
+            array_agg(m.max_attempts), array_agg(m.priority),
+            case when count(m.dedupe_key) > 0 then array_agg(m.dedupe_key) end, array_agg(m.concurrency_key),
+            array_agg(m.blocker_id), p_actor)
+        from (
+            select g.*, l.blocker_id from unnest(p_given) g left join (
+                select distinct on (l.job_id) l.job_id, l.blocker_id from unnest(p_links) l
+                where l.outcome is null order by l.job_id, l.blocker_id desc) l on l.job_id = g.id
+            order by g.place) m);
+    select * into v_taken from unnest(p_given) g where g.id <> all (v_made) order by g.place limit 1;
+    if found then
+        perform job_queue_refuse(case when job_queue_holder(v_taken.dedupe_key) = any (v_made)
+            then 'Two members have the same dedupe key.'
+            else format('A job with the dedupe key of the member %s is already pending or running.', v_taken.name) end
+            || ' Nothing was enqueued.');
     end if;
-    insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line,
-        blocked_by, expires_at, created_by)
-    select g.id, g.task_type, g.payload, g.run_at, g.max_attempts, g.priority, g.dedupe_key, k.key,
-        case when k.blocker is null then coalesce(k.in_line, false) else k.key is not null end, k.blocker,
-        g.run_at + make_interval(secs => t.max_age_seconds), job_actor(p_actor)
-    from unnest(p_given) g
-    join unnest(v_keys, v_in_line, v_blockers) with ordinality as k (key, in_line, blocker, place) using (place)
-    left join job_types t on t.task_type = g.task_type
-    order by g.dedupe_key, g.place;
     insert into job_flow_members (job_id, flow_id, name, task_type, needs, added_by)
     select g.id, p_flow, g.name, g.task_type, g.needs, p_added_by from unnest(p_given) g order by g.place;
     insert into job_dependencies select l.* from unnest(p_links) l;
@@ -195,12 +173,6 @@ begin
         select l.job_id from unnest(p_links) l group by l.job_id having bool_and(l.outcome is not null)));
     perform job_queue_advance_lines(v_judged.keys);
     perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
-exception when unique_violation then
-    select g.name into v_name from unnest(p_given) g
-    where g.dedupe_key is not null and job_queue_holder(g.dedupe_key) is not null order by g.place limit 1;
-    perform job_queue_refuse(case when v_name is null then 'Two members have the same dedupe key.'
-        else format('A job with the dedupe key of the member %s is already pending or running.', v_name) end
-        || ' Nothing was enqueued.');
 end
 $$;
 
@@ -214,11 +186,10 @@ set lock_timeout = '1500ms'
 as $$
 declare
     v_given job_flow_given[];
-    v_flow constant uuid := encode(overlay(uuid_send(gen_random_uuid()) placing decode(overlay('0' || to_hex((date_part(
-        'epoch', clock_timestamp()) * 1000 * 4096)::bigint) placing '7' from 13 for 0), 'hex') from 1 for 8), 'hex')::uuid;
+    v_flow constant uuid := job_batch_id(job_batch_time(), 0);
 begin
     perform job_refuse_outsiders();
-    v_given := job_flow_given_of(p_members);
+    v_given := job_flow_given_of(p_members, null);
     if coalesce(trim(p_name), '') = '' or octet_length(p_name) > 200 then
         perform job_queue_refuse('A flow needs a name of up to 200 bytes. Nothing was enqueued.');
     end if;
@@ -248,7 +219,6 @@ declare
     v_name text;
 begin
     perform job_refuse_outsiders();
-    v_given := job_flow_given_of(p_members);
     -- The order of these locks is that of job_flow_cancel.
     perform from job_flows f where f.id = v_flow for no key update;
     if not found then
@@ -263,6 +233,7 @@ begin
         perform job_queue_refuse(format('Job %s was asked to cancel, so its flow gets no more members. Nothing was '
             'enqueued.', p_job));
     end if;
+    v_given := job_flow_given_of(p_members, v_flow);
     perform job_flow_refuse_given(v_given);
     select g.name into v_name from unnest(v_given) g where cardinality(g.after_jobs) > 0 limit 1;
     if found then
@@ -275,19 +246,12 @@ begin
     if found then
         perform job_queue_refuse(format('The flow has another member named %s already. Nothing was enqueued.', v_name));
     end if;
-    v_given := array(
-        select row(g.place, coalesce(m.job_id, g.id), g.name, g.task_type, g.payload, g.run_at, g.max_attempts, g.priority,
-            g.dedupe_key, g.concurrency_key, g.after, g.after_jobs, g.needs)::job_flow_given
-        from unnest(v_given) g left join job_flow_members m on m.flow_id = v_flow and m.name = g.name order by g.place);
-    select array_agg(row(row_number, g.id, g.name, g.task_type, g.payload, g.run_at, g.max_attempts, g.priority,
-        g.dedupe_key, g.concurrency_key, g.after, g.after_jobs, g.needs)::job_flow_given order by row_number)
-    into v_new
-    from (select row_number() over (order by n.place), n.* from unnest(v_given) n
-        where not exists (select from job_flow_members m where m.job_id = n.id)) g;
-    if (select count(*) from job_flow_members m where m.flow_id = v_flow) + coalesce(cardinality(v_new), 0) > 10000 then
+    v_new := array(select n from unnest(v_given) n
+        where not exists (select from job_flow_members m where m.job_id = n.id) order by n.place);
+    if (select count(*) from job_flow_members m where m.flow_id = v_flow) + cardinality(v_new) > 10000 then
         perform job_queue_refuse('A flow has 10,000 members at most. Nothing was enqueued.');
     end if;
-    if v_new is not null then
+    if cardinality(v_new) > 0 then
         -- One that has begun does not wait again, and gets the same outcomes in each of its runs.
         v_waiting := array(
             select q.id from job_queue q where q.id in (select d.job_id from job_dependencies d where d.blocker_id = p_job)
