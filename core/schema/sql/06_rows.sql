@@ -96,11 +96,22 @@ begin
 end
 $$;
 
--- Why a dedupe or concurrency key cannot be used; null if it can. Keys are in indexes, which take no long values.
-create or replace function job_refused_key(p_key text) returns text
-language sql immutable
-return case when octet_length(p_key) > 1000
-    then format('A key may have 1,000 bytes; this one has %s. Use a hash of it.', octet_length(p_key)) end;
+-- Why a job with these values is not enqueued; null if it is. Keys are in indexes, which take no long values.
+create or replace function job_refusal(
+    p_task_type text, p_payload jsonb, p_priority integer, p_run_at timestamptz, p_expires_at timestamptz,
+    p_dedupe_key text, p_concurrency_key text
+) returns text
+language sql stable parallel safe
+return case
+    when coalesce(trim(p_task_type), '') = '' or p_priority not between -100 and 100
+        then 'A job needs a task type and a priority between -100 and 100.'
+    when jsonb_typeof(p_payload) is distinct from 'object' then 'A payload must be a JSON object.'
+    when not (job_is_a_time(p_run_at) and job_is_a_time(p_expires_at))
+        then 'A due time and an expiry must be between the years 1 and 9999.'
+    when octet_length(p_dedupe_key) > 1000 or octet_length(p_concurrency_key) > 1000
+        then format('A key may have 1,000 bytes; this one has %s. Use a hash of it.',
+            greatest(octet_length(p_dedupe_key), octet_length(p_concurrency_key)))
+end;
 
 -- The concurrency key of a payload by the rule of its task type; null without a rule. It is the key that a producer
 -- with the type's handler computes: a text, a truth value or a whole number of up to 15 digits counts, every other value is

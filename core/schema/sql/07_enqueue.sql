@@ -15,14 +15,15 @@ declare
     v_key text := p_concurrency_key;
     v_expires_at timestamptz := p_expires_at;
     v_max_attempts constant integer := greatest(coalesce(p_max_attempts, 1), 1);
+    v_refusal constant text := job_refusal(
+        p_task_type, p_payload, p_priority, v_run_at, p_expires_at, p_dedupe_key, p_concurrency_key);
     v_has_rule boolean;
     v_max_age integer;
     v_blocked_by uuid;
     v_in_line boolean;
 begin
     -- Most jobs have none of what follows, and most types no rule, so both are looked at in one step first.
-    if not job_is_outsider() and trim(p_task_type) <> '' and jsonb_typeof(p_payload) = 'object'
-        and p_priority between -100 and 100 and job_is_a_time(v_run_at) and job_is_a_time(p_expires_at)
+    if v_refusal is null and not job_is_outsider()
         and num_nonnulls(p_dedupe_key, p_concurrency_key, p_blocked_by, p_interval_minutes) = 0
     then
         insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, expires_at, created_by)
@@ -38,20 +39,10 @@ begin
     if job_is_outsider() then
         perform job_refuse_outsiders();
     end if;
-    if coalesce(trim(p_task_type), '') = '' then
-        perform job_queue_refuse('A job needs a task type.');
+    if v_refusal is not null then
+        perform job_queue_refuse(v_refusal);
     elsif p_interval_minutes <= 0 then
         perform job_queue_refuse('The interval of a recurring job must be 1 minute or more.');
-    elsif p_priority not between -100 and 100 then
-        perform job_queue_refuse('A priority must be between -100 and 100.');
-    elsif jsonb_typeof(p_payload) is distinct from 'object' then
-        perform job_queue_refuse('A payload must be a JSON object.');
-    end if;
-    if octet_length(p_dedupe_key) > 1000 or octet_length(p_concurrency_key) > 1000 then
-        perform job_queue_refuse(coalesce(job_refused_key(p_dedupe_key), job_refused_key(p_concurrency_key)));
-    end if;
-    if not (job_is_a_time(v_run_at) and job_is_a_time(p_expires_at)) then
-        perform job_queue_refuse('A due time and an expiry must be between the years 1 and 9999.');
     end if;
     -- A series with a dedupe key is told apart by it.
     if p_interval_minutes is not null and p_dedupe_key is null then
@@ -233,23 +224,20 @@ create or replace function job_queue_create_many(
 language plpgsql volatile security definer
 set lock_timeout = '1500ms'
 as $$
+declare
+    v_refusal text;
 begin
     if job_is_outsider() then
         perform job_refuse_outsiders();
     end if;
-    if exists (
-        select from unnest(p_task_types, p_priorities) as n (task_type, priority)
-        where coalesce(trim(n.task_type), '') = '' or n.priority not between -100 and 100
-    ) then
-        perform job_queue_refuse('Each job needs a task type and a priority between -100 and 100. None was enqueued.');
-    end if;
-    if p_dedupe_keys is not null or p_concurrency_keys is not null then
-        perform job_queue_refuse(job_refused_key(k) || ' None was enqueued.')
-        from unnest(p_dedupe_keys || p_concurrency_keys) k
-        where job_refused_key(k) is not null;
-    end if;
-    if exists (select from unnest(p_run_at) t where not job_is_a_time(t)) then
-        perform job_queue_refuse('A due time must be between the years 1 and 9999. None was enqueued.');
+    select r.words into v_refusal
+    from unnest(p_task_types, p_payloads, p_priorities, p_run_at, p_dedupe_keys, p_concurrency_keys)
+        as n (task_type, payload, priority, run_at, dedupe_key, concurrency_key)
+    cross join lateral (select job_refusal(n.task_type, coalesce(n.payload, '{}'), n.priority, n.run_at, null,
+        n.dedupe_key, n.concurrency_key) as words) r
+    where r.words is not null limit 1;
+    if found then
+        perform job_queue_refuse(v_refusal || ' None was enqueued.');
     end if;
     return query select * from job_queue_insert(null, p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities,
         p_dedupe_keys, p_concurrency_keys, null, p_actor);

@@ -163,7 +163,7 @@ begin
         when v_new.is_recurring and not v_job.is_recurring and job_flow_asks(p_id) then 'blocker-recurs'
         when v_new.run_at is null then 'bad-due-time'
         when not (job_is_a_time(v_new.run_at) and job_is_a_time(v_new.expires_at)) then 'bad-time'
-        when job_refused_key(v_new.concurrency_key) is not null then 'bad-key'
+        when octet_length(v_new.concurrency_key) > 1000 then 'bad-key'
         when v_new.priority is null or v_new.priority not between -100 and 100 then 'bad-priority'
         when v_new.max_attempts is null or v_new.max_attempts < 1 then 'bad-attempts'
         else job_action_refusal('edit', v_job.status, false)

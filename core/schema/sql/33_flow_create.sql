@@ -48,19 +48,13 @@ begin
             when coalesce(trim(g.name), '') = '' then format('The member at place %s has no name.', g.place)
             when octet_length(g.name) > 200 then format('The name of the member at place %s is longer than 200 bytes.',
                 g.place)
-            when coalesce(trim(g.task_type), '') = '' then format('The member %s has no task type.', g.name)
-            when jsonb_typeof(g.payload) <> 'object' then format('The payload of the member %s is no JSON object.', g.name)
-            when g.priority not between -100 and 100 then format(
-                'The priority of the member %s is not between -100 and 100.', g.name)
-            when not job_is_a_time(g.run_at) then format(
-                'The due time of the member %s is not between the years 1 and 9999.', g.name)
-            when octet_length(g.dedupe_key) > 1000 or octet_length(g.concurrency_key) > 1000 then
-                coalesce(job_refused_key(g.dedupe_key), job_refused_key(g.concurrency_key))
             when g.needs not in ('success', 'end', 'failure') then format(
                 'The member %s needs "%s" of those that it waits for. It can need their success, end or failure.', g.name,
                 left(g.needs, 50))
             when g.needs <> 'success' and cardinality(g.after) + cardinality(g.after_jobs) = 0 then format(
                 'The member %s waits for no other, so there is no %s that it could need.', g.name, g.needs)
+            else format('The member %s cannot be enqueued. ', g.name) || job_refusal(
+                g.task_type, g.payload, g.priority, g.run_at, null, g.dedupe_key, g.concurrency_key)
         end as words) r
     where r.words is not null order by g.place limit 1;
     if not found then

@@ -51,8 +51,8 @@ as $$
         job_queue_traces/1 job_queue_try_lines/2 job_queue_try_locks/1 job_queue_turn/1 job_queue_type_jobs/1
         job_queue_upkeep/3 job_queue_waiting_types/0 job_queue_walk/4 job_queue_walk_on/1 job_queue_why/1
         job_queue_why_canary/3 job_queue_write_audit/6 job_rate_after/6 job_rate_burst/3 job_rate_opens/5 job_rate_places/5
-        job_rate_used/5 job_redact_payload/1 job_refuse_interval/1 job_refuse_outsiders/0 job_refuse_truncate/0
-        job_refused_key/1 job_release_note/1 job_removed_job/1 job_retain/2 job_retain_line/3 job_retention_limit/1
+        job_rate_used/5 job_redact_payload/1 job_refusal/7 job_refuse_interval/1 job_refuse_outsiders/0
+        job_refuse_truncate/0 job_release_note/1 job_removed_job/1 job_retain/2 job_retain_line/3 job_retention_limit/1
         job_retention_set/3 job_roles_prefix/0 job_run_attach/3 job_run_bound/0 job_run_delete_old/2 job_run_drop_old/0
         job_run_extend/0 job_run_goes_soon/1 job_run_guard/1 job_run_is_dry/2 job_run_last_error/1 job_run_last_token/0
         job_run_make/1 job_run_outcomes/2 job_run_page/6 job_run_page_of/6 job_run_ranges/0 job_run_reach/3
