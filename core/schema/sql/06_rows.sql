@@ -379,23 +379,3 @@ $$;
 create or replace function job_actor(p_actor text) returns text
 language sql stable
 return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || ')';
-
--- Refuses a series beside an active one of the same type, payload and interval, which would do everything twice.
-create or replace function job_series_refuse_twin(p_task_type text, p_payload jsonb, p_interval_minutes integer)
-returns void
-language plpgsql stable
-as $$
-declare
-    v_first uuid;
-begin
-    select q.id into v_first from job_queue q
-    where q.is_recurring and q.status in ('pending', 'running') and q.task_type = p_task_type
-        and q.recurrence_interval_minutes = p_interval_minutes and q.payload = p_payload
-        and (q.expires_at is null or q.expires_at > now())
-    order by q.created_at, q.id limit 1;
-    if found then
-        perform job_queue_refuse(format('Job %s is a series of %s with the same payload and interval. A dedupe key allows '
-            'both. Nothing was enqueued.', v_first, p_task_type));
-    end if;
-end
-$$;

@@ -41,12 +41,13 @@ begin
     end if;
     if v_refusal is not null then
         perform job_queue_refuse(v_refusal);
-    elsif p_interval_minutes <= 0 then
-        perform job_queue_refuse('The interval of a recurring job must be 1 minute or more.');
-    end if;
-    -- A series with a dedupe key is told apart by it.
-    if p_interval_minutes is not null and p_dedupe_key is null then
-        perform job_series_refuse_twin(p_task_type, p_payload, p_interval_minutes);
+    elsif p_interval_minutes not between 1 and 52596000 then
+        perform job_queue_refuse('The interval of a recurring job must be 1 minute or more, and at most 100 years.');
+    elsif p_interval_minutes is not null then
+        select s.job_id, s.created into job_id, created from job_series_create(p_task_type, p_payload,
+            jsonb_build_object('seconds', p_interval_minutes * 60::bigint), null, v_run_at, p_max_attempts, p_priority,
+            p_dedupe_key, p_concurrency_key, p_blocked_by, p_expires_at, p_actor) s;
+        return;
     end if;
     if p_blocked_by is not null then
         v_blocked_by := job_queue_live_blocker(p_blocked_by);
@@ -56,7 +57,7 @@ begin
     if v_key is null and v_has_rule then
         v_key := job_key_of(p_task_type, p_payload);
     end if;
-    if v_max_age is not null and p_interval_minutes is null then
+    if v_max_age is not null then
         v_expires_at := coalesce(v_expires_at, v_run_at + make_interval(secs => v_max_age));
     end if;
     for attempt in 1..5 loop
@@ -64,17 +65,15 @@ begin
         -- ON CONFLICT writes a second record to the write-ahead log for each row.
         if p_dedupe_key is null then
             insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line,
-                blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
-            values (p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, v_key, v_in_line,
-                v_blocked_by, p_interval_minutes is not null, p_interval_minutes,
-                case when p_interval_minutes is not null then v_run_at end, v_expires_at, job_actor(p_actor))
+                blocked_by, expires_at, created_by)
+            values (p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, v_key, v_in_line, v_blocked_by,
+                v_expires_at, job_actor(p_actor))
             returning q.id into job_id;
         else
             insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
-                in_line, blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
-            values (p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, p_dedupe_key, v_key,
-                v_in_line, v_blocked_by, p_interval_minutes is not null, p_interval_minutes,
-                case when p_interval_minutes is not null then v_run_at end, v_expires_at, job_actor(p_actor))
+                in_line, blocked_by, expires_at, created_by)
+            values (p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, p_dedupe_key, v_key, v_in_line,
+                v_blocked_by, v_expires_at, job_actor(p_actor))
             on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
             returning q.id into job_id;
         end if;

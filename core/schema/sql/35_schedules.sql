@@ -4,6 +4,22 @@
 -- them. Workers write more before they are used up. When they are, the job is due at job_no_slot(), so that no claim takes
 -- it, until a worker has written more.
 
+-- The interval in whole minutes of a schedule, if it has one, and what the series stores of it beside. `seconds` is null unless
+-- they are a number.
+create or replace function job_series_read(
+    p_schedule jsonb, out seconds bigint, out minutes integer, out schedule jsonb
+)
+language plpgsql immutable
+as $$
+begin
+    seconds := case when p_schedule ->> 'seconds' ~ '^[0-9]{1,10}$' then p_schedule ->> 'seconds' end;
+    minutes := case when seconds % 60 = 0 then seconds / 60 end;
+    schedule := jsonb_strip_nulls(jsonb_build_object('cron', p_schedule -> 'cron', 'zone', p_schedule -> 'zone',
+        'seconds', case when minutes is null then seconds end, 'name', p_schedule -> 'name',
+        'catch_up', nullif(p_schedule -> 'catch_up', '"one"')));
+end
+$$;
+
 -- Enqueues a series like job_queue_create. p_schedule has `seconds`, or `cron` with its `zone`; `catch_up` ("one", "all" or
 -- "none") and `name` are optional. Without slots, the next worker writes those of the expression. A cron series is due at
 -- its first slot from p_run_at on (null: after now).
@@ -16,21 +32,17 @@ language plpgsql volatile security definer
 set lock_timeout = '1500ms'
 as $$
 declare
-    v_seconds constant bigint := case when p_schedule ->> 'seconds' ~ '^[0-9]{1,10}$' then p_schedule ->> 'seconds' end;
-    v_minutes constant integer := case when v_seconds % 60 = 0 then v_seconds / 60 end;
-    v_schedule jsonb := jsonb_strip_nulls(jsonb_build_object('cron', p_schedule -> 'cron', 'zone', p_schedule -> 'zone',
-        'seconds', case when v_minutes is null then v_seconds end,
-        'catch_up', nullif(p_schedule -> 'catch_up', '"one"'), 'name', p_schedule -> 'name'));
-    v_slots constant timestamptz[] := case when v_schedule ? 'cron' then coalesce(p_slots, '{}') end;
+    v_read constant record := job_series_read(p_schedule);
+    v_slots constant timestamptz[] := case when v_read.schedule ? 'cron' then coalesce(p_slots, '{}') end;
     v_first uuid;
 begin
     perform job_refuse_outsiders();
-    if v_seconds not between 1 and 3155760000 then
+    if v_read.seconds not between 1 and 3155760000 then
         perform job_queue_refuse('The interval of a recurring job must be between 1 second and 100 years.');
-    elsif v_seconds > 999999999 and v_minutes is null then
+    elsif v_read.seconds > 999999999 and v_read.minutes is null then
         perform job_queue_refuse('An interval of more than 31 years must be whole minutes.');
-    elsif not coalesce(job_schedule_fits(true, v_minutes, v_schedule, v_slots), false)
-        or (p_schedule ? 'seconds') <> (v_seconds is not null) or octet_length(v_schedule::text) > 1000
+    elsif not coalesce(job_schedule_fits(true, v_read.minutes, v_read.schedule, v_slots), false)
+        or (p_schedule ? 'seconds') <> (v_read.seconds is not null) or octet_length(v_read.schedule::text) > 1000
     then
         perform job_queue_refuse('A schedule has either seconds, or a cron expression with its zone; its catch_up is one, '
             'all or none. Nothing was enqueued.');
@@ -38,13 +50,14 @@ begin
     then
         perform job_queue_refuse('A series has at most 1,100 slots, between the years 1 and 9999. Nothing was enqueued.');
     end if;
+    -- A series with a dedupe key is told apart by it.
     if p_dedupe_key is null then
         select q.id into v_first from job_queue q
         where q.is_recurring and q.status in ('pending', 'running') and q.task_type = p_task_type
-            and q.payload = p_payload and q.recurrence_interval_minutes is not distinct from v_minutes
-            and q.schedule ->> 'seconds' is not distinct from v_schedule ->> 'seconds'
-            and q.schedule ->> 'cron' is not distinct from v_schedule ->> 'cron'
-            and q.schedule ->> 'zone' is not distinct from v_schedule ->> 'zone'
+            and q.payload = p_payload and q.recurrence_interval_minutes is not distinct from v_read.minutes
+            and q.schedule ->> 'seconds' is not distinct from v_read.schedule ->> 'seconds'
+            and q.schedule ->> 'cron' is not distinct from v_read.schedule ->> 'cron'
+            and q.schedule ->> 'zone' is not distinct from v_read.schedule ->> 'zone'
             and (q.expires_at is null or q.expires_at > now())
         order by q.created_at, q.id limit 1;
         if found then
@@ -58,8 +71,8 @@ begin
             then job_first_slot(v_slots, coalesce(p_run_at - interval '1 microsecond', now())) else p_run_at end,
         p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, null, p_expires_at, p_actor) c;
     if created then
-        update job_queue q set is_recurring = true, recurrence_interval_minutes = v_minutes,
-            schedule = nullif(v_schedule, '{}'), slots = v_slots, anchor_at = q.run_at,
+        update job_queue q set is_recurring = true, recurrence_interval_minutes = v_read.minutes,
+            schedule = nullif(v_read.schedule, '{}'), slots = v_slots, anchor_at = q.run_at,
             -- The maximum age of the type is one of one-time jobs.
             expires_at = p_expires_at
         where q.id = job_id;
@@ -183,8 +196,12 @@ set lock_timeout = '1500ms'
 as $$
 declare
     v_left text[] := '{}';
+    v_wanted constant job_queue[] := array(
+        select jsonb_populate_record(null::job_queue, w || jsonb_build_object('dedupe_key', 'schedule:' || (w ->> 'name'),
+            'schedule', (w -> 'schedule') || jsonb_build_object('name', w -> 'name')))
+        from jsonb_array_elements(p_wanted) w order by w ->> 'name');
     v_name text;
-    v_one record;
+    v_one job_queue;
     v_job job_queue;
     v_minutes integer;
     v_schedule jsonb;
@@ -192,34 +209,23 @@ declare
 begin
     perform job_refuse_outsiders();
     -- Another worker may enqueue the same series now, which this waits for: before it holds the lock of any row.
-    perform job_series_create(w.task_type, w.payload, w.schedule || jsonb_build_object('name', w.name), w.slots, null,
-        w.max_attempts, 0, 'schedule:' || w.name, w.concurrency_key, null, null, p_actor)
-    from (
-        select * from jsonb_to_recordset(p_wanted) as w (name text, task_type text, payload jsonb, schedule jsonb,
-            slots timestamptz[], max_attempts integer, concurrency_key text)
-        order by w.name
-    ) w
-    where job_queue_holder('schedule:' || w.name) is null;
-    for v_one in
-        select * from jsonb_to_recordset(p_wanted) as w (name text, task_type text, payload jsonb, schedule jsonb,
-            slots timestamptz[], max_attempts integer, concurrency_key text)
-        order by w.name
-    loop
+    perform job_series_create(w.task_type, w.payload, w.schedule, w.slots, null, w.max_attempts, 0, w.dedupe_key,
+        w.concurrency_key, null, null, p_actor)
+    from unnest(v_wanted) w where job_queue_holder(w.dedupe_key) is null;
+    foreach v_one in array v_wanted loop
+        v_name := v_one.schedule ->> 'name';
         select * into v_job from job_queue q
-        where q.dedupe_key = 'schedule:' || v_one.name and q.status in ('pending', 'running') for update skip locked;
+        where q.dedupe_key = v_one.dedupe_key and q.status in ('pending', 'running') for update skip locked;
         if v_job.id is null then
-            v_left := v_left || v_one.name;
+            v_left := v_left || v_name;
             continue;
         end if;
-        v_minutes := case when (v_one.schedule ->> 'seconds')::bigint % 60 = 0
-            then (v_one.schedule ->> 'seconds')::bigint / 60 end;
-        v_schedule := jsonb_strip_nulls(case when v_minutes is null then v_one.schedule else v_one.schedule - 'seconds' end
-            || jsonb_build_object('name', v_one.name, 'catch_up', nullif(v_one.schedule -> 'catch_up', '"one"')));
+        select r.minutes, r.schedule into v_minutes, v_schedule from job_series_read(v_one.schedule) r;
         continue when v_job.schedule = v_schedule and v_job.recurrence_interval_minutes is not distinct from v_minutes
             and v_job.payload = v_one.payload and v_job.max_attempts = v_one.max_attempts
             and v_job.concurrency_key is not distinct from v_one.concurrency_key;
-        if v_job.status = 'running' or v_job.schedule ->> 'name' is distinct from v_one.name then
-            v_left := v_left || v_one.name;
+        if v_job.status = 'running' or v_job.schedule ->> 'name' is distinct from v_name then
+            v_left := v_left || v_name;
             continue;
         end if;
         v_moved := v_job.recurrence_interval_minutes is distinct from v_minutes

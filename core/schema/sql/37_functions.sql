@@ -59,8 +59,8 @@ as $$
         job_runner_switch/3 job_runs_record/2 job_sample_count/7 job_sample_step/1 job_schedule_fits/4 job_scrub/2
         job_scrub_array/2 job_scrub_json/2 job_scrub_literal/1 job_scrub_pattern/1 job_scrub_text/2 job_sees_payloads/0
         job_series_create/12 job_series_declare/3 job_series_fill/6 job_series_pass_missed/1 job_series_pause/6
-        job_series_refusal/3 job_series_refuse_twin/3 job_series_runs_all/1 job_series_short/2 job_series_slot/5
-        job_skip_refusal/3 job_slot/1 job_stat_add/2 job_stat_bins/2 job_stat_bucket/2 job_stat_edges/0 job_stat_histogram/2
+        job_series_read/1 job_series_refusal/3 job_series_runs_all/1 job_series_short/2 job_series_slot/5 job_skip_refusal/3
+        job_slot/1 job_stat_add/2 job_stat_bins/2 job_stat_bucket/2 job_stat_edges/0 job_stat_histogram/2
         job_stat_move_error/2 job_stat_seconds/1 job_stats_add_errors/1 job_stats_add_runs/1 job_stats_add_times/1
         job_stats_compact/1 job_stats_judge/1 job_tables_with_texts/0 job_type_can_run/2 job_type_refusal/2 job_type_set/4
         job_types_declare/2 job_types_fill_keys/3 job_types_open/3 job_types_that_can_run/1 job_use_roles_prefix/1
