@@ -196,15 +196,11 @@ create or replace trigger job_queue_updated after update on job_queue
 alter table job_queue enable always trigger job_queue_inserted, enable always trigger job_queue_updated;
 
 -- Records that upkeep has to judge the blocker of a new job, once the transaction that enqueues has ended: until then, a
--- blocker that ends does not see the job. Gives a job its key that was not enqueued by a function, and refuses an interval
--- that does not fit.
+-- blocker that ends does not see the job. Gives a job its key that was not enqueued by a function.
 create or replace function job_queue_before_insert() returns trigger
 language plpgsql security definer
 as $$
 begin
-    if new.status in ('pending', 'running') then
-        perform job_refuse_interval(new);
-    end if;
     if new.blocked_by is not null then
         perform job_queue_ask_recheck(null, array[new.blocked_by]);
     end if;
@@ -227,26 +223,30 @@ end
 $$;
 -- The functions write created_by, so their one-time jobs without a blocker do not pay for this.
 create or replace trigger job_queue_before_insert before insert on job_queue
-    for each row when (new.created_by is null or new.blocked_by is not null or new.is_recurring)
+    for each row when (new.created_by is null or new.blocked_by is not null)
     execute function job_queue_before_insert();
 
--- Refuses a pending or running job whose interval does not fit.
-create or replace function job_refuse_interval(p_job job_queue) returns void
-language plpgsql immutable
+-- Refuses a pending or running series whose interval or schedule does not fit. Claims and reports do not change these, so
+-- they do not pay for this.
+create or replace function job_refuse_interval() returns trigger
+language plpgsql security definer
 as $$
 begin
-    if not job_schedule_fits(p_job.is_recurring, p_job.recurrence_interval_minutes, p_job.schedule, p_job.slots) then
-        raise exception using errcode = 'JD001', message = case
-            when p_job.is_recurring and p_job.schedule is not null
-            then 'A schedule has one of minutes, seconds and a cron expression with zone and slots. Use the function '
-                'job_series_create. Nothing was changed.'
-            when p_job.is_recurring
+    if not job_schedule_fits(true, new.recurrence_interval_minutes, new.schedule, new.slots) then
+        raise exception using errcode = 'JD001', message = case when new.schedule is null
             then 'A recurring job needs an interval of 1 minute or more. Nothing was changed.'
-            else 'A job that is not recurring has no interval. Make it recurring, or leave the interval out. Nothing was '
-                'changed.' end;
+            else 'A schedule has one of minutes, seconds and a cron expression with zone and slots. Use the function '
+                'job_series_create. Nothing was changed.' end;
     end if;
+    return new;
 end
 $$;
+create or replace trigger job_hand_interval
+    before insert or update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
+    for each row when (new.is_recurring and new.status in ('pending', 'running')) execute function job_refuse_interval();
+create or replace trigger job_hand_series before update of status on job_queue
+    for each row when (new.is_recurring and new.status = 'pending' and old.status not in ('pending', 'running'))
+    execute function job_refuse_interval();
 
 -- An UPDATE by hand of the status of a job that is not pending. A running job can be cancelled: that becomes a request, as
 -- the functions make it. A job that is set to pending joins the line of its key.
@@ -263,7 +263,6 @@ begin
         old.cancel_requested_by := coalesce(old.cancel_requested_by, '(' || session_user || ')');
         return old;
     elsif new.status = 'pending' and old.status <> 'running' then
-        perform job_refuse_interval(new);
         new.concurrency_key := coalesce(new.concurrency_key, job_key_of(new.task_type, new.payload));
         new.in_line := job_queue_joins_line(new.concurrency_key, new.priority, new.run_at, new.task_type);
         if new.in_line then
@@ -276,22 +275,6 @@ $$;
 -- Claims update pending jobs, and the other functions change the version, so they do not pay for this.
 create or replace trigger job_hand_update before update of status on job_queue
     for each row when (old.status <> 'pending' and new.version = old.version) execute function job_hand_update();
-
--- An UPDATE by hand of the interval. Claims and reports do not change it, so they do not pay for this.
-create or replace function job_hand_interval() returns trigger
-language plpgsql security definer
-as $$
-begin
-    if new.status in ('pending', 'running') then
-        perform job_refuse_interval(new);
-    end if;
-    return new;
-end
-$$;
-create or replace trigger job_hand_interval
-    before update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
-    for each row when (new.is_recurring or new.recurrence_interval_minutes is not null or new.schedule is not null)
-    execute function job_hand_interval();
 
 -- Writes the rules of the task types that a worker handles; a null means no rule. Returns those types whose earlier jobs
 -- may have no key: job_types_fill_keys gives them one.

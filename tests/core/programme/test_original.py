@@ -142,7 +142,7 @@ class TestInstallation:
             "ORDER BY 1",
         )
         assert [row["tgname"] for row in triggers] == [
-            "job_hand_interval", "job_hand_update", "job_queue_before_insert", "job_queue_inserted",
+            "job_hand_interval", "job_hand_series", "job_hand_update", "job_queue_before_insert", "job_queue_inserted",
             "job_queue_set_updated_at", "job_queue_updated",
         ]  # fmt: skip
         always = {row["tgname"] for row in triggers if row["tgenabled"] == "A"}
