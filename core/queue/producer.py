@@ -48,19 +48,14 @@ SELECT job_id, created FROM {}(%s::text, %s::text::jsonb, %s::text::jsonb, %s::t
     %s::text::timestamptz, %s::text)
 """
 _CREATE_MANY: Final = """
-SELECT {}(%s::text::text[], ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[],
-    %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text)
+SELECT job_id FROM {}(%s::text::text[], ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[],
+    %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text) AS job_id
 """
 _CREATE_FLOW: Final = "SELECT flow_id, name, job_id FROM {}(%s::text, %s::text::jsonb, %s::text)"
 _EXTEND_FLOW: Final = (
     "SELECT flow_id, name, job_id FROM {}(%s::text::uuid, %s::text::bigint, %s::text::jsonb, %s::text)"
 )
 _FLOW_OUTCOMES: Final = "SELECT name, job_id, task_type, outcome, output, error FROM {}(%s::text::uuid)"
-_CREATE_MANY_TRACED: Final = """
-SELECT {}(%s::text::text[], ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[],
-    %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text)
-FROM set_config('jobdeck.traceparent', %s::text, true)
-"""
 _DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
 
 
@@ -154,9 +149,9 @@ def _traced(template: str, schema: str | None, function: str, given: Sequence[ob
         return call(template, schema, function, given)
     # The span is set before the function is called: the call needs it for its last argument, which it does not change.
     begins, _, rest = template.partition("{}(")
-    arguments, _, _ = rest.rpartition("%s::text)")
+    arguments, _, alias = rest.rpartition("%s::text)")
     setting = "set_config('jobdeck.traceparent', %s::text, true) AS trace CROSS JOIN LATERAL {}("
-    return call(f"{begins}{setting}{arguments}coalesce(%s::text, trace))", schema, function, (trace, *given))
+    return call(f"{begins}{setting}{arguments}coalesce(%s::text, trace)){alias}", schema, function, (trace, *given))
 
 
 def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None, trace: str | None = None) -> Call:
@@ -174,9 +169,7 @@ def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None, trace
         )
     arrays = [_array_unless_all(values, default) for values, default in given[:5]]
     options_given = (_array(task_types), json.dumps(payloads), *arrays, actor)
-    if trace is not None:
-        return call(_CREATE_MANY_TRACED, schema, "job_queue_create_many", (*options_given, trace))
-    return call(_CREATE_MANY, schema, "job_queue_create_many", options_given)
+    return _traced(_CREATE_MANY, schema, "job_queue_create_many", options_given, trace)
 
 
 def create_flow(name: str, members: str, *, actor: str, schema: str | None, trace: str | None = None) -> Call:
