@@ -4,9 +4,9 @@ do $$
 begin
     if to_regtype('job_queue_move') is null then
         create type job_queue_move as (
-            id uuid, token bigint, move text, is_recurring boolean, is_over boolean, slot timestamptz,
-            retry_at timestamptz, outcome text, started_at timestamptz, finished_at timestamptz, details jsonb,
-            key text, cancelled_by text, recorded text
+            id uuid, token bigint, move text, is_recurring boolean, goes_on boolean, slot timestamptz,
+            again_at timestamptz, started_at timestamptz, finished_at timestamptz, details jsonb, key text,
+            recorded text, error_kind text, error text
         );
     end if;
 end
@@ -81,7 +81,8 @@ begin
             p_now + job_delay(coalesce(
                 (h.details ->> 'retry_after')::double precision,
                 job_backoff(h.attempts, coalesce((h.details ->> 'retry_base')::double precision, p_retry_base),
-                    coalesce((h.details ->> 'retry_cap')::double precision, p_retry_cap)))) as retry_at
+                    coalesce((h.details ->> 'retry_cap')::double precision, p_retry_cap)))) as retry_at,
+            p_now + job_delay((h.details ->> 'delay')::double precision) as delayed
         from held h
     ), decided as (
         select j.*,
@@ -96,75 +97,75 @@ begin
                 else 'failure'
             end as move,
             -- The series is over when its next slot is at or past its end.
-            j.is_recurring and j.expires_at is not null and j.slot >= j.expires_at and j.slot < job_no_slot() as is_over
+            j.is_recurring and not coalesce(j.slot >= j.expires_at and j.slot < job_no_slot(), false) as goes_on
         from judged j
     )
     select array_agg(row(
-        d.id, d.run_token, d.move, d.is_recurring, d.is_over, d.slot, d.retry_at, d.outcome, d.began_at,
-        d.finished_at, d.details, d.concurrency_key, d.cancel_requested_by,
+        d.id, d.run_token, d.move, d.is_recurring, d.goes_on, d.slot,
+        case d.move when 'retry' then d.retry_at when 'continue' then d.delayed
+            when 'snooze' then least(d.delayed, case when not job_series_runs_all(d.schedule) then d.slot end) end,
+        d.began_at, d.finished_at, d.details, d.concurrency_key,
         case
             when d.outcome = 'lost' then 'lost'
             when d.move = 'cancel' then 'cancelled'
             when d.move = 'retry' then 'retried'
             when d.move = 'failure' then 'failed'
             else d.outcome
+        end,
+        case when d.move = 'cancel' then 'cancelled' else d.details ->> 'error_kind' end,
+        case
+            when d.move = 'cancel' and d.outcome <> 'lost' then format(
+                'Cancelled by %s while it ran; the handler had %s.', coalesce(d.cancel_requested_by, 'its handler'),
+                case d.outcome when 'cancelled' then 'stopped' when 'released' then 'returned the job'
+                    when 'snoozed' then 'put the job off'
+                    when 'failed' then 'failed: ' || coalesce(d.details ->> 'error', 'no reason given')
+                    else d.outcome end)
+            else d.details ->> 'error'
         end)::job_queue_move)
     into v_moves from decided d;
     return v_moves;
 end
 $$;
 
--- Appends these runs, whose jobs are still in the queue, to the history and to the statistics.
-create or replace function job_runs_record(p_ids uuid[], p_moves job_queue_move[]) returns void
+-- The row of the history for a run of this job. With p_removed the job leaves the queue with it, and the row keeps the
+-- job's keys and producer. One expression, which the planner inlines.
+create or replace function job_run_of(
+    p_job job_queue, p_outcome text, p_started timestamptz, p_finished timestamptz, p_details jsonb, p_removed boolean,
+    p_error_kind text, p_error text
+) returns job_runs
+language sql immutable parallel safe
+return row(
+    p_job.run_token, false, p_job.id, p_job.task_type, p_job.payload, p_job.attempts, p_job.locked_by, p_job.run_at,
+    p_started, p_finished, p_outcome, p_removed, p_error_kind, p_error,
+    case when p_outcome = any (job_outcomes(true)) then job_error_fingerprint(p_error_kind, p_error) end,
+    p_details ->> 'traceback', nullif(p_details -> 'output', 'null'), p_details ->> 'log',
+    coalesce(nullif(p_details -> 'progress', 'null'), p_job.progress),
+    case when p_removed then p_job.concurrency_key end, case when p_removed then p_job.dedupe_key end,
+    case when p_removed then p_job.created_by end, job_run_is_dry(p_job.payload, p_details))::job_runs;
+
+-- Appends runs to the history and to the statistics. p_failures are the tokens of those after which the job failed
+-- permanently.
+create or replace function job_runs_record(p_runs job_runs[], p_failures bigint[]) returns void
 language plpgsql volatile
-set enable_seqscan = off set enable_nestloop = off set jit = off
+set jit = off
 as $$
 begin
-    with noted as (
-        insert into job_runs as r (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
-            finished_at, outcome, removed, error_kind, error, fingerprint, traceback, output, log, progress,
-            concurrency_key, dedupe_key, created_by, dry_run)
-        select m.token, m.id, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, m.started_at, m.finished_at,
-            m.recorded, m.move = 'success' and not m.is_recurring, e.kind, e.error,
-            case when m.recorded = any (job_outcomes(true)) then job_error_fingerprint(e.kind, e.error) end,
-            m.details ->> 'traceback', nullif(m.details -> 'output', 'null'), m.details ->> 'log',
-            coalesce(nullif(m.details -> 'progress', 'null'), q.progress),
-            case when m.move = 'success' and not m.is_recurring then q.concurrency_key end,
-            case when m.move = 'success' and not m.is_recurring then q.dedupe_key end,
-            case when m.move = 'success' and not m.is_recurring then q.created_by end,
-            job_run_is_dry(q.payload, m.details)
-        from unnest(p_moves) m
-        join job_queue q on q.id = m.id
-        cross join lateral (
-            select
-                case when m.move = 'cancel' then 'cancelled' else m.details ->> 'error_kind' end as kind,
-                case
-                    when m.move = 'cancel' and m.outcome <> 'lost' then format(
-                        'Cancelled by %s while it ran; the handler had %s.', coalesce(m.cancelled_by, 'its handler'),
-                        case m.outcome when 'cancelled' then 'stopped' when 'released' then 'returned the job' when 'snoozed' then 'put the job off'
-                            when 'failed' then 'failed: ' || coalesce(m.details ->> 'error', 'no reason given')
-                            else m.outcome end)
-                    else m.details ->> 'error'
-                end as error
-        ) e
-        where q.id = any (p_ids)
-        returning r.run_token, r.task_type, r.due_at, r.started_at, r.finished_at, r.outcome, r.dry_run, r.fingerprint
-    )
+    insert into job_runs select r.* from unnest(p_runs) r;
     insert into job_stat_delta (minute, task_type, outcome, dry_run, fingerprint, sample_token, runs, permanent, first_at,
         last_at, bins, wait_seconds, duration_seconds)
-    select job_stat_bucket(1, n.finished_at), n.task_type, n.outcome, n.dry_run, n.fingerprint, max(n.run_token),
-        count(*), count(*) filter (where m.move = 'failure'), min(n.finished_at), max(n.finished_at),
-        array_agg(job_stat_bins(n.started_at - n.due_at, n.finished_at - n.started_at)),
-        sum(job_stat_seconds(n.started_at - n.due_at)), sum(job_stat_seconds(n.finished_at - n.started_at))
-    from noted n join unnest(p_moves) m on m.token = n.run_token
-    group by 1, n.task_type, n.outcome, n.dry_run, n.fingerprint;
+    select job_stat_bucket(1, r.finished_at), r.task_type, r.outcome, r.dry_run, r.fingerprint, max(r.run_token),
+        count(*), count(*) filter (where r.run_token = any (p_failures)), min(r.finished_at), max(r.finished_at),
+        array_agg(job_stat_bins(r.started_at - r.due_at, r.finished_at - r.started_at)),
+        sum(job_stat_seconds(r.started_at - r.due_at)), sum(job_stat_seconds(r.finished_at - r.started_at))
+    from unnest(p_runs) r
+    group by 1, r.task_type, r.outcome, r.dry_run, r.fingerprint;
 end
 $$;
 
 -- Applies the table of outcomes to runs whose token still holds the job: appends each run to the history and gives its
 -- job the next status. `p_details` has for each run, all optional: output, checkpoint, delay, retry_after, retry_base,
--- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress, give_up_after. `p_keys` are the keys of runs that the
--- caller has already finished.
+-- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress, give_up_after. `p_keys` are the keys of runs
+-- that the caller has already finished: their lines advance with those of these runs.
 create or replace function job_queue_settle(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
     p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision,
@@ -177,42 +178,30 @@ as $$
 declare
     v_now timestamptz := clock_timestamp();
     v_moves job_queue_move[];
+    v_ids uuid[];
     v_keys text[];
 begin
     perform job_refuse_outsiders();
     v_moves := job_queue_judge(
         p_worker, p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details, p_retry_base, p_retry_cap, v_now);
     if v_moves is null then
+        perform job_queue_advance_lines(p_keys);
         return;
     end if;
 
-    perform job_runs_record(p_ids, v_moves);
+    v_ids := array(select m.id from unnest(v_moves) m);
+    perform job_runs_record(
+        array(select job_run_of(q, m.recorded, m.started_at, m.finished_at, m.details,
+                m.move = 'success' and not m.is_recurring, m.error_kind, m.error)
+            from unnest(v_moves) m join job_queue q on q.id = m.id where q.id = any (v_ids)),
+        array(select m.token from unnest(v_moves) m where m.move = 'failure'));
     delete from job_queue q using unnest(v_moves) m
-    where q.id = any (p_ids) and q.id = m.id and m.move = 'success' and not m.is_recurring;
+    where q.id = any (v_ids) and q.id = m.id and m.move = 'success' and not m.is_recurring;
 
     update job_queue q set
-        status = case
-            when m.move = 'cancel' then 'cancelled'
-            when m.move = 'success' and m.is_over then 'succeeded'
-            when m.move = 'failure' and (not m.is_recurring or m.is_over) then 'failed'
-            else 'pending'
-        end,
-        run_at = case
-            when m.move = 'cancel' then q.run_at
-            when m.move in ('success', 'failure') and m.is_recurring and not m.is_over then m.slot
-            when m.move = 'continue'
-                then v_now + job_delay((m.details ->> 'delay')::double precision)
-            when m.move = 'snooze'
-                then least(v_now + job_delay((m.details ->> 'delay')::double precision),
-                    case when not job_series_runs_all(q.schedule) then m.slot end)
-            when m.move = 'retry' then m.retry_at
-            else q.run_at
-        end,
-        attempts = case
-            when m.move in ('release', 'snooze') then greatest(q.attempts - 1, 0)
-            when m.move = 'continue' or m.is_recurring and m.move in ('success', 'failure') and not m.is_over then 0
-            else q.attempts
-        end,
+        status = n.status,
+        run_at = case n.due when 'slot' then m.slot when 'again' then m.again_at else q.run_at end,
+        attempts = case n.attempts when 'none' then 0 when 'not this' then greatest(q.attempts - 1, 0) else q.attempts end,
         checkpoint = case
             when m.move = 'continue' then m.details -> 'checkpoint'
             when m.is_recurring and m.move = 'success' then nullif(m.details -> 'checkpoint', 'null')
@@ -220,9 +209,8 @@ begin
             else q.checkpoint
         end,
         slot_at = case
-            when m.is_recurring and (m.move in ('retry', 'continue') or m.move = 'snooze'
-                and (job_series_runs_all(q.schedule)
-                    or v_now + job_delay((m.details ->> 'delay')::double precision) < m.slot))
+            when m.is_recurring and n.due = 'again'
+                and (m.move <> 'snooze' or job_series_runs_all(q.schedule) or m.again_at < m.slot)
             then coalesce(q.slot_at, q.run_at)
             -- A slot that was begun is not missed.
             when m.move = 'release'
@@ -252,29 +240,39 @@ begin
         last_success_at = case when m.move = 'success' then v_now else q.last_success_at end,
         consecutive_failures = case m.move when 'success' then 0 when 'failure' then q.consecutive_failures + 1
             else q.consecutive_failures end,
-        completed_at = case
-            when m.move = 'cancel' or m.move = 'failure' and (not m.is_recurring or m.is_over)
-                or m.move = 'success' and m.is_over then v_now
-        end,
+        completed_at = case when n.status <> 'pending' then v_now end,
         in_line = q.concurrency_key is not null,
         progress = null, locked_by = null, run_token = null, lease_expires_at = null, started_at = null,
         cancel_requested_at = null, cancel_requested_by = null,
         updated_at = v_now, version = q.version + 1
     from unnest(v_moves) m
-    where q.id = any (p_ids) and q.id = m.id and not (m.move = 'success' and not m.is_recurring);
+    -- The next state by the move and by whether the series goes on: when the job is due (at its next slot, again at a time
+    -- of the move, or as it was), and which attempts count (none, not this one, or all).
+    join (values
+        ('success', true, 'pending', 'slot', 'none'),
+        ('success', false, 'succeeded', 'same', 'all'),
+        ('failure', true, 'pending', 'slot', 'none'),
+        ('failure', false, 'failed', 'same', 'all'),
+        ('cancel', null, 'cancelled', 'same', 'all'),
+        ('continue', null, 'pending', 'again', 'none'),
+        ('retry', null, 'pending', 'again', 'all'),
+        ('snooze', null, 'pending', 'again', 'not this'),
+        ('release', null, 'pending', 'same', 'not this')
+    ) as n (move, goes_on, status, due, attempts) on n.move = m.move and coalesce(n.goes_on = m.goes_on, true)
+    where q.id = any (v_ids) and q.id = m.id;
 
     select array_agg(m.key) into v_keys from unnest(v_moves) m where m.key is not null;
     v_keys := v_keys || p_keys || job_queue_release_waiting(
         array(select m.id from unnest(v_moves) m where m.move = 'success'), '{}', '');
     perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m
-        where m.move = 'failure' and (not m.is_recurring or m.is_over)), 'failed permanently');
+        where m.move = 'failure' and not m.goes_on), 'failed permanently');
     perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m where m.move = 'cancel'),
         'was cancelled');
     perform job_queue_advance_lines(v_keys);
 
     return query
     select m.id, m.token, m.recorded, q.status, q.run_at
-    from unnest(v_moves) m left join job_queue q on q.id = m.id and q.id = any (p_ids);
+    from unnest(v_moves) m left join job_queue q on q.id = m.id and q.id = any (v_ids);
 end
 $$;
 
@@ -314,7 +312,7 @@ declare
     v_done bigint[];
     v_removed uuid[];
     v_keys text[];
-    v_settled record;
+    v_runs job_runs[];
 begin
     if job_is_outsider() then
         perform job_refuse_outsiders();
@@ -332,32 +330,17 @@ begin
         where q.run_token = any (p_tokens) and q.run_token = r.token and q.id = r.id and q.status = 'running'
             and q.locked_by = p_worker and r.outcome in ('succeeded', 'partial') and not q.is_recurring
             and q.cancel_requested_at is null
-        returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
-            q.concurrency_key, q.dedupe_key, q.created_by, r.outcome, r.started_at, r.finished_at, r.details,
-            job_run_is_dry(q.payload, r.details) as dry_run
-    ), history as (
-        insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
-            finished_at, outcome, removed, output, log, progress, concurrency_key, dedupe_key, created_by, dry_run)
-        select g.run_token, g.id, g.task_type, g.payload, g.attempts, g.locked_by, g.run_at, g.started_at,
-            g.finished_at, g.outcome, true, nullif(g.details -> 'output', 'null'), g.details ->> 'log',
-            coalesce(nullif(g.details -> 'progress', 'null'), g.progress), g.concurrency_key, g.dedupe_key,
-            g.created_by, g.dry_run
-        from gone g
-    ), counted as (
-        insert into job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins, wait_seconds,
-            duration_seconds)
-        select job_stat_bucket(1, g.finished_at), g.task_type, g.outcome, g.dry_run, count(*), min(g.finished_at),
-            max(g.finished_at), array_agg(job_stat_bins(g.started_at - g.run_at, g.finished_at - g.started_at)),
-            sum(job_stat_seconds(g.started_at - g.run_at)), sum(job_stat_seconds(g.finished_at - g.started_at))
-        from gone g group by 1, g.task_type, g.outcome, g.dry_run
+        returning q.id, q.run_token, q.concurrency_key,
+            job_run_of(q, r.outcome, r.started_at, r.finished_at, r.details, true, null, null) as run
     )
     select array_agg(g.run_token), array_agg(g.id),
-        array_agg(g.concurrency_key) filter (where g.concurrency_key is not null)
-    into v_done, v_removed, v_keys from gone g;
+        array_agg(g.concurrency_key) filter (where g.concurrency_key is not null), array_agg(g.run)
+    into v_done, v_removed, v_keys, v_runs from gone g;
     if exists (select from job_awaited) then
         perform pg_notify(current_schema() || '.job_done', a.job_id::text) from job_awaited a where a.job_id = any (p_ids);
     end if;
     if v_removed is not null then
+        perform job_runs_record(v_runs, '{}');
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
             v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
         end if;
@@ -369,29 +352,14 @@ begin
         end if;
     end if;
 
-    for v_settled in
-        select s.* from (
-            select array_agg(r.id order by r.id) as ids, array_agg(r.token order by r.id) as tokens,
-                array_agg(r.outcome order by r.id) as outcomes, array_agg(r.started_at order by r.id) as started,
-                array_agg(r.finished_at order by r.id) as finished, array_agg(r.details order by r.id) as details
-            from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
-                as r (id, token, outcome, started_at, finished_at, details)
-            where v_done is null or r.token <> all (v_done)
-        ) rest
-        cross join lateral job_queue_settle(p_worker, rest.ids, rest.tokens, rest.outcomes, rest.started,
-            rest.finished, rest.details, p_retry_base, p_retry_cap, v_keys) s
+    -- What has left the queue is not found again.
+    for job_id, run_token, recorded, status, run_at in
+        select s.* from job_queue_settle(p_worker, p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details,
+            p_retry_base, p_retry_cap, v_keys) s
     loop
-        v_done := v_done || v_settled.run_token;
-        job_id := v_settled.job_id;
-        run_token := v_settled.run_token;
-        recorded := v_settled.recorded;
-        status := v_settled.status;
-        run_at := v_settled.run_at;
+        v_done := v_done || run_token;
         return next;
     end loop;
-    if v_keys is not null then
-        perform job_queue_advance_lines(v_keys);
-    end if;
     if coalesce(cardinality(v_done), 0) < cardinality(p_tokens) then
         return query select l.* from job_queue_note_late(p_worker, p_ids, p_tokens, p_started, p_finished, p_details) l
         where v_done is null or l.run_token <> all (v_done);
@@ -405,33 +373,27 @@ create or replace function job_queue_note_late(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_started timestamptz[], p_finished timestamptz[],
     p_details jsonb[]
 ) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
-language sql volatile
+language plpgsql volatile
 set enable_seqscan = off set enable_nestloop = on set jit = off
 as $$
-    with report as (
-        select r.*, l.task_type, l.payload, l.attempt, l.due_at, l.outcome
-        from unnest(p_ids, p_tokens, p_started, p_finished, p_details)
-            as r (id, token, started_at, finished_at, details)
-        left join job_runs l on l.run_token = r.token and l.job_id = r.id and not l.late
-    ), noted as (
-        insert into job_runs as l (run_token, late, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
-            finished_at, outcome, error_kind, error, log, dry_run)
-        select r.token, true, r.id, r.task_type, r.payload, r.attempt, p_worker, r.due_at, r.started_at,
-            r.finished_at, 'abandoned', 'lease_lost',
-            'The worker reported after its lease had expired; its result was discarded.',
-            r.details ->> 'log', job_run_is_dry(r.payload, r.details)
-        from report r where r.outcome = 'lost'
-        on conflict (run_token, late) do nothing
-        returning l.task_type, l.due_at, l.started_at, l.finished_at, l.outcome, l.dry_run
-    ), counted as (
-        insert into job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins, wait_seconds,
-            duration_seconds)
-        select job_stat_bucket(1, n.finished_at), n.task_type, n.outcome, n.dry_run, count(*), min(n.finished_at),
-            max(n.finished_at), array_agg(job_stat_bins(n.started_at - n.due_at, n.finished_at - n.started_at)),
-            sum(job_stat_seconds(n.started_at - n.due_at)), sum(job_stat_seconds(n.finished_at - n.started_at))
-        from noted n group by 1, n.task_type, n.outcome, n.dry_run
-    )
-    select r.id, r.token, case when r.outcome = 'lost' or r.outcome is null then 'abandoned' else r.outcome end,
+begin
+    -- The row of the lost run is the lock under which a report is recorded once, also if it is sent twice at a time.
+    perform from job_runs l where l.run_token = any (p_tokens) and not l.late and l.outcome = 'lost'
+    order by l.run_token for update;
+    perform job_runs_record(array(
+        select distinct on (r.token) row(
+            r.token, true, r.id, l.task_type, l.payload, l.attempt, p_worker, l.due_at, r.started_at, r.finished_at,
+            'abandoned', false, 'lease_lost',
+            'The worker reported after its lease had expired; its result was discarded.', null, null, null,
+            r.details ->> 'log', null, null, null, null, job_run_is_dry(l.payload, r.details))::job_runs
+        from unnest(p_ids, p_tokens, p_started, p_finished, p_details) as r (id, token, started_at, finished_at, details)
+        join job_runs l on l.run_token = r.token and l.job_id = r.id and l.outcome = 'lost'
+        where not exists (select from job_runs e where e.run_token = r.token and e.late)), '{}');
+    return query
+    select r.id, r.token, case when l.outcome = 'lost' or l.outcome is null then 'abandoned' else l.outcome end,
         q.status, q.run_at
-    from report r left join job_queue q on q.id = r.id
+    from unnest(p_ids, p_tokens) as r (id, token)
+    left join job_runs l on l.run_token = r.token and l.job_id = r.id and not l.late
+    left join job_queue q on q.id = r.id;
+end
 $$;

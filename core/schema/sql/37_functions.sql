@@ -55,7 +55,7 @@ as $$
         job_refuse_truncate/0 job_release_note/1 job_removed_job/1 job_retain/2 job_retain_line/3 job_retention_limit/1
         job_retention_set/3 job_roles_prefix/0 job_run_attach/3 job_run_bound/0 job_run_delete_old/2 job_run_drop_old/0
         job_run_extend/0 job_run_goes_soon/1 job_run_guard/1 job_run_is_dry/2 job_run_last_error/1 job_run_last_token/0
-        job_run_make/1 job_run_outcomes/2 job_run_page/6 job_run_page_of/6 job_run_ranges/0 job_run_reach/3
+        job_run_make/1 job_run_of/8 job_run_outcomes/2 job_run_page/6 job_run_page_of/6 job_run_ranges/0 job_run_reach/3
         job_runner_switch/3 job_runs_record/2 job_sample_count/7 job_sample_step/1 job_schedule_fits/4 job_scrub/2
         job_scrub_array/2 job_scrub_json/2 job_scrub_literal/1 job_scrub_pattern/1 job_scrub_text/2 job_sees_payloads/0
         job_series_create/12 job_series_declare/3 job_series_fill/6 job_series_pass_missed/1 job_series_pause/6
