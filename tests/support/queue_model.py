@@ -51,7 +51,7 @@ _TIMES: Final = {
     "job_workers": ("started_at", "heartbeat_at"),
     "job_worker_runs": ("started_at", "completed_at"),
     "job_upkeep": ("succeeded_at", "failed_at"),
-    "job_lines_due": ("retry_at",),
+    "job_recheck": ("due_at",),
     "job_poison": ("since", "retry_at"),
     "job_stat_delta": ("minute", "first_at", "last_at"),
     "job_stats": ("first_at", "last_at", "bucket"),
@@ -89,7 +89,7 @@ def install_clock(conn: psycopg.Connection[Any]) -> None:
         CREATE FUNCTION forget_everything() RETURNS void LANGUAGE sql AS $$
             TRUNCATE job_queue, job_runs, job_trash, job_audit, job_queue_settings, job_types, job_canaries,
                 job_workers, job_worker_runs, job_stats, job_stat_times, job_stat_delta, job_stat_errors,
-                job_error_groups, job_backlog, job_recheck, job_lines_due, job_poison, job_key_rates,
+                job_error_groups, job_backlog, job_recheck, job_poison, job_key_rates,
                 job_unique_keys;
             UPDATE job_upkeep SET succeeded_at = clock_timestamp(), failed_at = NULL, trouble = NULL;
             INSERT INTO job_queue_settings (id) VALUES (1);

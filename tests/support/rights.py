@@ -74,7 +74,7 @@ RELATIONS: Final = {
         outbox_receipts
     """,
     "o:read w:read": """
-        job_audit job_bulk job_bulk_items job_canaries job_lines_due job_notes job_poison
+        job_audit job_bulk job_bulk_items job_canaries job_notes job_poison
         job_flows job_flow_members job_dependencies
         job_queue job_recheck job_runs job_trash job_key_rates job_unique_keys
         provider_rates send_batches

@@ -156,22 +156,20 @@ create table if not exists job_locks (
 );
 insert into job_locks select generate_series(-64, 4095) on conflict (slot) do nothing;
 
--- Concurrency keys whose line could not be advanced, because another transaction had the lock of the key or of the next
--- job. Claims try them again.
-create table if not exists job_lines_due (
-    concurrency_key text not null,
-    retry_at timestamptz not null
-);
--- What an open transaction may have hidden from the run that ended before it: lines that a new job joined, and blockers
--- of waiting jobs. Written in the transaction that makes the check necessary; upkeep checks each entry once.
+-- What is to be looked at again, each entry once: lines of concurrency keys, and blockers of waiting jobs. It is written in the
+-- transaction that makes the look necessary. An open transaction may have hidden a job that joined a line, or that waits,
+-- from the run that ended before it; or another transaction had the lock of a key or of its next job. Upkeep looks at
+-- all, and with `due_at` the next claim from then on does.
 create table if not exists job_recheck (
     concurrency_key text,
     blocker uuid,
-    -- A row with `walk` is a place: from there upkeep looks at the next lines, heads of lines or blockers.
+    due_at timestamptz,
+    -- A row with `walk` is a place: from that key or blocker, both as text in the first column, upkeep looks at the next lines,
+    -- heads of lines or blockers.
     walk text
 );
+create index if not exists job_recheck_due on job_recheck (due_at) where due_at is not null;
 create index if not exists job_recheck_walks on job_recheck (walk) where walk is not null;
-alter table job_lines_due set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 alter table job_recheck set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- Requests to run one job next and alone. `id` is that of the request's row in the audit, `seen` the version of the job at

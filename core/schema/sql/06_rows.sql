@@ -347,16 +347,6 @@ begin
 end
 $$;
 
--- Records what upkeep has to check once the transaction that enqueues has ended: until then, a run that ends does not
--- see the new jobs.
-create or replace function job_queue_ask_recheck(p_keys text[], p_blockers uuid[]) returns void
-language sql volatile
-as $$
-    insert into job_recheck (concurrency_key, blocker)
-    select distinct k, null::uuid from unnest(p_keys) k where k is not null
-    union all select distinct null, b from unnest(p_blockers) b where b is not null
-$$;
-
 -- Who did something: the name that a client gives, and in brackets at the end the role that signed in, which no client
 -- can choose.
 create or replace function job_actor(p_actor text) returns text

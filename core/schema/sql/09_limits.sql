@@ -190,6 +190,7 @@ set enable_seqscan = off set jit = off
 as $$
 declare
     v_now constant timestamptz := clock_timestamp();
+    v_keys text[];
 begin
     update job_types set max_running = p_after.max_running, rate_runs = p_after.rate_runs,
         rate_seconds = p_after.rate_seconds, rate_burst = p_after.rate_burst, max_per_key = p_after.max_per_key,
@@ -203,8 +204,8 @@ begin
         where task_type = p_after.task_type and limited;
     end if;
     if p_after.max_per_key > coalesce(p_before.max_per_key, 1) then
-        insert into job_recheck (concurrency_key) select distinct q.concurrency_key from job_queue q
-        where q.status = 'pending' and q.blocked_by is null and q.in_line and q.task_type = p_after.task_type;
+        perform job_queue_ask_recheck(array(select q.concurrency_key from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and q.in_line and q.task_type = p_after.task_type), null);
     end if;
     if (p_before.key_rate_runs, p_before.key_rate_seconds)
         is distinct from (p_after.key_rate_runs, p_after.key_rate_seconds)
@@ -220,7 +221,8 @@ begin
         ), due as (
             update job_queue q set run_at = v_now from held h where q.id = h.id returning q.concurrency_key
         )
-        insert into job_recheck (concurrency_key) select distinct concurrency_key from due;
+        select array_agg(concurrency_key) into v_keys from due;
+        perform job_queue_ask_recheck(v_keys, null);
     end if;
     perform pg_notify(current_schema() || '.job_queue', '');
 end

@@ -255,7 +255,7 @@ begin
                 and (s.runner = 'jobdeck' or p_worker = job_earlier_runner())
             from job_queue_settings s where s.id = 1), false) as processing,
         exists (select from job_canaries c where c.task_type = any (p_types) and c.run_token is null) as canary,
-        exists (select from job_lines_due where retry_at <= v_now) as lines,
+        exists (select from job_recheck where due_at <= v_now) as lines,
         exists (select from job_queue q where q.status = 'pending' and q.blocked_by is null and q.slot_at is null
             and q.schedule ->> 'catch_up' = 'none' and q.run_at <= v_now - interval '1 minute') as missed,
         exists (select from job_types t where t.task_type = any (p_types) and t.paused_at is not null) as paused,
@@ -273,7 +273,8 @@ begin
         return;
     end if;
     if v_there.lines then
-        perform job_queue_retry_lines(v_now);
+        perform job_queue_check_rows(
+            array(select r.ctid from job_recheck r where r.due_at <= v_now limit 500), '0.2 seconds');
     end if;
     if v_there.missed then
         perform job_series_pass_missed(v_now);

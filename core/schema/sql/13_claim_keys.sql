@@ -1,16 +1,5 @@
 -- The last question of a claim: which of the jobs that it has locked have a place for their concurrency key.
 
--- Called with a lock held, so it must see rows that were committed since the claim began: therefore volatile.
-create or replace function job_key_is_busy_now(p_key text) returns boolean
-language plpgsql volatile
-set enable_seqscan = off set enable_sort = off set jit = off
-as $$
-begin
-    return (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
-        is not null;
-end
-$$;
-
 -- Of these jobs, which the caller has locked, those whose key has a place for them, in the order of claims (`taken`). Where a
 -- key may have several, `jobs` and `places` say the place of each among the running jobs of its key, null for the first. The
 -- lock of a key is tried and not waited for; it decides between two claims that do not see each other. What these jobs use

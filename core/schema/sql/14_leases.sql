@@ -36,7 +36,7 @@ begin
             and q.priority = l.priority and job_clause_key_free(q.concurrency_key, q.task_type)
         order by q.run_at, q.id limit 1
     ) h;
-    next_due := least(next_due, (select min(l.retry_at) from job_lines_due l));
+    next_due := least(next_due, (select min(r.due_at) from job_recheck r));
 end
 $$;
 

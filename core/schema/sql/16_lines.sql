@@ -1,8 +1,19 @@
 -- Lines: the jobs that wait for the same concurrency key, all but the first out of the index of claims. Whatever frees a key moves
 -- its line; what an open transaction hid is looked at again by upkeep.
 
+-- Asks to look at these lines and blockers once this transaction has ended: until then, a run that ends does not see the new
+-- jobs. Upkeep does; with p_due_at, so does the next claim from then on.
+create or replace function job_queue_ask_recheck(p_keys text[], p_blockers uuid[], p_due_at timestamptz default null)
+returns void
+language sql volatile
+as $$
+    insert into job_recheck (concurrency_key, blocker, due_at)
+    select distinct k, null::uuid, p_due_at from unnest(p_keys) k where k is not null
+    union all select distinct null, b, p_due_at from unnest(p_blockers) b where b is not null
+$$;
+
 -- The next job of each lane of a line, the lanes being its task types (of p_types, if that is not null) and priorities.
--- A few index probes for each lane, however long the line is.
+-- Two index probes for each lane, however long the line is.
 create or replace function job_queue_line_lanes(p_key text, p_types text[])
 returns table (task_type text, priority integer, run_at timestamptz, id uuid)
 language plpgsql stable
@@ -11,33 +22,25 @@ as $$
 #variable_conflict use_column
 begin
     return query
-    with recursive type (name) as (
-        (select q.task_type from job_queue q
+    with recursive lane (task_type, priority, run_at, id) as (
+        (select q.task_type, q.priority, q.run_at, q.id from job_queue q
         where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
-        order by q.concurrency_key, q.task_type limit 1)
-        union all
-        select (select q.task_type from job_queue q
-            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
-                and q.task_type > t.name
-            order by q.concurrency_key, q.task_type limit 1)
-        from type t where t.name is not null
-    ), lane (task_type, priority, run_at, id) as (
-        select first.* from type t cross join lateral (
-            select q.task_type, q.priority, q.run_at, q.id from job_queue q
-            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
-                and q.task_type = t.name
-            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1
-        ) first
-        where p_types is null or t.name = any (p_types)
+        order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1)
         union all
         select next.* from lane l cross join lateral (
-            select q.task_type, q.priority, q.run_at, q.id from job_queue q
+            (select q.task_type, q.priority, q.run_at, q.id from job_queue q
             where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
                 and q.task_type = l.task_type and q.priority < l.priority
-            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1)
+            union all
+            (select q.task_type, q.priority, q.run_at, q.id from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type > l.task_type
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1)
+            order by task_type limit 1
         ) next
     )
-    select lane.task_type, lane.priority, lane.run_at, lane.id from lane;
+    select l.* from lane l where p_types is null or l.task_type = any (p_types);
 end
 $$;
 
@@ -63,7 +66,7 @@ begin
     if v_job.concurrency_key is distinct from p_key or v_job.status <> 'pending' or v_job.blocked_by is not null
         or not v_job.in_line
     then
-        insert into job_lines_due values (p_key, p_at + interval '1 second');
+        perform job_queue_ask_recheck(array[p_key], null, p_at + interval '1 second');
         select c.* into v_job from job_queue_line_lanes(p_key, p_types) l
         cross join lateral (
             select * from job_queue q
@@ -128,9 +131,9 @@ $$;
 
 -- Puts the next job of each line into the claim's index, unless a job of the key runs. If its type cannot run (paused, or
 -- no live worker handles it), it stays there, and the next of a type that can run is put beside it. No lock is waited
--- for: a key whose lock is not free is written to job_lines_due, to be tried again after p_delay. Returns the number of
--- keys whose lock was not free.
-create or replace function job_queue_try_lines(p_keys text[], p_delay interval) returns integer
+-- for: a claim tries a key again whose lock is not free, after p_delay. It is held for milliseconds, so idle workers are woken
+-- to try again at once, if there is no delay.
+create or replace function job_queue_advance_lines(p_keys text[], p_delay interval default '0') returns void
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
@@ -194,7 +197,7 @@ begin
             v_open_types := null;
         end if;
         foreach v_key in array coalesce(v_lines, '{}') loop
-            if not job_key_is_busy_now(v_key) then
+            if job_key_running_now(v_key) = 0 then
                 v_type := job_queue_put_first(v_key, v_now, null);
                 -- No type, if the next job is locked and no other is due.
                 if v_type is null or v_type <> all (v_open_types)
@@ -208,49 +211,17 @@ begin
             end loop;
         end loop;
     end if;
-    if v_later is null then
-        return 0;
-    end if;
-    insert into job_lines_due select k, v_now + p_delay from unnest(v_later) k;
-    return cardinality(v_later);
-end
-$$;
-
--- The same for the end of a run or an action. The lock of a key is held for milliseconds, so idle workers are woken to try
--- again at once.
-create or replace function job_queue_advance_lines(p_keys text[]) returns void
-language plpgsql volatile
-as $$
-begin
-    if job_queue_try_lines(p_keys, interval '0') > 0 then
-        perform pg_notify(current_schema() || '.job_queue', '');
+    if v_later is not null then
+        perform job_queue_ask_recheck(v_later, null, v_now + p_delay);
+        perform pg_notify(current_schema() || '.job_queue', '') where p_delay = '0';
     end if;
 end
 $$;
 
--- Tries again to advance lines whose lock was not free.
-create or replace function job_queue_retry_lines(p_now timestamptz) returns void
-language plpgsql volatile
-set jit = off
-as $$
-declare
-    v_keys text[];
-begin
-    with taken as (
-        delete from job_lines_due where ctid = any (array(
-            select ctid from job_lines_due where retry_at <= p_now limit 500 for update skip locked))
-        returning concurrency_key
-    )
-    select array_agg(concurrency_key) into v_keys from taken;
-    if v_keys is not null then
-        perform job_queue_try_lines(v_keys, interval '0.2 seconds');
-    end if;
-end
-$$;
-
--- The jobs that wait for these blockers, locked, up to 1,000. Blockers with more of them, or with waiting jobs that another
--- transaction has locked, are written to job_recheck.
-create or replace function job_queue_lock_waiting(p_blockers uuid[]) returns uuid[]
+-- The jobs that wait for these blockers, locked, up to 1,000; with p_failed also the members of flows that wait for another
+-- blocker now, but cannot run without one of these. If there are more, or another transaction has locked some, the
+-- blockers are written to job_recheck.
+create or replace function job_queue_lock_waiting(p_blockers uuid[], p_failed boolean) returns uuid[]
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_nestloop = on
 set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -268,18 +239,23 @@ begin
                 and q.id <> b.id
             order by q.blocked_by, q.id) w
         limit v_most);
+    if p_failed then
+        v_found := v_found || array(
+            select distinct q.id from job_dependencies d join job_queue q on q.id = d.job_id
+            where d.blocker_id = any (p_blockers) and d.needs = 'success' and d.outcome is null and q.status = 'pending'
+                and q.id <> all (v_found)
+            limit v_most);
+    end if;
     if cardinality(v_found) = 0 then
         return v_found;
     end if;
     v_locked := array(
         select q.id from job_queue q
-        where q.id = any (v_found) and q.status = 'pending' and q.blocked_by = any (p_blockers)
+        where q.id = any (v_found) and q.status = 'pending'
+            and (q.blocked_by = any (p_blockers) or p_failed and job_is_member(q.id))
         order by q.id for update skip locked);
-    if cardinality(v_locked) < cardinality(v_found) or cardinality(v_found) = v_most then
-        perform job_queue_ask_recheck(null, array(
-            select b from unnest(p_blockers) b where exists (
-                select from job_queue q where q.status = 'pending' and q.blocked_by between b and b
-                    and q.id <> b and q.id <> all (v_locked))));
+    if cardinality(v_locked) < cardinality(v_found) or cardinality(v_found) >= v_most then
+        perform job_queue_ask_recheck(null, p_blockers);
     end if;
     return v_locked;
 end
@@ -294,13 +270,13 @@ set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
-    v_waiting uuid[] := job_queue_lock_waiting(p_succeeded);
+    v_waiting uuid[] := job_queue_lock_waiting(p_succeeded, false);
     v_ended uuid[] := p_hopeless;
     v_judged record;
     v_keys text[];
 begin
     if cardinality(v_waiting) > 0 then
-        v_judged := job_flow_release(v_waiting);
+        v_judged := job_flow_judge(v_waiting);
         v_ended := v_ended || v_judged.cancelled;
         with released as (
             update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
@@ -311,7 +287,11 @@ begin
         select array_agg(concurrency_key) || v_judged.keys into v_keys from released;
     end if;
     while cardinality(v_ended) > 0 loop
-        v_judged := job_flow_fail(v_ended, job_queue_lock_waiting(v_ended));
+        v_waiting := job_queue_lock_waiting(v_ended, true);
+        exit when cardinality(v_waiting) = 0;
+        update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
+        where d.blocker_id = any (v_ended) and d.job_id = any (v_waiting) and d.outcome is null;
+        v_judged := job_flow_judge(v_waiting);
         update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
             version = version + 1, last_outcome = 'cancelled',
             last_error = format('Cancelled because its blocker, job %s, %s.', blocked_by, p_reason)

@@ -263,11 +263,10 @@ begin
 
     select array_agg(m.key) into v_keys from unnest(v_moves) m where m.key is not null;
     v_keys := v_keys || p_keys || job_queue_release_waiting(
-        array(select m.id from unnest(v_moves) m where m.move = 'success'), '{}', '');
+        array(select m.id from unnest(v_moves) m where m.move = 'success'),
+        array(select m.id from unnest(v_moves) m where m.move = 'cancel'), 'was cancelled');
     perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m
         where m.move = 'failure' and not m.goes_on), 'failed permanently');
-    perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m where m.move = 'cancel'),
-        'was cancelled');
     perform job_queue_advance_lines(v_keys);
 
     return query
@@ -282,15 +281,14 @@ create or replace function job_queue_locked(p_worker text, p_tokens bigint[]) re
 language plpgsql volatile security definer
 set enable_seqscan = off set jit = off
 as $$
-declare
-    v_running constant bigint[] := array(select q.run_token from job_queue q
-        where q.run_token = any (p_tokens) and q.status = 'running' and q.locked_by = p_worker);
-    v_free constant bigint[] := array(select q.run_token from job_queue q
-        where q.run_token = any (p_tokens) and q.status = 'running' and q.locked_by = p_worker
-        order by q.id for update skip locked);
 begin
     perform job_refuse_outsiders();
-    return array(select t from unnest(v_running) t where t <> all (v_free));
+    return array(
+        select q.run_token from job_queue q
+        where q.run_token = any (p_tokens) and q.status = 'running' and q.locked_by = p_worker and q.id <> all (array(
+            select f.id from job_queue f
+            where f.run_token = any (p_tokens) and f.status = 'running' and f.locked_by = p_worker
+            order by f.id for update skip locked)));
 end
 $$;
 
@@ -342,7 +340,7 @@ begin
     if v_removed is not null then
         perform job_runs_record(v_runs, '{}');
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
-            v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
+            v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', 'was cancelled');
         end if;
         if cardinality(v_done) = cardinality(p_tokens) then
             if v_keys is not null then

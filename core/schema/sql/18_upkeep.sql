@@ -122,12 +122,10 @@ begin
 end
 $$;
 
--- Looks at the next p_limit keys or blockers of a walk, in their order from p_key or p_blocker, and asks to check those
--- that need it: lines without a job in front ('lines'), lines whose first job cannot run ('heads'), blockers that have
--- ended or are gone ('blockers'). Returns where the walk continues; nulls when it is over.
-create or replace function job_queue_walk(
-    p_walk text, p_key text, p_blocker uuid, p_limit integer, out next_key text, out next_blocker uuid
-)
+-- Looks at the next p_limit keys or blockers of a walk, in their order from p_place, and asks to check those that need it: lines
+-- without a job in front ('lines'), lines whose first job cannot run ('heads'), blockers that have ended or are gone
+-- ('blockers'). Returns where the walk continues; null when it is over.
+create or replace function job_queue_walk(p_walk text, p_place text, p_limit integer) returns text
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
@@ -135,7 +133,6 @@ as $$
 declare
     -- The values of a column, found by one probe of its index each.
     v_found text[];
-    v_column constant text := case p_walk when 'blockers' then 'blocked_by' else 'concurrency_key' end;
     v_where constant text := 'q.status = ''pending''' || case p_walk when 'blockers' then ''
         when 'lines' then ' and q.blocked_by is null and q.in_line' else ' and q.blocked_by is null and not q.in_line' end;
     v_open_types constant text[] := (select u.open_types from job_upkeep u where u.part = 'recheck');
@@ -146,19 +143,18 @@ begin
             select (select q.%1$I from job_queue q where %2$s and q.%1$I > s.at order by q.%1$I limit 1), s.number + 1
             from step s where s.at is not null and s.number < $2)
         select array_agg(s.at::text order by s.number) from step s where s.at is not null',
-        v_column, v_where, case p_walk when 'blockers' then 'uuid' else 'text' end)
-    into v_found using coalesce(p_key, p_blocker::text), p_limit;
+        case p_walk when 'blockers' then 'blocked_by' else 'concurrency_key' end, v_where,
+        case p_walk when 'blockers' then 'uuid' else 'text' end)
+    into v_found using p_place, p_limit;
     if p_walk = 'blockers' then
-        next_blocker := v_found[p_limit + 1]::uuid;
         perform job_queue_ask_recheck(null, array(
-            select b::uuid from unnest(v_found[1:p_limit]) b where not exists (
+            select b::uuid from unnest(v_found[:p_limit]) b where not exists (
                 select from job_queue q where q.id = b::uuid and q.status in ('pending', 'running'))));
-        return;
+        return v_found[p_limit + 1];
     end if;
-    next_key := v_found[p_limit + 1];
     -- The orders make the planner read the indexes of lines and of the heads of lines.
     perform job_queue_ask_recheck(array(
-        select k from unnest(v_found[1:p_limit]) k where case p_walk
+        select k from unnest(v_found[:p_limit]) k where case p_walk
             when 'lines' then not job_key_is_busy(k) and (
                 select true from job_queue q where q.concurrency_key = k and q.status = 'pending'
                     and q.blocked_by is null and not q.in_line order by q.priority desc limit 1) is null
@@ -168,37 +164,13 @@ begin
                 select true from job_queue q
                 where q.concurrency_key = k and q.status = 'pending' and q.blocked_by is null and not q.in_line
                     and q.task_type <> all (v_open_types) order by q.priority desc limit 1) is not null end), null);
-end
-$$;
-
--- Continues the walks until this time.
-create or replace function job_queue_walk_on(p_until timestamptz) returns void
-language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set jit = off
-as $$
-declare
-    v_walk job_recheck;
-begin
-    loop
-        delete from job_recheck r where r.ctid = (
-            select w.ctid from job_recheck w where w.walk is not null order by w.walk limit 1) returning * into v_walk;
-        exit when not found;
-        loop
-            select w.next_key, w.next_blocker into v_walk.concurrency_key, v_walk.blocker
-            from job_queue_walk(v_walk.walk, v_walk.concurrency_key, v_walk.blocker, 100) w;
-            exit when v_walk.concurrency_key is null and v_walk.blocker is null or clock_timestamp() >= p_until;
-        end loop;
-        if v_walk.concurrency_key is not null or v_walk.blocker is not null then
-            insert into job_recheck (walk, concurrency_key, blocker) values (v_walk.walk, v_walk.concurrency_key, v_walk.blocker);
-        end if;
-        exit when clock_timestamp() >= p_until;
-    end loop;
+    return v_found[p_limit + 1];
 end
 $$;
 
 -- Checks these rows of job_recheck: advances lines, and releases or cancels jobs whose blocker has ended. Returns the number
--- of rows.
-create or replace function job_queue_check_rows(p_places tid[]) returns bigint
+-- of rows. A line whose lock is not free is tried again after p_delay.
+create or replace function job_queue_check_rows(p_places tid[], p_delay interval default '0') returns bigint
 language plpgsql volatile
 set enable_bitmapscan = off set jit = off
 as $$
@@ -227,8 +199,8 @@ begin
             from unnest(v_blockers) as b (id) left join job_queue q on q.id = b.id
             where q.status is null or q.status not in ('pending', 'running')
         ) j;
-        v_keys := v_keys || job_queue_release_waiting(coalesce(v_succeeded, '{}'), '{}', '');
-        perform job_queue_release_waiting('{}', coalesce(v_hopeless, '{}'), 'failed, was cancelled or was deleted');
+        v_keys := v_keys || job_queue_release_waiting(coalesce(v_succeeded, '{}'), coalesce(v_hopeless, '{}'),
+            'failed, was cancelled or was deleted');
         -- A blocker whose row another transaction has locked may be ending there, and that transaction may not see the
         -- jobs that wait for it. One that has ended since it was read above is checked again, too.
         v_free := array(select q.id from job_queue q
@@ -236,7 +208,7 @@ begin
         perform job_queue_ask_recheck(null, array(
             select b from unnest(v_blockers) b where b <> all (v_free || v_succeeded || v_hopeless)));
     end if;
-    perform job_queue_advance_lines(v_keys);
+    perform job_queue_advance_lines(v_keys, p_delay);
     return v_checked;
 end
 $$;
@@ -248,34 +220,32 @@ set jit = off
 as $$
 declare
     v_chunk constant integer := 25;
+    v_walks_until constant timestamptz := p_until - (p_until - clock_timestamp()) / 2;
+    v_walk job_recheck;
     v_places tid[];
     v_checked bigint := 0;
 begin
     perform job_queue_note_open_types();
     perform job_limits_forget(p_limit);
     perform job_limits_mark();
-    perform job_queue_walk_on(p_until - (p_until - clock_timestamp()) / 2);
-    v_places := array(select ctid from job_recheck where walk is null limit p_limit);
+    loop
+        -- The walk that has come furthest first.
+        delete from job_recheck r where r.ctid = (
+            select w.ctid from job_recheck w where w.walk is not null order by w.walk, w.concurrency_key desc limit 1)
+        returning * into v_walk;
+        exit when not found;
+        v_walk.concurrency_key := job_queue_walk(v_walk.walk, v_walk.concurrency_key, 100);
+        insert into job_recheck select v_walk.* where v_walk.concurrency_key is not null;
+        exit when clock_timestamp() >= v_walks_until;
+    end loop;
+    v_places := array(
+        select ctid from job_recheck where walk is null and coalesce(due_at <= clock_timestamp(), true) limit p_limit);
     while cardinality(v_places) > 0 loop
         v_checked := v_checked + job_queue_check_rows(v_places[1:v_chunk]);
         v_places := v_places[v_chunk + 1:];
         exit when clock_timestamp() >= p_until;
     end loop;
     return v_checked;
-end
-$$;
-
--- Starts to look for lines without a job in front, and for jobs whose blocker has ended or is gone. A DELETE or an UPDATE by
--- hand leaves them so. A trigger would slow down each finish, which deletes too.
-create or replace function job_queue_find_stranded() returns void
-language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set jit = off
-as $$
-begin
-    insert into job_recheck (walk, concurrency_key, blocker)
-    select n.walk, n.key, n.blocker
-    from (values ('lines', '', null), ('blockers', null, '00000000-0000-0000-0000-000000000000'::uuid)) as n (walk, key, blocker)
-    where not exists (select from job_recheck r where r.walk = n.walk);
 end
 $$;
 
@@ -364,7 +334,12 @@ begin
                 select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
                 v_more := trouble is not null or done >= v_limit;
                 if p_part = 'retention' and not v_more then
-                    perform job_queue_find_stranded();
+                    -- A DELETE or an UPDATE by hand leaves lines without a job in front, and jobs whose blocker has ended or
+                    -- is gone. A trigger would slow down each finish, which deletes too.
+                    insert into job_recheck (walk, concurrency_key)
+                    select n.walk, n.place
+                    from (values ('lines', ''), ('blockers', '00000000-0000-0000-0000-000000000000')) as n (walk, place)
+                    where not exists (select from job_recheck r where r.walk = n.walk);
                 end if;
         end case;
         update job_upkeep u set trouble = job_queue_upkeep.trouble,

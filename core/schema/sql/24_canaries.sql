@@ -38,9 +38,7 @@ begin
         facts := jsonb_build_object('job', p_job.id, 'blocker', p_job.blocked_by, 'status',
             (select q.status from job_queue q where q.id = p_job.blocked_by));
     end if;
-    if code is null and job_key_is_busy_now(p_job.concurrency_key)
-        and job_key_is_full(p_job.concurrency_key, p_job.task_type)
-    then
+    if code is null and job_key_limit(p_job.task_type) <= job_key_running_now(p_job.concurrency_key) then
         code := 'concurrency-key-busy';
         facts := jsonb_build_object('holder', (select q.id from job_queue q
             where q.concurrency_key = p_job.concurrency_key and q.status = 'running' limit 1));
@@ -95,7 +93,9 @@ begin
         continue when cardinality(v_lanes) = 0;
         begin
             v_job := job_queue_make_due(v_job);
-            perform job_flow_refuse_canary(v_job);
+            -- A member may have to wait for a blocker again, or is not to run at all, since its canary was asked for.
+            perform job_queue_refuse('It has to wait for other members of its flow.')
+            where (v_job.status <> 'pending' or v_job.blocked_by is not null) and job_is_member(v_job.id);
             select k.* into v_keys from job_queue q cross join lateral job_claim_keys(array[q.ctid], v_now) k
             where q.id = v_job.id;
             perform job_queue_refuse('Its key has no place.') where cardinality(v_keys.taken) = 0;

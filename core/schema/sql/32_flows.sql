@@ -97,31 +97,36 @@ $$;
 
 -- Judges members by their blockers: each waits for a blocker that has not ended, can run, or is cancelled. The caller has
 -- locked them in an earlier statement; they are pending, or were cancelled as `lost`. Returns those that are cancelled now,
--- those that wait again after they were, and the keys whose lines the caller has to advance.
-create or replace function job_flow_judge(p_jobs uuid[], out cancelled uuid[], out revived uuid[], out keys text[])
+-- those that wait again after they were, the keys whose lines the caller has to advance, and the jobs that are no members.
+create or replace function job_flow_judge(
+    p_jobs uuid[], out cancelled uuid[], out revived uuid[], out keys text[], out others uuid[]
+)
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
     v_now constant timestamptz := clock_timestamp();
+    v_jobs constant uuid[] := array(select m.job_id from job_flow_members m where m.job_id = any (p_jobs));
     v_live uuid[];
     v_next uuid[];
 begin
     cancelled := '{}';
     revived := '{}';
-    if coalesce(cardinality(p_jobs), 0) = 0 then
+    others := p_jobs;
+    if cardinality(v_jobs) = 0 then
         return;
     end if;
+    others := array(select j from unnest(p_jobs) j where j <> all (v_jobs));
     -- The last blocker that has not ended, since jobs end about in the order of their ids: so few ends concern the member,
     -- and no blocker is read twice.
     v_live := array(
-        select l.id from unnest(p_jobs) with ordinality as j (id, place) left join lateral (
+        select l.id from unnest(v_jobs) with ordinality as j (id, place) left join lateral (
             select d.blocker_id as id from job_dependencies d join job_queue q on q.id = d.blocker_id
             where d.job_id = j.id and d.outcome is null and q.status in ('pending', 'running')
             order by d.blocker_id desc limit 1) l on true
         order by j.place);
     update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
-    from unnest(p_jobs, v_live) as j (id, live)
+    from unnest(v_jobs, v_live) as j (id, live)
     where d.job_id = j.id and d.outcome is null and (j.live is null or d.blocker_id > j.live);
     with judged as (
         select m.job_id, j.live, bad.id as bad, case
@@ -129,7 +134,7 @@ begin
                 when j.live is not null then 'wait'
                 when m.needs = 'failure' and bad.id is null then 'skipped'
                 else 'run' end as move
-        from unnest(p_jobs, v_live) as j (id, live) join job_flow_members m on m.job_id = j.id
+        from unnest(v_jobs, v_live) as j (id, live) join job_flow_members m on m.job_id = j.id
         left join lateral (
             select d.blocker_id as id from job_dependencies d
             where d.job_id = j.id and d.outcome in ('failed', 'cancelled', 'deleted')
@@ -170,63 +175,6 @@ begin
     into cancelled, revived, keys, v_next from moved v;
     -- The next blocker may be ending in a transaction that does not see that this member waits for it.
     perform job_queue_ask_recheck(null, v_next);
-end
-$$;
-
--- Of jobs whose blocker has succeeded, which the caller has locked: judges the members of flows, and returns the others.
-create or replace function job_flow_release(p_waiting uuid[], out others uuid[], out cancelled uuid[], out keys text[])
-language plpgsql volatile
-set enable_seqscan = off set jit = off
-as $$
-declare
-    v_members constant uuid[] := array(select m.job_id from job_flow_members m where m.job_id = any (p_waiting));
-begin
-    others := p_waiting;
-    cancelled := '{}';
-    if cardinality(v_members) > 0 then
-        others := array(select w from unnest(p_waiting) w where w <> all (v_members));
-        select j.cancelled, j.keys into cancelled, keys from job_flow_judge(v_members) j;
-    end if;
-end
-$$;
-
--- Judges the members that wait for blockers that have ended without success. p_waiting are the jobs that wait for one of them
--- now, locked; returns those that are no members, which the caller cancels.
-create or replace function job_flow_fail(
-    p_blockers uuid[], p_waiting uuid[], out others uuid[], out cancelled uuid[], out keys text[]
-)
-language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set jit = off
-as $$
-declare
-    v_most constant integer := 1000;
-    v_members uuid[];
-    v_found uuid[];
-    v_locked uuid[];
-begin
-    others := p_waiting;
-    cancelled := '{}';
-    if not exists (select from job_dependencies d where d.blocker_id = any (p_blockers)) then
-        return;
-    end if;
-    v_members := array(select m.job_id from job_flow_members m where m.job_id = any (p_waiting));
-    others := array(select w from unnest(p_waiting) w where w <> all (v_members));
-    -- Those that wait for another blocker now, but cannot run without this one.
-    v_found := array(
-        select q.id from job_dependencies d join job_queue q on q.id = d.job_id
-        where d.blocker_id = any (p_blockers) and d.needs = 'success' and d.outcome is null and q.status = 'pending'
-            and q.id <> all (v_members)
-        limit v_most);
-    v_locked := array(
-        select q.id from job_queue q where q.id = any (v_found) and q.status = 'pending'
-        order by q.id for update skip locked);
-    if cardinality(v_locked) < cardinality(v_found) or cardinality(v_found) = v_most then
-        perform job_queue_ask_recheck(null, p_blockers);
-    end if;
-    v_members := v_members || v_locked;
-    update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
-    where d.blocker_id = any (p_blockers) and d.job_id = any (v_members) and d.outcome is null;
-    select j.cancelled, j.keys into cancelled, keys from job_flow_judge(v_members) j;
 end
 $$;
 
@@ -315,18 +263,6 @@ as $$
         select 'not-needed', '{}', null
         where (select bool_and(e.needs = 'failure' and coalesce(e.outcome in ('succeeded', 'partial'), false)) from ended e)
     ) r order by r.id limit 1
-$$;
-
--- Refuses the canary of a member that was made due and has to wait for its blockers, or is not to run at all. What it was
--- asked for may have changed since.
-create or replace function job_flow_refuse_canary(p_job job_queue) returns void
-language plpgsql stable
-as $$
-begin
-    if (p_job.status <> 'pending' or p_job.blocked_by is not null) and job_is_member(p_job.id) then
-        perform job_queue_refuse(format('Job %s has to wait for other members of its flow.', p_job.id));
-    end if;
-end
 $$;
 
 do $$

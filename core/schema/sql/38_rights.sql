@@ -111,7 +111,7 @@ declare
         'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
         'job_releases'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
-        'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries', 'job_notes', 'job_key_rates',
+        'job_bulk_items', 'job_poison', 'job_recheck', 'job_canaries', 'job_notes', 'job_key_rates',
         'job_unique_keys', 'job_flows', 'job_flow_members', 'job_dependencies'];
     -- Tables that only the owner's functions read.
     v_closed constant text[] := array['job_run_partitions', 'job_locks', 'job_producers', 'job_producer_keys',

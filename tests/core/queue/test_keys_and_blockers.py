@@ -463,7 +463,7 @@ def test_operators_workers_and_producers_at_once_break_nothing(conn: Connection,
         for job in claimed:
             assert finish_one(conn, job).status in {None, Status.CANCELLED}
         # A line whose key another session had locked is claimed a moment later.
-        if not claimed and not value(conn, "SELECT count(*) FROM job_lines_due"):
+        if not claimed and not value(conn, "SELECT count(*) FROM job_recheck WHERE due_at IS NOT NULL"):
             break
     left = {row["status"] for row in rows(conn, "SELECT DISTINCT status FROM job_queue")}
     assert left <= {"failed", "cancelled"}

@@ -61,13 +61,13 @@ def fill(conn: Connection, jobs: Sequence[Waiting], busy: set[str]) -> None:
 
 
 def together(conn: Connection) -> None:
-    conn.execute("SELECT job_queue_try_lines(%s, interval '0')", ([*KEYS, "of no job"],))
+    conn.execute("SELECT job_queue_advance_lines(%s)", ([*KEYS, "of no job"],))
 
 
 def one_by_one(conn: Connection) -> None:
     """What is said of each line in `schema.sql`, for one after the other."""
     for key in KEYS:
-        if value(conn, "SELECT job_key_is_busy_now(%s)", key):
+        if value(conn, "SELECT job_key_running_now(%s)", key):
             continue
         first = value(conn, "SELECT job_queue_put_first(%s, clock_timestamp(), NULL)", key)
         if first not in CAN_RUN:
@@ -82,7 +82,7 @@ def outcome(conn: Connection, advance: Callable[[Connection], None]) -> tuple[li
         again = rows(
             conn,
             """
-            SELECT DISTINCT concurrency_key FROM job_lines_due AS l WHERE NOT EXISTS (
+            SELECT DISTINCT concurrency_key FROM job_recheck AS l WHERE due_at IS NOT NULL AND NOT EXISTS (
                 SELECT FROM job_queue AS q WHERE q.concurrency_key = l.concurrency_key AND q.status = 'pending'
                     AND NOT q.in_line AND q.run_at <= now() AND q.task_type = ANY (%s))
             ORDER BY concurrency_key
@@ -135,7 +135,7 @@ def test_a_line_whose_next_job_is_locked_gives_way_to_another_and_is_looked_at_a
         second,
         other,
     ]
-    assert rows(conn, "SELECT concurrency_key FROM job_lines_due") == [{"concurrency_key": "a"}]
+    assert rows(conn, "SELECT concurrency_key FROM job_recheck WHERE due_at IS NOT NULL") == [{"concurrency_key": "a"}]
 
 
 def test_a_line_whose_job_of_no_worker_is_locked_gets_its_next_job_after_another_line_that_has_such_a_job(

@@ -41,6 +41,8 @@ from tests.support.waiting import PATIENCE, until
 
 Connection = psycopg.Connection[Any]
 
+LOCK_OF_K = "SELECT FROM job_locks WHERE slot = job_slot('k') FOR UPDATE"
+
 
 @pytest.fixture
 def patient(conn: Connection) -> Connection:
@@ -101,7 +103,7 @@ def test_the_lock_of_a_key_delays_the_next_of_its_line_and_no_finish(patient: Co
     first = add(patient, concurrency_key="k")
     second = add(patient, concurrency_key="k")
     (running,) = claim(patient)
-    with locked(database_url, "SELECT FROM job_locks WHERE slot = job_slot('k') FOR UPDATE"):
+    with locked(database_url, LOCK_OF_K):
         finish_one(patient, running)
         assert not is_queued(patient, first.id)
         patient.execute(sql.SQL("LISTEN {}").format(sql.Identifier("public.job_queue")))
@@ -125,12 +127,57 @@ def test_a_finish_that_cannot_take_the_lock_of_a_key_wakes_idle_workers_and_lets
     add(patient, concurrency_key="k")
     (running,) = claim(patient)
     patient.execute(sql.SQL("LISTEN {}").format(sql.Identifier("public.job_queue")))
-    with locked(database_url, "SELECT FROM job_locks WHERE slot = job_slot('k') FOR UPDATE"):
+    with locked(database_url, LOCK_OF_K):
         finish_one(patient, running)
         assert len(list(patient.notifies(timeout=PATIENCE, stop_after=1))) == 1
         at, due = leases.next_due(patient, ["alpha"])
         assert due is not None
         assert due <= at
+
+
+@pytest.fixture
+def line(patient: Connection) -> tuple[ClaimedJob, UUID]:
+    """A run whose key has another job in its line."""
+    add(patient, concurrency_key="k")
+    second = add(patient, concurrency_key="k")
+    return claim_one(patient), second.id
+
+
+def test_a_finish_that_is_rolled_back_leaves_the_line_as_it_was(
+    patient: Connection, database_url: str, line: tuple[ClaimedJob, UUID]
+) -> None:
+    running, second = line
+    with locked(database_url, LOCK_OF_K), patient.transaction(force_rollback=True):
+        finish_one(patient, running)
+        assert value(patient, "SELECT count(*) FROM job_recheck WHERE due_at IS NOT NULL") == 1
+    assert value(patient, "SELECT count(*) FROM job_recheck WHERE due_at IS NOT NULL") == 0
+    assert claim(patient) == []
+    finish_one(patient, running)
+    assert claim_one(patient).id == second
+
+
+def test_a_line_advances_though_the_worker_that_could_not_and_the_next_that_tried_have_died(
+    patient: Connection, database_url: str, line: tuple[ClaimedJob, UUID]
+) -> None:
+    running, second = line
+    with locked(database_url, LOCK_OF_K), psycopg.connect(database_url, autocommit=True) as first_worker:
+        finish_one(first_worker, running)
+    with patient.transaction(force_rollback=True):
+        assert claim_one(patient, worker="worker-2").id == second
+    assert claim_one(patient, worker="worker-3").id == second
+
+
+@pytest.mark.parametrize("looks", [lambda conn: claim(conn, ["beta"]), reap], ids=["a claim of others", "upkeep"])
+def test_a_line_of_a_type_without_a_worker_advances(
+    patient: Connection, database_url: str, line: tuple[ClaimedJob, UUID], looks: Callable[[Connection], object]
+) -> None:
+    running, second = line
+    with locked(database_url, LOCK_OF_K):
+        finish_one(patient, running)
+    assert job_row(patient, second)["in_line"]
+    looks(patient)
+    assert not job_row(patient, second)["in_line"]
+    assert rows(patient, "SELECT FROM job_recheck WHERE concurrency_key = 'k' AND due_at IS NOT NULL") == []
 
 
 def test_a_locked_job_at_the_head_of_a_line_gives_way_to_the_next(patient: Connection, database_url: str) -> None:

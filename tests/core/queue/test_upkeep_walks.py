@@ -16,14 +16,11 @@ LINES = 230
 WITH_FIRST = "SELECT count(DISTINCT concurrency_key) FROM job_queue WHERE NOT in_line AND task_type = 'beta'"
 
 SLOW_WALK = """
-    CREATE FUNCTION job_queue_walk(
-        p_walk text, p_key text, p_blocker uuid, p_limit integer, OUT next_key text, OUT next_blocker uuid
-    )
+    CREATE FUNCTION job_queue_walk(p_walk text, p_place text, p_limit integer) RETURNS text
     LANGUAGE plpgsql VOLATILE AS $$
     BEGIN
         PERFORM pg_sleep(0.008);
-        SELECT w.next_key, w.next_blocker INTO next_key, next_blocker
-        FROM job_queue_walk_at_once(p_walk, p_key, p_blocker, p_limit) AS w;
+        RETURN job_queue_walk_at_once(p_walk, p_place, p_limit);
     END $$
 """
 """Each step of the walk takes 8 ms. A pass takes 15 ms, and half of it is for walks."""

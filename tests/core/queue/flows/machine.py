@@ -32,7 +32,7 @@ from tests.support.waiting import rounds
 
 SESSIONS: Final = 3
 TABLES: Final = (
-    "job_queue, job_runs, job_trash, job_audit, job_recheck, job_lines_due, job_stat_delta, job_flows, "
+    "job_queue, job_runs, job_trash, job_audit, job_recheck, job_stat_delta, job_flows, "
     "job_flow_members, job_dependencies, job_canaries, " + truth.TABLES
 )
 NEEDS: Final = ("success", "success", "success", "end", "end", "failure")

@@ -183,6 +183,14 @@ class TestFailures:
         finish_one_gone(conn, one(conn, "a"))
         assert states(conn) == {"a": "succeeded", "alarm": "skipped", "after": "lost"}
 
+    def test_a_job_outside_that_waits_for_a_skipped_callback_says_why_it_was_cancelled(self, conn: Connection) -> None:
+        ids = enqueue(conn, member("a"), member("alarm", ["a"], needs="failure"))
+        waiting = add(conn, "beta", blocked_by=ids["alarm"])
+        finish_one_gone(conn, one(conn, "a"))
+        assert job_row(conn, waiting.id)["last_error"] == (
+            f"Cancelled because its blocker, job {ids['alarm']}, was cancelled."
+        )
+
     def test_an_end_releases_a_join_with_a_concurrency_key(self, conn: Connection) -> None:
         enqueue(conn, member("a"), member("join", ["a"], needs="end", concurrency_key="k"))
         fail(conn, one(conn, "a"))

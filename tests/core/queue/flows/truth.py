@@ -81,7 +81,6 @@ FROM judged j WHERE
 cancelled for no reason, and those that were not although there is one."""
 HELD_UP: Final = """
 SELECT q.concurrency_key FROM job_queue q WHERE q.concurrency_key IS NOT NULL
-    AND NOT exists (SELECT FROM job_lines_due l WHERE l.concurrency_key = q.concurrency_key)
     AND NOT exists (SELECT FROM job_recheck r WHERE r.concurrency_key = q.concurrency_key)
 GROUP BY q.concurrency_key
 HAVING bool_or(q.status = 'pending' AND q.blocked_by IS NULL) AND NOT bool_or(q.status = 'running'
