@@ -188,17 +188,6 @@ as $$
     where d.blocker_id = any (p_ids) and d.outcome is null
 $$;
 
--- Records that upkeep has to judge all blockers without which these members cannot run. A blocker that ends in another
--- transaction does not see that they wait. It sees them cancelled or deleted until this transaction has ended.
-create or replace function job_flow_note_blockers(p_members uuid[]) returns void
-language sql volatile
-set enable_seqscan = off set jit = off
-as $$
-    select job_queue_ask_recheck(null, array(
-        select d.blocker_id from job_dependencies d
-        where d.job_id = any (p_members) and d.outcome is null and d.needs = 'success'))
-$$;
-
 -- Called after jobs were retried or restored. They wait for their blockers again, and the members of flows that wait for them,
 -- or were cancelled because of them and could run now, wait for them.
 create or replace function job_flow_wait_again(p_jobs uuid[]) returns void
@@ -208,6 +197,7 @@ as $$
 declare
     v_judged record;
     v_live uuid[];
+    v_again uuid[];
     v_waiting uuid[] := array(
         select q.id from job_flow_members m join job_queue q on q.id = m.job_id
         where m.job_id = any (p_jobs) and (q.status = 'pending' or q.status = 'cancelled' and m.set_aside = 'lost')
@@ -220,13 +210,21 @@ begin
         update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
         where d.job_id = any (v_waiting) and d.outcome not in ('succeeded', 'partial')
             and job_flow_outcome(d.blocker_id) is distinct from 'deleted';
-        v_judged := job_flow_judge(v_waiting);
-        perform job_flow_note_blockers(v_waiting);
-        perform job_queue_advance_lines(v_judged.keys);
-        perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
     end if;
+    v_judged := job_flow_judge(v_waiting);
+    v_again := v_waiting;
     v_live := array(select q.id from job_queue q where q.id = any (p_jobs) and q.status in ('pending', 'running'));
-    while exists (select from job_dependencies d where d.blocker_id = any (v_live)) loop
+    loop
+        if cardinality(v_waiting) > 0 then
+            -- A blocker that ends in another transaction sees these members cancelled or deleted until this one has ended.
+            -- So upkeep judges all blockers without which they cannot run.
+            perform job_queue_ask_recheck(null, array(
+                select d.blocker_id from job_dependencies d
+                where d.job_id = any (v_again) and d.outcome is null and d.needs = 'success'));
+            perform job_queue_advance_lines(v_judged.keys);
+            perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
+        end if;
+        exit when not exists (select from job_dependencies d where d.blocker_id = any (v_live));
         v_waiting := array(
             select q.id from job_queue q where q.id in (select d.job_id from job_dependencies d where d.blocker_id = any (v_live))
                 -- One that has run already does not wait again.
@@ -237,9 +235,7 @@ begin
         where d.blocker_id = any (v_live) and d.job_id = any (v_waiting) and d.outcome is not null;
         v_judged := job_flow_judge(v_waiting);
         v_live := v_judged.revived;
-        perform job_flow_note_blockers(v_live);
-        perform job_queue_advance_lines(v_judged.keys);
-        perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
+        v_again := v_live;
     end loop;
 end
 $$;
