@@ -26,20 +26,6 @@ as $$
     select job_queue_write_audit(p_actor, 'reveal', p_id, null, null, null)
 $$;
 
--- The code of the reason why a job's status does not allow an action; null if it is allowed.
-create or replace function job_action_refusal(p_action text, p_status text, p_cancelling boolean)
-returns text
-language sql immutable
-return case
-    when p_action = 'retry' and p_status = 'running' then 'retry-running'
-    when p_action = 'cancel' and p_status = 'running' and p_cancelling then 'cancel-requested'
-    when p_action = 'cancel' and p_status = 'succeeded' then 'cancel-succeeded'
-    when p_action = 'cancel' and p_status = 'cancelled' then 'already-cancelled'
-    when p_action = 'delete' and p_status = 'running' then 'delete-running'
-    when p_action = 'edit' and p_status = 'running' then 'edit-running'
-    when p_action = 'edit' and p_status = 'succeeded' then 'edit-succeeded'
-end;
-
 -- Makes a job pending and due now, for a retry: attempts start from 0, unless the job was already pending.
 create or replace function job_queue_make_due(p_job job_queue) returns job_queue
 language plpgsql volatile
@@ -115,7 +101,6 @@ declare
     v_run job_runs;
     v_dedupe_key text;
     v_earlier record;
-    v_facts jsonb;
     v_copy uuid;
     v_created boolean;
 begin
@@ -127,6 +112,8 @@ begin
             null::jsonb, null::text, null::bigint;
         return;
     end if;
+    select a.job_id as copy, a.at, a.actor into v_earlier from job_audit a
+    where a.action = 'run again' and a.after ->> 'copy_of' = p_job_id::text order by a.id desc limit 1;
     v_dedupe_key := coalesce(v_run.dedupe_key, 'copy of ' || p_job_id);
     if p_dry_run then
         v_copy := job_queue_holder(v_dedupe_key);
@@ -136,25 +123,19 @@ begin
             coalesce(p_payload, v_run.payload), null, p_max_attempts, 0, v_dedupe_key,
             case when p_payload is null then coalesce(v_run.concurrency_key, p_concurrency_key)
                 else coalesce(p_concurrency_key, v_run.concurrency_key) end, null, null, null, p_actor) c;
+        perform job_queue_write_audit(p_actor, 'run again', v_copy, null, jsonb_strip_nulls(jsonb_build_object(
+            'copy_of', p_job_id, 'earlier_copy', v_earlier.copy)), p_reason) where v_created;
     end if;
-    if not v_created then
-        return query select p_job_id, false, case when v_run.dedupe_key is null then 'copy-open' else 'key-held' end,
-            jsonb_build_object('holder', v_copy), null::text, null::bigint;
-        return;
-    end if;
-    select a.job_id as copy, a.at, a.actor into v_earlier from job_audit a
-    where a.action = 'run again' and a.after ->> 'copy_of' = p_job_id::text order by a.id desc limit 1;
-    v_facts := jsonb_build_object('copy', v_copy, 'earlier', v_earlier.copy, 'at', v_earlier.at,
-        'actor', v_earlier.actor);
-    if p_dry_run then
-        return query select p_job_id, true, case when v_earlier.copy is null then 'would-run-again'
-            else 'would-run-once-more' end, v_facts, null::text, null::bigint;
-        return;
-    end if;
-    perform job_queue_write_audit(p_actor, 'run again', v_copy, null,
-        jsonb_strip_nulls(jsonb_build_object('copy_of', p_job_id, 'earlier_copy', v_earlier.copy)), p_reason);
-    return query select p_job_id, true, case when v_earlier.copy is null then 'enqueued-again'
-        else 'enqueued-once-more' end, v_facts, 'pending'::text, null::bigint;
+    return query select p_job_id, v_created, case
+            when not v_created and v_run.dedupe_key is null then 'copy-open'
+            when not v_created then 'key-held'
+            when p_dry_run and v_earlier.copy is null then 'would-run-again'
+            when p_dry_run then 'would-run-once-more'
+            when v_earlier.copy is null then 'enqueued-again'
+            else 'enqueued-once-more' end,
+        case when v_created then jsonb_build_object('copy', v_copy, 'earlier', v_earlier.copy, 'at', v_earlier.at,
+            'actor', v_earlier.actor) else jsonb_build_object('holder', v_copy) end,
+        case when v_created and not p_dry_run then 'pending' end, null::bigint;
 end
 $$;
 
@@ -168,21 +149,24 @@ as $$
 declare
     v_holder uuid;
 begin
-    if p_version <> p_job.version then
-        code := case when p_action = 'retry' and p_job.status = 'succeeded' then 'has-succeeded-since'
-            else 'has-changed' end;
+    code := case
+        when p_version <> p_job.version and p_action = 'retry' and p_job.status = 'succeeded' then 'has-succeeded-since'
+        when p_version <> p_job.version then 'has-changed'
+        when p_action = 'retry' and p_job.status = 'running' then 'retry-running'
+        when p_action = 'retry' and p_job.status = 'pending' and p_job.blocked_by = p_job.id then 'series-paused'
+        when p_action = 'cancel' and p_job.status = 'running' and p_job.cancel_requested_at is not null
+            then 'cancel-requested'
+        when p_action = 'cancel' and p_job.status = 'succeeded' then 'cancel-succeeded'
+        when p_action = 'cancel' and p_job.status = 'cancelled' then 'already-cancelled'
+        when p_action = 'delete' and p_job.status = 'running' then 'delete-running'
+    end;
+    if code is not null then
         facts := jsonb_build_object('status', p_job.status, 'job', p_job.id);
         return;
-    end if;
-    code := case when p_action = 'retry' and p_job.status = 'pending' and p_job.blocked_by = p_job.id then 'series-paused'
-        else job_action_refusal(p_action, p_job.status, p_job.cancel_requested_at is not null) end;
-    if code is not null or p_action <> 'retry' or p_job.status = 'pending' then
-        facts := case code when 'series-paused' then jsonb_build_object('job', p_job.id) end;
+    elsif p_action <> 'retry' or p_job.status = 'pending' then
         return;
     end if;
-    if p_job.dedupe_key is not null then
-        v_holder := job_queue_holder(p_job.dedupe_key);
-    end if;
+    v_holder := job_queue_holder(p_job.dedupe_key);
     if v_holder is not null then
         code := 'key-held';
         facts := jsonb_build_object('holder', v_holder);
@@ -236,23 +220,21 @@ begin
 end
 $$;
 
--- Deletes jobs for job_queue_act, which has locked those of p_free. One statement moves all of them to the trash: a
--- statement for each job took most of the time of a bulk action.
-create or replace function job_queue_delete(
-    p_ids uuid[], p_versions bigint[], p_free uuid[], p_actor text, p_reason text, p_dry_run boolean
-) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+-- Moves those of these jobs to the trash that can be deleted, and returns their ids. The caller has locked those of p_free. One
+-- statement moves all of them: a statement for each job took most of the time of a bulk action.
+create or replace function job_queue_make_deleted(
+    p_ids uuid[], p_versions bigint[], p_free uuid[], p_actor text, p_reason text
+) returns uuid[]
 language plpgsql volatile
 set enable_seqscan = off set jit = off
 as $$
-#variable_conflict use_column
 declare
     v_gone uuid[];
     v_keys text[];
 begin
     with gone as (
         delete from job_queue q using unnest(p_ids, p_versions) as a (id, version)
-        where q.id = a.id and q.id = any (p_free) and not p_dry_run
-            and (job_queue_refusal('delete', q, a.version)).code is null
+        where q.id = a.id and q.id = any (p_free) and (job_queue_refusal('delete', q, a.version)).code is null
         returning q.id, q.concurrency_key, to_jsonb(q) as job, job_audit_facts(q) as facts
     ), kept as (
         insert into job_trash (job_id, job, deleted_by, reason)
@@ -263,25 +245,12 @@ begin
         insert into job_audit (actor, action, job_id, before, reason)
         select job_actor(p_actor), 'delete', g.id, g.facts, p_reason from gone g order by g.id
     )
-    select coalesce(array_agg(g.id), '{}'), array_agg(g.concurrency_key) into v_gone, v_keys from gone g;
-    if cardinality(v_gone) > 0 then
+    select array_agg(g.id), array_agg(g.concurrency_key) into v_gone, v_keys from gone g;
+    if v_gone is not null then
         perform job_queue_release_waiting('{}', v_gone, 'was deleted');
         perform job_queue_advance_lines(v_keys);
     end if;
-    return query
-    select a.id, a.id = any (v_gone) or coalesce(r.found and r.code is null, false),
-        case when a.id = any (v_gone) then 'was-deleted' when r.code is not null then r.code
-            when r.found then 'would-delete' else job_queue_absence('delete', a.id) end,
-        case when a.id = any (v_gone) then null when r.found then r.facts else jsonb_build_object('job', a.id) end,
-        r.status, r.version
-    from (select distinct on (a.id) a.id, a.version from unnest(p_ids, p_versions) as a (id, version)) a
-    left join lateral (
-        select true as found, q.status, q.version, f.code, f.facts from job_queue q cross join lateral (
-            select 'is-locked' as code, null::jsonb as facts where q.id <> all (p_free)
-            union all
-            select * from job_queue_refusal('delete', q, a.version) where q.id = any (p_free)) f
-        where q.id = a.id) r on true
-    order by a.id;
+    return v_gone;
 end
 $$;
 
@@ -297,6 +266,7 @@ as $$
 declare
     v_asked record;
     v_free uuid[];
+    v_gone uuid[];
     v_job job_queue;
     v_after job_queue;
     v_refusal text;
@@ -308,55 +278,55 @@ begin
         perform job_queue_refuse(format('There is no action %s.', p_action));
     end if;
     v_free := job_queue_lock_jobs(p_ids);
-    if p_action = 'delete' then
-        return query select * from job_queue_delete(p_ids, p_versions, v_free, p_actor, p_reason, p_dry_run);
-        return;
+    if p_action = 'delete' and not p_dry_run then
+        v_gone := job_queue_make_deleted(p_ids, p_versions, v_free, p_actor, p_reason);
     end if;
     for v_asked in
         select distinct on (a.id) a.id, a.version from unnest(p_ids, p_versions) as a (id, version) order by a.id
     loop
-        if v_asked.id <> all (v_free) then
-            return query select v_asked.id, false, 'is-locked', null::jsonb, q.status, q.version
-            from job_queue q where q.id = v_asked.id;
-            continue when found;
+        if v_asked.id = any (v_gone) then
+            return query select v_asked.id, true, 'was-deleted', null::jsonb, null::text, null::bigint;
+            continue;
         end if;
-        select * into v_job from job_queue q where q.id = v_asked.id for update;
+        select * into v_job from job_queue q where q.id = v_asked.id and q.id = any (v_free) for update;
         if not found then
-            return query select v_asked.id, false, job_queue_absence(p_action, v_asked.id),
-                jsonb_build_object('job', v_asked.id), null::text, null::bigint;
+            return query select v_asked.id, false,
+                case when q.id is null then job_queue_absence(p_action, v_asked.id) else 'is-locked' end,
+                case when q.id is null then jsonb_build_object('job', v_asked.id) end, q.status, q.version
+            from (select) one left join job_queue q on q.id = v_asked.id;
             continue;
         end if;
         select * into v_refusal, v_facts from job_queue_refusal(p_action, v_job, v_asked.version);
-        if v_refusal is not null then
-            return query select v_job.id, false, v_refusal, v_facts, v_job.status, v_job.version;
-            continue;
-        end if;
-        if p_dry_run then
-            return query select v_job.id, true, case
-                when p_action = 'retry' then 'would-retry'
-                when v_job.status = 'running' then 'would-ask-to-cancel' else 'would-cancel' end, null::jsonb,
-                v_job.status, v_job.version;
-            continue;
-        end if;
-
-        if p_action = 'retry' and v_job.dedupe_key is null then
-            v_after := job_queue_make_due(v_job);
-        elsif p_action = 'retry' then
-            -- Another job may have taken the key since the check.
-            begin
+        if v_refusal is null and not p_dry_run then
+            if p_action = 'cancel' then
+                v_after := job_queue_make_cancelled(v_job, p_actor);
+                v_keys := v_keys || v_job.concurrency_key;
+            elsif p_action = 'delete' then
+                -- It came into the queue after the others were locked.
+                v_refusal := 'is-locked';
+            elsif v_job.dedupe_key is null then
                 v_after := job_queue_make_due(v_job);
-            exception when unique_violation then
-                return query select v_job.id, false, 'key-taken', null::jsonb, v_job.status, v_job.version;
-                continue;
-            when lock_not_available then
-                -- A transaction that has not ended enqueues a job with the key. It may hold those of the next jobs too.
-                set local lock_timeout = '1ms';
-                return query select v_job.id, false, 'key-locked', null::jsonb, v_job.status, v_job.version;
-                continue;
-            end;
-        else
-            v_after := job_queue_make_cancelled(v_job, p_actor);
-            v_keys := v_keys || v_job.concurrency_key;
+            else
+                -- Another job may have taken the key since the check.
+                begin
+                    v_after := job_queue_make_due(v_job);
+                exception when unique_violation then
+                    v_refusal := 'key-taken';
+                when lock_not_available then
+                    -- A transaction that has not ended enqueues a job with the key. It may hold those of the next jobs too.
+                    set local lock_timeout = '1ms';
+                    v_refusal := 'key-locked';
+                end;
+            end if;
+        end if;
+        if v_refusal is not null or p_dry_run then
+            return query select v_job.id, v_refusal is null, case
+                when v_refusal is not null then v_refusal
+                when p_action = 'retry' then 'would-retry'
+                when p_action = 'delete' then 'would-delete'
+                when v_job.status = 'running' then 'would-ask-to-cancel'
+                else 'would-cancel' end, v_facts, v_job.status, v_job.version;
+            continue;
         end if;
         perform job_queue_write_audit(p_actor, p_action, v_job.id, job_audit_facts(v_job), job_audit_facts(v_after),
             p_reason);

@@ -1,96 +1,5 @@
 -- Undoing a deletion, and editing a job.
 
--- Restores jobs for job_queue_restore, one by one, because another job may have taken the dedupe key of each.
-create or replace function job_queue_restore_each(
-    p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
-) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
-language plpgsql volatile
-set enable_seqscan = off set jit = off
-as $$
-#variable_conflict use_column
-declare
-    v_id uuid;
-    v_job job_queue;
-    v_holder uuid;
-    v_keys text[];
-begin
-    for v_id in select distinct a.id from unnest(p_ids) as a (id) order by a.id loop
-        -- In the list of columns, the record would be made once for each of them.
-        select j.* into v_job from job_trash t, jsonb_populate_record(null::job_queue, t.job) j
-        where t.job_id = v_id for update of t;
-        if not found then
-            return query select v_id, false, 'not-in-trash', null::jsonb, null::text, null::bigint;
-            continue;
-        end if;
-        v_holder := case when v_job.status = 'pending' and v_job.dedupe_key is not null
-            then job_queue_holder(v_job.dedupe_key) end;
-        if v_holder is not null then
-            return query select v_id, false, 'key-held', jsonb_build_object('holder', v_holder), null::text,
-                null::bigint;
-            continue;
-        end if;
-        if p_dry_run then
-            return query select v_id, true, 'would-restore', jsonb_build_object('status', v_job.status), v_job.status,
-                v_job.version;
-            continue;
-        end if;
-        v_job.version := v_job.version + 1;
-        v_job.updated_at := clock_timestamp();
-        v_job.in_line := v_job.status = 'pending' and v_job.concurrency_key is not null;
-        begin
-            insert into job_queue select (v_job).*;
-        exception when unique_violation then
-            return query select v_id, false, 'key-taken', null::jsonb, null::text, null::bigint;
-            continue;
-        when lock_not_available then
-            set local lock_timeout = '1ms';
-            return query select v_id, false, 'key-locked', null::jsonb, null::text, null::bigint;
-            continue;
-        end;
-        delete from job_trash where job_id = v_id;
-        v_keys := v_keys || v_job.concurrency_key;
-        perform job_queue_write_audit(p_actor, 'restore', v_id, null, job_audit_facts(v_job), p_reason);
-        return query select v_id, true, 'was-restored', jsonb_build_object('status', v_job.status), v_job.status,
-            v_job.version;
-    end loop;
-    if not p_dry_run then
-        perform job_flow_wait_again(p_ids);
-    end if;
-    perform job_queue_advance_lines(v_keys);
-end
-$$;
-
--- Restores jobs for job_queue_restore, which has locked them in the trash and found that no other job can have their keys.
-create or replace function job_queue_restore_together(p_ids uuid[], p_actor text, p_reason text)
-returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
-language plpgsql volatile
-set enable_seqscan = off set jit = off
-as $$
-#variable_conflict use_column
-declare
-    v_keys text[];
-begin
-    return query
-    with gone as (
-        delete from job_trash t where t.job_id = any (p_ids)
-        returning t.job || jsonb_build_object('version', (t.job ->> 'version')::bigint + 1,
-            'updated_at', clock_timestamp(),
-            'in_line', t.job ->> 'status' = 'pending' and t.job ->> 'concurrency_key' is not null) as job
-    ), back as (
-        insert into job_queue select j.* from gone g, jsonb_populate_record(null::job_queue, g.job) j
-        returning job_queue.id, job_queue.status, job_queue.version, job_audit_facts(job_queue) as facts
-    ), noted as (
-        insert into job_audit (actor, action, job_id, after, reason)
-        select job_actor(p_actor), 'restore', b.id, b.facts, p_reason from back b order by b.id
-    )
-    select b.id, true, 'was-restored', jsonb_build_object('status', b.status), b.status, b.version from back b;
-    perform job_flow_wait_again(p_ids);
-    select array_agg(distinct q.concurrency_key) into v_keys from job_queue q
-    where q.id = any (p_ids) and q.concurrency_key is not null;
-    perform job_queue_advance_lines(v_keys);
-end
-$$;
-
 -- Moves jobs out of the trash, back to the state they were in. Running jobs cannot be deleted, so none of them runs.
 create or replace function job_queue_restore(
     p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
@@ -100,21 +9,66 @@ set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 #variable_conflict use_column
 declare
-    v_together constant uuid[] := array(
-        select t.job_id from job_trash t
-        where t.job_id = any (p_ids) and not p_dry_run
-            and (t.job ->> 'dedupe_key' is null or t.job ->> 'status' <> 'pending')
-            and not exists (select from job_queue q where q.id = t.job_id)
-        order by t.job_id for update of t);
+    v_group uuid[];
+    v_back uuid[] := '{}';
+    v_locked uuid[] := '{}';
+    v_keys text[];
 begin
     perform job_refuse_outsiders();
+    perform from job_trash t where t.job_id = any (p_ids) order by t.job_id for update;
+    -- A job that gets its dedupe key back is restored by itself, because another transaction may have the key. No key holds up
+    -- the others, which are restored together.
+    for v_group in
+        select array_agg(t.job_id) from job_trash t where t.job_id = any (p_ids) and not p_dry_run
+        group by case when t.job ->> 'status' = 'pending' and t.job ->> 'dedupe_key' is not null then t.job_id end
+        order by 1
+    loop
+        begin
+            with back as (
+                insert into job_queue
+                select j.* from job_trash t cross join jsonb_populate_record(null::job_queue, t.job || jsonb_build_object(
+                    'version', (t.job ->> 'version')::bigint + 1, 'updated_at', clock_timestamp(),
+                    'in_line', t.job ->> 'status' = 'pending' and t.job ->> 'concurrency_key' is not null)) j
+                where t.job_id = any (v_group)
+                on conflict do nothing
+                returning job_queue.id, job_queue.concurrency_key, job_audit_facts(job_queue) as facts
+            ), gone as (
+                delete from job_trash t using back b where t.job_id = b.id
+            ), noted as (
+                insert into job_audit (actor, action, job_id, after, reason)
+                select job_actor(p_actor), 'restore', b.id, b.facts, p_reason from back b order by b.id
+            )
+            select v_back || array_agg(b.id), v_keys || array_agg(b.concurrency_key) into v_back, v_keys from back b;
+        exception when lock_not_available then
+            -- A transaction that has not ended enqueues a job with the key. It may hold those of the next jobs too.
+            set local lock_timeout = '1ms';
+            v_locked := v_locked || v_group;
+        end;
+    end loop;
+    perform job_flow_wait_again(v_back);
+    perform job_queue_advance_lines(v_keys);
     return query
-    select r.* from (
-        select * from job_queue_restore_together(v_together, p_actor, p_reason)
+    select a.id, s.status is not null, r.code, case
+            when s.status is not null then jsonb_build_object('status', s.status)
+            when r.code = 'key-held' then jsonb_build_object('holder', h.holder) end,
+        s.status, s.version
+    from (select distinct unnest(p_ids)) a (id)
+    left join job_trash t on t.job_id = a.id
+    cross join lateral (
+        select case when t.job ->> 'status' = 'pending' then job_queue_holder(t.job ->> 'dedupe_key') end as holder) h
+    cross join lateral (
+        select case
+            when a.id = any (v_back) then 'was-restored'
+            when t.job_id is null then 'not-in-trash'
+            when a.id = any (v_locked) then 'key-locked'
+            when h.holder is not null then 'key-held'
+            when p_dry_run then 'would-restore'
+            else 'key-taken' end as code) r
+    left join lateral (
+        select q.status, q.version from job_queue q where q.id = a.id and r.code = 'was-restored'
         union all
-        select * from job_queue_restore_each(
-            array(select i from unnest(p_ids) i where i <> all (v_together)), p_actor, p_reason, p_dry_run)) r
-    order by r.job_id;
+        select t.job ->> 'status', (t.job ->> 'version')::bigint where r.code = 'would-restore') s on true
+    order by a.id;
 end
 $$;
 
@@ -166,7 +120,8 @@ begin
         when octet_length(v_new.concurrency_key) > 1000 then 'bad-key'
         when v_new.priority is null or v_new.priority not between -100 and 100 then 'bad-priority'
         when v_new.max_attempts is null or v_new.max_attempts < 1 then 'bad-attempts'
-        else job_action_refusal('edit', v_job.status, false)
+        when v_job.status = 'running' then 'edit-running'
+        when v_job.status = 'succeeded' then 'edit-succeeded'
     end;
     if v_refusal is not null or p_dry_run then
         return query select p_id, v_refusal is null, coalesce(v_refusal, 'would-edit'),
