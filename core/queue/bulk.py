@@ -16,6 +16,7 @@ from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.model import Filter
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue.bulk_model import UNDONE_BY, Bulk, BulkAnswer, Choice, Share
+from jobdeck.core.queue.calls import dumped
 from jobdeck.core.read.filters import format_filter, parameters
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.rows import job_from
@@ -23,8 +24,10 @@ from jobdeck.core.read.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import LiteralString
     from uuid import UUID
 
+    from jobdeck.core.model import Json
     from jobdeck.core.queue.bulk_model import BulkVerb
     from jobdeck.core.queue.calls import Connection
 
@@ -43,16 +46,16 @@ def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
         UsageError: the filter would read too many jobs, see `jobdeck.core.read.reach`.
     """
     reach.check(conn, wanted)
-    with conn.transaction():
-        row = conn.execute(
-            """
-            SELECT job_bulk_choose(%(words)s, %(status)s, %(task_type)s, %(search)s, %(error)s, %(payload_key)s,
-                %(payload_value)s, %(attempts)s::integer, %(age)s::interval, %(outcome)s, %(fingerprint)s,
-                %(payload_is)s::text[]::jsonb[], %(actor)s)
-            """,
-            {"words": format_filter(wanted), **parameters(wanted), "actor": actor},
-        ).fetchone()
-        return _choice(conn, row[0]) if row and row[0] else None
+    return _chosen(
+        conn,
+        """
+        SELECT job_bulk_choose('filter', %(actor)s, %(words)s, p_status => %(status)s, p_type => %(task_type)s,
+            p_text => %(search)s, p_error => %(error)s, p_key => %(payload_key)s, p_value => %(payload_value)s,
+            p_attempts => %(attempts)s::integer, p_age => %(age)s::interval, p_outcome => %(outcome)s,
+            p_fingerprint => %(fingerprint)s, p_payload => %(payload_is)s::text[]::jsonb[])
+        """,
+        {"actor": actor, "words": format_filter(wanted), **parameters(wanted)},
+    )
 
 
 def choose_alike(conn: Connection, task_type: str, fingerprint: str, *, actor: str) -> Choice | None:
@@ -61,63 +64,60 @@ def choose_alike(conn: Connection, task_type: str, fingerprint: str, *, actor: s
     Returns None if there is none.
     """
     words = format_filter(Filter(task_type=task_type, fingerprint=fingerprint))
-    with conn.transaction():
-        row = conn.execute(
-            "SELECT job_bulk_choose_alike(%s, %s, %s, %s)", (task_type, fingerprint, words, actor)
-        ).fetchone()
-        return _choice(conn, row[0]) if row and row[0] else None
+    return _chosen(
+        conn,
+        "SELECT job_bulk_choose('group', %s, %s, p_type => %s, p_fingerprint => %s)",
+        (actor, words, task_type, fingerprint),
+    )
 
 
 def choose_ids(conn: Connection, versions: Mapping[UUID, int | None], *, actor: str) -> Choice:
-    """Freezes these jobs, each at the version given; a version of None matches any version."""
-    with conn.transaction():
-        row = conn.execute(
-            "SELECT job_bulk_choose_ids(%s::uuid[], %s::bigint[], NULL, %s)",
-            (list(versions), list(versions.values()), actor),
-        ).fetchone()
-        if row is None:
-            raise Refused("The database did not save the choice. Try again.")
-        return _choice(conn, row[0])
+    """Freezes these jobs, at least one, each at the version given; a version of None matches any version."""
+    chosen = _chosen(
+        conn,
+        "SELECT job_bulk_choose('ids', %s, p_ids => %s::uuid[], p_versions => %s::bigint[])",
+        (actor, list(versions), list(versions.values())),
+    )
+    if chosen is None:
+        raise Refused("The database did not save the choice. Try again.")
+    return chosen
 
 
 def choose_again(conn: Connection, bulk_id: UUID, which: str, *, actor: str) -> Choice | None:
     """Freezes jobs of an earlier bulk action, or returns None if there are none.
 
-    `which` is `all`, `done` (the action changed the job) or `refused` (it did not).
+    `which` is `all`, `done` (the action changed the job), `refused` (it did not), or `edited` for the undo of an edit:
+    its jobs are frozen at the version that the edit made, so those changed or claimed since are refused.
 
     Raises:
-        Refused: there is no such bulk action.
+        Refused: there is no such bulk action, or no such edit that has ended.
     """
-    with refusals(), conn.transaction():
-        row = conn.execute("SELECT job_bulk_choose_again(%s, %s, %s)", (bulk_id, which, actor)).fetchone()
-        return _choice(conn, row[0]) if row and row[0] else None
+    return _chosen(conn, "SELECT job_bulk_choose(%s, %s, p_bulk => %s)", (which, actor, bulk_id))
 
 
 def choose_undo(conn: Connection, found: Bulk, *, actor: str) -> Choice | None:
     """Freezes the jobs that a bulk action changed, for the action of `UNDONE_BY`, or returns None if there are none.
-
-    Jobs of an edit are frozen at the version that the edit made, so those changed or claimed since are refused.
 
     Raises:
         Refused: the bulk action cannot be undone, is still running, or no longer exists.
     """
     if found.action not in UNDONE_BY:
         raise Refused(f"Only a deletion and an edit can be undone. This bulk action is: {found.action}.")
-    if found.action != "edit":
-        return choose_again(conn, found.id, "done", actor=actor)
-    with refusals(), conn.transaction():
-        row = conn.execute("SELECT job_bulk_choose_edited(%s, %s)", (found.id, actor)).fetchone()
-        return _choice(conn, row[0]) if row and row[0] else None
+    return choose_again(conn, found.id, "edited" if found.action == "edit" else "done", actor=actor)
 
 
-def start(conn: Connection, bulk_id: UUID, verb: BulkVerb, *, actor: str, reason: str | None = None) -> Bulk:
-    """Starts the action. From now on `step` or any worker carries it out.
+def start(
+    conn: Connection, bulk_id: UUID, verb: BulkVerb, *, actor: str, reason: str | None = None,
+    changes: Json | None = None,
+) -> Bulk:  # fmt: skip
+    """Starts the action. From now on `step` or any worker carries it out. An edit has `changes`: see `bulk_edit.start`.
 
     Raises:
         Refused: the choice was already used, or is deleted.
     """
+    given = (bulk_id, verb, dumped(changes), actor, reason)
     with refusals():
-        conn.execute("SELECT job_bulk_start(%s, %s, %s, %s)", (bulk_id, verb, actor, reason))
+        conn.execute("SELECT job_bulk_start(%s, %s, %s::jsonb, %s, %s)", given)
     return required(find(conn, bulk_id))
 
 
@@ -184,7 +184,13 @@ def answers(
 ) -> list[BulkAnswer]:
     """The answers in the order of the ids, starting behind the id `after`; with `refused` only the refusals."""
     with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute("SELECT * FROM job_bulk_result(%s, %s, %s, %s)", (bulk_id, refused, after, limit))
+        rows = cursor.execute(
+            """
+            SELECT job_id, task_type, ok, code, facts, status, version FROM job_bulk_items
+            WHERE bulk_id = %s AND (NOT %s OR NOT ok) AND (%s::uuid IS NULL OR job_id > %s) ORDER BY job_id LIMIT %s
+            """,
+            (bulk_id, refused, after, after, limit),
+        )
         return [_answer(row) for row in rows]
 
 
@@ -207,6 +213,13 @@ def required(found: Bulk | None) -> Bulk:
     if found is None:
         raise Refused("This bulk action no longer exists: bulk actions are kept for 30 days.")
     return found
+
+
+def _chosen(conn: Connection, statement: LiteralString, given: Any) -> Choice | None:
+    """The choice that a call of `job_bulk_choose` makes; None if it finds no jobs."""
+    with refusals(), conn.transaction():
+        row = conn.execute(statement, given).fetchone()
+        return _choice(conn, row[0]) if row and row[0] else None
 
 
 def _choice(conn: Connection, bulk_id: UUID) -> Choice:

@@ -22,10 +22,8 @@ FUNCTIONS: Final = {
     "owp": "job_queue_create job_queue_create_once job_queue_create_many job_queue_enqueue job_flow_create "
     "job_series_create",
     "o": """
-        job_bulk_choose job_bulk_choose_alike job_bulk_choose_again job_bulk_choose_ids job_bulk_drop
-        job_bulk_result job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
-        job_queue_cleanup job_queue_edit job_bulk_start_edit job_bulk_edit_next job_bulk_choose_edited job_note_add
-        job_note_acknowledge job_error_mute
+        job_bulk_choose job_bulk_drop job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
+        job_queue_cleanup job_queue_edit job_note_add job_note_acknowledge job_error_mute
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
         job_type_set job_runner_switch job_queue_ask_canary job_queue_canary job_queue_skip job_series_pause
         job_flow_cancel
@@ -34,7 +32,7 @@ FUNCTIONS: Final = {
         programme_sent_to_address
     """,
     "w": """
-        job_alarm_clear job_alarm_raise job_bulk_continue job_bulk_edit_failed job_bulk_edit_take
+        job_alarm_clear job_alarm_raise job_bulk_continue job_bulk_failed job_bulk_take
         job_queue_checkpoint job_queue_claim job_queue_traces
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
         job_queue_next_due job_queue_upkeep job_release_note job_types_declare

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Status
-from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue import bulk
 from jobdeck.core.queue.calls import rows
 from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange, difference
@@ -23,7 +22,7 @@ from jobdeck.core.read.sentences import result
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Job, Json
@@ -56,12 +55,8 @@ def start(conn: Connection, bulk_id: UUID, change: PayloadChange, *, actor: str,
     Raises:
         Refused: the choice was already used, or is deleted.
     """
-    with refusals():
-        conn.execute(
-            "SELECT job_bulk_start_edit(%s, %s::jsonb, %s, %s)",
-            (bulk_id, json.dumps({"set": change.set, "unset": list(change.unset)}), actor, reason),
-        )
-    return bulk.required(bulk.find(conn, bulk_id))
+    changes = {"set": change.set, "unset": list(change.unset)}
+    return bulk.start(conn, bulk_id, "edit", changes=changes, actor=actor, reason=reason)
 
 
 def step(
@@ -69,11 +64,7 @@ def step(
 ) -> Bulk:
     """Edits the next jobs in one transaction and returns the new progress. Does nothing if the action has ended."""
     with conn.transaction():
-        asked = {
-            row["job_id"]: row["seen"]
-            for row in rows(conn, "SELECT * FROM job_bulk_edit_next(%s, %s)", (bulk_id, limit))
-        }
-        _carry_out(conn, registry, bulk_id, asked, settings=settings, driver=driver)
+        _carry_out(conn, registry, bulk_id, limit, settings=settings, driver=driver)
     return bulk.required(bulk.find(conn, bulk_id))
 
 
@@ -88,31 +79,35 @@ def resume_stalled(
     bulk_id: UUID | None = None
     try:
         with conn.transaction():
-            taken = rows(conn, "SELECT * FROM job_bulk_edit_take(%s, %s, %s)", (worker_id, list(task_types), limit))
-            if not taken:
+            statement = "SELECT job_bulk_take(%s, %s, %s) AS id"
+            bulk_id = rows(conn, statement, (worker_id, list(task_types), limit))[0]["id"]
+            if bulk_id is None:
                 return False
-            bulk_id = taken[0]["bulk_id"]
-            asked = {row["job_id"]: row["seen"] for row in taken}
-            _carry_out(conn, registry, bulk_id, asked, settings=settings, driver=worker_id)
+            _carry_out(conn, registry, bulk_id, limit, settings=settings, driver=worker_id)
     except Exception as error:
         if bulk_id is None or conn.broken:
             raise
         # What a task type raises may be anything, and must not end the maintenance of the worker.
-        conn.execute("SELECT job_bulk_edit_failed(%s, %s)", (bulk_id, safe_error(str(error))))
+        conn.execute("SELECT job_bulk_failed(%s, %s)", (bulk_id, safe_error(str(error))))
         return False
     return True
 
 
 def _carry_out(
-    conn: Connection, registry: Registry, bulk_id: UUID, asked: Mapping[UUID, int | None], *, settings: Settings,
-    driver: str,
-) -> None:  # fmt: skip
-    edits = list(_edits(conn, registry, asked, _change(conn, bulk_id), settings))
-    rows(
+    conn: Connection, registry: Registry, bulk_id: UUID, limit: int, *, settings: Settings, driver: str
+) -> None:
+    """Validates and edits the next jobs. Those that another program edits meanwhile have their answer from it."""
+    found = rows(
         conn,
-        "SELECT id FROM job_bulk_edit_step(%s, %s::uuid[], %s::bigint[], %s::text[]::jsonb[], %s::text[], %s)",
-        (bulk_id, *_arrays(edits), driver),
+        "SELECT reached, changes FROM job_bulk WHERE id = %s AND state = 'running' AND action = 'edit'",
+        (bulk_id,),
     )
+    if not found:
+        return
+    change = PayloadChange(found[0]["changes"]["set"], tuple(found[0]["changes"]["unset"]))
+    asked = _items(conn, bulk_id, found[0]["reached"], limit)
+    edits = _edits(conn, registry, asked, change, settings)
+    rows(conn, "SELECT id FROM job_bulk_edit_step(%s, %s::text[]::jsonb[], %s)", (bulk_id, _written(edits), driver))
 
 
 def rehearse(
@@ -177,18 +172,13 @@ def payload_changes(conn: Connection, registry: Registry, job: Job, payload: Jso
     return made
 
 
-def _change(conn: Connection, bulk_id: UUID) -> PayloadChange:
-    found = rows(conn, "SELECT changes FROM job_bulk WHERE id = %s", (bulk_id,))
-    changes = found[0]["changes"] if found else None
-    return PayloadChange(changes["set"], tuple(changes["unset"])) if changes else PayloadChange({})
-
-
 def _items(conn: Connection, bulk_id: UUID, after: UUID | None, limit: int) -> dict[UUID, int | None]:
+    """The next jobs without an answer, behind the id `after`, and the versions at which they were frozen."""
     found = rows(
         conn,
         """
         SELECT job_id, seen FROM job_bulk_items
-        WHERE bulk_id = %s AND (%s::uuid IS NULL OR job_id > %s) ORDER BY job_id LIMIT %s
+        WHERE bulk_id = %s AND ok IS NULL AND (%s::uuid IS NULL OR job_id > %s) ORDER BY job_id LIMIT %s
         """,
         (bulk_id, after, after, limit),
     )
@@ -197,14 +187,13 @@ def _items(conn: Connection, bulk_id: UUID, after: UUID | None, limit: int) -> d
 
 def _rehearsed(conn: Connection, edits: Sequence[_Edit], actor: str) -> dict[UUID, ActionResult]:
     wanted = [edit for edit in edits if edit.changes]
-    ids, versions, changes, _ = _arrays(wanted)
     found = rows(
         conn,
         """
-        SELECT e.* FROM unnest(%s::uuid[], %s::bigint[], %s::text[]) AS a (id, version, changes)
-        CROSS JOIN LATERAL job_queue_edit(a.id, a.version, a.changes::jsonb, %s, NULL, true) AS e
+        SELECT e.* FROM unnest(%s::text[]::jsonb[]) AS d
+        CROSS JOIN job_queue_edit((d ->> 'id')::uuid, (d ->> 'version')::bigint, d -> 'changes', %s, NULL, true) AS e
         """,
-        (ids, versions, changes, actor),
+        (_written(wanted), actor),
     )
     answers = {row["job_id"]: result_from(row) for row in found}
     for edit in edits:
@@ -226,12 +215,9 @@ def _first(conn: Connection, edits: Sequence[_Edit], most: int) -> list[tuple[Jo
     ]
 
 
-def _arrays(
-    edits: Sequence[_Edit],
-) -> tuple[list[UUID], list[int], list[str | None], list[str | None]]:
-    return (
-        [edit.job_id for edit in edits],
-        [edit.version for edit in edits],
-        [None if edit.changes is None else json.dumps(edit.changes) for edit in edits],
-        [edit.refusal for edit in edits],
-    )
+def _written(edits: Iterable[_Edit]) -> list[str]:
+    """The edits as `job_bulk_edit` of the database reads them."""
+    return [
+        json.dumps({"id": str(edit.job_id), "version": edit.version, "changes": edit.changes, "refusal": edit.refusal})
+        for edit in edits
+    ]

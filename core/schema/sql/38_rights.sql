@@ -52,13 +52,11 @@ declare
         'job_runner_switch', 'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge',
         'job_error_mute', 'job_queue_skip', 'job_series_pause', 'job_flow_create', 'job_flow_cancel',
         'job_queue_cleanup', 'job_queue_purge', 'job_queue_create', 'job_queue_create_once', 'job_queue_create_many',
-        'job_queue_enqueue', 'job_series_create', 'job_bulk_choose', 'job_bulk_choose_alike', 'job_bulk_choose_ids',
-        'job_bulk_choose_again', 'job_bulk_start', 'job_bulk_choose_edited', 'job_bulk_start_edit',
-        'job_bulk_edit_next', 'job_bulk_edit_step', 'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop',
-        'job_bulk_result'];
+        'job_queue_enqueue', 'job_series_create', 'job_bulk_choose', 'job_bulk_start', 'job_bulk_step',
+        'job_bulk_edit_step', 'job_bulk_stop', 'job_bulk_drop'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_upkeep', 'job_queue_traces',
-        'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_edit_take', 'job_bulk_edit_step', 'job_bulk_edit_failed',
+        'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_take', 'job_bulk_edit_step', 'job_bulk_failed',
         'job_queue_create', 'job_queue_create_once', 'job_queue_create_many', 'job_queue_enqueue', 'job_types_declare',
         'job_types_fill_keys', 'job_release_note', 'job_worker_report', 'job_worker_remove', 'job_worker_run_open',
         'job_worker_run_note', 'job_worker_run_close', 'job_flow_create', 'job_flow_add', 'job_flow_outcomes',

@@ -10,7 +10,7 @@ import pytest
 
 from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.queue import bulk, producer
-from jobdeck.core.queue.bulk_model import BulkVerb
+from jobdeck.core.queue.bulk_model import BulkVerb, Choice
 from jobdeck.core.queue.operators.payload_change import PayloadChange
 from tests.core.queue.test_bulk_edit import edit_all
 from tests.support.plans import cost_of
@@ -51,6 +51,36 @@ def stepping(action: UUID) -> Callable[[Connection], object]:
 def calls(conn: Connection, function: str) -> int:
     conn.execute("SELECT pg_stat_force_next_flush()")
     return int(value(conn, "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = %s", function))
+
+
+def test_each_way_to_choose_reads_no_more_jobs_than_it_chooses(conn: Connection) -> None:
+    fill(conn, MANY)
+    conn.execute(
+        "INSERT INTO job_queue (task_type, status, completed_at, fingerprint, payload) "
+        "SELECT 'alpha', 'failed', now(), '00112233aabb', '{}' FROM generate_series(1, 20)"
+    )
+    conn.execute("VACUUM ANALYZE job_queue")
+    ids = [row["id"] for row in rows(conn, "SELECT id FROM job_queue WHERE fingerprint IS NOT NULL ORDER BY id")]
+    edited = edit_all(
+        conn,
+        PayloadChange({"url": "https://new.example.org"}),
+        frozen=bulk.choose_ids(conn, dict.fromkeys(ids), actor=ACTOR).bulk,
+        limit=20,
+    )
+    ways: dict[str, Callable[[Connection], Choice | None]] = {
+        "ids": lambda conn: bulk.choose_ids(conn, dict.fromkeys(ids), actor=ACTOR),
+        "filter": lambda conn: bulk.choose(conn, Filter(fingerprint="00112233aabb"), actor=ACTOR),
+        "group": lambda conn: bulk.choose_alike(conn, "alpha", "00112233aabb", actor=ACTOR),
+        "again": lambda conn: bulk.choose_again(conn, edited.id, "done", actor=ACTOR),
+        "edited": lambda conn: bulk.choose_undo(conn, edited, actor=ACTOR),
+    }
+    for name, choose in ways.items():
+        choice = choose(conn)
+        assert choice is not None, name
+        assert choice.bulk.total == 20, name
+        cost = cost_of(conn, choose)
+        assert cost.whole_tables == [], name
+        assert cost.rows < 1_000, (name, cost.entries)
 
 
 @pytest.mark.slow

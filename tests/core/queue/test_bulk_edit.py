@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import psycopg
@@ -77,6 +78,28 @@ def test_every_job_is_edited_once_and_audited(conn: Connection) -> None:
     again = bulk_edit.step(conn, REGISTRY, done.id, settings=configuration.load(), driver=ACTOR)
     assert again == done
     assert len(audit_rows(conn, "edit")) == 3
+
+
+def test_two_programs_that_carry_out_one_edit_edit_each_job_once(conn: Connection, database_url: str) -> None:
+    for number in range(30):
+        add(conn, payload={"tries": 1 + number % 5})
+    now = bulk_edit.start(conn, choose(conn).id, PayloadChange(NEW), actor=ACTOR)
+
+    def drive(limit: int) -> None:
+        with psycopg.connect(database_url, autocommit=True) as other:
+            state = "running"
+            while state == "running":
+                state = bulk_edit.step(
+                    other, REGISTRY, now.id, settings=configuration.load(), driver=f"by {limit}", limit=limit
+                ).state
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(drive, (2, 3, 5)))
+    ended = bulk.find(conn, now.id)
+    assert ended is not None
+    assert (ended.state, ended.done, ended.refused) == ("finished", 30, 0)
+    assert set(answers(conn, ended).values()) == {(True, "was-edited")}
+    assert len(audit_rows(conn, "edit")) == 30
 
 
 def test_refused_jobs_are_answered_one_by_one_and_stay_as_they_are(conn: Connection) -> None:
