@@ -277,12 +277,8 @@ class Processing:
     resume_at: datetime | None = None
     paused_types: tuple[TypePause, ...] = ()
     set_aside: tuple[TypePause, ...] = ()
-    runner: str = "jobdeck"
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether an earlier runner has the queue, so that no worker takes jobs."""
-        return self.runner == "earlier"
+    held_by: str | None = None
+    """Who has the queue in place of the workers, and until when, in words."""
 
     @property
     def held_types(self) -> frozenset[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.takeover.statements import Page
     from bench.takeover.world import World
 
-EARLIER = "an earlier runner"
+EARLIER = "the earlier runner"
 ENDS = ("succeeded", "partial", "failed", "cancelled")
 PAST_RETENTION = """
 SELECT id FROM job_worker_runs WHERE started_at < now() - interval '14 days'

@@ -168,21 +168,10 @@ def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Pro
     """Resumes processing, or one paused task type. Missed slots are not replayed.
 
     Raises:
-        Refused: the task type is not paused.
+        Refused: the task type is not paused; or nothing is, and somebody else holds the queue.
     """
     rows(conn, "SELECT job_queue_resume(%s, %s)", (task_type, actor))
     return processing().run(conn)
-
-
-def switch_runner(conn: Connection, runner: str, *, actor: str, reason: str | None) -> int:
-    """Gives the queue to the workers (`jobdeck`) or to the earlier runner (`earlier`); returns how many jobs run.
-
-    These end where they began.
-
-    Raises:
-        Refused: that one has it already.
-    """
-    return int(rows(conn, "SELECT job_runner_switch(%s, %s, %s) AS running", (runner, actor, reason))[0]["running"])
 
 
 def set_type(

@@ -11,12 +11,10 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Run, RunOutcome, WorkerRun
 from jobdeck.core.read.batch import Query, select
 from jobdeck.core.read.job_lists import LOOKED_AT, NO_CURSOR
-from jobdeck.core.read.report_types import AuditEntry, AuditLine, EarlierRun
+from jobdeck.core.read.report_types import AuditEntry, AuditLine
 from jobdeck.core.read.rows import Row, run_from
-from jobdeck.core.read.sentences import EARLIER_RUNNER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from datetime import timedelta
     from uuid import UUID
 
@@ -103,28 +101,6 @@ def newest_tokens(limit: int) -> Query[frozenset[int]]:
         """,
         {"limit": limit},
         read=read,
-    )
-
-
-def earlier_runs(*, after: int, but: Collection[int], limit: int) -> Query[tuple[EarlierRun, ...]]:
-    """The runs of the earlier runner with a token above `after` that is not in `but`, lowest token first.
-
-    A run that has ended is in the history and no longer in the queue, so both are read.
-    """
-    return select(
-        """
-        SELECT DISTINCT ON (run_token) run_token, job_id, task_type, payload, started_at
-        FROM (
-            SELECT run_token, id AS job_id, task_type, payload, started_at FROM job_list
-            WHERE status = 'running' AND locked_by = %(runner)s AND run_token > %(after)s
-            UNION ALL
-            SELECT run_token, job_id, task_type, payload, started_at FROM job_run_list
-            WHERE worker_id = %(runner)s AND run_token > %(after)s
-        ) AS begun
-        WHERE run_token <> ALL (%(but)s::bigint[]) ORDER BY run_token LIMIT %(limit)s
-        """,
-        {"runner": EARLIER_RUNNER, "after": after, "but": list(but), "limit": limit},
-        read=lambda rows: tuple(EarlierRun(**row) for row in rows),
     )
 
 

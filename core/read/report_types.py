@@ -54,17 +54,6 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class EarlierRun:
-    """One run of the earlier runner, which may have ended."""
-
-    run_token: int
-    job_id: UUID
-    task_type: str
-    payload: Json
-    started_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class AuditLine:
     """One action, or the newest of `jobs` actions in a row that differ only in the job.
 

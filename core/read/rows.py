@@ -64,5 +64,5 @@ def processing_from(settings: Mapping[str, Any] | None, pauses: list[Row]) -> Pr
         resume_at=settings["resume_at"],
         paused_types=paused_types,
         set_aside=set_aside,
-        runner=settings["runner"],
+        held_by=settings["held_by"],
     )

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 Facts = Mapping[str, Any]
 Sentence = str | Callable[[Facts], str]
 
-EARLIER_RUNNER: Final = "an earlier runner"
-"""The name that `job_earlier_runner` of schema.sql returns. Workers may not call that function."""
-
 PAST: Final[Mapping[str, str]] = {
     "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
     "revert": "reverted", "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up",
@@ -136,12 +133,6 @@ def _status(facts: Facts) -> str:
     return f"The job is {status}.{again}"
 
 
-def _silent(worker: object) -> str:
-    if worker == EARLIER_RUNNER:
-        return "the earlier runner did not report within 20 minutes"
-    return f"worker {worker} stopped renewing its lease"
-
-
 def _earlier(facts: Facts) -> str:
     who = f"at {_moment(facts.get('at'))} by {facts.get('actor')}"
     return f"It was already run again {who}, as {facts.get('earlier')}."
@@ -250,7 +241,9 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "would-pause": "It would not run until somebody resumes it.",
         "would-resume": lambda facts: f"It would run next at {_moment(facts.get('run_at'), MINUTES)}.",
         "would-enqueue": "The job would be enqueued.",
-        "is-stuck": lambda facts: f"Stuck since {_moment(facts.get('expired_at'))}: {_silent(facts.get('worker'))}.",
+        "is-stuck": lambda facts: (
+            f"Stuck since {_moment(facts.get('expired_at'))}: the lease of {facts.get('worker')} expired."
+        ),
         # what was done
         "canary-asked": "The next worker that handles it runs it. If none takes it within a minute, it stays as it is.",
         "due-now": "Due now.",
@@ -280,7 +273,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
     {
         "has-status": _status,
         "no-settings": 'The settings row is missing, so no job is claimed. Run "jobdeck resume".',
-        "earlier-runner": "The earlier runner has the queue, so no worker takes jobs.",
+        "queue-held": "No worker takes jobs: the queue is held by {who}.",
         "processing-on": "Automatic processing is on.",
         "processing-off": lambda facts: _paused("Automatic processing has been off", facts),
         "type-open": "The type {task_type} is not paused.",

@@ -166,7 +166,7 @@ class _Drain:
 
     def _next_scheduled(self) -> Job | None:
         processing = read_jobs.processing().run(self._conn)
-        if not processing.enabled or processing.is_elsewhere:
+        if not processing.enabled or processing.held_by is not None:
             return None
         held = processing.held_types
         for job in self._pending():

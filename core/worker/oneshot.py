@@ -192,7 +192,7 @@ class Cycle:
             jobs = self._claim(task_types)
             if not jobs:
                 processing = self._link.run(read_jobs.processing().run)
-                if not processing.enabled or processing.is_elsewhere:
+                if not processing.enabled or processing.held_by is not None:
                     return self._result("paused", _why(processing))
                 break
             # The job must stop before a slot has it: the slot might start it before the next lines run.
@@ -277,7 +277,7 @@ class Cycle:
 
 def _why(processing: Processing) -> str:
     if processing.enabled:
-        return sentence("earlier-runner")
+        return sentence("queue-held", {"who": processing.held_by})
     return safe_error(processing.paused_reason or "") or CycleResult.PAUSED
 
 

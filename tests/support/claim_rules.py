@@ -27,11 +27,11 @@ class Moment:
 
     @classmethod
     def of(cls, conn: Connection) -> Moment:
-        (settings,) = rows(conn, "SELECT processing_enabled, runner FROM job_queue_settings")
+        (settings,) = rows(conn, "SELECT processing_enabled, held_by FROM job_queue_settings")
         return cls(
             {row["id"]: row for row in rows(conn, "SELECT * FROM job_queue")},
             {row["task_type"]: row for row in rows(conn, "SELECT * FROM job_types")},
-            settings["processing_enabled"] and settings["runner"] == "jobdeck",
+            settings["processing_enabled"] and settings["held_by"] is None,
             frozenset(row["job_id"] for row in rows(conn, "SELECT job_id FROM job_canaries WHERE run_token IS NULL")),
         )
 

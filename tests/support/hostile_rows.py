@@ -74,7 +74,6 @@ _LISTS: Final = {
     "job_dependencies": {"needs", "outcome"},
     "job_failing_types": {"verdict"},
     "job_flow_members": {"needs", "set_aside"},
-    "job_queue_settings": {"runner"},
     "job_queue": {"status"},
     "job_runs": {"outcome"},
     "outbox_messages": {"channel", "kind", "state"},

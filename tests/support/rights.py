@@ -25,7 +25,7 @@ FUNCTIONS: Final = {
         job_bulk_choose job_bulk_drop job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
         job_queue_cleanup job_queue_edit job_note_add job_note_acknowledge job_error_mute
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
-        job_type_set job_runner_switch job_queue_ask_canary job_queue_canary job_queue_skip job_series_pause
+        job_type_set competition_switch job_queue_ask_canary job_queue_canary job_queue_skip job_series_pause
         job_flow_cancel
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
         outbox_blocks_of outbox_lift outbox_suppress programme_find_people programme_reveal_sent
@@ -49,6 +49,7 @@ FUNCTIONS: Final = {
     """,
     "ow": """
         job_bulk_edit_step
+        competition_earlier_runner
         outbox_audience_outlook outbox_campaign_outlook outbox_campaign_stats outbox_e164 outbox_email_ok
         outbox_is_quiet outbox_normal outbox_preview outbox_rank programme_admin_alerts_ahead
         programme_alert_obstacle programme_coaches_ahead programme_competitors_ahead programme_digest_ahead

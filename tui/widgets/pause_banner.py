@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
+from jobdeck.core.read.sentences import sentence
 from jobdeck.tui.format import age, count, fit, middle, one_line, plural
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ def pause_banner(view: View, now: datetime, width: int, resumes: str) -> list[Sp
     """What is paused, since when, by whom, why and until when; empty where nothing is. `resumes` names the key."""
     processing = view.snapshot.processing
     types = processing.paused_types
-    if processing.enabled and processing.is_elsewhere:
+    if processing.enabled and processing.held_by is not None:
         also = f" · {plural(len(types), 'type')} paused" if types else ""
-        return [(f" The earlier runner has the queue, so no worker takes jobs{also}", "alert")]
+        return [(f" {sentence('queue-held', {'who': one_line(processing.held_by)})}{also}", "alert")]
     if processing.enabled:
         return [(_paused_types(types, now, width, resumes), "alert")] if types else []
     also = f" · {plural(len(types), 'type')} paused too" if types else ""

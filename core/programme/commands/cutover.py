@@ -9,6 +9,7 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Group, Session, command, dry_run_option, reason_option, shared_options
 from jobdeck.core.errors import UsageError
+from jobdeck.core.programme.commands.watch import watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Processing
     from jobdeck.core.read.type_settings import TypeLine
 
-HAS: Final = {"jobdeck": "The workers of Jobdeck have", "earlier": "The earlier runner has"}
-WOULD_HAVE: Final = {"jobdeck": "The workers of Jobdeck would have", "earlier": "The earlier runner would have"}
+JOBDECK: Final = "jobdeck"
+EARLIER: Final = "earlier"
+HAS: Final = {JOBDECK: "The workers of Jobdeck have", EARLIER: "The earlier runner has"}
+WOULD_HAVE: Final = {JOBDECK: "The workers of Jobdeck would have", EARLIER: "The earlier runner would have"}
 
 
 @command("status")
@@ -29,13 +32,14 @@ def status(session: Session) -> None:
 
     with session.connection() as conn, brief(conn):
         switch, lines = jobs.processing().run(conn), type_lines().run(conn)
+    runner = JOBDECK if switch.held_by is None else EARLIER
     data = {
-        "runner": switch.runner,
+        "runner": runner,
         "set_aside": [one.task_type for one in lines if one.set_aside],
         "without_worker": [one.task_type for one in _without_worker(lines)],
         "types": lines,
     }
-    session.answer(data, [f"{HAS[switch.runner]} the queue.", *_table(switch, lines)])
+    session.answer(data, [f"{HAS[runner]} the queue.", *_table(switch, lines)])
 
 
 @command("switch")
@@ -47,13 +51,12 @@ def switch(session: Session, back: bool, reason: str | None, dry_run: bool) -> N
 
     The earlier runner keeps the task types that are set aside for it (jobdeck types set TYPE --set-aside).
     """
-    from jobdeck.core.programme.cutover.ends import brief  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.cutover import ends  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.type_settings import type_lines  # noqa: PLC0415 -- imported on first use
 
-    wanted = "earlier" if back else "jobdeck"
-    with session.connection() as conn, brief(conn, dry_run=dry_run):
-        running = operator.switch_runner(conn, wanted, actor=session.actor, reason=reason)
+    wanted = EARLIER if back else JOBDECK
+    with session.connection() as conn, ends.brief(conn, dry_run=dry_run):
+        running = ends.switch(conn, back=back, actor=session.actor, reason=reason)
         lines = type_lines().run(conn)
     waiting = [] if back else _without_worker(lines)
     for one in waiting:
@@ -86,7 +89,7 @@ def _table(switch: Processing, lines: Sequence[TypeLine]) -> list[str]:
 
 
 def _runs_where(switch: Processing, one: TypeLine) -> str:
-    if one.set_aside or switch.is_elsewhere:
+    if one.set_aside or switch.held_by is not None:
         return "with the earlier runner"
     return "with the workers" if one.workers else "nowhere: no live worker handles it"
 
@@ -143,7 +146,7 @@ def undo(session: Session, reason: str | None, dry_run: bool) -> None:
 
 cutover = Group(
     "cutover",
-    commands={"status": status, "switch": switch, "stay": stay, "undo": undo},
+    commands={"status": status, "watch": watch, "switch": switch, "stay": stay, "undo": undo},
     params=shared_options(),
     help="Take over from the original application, or give back.",
 )

@@ -42,7 +42,7 @@ _NAMED: Final = 5
 def checklist(database: Database, settings: Settings, registry: Registry) -> Iterator[Finding]:
     """What has to hold before the switch, at the switch and after it."""
     with database.connection() as conn, brief(conn):
-        switched = jobs.processing().run(conn).runner == "jobdeck"
+        switched = jobs.processing().run(conn).held_by is None
         lines = type_lines().run(conn)
         yield _connection(database)
         yield _objects(conn)
@@ -211,7 +211,7 @@ def _in_flight(conn: Connection, *, switched: bool) -> Finding:
     found = rows(
         conn,
         "SELECT count(*) AS jobs, count(*) FILTER (WHERE lease_expires_at < clock_timestamp()) AS lost FROM job_queue "
-        "WHERE status = 'running' AND locked_by = job_earlier_runner() "
+        "WHERE status = 'running' AND locked_by = competition_earlier_runner() "
         "AND NOT EXISTS (SELECT FROM job_types AS t WHERE t.task_type = job_queue.task_type AND t.set_aside)",
         (),
     )[0]

@@ -1,4 +1,4 @@
-"""The two ends of the cut-over: the original's parts are dropped, or they come back; and its short transactions."""
+"""The switch of the cut-over, its ends (the original's parts are dropped, or come back), and its short transactions."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ class Dropped:
     kind: str
     name: str
     why: str
+
+
+def switch(conn: Connection, *, back: bool, actor: str, reason: str | None) -> int:
+    """Gives the queue to the workers, or `back` to the earlier runner; returns how many jobs run.
+
+    These end where they began.
+
+    Raises:
+        Refused: that one has it already, or the earlier runner cannot come back.
+    """
+    return int(rows(conn, "SELECT competition_switch(%s, %s, %s) AS running", (back, actor, reason))[0]["running"])
 
 
 def stay(conn: Connection, *, actor: str, reason: str | None, dry_run: bool = False) -> list[Dropped]:

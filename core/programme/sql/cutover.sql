@@ -1,6 +1,35 @@
 -------------------------------------------------------------------------------------------------------
--- The end of the cut-over: `jobdeck cutover stay`, and `jobdeck cutover undo`
+-- The cut-over: `jobdeck cutover switch`, and its ends, `jobdeck cutover stay` and `jobdeck cutover undo`
 -------------------------------------------------------------------------------------------------------
+
+-- Gives the queue to the workers, or with p_back to the earlier runner. Jobs that run end where they began. Returns how many
+-- run.
+create or replace function public.competition_switch(p_back boolean, p_actor text, p_reason text) returns bigint
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_held_by text;
+    v_left constant text := (select r.definition from jobdeck_replaced r where r.kind = 'left');
+begin
+    perform job_refuse_outsiders();
+    select held_by into v_held_by from job_queue_settings where id = 1 for update;
+    if not found then
+        perform job_queue_refuse('The settings row is missing. Run "jobdeck resume". Nothing was changed.');
+    elsif p_back and v_left is not null then
+        perform job_queue_refuse(format('The earlier runner cannot come back: "jobdeck cutover stay" has dropped its '
+            'functions at %s. Nothing was changed.', v_left));
+    elsif p_back = (v_held_by is not null) then
+        perform job_queue_refuse(case when p_back then 'The earlier runner has the queue already.'
+            else 'The workers of Jobdeck have the queue already.' end || ' Nothing was changed.');
+    end if;
+    update job_queue_settings set held_by = case when p_back then competition_hold() end, updated_at = now() where id = 1;
+    perform job_queue_write_audit(p_actor, 'switch runner', null, jsonb_build_object('held_by', v_held_by),
+        jsonb_build_object('held_by', case when p_back then competition_hold() end), p_reason);
+    perform pg_notify(current_schema() || '.job_queue', '');
+    return (select count(*) from job_queue where status = 'running');
+end
+$$;
 
 -- The unique indexes over (user, solve) of the original, which has at most one.
 create or replace function public.competition_key_of_solves() returns setof oid
@@ -73,11 +102,11 @@ declare
     v_left constant boolean := not exists (select from job_types t where t.set_aside);
     v_dropped text[] := '{}';
 begin
-    if (select s.runner from job_queue_settings s where s.id = 1) is distinct from 'jobdeck' then
+    if exists (select from job_queue_settings s where s.held_by is not null) then
         perform job_queue_refuse('The earlier runner has the queue, and needs what this would drop. Switch first: '
             '"jobdeck cutover switch". Nothing was changed.');
     elsif v_left and exists (
-        select from job_queue q where q.status = 'running' and q.locked_by = job_earlier_runner())
+        select from job_queue q where q.status = 'running' and q.locked_by = competition_earlier_runner())
     then
         perform job_queue_refuse('Jobs of the earlier runner still run, and it could not report them. Wait until they have '
             'ended ("jobdeck jobs --status running"). Nothing was changed.');
@@ -92,8 +121,8 @@ begin
         return next;
     end loop;
     if v_left then
-        update job_queue_settings set earlier_left_at = coalesce(earlier_left_at, now()) where id = 1;
-        delete from jobdeck_replaced;
+        delete from jobdeck_replaced r where r.kind <> 'left';
+        insert into jobdeck_replaced (kind, name, definition) values ('left', 'earlier runner', now()) on conflict do nothing;
     end if;
     perform job_queue_write_audit(p_actor, 'stay', null, null, jsonb_build_object('dropped', v_dropped), p_reason);
 end
@@ -236,11 +265,11 @@ begin
             'application, or "jobdeck cutover stay" has ended the cut-over. Nothing was changed.');
     end if;
     lock table job_queue in access exclusive mode;
-    if (select s.runner from job_queue_settings s where s.id = 1) is distinct from 'earlier' then
+    if not exists (select from job_queue_settings s where s.held_by is not null) then
         perform job_queue_refuse('The workers of Jobdeck have the queue. Give it back first: '
             '"jobdeck cutover switch --back". Nothing was changed.');
     end if;
-    select count(*) into v_count from job_queue q where q.status = 'running' and q.locked_by <> job_earlier_runner();
+    select count(*) into v_count from job_queue q where q.status = 'running' and q.locked_by <> competition_earlier_runner();
     if v_count > 0 then
         perform job_queue_refuse(format('Jobs of the workers still run (%s). Wait until they have ended ("jobdeck jobs '
             '--status running"). Nothing was changed.', v_count));

@@ -18,6 +18,19 @@ set attempts = 0, anchor_at = last_run_at + make_interval(mins => recurrence_int
 where is_recurring and anchor_at is null and last_run_at is not null and status = 'pending'
     and recurrence_interval_minutes > 0;
 
+-- The name under which the original's runner claims and reports.
+create or replace function public.competition_earlier_runner() returns text
+language sql immutable parallel safe
+return 'the earlier runner';
+
+-- What `held_by` says while that runner has the queue.
+create or replace function public.competition_hold() returns text
+language sql immutable parallel safe
+return public.competition_earlier_runner() || ' until "jobdeck cutover switch"';
+
+update public.job_queue set locked_by = public.competition_earlier_runner()
+where status = 'running' and current_setting('jobdeck.took_over', true) = 'on';
+
 do $$
 begin
     if exists (select from pg_trigger where tgrelid = 'public.job_queue'::regclass
@@ -36,11 +49,9 @@ language plpgsql security definer
 set search_path = public, pg_temp
 as $$
 declare
-    v_types constant text[] := case (select s.runner from public.job_queue_settings s where s.id = 1)
-        when 'earlier' then public.job_queue_waiting_types()
-        else array(select t.task_type from public.job_types t where t.set_aside) end;
     v_ids constant uuid[] := array(
-        select c.id from public.job_queue_claim(public.job_earlier_runner(), v_types, p_limit, 1200.0) c);
+        select c.id from public.job_queue_claim(public.competition_earlier_runner(), public.job_queue_waiting_types(),
+            p_limit, 1200.0, p_outside => true) c);
 begin
     perform public.job_refuse_outsiders();
     -- A statement of its own, which sees what the claim has changed.
@@ -61,7 +72,7 @@ declare
 begin
     perform public.job_refuse_outsiders();
     select * into v_job from public.job_queue q where q.id = p_job_id;
-    if v_job.status is distinct from 'running' or v_job.locked_by <> public.job_earlier_runner() then
+    if v_job.status is distinct from 'running' or v_job.locked_by <> public.competition_earlier_runner() then
         return v_job;
     end if;
     for attempt in 1..20 loop
@@ -114,12 +125,10 @@ as $$
         'retry_after', greatest(extract(epoch from p_retry_in), 0)))
 $$;
 
-drop function if exists public.job_queue_refuse_old_runner(text);
-
 -- Once that runner cannot come back, nobody calls these.
 do $$
 begin
-    if (select s.earlier_left_at is not null from public.job_queue_settings s where s.id = 1) then
+    if exists (select from public.jobdeck_replaced r where r.kind = 'left') then
         drop function public.job_queue_claim(integer);
         drop function public.job_queue_mark_succeeded(uuid, jsonb);
         drop function public.job_queue_mark_failed(uuid, text, integer);
@@ -130,5 +139,5 @@ end
 $$;
 
 -- Beside a running application, its runner has the queue until somebody switches.
-update public.job_queue_settings set runner = 'earlier'
+update public.job_queue_settings set held_by = public.competition_hold()
 where id = 1 and current_setting('jobdeck.took_over', true) = 'on';

@@ -4,7 +4,8 @@
 drop function if exists public.competition_grant_roles();
 
 -- The functions of the original that Jobdeck replaces, and the constraints, triggers and indexes of the tables that were
--- there: as they were before the installation, so that `jobdeck cutover undo` can bring them back.
+-- there: as they were before the installation, so that `jobdeck cutover undo` can bring them back. After `jobdeck cutover
+-- stay` it has one row, of the kind "left": since when the original's runner cannot come back.
 create table if not exists public.jobdeck_replaced (
     kind text not null,
     name text not null,

@@ -89,14 +89,16 @@ declare
         'outbox_request_keep', 'outbox_request_take', 'outbox_request_settle'];
     v_operate constant text[] := array['outbox_decide', 'outbox_campaign_create', 'outbox_campaign_reopen',
         'outbox_erased_known', 'outbox_erasure_check', 'outbox_reveal', 'outbox_suppress', 'outbox_lift',
-        'outbox_blocks_of', 'programme_find_people', 'programme_sent_to_address', 'programme_reveal_sent'];
+        'outbox_blocks_of', 'competition_switch', 'programme_find_people', 'programme_sent_to_address',
+        'programme_reveal_sent'];
     -- Masked addresses of messages and of blocks, by id alone: who only looks may not ask about a name or an address.
     v_see constant text[] := array['outbox_block_list', 'programme_person_kind', 'programme_sent_to'];
     v_judge constant text[] := array['competition_key_of_solves', 'outbox_suppression', 'outbox_obstacle',
         'outbox_preference_off', 'outbox_recipient_obstacle', 'outbox_has_address', 'outbox_audience',
         'programme_digest_due', 'programme_probes_due', 'programme_probes_judged'];
     v_look constant text[] := array['outbox_normal', 'outbox_email_ok', 'outbox_e164', 'outbox_mask', 'outbox_is_quiet',
-        'outbox_audience_outlook', 'outbox_campaign_outlook', 'outbox_campaign_stats', 'outbox_rank', 'outbox_preview',
+        'competition_earlier_runner', 'outbox_audience_outlook', 'outbox_campaign_outlook', 'outbox_campaign_stats',
+        'outbox_rank', 'outbox_preview',
         'programme_unread', 'programme_alert_obstacle', 'programme_digest_ahead', 'programme_admin_alerts_ahead',
         'programme_probe_skips', 'programme_probes_ahead', 'programme_competitors_ahead', 'programme_coaches_ahead',
         'programme_statuses', 'programme_find_coaches'];
@@ -108,7 +110,7 @@ declare
         'outbox_outcome_order', 'outbox_outranks', 'outbox_overtaken', 'outbox_programme_tables', 'outbox_put_one',
         'outbox_taken_back', 'outbox_unmask', 'programme_forget_parent_check', 'programme_limit_team',
         'programme_queue_admin_alerts', 'programme_shape', 'programme_touch', 'programme_one_stats_row',
-        'competition_leftovers', 'competition_stay', 'competition_undo', 'competition_take_off',
+        'competition_hold', 'competition_leftovers', 'competition_stay', 'competition_undo', 'competition_take_off',
         'competition_give_back_functions', 'competition_put_back', 'competition_missing', 'competition_keep_original',
         'competition_addresses', 'competition_addresses_of', 'competition_erase', 'competition_erase_competitor',
         'competition_erase_messages', 'competition_erase_parent', 'competition_erase_profile',

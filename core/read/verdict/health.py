@@ -15,6 +15,7 @@ from jobdeck.core.model import Finding, Health, Verdict
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.rows import ALIVE_FOR
+from jobdeck.core.read.sentences import sentence
 from jobdeck.core.read.stats import shares
 from jobdeck.core.read.stats.figures import OUTCOMES
 from jobdeck.core.read.verdict import failing_types, scheduler_health, upkeep_health
@@ -41,7 +42,7 @@ _FACTS: Final = """
 WITH aside AS (SELECT task_type FROM job_paused_types WHERE set_aside)
 SELECT now() AS at,
     (SELECT coalesce(processing_enabled OR resume_at <= now(), false) FROM job_queue_settings WHERE id = 1) AS enabled,
-    (SELECT runner FROM job_queue_settings WHERE id = 1) AS runner,
+    (SELECT held_by FROM job_queue_settings WHERE id = 1) AS held_by,
     (SELECT paused_at FROM job_queue_settings WHERE id = 1) AS paused_at,
     (SELECT paused_by FROM job_queue_settings WHERE id = 1) AS paused_by,
     (SELECT paused_reason FROM job_queue_settings WHERE id = 1) AS paused_reason,
@@ -75,7 +76,7 @@ SELECT now() AS at,
     (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker' AND worker_id IS NOT NULL
         AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed,
     (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker' AND worker_id IS NULL
-        AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed_earlier,
+        AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed_elsewhere,
     greatest((SELECT max(started_at) FROM job_list WHERE status = 'running'),
         (SELECT started_at FROM job_run_list ORDER BY run_token DESC LIMIT 1)) AS last_claim,
     ARRAY(SELECT id || ' for ' || extract(epoch FROM now() - heartbeat_at)::integer / 60 || 'm' FROM job_workers
@@ -190,8 +191,8 @@ def _ago(at: datetime, since: datetime) -> str:
 
 
 def _switch(facts: dict[str, Any]) -> Finding:
-    if facts["enabled"] and facts["runner"] == "earlier":
-        return Finding("processing", Verdict.OK, "The earlier runner has the queue, so no worker takes jobs.")
+    if facts["enabled"] and facts["held_by"] is not None:
+        return Finding("processing", Verdict.OK, sentence("queue-held", {"who": facts["held_by"]}))
     if facts["enabled"]:
         return Finding("processing", Verdict.OK, "Automatic processing is on.")
     if facts["enabled"] is None:
@@ -327,8 +328,8 @@ def _dry_series(facts: dict[str, Any]) -> list[Finding]:
 
 
 def _crashed(facts: dict[str, Any]) -> Finding:
-    if not facts["crashed"] and facts["crashed_earlier"]:
-        words = f"{facts['crashed_earlier']} of the earlier runner started in the last day and never ended."
+    if not facts["crashed"] and facts["crashed_elsewhere"]:
+        words = f"{facts['crashed_elsewhere']} of another runner started in the last day and never ended."
         return Finding("cycles", Verdict.WARNING, f"{words} Jobs that it left running run again after 20 minutes.")
     if not facts["crashed"]:
         return Finding("cycles", Verdict.OK, "No interrupted cycles.")

@@ -20,13 +20,13 @@ CALLS: Final = """
 WITH trigger AS (
     SELECT coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
         interval '5 minutes') AS tick
-), earlier AS (
-    -- The scheduler of an earlier runner, whose calls name no worker, may stop once that runner has no jobs.
-    SELECT coalesce((SELECT runner FROM job_queue_settings WHERE id = 1), '') = 'earlier'
+), outside AS (
+    -- The scheduler of another runner, whose calls name no worker, may stop once that runner has no jobs.
+    SELECT EXISTS (SELECT FROM job_queue_settings WHERE held_by IS NOT NULL)
         OR EXISTS (SELECT FROM job_paused_types WHERE set_aside) AS expected
 ), calls AS (
     SELECT started_at, completed_at, status, http_status, claimed, due_before FROM job_worker_runs
-    WHERE job_is_scheduled(source) AND (worker_id IS NOT NULL OR (SELECT expected FROM earlier))
+    WHERE job_is_scheduled(source) AND (worker_id IS NOT NULL OR (SELECT expected FROM outside))
     ORDER BY started_at DESC LIMIT 300
 ), good AS (
     SELECT started_at, completed_at, started_at - lag(completed_at) OVER (ORDER BY started_at) AS silence

@@ -104,11 +104,8 @@ alter table job_queue_settings
         constraint job_queue_settings_trigger_check check (trigger_minutes between 1 and 1440),
     -- Runs that were reported before are not in job_stats.
     add column if not exists stats_since timestamptz not null default now(),
-    -- Who takes jobs: the workers of this program, or the earlier runner that an application had before.
-    add column if not exists runner text not null default 'jobdeck'
-        constraint job_queue_settings_runner_check check (runner in ('jobdeck', 'earlier')),
-    -- Since when the earlier runner cannot come back.
-    add column if not exists earlier_left_at timestamptz;
+    -- Who has the queue in place of the workers, and until when, in words; null if the workers have it.
+    add column if not exists held_by text;
 insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
 
 -- The settings of task types. A type is paused while `paused_at` is set. The shares of failed runs from which health

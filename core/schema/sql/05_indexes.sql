@@ -1,8 +1,8 @@
 -- Rows that the original application left, and the indexes of the queue.
 
--- Rows of the original that its runner had claimed get a lease, so that they come back if that runner has died.
+-- Rows that ran before the tables were taken over get a lease, so that they come back if their runner has died.
 update job_queue
-set run_token = nextval('job_run_token_seq'), locked_by = coalesce(locked_by, 'an earlier runner'),
+set run_token = nextval('job_run_token_seq'), locked_by = coalesce(locked_by, 'another runner'),
     lease_expires_at = updated_at + interval '20 minutes', started_at = coalesce(started_at, updated_at),
     anchor_at = case when is_recurring then coalesce(anchor_at, run_at) end
 where status = 'running' and run_token is null;

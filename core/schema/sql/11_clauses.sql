@@ -62,36 +62,30 @@ create or replace function job_clause_key_free(p_key text, p_task_type text) ret
 language sql stable parallel safe
 return p_key is null or not job_key_is_busy(p_key) or not job_key_is_full(p_key, p_task_type);
 
--- Whether workers may take jobs: processing is on, and no earlier runner has the queue.
+-- Whether workers may take jobs: processing is on, and nobody else holds the queue.
 create or replace function job_clause_processing(p_at timestamptz) returns boolean
 language plpgsql stable
 as $$
 begin
-    return coalesce((select (processing_enabled or resume_at <= p_at) and runner = 'jobdeck'
+    return coalesce((select (processing_enabled or resume_at <= p_at) and held_by is null
         from job_queue_settings where id = 1), false);
 end
 $$;
 
--- The name under which the functions of an earlier runner claim.
-create or replace function job_earlier_runner() returns text
-language sql immutable parallel safe
-return 'an earlier runner';
-
--- Those of these types that are not paused, in their order. The earlier runner may take types that are set aside for it.
-create or replace function job_types_open(p_types text[], p_at timestamptz, p_worker text default null) returns text[]
+-- Those of these types that may start jobs, in their order. Workers take no jobs of types that are paused or set aside. An
+-- outside runner takes those of the types that are set aside, and while the queue is held, of all that are not paused.
+create or replace function job_types_open(
+    p_types text[], p_at timestamptz, p_outside boolean default false, p_held boolean default false
+) returns text[]
 language plpgsql stable
 as $$
-declare
-    v_paused constant text[] := array(
-        select t.task_type from job_types t
-        where t.task_type = any (p_types) and t.paused_at is not null and (t.resume_at is null or t.resume_at > p_at)
-            and not (t.set_aside and p_worker is not distinct from job_earlier_runner()));
 begin
-    if cardinality(v_paused) = 0 then
-        return p_types;
-    end if;
-    return array(select u.name from unnest(p_types) with ordinality u (name, place)
-        where u.name <> all (v_paused) order by u.place);
+    return array(
+        select u.name from unnest(p_types) with ordinality u (name, place)
+        left join job_types t on t.task_type = u.name
+        where case when t.set_aside then p_outside
+            else (not p_outside or p_held) and (t.paused_at is null or t.resume_at <= p_at) end
+        order by u.place);
 end
 $$;
 

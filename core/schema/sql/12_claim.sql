@@ -222,13 +222,15 @@ $$;
 -- Each lane is one range of one index, so that jobs that are not due, of other types, blocked or behind a busy key cost
 -- nothing. The planner's settings force that plan whatever the statistics say.
 --
+-- A runner outside this program (p_outside) claims while the queue is held, and jobs of the types that are set aside.
+--
 -- Under load, the dead index entries of jobs claimed since the last vacuum come before the next jobs, and every claim
 -- has to skip all of them. So a worker may pass the lanes and the last claimed job of each (p_lane_...). Then only jobs
 -- behind those are read; jobs that came before them meanwhile are left to the next claim without lanes.
 create or replace function job_queue_claim(
     p_worker text, p_types text[], p_limit integer, p_lease_seconds double precision,
     p_lane_types text[] default null, p_lane_priorities integer[] default null,
-    p_lane_run_at timestamptz[] default null, p_lane_ids uuid[] default null
+    p_lane_run_at timestamptz[] default null, p_lane_ids uuid[] default null, p_outside boolean default false
 ) returns table (
     id uuid, run_token bigint, task_type text, payload jsonb, attempt integer, max_attempts integer,
     due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer, priority integer
@@ -251,9 +253,7 @@ begin
         perform job_refuse_outsiders();
     end if;
     -- One query for all that a claim has to know before it looks for jobs. The calls of functions would take longer.
-    select coalesce((select (s.processing_enabled or s.resume_at <= v_now)
-                and (s.runner = 'jobdeck' or p_worker = job_earlier_runner())
-            from job_queue_settings s where s.id = 1), false) as processing,
+    select coalesce(s.processing_enabled or s.resume_at <= v_now, false) as processing, s.held_by is not null as held,
         exists (select from job_canaries c where c.task_type = any (p_types) and c.run_token is null) as canary,
         exists (select from job_recheck where due_at <= v_now) as lines,
         exists (select from job_queue q where q.status = 'pending' and q.blocked_by is null and q.slot_at is null
@@ -262,8 +262,11 @@ begin
         exists (select from job_types t where t.task_type = any (p_types) and t.limited) as limited,
         exists (select from job_queue q where q.is_recurring and job_clause_pending(q.status)
             and job_clause_due(q.run_at, v_now)) as series
-    into v_there;
-    if v_there.canary and p_worker <> job_earlier_runner() then
+    into v_there from (select 1) one left join job_queue_settings s on s.id = 1;
+    if v_there.held and not p_outside then
+        return;
+    end if;
+    if v_there.canary and not p_outside then
         return query select * from job_queue_take_canary(p_worker, p_types, p_lease_seconds);
         if found then
             return;
@@ -280,8 +283,8 @@ begin
         perform job_series_pass_missed(v_now);
     end if;
 
-    if v_there.paused then
-        v_types := job_types_open(p_types, v_now, p_worker);
+    if v_there.paused or p_outside then
+        v_types := job_types_open(p_types, v_now, p_outside, v_there.held);
     end if;
     v_lanes := case when p_lane_types is null then job_claim_lanes(v_types) else array(
         select row(l.task_type, l.priority, l.run_at, l.id, null)::job_lane

@@ -15,9 +15,8 @@ as $$
         select array_agg(e.id) as ids, array_agg(e.run_token) as tokens, array_agg('lost'::text) as outcomes,
             array_agg(coalesce(e.started_at, clock_timestamp())) as started,
             array_agg(clock_timestamp()) as finished,
-            array_agg(jsonb_build_object('error_kind', 'lease_expired', 'error', format(case e.locked_by
-                when job_earlier_runner() then 'The earlier runner did not report within 20 minutes; it crashed or was stopped.'
-                else 'Worker %s stopped renewing its lease; it crashed, lost its connection or was stopped.' end, e.locked_by))
+            array_agg(jsonb_build_object('error_kind', 'lease_expired', 'error', format(
+                'The lease of %s expired: it crashed, lost its connection or was stopped.', e.locked_by))
                 || p_details) as details
         from expired e
     )

@@ -83,9 +83,8 @@ begin
         end if;
         if not exists (select from job_queue_take_back('cleanup', array[v_stuck.id], jsonb_build_object(
             'permanent', true, 'error_kind', 'stuck', 'error', format(
-                'Stuck in running state: %s, and an operator marked the job failed.', case v_stuck.locked_by
-                when job_earlier_runner() then 'the earlier runner did not report within 20 minutes'
-                else format('worker %s stopped renewing its lease', v_stuck.locked_by) end)), 0, 0))
+                'Stuck in running state: the lease of %s expired, and an operator marked the job failed.',
+                v_stuck.locked_by)), 0, 0))
         then
             return query select v_stuck.id, false, 'stuck-no-more', null::jsonb, null::text, null::bigint;
             continue;

@@ -9,14 +9,15 @@ language sql immutable
 return coalesce((p_job).version = (p_canary).seen or (p_canary).blocker is not null and (p_job).blocked_by is null
     and (p_job).version = (p_canary).seen + 1, false);
 
--- The code that says which other runner has the jobs of this type; null if workers have them.
-create or replace function job_left_to_another(p_task_type text) returns text
+-- Why no worker may take jobs of this type, whatever is paused: the queue is held, or the type is set aside.
+create or replace function job_left_to_another(p_task_type text, out code text, out facts jsonb)
 language sql stable
 as $$
-    select case
-        when exists (select from job_queue_settings where runner = 'earlier') then 'earlier-runner'
-        when exists (select from job_types where task_type = p_task_type and set_aside) then 'type-left-to-another'
-    end
+    select 'queue-held', jsonb_build_object('who', held_by) from job_queue_settings where held_by is not null
+    union all
+    select 'type-left-to-another', jsonb_build_object('task_type', task_type)
+    from job_types where task_type = p_task_type and set_aside
+    limit 1
 $$;
 
 -- Why a job cannot be taken as a canary now; no code if it can.
@@ -29,8 +30,7 @@ declare
     v_holder uuid;
     v_now constant timestamptz := clock_timestamp();
 begin
-    code := job_left_to_another(p_job.task_type);
-    facts := jsonb_build_object('task_type', p_job.task_type);
+    select l.code, l.facts into code, facts from job_left_to_another(p_job.task_type) l;
     if code is null and p_job.blocked_by is not null then
         select * into v_blocker from job_queue_judge_blocker(p_job.blocked_by);
         code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_blocker.live or job_flow_waits(p_job.id)
@@ -176,10 +176,10 @@ begin
         code := case when v_other.job_id = p_job.id then 'canary-open' else 'canary-of-group' end;
         facts := jsonb_build_object('canary_job', v_other.job_id, 'asked_by', v_other.asked_by,
             'asked_at', v_other.asked_at);
-    elsif job_left_to_another(p_job.task_type) is not null then
-        code := job_left_to_another(p_job.task_type);
-        facts := jsonb_build_object('task_type', p_job.task_type);
-    elsif not exists (select from job_workers w
+        return;
+    end if;
+    select l.code, l.facts into code, facts from job_left_to_another(p_job.task_type) l;
+    if code is null and not exists (select from job_workers w
         where w.heartbeat_at > clock_timestamp() - interval '2 minutes' and p_job.task_type = any (w.task_types))
     then
         code := 'canary-no-worker';

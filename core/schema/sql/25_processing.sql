@@ -98,12 +98,16 @@ begin
 end
 $$;
 
+-- Ends the pause of all task types or of one. The pause also stops who holds the queue, so it can end meanwhile.
 create or replace function job_queue_resume(p_task_type text, p_actor text) returns void
 language plpgsql volatile security definer
 as $$
 begin
     perform job_refuse_outsiders();
     if p_task_type is null then
+        perform job_queue_refuse(format('Nothing is paused, and no worker takes jobs: the queue is held by %s. Nothing was '
+            'changed.', held_by))
+        from job_queue_settings where id = 1 and processing_enabled and held_by is not null;
         insert into job_queue_settings (id, processing_enabled) values (1, true)
         on conflict (id) do update set processing_enabled = true, paused_reason = null, paused_by = null,
             paused_at = null, resume_at = null, updated_at = now();
@@ -119,37 +123,6 @@ begin
     end if;
     perform job_queue_write_audit(p_actor, 'resume', null, null, jsonb_build_object('task_type', p_task_type), null);
     perform pg_notify(current_schema() || '.job_queue', '');
-end
-$$;
-
--- Gives the queue to the workers of this program ('jobdeck'), or back to the earlier runner ('earlier'). Jobs that run end
--- where they began. Returns how many run.
-create or replace function job_runner_switch(p_runner text, p_actor text, p_reason text) returns bigint
-language plpgsql volatile security definer
-as $$
-declare
-    v_before text;
-    v_left_at timestamptz;
-begin
-    perform job_refuse_outsiders();
-    select runner, earlier_left_at into v_before, v_left_at from job_queue_settings where id = 1 for update;
-    if p_runner is null or p_runner not in ('jobdeck', 'earlier') then
-        perform job_queue_refuse(format('There is no runner %s: name jobdeck or earlier. Nothing was changed.', p_runner));
-    elsif p_runner = 'earlier' and v_left_at is not null then
-        perform job_queue_refuse(format('The earlier runner cannot come back: "jobdeck cutover stay" has dropped its '
-            'functions at %s. Nothing was changed.', v_left_at));
-    elsif v_before is not distinct from p_runner then
-        perform job_queue_refuse(case p_runner when 'jobdeck' then 'The workers of Jobdeck have the queue already.'
-            else 'The earlier runner has the queue already.' end || ' Nothing was changed.');
-    end if;
-    update job_queue_settings set runner = p_runner, updated_at = now() where id = 1;
-    if not found then
-        perform job_queue_refuse('The settings row is missing. Run "jobdeck resume". Nothing was changed.');
-    end if;
-    perform job_queue_write_audit(p_actor, 'switch runner', null, jsonb_build_object('runner', v_before),
-        jsonb_build_object('runner', p_runner), p_reason);
-    perform pg_notify(current_schema() || '.job_queue', '');
-    return (select count(*) from job_queue where status = 'running');
 end
 $$;
 

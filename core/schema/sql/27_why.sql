@@ -37,11 +37,11 @@ begin
         (1, 'status', job_clause_pending(v_job.status), 'has-status', jsonb_build_object('status', v_job.status)),
         (2, 'processing', job_clause_processing(v_now), case
             when v_switch.id is null then 'no-settings'
-            when v_switch.runner = 'earlier' then 'earlier-runner'
+            when v_switch.held_by is not null then 'queue-held'
             when job_clause_processing(v_now) then 'processing-on'
             else 'processing-off' end,
             jsonb_build_object('paused_at', v_switch.paused_at, 'paused_by', v_switch.paused_by,
-                'reason', v_switch.paused_reason)),
+                'reason', v_switch.paused_reason, 'who', v_switch.held_by)),
         (3, 'type not paused', job_clause_type_open(v_job.task_type, v_now), case
             when job_clause_type_open(v_job.task_type, v_now) then 'type-open'
             when v_pause.set_aside then 'type-set-aside'
@@ -379,5 +379,5 @@ as $$
     select has_table_privilege('job_list', 'select'),
         has_function_privilege('job_queue_act(text, uuid[], bigint[], text, text, boolean)', 'execute'),
         has_function_privilege('job_queue_claim('
-            || 'text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[])', 'execute')
+            || 'text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[], boolean)', 'execute')
 $$;

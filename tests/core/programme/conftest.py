@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobdeck.core.programme.cutover import ends
 from jobdeck.core.programme.sandbox.server import Sandbox
-from jobdeck.core.queue import operator
 from jobdeck.core.schema import install_schema
 from tests.core.handlers.mail_world import MailWorld
 from tests.core.programme.original_stages import BEFORE, BESIDE, SWITCHED
@@ -31,7 +31,7 @@ def staged_database(stage: str, postgres: PostgresServer) -> Iterator[str]:
         if stage != BEFORE:
             install_schema(owner)
         if stage == SWITCHED:
-            operator.switch_runner(owner, "jobdeck", actor=ACTOR, reason=None)
+            ends.switch(owner, back=False, actor=ACTOR, reason=None)
     yield name
     postgres.drop_database(name)
 

@@ -57,7 +57,7 @@ def take(conn: Connection, limit: int = 5) -> list[dict[str, Any]]:
 
 
 def switch(conn: Connection, runner: str = "jobdeck") -> None:
-    operator.switch_runner(conn, runner, actor=ACTOR, reason=None)
+    ends.switch(conn, back=runner == "earlier", actor=ACTOR, reason=None)
 
 
 def stay(conn: Connection, **given: Any) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from jobdeck.core.programme.cutover import ends
 from jobdeck.core.queue import operator, presence
 from jobdeck.core.schema import install_schema
 from tests.core.cli.support import Jobdeck, environment, runner
@@ -72,7 +73,7 @@ def green(jobdeck: Jobdeck, line: str) -> None:
 
 
 def switch(conn: Connection) -> None:
-    operator.switch_runner(conn, "jobdeck", actor=ACTOR, reason=None)
+    ends.switch(conn, back=False, actor=ACTOR, reason=None)
 
 
 def set_aside(conn: Connection, task_type: str) -> None:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.programme.cutover import ends
 from jobdeck.core.queue import operator, presence
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.verdict.health import health
@@ -39,6 +40,8 @@ from tests.support.queue import (
     value,
 )
 
+HOLD = 'the earlier runner until "jobdeck cutover switch"'
+
 
 @pytest.fixture(scope="module")
 def shadow_database(postgres: PostgresServer) -> str:
@@ -47,7 +50,6 @@ def shadow_database(postgres: PostgresServer) -> str:
     with postgres.connect(name, OWNER) as connection:
         connection.execute("DELETE FROM job_queue")
         install_schema(connection)
-        operator.resume(connection, actor=ACTOR)
     return name
 
 
@@ -66,7 +68,15 @@ def conn(shadow_url: str) -> Iterator[Connection]:
 
 
 def switch(conn: Connection, runner: str = "jobdeck") -> int:
-    return operator.switch_runner(conn, runner, actor=ACTOR, reason="Monday")
+    return ends.switch(conn, back=runner == "earlier", actor=ACTOR, reason="Monday")
+
+
+def declare_worker(conn: Connection) -> None:
+    """A live worker of the type alpha."""
+    presence.report_worker(
+        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
+        running=0,
+    )  # fmt: skip
 
 
 def worker_step(conn: Connection) -> None:
@@ -109,11 +119,11 @@ class TestShadow:
     ) -> None:
         job = add(conn)
         assert claim(conn) == []
-        assert read_jobs.processing().run(conn).is_elsewhere
+        assert read_jobs.processing().run(conn).held_by == HOLD
         said = next(one.evidence for one in health().run(conn).findings if one.signal == "processing")
-        assert said == "The earlier runner has the queue, so no worker takes jobs."
+        assert said == f"No worker takes jobs: the queue is held by {HOLD}."
         held = [one.evidence for one in read_jobs.why(job.id).run(conn) if not one.holds]
-        assert "The earlier runner has the queue, so no worker takes jobs." in held
+        assert f"No worker takes jobs: the queue is held by {HOLD}." in held
 
     def test_a_claimed_row_is_the_originals_with_a_lease_and_a_token(self, conn: Connection) -> None:
         job = add(conn, payload={"n": 1})
@@ -137,7 +147,7 @@ class TestShadow:
         assert value(conn, "SELECT count(*) FROM job_queue") == 0
         conn.execute("DELETE FROM job_queue WHERE id = %s", (job.id,))
         (run,) = run_rows(conn, job.id)
-        assert (run["outcome"], run["output"], run["worker_id"]) == ("succeeded", {"sent": 3}, "an earlier runner")
+        assert (run["outcome"], run["output"], run["worker_id"]) == ("succeeded", {"sent": 3}, "the earlier runner")
 
     def test_a_series_goes_on_at_its_next_slot(self, conn: Connection) -> None:
         job = add(conn, recurrence_interval_minutes=15)
@@ -175,7 +185,7 @@ class TestShadow:
         take(conn)
         advance(conn, timedelta(minutes=21))
         reap(conn)
-        lost = "The earlier runner did not report within 20 minutes; it crashed or was stopped."
+        lost = "The lease of the earlier runner expired: it crashed, lost its connection or was stopped."
         assert job_row(conn, job.id)["last_error"] == lost
         with changes_nothing(conn):
             assert succeed(conn, job.id)["status"] == "pending"
@@ -185,9 +195,9 @@ class TestShadow:
         take(conn)
         advance(conn, timedelta(minutes=21))
         (found,) = operator.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=True)
-        assert found.message.endswith(": the earlier runner did not report within 20 minutes.")
+        assert found.message.endswith(": the lease of the earlier runner expired.")
         operator.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=False)
-        said = "the earlier runner did not report within 20 minutes, and an operator marked the job failed."
+        said = "the lease of the earlier runner expired, and an operator marked the job failed."
         assert job_row(conn, job.id)["last_error"] == f"Stuck in running state: {said}"
 
     def test_a_job_that_a_worker_holds_is_not_reported_by_it(self, conn: Connection) -> None:
@@ -240,12 +250,35 @@ class TestShadow:
             assert [succeed(old, job["id"])["status"] for job in jobs] == ["succeeded", "succeeded"]
 
     def test_a_canary_is_refused(self, conn: Connection) -> None:
-        presence.report_worker(
-            conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
-            running=0,
-        )  # fmt: skip
+        declare_worker(conn)
         asked = operator.ask_canary(conn, add(conn).id, actor=ACTOR)
-        assert (asked.canary, asked.result.code) == (None, "earlier-runner")
+        assert (asked.canary, asked.result.code) == (None, "queue-held")
+
+    def test_a_canary_from_before_the_way_back_runs_in_neither(self, conn: Connection) -> None:
+        switch(conn)
+        job = add(conn)
+        operator.pause(conn, reason="x", actor=ACTOR)
+        declare_worker(conn)
+        assert operator.ask_canary(conn, job.id, actor=ACTOR).canary is not None
+        switch(conn, "earlier")
+        assert claim(conn) == []
+        assert take(conn) == []
+        assert job_row(conn, job.id)["status"] == "pending"
+
+    def test_a_job_of_a_new_type_goes_to_the_earlier_runner(self, conn: Connection) -> None:
+        presence.declare_types(conn, [JobType("brand_new", lambda *_: None, "", "", NoArguments, concurrency="type")])
+        job = add(conn, "brand_new")
+        assert claim(conn, ("brand_new",)) == []
+        assert [row["id"] for row in take(conn)] == [job.id]
+
+    def test_an_operators_resume_ends_a_pause_but_gives_the_workers_nothing(self, conn: Connection) -> None:
+        job = add(conn)
+        with changes_nothing(conn), pytest.raises(Refused, match="jobdeck cutover switch"):
+            operator.resume(conn, actor=ACTOR)
+        operator.pause(conn, reason="x", actor=ACTOR)
+        assert operator.resume(conn, actor=ACTOR).held_by == HOLD
+        assert claim(conn) == []
+        assert [row["id"] for row in take(conn)] == [job.id]
 
 
 class TestSwitch:
@@ -256,7 +289,7 @@ class TestSwitch:
         assert take(conn) == []
         assert claim_one(conn).id == waiting.id
         assert succeed(conn, running.id)["status"] == "succeeded"
-        assert [run["worker_id"] for run in run_rows(conn, running.id)] == ["an earlier runner"]
+        assert [run["worker_id"] for run in run_rows(conn, running.id)] == ["the earlier runner"]
 
     def test_the_way_back_is_the_same(self, conn: Connection) -> None:
         held, waiting = add(conn), add(conn)
@@ -277,19 +310,28 @@ class TestSwitch:
         assert [row["id"] for row in take(conn)] == [image.id]
         assert [job.id for job in claim(conn, ("alpha", "team_image_generate"))] == [other.id]
 
+    def test_a_claim_after_the_switch_brings_the_earlier_runner_only_what_is_set_aside(self, conn: Connection) -> None:
+        """Which types it may take is read where the claim reads who has the queue."""
+        operator.set_type(conn, "images", changes={"set_aside": True}, actor=ACTOR, reason="it makes the images")
+        switch(conn)
+        image, _other, paused = add(conn, "images"), add(conn), add(conn, "beta")
+        operator.pause(conn, reason="x", actor=ACTOR, task_type="beta")
+        assert [row["id"] for row in take(conn)] == [image.id]
+        assert job_row(conn, paused.id)["status"] == "pending"
+
     def test_it_is_in_the_audit(self, conn: Connection) -> None:
         switch(conn)
         row = audit_rows(conn)[-1]
         assert (row["action"], row["before"], row["after"], row["reason"]) == (
-            "switch runner", {"runner": "earlier"}, {"runner": "jobdeck"}, "Monday",
+            "switch runner", {"held_by": HOLD}, {"held_by": None}, "Monday",
         )  # fmt: skip
 
-    @pytest.mark.parametrize(
-        ("runner", "words"), [("earlier", "has the queue already"), ("nobody", "no runner nobody")]
-    )
-    def test_what_cannot_be_is_refused(self, conn: Connection, runner: str, words: str) -> None:
-        with changes_nothing(conn), pytest.raises(Refused, match=words):
-            switch(conn, runner)
+    def test_who_has_the_queue_already_cannot_get_it(self, conn: Connection) -> None:
+        for runner in ("earlier", "jobdeck"):
+            with changes_nothing(conn), pytest.raises(Refused, match="the queue already"):
+                switch(conn, runner)
+            if runner == "earlier":
+                switch(conn)
 
     def test_no_job_is_lost_and_none_runs_in_both_while_the_switch_is_thrown_again_and_again(
         self, conn: Connection, shadow_url: str
@@ -356,14 +398,14 @@ class TestHand:
 def test_on_an_empty_database_the_workers_have_the_queue(empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as fresh:
         install_schema(fresh)
-        assert value(fresh, "SELECT runner FROM job_queue_settings") == "jobdeck"
+        assert value(fresh, "SELECT held_by FROM job_queue_settings") is None
 
 
 @pytest.mark.slow
 def test_a_second_installation_leaves_the_switch_where_it_is(conn: Connection) -> None:
     switch(conn)
     install_schema(conn)
-    assert value(conn, "SELECT runner FROM job_queue_settings") == "jobdeck"
+    assert value(conn, "SELECT held_by FROM job_queue_settings") is None
 
 
 class TestCommands:
@@ -375,7 +417,7 @@ class TestCommands:
         take(conn, 1)
         tried = jobdeck("cutover", "switch", "--dry-run", *at)
         assert tried.out.startswith("The workers of Jobdeck would have the queue. 1 job runs and ends where it began.")
-        assert read_jobs.processing().run(conn).runner == "earlier"
+        assert read_jobs.processing().run(conn).held_by == HOLD
         done = jobdeck("cutover", "switch", "--reason", "Monday", *at)
         assert done.out.startswith("The workers of Jobdeck have the queue.")
         assert "No live worker handles alpha" in done.err
@@ -398,4 +440,4 @@ class TestCommands:
     def test_one_cycle_says_why_it_runs_nothing(self, jobdeck: Jobdeck, conn: Connection, shadow_url: str) -> None:
         add(conn)
         ran = jobdeck("run-worker", "--database-url", shadow_url)
-        assert "The earlier runner has the queue, so no worker takes jobs." in ran.out
+        assert f"No worker takes jobs: the queue is held by {HOLD}." in ran.out

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from jobdeck.core.model import Filter, Status
+from jobdeck.core.programme.cutover import ends
 from jobdeck.core.queue import operator
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
@@ -52,8 +53,7 @@ def installed_database(postgres: PostgresServer) -> str:
     name = original_database(postgres)
     with postgres.connect(name, OWNER) as connection:
         install_schema(connection)
-        operator.resume(connection, actor=ACTOR)
-        operator.switch_runner(connection, "jobdeck", actor=ACTOR, reason=None)
+        ends.switch(connection, back=False, actor=ACTOR, reason=None)
     return name
 
 
@@ -196,7 +196,7 @@ class TestRowsLeftBehind:
     def test_a_series_with_a_history_is_due_one_interval_after_its_last_run(self, old: Connection) -> None:
         last_run = one(old, "series")["last_run_at"]
         install_schema(old)
-        operator.switch_runner(old, "jobdeck", actor=ACTOR, reason=None)
+        ends.switch(old, back=False, actor=ACTOR, reason=None)
         row = one(old, "series")
         assert row["run_at"] == row["anchor_at"] == last_run + timedelta(minutes=15)
         assert claim(old, ["series"]) == []
@@ -209,7 +209,7 @@ class TestRowsLeftBehind:
     ) -> None:
         old.execute("UPDATE job_queue SET attempts = 9000, max_attempts = 5 WHERE task_type = 'series'")
         install_schema(old)
-        operator.switch_runner(old, "jobdeck", actor=ACTOR, reason=None)
+        ends.switch(old, back=False, actor=ACTOR, reason=None)
         advance(old, one(old, "series")["run_at"] - now(old) + timedelta(seconds=1))
         claimed = claim_one(old, ["series"])
         assert (claimed.attempt, claimed.max_attempts) == (1, 5)

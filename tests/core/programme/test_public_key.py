@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core.queue import operator
+from jobdeck.core.programme.cutover import ends
 from jobdeck.core.queue.operators import notes
 from jobdeck.core.schema import install_schema
 from tests.support.hostile_rows import fill_tables, work_a_little
@@ -66,7 +66,7 @@ def world(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[
     with postgres.connect(name, OWNER) as owner:
         theirs = {row["name"] for statement in (_RELATIONS, _FUNCTIONS) for row in rows(owner, statement)}
         install_schema(owner)
-        operator.switch_runner(owner, "jobdeck", actor=ACTOR, reason=None)
+        ends.switch(owner, back=False, actor=ACTOR, reason=None)
         if request.param:
             owner.execute(_SIGN_UP)
         with postgres.connect(name) as admin:

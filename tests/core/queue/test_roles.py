@@ -11,6 +11,7 @@ from psycopg import sql
 
 from jobdeck.core.model import Filter, NewJob, RunOutcome, Status
 from jobdeck.core.programme import search
+from jobdeck.core.programme.cutover import ends
 from jobdeck.core.queue import leases, presence, producer
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history, reports
@@ -405,7 +406,7 @@ def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(p
         with postgres.connect(name) as admin:
             admin.execute("SELECT job_make_roles()")
         install_schema(owner)
-        queue_operator.switch_runner(owner, "jobdeck", actor=ACTOR, reason=None)
+        ends.switch(owner, back=False, actor=ACTOR, reason=None)
         people = People(postgres)
         try:
             for group in GROUPS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -266,3 +267,52 @@ def test_a_series_goes_on_at_its_own_slots_after_a_pause(conn: Connection) -> No
     assert answer.run_at is not None
     assert (answer.run_at - (slot - timedelta(hours=1, minutes=2))) % timedelta(minutes=15) == timedelta()
     assert value(conn, "SELECT count(*) FROM job_runs WHERE job_id = %s", series.id) == 2
+
+
+class TestHeld:
+    """Somebody else has the queue in place of the workers."""
+
+    @pytest.fixture(autouse=True)
+    def held(self, conn: Connection) -> None:
+        conn.execute("UPDATE job_queue_settings SET held_by = 'another runner until \"some command\"'")
+
+    def test_workers_get_no_job_and_a_job_says_why(self, conn: Connection) -> None:
+        job = add(conn)
+        assert claim(conn) == []
+        assert jobs.processing().run(conn).held_by == 'another runner until "some command"'
+        held = [one.evidence for one in jobs.why(job.id).run(conn) if not one.holds]
+        assert 'No worker takes jobs: the queue is held by another runner until "some command".' in held
+
+    def test_a_runner_outside_the_program_gets_all_but_paused_types(self, conn: Connection) -> None:
+        open_, aside, paused = add(conn, "alpha"), add(conn, "beta"), add(conn, "gamma")
+        operator.set_type(conn, "beta", changes={"set_aside": True}, actor=ACTOR, reason="elsewhere")
+        operator.pause(conn, reason=None, actor=ACTOR, task_type="gamma")
+        assert outside(conn) == {open_.id, aside.id}
+        assert job_row(conn, paused.id)["status"] == "pending"
+
+    def test_once_it_is_held_no_more_the_outside_runner_gets_types_set_aside_only(self, conn: Connection) -> None:
+        conn.execute("UPDATE job_queue_settings SET held_by = NULL")
+        other, aside = add(conn, "alpha"), add(conn, "beta")
+        operator.set_type(conn, "beta", changes={"set_aside": True}, actor=ACTOR, reason="elsewhere")
+        assert outside(conn) == {aside.id}
+        assert [job.id for job in claim(conn, ["alpha", "beta"])] == [other.id]
+
+    def test_a_resume_is_refused_and_names_the_command(self, conn: Connection) -> None:
+        with changes_nothing(conn), pytest.raises(Refused, match='held by another runner until "some command"'):
+            operator.resume(conn, actor=ACTOR)
+
+    def test_a_resume_ends_a_pause_that_stops_the_holder_too(self, conn: Connection) -> None:
+        job = add(conn)
+        operator.pause(conn, reason=None, actor=ACTOR)
+        assert outside(conn) == set()
+        operator.resume(conn, actor=ACTOR)
+        assert claim(conn) == []
+        assert outside(conn) == {job.id}
+
+
+def outside(conn: Connection) -> set[UUID]:
+    """What a runner outside the program claims."""
+    claimed = conn.execute(
+        "SELECT id FROM job_queue_claim('outside', '{alpha,beta,gamma}', 10, 60, p_outside => true)"
+    ).fetchall()
+    return {row[0] for row in claimed}

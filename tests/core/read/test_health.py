@@ -151,13 +151,13 @@ class TestWorkersAndTicks:
         called(conn, source="vercel_cron_secret")
         assert finding(conn, "workers").verdict is Verdict.OK
 
-    def test_the_scheduler_of_an_earlier_runner_may_stop_once_that_runner_has_no_jobs(self, conn: Connection) -> None:
-        operator.switch_runner(conn, "earlier", actor=ACTOR, reason=None)
+    def test_the_scheduler_of_another_runner_may_stop_once_that_runner_has_no_jobs(self, conn: Connection) -> None:
+        conn.execute("UPDATE job_queue_settings SET held_by = 'another runner'")
         conn.execute("INSERT INTO job_worker_runs (source, status, completed_at) VALUES ('its_cron', 'ok', now())")
         advance(conn, 20 * MINUTE)
         announce(conn)
         assert finding(conn, "trigger").verdict is Verdict.WARNING
-        operator.switch_runner(conn, "jobdeck", actor=ACTOR, reason=None)
+        conn.execute("UPDATE job_queue_settings SET held_by = NULL")
         assert "trigger" not in {one.signal for one in health().run(conn).findings}
         operator.set_type(conn, "alpha", changes={"set_aside": True}, actor=ACTOR, reason="it makes the images")
         assert finding(conn, "trigger").verdict is Verdict.WARNING
@@ -346,13 +346,13 @@ class TestCycles:
         advance(conn, 2 * MINUTE)
         assert finding(conn, "cycles").verdict is Verdict.CRITICAL
 
-    def test_a_call_of_the_earlier_runner_that_never_ended_is_a_warning(self, conn: Connection) -> None:
+    def test_a_call_of_another_runner_that_never_ended_is_a_warning(self, conn: Connection) -> None:
         announce(conn)
         conn.execute("INSERT INTO job_worker_runs (source) VALUES ('its_cron')")
         advance(conn, 16 * MINUTE)
         found = finding(conn, "cycles")
         assert found.verdict is Verdict.WARNING
-        assert found.evidence.startswith("1 of the earlier runner started in the last day and never ended.")
+        assert found.evidence.startswith("1 of another runner started in the last day and never ended.")
 
     def test_a_crash_is_forgotten_after_a_day(self, conn: Connection) -> None:
         announce(conn)

@@ -181,11 +181,11 @@ async def test_paused_task_types_are_named_in_the_banner() -> None:
         assert "PAUSED sms_digest_processor for <1m by bob: Twilio" in deck.line("banner")
 
 
-async def test_the_banner_says_that_the_earlier_runner_has_the_queue() -> None:
+async def test_the_banner_says_who_holds_the_queue() -> None:
     backend = sample()
-    backend.processing = Processing(enabled=True, runner="earlier")
+    backend.processing = Processing(enabled=True, held_by="another runner")
     async with dashboard(backend) as deck:
-        assert "The earlier runner has the queue, so no worker takes jobs" in deck.line("banner")
+        assert "No worker takes jobs: the queue is held by another runner." in deck.line("banner")
 
 
 async def test_an_empty_queue_says_so() -> None:

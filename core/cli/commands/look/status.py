@@ -239,7 +239,7 @@ def _tally(recent: Iterable[Run]) -> list[tuple[tuple[str, RunOutcome, bool], in
 
 def _switch(processing: Processing) -> str:
     if processing.enabled:
-        return "on, but the earlier runner has the queue: no worker takes jobs" if processing.is_elsewhere else "on"
+        return "on" if processing.held_by is None else f"on, but no worker takes jobs: held by {processing.held_by}"
     by = f" by {processing.paused_by}" if processing.paused_by else ""
     until = f", until {output.when(processing.resume_at)}" if processing.resume_at else ""
     reason = processing.paused_reason or "no reason given"

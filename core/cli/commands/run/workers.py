@@ -12,12 +12,12 @@ import psycopg
 
 from jobdeck.core import logs, schema
 from jobdeck.core.cli import output
-from jobdeck.core.cli.commands.run.shadow import follow_earlier_runner, refuse_other_roles
 from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option
 from jobdeck.core.cli.signals import Stop, stop_signals
-from jobdeck.core.errors import DatabaseUnreachable, Interrupted, UsageError, require_extra
+from jobdeck.core.errors import DatabaseUnreachable, Interrupted, Refused, UsageError, require_extra
 from jobdeck.core.queue import leases
 from jobdeck.core.queue.operator import expect_trigger
+from jobdeck.core.read.jobs import permissions
 from jobdeck.core.redact import safe_error
 from jobdeck.core.settings import host_and_port
 from jobdeck.core.words.wording import cycle_words
@@ -43,11 +43,8 @@ WAIT_SECONDS = 1.0
 @click.option("--types", metavar="TYPE,…", help="Only these task types.")
 @click.option("--drain", is_flag=True, help="Exit when no job is due.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics of this worker here. Default: none.")
-@click.option(
-    "--dry-run", is_flag=True, help="Run nothing: show for each run of the earlier runner what a run here would do."
-)
 def worker(
-    session: Session, concurrency: int | None, types: str | None, drain: bool, metrics: str | None, dry_run: bool
+    session: Session, concurrency: int | None, types: str | None, drain: bool, metrics: str | None
 ) -> int | None:
     """Run jobs until stopped.
 
@@ -56,20 +53,12 @@ def worker(
 
     With --metrics, or JOBDECK_WORKER_METRICS_ADDRESS, Prometheus can read figures of this worker. An address other than
     a loopback one needs JOBDECK_METRICS_TOKEN. If the address is taken, the worker runs jobs and tries again.
-
-    With --dry-run it takes no jobs and changes nothing. It needs the earlier runner to have the queue, and ends at
-    SIGTERM or Ctrl-C with the number of runs by type. With --json it prints one object per line.
     """
     from jobdeck.core.worker.oneshot import NO_TYPES  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     slots = concurrency or session.settings.concurrency
-    wanted = _task_types(session, types)
-    if dry_run:
-        if concurrency or drain or metrics:
-            raise UsageError("--dry-run runs no jobs. Omit --concurrency, --drain and --metrics.")
-        follow_earlier_runner(session, wanted)
-        return None
+    wanted = named_types(session, types)
     figures = _metrics(session.settings, metrics)
     session.configure_logs()
     if not session.registry.names:
@@ -169,6 +158,19 @@ def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, 
     return None
 
 
+def refuse_other_roles(database: Database) -> None:
+    """Refuses a role that may not run jobs.
+
+    A worker would try to claim without end, and a preview would see masked payloads.
+    """
+    with database.connection() as conn:
+        rights = permissions().run(conn)
+    if not rights.work:
+        raise Refused(
+            f"The database role {rights.role} may not run jobs. Connect as a member of job_worker to run them."
+        )
+
+
 def _note_missing_plugins(database: Database) -> None:
     """Logs the components of the database whose plugin is not loaded, because their jobs do not run here."""
     with database.connection() as conn:
@@ -210,7 +212,8 @@ def _run_until_idle(worker: Worker, stop: Stop) -> None:
         stop.end()
 
 
-def _task_types(session: Session, types: str | None) -> list[str] | None:
+def named_types(session: Session, types: str | None) -> list[str] | None:
+    """The task types that `--types` names, which the registry has to know; None without the option."""
     if types is None:
         return None
     wanted = [name.strip() for name in types.split(",") if name.strip()]

@@ -1,38 +1,41 @@
-"""`worker --dry-run`: shows what a run here would do with each job that the earlier runner takes."""
+"""`cutover watch`: shows what a run here would do with each job that the earlier runner takes."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Final
 
+import click
+
 from jobdeck.core import logs
 from jobdeck.core.cli import output
+from jobdeck.core.cli.commands.run.workers import named_types, refuse_other_roles
+from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.signals import Stop, stop_signals
-from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.reconnecting import LOST
-from jobdeck.core.read import jobs
 from jobdeck.core.redact import safe_error, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobdeck.core.cli.session import Session
-    from jobdeck.core.postgres.database import Database
-    from jobdeck.core.worker.runs.shadow import Foreseen, Watch
+    from jobdeck.core.programme.cutover.shadow import Foreseen, Watch
 
 LOOK_SECONDS: Final = 1.0
 SHORT_ID: Final = 8
 """Number of last digits of an id that are shown; commands find the job by them."""
 
 
-def follow_earlier_runner(session: Session, task_types: Sequence[str] | None) -> None:
-    """Shows the runs of the earlier runner until a signal arrives, or until the workers have the queue.
+@command("watch", logs=True)
+@click.option("--types", metavar="TYPE,…", help="Only these task types.")
+def watch(session: Session, types: str | None) -> None:
+    """Show for each run of the earlier runner what a run here would do. Nothing is run or changed.
 
-    Raises:
-        Refused: the workers have the queue, or the role may not run jobs.
+    It needs the earlier runner to have the queue, and ends at SIGTERM or Ctrl-C with the number of runs by type. With
+    --json it prints one object per line.
     """
-    from jobdeck.core.worker.runs.shadow import Watch  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.cutover.shadow import Watch  # noqa: PLC0415 -- imported on first use
 
+    task_types = named_types(session, types)
     with stop_signals() as stop, session.database() as database:
         refuse_other_roles(database)
         watch = Watch(database, session.registry, session.settings, task_types=task_types)
@@ -46,19 +49,6 @@ def follow_earlier_runner(session: Session, task_types: Sequence[str] | None) ->
     _show(session, watch.answers())
     _answer(session, watch)
     logs.shutdown()
-
-
-def refuse_other_roles(database: Database) -> None:
-    """Refuses a role that may not run jobs.
-
-    A worker would try to claim without end, and a preview would see masked payloads.
-    """
-    with database.connection() as conn:
-        rights = jobs.permissions().run(conn)
-    if not rights.work:
-        raise Refused(
-            f"The database role {rights.role} may not run jobs. Connect as a member of job_worker to run them."
-        )
 
 
 def _show_until_stopped(session: Session, watch: Watch, stop: Stop) -> None:

@@ -16,16 +16,17 @@ from psycopg.errors import InsufficientPrivilege
 
 from jobdeck.core.errors import InvalidPayload, JobFailure, Refused
 from jobdeck.core.read import history, jobs
-from jobdeck.core.read.batch import one_moment
+from jobdeck.core.read.batch import Query, one_moment, select
 from jobdeck.core.worker.run_log import error_message
 from jobdeck.core.worker.runs.preview import DENIED, effects
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import datetime
+    from uuid import UUID
 
     from jobdeck.core.model import Json
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.read.report_types import EarlierRun
     from jobdeck.core.registry import JobType, Registry
     from jobdeck.core.settings import Settings
 
@@ -39,9 +40,20 @@ REMEMBERED: Final = 1_000
 """Number of tokens that are remembered: a claim may commit after another one whose tokens are higher."""
 MOST_PER_LOOK: Final = 1_000
 HAS_NOT: Final = (
-    "The workers of Jobdeck have the queue, and --dry-run watches the earlier runner. "
+    "The workers of Jobdeck have the queue, and this watches the earlier runner. "
     "`jobdeck cutover status` shows who takes the jobs."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """One run of the earlier runner, which may have ended."""
+
+    run_token: int
+    job_id: UUID
+    task_type: str
+    payload: Json
+    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,28 @@ class Foreseen:
     answer: Literal["effects", "no-preview", "no-handler", "set-aside", "refused", "would-fail", "preview-failed"]
     sentence: str | None = None
     effects: Json | None = None
+
+
+def earlier_runs(*, after: int, but: Collection[int], limit: int) -> Query[tuple[EarlierRun, ...]]:
+    """The runs of the earlier runner with a token above `after` that is not in `but`, lowest token first.
+
+    A run that has ended is in the history and no longer in the queue, so both are read.
+    """
+    return select(
+        """
+        SELECT DISTINCT ON (run_token) run_token, job_id, task_type, payload, started_at
+        FROM (
+            SELECT run_token, id AS job_id, task_type, payload, started_at FROM job_list
+            WHERE status = 'running' AND locked_by = competition_earlier_runner() AND run_token > %(after)s
+            UNION ALL
+            SELECT run_token, job_id, task_type, payload, started_at FROM job_run_list
+            WHERE worker_id = competition_earlier_runner() AND run_token > %(after)s
+        ) AS begun
+        WHERE run_token <> ALL (%(but)s::bigint[]) ORDER BY run_token LIMIT %(limit)s
+        """,
+        {"after": after, "but": list(but), "limit": limit},
+        read=lambda rows: tuple(EarlierRun(**row) for row in rows),
+    )
 
 
 def without_preview(run: EarlierRun, job_type: JobType | None, *, set_aside: bool) -> Foreseen | None:
@@ -112,7 +146,7 @@ class Watch:
         with self._database.connection() as conn, one_moment(conn) as batch:
             switch = batch.add(jobs.processing())
             tokens = batch.add(history.newest_tokens(REMEMBERED))
-        if not switch().is_elsewhere:
+        if switch().held_by is None:
             raise Refused(HAS_NOT)
         self._tokens = list(tokens())
         threading.Thread(target=self._preview_all, name="previews", daemon=True).start()
@@ -126,14 +160,14 @@ class Watch:
         after = min(self._tokens) if len(self._tokens) == REMEMBERED else 0
         with self._database.connection() as conn, one_moment(conn) as batch:
             answer = batch.add(jobs.processing())
-            begun = batch.add(history.earlier_runs(after=after, but=self._tokens, limit=MOST_PER_LOOK))
+            begun = batch.add(earlier_runs(after=after, but=self._tokens, limit=MOST_PER_LOOK))
         switch, runs = answer(), begun()
         self._tokens = nlargest(REMEMBERED, [*self._tokens, *(run.run_token for run in runs)])
         aside = {one.task_type for one in switch.set_aside}
         for run in runs:
             if self._task_types is None or run.task_type in self._task_types:
                 self._take(run, set_aside=run.task_type in aside)
-        return switch.is_elsewhere
+        return switch.held_by is not None
 
     def answers(self) -> list[Foreseen]:
         """The answers since the last call."""

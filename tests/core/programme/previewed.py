@@ -1,4 +1,4 @@
-"""Job types with previews, for the tests of `worker --dry-run`."""
+"""Job types with previews, for the tests of `jobdeck cutover watch`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`worker --dry-run`: a process that watches the earlier runner."""
+"""`cutover watch`: a process that watches the earlier runner."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from jobdeck.core.queue import operator
-from jobdeck.core.worker.runs.shadow import MOST_WAITING
-from tests.core.cli.previewed import GATE
+from jobdeck.core.programme.cutover import ends
+from jobdeck.core.programme.cutover.shadow import MOST_WAITING
 from tests.core.cli.support import Jobdeck, everything, finish, ran_alone, started
+from tests.core.programme.previewed import GATE
 from tests.support.earlier_runner import succeed, take
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
@@ -26,20 +26,20 @@ from tests.support.queue import ACTOR, Connection, add, value
 from tests.support.waiting import PATIENCE, until
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ")
-HANDLERS = ("--handlers", "tests.core.cli.previewed")
+HANDLERS = ("--handlers", "tests.core.programme.previewed")
 
 
 @pytest.fixture
 def earlier(jobdeck: Jobdeck, conn: Connection) -> Connection:
     """A connection of the earlier runner, which has the queue; the processes of the test find the database."""
-    operator.switch_runner(conn, "earlier", actor=ACTOR, reason=None)
+    ends.switch(conn, back=True, actor=ACTOR, reason=None)
     return conn
 
 
 @contextmanager
 def watching(*options: str) -> Iterator[subprocess.Popen[str]]:
     """The process, from the moment on at which it shows each run that begins."""
-    with started("worker", "--dry-run", *HANDLERS, *options) as process:
+    with started("cutover", "watch", *HANDLERS, *options) as process:
         end = threading.Timer(PATIENCE, process.kill)  # ends the waits for its lines, too
         end.start()
         try:
@@ -166,7 +166,7 @@ def test_it_goes_on_after_the_database_was_away_and_misses_no_run(
 def test_the_switch_ends_it_with_a_sentence(earlier: Connection) -> None:
     with watching() as process:
         run_at_once(earlier, "cli_plain")
-        operator.switch_runner(earlier, "jobdeck", actor=ACTOR, reason=None)
+        ends.switch(earlier, back=False, actor=ACTOR, reason=None)
         ran = finish(process)
     assert (ran.code, ran.err) == (0, "The workers of Jobdeck have the queue now, so the watch ends.\n")
     assert ran.out.endswith("\n  no preview\n\nThe earlier runner began 1 run: 1 cli_plain.\n")
@@ -174,17 +174,12 @@ def test_the_switch_ends_it_with_a_sentence(earlier: Connection) -> None:
 
 @pytest.mark.usefixtures("jobdeck")
 def test_it_is_refused_while_the_workers_have_the_queue() -> None:
-    ran = ran_alone("worker", "--dry-run")
+    ran = ran_alone("cutover", "watch")
     ran.refused(1, "The workers of Jobdeck have the queue", "`jobdeck cutover status`")
-
-
-@pytest.mark.parametrize("options", [["--drain"], ["--concurrency", "2"]])
-def test_options_of_a_worker_that_runs_jobs_are_refused(jobdeck: Jobdeck, options: list[str]) -> None:
-    jobdeck("worker", "--dry-run", *options).refused(2, "--dry-run runs no jobs.")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("earlier")
 def test_a_role_that_may_not_run_jobs_is_refused(people: People, database_url: str) -> None:
     viewer = people.address(database_url, "job_viewer")
-    ran_alone("worker", "--dry-run", "--database-url", viewer).refused(1, "may not run jobs")
+    ran_alone("cutover", "watch", "--database-url", viewer).refused(1, "may not run jobs")

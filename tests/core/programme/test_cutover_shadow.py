@@ -14,15 +14,15 @@ from pydantic import field_validator
 
 from jobdeck.core.errors import PermanentError, Refused
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.programme.cutover import ends
+from jobdeck.core.programme.cutover import shadow as watching
+from jobdeck.core.programme.cutover.shadow import MOST_WAITING, Foreseen, Watch
 from jobdeck.core.queue import operator
-from jobdeck.core.read.sentences import EARLIER_RUNNER
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
-from jobdeck.core.worker.runs import shadow as watching
-from jobdeck.core.worker.runs.shadow import MOST_WAITING, Foreseen, Watch
 from tests.support.earlier_runner import fail, succeed, take
 from tests.support.people import People
-from tests.support.queue import ACTOR, Connection, add, changes_nothing, value
+from tests.support.queue import ACTOR, Connection, add, changes_nothing
 from tests.support.waiting import until
 from tests.support.working import nothing
 
@@ -81,7 +81,7 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def earlier(conn: Connection) -> Connection:
     """A connection of the earlier runner, which has the queue."""
-    operator.switch_runner(conn, "earlier", actor=ACTOR, reason=None)
+    ends.switch(conn, back=True, actor=ACTOR, reason=None)
     return conn
 
 
@@ -285,7 +285,7 @@ class TestSwitch:
             succeed(earlier, job.id)
             last = add(earlier, "plain")
             take(earlier)
-            operator.switch_runner(earlier, "jobdeck", actor=ACTOR, reason=None)
+            ends.switch(earlier, back=False, actor=ACTOR, reason=None)
             assert not watch.look()
             assert [one.run.job_id for one in watch.answers()] == [last.id]
 
@@ -297,7 +297,3 @@ def test_a_workers_account_may_watch(people: People, database_url: str, earlier:
             add(earlier, "letters", payload={"number": 7})
             take(earlier)
             assert [one.effects for one in answers(watch)] == [{"letters": 7, "dry": True}]
-
-
-def test_the_name_of_the_earlier_runner_is_that_of_the_schema(conn: Connection) -> None:
-    assert value(conn, "SELECT job_earlier_runner()") == EARLIER_RUNNER
