@@ -22,7 +22,7 @@ from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import GROUP, NO_CURSOR, WINDOW, page_of
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
-from jobdeck.core.read.rows import ALIVE_FOR, Row, job_from, jobs_from, processing_from
+from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
 from jobdeck.core.read.sentences import sentence
 from jobdeck.core.read.verdict.health import health
 
@@ -234,10 +234,9 @@ def workers() -> Query[tuple[Worker, ...]]:
     return select(
         """
         SELECT id, host, pid, mode, version, concurrency, task_types, started_at, heartbeat_at, running,
-            heartbeat_at > now() - %(alive)s AS alive
+            job_worker_is_alive(heartbeat_at, now()) AS alive
         FROM job_workers ORDER BY started_at, id
         """,
-        {"alive": ALIVE_FOR},
         read=lambda rows: tuple(Worker(**row | {"task_types": tuple(row["task_types"])}) for row in rows),
     )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.model import ActionResult, Job, Processing, Run, RunOutcome, Status, TypePause
 from jobdeck.core.read.sentences import sentence
@@ -13,9 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 Row = dict[str, Any]
-
-ALIVE_FOR: Final = timedelta(minutes=2)
-"""How long a worker is alive after its last heartbeat; the functions of schema.sql say the same."""
 
 _JOB_FIELDS = tuple(field.name for field in fields(Job))
 _RUN_FIELDS = tuple(field.name for field in fields(Run))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from jobdeck.core.read.batch import combine, select
 from jobdeck.core.read.jobs import backlog
 from jobdeck.core.read.report_types import Counts
-from jobdeck.core.read.rows import ALIVE_FOR
 from jobdeck.core.times import write_duration, write_rate
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ _SETTINGS: Final = """
 WITH counted AS (SELECT * FROM job_queue_type_jobs(%(most)s::integer)),
 handled AS (
     SELECT t AS task_type, count(*)::integer AS workers FROM job_workers AS w, unnest(w.task_types) AS t
-    WHERE w.heartbeat_at > now() - %(alive)s GROUP BY t
+    WHERE job_worker_is_alive(w.heartbeat_at, now()) GROUP BY t
 ),
 muted AS (SELECT task_type, muted_until, muted_by, muted_reason FROM job_types WHERE muted_until > now())
 SELECT task_type, 0 AS pending, coalesce(c.running, 0) AS running, coalesce(c.failed, 0) AS failed, false AS estimated,
@@ -133,7 +132,5 @@ def type_lines() -> Query[tuple[TypeLine, ...]]:
             )  # fmt: skip
         return tuple(known[name] for name in sorted(known))
 
-    settings = select(
-        _SETTINGS, {"most": LIMIT + 1, "alive": ALIVE_FOR}, read=lambda rows: tuple(TypeLine(**row) for row in rows)
-    )
+    settings = select(_SETTINGS, {"most": LIMIT + 1}, read=lambda rows: tuple(TypeLine(**row) for row in rows))
     return combine(settings, backlog(timedelta(0)), read=read)

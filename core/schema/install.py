@@ -208,7 +208,7 @@ def outdated_workers(conn: psycopg.Connection[Any]) -> tuple[str, ...]:
     """The running workers that are too old for this schema. Migrations of the phase "after" wait for their end."""
     oldest = release(serves_from(queue_component()))
     rows = conn.execute(
-        "SELECT id, version FROM job_workers WHERE heartbeat_at > clock_timestamp() - interval '2 minutes' ORDER BY id"
+        "SELECT id, version FROM job_workers WHERE job_worker_is_alive(heartbeat_at, clock_timestamp()) ORDER BY id"
     ).fetchall()
     return tuple(worker for worker, version in rows if release(version) < oldest)
 

@@ -275,7 +275,7 @@ begin
             '--status running"). Nothing was changed.', v_count));
     end if;
     select string_agg(w.id, ', ' order by w.id) into v_workers from job_workers w
-    where w.heartbeat_at > clock_timestamp() - interval '2 minutes';
+    where job_worker_is_alive(w.heartbeat_at, clock_timestamp());
     if v_workers is not null then
         perform job_queue_refuse(format('Stop the workers first. These are alive: %s. Nothing was changed.', v_workers));
     end if;

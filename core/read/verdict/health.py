@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.model import Finding, Health, Verdict
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
-from jobdeck.core.read.rows import ALIVE_FOR
 from jobdeck.core.read.sentences import sentence
 from jobdeck.core.read.stats import shares
 from jobdeck.core.read.stats.figures import OUTCOMES
@@ -49,7 +48,7 @@ SELECT now() AS at,
     coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
         interval '5 minutes') AS tick,
     job_queue_oldest_due() AS oldest_due,
-    (SELECT count(*) FROM job_workers WHERE heartbeat_at > now() - %(alive)s) AS workers,
+    (SELECT count(*) FROM job_workers WHERE job_worker_is_alive(heartbeat_at, now())) AS workers,
     (SELECT max(heartbeat_at) FROM job_workers) AS last_heartbeat,
     (SELECT max(completed_at) FROM (SELECT completed_at FROM job_worker_runs
         WHERE status IN ('ok', 'paused') AND (source IN ('worker', 'embedded') OR job_is_scheduled(source))
@@ -80,7 +79,7 @@ SELECT now() AS at,
     greatest((SELECT max(started_at) FROM job_list WHERE status = 'running'),
         (SELECT started_at FROM job_run_list ORDER BY run_token DESC LIMIT 1)) AS last_claim,
     ARRAY(SELECT id || ' for ' || extract(epoch FROM now() - heartbeat_at)::integer / 60 || 'm' FROM job_workers
-        WHERE heartbeat_at BETWEEN now() - interval '1 hour' AND now() - %(alive)s
+        WHERE heartbeat_at >= now() - interval '1 hour' AND NOT job_worker_is_alive(heartbeat_at, now())
         ORDER BY heartbeat_at LIMIT 6) AS silent
 """
 
@@ -138,7 +137,7 @@ def health(*, timeouts: Mapping[str, float] | None = None, production: bool = Fa
         )
 
     return combine(
-        select(_FACTS, {"alive": ALIVE_FOR}, read=_only),
+        select(_FACTS, read=_only),
         select(shares.MINUTES, OUTCOMES, read=list),
         history.worker_runs(limit=1, but="door"),
         select(_LATE_SERIES, read=_only),

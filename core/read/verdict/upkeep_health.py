@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.read.batch import Query, select
-from jobdeck.core.read.rows import ALIVE_FOR
 from jobdeck.core.read.verdict.scheduler_health import span
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ WITH upkeep AS (
     -- Without a worker that runs all the time, upkeep is done by the calls of a scheduler. A minute more, because a
     -- scheduler that has stopped is a finding of its own.
     SELECT CASE WHEN EXISTS (SELECT FROM job_workers WHERE mode <> 'cycle' AND started_at < now() - interval '1 minute'
-            AND heartbeat_at > now() - %(alive)s) THEN interval '0'
+            AND job_worker_is_alive(heartbeat_at, now())) THEN interval '0'
         ELSE coalesce((SELECT make_interval(mins => trigger_minutes + 1) FROM job_queue_settings WHERE id = 1),
             interval '6 minutes') END AS least
 )
@@ -33,7 +32,7 @@ FROM job_upkeep CROSS JOIN LATERAL (
 ) AS judged
 ORDER BY succeeded_at
 """
-LIMITS: Final = {"periods": PERIODS, "alive": ALIVE_FOR}
+LIMITS: Final = {"periods": PERIODS}
 
 RUN_OUT: Final = """
 SELECT count(*) AS series, min(updated_at) AS since, min(task_type) AS task_type FROM job_list

@@ -44,6 +44,11 @@ create table if not exists job_workers (
     heartbeat_at timestamptz not null default now()
 );
 
+-- Whether a worker with this heartbeat is alive.
+create or replace function job_worker_is_alive(p_heartbeat_at timestamptz, p_at timestamptz) returns boolean
+language sql stable parallel safe
+return p_heartbeat_at > p_at - interval '2 minutes';
+
 -- The releases of the application whose workers have been here. Kept, because a release that a later worker brings again is
 -- not a new one.
 create table if not exists job_releases (

@@ -55,7 +55,7 @@ declare
     v_slots constant integer := (select w.concurrency from job_workers w where w.id = p_worker);
     v_share constant double precision := case when p_limit > v_slots then v_slots::double precision / nullif((
         select sum(w.concurrency) from job_workers w
-        where w.heartbeat_at > clock_timestamp() - interval '2 minutes' and w.task_types && v_limited), 0) end;
+        where job_worker_is_alive(w.heartbeat_at, clock_timestamp()) and w.task_types && v_limited), 0) end;
 begin
     if cardinality(v_locked) = 0 and v_asked <@ v_limited then
         -- The claim has nothing else to do, so it waits for the other claim, which takes milliseconds.

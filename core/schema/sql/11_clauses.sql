@@ -103,7 +103,7 @@ language plpgsql stable
 as $$
 begin
     return job_clause_type_open(p_task_type, p_at) and exists (
-        select from job_workers where heartbeat_at > p_at - interval '2 minutes' and p_task_type = any (task_types));
+        select from job_workers where job_worker_is_alive(heartbeat_at, p_at) and p_task_type = any (task_types));
 end
 $$;
 
@@ -114,6 +114,6 @@ as $$
 begin
     return array(
         select distinct t from job_workers w cross join unnest(w.task_types) t
-        where w.heartbeat_at > p_at - interval '2 minutes' and job_clause_type_open(t, p_at) order by t);
+        where job_worker_is_alive(w.heartbeat_at, p_at) and job_clause_type_open(t, p_at) order by t);
 end
 $$;

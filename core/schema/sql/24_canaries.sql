@@ -180,7 +180,7 @@ begin
     end if;
     select l.code, l.facts into code, facts from job_left_to_another(p_job.task_type) l;
     if code is null and not exists (select from job_workers w
-        where w.heartbeat_at > clock_timestamp() - interval '2 minutes' and p_job.task_type = any (w.task_types))
+        where job_worker_is_alive(w.heartbeat_at, clock_timestamp()) and p_job.task_type = any (w.task_types))
     then
         code := 'canary-no-worker';
         facts := jsonb_build_object('task_type', p_job.task_type);

@@ -24,7 +24,7 @@ begin
     select * into v_switch from job_queue_settings where id = 1;
     select * into v_pause from job_types where task_type = v_job.task_type;
     select count(*), count(*) filter (where v_job.task_type = any (w.task_types)) into v_workers, v_handling
-    from job_workers w where w.heartbeat_at > v_now - interval '2 minutes';
+    from job_workers w where job_worker_is_alive(w.heartbeat_at, v_now);
     if exists (select from job_canaries c where c.job_id = p_id and c.run_token is null) then
         return query select * from job_queue_why_canary(v_job, v_workers, v_handling);
         return;
@@ -297,7 +297,7 @@ begin
         return;
     end if;
     select array_agg(w.id) into v_workers from job_workers w
-    where w.heartbeat_at > v_now - interval '2 minutes' and v_job.task_type = any (w.task_types);
+    where job_worker_is_alive(w.heartbeat_at, v_now) and v_job.task_type = any (w.task_types);
     v_types := array(
         select distinct t from job_workers w cross join unnest(w.task_types) t
         where w.id = any (v_workers) and job_clause_type_open(t, v_now));

@@ -58,8 +58,8 @@ as $$
         job_stat_add/2 job_stat_bins/2 job_stat_bucket/2 job_stat_edges/0 job_stat_histogram/2 job_stat_move_error/2
         job_stat_seconds/1 job_stats_add_errors/1 job_stats_add_runs/1 job_stats_add_times/1 job_stats_compact/1
         job_stats_judge/1 job_tables_with_texts/0 job_type_can_run/2 job_type_refusal/2 job_type_set/4 job_types_declare/2
-        job_types_fill_keys/3 job_types_open/4 job_types_that_can_run/1 job_use_roles_prefix/1 job_worker_remove/1
-        job_worker_report/8 job_worker_run_close/10 job_worker_run_note/8 job_worker_run_open/3
+        job_types_fill_keys/3 job_types_open/4 job_types_that_can_run/1 job_use_roles_prefix/1 job_worker_is_alive/2
+        job_worker_remove/1 job_worker_report/8 job_worker_run_close/10 job_worker_run_note/8 job_worker_run_open/3
     $list$, '(\w+)/(\d+)', 'g') f join pg_proc p on p.proname = f[1] and p.pronargs = f[2]::integer
     where p.pronamespace = quote_ident(current_schema())::regnamespace
 $$;

@@ -67,7 +67,7 @@ declare
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
         'job_payload_matches', 'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_has_foreign_roles',
-        'job_may_read_views', 'job_queue_backlog', 'job_queue_turn', 'job_queue_await', 'job_stat_bucket',
+        'job_may_read_views', 'job_worker_is_alive', 'job_queue_backlog', 'job_queue_turn', 'job_queue_await', 'job_stat_bucket',
         'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
         'job_run_page_of', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
 begin

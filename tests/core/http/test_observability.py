@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -23,13 +22,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobdeck.core.alerts.alarms import OUTAGE_SECONDS
 from jobdeck.core.model import Verdict
-from jobdeck.core.read.rows import ALIVE_FOR
 from jobdeck.core.read.verdict import failing_types, health
 from jobdeck.core.registry import Done
 from tests.core.cli.test_docs import command_of, unknown_options
 from tests.core.http.exporting import exported, exporting, of_the_queue, values
 from tests.core.http.support import METRICS, opened
 from tests.core.http.test_webhooks import event
+from tests.support.queue import value
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes
 
@@ -200,12 +199,14 @@ def test_each_signal_of_health_has_one_alert_without_a_threshold_of_its_own() ->
     assert {rule.wait for rule in own} == {""}
 
 
-def test_the_other_thresholds_are_those_of_the_program() -> None:
+def test_the_other_thresholds_are_those_of_the_program(conn: Connection) -> None:
     by_name = {rule.alert: rule for rule in rules()}
     assert by_name["JobdeckUnreachable"].wait == f"{OUTAGE_SECONDS:.0f}s"
     silent = re.search(r"> (\d+)$", by_name["JobdeckWorkerWithoutHeartbeat"].expr)
     assert silent
-    assert timedelta(seconds=int(silent[1])) == ALIVE_FOR
+    ages = [int(silent[1]) - 1, int(silent[1])]
+    statement = "SELECT job_worker_is_alive(now() - make_interval(secs => %s), now())"
+    assert [value(conn, statement, age) for age in ages] == [True, False]
 
 
 def test_each_rule_names_a_part_of_the_operators_page_and_a_command_that_exist() -> None:
