@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.support.examples import THOROUGH
@@ -38,6 +39,25 @@ def rounds(what: str | Callable[[], str]) -> Iterator[None]:
     while time.monotonic() < deadline:
         yield
     raise AssertionError(_in_vain(what))
+
+
+@contextmanager
+def beside(*calls: Callable[[], object]) -> Iterator[None]:
+    """Runs each call in a thread of its own beside the block, and waits for the ends of all."""
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in threads:
+            thread.join()
+
+
+def together(*calls: Callable[[], object]) -> None:
+    """Runs each call in a thread of its own, and returns when all have ended."""
+    with beside(*calls):
+        pass
 
 
 def _in_vain(what: str | Callable[[], str]) -> str:

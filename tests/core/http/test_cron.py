@@ -15,7 +15,7 @@ from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.registry import Done
 from tests.core.http.support import BEARER, FINE, SECRET, history, opened, pass_time
 from tests.support.queue import ACTOR, rows
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import Held, enqueue, job_type, outcomes, status_of
 
 Connection = psycopg.Connection[Any]
@@ -146,14 +146,9 @@ class TestTime:
         held = Held()
         jobs = [enqueue(conn, "held") for _ in range(4)]
         answers: list[Any] = []
-        with opened(database_url, job_type("held", held)) as door:
-            callers = [threading.Thread(target=lambda: answers.append(door.run())) for _ in range(2)]
-            for caller in callers:
-                caller.start()
+        with opened(database_url, job_type("held", held)) as door, beside(*[lambda: answers.append(door.run())] * 2):
             held.wait_for(2)
             held.let_go()
-            for caller in callers:
-                caller.join()
         assert sum(answer.data["processed"] for answer in answers) == len(jobs)
         assert all(answer.data["processed"] >= 1 for answer in answers)
         assert outcomes(conn) == ["succeeded"] * len(jobs)
@@ -164,15 +159,13 @@ class TestTime:
         held = Held()
         for _ in range(4):
             enqueue(conn, "held")
-        with opened(database_url, job_type("held", held)) as door:
-            callers = [threading.Thread(target=door.run, args=("POST", {"limit": 1})) for _ in range(4)]
-            for caller in callers:
-                caller.start()
-            held.wait_for(len(callers))
+        with (
+            opened(database_url, job_type("held", held)) as door,
+            beside(*[lambda: door.run("POST", {"limit": 1})] * 4),
+        ):
+            held.wait_for(4)
             refused = door.run()
             held.let_go()
-            for caller in callers:
-                caller.join()
         assert refused.status == 429
         assert int(refused.headers["retry-after"]) > 0
         assert [one[0] for one in history(conn) if one[0] == "cron_http"] == ["cron_http"] * 4
@@ -216,16 +209,11 @@ class TestEnding:
         held = Held()
         first, second = enqueue(conn, "held"), enqueue(conn, "held")
         answers: list[Any] = []
-        with opened(database_url, job_type("held", held)) as door:
-            caller = threading.Thread(target=lambda: answers.append(door.run()))
-            caller.start()
+        with opened(database_url, job_type("held", held)) as door, beside(lambda: answers.append(door.run())):
             held.wait_for()
-            closing = threading.Thread(target=door.door.cron.drain, args=(PATIENCE,))
-            closing.start()
-            until(lambda: door.run().status == 503, "refusing new calls")
-            held.let_go()
-            closing.join()
-            caller.join()
+            with beside(lambda: door.door.cron.drain(PATIENCE)):
+                until(lambda: door.run().status == 503, "refusing new calls")
+                held.let_go()
         assert (answers[0].status, answers[0].data["processed"]) == (200, 1)
         assert status_of(conn, first.id) is None
         assert status_of(conn, second.id) == "pending"

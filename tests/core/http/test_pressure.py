@@ -19,7 +19,7 @@ from jobdeck.core.programme import webhooks
 from tests.core.http.support import BEARER, METRICS, SECRET, Open, answer_of, opened
 from tests.core.http.test_bad_input import signed_headers, status_line
 from tests.core.http.test_webhooks import event
-from tests.support.waiting import PATIENCE, rounds, until
+from tests.support.waiting import PATIENCE, beside, rounds, until
 from tests.support.working import enqueue, outcomes
 
 Connection = psycopg.Connection[Any]
@@ -58,13 +58,11 @@ def pressed(door: Open, count: int) -> Iterator[None]:
         for line in lines:
             line.close()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        thread.join()
+    with beside(run):
+        try:
+            yield
+        finally:
+            ending.set()
 
 
 class TestWithoutReading:
@@ -161,10 +159,7 @@ def test_requests_without_a_proof_take_no_thread_of_those_with_one(
         return answering(health, call)
 
     monkeypatch.setattr(metrics.Healthz, "handle", held)
-    with opened(database_url) as door:
-        threads = [threading.Thread(target=door.call, args=("GET", "/healthz")) for _ in range(4)]
-        for thread in threads:
-            thread.start()
+    with opened(database_url) as door, beside(*[lambda: door.call("GET", "/healthz")] * 4):
         try:
             assert begun.acquire(timeout=PATIENCE)
             until(lambda: door.door._open._busy == 4, "four requests that wait")
@@ -174,8 +169,6 @@ def test_requests_without_a_proof_take_no_thread_of_those_with_one(
             assert door.report([]).status == 200
         finally:
             go.set()
-            for thread in threads:
-                thread.join()
 
 
 class TestSmallChunks:
@@ -219,12 +212,10 @@ class TestSmallChunks:
                         except OSError:
                             continue
 
-            thread = threading.Thread(target=run)
-            thread.start()
-            try:
-                for _ in range(10):
-                    enqueue(conn, "fine")
-                    assert door.call("POST", cron.PATH, b'{"limit": 1}', BEARER).data["succeeded"] == 1
-            finally:
-                ending.set()
-                thread.join()
+            with beside(run):
+                try:
+                    for _ in range(10):
+                        enqueue(conn, "fine")
+                        assert door.call("POST", cron.PATH, b'{"limit": 1}', BEARER).data["succeeded"] == 1
+                finally:
+                    ending.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,7 @@ from jobdeck.core.http.worker_metrics import WorkerMetrics, is_loopback
 from jobdeck.core.registry import Done
 from tests.core.http.exporting import exporting, number, of_the_queue, values
 from tests.core.http.support import METRICS, opened
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import Held, enqueue, job_type, nothing, outcomes, quick_settings, working
 
 Connection = psycopg.Connection[Any]
@@ -133,13 +132,11 @@ def test_it_drains_in_sight(database_url: str, conn: Connection) -> None:
     enqueue(conn, "held")
     with exporting(database_url, job_type("held", held)) as one:
         held.wait_for()
-        draining = threading.Thread(target=one.worker.drain)
-        draining.start()
-        try:
-            until(lambda: number(one.text(), "jobdeck_worker_draining") == 1, one.text)
-        finally:
-            held.let_go()
-            draining.join()
+        with beside(one.worker.drain):
+            try:
+                until(lambda: number(one.text(), "jobdeck_worker_draining") == 1, one.text)
+            finally:
+                held.let_go()
 
 
 def test_readers_of_open_metrics_understand_it(database_url: str, conn: Connection) -> None:

@@ -6,11 +6,11 @@ import logging
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ from jobdeck.core.programme.vendors.errors import (
 )
 from jobdeck.core.programme.vendors.sms import Sms, SmsClient, is_gsm, segments
 from tests.core.handlers.mail_world import mail_settings
+from tests.support.waiting import beside, together
 
 ROOT = Path(__file__).resolve().parents[3]
 MARK = "zzsecret"
@@ -232,20 +233,14 @@ def test_something_that_is_not_http_leaves_it_open(sandbox: Sandbox, clients: Cl
                 connection.recv(65_536)
                 connection.sendall(b"rubbish rubbish\r\n\r\n")
 
-        thread = threading.Thread(target=talk)
-        thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        error = failure(clients(provider, sandbox, **{provider.base_url: url}))
-        thread.join()
+        with beside(talk):
+            error = failure(clients(provider, sandbox, **{provider.base_url: url}))
     assert isinstance(error, OutcomeUnknown)
 
 
 def at_once(work: Callable[[int], None]) -> None:
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(work, number) for number in range(1, 5)))
 
 
 @both

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import httpx
@@ -30,6 +30,7 @@ from jobdeck.core.programme.vendors.metactf_errors import (
 )
 from jobdeck.core.programme.vendors.metactf_models import NewTeam, NewUser
 from tests.support.context import FakeClock, sandbox_settings
+from tests.support.waiting import together
 
 NEW = NewUser(
     first_name="Zzfirst",
@@ -367,11 +368,7 @@ def test_threads_share_one_client(sandbox: Sandbox, clock: FakeClock) -> None:
         def look(number: int) -> None:
             seen.append(client.get_user(f"c-{number}").syned_user_id)
 
-        threads = [threading.Thread(target=look, args=(number,)) for number in range(12)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(*(partial(look, number) for number in range(12)))
     assert sorted(seen) == sorted(sandbox.metactf.accounts)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from jobdeck.core.model import Filter, Status
 from jobdeck.core.read.filters import format_filter, parse_filter
 from jobdeck.core.read.operators.preferences import Preferences, preferences_of
 from jobdeck.core.settings import Settings
+from tests.support.waiting import together
 
 
 @pytest.fixture
@@ -156,11 +157,7 @@ def test_programs_that_save_at_once_lose_nothing(path: Path) -> None:
         for number in range(first, first + 10):
             Preferences(path).save_filter(f"f{number}", f"attempts>={number + 1}")
 
-    savers = [threading.Thread(target=save, args=(at,)) for at in (0, 10, 20)]
-    for saver in savers:
-        saver.start()
-    for saver in savers:
-        saver.join(60)
+    together(*(partial(save, at) for at in (0, 10, 20)))
     assert len(Preferences(path).filters()) == 30
 
 

@@ -21,7 +21,7 @@ from tests.core.worker.async_handlers import Conn, Gate, all_async, threads_of
 from tests.core.worker.test_executor import runner_of
 from tests.core.worker.test_worker import expire
 from tests.support.examples import examples
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import (
     ACTOR,
     claimed,
@@ -95,10 +95,8 @@ def test_draining_lets_async_runs_finish(database_url: str, conn: Conn, gate: Ga
             until(lambda: worker.status.state == "draining")
             gate.open()
 
-        helper = threading.Thread(target=open_gate)
-        helper.start()
-        assert worker.drain(PATIENCE)
-        helper.join()
+        with beside(open_gate):
+            assert worker.drain(PATIENCE)
     assert outcomes(conn) == ["succeeded"] * 3
     assert conn.execute("SELECT status, sum(attempts), count(*) FROM job_queue GROUP BY 1").fetchall() == [
         ("pending", 0, 2)

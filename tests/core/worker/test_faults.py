@@ -24,7 +24,7 @@ from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import ClockWatch
 from jobdeck.core.worker.state import WorkerState
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import (
     Held,
     a_state,
@@ -191,11 +191,9 @@ def test_a_worker_that_stops_stores_the_report_of_a_held_row_first(
         holder = psycopg.connect(database_url)
         holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
         held.let_go()
-        stopping = threading.Thread(target=worker.drain, args=(PATIENCE,))
-        stopping.start()
-        until(lambda: worker.status.state == "draining")
-        holder.close()
-        stopping.join(timeout=PATIENCE)
+        with beside(lambda: worker.drain(PATIENCE)):
+            until(lambda: worker.status.state == "draining")
+            holder.close()
     assert outcomes(conn, first) == ["succeeded"]
 
 

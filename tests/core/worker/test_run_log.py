@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from jobdeck.core.worker import context, run_log
 from jobdeck.core.worker.context import RunContext, RunResources
 from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.run_log import LogBuffer
+from tests.support.waiting import together
 from tests.support.working import claimed, job_type, nothing, quick_settings
 
 
@@ -107,9 +109,7 @@ def test_what_is_switched_off_for_the_whole_process_is_not_kept(others: Sequence
 def test_other_loggers_and_threads_of_a_run_are_kept_too(others: Sequence[logging.Handler]) -> None:
     def handler(params: Any, ctx: Any) -> None:
         logging.getLogger("some.library").warning("from a library")
-        helper = threading.Thread(target=lambda: ctx.log.info("from a helper thread"))
-        helper.start()
-        helper.join()
+        together(lambda: ctx.log.info("from a helper thread"))
 
     log = run(handler, *others).log or ""
     assert "from a library" in log
@@ -279,19 +279,15 @@ def test_a_line_that_comes_while_the_lines_before_it_are_taken_is_kept() -> None
 def test_lines_of_several_threads_are_all_counted_and_in_the_order_of_each_thread() -> None:
     buffer = LogBuffer()
     threads, each = 4, run_log.LINES // 4
-    together = threading.Barrier(threads)
+    begin = threading.Barrier(threads)
 
     def write(number: int) -> None:
-        together.wait()
+        begin.wait()
         for line in range(each):
             buffer.add(time.time(), "INFO", f"{number} {line}")
             buffer.tail()
 
-    running = [threading.Thread(target=write, args=(number,)) for number in range(threads)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
+    together(*(partial(write, number) for number in range(threads)))
     kept = [tuple(map(int, message.split())) for message in messages(buffer)]
     assert buffer.count == len(kept) == threads * each
     for number in range(threads):
@@ -305,9 +301,7 @@ def test_a_line_that_comes_while_the_log_of_its_run_is_made_is_kept(monkeypatch:
         def __init__(self) -> None:
             super().__init__()
             monkeypatch.setattr(context, "LogBuffer", LogBuffer)
-            other = threading.Thread(target=lambda: one.keep_line("INFO", "other"))
-            other.start()
-            other.join()
+            together(lambda: one.keep_line("INFO", "other"))
 
     monkeypatch.setattr(context, "LogBuffer", Slow)
     one = RunContext(claimed(), RunResources(quick_settings(), None), 0.0, float("inf"))

@@ -31,7 +31,7 @@ from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.stats import Pace
 from tests.core.worker.test_executor import ERRORS, JSON_LIKE, runner_of
 from tests.support.examples import examples
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import (
     ACTOR,
     Held,
@@ -586,10 +586,8 @@ def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(
             until(lambda: counts(conn) == {"pending": 3, "running": 1} and worker.status.state == "draining")
             held.let_go()
 
-        helper = threading.Thread(target=open_gate)
-        helper.start()
-        assert worker.drain(30)
-        helper.join()
+        with beside(open_gate):
+            assert worker.drain(30)
         assert worker.status.state == "stopped"
     assert counts(conn) == {"pending": 3}
     assert conn.execute("SELECT sum(attempts) FROM job_queue").fetchone() == (0,)
@@ -633,14 +631,10 @@ def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(database_url: 
     enqueue(conn, "held")
     with working(database_url, job_type("held", held)) as worker:
         held.wait_for()
-        first = threading.Thread(target=worker.drain, args=(0.5,))
-        first.start()
-        until(lambda: worker.status.state != "running")
-        second = threading.Thread(target=worker.drain, args=(3600,))
-        second.start()
-        assert held.asked_to_stop.wait(PATIENCE)
-        first.join(PATIENCE)
-        second.join(PATIENCE)
+        with beside(lambda: worker.drain(0.5)):
+            until(lambda: worker.status.state != "running")
+            with beside(lambda: worker.drain(3600)):
+                assert held.asked_to_stop.wait(PATIENCE)
     assert outcomes(conn) == ["released"]
 
 
