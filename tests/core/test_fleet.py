@@ -111,16 +111,8 @@ def test_a_database_of_another_version_names_the_remedy(
     assert found.brief.endswith(brief)
 
 
-def test_a_role_without_rights_is_told_what_it_lacks(
-    database_url: str, conn: psycopg.Connection[Any], postgres: PostgresServer
-) -> None:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    people = People(postgres)
-    try:
-        found = trouble(people.address(database_url, None))
-    finally:
-        people.remove()
+def test_a_role_without_rights_is_told_what_it_lacks(database_url: str, people: People) -> None:
+    found = trouble(people.address(database_url, None))
     assert (found.word, found.brief) == ("unusable", "this role may not read it; grant it job_viewer")
     assert "job_viewer" in found.message
 

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import Filter, Status
-from jobdeck.core.queue import presence
 from jobdeck.core.read import history, job_lists, reports
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import combine
@@ -19,7 +18,7 @@ from jobdeck.core.read.pages import fleet, flows, overview, series
 from jobdeck.core.read.stats import backlog, error_groups, run_times, shares
 from jobdeck.core.read.verdict.health import health
 from tests.plans.operations import CROWD, EVERY_TYPE, REMOVED, Connection, Operation
-from tests.support.plans import WORKER
+from tests.support.health import announce
 
 
 def _last_of_the_crowd(conn: Connection) -> tuple[Any, ...]:
@@ -35,10 +34,7 @@ def _last_of_the_crowd(conn: Connection) -> tuple[Any, ...]:
 
 def _why_behind_all(conn: Connection, job_id: UUID) -> None:
     with conn.transaction(force_rollback=True):
-        presence.report_worker(
-            conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1,
-            task_types=EVERY_TYPE, running=0,
-        )  # fmt: skip
+        announce(conn, types=EVERY_TYPE)
         read_jobs.why(job_id).run(conn)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import Any, Final
+
+from hypothesis import HealthCheck, Phase, settings
 
 WANTED: Final = os.environ.get("JOBDECK_TEST_EXAMPLES", "")
 """`half` or `all` of the examples, or how many times all of them."""
@@ -18,3 +20,18 @@ def examples(number: int) -> int:
         return number * int(WANTED)
     share = {"all": 1, "half": 2}.get(WANTED, SHARE)
     return max(number // share, min(number, 5))
+
+
+def machine_settings(number: int, *, steps: int = 40, **changes: Any) -> settings:
+    """How a state machine is tried: with the same examples each time, without a store of those that failed."""
+    given: dict[str, Any] = {
+        "max_examples": examples(number),
+        "stateful_step_count": steps,
+        "deadline": None,
+        "derandomize": True,
+        "database": None,
+        "suppress_health_check": list(HealthCheck),
+        "phases": (Phase.generate,),
+        **changes,
+    }
+    return settings(**given)

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import pytest
-from psycopg import sql
 
 from jobdeck.core import registry
 from jobdeck.core.model import NewJob
@@ -21,6 +20,7 @@ from tests.core.handlers.killing import Workers
 from tests.core.handlers.mail_world import MailWorld, worker_settings
 from tests.core.programme.outbox_support import let_leases_end, let_time_pass
 from tests.support.context import FakeContext
+from tests.support.people import make_groups
 from tests.support.waiting import until
 from tests.support.working import a_worker
 
@@ -185,8 +185,7 @@ class NoticeWorld(MailWorld):
     @contextmanager
     def as_worker(self) -> Iterator[None]:
         """Only with the rights that a worker's role has."""
-        for function in ("job_make_roles", "job_grant_roles"):
-            self.conn.execute(sql.SQL("select {}()").format(sql.Identifier(function)))
+        make_groups(self.conn)
         self.conn.execute("set role job_worker")
         yield
         self.conn.execute("reset role")

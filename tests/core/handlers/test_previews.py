@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,7 +22,6 @@ from tests.core.handlers.notice_world import NoticeWorld, marks_in
 from tests.core.handlers.world import World
 from tests.core.programme.outbox_support import intent
 from tests.support.people import DENIED, People
-from tests.support.postgres import PostgresServer
 
 Json = dict[str, Any]
 Connection = psycopg.Connection[Any]
@@ -36,15 +34,9 @@ MESSAGING = ("admin_alert_queue", "agreements", "alert_log", "competitor_announc
 
 
 @pytest.fixture
-def operator_url(conn: Connection, postgres: PostgresServer, database_url: str) -> Iterator[str]:
+def operator_url(people: People, database_url: str) -> str:
     """The address at which somebody signs in who acts on jobs and does none."""
-    conn.execute("select job_make_roles()")
-    conn.execute("select job_grant_roles()")
-    people = People(postgres)
-    with people.sign_in(database_url, "job_operator") as connection:
-        user = connection.info.user
-    yield database_url.replace("//jobdeck@", f"//{user}@")
-    people.remove()
+    return people.address(database_url, "job_operator")
 
 
 def populate(notices: NoticeWorld) -> UUID:

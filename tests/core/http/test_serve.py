@@ -20,7 +20,6 @@ from tests.core.cli.support import ROOT, Jobdeck, started
 from tests.core.http.support import BEARER, SECRET, history, opened
 from tests.core.http.test_webhooks import event
 from tests.support.people import People
-from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, value
 from tests.support.serving import ask
 from tests.support.waiting import PATIENCE, until
@@ -104,26 +103,22 @@ def test_the_door_is_loaded_only_where_it_is_opened() -> None:
 
 
 def test_a_member_of_job_worker_can_do_all_that_the_door_does(
-    postgres: PostgresServer, database_url: str, conn: Connection
+    people: People, database_url: str, conn: Connection
 ) -> None:
     install_schema(conn, roles=True)
-    people = People(postgres)
-    try:
-        url = database_url.replace("//jobdeck@", f"//{people.name('job_worker')}@")
-        producer.enqueue(conn, NewJob("fine"), actor=ACTOR)
-        with opened(url, cron_interval_minutes=7) as door:
-            assert door.run().data["succeeded"] == 1
-            assert door.report([event("bounce")]).data["new"] == 1
-            until(lambda: not value(conn, "SELECT count(*) FROM provider_events WHERE applied_at IS NULL"), "applying")
-            assert door.call("GET", "/healthz").status == 200
-            door.call("GET", "/api/jobs/run")
-            with psycopg.connect(url, autocommit=True) as own:
-                Sentinel(door.door._alerts, "test").look(own)
-            until(lambda: any(one[0] == "door" for one in history(conn)), "the record of refused calls")
-        assert value(conn, "SELECT trigger_minutes FROM job_queue_settings") == 7
-        assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"
-    finally:
-        people.remove()
+    url = people.address(database_url, "job_worker")
+    producer.enqueue(conn, NewJob("fine"), actor=ACTOR)
+    with opened(url, cron_interval_minutes=7) as door:
+        assert door.run().data["succeeded"] == 1
+        assert door.report([event("bounce")]).data["new"] == 1
+        until(lambda: not value(conn, "SELECT count(*) FROM provider_events WHERE applied_at IS NULL"), "applying")
+        assert door.call("GET", "/healthz").status == 200
+        door.call("GET", "/api/jobs/run")
+        with psycopg.connect(url, autocommit=True) as own:
+            Sentinel(door.door._alerts, "test").look(own)
+        until(lambda: any(one[0] == "door" for one in history(conn)), "the record of refused calls")
+    assert value(conn, "SELECT trigger_minutes FROM job_queue_settings") == 7
+    assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"
 
 
 class TestScheduledRuns:

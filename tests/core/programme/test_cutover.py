@@ -14,6 +14,7 @@ from jobdeck.core.queue import operator, presence
 from jobdeck.core.schema import check_schema, install_schema
 from jobdeck.core.schema.examination import examine
 from tests.support.catalog import catalog
+from tests.support.health import announce
 from tests.support.original import copy_of_original, its_owner, original_database
 from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, add, audit_rows, changes_nothing, claim, finish_one, rows, value
@@ -231,10 +232,7 @@ class TestUndo:
         with changes_nothing(conn), pytest.raises(Refused, match=r"Jobs of the workers still run \(1\)"):
             undo(conn)
         finish_one(conn, claimed)
-        presence.report_worker(
-            conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
-            running=0,
-        )  # fmt: skip
+        announce(conn, "w")
         with changes_nothing(conn), pytest.raises(Refused, match=r"These are alive: w\."):
             undo(conn)
         presence.remove_worker(conn, "w")

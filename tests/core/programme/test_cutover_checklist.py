@@ -14,7 +14,9 @@ from jobdeck.core.programme.cutover import ends
 from jobdeck.core.queue import operator, presence
 from jobdeck.core.schema import install_schema
 from tests.core.cli.support import Jobdeck, environment, runner
+from tests.support.health import announce
 from tests.support.original import OWNER, copy_of_original, original_database
+from tests.support.people import make_groups
 from tests.support.pooler import lying_relay
 from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, add, advance
@@ -32,7 +34,7 @@ def installed_database(postgres: PostgresServer) -> str:
         connection.execute("DELETE FROM job_queue; DELETE FROM job_worker_runs")
         install_schema(connection)
     with postgres.connect(name) as admin:
-        admin.execute("SELECT job_make_roles(); SELECT job_grant_roles()")
+        make_groups(admin)
     return name
 
 
@@ -78,13 +80,6 @@ def switch(conn: Connection) -> None:
 
 def set_aside(conn: Connection, task_type: str) -> None:
     operator.set_type(conn, task_type, changes={"set_aside": True}, actor=ACTOR, reason="the old runner does it")
-
-
-def worker(conn: Connection, *types: str) -> None:
-    presence.report_worker(
-        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=list(types),
-        running=0,
-    )  # fmt: skip
 
 
 def cron_calls(conn: Connection) -> None:
@@ -158,7 +153,7 @@ def test_a_table_that_another_session_has_locked(jobdeck: Jobdeck, conn: Connect
 
 def test_no_live_worker(jobdeck: Jobdeck, conn: Connection) -> None:
     red(jobdeck, "workers", "Start `jobdeck worker`")
-    worker(conn, SYNC)
+    announce(conn, types=[SYNC])
     green(jobdeck, "workers")
 
 
@@ -236,7 +231,7 @@ def test_the_whole_list_is_green_and_the_exit_code_0_after_the_last_step(
     monkeypatch.setenv("SENDGRID_API_KEY", "an-invented-key")
     monkeypatch.setenv("SENDGRID_FROM_EMAIL", "sender@example.org")
     monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "7")
-    worker(conn, SYNC)
+    announce(conn, types=[SYNC])
     switch(conn)
     done = jobdeck("doctor", "--cutover")
     assert (done.code, done.err) == (0, "")

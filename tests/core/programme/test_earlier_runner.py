@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from uuid import uuid4
 
 import psycopg
@@ -20,6 +21,7 @@ from jobdeck.core.registry import JobType, NoArguments
 from jobdeck.core.schema import install_schema
 from tests.core.cli.support import Jobdeck
 from tests.support.earlier_runner import fail, succeed, take
+from tests.support.health import announce
 from tests.support.original import OWNER, copy_of_original, its_owner, original_database
 from tests.support.postgres import PostgresServer
 from tests.support.queue import (
@@ -39,6 +41,7 @@ from tests.support.queue import (
     run_rows,
     value,
 )
+from tests.support.waiting import beside
 
 HOLD = 'the earlier runner until "jobdeck cutover switch"'
 
@@ -102,15 +105,11 @@ def both_at_work(url: str) -> Iterator[list[BaseException]]:
         except BaseException as error:  # noqa: BLE001 -- shown by the test
             troubles.append(error)
 
-    threads = [threading.Thread(target=work, args=(step,)) for step in (worker_step, runner_step, runner_step)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield troubles
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
+    with beside(*(partial(work, step) for step in (worker_step, runner_step, runner_step))):
+        try:
+            yield troubles
+        finally:
+            over.set()
 
 
 class TestShadow:
@@ -250,7 +249,7 @@ class TestShadow:
             assert [succeed(old, job["id"])["status"] for job in jobs] == ["succeeded", "succeeded"]
 
     def test_a_canary_is_refused(self, conn: Connection) -> None:
-        declare_worker(conn)
+        announce(conn, "w")
         asked = operator.ask_canary(conn, add(conn).id, actor=ACTOR)
         assert (asked.canary, asked.result.code) == (None, "queue-held")
 
@@ -258,7 +257,7 @@ class TestShadow:
         switch(conn)
         job = add(conn)
         operator.pause(conn, reason="x", actor=ACTOR)
-        declare_worker(conn)
+        announce(conn, "w")
         assert operator.ask_canary(conn, job.id, actor=ACTOR).canary is not None
         switch(conn, "earlier")
         assert claim(conn) == []

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -23,7 +22,7 @@ from hypothesis.stateful import (
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import Claimed, Policy
 from tests.core.programme.outbox_support import JOB, LEASE, TOKEN, add_profile, intent, let_leases_end, settle_one
-from tests.support.examples import examples
+from tests.support.examples import machine_settings
 
 KEYS = ("a", "b", "c")
 RANK = {"queued": 0, "sending": 1, "uncertain": 2, "failed": 2, "suppressed": 2, "accepted": 3, "delivered": 4,
@@ -190,25 +189,10 @@ class Outbox(RuleBasedStateMachine):
         assert {key: (state, attempts) for key, state, attempts in rows} == told
 
 
-def _run(machine: type[Outbox], conn: psycopg.Connection[Any], examples: int) -> None:
-    machine.conn = conn
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            database=None,
-            phases=[Phase.generate],
-            print_blob=False,
-        ),
-    )
-
-
 @pytest.mark.thorough
 def test_no_order_of_events_sends_a_message_twice(conn: psycopg.Connection[Any]) -> None:
-    _run(Outbox, conn, examples(60))
+    Outbox.conn = conn
+    run_state_machine_as_test(Outbox, settings=machine_settings(60, derandomize=False, print_blob=False))
 
 
 class Careless(Outbox):

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
-from jobdeck.core.queue import presence, producer
+from jobdeck.core.queue import producer
 from tests.core.cli.support import Jobdeck
+from tests.support.health import announce
 
 pytestmark = pytest.mark.competition
 
@@ -32,9 +33,7 @@ def test_series_of_the_platform_are_dry_runs_and_health_warns_of_them(
     assert sorted((run["task_type"], run["outcome"], run["dry_run"]) for run in runs) == [
         (task_type, "succeeded", True) for task_type in TYPES
     ]
-    presence.report_worker(
-        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=TYPES, running=0
-    )
+    announce(conn, "w", types=TYPES)
     health = jobdeck("health", "--json").data
     (found,) = (one for one in health["findings"] if one["signal"] == "dry runs")
     assert health["verdict"] == found["verdict"] == "warning"

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from tests.core.programme.outbox_support import add_profile, intent, put_one
+from tests.support.people import make_groups
 from tests.support.postgres import PostgresServer
 from tests.support.schema import install_everything
 
@@ -77,8 +78,7 @@ def test_the_originals_tables_and_rows_survive(postgres: PostgresServer, empty_d
     with psycopg.connect(empty_database_url, autocommit=True) as conn:
         conn.execute(ORIGINAL)
         install_everything(conn)
-        conn.execute("select job_make_roles()")
-        conn.execute("select job_grant_roles()")
+        make_groups(conn)
         assert (
             conn.execute("select email, status, email_norm from competitor_announcement_recipients").fetchall()
             == [("same@example.org", "queued", None)] * 2
@@ -216,10 +216,7 @@ def test_trouble_with_alerts_does_not_keep_a_message_from_being_written(conn: Co
 
 @pytest.fixture
 def roles(conn: Connection) -> Connection:
-    with conn.transaction():
-        conn.execute("select pg_advisory_xact_lock(77)")
-        conn.execute("select job_make_roles()")
-    conn.execute("select job_grant_roles()")
+    make_groups(conn)
     return conn
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.people import Connection, People, make_groups
-from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -15,13 +14,6 @@ def owner(conn: Connection) -> Connection:
     """The owner's connection to a database whose group roles exist."""
     make_groups(conn)
     return conn
-
-
-@pytest.fixture
-def people(owner: Connection, postgres: PostgresServer) -> Iterator[People]:
-    made = People(postgres)
-    yield made
-    made.remove()
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -32,7 +30,7 @@ from tests.support.queue import (
     rows,
     value,
 )
-from tests.support.waiting import until
+from tests.support.waiting import together, until
 from tests.support.working import working
 
 SOON = timedelta(seconds=11)
@@ -203,11 +201,7 @@ def test_two_that_carry_out_one_action_do_each_job_once(conn: Connection, databa
             while bulk.step(other, choice.bulk.id, driver="other", limit=3).state == "running":
                 pass
 
-    drivers = [threading.Thread(target=drive) for _ in range(3)]
-    for driver in drivers:
-        driver.start()
-    for driver in drivers:
-        driver.join(60)
+    together(drive, drive, drive)
     ended = bulk.find(conn, choice.bulk.id)
     assert ended is not None
     assert (ended.state, ended.done, ended.refused) == ("finished", 40, 0)
@@ -360,15 +354,6 @@ def test_ten_thousand_jobs_and_more_are_acted_on(conn: Connection) -> None:
     ended = carried_out(conn, choice, "delete", limit=bulk.BATCH)
     assert (ended.done, ended.refused) == (10_500, 0)
     assert value(conn, "SELECT count(*) FROM job_queue") == 0
-
-
-@pytest.fixture
-def people(conn: Connection, postgres: PostgresServer) -> Iterator[People]:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    made = People(postgres)
-    yield made
-    made.remove()
 
 
 @pytest.mark.parametrize("group", ["job_viewer", "job_worker", None])

@@ -12,10 +12,11 @@ import pytest
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import CANARY_PRIORITY, Job, RunOutcome
-from jobdeck.core.queue import leases, presence
+from jobdeck.core.queue import leases
 from jobdeck.core.queue import operator as act
 from jobdeck.core.read import jobs
 from jobdeck.core.read.canaries import CanaryAnswer
+from tests.support.health import announce
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -33,13 +34,6 @@ from tests.support.queue import (
 )
 
 MINUTE = timedelta(seconds=61)
-
-
-def start_worker(conn: Connection, *types: str) -> None:
-    presence.report_worker(
-        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1,
-        task_types=types or ("alpha",), running=0,
-    )  # fmt: skip
 
 
 def fail(conn: Connection, task_type: str = "alpha", error: str = "boom", **fields: Any) -> Job:
@@ -75,7 +69,7 @@ def answer(conn: Connection, canary: int) -> CanaryAnswer:
 
 
 def test_it_is_taken_before_all_others_and_alone_and_no_other_job_changes(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     first, other = fail(conn), fail(conn)
     waiting = [add(conn, priority=100).id for _ in range(3)]
     before = job_row(conn, other.id)
@@ -95,7 +89,7 @@ def test_it_is_taken_before_all_others_and_alone_and_no_other_job_changes(conn: 
 
 @pytest.mark.parametrize("task_type", [None, "alpha"])
 def test_it_runs_although_everything_or_its_type_is_paused(conn: Connection, task_type: str | None) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn)
     add(conn)
     act.pause(conn, reason="vendor is down", actor=ACTOR, task_type=task_type)
@@ -105,7 +99,7 @@ def test_it_runs_although_everything_or_its_type_is_paused(conn: Connection, tas
 
 
 def test_a_claim_of_no_jobs_takes_a_canary_and_nothing_else(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn)
     add(conn)
     assert take(conn) is None
@@ -116,7 +110,7 @@ def test_a_claim_of_no_jobs_takes_a_canary_and_nothing_else(conn: Connection) ->
 
 
 def test_a_failed_run_answers_with_its_error_and_the_job_is_tried_again_as_any_other(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn, max_attempts=3)
     canary = ask(conn, job.id)
     (taken,) = claim(conn)
@@ -132,13 +126,13 @@ def test_a_failed_run_answers_with_its_error_and_the_job_is_tried_again_as_any_o
 
 def test_without_a_worker_that_handles_the_type_nothing_is_changed(conn: Connection) -> None:
     job = fail(conn)
-    start_worker(conn, "beta")
+    announce(conn, types=["beta"])
     with changes_nothing(conn):
         assert refused(conn, job.id) == "canary-no-worker"
 
 
 def test_after_a_minute_without_a_worker_the_request_is_taken_back_and_the_job_is_as_it_was(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn)
     canary = ask(conn, job.id)
     advance(conn, MINUTE)
@@ -154,7 +148,7 @@ def test_after_a_minute_without_a_worker_the_request_is_taken_back_and_the_job_i
 
 
 def test_upkeep_takes_it_back_when_nobody_asks_any_more(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     canary = ask(conn, fail(conn).id)
     advance(conn, MINUTE)
     reap(conn)
@@ -163,7 +157,7 @@ def test_upkeep_takes_it_back_when_nobody_asks_any_more(conn: Connection) -> Non
 
 
 def test_a_busy_key_holds_it_until_it_is_free_and_why_says_so(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn, concurrency_key="k")
     add(conn, concurrency_key="k")
     (running,) = claim(conn)
@@ -184,7 +178,7 @@ def test_a_busy_key_holds_it_until_it_is_free_and_why_says_so(conn: Connection) 
 
 
 def test_a_blocker_holds_it_and_after_a_minute_the_answer_names_it(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     blocker = add(conn, "beta")
     job = add(conn, blocked_by=blocker.id)
     canary = ask(conn, job.id)
@@ -197,7 +191,7 @@ def test_a_blocker_holds_it_and_after_a_minute_the_answer_names_it(conn: Connect
 
 
 def test_a_blocker_that_ends_meanwhile_lets_it_run(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     blocker = add(conn, "beta")
     job = add(conn, blocked_by=blocker.id)
     act.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
@@ -208,7 +202,7 @@ def test_a_blocker_that_ends_meanwhile_lets_it_run(conn: Connection) -> None:
 
 
 def test_a_running_job_is_refused(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = add(conn)
     claim(conn)
     with changes_nothing(conn):
@@ -216,7 +210,7 @@ def test_a_running_job_is_refused(conn: Connection) -> None:
 
 
 def test_a_job_that_is_claimed_in_its_turn_answers_with_that_run(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = add(conn)
     canary = ask(conn, job.id)
     conn.execute("UPDATE job_canaries SET task_type = 'elsewhere'")
@@ -241,7 +235,7 @@ def test_a_job_that_is_claimed_in_its_turn_answers_with_that_run(conn: Connectio
 def test_a_job_that_is_changed_meanwhile_is_not_run_and_the_answer_says_who_did_it(
     conn: Connection, action: str, words: str
 ) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn)
     canary = ask(conn, job.id)
     if action == "edit":
@@ -256,7 +250,7 @@ def test_a_job_that_is_changed_meanwhile_is_not_run_and_the_answer_says_who_did_
 
 
 def test_asked_twice_the_second_names_the_first(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     first, other, stranger = fail(conn), fail(conn), fail(conn, error="something else")
     ask(conn, first.id)
     with changes_nothing(conn):
@@ -269,7 +263,7 @@ def test_asked_twice_the_second_names_the_first(conn: Connection) -> None:
 
 
 def test_two_people_who_ask_at_once_for_one_group_get_one_canary(conn: Connection, database_url: str) -> None:
-    start_worker(conn)
+    announce(conn)
     first, other = fail(conn), fail(conn)
     with psycopg.connect(database_url) as mara:
         asked = act.ask_canary(mara, first.id, actor="mara")
@@ -282,7 +276,7 @@ def test_two_people_who_ask_at_once_for_one_group_get_one_canary(conn: Connectio
 
 
 def test_a_worker_that_is_killed_with_it_answers_that_it_was_lost(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn, max_attempts=3)
     canary = ask(conn, job.id)
     assert take(conn) == job.id
@@ -294,14 +288,14 @@ def test_a_worker_that_is_killed_with_it_answers_that_it_was_lost(conn: Connecti
 
 
 def test_one_whose_version_is_another_is_refused(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn)
     with changes_nothing(conn):
         assert refused(conn, job.id, version=99) == "has-changed"
 
 
 def test_a_dedupe_key_that_another_job_has_holds_it(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn, dedupe_key="d")
     canary = ask(conn, job.id)
     holder = add(conn, "beta", dedupe_key="d")
@@ -310,7 +304,7 @@ def test_a_dedupe_key_that_another_job_has_holds_it(conn: Connection) -> None:
 
 
 def test_a_transaction_that_enqueues_its_dedupe_key_holds_no_claim_up(conn: Connection, database_url: str) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn, dedupe_key="d")
     other = add(conn)
     ask(conn, job.id)
@@ -324,7 +318,7 @@ def test_a_transaction_that_enqueues_its_dedupe_key_holds_no_claim_up(conn: Conn
 
 
 def test_a_series_goes_on_with_its_slots_after_it(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = add(conn, recurrence_interval_minutes=60, run_at=value(conn, "SELECT now() + interval '10 minutes'"))
     slot = job_row(conn, job.id)["run_at"]
     ask(conn, job.id)
@@ -334,7 +328,7 @@ def test_a_series_goes_on_with_its_slots_after_it(conn: Connection) -> None:
 
 
 def test_a_dry_run_asks_for_nothing(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn)
     with changes_nothing(conn):
         tried = act.ask_canary(conn, job.id, actor=ACTOR, dry_run=True)
@@ -349,7 +343,7 @@ def test_a_request_that_there_is_not_is_said(conn: Connection) -> None:
 def test_an_operator_asks_and_reads_and_a_viewer_and_a_worker_do_not(
     owner: Connection, viewer: Connection, operator: Connection, worker: Connection
 ) -> None:
-    start_worker(owner)
+    announce(owner)
     job = fail(owner)
     for other in (viewer, worker):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -362,7 +356,7 @@ def test_an_operator_asks_and_reads_and_a_viewer_and_a_worker_do_not(
 
 
 def test_a_request_that_was_taken_back_keeps_no_later_action_away(conn: Connection) -> None:
-    start_worker(conn)
+    announce(conn)
     job = fail(conn)
     first = ask(conn, job.id)
     advance(conn, MINUTE)

@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, NewJob
-from jobdeck.core.queue import leases, operator, presence, producer
-from tests.support.examples import examples
+from jobdeck.core.queue import leases, operator, producer
+from tests.support.examples import machine_settings
+from tests.support.health import announce
 from tests.support.queue import ACTOR, Connection, finish_one, rows
 from tests.support.queue_model import install_clock
 
@@ -56,10 +56,7 @@ class CanaryMachine(RuleBasedStateMachine):
         self.alive()
 
     def alive(self) -> None:
-        presence.report_worker(
-            self.conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1,
-            task_types=TYPES, running=0,
-        )  # fmt: skip
+        announce(self.conn, types=TYPES)
 
     # What is so
 
@@ -297,15 +294,4 @@ class CanaryMachine(RuleBasedStateMachine):
 def test_canaries_keep_their_promises_beside_all_else(conn: Connection) -> None:
     install_clock(conn)
     CanaryMachine.conn = conn
-    run_state_machine_as_test(
-        CanaryMachine,
-        settings=settings(
-            max_examples=examples(200),
-            stateful_step_count=40,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate,),
-        ),
-    )
+    run_state_machine_as_test(CanaryMachine, settings=machine_settings(200))

@@ -7,10 +7,11 @@ from uuid import UUID
 import pytest
 
 from jobdeck.core.model import Filter, Job, Status
-from jobdeck.core.queue import operator, presence
+from jobdeck.core.queue import operator
 from jobdeck.core.read import history, jobs
 from jobdeck.core.read.batch import Query
 from jobdeck.core.read.report_types import Page
+from tests.support.health import announce
 from tests.support.queue import ACTOR, Connection, add, claim, finish_one, job_row, lose, run_once
 
 
@@ -79,10 +80,7 @@ def test_the_trash_and_a_restored_job_keep_it(conn: Connection) -> None:
 
 @pytest.mark.parametrize(("dry", "said"), [(True, " s, as a dry run."), (False, " s.")])
 def test_the_answer_of_a_canary_says_it(conn: Connection, dry: bool, said: str) -> None:
-    presence.report_worker(
-        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
-        running=0,
-    )  # fmt: skip
+    announce(conn, "w")
     job = add(conn)
     run_once(conn, outcome="failed", permanent=True)
     asked = operator.ask_canary(conn, job.id, actor=ACTOR)

@@ -9,7 +9,8 @@ import pytest
 
 from jobdeck.core.queue import leases
 from jobdeck.core.read import jobs
-from tests.core.queue.test_limits import limit, many, report_worker
+from tests.core.queue.test_limits import limit, many
+from tests.support.health import announce
 from tests.support.queue import (
     Connection,
     add,
@@ -166,7 +167,7 @@ class TestARateOfAKey:
         self, conn: Connection
     ) -> None:
         limit(conn, key_rate_runs=1, key_rate_seconds=60)
-        report_worker(conn)
+        announce(conn)
         reap(conn)
         add(conn, concurrency_key="k")
         finish_one(conn, claim(conn)[0])
@@ -174,7 +175,7 @@ class TestARateOfAKey:
         waiting = add(conn, concurrency_key="k")
         assert claim(conn) == []
         advance(conn, timedelta(seconds=61))
-        report_worker(conn)
+        announce(conn)
         reap(conn)
         assert [job.id for job in claim(conn)] == [waiting.id]
 

@@ -11,7 +11,8 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.queue import operator
 from jobdeck.core.read import jobs
 from jobdeck.core.read.type_settings import type_lines
-from tests.core.queue.test_limits import limit, limit_clause, many, report_worker
+from tests.core.queue.test_limits import limit, limit_clause, many
+from tests.support.health import announce
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -31,7 +32,7 @@ class TestCanaries:
         many(conn, 2)
         (running,) = claim(conn)
         (waiting,) = rows(conn, "SELECT id FROM job_queue WHERE status = 'pending'")
-        report_worker(conn)
+        announce(conn)
         conn.execute("SELECT job_queue_ask_canary(%s, 1, 'kim', NULL, false)", (waiting["id"],))
         assert claim(conn) == []
         (told,) = rows(conn, "SELECT code FROM job_canaries c CROSS JOIN job_queue_canary(c.id)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -11,11 +10,11 @@ import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
-from jobdeck.core.queue import leases, operator, presence, producer
+from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.read import jobs
+from tests.support.health import announce
 from tests.support.queue import (
     ACTOR,
-    WORKER,
     Connection,
     add,
     advance,
@@ -40,16 +39,6 @@ def limit(conn: Connection, task_type: str = "alpha", **changes: int | None) -> 
 
 def many(conn: Connection, number: int, task_type: str = "alpha", **fields: Any) -> None:
     producer.enqueue_many(conn, [NewJob(task_type, **fields)] * number, actor=ACTOR)
-
-
-def report_worker(
-    conn: Connection, worker_id: str = WORKER, concurrency: int = 8, task_types: Sequence[str] = ("alpha",)
-) -> None:
-    """Makes a worker known."""
-    presence.report_worker(
-        conn, worker_id=worker_id, host="h", pid=1, mode="headless", version="1", concurrency=concurrency,
-        task_types=list(task_types), running=0,
-    )  # fmt: skip
 
 
 def limit_clause(conn: Connection, job: Any) -> tuple[bool, str] | None:
@@ -149,8 +138,8 @@ class TestSoManyOfATypeAtATime:
         limit(conn, max_running=100)
         many(conn, 50)
         many(conn, 50, "beta")
-        report_worker(conn, worker_id="a", concurrency=4)
-        report_worker(conn, worker_id="b", concurrency=96)
+        announce(conn, "a", concurrency=4)
+        announce(conn, "b", concurrency=96)
         taken = claim(conn, ["alpha", "beta"], limit=100, worker="a")
         assert [job.task_type for job in taken].count("alpha") == 4
         assert len(taken) == 54
@@ -160,10 +149,10 @@ class TestSoManyOfATypeAtATime:
     ) -> None:
         limit(conn, max_running=90)
         many(conn, 200)
-        report_worker(conn, worker_id="a", concurrency=4)
-        report_worker(conn, worker_id="b", concurrency=8)
-        report_worker(conn, worker_id="of other types", concurrency=100, task_types=["beta"])
-        report_worker(conn, worker_id="dead", concurrency=100)
+        announce(conn, "a", concurrency=4)
+        announce(conn, "b", concurrency=8)
+        announce(conn, "of other types", types=["beta"], concurrency=100)
+        announce(conn, "dead", concurrency=100)
         conn.execute("UPDATE job_workers SET heartbeat_at = heartbeat_at - interval '3 minutes' WHERE id = 'dead'")
         # Half of the worker's share, so that one half runs while the other is claimed.
         assert len(claim(conn, limit=20, worker="a")) == 15
@@ -178,7 +167,7 @@ class TestSoManyOfATypeAtATime:
     ) -> None:
         limit(conn, rate_runs=rate, rate_seconds=1)
         many(conn, 50)
-        report_worker(conn, worker_id="a", concurrency=4)
+        announce(conn, "a", concurrency=4)
         assert len(claim(conn, limit=50, worker="a")) == taken
 
     @pytest.mark.parametrize("changes", [{"max_running": 1000}, {"rate_runs": 1000, "rate_seconds": 1}])

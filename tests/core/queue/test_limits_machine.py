@@ -12,13 +12,12 @@ from typing import ClassVar, Final
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, producer
-from tests.support.examples import examples
+from tests.support.examples import machine_settings
 from tests.support.queue import ACTOR, Connection, finish_one, now, reap, rows
 from tests.support.queue_model import install_clock
 
@@ -228,15 +227,4 @@ class LimitMachine(RuleBasedStateMachine):
 def test_never_more_jobs_run_or_start_than_the_limits_of_their_type_and_key(conn: Connection) -> None:
     install_clock(conn)
     LimitMachine.conn = conn
-    run_state_machine_as_test(
-        LimitMachine,
-        settings=settings(
-            max_examples=examples(200),
-            stateful_step_count=40,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate,),
-        ),
-    )
+    run_state_machine_as_test(LimitMachine, settings=machine_settings(200))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.queue.test_bulk_cost import calls
-from tests.core.queue.test_types_that_cannot_run import worker
+from tests.support.health import announce
 from tests.support.queue import Connection, Row, claim, finish, now, report, rows, value
 
 KEYS = ("a", "b", "c")
@@ -97,7 +97,7 @@ def outcome(conn: Connection, advance: Callable[[Connection], None]) -> tuple[li
 def test_lines_advance_together_as_they_do_one_by_one(
     conn: Connection, database_url: str, jobs: list[Waiting], busy: set[str], locked: set[int]
 ) -> None:
-    worker(conn, *CAN_RUN)
+    announce(conn, types=CAN_RUN)
     fill(conn, jobs, busy)
     ids = [row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id")]
     with psycopg.connect(database_url) as other:
@@ -109,7 +109,7 @@ def test_lines_advance_together_as_they_do_one_by_one(
 
 
 def test_runs_that_end_together_put_the_next_jobs_of_their_keys_first_in_one_step(conn: Connection) -> None:
-    worker(conn, *CAN_RUN)
+    announce(conn, types=CAN_RUN)
     conn.execute("SET track_functions = 'all'")
     jobs = [NewJob("alpha", {"key": key, "place": place}, concurrency_key=key) for place in range(3) for key in KEYS]
     producer.enqueue_many(conn, jobs, actor="a producer")
@@ -125,7 +125,7 @@ def test_runs_that_end_together_put_the_next_jobs_of_their_keys_first_in_one_ste
 def test_a_line_whose_next_job_is_locked_gives_way_to_another_and_is_looked_at_again(
     conn: Connection, database_url: str
 ) -> None:
-    worker(conn, *CAN_RUN)
+    announce(conn, types=CAN_RUN)
     fill(conn, [Waiting(key, "alpha", 0, due, in_line=True) for key in "ab" for due in (-20, -10)], set())
     first, second, other, _ = (row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id"))
     with psycopg.connect(database_url) as session:
@@ -141,7 +141,7 @@ def test_a_line_whose_next_job_is_locked_gives_way_to_another_and_is_looked_at_a
 def test_a_line_whose_job_of_no_worker_is_locked_gets_its_next_job_after_another_line_that_has_such_a_job(
     conn: Connection, database_url: str
 ) -> None:
-    worker(conn, *CAN_RUN)
+    announce(conn, types=CAN_RUN)
     of_no_worker = [Waiting(key, "nobody", 0, -20, in_line=True) for key in "ab"]
     fill(conn, [*of_no_worker, Waiting("b", "alpha", 0, 30, in_line=True)], set())
     _, locked, later = (row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id"))

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, ClaimedJob, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
+from tests.support.people import make_groups
 from tests.support.queue import (
     ACTOR,
     LEASE,
@@ -214,7 +215,7 @@ def test_a_locked_job_that_waits_for_a_run_delays_no_finish_and_is_released_by_u
 
 
 def test_a_viewer_cannot_read_or_lock_the_rows_that_are_locks(conn: Connection) -> None:
-    conn.execute("SELECT job_make_roles(), job_grant_roles()")
+    make_groups(conn)
     for statement in ("SELECT FROM job_locks", "SELECT FROM job_locks FOR SHARE", "SELECT FROM job_upkeep FOR UPDATE"):
         with conn.transaction(force_rollback=True):
             conn.execute("SET LOCAL ROLE job_viewer")

@@ -17,16 +17,16 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, NewJob
-from jobdeck.core.queue import leases, operator, presence, producer
+from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.queue.operators import flows
 from tests.support.claim_rules import Moment, judge
-from tests.support.examples import examples
+from tests.support.examples import machine_settings
+from tests.support.health import announce
 from tests.support.queue import ACTOR, WORKER, Connection, finish_one, now, reap, rows, value
 from tests.support.queue_model import install_clock
 
@@ -143,10 +143,7 @@ class MixMachine(RuleBasedStateMachine):
         return {row["id"]: row["concurrency_key"] for row in found}
 
     def report(self) -> None:
-        presence.report_worker(
-            self.conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=8,
-            task_types=list(self.handled), running=0,
-        )  # fmt: skip
+        announce(self.conn, types=self.handled, concurrency=8)
 
     def claim_of(self, types: Sequence[str], limit: int) -> list[ClaimedJob]:
         """Claims jobs; no more of a type or a key run than may."""
@@ -328,15 +325,4 @@ class MixMachine(RuleBasedStateMachine):
 def test_no_limit_is_passed_and_no_job_waits_for_ever_whatever_is_mixed(conn: Connection) -> None:
     install_clock(conn)
     MixMachine.conn = conn
-    run_state_machine_as_test(
-        MixMachine,
-        settings=settings(
-            max_examples=examples(60),
-            stateful_step_count=60,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate,),
-        ),
-    )
+    run_state_machine_as_test(MixMachine, settings=machine_settings(60, steps=60))

@@ -12,6 +12,7 @@ import pytest
 from jobdeck.core.model import NewJob, RunOutcome, Status
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.queue.leases import Reaped
+from tests.support.health import announce
 from tests.support.queue import (
     ACTOR,
     BASE,
@@ -256,10 +257,7 @@ class TestRetention:
         operator.delete(conn, [add(conn).id], actor=ACTOR)
         run_id = presence.open_worker_run(conn, source="manual", worker_id="w")
         presence.close_worker_run(conn, run_id, status="ok", claimed=1, succeeded=1, failed=0, released=0)
-        presence.report_worker(
-            conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
-            running=0,
-        )  # fmt: skip
+        announce(conn, "w")
         assert value(conn, "SELECT count(*) FROM job_runs WHERE job_id = %s", job.id) == 1
 
     @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from jobdeck.core.queue.operators import notes
 from jobdeck.core.queue.producers import tokens
 from jobdeck.core.read.verdict.health import health
 from tests.core.queue.flows.steps import enqueue, member
+from tests.support.health import announce
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -62,12 +63,6 @@ def worker_run(conn: Connection) -> None:
     presence.close_worker_run(conn, run_id, status="ok", claimed=1, succeeded=1, failed=0, released=0)
 
 
-def worker(conn: Connection) -> None:
-    presence.report_worker(
-        conn, worker_id="w", host="h", pid=1, mode="worker", version="1", concurrency=1, task_types=["alpha"], running=0
-    )
-
-
 def deleted(conn: Connection) -> None:
     operator.delete(conn, [add(conn, "beta").id], actor=ACTOR)
 
@@ -109,7 +104,7 @@ LINES: dict[str, tuple[Callable[[Connection], Any], str, int]] = {
     "job_audit": (deleted, "SELECT count(*) FROM job_audit WHERE action = 'delete'", 365),
     "job_audit payloads": (edited, "SELECT count(*) FROM job_audit WHERE after ? 'payload'", 90),
     "job_bulk": (chosen, "SELECT (SELECT count(*) FROM job_bulk) * (SELECT count(*) FROM job_bulk_items)", 30),
-    "job_workers": (worker, "SELECT count(*) FROM job_workers", 1),
+    "job_workers": (announce, "SELECT count(*) FROM job_workers", 1),
     "job_stats": (counted, "SELECT count(*) FROM job_stats WHERE minutes = 5", 30),
     "job_stats minutes": (counted, "SELECT count(*) FROM job_stats WHERE minutes = 1", 1),
     "job_stat_errors": (counted, "SELECT count(*) FROM job_stat_errors", 30),
@@ -221,7 +216,7 @@ def test_a_line_that_fails_is_told_and_does_not_keep_the_others_from_their_turn(
 
 
 def test_retention_that_did_not_run_for_a_day_is_critical(conn: Connection) -> None:
-    worker(conn)
+    announce(conn)
     conn.execute("UPDATE job_workers SET started_at = now() - interval '1 hour'")
     conn.execute(
         "UPDATE job_upkeep SET succeeded_at = now() - CASE part WHEN 'retention' THEN interval '23 hours' ELSE '0' END"

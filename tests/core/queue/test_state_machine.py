@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from psycopg.types.json import Jsonb
@@ -28,7 +28,7 @@ from psycopg.types.json import Jsonb
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, FinishedRun, Json, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
-from tests.support.examples import examples
+from tests.support.examples import machine_settings
 from tests.support.queue import now
 from tests.support.queue_model import (
     ACTIVE,
@@ -891,17 +891,9 @@ class QueueMachine(RuleBasedStateMachine):
 def test_every_promise_holds_whatever_workers_operators_producers_and_time_do(conn: psycopg.Connection[Any]) -> None:
     install_clock(conn)
     QueueMachine.conn = conn
+    asked = {"max_examples": EXAMPLES, "derandomize": False}
+    chosen = asked if EXAMPLES else {"phases": (Phase.generate, Phase.shrink)}
     run_state_machine_as_test(
         QueueMachine,
-        settings=settings(
-            max_examples=EXAMPLES or examples(90),
-            stateful_step_count=STEPS,
-            deadline=None,
-            derandomize=not EXAMPLES,
-            database=None,
-            print_blob=False,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate,) if EXAMPLES else (Phase.generate, Phase.shrink),
-        ),
+        settings=machine_settings(90, steps=STEPS, print_blob=False, report_multiple_bugs=False, **chosen),
     )

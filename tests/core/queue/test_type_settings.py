@@ -9,11 +9,12 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused, UnknownTaskType
-from jobdeck.core.queue import leases, operator, presence, service
+from jobdeck.core.queue import leases, operator, service
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.type_settings import LIMIT, TypeLine, type_lines
 from jobdeck.core.read.verdict import health
 from jobdeck.core.registry import Registry
+from tests.support.health import announce
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, BASE, CAP, Connection, add, audit_rows, changes_nothing, claim, finish_one, now
 
@@ -22,14 +23,6 @@ DAY = timedelta(days=1)
 
 def line(conn: Connection, name: str) -> TypeLine:
     return next(one for one in type_lines().run(conn) if one.task_type == name)
-
-
-def worker(conn: Connection, task_type: str) -> None:
-    """A live worker that handles a type."""
-    presence.report_worker(
-        conn, worker_id=f"handles-{task_type}", host="h", pid=1, mode="headless", version="1", concurrency=1,
-        task_types=[task_type], running=0,
-    )  # fmt: skip
 
 
 def set_alpha(conn: Connection, *, reason: str | None = None, **changes: float | datetime | None) -> None:
@@ -98,17 +91,7 @@ def test_a_type_is_listed_with_its_jobs_and_the_workers_that_handle_it(conn: Con
     add(conn, "alpha", concurrency_key="k")
     finish_one(conn, claim(conn, limit=1)[0], "failed", permanent=True)
     claim(conn, limit=1)
-    presence.report_worker(
-        conn,
-        worker_id="w",
-        host="h",
-        pid=1,
-        mode="headless",
-        version="1",
-        concurrency=1,
-        task_types=["beta"],
-        running=0,
-    )
+    announce(conn, "w", types=["beta"])
     assert [(one.task_type, one.pending, one.running, one.failed, one.workers) for one in type_lines().run(conn)] == [
         ("alpha", 3, 1, 1, 0), ("beta", 0, 0, 0, 1),
     ]  # fmt: skip
@@ -187,13 +170,13 @@ class TestSetAside:
         add(conn, "alpha", concurrency_key="one")
         beta = add(conn, "beta", concurrency_key="one")
         for name in ("alpha", "beta"):
-            worker(conn, name)
+            announce(conn, name, types=[name])
         set_alpha(conn, set_aside=True, reason="the old runner has it")
         leases.reap(conn, retry_base=BASE, retry_cap=CAP)
         assert [claimed.id for claimed in claim(conn, ("alpha", "beta"))] == [beta.id]
 
     def test_it_is_neither_a_pause_nor_late_in_the_verdict(self, conn: Connection) -> None:
-        worker(conn, "beta")
+        announce(conn, types=["beta"])
         add(conn, "alpha", recurrence_interval_minutes=15, run_at=now(conn) - DAY)
         conn.execute("UPDATE job_queue SET consecutive_failures = 9")
         before = {finding.signal: finding.verdict for finding in health.health().run(conn).findings}
@@ -234,7 +217,7 @@ class TestSetAside:
             set_alpha(conn, reason=reason, **changes)
 
     def test_it_cannot_be_paused_resumed_or_run_as_a_canary(self, conn: Connection) -> None:
-        worker(conn, "alpha")
+        announce(conn, types=["alpha"])
         job = add(conn, "alpha")
         set_alpha(conn, set_aside=True, reason="the old runner has it")
         with changes_nothing(conn):
@@ -246,7 +229,7 @@ class TestSetAside:
         assert (asked.canary, asked.result.code) == (None, "type-left-to-another")
 
     def test_a_canary_that_was_asked_for_before_does_not_run(self, conn: Connection) -> None:
-        worker(conn, "alpha")
+        announce(conn, types=["alpha"])
         asked = operator.ask_canary(conn, add(conn, "alpha").id, actor=ACTOR)
         assert asked.canary is not None
         set_alpha(conn, set_aside=True, reason="the old runner has it")

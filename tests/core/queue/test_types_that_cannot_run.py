@@ -10,20 +10,14 @@ import psycopg
 import pytest
 
 from jobdeck.core.model import Status
-from jobdeck.core.queue import operator, presence
+from jobdeck.core.queue import operator
 from jobdeck.core.read import jobs as read_jobs
+from tests.support.health import announce
 from tests.support.queue import ACTOR, add, advance, claim, claim_one, finish_one, job_row, now, reap, run_once, value
 
 Connection = psycopg.Connection[Any]
 
 BOTH = ("alpha", "beta")
-
-
-def worker(conn: Connection, *types: str, name: str = "w") -> None:
-    """A worker that reports that it handles these types."""
-    presence.report_worker(
-        conn, worker_id=name, host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=types, running=0
-    )
 
 
 def pause(conn: Connection, task_type: str) -> None:
@@ -49,7 +43,7 @@ def heads(conn: Connection) -> Sequence[str]:
 def test_a_job_of_a_paused_type_lets_the_next_of_its_key_run_and_runs_when_the_type_is_resumed(
     conn: Connection,
 ) -> None:
-    worker(conn, *BOTH)
+    announce(conn, types=BOTH)
     first = add(conn, "alpha", concurrency_key="k")
     later = [add(conn, "beta", concurrency_key="k") for _ in range(2)]
     pause(conn, "alpha")
@@ -65,32 +59,32 @@ def test_a_job_of_a_paused_type_lets_the_next_of_its_key_run_and_runs_when_the_t
 
 
 def test_a_job_of_a_type_that_no_live_worker_handles_lets_the_next_of_its_key_run(conn: Connection) -> None:
-    worker(conn, "beta")
+    announce(conn, types=["beta"])
     first = add(conn, "alpha", concurrency_key="k")
     second = add(conn, "beta", concurrency_key="k")
     reap(conn)
     assert claim_one(conn, ["beta"]).id == second.id
-    worker(conn, *BOTH, name="another")
+    announce(conn, "another", types=BOTH)
     reap(conn)
     assert not claim(conn, BOTH)
     assert job_row(conn, first.id)["status"] == Status.PENDING
 
 
 def test_a_worker_that_was_not_seen_for_two_minutes_handles_nothing(conn: Connection) -> None:
-    worker(conn, "alpha")
+    announce(conn, types=["alpha"])
     add(conn, "alpha", concurrency_key="k")
     second = add(conn, "beta", concurrency_key="k")
-    worker(conn, "beta", name="another")
+    announce(conn, "another", types=["beta"])
     reap(conn)
     assert not claim(conn, ["beta"])
     advance(conn, timedelta(minutes=2, seconds=1))
-    worker(conn, "beta", name="another")
+    announce(conn, "another", types=["beta"])
     reap(conn)
     assert claim_one(conn, ["beta"]).id == second.id
 
 
 def test_a_job_that_arrives_behind_one_of_a_paused_type_does_not_wait(conn: Connection) -> None:
-    worker(conn, *BOTH)
+    announce(conn, types=BOTH)
     pause(conn, "alpha")
     add(conn, "alpha", concurrency_key="k")
     reap(conn)
@@ -100,7 +94,7 @@ def test_a_job_that_arrives_behind_one_of_a_paused_type_does_not_wait(conn: Conn
 
 
 def test_a_job_that_is_not_due_yet_passes_one_of_a_paused_type_once_it_is(conn: Connection) -> None:
-    worker(conn, *BOTH)
+    announce(conn, types=BOTH)
     pause(conn, "alpha")
     add(conn, "alpha", concurrency_key="k")
     job = add(conn, "beta", concurrency_key="k", run_at=now(conn) + timedelta(hours=1))
@@ -111,7 +105,7 @@ def test_a_job_that_is_not_due_yet_passes_one_of_a_paused_type_once_it_is(conn: 
 
 
 def test_the_type_that_is_resumed_takes_the_place_of_its_priority_and_due_time(conn: Connection) -> None:
-    worker(conn, *BOTH)
+    announce(conn, types=BOTH)
     urgent = add(conn, "alpha", concurrency_key="k", priority=5)
     others = [add(conn, "beta", concurrency_key="k") for _ in range(2)]
     pause(conn, "alpha")
@@ -124,7 +118,7 @@ def test_the_type_that_is_resumed_takes_the_place_of_its_priority_and_due_time(c
 
 
 def test_several_jobs_of_a_paused_type_at_the_head_are_all_passed(conn: Connection) -> None:
-    worker(conn, *BOTH)
+    announce(conn, types=BOTH)
     for priority in (3, 2, 1, 0, 0):
         add(conn, "alpha", concurrency_key="k", priority=priority)
     job = add(conn, "beta", concurrency_key="k", priority=-1)
@@ -141,7 +135,7 @@ def test_while_no_type_can_run_a_line_keeps_its_order(conn: Connection) -> None:
 
 
 def test_a_line_that_was_passed_has_one_head_that_can_run_and_one_that_cannot(conn: Connection) -> None:
-    worker(conn, *BOTH)
+    announce(conn, types=BOTH)
     for _ in range(3):
         add(conn, "alpha", concurrency_key="k")
         add(conn, "beta", concurrency_key="k")
@@ -153,7 +147,7 @@ def test_a_line_that_was_passed_has_one_head_that_can_run_and_one_that_cannot(co
 
 
 def test_lines_are_checked_once_when_the_types_that_can_run_change_and_not_in_each_pass(conn: Connection) -> None:
-    worker(conn, *BOTH)
+    announce(conn, types=BOTH)
     for number in range(3):
         add(conn, "alpha", concurrency_key=f"k{number}")
         add(conn, "beta", concurrency_key=f"k{number}")
@@ -165,7 +159,7 @@ def test_lines_are_checked_once_when_the_types_that_can_run_change_and_not_in_ea
 
 @pytest.mark.parametrize("position", [0, 1])
 def test_why_says_that_others_go_first_while_the_type_cannot_run(conn: Connection, position: int) -> None:
-    worker(conn, *BOTH)
+    announce(conn, types=BOTH)
     jobs = [add(conn, "alpha", concurrency_key="k") for _ in range(2)]
     pause(conn, "alpha")
     evidence = read_jobs.why(jobs[position].id).run(conn)

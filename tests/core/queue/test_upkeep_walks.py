@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from jobdeck.core.model import NewJob
-from jobdeck.core.queue import operator, presence, producer
+from jobdeck.core.queue import operator, producer
+from tests.support.health import announce
 from tests.support.queue import ACTOR, Connection, add, advance, reap, rows, value
 
 LINES = 230
@@ -29,10 +30,7 @@ SLOW_WALK = """
 @pytest.fixture(autouse=True)
 def lines(conn: Connection) -> None:
     """Lines of two jobs each, of which the first is of another type than the second."""
-    presence.report_worker(
-        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1,
-        task_types=("alpha", "beta"), running=0,
-    )  # fmt: skip
+    announce(conn, "w", types=("alpha", "beta"))
     for task_type in ("alpha", "beta"):
         jobs = [NewJob(task_type, concurrency_key=f"k{number}") for number in range(LINES)]
         producer.enqueue_many(conn, jobs, actor=ACTOR)

@@ -17,7 +17,6 @@ from tests.core.cli.support import environment, runner
 from tests.core.web.browser import CHROMIUM, browser
 from tests.core.web.site import lives, page, person, shows, site
 from tests.support.people import People
-from tests.support.postgres import PostgresServer
 from tests.support.queue import add
 from tests.support.waiting import PATIENCE, becomes, rounds, until
 
@@ -140,18 +139,10 @@ def _look_for_secrets(pid: int, address: str, database_url: str) -> None:
     assert not [word for word in variables if address.partition("token=")[2] in word]
 
 
-async def test_the_dashboard_has_the_role_of_the_server(
-    conn: psycopg.Connection[Any], database_url: str, postgres: PostgresServer, tmp_path: Path
-) -> None:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    people = People(postgres)
-    try:
-        with site(people.address(database_url, "job_viewer"), tmp_path) as served:
-            async with person(served) as somebody, page(served, somebody, width=140) as socket:
-                await shows(socket, "  read-only")
-    finally:
-        people.remove()
+async def test_the_dashboard_has_the_role_of_the_server(database_url: str, people: People, tmp_path: Path) -> None:
+    with site(people.address(database_url, "job_viewer"), tmp_path) as served:
+        async with person(served) as somebody, page(served, somebody, width=140) as socket:
+            await shows(socket, "  read-only")
 
 
 @pytest.mark.slow

@@ -8,13 +8,13 @@ from typing import Final
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.core.queue.flows import truth
 from tests.core.queue.flows.machine import SESSIONS, FlowMachine, Scene, scenes
-from tests.support.examples import examples
+from tests.support.examples import machine_settings
 from tests.support.queue import Connection
 
 pytestmark = [pytest.mark.thorough, pytest.mark.slow]
@@ -38,13 +38,8 @@ def machine(conn: Connection, database_url: str) -> Iterator[type[FlowMachine]]:
 
 
 def tried(number: int) -> settings:
-    return settings(
-        max_examples=examples(number),
-        stateful_step_count=20,
-        deadline=None,
-        print_blob=True,
-        phases=(Phase.explicit, Phase.generate),
-        suppress_health_check=list(HealthCheck),
+    return machine_settings(
+        number, steps=20, derandomize=False, print_blob=True, phases=(Phase.explicit, Phase.generate)
     )
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import sys
-import threading
 import tomllib
 from collections.abc import Iterator
 from types import ModuleType
@@ -21,7 +20,7 @@ from jobdeck.core import registry
 from tests.core.cli.support import ROOT
 from tests.support.producers import django_settings_for
 from tests.support.queue import Connection, claim, finish_one, rows, value
-from tests.support.waiting import until
+from tests.support.waiting import beside, until
 
 PAGE = (ROOT / "docs" / "enqueueing.md").read_text(encoding="utf-8")
 TYPE = "send_invoice"
@@ -127,10 +126,8 @@ def test_the_result_is_waited_for(conn: Connection, capsys: pytest.CaptureFixtur
         (claimed,) = claim(conn, [TYPE])
         finish_one(conn, claimed, "succeeded", output={"sentTo": 7})
 
-    worker = threading.Thread(target=work)
-    worker.start()
-    run(example("Wait for the result"), "example")
-    worker.join()
+    with beside(work):
+        run(example("Wait for the result"), "example")
     assert capsys.readouterr().out == "succeeded {'sentTo': 7} None\n"
 
 

@@ -23,7 +23,6 @@ from jobdeck.core.queue import producer
 from jobdeck.core.schema import install_schema
 from tests.core.queue.producers.types import Greeting
 from tests.support.people import PRODUCER, People
-from tests.support.postgres import PostgresServer
 from tests.support.producers import ASYNC_KINDS, KINDS, WITH_TRANSACTIONS, AsyncApplication, application
 from tests.support.queue import Connection, claim, finish_one, job_row, rows, value
 from tests.support.waiting import PATIENCE, becomes
@@ -438,13 +437,9 @@ def test_an_engine_of_sqlalchemy_is_no_connection() -> None:
 
 
 @pytest.fixture
-def producer_address(conn: Connection, postgres: PostgresServer, database_url: str) -> Iterator[str]:
+def producer_address(people: People, database_url: str) -> str:
     """The address of the test's database for an account that may only enqueue."""
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    people = People(postgres)
-    yield people.address(database_url, PRODUCER)
-    people.remove()
+    return people.address(database_url, PRODUCER)
 
 
 NOT_FOR_PRODUCERS = (

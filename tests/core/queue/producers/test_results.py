@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -285,23 +285,12 @@ def test_the_pauses_grow_to_a_second_and_end_with_the_timeout(monkeypatch: pytes
     assert len(pauses) < 20
 
 
-@pytest.fixture
-def signed_in(conn: Connection, postgres: PostgresServer) -> Iterator[People]:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    people = People(postgres)
-    yield people
-    people.remove()
-
-
-def test_a_viewer_sees_how_a_job_ended_but_not_its_output(
-    signed_in: People, conn: Connection, database_url: str
-) -> None:
+def test_a_viewer_sees_how_a_job_ended_but_not_its_output(people: People, conn: Connection, database_url: str) -> None:
     job = run(conn, "succeeded", output={"to": "ada@example.org"})
-    with signed_in.sign_in(database_url, "job_viewer") as viewer:
+    with people.sign_in(database_url, "job_viewer") as viewer:
         found = jobdeck.result(viewer, job.id, timeout=0)
     assert (found.outcome, found.output) == ("succeeded", None)
-    with signed_in.sign_in(database_url, "job_operator") as one_who_acts:
+    with people.sign_in(database_url, "job_operator") as one_who_acts:
         assert jobdeck.result(one_who_acts, job.id, timeout=0).output == {"to": "ada@example.org"}
 
 
@@ -437,21 +426,21 @@ def test_behind_a_pooler_it_polls(
 def test_a_role_that_may_not_be_notified_polls(
     conn: Connection,
     database_url: str,
-    signed_in: People,
+    people: People,
     monkeypatch: pytest.MonkeyPatch,
     wait: Callable[..., jobdeck.Result],
 ) -> None:
     conn.execute("REVOKE EXECUTE ON FUNCTION job_queue_await FROM job_viewer")
-    with signed_in.sign_in(database_url, "job_viewer") as viewer:
+    with people.sign_in(database_url, "job_viewer") as viewer:
         address = database_url.replace("//jobdeck@", f"//{viewer.info.user}@")
     it_polls(lambda *a, **o: wait(address, *a, **o), conn, monkeypatch)
 
 
 def test_a_viewer_is_notified(
-    conn: Connection, database_url: str, signed_in: People, monkeypatch: pytest.MonkeyPatch, no_polls: None
+    conn: Connection, database_url: str, people: People, monkeypatch: pytest.MonkeyPatch, no_polls: None
 ) -> None:
     job = add(conn)
-    with signed_in.sign_in(database_url, "job_viewer") as viewer:
+    with people.sign_in(database_url, "job_viewer") as viewer:
         address = database_url.replace("//jobdeck@", f"//{viewer.info.user}@")
     waiter = Waiter(lambda *a, **o: from_sync(address, *a, **o), job.id, monkeypatch)
     until(lambda: awaited(conn) == 1, "it to be noted")
