@@ -118,3 +118,9 @@ def run_once(run: Callable[[Any, Any], Done | Continue | None], params: Payload,
     if isinstance(outcome, Continue):
         ctx.save_checkpoint(outcome.checkpoint)
     return outcome
+
+
+def ended(outcome: Done | Continue) -> Done:
+    """The outcome of a run that was the last of its job."""
+    assert isinstance(outcome, Done)
+    return outcome

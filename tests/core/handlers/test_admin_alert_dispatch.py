@@ -9,12 +9,11 @@ import psycopg
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.errors import Cancelled
 from jobdeck.core.handlers import admin_alert_dispatch as alerts
 from jobdeck.core.programme.vendors.sms import segments
-from jobdeck.core.registry import Done
 from tests.core.handlers.notice_world import NUMBER, NoticeWorld
 from tests.core.handlers.test_sms_digest_processor import now_in
+from tests.support.context import ended
 
 TYPE = "admin_alert_dispatch"
 COACH = UUID(int=7)
@@ -254,8 +253,7 @@ def test_a_suppressed_address_drops_the_rows(notices: NoticeWorld) -> None:
 def test_an_address_that_sendgrid_refuses_is_tried_once(notices: NoticeWorld) -> None:
     bad, _ = admin(notices), admin(notices)
     notices.sandbox.sendgrid.refused.add(notices.address(bad))
-    done = notices.run_job(alerts)
-    assert isinstance(done, Done)
+    done = ended(notices.run_job(alerts))
     assert (done.failed, done.output["sent"]) == (1, 1)
     assert sorted(rows(notices), key=str) == [(False, "address_refused"), (True, None)]
     asked = len(notices.sandbox.requests)
@@ -268,8 +266,7 @@ def test_an_address_that_sendgrid_refuses_is_tried_once(notices: NoticeWorld) ->
 def test_who_answers_stop_is_told_by_mail_and_gets_no_more_texts(notices: NoticeWorld) -> None:
     person = admin(notices, texts=True)
     notices.sandbox.twilio.stop(NUMBER)
-    done = notices.run_job(alerts, allowSms=True)
-    assert isinstance(done, Done)
+    done = ended(notices.run_job(alerts, allowSms=True))
     assert (done.output["emailSent"], done.output["smsSent"], done.failed) == (1, 0, 1)
     assert notices.row("select instant_sms_enabled as on from profiles where id = %s", person)["on"] is False
     assert rows(notices) == [(True, None)]
@@ -337,18 +334,6 @@ def test_a_dry_run_knows_the_window(notices: NoticeWorld) -> None:
         assert notices.output(alerts, dryRun=True, force=True)["wouldSend"]["email"] == 1
 
 
-def test_a_stop_is_noticed_between_messages(notices: NoticeWorld) -> None:
-    for _ in range(3):
-        admin(notices)
-    context = notices.context()
-    context.cancel_when = lambda: len(notices.mailed) >= 1
-    with pytest.raises(Cancelled):
-        notices.run_job(alerts, context)
-    assert len(notices.mailed) == 1
-    assert notices.output(alerts)["sent"] == 2
-    assert sorted(notices.sandbox.sendgrid.accepted.counts().values()) == [1, 1, 1]
-
-
 @pytest.mark.parametrize(
     ("payload", "read"),
     [
@@ -368,17 +353,3 @@ def test_payloads_of_the_original_are_read(payload: dict[str, Any], read: dict[s
     unset = {"dry_run": False, "coach_id": None, "window_minutes": None, "force": False, "roles": ["admin"],
              "allow_sms": False}  # fmt: skip
     assert registry.load().validate(TYPE, payload)[1].model_dump() == unset | read
-
-
-def test_the_rights_of_a_worker_are_enough(notices: NoticeWorld) -> None:
-    admin(notices, texts=True)
-    with notices.as_worker():
-        assert notices.output(alerts, dryRun=True)["wouldSend"] == {"email": 1, "sms": 0}
-        assert notices.output(alerts, allowSms=True)["sent"] == 1
-
-
-def test_the_type_is_known_by_its_words() -> None:
-    found = registry.load().require(TYPE)
-    assert (found.label, found.purpose) == ("Admin Instant Alerts", "Batch admin email notifications")
-    assert found.recurring is not None
-    assert found.recurring == 5

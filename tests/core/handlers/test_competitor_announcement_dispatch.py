@@ -22,6 +22,7 @@ from jobdeck.core.programme.vendors.errors import (
 from jobdeck.core.queue import operator
 from jobdeck.core.registry import Continue, Done
 from tests.core.handlers.mail_world import MailWorld
+from tests.support.context import ended
 
 TASK_TYPE = "competitor_announcement_dispatch"
 
@@ -242,8 +243,7 @@ def test_an_address_that_its_person_gave_up_is_not_mailed(mail: MailWorld) -> No
     context = mail.context()
     told = preview(Params(campaign_id=campaign), context)
     assert (told["wouldMail"], told["skipped"]) == (2, {"address_changed": 2})
-    outcome = mail.dispatch(campaign, context)
-    assert isinstance(outcome, Done)
+    outcome = ended(mail.dispatch(campaign, context))
     assert outcome.output["skipped"] == {"address_changed": 2}
     assert sorted(mail.mailed) == ["moved@example.org", "stays@example.org"]
     assert mail.campaign_row(campaign)["status"] == "sent"
@@ -267,8 +267,7 @@ def test_one_refused_address_is_one_persons_trouble(mail: MailWorld) -> None:
     campaign = mail.campaign(20)
     refused = mail.row("select email from competitor_announcement_recipients order by id limit 1 offset 7")["email"]
     mail.sandbox.sendgrid.refused.add(refused)
-    outcome = mail.dispatch(campaign)
-    assert isinstance(outcome, Done)
+    outcome = ended(mail.dispatch(campaign))
     assert (outcome.output["accepted"], outcome.output["failed"], outcome.failed) == (19, 1, 1)
     assert mail.recipients(campaign)[refused] == "failed"
     assert mail.sandbox.sendgrid.accepted.repeated() == []
@@ -362,8 +361,7 @@ def test_where_the_outcome_is_open_the_batch_is_uncertain_and_not_repeated(mail:
     with pytest.raises(RetryLater, match="20 recipients are uncertain"):
         mail.dispatch(campaign, context, batchSize=20)
     assert mail.statuses(campaign) == {"uncertain": 20, "queued": 30}
-    outcome = mail.dispatch(campaign, mail.context(job_id=context.job.id, attempt=2), batchSize=20)
-    assert isinstance(outcome, Done)
+    outcome = ended(mail.dispatch(campaign, mail.context(job_id=context.job.id, attempt=2), batchSize=20))
     assert (outcome.output["accepted"], outcome.output["uncertain"], outcome.failed) == (30, 20, 20)
     assert mail.sandbox.sendgrid.accepted.repeated() == []
     row = mail.campaign_row(campaign)

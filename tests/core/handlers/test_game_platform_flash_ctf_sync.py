@@ -15,8 +15,7 @@ from tests.core.handlers.world import T0, World
 
 
 def test_everyone_is_asked_for_flash_ctfs_alone_a_batch_per_run(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(5)]
+    people = world.competitors(5)
     for person in people:
         world.account(person).flash = [flash_event("Spring", T0, [solve(1, T0 + 5)])]
     first = world.run(flash, batchSize=2)
@@ -32,9 +31,7 @@ def test_everyone_is_asked_for_flash_ctfs_alone_a_batch_per_run(world: World) ->
 
 
 def test_a_batch_has_25_people_where_the_payload_does_not_say(world: World) -> None:
-    coach = world.coach()
-    for _ in range(26):
-        world.competitor(coach)
+    world.competitors(26)
     assert isinstance(world.run(flash, batchSize=None), Continue)
     assert len(world.asked("flash")) == 25
 
@@ -60,9 +57,7 @@ def test_only_the_coachs_competitors_and_no_team(world: World) -> None:
 
 
 def test_a_dry_run_asks_nobody_and_tells_the_requests(world: World) -> None:
-    coach = world.coach()
-    for _ in range(3):
-        world.competitor(coach)
+    world.competitors(3)
     outcome = world.lap(flash, dryRun=True, batchSize=2)
     assert outcome.output["competitors"]["flashCtf"] == 2
     assert world.sandbox.requests == []

@@ -10,8 +10,9 @@ import pytest
 
 from jobdeck.core.errors import Cancelled, PermanentError, RetryLater
 from jobdeck.core.handlers import game_platform_onboard_coaches as onboard
-from jobdeck.core.registry import Continue, Done
+from jobdeck.core.registry import Continue
 from tests.core.handlers.world import World
+from tests.support.context import ended
 
 
 def _mapping(world: World, coach: UUID) -> dict[str, Any]:
@@ -76,8 +77,7 @@ def test_an_account_that_is_there_is_adopted(world: World) -> None:
 def test_ids_go_before_the_one_id_and_unknown_or_unfit_ones_fail_alone(world: World) -> None:
     coach, beside, idle = world.coach(), world.coach(), world.coach(approved=False)
     named = [str(coach), str(uuid4()), str(idle), "zz@example.org"]
-    outcome = world.run(onboard, coachIds=named, coachId=str(beside))
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(onboard, coachIds=named, coachId=str(beside)))
     assert outcome.failed == 3
     assert outcome.output["failedByReason"] == {"coach": 1, "invalid_id": 1, "unknown": 1}
     assert (outcome.output["processed"], outcome.output["synced"]) == (4, 1)
@@ -89,8 +89,7 @@ def test_ids_go_before_the_one_id_and_unknown_or_unfit_ones_fail_alone(world: Wo
 def test_an_account_that_cannot_be_used_is_stored_with_the_reason(world: World, status: str) -> None:
     coach, fine = world.coach(), world.coach()
     world.sandbox.metactf.add_account(str(coach), role="coach", status=status)
-    outcome = world.run(onboard)
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(onboard))
     assert (outcome.failed, outcome.output["failedByReason"]) == (1, {"not_usable": 1})
     assert (_mapping(world, coach)["status"], _mapping(world, fine)["status"]) == (status, "user_created")
     assert status in _mapping(world, coach)["sync_error"]

@@ -11,9 +11,9 @@ import pytest
 
 from jobdeck.core.errors import Cancelled, PermanentError, RetryLater
 from jobdeck.core.handlers import game_platform_onboard_competitors as onboard
-from jobdeck.core.registry import Continue, Done
+from jobdeck.core.registry import Continue
 from tests.core.handlers.world import World
-from tests.support.context import FakeContext
+from tests.support.context import FakeContext, ended
 from tests.support.waiting import PATIENCE, until
 
 
@@ -34,8 +34,7 @@ def test_everybody_with_a_complete_profile_is_given_an_account(world: World) -> 
     people = _people(world, 7)
     world.candidate(world.coach(account="k-2"), status="pending")
     world.candidate(world.coach(account="k-3"), is_active=False)
-    outcome = world.run(onboard, batchSize=3)
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(onboard, batchSize=3))
     assert outcome.failed == 0
     output = outcome.output
     told = ("source", "processed", "synced", "created", "adopted", "skipped", "failed")
@@ -125,8 +124,7 @@ def test_the_batch_size_is_read_as_the_original_read_it(given: float, read: int)
 
 def test_an_unreadable_id_is_an_error_of_its_own(world: World) -> None:
     (person,) = _people(world, 1)
-    outcome = world.run(onboard, competitorIds=[str(person), "zzmail@example.org"])
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(onboard, competitorIds=[str(person), "zzmail@example.org"]))
     assert outcome.failed == 1
     assert outcome.output["failedByReason"] == {"invalid_id": 1}
     assert "zz" not in str(outcome.output).lower()
@@ -184,8 +182,7 @@ def test_a_request_that_cannot_be_made_fails_that_one_person_and_asks_nothing(
 ) -> None:
     (good,) = _people(world, 1)
     bad = world.candidate(world.person(good)["coach_id"], **columns)
-    outcome = world.run(onboard)
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(onboard))
     assert (outcome.failed, outcome.output["synced"]) == (1, 1)
     assert outcome.output["errors"][0]["competitorId"] == str(bad)
     assert outcome.output["failedByReason"] == {reason: 1}
@@ -322,8 +319,7 @@ def test_a_person_who_is_deleted_while_the_vendor_is_asked_is_passed_over(world:
         return answer(method, path, fields)
 
     world.sandbox.metactf.answer = deleting  # type: ignore[method-assign]
-    outcome = world.run(onboard)
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(onboard))
     assert (outcome.output["synced"], outcome.output["skippedByReason"]) == (1, {"gone": 1})
     assert world.person(other)["game_platform_id"] == str(other)
 
@@ -356,8 +352,7 @@ def test_another_job_does_not_ask_for_an_account_that_may_be_under_way(world: Wo
 def test_a_refused_look_up_creates_nothing(world: World, status: str) -> None:
     good, person = _people(world, 2)
     world.sandbox.rules.add(f"{status}:users,user={person}")
-    outcome = world.run(onboard)
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(onboard))
     assert outcome.failed == 1
     assert outcome.output["failedByReason"] == {"not_approved" if status == "403" else "refused": 1}
     assert set(world.created()) == {str(good)}
@@ -409,8 +404,7 @@ def test_an_account_that_cannot_be_stored_leaves_nothing_half_done(world: World)
         "create trigger refuse before insert on game_platform_stats for each row "
         f"when (new.competitor_id = '{person}') execute function refuse()".encode()
     )
-    outcome = world.run(onboard)
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(onboard))
     assert outcome.output["failedByReason"] == {"taken": 1}
     assert "Zz" not in str(outcome.output)
     assert world.person(person)["game_platform_id"] is None
@@ -457,8 +451,7 @@ def test_now_and_then_a_failure_is_made_good(world: World) -> None:
 def test_one_poisoned_competitor_does_not_stop_the_others(world: World) -> None:
     people = _people(world, 6)
     world.sandbox.rules.add(f"422:users,user={people[2]},method=POST,detail=Zzfirst Zzlast is not welcome")
-    outcome = world.run(onboard, batchSize=2)
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(onboard, batchSize=2))
     assert (outcome.failed, outcome.output["synced"]) == (1, 5)
     assert "Zz" not in str(outcome.output)
 

@@ -10,8 +10,9 @@ import pytest
 
 from jobdeck.core.errors import Cancelled, RetryLater
 from jobdeck.core.handlers import game_platform_profile_refresh as refresh
-from jobdeck.core.registry import Continue, Done
+from jobdeck.core.registry import Continue
 from tests.core.handlers.world import World
+from tests.support.context import ended
 
 
 def _coach_mapping(world: World, coach: UUID) -> dict[str, Any]:
@@ -121,8 +122,7 @@ def test_each_failure_is_told_apart_and_leaves_the_status_as_it_was(
     if rule:
         world.sandbox.rules.add(f"{rule}:users,user={person}")
     before, state = world.mapping(person), world.state(person)
-    told = world.run(refresh)
-    assert isinstance(told, Done)
+    told = ended(world.run(refresh))
     assert (told.failed, told.output["refreshed"]) == (1, 1)
     assert (told.output["errors"][0]["competitorId"], told.output["errors"][0]["reason"]) == (person, outcome)
     after = world.mapping(person)
@@ -135,8 +135,7 @@ def test_each_failure_is_told_apart_and_leaves_the_status_as_it_was(
 
 
 def test_a_failure_that_is_over_is_forgotten(world: World) -> None:
-    coach = world.coach()
-    person, _ = world.competitor(coach), world.competitor(coach)
+    person, _ = world.competitors(2)
     rule = world.sandbox.rules.add(f"403:users,user={person}")
     world.run(refresh)
     world.sandbox.rules.remove(rule)
@@ -172,8 +171,7 @@ def test_everybody_comes_once_however_the_pages_fall(world: World, monkeypatch: 
 
 
 def test_an_outage_stops_the_run_and_says_nothing_of_the_accounts(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(30)]
+    people = world.competitors(30)
     world.sandbox.rules.add("cut-before:users")
     before = [world.mapping(one) for one in people]
     with pytest.raises(RetryLater, match=r"The refresh stopped after 5 of 30 accounts and resumes in 5 minutes"):
@@ -191,9 +189,7 @@ def test_everybody_failing_fails_the_job_with_a_retry(world: World) -> None:
 
 
 def test_a_cancelled_run_stores_the_answers_that_were_under_way(world: World) -> None:
-    coach = world.coach()
-    for _ in range(30):
-        world.competitor(coach)
+    world.competitors(30)
     context = world.context()
     context.cancel_when = lambda: len(world.sandbox.requests) >= 3
     with pytest.raises(Cancelled):
@@ -206,8 +202,7 @@ def test_an_account_that_somebody_elses_mapping_has_fails_alone(world: World) ->
     coach = world.coach()
     person, fine = world.competitor(coach, status=None), world.competitor(coach)
     world.coach(account=person)
-    outcome = world.run(refresh)
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(refresh))
     assert (outcome.failed, outcome.output["refreshed"]) == (1, 2)
     assert outcome.output["errors"][0]["competitorId"] == person
     assert "Another person" in outcome.output["errors"][0]["error"]
@@ -215,31 +210,26 @@ def test_an_account_that_somebody_elses_mapping_has_fails_alone(world: World) ->
 
 
 def test_an_answer_that_the_database_refuses_fails_alone(world: World) -> None:
-    coach = world.coach()
-    person, _ = world.competitor(coach), world.competitor(coach)
+    person, _ = world.competitors(2)
     world.conn.execute(
         f"alter table game_platform_profiles add constraint no_zz check (metactf_username <> "
         f"'{world.account(person).username}')".encode()
     )
-    outcome = world.run(refresh)
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(refresh))
     assert (outcome.failed, outcome.output["refreshed"]) == (1, 1)
     assert "no_zz" in outcome.output["errors"][0]["error"]
     assert world.account(person).username not in str(outcome.output)
 
 
 def test_progress_counts_accounts(world: World) -> None:
-    coach = world.coach()
-    for _ in range(3):
-        world.competitor(coach)
+    world.competitors(3)
     context = world.context()
     world.run(refresh, context)
     assert context.steps == [(1, 3, "accounts"), (2, 3, "accounts"), (3, 3, "accounts")]
 
 
 def test_no_personal_data_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(3)]
+    people = world.competitors(3)
     world.sandbox.rules.add(f"422:users,user={people[0]},detail=zzmail@example.org is unknown")
     told = json.dumps(world.run(refresh).output)
     kept = world.conn.execute("select refresh_error from game_platform_profiles").fetchall()

@@ -10,6 +10,7 @@ from jobdeck.core.errors import RetryLater
 from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.registry import Done
 from tests.core.handlers.world import T0, World
+from tests.support.context import ended
 
 DAY = 86_400
 OVERLAP = 600
@@ -21,8 +22,7 @@ def _unix(seconds: int) -> datetime:
 
 @pytest.mark.parametrize(("status", "result"), [(403, "not_approved"), (404, "remote_missing")])
 def test_a_refused_competitor_keeps_watermark_and_totals_flag(world: World, status: int, result: str) -> None:
-    coach = world.coach()
-    refused, other = world.competitor(coach), world.competitor(coach)
+    refused, other = world.competitors(2)
     world.solves(refused, 1, 2)
     world.sync()
     before = world.state(refused)
@@ -124,28 +124,24 @@ def test_a_second_sync_with_changes_renews_the_time_of_the_totals_flag(world: Wo
 
 
 def test_one_poisoned_competitor_stops_nobody_else(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(5)]
+    people = world.competitors(5)
     for person in people:
         world.solves(person, 1)
     world.sandbox.rules.add(f"schema:scores,user={people[2]}")
-    outcome = world.sync()
-    assert isinstance(outcome, Done)
+    outcome = ended(world.sync())
     assert outcome.failed == 1
     assert [bool(world.stored(person)) for person in people] == [True, True, False, True, True]
 
 
 def test_an_unknown_field_that_is_nested_too_deeply_stops_nobody_else(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(5)]
+    people = world.competitors(5)
     for person in people:
         world.solves(person, 1)
     nested: list[object] = []
     for _ in range(300):
         nested = [nested]
     world.account(people[2]).solves[0]["of_the_vendor"] = nested
-    outcome = world.sync()
-    assert isinstance(outcome, Done)
+    outcome = ended(world.sync())
     assert outcome.failed == 1
     assert "nested in more than 64 levels" in outcome.output["competitors"]["errors"][0]["message"]
     assert [bool(world.stored(person)) for person in people] == [True, True, False, True, True]
@@ -161,8 +157,7 @@ def test_values_the_database_refuses_are_that_competitors_error_alone(world: Wor
     )
     world.solves(clash, 1)
     world.solves(other, 1)
-    outcome = world.sync()
-    assert isinstance(outcome, Done)
+    outcome = ended(world.sync())
     assert outcome.failed == 1
     assert "game_platform_profiles_synced_user_id_key" in outcome.output["competitors"]["errors"][0]["message"]
     assert world.stored(clash) == []
@@ -325,8 +320,7 @@ def test_how_far_and_how_often_is_asked_are_settings(world: World) -> None:
 
 
 def test_an_event_known_from_anyone_makes_flash_due_for_everyone(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(3)]
+    people = world.competitors(3)
     world.sync()
     world.conn.execute("update game_platform_sync_state set last_flash_checked_at = now() - interval '1 hour'")
     world.conn.execute(
@@ -438,9 +432,7 @@ def test_competitors_without_an_account_are_not_asked_about(world: World) -> Non
 
 
 def test_everyone_failing_fails_the_job_with_a_delay(world: World) -> None:
-    coach = world.coach()
-    for _ in range(3):
-        world.competitor(coach)
+    world.competitors(3)
     world.sandbox.rules.add("404:scores")
     with pytest.raises(RetryLater, match="All 3 competitors failed") as failure:
         world.sync()
@@ -449,13 +441,11 @@ def test_everyone_failing_fails_the_job_with_a_delay(world: World) -> None:
 
 
 def test_errors_are_capped_at_twenty_and_counts_are_exact(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(26)]
+    people = world.competitors(26)
     world.solves(people[0], 1)
     for person in people[1:]:
         del world.sandbox.metactf.accounts[person]
-    outcome = world.sync()
-    assert isinstance(outcome, Done)
+    outcome = ended(world.sync())
     assert len(outcome.output["competitors"]["errors"]) == 20
     assert outcome.output["competitors"]["failed"] == outcome.failed == 25
     assert outcome.output["competitors"]["total"] == 26
@@ -472,9 +462,7 @@ def test_the_run_is_entered_in_the_ledger_with_its_job_and_coach(world: World) -
 
 
 def test_progress_is_told_for_each_competitor(world: World) -> None:
-    coach = world.coach()
-    for _ in range(3):
-        world.competitor(coach)
+    world.competitors(3)
     context = world.context()
     world.sync(context)
     assert [step for step in context.steps if step[2] == "competitors"] == [

@@ -16,6 +16,7 @@ from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Done
 from tests.core.handlers.world import World
+from tests.support.context import ended
 
 MARKS = ("Zzfirst", "Zzlast", "zzmail", "Zzcoach", "Marked", "sandbox-token")
 
@@ -58,8 +59,7 @@ def test_a_missing_token_fails_for_good_and_names_the_setting(world: World) -> N
 
 
 def test_a_refused_token_stops_the_run_early_and_fails_the_job(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(30)]
+    people = world.competitors(30)
     before = world.state(people[0])
     context = world.context(GAME_PLATFORM_API_TOKEN="wrong")
     with pytest.raises(AuthError, match="GAME_PLATFORM_API_TOKEN") as failure:
@@ -71,8 +71,7 @@ def test_a_refused_token_stops_the_run_early_and_fails_the_job(world: World) -> 
 
 
 def test_an_outage_stops_the_run_after_a_few_and_says_when_it_goes_on(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(30)]
+    people = world.competitors(30)
     world.sandbox.rules.add("cut-before:scores")
     with pytest.raises(RetryLater, match=r"The sync stopped after 5 of 30 competitors and resumes in 5 minutes"):
         world.sync()
@@ -82,13 +81,11 @@ def test_an_outage_stops_the_run_after_a_few_and_says_when_it_goes_on(world: Wor
 
 
 def test_now_and_then_a_failure_does_not_stop_a_run(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(12)]
+    people = world.competitors(12)
     for person in people:
         world.solves(person, 1)
     world.sandbox.rules.add("503:*:/3")
-    outcome = world.sync(world.context(GAME_PLATFORM_CONCURRENCY=1))
-    assert isinstance(outcome, Done)
+    outcome = ended(world.sync(world.context(GAME_PLATFORM_CONCURRENCY=1)))
     assert outcome.failed == 0
     assert all(world.stored(person) for person in people)
 

@@ -10,8 +10,9 @@ import pytest
 
 from jobdeck.core.errors import RetryLater
 from jobdeck.core.programme.sync import teams
-from jobdeck.core.registry import Continue, Done
+from jobdeck.core.registry import Continue
 from tests.core.handlers.world import World
+from tests.support.context import ended
 
 
 def _roster(world: World, team: str) -> set[str]:
@@ -136,8 +137,7 @@ def test_a_member_the_vendor_refuses_does_not_keep_the_others_off(world: World) 
     coach = world.coach()
     lost, fine = world.competitor(coach, remote=None), world.competitor(coach)
     world.team(coach, lost, fine, synced_team_id="t-1")
-    outcome = world.sync()
-    assert isinstance(outcome, Done)
+    outcome = ended(world.sync())
     assert _roster(world, "t-1") == {fine}
     assert outcome.output["teams"]["byStatus"] == {"partial": 1}
 
@@ -202,8 +202,7 @@ def test_an_outage_among_the_teams_goes_on_with_the_teams(world: World) -> None:
         world.sync(context)
     world.sandbox.rules.clear()
     world.sandbox.forget()
-    outcome = world.sync(world.context(checkpoint=context.checkpoint, job_id=context.job.id))
-    assert isinstance(outcome, Done)
+    ended(world.sync(world.context(checkpoint=context.checkpoint, job_id=context.job.id)))
     assert world.asked("scores") == []
     assert all(_roster(world, f"t-{number}") == {person} for number, person in enumerate(people))
 
@@ -216,6 +215,5 @@ def test_a_wave_syncs_teams_when_it_wraps(world: World) -> None:
     first = world.sync(context, batchSize=2)
     assert isinstance(first, Continue)
     assert first.output["teams"]["total"] == 0
-    last = world.sync(world.context(checkpoint=first.checkpoint, job_id=context.job.id), batchSize=2)
-    assert isinstance(last, Done)
+    last = ended(world.sync(world.context(checkpoint=first.checkpoint, job_id=context.job.id), batchSize=2))
     assert last.output["teams"]["total"] == 1

@@ -16,6 +16,7 @@ from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.programme.sync.walk import Position, read_cursor, write_cursor
 from jobdeck.core.registry import Continue, Done
 from tests.core.handlers.world import T0, World
+from tests.support.context import ended
 
 SAME = "2025-06-01T00:00:00.123456Z"
 
@@ -41,8 +42,7 @@ def _slots(world: World, number: int, **payload: Any) -> tuple[list[list[str]], 
     for _ in range(number):
         context.job = context.job._replace(is_recurring=True)
         world.sandbox.forget()
-        outcome = world.sync(context, **payload)
-        assert isinstance(outcome, Done)
+        outcome = ended(world.sync(context, **payload))
         batches.append([str(who) for _, who in world.asked("odl")])
         outcomes.append(outcome)
         context = world.context(checkpoint=outcome.checkpoint, job_id=context.job.id)
@@ -54,8 +54,7 @@ def _flat(batches: list[list[str]]) -> list[str]:
 
 
 def test_a_wave_covers_everyone_once_with_ties_in_time(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach, created_at=SAME) for _ in range(5)]
+    people = world.competitors(5, created_at=SAME)
     batches, outcome = _wave(world, mode="wave", batchSize=2)
     assert [len(batch) for batch in batches] == [2, 2, 1]
     assert _flat(batches) == sorted(people)
@@ -64,30 +63,25 @@ def test_a_wave_covers_everyone_once_with_ties_in_time(world: World) -> None:
 
 
 def test_a_batch_that_ends_exactly_with_the_last_one_wraps_at_once(world: World) -> None:
-    coach = world.coach()
-    for _ in range(4):
-        world.competitor(coach)
+    world.competitors(4)
     batches, _ = _wave(world, batchSize=2)
     assert [len(batch) for batch in batches] == [2, 2]
 
 
 def test_the_next_job_or_cycle_begins_a_new_lap(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(3)]
+    people = world.competitors(3)
     context = world.context()
     first = world.sync(context, batchSize=2)
     assert isinstance(first, Continue)
     context = world.context(checkpoint=first.checkpoint, job_id=context.job.id)
     assert isinstance(world.sync(context, batchSize=2), Done)
     world.sandbox.forget()
-    again = world.sync(world.context(checkpoint=context.checkpoint, job_id=context.job.id), batchSize=3)
-    assert isinstance(again, Done)
+    ended(world.sync(world.context(checkpoint=context.checkpoint, job_id=context.job.id), batchSize=3))
     assert sorted(str(who) for _, who in world.asked("odl")) == sorted(people)
 
 
 def test_a_recurring_wave_syncs_one_batch_in_each_slot(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(5)]
+    people = world.competitors(5)
     batches, outcomes = _slots(world, 4, batchSize=2)
     assert [len(batch) for batch in batches] == [2, 2, 1, 2]
     assert sorted([*batches[0], *batches[1], *batches[2]]) == sorted(people)
@@ -98,16 +92,14 @@ def test_a_recurring_wave_syncs_one_batch_in_each_slot(world: World) -> None:
 
 def test_a_recurring_wave_syncs_the_teams_when_it_has_come_round(world: World) -> None:
     coach = world.coach()
-    for _ in range(3):
-        world.competitor(coach)
+    world.competitors(3, coach)
     world.team(coach, synced_team_id="t1")
     _, outcomes = _slots(world, 2, batchSize=2)
     assert [one.output["teams"]["total"] for one in outcomes] == [0, 1]
 
 
 def test_a_person_who_fails_counts_in_the_slot_in_which_they_fail(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(3)]
+    people = world.competitors(3)
     world.sandbox.rules.add(f"403:scores,user={people[0]}")
     _, outcomes = _slots(world, 3, batchSize=1)
     assert [one.failed for one in outcomes] == [1, 0, 0]
@@ -161,8 +153,7 @@ def test_a_malformed_cursor_counts_as_none(world: World, cursor: Any) -> None:
 
 
 def test_a_competitor_who_fails_does_not_hold_the_cursor_up(world: World) -> None:
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(3)]
+    people = world.competitors(3)
     world.sandbox.rules.add(f"403:scores,user={people[0]}")
     _, outcome = _wave(world, batchSize=1)
     assert outcome.output["lap"] == {"done": 3, "failed": 1, "teamsFailed": 0}
@@ -170,9 +161,7 @@ def test_a_competitor_who_fails_does_not_hold_the_cursor_up(world: World) -> Non
 
 
 def test_an_outage_is_noticed_across_the_runs_of_a_wave(world: World) -> None:
-    coach = world.coach()
-    for _ in range(8):
-        world.competitor(coach)
+    world.competitors(8)
     world.sandbox.rules.add("503:scores")
     context = world.context()
     for _ in range(2):
@@ -186,20 +175,16 @@ def test_an_outage_is_noticed_across_the_runs_of_a_wave(world: World) -> None:
 def test_everyone_in_one_run_hands_over_when_its_time_is_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobdeck.core.handlers.game_platform_sync.PAGE", 2)
     monkeypatch.setattr("jobdeck.core.programme.sync.lap.RUN_SECONDS", 0.0)
-    coach = world.coach()
-    people = [world.competitor(coach) for _ in range(3)]
+    people = world.competitors(3)
     context = world.context()
     outcome = world.sync(context)
     assert isinstance(outcome, Continue)
-    done = world.sync(world.context(checkpoint=outcome.checkpoint, job_id=context.job.id))
-    assert isinstance(done, Done)
+    ended(world.sync(world.context(checkpoint=outcome.checkpoint, job_id=context.job.id)))
     assert sorted(str(who) for _, who in world.asked("odl")) == sorted(people)
 
 
 def test_a_cancelled_run_stops_between_competitors(world: World) -> None:
-    coach = world.coach()
-    for _ in range(20):
-        world.competitor(coach)
+    world.competitors(20)
     context = world.context()
     context.cancel_when = lambda: len(context.steps) >= 3
     with pytest.raises(Cancelled):

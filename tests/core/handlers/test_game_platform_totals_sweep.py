@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ import pytest
 from jobdeck.core.errors import Cancelled, RetryLater
 from jobdeck.core.handlers import game_platform_totals_sweep as sweep
 from jobdeck.core.programme.sync import totals
-from jobdeck.core.registry import Continue, Done
+from jobdeck.core.registry import Continue
 from tests.core.handlers.killing import job_is_gone, kill_while_it_waits, workers
 from tests.core.handlers.world import T0, World
-from tests.support.waiting import until
+from tests.support.context import ended
+from tests.support.waiting import beside, until
 from tests.support.working import enqueue, outcomes
 
 DAY = 86_400
@@ -151,16 +151,14 @@ def test_a_solve_that_comes_in_during_the_sweep_keeps_the_flag(world: World, dat
             (person,),
         )
         sync.execute("update game_platform_sync_state set totals_dirty_at = clock_timestamp()")
-        beside = World(looker, world.sandbox)
+        other = World(looker, world.sandbox)
 
         def commit_once_the_sweep_waits() -> None:
-            until(lambda: beside.row("select count(*) from pg_stat_activity where wait_event_type = 'Lock'")["count"])
+            until(lambda: other.row("select count(*) from pg_stat_activity where wait_event_type = 'Lock'")["count"])
             sync.commit()
 
-        helper = threading.Thread(target=commit_once_the_sweep_waits)
-        helper.start()
-        totals.refresh(world.conn, [UUID(person)])
-        helper.join()
+        with beside(commit_once_the_sweep_waits):
+            totals.refresh(world.conn, [UUID(person)])
     assert _stats(world, person)["total_score"] == 10
     assert _flagged(world) == 1
     world.run(sweep)
@@ -267,8 +265,7 @@ def test_one_poisoned_competitor_fails_alone(world: World) -> None:
     for person in people:
         _dirty(world, person)
     _poison(world, people[1])
-    outcome = world.run(sweep)
-    assert isinstance(outcome, Done)
+    outcome = ended(world.run(sweep))
     assert (outcome.failed, outcome.output["refreshed"]) == (1, 3)
     assert outcome.output["errors"][0]["competitorId"] == people[1]
     assert "Zz" not in str(outcome.output)

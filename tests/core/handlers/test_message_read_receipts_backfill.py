@@ -9,7 +9,6 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from jobdeck.core import registry
 from jobdeck.core.errors import Cancelled
 from jobdeck.core.handlers import message_read_receipts_backfill as backfill
 from jobdeck.core.model import NewJob
@@ -233,10 +232,3 @@ def test_the_rights_of_a_worker_are_enough(notices: NoticeWorld) -> None:
     with notices.as_worker():
         assert notices.output(backfill, dryRun=True)["wouldInsert"] == 2
         assert notices.output(backfill)["inserted"] == 2
-
-
-def test_the_type_is_known_by_its_words() -> None:
-    found = registry.load().require(TYPE)
-    assert (found.label, found.purpose) == ("Message Read Receipt Backfill", "Populate missing read receipts")
-    assert found.recurring is None
-    assert found.field("coachId") is None

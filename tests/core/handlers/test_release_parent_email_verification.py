@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.errors import Cancelled, RetryLater
+from jobdeck.core.errors import RetryLater
 from jobdeck.core.handlers import release_parent_email_verification as probing
 from jobdeck.core.programme.messaging import delivery, outbox
 from jobdeck.core.programme.vendors import email_wire
@@ -464,18 +464,6 @@ def test_a_dry_run_with_nothing_to_do_says_so(notices: NoticeWorld) -> None:
     assert notices.output(probing, dryRun=True)["sample"] is None
 
 
-def test_a_stop_is_noticed_between_messages(notices: NoticeWorld) -> None:
-    for number in range(3):
-        notices.form(parent(number))
-    context = notices.context()
-    context.cancel_when = lambda: len(notices.mailed) >= 1
-    with pytest.raises(Cancelled):
-        notices.run_job(probing, context)
-    assert len(notices.mailed) == 1
-    assert notices.output(probing)["sent"] == 2
-    assert sorted(notices.mailed) == [parent(number) for number in range(3)]
-
-
 @pytest.mark.parametrize(
     ("payload", "read"),
     [
@@ -487,18 +475,3 @@ def test_a_stop_is_noticed_between_messages(notices: NoticeWorld) -> None:
 def test_payloads_of_the_original_are_read(payload: dict[str, Any], read: tuple[Any, ...]) -> None:
     found = registry.load().validate(TYPE, payload)[1].model_dump()
     assert found == dict(zip(("dry_run", "limit", "stale_hours"), read, strict=True))
-
-
-def test_the_rights_of_a_worker_are_enough(notices: NoticeWorld) -> None:
-    notices.form()
-    with notices.as_worker():
-        assert notices.output(probing, dryRun=True)["wouldSend"] == {"email": 1}
-        assert notices.output(probing)["sent"] == 1
-
-
-def test_the_type_is_known_by_its_words() -> None:
-    found = registry.load().require(TYPE)
-    assert found.purpose == "Verify parent emails for release forms"
-    assert found.recurring is not None
-    assert found.recurring == 60
-    assert found.field("coachId") is None

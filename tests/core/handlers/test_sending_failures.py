@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from jobdeck.core.errors import PermanentError, RetryLater
+from jobdeck.core.errors import Cancelled, PermanentError, RetryLater
 from jobdeck.core.handlers import admin_alert_dispatch, release_parent_email_verification, sms_digest_processor
 from jobdeck.core.model import NewJob
 from jobdeck.core.programme.messaging import admin_alerts, delivery, digest, outbox, parent_probe
@@ -26,7 +26,7 @@ from jobdeck.core.programme.vendors.sms import SmsClient
 from jobdeck.core.registry import Continue, Done
 from tests.core.handlers.killing import workers
 from tests.core.handlers.notice_world import Crash, NoticeWorld, crash_at, named, run_by_worker, work_through_a_kill
-from tests.support.context import FakeContext
+from tests.support.context import FakeContext, ended
 
 Json = dict[str, Any]
 Point = tuple[Any, str, bool, int]
@@ -168,6 +168,31 @@ def taken(notices: NoticeWorld) -> int:
     return len(notices.sandbox.sendgrid.accepted) + len(notices.sandbox.twilio.accepted)
 
 
+# Workers
+
+
+@every_job
+def test_a_stop_is_noticed_between_messages(notices: NoticeWorld, sends: Sends) -> None:
+    sends.people(notices, 3, False)
+    context = notices.context()
+    context.cancel_when = lambda: len(notices.mailed) >= 1
+    with pytest.raises(Cancelled):
+        sends.run(notices, context)
+    assert len(notices.mailed) == 1
+    assert sends.output(notices)["accepted"] == 2
+    assert sorted(notices.sandbox.sendgrid.accepted.counts().values()) == [1, 1, 1]
+
+
+@every_job
+def test_the_rights_of_a_worker_are_enough(notices: NoticeWorld, sends: Sends) -> None:
+    sends.people(notices, 1, sends.texts)
+    ways = {"email": 1, "sms": 1} if sends.texts else {"email": 1}
+    with notices.as_worker():
+        assert sends.output(notices, dryRun=True)["wouldSend"] == ways
+        assert sends.output(notices)["accepted"] == len(ways)
+    assert taken(notices) == len(ways)
+
+
 # Providers
 
 
@@ -250,8 +275,7 @@ def test_what_may_have_been_sent_is_not_sent_again(
     first, _ = sends.people(notices, 2, texts)
     count = 4 if texts else 2
     notices.sandbox.rules.add(f"{fault}:{where}:1{',seconds=300' if fault == 'slow' else ''}")
-    done = sends.run(notices, notices.context(PROVIDER_TIMEOUT_SECONDS=15 if fault == "slow" else 60))
-    assert isinstance(done, Done)
+    done = ended(sends.run(notices, notices.context(PROVIDER_TIMEOUT_SECONDS=15 if fault == "slow" else 60)))
     assert (done.failed, done.output["uncertain"], done.output["accepted"]) == (1, 1, count - 1)
     assert sends.rows(notices) == (sends.say("told", "told") if texts else sends.say("told", "uncertain"))
     if sends is PROBES:
@@ -565,8 +589,7 @@ def test_an_outage_that_outlasts_a_notice_loses_nobody(notices: NoticeWorld) -> 
 def test_a_refused_address_is_one_coachs_trouble_and_not_tried_again(notices: NoticeWorld) -> None:
     bad, _ = coaches(notices, 2, False)
     notices.sandbox.sendgrid.refused.add(notices.address(bad))
-    done = DIGEST.run(notices)
-    assert isinstance(done, Done)
+    done = ended(DIGEST.run(notices))
     assert (done.failed, done.output["accepted"]) == (1, 1)
     assert notices.row("select error_text from alert_log where coach_id = %s", bad)["error_text"] == "failed"
     notices.later("2 days")
@@ -685,8 +708,7 @@ def test_an_outage_that_returns_loses_no_probe(notices: NoticeWorld) -> None:
 def test_a_refused_address_is_its_forms_trouble_alone(notices: NoticeWorld) -> None:
     first, _ = forms(notices, 2, False)
     notices.sandbox.sendgrid.refused.add("zzparent0@example.org")
-    done = PROBES.run(notices)
-    assert isinstance(done, Done)
+    done = ended(PROBES.run(notices))
     assert (done.failed, done.output["sent"]) == (1, 1)
     kept = notices.probe_of(first)
     assert (kept["status"], kept["error"], kept["sent_at"]) == (None, "address_refused", None)

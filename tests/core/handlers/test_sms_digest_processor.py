@@ -9,11 +9,12 @@ import psycopg
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.errors import Cancelled, ConfigurationError, PermanentError
+from jobdeck.core.errors import ConfigurationError, PermanentError
 from jobdeck.core.handlers import sms_digest_processor as digest
 from jobdeck.core.programme.vendors.sms import segments
-from jobdeck.core.registry import Continue, Done
+from jobdeck.core.registry import Continue
 from tests.core.handlers.notice_world import NUMBER, NoticeWorld
+from tests.support.context import ended
 
 TYPE = "sms_digest_processor"
 COACH = UUID(int=7)
@@ -292,8 +293,7 @@ def test_preferences_and_people_without_a_channel_are_counted_and_are_no_failure
     notices.reader(email_alerts_enabled=False)
     notices.reader(email_alerts_enabled=None)
     notices.reader(email="  ", mobile_number=NUMBER)
-    done = notices.run_job(digest)
-    assert isinstance(done, Done)
+    done = ended(notices.run_job(digest))
     assert done.failed == 0
     assert (done.output["successes"], done.output["leftOut"]) == (1, {"no_channel": 2})
     assert sorted(notices.left_out()) == sorted([(None, "no_channel"), (None, "no_channel")])
@@ -344,8 +344,7 @@ def test_a_bounce_ends_the_mail_to_that_address(notices: NoticeWorld) -> None:
 def test_whoever_answered_stop_gets_no_more_texts(notices: NoticeWorld) -> None:
     coach = notices.reader(texts=True)
     notices.sandbox.twilio.stop(NUMBER)
-    done = notices.run_job(digest)
-    assert isinstance(done, Done)
+    done = ended(notices.run_job(digest))
     assert (sent(done.output), done.failed) == ((1, 0), 1)
     assert notices.row("select sms_notifications_enabled as on from profiles where id = %s", coach)["on"] is False
     notices.later("2 days")
@@ -417,33 +416,6 @@ def test_payloads_of_the_original_are_read(payload: dict[str, Any], read: dict[s
     unset = {"dry_run": False, "coach_id": None, "window_minutes": None, "force": False, "roles": ["coach"],
              "allow_sms": True}  # fmt: skip
     assert registry.load().validate(TYPE, payload)[1].model_dump() == unset | read
-
-
-def test_the_rights_of_a_worker_are_enough(notices: NoticeWorld) -> None:
-    notices.reader(texts=True, mobile_number="500 555 0110")
-    with notices.as_worker():
-        assert notices.output(digest, dryRun=True)["wouldSend"] == {"email": 1, "sms": 1}
-        assert sent(notices.output(digest)) == (1, 1)
-
-
-def test_the_type_is_known_by_its_words() -> None:
-    found = registry.load().require(TYPE)
-    assert (found.label, found.purpose) == ("Coach Alert Digest", "Batch SMS/email notifications to coaches")
-    assert found.recurring is not None
-    assert found.recurring == 60
-    assert found.field("coachId") == "coach_id"
-
-
-def test_a_stop_is_noticed_between_messages(notices: NoticeWorld) -> None:
-    for _ in range(3):
-        notices.reader()
-    context = notices.context()
-    context.cancel_when = lambda: len(notices.mailed) >= 1
-    with pytest.raises(Cancelled):
-        notices.run_job(digest, context)
-    assert len(notices.mailed) == 1
-    assert sent(notices.output(digest)) == (2, 0)
-    assert sorted(notices.sandbox.sendgrid.accepted.counts().values()) == [1, 1, 1]
 
 
 def test_a_time_zone_that_is_none_is_named(notices: NoticeWorld) -> None:

@@ -84,6 +84,11 @@ class World:
             self.sandbox.metactf.add_account(str(person), status=remote)
         return str(person)
 
+    def competitors(self, number: int, coach: UUID | None = None, **given: Any) -> list[str]:
+        """Competitors of one coach, who is a new one where none is named."""
+        coach = coach or self.coach()
+        return [self.competitor(coach, **given) for _ in range(number)]
+
     def candidate(self, coach: UUID, **columns: Any) -> UUID:
         """A competitor with a complete profile and no account; `columns` go before what is filled in."""
         person = uuid4()

@@ -54,6 +54,25 @@ def test_types_lists_all_with_label_purpose_and_what_they_take() -> None:
         assert "dryRun" in one["payload_schema"]["properties"]
 
 
+def test_the_types_of_messages_are_what_the_playbook_says() -> None:
+    known = registry.load()
+    assert {
+        name: (found.label, found.purpose, found.recurring, found.field("coachId"))
+        for name in known.names
+        if not name.startswith("game_platform_") and name != "competitor_announcement_dispatch"
+        for found in [known.require(name)]
+    } == {
+        "admin_alert_dispatch": ("Admin Instant Alerts", "Batch admin email notifications", 5, "coach_id"),
+        "message_read_receipts_backfill": (
+            "Message Read Receipt Backfill", "Populate missing read receipts", None, None
+        ),
+        "release_parent_email_verification": (
+            "Release Parent Email Verification", "Verify parent emails for release forms", 60, None
+        ),
+        "sms_digest_processor": ("Coach Alert Digest", "Batch SMS/email notifications to coaches", 60, "coach_id"),
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs without anything beside them."""
