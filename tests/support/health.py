@@ -51,6 +51,14 @@ def finding(conn: Connection, signal: str, **timeouts: float) -> Finding:
     return found
 
 
+def judged(conn: Connection, signal: str, verdict: Verdict, *words: str, **timeouts: float) -> Finding:
+    """The only finding for this signal, which has this verdict, and these words in its evidence."""
+    found = finding(conn, signal, **timeouts)
+    assert found.verdict is verdict
+    assert [word for word in words if word not in found.evidence] == []
+    return found
+
+
 def verdict(conn: Connection, signal: str) -> Verdict | None:
     """The verdict for this signal; None where there is nothing to judge."""
     found = findings(conn, signal)

@@ -13,7 +13,7 @@ from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.queue.operator import expect_trigger
 from jobdeck.core.read.verdict.health import health
 from tests.core.http.support import opened, pass_time
-from tests.support.health import announce, called, finding, findings, verdict
+from tests.support.health import announce, called, finding, findings, judged, verdict
 from tests.support.queue import ACTOR, add, claim_one, now, run_once
 from tests.support.waiting import until
 
@@ -61,9 +61,7 @@ class TestTrigger:
 
     def test_calls_that_end_in_errors_are_no_good_calls_and_are_named(self, conn: Connection) -> None:
         called(conn, status="error", http_status=500)
-        found = finding(conn, "trigger")
-        assert found.verdict is Verdict.CRITICAL
-        assert "HTTP 500" in found.evidence
+        judged(conn, "trigger", Verdict.CRITICAL, "HTTP 500")
         called(conn)
         assert verdict(conn, "trigger") is Verdict.OK
 
@@ -89,18 +87,14 @@ class TestTrigger:
         assert verdict(conn, "trigger") is Verdict.CRITICAL
         called(conn)
         pass_time(conn, 2 * MINUTE)
-        found = finding(conn, "trigger")
-        assert found.verdict is Verdict.OK
-        assert "recovered 2m ago, after 40m without a call" in found.evidence
+        judged(conn, "trigger", Verdict.OK, "recovered 2m ago, after 40m without a call")
 
     def test_one_that_stops_again_and_again_is_a_warning(self, conn: Connection) -> None:
         for _ in range(4):
             called(conn)
             pass_time(conn, 20 * MINUTE)
         called(conn)
-        found = finding(conn, "trigger")
-        assert found.verdict is Verdict.WARNING
-        assert "4 times" in found.evidence
+        judged(conn, "trigger", Verdict.WARNING, "4 times")
 
     def test_calls_with_the_wrong_secret_are_part_of_the_evidence(self, database_url: str, conn: Connection) -> None:
         called(conn)
@@ -131,9 +125,7 @@ class TestLeftLying:
             called(conn)
         assert verdict(conn, "left lying") is None
         called(conn)
-        found = finding(conn, "left lying")
-        assert found.verdict is Verdict.CRITICAL
-        assert "claimed no job, although 1 jobs were due" in found.evidence
+        judged(conn, "left lying", Verdict.CRITICAL, "claimed no job, although 1 jobs were due")
 
     def test_calls_that_do_not_keep_up_are_a_warning(self, conn: Connection) -> None:
         for _ in range(8):
@@ -163,9 +155,7 @@ class TestStalled:
         pass_time(conn, 15 * MINUTE - 30 * SECOND)
         assert verdict(conn, "claims") is None
         pass_time(conn, 40 * SECOND)
-        found = finding(conn, "claims")
-        assert found.verdict is Verdict.CRITICAL
-        assert "No job was claimed for 15m" in found.evidence
+        judged(conn, "claims", Verdict.CRITICAL, "No job was claimed for 15m")
 
     def test_it_is_none_while_others_are_claimed_or_nothing_is_due_or_a_pause_stands(self, conn: Connection) -> None:
         add(conn, "unheard_of")
@@ -206,9 +196,7 @@ class TestRest:
         announce(conn, "gone-1")
         pass_time(conn, 7 * MINUTE)
         announce(conn)
-        found = finding(conn, "silent workers")
-        assert found.verdict is Verdict.WARNING
-        assert "gone-1 for 7m" in found.evidence
+        found = judged(conn, "silent workers", Verdict.WARNING, "gone-1 for 7m")
         assert "standing" not in found.evidence
         pass_time(conn, 60 * MINUTE)
         announce(conn)

@@ -10,7 +10,7 @@ import pytest
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.read.verdict.health import health
-from tests.support.health import announce, called, finding
+from tests.support.health import announce, called, finding, judged
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -61,10 +61,7 @@ class TestProcessing:
     def test_paused_is_neutral_and_says_who_and_why(self, conn: Connection) -> None:
         announce(conn)
         operator.pause(conn, reason="vendor is down", actor=ACTOR)
-        found = finding(conn, "processing")
-        assert found.verdict is Verdict.PAUSED
-        assert "vendor is down" in found.evidence
-        assert ACTOR in found.evidence
+        found = judged(conn, "processing", Verdict.PAUSED, "vendor is down", ACTOR)
         assert found.since is not None
 
     def test_a_pause_whose_time_is_up_is_none(self, conn: Connection) -> None:
@@ -75,9 +72,7 @@ class TestProcessing:
     def test_a_missing_settings_row_is_critical(self, conn: Connection) -> None:
         announce(conn)
         conn.execute("DELETE FROM job_queue_settings")
-        found = finding(conn, "processing")
-        assert found.verdict is Verdict.CRITICAL
-        assert "missing" in found.evidence
+        judged(conn, "processing", Verdict.CRITICAL, "missing")
 
 
 class TestWorkersAndTicks:

@@ -8,7 +8,7 @@ import pytest
 from psycopg import sql
 
 from jobdeck.core.model import Verdict
-from tests.support.health import finding, verdict
+from tests.support.health import finding, judged, verdict
 from tests.support.queue import Connection, advance, reap, value
 
 
@@ -50,9 +50,7 @@ class TestUpkeep:
         assert list(reap(conn).troubles) == [part]
         late = "SELECT part FROM job_upkeep WHERE succeeded_at < now() - interval '1 minute' AND part <> 'bulk'"
         assert value(conn, late) == part
-        found = finding(conn, "upkeep")
-        assert found.verdict is Verdict.CRITICAL
-        assert part in found.evidence
+        found = judged(conn, "upkeep", Verdict.CRITICAL, part)
         assert f"42883 function {function}" in found.evidence
 
     @pytest.mark.parametrize("part", ["lost", "expired", "recheck", "pauses", "prune", "retention", "bulk"])
@@ -65,10 +63,7 @@ class TestUpkeep:
             "UPDATE job_upkeep SET succeeded_at = now() - 3.1 * every, trouble = '53200 out of memory' WHERE part = %s",
             (part,),
         )
-        found = finding(conn, "upkeep")
-        assert found.verdict is Verdict.CRITICAL
-        assert part in found.evidence
-        assert "53200 out of memory" in found.evidence
+        judged(conn, "upkeep", Verdict.CRITICAL, part, "53200 out of memory")
 
     def test_where_a_scheduler_runs_the_jobs_its_interval_and_a_minute_are_the_period(self, conn: Connection) -> None:
         conn.execute("UPDATE job_workers SET mode = 'cycle'")
