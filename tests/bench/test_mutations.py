@@ -93,3 +93,9 @@ def test_the_copy_has_the_files_as_they_are_and_links_as_links(tmp_path: Path) -
 
 def test_every_change_of_the_lists_applies_to_the_code_of_today() -> None:
     assert [change.name for change in read_changes(LISTS) if not change.edits(LISTS.parents[1])] == []
+
+
+def test_every_change_names_tests_that_are_there() -> None:
+    root = LISTS.parents[1]
+    named = {test.partition("::")[0] for change in read_changes(LISTS) for test in change.tests}
+    assert [test for test in sorted(named) if not (root / test).exists()] == []
