@@ -70,9 +70,10 @@ def payload_of(task_type: str, campaign: UUID) -> Json:
 
 
 @pytest.mark.parametrize("task_type", NAMES)
-def test_an_operator_sees_what_a_worker_would_do(
-    notices: NoticeWorld, database_url: str, operator_url: str, task_type: str
-) -> None:
+def test_an_operator_sees_what_a_worker_would_do_and_a_dry_run_tells_it(
+    notices: NoticeWorld, database_url: str, operator_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], task_type: str,
+) -> None:  # fmt: skip
     payload = payload_of(task_type, populate(notices))
     known, settings = registry.load().require(task_type), worker_settings(notices.sandbox)
     with notices.changes_nothing(), Database(operator_url, application_name="test") as database:
@@ -81,24 +82,11 @@ def test_an_operator_sees_what_a_worker_would_do(
         assert seen == effects(known, payload, settings=settings, database=database)
     assert numbers(seen) > 0
     assert marks_in(json.dumps(seen, ensure_ascii=False)) == []
-
-
-@pytest.mark.parametrize("task_type", NAMES)
-def test_an_operators_dry_run_tells_the_effects(
-    notices: NoticeWorld,
-    operator_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    task_type: str,
-) -> None:
-    campaign = populate(notices)
     environment(monkeypatch, tmp_path, operator_url)
     for name, value in notices.sandbox.settings_env().items():
         monkeypatch.setenv(name, str(value))
-    payload = json.dumps(payload_of(task_type, campaign))
     with notices.changes_nothing():
-        told = runner(capsys)("enqueue", task_type, "--payload", payload, "--dry-run", "--json")
+        told = runner(capsys)("enqueue", task_type, "--payload", json.dumps(payload), "--dry-run", "--json")
     assert "may not read" not in told.err
     assert numbers(told.data["effects"]) > 0
 

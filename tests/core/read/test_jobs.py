@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.report_types import Counts
 from tests.support.health import announce
+from tests.support.postgres import PostgresServer
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -80,8 +81,7 @@ def end_some(conn: Connection) -> None:
         finish_one(conn, claimed)
 
 
-@pytest.fixture
-def full(conn: Connection) -> Connection:
+def fill(conn: Connection) -> None:
     """Seven jobs or more in each status, of every kind that a list treats by itself, with ties in every order."""
     end_some(conn)
     for number in range(7):
@@ -97,7 +97,23 @@ def full(conn: Connection) -> Connection:
     for number in range(4):
         add(conn, "waiting", blocked_by=blocker.id, run_at=minutes[25 * number])
     conn.execute("UPDATE job_queue SET updated_at = date_trunc('second', updated_at) WHERE status <> 'running'")
-    return conn
+
+
+@pytest.fixture(scope="module")
+def full_database(postgres: PostgresServer, templates: Callable[[bool], str]) -> Iterator[str]:
+    name = postgres.create_database(template=templates(False))
+    with postgres.connect(name) as conn:
+        fill(conn)
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def full(postgres: PostgresServer, full_database: str) -> Iterator[Connection]:
+    """A connection to a full database, which the tests share and cannot write to."""
+    with postgres.connect(full_database) as conn:
+        conn.execute("SET default_transaction_read_only = on")
+        yield conn
 
 
 KEYS: dict[str, Callable[[Job], Any]] = {
