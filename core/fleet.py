@@ -26,7 +26,7 @@ from jobdeck.core.model import Verdict
 from jobdeck.core.postgres.address import Address
 from jobdeck.core.postgres.database import Database, Unreachable
 from jobdeck.core.postgres.inspection import denied
-from jobdeck.core.read.pages.fleet import DatabaseFigures, database_figures
+from jobdeck.core.read.pages.overview import DatabaseFigures, database_figures
 from jobdeck.core.redact import safe_error, safe_text
 from jobdeck.core.schema import open_checked
 from jobdeck.core.settings import DATABASES, Settings

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     )
     from jobdeck.core.queue.producers.flows import BlockerResult, Flow, FlowTicket
     from jobdeck.core.queue.producers.results import Result, aresult, result
-    from jobdeck.core.queue.series.declared import schedule
+    from jobdeck.core.queue.producers.series import schedule
     from jobdeck.core.registry import AsyncJobContext, Continue, Done, JobContext, Payload, job
     from jobdeck.core.registry import load as load_types
     from jobdeck.core.registry.around import FailedJob, middleware, on_failure
@@ -143,7 +143,7 @@ _ELSEWHERE = {
     **{name: f"queue.api:{name}" for name in ("aextend_flow", "aflow_results", "extend_flow", "flow_results")},
     **{name: f"queue.producers.flows:{name}" for name in ("BlockerResult", "Flow", "FlowTicket")},
     **{name: f"schedules:{name}" for name in ("Cron", "Every")},
-    "schedule": "queue.series.declared:schedule",
+    "schedule": "queue.producers.series:schedule",
     "load_settings": "settings:load",
     "load_types": "registry:load",
     "open_database": "connect:open_database",

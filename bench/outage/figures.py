@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from bench.outage import truth
 from bench.outage.history import TYPE
 from jobdeck.core import registry
-from jobdeck.core.http.counters import Counters
+from jobdeck.core.http.endpoints import Counters
 from jobdeck.core.http.metrics import Metrics
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.read import jobs, reports
-from jobdeck.core.read.stats import error_groups, shares
+from jobdeck.core.read.stats import error_groups, figures
 from jobdeck.core.read.stats.trends import trends
 from jobdeck.core.settings import Settings
 
@@ -38,7 +38,7 @@ def in_one_snapshot(conn: truth.Connection, checks: Checks) -> None:
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         groups = error_groups.groups(since=WEEK).run(conn)
         window = trends(SHIFT).run(conn)
-        share = {one.task_type: (one.runs, one.failed) for one in shares.failure_shares().run(conn)}
+        share = {one.task_type: (one.runs, one.failed) for one in figures.failure_shares().run(conn)}
         shift = reports.digest(SHIFT).run(conn)
         at = shift.at
         _groups(checks, "groups while workers run", map(_group, groups), conn, truth.floor5(at - WEEK))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jobdeck.core import settings as configuration
-from jobdeck.core.cli import locks, output
+from jobdeck.core.cli import output
 from jobdeck.core.cli.completing import complete_parameters
 from jobdeck.core.cli.progress import waiting
 from jobdeck.core.errors import Refused, UsageError, meant
@@ -27,6 +27,42 @@ if TYPE_CHECKING:
     from jobdeck.core.read.operators.preferences import Preferences
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
+
+
+LOCK_SECONDS = 5.0
+"""How long a statement of a command waits for a lock. Many functions of the queue have a shorter limit of their own."""
+
+
+@contextmanager
+def limited_waits(database: Database, conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Limits the waits of a command's connection, which is closed when the command ends.
+
+    Raises:
+        Refused: a session held a table of the queue for longer. The message names the session.
+    """
+    from psycopg.errors import LockNotAvailable  # noqa: PLC0415 -- imported on first use
+
+    from jobdeck.core.errors import Locked, Refused  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres.database import limit_waits  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.schema import known_components  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.schema.turn import holder  # noqa: PLC0415 -- imported on first use
+
+    # A database that was opened with the limit has it already. A pooler would keep the setting for other programs.
+    if database.lock_seconds is None and database.probe().listens:
+        limit_waits(conn, LOCK_SECONDS)
+    try:
+        yield
+    except (Locked, LockNotAvailable) as error:
+        # A call of a function of the queue has converted the error already, and takes the lock for that of a row.
+        converted = isinstance(error, Locked)
+        who = holder(conn, database.schema, known_components(), whole_tables=converted)
+        if converted and not who:
+            raise
+        raise Refused(
+            f"Another session has locked the queue's tables{f' ({who})' if who else ''}. "
+            f"Try again once its transaction has ended."
+        ) from None
+
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -146,7 +182,7 @@ class Session:
                 try:
                     open_checked(database, NOTHING)
                 except LockNotAvailable:
-                    with database.connection() as conn, locks.limited_waits(database, conn):
+                    with database.connection() as conn, limited_waits(database, conn):
                         raise
                 yield database
             except InsufficientPrivilege as error:
@@ -162,9 +198,9 @@ class Session:
             Refused: see `limited_waits`; and as `database`.
         """
         with (
-            self.database(lock_seconds=locks.LOCK_SECONDS) as database,
+            self.database(lock_seconds=LOCK_SECONDS) as database,
             database.connection() as conn,
-            locks.limited_waits(database, conn),
+            limited_waits(database, conn),
         ):
             yield conn
 

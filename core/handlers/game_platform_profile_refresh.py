@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool
 
 from jobdeck.core.programme.sync import account_refresh
 from jobdeck.core.programme.sync.account_refresh import explained
-from jobdeck.core.programme.sync.parallel import Parallel
+from jobdeck.core.programme.sync.fetch import Parallel
 from jobdeck.core.programme.sync.rules import (
     ERRORS_TOLD,
     PAGE,

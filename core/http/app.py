@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from jobdeck.core.http.clients.gate import Limits
-    from jobdeck.core.http.counters import Counters
+    from jobdeck.core.http.endpoints import Counters
 
 log = logging.getLogger(__name__)
 

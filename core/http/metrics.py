@@ -15,13 +15,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from jobdeck.core.alerts.alarms import timeouts_of
 from jobdeck.core.http.clients.proof import Secret
-from jobdeck.core.http.counters import Counters, exposition
-from jobdeck.core.http.endpoints import Answer, Call, Declined
+from jobdeck.core.http.endpoints import Answer, Call, Counters, Declined, exposition
 from jobdeck.core.logs import event
 from jobdeck.core.model import Filter, Finding
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.read import jobs
-from jobdeck.core.read.stats import run_times, shares
+from jobdeck.core.read.stats import figures, run_times
 from jobdeck.core.read.verdict import failing_types, health, upkeep_health
 from jobdeck.core.redact import safe_error
 
@@ -244,9 +243,9 @@ def _verdicts(findings: Iterable[Finding], labels: TypeLabels) -> dict[str, floa
 
 def _runs(conn: psycopg.Connection[Any], labels: TypeLabels) -> list[Metric]:
     times = run_times.run_times().run(conn)
-    failing = [(share.task_type, share.share) for share in shares.failure_shares().run(conn) if share.runs]
+    failing = [(share.task_type, share.share) for share in figures.failure_shares().run(conn) if share.runs]
     return [
-        runs("jobdeck_runs", "Ended runs by type and outcome.", shares.totals().run(conn), labels),
+        runs("jobdeck_runs", "Ended runs by type and outcome.", figures.totals().run(conn), labels),
         histogram("jobdeck_run_wait_seconds", "Time from the due time of a job to the start of its run, by type.",
                   labels.merged(((one.task_type, one.waits) for one in times), add)),
         histogram("jobdeck_run_duration_seconds", "Time that runs took, by type.",

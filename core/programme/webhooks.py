@@ -17,7 +17,7 @@ from jobdeck.core.http.clients.proof import is_placeholder
 from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import LOST
-from jobdeck.core.programme.events import hand_on, incoming, second_receiver
+from jobdeck.core.programme.events import hand_on
 from jobdeck.core.programme.messaging import erased, outbox
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import email_wire, sms_wire
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.http.counters import Counters
-    from jobdeck.core.http.endpoints import Call, Host
+    from jobdeck.core.http.endpoints import Call, Counters, Host
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.settings import Settings
 
@@ -116,7 +115,7 @@ class Inbox:
             if request is not None:
                 hand_on.keep(conn, request)
             events = erased.hidden(conn, self._settings, events)
-            return incoming.store(conn, events, lambda some: outbox.record_events(conn, some))
+            return hand_on.store(conn, events, lambda some: outbox.record_events(conn, some))
 
 
 class SendGrid:
@@ -132,7 +131,7 @@ class SendGrid:
         """
         self._hands_on = settings.sendgrid_event_forward_url is not None
         if settings.sendgrid_event_forward_url is not None:
-            second_receiver.check(settings.sendgrid_event_forward_url, own)
+            hand_on.check(settings.sendgrid_event_forward_url, own)
         self._key = (settings.sendgrid_event_webhook_public_key or "").strip()
         self._age = settings.sendgrid_event_max_age_seconds
         self._group = settings.sendgrid_unsubscribe_group_id
@@ -170,14 +169,14 @@ class SendGrid:
     def handle(self, call: Call) -> Answer:
         """Stores the events of one proven request; the status is the same for new, known and ignored ones."""
         events, ignored = _read_mail(call.body)
-        ours = [one for one in events if not incoming.of_another_group(one, self._group)]
+        ours = [one for one in events if not hand_on.of_another_group(one, self._group)]
         fit = [one for made in ours if (one := _fit(made, self._clock())) is not None]
         ignored += len(events) - len(fit)
         new = self._inbox.keep("sendgrid", fit, ignored=ignored, request=self._for_the_other(call))
         return Answer(200, {"ok": True, "processed": len(fit), "new": new, "ignored": ignored})
 
     def _for_the_other(self, call: Call) -> hand_on.SignedRequest | None:
-        if not self._hands_on or second_receiver.HANDED_ON.lower() in call.headers:
+        if not self._hands_on or hand_on.HANDED_ON.lower() in call.headers:
             return None
         signature, stamp = (call.headers[name.lower()] for name in (email_wire.SIGNATURE, email_wire.TIMESTAMP))
         return hand_on.wanted(call.body, signature, stamp)
@@ -280,4 +279,4 @@ def _fit(made: Json, now: float) -> Json | None:
     at = made["occurred_at"]
     if not math.isfinite(at) or not EARLIEST <= at <= now + FUTURE_SECONDS + 86_400:
         return None
-    return incoming.cleaned(made)
+    return hand_on.cleaned(made)

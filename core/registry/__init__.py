@@ -20,12 +20,11 @@ from pydantic.alias_generators import to_camel
 
 from jobdeck.core.errors import ConfigurationError, UnknownTaskType, meant
 from jobdeck.core.plugins import load_plugins
-from jobdeck.core.registry.checks import PER_KEY, SHARED_KEY, Isolation, check, is_async
+from jobdeck.core.registry.checks import PER_KEY, SHARED_KEY, Isolation, check, is_async, misfit
 from jobdeck.core.registry.job_context import AsyncJobContext as AsyncJobContext
 from jobdeck.core.registry.job_context import Continue as Continue
 from jobdeck.core.registry.job_context import Done as Done
 from jobdeck.core.registry.job_context import JobContext as JobContext
-from jobdeck.core.registry.misfits import misfit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from jobdeck.core.read.pages.fleet import DatabaseFigures
-    from jobdeck.core.read.pages.overview import TypeFigures
+    from jobdeck.core.read.pages.overview import DatabaseFigures, TypeFigures
     from jobdeck.core.read.stats.backlog import Waiting
     from jobdeck.core.read.stats.figures import FailureShare, RunStats
     from jobdeck.core.read.type_settings import TypeLine

@@ -17,7 +17,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Rounds
 from jobdeck.core.queue import bulk, leases, presence
 from jobdeck.core.queue.operators import bulk_edit
-from jobdeck.core.queue.series import declared, slots
+from jobdeck.core.queue.producers import series
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema.components import program_version, release_name
 from jobdeck.core.worker.stats import Totals
@@ -75,18 +75,18 @@ def sign_on(conn: Connection, state: WorkerState, mode: str) -> None:
 def install_schedules(conn: Connection, state: WorkerState) -> list[str]:
     """Makes the series that handlers declare those of the queue.
 
-    Returns the names of series that are left for later, as `declared.install`; all, if the database refuses one.
+    Returns the names of series that are left for later, as `series.install`; all, if the database refuses one.
     """
     try:
-        return declared.install(conn, state.executor.registry, actor=state.worker_id)
+        return series.install(conn, state.executor.registry, actor=state.worker_id)
     except Refused as error:
         event(log, logging.ERROR, "declared series could not be installed", error=safe_error(str(error)))
-        return [one.name for one in declared.declarations(state.executor.registry)]
+        return [one.name for one in series.declarations(state.executor.registry)]
 
 
 def write_slots(conn: Connection, *, everything: bool = False) -> bool:
     """Writes slots of cron series that have few, or of all; logs what cannot be read. Returns whether any got some."""
-    done = slots.refill(conn, everything=everything)
+    done = series.refill(conn, everything=everything)
     for trouble in done.troubles:
         event(log, logging.ERROR, "a cron series has no slots", error=safe_error(trouble))
     return done.series > 0

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from jobdeck.core import fleet
 from jobdeck.core.errors import ConfigurationError, UsageError
 from jobdeck.core.fleet import Member, Trouble, exit_code, members, rank, read_each, word
-from jobdeck.core.read.pages.fleet import DatabaseFigures
+from jobdeck.core.read.pages.overview import DatabaseFigures
 from jobdeck.core.settings import Settings
 from tests.support.people import People
 from tests.support.postgres import PostgresServer

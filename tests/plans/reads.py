@@ -14,8 +14,8 @@ from jobdeck.core.read import history, job_lists, reports
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import combine
 from jobdeck.core.read.operators.reach import types_seen
-from jobdeck.core.read.pages import fleet, flows, overview, series
-from jobdeck.core.read.stats import backlog, error_groups, run_times, shares
+from jobdeck.core.read.pages import flows, overview, series
+from jobdeck.core.read.stats import backlog, error_groups, figures, run_times
 from jobdeck.core.read.verdict.health import health
 from tests.plans.operations import CROWD, EVERY_TYPE, REMOVED, Connection, Operation
 from tests.support.health import announce
@@ -141,12 +141,12 @@ READS: Final = {
         for sort in ("task", "updated")
     },
     "figures of a database in a fleet": Operation(
-        fleet.database_figures(limit=5.0).run, entries=20_000, blocks=20_000, reads=True, growth=9
+        overview.database_figures(limit=5.0).run, entries=20_000, blocks=20_000, reads=True, growth=9
     ),
     "newest flows": Operation(flows.newest(50).run, reads=True),
     "times of runs": Operation(run_times.run_times().run, reads=True),
     "failure shares and all-time totals": Operation(
-        combine(shares.failure_shares(), shares.totals(), read=lambda *parts: parts).run, reads=True
+        combine(figures.failure_shares(), figures.totals(), read=lambda *parts: parts).run, reads=True
     ),
     "find a job by the beginning of its id": Operation(_find_by_prefix, reads=True),
     **{f"page of {status or 'all'} jobs": _page(status) for status in (None, *Status)},

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, presence, producer
-from jobdeck.core.queue.series import slots
+from jobdeck.core.queue.producers import series
 from tests.plans.operations import CROWD, EVERY_TYPE, FAILED, REMOVED, Connection, Operation
 from tests.support.plans import FIRST, LEASE, WORKER
 
@@ -137,7 +137,7 @@ WRITES: Final = {
     **{
         f"upkeep of {part}": Operation(_upkeep(part), entries=30_000, blocks=15_000, growth=8) for part in leases.UPKEEP
     },
-    "slots of series": Operation(slots.refill, entries=20, blocks=60),
+    "slots of series": Operation(series.refill, entries=20, blocks=60),
     "due jobs for a trigger": Operation(
         lambda conn: conn.execute("SELECT job_queue_due_count()"), 12_000, 12_000, growth=6
     ),

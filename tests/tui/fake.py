@@ -25,7 +25,7 @@ from jobdeck.core.model import (
 )
 from jobdeck.core.plugins import Recipients
 from jobdeck.core.queue.bulk_model import BulkVerb
-from jobdeck.core.queue.operators.flows import FlowCancelled
+from jobdeck.core.queue.operators.notes import FlowCancelled
 from jobdeck.core.read.batch import Query
 from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
 from jobdeck.core.read.operators.notes import Mute, Note

@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.fleet import Member, Reading, Timeouts, Trouble, members
 from jobdeck.core.model import Finding, Health, Verdict
-from jobdeck.core.read.pages.fleet import DatabaseFigures
+from jobdeck.core.read.pages.overview import DatabaseFigures
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.settings import Settings
 from jobdeck.tui import run

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Job, Json
-    from jobdeck.core.queue.operators.flows import FlowCancelled
+    from jobdeck.core.queue.operators.notes import FlowCancelled
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.tui.backend.protocol import Verb

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jobdeck.core.fleet import Member, Reading
-    from jobdeck.core.read.pages.fleet import DatabaseFigures
+    from jobdeck.core.read.pages.overview import DatabaseFigures
     from jobdeck.tui.backend.threads import Timer
     from jobdeck.tui.terminal.hosting import Hosting
 

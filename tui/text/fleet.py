@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from jobdeck.core.fleet import Reading
-    from jobdeck.core.read.pages.fleet import DatabaseFigures
+    from jobdeck.core.read.pages.overview import DatabaseFigures
     from jobdeck.tui.widgets.ink import Span
 
 STATE: Final = 8

@@ -15,7 +15,7 @@ from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, Locked, Ref
 from jobdeck.core.http.clients.proof import bearer
 from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
 from jobdeck.core.http.producers import wire
-from jobdeck.core.http.producers.known import unknown_token
+from jobdeck.core.http.producers.wire import unknown_token
 from jobdeck.core.logs import event
 from jobdeck.core.model import Ticket
 from jobdeck.core.postgres.reconnecting import LOST
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.http.endpoints import Call, Lane
-    from jobdeck.core.http.producers.known import KnownTokens
-    from jobdeck.core.http.producers.wire import Asked
+    from jobdeck.core.http.producers.wire import Asked, KnownTokens
     from jobdeck.core.model import NewJob
     from jobdeck.core.postgres.database import Connection, Database
     from jobdeck.core.queue.producers.tokens import Request, Verdict

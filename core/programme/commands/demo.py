@@ -1,13 +1,20 @@
-"""`demo`: a separate database with sample data, sandbox vendors, and jobs that run against them."""
+"""`demo`: a separate database with sample data, sandbox vendors, and jobs that use them. `sandbox`: the vendors."""
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.cli.demo.incident import incident, set_thresholds, to_enqueue
+import click
+
+from jobdeck.core.cli import output
+from jobdeck.core.cli.demo.jobs import incident, set_thresholds, to_enqueue
+from jobdeck.core.cli.session import Session, command
+from jobdeck.core.cli.signals import stop_signals
+from jobdeck.core.errors import Refused
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.programme.plugin import SYNC, TOTALS
 from jobdeck.core.programme.settings import CompetitionSettings
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
     from jobdeck.core.programme.sandbox.server import Sandbox
     from jobdeck.core.registry import Json, Registry
     from jobdeck.core.settings import Settings
+
 
 ACTOR: Final = "the demo"
 RECURRING: Final = {
@@ -179,3 +187,29 @@ def _misspelt(now: datetime) -> NewJob:
         run_at=now + MISSPELT_AFTER,
         dedupe_key=MISSPELT,
     )
+
+
+@command("sandbox", logs=True)
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0 picks a free port.")
+@click.option(
+    "--fail", "rules", multiple=True, metavar="RULE", help="Inject a failure, such as 429:scores:3,retry-after=2."
+)
+def sandbox(session: Session, port: int, rules: tuple[str, ...]) -> int | None:
+    """Serve the sandbox vendors on localhost until stopped. Prints the environment variables to use them."""
+    from jobdeck.core.programme.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
+
+    try:
+        server = Sandbox(port, rules=rules)
+    except OSError as error:
+        raise Refused(f"Port {port} cannot be used ({error.strerror}). Choose another.") from None
+    with stop_signals() as stop, server:
+        variables = server.settings_env()
+        session.answer(
+            {"port": server.port, "environment": variables},
+            [f"export {name}={value}" for name, value in variables.items()],
+            revealed=True,
+        )
+        sys.stdout.flush()
+        output.note("The sandbox runs until Ctrl-C or SIGTERM.")
+        stop.wait()
+    return 130 if stop.interrupted else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.programme.events import incoming
+from jobdeck.core.programme.events import hand_on
 from jobdeck.core.programme.messaging import erased, outbox
 from jobdeck.core.programme.vendors.email_wire import address_key, reason_text
 from jobdeck.core.programme.vendors.errors import MessagingError
@@ -122,7 +122,7 @@ class Pulled:
             return
         if made is not None:
             self.sources[source] = self.sources.get(source, 0) + 1
-            self.events.append(incoming.cleaned({"provider": provider, **made}))
+            self.events.append(hand_on.cleaned({"provider": provider, **made}))
 
 
 def asked(settings: CompetitionSettings) -> list[str]:
@@ -170,7 +170,7 @@ def _keep(conn: psycopg.Connection[Any], settings: CompetitionSettings, found: P
         return new
 
     for start in range(0, len(found.events), APPLY):
-        new, refused = incoming.store(conn, erased.hidden(conn, settings, found.events[start : start + APPLY]), record)
+        new, refused = hand_on.store(conn, erased.hidden(conn, settings, found.events[start : start + APPLY]), record)
         found.new += new
         if refused:
             found.aside["events"] = found.aside.get("events", 0) + refused

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from jobdeck.core.programme.sync.roster import Cursor
 from jobdeck.core.programme.sync.rules import ACTIVE_STATUSES
-from jobdeck.core.programme.vendors.metactf_models import NewUser
+from jobdeck.core.programme.vendors.metactf_wire import NewUser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,7 @@ import psycopg
 from jobdeck.core.programme.onboarding import attempts, candidates, store
 from jobdeck.core.programme.onboarding.attempts import ADOPTED, CREATED, Run
 from jobdeck.core.programme.onboarding.candidates import Refusal, new_coach
-from jobdeck.core.programme.sync.parallel import Parallel
+from jobdeck.core.programme.sync.fetch import Parallel
 from jobdeck.core.programme.sync.rules import ACTIVE_STATUSES, account_status, outage
 from jobdeck.core.programme.vendors.metactf_errors import (
     AuthError,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jobdeck.core.programme.onboarding.candidates import Newcomer, Person
     from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.vendors.metactf import MetaCtfClient
-    from jobdeck.core.programme.vendors.metactf_models import User
+    from jobdeck.core.programme.vendors.metactf_wire import User
 
 ALREADY: Final = "already_synced"
 """The outcome for a person who has a usable account."""

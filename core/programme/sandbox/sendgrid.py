@@ -17,8 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from jobdeck.core.programme.sandbox.acceptance import AcceptanceLog, Accepted
-from jobdeck.core.programme.sandbox.sendgrid_rules import Problem, problems_of
+from jobdeck.core.programme.sandbox.rules import AcceptanceLog, Accepted, Problem, problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

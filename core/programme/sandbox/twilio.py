@@ -12,7 +12,7 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from jobdeck.core.programme.sandbox.acceptance import AcceptanceLog
+from jobdeck.core.programme.sandbox.rules import AcceptanceLog
 from jobdeck.core.programme.vendors.sms import segments
 
 if TYPE_CHECKING:

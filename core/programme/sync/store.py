@@ -9,7 +9,7 @@ import psycopg
 
 from jobdeck.core.programme.sync import scores, sync_runs
 from jobdeck.core.programme.vendors.metactf_errors import Forbidden, NotFound
-from jobdeck.core.programme.vendors.metactf_models import moment
+from jobdeck.core.programme.vendors.metactf_wire import moment
 
 if TYPE_CHECKING:
     from uuid import UUID

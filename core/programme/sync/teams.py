@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from jobdeck.core.programme.sync.rules import division
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, Conflict, GamePlatformError
-from jobdeck.core.programme.vendors.metactf_models import NewTeam
+from jobdeck.core.programme.vendors.metactf_wire import NewTeam
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

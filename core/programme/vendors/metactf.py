@@ -24,7 +24,7 @@ from jobdeck.core.programme.vendors.metactf_errors import (
     TokenMissing,
     TransportError,
 )
-from jobdeck.core.programme.vendors.metactf_models import (
+from jobdeck.core.programme.vendors.metactf_wire import (
     Answer,
     Assignments,
     FlashProgress,
@@ -33,8 +33,10 @@ from jobdeck.core.programme.vendors.metactf_models import (
     Scores,
     Team,
     User,
+    check,
+    decode,
+    refusal,
 )
-from jobdeck.core.programme.vendors.metactf_wire import check, decode, refusal
 
 if TYPE_CHECKING:
     from jobdeck.core.programme.settings import CompetitionSettings

@@ -1,20 +1,24 @@
-"""The task types with the figures of now: jobs, longest wait, what ended in the last minute, share of failures."""
+"""The figures of now: of task types, with the failures of a minute, and of one database among several."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.read.batch import Query, combine, select
-from jobdeck.core.read.jobs import clock
-from jobdeck.core.read.stats.figures import OUTCOMES, FailureShare
-from jobdeck.core.read.stats.shares import failure_shares
+from jobdeck.core.read.batch import Query, combine, gather, select
+from jobdeck.core.read.jobs import clock, counts, workers
+from jobdeck.core.read.stats.figures import OUTCOMES, FailureShare, failure_shares
 from jobdeck.core.read.type_settings import TypeLine, type_lines
+from jobdeck.core.read.verdict.health import health
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Mapping
+    from datetime import datetime, timedelta
 
+    from jobdeck.core.model import Health, Worker
+    from jobdeck.core.read.report_types import Counts
     from jobdeck.core.read.rows import Row
+
 
 _MINUTE: Final = """
 SELECT s.task_type, coalesce(sum(s.runs) FILTER (WHERE s.outcome = ANY(%(successes)s)), 0)::bigint AS succeeded,
@@ -78,3 +82,42 @@ def types() -> Query[TypeReport]:
     return combine(
         clock(), type_lines(), select(_MINUTE, OUTCOMES, read=list), failure_shares(), read=read,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFigures:
+    """One database at its time `at`. `workers` are alive."""
+
+    at: datetime
+    counts: Counts
+    workers: int
+    health: Health
+
+    @property
+    def longest_wait(self) -> timedelta | None:
+        """How long the oldest due job has waited; None without a backlog."""
+        return None if self.health.oldest_due is None else self.at - self.health.oldest_due
+
+
+def database_figures(
+    *, limit: float, timeouts: Mapping[str, float] | None = None, production: bool = False
+) -> Query[DatabaseFigures]:
+    """The figures, judged as `jobdeck health` judges them. No statement may take more than `limit` seconds."""
+
+    def made(workers: tuple[Worker, ...], limited: None, **parts: Any) -> DatabaseFigures:
+        del limited
+        return DatabaseFigures(workers=sum(worker.alive for worker in workers), **parts)
+
+    return gather(
+        made,
+        limited=select(
+            # For this transaction only, because a pooler would keep it for other programs.
+            "SELECT set_config('statement_timeout', %(limit)s, true)",
+            {"limit": f"{round(limit * 1000)}ms"},
+            read=lambda _: None,
+        ),
+        at=clock(),
+        counts=counts(),
+        health=health(timeouts=timeouts, production=production),
+        workers=workers(),
+    )

@@ -15,7 +15,7 @@ from jobdeck.core.model import Finding, Health, Verdict
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.sentences import sentence
-from jobdeck.core.read.stats import shares
+from jobdeck.core.read.stats import figures
 from jobdeck.core.read.stats.figures import OUTCOMES
 from jobdeck.core.read.verdict import failing_types, scheduler_health, upkeep_health
 
@@ -138,7 +138,7 @@ def health(*, timeouts: Mapping[str, float] | None = None, production: bool = Fa
 
     return combine(
         select(_FACTS, read=_only),
-        select(shares.MINUTES, OUTCOMES, read=list),
+        select(figures.MINUTES, OUTCOMES, read=list),
         history.worker_runs(limit=1, but="door"),
         select(_LATE_SERIES, read=_only),
         select(scheduler_health.CALLS, read=_only),

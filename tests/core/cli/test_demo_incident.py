@@ -19,7 +19,7 @@ from jobdeck.core import registry
 from jobdeck.core.cli.commands.run import demo
 from jobdeck.core.cli.commands.run.demo import PUSHES, enqueue_demo_jobs
 from jobdeck.core.cli.demo import jobs as demo_jobs
-from jobdeck.core.cli.demo.incident import incident, set_thresholds
+from jobdeck.core.cli.demo.jobs import incident, set_thresholds
 from jobdeck.core.errors import VendorError
 from jobdeck.core.model import Verdict
 from jobdeck.core.queue import operator

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobdeck.core.cli import locks
+from jobdeck.core.cli import session
 from tests.core.cli.support import Jobdeck
 from tests.support.queue import add
 
@@ -22,7 +22,7 @@ COMMANDS = (
 @pytest.fixture
 def holder(conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The process id of a session that holds the queue's table, as VACUUM FULL does."""
-    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(session, "LOCK_SECONDS", 0.2)
     add(conn, "cli_echo", payload={"message": "x"})
     with psycopg.connect(database_url, application_name="tidy \x1b[31m up") as other:
         other.execute("LOCK TABLE job_queue IN ACCESS EXCLUSIVE MODE")
@@ -42,7 +42,7 @@ def test_a_command_names_the_session_that_holds_the_table(
 def test_a_command_names_the_session_that_holds_the_versions_of_the_schema(
     jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(session, "LOCK_SECONDS", 0.2)
     with psycopg.connect(database_url, application_name="an upgrade") as other:
         other.execute("LOCK TABLE jobdeck_schema IN ACCESS EXCLUSIVE MODE")
         jobdeck("jobs").refused(1, "Another session has locked the queue's tables", "an upgrade")

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError
-from jobdeck.core.programme.events import hand_on, second_receiver
+from jobdeck.core.programme.events import hand_on
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import email_wire
 from jobdeck.core.settings import Settings
@@ -209,11 +209,11 @@ def test_a_request_that_was_handed_on_is_not_handed_on_again(
     database_url: str, conn: Connection, other: Receiver
 ) -> None:
     with opened(database_url, sendgrid_event_forward_url=other.url) as door:
-        assert door.report([foreign()], **{second_receiver.HANDED_ON: "1"}).data["new"] == 1
+        assert door.report([foreign()], **{hand_on.HANDED_ON: "1"}).data["new"] == 1
         assert value(conn, KEPT) == 0
         door.report([foreign()])
         until(lambda: len(other.got) == 1, "handing on")
-    assert other.got[0][1][second_receiver.HANDED_ON.lower()] == "1"
+    assert other.got[0][1][hand_on.HANDED_ON.lower()] == "1"
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_the_address_is_never_written_out() -> None:
 def test_a_second_receiver_that_drips_is_given_up(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.core.programme.test_hostile_answers import DRIPPED, dripped, serving  # noqa: PLC0415 -- here only
 
-    monkeypatch.setattr(second_receiver, "SECONDS", 1.0)
+    monkeypatch.setattr(hand_on, "SECONDS", 1.0)
     keep(conn, b"[1]")
     for head in ("headers", "status"):
         hurry(conn)

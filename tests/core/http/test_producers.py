@@ -18,7 +18,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.http.clients.gate import Limits
 from jobdeck.core.http.clients.proof import digest
 from jobdeck.core.http.endpoints import Call, Declined
-from jobdeck.core.http.producers import enqueue, known, wire
+from jobdeck.core.http.producers import enqueue, wire
 from jobdeck.core.queue.producers import tokens
 from jobdeck.core.queue.producers.tokens import Rate
 from jobdeck.core.registry import Admission, Done, JobType, Payload
@@ -322,7 +322,7 @@ class TestTokens:
         self, shop: Client, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # The server still knows the token, and the database does not.
-        monkeypatch.setattr(known.KnownTokens, "read", lambda _: None)
+        monkeypatch.setattr(wire.KnownTokens, "read", lambda _: None)
         tokens.revoke(conn, "shop", actor=ACTOR)
         got = shop(one())
         assert (got.status, got.headers["www-authenticate"]) == (401, "Bearer")
@@ -345,7 +345,7 @@ class TestTokens:
         class Nowhere:
             pass
 
-        one_who_waits = known.KnownTokens(Nowhere())  # type: ignore[arg-type]  # which it never uses here
+        one_who_waits = wire.KnownTokens(Nowhere())  # type: ignore[arg-type]  # which it never uses here
         with pytest.raises(Declined) as declined:
             one_who_waits.admit(Call("POST", PATH, {"authorization": "Bearer x"}, {}))
         assert (declined.value.status, declined.value.headers) == (503, {"Retry-After": "5"})

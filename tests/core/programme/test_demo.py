@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.cli.demo.incident import THRESHOLDS
+from jobdeck.core.cli.demo.jobs import THRESHOLDS
 from jobdeck.core.connect import open_database
 from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.programme.commands import demo

@@ -23,7 +23,7 @@ from jobdeck.core.programme.vendors.errors import MessagingError, OutcomeUnknown
 from jobdeck.core.programme.vendors.exchange import opened
 from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.programme.vendors.metactf_errors import ContractError, GamePlatformError, TransportError
-from jobdeck.core.programme.vendors.metactf_models import User
+from jobdeck.core.programme.vendors.metactf_wire import User
 from jobdeck.core.programme.vendors.sms import Sms, SmsClient
 from tests.core.handlers.mail_world import mail_settings
 from tests.support.context import sandbox_settings

@@ -28,7 +28,7 @@ from jobdeck.core.programme.vendors.metactf_errors import (
     ServerError,
     TransportError,
 )
-from jobdeck.core.programme.vendors.metactf_models import NewTeam, NewUser
+from jobdeck.core.programme.vendors.metactf_wire import NewTeam, NewUser
 from tests.support.context import FakeClock, sandbox_settings
 from tests.support.waiting import together
 

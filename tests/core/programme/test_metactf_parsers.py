@@ -16,8 +16,19 @@ from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.programme.sync.rules import account_status, category_label, division
 from jobdeck.core.programme.vendors.http import RETRY_AFTER_CAP, full_jitter, parse_retry_after
 from jobdeck.core.programme.vendors.metactf_errors import ContractError, GamePlatformError
-from jobdeck.core.programme.vendors.metactf_models import Answer, Assignments, FlashProgress, Scores, Team, User, moment
-from jobdeck.core.programme.vendors.metactf_wire import MOST_LEVELS, check, decode, refusal
+from jobdeck.core.programme.vendors.metactf_wire import (
+    MOST_LEVELS,
+    Answer,
+    Assignments,
+    FlashProgress,
+    Scores,
+    Team,
+    User,
+    check,
+    decode,
+    moment,
+    refusal,
+)
 
 NOW = 1_760_000_000.0
 MODELS: list[type[Answer]] = [User, Team, Assignments, Scores, FlashProgress]

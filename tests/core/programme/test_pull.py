@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobdeck.core.programme.events import incoming
+from jobdeck.core.programme.events import hand_on
 from jobdeck.core.programme.events import pull as events_pull
 from jobdeck.core.programme.events.pull import Pulled
 from jobdeck.core.programme.messaging import outbox
@@ -180,7 +180,7 @@ def test_a_log_of_another_shape_is_no_list(mail: MailWorld, messages: Any) -> No
 def test_what_the_database_refuses_is_counted_and_shows_nothing_of_an_address(
     mail: MailWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(incoming, "cleaned", lambda made: made)
+    monkeypatch.setattr(hand_on, "cleaned", lambda made: made)
     monkeypatch.setattr(events_pull, "clean", lambda text: text)
     for listed in ("zzone@example.org", "zz\x00bad@example.org"):
         mail.sandbox.sendgrid.list_address("invalid_emails", listed)

@@ -16,8 +16,8 @@ import pytest
 from jobdeck.core.errors import ConfigurationError, Refused
 from jobdeck.core.model import Job, NewJob, Verdict
 from jobdeck.core.queue import operator, producer, requests, service
+from jobdeck.core.queue.producers import series
 from jobdeck.core.queue.requests import Wanted
-from jobdeck.core.queue.series import declared, slots
 from jobdeck.core.read import jobs
 from jobdeck.core.read.pages import series as pages
 from jobdeck.core.read.verdict.health import health
@@ -79,9 +79,9 @@ class World:
         """
         served: list[datetime] = []
         for _ in range(1000):
-            filled = refill_first and slots.refill(self.conn).series
+            filled = refill_first and series.refill(self.conn).series
             claimed = claim(self.conn)
-            if not claimed and (filled or not slots.refill(self.conn).series):
+            if not claimed and (filled or not series.refill(self.conn).series):
                 return served
             for one in claimed:
                 served.append(one.due_at + self.ahead)
@@ -101,7 +101,7 @@ def world(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> World:
             there = self._cron.slots(after + made.ahead, now=now + made.ahead)
             return [slot - made.ahead for slot in there]
 
-    monkeypatch.setattr(slots, "Cron", Shifted)
+    monkeypatch.setattr(series, "Cron", Shifted)
     return made
 
 
@@ -171,7 +171,7 @@ def test_a_series_whose_slots_run_out_waits_is_shown_and_is_filled_by_the_next_w
     (line,) = pages.series().run(conn).series
     assert (line.job.run_at, line.late) == (NO_SLOT, None)
     version = job_row(conn, made.id)["version"]
-    assert slots.refill(conn).series == 1
+    assert series.refill(conn).series == 1
     row = job_row(conn, made.id)
     assert row["run_at"] == row["slots"][0]
     assert row["run_at"] < now(conn) + HOUR
@@ -181,10 +181,10 @@ def test_a_series_whose_slots_run_out_waits_is_shown_and_is_filled_by_the_next_w
 
 def test_slots_are_written_before_they_are_used_up_and_no_more_is_changed(conn: Connection) -> None:
     made = cron(conn)
-    assert slots.refill(conn).series == 0
+    assert series.refill(conn).series == 0
     advance(conn, 11 * HOUR)
     before = job_row(conn, made.id)
-    assert slots.refill(conn).series == 1
+    assert series.refill(conn).series == 1
     after = job_row(conn, made.id)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"slots"}
@@ -195,7 +195,7 @@ def test_a_running_series_gets_slots_too(conn: Connection) -> None:
     made = cron(conn)
     use_up(conn, made.id)
     claimed = claim_one(conn)
-    assert slots.refill(conn).series == 1
+    assert series.refill(conn).series == 1
     assert finish_one(conn, claimed).run_at != NO_SLOT
 
 
@@ -220,8 +220,8 @@ def test_a_locked_series_is_left_to_the_next_call(conn: Connection, database_url
     use_up(conn, made.id)
     with psycopg.connect(database_url) as other:
         other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", [made.id])
-        assert slots.refill(conn).series == 0
-    assert slots.refill(conn).series == 1
+        assert series.refill(conn).series == 0
+    assert series.refill(conn).series == 1
 
 
 def test_sql_enqueues_a_cron_series_without_slots_and_a_worker_writes_them(conn: Connection) -> None:
@@ -230,7 +230,7 @@ def test_sql_enqueues_a_cron_series_without_slots_and_a_worker_writes_them(conn:
             NULL, 3, 0, NULL, NULL, NULL, NULL, 'app')
         """)  # fmt: skip
     assert job_row(conn, made)["run_at"] == NO_SLOT
-    assert slots.refill(conn) == slots.Refilled(1, ())
+    assert series.refill(conn) == series.Refilled(1, ())
     first, second = islice(Cron("30 9 * * *", "Europe/Paris").after(now(conn)), 2)
     assert job_row(conn, made)["run_at"] == first
     operator.retry(conn, [made], actor=ACTOR)
@@ -245,9 +245,9 @@ def test_an_expression_that_cannot_be_read_is_said_once_in_a_sentence(conn: Conn
             NULL, 3, 0, NULL, NULL, NULL, NULL, 'app')
         """)  # fmt: skip
     words = 'The cron expression "0 0 30 2 *" never comes: no year has such a day. Change its day or month.'
-    assert slots.refill(conn) == slots.Refilled(0, (f"Job {made}: {words}",))
+    assert series.refill(conn) == series.Refilled(0, (f"Job {made}: {words}",))
     assert job_row(conn, made)["last_error"] == words
-    assert slots.refill(conn) == slots.Refilled(0, ())
+    assert series.refill(conn) == series.Refilled(0, ())
     assert claim(conn) == []
 
 
@@ -258,7 +258,7 @@ def test_slots_at_the_end_of_the_calendar_do_no_harm_to_other_series(conn: Conne
         SELECT job_series_create('alpha', '{}', '{"cron": "0 0 29 2 *", "zone": "Europe/Paris", "catch_up": "all"}',
             '{9998-12-30}', NULL, 3, 0, NULL, NULL, NULL, NULL, 'app')
         """)
-    done = slots.refill(conn, everything=True)
+    done = series.refill(conn, everything=True)
     assert done.series == 1
     assert "leads beyond the year 9998" in done.troubles[0]
 
@@ -485,7 +485,7 @@ def test_a_series_with_an_end_that_runs_out_of_slots_has_not_ended(conn: Connect
     made = cron(conn, expires_at=now(conn) + 5 * DAY)
     use_up(conn, made.id)
     assert finish_one(conn, claim_one(conn)).status == "pending"
-    slots.refill(conn)
+    series.refill(conn)
     assert job_row(conn, made.id)["run_at"] < now(conn) + HOUR
 
 
@@ -505,14 +505,14 @@ def test_a_zone_whose_rules_change_moves_the_next_slot(conn: Connection) -> None
         "UPDATE job_queue SET run_at = run_at + interval '7 minutes', "
         "slots = ARRAY(SELECT s + interval '7 minutes' FROM unnest(slots) AS s) WHERE id = %s", [made.id]
     )  # fmt: skip
-    assert slots.refill(conn, everything=True).series == 1
+    assert series.refill(conn, everything=True).series == 1
     assert job_row(conn, made.id)["run_at"] == next(HOURLY.after(now(conn)))
 
 
 def test_slots_that_are_written_again_leave_a_series_that_begins_later(conn: Connection) -> None:
     made = cron(conn, run_at=now(conn) + 90 * DAY)
     for everything in (True, False):
-        slots.refill(conn, everything=everything)
+        series.refill(conn, everything=everything)
         assert job_row(conn, made.id)["run_at"] == made.run_at
 
 
@@ -523,24 +523,24 @@ class Region(Payload):
 @pytest.fixture
 def kept() -> Iterator[None]:
     """Takes back what a test registers."""
-    before, of_before = list(registrations), list(declared._declared)
+    before, of_before = list(registrations), list(series._declared)
     yield
-    registrations[:], declared._declared[:] = before, of_before
+    registrations[:], series._declared[:] = before, of_before
 
 
-def handler(*series: tuple[Schedule, dict[str, Any] | None, str | None], name: str = "alpha") -> JobType:
+def handler(*wanted: tuple[Schedule, dict[str, Any] | None, str | None], name: str = "alpha") -> JobType:
     def run(params: Region, ctx: object) -> Done:
         del params, ctx
         return Done()
 
     job(name, payload=Region, max_attempts=3)(run)
-    for one, payload, called in series:
-        declared.schedule(one, payload, name=called)(run)
+    for one, payload, called in wanted:
+        series.schedule(one, payload, name=called)(run)
     return registrations[-1].job_type
 
 
 def install(conn: Connection, *types: JobType) -> list[str]:
-    return declared.install(conn, types, actor="worker-1")
+    return series.install(conn, types, actor="worker-1")
 
 
 def active(conn: Connection) -> list[dict[str, Any]]:
@@ -625,7 +625,7 @@ def test_a_key_that_another_job_has_is_left(conn: Connection) -> None:
 def test_a_bad_declaration_is_an_error_of_the_module(conn: Connection) -> None:
     del conn
     with pytest.raises(ConfigurationError, match="which is no handler yet"):
-        declared.schedule(HOURLY)(lambda: None)
+        series.schedule(HOURLY)(lambda: None)
     with pytest.raises(ConfigurationError, match=r"The schedule alpha has a payload that does not fit: .*region"):
         handler((HOURLY, {"region": 5}, None))
     with pytest.raises(ConfigurationError, match=r'Two schedules of alpha have the same name. Add name="..."'):

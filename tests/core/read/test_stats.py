@@ -18,7 +18,7 @@ from jobdeck.core.read import job_lists, jobs, reports
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.read.report_types import OTHER
 from jobdeck.core.read.stats import error_groups, figures
-from jobdeck.core.read.stats.shares import failure_shares
+from jobdeck.core.read.stats.figures import failure_shares
 from jobdeck.core.read.stats.trends import step_for, trends
 from jobdeck.core.read.verdict.health import health
 from tests.support.plans import cost_of

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobdeck.core.queue.series import declared
+from jobdeck.core.queue.producers import series
 from jobdeck.core.registry import Done, JobType, job, registrations
 from jobdeck.core.schedules import Cron, Every, Schedule
 from tests.support.waiting import until
@@ -21,13 +21,13 @@ Conn = psycopg.Connection[Any]
 @pytest.fixture(autouse=True)
 def _kept() -> Iterator[None]:
     """Takes back what a test registers."""
-    before, of_before = list(registrations), list(declared._declared)
+    before, of_before = list(registrations), list(series._declared)
     yield
-    registrations[:], declared._declared[:] = before, of_before
+    registrations[:], series._declared[:] = before, of_before
 
 
 def declaring(schedule: Schedule) -> JobType:
-    @declared.schedule(schedule, name="often")
+    @series.schedule(schedule, name="often")
     @job("tick", payload=Params)
     def run(params: Params, ctx: object) -> Done:
         del params, ctx

@@ -13,9 +13,8 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
-from jobdeck.core.cli.locks import limited_waits
 from jobdeck.core.cli.progress import Progress
-from jobdeck.core.cli.session import Session, Words, command, dry_run_option
+from jobdeck.core.cli.session import Session, Words, command, dry_run_option, limited_waits
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import Interrupted, JobFailure, UsageError
 from jobdeck.core.queue import producer, service

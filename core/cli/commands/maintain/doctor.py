@@ -13,8 +13,7 @@ import click
 from jobdeck.core import config_file, schema
 from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.look.status import finding_table
-from jobdeck.core.cli.locks import limited_waits
-from jobdeck.core.cli.session import Session, command
+from jobdeck.core.cli.session import Session, command, limited_waits
 from jobdeck.core.connect import open_database
 from jobdeck.core.errors import UNHEALTHY, SchemaMismatch
 from jobdeck.core.model import Finding, Verdict

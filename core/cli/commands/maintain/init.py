@@ -9,8 +9,7 @@ import click
 
 from jobdeck.core import schema
 from jobdeck.core.cli import output
-from jobdeck.core.cli.locks import limited_waits
-from jobdeck.core.cli.session import Session, command, dry_run_option
+from jobdeck.core.cli.session import Session, command, dry_run_option, limited_waits
 from jobdeck.core.cli.signals import interrupted_with
 from jobdeck.core.connect import open_database, set_embedded_aside
 from jobdeck.core.errors import UsageError

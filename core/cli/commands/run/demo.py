@@ -10,7 +10,7 @@ import click
 
 from jobdeck.core.cli.commands.look.status import answer_status
 from jobdeck.core.cli.commands.run.workers import CONNECTIONS_BESIDE_HANDLERS, run_until_stopped
-from jobdeck.core.cli.demo.incident import incident, set_thresholds, to_enqueue
+from jobdeck.core.cli.demo.jobs import incident, set_thresholds, to_enqueue
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.connect import open_database

@@ -1,11 +1,11 @@
-"""Commands that run jobs: `worker` until it is stopped, `run-worker` for one cycle."""
+"""Commands that run jobs: `worker` until it is stopped, and `run-worker` once."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 import psycopg
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.core.worker.worker import Worker
+
 
 log = logging.getLogger(__name__)
 
@@ -239,3 +240,8 @@ def _cycle_lines(result: CycleResult) -> list[str]:
         lines = [f"{outcome}{cycle_words(result)}."]
         lines += [output.cut(result.message, 200)] if result.message else []
     return lines + [output.payload(dict(found)) for found in result.results]
+
+
+LOOK_SECONDS: Final = 1.0
+SHORT_ID: Final = 8
+"""Number of last digits of an id that are shown; commands find the job by them."""

@@ -1,1 +1,0 @@
-"""Series by schedules: those that handlers declare, and the slots of cron expressions."""
