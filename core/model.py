@@ -6,12 +6,11 @@ The values of every run are named tuples, which are created three times as fast 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from uuid import UUID
 
 Json = dict[str, Any]

@@ -14,7 +14,7 @@ from pydantic import Field, StrictBool
 from jobdeck.core.programme import links
 from jobdeck.core.programme.messaging import admin_alerts as alerts
 from jobdeck.core.programme.messaging import outbox
-from jobdeck.core.programme.messaging.outbox import Intent, LeftOut
+from jobdeck.core.programme.messaging.outbox import Claimed, Decision, Intent, LeftOut
 from jobdeck.core.programme.messaging.sending import (
     NOT_TAKEN,
     RESULTS,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.programme.messaging.admin_alerts import Recipient
-    from jobdeck.core.programme.messaging.outbox import Claimed, Decision
     from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.settings import CompetitionSettings
 

@@ -17,17 +17,15 @@ from jobdeck.core.programme.messaging import campaigns, erased, outbox, template
 from jobdeck.core.programme.messaging.batches import PROVIDER, Batches
 from jobdeck.core.programme.messaging.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place
 from jobdeck.core.programme.settings import CompetitionSettings
-from jobdeck.core.programme.vendors.email import Email
+from jobdeck.core.programme.vendors.email import Email, EmailClient
 from jobdeck.core.programme.vendors.errors import PayloadRefused, ProviderConfigError, SettingMissing
 from jobdeck.core.read import jobs
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Continue, Done, Payload, job
+from jobdeck.core.registry import Admission, Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from jobdeck.core.programme.messaging.campaigns import Mailed, Start
     from jobdeck.core.programme.resources import CompetitionContext
-    from jobdeck.core.programme.vendors.email import EmailClient
-    from jobdeck.core.registry import Admission
 
 Json = dict[str, Any]
 

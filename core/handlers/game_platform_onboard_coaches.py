@@ -9,17 +9,15 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, StrictBool
 
 from jobdeck.core.programme.onboarding import candidates
-from jobdeck.core.programme.onboarding.candidates import Refusal, Role, new_coach
+from jobdeck.core.programme.onboarding.candidates import Newcomer, Refusal, Role, new_coach
 from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, Walk, judged, outlook, output
-from jobdeck.core.programme.onboarding.onboarding import ALREADY, ELSEWHERE, GONE, settle_coaches
+from jobdeck.core.programme.onboarding.onboarding import ALREADY, ELSEWHERE, GONE, Onboarding, settle_coaches
 from jobdeck.core.programme.sync.rules import PAGE, dry_run, named_ids
 from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.programme.onboarding.candidates import Newcomer
-    from jobdeck.core.programme.onboarding.onboarding import Onboarding
     from jobdeck.core.programme.resources import CompetitionContext
 
 Json = dict[str, Any]

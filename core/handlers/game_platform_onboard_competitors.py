@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from jobdeck.core.programme.onboarding import candidates, store
-from jobdeck.core.programme.onboarding.candidates import Refusal, Role, new_competitor
+from jobdeck.core.programme.onboarding.candidates import Competitor, Newcomer, Person, Refusal, Role, new_competitor
 from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, Walk, judged, outlook, output
 from jobdeck.core.programme.onboarding.onboarding import ALREADY, ELSEWHERE, GONE, LEFT, settle_coaches
 from jobdeck.core.programme.sync.rules import batch_size, dry_run, named_ids
@@ -20,7 +20,6 @@ from jobdeck.core.registry import Continue, Done, Payload, job
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jobdeck.core.programme.onboarding.candidates import Competitor, Newcomer, Person
     from jobdeck.core.programme.onboarding.onboarding import CoachAccount, Onboarding
     from jobdeck.core.programme.resources import CompetitionContext
 

@@ -12,7 +12,7 @@ import psycopg
 from pydantic import Field, StrictBool
 
 from jobdeck.core.programme.sync import account_refresh
-from jobdeck.core.programme.sync.account_refresh import explained
+from jobdeck.core.programme.sync.account_refresh import Known, Outcome, explained
 from jobdeck.core.programme.sync.fetch import Parallel
 from jobdeck.core.programme.sync.rules import (
     ERRORS_TOLD,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from jobdeck.core.errors import JobdeckError
     from jobdeck.core.programme.resources import CompetitionContext
-    from jobdeck.core.programme.sync.account_refresh import Known, Outcome
     from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 
 Json = dict[str, Any]

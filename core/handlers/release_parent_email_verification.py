@@ -11,7 +11,7 @@ from pydantic import Field, StrictBool
 
 from jobdeck.core.programme.messaging import outbox, templates
 from jobdeck.core.programme.messaging import parent_probe as probes
-from jobdeck.core.programme.messaging.outbox import Intent, LeftOut
+from jobdeck.core.programme.messaging.outbox import Claimed, Decision, Intent, LeftOut
 from jobdeck.core.programme.messaging.sending import (
     NOT_TAKEN,
     RESULTS,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.programme.messaging.outbox import Claimed, Decision
     from jobdeck.core.programme.messaging.parent_probe import Due
     from jobdeck.core.programme.resources import CompetitionContext
 

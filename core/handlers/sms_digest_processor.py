@@ -16,7 +16,7 @@ from pydantic import Field, StrictBool
 from jobdeck.core.errors import PermanentError
 from jobdeck.core.programme import links
 from jobdeck.core.programme.messaging import digest, outbox
-from jobdeck.core.programme.messaging.outbox import Channel, Intent, LeftOut
+from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Decision, Intent, LeftOut
 from jobdeck.core.programme.messaging.sending import (
     NOT_TAKEN,
     RESULTS,
@@ -30,7 +30,7 @@ from jobdeck.core.programme.messaging.sending import (
     put,
     require_providers,
 )
-from jobdeck.core.registry import Continue, Done, Payload, job
+from jobdeck.core.registry import Admission, Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.programme.messaging.digest import Candidate
-    from jobdeck.core.programme.messaging.outbox import Claimed, Decision
     from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.settings import CompetitionSettings
-    from jobdeck.core.registry import Admission
 
 Json = dict[str, Any]
 

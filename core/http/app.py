@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from jobdeck.core.http.clients.bodies import CutOff, Intake, throw_away
 from jobdeck.core.http.clients.connections import CONNECTION
-from jobdeck.core.http.endpoints import Answer, Call, Declined, Endpoint, Lane
+from jobdeck.core.http.endpoints import Answer, Call, Counters, Declined, Endpoint, Lane
 from jobdeck.core.logs import event
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from jobdeck.core.http.clients.gate import Limits
-    from jobdeck.core.http.endpoints import Counters
 
 log = logging.getLogger(__name__)
 

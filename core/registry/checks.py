@@ -6,14 +6,12 @@ import inspect
 import json
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from jobdeck.core.errors import ConfigurationError, InvalidPayload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from pydantic import ValidationError
 
     from jobdeck.core.registry import JobType
 

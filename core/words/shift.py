@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.model import Status
+from jobdeck.core.model import Status, TypePause
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read.sentences import PAST, amount
 from jobdeck.core.words.plain import cut, when
@@ -14,7 +14,6 @@ from jobdeck.core.words.plain import cut, when
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobdeck.core.model import TypePause
     from jobdeck.core.read.report_types import AuditEntry, Digest, ErrorGroup
 
 _MARKS: Final = re.compile(r"([\\`*_{}\[\]<>#|!~&])")

@@ -6,7 +6,7 @@ A column says what its value is. Commands write the value whole, the dashboard i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from jobdeck.core.model import Status, Verdict
@@ -17,7 +17,6 @@ from jobdeck.core.words.wording import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from jobdeck.core.read.pages.overview import DatabaseFigures, TypeFigures
     from jobdeck.core.read.stats.backlog import Waiting

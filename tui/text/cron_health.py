@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from jobdeck.core.model import Verdict
-from jobdeck.core.read.report_types import Counts, CronReport, is_scheduled, left_lying, overdue_by
+from jobdeck.core.model import Finding, Job, Verdict, Worker, WorkerRun
+from jobdeck.core.read.report_types import Backlog, Counts, CronReport, is_scheduled, left_lying, overdue_by
 from jobdeck.core.read.sentences import amount
 from jobdeck.tui.format import (
     DASH,
@@ -35,10 +35,7 @@ from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
-    from jobdeck.core.model import Finding, Job, Worker, WorkerRun
-    from jobdeck.core.read.report_types import Backlog
     from jobdeck.tui.widgets.ink import Span
 
 GLYPHS = {Verdict.OK: "✓", Verdict.WARNING: "⚠", Verdict.CRITICAL: "✗", Verdict.PAUSED: "◦"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.fleet import Trouble, word
+from jobdeck.core.fleet import Reading, Trouble, word
 from jobdeck.core.model import Verdict
 from jobdeck.core.words.tables import DATABASES
 from jobdeck.tui.format import (
@@ -27,7 +27,6 @@ from jobdeck.tui.widgets.status_bar import LATE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from jobdeck.core.fleet import Reading
     from jobdeck.core.read.pages.overview import DatabaseFigures
     from jobdeck.tui.widgets.ink import Span
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual.content import Content
 
-from jobdeck.core.model import Status
+from jobdeck.core.model import Job, Json, Run, Status
 from jobdeck.core.read.pages import flow_tree
 from jobdeck.core.read.sentences import outcome_words
 from jobdeck.core.redact import clean, harmless_json, scrub
@@ -40,9 +40,7 @@ from jobdeck.tui.widgets.jobs.columns import lease_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
-    from jobdeck.core.model import Job, Json, Run
     from jobdeck.core.plugins import Recipients
     from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail

@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from jobdeck.core.words.tables import Amount, Seconds, Share
+from jobdeck.core.words.tables import Amount, Column, Seconds, Share, Value
 from jobdeck.tui.format import DASH, age, count, fit, one_line, wrapped
 from jobdeck.tui.widgets.pane import Entry, entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from jobdeck.core.words.tables import Column, Value
     from jobdeck.tui.widgets.ink import Span
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ One is recurring, an edit fixes the failure of one, one is slow, and one calls a
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import Field
 
 from jobdeck.core.errors import PermanentError, VendorError
-from jobdeck.core.model import Filter, Status
+from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import operator
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.type_settings import type_lines
@@ -22,11 +22,8 @@ from jobdeck.core.registry import Done, JobContext, NoArguments, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     import psycopg
-
-    from jobdeck.core.model import NewJob
 
 
 PAGES: Final = ("start", "prices", "about", "contact", "imprint")

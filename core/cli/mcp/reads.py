@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from jobdeck.core.alerts.alarms import timeouts_of
 from jobdeck.core.cli.mcp.tools import LONG, Access, Arguments, Tool
 from jobdeck.core.errors import JobNotFound, Refused, UsageError
-from jobdeck.core.model import Job, RunOutcome, Status
+from jobdeck.core.model import Filter, Job, Run, RunOutcome, Status
 from jobdeck.core.read import history, jobs
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.read.operators import notes, reach
@@ -21,9 +21,6 @@ from jobdeck.core.read.stats import error_groups
 from jobdeck.core.read.verdict import failing_types
 from jobdeck.core.read.verdict.health import health as judge
 from jobdeck.core.times import parse_duration
-
-if TYPE_CHECKING:
-    from jobdeck.core.model import Filter, Run
 
 JobId = Annotated[str, Field(max_length=36, description="A whole job ID, or its first or last digits.")]
 Text = Annotated[str, Field(min_length=1, max_length=500)]

@@ -14,10 +14,9 @@ from mcp.server.stdio import stdio_server
 from jobdeck.core.cli.mcp.actions import ACTIONS, DRY_RUNS
 from jobdeck.core.cli.mcp.quoting import NOTICE
 from jobdeck.core.cli.mcp.reads import READS
-from jobdeck.core.cli.mcp.tools import Access, call
+from jobdeck.core.cli.mcp.tools import Access, Tool, call
 
 if TYPE_CHECKING:
-    from jobdeck.core.cli.mcp.tools import Tool
     from jobdeck.core.cli.session import Session
 
 AT_ONCE: Final = 2

@@ -11,13 +11,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from jobdeck.core.cli import failures
 from jobdeck.core.cli.mcp.quoting import quote, refused, written
 from jobdeck.core.errors import UsageError, meant
-from jobdeck.core.read.batch import as_viewer
+from jobdeck.core.read.batch import Connection, as_viewer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from jobdeck.core.cli.session import Session
-    from jobdeck.core.read.batch import Connection
 
 SHORT: Final = 200
 """Characters of one text in an answer that lists."""

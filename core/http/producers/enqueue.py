@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, Locked, Refused
 from jobdeck.core.http.clients.proof import bearer
-from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
+from jobdeck.core.http.endpoints import Answer, Call, Declined, Endpoint, Lane
 from jobdeck.core.http.producers import wire
-from jobdeck.core.http.producers.wire import unknown_token
+from jobdeck.core.http.producers.wire import Asked, KnownTokens, unknown_token
 from jobdeck.core.logs import event
-from jobdeck.core.model import Ticket
+from jobdeck.core.model import NewJob, Ticket
 from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.queue import producer, requests
 from jobdeck.core.queue.producers import tokens
@@ -26,9 +26,6 @@ from jobdeck.core.redact import safe_error
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobdeck.core.http.endpoints import Call, Lane
-    from jobdeck.core.http.producers.wire import Asked, KnownTokens
-    from jobdeck.core.model import NewJob
     from jobdeck.core.postgres.database import Connection, Database
     from jobdeck.core.queue.producers.tokens import Request, Verdict
     from jobdeck.core.registry import Registry

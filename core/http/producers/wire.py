@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from jobdeck.core.http.clients.proof import bearer
-from jobdeck.core.http.endpoints import Declined
+from jobdeck.core.http.endpoints import Call, Declined
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue.options import OPTIONS, Option
@@ -33,7 +33,6 @@ from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
-    from jobdeck.core.http.endpoints import Call
     from jobdeck.core.postgres.database import Database
 
 

@@ -13,7 +13,7 @@ from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 
 from psycopg.rows import class_row
 
-from jobdeck.core.programme.messaging.outbox import Intent
+from jobdeck.core.programme.messaging.outbox import Claimed, Intent
 from jobdeck.core.programme.messaging.sending import Reachable, log_attempt
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.programme.messaging.outbox import Claimed
 
 Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ from jobdeck.core.errors import RetryLater
 from jobdeck.core.programme.messaging import campaigns, outbox
 from jobdeck.core.programme.messaging.delivery import word_of
 from jobdeck.core.programme.messaging.outbox import PROVIDERS, Result
-from jobdeck.core.programme.vendors.email import Addressee
+from jobdeck.core.programme.vendors.email import Addressee, Email, EmailClient
 from jobdeck.core.programme.vendors.errors import (
     MessagingError,
     OutcomeUnknown,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from jobdeck.core.programme.messaging.campaigns import Mailed
     from jobdeck.core.programme.resources import CompetitionContext
-    from jobdeck.core.programme.vendors.email import Email, EmailClient
 
 PROVIDER: Final = PROVIDERS["email"]
 GROWTH: Final = 4

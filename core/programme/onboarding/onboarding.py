@@ -17,7 +17,7 @@ import psycopg
 
 from jobdeck.core.programme.onboarding import attempts, candidates, store
 from jobdeck.core.programme.onboarding.attempts import ADOPTED, CREATED, Run
-from jobdeck.core.programme.onboarding.candidates import Refusal, new_coach
+from jobdeck.core.programme.onboarding.candidates import Newcomer, Person, Refusal, new_coach
 from jobdeck.core.programme.sync.fetch import Parallel
 from jobdeck.core.programme.sync.rules import ACTIVE_STATUSES, account_status, outage
 from jobdeck.core.programme.vendors.metactf_errors import (
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.errors import JobdeckError
-    from jobdeck.core.programme.onboarding.candidates import Newcomer, Person
     from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.vendors.metactf import MetaCtfClient
     from jobdeck.core.programme.vendors.metactf_wire import User

@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 from jobdeck.core.programme.onboarding import attempts, candidates
 from jobdeck.core.programme.sync.account_refresh import note_login
 from jobdeck.core.programme.sync.rules import account_status
-from jobdeck.core.programme.vendors.metactf_wire import moment
+from jobdeck.core.programme.vendors.metactf_wire import User, moment
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from jobdeck.core.programme.onboarding.attempts import Attempt, Run
     from jobdeck.core.programme.onboarding.candidates import Newcomer, Person, Refusal
-    from jobdeck.core.programme.vendors.metactf_wire import User
 
 DISCLOSED_TO: Final = "MetaCTF"
 NOT_USABLE: Final = "not_usable"

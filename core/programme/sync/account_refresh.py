@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 
 from jobdeck.core.programme.sync.rules import ACTIVE_STATUSES, account_status
 from jobdeck.core.programme.vendors.metactf_errors import Forbidden, GamePlatformError, NotFound
-from jobdeck.core.programme.vendors.metactf_wire import moment
+from jobdeck.core.programme.vendors.metactf_wire import User, moment
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.programme.vendors.metactf_wire import User
 
 Json = dict[str, Any]
 Outcome = Literal["refreshed", "missing", "refused", "failed"]

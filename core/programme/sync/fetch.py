@@ -9,22 +9,20 @@ import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from jobdeck.core.programme.sync.rules import HEARTBEAT_SECONDS, account_status
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, Forbidden, GamePlatformError, NotFound, RateLimited
-from jobdeck.core.programme.vendors.metactf_wire import moment
+from jobdeck.core.programme.vendors.metactf_wire import FlashProgress, Scores, User, moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from datetime import datetime
 
     from jobdeck.core.programme.settings import CompetitionSettings
     from jobdeck.core.programme.sync.roster import Now, Subject
     from jobdeck.core.programme.vendors.metactf import MetaCtfClient
-    from jobdeck.core.programme.vendors.metactf_wire import FlashProgress, Scores, User
 
 
 T = TypeVar("T")

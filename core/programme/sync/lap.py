@@ -16,9 +16,9 @@ import psycopg
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.programme.sync import roster, store, sync_runs
 from jobdeck.core.programme.sync import teams as sync_teams
-from jobdeck.core.programme.sync.fetch import Cadence, ask_all, plan
+from jobdeck.core.programme.sync.fetch import Cadence, Plan, Wish, ask_all, plan
 from jobdeck.core.programme.sync.rules import ERRORS_TOLD, RUN_SECONDS, SAMPLE, all_failed, outage
-from jobdeck.core.programme.sync.teams import sync_team
+from jobdeck.core.programme.sync.teams import TeamResult, sync_team
 from jobdeck.core.programme.sync.walk import Position, write_cursor
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Continue, Done
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.programme.resources import CompetitionContext
-    from jobdeck.core.programme.sync.fetch import Plan, Wish
     from jobdeck.core.programme.sync.roster import Cursor, Now, Subject
     from jobdeck.core.programme.sync.store import Result
-    from jobdeck.core.programme.sync.teams import TeamResult
     from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 
 Json = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.types.json import Jsonb
 
 from jobdeck.core.programme.sync.rules import category_label
-from jobdeck.core.programme.vendors.metactf_wire import moment
+from jobdeck.core.programme.vendors.metactf_wire import ChallengeSolve, FlashCtf, moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.programme.sync.fetch import Answers
-    from jobdeck.core.programme.vendors.metactf_wire import ChallengeSolve, FlashCtf
 
 Key = tuple[str, int]
 

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from jobdeck.core.programme.sync import roster
-from jobdeck.core.programme.sync.roster import Cursor
+from jobdeck.core.programme.sync.roster import Cursor, Subject
 
 if TYPE_CHECKING:
     import psycopg
 
-    from jobdeck.core.programme.sync.roster import Subject
 
 Json = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
-from jobdeck.core.model import Status
+from jobdeck.core.model import Job, Status, TypePause
 from jobdeck.core.read.sentences import outcome_words
 from jobdeck.core.schedules import has_run_out, next_runs, rhythm
 from jobdeck.core.words.wording import streak_words
@@ -30,7 +30,6 @@ from jobdeck.tui.widgets.pause_banner import pause_line
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jobdeck.core.model import Job, TypePause
     from jobdeck.core.read.pages.series import SeriesLine, SeriesPause, SeriesReport
     from jobdeck.tui.widgets.ink import Span
 

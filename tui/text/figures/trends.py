@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.cells import cell_len
@@ -14,7 +14,6 @@ from jobdeck.tui.widgets.pane import Entry, entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from jobdeck.core.read.stats.backlog import Mark, TrendReport
     from jobdeck.core.read.stats.figures import RunStats

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.words.tables import TYPES, Share, TypeRow, failing_ink
@@ -13,8 +13,6 @@ from jobdeck.tui.widgets.pane import Entry, entry
 from jobdeck.tui.widgets.pause_banner import pause_words
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from jobdeck.core.read.pages.overview import TypeFigures, TypeReport
     from jobdeck.core.read.stats.figures import FailureShare
     from jobdeck.core.read.type_settings import TypeLine

@@ -19,12 +19,10 @@ from jobdeck.core.cli.answers import (
 from jobdeck.core.cli.session import Group, Session, command, detach_option, dry_run_option, shared_options, yes_option
 from jobdeck.core.errors import Refused
 from jobdeck.core.queue import bulk as actions
-from jobdeck.core.queue.bulk_model import UNDONE_BY
+from jobdeck.core.queue.bulk_model import UNDONE_BY, Bulk
 
 if TYPE_CHECKING:
     import psycopg
-
-    from jobdeck.core.queue.bulk_model import Bulk
 
 
 @command("list")

@@ -16,7 +16,7 @@ from jobdeck.core.queue.operators import bulk_edit
 from jobdeck.core.queue.operators.payload_change import difference, parse_change
 from jobdeck.core.queue.requests import ONLY_A_SERIES, Wanted, parse_object, read_schedule
 from jobdeck.core.read import jobs
-from jobdeck.core.schedules import rhythm
+from jobdeck.core.schedules import Rhythm, Schedule, rhythm
 from jobdeck.core.times import parse_duration, parse_time
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job, Json
     from jobdeck.core.queue.bulk_model import Choice
     from jobdeck.core.queue.operators.payload_change import Difference, EditRehearsal, PayloadChange
-    from jobdeck.core.schedules import Rhythm, Schedule
 
 ENDLESS: Final = "forever"
 ONCE: Final = "off"

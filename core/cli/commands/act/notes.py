@@ -11,7 +11,7 @@ from jobdeck.core.cli.session import Session, command, dry_run_option, reason_op
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.queue.operators import notes
 from jobdeck.core.read import jobs
-from jobdeck.core.read.operators.notes import MOST_DAYS, SHOWN_DAYS, mutes, open_notes
+from jobdeck.core.read.operators.notes import MOST_DAYS, SHOWN_DAYS, Note, mutes, open_notes
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.times import parse_duration, parse_time
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.read.operators.notes import Note
     from jobdeck.core.read.report_types import ErrorGroup
 
 

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
-from jobdeck.core.model import Status, Verdict
+from jobdeck.core.model import Json, Status, Verdict
 from jobdeck.core.words.tables import DATABASES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.fleet import Member, Reading
-    from jobdeck.core.model import Json
 
 
 @command("fleet", several=True)

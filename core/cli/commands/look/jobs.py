@@ -11,7 +11,7 @@ from jobdeck.core import plugins
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, Words, command, limit_option
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import SORTS, RunOutcome, Status
+from jobdeck.core.model import SORTS, Filter, Job, Json, RunOutcome, Status
 from jobdeck.core.queue import operator
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from enum import StrEnum
 
-    from jobdeck.core.model import Filter, Job, Json
     from jobdeck.core.read.report_types import AuditEntry, Clause
     from jobdeck.core.registry import JobType
 

@@ -17,7 +17,7 @@ from jobdeck.core.model import Filter, Status, Verdict
 from jobdeck.core.read import history, jobs, reports
 from jobdeck.core.read.batch import one_moment
 from jobdeck.core.read.operators import notes
-from jobdeck.core.read.report_types import Counts
+from jobdeck.core.read.report_types import Backlog, Counts, ErrorGroup, Snapshot
 from jobdeck.core.read.sentences import amount, outcome_words
 from jobdeck.core.read.verdict.health import health as judge
 from jobdeck.core.times import format_duration, parse_duration
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Finding, Health, Json, Processing, Run, RunOutcome, TypePause, Worker, WorkerRun
     from jobdeck.core.read.operators.notes import Mute
-    from jobdeck.core.read.report_types import Backlog, ErrorGroup, Snapshot
 
 RECENT_RUNS: Final = 500
 

@@ -10,7 +10,7 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.queue.service import known_type
-from jobdeck.core.read.stats.backlog import trend_report
+from jobdeck.core.read.stats.backlog import TrendReport, Waiting, trend_report
 from jobdeck.core.times import parse_duration
 from jobdeck.core.words.tables import TRENDS, TrendLine
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from jobdeck.core.read.stats.backlog import TrendReport, Waiting
     from jobdeck.core.read.stats.figures import RunStats
 
 

@@ -17,10 +17,10 @@ from jobdeck.core.cli.session import Session, command, limited_waits
 from jobdeck.core.connect import open_database
 from jobdeck.core.errors import UNHEALTHY, SchemaMismatch
 from jobdeck.core.model import Finding, Verdict
-from jobdeck.core.plugins import load_plugins, named
+from jobdeck.core.plugins import Checklist, load_plugins, named
 from jobdeck.core.postgres import inspection
 from jobdeck.core.read import jobs
-from jobdeck.core.settings import secret_names
+from jobdeck.core.settings import Settings, secret_names
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.plugins import Checklist
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.postgres.inspection import Diagnosis
     from jobdeck.core.schema import Examined
-    from jobdeck.core.settings import Settings
 
 SKEW_SECONDS: Final = (5.0, 60.0)
 TRANSACTION_SECONDS: Final = (300.0, 3600.0)

@@ -15,13 +15,12 @@ from jobdeck.core.connect import open_database, set_embedded_aside
 from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.queue import presence
-from jobdeck.core.settings import schema_name
+from jobdeck.core.settings import Settings, schema_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from jobdeck.core.schema import Owned, Plan, Script
-    from jobdeck.core.settings import Settings
 
 
 def _schema(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:

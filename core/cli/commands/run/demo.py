@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -19,15 +19,13 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs
-from jobdeck.core.settings import state_folder
+from jobdeck.core.settings import Settings, state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     import psycopg
 
-    from jobdeck.core.settings import Settings
 
 ACTOR: Final = "the demo"
 HANDLERS: Final = "jobdeck.core.cli.demo.jobs"

@@ -14,13 +14,12 @@ import click
 from jobdeck.core import logs
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
-from jobdeck.core.cli.signals import stop_signals
+from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import ConfigurationError, UsageError, require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobdeck.core.cli.signals import Stop
     from jobdeck.core.web.server import Site
 
 

@@ -19,7 +19,7 @@ from jobdeck.core.queue import leases
 from jobdeck.core.queue.operator import expect_trigger
 from jobdeck.core.read.jobs import permissions
 from jobdeck.core.redact import safe_error
-from jobdeck.core.settings import host_and_port
+from jobdeck.core.settings import Settings, host_and_port
 from jobdeck.core.words.wording import cycle_words
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from jobdeck.core.http.worker_metrics import WorkerMetrics
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.settings import Settings
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.core.worker.worker import Worker
 
