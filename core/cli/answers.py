@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from jobdeck.core.cli import output
-from jobdeck.core.cli.progress import Progress
+from jobdeck.core.cli.output import Progress
 from jobdeck.core.cli.signals import stop_signals
 from jobdeck.core.errors import Interrupted, Refused, UsageError
 from jobdeck.core.queue import bulk

@@ -12,7 +12,7 @@ import click
 from jobdeck.core import settings as configuration
 from jobdeck.core.cli import output
 from jobdeck.core.cli.completing import complete_parameters
-from jobdeck.core.cli.progress import waiting
+from jobdeck.core.cli.output import waiting
 from jobdeck.core.errors import Refused, UsageError, meant
 from jobdeck.core.redact import safe_error
 

@@ -175,14 +175,14 @@ plugin: Final = Plugin(
         "coachId": Search(
             noun="coach",
             plural="coaches",
-            find=lazy("jobdeck.core.programme.search:find_coaches"),
+            find=lazy("jobdeck.core.programme.people:find_coaches"),
             hint="a part of a coach's name or school, or the beginning of an id",
             empty="all coaches",
         ),
         "campaignId": Search(
             noun="campaign",
             plural="campaigns",
-            find=lazy("jobdeck.core.programme.search:find_campaigns"),
+            find=lazy("jobdeck.core.programme.people:find_campaigns"),
             hint="a part of a campaign's subject, its status, or the beginning of an id",
         ),
     },

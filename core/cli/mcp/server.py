@@ -12,9 +12,8 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
 from jobdeck.core.cli.mcp.actions import ACTIONS, DRY_RUNS
-from jobdeck.core.cli.mcp.quoting import NOTICE
 from jobdeck.core.cli.mcp.reads import READS
-from jobdeck.core.cli.mcp.tools import Access, Tool, call
+from jobdeck.core.cli.mcp.tools import NOTICE, Access, Tool, call
 
 if TYPE_CHECKING:
     from jobdeck.core.cli.session import Session

@@ -18,7 +18,7 @@ import pytest
 
 from jobdeck.core.cli import answers
 from jobdeck.core.cli.commands.act import enqueue
-from jobdeck.core.cli.progress import Progress
+from jobdeck.core.cli.output import Progress
 from jobdeck.core.queue import bulk
 from tests.core.cli.support import ROOT, Jobdeck, enqueued, everything
 from tests.support.queue import advance, value
@@ -37,8 +37,8 @@ def test_the_line_says_what_is_done_the_rate_and_the_time_left() -> None:
 def test_nothing_of_the_progress_is_written_to_a_pipe(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobdeck.core.cli.progress.SILENT_SECONDS", 0.0)
-    monkeypatch.setattr("jobdeck.core.cli.progress.BETWEEN_SECONDS", 0.0)
+    monkeypatch.setattr("jobdeck.core.cli.output.SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("jobdeck.core.cli.output.BETWEEN_SECONDS", 0.0)
     ran = jobdeck("enqueue-many", "cli_echo", "--count", "1500")
     assert (ran.code, ran.err) == (0, "")
     assert value(conn, "SELECT count(*) FROM job_queue") == 1500

@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from jobdeck.core.http.clients.bodies import Intake
+from jobdeck.core.http.app import Intake
 from jobdeck.core.http.clients.gate import Limits
 from jobdeck.core.http.endpoints import Declined
 

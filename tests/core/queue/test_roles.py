@@ -10,8 +10,8 @@ import pytest
 from psycopg import sql
 
 from jobdeck.core.model import Filter, NewJob, RunOutcome, Status
-from jobdeck.core.programme import search
 from jobdeck.core.programme.cutover import ends
+from jobdeck.core.programme.people import find_coaches
 from jobdeck.core.queue import leases, presence, producer
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history, reports
@@ -243,7 +243,7 @@ class TestOperator:
             VALUES (gen_random_uuid(), 'ada@example.org', 'coach', 'Ada Lane', 'Ada', 'Lane', 'North')
             """
         )
-        found = search.find_coaches(operator, "lane")
+        found = find_coaches(operator, "lane")
         assert [one.label for one in found] == ["Ada Lane"]
         assert "example.org" not in repr(rows(operator, "SELECT * FROM programme_find_coaches('', 10)"))
         with pytest.raises(DENIED):

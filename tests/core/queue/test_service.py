@@ -19,7 +19,7 @@ from jobdeck.core.errors import InvalidPayload, PermanentError, UnknownTaskType
 from jobdeck.core.model import Filter, FinishedRun, Job, NewJob, RunOutcome, Status
 from jobdeck.core.plugins import presets as presets_of_plugins
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.programme import search
+from jobdeck.core.programme.people import find_campaigns, find_coaches
 from jobdeck.core.queue import leases, service
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
@@ -330,8 +330,8 @@ def test_an_operator_who_does_no_work_creates_edits_rehearses_and_looks_people_u
     ).ok
     assert service.rehearse(operator, known, Wanted("game_platform_sync", {}), None, settings=SETTINGS, actor="test").ok
     assert len(service.enqueue_preset(operator, known, presets_of_plugins()["full"], actor="test")) == 2
-    assert [one.label for one in search.find_coaches(operator, "")] == ["Amara Kim", "Bo Lind"]
-    assert search.find_campaigns(operator, "") == []
+    assert [one.label for one in find_coaches(operator, "")] == ["Amara Kim", "Bo Lind"]
+    assert find_campaigns(operator, "") == []
 
 
 def test_times_of_commands_need_no_right_to_work(
@@ -374,7 +374,7 @@ def test_coaches_are_found_by_any_part_of_their_words_and_nobody_else_is(
     conn: Connection, text: str, names: list[str]
 ) -> None:
     people(conn)
-    found = search.find_coaches(conn, text)
+    found = find_coaches(conn, text)
     assert [one.label for one in found] == names
     if text == "":
         assert [one.detail for one in found] == [
@@ -392,6 +392,6 @@ def test_campaigns_are_found_by_their_subject_newest_first(conn: Connection) -> 
         VALUES ('Finals', 'x', 'x', now() - interval '1 hour'), ('Qualifiers', 'x', 'x', now())
         """
     )
-    assert [one.label for one in search.find_campaigns(conn, "")] == ["Qualifiers", "Finals"]
-    (found,) = search.find_campaigns(conn, "final")
+    assert [one.label for one in find_campaigns(conn, "")] == ["Qualifiers", "Finals"]
+    (found,) = find_campaigns(conn, "final")
     assert found.detail == "pending, 60m ago, 0 of 0 left to mail"

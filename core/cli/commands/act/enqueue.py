@@ -13,7 +13,7 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
-from jobdeck.core.cli.progress import Progress
+from jobdeck.core.cli.output import Progress
 from jobdeck.core.cli.session import Session, Words, command, dry_run_option, limited_waits
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import Interrupted, JobFailure, UsageError

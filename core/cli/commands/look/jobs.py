@@ -1,4 +1,4 @@
-"""Commands that show jobs, runs and task types: `jobs`, `job`, `runs`, `why`, `types`."""
+"""Commands that show jobs, runs and types (`jobs`, `job`, `runs`, `why`, `types`), and saved filters (`filter`)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, Words, command, limit_option
+from jobdeck.core.cli.session import Group, Session, Words, command, limit_option, shared_options
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, Filter, Job, Json, RunOutcome, Status
 from jobdeck.core.queue import operator
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import one_moment
+from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.read.job_lists import LOOKED_AT
 from jobdeck.core.read.operators import reach
+from jobdeck.core.read.operators.preferences import SIGN
 from jobdeck.core.read.operators.reach import check_type
 from jobdeck.core.schedules import next_runs, rhythm
 
@@ -255,3 +257,53 @@ def _type_facts(job_type: JobType) -> list[tuple[str, object]]:
         ("recurring", f"every {job_type.recurring}m by default" if job_type.recurring else None),
         ("concurrency", f"one at a time per {job_type.concurrency}" if job_type.concurrency else None),
     ]
+
+
+@command("list")
+def listed(session: Session) -> None:
+    """List the saved filters."""
+    found = session.preferences.filters()
+    troubles = {name: _trouble(text) for name, text in found.items()}
+    rows = [(f"{SIGN}{name}", output.line(text), troubles[name]) for name, text in found.items()]
+    session.answer(
+        {"filters": [{"name": name, "filter": text, "trouble": troubles[name]} for name, text in found.items()]},
+        output.table(("NAME", "FILTER", ""), rows) if rows else ["No saved filters."],
+    )
+
+
+def _trouble(text: str) -> str | None:
+    try:
+        parse_filter(text)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+@command("save")
+@click.argument("name")
+@click.argument("words", metavar="FILTER")
+def save(session: Session, name: str, words: str) -> None:
+    """Save a filter under a name, in place of an earlier one of this name."""
+    session.preferences.save_filter(name.removeprefix(SIGN), words)
+    shown = f"{SIGN}{name.removeprefix(SIGN).lower()}"
+    session.answer(
+        {"name": shown.removeprefix(SIGN), "filter": words.strip()},
+        [f"Saved as {shown}. Use it with --filter {shown}."],
+    )
+
+
+@command("delete")
+@click.argument("name")
+def delete(session: Session, name: str) -> None:
+    """Delete a saved filter."""
+    session.preferences.delete_filter(name)
+    shown = name.removeprefix(SIGN).lower()
+    session.answer({"name": shown, "deleted": True}, [f"{SIGN}{shown} is deleted."])
+
+
+filter = Group(  # noqa: A001 -- the name of the command
+    "filter",
+    commands={"list": listed, "save": save, "delete": delete},
+    params=shared_options(),
+    help="Show and save filters of your own.",
+)

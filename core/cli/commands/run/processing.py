@@ -11,7 +11,7 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.answers import IDS, answer_results, resolved
 from jobdeck.core.cli.commands.look.types import warn_without_worker
-from jobdeck.core.cli.progress import Progress
+from jobdeck.core.cli.output import Progress
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.cli.signals import Stop, interrupted_with, stop_signals
 from jobdeck.core.errors import Interrupted, UsageError

@@ -15,8 +15,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from jobdeck.core.cli.mcp.actions import ACTIONS
-from jobdeck.core.cli.mcp.quoting import LONGEST_ANSWER, WORD, quote, written
 from jobdeck.core.cli.mcp.reads import READS
+from jobdeck.core.cli.mcp.tools import LONGEST_ANSWER, WORD, quote, written
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.read.batch import as_viewer
 from jobdeck.core.redact import clean
