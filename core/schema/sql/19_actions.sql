@@ -245,8 +245,8 @@ begin
         insert into job_audit (actor, action, job_id, before, reason)
         select job_actor(p_actor), 'delete', g.id, g.facts, p_reason from gone g order by g.id
     )
-    select array_agg(g.id), array_agg(g.concurrency_key) into v_gone, v_keys from gone g;
-    if v_gone is not null then
+    select coalesce(array_agg(g.id), '{}'), array_agg(g.concurrency_key) into v_gone, v_keys from gone g;
+    if cardinality(v_gone) > 0 then
         perform job_queue_release_waiting('{}', v_gone, 'was deleted');
         perform job_queue_advance_lines(v_keys);
     end if;
@@ -266,7 +266,7 @@ as $$
 declare
     v_asked record;
     v_free uuid[];
-    v_gone uuid[];
+    v_gone uuid[] := '{}';
     v_job job_queue;
     v_after job_queue;
     v_refusal text;
@@ -280,14 +280,12 @@ begin
     v_free := job_queue_lock_jobs(p_ids);
     if p_action = 'delete' and not p_dry_run then
         v_gone := job_queue_make_deleted(p_ids, p_versions, v_free, p_actor, p_reason);
+        return query select i, true, 'was-deleted', null::jsonb, null::text, null::bigint from unnest(v_gone) i;
     end if;
     for v_asked in
-        select distinct on (a.id) a.id, a.version from unnest(p_ids, p_versions) as a (id, version) order by a.id
+        select distinct on (a.id) a.id, a.version from unnest(p_ids, p_versions) as a (id, version)
+        where a.id <> all (v_gone) order by a.id
     loop
-        if v_asked.id = any (v_gone) then
-            return query select v_asked.id, true, 'was-deleted', null::jsonb, null::text, null::bigint;
-            continue;
-        end if;
         select * into v_job from job_queue q where q.id = v_asked.id and q.id = any (v_free) for update;
         if not found then
             return query select v_asked.id, false,

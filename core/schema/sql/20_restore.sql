@@ -90,11 +90,6 @@ declare
 begin
     perform job_refuse_outsiders();
     select * into v_job from job_queue q where q.id = p_id for update;
-    if not found then
-        return query select p_id, false, job_queue_absence('edit', p_id), jsonb_build_object('job', p_id), null::text,
-            null::bigint;
-        return;
-    end if;
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
     where k not in ('payload', 'run_at', 'recurrence_interval_minutes', 'schedule', 'slots', 'expires_at', 'priority',
         'max_attempts', 'concurrency_key');
@@ -105,7 +100,8 @@ begin
         v_new.run_at := clock_timestamp();
     end if;
     v_refusal := case
-        when p_version is not null and p_version <> v_job.version then 'has-changed'
+        when v_job.id is null then job_queue_absence('edit', p_id)
+        when p_version <> v_job.version then 'has-changed'
         when v_unknown is not null then 'not-editable'
         when p_changes = '{}' then 'no-changes'
         when v_new.recurrence_interval_minutes <= 0 then 'bad-interval'
