@@ -38,50 +38,23 @@ begin
 end
 $$;
 
--- Whether a one-time job succeeded and left the queue. A series that was deleted may have succeeded too, but no cycle of
--- it will again.
-create or replace function job_left_with_success(p_id uuid) returns boolean
-language sql stable
-set enable_seqscan = off
-as $$ select exists (select from job_runs where job_id = p_id and removed) $$;
-
--- Whether a job must wait for this blocker (`live`). If the blocker can never succeed, `refusal` says why.
-create or replace function job_queue_judge_blocker(
-    p_blocked_by uuid, out live boolean, out refusal text
-)
-language plpgsql stable
-set enable_seqscan = off
-as $$
-declare
-    v_status text;
-    v_last_success_at timestamptz;
-begin
-    select status, last_success_at into v_status, v_last_success_at from job_queue where id = p_blocked_by;
-    live := coalesce(v_status in ('pending', 'running'), false);
-    if live or v_status = 'succeeded' and v_last_success_at is not null then
-        return;
-    end if;
-    if v_status is not null or not job_left_with_success(p_blocked_by) then
-        refusal := format(
-            'The blocker, job %s, %s. Retry the blocker first, or enqueue this job without a blocker.',
-            p_blocked_by, case when v_status = 'succeeded' then 'expired before it ran'
-                when v_status is not null then 'is ' || v_status else 'does not exist' end);
-    end if;
-end
-$$;
-
--- The blocker that a job has to wait for: null if the blocker has already succeeded.
+-- The blocker that a job has to wait for: null if the blocker has already succeeded. One that can never succeed is refused.
 create or replace function job_queue_live_blocker(p_blocked_by uuid) returns uuid
 language plpgsql stable
+set enable_seqscan = off
 as $$
 declare
-    v_blocker record;
+    v_outcome constant text := job_flow_outcome(p_blocked_by);
 begin
-    select * into v_blocker from job_queue_judge_blocker(p_blocked_by);
-    if v_blocker.refusal is not null then
-        perform job_queue_refuse(v_blocker.refusal);
+    if v_outcome in ('failed', 'cancelled', 'deleted') then
+        perform job_queue_refuse(format(
+            'The blocker, job %s, %s. Retry the blocker first, or enqueue this job without a blocker.', p_blocked_by, case
+                when v_outcome = 'deleted' then 'does not exist'
+                when exists (select from job_queue where id = p_blocked_by and status = 'succeeded')
+                    then 'expired before it ran'
+                else 'is ' || v_outcome end));
     end if;
-    return case when v_blocker.live then p_blocked_by end;
+    return case when v_outcome is null then p_blocked_by end;
 end
 $$;
 

@@ -101,14 +101,10 @@ create or replace function job_queue_enqueue(
 language plpgsql volatile security definer
 as $$
 declare
-    v_id uuid;
-    v_job job_queue;
+    v_id constant uuid := (job_queue_create(p_task_type, coalesce(p_payload, '{}'), p_run_at, p_max_attempts, 0, null, null,
+        null, null, null, null)).job_id;
 begin
-    perform job_refuse_outsiders();
-    v_id := (job_queue_create(p_task_type, coalesce(p_payload, '{}'), p_run_at, p_max_attempts, 0, null, null, null,
-        null, null, null)).job_id;
-    select * into v_job from job_queue where id = v_id;
-    return v_job;
+    return (select q from job_queue q where q.id = v_id);
 end
 $$;
 

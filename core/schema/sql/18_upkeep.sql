@@ -194,7 +194,8 @@ begin
             select b.id, case
                 when q.status = 'succeeded' then coalesce(q.last_success_at >= q.completed_at, false)
                 when q.status is not null then false
-                else job_left_with_success(b.id) end as gone_well
+                -- A series that was deleted may have succeeded too, but no cycle of it will again.
+                else exists (select from job_runs r where r.job_id = b.id and r.removed) end as gone_well
             from unnest(v_blockers) as b (id) left join job_queue q on q.id = b.id
             where q.status is null or q.status not in ('pending', 'running')
         ) j;
@@ -315,7 +316,10 @@ begin
             when 'pauses' then
                 done := job_queue_resume_due();
                 perform job_queue_judge_canaries();
-                perform job_awaited_clean();
+                -- Those who wait for a job that has left the queue, or whose time is over.
+                delete from job_awaited where ctid = any (array(select a.ctid from job_awaited a
+                    where a.until < clock_timestamp() or not exists (select from job_queue q where q.id = a.job_id)
+                    limit 5000 for update of a skip locked));
             when 'stats' then
                 done := job_stats_compact(v_limit);
                 v_more := done >= v_limit;

@@ -26,15 +26,15 @@ language plpgsql volatile
 set enable_seqscan = off set jit = off
 as $$
 declare
-    v_blocker record;
+    v_outcome text;
     v_holder uuid;
     v_now constant timestamptz := clock_timestamp();
 begin
     select l.code, l.facts into code, facts from job_left_to_another(p_job.task_type) l;
     if code is null and p_job.blocked_by is not null then
-        select * into v_blocker from job_queue_judge_blocker(p_job.blocked_by);
-        code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_blocker.live or job_flow_waits(p_job.id)
-            then 'waits-for-blocker' when v_blocker.refusal is not null then 'hopeless-blocker' end;
+        v_outcome := job_flow_outcome(p_job.blocked_by);
+        code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_outcome is null or job_flow_waits(p_job.id)
+            then 'waits-for-blocker' when v_outcome in ('failed', 'cancelled', 'deleted') then 'hopeless-blocker' end;
         facts := jsonb_build_object('job', p_job.id, 'blocker', p_job.blocked_by, 'status',
             (select q.status from job_queue q where q.id = p_job.blocked_by));
     end if;

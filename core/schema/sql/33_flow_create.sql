@@ -6,8 +6,10 @@ create or replace function job_flow_given_of(p_members jsonb, p_flow uuid) retur
 language plpgsql volatile
 as $$
 declare
-    v_key text;
     v_time constant text := job_batch_time();
+    v_given job_flow_given[];
+    v_key text;
+    v_refusal text;
 begin
     if jsonb_typeof(p_members) is distinct from 'array' then
         perform job_queue_refuse('The members of a flow are a list of JSON objects. Nothing was enqueued.');
@@ -21,7 +23,7 @@ begin
     if found then
         perform job_queue_refuse(format('A member of a flow has no "%s". Nothing was enqueued.', left(v_key, 50)));
     end if;
-    return array(
+    v_given := array(
         select row(e.place, coalesce(o.job_id, job_batch_id(v_time, e.place)), m.name, m.task_type, coalesce(m.payload, '{}'),
             coalesce(m.run_at, now()), m.max_attempts, coalesce(m.priority, 0), m.dedupe_key, m.concurrency_key,
             coalesce(m.after, '{}'), coalesce(m.after_jobs, '{}'), coalesce(m.needs, 'success'))::job_flow_given
@@ -31,19 +33,7 @@ begin
             after_jobs uuid[], needs text)
         left join job_flow_members o on o.flow_id = p_flow and o.name = m.name
         order by e.place);
-exception when data_exception then
-    raise exception using errcode = 'JD001', message = format(
-        'A member of the flow cannot be read (%s). Nothing was enqueued.', sqlerrm);
-end
-$$;
-
-create or replace function job_flow_refuse_given(p_given job_flow_given[]) returns void
-language plpgsql stable
-as $$
-declare
-    v_refusal text;
-begin
-    select r.words into v_refusal from unnest(p_given) g cross join lateral (
+    select r.words into v_refusal from unnest(v_given) g cross join lateral (
         select case
             when coalesce(trim(g.name), '') = '' then format('The member at place %s has no name.', g.place)
             when octet_length(g.name) > 200 then format('The name of the member at place %s is longer than 200 bytes.',
@@ -58,11 +48,11 @@ begin
         end as words) r
     where r.words is not null order by g.place limit 1;
     if not found then
-        select format('Two members are named %s.', g.name) into v_refusal from unnest(p_given) g
+        select format('Two members are named %s.', g.name) into v_refusal from unnest(v_given) g
         group by g.name having count(*) > 1 order by min(g.place) limit 1;
     end if;
     if not found and (
-        select sum(cardinality(g.after) + cardinality(g.after_jobs)) from unnest(p_given) g) > 50000
+        select sum(cardinality(g.after) + cardinality(g.after_jobs)) from unnest(v_given) g) > 50000
     then
         v_refusal := 'The members of a flow wait for each other 50,000 times at most. Put one member between many that '
             'wait for the same many others.';
@@ -70,11 +60,16 @@ begin
     if v_refusal is not null then
         perform job_queue_refuse(v_refusal || ' Nothing was enqueued.');
     end if;
+    return v_given;
+exception when data_exception then
+    raise exception using errcode = 'JD001', message = format(
+        'A member of the flow cannot be read (%s). Nothing was enqueued.', sqlerrm);
 end
 $$;
 
--- Refuses members that wait for what is not there or cannot succeed, and each circle: a member waits for earlier ones only.
-create or replace function job_flow_refuse_links(p_given job_flow_given[]) returns void
+-- Whom the given members wait for, with the outcomes of those that are in the queue already or were. Refuses members that wait
+-- for what is not there or cannot succeed, and each circle: a member waits for earlier ones only.
+create or replace function job_flow_link(p_given job_flow_given[]) returns job_dependencies[]
 language plpgsql stable
 set enable_nestloop = off set jit = off
 as $$
@@ -111,20 +106,13 @@ begin
     if v_refusal is not null then
         perform job_queue_refuse(v_refusal || ' Nothing was enqueued.');
     end if;
-end
-$$;
-
--- Whom the given members wait for, with the outcomes of those that are in the queue already or were.
-create or replace function job_flow_link(p_given job_flow_given[]) returns job_dependencies[]
-language sql stable
-set enable_nestloop = off set jit = off
-as $$
-    select array(
+    return array(
         select distinct row(g.id, b.id, g.needs, null)::job_dependencies
         from unnest(p_given) g cross join lateral unnest(g.after) a (name) join unnest(p_given) b on b.name = a.name)
     || array(
         select distinct row(g.id, a.id, g.needs, job_flow_outcome(a.id))::job_dependencies
-        from unnest(p_given) g cross join lateral unnest(g.after_jobs) a (id))
+        from unnest(p_given) g cross join lateral unnest(g.after_jobs) a (id));
+end
 $$;
 
 -- Enqueues the members, whose links were checked.
@@ -187,8 +175,6 @@ begin
     if coalesce(trim(p_name), '') = '' or octet_length(p_name) > 200 then
         perform job_queue_refuse('A flow needs a name of up to 200 bytes. Nothing was enqueued.');
     end if;
-    perform job_flow_refuse_given(v_given);
-    perform job_flow_refuse_links(v_given);
     insert into job_flows (id, name, created_by) values (v_flow, p_name, job_actor(p_actor));
     perform job_flow_insert(v_flow, v_given, job_flow_link(v_given), null, p_actor);
     return query select v_flow, g.name, g.id from unnest(v_given) g order by g.place;
@@ -207,6 +193,7 @@ as $$
 declare
     v_given job_flow_given[];
     v_new job_flow_given[];
+    v_links job_dependencies[];
     v_flow constant uuid := (select m.flow_id from job_flow_members m where m.job_id = p_job);
     v_asked timestamptz;
     v_waiting uuid[];
@@ -228,13 +215,12 @@ begin
             'enqueued.', p_job));
     end if;
     v_given := job_flow_given_of(p_members, v_flow);
-    perform job_flow_refuse_given(v_given);
     select g.name into v_name from unnest(v_given) g where cardinality(g.after_jobs) > 0 limit 1;
     if found then
         perform job_queue_refuse(format('The member %s waits for a job outside the list. A member that a run adds waits '
             'for others of the list alone. Nothing was enqueued.', v_name));
     end if;
-    perform job_flow_refuse_links(v_given);
+    v_links := job_flow_link(v_given);
     select m.name into v_name from job_flow_members m join unnest(v_given) g on g.name = m.name
     where m.flow_id = v_flow and m.added_by is distinct from p_job limit 1;
     if found then
@@ -256,7 +242,7 @@ begin
         perform job_flow_insert(v_flow, v_new, array(
             select row(l.job_id, l.blocker_id, l.needs, case when n.id is null then job_flow_outcome(l.blocker_id) end)
                 ::job_dependencies
-            from unnest(job_flow_link(v_given)) l left join unnest(v_new) n on n.id = l.blocker_id
+            from unnest(v_links) l left join unnest(v_new) n on n.id = l.blocker_id
             where l.job_id in (select o.id from unnest(v_new) o)), p_job, p_actor);
         insert into job_dependencies (job_id, blocker_id, needs)
         select m.job_id, n.id, m.needs from job_flow_members m cross join unnest(v_new) n where m.job_id = any (v_waiting)

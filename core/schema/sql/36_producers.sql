@@ -186,12 +186,3 @@ begin
     on conflict (job_id, waiter) do update set until = excluded.until;
 end
 $$;
-
--- Removes the notes whose time is over or whose job has left the queue.
-create or replace function job_awaited_clean() returns void
-language sql volatile
-as $$
-    delete from job_awaited where ctid = any (array(select a.ctid from job_awaited a
-        where a.until < clock_timestamp() or not exists (select from job_queue q where q.id = a.job_id)
-        limit 5000 for update of a skip locked))
-$$;
