@@ -144,14 +144,13 @@ def create(new: NewJob, *, actor: str, schema: str | None, trace: str | None = N
 
 
 def _traced(template: str, schema: str | None, function: str, given: Sequence[object], trace: str | None) -> Call:
-    """The call of a function whose last argument is the actor. Its jobs carry the span `trace`, if any."""
+    """The call of a function whose first argument is not null. Its jobs carry the span `trace`, if any."""
     if trace is None:
         return call(template, schema, function, given)
-    # The span is set before the function is called: the call needs it for its last argument, which it does not change.
-    begins, _, rest = template.partition("{}(")
-    arguments, _, alias = rest.rpartition("%s::text)")
-    setting = "set_config('jobdeck.traceparent', %s::text, true) AS trace CROSS JOIN LATERAL {}("
-    return call(f"{begins}{setting}{arguments}coalesce(%s::text, trace)){alias}", schema, function, (trace, *given))
+    # The span is set before the function is called: the call needs it for its first argument, which it does not change.
+    begins, _, rest = template.partition("{}(%s::text")
+    setting = "set_config('jobdeck.traceparent', %s::text, true) AS trace CROSS JOIN LATERAL "
+    return call(f"{begins}{setting}{{}}(coalesce(%s::text, trace){rest}", schema, function, (trace, *given))
 
 
 def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None, trace: str | None = None) -> Call:
