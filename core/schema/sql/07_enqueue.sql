@@ -78,11 +78,10 @@ begin
             returning q.id into job_id;
         end if;
         created := found;
-        if created and v_in_line then
-            perform job_queue_ask_recheck(array[v_key], null);
-        end if;
         if not created then
             job_id := job_queue_holder(p_dedupe_key);
+        elsif v_in_line then
+            perform job_queue_ask_recheck(array[v_key], null);
         end if;
         if job_id is not null then
             return;
@@ -159,21 +158,18 @@ declare
     v_in_line boolean[];
     v_expires_at timestamptz[];
 begin
-    if exists (select from job_types t where t.concurrency is not null and t.task_type = any (p_task_types)) then
-        v_keys := array(
-            select coalesce(n.key, job_key_of(n.task_type, coalesce(n.payload, '{}')))
-            from unnest(p_task_types, p_payloads, p_concurrency_keys) with ordinality
-                as n (task_type, payload, key, place)
-            order by n.place);
+    if exists (select from job_types t where t.task_type = any (p_task_types)
+        and (t.concurrency is not null or t.max_age_seconds is not null))
+    then
+        select array_agg(coalesce(n.key, case when t.concurrency is not null
+                then job_key_of(n.task_type, coalesce(n.payload, '{}')) end) order by n.place),
+            array_agg(coalesce(n.run_at, now()) + make_interval(secs => t.max_age_seconds) order by n.place)
+        into v_keys, v_expires_at
+        from unnest(p_task_types, p_payloads, p_run_at, p_concurrency_keys) with ordinality
+            as n (task_type, payload, run_at, key, place)
+        left join job_types t on t.task_type = n.task_type;
     end if;
-    if exists (select from job_types t where t.max_age_seconds is not null and t.task_type = any (p_task_types)) then
-        v_expires_at := array(
-            select coalesce(n.run_at, now()) + make_interval(secs => t.max_age_seconds)
-            from unnest(p_task_types, p_run_at) with ordinality as n (task_type, run_at, place)
-            left join job_types t on t.task_type = n.task_type
-            order by n.place);
-    end if;
-    if v_keys is not null then
+    if cardinality(array_remove(v_keys, null)) > 0 then
         v_in_line := job_queue_join_lines(v_keys, p_task_types, p_priorities, p_run_at, p_blocked_by);
         perform job_queue_ask_recheck(array(
             select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
