@@ -123,6 +123,7 @@ def test_there_is_always_at_least_one_attempt(conn: Connection, attempts: int) -
         ({"task_type": " "}, "needs a task type"),
         ({"recurrence_interval_minutes": 0}, "1 minute or more"),
         ({"recurrence_interval_minutes": -5}, "1 minute or more"),
+        ({"recurrence_interval_minutes": 52_596_001}, "at most 100 years"),
         ({"priority": 101}, "between -100 and 100"),
         ({"priority": -101}, "between -100 and 100"),
         ({"payload": [1]}, "JSON object"),
@@ -256,11 +257,26 @@ class TestBulk:
             with changes_nothing(conn), pytest.raises(Refused, match="in bulk"):
                 producer.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", **fields)], actor=ACTOR)
 
-    @pytest.mark.parametrize("fields", [{"priority": 101}, {"priority": -101}, {"task_type": " "}])
-    def test_what_a_single_enqueue_refuses_is_refused_in_bulk(self, conn: Connection, fields: dict[str, Any]) -> None:
-        jobs = [NewJob("alpha"), NewJob(**({"task_type": "alpha"} | fields))]
-        with changes_nothing(conn), pytest.raises(Refused, match="a task type and a priority between -100 and 100"):
-            producer.enqueue_many(conn, jobs, actor=ACTOR)
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"priority": 101}, "a task type and a priority between -100 and 100"),
+            ({"priority": -101}, "a task type and a priority between -100 and 100"),
+            ({"task_type": " "}, "a task type and a priority between -100 and 100"),
+            ({"payload": [1]}, "must be a JSON object"),
+            ({"run_at": "infinity"}, "between the years 1 and 9999"),
+            ({"dedupe_key": "k" * 1001}, "A key may have 1,000 bytes; this one has 1001"),
+            ({"concurrency_key": "k" * 1001}, "A key may have 1,000 bytes; this one has 1001"),
+        ],
+    )
+    def test_what_a_single_enqueue_refuses_is_refused_in_bulk(
+        self, conn: Connection, fields: dict[str, Any], words: str
+    ) -> None:
+        refused = NewJob(**({"task_type": "alpha"} | fields))
+        with changes_nothing(conn), pytest.raises(Refused, match=f"{words}.* None was enqueued"):
+            producer.enqueue_many(conn, [NewJob("alpha"), refused], actor=ACTOR)
+        with changes_nothing(conn), pytest.raises(Refused, match=words):
+            producer.enqueue(conn, refused, actor=ACTOR)
 
 
 class TestDedupe:

@@ -7,11 +7,13 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from jobdeck.core.queue import leases
+from jobdeck.core.model import NewJob
+from jobdeck.core.queue import leases, producer
 from jobdeck.core.read import jobs
 from tests.core.queue.test_limits import limit, many
 from tests.support.health import announce
 from tests.support.queue import (
+    ACTOR,
     Connection,
     add,
     advance,
@@ -44,6 +46,13 @@ class TestSoManyOfAKey:
         second, third = add(conn, concurrency_key="k"), add(conn, concurrency_key="k")
         assert [job_row(conn, job.id)["in_line"] for job in (second, third)] == [False, True]
         assert [job.id for job in claim(conn)] == [second.id]
+
+    def test_a_job_of_a_batch_does_not_wait_behind_those_of_its_key_that_are_due_later(self, conn: Connection) -> None:
+        limit(conn, max_per_key=2)
+        tomorrow = NewJob("alpha", run_at=now(conn) + timedelta(days=1), priority=5, concurrency_key="k")
+        ids = producer.enqueue_many(conn, [tomorrow, tomorrow, NewJob("alpha", concurrency_key="k")], actor=ACTOR)
+        assert [job_row(conn, job_id)["in_line"] for job_id in ids] == [False, False, False]
+        assert ids[2] in {job.id for job in claim(conn)}
 
     def test_a_raised_limit_lets_those_in_line_start_with_the_next_upkeep(self, conn: Connection) -> None:
         many(conn, 5, concurrency_key="k")
