@@ -121,9 +121,9 @@ begin
 end
 $$;
 
--- Looks at the next p_limit keys or blockers of a walk, in their order from p_place, and asks to check those that need it: lines
--- without a job in front ('lines'), lines whose first job cannot run ('heads'), blockers that have ended or are gone
--- ('blockers'). Returns where the walk continues; null when it is over.
+-- Looks at the next p_limit keys or blockers of a walk, in their order from p_place, and asks to check those that need it:
+-- lines without a job in front ('lines'), lines whose first job cannot run ('heads'), blockers that have ended or are
+-- gone ('blockers'). Returns where the walk continues; null when it is over.
 create or replace function job_queue_walk(p_walk text, p_place text, p_limit integer) returns text
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
@@ -132,37 +132,34 @@ as $$
 declare
     -- The values of a column, found by one probe of its index each.
     v_found text[];
-    v_where constant text := 'q.status = ''pending''' || case p_walk when 'blockers' then ''
-        when 'lines' then ' and q.blocked_by is null and q.in_line' else ' and q.blocked_by is null and not q.in_line' end;
     v_open_types constant text[] := (select u.open_types from job_upkeep u where u.part = 'recheck');
 begin
     execute format('with recursive step (at, number) as (
-            (select q.%1$I, 0 from job_queue q where %2$s and q.%1$I >= $1::%3$s order by q.%1$I limit 1)
+            (select q.%1$I, 0 from job_queue q where q.status = ''pending'' %2$s and q.%1$I >= $1::%3$s order by q.%1$I limit 1)
             union all
-            select (select q.%1$I from job_queue q where %2$s and q.%1$I > s.at order by q.%1$I limit 1), s.number + 1
+            select (select q.%1$I from job_queue q where q.status = ''pending'' %2$s and q.%1$I > s.at
+                order by q.%1$I limit 1), s.number + 1
             from step s where s.at is not null and s.number < $2)
         select array_agg(s.at::text order by s.number) from step s where s.at is not null',
-        case p_walk when 'blockers' then 'blocked_by' else 'concurrency_key' end, v_where,
-        case p_walk when 'blockers' then 'uuid' else 'text' end)
+        variadic case p_walk when 'blockers' then array['blocked_by', '', 'uuid']
+            else array['concurrency_key', 'and q.blocked_by is null and q.in_line', 'text'] end)
     into v_found using p_place, p_limit;
     if p_walk = 'blockers' then
         perform job_queue_ask_recheck(null, array(
             select b::uuid from unnest(v_found[:p_limit]) b where not exists (
                 select from job_queue q where q.id = b::uuid and q.status in ('pending', 'running'))));
-        return v_found[p_limit + 1];
+    else
+        -- The orders make the planner read the index of the heads of lines.
+        perform job_queue_ask_recheck(array(
+            select k from unnest(v_found[:p_limit]) k where case p_walk
+                when 'lines' then not job_key_is_busy(k) and (
+                    select true from job_queue q where q.concurrency_key = k and q.status = 'pending'
+                        and q.blocked_by is null and not q.in_line order by q.priority desc limit 1) is null
+                else (
+                    select true from job_queue q where q.concurrency_key = k and q.status = 'pending'
+                        and q.blocked_by is null and not q.in_line and q.task_type <> all (v_open_types)
+                    order by q.priority desc limit 1) is not null end), null);
     end if;
-    -- The orders make the planner read the indexes of lines and of the heads of lines.
-    perform job_queue_ask_recheck(array(
-        select k from unnest(v_found[:p_limit]) k where case p_walk
-            when 'lines' then not job_key_is_busy(k) and (
-                select true from job_queue q where q.concurrency_key = k and q.status = 'pending'
-                    and q.blocked_by is null and not q.in_line order by q.priority desc limit 1) is null
-            else (select true from job_queue w
-                where w.concurrency_key = k and w.status = 'pending' and w.blocked_by is null and w.in_line
-                order by w.concurrency_key, w.task_type limit 1) is not null and (
-                select true from job_queue q
-                where q.concurrency_key = k and q.status = 'pending' and q.blocked_by is null and not q.in_line
-                    and q.task_type <> all (v_open_types) order by q.priority desc limit 1) is not null end), null);
     return v_found[p_limit + 1];
 end
 $$;
