@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.errors import LockNotAvailable
 
 from jobdeck.core.model import Job, RunOutcome, Status
 from jobdeck.core.queue import leases, operator
@@ -35,7 +37,9 @@ from tests.support.queue import (
     run_once,
     run_rows,
     value,
+    waits_for_a_lock,
 )
+from tests.support.waiting import beside, rounds
 
 HOUR = timedelta(hours=1)
 SUCCESSES = pytest.mark.parametrize("outcome", ["succeeded", "partial"])
@@ -557,6 +561,29 @@ class TestFence:
         )  # fmt: skip
         assert (abandoned["worker_id"], abandoned["log"], abandoned["output"]) == ("worker-a", "what it did", None)
         assert abandoned["attempt"] == 1
+
+    def test_a_late_report_that_is_sent_twice_at_a_time_is_recorded_once(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        job = add(conn)
+        late = claim_one(conn, worker="worker-a")
+        lose(conn)
+        answers: list[leases.Finished] = []
+
+        def report_again() -> None:
+            for _ in rounds("a report that is not held up for half a second"):
+                with suppress(LockNotAvailable):
+                    answers.extend(finish(second, report(late), worker="worker-a"))
+                    return
+
+        with psycopg.connect(database_url) as first, psycopg.connect(database_url, autocommit=True) as second:
+            answers.extend(finish(first, report(late), worker="worker-a"))
+            with beside(report_again):
+                waits_for_a_lock(conn, second.info.backend_pid)
+                first.commit()
+        assert [answer.recorded for answer in answers] == [RunOutcome.ABANDONED] * 2
+        assert [run["outcome"] for run in run_rows(conn, job.id)] == ["lost", "abandoned"]
+        assert value(conn, "SELECT sum(runs) FROM job_stat_delta WHERE outcome = 'abandoned'") == 1
 
     def test_a_late_worker_does_not_touch_the_run_of_the_next_one(self, conn: Connection) -> None:
         job = add(conn)
