@@ -36,17 +36,6 @@ begin
 end
 $$;
 
--- The same. Called with the key's lock held, so it must see what was committed since the claim began.
-create or replace function job_key_running_now(p_key text) returns bigint
-language plpgsql volatile
-set enable_seqscan = off set enable_sort = off set jit = off
-as $$
-begin
-    return (select count(*) from (
-        select from job_queue where concurrency_key = p_key and status = 'running' order by key_place) running);
-end
-$$;
-
 -- Whether as many jobs with a key run as may when one of this type is added.
 create or replace function job_key_is_full(p_key text, p_task_type text) returns boolean
 language plpgsql stable parallel safe

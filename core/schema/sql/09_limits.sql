@@ -237,11 +237,10 @@ as $$
 declare
     v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, null);
 begin
-    if v_job.id is null or job_key_limit(v_job.task_type) <= job_key_running_now(p_key) + (
+    if v_job.id is null or job_key_limit(v_job.task_type) <= job_key_running(p_key) + (
         select count(*) from (
             select from job_queue q
-            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
-                and q.run_at <= greatest(v_job.run_at, p_now)
+            where job_clause_claimable(q) and q.concurrency_key = p_key and q.run_at <= greatest(v_job.run_at, p_now)
             order by q.priority desc) waiting)
     then
         return false;

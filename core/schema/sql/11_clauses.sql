@@ -23,6 +23,12 @@ create or replace function job_clause_first_in_line(p_in_line boolean) returns b
 language sql immutable parallel safe
 return not p_in_line;
 
+-- Whether a claim can find a job once it is due: the condition of the index that claims read.
+create or replace function job_clause_claimable(p_job job_queue) returns boolean
+language sql immutable parallel safe
+return job_clause_pending((p_job).status) and job_clause_unblocked((p_job).blocked_by)
+    and job_clause_first_in_line((p_job).in_line);
+
 -- The row of job_locks that is the lock of a concurrency key.
 create or replace function job_slot(p_key text) returns integer
 language sql immutable parallel safe
@@ -61,6 +67,13 @@ $$;
 create or replace function job_clause_key_free(p_key text, p_task_type text) returns boolean
 language sql stable parallel safe
 return p_key is null or not job_key_is_busy(p_key) or not job_key_is_full(p_key, p_task_type);
+
+-- Whether a job may start, where its type may.
+create or replace function job_clause_startable(p_job job_queue, p_at timestamptz) returns boolean
+language sql stable parallel safe
+return job_clause_claimable(p_job) and job_clause_due((p_job).run_at, p_at)
+    and job_clause_unexpired((p_job).expires_at, p_at)
+    and job_clause_key_free((p_job).concurrency_key, (p_job).task_type);
 
 -- Whether workers may take jobs: processing is on, and nobody else holds the queue.
 create or replace function job_clause_processing(p_at timestamptz) returns boolean

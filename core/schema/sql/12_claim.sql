@@ -20,14 +20,13 @@ begin
         with recursive lane (task_type, priority) as (
             select t.task_type, (
                 select q.priority from job_queue q
-                where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = t.task_type
+                where job_clause_claimable(q) and q.task_type = t.task_type
                 order by q.task_type, q.priority desc limit 1)
             from unnest(p_types) as t (task_type)
             union all
             select l.task_type, (
                 select q.priority from job_queue q
-                where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
-                    and q.priority < l.priority
+                where job_clause_claimable(q) and q.task_type = l.task_type and q.priority < l.priority
                 order by q.task_type, q.priority desc limit 1)
             from lane l where l.priority is not null
         )
@@ -78,18 +77,14 @@ declare
     -- The lanes begin with the best.
     v_best constant integer := (select l.priority from unnest(p_lanes) l where exists (
         select from job_queue q
-        where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
-            and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
-            and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, p_now)
-            and job_clause_unexpired(q.expires_at, p_now) and job_clause_key_free(q.concurrency_key, q.task_type))
+        where job_clause_startable(q, p_now) and q.task_type = l.task_type and q.priority = l.priority
+            and (q.run_at, q.id) > (l.run_at, l.id))
         limit 1);
     -- The index holds series by their due time; the best are chosen among the first thousand.
     v_found constant tid[] := array(
         select q.ctid from job_queue q
-        where q.is_recurring and job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
-            and job_clause_first_in_line(q.in_line) and job_clause_due(q.run_at, p_now)
-            and q.priority >= v_best and q.task_type = any (array(select l.task_type from unnest(p_lanes) l))
-            and job_clause_unexpired(q.expires_at, p_now) and job_clause_key_free(q.concurrency_key, q.task_type)
+        where job_clause_startable(q, p_now) and q.is_recurring and q.priority >= v_best
+            and q.task_type = any (array(select l.task_type from unnest(p_lanes) l))
         order by q.run_at limit 1000);
     v_jobs tid[];
 begin
@@ -98,7 +93,7 @@ begin
     end if;
     v_jobs := array(
         select q.ctid from job_queue q
-        where q.ctid = any (v_found) and job_clause_pending(q.status) and job_clause_first_in_line(q.in_line)
+        where q.ctid = any (v_found) and job_clause_claimable(q)
         order by q.priority desc, q.run_at, q.id limit greatest(p_most / 2, round(random())::integer)
         for update of q skip locked);
     return case when p_limited then job_claim_within(v_jobs, array(
@@ -123,11 +118,8 @@ begin
                 from unnest(p_lanes) with ordinality as l (task_type, priority, run_at, id, room, place)
                 cross join lateral (
                     select q.run_at, q.id from job_queue q
-                    where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
-                        and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
-                        and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
-                        and job_clause_due(q.run_at, p_now) and job_clause_unexpired(q.expires_at, p_now)
-                        and job_clause_key_free(q.concurrency_key, q.task_type) and q.ctid <> all (p_but)
+                    where job_clause_startable(q, p_now) and q.task_type = l.task_type and q.priority = l.priority
+                        and (q.run_at, q.id) > (l.run_at, l.id) and q.ctid <> all (p_but)
                     order by q.run_at, q.id limit least(p_most, l.room)
                 ) c
                 order by l.priority desc, c.run_at, c.id limit p_most
@@ -161,11 +153,8 @@ begin
             from unnest(v_lanes, v_shares) as l (task_type, priority, run_at, id, room, share)
             cross join lateral (
                 select q.ctid from job_queue q
-                where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
-                    and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
-                    and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, p_now)
-                    and job_clause_unexpired(q.expires_at, p_now) and job_clause_key_free(q.concurrency_key, q.task_type)
-                    and q.ctid <> all (v_taken)
+                where job_clause_startable(q, p_now) and q.task_type = l.task_type and q.priority = l.priority
+                    and (q.run_at, q.id) > (l.run_at, l.id) and q.ctid <> all (v_taken)
                 order by q.run_at, q.id limit least(coalesce(l.share, p_most), l.room)
                 for update of q skip locked
             ) c

@@ -96,7 +96,7 @@ begin
             where q.concurrency_key = k.key and q.status = 'pending' and q.blocked_by is null and not q.in_line
                 and q.id <> all (v_takers)
             order by q.concurrency_key, q.priority desc) o
-        where job_key_limit(o.task_type) = 1 or job_key_limit(o.task_type) <= job_key_running_now(k.key) + k.jobs);
+        where job_key_limit(o.task_type) = 1 or job_key_limit(o.task_type) <= job_key_running(k.key) + k.jobs);
     if v_others <> '{}' then
         update job_queue set in_line = true where id in (
             select q.id from job_queue q

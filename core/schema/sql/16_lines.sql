@@ -197,7 +197,7 @@ begin
             v_open_types := null;
         end if;
         foreach v_key in array coalesce(v_lines, '{}') loop
-            if job_key_running_now(v_key) = 0 then
+            if not job_key_is_busy(v_key) then
                 v_type := job_queue_put_first(v_key, v_now, null);
                 -- No type, if the next job is locked and no other is due.
                 if v_type is null or v_type <> all (v_open_types)

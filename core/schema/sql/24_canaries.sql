@@ -38,7 +38,7 @@ begin
         facts := jsonb_build_object('job', p_job.id, 'blocker', p_job.blocked_by, 'status',
             (select q.status from job_queue q where q.id = p_job.blocked_by));
     end if;
-    if code is null and job_key_limit(p_job.task_type) <= job_key_running_now(p_job.concurrency_key) then
+    if code is null and not job_clause_key_free(p_job.concurrency_key, p_job.task_type) then
         code := 'concurrency-key-busy';
         facts := jsonb_build_object('holder', (select q.id from job_queue q
             where q.concurrency_key = p_job.concurrency_key and q.status = 'running' limit 1));

@@ -67,7 +67,7 @@ def together(conn: Connection) -> None:
 def one_by_one(conn: Connection) -> None:
     """What is said of each line in `schema.sql`, for one after the other."""
     for key in KEYS:
-        if value(conn, "SELECT job_key_running_now(%s)", key):
+        if value(conn, "SELECT job_key_is_busy(%s)", key):
             continue
         first = value(conn, "SELECT job_queue_put_first(%s, clock_timestamp(), NULL)", key)
         if first not in CAN_RUN:
