@@ -125,8 +125,11 @@ def arguments(payload: Any) -> Json:
     return payload if isinstance(payload, dict) else {}
 
 
-CANARY_PRIORITY = 101
-"""The priority that the claim reports for a canary; those of jobs are 100 at most."""
+LEAST_PRIORITY: Final = -100
+MOST_PRIORITY: Final = 100
+"""The priorities that `job_priority_fits` of the schema allows."""
+CANARY_PRIORITY: Final = MOST_PRIORITY + 1
+"""The priority that the claim reports for a canary."""
 
 
 class ClaimedJob(NamedTuple):

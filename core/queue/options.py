@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from jobdeck.core.errors import UsageError
+from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY
 from jobdeck.core.schedules import CATCH_UPS
 from jobdeck.core.times import parse_duration, parse_time, write_duration
 
@@ -107,8 +108,10 @@ OPTIONS: Final = (
         edit="How long to repeat, from the next run; or forever.", mcp=True, label="for", example="forever",
     ),
     Option(
-        "priority", "number", "Due jobs with a higher priority run first.", edit="", least=-100, most=100, default=0,
-        many=True, mcp=True, http="priority", label="priority", example="0", note="-100 to 100; higher runs first",
+        "priority", "number", "Due jobs with a higher priority run first.", edit="", least=LEAST_PRIORITY,
+        most=MOST_PRIORITY, default=0,
+        many=True, mcp=True, http="priority", label="priority", example="0",
+        note=f"{LEAST_PRIORITY} to {MOST_PRIORITY}; higher runs first",
     ),
     Option(
         "max_attempts", "number", "Attempts before it fails permanently.", edit="", least=1, most=1000,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.model import ActionResult, RunOutcome, Status
+from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY, ActionResult, RunOutcome, Status
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -202,7 +202,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "bad-time": "A due time and an expiry must be between the years 1 and 9999.",
         "bad-key": "A concurrency key may have 1,000 bytes, and that of this payload is longer.",
         "is-locked": "Another session has locked it. Nothing was changed; try again.",
-        "bad-priority": "A priority must be between -100 and 100.",
+        "bad-priority": f"A priority must be between {LEAST_PRIORITY} and {MOST_PRIORITY}.",
         "bad-attempts": "A job needs at least one attempt.",
         "stuck-no-more": "Its worker or the reaper was faster; nothing was changed.",
         "not-stuck": "Not stuck: a stuck job has run for more than {older_than} and has an expired lease.",

@@ -325,6 +325,11 @@ create or replace function job_is_a_time(p_time timestamptz) returns boolean
 language sql immutable parallel safe
 return p_time is null or p_time >= '0001-01-02 00:00+00'::timestamptz and p_time < '9999-12-31 00:00+00'::timestamptz;
 
+-- Whether a job may have this priority.
+create or replace function job_priority_fits(p_priority integer) returns boolean
+language sql immutable parallel safe
+return p_priority between -100 and 100;
+
 -- Whether a job has exactly one rhythm if it is recurring (minutes, seconds or a cron expression), and else none. Slots
 -- belong to a cron expression.
 create or replace function job_schedule_fits(

@@ -76,7 +76,7 @@ create or replace function job_refusal(
 ) returns text
 language sql stable parallel safe
 return case
-    when coalesce(trim(p_task_type), '') = '' or p_priority not between -100 and 100
+    when coalesce(trim(p_task_type), '') = '' or not job_priority_fits(p_priority)
         then 'A job needs a task type and a priority between -100 and 100.'
     when jsonb_typeof(p_payload) is distinct from 'object' then 'A payload must be a JSON object.'
     when not (job_is_a_time(p_run_at) and job_is_a_time(p_expires_at))

@@ -114,7 +114,7 @@ begin
         when v_new.run_at is null then 'bad-due-time'
         when not (job_is_a_time(v_new.run_at) and job_is_a_time(v_new.expires_at)) then 'bad-time'
         when octet_length(v_new.concurrency_key) > 1000 then 'bad-key'
-        when v_new.priority is null or v_new.priority not between -100 and 100 then 'bad-priority'
+        when v_new.priority is null or not job_priority_fits(v_new.priority) then 'bad-priority'
         when v_new.max_attempts is null or v_new.max_attempts < 1 then 'bad-attempts'
         when v_job.status = 'running' then 'edit-running'
         when v_job.status = 'succeeded' then 'edit-succeeded'

@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY
 from jobdeck.core.schema.components import sql_folder
 from tests.support.queue import Connection, rows, value
 
@@ -166,3 +167,19 @@ def test_the_runs_of_schedulers_are_found_by_the_condition_that_tells_them(conn:
         "WHERE indexrelid = 'job_worker_runs_by_scheduler'::regclass",
     )
     assert plain(condition) == plain(rule(conn, "job_is_scheduled"))
+
+
+def test_the_bounds_of_a_priority_are_those_of_one_function(conn: Connection) -> None:
+    bounds = re.findall(r"-?\d+", rule(conn, "job_priority_fits").replace("'", ""))
+    assert bounds == [str(LEAST_PRIORITY), str(MOST_PRIORITY)]
+    # The trigger of the hot row calls no function of the queue, because a search path would make each enqueue slower.
+    trigger = value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'job_queue_after_write'")
+    assert re.findall(r"priority not between (\S+) and (\S+)", trigger) == [tuple(bounds)]
+    assert f"between {LEAST_PRIORITY} and {MOST_PRIORITY}." in trigger
+
+
+def test_a_time_is_within_the_same_years_in_the_function_and_in_the_trigger(conn: Connection) -> None:
+    years = re.compile(r"'(\d{4}-\d\d-\d\d) 00:00(?::00)?\+00'")
+    source = value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'job_queue_after_write'")
+    conn.execute("SET TIME ZONE 'UTC'")
+    assert years.findall(source) == years.findall(rule(conn, "job_is_a_time")) != []
