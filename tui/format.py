@@ -205,17 +205,15 @@ def due(moment: datetime, now: datetime, *, paused: bool = False) -> tuple[str, 
     return f"due {age(late)} ago", ink
 
 
-def count(value: int, *, about: bool | None = None, short: bool = False) -> str:
-    """A number of jobs, `9,412`, or an estimate, `~38,000`, in short `~38k`.
+def count(value: int, *, at_least: bool | None = None, short: bool = False) -> str:
+    """A number of jobs, `9,412`, or `10,000+` where there may be more, in short `10k+`.
 
-    Unless `about` says so, a number above `Counts.LIMIT` is an estimate.
+    Unless `at_least` says so, there may be more if the number is above `Counts.LIMIT`.
     """
-    about = value > Counts.LIMIT if about is None else about
-    text = amount(value, about=about)
-    if not (about and short) or value < 1000:
-        return text
-    shown = int(text[1:].replace(",", ""))
-    return f"~{shown // 1000}k" if shown < 1_000_000 else f"~{shown / 1_000_000:.2g}M"
+    at_least = value > Counts.LIMIT if at_least is None else at_least
+    if at_least and short and value >= 1000:
+        return f"{value // 1000}k+"
+    return amount(value, at_least=at_least)
 
 
 def plural(number: int, noun: str) -> str:

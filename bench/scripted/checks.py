@@ -33,11 +33,6 @@ class Checks:
         """Whether a condition holds; `expected` says it in words."""
         return self._note(what, bool(held), f"found {_shown(found)}, expected {expected}")
 
-    def near(self, what: str, found: float, expected: float, share: float) -> bool:
-        """Whether an estimate is within a share of the exact number."""
-        held = abs(found - expected) <= share * expected
-        return self._note(what, held, f"found ~{_shown(found)}, expected {_shown(expected)} within {share:.0%}")
-
     def becomes(self, what: str, condition: Callable[[], object], seconds: float) -> bool:
         """Waits until a condition holds, at most so long."""
         deadline = time.monotonic() + seconds

@@ -200,11 +200,11 @@ def _jobs(conn: psycopg.Connection[Any], labels: TypeLabels, judge: Mapping[str,
     due = judged.oldest_due
     statuses = ("pending", "running", "succeeded", "failed", "cancelled")
     return [
-        gauge("jobdeck_jobs", "Jobs in the queue by status; above 10000 an estimate.",
+        gauge("jobdeck_jobs", "Jobs in the queue by status, counted up to 10001.",
               {name: float(getattr(counts, name)) for name in statuses}, label="status"),
-        gauge("jobdeck_jobs_estimated", "1 where the number in jobdeck_jobs is an estimate.",
+        gauge("jobdeck_jobs_at_least", "1 where there may be more than jobdeck_jobs says.",
               {name: float(getattr(counts, name) > counts.LIMIT) for name in statuses}, label="status"),
-        gauge("jobdeck_jobs_pending", "Pending jobs by type; above 10000 an estimate.",
+        gauge("jobdeck_jobs_pending", "Pending jobs by type, counted up to 10001.",
               labels.merged(((line.task_type, float(line.waiting)) for line in waiting), add), label="task_type"),
         gauge("jobdeck_jobs_overdue", "Jobs by type that are due for longer than the interval of the scheduler.",
               labels.merged(((line.task_type, float(line.overdue)) for line in waiting if line.task_type not in aside),

@@ -220,7 +220,7 @@ def known_type(conn: Connection, registry: Registry, task_type: str) -> TypeLine
         UnknownTaskType: it is none of these, so its name is probably misspelled.
     """
     found = next((line for line in type_lines().run(conn) if line.task_type == task_type), None)
-    return found or TypeLine(registry.require(task_type).task_type, 0, 0, 0, estimated=False, workers=0)
+    return found or TypeLine(registry.require(task_type).task_type, 0, 0, 0, at_least=False, workers=0)
 
 
 def set_type(

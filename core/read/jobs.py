@@ -188,7 +188,7 @@ def _cursor(after: str | None, *, natural: bool) -> Json:
 
 
 def counts() -> Query[Counts]:
-    """The number of jobs by status, each exact up to 10,000, above that an estimate."""
+    """The number of jobs by status, each counted up to 10,001."""
     return select(
         """
         SELECT pending, running, succeeded, failed, cancelled, removed FROM job_queue_counts(%(most)s::integer)
@@ -201,12 +201,11 @@ def counts() -> Query[Counts]:
 def backlog(late: timedelta | None = None) -> Query[tuple[Backlog, ...]]:
     """The pending jobs of each type, up to 1,000 types: how many, and how many are overdue by more than `late`.
 
-    Without `late` it is the interval at which a scheduler should call. Numbers are exact up to 10,000, and above that
-    an estimate.
+    Without `late` it is the interval at which a scheduler should call. Jobs are counted up to 10,001 of each type.
     """
     return select(
         """
-        SELECT task_type, waiting, waiting_about AS estimated, overdue, overdue_about AS overdue_estimated, due_since
+        SELECT task_type, waiting, at_least, overdue, overdue_at_least, due_since
         FROM job_queue_backlog(coalesce(%(late)s::interval,
             (SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
             interval '5 minutes'), %(most)s::integer)

@@ -31,8 +31,8 @@ def is_scheduled(source: str) -> bool:
 def left_lying(run: WorkerRun) -> int:
     """The number of due jobs that a scheduler's call left unclaimed although it ended with `ok`.
 
-    The number of due jobs is an estimate above `Counts.LIMIT`. Paused calls and cycles by hand count as 0: they leave
-    jobs on purpose.
+    Above `Counts.LIMIT` due jobs are not counted, so that more may lie there. Paused calls and cycles by hand count as
+    0: they leave jobs on purpose.
     """
     if not is_scheduled(run.source) or run.status != "ok" or run.due_before is None:
         return 0
@@ -68,7 +68,7 @@ class AuditLine:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Jobs by status, each exact up to `LIMIT`; a greater number is an estimate."""
+    """Jobs by status, each exact up to `LIMIT`; a greater number says only that there are more."""
 
     LIMIT = 10_000
 
@@ -87,8 +87,8 @@ class Counts:
             return self.succeeded + self.removed
         return int(getattr(self, status.value))
 
-    def is_about(self, status: Status | None) -> bool:
-        """Whether `of` answers an estimate: one of its parts is one."""
+    def at_least(self, status: Status | None) -> bool:
+        """Whether there may be more than `of` answers: one of its parts is above `LIMIT`."""
         if status is None:
             return max(self.pending, self.running, self.succeeded, self.failed, self.cancelled) > self.LIMIT
         if status is Status.SUCCEEDED:
@@ -100,15 +100,15 @@ class Counts:
 class Backlog:
     """The pending jobs of one type. `overdue` are those that are due for longer than a given time and could be claimed.
 
-    `due_since` is the earliest due time of those that could be claimed; it may be to come. An estimate says so beside
-    its number.
+    `due_since` is the earliest due time of those that could be claimed; it may be to come. A number with `at_least` was
+    not counted to its end.
     """
 
     task_type: str
     waiting: int
-    estimated: bool
+    at_least: bool
     overdue: int
-    overdue_estimated: bool
+    overdue_at_least: bool
     due_since: datetime | None
 
 
@@ -145,7 +145,7 @@ class Clause:
     """One condition for claiming a job: whether it holds, and the evidence as a sentence and its code.
 
     The last one, `turn`, is about a job that could be claimed: whether other due jobs are ahead, with the `facts` ahead
-    (how many), estimated and per_second (how many runs the workers of its type finish).
+    (how many), at_least (or more) and per_second (how many runs the workers of its type finish).
     """
 
     name: str

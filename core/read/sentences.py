@@ -57,14 +57,11 @@ def _has_place(facts: Facts) -> str:
     return f"{facts.get('running')} of {facts['max_running']} of this type run."
 
 
-def amount(number: int, *, about: bool = False) -> str:
-    """A number of jobs: `9,412`, or an estimate with its first two digits, `~38,000`."""
-    return f"~{rounded(number):,}" if about else f"{number:,}"
-
-
-def rounded(number: int) -> int:
-    """A number with its first two digits."""
-    return round(number, min(2 - len(str(number)), 0))
+def amount(number: int, *, at_least: bool = False) -> str:
+    """A number of jobs: `9,412`, or in whole thousands where there may be more, `10,000+`."""
+    if not at_least:
+        return f"{number:,}"
+    return f"{number - number % 1000 if number >= 1000 else number:,}+"
 
 
 DRY_RUN: Final = "dry run"
@@ -93,10 +90,12 @@ def _about(seconds: float) -> str:
 
 def _ahead(facts: Facts) -> str:
     number, rate = int(facts.get("ahead") or 0), facts.get("per_second")
-    shown = amount(number, about=bool(facts.get("estimated"))).replace("~", "About ")
-    words = f"{shown} due {'job is' if number == 1 else 'jobs are'} ahead"
+    at_least = bool(facts.get("at_least"))
+    words = f"{amount(number, at_least=at_least)} due {'job is' if number == 1 else 'jobs are'} ahead"
     if not rate:
         return f"{words}; the workers of this type finished no run in the last full minute."
+    if at_least:
+        return f"{words}; the workers of this type finish {_pace(rate)}."
     return f"{words}; at {_pace(rate)} {_about(number / rate)}."
 
 

@@ -22,7 +22,7 @@ LIMIT: Final = Counts.LIMIT
 
 @dataclass(frozen=True, slots=True)
 class TypeLine:
-    """One task type. The number of pending jobs is an estimate if `estimated`, of failed ones if `failed_estimated`.
+    """One task type. It may have more pending jobs if `at_least`, more failed ones if `failed_at_least`.
 
     `due_since` is the earliest due time of its jobs that could be claimed. `workers` live ones handle it. It is paused
     while `paused_at` is set, and left to a runner that is no worker if `set_aside`. The shares are those of failed runs
@@ -38,7 +38,7 @@ class TypeLine:
     pending: int
     running: int
     failed: int
-    estimated: bool
+    at_least: bool
     workers: int
     paused_at: datetime | None = None
     paused_by: str | None = None
@@ -49,7 +49,7 @@ class TypeLine:
     muted_until: datetime | None = None
     muted_by: str | None = None
     muted_reason: str | None = None
-    failed_estimated: bool = False
+    failed_at_least: bool = False
     due_since: datetime | None = None
     set_aside: bool = False
     max_running: int | None = None
@@ -106,8 +106,8 @@ handled AS (
     WHERE job_worker_is_alive(w.heartbeat_at, now()) GROUP BY t
 ),
 muted AS (SELECT task_type, muted_until, muted_by, muted_reason FROM job_types WHERE muted_until > now())
-SELECT task_type, 0 AS pending, coalesce(c.running, 0) AS running, coalesce(c.failed, 0) AS failed, false AS estimated,
-    coalesce(c.about, false) AS failed_estimated, coalesce(h.workers, 0) AS workers, s.paused_at, s.paused_by,
+SELECT task_type, 0 AS pending, coalesce(c.running, 0) AS running, coalesce(c.failed, 0) AS failed, false AS at_least,
+    coalesce(c.at_least, false) AS failed_at_least, coalesce(h.workers, 0) AS workers, s.paused_at, s.paused_by,
     s.paused_reason, s.resume_at, s.warning_share, s.critical_share, m.muted_until, m.muted_by, m.muted_reason,
     coalesce(s.set_aside, false) AS set_aside, s.max_running, s.max_per_key, s.rate_runs, s.rate_seconds, s.rate_burst,
     s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds, s.concurrency
@@ -119,16 +119,16 @@ LEFT JOIN muted AS m USING (task_type)
 def type_lines() -> Query[tuple[TypeLine, ...]]:
     """The types with a pending, running or failed job, a live worker or settings, by name.
 
-    Pending jobs are counted up to 10,000 of each type, failed ones up to 10,000 in all; above that, the numbers are
-    estimates from a sample. A mute that is over is left out.
+    Pending jobs are counted up to 10,001 of each type, failed ones up to 10,001 in all, the last that failed. A mute
+    that is over is left out.
     """
 
     def read(lines: tuple[TypeLine, ...], waiting: tuple[Backlog, ...]) -> tuple[TypeLine, ...]:
         known = {line.task_type: line for line in lines}
         for one in waiting:
             known[one.task_type] = replace(
-                known.get(one.task_type) or TypeLine(one.task_type, 0, 0, 0, estimated=False, workers=0),
-                pending=one.waiting, estimated=one.estimated, due_since=one.due_since,
+                known.get(one.task_type) or TypeLine(one.task_type, 0, 0, 0, at_least=False, workers=0),
+                pending=one.waiting, at_least=one.at_least, due_since=one.due_since,
             )  # fmt: skip
         return tuple(known[name] for name in sorted(known))
 

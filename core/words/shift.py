@@ -35,8 +35,8 @@ def finished_words(digest: Digest) -> str:
 
 
 def jobs_words(digest: Digest, status: Status) -> str:
-    """The number of jobs in a state; an estimate says so, like `~38,000`."""
-    return amount(digest.counts.of(status), about=digest.counts.is_about(status))
+    """The number of jobs in a state; where there may be more, `10,000+`."""
+    return amount(digest.counts.of(status), at_least=digest.counts.at_least(status))
 
 
 def trigger_words(digest: Digest) -> str:

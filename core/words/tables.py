@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from jobdeck.core.model import Status, Verdict
-from jobdeck.core.read.sentences import rounded
+from jobdeck.core.read.sentences import amount
 from jobdeck.core.times import format_duration
 from jobdeck.core.words.plain import cut, when
 from jobdeck.core.words.wording import percent
@@ -32,24 +32,23 @@ ENOUGH: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """A number of jobs or runs. `about`: it is an estimate; `coarse`: of which only the first digits are known."""
+    """A number of jobs or runs, or of which there are `at_least` that many."""
 
     number: int
-    about: bool = False
-    coarse: bool = False
+    at_least: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.number)
 
     def __str__(self) -> str:
-        return f"{'~' if self.about else ''}{self.number:,}"
+        return amount(self.number, at_least=self.at_least)
 
     def within(self, cells: int) -> str:
         """The number; where it does not fit, in thousands or millions."""
-        mark, number = "~" if self.about else "", self.number
+        number, more = self.number, "+" if self.at_least else ""
         if len(str(self)) <= cells:
             return str(self)
-        return f"{mark}{number // 1000:,}k" if number < 10_000_000 else f"{mark}{number // 1_000_000:,}M"
+        return f"{number // 1000:,}k{more}" if number < 10_000_000 else f"{number // 1_000_000:,}M{more}"
 
 
 class Share(float):
@@ -169,9 +168,9 @@ TYPE_SETTINGS: Final[Sequence[Column[TypeRow]]] = (
 )
 TYPE_JOBS: Final[Sequence[Column[TypeRow]]] = (
     Column("type", lambda one: one.line.task_type),
-    Column("pending", lambda one: Amount(one.line.pending, one.line.estimated), cells=8),
+    Column("pending", lambda one: Amount(one.line.pending, one.line.at_least), cells=8),
     Column("run", lambda one: Amount(one.line.running), long="RUNNING", cells=4, ink="run"),
-    Column("failed", lambda one: Amount(one.line.failed, one.line.failed_estimated), cells=7, ink="bad"),
+    Column("failed", lambda one: Amount(one.line.failed, one.line.failed_at_least), cells=7, ink="bad"),
 )
 TYPES: Final[Sequence[Column[TypeRow]]] = (
     *TYPE_JOBS,
@@ -204,7 +203,7 @@ EVERYTHING: Final = "all types"
 
 def _backlog(one: TrendLine) -> Amount | None:
     most = max((waiting for waiting in one.backlog if waiting), key=lambda waiting: waiting.jobs, default=None)
-    return Amount(most.jobs, most.estimated) if most else None
+    return Amount(most.jobs, most.at_least) if most else None
 
 
 def _time(name: str, long: str, read: Callable[[RunStats], float | None]) -> Column[TrendLine]:
@@ -235,14 +234,13 @@ def _long_wait(one: DatabaseFigures) -> str:
     return "bad" if late else "text" if wait else "muted"
 
 
-def _rounded(one: DatabaseFigures, status: Status) -> Amount:
-    about = one.counts.is_about(status)
-    return Amount(rounded(one.counts.of(status)) if about else one.counts.of(status), about, coarse=about)
+def _jobs(one: DatabaseFigures, status: Status) -> Amount:
+    return Amount(one.counts.of(status), one.counts.at_least(status))
 
 
 DATABASES: Final[Sequence[Column[DatabaseFigures]]] = (
-    Column("pending", lambda one: _rounded(one, Status.PENDING), cells=7),
-    Column("failed", lambda one: _rounded(one, Status.FAILED), cells=7, ink="bad"),
+    Column("pending", lambda one: _jobs(one, Status.PENDING), cells=7),
+    Column("failed", lambda one: _jobs(one, Status.FAILED), cells=7, ink="bad"),
     Column("workers", lambda one: Amount(one.workers), cells=7, none="warn"),
     Column("wait", lambda one: one.longest_wait, cells=5, ink=_long_wait),
 )

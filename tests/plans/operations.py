@@ -39,10 +39,7 @@ class Operation:
 
 
 def problems(what: str, found: Cost, operation: Operation, *, big: bool) -> Iterator[str]:
-    """What a queue says against an operation: whole tables read, too many blocks, and in a `big` one too many entries.
-
-    In a small one, jobs are counted that are estimated in a big one.
-    """
+    """What a queue says against an operation: whole tables read, too many blocks, in a `big` one too many entries."""
     if found.whole_tables and not (operation.reads and what in {"empty", "emptied"}):
         yield f"{what}: reads the whole of {found.whole_tables}"
     if big and found.rows > operation.entries:

@@ -45,7 +45,7 @@ def sample() -> FakeBackend:
         failed_last_hour=2,
         last_trigger=trigger,
     )
-    backend.counts = Counts(pending=790, running=3, succeeded=0, failed=5, cancelled=2, removed=11_000)
+    backend.counts = Counts(pending=790, running=3, succeeded=0, failed=5, cancelled=2, removed=10_001)
     add_evidence(backend)
     announced = backend.jobs[5]
     backend.details[announced.id] = _sample_detail(announced)

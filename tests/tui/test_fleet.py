@@ -209,14 +209,14 @@ async def test_an_unusable_database_says_why_it_is_not_opened_and_one_that_is_aw
 
 async def test_the_details_name_the_address_the_remedy_and_the_last_figures() -> None:
     clock = Clock()
-    member = FakeMember("a", figures(pending=12_345, failed=3), away())
+    member = FakeMember("a", figures(pending=10_001, failed=3), away())
     async with shown([member], background=Held(), monotonic=clock, interval=20.0) as page:
         assert "db.example.org/a" in page.text
         assert "✓ Nothing is wrong." in page.text
         clock.now += 90
         await page.press("r")
         assert "The database at db does not answer. Check its address." in page.text
-        assert "90s ago: ~12,000 pending, 3 failed, 2 workers, ok" in page.text
+        assert "90s ago: 10,000+ pending, 3 failed, 2 workers, ok" in page.text
         assert page.line_of("a").split()[1:3] == ["away", "90s"]
 
 
@@ -369,7 +369,7 @@ def test_ctrl_c_and_signals_end_the_program_from_a_dashboard(code: int, monkeypa
 def test_the_page(snap_compare: Callable[..., bool]) -> None:
     fleet = [
         FakeMember("billing", figures(pending=4)),
-        FakeMember("orders", figures(Verdict.CRITICAL, pending=38_000, failed=412, wait=40)),
+        FakeMember("orders", figures(Verdict.CRITICAL, pending=10_001, failed=412, wait=40)),
         FakeMember("gone", away()),
         FakeMember("bare", UNUSABLE),
         FakeMember("mail", figures(Verdict.WARNING, pending=90, wait=7, evidence="mail_push fails: 80 % of 412 runs.")),

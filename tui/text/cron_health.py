@@ -183,7 +183,7 @@ def _overdue_type(line: Backlog, report: CronReport, width: int) -> Entry:
     longest = age(report.at - line.due_since) if line.due_since else DASH
     return entry(
         (f"   {fit(middle(one_line(line.task_type), _name_width(width)), _name_width(width))}", "strong"),
-        (f"  {amount(line.overdue, about=line.overdue_estimated)} overdue", "text"),
+        (f"  {amount(line.overdue, at_least=line.overdue_at_least)} overdue", "text"),
         (", paused" if paused else "", "warn"),
         (f"  longest wait {longest}", "muted"),
         key=("type", line.task_type),
@@ -301,8 +301,8 @@ def _judged(run: WorkerRun, at: datetime, *, roomy: bool) -> tuple[str, str]:
     if run.status == "error" or (run.http_status or 200) >= 400:
         return message or "error", "bad"
     if left:
-        about = (run.due_before or 0) > Counts.LIMIT
-        lying = count(left, about=about, short=not roomy)
+        at_least = (run.due_before or 0) > Counts.LIMIT
+        lying = count(left, at_least=at_least, short=not roomy)
         return f"{lying} due jobs not claimed" if roomy else f"{lying} unclaimed", "bad"
     if run.status == "paused":
         return f"paused{f': {message}' if message else ''}", "warn"

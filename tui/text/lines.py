@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from jobdeck.core.words.tables import Amount, Column, Seconds, Share, Value
-from jobdeck.tui.format import DASH, age, count, fit, one_line, wrapped
+from jobdeck.tui.format import DASH, age, fit, one_line, wrapped
 from jobdeck.tui.widgets.pane import Entry, entry
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def written(value: Value, room: int) -> str:
     """A value in few cells."""
     match value:
         case Amount():
-            return count(value.number, about=True, short=True) if value.coarse else value.within(room)
+            return value.within(room)
         case Share():
             return value.brief
         case Seconds():

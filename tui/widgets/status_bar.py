@@ -166,7 +166,7 @@ def _tabs(counts: Counts | None, active: Status | None, width: int, key: Named) 
         for name, status in TABS:
             tab = key(f"tab.{name.lower()}")
             word = SHORT_TABS.get(name, name) if short else name
-            value = count(counts.of(status), about=counts.is_about(status), short=short) if counts else "…"
+            value = count(counts.of(status), at_least=counts.at_least(status), short=short) if counts else "…"
             if status is active:
                 spans.append((f"{tab} {word} {value}", "tab"))
             else:

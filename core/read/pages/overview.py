@@ -70,7 +70,7 @@ def types() -> Query[TypeReport]:
             at,
             tuple(
                 TypeFigures(
-                    known.get(name) or TypeLine(name, 0, 0, 0, estimated=False, workers=0),
+                    known.get(name) or TypeLine(name, 0, 0, 0, at_least=False, workers=0),
                     oldest.get(name),
                     *ended.get(name, (0, 0)),
                     share_of.get(name),

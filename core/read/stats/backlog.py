@@ -22,7 +22,7 @@ MARKS: Final = 100
 MINUTE: Final = timedelta(minutes=1)
 
 _BACKLOG: Final = """
-SELECT b.bucket, b.task_type, b.waiting, b.estimated FROM job_backlog AS b
+SELECT b.bucket, b.task_type, b.waiting, b.at_least FROM job_backlog AS b
 WHERE b.minutes = %(minutes)s AND b.bucket >= date_bin(%(step)s, now() - %(window)s, '2000-01-01 00:00+00')
     AND b.bucket <= now() AND (%(task_type)s::text IS NULL OR b.task_type IN ('', %(task_type)s))
 """
@@ -56,7 +56,7 @@ class Waiting:
     """The most jobs that were due and waited for a worker in one bucket."""
 
     jobs: int
-    estimated: bool
+    at_least: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class TrendReport:
     def waiting(self, task_type: str | None = None) -> tuple[Waiting | None, ...]:
         """The backlog bucket by bucket, of one type or of all; None where nobody counted."""
         counted, chosen = self.backlog.get(ALL, {}), self.backlog.get(task_type or ALL, {})
-        none = Waiting(0, estimated=False)
+        none = Waiting(0, at_least=False)
         return tuple(chosen.get(at, none) if at in counted else None for at in self.trends.buckets)
 
 
@@ -86,7 +86,7 @@ def trend_report(window: timedelta, *, task_type: str | None = None) -> Query[Tr
     def read(found: Trends, backlog: list[Row], *marks: list[Row]) -> TrendReport:
         by_type: dict[str, dict[datetime, Waiting]] = defaultdict(dict)
         for row in backlog:
-            by_type[row["task_type"]][row["bucket"]] = Waiting(row["waiting"], row["estimated"])
+            by_type[row["task_type"]][row["bucket"]] = Waiting(row["waiting"], row["at_least"])
         known = [Mark(**row) for part in marks for row in part]
         return TrendReport(found, dict(by_type), tuple(sorted(known, key=lambda mark: mark.at)))
 

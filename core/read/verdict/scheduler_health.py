@@ -112,7 +112,7 @@ def _left_lying(calls: dict[str, Any]) -> list[Finding]:
     left = [max(due - claimed, 0) for due, claimed in zip(calls["due_before"], calls["claimed"], strict=True)]
     if len(left) < IN_A_ROW or not all(left):
         return []
-    lying = amount(left[0], about=calls["due_before"][0] > Counts.LIMIT)
+    lying = amount(left[0], at_least=calls["due_before"][0] > Counts.LIMIT)
     if not any(calls["claimed"]):
         words = f"The last {IN_A_ROW} calls succeeded but claimed no job, although {lying} jobs were due."
         return [Finding("left lying", Verdict.CRITICAL, words)]

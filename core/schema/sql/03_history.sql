@@ -36,17 +36,6 @@ create table if not exists job_runs (
 ) partition by range (run_token);
 create index if not exists job_runs_job on job_runs (job_id, run_token);
 create index if not exists job_runs_removed on job_runs (finished_at) where removed;
--- For how many rows one row of the sample stands: half of the sample for 64, a quarter for 128, and so on up to 16384.
--- Of the rows that stand for at least 64 * n, there are 1 in 64 * n of all, so an estimate of any number reads few of them.
--- The indexes of the sample have the same expression written out, so that who inserts needs no right on this function.
-create or replace function job_sample_step(p_hash integer) returns integer
-language sql immutable parallel safe
-return (p_hash & 16383 | 16384) & -(p_hash & 16383 | 16384);
-
--- One run in 64, chosen by its token alone; `job_sample_count` reads it.
-create index if not exists job_runs_drawn on job_runs (
-        ((hashint8(run_token) & 16383 | 16384) & -(hashint8(run_token) & 16383 | 16384)), run_token)
-    where removed and hashint8(run_token) & 63 = 0;
 create index if not exists job_runs_troubled on job_runs (finished_at)
     where outcome in ('failed', 'retried', 'lost');
 

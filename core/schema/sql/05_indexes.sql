@@ -51,11 +51,3 @@ create index if not exists job_queue_unmissed on job_queue (run_at)
 -- The jobs of each group of errors.
 create index if not exists job_queue_alike on job_queue (fingerprint, task_type, status, id)
     where fingerprint is not null;
--- One job in 64, chosen by its id alone: `job_sample_count` estimates from it how many there are. The second index has
--- those that wait, in the order of the claim. It also has all that is asked of them, because their rows are far apart.
-create index if not exists job_queue_drawn on job_queue (
-        status, ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), id)
-    where status <> 'pending' and uuid_hash(id) & 63 = 0;
-create index if not exists job_queue_drawn_pending on job_queue (
-        ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), task_type, priority desc, run_at, id)
-    include (blocked_by, in_line) where status = 'pending' and uuid_hash(id) & 63 = 0;

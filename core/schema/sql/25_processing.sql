@@ -290,17 +290,31 @@ as $$
     select array(select name from type where name is not null)
 $$;
 
--- Jobs that are due and could be claimed: exact up to 10,000, above that an estimate, which is more than 10,000.
-create or replace function job_queue_due_count() returns integer
-language plpgsql stable security definer
+-- Claimable jobs before a place in each of these lanes, counted up to p_most.
+create or replace function job_queue_before(p_lanes job_lane[], p_most integer) returns bigint
+language sql stable
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off
 as $$
-begin
-    perform job_refuse_outsiders();
-    return (
-        select least(job_queue_before(array_agg(l.task_type), array_agg(l.priority), array_agg(statement_timestamp()),
-            array_agg('00000000-0000-0000-0000-000000000000'::uuid), 10001), 2147483647)
-        from unnest(job_claim_lanes(job_types_open(job_queue_waiting_types(), statement_timestamp()))) l);
-end
+    select count(*) from (
+        select from unnest(p_lanes) l
+        cross join lateral (
+            select from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+                and q.priority = l.priority and (q.run_at, q.id) < (l.run_at, l.id)
+            limit p_most
+        ) d limit p_most
+    ) found
+$$;
+
+-- Jobs that are due and could be claimed, counted up to 10,001.
+create or replace function job_queue_due_count() returns integer
+language sql stable security definer
+as $$
+    select job_refuse_outsiders();
+    select job_queue_before(
+        array_agg(row(l.task_type, l.priority, statement_timestamp(), l.id, null)::job_lane), 10001)::integer
+    from unnest(job_claim_lanes(job_types_open(job_queue_waiting_types(), statement_timestamp()))) l
 $$;
 
 create or replace function job_worker_run_open(p_source text, p_worker text, p_http_method text)

@@ -89,134 +89,35 @@ begin
 end
 $$;
 
--- About how many rows there are, from the sample: pending jobs ('pending'), those of a type ('type'), jobs of another
--- status ('status'), jobs that succeeded and left the queue ('removed'), or claimable jobs before a place in each of these
--- lanes ('before'). The rows that stand for the most are read first, until there are 1000 (a standard error of 3 %).
--- `proves` says that there are more than p_most: by Chernoff's bound, fewer rows would give so large a sample only once
--- in e^64 times.
-create or replace function job_sample_count(
-    p_what text, p_name text, p_most integer, p_types text[] default null, p_priorities integer[] default null,
-    p_run_at timestamptz[] default null, p_ids uuid[] default null, out jobs bigint, out proves boolean
-)
-language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
-set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
-as $$
-declare
-    v_step integer := 16384;
-    v_seen bigint := 0;
-begin
-    loop
-        v_seen := v_seen + case p_what
-            when 'pending' then (
-                select count(*) from job_queue q
-                where q.status = 'pending' and uuid_hash(q.id) & 63 = 0 and job_sample_step(uuid_hash(q.id)) = v_step)
-            when 'type' then (
-                select count(*) from job_queue q
-                where q.status = 'pending' and uuid_hash(q.id) & 63 = 0 and job_sample_step(uuid_hash(q.id)) = v_step
-                    and q.task_type = p_name)
-            when 'status' then (
-                select count(*) from job_queue q
-                where q.status = p_name and q.status <> 'pending' and uuid_hash(q.id) & 63 = 0
-                    and job_sample_step(uuid_hash(q.id)) = v_step)
-            when 'removed' then (
-                select count(*) from job_runs r
-                where r.removed and hashint8(r.run_token) & 63 = 0
-                    and job_sample_step(hashint8(r.run_token)) = v_step)
-            else (
-                select count(*) from unnest(p_types, p_priorities, p_run_at, p_ids) as l (task_type, priority, run_at, id)
-                cross join lateral (
-                    select from job_queue q
-                    where q.status = 'pending' and q.blocked_by is null and not q.in_line
-                        and uuid_hash(q.id) & 63 = 0 and job_sample_step(uuid_hash(q.id)) = v_step
-                        and q.task_type = l.task_type and q.priority = l.priority
-                        and (q.run_at, q.id) < (l.run_at, l.id)
-                    offset 0 -- Each lane is one range of the index: the planner would read the whole sample instead.
-                ) d)
-            end;
-        exit when v_seen >= 1000 or v_step = 64;
-        v_step := v_step / 2;
-    end loop;
-    jobs := v_seen * v_step;
-    proves := v_seen >= p_most::double precision / v_step + 12 * sqrt(p_most::double precision / v_step) + 40;
-end
-$$;
-
--- What was counted up to p_most, if it is less than that; else the estimate, and at least p_most. So numbers from p_most
--- on are estimates. A null was not counted, because the sample proves that it is more.
-create or replace function job_counted_or_about(p_counted bigint, p_about bigint, p_most integer) returns bigint
-language sql immutable parallel safe
-return case when p_counted < p_most then p_counted else greatest(p_about, p_most) end;
-
--- Claimable jobs before a place in each of these lanes: exact below p_most, from there on an estimate.
-create or replace function job_queue_before(
-    p_types text[], p_priorities integer[], p_run_at timestamptz[], p_ids uuid[], p_most integer
-) returns bigint
-language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
-set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
-as $$
-declare
-    v_drawn record;
-begin
-    select * into v_drawn from job_sample_count('before', null, p_most, p_types, p_priorities, p_run_at, p_ids);
-    return job_counted_or_about(case when not v_drawn.proves then (
-        select count(*) from (
-            select from unnest(p_types, p_priorities, p_run_at, p_ids) as l (task_type, priority, run_at, id)
-            cross join lateral (
-                select from job_queue q
-                where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
-                    and q.priority = l.priority and (q.run_at, q.id) < (l.run_at, l.id)
-                limit p_most
-            ) d limit p_most
-        ) found) end, v_drawn.jobs, p_most);
-end
-$$;
-
--- Jobs by status, and as `removed` those that succeeded and left the queue: each exact below p_most, counted by its own
--- index, and from there on an estimate, which is not less than p_most.
+-- Jobs by status, and as `removed` those that succeeded and left the queue: each counted up to p_most by its own index.
 create or replace function job_queue_counts(
     p_most integer, out pending bigint, out running bigint, out succeeded bigint, out failed bigint,
     out cancelled bigint, out removed bigint
 )
-language plpgsql stable security definer
+language sql stable security definer
 set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
-declare
-    v_drawn record;
-begin
-    perform job_refuse_outsiders();
-    select * into v_drawn from job_sample_count('pending', null, p_most);
-    pending := job_counted_or_about(case when not v_drawn.proves then
-        (select count(*) from (select from job_queue q
-            where q.status = 'pending' and q.blocked_by is null and not q.in_line limit p_most) found)
-        + (select count(*) from (select from job_queue q
-            where q.status = 'pending' and (q.blocked_by is not null or q.in_line) limit p_most) found) end, v_drawn.jobs, p_most);
-    select * into v_drawn from job_sample_count('status', 'running', p_most);
-    running := job_counted_or_about(case when not v_drawn.proves then
-        (select count(*) from (select from job_queue q where q.status = 'running' limit p_most) found) end, v_drawn.jobs, p_most);
-    select * into v_drawn from job_sample_count('status', 'succeeded', p_most);
-    succeeded := job_counted_or_about(case when not v_drawn.proves then
-        (select count(*) from (select from job_queue q where q.status = 'succeeded' limit p_most) found) end, v_drawn.jobs, p_most);
-    select * into v_drawn from job_sample_count('status', 'failed', p_most);
-    failed := job_counted_or_about(case when not v_drawn.proves then
-        (select count(*) from (select from job_queue q where q.status = 'failed' limit p_most) found) end, v_drawn.jobs, p_most);
-    select * into v_drawn from job_sample_count('status', 'cancelled', p_most);
-    cancelled := job_counted_or_about(case when not v_drawn.proves then
-        (select count(*) from (select from job_queue q where q.status = 'cancelled' limit p_most) found) end, v_drawn.jobs, p_most);
-    select * into v_drawn from job_sample_count('removed', null, p_most);
-    removed := job_counted_or_about(case when not v_drawn.proves then
-        (select count(*) from (select from job_runs r where r.removed limit p_most) found) end, v_drawn.jobs, p_most);
-end
+    select job_refuse_outsiders();
+    select
+        (select count(*) from (
+            select 1 from job_queue q where q.status = 'pending' and q.blocked_by is null and not q.in_line
+            union all
+            select 1 from job_queue q where q.status = 'pending' and (q.blocked_by is not null or q.in_line)
+            limit p_most) found),
+        (select count(*) from (select from job_queue q where q.status = 'running' limit p_most) found),
+        (select count(*) from (select from job_queue q where q.status = 'succeeded' limit p_most) found),
+        (select count(*) from (select from job_queue q where q.status = 'failed' limit p_most) found),
+        (select count(*) from (select from job_queue q where q.status = 'cancelled' limit p_most) found),
+        (select count(*) from (select from job_runs r where r.removed limit p_most) found)
 $$;
 
 -- The task types with pending jobs, at most 1000. `waiting` are a type's pending jobs, `overdue` those that are due for
--- longer than p_late and could be claimed, `due_since` the earliest due time of those that could be claimed. A number is
--- exact unless its `about` is true: then it is beyond p_most; or the types before it by name had ten times as many.
--- Where more than p_most jobs wait for another job or in a line, those of each type are an estimate.
+-- longer than p_late and could be claimed, `due_since` the earliest due time of those that could be claimed. Each number
+-- is exact, or there are that many at least: it was counted up to p_most; or up to 1000, where the types before it by name
+-- had ten times p_most. Those that wait for another job or in a line are counted up to p_most for all types together.
 create or replace function job_queue_backlog(p_late interval, p_most integer)
 returns table (
-    task_type text, waiting bigint, waiting_about boolean, overdue bigint, overdue_about boolean, due_since timestamptz
+    task_type text, waiting bigint, at_least boolean, overdue bigint, overdue_at_least boolean, due_since timestamptz
 )
 language plpgsql stable security definer
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
@@ -226,10 +127,8 @@ declare
     v_type text;
     v_beside jsonb;
     v_beside_jobs bigint;
-    v_drawn record;
-    v_room integer := 10 * p_most;
+    v_room bigint := 10 * p_most;
     v_most integer;
-    v_free bigint;
 begin
     perform job_refuse_outsiders();
     select coalesce(jsonb_object_agg(b.task_type, b.jobs), '{}'), coalesce(sum(b.jobs), 0)
@@ -246,20 +145,9 @@ begin
     loop
         task_type := v_type;
         v_most := least(p_most, greatest(v_room, 1000));
-        select * into v_drawn from job_sample_count('type', v_type, v_most);
-        v_free := case when not v_drawn.proves then (
-            select count(*) from (
-                select from job_queue q
-                where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = v_type
-                limit v_most
-            ) found) end;
-        waiting_about := not coalesce(v_free < v_most and v_beside_jobs < p_most, false);
-        waiting := coalesce(v_free, v_most) + coalesce((v_beside ->> v_type)::bigint, 0);
-        if waiting_about then
-            waiting := greatest(waiting, v_drawn.jobs);
-        end if;
-        select min(h.run_at), job_queue_before(array_agg(l.task_type), array_agg(l.priority),
-            array_agg(statement_timestamp() - p_late), array_agg('00000000-0000-0000-0000-000000000000'::uuid), v_most)
+        select min(h.run_at),
+            job_queue_before(array_agg(row(l.task_type, l.priority, statement_timestamp() - p_late, l.id, null)::job_lane),
+                v_most)
         into due_since, overdue
         from unnest(job_claim_lanes(array[v_type])) l
         cross join lateral (
@@ -268,15 +156,24 @@ begin
                 and q.priority = l.priority
             order by q.run_at, q.id limit 1
         ) h;
-        overdue_about := overdue >= v_most;
-        v_room := v_room - coalesce(least(v_free, v_most), 0)::integer - least(overdue, v_most)::integer;
+        -- Jobs that are overdue wait as well, so where these are v_most nothing else has to be counted.
+        waiting := case when overdue >= v_most then overdue else (
+            select count(*) from (
+                select from job_queue q
+                where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = v_type
+                limit v_most
+            ) found) end;
+        v_room := v_room - case when overdue >= v_most then overdue else overdue + waiting end;
+        at_least := waiting >= v_most or v_beside_jobs >= p_most;
+        overdue_at_least := overdue >= v_most;
+        waiting := waiting + coalesce((v_beside ->> v_type)::bigint, 0);
         return next;
     end loop;
 end
 $$;
 
 -- Whether the workers that handle this job's type claim other due jobs before it, as one more clause with a code and facts:
--- how many are ahead in the order of the claim, exact up to 10,000 or `estimated`, and how many runs of all these types
+-- how many are ahead in the order of the claim, exact or `at_least` that many, and how many runs of all these types
 -- end per second. No row if the job could not be claimed now.
 create or replace function job_queue_turn(p_id uuid) returns table (clause text, holds boolean, code text, facts jsonb)
 language plpgsql stable security definer
@@ -301,58 +198,35 @@ begin
     v_types := array(
         select distinct t from job_workers w cross join unnest(w.task_types) t
         where w.id = any (v_workers) and job_clause_type_open(t, v_now));
-    select job_queue_before(array_agg(l.task_type), array_agg(l.priority),
-        array_agg(case when l.priority = v_job.priority then v_job.run_at else v_now end),
-        array_agg(case when l.priority = v_job.priority then v_job.id
-            else '00000000-0000-0000-0000-000000000000'::uuid end), v_most)
+    select job_queue_before(array_agg(case when l.priority = v_job.priority
+        then row(l.task_type, l.priority, v_job.run_at, v_job.id, null)::job_lane
+        else row(l.task_type, l.priority, v_now, l.id, null)::job_lane end), v_most)
     into v_ahead
     from unnest(job_claim_lanes(v_types)) l where l.priority >= v_job.priority;
     return query values ('turn', v_ahead = 0, case when v_ahead = 0 then 'none-ahead' else 'others-ahead' end,
-        jsonb_build_object('ahead', v_ahead, 'estimated', v_ahead >= v_most, 'per_second', job_finish_rate(v_types)));
+        jsonb_build_object('ahead', v_ahead, 'at_least', v_ahead >= v_most, 'per_second', job_finish_rate(v_types)));
 end
 $$;
 
--- Jobs by type that are running or failed; `job_queue_backlog` has the pending ones. If there are more than p_most failed jobs
--- in all, their numbers are estimates from at least 4,000 jobs of the sample, and `about` is true. A type of which these have
--- no job is then left out.
+-- Jobs by type that are running or failed; `job_queue_backlog` has the pending ones. If there are p_most failed jobs or more,
+-- the last p_most that ended are counted, and a type has that many at_least.
 create or replace function job_queue_type_jobs(p_most integer)
-returns table (task_type text, running bigint, failed bigint, about boolean)
-language plpgsql stable security definer
+returns table (task_type text, running bigint, failed bigint, at_least boolean)
+language sql stable security definer
 set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
-#variable_conflict use_column
-declare
-    v_drawn constant record := job_sample_count('status', 'failed', p_most);
-    v_all constant bigint := case when not v_drawn.proves then (
-        select count(*) from (select from job_queue q where q.status = 'failed' limit p_most) found) end;
-    v_about constant boolean := coalesce(v_all, p_most) >= p_most;
-    v_step integer := 16384;
-    v_seen bigint := 0;
-begin
-    perform job_refuse_outsiders();
-    while v_about loop
-        v_seen := v_seen + (
-            select count(*) from job_queue q
-            where q.status = 'failed' and q.status <> 'pending' and uuid_hash(q.id) & 63 = 0
-                and job_sample_step(uuid_hash(q.id)) = v_step);
-        exit when v_seen >= 4000 or v_step = 64;
-        v_step := v_step / 2;
-    end loop;
-    return query
-    with found (task_type, status, jobs) as (
-        select q.task_type, 'running', 1 from job_queue q where q.status = 'running'
+    select job_refuse_outsiders();
+    with failed as materialized (
+        select q.task_type from job_queue q where q.status = 'failed'
+        order by coalesce(q.completed_at, q.updated_at) desc, q.id desc limit p_most
+    ), found as (
+        select q.task_type, true as runs from job_queue q where q.status = 'running'
         union all
-        select q.task_type, 'failed', 1 from job_queue q where q.status = 'failed' and not v_about
-        union all
-        select q.task_type, 'failed', v_step from job_queue q
-        where q.status = 'failed' and q.status <> 'pending' and uuid_hash(q.id) & 63 = 0
-            and job_sample_step(uuid_hash(q.id)) >= v_step and v_about
+        select f.task_type, false from failed f
     )
-    select f.task_type, coalesce(sum(f.jobs) filter (where f.status = 'running'), 0),
-        coalesce(sum(f.jobs) filter (where f.status = 'failed'), 0),
-        v_about and coalesce(bool_or(f.status = 'failed'), false)
-    from found f group by f.task_type;
-end
+    select f.task_type, count(*) filter (where f.runs), count(*) filter (where not f.runs),
+        (select count(*) from failed) >= p_most and bool_or(not f.runs)
+    from found f group by f.task_type
 $$;
 
 -- The due time of the job that has waited longest; null if none is due. Jobs of paused types do not count.

@@ -8,7 +8,7 @@ create table if not exists job_backlog (
     bucket timestamptz not null,
     task_type text not null,
     waiting bigint not null,
-    estimated boolean not null,
+    at_least boolean not null,
     primary key (minutes, bucket, task_type)
 ) with (fillfactor = 70);
 
@@ -24,18 +24,18 @@ create or replace function job_backlog_sample() returns bigint
 language sql volatile
 as $$
     with found as materialized (
-        select b.task_type, b.overdue as waiting, b.overdue_about as estimated
+        select b.task_type, b.overdue as waiting, b.overdue_at_least as at_least
         from job_queue_backlog(interval '0', 10001) b where b.overdue > 0
     ), counted as (
-        select f.task_type, f.waiting, f.estimated from found f where f.task_type <> ''
+        select f.task_type, f.waiting, f.at_least from found f where f.task_type <> ''
         union all
-        select '', coalesce(sum(f.waiting), 0), coalesce(bool_or(f.estimated), false) from found f
+        select '', coalesce(sum(f.waiting), 0), coalesce(bool_or(f.at_least), false) from found f
     ), kept as (
-        insert into job_backlog as b (minutes, bucket, task_type, waiting, estimated)
-        select l.minutes, job_stat_bucket(l.minutes, clock_timestamp()), c.task_type, c.waiting, c.estimated
+        insert into job_backlog as b (minutes, bucket, task_type, waiting, at_least)
+        select l.minutes, job_stat_bucket(l.minutes, clock_timestamp()), c.task_type, c.waiting, c.at_least
         from counted c cross join unnest(array[5, 15, 120, 480]::smallint[]) as l (minutes)
         on conflict (minutes, bucket, task_type) do update set
-            estimated = case when excluded.waiting > b.waiting then excluded.estimated else b.estimated end,
+            at_least = case when excluded.waiting > b.waiting then excluded.at_least else b.at_least end,
             waiting = greatest(b.waiting, excluded.waiting)
     )
     select count(*) from found

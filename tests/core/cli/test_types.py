@@ -115,7 +115,7 @@ def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn
         (row,) = jobdeck("types", "list", "--json").data["types"]
         if value(conn, "SELECT job_stat_bucket(1, now())") == minute:
             break
-    assert (row["pending"], row["failed"], row["estimated"]) == (1, 2, False)
+    assert (row["pending"], row["failed"], row["at_least"]) == (1, 2, False)
     assert (row["succeeded_last_minute"], row["failed_last_minute"]) == (1, 2)
     assert (row["runs_15_minutes"], row["failure_share"], row["usual_failure_share"]) == (3, 0.6667, None)
     assert row["failed_in_a_row"] == 2

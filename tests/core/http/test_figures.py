@@ -58,7 +58,7 @@ def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection
     told = samples(got.body.decode())
     assert told["jobdeck_up"] == 1
     assert told['jobdeck_jobs{status="pending"}'] == 1
-    assert told['jobdeck_jobs_estimated{status="pending"}'] == 0
+    assert told['jobdeck_jobs_at_least{status="pending"}'] == 0
     assert told['jobdeck_jobs_pending{task_type="fine"}'] == 1
     assert told['jobdeck_jobs_overdue{task_type="fine"}'] == 0
     assert told['jobdeck_runs_total{outcome="failed",task_type="push"}'] == 30

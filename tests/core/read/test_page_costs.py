@@ -47,7 +47,7 @@ def crowd(conn: psycopg.Connection[Any]) -> None:
     )
     conn.execute(
         """
-        INSERT INTO job_backlog (minutes, bucket, task_type, waiting, estimated)
+        INSERT INTO job_backlog (minutes, bucket, task_type, waiting, at_least)
         SELECT m, job_stat_bucket(m, now()) - n * m * interval '1 minute', t, n, false
         FROM unnest(array[5, 480]::smallint[]) AS m, generate_series(0, 500) AS n, unnest(array['', 'alpha']) AS t
         """

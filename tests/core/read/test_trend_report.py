@@ -28,11 +28,11 @@ def test_the_backlog_of_each_bucket_is_that_of_all_or_of_one_type_and_unknown_wh
         add(conn, name)
     conn.execute("SELECT job_backlog_sample()")
     found = trend_report(6 * HOUR).run(conn)
-    assert counted(found.waiting()) == [Waiting(3, estimated=False)]
-    assert counted(found.waiting("alpha")) == [Waiting(2, estimated=False)]
-    assert counted(found.waiting("gamma")) == [Waiting(0, estimated=False)]
+    assert counted(found.waiting()) == [Waiting(3, at_least=False)]
+    assert counted(found.waiting("alpha")) == [Waiting(2, at_least=False)]
+    assert counted(found.waiting("gamma")) == [Waiting(0, at_least=False)]
     only = trend_report(6 * HOUR, task_type="beta").run(conn)
-    assert counted(only.waiting("beta")) == [Waiting(1, estimated=False)]
+    assert counted(only.waiting("beta")) == [Waiting(1, at_least=False)]
     assert set(only.backlog) == {"", "beta"}
 
 
@@ -41,7 +41,7 @@ def test_each_window_reads_the_backlog_in_its_own_steps(conn: Connection, hours:
     add(conn)
     conn.execute("SELECT job_backlog_sample()")
     found = trend_report(hours * HOUR).run(conn)
-    assert counted(found.waiting()) == [Waiting(1, estimated=False)]
+    assert counted(found.waiting()) == [Waiting(1, at_least=False)]
     assert len(found.trends.buckets) <= 101
 
 

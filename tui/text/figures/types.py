@@ -53,8 +53,8 @@ def about(one: TypeFigures, at: datetime, width: int) -> list[Entry]:
     ]  # fmt: skip
     if found.limits:
         pairs.append(("limits", *_limits(found)))
-    if found.estimated or found.failed_estimated:
-        pairs.append(("~", "Over 10,000 jobs: numbers with ~ come from a sample.", "muted"))
+    if found.at_least or found.failed_at_least:
+        pairs.append(("+", "There are more: jobs are counted up to 10,000.", "muted"))
     return facts(pairs, width)
 
 

@@ -141,9 +141,9 @@ def _status_json(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Ru
         "counts": {
             **output.plain(counts),
             "total": counts.of(None),
-            "estimated": {
+            "at_least": {
                 **{name: number > counts.LIMIT for name, number in output.plain(counts).items()},
-                "total": counts.is_about(None),
+                "total": counts.at_least(None),
             },
         },
         "waiting": waiting,
@@ -160,7 +160,7 @@ def _status_json(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Ru
 
 def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Run]) -> list[str]:
     counts = ", ".join(f"{_jobs(count)} {name}" for name in Status if (count := getattr(seen.counts, name)))
-    total = amount(seen.counts.of(None), about=seen.counts.is_about(None))
+    total = amount(seen.counts.of(None), at_least=seen.counts.at_least(None))
     oldest = seen.health.oldest_due
     lines = output.facts(
         [
@@ -187,7 +187,7 @@ def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[R
 
 
 def _jobs(number: int) -> str:
-    return amount(number, about=number > Counts.LIMIT)
+    return amount(number, at_least=number > Counts.LIMIT)
 
 
 def _waiting_lines(waiting: Sequence[Backlog], now: datetime) -> list[str]:
@@ -195,8 +195,8 @@ def _waiting_lines(waiting: Sequence[Backlog], now: datetime) -> list[str]:
     rows = [
         (
             line.task_type,
-            amount(line.waiting, about=line.estimated),
-            amount(line.overdue, about=line.overdue_estimated),
+            amount(line.waiting, at_least=line.at_least),
+            amount(line.overdue, at_least=line.overdue_at_least),
             format_duration(now - line.due_since) if line.due_since and line.due_since <= now else output.NONE,
         )
         for line in sorted(waiting, key=lambda line: (-line.waiting, line.task_type))
@@ -316,7 +316,7 @@ def _json(member: Member, reading: Reading) -> Json:
         "evidence": wrong,
         "pending": counts and counts.pending,
         "failed": counts and counts.failed,
-        "estimated": {name: bool(counts and counts.is_about(Status(name))) for name in ("pending", "failed")},
+        "at_least": {name: bool(counts and counts.at_least(Status(name))) for name in ("pending", "failed")},
         "workers": found and found.workers,
         "oldest_due": found and found.health.oldest_due,
     }

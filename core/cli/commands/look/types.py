@@ -187,7 +187,7 @@ def _trend_data(found: TrendReport, task_type: str | None) -> dict[str, Any]:
         "types": [{"task_type": name, **_figures(window.total(name))} for name in names],
         "course": [
             {"at": at, **_figures(stats), "backlog": waiting.jobs if waiting else None,
-             "backlog_estimated": waiting.estimated if waiting else False}
+             "backlog_at_least": waiting.at_least if waiting else False}
             for at, stats, waiting in _course(found, task_type)
         ],
         "marks": [output.plain(mark) for mark in found.marks],
