@@ -19,7 +19,7 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.model import SUCCESSES, ClaimedJob, FinishedRun, Json, RunOutcome
 from jobdeck.core.postgres.database import Connection, Database, begin, connect_beside
 from jobdeck.core.redact import safe_text
-from jobdeck.core.registry import Done, JobType, Opener, Registry
+from jobdeck.core.registry import Done, JobType, Registry
 from jobdeck.core.testing.borrowed import QueueCursor
 from jobdeck.core.testing.result import JobResult, LoggedLine, ProgressReport, Sequel
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from jobdeck.core.queue.producers.connections import AsyncConnection
+    from jobdeck.core.registry import Opener
     from jobdeck.core.settings import Settings
 
 NO_DATABASE: Final = (

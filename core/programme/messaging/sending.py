@@ -13,8 +13,8 @@ from pydantic import Field
 from jobdeck.core.errors import PermanentError, RetryLater
 from jobdeck.core.programme.messaging import erased, outbox
 from jobdeck.core.programme.messaging import templates as messaging_templates
-from jobdeck.core.programme.messaging.delivery import RETRY_SECONDS, After, Delivery, Render, deliver
-from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Decision, Intent, LeftOut
+from jobdeck.core.programme.messaging.delivery import RETRY_SECONDS, Delivery, deliver
+from jobdeck.core.programme.messaging.outbox import Decision, LeftOut
 from jobdeck.core.programme.vendors.email import Email
 from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimited
 from jobdeck.core.programme.vendors.sms import Sms, segments
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from jobdeck.core.programme.messaging.delivery import After, Render
+    from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Intent
     from jobdeck.core.programme.messaging.templates import Body
     from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.settings import CompetitionSettings

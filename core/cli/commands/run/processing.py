@@ -15,8 +15,8 @@ from jobdeck.core.cli.output import Progress
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.cli.signals import Stop, interrupted_with, stop_signals
 from jobdeck.core.errors import Interrupted, UsageError
-from jobdeck.core.model import KEPT_FOR, STUCK_AFTER, Processing
-from jobdeck.core.plugins import Connection, Erased, Erasure, load_plugins
+from jobdeck.core.model import KEPT_FOR, STUCK_AFTER
+from jobdeck.core.plugins import Erased, load_plugins
 from jobdeck.core.queue import operator, privacy, service
 from jobdeck.core.read import jobs
 from jobdeck.core.read.sentences import result
@@ -25,6 +25,9 @@ from jobdeck.core.times import parse_duration, parse_time, write_duration
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+
+    from jobdeck.core.model import Processing
+    from jobdeck.core.plugins import Connection, Erasure
 
 
 @command("pause")
