@@ -41,7 +41,7 @@ def answer_results(
     data = {"results": [answer_json(result) for result in results], "dry_run": dry_run}
     done = "would" if dry_run else "done"
     rows = [(result.job_id, done if result.ok else "refused", result.message) for result in results]
-    session.answer(data, output.table(("JOB", "ANSWER", ""), rows) if rows else [nothing])
+    session.answer(data, output.table(("JOB", "ANSWER", ""), rows) or [nothing])
     return None if all(result.ok for result in results) else 1
 
 
@@ -85,12 +85,18 @@ def confirm(verb: str, count: int, *, needed: bool, given: bool) -> None:
     Raises:
         Refused: it was not. The message says how many jobs would change.
     """
-    if needed and count and not given:
-        noun = "job" if count == 1 else "jobs"
-        raise Refused(
-            f"This would {verb} {count} {noun}; nothing was changed. "
-            "Check with --dry-run, then run it again with --yes."
-        )
+    if needed and count:
+        require_yes(f"{verb} {count} {'job' if count == 1 else 'jobs'}", given=given)
+
+
+def require_yes(what: str, *, given: bool) -> None:
+    """Checks that `--yes` was given for `what` the command would do.
+
+    Raises:
+        Refused: it was not.
+    """
+    if not given:
+        raise Refused(f"This would {what}; nothing was changed. Check with --dry-run, then run it again with --yes.")
 
 
 def in_parts(action: Callable[[Sequence[UUID]], list[ActionResult]], ids: Sequence[UUID]) -> list[ActionResult]:
@@ -183,7 +189,7 @@ def _answer_detached(session: Session, conn: psycopg.Connection[Any], now: Bulk)
 
 def answer_bulk(session: Session, found: Bulk, refused: list[BulkAnswer]) -> int | None:
     """Prints the state of a bulk action and its refused jobs. The exit code is 1 when jobs were refused or left."""
-    lines = [bulk_sentence(found), *output.section("Refused", answer_lines(refused) if refused else [])]
+    lines = [bulk_sentence(found), *output.section("Refused", answer_lines(refused))]
     session.answer(
         {**bulk_json(found), "results": [answer_json(answer) for answer in refused], "dry_run": False}, lines
     )

@@ -119,9 +119,12 @@ def as_json(data: Json, *, revealed: bool = False, indent: int | None = 2) -> st
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, least: Sequence[str] = ()) -> list[str]:
     """Columns aligned by their width on a terminal. Cells are masked, cleaned and put on one line.
 
-    On a terminal they are fitted into its width, if need be without the columns in `least`; whole when piped.
+    On a terminal they are fitted into its width, if need be without the columns in `least`; whole when piped. No line
+    without rows.
     """
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    if len(cells) == 1:
+        return []
     if sys.stdout.isatty():
         cells = fitted(cells, shutil.get_terminal_size().columns - INDENT, least)
     widths = [min(WIDEST, max(width_of(row[column]) for row in cells)) for column in range(len(cells[0]))]

@@ -220,6 +220,13 @@ class Session:
         else:
             output.write(map(output.Verbatim, text) if revealed else text)
 
+    def answer_page(self, data: Json, text: Iterable[str], cursor: str | None) -> None:
+        """Prints one page like `answer`, with the cursor of the next page; None for the last one."""
+        following = output.Verbatim(cursor) if cursor else None
+        self.answer({**data, "next": following}, text)
+        if following and not self.json:
+            output.note(output.Verbatim(f"next page: --after {following}"))
+
 
 _pass_session = click.make_pass_decorator(Session, ensure=True)
 
@@ -303,6 +310,7 @@ def limit_option(default: int, most: int, what: str = "Maximum number listed.") 
     return click.option("--limit", type=click.IntRange(1, most), default=default, show_default=True, help=what)
 
 
+after_option = click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Confirm deletions and changes to more than one job.")
 detach_option = click.option("--detach", is_flag=True, help="Let workers do it; do not wait for the end.")

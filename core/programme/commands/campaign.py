@@ -95,7 +95,7 @@ def show(session: Session, campaign: str, recipients: bool, limit: int, reveal: 
                   "opened": stats.opened, "clicked": stats.clicked}  # fmt: skip
     if recipients or reveal is not None:
         data["recipients"] = rows
-    session.answer(data, [*_facts(found, stats), *output.section("Recipients", receipts.table(rows) if rows else [])])
+    session.answer(data, [*_facts(found, stats), *output.section("Recipients", receipts.table(rows))])
 
 
 @command("resume")

@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING
 import click
 
 from jobdeck.core.cli import output
+from jobdeck.core.cli.answers import require_yes
 from jobdeck.core.cli.session import (
     Group,
     Session,
     Words,
+    after_option,
     command,
     dry_run_option,
     limit_option,
     shared_options,
     yes_option,
 )
-from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.errors import UsageError
 from jobdeck.core.programme import people
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobdeck.core.model import Json
     from jobdeck.core.programme.people import Block, Sent
 
 _reason_option = click.option("--reason", metavar="TEXT", required=True, help="Reason, for the audit log.")
@@ -37,7 +38,7 @@ _kind_option = click.option("--kind", type=Words(people.KINDS), help="Only block
 @click.option("--person", metavar="ID|NAME|ADDRESS", help="Only addresses of this person.")
 @click.option("--address", metavar="ADDRESS", help="Only this address or number.")
 @limit_option(50, 10_000)
-@click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
+@after_option
 def list_blocks(
     session: Session, channel: str | None, kind: str | None, person: str | None, address: str | None, limit: int,
     after: str | None,
@@ -53,9 +54,8 @@ def list_blocks(
         found, following = people.blocks(
             conn, channel=channel, kind=kind, person=who, address=address, after=after, limit=limit
         )
-    data = {"suppressions": as_json(found), "next": output.Verbatim(following) if following else None}
-    session.answer(data, table(found) if found else ["No blocked addresses."])
-    _note_next(session, following)
+    lines = table(found) or ["No blocked addresses."]
+    session.answer_page({"suppressions": _masked(found)}, lines, following)
 
 
 @command("add")
@@ -75,11 +75,11 @@ def add(session: Session, address: str, scope: str, reason: str, dry_run: bool, 
     with session.connection() as conn:
         with conn.transaction(force_rollback=dry_run or not yes):
             made = people.block(conn, address, scope=scope, actor=session.actor, reason=reason)
-        _require_yes(f"block {made.address}", given=yes or dry_run)
+        require_yes(f"block {made.address}", given=yes or dry_run)
     verb = "Would block" if dry_run else "Blocked"
     what = "announcements to it" if scope == "announcements" else "messages to it"
     session.answer(
-        {"suppressions": as_json([made]), "dry_run": dry_run},
+        {"suppressions": _masked([made]), "dry_run": dry_run},
         [output.Verbatim(f"{verb} {made.address} ({made.id}): {what} are left out.")],
     )
 
@@ -99,7 +99,7 @@ def lift(session: Session, which: str, kind: str | None, reason: str, dry_run: b
         with conn.transaction(force_rollback=dry_run or not yes):
             lifted = people.lift(conn, which, kind=kind, actor=session.actor, reason=reason)
         plural = "block" if len(lifted) == 1 else "blocks"
-        _require_yes(f"lift {len(lifted)} {plural} of {lifted[0].address}", given=yes or dry_run)
+        require_yes(f"lift {len(lifted)} {plural} of {lifted[0].address}", given=yes or dry_run)
     verb = "Would lift" if dry_run else "Lifted"
     lines = [
         line
@@ -109,10 +109,7 @@ def lift(session: Session, which: str, kind: str | None, reason: str, dry_run: b
             people.remains(one.channel, one.kind),
         )
     ]
-    data = [
-        {**entry, "remains": people.remains(one.channel, one.kind)}
-        for entry, one in zip(as_json(lifted), lifted, strict=True)
-    ]
+    data = [{**output.plain(one), "remains": people.remains(one.channel, one.kind)} for one in _masked(lifted)]
     session.answer({"lifted": data, "dry_run": dry_run}, [output.Verbatim(line) for line in lines])
 
 
@@ -124,21 +121,9 @@ suppressions = Group(
 )
 
 
-def as_json(found: Sequence[Block]) -> list[Json]:
-    """Blocks as JSON: id, channel, masked address, kind, scope, source, since, ends."""
-    return [
-        {
-            "id": one.id,
-            "channel": one.channel,
-            "address": output.Verbatim(one.address),
-            "kind": one.kind,
-            "scope": one.scope,
-            "source": one.source,
-            "since": one.since,
-            "ends": one.ends,
-        }
-        for one in found
-    ]
+def _masked(found: Sequence[Block]) -> list[Block]:
+    """Blocks for an answer in JSON: their addresses are masked already."""
+    return [replace(one, address=output.Verbatim(one.address)) for one in found]
 
 
 def table(found: Sequence[Block]) -> list[str]:
@@ -154,16 +139,11 @@ def table(found: Sequence[Block]) -> list[str]:
     )  # fmt: skip
 
 
-def _require_yes(what: str, *, given: bool) -> None:
-    if not given:
-        raise Refused(f"This would {what}; nothing was changed. Check with --dry-run, then run it again with --yes.")
-
-
 @command("sent-to")
 @click.argument("wanted", metavar="ID|NAME|ADDRESS")
 @click.option("--channel", type=Words(["email", "sms"]), help="Only mail, or only texts.")
 @limit_option(50, 10_000)
-@click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
+@after_option
 @click.option("--reveal", metavar="REASON", help="Show full addresses; access and reason are logged.")
 def sent_to(
     session: Session, wanted: str, channel: str | None, limit: int, after: str | None, reveal: str | None
@@ -179,13 +159,8 @@ def sent_to(
         if reveal is not None:
             whole = people.reveal(conn, who, actor=session.actor, reason=reveal)
             found = [replace(one, address=output.Verbatim(whole[one.id])) if one.id in whole else one for one in found]
-    data = {
-        "person": {"kind": who.kind, "id": who.id},
-        "messages": found,
-        "next": output.Verbatim(following) if following else None,
-    }
-    session.answer(data, sent_table(found) if found else [f"Nothing was sent to {people.named(who)}."])
-    _note_next(session, following)
+    lines = sent_table(found) or [f"Nothing was sent to {people.named(who)}."]
+    session.answer_page({"person": {"kind": who.kind, "id": who.id}, "messages": found}, lines, following)
 
 
 def sent_table(found: Sequence[Sent]) -> list[str]:
@@ -204,8 +179,3 @@ def sent_table(found: Sequence[Sent]) -> list[str]:
 def _event(one: Sent) -> str | None:
     """The last event that the provider reported about a message, with its time."""
     return f"{one.last_event} {output.when(one.last_event_at)}" if one.last_event else None
-
-
-def _note_next(session: Session, following: str | None) -> None:
-    if following and not session.json:
-        output.note(output.Verbatim(f"next page: --after {following}"))

@@ -39,7 +39,7 @@ def receipts(session: Session, job: str, run_token: int | None, limit: int, reve
         found = outbox.receipts(conn, job_id=job_id, run_token=run_token, limit=limit)
         if reveal is not None:
             found = revealed(conn, found, actor=session.actor, reason=reveal, job_id=job_id)
-    lines = table(found) if found else ["This job has sent no messages and left nobody out."]
+    lines = table(found) or ["This job has sent no messages and left nobody out."]
     session.answer({"job": job_id, "receipts": found}, lines)
 
 

@@ -39,7 +39,7 @@ def listed(session: Session, limit: int) -> None:
     header = ("BULK", "ACTION", "STATE", "DONE", "REFUSED", "STARTED", "BY", "FILTER")
     session.answer(
         {"bulks": [bulk_json(one) for one in found]},
-        output.table(header, rows, least=("BY", "STARTED")) if rows else ["No bulk actions."],
+        output.table(header, rows, least=("BY", "STARTED")) or ["No bulk actions."],
     )
 
 

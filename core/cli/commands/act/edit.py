@@ -147,7 +147,7 @@ def _rehearsed_lines(found: EditRehearsal) -> list[str]:
     for job, differs in found.first:
         lines += output.section(f"{job.id}  {job.task_type}", [output.Verbatim(line) for line in differs.lines])
     rows = [(one.job_id, one.message) for one in found.refused[: answers.ANSWERS]]
-    return [*lines, *output.section("Refused", output.table(("JOB", ""), rows) if rows else [])]
+    return [*lines, *output.section("Refused", output.table(("JOB", ""), rows))]
 
 
 def _wanted(job: Job, given: dict[str, Any], change: PayloadChange, now: datetime) -> Wanted:

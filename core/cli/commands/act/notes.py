@@ -53,7 +53,7 @@ def note(session: Session, text: str | None, days: int | None, acknowledge: int 
 def note_table(found: Sequence[Note]) -> list[str]:
     """The open notes, or nothing where there are none."""
     rows = [(one.id, output.when(one.at), one.actor, output.when(one.until), one.note) for one in found]
-    return output.table(("NOTE", "LEFT", "BY", "SHOWN UNTIL", ""), rows) if rows else []
+    return output.table(("NOTE", "LEFT", "BY", "SHOWN UNTIL", ""), rows)
 
 
 @command("mute")

@@ -70,12 +70,9 @@ def _lines(found: Digest) -> list[str]:
     return [
         *output.facts([shift, *figures(found).items()]),
         *output.section("Notes", note_table(found.notes)),
-        *output.section("Operators", output.table(("ACTOR", "ACTIONS"), action_words(found)) if found.actions else []),
+        *output.section("Operators", output.table(("ACTOR", "ACTIONS"), action_words(found))),
         *output.section("Pauses", [_pause(entry) for entry in found.pauses]),
-        *output.section(
-            "Errors",
-            output.table(header, errors, least=("LAST SEEN", "FAILED NOW")) if errors else [],
-        ),
+        *output.section("Errors", output.table(header, errors, least=("LAST SEEN", "FAILED NOW"))),
     ]
 
 

@@ -55,7 +55,7 @@ def _list(session: Session, limit: int) -> None:
     found = session.read(flows.newest(limit))
     rows = [(one.id, one.name, one.state, one.counts, output.when(one.created_at), one.created_by) for one in found]
     text = output.table(("FLOW", "NAME", "STATE", "MEMBERS", "CREATED", "BY"), rows, least=("BY", "CREATED"))
-    session.answer({"flows": [_line_json(one) for one in found]}, text if rows else ["No flows."])
+    session.answer({"flows": [_line_json(one) for one in found]}, text or ["No flows."])
 
 
 def _show(session: Session, wanted: str, limit: int) -> None:

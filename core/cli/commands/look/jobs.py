@@ -9,7 +9,7 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Group, Session, Words, command, limit_option, shared_options
+from jobdeck.core.cli.session import Group, Session, Words, after_option, command, limit_option, shared_options
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, Filter, Job, Json, RunOutcome, Status
 from jobdeck.core.queue import operator
@@ -37,8 +37,6 @@ def words(values: type[StrEnum]) -> Words:
 
 DRY_LAST: Final = "Its last run was a dry run: it changed nothing."
 
-_after_option = click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
-
 
 @command("jobs")
 @click.option("--status", type=words(Status))
@@ -48,7 +46,7 @@ _after_option = click.option("--after", metavar="CURSOR", help="Continue after a
 @click.option("--sort", type=Words(SORTS), default="natural", show_default=True)
 @click.option("--ascending", is_flag=True, help="Sort in ascending order.")
 @limit_option(50, 10_000)
-@_after_option
+@after_option
 def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
     """List jobs, newest first."""
     wanted = _narrowed(session.filter(expression), given)
@@ -60,8 +58,7 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
         ).run(conn)
         if wanted.task_type and not page.jobs:
             check_type(conn, wanted.task_type, session.registry.names)
-    lines = output.job_table(page.jobs) if page.jobs else ["No jobs."]
-    _answer_page(session, {"jobs": page.jobs}, lines, page.next)
+    session.answer_page({"jobs": page.jobs}, output.job_table(page.jobs) or ["No jobs."], page.next)
     if page.searched and not session.json:
         output.note(f"Only {page.searched:,} jobs were looked through.")
 
@@ -91,8 +88,8 @@ def job(session: Session, wanted: str, reveal: bool) -> None:
     lines = [
         *output.facts(facts),
         *output.section("Why", clause_lines(found.why)),
-        *output.section("Runs", output.run_table(found.runs, revealed=reveal) if found.runs else []),
-        *output.section("Audit", audit_table(found.audit) if found.audit else []),
+        *output.section("Runs", output.run_table(found.runs, revealed=reveal)),
+        *output.section("Audit", audit_table(found.audit)),
     ]
     session.answer(data, lines, revealed=reveal)
 
@@ -102,7 +99,7 @@ def job(session: Session, wanted: str, reveal: bool) -> None:
 @click.option("--type", "task_type", metavar="TYPE")
 @click.option("--outcome", type=words(RunOutcome))
 @limit_option(50, 10_000)
-@_after_option
+@after_option
 def runs(
     session: Session, wanted: str | None, task_type: str | None, outcome: str | None, limit: int, after: str | None
 ) -> None:
@@ -117,8 +114,7 @@ def runs(
         ).run(conn)
         if task_type and not found:
             check_type(conn, task_type, session.registry.names, whole=True)
-    lines = output.run_table(found) if found else ["No runs."]
-    _answer_page(session, {"runs": found}, lines, following)
+    session.answer_page({"runs": found}, output.run_table(found) or ["No runs."], following)
     if following and len(found) < limit and not session.json:
         output.note(f"Only {LOOKED_AT:,} runs were looked through.")
 
@@ -186,13 +182,6 @@ def _narrowed(wanted: Filter, given: dict[str, Any]) -> Filter:
             raise UsageError(f"--filter and another option both set the {option.replace('_', ' ')}. Omit one of them.")
         changes[option] = Status(given[option]) if option == "status" else given[option]
     return replace(wanted, **changes)
-
-
-def _answer_page(session: Session, data: Json, lines: list[str], cursor: str | None) -> None:
-    following = output.Verbatim(cursor) if cursor else None
-    session.answer({**data, "next": following}, lines)
-    if following and not session.json:
-        output.note(output.Verbatim(f"next page: --after {following}"))
 
 
 def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, object]]:
@@ -267,7 +256,7 @@ def listed(session: Session) -> None:
     rows = [(f"{SIGN}{name}", output.line(text), troubles[name]) for name, text in found.items()]
     session.answer(
         {"filters": [{"name": name, "filter": text, "trouble": troubles[name]} for name, text in found.items()]},
-        output.table(("NAME", "FILTER", ""), rows) if rows else ["No saved filters."],
+        output.table(("NAME", "FILTER", ""), rows) or ["No saved filters."],
     )
 
 

@@ -50,7 +50,7 @@ def series(session: Session, verb: str | None, wanted: str | None, reason: str |
 
     data = {"at": found.at, "more": found.more, "series": [_data(one, paused=waits(one)) for one in found.series]}
     rows = [_row(one, paused=waits(one)) for one in found.series]
-    text = output.table(HEADER, rows) if rows else ["No recurring jobs."]
+    text = output.table(HEADER, rows) or ["No recurring jobs."]
     session.answer(data, [*text, *(["There are more; these are due first."] if found.more else [])])
     return None
 

@@ -51,7 +51,7 @@ def health(session: Session) -> int | None:
     found = session.read(judged)
     lines = [
         f"Verdict: {found.verdict.value}",
-        *output.section("Evidence", finding_table(found.findings) if found.findings else []),
+        *output.section("Evidence", finding_table(found.findings)),
         *output.section("Last trigger", _trigger_lines(found.last_trigger)),
     ]
     session.answer(output.plain(found), lines)
@@ -95,7 +95,7 @@ def errors(session: Session, since: str, only_new: bool, limit: int) -> None:
         nothing = f"No group of errors is new in {output.line(release.name)}."
     session.answer(
         {"errors": data, "release": output.plain(release)},
-        output.table(header, rows, least=least) if rows else [nothing],
+        output.table(header, rows, least=least) or [nothing],
     )
 
 
@@ -117,7 +117,7 @@ def audit(session: Session, wanted: str | None, since: str | None, limit: int) -
     with session.connection() as conn:
         job_id = jobs.resolve_id(conn, wanted) if wanted else None
         entries = history.audit(job_id=job_id, since=age, limit=limit).run(conn)
-    session.answer({"audit": entries}, audit_table(entries) if entries else ["No entries."])
+    session.answer({"audit": entries}, audit_table(entries) or ["No entries."])
 
 
 def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
@@ -177,12 +177,9 @@ def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[R
         *output.section("Waiting", _waiting_lines(waiting, seen.at)),
         *output.section("Paused types", _paused_lines(seen.processing.paused_types)),
         *output.section("Set aside", _paused_lines(seen.processing.set_aside)),
-        *output.section("Workers", worker_table(seen.workers, seen.at) if seen.workers else ["none"]),
+        *output.section("Workers", worker_table(seen.workers, seen.at) or ["none"]),
         *output.section("Last trigger", _trigger_lines(seen.health.last_trigger)),
-        *output.section(
-            f"Recent runs (the newest {len(recent)})",
-            output.table(("TASK", "OUTCOME", "RUNS"), rows) if rows else [],
-        ),
+        *output.section(f"Recent runs (the newest {len(recent)})", output.table(("TASK", "OUTCOME", "RUNS"), rows)),
     ]
 
 
@@ -201,7 +198,7 @@ def _waiting_lines(waiting: Sequence[Backlog], now: datetime) -> list[str]:
         )
         for line in sorted(waiting, key=lambda line: (-line.waiting, line.task_type))
     ]
-    return output.table(("TYPE", "PENDING", "OVERDUE", "LONGEST WAIT"), rows) if rows else []
+    return output.table(("TYPE", "PENDING", "OVERDUE", "LONGEST WAIT"), rows)
 
 
 def _verdict(found: Health) -> str:
@@ -259,7 +256,7 @@ def _paused_lines(pauses: Sequence[TypePause]) -> list[str]:
         )
         for pause in pauses
     ]
-    return output.table(("TYPE", "BY", "SINCE", "UNTIL", "REASON"), rows) if rows else []
+    return output.table(("TYPE", "BY", "SINCE", "UNTIL", "REASON"), rows)
 
 
 def _trigger_lines(run: WorkerRun | None) -> list[str]:

@@ -35,7 +35,7 @@ def listed(session: Session) -> None:
     found = session.read(overview.types())
     rows = [TypeRow(one, found.at) for one in found.types]
     data = {"at": found.at, "types": [_data(one, found.at) for one in found.types]}
-    session.answer(data, output.described(TYPES, rows) if rows else ["No task types."])
+    session.answer(data, output.described(TYPES, rows) or ["No task types."])
 
 
 @command("set")

@@ -64,7 +64,7 @@ def listed(session: Session) -> None:
         )
         for one in found
     ]
-    session.answer({"producers": found}, output.table(HEADER, rows) if rows else ["No producers."])
+    session.answer({"producers": found}, output.table(HEADER, rows) or ["No producers."])
 
 
 @command("revoke")

@@ -227,7 +227,7 @@ def _answer_dry(session: Session, jobs: Sequence[ClaimedJob]) -> None:
     results = [{"id": job.id, "task_type": job.task_type, "attempt": job.attempt} for job in jobs]
     data = {"status": "ok", "processed": 0, "succeeded": 0, "failed": 0, "message": message, "results": results}
     rows = [(job.id, job.task_type, f"{job.attempt}/{job.max_attempts}") for job in jobs]
-    session.answer(data, [message, *(output.table(("JOB", "TASK", "ATTEMPT"), rows) if rows else [])])
+    session.answer(data, [message, *output.table(("JOB", "TASK", "ATTEMPT"), rows)])
 
 
 def _cycle_lines(result: CycleResult) -> list[str]:
