@@ -12,6 +12,7 @@ import pytest
 from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.queue import leases
 from tests.core.cli.support import Jobdeck, enqueued, everything
+from tests.support.queue import changes_nothing
 
 
 def statuses(conn: psycopg.Connection[Any]) -> dict[UUID, str]:
@@ -44,15 +45,14 @@ def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(
 def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = enqueued(conn, message="hello")
     leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
-    before = everything(conn)
-    for verb in ("retry", "delete"):
-        ran = jobdeck(verb, str(job), "--yes", "--json")
-        assert ran.code == 1
-        [answer] = ran.data["results"]
-        assert answer["code"] == f"{verb}-running"
-        assert "running" in answer["message"]
-    assert jobdeck("edit", str(job), "--priority", "3").code == 1
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        for verb in ("retry", "delete"):
+            ran = jobdeck(verb, str(job), "--yes", "--json")
+            assert ran.code == 1
+            [answer] = ran.data["results"]
+            assert answer["code"] == f"{verb}-running"
+            assert "running" in answer["message"]
+        assert jobdeck("edit", str(job), "--priority", "3").code == 1
     assert jobdeck("cancel", str(job)).code == 0
     assert conn.execute("SELECT cancel_requested_at IS NOT NULL FROM job_queue").fetchone() == (True,)
 
@@ -73,9 +73,8 @@ def test_more_than_one_job_needs_yes_and_says_so_without_changing_anything(
 
 def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = enqueued(conn, message="hello")
-    before = everything(conn)
-    jobdeck("delete", str(job)).refused(1, "1 job", "--yes")
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("delete", str(job)).refused(1, "1 job", "--yes")
     assert jobdeck("delete", str(job), "--yes").code == 0
     assert statuses(conn) == {}
     assert jobdeck("restore", str(job), "--dry-run").code == 0
@@ -98,12 +97,11 @@ def test_run_again_of_several_jobs_needs_yes_and_another_payload_is_for_one_job(
     for job in leases.claim(conn, "a worker", ["cli_echo"], 2, 60):
         run = FinishedRun(job.id, job.run_token, RunOutcome.SUCCEEDED, 0, 0)
         leases.finish(conn, "a worker", [run], retry_base=1, retry_cap=1)
-    before = everything(conn)
-    jobdeck("run-again", *ids).refused(1, "run again 2 jobs", "--yes", "--dry-run")
-    jobdeck("run-again", *ids, "--yes", "--payload", "{}").refused(2, "--payload")
-    jobdeck("run-again").refused(2, "ID")
-    assert jobdeck("run-again", ids[0], "--payload", '{"times": 99}').code == 1
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("run-again", *ids).refused(1, "run again 2 jobs", "--yes", "--dry-run")
+        jobdeck("run-again", *ids, "--yes", "--payload", "{}").refused(2, "--payload")
+        jobdeck("run-again").refused(2, "ID")
+        assert jobdeck("run-again", ids[0], "--payload", '{"times": 99}').code == 1
     assert jobdeck("run-again", *ids, "--yes").code == 0
     assert jobdeck("run-again", *ids, "--yes").code == 1
     assert len(statuses(conn)) == 2
@@ -129,9 +127,8 @@ def test_what_names_no_job_is_refused(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
 ) -> None:
     enqueued(conn, message="hello")
-    before = everything(conn)
-    jobdeck(*arguments).refused(code, *words)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck(*arguments).refused(code, *words)
 
 
 def test_ids_are_read_from_the_standard_input_as_the_dashboard_copies_them(
@@ -162,12 +159,11 @@ def test_a_standard_input_that_cannot_be_meant_is_refused_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     enqueued(conn, message="hello")
-    before = everything(conn)
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    ran = jobdeck("cancel", *given, "--yes")
-    assert ran.code == 2
-    assert words in ran.err
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        ran = jobdeck("cancel", *given, "--yes")
+        assert ran.code == 2
+        assert words in ran.err
 
 
 def test_a_standard_input_that_is_no_text_is_refused(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,21 +181,19 @@ def test_the_beginning_of_an_id_names_its_job_and_an_ambiguous_one_lists_the_job
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
     first, second = enqueued(conn, message="hello"), enqueued(conn, message="hello")
-    before = everything(conn)
-    jobdeck("cancel", first.hex[:4]).refused(2, str(first), str(second))
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("cancel", first.hex[:4]).refused(2, str(first), str(second))
     assert jobdeck("cancel", str(first)[:35]).code == 0
     assert statuses(conn) == {first: "cancelled", second: "pending"}
 
 
 def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = enqueued(conn, message="hello")
-    before = everything(conn)
-    ran = jobdeck("cancel", str(job), "--if-version", "99", "--json")
-    assert ran.code == 1
-    assert "has changed and is now" in ran.data["results"][0]["message"]
-    assert jobdeck("edit", str(job), "--priority", "1", "--if-version", "99").code == 1
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        ran = jobdeck("cancel", str(job), "--if-version", "99", "--json")
+        assert ran.code == 1
+        assert "has changed and is now" in ran.data["results"][0]["message"]
+        assert jobdeck("edit", str(job), "--priority", "1", "--if-version", "99").code == 1
     assert jobdeck("cancel", str(job), "--if-version", "1").code == 0
 
 
@@ -233,9 +227,8 @@ def test_an_edit_that_does_not_fit_is_refused(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
 ) -> None:
     job = enqueued(conn, message="hello")
-    before = everything(conn)
-    jobdeck("edit", str(job), *arguments).refused(code, *words)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("edit", str(job), *arguments).refused(code, *words)
 
 
 def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(
@@ -243,11 +236,10 @@ def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(
 ) -> None:
     job = enqueued(conn, message="hello")
     assert jobdeck("edit", str(job), "--priority", "3").code == 0
-    before = everything(conn)
-    told = jobdeck("edit", str(job), "--priority", "3", "--json")
-    assert (told.code, told.data["results"][0]["message"]) == (0, "Nothing to change.")
-    assert jobdeck("edit", str(job), "--priority", "3", "--if-version", "99").code == 1
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        told = jobdeck("edit", str(job), "--priority", "3", "--json")
+        assert (told.code, told.data["results"][0]["message"]) == (0, "Nothing to change.")
+        assert jobdeck("edit", str(job), "--priority", "3", "--if-version", "99").code == 1
 
 
 def test_the_payload_of_a_type_without_handler_cannot_be_edited(
@@ -273,13 +265,12 @@ def test_run_again_enqueues_a_copy_with_the_key_and_the_attempts_of_the_job_and_
         """,
         (job.id, job.run_token),
     )
-    before = everything(conn)
-    refused = jobdeck("retry", str(job.id), "--json")
-    assert refused.code == 1
-    assert f"jobdeck run-again {job.id}" in refused.data["results"][0]["message"]
-    [told] = jobdeck("run-again", str(job.id), "--dry-run", "--json").data["results"]
-    assert (told["ok"], told["code"], told["message"]) == (True, "would-run-again", "A copy would be enqueued.")
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        refused = jobdeck("retry", str(job.id), "--json")
+        assert refused.code == 1
+        assert f"jobdeck run-again {job.id}" in refused.data["results"][0]["message"]
+        [told] = jobdeck("run-again", str(job.id), "--dry-run", "--json").data["results"]
+        assert (told["ok"], told["code"], told["message"]) == (True, "would-run-again", "A copy would be enqueued.")
     assert jobdeck("run-again", str(job.id), "--reason", "once more").code == 0
     assert conn.execute(kept).fetchall() == [usual]
     assert conn.execute("SELECT after, reason FROM job_audit WHERE action = 'run again'").fetchall() == [

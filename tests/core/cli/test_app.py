@@ -18,7 +18,8 @@ from psycopg.conninfo import make_conninfo
 from jobdeck.core import schema
 from jobdeck.core.cli.app import COMMANDS, PURPOSES, commands, main
 from jobdeck.core.plugins import use_plugins
-from tests.core.cli.support import Jobdeck, environment, everything, finish, ran_alone, runner, started
+from tests.core.cli.support import Jobdeck, environment, finish, ran_alone, runner, started
+from tests.support.queue import changes_nothing
 from tests.support.waiting import PATIENCE
 
 NOWHERE = "postgresql://someone:hunter2@127.0.0.1:1/nowhere"
@@ -326,10 +327,9 @@ def test_a_role_that_may_only_look_is_told_so(
         as_looker = ["--database-url", make_conninfo(database_url, user="looker")]
         assert jobdeck("jobs", *as_looker).code == 0
         assert jobdeck("status", *as_looker).code == 0
-        before = everything(conn)
-        jobdeck("pause", *as_looker).refused(1, "may not", "own_operator")
-        jobdeck("enqueue", "cli_echo", *as_looker).refused(1, "may not")
-        assert everything(conn) == before
+        with changes_nothing(conn):
+            jobdeck("pause", *as_looker).refused(1, "may not", "own_operator")
+            jobdeck("enqueue", "cli_echo", *as_looker).refused(1, "may not")
     finally:
         conn.execute("DROP ROLE IF EXISTS looker")
         drop_own_roles(conn)
@@ -342,9 +342,8 @@ def test_a_connection_that_is_lost_half_way_is_exit_code_3_and_says_what_is_unkn
         connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     monkeypatch.setattr("jobdeck.core.queue.operator.pause", severed)
-    before = everything(conn)
-    jobdeck("pause", "--reason", "x").refused(3, "lost", "before you repeat")
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("pause", "--reason", "x").refused(3, "lost", "before you repeat")
 
 
 def test_a_value_that_the_database_cannot_take_is_refused(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from jobdeck.core.cli import answers
 from jobdeck.core.model import ActionResult
 from jobdeck.core.queue import bulk, leases, operator
 from jobdeck.core.read.filters import parse_filter
-from tests.core.cli.support import Jobdeck, enqueued, everything
-from tests.support.queue import audit_rows
+from tests.core.cli.support import Jobdeck, enqueued
+from tests.support.queue import audit_rows, changes_nothing
 
 Connection = psycopg.Connection[Any]
 
@@ -31,11 +31,10 @@ def statuses(conn: Connection) -> list[str]:
 
 def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = [enqueued(conn, message="x") for _ in range(5)]
-    before = everything(conn)
-    jobdeck("cancel", "--filter", "type:cli_echo").refused(1, "5 jobs", "--yes")
-    told = jobdeck("cancel", "--filter", "type:cli_echo", "--dry-run", "--json").data
-    assert told["jobs"] == 5
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("cancel", "--filter", "type:cli_echo").refused(1, "5 jobs", "--yes")
+        told = jobdeck("cancel", "--filter", "type:cli_echo", "--dry-run", "--json").data
+        assert told["jobs"] == 5
     ran = jobdeck("cancel", "--filter", "type:cli_echo", "--yes", "--reason", "bad data", "--json")
     assert ran.code == 0
     assert (ran.data["state"], ran.data["done"], ran.data["refused"]) == ("finished", 5, 0)
@@ -77,12 +76,11 @@ def test_a_dry_run_of_many_jobs_answers_for_each_and_locks_few_at_a_time(
 
     monkeypatch.setattr(operator, "cancel", counted)
     ids = sorted(str(job) for job in [enqueued(conn, message="x") for _ in range(5)])
-    before = everything(conn)
-    told = jobdeck("cancel", "--filter", "type:cli_echo", "--dry-run", "--json").data
-    assert sorted(answer["id"] for answer in told["results"]) == ids
-    assert {answer["message"] for answer in told["results"]} == {"It would be cancelled."}
-    assert sizes == [3, 2]
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        told = jobdeck("cancel", "--filter", "type:cli_echo", "--dry-run", "--json").data
+        assert sorted(answer["id"] for answer in told["results"]) == ids
+        assert {answer["message"] for answer in told["results"]} == {"It would be cancelled."}
+        assert sizes == [3, 2]
 
 
 def test_a_refused_job_is_exit_code_1_and_is_listed(jobdeck: Jobdeck, conn: Connection) -> None:

@@ -12,6 +12,7 @@ import pytest
 from jobdeck.core.queue import operator
 from jobdeck.core.registry import load
 from tests.core.cli.support import HANDLERS, Jobdeck, enqueued, everything
+from tests.support.queue import changes_nothing
 from tests.support.waiting import until
 from tests.support.working import working
 
@@ -54,11 +55,10 @@ def test_without_wait_it_answers_that_it_was_asked_for(jobdeck: Jobdeck, conn: p
 
 def test_without_a_worker_it_is_refused_and_nothing_changes(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = enqueued(conn)
-    before = everything(conn)
-    ran = jobdeck("retry", "--canary", str(job), "--wait")
-    assert ran.code == 1
-    assert "No live worker handles cli_echo. Nothing was changed." in ran.out
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        ran = jobdeck("retry", "--canary", str(job), "--wait")
+        assert ran.code == 1
+        assert "No live worker handles cli_echo. Nothing was changed." in ran.out
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from jobdeck.core.queue import operator
-from tests.core.cli.support import Jobdeck, enqueued, everything
-from tests.support.queue import claim_one, finish_one
+from tests.core.cli.support import Jobdeck, enqueued
+from tests.support.queue import changes_nothing, claim_one, finish_one
 
 Connection = psycopg.Connection[Any]
 
@@ -32,11 +32,10 @@ Connection = psycopg.Connection[Any]
 def test_an_unknown_word_is_refused_with_the_nearest_one(
     jobdeck: Jobdeck, conn: Connection, line: str, said: str
 ) -> None:
-    before = everything(conn)
-    ran = jobdeck(*line.split())
-    assert ran.code in {1, 2}
-    ran.refused(ran.code, said)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        ran = jobdeck(*line.split())
+        assert ran.code in {1, 2}
+        ran.refused(ran.code, said)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +50,8 @@ def test_an_unknown_word_is_refused_with_the_nearest_one(
 )
 def test_a_filter_with_an_unknown_type_is_refused(jobdeck: Jobdeck, conn: Connection, arguments: list[str]) -> None:
     enqueued(conn)
-    before = everything(conn)
-    jobdeck(*arguments).refused(2, 'Unknown task type "cli_ecko"; did you mean "cli_echo"?')
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck(*arguments).refused(2, 'Unknown task type "cli_ecko"; did you mean "cli_echo"?')
 
 
 def test_the_nearest_type_may_be_one_that_only_the_database_knows(jobdeck: Jobdeck, conn: Connection) -> None:

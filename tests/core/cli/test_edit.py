@@ -7,8 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.core.cli.support import Jobdeck, enqueued, everything
-from tests.support.queue import audit_rows
+from tests.core.cli.support import Jobdeck, enqueued
+from tests.support.queue import audit_rows, changes_nothing
 
 Connection = psycopg.Connection[Any]
 
@@ -23,28 +23,26 @@ def test_a_dry_run_shows_the_differences_and_changes_nothing(jobdeck: Jobdeck, c
     first = enqueued(conn, message="here", times=2)
     enqueued(conn, message="moved")
     wrong = enqueued(conn, times=99)
-    before = everything(conn)
-    ran = jobdeck(*MANY, "--dry-run")
-    assert ran.code == 1
-    for words in (
-        "This would edit 1 of 3 jobs; 1 have nothing to change, 1 are refused.", str(first), str(wrong),
-        '~ message: "here" → "moved"', "times",
-    ):  # fmt: skip
-        assert words in ran.out, words
-    data = jobdeck(*MANY, "--dry-run", "--json").data
-    assert (data["jobs"], data["changed"], data["unchanged"], data["refused"]) == (3, 1, 1, 1)
-    assert data["first"] == [
-        {"id": str(first), "diff": {"keys": [{"key": "message", "old": '"here"', "new": '"moved"'}], "left_out": 0}}
-    ]
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        ran = jobdeck(*MANY, "--dry-run")
+        assert ran.code == 1
+        for words in (
+            "This would edit 1 of 3 jobs; 1 have nothing to change, 1 are refused.", str(first), str(wrong),
+            '~ message: "here" → "moved"', "times",
+        ):  # fmt: skip
+            assert words in ran.out, words
+        data = jobdeck(*MANY, "--dry-run", "--json").data
+        assert (data["jobs"], data["changed"], data["unchanged"], data["refused"]) == (3, 1, 1, 1)
+        assert data["first"] == [
+            {"id": str(first), "diff": {"keys": [{"key": "message", "old": '"here"', "new": '"moved"'}], "left_out": 0}}
+        ]
 
 
 def test_it_needs_yes_then_edits_each_job_and_lists_the_refused(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, message="here", times=2)
     wrong = enqueued(conn, times=99)
-    before = everything(conn)
-    jobdeck(*MANY).refused(1, "edit 2 jobs", "--yes")
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck(*MANY).refused(1, "edit 2 jobs", "--yes")
     ran = jobdeck(*MANY, "--unset", "times", "--reason", "moved house", "--yes", "--json")
     assert ran.code == 0
     assert (ran.data["action"], ran.data["state"], ran.data["done"], ran.data["refused"]) == ("edit", "finished", 2, 0)
@@ -60,10 +58,9 @@ def test_an_edit_of_many_is_undone_and_what_was_changed_since_is_counted(jobdeck
     changed = enqueued(conn, message="there")
     bulk = jobdeck(*MANY, "--yes", "--json").data["bulk"]
     assert jobdeck("edit", str(changed), "--set", "message=elsewhere").code == 0
-    before = everything(conn)
-    jobdeck("bulk", "undo", bulk).refused(1, "This would revert 2 jobs")
-    assert "revert 2 jobs" in jobdeck("bulk", "undo", bulk, "--dry-run").out
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("bulk", "undo", bulk).refused(1, "This would revert 2 jobs")
+        assert "revert 2 jobs" in jobdeck("bulk", "undo", bulk, "--dry-run").out
     ran = jobdeck("bulk", "undo", bulk[-8:], "--yes")
     assert ran.code == 1
     assert "revert finished: 2 of 2 jobs, 1 of them refused." in ran.out
@@ -93,9 +90,8 @@ def test_one_job_is_edited_key_by_key_too(jobdeck: Jobdeck, conn: Connection) ->
 )
 def test_what_cannot_be_read_is_refused(jobdeck: Jobdeck, conn: Connection, arguments: list[str], words: str) -> None:
     enqueued(conn)
-    before = everything(conn)
-    jobdeck("edit", *arguments).refused(2, words)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("edit", *arguments).refused(2, words)
     assert "No job matches" in jobdeck("edit", "--filter", "type:nobody", "--set", "a=1").out
 
 
@@ -103,11 +99,10 @@ def test_what_cannot_be_read_is_refused(jobdeck: Jobdeck, conn: Connection, argu
 def test_a_payload_that_is_no_object_can_be_edited(jobdeck: Jobdeck, conn: Connection, payload: str) -> None:
     job = enqueued(conn)
     conn.execute("UPDATE job_queue SET payload = %s::jsonb", (payload,))
-    before = everything(conn)
-    assert f'{payload} → {{"message": "moved"}}' in jobdeck(*MANY, "--dry-run").out
-    one = jobdeck("edit", str(job), "--payload", '{"message": "moved"}', "--dry-run")
-    assert f'{payload} → {{"message": "moved"}}' in one.out
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        assert f'{payload} → {{"message": "moved"}}' in jobdeck(*MANY, "--dry-run").out
+        one = jobdeck("edit", str(job), "--payload", '{"message": "moved"}', "--dry-run")
+        assert f'{payload} → {{"message": "moved"}}' in one.out
     assert jobdeck(*MANY, "--yes").code == 0
     assert payloads(conn) == [{"message": "moved"}]
 

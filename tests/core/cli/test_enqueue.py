@@ -21,7 +21,7 @@ from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Every
 from tests.core.cli.support import HANDLERS, Jobdeck, everything
-from tests.support.queue import claim, finish_one
+from tests.support.queue import changes_nothing, claim, finish_one
 
 JOB_TYPES = registry.load([HANDLERS])
 INTERNAL = {
@@ -111,19 +111,17 @@ def test_a_dedupe_key_that_counts_for_a_time_does_so_after_the_job_has_ended(
     first = jobdeck(*words).data
     assert (first["created"], jobdeck(*words).data["id"]) == (True, first["id"])
     finish_one(conn, claim(conn, ["cli_echo"])[0])
-    before = everything(conn)
-    again = jobdeck(*words).data
-    assert (again["created"], again["id"], again["removed"]) == (False, first["id"], True)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        again = jobdeck(*words).data
+        assert (again["created"], again["id"], again["removed"]) == (False, first["id"], True)
     conn.execute("UPDATE job_unique_keys SET until = until - interval '91 minutes'")
     assert jobdeck(*words).data["created"] is True
 
 
 def test_a_dry_run_validates_prints_and_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    before = everything(conn)
-    assert jobdeck("enqueue", "cli_echo", "--every", "5m", "--dry-run", "--json").data["is_recurring"] is True
-    assert jobdeck("enqueue-many", "cli_echo", "--count", "3", "--dry-run", "--json").data["enqueued"] == 3
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        assert jobdeck("enqueue", "cli_echo", "--every", "5m", "--dry-run", "--json").data["is_recurring"] is True
+        assert jobdeck("enqueue-many", "cli_echo", "--count", "3", "--dry-run", "--json").data["enqueued"] == 3
 
 
 @pytest.mark.parametrize(
@@ -161,10 +159,9 @@ def test_a_dry_run_validates_prints_and_changes_nothing(jobdeck: Jobdeck, conn: 
 def test_bad_input_is_refused_with_the_thing_and_the_way_out(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
 ) -> None:
-    before = everything(conn)
-    jobdeck("enqueue", *arguments).refused(code, *words)
-    jobdeck("enqueue", *arguments, "--json").refused(code, *words)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("enqueue", *arguments).refused(code, *words)
+        jobdeck("enqueue", *arguments, "--json").refused(code, *words)
 
 
 NOBODY = "00000000-0000-0000-0000-000000000001"
@@ -206,18 +203,17 @@ def assert_refused_everywhere(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], task_type: str, payload: dict[str, Any], words: list[str]
 ) -> None:
     """By each command and by what the dashboard calls, with these words; nothing is changed."""
-    before = everything(conn)
-    given = json.dumps(payload)
-    for arguments in (["enqueue"], ["enqueue", "--dry-run"], ["enqueue-many", "--count", "2"]):
-        jobdeck(*arguments, task_type, "--payload", given).refused(1, task_type, *words)
-    known, wanted = registry.load(), Wanted(task_type, payload)
-    with pytest.raises(InvalidPayload) as caught:
-        service.create(conn, known, wanted, settings=configuration.load(), actor="test")
-    assert [word for word in words if word not in str(caught.value)] == []
-    assert set(caught.value.problems) & {words[0], "payload"}
-    with pytest.raises(InvalidPayload):
-        service.rehearse(conn, known, wanted, None, settings=configuration.load(), actor="test")
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        given = json.dumps(payload)
+        for arguments in (["enqueue"], ["enqueue", "--dry-run"], ["enqueue-many", "--count", "2"]):
+            jobdeck(*arguments, task_type, "--payload", given).refused(1, task_type, *words)
+        known, wanted = registry.load(), Wanted(task_type, payload)
+        with pytest.raises(InvalidPayload) as caught:
+            service.create(conn, known, wanted, settings=configuration.load(), actor="test")
+        assert [word for word in words if word not in str(caught.value)] == []
+        assert set(caught.value.problems) & {words[0], "payload"}
+        with pytest.raises(InvalidPayload):
+            service.rehearse(conn, known, wanted, None, settings=configuration.load(), actor="test")
 
 
 @pytest.mark.parametrize(("task_type", "payload", "words"), REFUSED)
@@ -271,10 +267,9 @@ def test_a_second_series_alike_is_refused_unless_it_has_a_dedupe_key(
 ) -> None:
     series = ("enqueue", "cli_echo", "--every", "15m")
     first = jobdeck(*series, "--json").data["id"]
-    before = everything(conn)
-    jobdeck(*series).refused(1, f"Job {first} is a series of cli_echo", "dedupe key")
-    jobdeck(*series, "--dry-run").refused(1, first)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck(*series).refused(1, f"Job {first} is a series of cli_echo", "dedupe key")
+        jobdeck(*series, "--dry-run").refused(1, first)
     assert jobdeck(*series, "--dedupe-key", "second").code == 0
     assert jobdeck("enqueue", "cli_echo", "--every", "30m").code == 0
 
@@ -286,9 +281,8 @@ def test_a_file_that_names_one_campaign_that_is_none_enqueues_nothing(
     add_campaigns(conn)
     source = tmp_path / "jobs.jsonl"
     source.write_text("".join(json.dumps({"campaignId": one}) + "\n" for one in (CAMPAIGN, NOBODY)), encoding="utf-8")
-    before = everything(conn)
-    jobdeck("enqueue-many", DISPATCH, "--file", str(source)).refused(1, "campaignId", "no such campaign")
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("enqueue-many", DISPATCH, "--file", str(source)).refused(1, "campaignId", "no such campaign")
 
 
 def test_a_job_is_not_changed_to_what_would_be_refused(
@@ -339,9 +333,8 @@ def test_a_file_with_one_bad_line_enqueues_none_of_it(
 ) -> None:
     source = tmp_path / "jobs.jsonl"
     source.write_text(content, encoding="latin-1")
-    before = everything(conn)
-    jobdeck("enqueue-many", "cli_echo", "--file", str(source)).refused(code, *words)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("enqueue-many", "cli_echo", "--file", str(source)).refused(code, *words)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--count", "2", "--file", "x"], ["--file", "/nowhere"], ["--count", "0"]])
@@ -353,10 +346,9 @@ def test_a_quick_sync_without_its_handler_is_refused_in_a_sentence(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "load", lambda _: registry.Registry([]))
-    before = everything(conn)
-    for kind in ("full", "incremental", "totals"):
-        jobdeck("quick-sync", kind).refused(1, "no handler", "game_platform")
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        for kind in ("full", "incremental", "totals"):
+            jobdeck("quick-sync", kind).refused(1, "no handler", "game_platform")
 
 
 def test_a_quick_sync_that_is_none_lists_those_there_are(jobdeck: Jobdeck) -> None:
@@ -371,9 +363,8 @@ def test_a_full_sync_is_two_jobs_the_second_blocked_and_a_second_press_doubles_n
         for task_type in plugins.presets()["full"].task_types
     ]
     monkeypatch.setattr(registry, "load", lambda _: registry.Registry(named))
-    before = everything(conn)
-    assert jobdeck("quick-sync", "full", "--dry-run").code == 0
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        assert jobdeck("quick-sync", "full", "--dry-run").code == 0
     first = jobdeck("quick-sync", "full", "--json").data["jobs"]
     assert [job["task_type"] for job in first] == ["game_platform_sync", "game_platform_totals_sweep"]
     assert first[1]["blocked_by"] == first[0]["id"]

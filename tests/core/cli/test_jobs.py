@@ -15,8 +15,9 @@ from jobdeck.core.model import SORTS, Job, Run
 from jobdeck.core.queue import operator, presence
 from jobdeck.core.read import jobs
 from jobdeck.core.redact import clean
-from tests.core.cli.support import Jobdeck, enqueued, everything
+from tests.core.cli.support import Jobdeck, enqueued
 from tests.support.health import announce
+from tests.support.queue import changes_nothing
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]\u202egnp.exe\r\n\x9b31m"
 CONTROLS = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) != "\n"]
@@ -344,10 +345,9 @@ def test_audit_says_who_did_what(jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 
 def test_looking_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = str(enqueued(conn))
-    before = everything(conn)
-    for arguments in (
-        ["jobs"], ["job", job], ["runs"], ["why", job], ["types"], ["status"], ["health"], ["errors"], ["audit"],
-        ["doctor"], ["cleanup"], ["purge"], ["run-worker", "--dry-run"], ["init", "--dry-run"],
-    ):  # fmt: skip
-        assert jobdeck(*arguments).code in {0, 4}
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        for arguments in (
+            ["jobs"], ["job", job], ["runs"], ["why", job], ["types"], ["status"], ["health"], ["errors"], ["audit"],
+            ["doctor"], ["cleanup"], ["purge"], ["run-worker", "--dry-run"], ["init", "--dry-run"],
+        ):  # fmt: skip
+            assert jobdeck(*arguments).code in {0, 4}

@@ -8,8 +8,8 @@ import pytest
 
 from jobdeck.core.queue import operator
 from jobdeck.core.queue.operators import notes
-from tests.core.cli.support import Jobdeck, everything
-from tests.support.queue import ACTOR, Connection, add, audit_rows, run_once
+from tests.core.cli.support import Jobdeck
+from tests.support.queue import ACTOR, Connection, add, audit_rows, changes_nothing, run_once
 
 
 def failed(conn: Connection, error: str = "the vendor answered 503") -> None:
@@ -21,9 +21,8 @@ def test_a_note_is_left_listed_and_acknowledged(jobdeck: Jobdeck, conn: Connecti
     left = jobdeck("note", "the vendor calls back", "--days", "3", "--json").data["note"]
     for arguments in (["note"], ["status"], ["digest"], ["digest", "--markdown"]):
         assert "the vendor calls back" in jobdeck(*arguments).out, arguments
-    before = everything(conn)
-    assert jobdeck("note", "--acknowledge", str(left), "--dry-run").out == "No open notes.\n"
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        assert jobdeck("note", "--acknowledge", str(left), "--dry-run").out == "No open notes.\n"
     jobdeck("note", "--acknowledge", str(left))
     assert jobdeck("note").out == "No open notes.\n"
     assert jobdeck("status", "--json").data["notes"] == []
@@ -51,9 +50,8 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
     jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: str
 ) -> None:
     failed(conn)
-    before = everything(conn)
-    jobdeck(*arguments).refused(code, words)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck(*arguments).refused(code, words)
 
 
 def test_a_group_is_muted_by_the_beginning_of_its_fingerprint(jobdeck: Jobdeck, conn: Connection) -> None:

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 
 from jobdeck.core.plugins import use_plugins
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck
 from tests.core.programme.erasure_world import KEY, Child, Coach
 from tests.support.dump import dumped, places
 from tests.support.people import People
-from tests.support.queue import add, claim_one, value
+from tests.support.queue import add, changes_nothing, claim_one, value
 
 Connection = psycopg.Connection[Any]
 
@@ -43,10 +43,9 @@ class TestRetention:
         assert value(conn, "SELECT count(*) FROM job_audit WHERE action = 'set retention'") == 2
 
     def test_a_dry_run_changes_nothing(self, jobdeck: Jobdeck, conn: Connection) -> None:
-        before = everything(conn)
-        said = jobdeck("retention", "job_runs", "--days", "60", "--dry-run").out
-        assert said == "Rows of job_runs would be kept for 60 days.\n"
-        assert everything(conn) == before
+        with changes_nothing(conn):
+            said = jobdeck("retention", "job_runs", "--days", "60", "--dry-run").out
+            assert said == "Rows of job_runs would be kept for 60 days.\n"
 
     @pytest.mark.parametrize(
         ("arguments", "code", "word"),
@@ -58,22 +57,20 @@ class TestRetention:
     def test_bad_input_is_one_sentence(
         self, jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, word: str
     ) -> None:
-        before = everything(conn)
-        jobdeck("retention", *arguments).refused(code, word)
-        assert everything(conn) == before
+        with changes_nothing(conn):
+            jobdeck("retention", *arguments).refused(code, word)
 
 
 class TestErase:
     def test_without_yes_the_places_are_listed_and_nothing_is_changed(self, jobdeck: Jobdeck, conn: Connection) -> None:
         add(conn, payload=PAYLOAD)
-        before = everything(conn)
-        looked = jobdeck("erase", "--payload-key", "customerId=5")
-        assert "1 row would be erased in job_queue.\n" in looked.out
-        assert "Nothing was changed." in looked.err
-        listed = jobdeck("erase", "--payload-key", "customerId=5", "--dry-run", "--json").data
-        assert listed["dry_run"] is True
-        assert {"place": "job_queue", "rows": 1} in listed["erased"]
-        assert everything(conn) == before
+        with changes_nothing(conn):
+            looked = jobdeck("erase", "--payload-key", "customerId=5")
+            assert "1 row would be erased in job_queue.\n" in looked.out
+            assert "Nothing was changed." in looked.err
+            listed = jobdeck("erase", "--payload-key", "customerId=5", "--dry-run", "--json").data
+            assert listed["dry_run"] is True
+            assert {"place": "job_queue", "rows": 1} in listed["erased"]
 
     def test_contents_of_jobs_are_erased_without_any_plugin(self, jobdeck: Jobdeck, conn: Connection) -> None:
         add(conn, payload=PAYLOAD)
@@ -115,9 +112,8 @@ class TestErase:
     def test_bad_input_is_one_sentence_and_changes_nothing(
         self, jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, word: str, confirmed: list[str]
     ) -> None:
-        before = everything(conn)
-        jobdeck("erase", *arguments, *confirmed).refused(code, word)
-        assert everything(conn) == before
+        with changes_nothing(conn):
+            jobdeck("erase", *arguments, *confirmed).refused(code, word)
 
     def test_without_the_key_a_person_is_not_erased_and_contents_of_jobs_are(
         self, jobdeck: Jobdeck, conn: Connection, child: Child, monkeypatch: pytest.MonkeyPatch
@@ -152,14 +148,13 @@ class TestWhoMay:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         add(conn, payload=PAYLOAD)
-        before = everything(conn)
-        monkeypatch.setenv("DATABASE_URL", people.address(database_url, group))
-        for arguments in (
-            ["erase", "--payload-key", "customerId=5", "--yes"],
-            ["erase", "--payload-key", "customerId=5", "--dry-run"],
-            ["erase", "--person", f"competitor={child.id}", "--yes"],
-            ["retention", "job_audit", "--days", "1"],
-        ):
-            jobdeck(*arguments).refused(1, "Only the owner of the tables may", group)
-        assert jobdeck("retention").code == 0
-        assert everything(conn) == before
+        with changes_nothing(conn):
+            monkeypatch.setenv("DATABASE_URL", people.address(database_url, group))
+            for arguments in (
+                ["erase", "--payload-key", "customerId=5", "--yes"],
+                ["erase", "--payload-key", "customerId=5", "--dry-run"],
+                ["erase", "--person", f"competitor={child.id}", "--yes"],
+                ["retention", "job_audit", "--days", "1"],
+            ):
+                jobdeck(*arguments).refused(1, "Only the owner of the tables may", group)
+            assert jobdeck("retention").code == 0

@@ -11,6 +11,7 @@ import pytest
 from jobdeck.core.queue import leases, operator
 from jobdeck.core.read import jobs
 from tests.core.cli.support import Jobdeck, enqueued, everything
+from tests.support.queue import changes_nothing
 
 
 def enabled(conn: psycopg.Connection[Any]) -> bool:
@@ -70,9 +71,8 @@ def test_a_dry_run_turns_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 def test_bad_input_turns_and_removes_nothing(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
 ) -> None:
-    before = everything(conn)
-    jobdeck(*arguments).refused(code, *words)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck(*arguments).refused(code, *words)
 
 
 def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
@@ -86,12 +86,11 @@ def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
     )
     enqueued(conn)
     [healthy] = leases.claim(conn, "a worker that lives", ["cli_echo"], 1, 60)
-    before = everything(conn)
-    listed = jobdeck("cleanup", "--json")
-    assert [found["id"] for found in listed.data["results"]] == [str(stuck)]
-    assert "--yes" in listed.err
-    assert jobdeck("cleanup", "--dry-run", "--yes").code == 0
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        listed = jobdeck("cleanup", "--json")
+        assert [found["id"] for found in listed.data["results"]] == [str(stuck)]
+        assert "--yes" in listed.err
+        assert jobdeck("cleanup", "--dry-run", "--yes").code == 0
     assert jobdeck("cleanup", "--older-than", "3h", "--yes", "--json").data["results"] == []
     assert jobdeck("cleanup", "--yes").code == 0
     found = dict(conn.execute("SELECT id, status FROM job_queue").fetchall())
@@ -108,13 +107,12 @@ def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck
         "UPDATE job_queue SET lease_expires_at = now() - interval '1 hour', started_at = now() - interval '2 h'"
         " WHERE status = 'running'"
     )
-    before = everything(conn)
-    looked = jobdeck("cleanup", str(one), "--json")
-    assert [found["id"] for found in looked.data["results"]] == [str(one)]
-    refused = jobdeck("cleanup", str(waiting), "--yes", "--json")
-    assert refused.code == 1
-    assert [(found["ok"], "Not stuck" in found["message"]) for found in refused.data["results"]] == [(False, True)]
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        looked = jobdeck("cleanup", str(one), "--json")
+        assert [found["id"] for found in looked.data["results"]] == [str(one)]
+        refused = jobdeck("cleanup", str(waiting), "--yes", "--json")
+        assert refused.code == 1
+        assert [(found["ok"], "Not stuck" in found["message"]) for found in refused.data["results"]] == [(False, True)]
     assert jobdeck("cleanup", str(one), "--yes").code == 0
     found = dict(conn.execute("SELECT id, status FROM job_queue").fetchall())
     assert found == {one: "failed", other: "running", waiting: "pending"}
@@ -128,11 +126,10 @@ def test_purge_counts_old_jobs_and_with_yes_removes_them(
     old = [enqueued(conn) for _ in range(count)]
     operator.cancel(conn, old, actor="test")
     conn.execute("UPDATE job_queue SET completed_at = now() - interval '20 days' WHERE status = 'cancelled'")
-    before = everything(conn)
-    looked = jobdeck("purge", "--json").data
-    assert (looked["purged"], looked["dry_run"]) == (count, True)
-    assert jobdeck("purge", "--older-than", "30 days", "--yes", "--json").data["purged"] == 0
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        looked = jobdeck("purge", "--json").data
+        assert (looked["purged"], looked["dry_run"]) == (count, True)
+        assert jobdeck("purge", "--older-than", "30 days", "--yes", "--json").data["purged"] == 0
     assert jobdeck("purge", "--yes", "--json").data["purged"] == count
     assert conn.execute("SELECT id FROM job_queue").fetchall() == [(kept,)]
     found = [entry for entry in jobdeck("audit", "--json").data["audit"] if entry["action"] == "purge"]

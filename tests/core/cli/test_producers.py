@@ -9,7 +9,7 @@ import pytest
 from jobdeck.core.queue.producers import tokens
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.people import People
-from tests.support.queue import ACTOR, Connection, audit_rows, rows, value
+from tests.support.queue import ACTOR, Connection, audit_rows, changes_nothing, rows, value
 
 ADD = ["producers", "add", "shop", "--types", "cli_echo, cli_echo,other", "--rate", "60/min"]
 
@@ -67,9 +67,8 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
     jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: str
 ) -> None:
     tokens.add(conn, "shop", ["cli_echo"], tokens.Rate(1, 60), actor=ACTOR)
-    before = everything(conn)
-    jobdeck(*arguments).refused(code, words)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck(*arguments).refused(code, words)
 
 
 def test_a_dry_run_shows_no_token_and_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:

@@ -20,8 +20,8 @@ from jobdeck.core.cli import answers
 from jobdeck.core.cli.commands.act import enqueue
 from jobdeck.core.cli.output import Progress
 from jobdeck.core.queue import bulk
-from tests.core.cli.support import ROOT, Jobdeck, enqueued, everything
-from tests.support.queue import advance, value
+from tests.core.cli.support import ROOT, Jobdeck, enqueued
+from tests.support.queue import advance, changes_nothing, value
 from tests.support.waiting import PATIENCE
 
 Connection = psycopg.Connection[Any]
@@ -88,16 +88,15 @@ def test_an_interrupted_bulk_action_says_how_far_it_is_and_a_worker_can_finish_i
 def test_an_interrupted_enqueue_of_many_enqueues_nothing_and_says_so(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    before = everything(conn)
+    with changes_nothing(conn):
 
-    class Interrupting(Progress):
-        def at(self, done: int) -> None:
-            if done == 2000:
-                os.kill(os.getpid(), number)
+        class Interrupting(Progress):
+            def at(self, done: int) -> None:
+                if done == 2000:
+                    os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(enqueue, "Progress", Interrupting)
-    jobdeck("enqueue-many", "cli_echo", "--count", "5000").refused(130, "Interrupted. No job was enqueued")
-    assert everything(conn) == before
+        monkeypatch.setattr(enqueue, "Progress", Interrupting)
+        jobdeck("enqueue-many", "cli_echo", "--count", "5000").refused(130, "Interrupted. No job was enqueued")
 
 
 def test_an_interrupted_purge_says_how_many_it_moved(
@@ -121,15 +120,14 @@ def test_an_interrupted_erasure_erases_nothing_and_says_so(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueued(conn, coachId="7")
-    before = everything(conn)
+    with changes_nothing(conn):
 
-    def interrupted(conn: Connection, key: str, name: str, *, actor: str) -> object:
-        conn.execute("DELETE FROM job_queue")
-        raise KeyboardInterrupt
+        def interrupted(conn: Connection, key: str, name: str, *, actor: str) -> object:
+            conn.execute("DELETE FROM job_queue")
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobdeck.core.queue.privacy.erase_payload", interrupted)
-    jobdeck("erase", "--payload-key", "coachId=7", "--yes").refused(130, "Interrupted. Nothing was erased")
-    assert everything(conn) == before
+        monkeypatch.setattr("jobdeck.core.queue.privacy.erase_payload", interrupted)
+        jobdeck("erase", "--payload-key", "coachId=7", "--yes").refused(130, "Interrupted. Nothing was erased")
 
 
 def test_a_detached_action_is_left_to_the_workers(jobdeck: Jobdeck, conn: Connection) -> None:
@@ -150,10 +148,9 @@ def test_a_detached_action_is_left_to_the_workers(jobdeck: Jobdeck, conn: Connec
 
 def test_a_detached_dry_run_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = [enqueued(conn) for _ in range(3)]
-    before = everything(conn)
-    assert jobdeck("cancel", "--filter", "type:cli_echo", "--detach", "--dry-run").code == 0
-    jobdeck("cancel", str(ids[0]), "--detach", "--if-version", "1").refused(2, "--detach")
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        assert jobdeck("cancel", "--filter", "type:cli_echo", "--detach", "--dry-run").code == 0
+        jobdeck("cancel", str(ids[0]), "--detach", "--if-version", "1").refused(2, "--detach")
 
 
 def advance_and_finish(conn: Connection) -> None:

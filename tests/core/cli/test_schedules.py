@@ -11,7 +11,8 @@ import pytest
 from jobdeck.core.postgres import inspection
 from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Cron
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck
+from tests.support.queue import changes_nothing
 
 WEEKDAYS = ("--cron", "0 9 * * 1-5", "--tz", "America/New_York")
 
@@ -19,12 +20,11 @@ WEEKDAYS = ("--cron", "0 9 * * 1-5", "--tz", "America/New_York")
 def test_a_dry_run_shows_the_next_runs_in_a_zone_and_the_job_is_due_at_the_first(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    before = everything(conn)
-    rehearsed = jobdeck("enqueue", "cli_echo", *WEEKDAYS, "--dry-run", "--json").data
-    now = jobs.clock().run(conn)
-    expected = [f"{slot:%Y-%m-%dT%H:%M:%SZ}" for slot in islice(Cron(*WEEKDAYS[1::2]).after(now), 5)]
-    assert rehearsed["next_runs"] == expected
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        rehearsed = jobdeck("enqueue", "cli_echo", *WEEKDAYS, "--dry-run", "--json").data
+        now = jobs.clock().run(conn)
+        expected = [f"{slot:%Y-%m-%dT%H:%M:%SZ}" for slot in islice(Cron(*WEEKDAYS[1::2]).after(now), 5)]
+        assert rehearsed["next_runs"] == expected
     text = jobdeck("enqueue", "cli_echo", *WEEKDAYS, "--dry-run").out
     assert f"Next runs\n  {expected[0].replace('T', ' ')}" in text
     made = jobdeck("enqueue", "cli_echo", *WEEKDAYS, "--json").data
@@ -69,10 +69,9 @@ def test_a_bad_schedule_is_one_sentence_and_changes_nothing(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], options: list[str], words: list[str]
 ) -> None:
     made = jobdeck("enqueue", "cli_echo", "--json").data["id"]
-    before = everything(conn)
-    jobdeck("enqueue", "cli_echo", *options).refused(2, *words)
-    jobdeck("edit", made, *options).refused(2, *words)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("enqueue", "cli_echo", *options).refused(2, *words)
+        jobdeck("edit", made, *options).refused(2, *words)
 
 
 def test_an_edit_changes_the_zone_or_the_catch_up_alone(jobdeck: Jobdeck) -> None:

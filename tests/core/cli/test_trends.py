@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.core.cli.support import Jobdeck, everything
-from tests.support.queue import add, ended_now, now, run_once
+from tests.core.cli.support import Jobdeck
+from tests.support.queue import add, changes_nothing, ended_now, now, run_once
 
 HOUR = timedelta(hours=1)
 
@@ -68,9 +68,8 @@ def test_series_are_listed_and_one_run_is_skipped(jobdeck: Jobdeck, conn: psycop
     add(conn, "once")
     (row,) = jobdeck("series", "--json").data["series"]
     assert (row["id"], row["interval_minutes"], row["streak"], row["late_seconds"]) == (str(job.id), 30, 0, None)
-    before = everything(conn)
-    assert "would run next" in jobdeck("series", "skip", str(job.id), "--dry-run").out
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        assert "would run next" in jobdeck("series", "skip", str(job.id), "--dry-run").out
     ran = jobdeck("series", "skip", str(job.id), "--reason", "maintenance")
     assert f"{job.run_at + HOUR / 2:%Y-%m-%d %H:%M}Z" in ran.out
     assert [one["action"] for one in jobdeck("audit", "--json").data["audit"]] == ["skip"]
@@ -81,9 +80,8 @@ def test_one_series_is_paused_and_resumed_and_the_list_says_so(jobdeck: Jobdeck,
     add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
     jobdeck("series", "pause").refused(2, "Name the recurring job", "jobdeck series pause ID")
     jobdeck("series", "puase", str(job.id)).refused(2, 'did you mean "pause"')
-    before = everything(conn)
-    assert "would not run" in jobdeck("series", "pause", str(job.id), "--dry-run").out
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        assert "would not run" in jobdeck("series", "pause", str(job.id), "--dry-run").out
     assert "Paused" in jobdeck("series", "pause", str(job.id), "--reason", "the vendor moves").out
     found = {row["id"]: row for row in jobdeck("series", "--json").data["series"]}
     assert (found[str(job.id)]["paused"], found[str(job.id)]["pause"]["reason"]) == (True, "the vendor moves")

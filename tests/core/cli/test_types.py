@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from jobdeck.core.queue import leases
-from tests.core.cli.support import Jobdeck, enqueued, everything
+from tests.core.cli.support import Jobdeck, enqueued
 from tests.support.health import announce
-from tests.support.queue import add, claim_one, finish_one, now, value
+from tests.support.queue import add, changes_nothing, claim_one, finish_one, now, value
 from tests.support.waiting import rounds
 
 
@@ -69,11 +69,10 @@ def test_a_type_that_has_no_job_at_the_moment_is_set_aside_with_a_note(
 
 
 def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    before = everything(conn)
-    ran = jobdeck("types", "set", "cli_echo", "--critical", "70%", "--dry-run")
-    assert "would be" in ran.out
-    assert "70 %" in ran.out
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        ran = jobdeck("types", "set", "cli_echo", "--critical", "70%", "--dry-run")
+        assert "would be" in ran.out
+        assert "70 %" in ran.out
 
 
 @pytest.mark.parametrize(
@@ -96,9 +95,8 @@ def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn
 def test_bad_input_changes_nothing(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
 ) -> None:
-    before = everything(conn)
-    jobdeck("types", "set", *arguments).refused(code, *words)
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck("types", "set", *arguments).refused(code, *words)
 
 
 def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:

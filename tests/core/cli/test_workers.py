@@ -22,8 +22,9 @@ from psycopg.conninfo import make_conninfo
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.schema.versions import Holdings
-from tests.core.cli.support import ROOT, Jobdeck, enqueued, everything, finish, ran_alone, started
+from tests.core.cli.support import ROOT, Jobdeck, enqueued, finish, ran_alone, started
 from tests.support.postgres import PostgresServer
+from tests.support.queue import changes_nothing
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import worker_process
 
@@ -116,10 +117,9 @@ def test_run_worker_says_that_nothing_ran_while_paused_and_how_to_resume(
 
 def test_a_dry_run_names_the_jobs_a_cycle_would_take(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = enqueued(conn)
-    before = everything(conn)
-    result = jobdeck("run-worker", "--dry-run", "--json").data
-    assert [found["id"] for found in result["results"]] == [str(job)]
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        result = jobdeck("run-worker", "--dry-run", "--json").data
+        assert [found["id"] for found in result["results"]] == [str(job)]
 
 
 @pytest.mark.parametrize("limit", ["0", "11", "-1", "many"])

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from jobdeck.core.programme.sandbox.server import Sandbox
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck
 from tests.core.handlers.mail_world import QUICK, MailWorld
 from tests.support.people import People
-from tests.support.postgres import PostgresServer
+from tests.support.queue import changes_nothing
 
 
 @pytest.fixture
@@ -50,9 +50,8 @@ def work(jobdeck: Jobdeck) -> None:
 def test_the_preview_has_numbers_reasons_and_three_samples_and_changes_nothing(
     jobdeck: Jobdeck, world: MailWorld, text: str
 ) -> None:
-    before = everything(world.conn)
-    told = create(jobdeck, text).data
-    assert everything(world.conn) == before
+    with changes_nothing(world.conn):
+        told = create(jobdeck, text).data
     assert world.sandbox.requests == []
     assert (told["created"], told["recipients"], told["minors"]) == (False, 3, 2)
     assert told["excluded"] == {"invalid_email_format": 1, "no_email": 1}
@@ -157,9 +156,8 @@ def test_the_first_address_that_somebody_has_is_theirs(
 
 def test_an_audience_that_cannot_be_read_creates_nothing(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
     world.conn.execute("alter table competitors rename email_school to email_home")
-    before = everything(world.conn)
-    create(jobdeck, text, "--yes").refused(1)
-    assert everything(world.conn) == before
+    with changes_nothing(world.conn):
+        create(jobdeck, text, "--yes").refused(1)
 
 
 def test_an_audience_of_nobody_is_refused(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
@@ -170,9 +168,8 @@ def test_without_a_way_to_unsubscribe_it_is_refused(
     jobdeck: Jobdeck, world: MailWorld, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SENDGRID_UNSUBSCRIBE_GROUP_ID")
-    before = everything(world.conn)
-    create(jobdeck, text, "--yes").refused(1, "SENDGRID_UNSUBSCRIBE_GROUP_ID")
-    assert everything(world.conn) == before
+    with changes_nothing(world.conn):
+        create(jobdeck, text, "--yes").refused(1, "SENDGRID_UNSUBSCRIBE_GROUP_ID")
     told = create(jobdeck, text, "--yes", "--allow-without-unsubscribe").data
     payload = world.row("select payload from job_queue")["payload"]
     assert payload == {"campaignId": told["campaign"], "allowWithoutUnsubscribe": True}
@@ -198,9 +195,8 @@ def test_what_cannot_be_understood_is_refused(
     (tmp_path / "empty.md").write_text(" \n")
     (tmp_path / "binary.md").write_bytes(b"\xff\xfe")
     files = {"TEXT": text, "EMPTY": str(tmp_path / "empty.md"), "BINARY": str(tmp_path / "binary.md")}
-    before = everything(world.conn)
-    jobdeck("campaign", "create", "--yes", *(files.get(one, one) for one in arguments)).refused(2, word)
-    assert everything(world.conn) == before
+    with changes_nothing(world.conn):
+        jobdeck("campaign", "create", "--yes", *(files.get(one, one) for one in arguments)).refused(2, word)
 
 
 def test_show_masks_addresses_and_reveals_them_only_with_a_reason(
@@ -250,10 +246,9 @@ def test_resume_mails_only_the_unsent(jobdeck: Jobdeck, world: MailWorld) -> Non
 
 def test_a_dry_resume_changes_nothing(jobdeck: Jobdeck, world: MailWorld) -> None:
     campaign = _half_sent(world)
-    before = everything(world.conn)
-    told = jobdeck("campaign", "resume", str(campaign), "--include-uncertain", "--dry-run", "--json").data
-    assert (told["recipients"], told["dry_run"]) == (40, True)
-    assert everything(world.conn) == before
+    with changes_nothing(world.conn):
+        told = jobdeck("campaign", "resume", str(campaign), "--include-uncertain", "--dry-run", "--json").data
+        assert (told["recipients"], told["dry_run"]) == (40, True)
 
 
 def test_uncertain_ones_need_a_decision_which_is_audited(jobdeck: Jobdeck, world: MailWorld) -> None:
@@ -338,45 +333,37 @@ def test_events_are_pulled_and_told(jobdeck: Jobdeck, world: MailWorld, text: st
 
 
 def test_an_operator_creates_shows_reveals_and_resumes_and_the_worker_pulls(
-    jobdeck: Jobdeck, world: MailWorld, text: str, database_url: str, postgres: PostgresServer,
+    jobdeck: Jobdeck, world: MailWorld, text: str, database_url: str, people: People,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    world.conn.execute("select job_make_roles()")
-    world.conn.execute("select job_grant_roles()")
-    people = People(postgres)
-    with people.sign_in(database_url, "job_operator") as connection:
-        operator = database_url.replace("//jobdeck@", f"//{connection.info.user}@")
-    try:
-        monkeypatch.setenv("DATABASE_URL", operator)
-        assert create(jobdeck, text).data["recipients"] == 3
-        campaign = create(jobdeck, text, "--yes").data["campaign"]
-        world.sandbox.sendgrid.fates["b@example.org"] = "bounce"
-        world.sandbox.sendgrid.refused.add("a@example.org")
-        monkeypatch.setenv("DATABASE_URL", database_url)
-        work(jobdeck)
-        monkeypatch.setenv("DATABASE_URL", operator)
-        world.sandbox.sendgrid.refused.clear()
-        world.conn.execute("delete from email_suppressions")
-        shown = jobdeck("campaign", "show", campaign, "--recipients").out
-        assert "a…@example.org" in shown
-        assert "a@example.org" not in shown
-        assert "a@example.org" in jobdeck("campaign", "show", campaign, "--reveal", "a parent called").out
-        assert jobdeck("campaign", "resume", campaign, "--retry-failed", "--json").data["recipients"] >= 1
-        jobdeck("events", "pull").refused(1, "Only members of job_worker may")
-        asked = ("--payload", f'{{"campaignId": "{campaign}"}}', "--dry-run", "--json")
-        assert jobdeck("enqueue", "competitor_announcement_dispatch", *asked).data["effects"] is not None
-        told = {row["action"]: row["actor"] for row in world.rows("select action, actor from job_audit")}
-        assert {"create campaign", "reveal", "resume campaign"} <= told.keys()
-        assert all("test_job_operator" in actor for actor in told.values())
-        with people.sign_in(database_url, "job_worker") as connection:
-            monkeypatch.setenv("DATABASE_URL", database_url.replace("//jobdeck@", f"//{connection.info.user}@"))
-        assert jobdeck("events", "pull", "--json").data["failed"] == 0
-        (pulled,) = world.rows("select actor, after from job_audit where action = 'pull events'")
-        assert "test_job_worker" in pulled["actor"]
-        assert "b…@example.org" in {event["address"] for event in pulled["after"]["events"]}
-        assert "b@example.org" not in repr(pulled)
-    finally:
-        people.remove()
+    operator = people.address(database_url, "job_operator")
+    monkeypatch.setenv("DATABASE_URL", operator)
+    assert create(jobdeck, text).data["recipients"] == 3
+    campaign = create(jobdeck, text, "--yes").data["campaign"]
+    world.sandbox.sendgrid.fates["b@example.org"] = "bounce"
+    world.sandbox.sendgrid.refused.add("a@example.org")
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    work(jobdeck)
+    monkeypatch.setenv("DATABASE_URL", operator)
+    world.sandbox.sendgrid.refused.clear()
+    world.conn.execute("delete from email_suppressions")
+    shown = jobdeck("campaign", "show", campaign, "--recipients").out
+    assert "a…@example.org" in shown
+    assert "a@example.org" not in shown
+    assert "a@example.org" in jobdeck("campaign", "show", campaign, "--reveal", "a parent called").out
+    assert jobdeck("campaign", "resume", campaign, "--retry-failed", "--json").data["recipients"] >= 1
+    jobdeck("events", "pull").refused(1, "Only members of job_worker may")
+    asked = ("--payload", f'{{"campaignId": "{campaign}"}}', "--dry-run", "--json")
+    assert jobdeck("enqueue", "competitor_announcement_dispatch", *asked).data["effects"] is not None
+    told = {row["action"]: row["actor"] for row in world.rows("select action, actor from job_audit")}
+    assert {"create campaign", "reveal", "resume campaign"} <= told.keys()
+    assert all("test_job_operator" in actor for actor in told.values())
+    monkeypatch.setenv("DATABASE_URL", people.address(database_url, "job_worker"))
+    assert jobdeck("events", "pull", "--json").data["failed"] == 0
+    (pulled,) = world.rows("select actor, after from job_audit where action = 'pull events'")
+    assert "test_job_worker" in pulled["actor"]
+    assert "b…@example.org" in {event["address"] for event in pulled["after"]["events"]}
+    assert "b@example.org" not in repr(pulled)
 
 
 def test_a_retried_job_whose_campaign_was_sent_meanwhile_ends_harmlessly(

@@ -10,7 +10,8 @@ import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck
+from tests.support.queue import changes_nothing
 
 pytestmark = pytest.mark.competition
 
@@ -58,22 +59,20 @@ def test_a_name_or_an_id_of_one_coach_finds_the_jobs(jobdeck: Jobdeck, jobs: dic
 def test_a_name_that_fits_nobody_is_bad_input_and_changes_nothing(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], jobs: dict[UUID, UUID], command: list[str]
 ) -> None:
-    before = everything(conn)
-    jobdeck(*command, "--filter", "coach:Nobody").refused(
-        2, 'No coach was found for "Nobody"', "part of a coach's name"
-    )
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        jobdeck(*command, "--filter", "coach:Nobody").refused(
+            2, 'No coach was found for "Nobody"', "part of a coach's name"
+        )
 
 
 @COMMANDS
 def test_a_name_that_fits_several_is_refused_with_their_ids_and_without_their_names(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], jobs: dict[UUID, UUID], command: list[str]
 ) -> None:
-    before = everything(conn)
-    ran = jobdeck(*command, "--filter", "coach:kim")
-    ran.refused(2, '2 coaches fit "kim"', str(KIM), str(KIMURA))
-    assert "Amara" not in ran.err
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        ran = jobdeck(*command, "--filter", "coach:kim")
+        ran.refused(2, '2 coaches fit "kim"', str(KIM), str(KIMURA))
+        assert "Amara" not in ran.err
 
 
 def test_an_action_by_name_is_done_to_that_coachs_jobs(jobdeck: Jobdeck, jobs: dict[UUID, UUID]) -> None:

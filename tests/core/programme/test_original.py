@@ -28,7 +28,7 @@ from tests.support.queue import (
     advance,
     claim,
     claim_one,
-    digest,
+    contents,
     finish_one,
     job_row,
     now,
@@ -101,18 +101,18 @@ class TestInstallation:
 
     def test_a_second_installation_changes_nothing(self, old: Connection) -> None:
         version = install_schema(old)
-        first = catalog(old), digest(old)
+        first = catalog(old), contents(old)
         assert install_schema(old) == version
-        assert (catalog(old), digest(old)) == first
+        assert (catalog(old), contents(old)) == first
 
     def test_a_second_installation_changes_nothing_of_a_queue_in_use(self, installed: Connection) -> None:
         conn = installed
         for claimed in claim(conn, ["due", "new_series", "failing_series"]):
             finish_one(conn, claimed, "failed")
         reap(conn)
-        first = catalog(conn), digest(conn)
+        first = catalog(conn), contents(conn)
         install_schema(conn)
-        assert (catalog(conn), digest(conn)) == first
+        assert (catalog(conn), contents(conn)) == first
 
     def test_it_makes_the_same_queue_as_on_an_empty_database(self, old: Connection, postgres: PostgresServer) -> None:
         install_schema(old)

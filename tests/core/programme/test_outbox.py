@@ -14,7 +14,6 @@ from jobdeck.core.errors import ConfigurationError, Refused
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import Channel, Kind, LeftOut, Policy, Result
 from jobdeck.core.programme.settings import CompetitionSettings
-from tests.core.cli.support import everything
 from tests.core.programme.outbox_support import (
     JOB,
     LEASE,
@@ -32,7 +31,8 @@ from tests.core.programme.outbox_support import (
     state,
     verdicts,
 )
-from tests.support.waiting import PATIENCE
+from tests.support.queue import changes_nothing
+from tests.support.waiting import PATIENCE, together
 
 Connection = psycopg.Connection[Any]
 
@@ -133,11 +133,7 @@ def test_two_claims_at_once_take_a_message_once(conn: Connection, database_url: 
                     one.id for one in outbox.claim(own, [message], lease_seconds=LEASE, job_id=JOB, run_token=TOKEN)
                 )
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[work] * 4)
     assert sorted(taken) == sorted(messages)
 
 
@@ -395,9 +391,8 @@ def test_a_dry_run_says_the_same_and_writes_nothing(conn: Connection) -> None:
     person, off = add_profile(conn), add_profile(conn, email_alerts_enabled=False)
     send_one(conn, intent(person, "a"))
     wanted = [intent(person, "a"), intent(person, "b"), intent(off, "c"), intent(person, "d", window=10)]
-    before = everything(conn)
-    assert verdicts(conn, *wanted, dry=True) == ["sent", "queued", "preference_off", "window"]
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        assert verdicts(conn, *wanted, dry=True) == ["sent", "queued", "preference_off", "window"]
     assert verdicts(conn, *wanted) == ["sent", "queued", "preference_off", "window"]
 
 

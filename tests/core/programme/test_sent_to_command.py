@@ -7,9 +7,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from jobdeck.core.programme import people
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck
 from tests.core.programme.people_world import ADMIN, CAMPAIGN, COACH, JOB, PUPIL, PeopleWorld
 from tests.support.people import People
+from tests.support.queue import changes_nothing
 
 KEY = "0123456789abcdef" * 4
 
@@ -163,9 +164,8 @@ class TestReveal:
         assert "zz" not in str(row)
 
     def test_a_reason_is_needed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
-        before = everything(persons.conn)
-        jobdeck("sent-to", str(COACH), "--reveal", " ").refused(1, "Give a reason")
-        assert everything(persons.conn) == before
+        with changes_nothing(persons.conn):
+            jobdeck("sent-to", str(COACH), "--reveal", " ").refused(1, "Give a reason")
 
     def test_a_viewer_asks_by_id_alone_and_may_not_reveal(
         self, persons: PeopleWorld, accounts: People, database_url: str, jobdeck: Jobdeck,

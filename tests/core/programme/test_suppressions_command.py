@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jobdeck.core.programme import people
-from tests.core.cli.support import Jobdeck, everything
+from tests.core.cli.support import Jobdeck
 from tests.core.programme.people_world import COACH, PUPIL, PeopleWorld
 from tests.support.people import People
+from tests.support.queue import changes_nothing
 
 
 def listed(jobdeck: Jobdeck, *options: str) -> list[tuple[str, str, str]]:
@@ -155,21 +156,19 @@ class TestAdd:
         self, jobdeck: Jobdeck, persons: PeopleWorld, address: str, options: tuple[str, ...], words: tuple[str, ...]
     ) -> None:
         persons.bar("zzada@example.org", "spam", created_at="2026-01-01T00:00:00Z")
-        before = everything(persons.conn)
-        jobdeck("suppressions", "add", address, *options, "--reason", "why", "--yes").refused(1, *words)
-        assert everything(persons.conn) == before
+        with changes_nothing(persons.conn):
+            jobdeck("suppressions", "add", address, *options, "--reason", "why", "--yes").refused(1, *words)
 
     def test_a_reason_and_a_confirmation_are_needed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
-        before = everything(persons.conn)
-        jobdeck("suppressions", "add", "zznew@example.org", "--reason", " ", "--yes").refused(1, "reason")
-        jobdeck("suppressions", "add", "zznew@example.org", "--reason", "why").refused(
-            1, "This would block z…@example.org; nothing was changed.", "--yes"
-        )
-        assert jobdeck("suppressions", "add", "zznew@example.org", "--reason", "why", "--dry-run").out.startswith(
-            "Would block z…@example.org"
-        )
-        assert jobdeck("suppressions", "add", "zznew@example.org", "--yes").code == 2
-        assert everything(persons.conn) == before
+        with changes_nothing(persons.conn):
+            jobdeck("suppressions", "add", "zznew@example.org", "--reason", " ", "--yes").refused(1, "reason")
+            jobdeck("suppressions", "add", "zznew@example.org", "--reason", "why").refused(
+                1, "This would block z…@example.org; nothing was changed.", "--yes"
+            )
+            assert jobdeck("suppressions", "add", "zznew@example.org", "--reason", "why", "--dry-run").out.startswith(
+                "Would block z…@example.org"
+            )
+            assert jobdeck("suppressions", "add", "zznew@example.org", "--yes").code == 2
 
 
 class TestLift:
@@ -242,9 +241,8 @@ class TestLift:
     def test_what_is_not_blocked_is_refused_in_one_sentence(
         self, jobdeck: Jobdeck, persons: PeopleWorld, which: str, words: str
     ) -> None:
-        before = everything(persons.conn)
-        jobdeck("suppressions", "lift", which, "--reason", "why", "--yes").refused(1, words)
-        assert everything(persons.conn) == before
+        with changes_nothing(persons.conn):
+            jobdeck("suppressions", "lift", which, "--reason", "why", "--yes").refused(1, words)
 
     def test_a_reason_is_needed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         persons.bar("zzada@example.org")

@@ -10,9 +10,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.support.people import People
-from tests.support.postgres import PostgresServer
-from tests.support.queue import Connection, add, digest, rows
+from tests.support.people import People, make_groups
+from tests.support.queue import Connection, add, changes_nothing, rows
 from tests.support.rights import FUNCTIONS, RELATIONS
 
 pytestmark = pytest.mark.competition
@@ -67,8 +66,7 @@ def right(relation: str, role: str) -> str:
 @pytest.fixture
 def owner(conn: Connection) -> Connection:
     """The owner's connection to a database whose group roles exist and that holds a job."""
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
+    make_groups(conn)
     add(conn)
     return conn
 
@@ -79,9 +77,8 @@ def role(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def signed_in(owner: Connection, role: str, postgres: PostgresServer, database_url: str) -> Iterator[Connection]:
+def signed_in(owner: Connection, role: str, people: People, database_url: str) -> Iterator[Connection]:
     """A connection of a role that can sign in and is what `role` says."""
-    people = People(postgres)
     group = f"job_{role}" if role in {"viewer", "operator", "worker", "producer"} else None
     with people.sign_in(database_url, group) as connection:
         if role == "producer by hand":
@@ -92,7 +89,6 @@ def signed_in(owner: Connection, role: str, postgres: PostgresServer, database_u
     with owner.transaction():
         for made in rows(owner, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'test\\_nobody%%'"):
             owner.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(made["rolname"])))
-    people.remove()
 
 
 def allowed(conn: Connection, statement: str, *, refusals: tuple[type[psycopg.Error], ...] = ()) -> bool:
@@ -120,19 +116,18 @@ def test_every_relation_is_listed_and_every_function_that_is_listed_is_there(own
 def test_each_role_executes_what_is_listed_and_nothing_else(
     owner: Connection, signed_in: Connection, role: str
 ) -> None:
-    before = digest(owner)
-    for function in rows(owner, _FUNCTIONS):
-        may = role[0] in executors(function) and role != "nobody"
-        if may:
-            statement = f"SELECT has_function_privilege({function['oid']}, 'execute')"
-            assert rows(signed_in, statement)[0]["has_function_privilege"], function["named"]
-        elif function["result"] != "trigger":
-            call = f"SELECT public.{function['name']}({function['nulls']})"
-            assert not allowed(signed_in, call), f"{role} may call {function['named']}"
-        else:
-            statement = f"SELECT has_function_privilege({function['oid']}, 'execute')"
-            assert not rows(signed_in, statement)[0]["has_function_privilege"], function["named"]
-    assert digest(owner) == before
+    with changes_nothing(owner):
+        for function in rows(owner, _FUNCTIONS):
+            may = role[0] in executors(function) and role != "nobody"
+            if may:
+                statement = f"SELECT has_function_privilege({function['oid']}, 'execute')"
+                assert rows(signed_in, statement)[0]["has_function_privilege"], function["named"]
+            elif function["result"] != "trigger":
+                call = f"SELECT public.{function['name']}({function['nulls']})"
+                assert not allowed(signed_in, call), f"{role} may call {function['named']}"
+            else:
+                statement = f"SELECT has_function_privilege({function['oid']}, 'execute')"
+                assert not rows(signed_in, statement)[0]["has_function_privilege"], function["named"]
 
 
 READING: Final = ("SELECT * FROM public.{name} LIMIT 0", "LOCK TABLE public.{name} IN ACCESS SHARE MODE")
@@ -171,21 +166,20 @@ KINDS: Final = {"v": "VIEW", "S": "SEQUENCE", "m": "MATERIALIZED VIEW"}
 def test_each_role_reads_writes_and_locks_what_is_listed_and_nothing_else(
     owner: Connection, signed_in: Connection, role: str
 ) -> None:
-    before = digest(owner)
-    for relation in rows(owner, _RELATIONS):
-        kind = relation["kind"]
-        words = {"name": relation["name"], "first": relation["first"], "what": KINDS.get(kind, "TABLE")}
-        may = right(relation["name"], role)
-        never = [*OWNING, *(OWNING_A_TABLE if kind in {"r", "p"} else ()), *(COUNTING if kind == "S" else ())]
-        if kind != "S":
-            never += WRITING if may != "write" else []
-            never += READING if may == "" else []
-        always = READING if may in {"read", "write"} else []
-        for statement in (one.format(**words) for one in never):
-            assert not allowed(signed_in, statement, refusals=NOT_FOR_VIEWS), f"{role}: {statement}"
-        for statement in (one.format(**words) for one in always):
-            assert allowed(signed_in, statement), f"{role}: {statement}"
-    assert digest(owner) == before
+    with changes_nothing(owner):
+        for relation in rows(owner, _RELATIONS):
+            kind = relation["kind"]
+            words = {"name": relation["name"], "first": relation["first"], "what": KINDS.get(kind, "TABLE")}
+            may = right(relation["name"], role)
+            never = [*OWNING, *(OWNING_A_TABLE if kind in {"r", "p"} else ()), *(COUNTING if kind == "S" else ())]
+            if kind != "S":
+                never += WRITING if may != "write" else []
+                never += READING if may == "" else []
+            always = READING if may in {"read", "write"} else []
+            for statement in (one.format(**words) for one in never):
+                assert not allowed(signed_in, statement, refusals=NOT_FOR_VIEWS), f"{role}: {statement}"
+            for statement in (one.format(**words) for one in always):
+                assert allowed(signed_in, statement), f"{role}: {statement}"
 
 
 def test_no_role_changes_a_function_or_creates_anything_beside_the_queue(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -30,8 +29,7 @@ from jobdeck.core.settings import Settings
 from jobdeck.core.worker.runs.preview import effects
 from tests.core.cli.handlers import Echo
 from tests.core.cli.support import Jobdeck, everything
-from tests.support.people import People
-from tests.support.postgres import PostgresServer
+from tests.support.queue import changes_nothing
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 Connection = psycopg.Connection[Any]
@@ -197,15 +195,18 @@ def test_an_edit_is_refused_when_the_job_has_changed_meanwhile(conn: Connection)
 
 def test_a_rehearsal_answers_and_changes_nothing(conn: Connection) -> None:
     held = service.enqueue(conn, NewJob("cli_echo", {}, dedupe_key="k"), actor="test").job
-    before = everything(conn)
-    assert service.rehearse(conn, TYPES, Wanted("cli_echo", {}), None, settings=SETTINGS, actor="test").ok
-    there = service.rehearse(conn, TYPES, Wanted("cli_echo", {}, dedupe_key="k"), None, settings=SETTINGS, actor="test")
-    assert not there.ok
-    assert str(held.id) in there.message
-    assert service.rehearse(conn, TYPES, Wanted("cli_echo", {"message": "y"}), held, settings=SETTINGS, actor="test").ok
-    with pytest.raises(InvalidPayload):
-        service.rehearse(conn, TYPES, Wanted("cli_echo", {"times": 99}), None, settings=SETTINGS, actor="test")
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        assert service.rehearse(conn, TYPES, Wanted("cli_echo", {}), None, settings=SETTINGS, actor="test").ok
+        there = service.rehearse(
+            conn, TYPES, Wanted("cli_echo", {}, dedupe_key="k"), None, settings=SETTINGS, actor="test"
+        )
+        assert not there.ok
+        assert str(held.id) in there.message
+        assert service.rehearse(
+            conn, TYPES, Wanted("cli_echo", {"message": "y"}), held, settings=SETTINGS, actor="test"
+        ).ok
+        with pytest.raises(InvalidPayload):
+            service.rehearse(conn, TYPES, Wanted("cli_echo", {"times": 99}), None, settings=SETTINGS, actor="test")
 
 
 def test_run_again_answers_in_the_order_asked(conn: Connection) -> None:
@@ -275,8 +276,7 @@ def test_every_registered_type_has_a_preview_that_reads_and_writes_nothing(datab
         """,
         (campaign,),
     )
-    before = everything(conn)
-    with Database(database_url, application_name="test") as database:
+    with changes_nothing(conn), Database(database_url, application_name="test") as database:
         for known in registry.load():
             payload = {"campaignId": campaign} if known.task_type == "competitor_announcement_dispatch" else {}
             found = effects(known, payload, settings=Settings(), database=database)
@@ -284,16 +284,14 @@ def test_every_registered_type_has_a_preview_that_reads_and_writes_nothing(datab
         dispatch = registry.load().require("competitor_announcement_dispatch")
         with pytest.raises(PermanentError, match="no campaign"):
             effects(dispatch, {"campaignId": campaign.replace("0b7f", "ffff")}, settings=Settings(), database=database)
-    assert everything(conn) == before
 
 
 @pytest.mark.competition
 def test_the_commands_dry_run_tells_the_effects(jobdeck: Jobdeck, conn: Connection) -> None:
-    before = everything(conn)
-    told = jobdeck("enqueue", "game_platform_sync", "--dry-run", "--json").data
-    assert told["effects"]["competitors"]["total"] == 0
-    assert "A run would" in jobdeck("enqueue", "game_platform_sync", "--dry-run").out
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        told = jobdeck("enqueue", "game_platform_sync", "--dry-run", "--json").data
+        assert told["effects"]["competitors"]["total"] == 0
+        assert "A run would" in jobdeck("enqueue", "game_platform_sync", "--dry-run").out
 
 
 def test_an_edit_from_the_command_line_makes_a_series_run_once_or_for_ever(jobdeck: Jobdeck, conn: Connection) -> None:
@@ -303,17 +301,6 @@ def test_an_edit_from_the_command_line_makes_a_series_run_once_or_for_ever(jobde
     assert conn.execute("SELECT expires_at FROM job_queue").fetchone() == (None,)
     assert jobdeck("edit", str(series.id), "--every", "off").code == 0
     assert conn.execute("SELECT is_recurring, recurrence_interval_minutes FROM job_queue").fetchone() == (False, None)
-
-
-@pytest.fixture
-def operator(conn: Connection, postgres: PostgresServer, database_url: str) -> Iterator[Connection]:
-    """A connection of somebody who acts and does no work."""
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    people = People(postgres)
-    with people.sign_in(database_url, "job_operator") as connection:
-        yield connection
-    people.remove()
 
 
 @pytest.mark.competition

@@ -21,11 +21,11 @@ from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.read.batch import as_viewer
 from jobdeck.core.redact import clean
 from tests.core.cli.mcp.assistant import assistant
-from tests.core.cli.support import HANDLERS, ROOT, everything
+from tests.core.cli.support import HANDLERS, ROOT
 from tests.core.cli.test_hostile_rows import PRIVATE
 from tests.support.people import People, make_groups
 from tests.support.postgres import PostgresServer
-from tests.support.queue import add, audit_rows, claim_one, finish_one, job_row, value
+from tests.support.queue import add, audit_rows, changes_nothing, claim_one, finish_one, job_row, value
 from tests.support.waiting import PATIENCE
 from tests.tui.hostile import harmful
 
@@ -248,23 +248,22 @@ async def test_a_dry_run_changes_nothing_and_names_the_command(
 ) -> None:
     job = add(conn, "cli_echo", recurrence_interval_minutes=15)
     add(conn, "cli_echo", dedupe_key="taken")
-    before = everything(conn)
-    async with assistant(database_url, tmp_path) as looking:
-        for verb in sorted(NAMES):
-            given = {"at": "in 2h"} if verb == "postpone" else {}
-            found = await looking.ask("dry_run", action=verb, ids=[str(job.id)], **given)
-            assert found["dry_run"] is True
-            (command,) = found["commands"]
-            assert command["quoted"].startswith("jobdeck ")
-            assert str(job.id) in command["quoted"]
-        assert "postpone" in await looking.refused("dry_run", action="cancel", ids=[str(job.id)], at="in 2h")
-        made = await looking.ask("dry_run_enqueue", type="cli_echo", payload={"times": 2}, at="in 1h")
-        assert made["would_be_enqueued"] is True
-        held = await looking.ask("dry_run_enqueue", type="cli_echo", dedupe_key="taken")
-        assert held["would_be_enqueued"] is False
-        assert "times" in await looking.refused("dry_run_enqueue", type="cli_echo", payload={"times": 99})
-        assert 'did you mean "cli_echo"' in await looking.refused("dry_run_enqueue", type="cli_ecko")
-    assert everything(conn) == before
+    with changes_nothing(conn):
+        async with assistant(database_url, tmp_path) as looking:
+            for verb in sorted(NAMES):
+                given = {"at": "in 2h"} if verb == "postpone" else {}
+                found = await looking.ask("dry_run", action=verb, ids=[str(job.id)], **given)
+                assert found["dry_run"] is True
+                (command,) = found["commands"]
+                assert command["quoted"].startswith("jobdeck ")
+                assert str(job.id) in command["quoted"]
+            assert "postpone" in await looking.refused("dry_run", action="cancel", ids=[str(job.id)], at="in 2h")
+            made = await looking.ask("dry_run_enqueue", type="cli_echo", payload={"times": 2}, at="in 1h")
+            assert made["would_be_enqueued"] is True
+            held = await looking.ask("dry_run_enqueue", type="cli_echo", dedupe_key="taken")
+            assert held["would_be_enqueued"] is False
+            assert "times" in await looking.refused("dry_run_enqueue", type="cli_echo", payload={"times": 99})
+            assert 'did you mean "cli_echo"' in await looking.refused("dry_run_enqueue", type="cli_ecko")
 
 
 async def test_bad_arguments_are_refused_in_a_sentence(conn: Connection, database_url: str, tmp_path: Path) -> None:
