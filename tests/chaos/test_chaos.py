@@ -20,6 +20,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, enqueue, job_type, outcomes, quick_settings, working
 
@@ -63,7 +64,7 @@ class Process:
     def ended(self) -> int:
         return self.process.wait(timeout=PATIENCE)
 
-    def holds(self, conn: psycopg.Connection[Any]) -> set[int]:
+    def holds(self, conn: Connection) -> set[int]:
         """The tokens of the runs it has going."""
         rows = conn.execute(
             "SELECT q.run_token FROM job_queue q JOIN job_workers w ON w.id = q.locked_by "
@@ -85,16 +86,16 @@ def processes(url: str, folder: Path, count: int, **settings: str) -> Iterator[l
                 one.process.wait()
 
 
-def tokens(conn: psycopg.Connection[Any], outcome: str) -> set[int]:
+def tokens(conn: Connection, outcome: str) -> set[int]:
     return {token for (token,) in conn.execute("SELECT run_token FROM job_runs WHERE outcome = %s", (outcome,))}
 
 
-def recorded(conn: psycopg.Connection[Any], outcome: str, of: set[int]) -> bool:
+def recorded(conn: Connection, outcome: str, of: set[int]) -> bool:
     return of <= tokens(conn, outcome)
 
 
 def test_three_workers_of_which_one_is_killed_and_one_stalls_run_every_job_once(
-    database_url: str, conn: psycopg.Connection[Any], tmp_path: Path
+    database_url: str, conn: Connection, tmp_path: Path
 ) -> None:
     ids = producer.enqueue_many(conn, [NewJob("chaos_nap") for _ in range(JOBS)], actor=ACTOR)
     with processes(database_url, tmp_path, 3) as (killed, stalled, steady):
@@ -127,7 +128,7 @@ def test_three_workers_of_which_one_is_killed_and_one_stalls_run_every_job_once(
 
 
 def test_a_terminated_worker_hands_back_what_it_cannot_finish(
-    database_url: str, conn: psycopg.Connection[Any], tmp_path: Path
+    database_url: str, conn: Connection, tmp_path: Path
 ) -> None:
     for _ in range(8):
         enqueue(conn, "chaos_nap", payload={"seconds": 600})
@@ -156,9 +157,7 @@ while worker.status.running < 1:
 """
 
 
-def test_a_program_that_forgets_to_stop_its_worker_ends_all_the_same(
-    database_url: str, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_program_that_forgets_to_stop_its_worker_ends_all_the_same(database_url: str, conn: Connection) -> None:
     job = enqueue(conn, "chaos_nap", payload={"seconds": 600})
     subprocess.run([sys.executable, "-c", FORGETFUL, database_url], cwd=ROOT, check=True, timeout=PATIENCE)
     assert outcomes(conn, job.id) == ["released"]
@@ -166,7 +165,7 @@ def test_a_program_that_forgets_to_stop_its_worker_ends_all_the_same(
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_hostile_error_reaches_no_log_line_raw(
-    database_url: str, conn: psycopg.Connection[Any], tmp_path: Path, form: str
+    database_url: str, conn: Connection, tmp_path: Path, form: str
 ) -> None:
     enqueue(conn, "chaos_hostile", max_attempts=1)
     with processes(database_url, tmp_path, 1, JOBDECK_LOG_FORMAT=form) as (worker,):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.core.cli.support import Jobdeck, environment, runner
-from tests.support.people import Connection, People, make_groups
+from tests.support.people import People, make_groups
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 from tests.support.working import Held
 
 

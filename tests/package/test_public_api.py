@@ -18,12 +18,10 @@ import jobdeck
 from jobdeck.core.registry import Admission
 from tests.package import pages, reference
 from tests.package.environments import ROOT, Environment
-from tests.support.queue import is_queued, job_row, value
+from tests.support.queue import Connection, is_queued, job_row, value
 
 HEAVY = {"psycopg", "pydantic", "click", "textual", "rich", "starlette", "uvicorn", "httpx", "sentry_sdk", "jinja2",
          "mcp", "opentelemetry", "aiohttp", "textual_serve"}  # fmt: skip
-
-Connection = psycopg.Connection[Any]
 
 
 class Greeting(jobdeck.Payload):

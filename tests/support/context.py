@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
-
 from jobdeck.core.errors import Cancelled
 from jobdeck.core.model import ClaimedJob
 from jobdeck.core.programme.resources import Resources
@@ -21,6 +19,7 @@ from jobdeck.core.programme.vendors.http import Time
 from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.registry import Continue, Done, Payload
 from jobdeck.core.settings import Settings
+from tests.support.queue import Connection
 
 Json = dict[str, Any]
 START = 1_760_000_000
@@ -61,7 +60,7 @@ class FakeContext:
 
     def __init__(
         self,
-        conn: psycopg.Connection[Any],
+        conn: Connection,
         settings: CompetitionSettings,
         *,
         checkpoint: Json | None = None,

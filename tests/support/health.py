@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import psycopg
 
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.queue import presence
 from jobdeck.core.read.verdict.health import health
-from tests.support.queue import WORKER
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import WORKER, Connection
 
 
 def announce(

@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from jobdeck.core.model import Filter
 from jobdeck.core.programme.sandbox import sample
 from jobdeck.core.queue import bulk, operator
-from tests.support.queue import ACTOR, add, claim, finish_one
+from tests.support.queue import ACTOR, Connection, add, claim, finish_one
 
 PERSON: Final = "jane.doe@example.org"
 FORGED: Final = "FORGED LINE"
@@ -84,13 +84,13 @@ _LISTS: Final = {
 """Columns that a constraint keeps to a list of words."""
 
 
-def hostile_database(conn: psycopg.Connection[Any]) -> None:
+def hostile_database(conn: Connection) -> None:
     """Does as `work_a_little`, then as `make_hostile`."""
     work_a_little(conn)
     make_hostile(conn)
 
 
-def work_a_little(conn: psycopg.Connection[Any]) -> None:
+def work_a_little(conn: Connection) -> None:
     """Lets the queue and the competition work a little, so that their views have rows."""
     sample.load(conn)
     for task_type in ("cli_echo", FAILS, "cli_wait"):
@@ -116,7 +116,7 @@ def work_a_little(conn: psycopg.Connection[Any]) -> None:
     operator.pause(conn, reason="why", actor=ACTOR, resume_at=None, task_type="cli_wait")
 
 
-def make_hostile(conn: psycopg.Connection[Any]) -> None:
+def make_hostile(conn: Connection) -> None:
     """Gives every table a row and every text column hostile text, but for those that the database keeps to a list."""
     with conn.transaction():
         fill_tables(conn)
@@ -128,7 +128,7 @@ def make_hostile(conn: psycopg.Connection[Any]) -> None:
                 assert column in _LISTS.get(table, ()), f"{table}.{column} refuses hostile text"
 
 
-def fill_tables(conn: psycopg.Connection[Any]) -> None:
+def fill_tables(conn: Connection) -> None:
     """Gives every empty table a row."""
     with conn.transaction():
         conn.execute("SET LOCAL session_replication_role = replica")
@@ -139,7 +139,7 @@ def fill_tables(conn: psycopg.Connection[Any]) -> None:
             _fill(conn, table)
 
 
-def _fill(conn: psycopg.Connection[Any], table: str) -> None:
+def _fill(conn: Connection, table: str) -> None:
     """Gives an empty table a row: with all columns, or without one that may be null, or without all that may be."""
     name = sql.Identifier(table)
     if conn.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(name)).fetchone():
@@ -156,9 +156,7 @@ def _fill(conn: psycopg.Connection[Any], table: str) -> None:
     raise AssertionError(f"no row can be made for {table}")
 
 
-def _insert(
-    conn: psycopg.Connection[Any], table: sql.Identifier, columns: Sequence[tuple[str, str, bool, str | None]]
-) -> None:
+def _insert(conn: Connection, table: sql.Identifier, columns: Sequence[tuple[str, str, bool, str | None]]) -> None:
     if not columns:
         conn.execute(sql.SQL("INSERT INTO {} DEFAULT VALUES").format(table))
         return
@@ -178,7 +176,7 @@ def _word(checks: str | None) -> str | None:
     return found[1] if found else None
 
 
-def _spoil(conn: psycopg.Connection[Any], table: str, column: str, kind: str, place: str) -> bool:
+def _spoil(conn: Connection, table: str, column: str, kind: str, place: str) -> bool:
     """Writes hostile text into one field; False if a constraint refuses it."""
     name, of = sql.Identifier(column), sql.Identifier(table)
     text: Any = f"{HOSTILE}{place}"

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
-
-import psycopg
+from typing import Final
 
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 
 OWNER: Final = "original_owner"
 OUTSIDERS: Final = ("anon", "authenticated", "service_role")
@@ -45,7 +44,7 @@ def copy_of_original(server: PostgresServer, template: str) -> str:
 
 
 @contextmanager
-def its_owner(server: PostgresServer, name: str) -> Iterator[psycopg.Connection[Any]]:
+def its_owner(server: PostgresServer, name: str) -> Iterator[Connection]:
     """A connection of the owner; the database is dropped afterwards."""
     try:
         with server.connect(name, OWNER) as connection:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
-
-import psycopg
+from typing import Final, NamedTuple
 
 from tests.support.original import OWNER
+from tests.support.queue import Connection
 
 SERVICE, PAGE = "service_role", "authenticated"
 """The roles of the jobs and webhooks, and of a signed-in person's pages."""
@@ -53,7 +52,7 @@ class Statement(NamedTuple):
 
 
 @contextmanager
-def acting(conn: psycopg.Connection[Any], speaker: Speaker) -> Iterator[None]:
+def acting(conn: Connection, speaker: Speaker) -> Iterator[None]:
     """Inside, statements run in one transaction as a role, for a person."""
     with conn.transaction():
         conn.execute("SELECT set_config('request.jwt.claim.sub', %s, true)", [speaker.user])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from tests.support.postgres import PostgresServer
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection
 
 GROUPS: Final = ("job_viewer", "job_operator", "job_worker")
 """The groups that read the queue."""

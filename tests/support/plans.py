@@ -10,15 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg import sql
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, producer
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection
 
 WORKER: Final = "worker-1"
 LEASE: Final = 3600.0

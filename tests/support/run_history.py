@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-import psycopg
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection
 
 NOW: Final = datetime(2026, 3, 10, 12, 0, 30, tzinfo=UTC)
 

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.cli.app import main
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
-from tests.support.queue import contents
+from tests.support.queue import Connection, contents
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -110,11 +109,11 @@ def finish(process: subprocess.Popen[str]) -> Ran:
     return Ran(process.returncode, out, err)
 
 
-def enqueued(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
+def enqueued(conn: Connection, task_type: str = "cli_echo", **payload: Any) -> UUID:
     """The id of a new job with this payload."""
     return producer.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
 
 
-def everything(conn: psycopg.Connection[Any]) -> dict[str, list[str]]:
+def everything(conn: Connection) -> dict[str, list[str]]:
     """All rows of all tables, as text."""
     return {name: text.splitlines() for name, text in contents(conn).items()}

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.queue import leases
 from tests.core.cli.support import Jobdeck, enqueued, everything
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 
 
-def statuses(conn: psycopg.Connection[Any]) -> dict[UUID, str]:
+def statuses(conn: Connection) -> dict[UUID, str]:
     return dict(conn.execute("SELECT id, status FROM job_queue").fetchall())
 
 
-def test_cancel_and_retry_one_job_by_its_id(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_cancel_and_retry_one_job_by_its_id(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     [answer] = jobdeck("cancel", str(job), "--reason", "not now", "--json").data["results"]
     assert (answer["id"], answer["ok"], answer["status"]) == (str(job), True, "cancelled")
@@ -32,9 +30,7 @@ def test_cancel_and_retry_one_job_by_its_id(jobdeck: Jobdeck, conn: psycopg.Conn
     assert row == ("not now",)
 
 
-def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(jobdeck: Jobdeck, conn: Connection) -> None:
     here, gone = enqueued(conn, message="hello"), uuid4()
     ran = jobdeck("cancel", str(here), str(gone), "--yes", "--json")
     assert ran.code == 1
@@ -42,7 +38,7 @@ def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(
     assert statuses(conn) == {here: "cancelled"}
 
 
-def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
     with changes_nothing(conn):
@@ -59,7 +55,7 @@ def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: ps
 
 @pytest.mark.parametrize("verb", ["retry", "cancel", "delete"])
 def test_more_than_one_job_needs_yes_and_says_so_without_changing_anything(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], verb: str
+    jobdeck: Jobdeck, conn: Connection, verb: str
 ) -> None:
     ids = [str(enqueued(conn, message="hello")), str(enqueued(conn, message="hello"))]
     before = everything(conn)
@@ -71,7 +67,7 @@ def test_more_than_one_job_needs_yes_and_says_so_without_changing_anything(
     assert everything(conn) != before
 
 
-def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     with changes_nothing(conn):
         jobdeck("delete", str(job)).refused(1, "1 job", "--yes")
@@ -83,7 +79,7 @@ def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: psyc
     assert statuses(conn) == {job: "pending"}
 
 
-def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: Connection) -> None:
     one, two, other = enqueued(conn, message="red"), enqueued(conn, message="red"), enqueued(conn, message="blue")
     assert jobdeck("cancel", "--filter", "status:pending red", "--yes").code == 0
     assert statuses(conn) == {one: "cancelled", two: "cancelled", other: "pending"}
@@ -91,7 +87,7 @@ def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: 
 
 
 def test_run_again_of_several_jobs_needs_yes_and_another_payload_is_for_one_job(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, conn: Connection
 ) -> None:
     ids = [str(enqueued(conn, message="hello")), str(enqueued(conn, message="hello"))]
     for job in leases.claim(conn, "a worker", ["cli_echo"], 2, 60):
@@ -124,7 +120,7 @@ def test_run_again_of_several_jobs_needs_yes_and_another_payload_is_for_one_job(
     ],
 )
 def test_what_names_no_job_is_refused(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
+    jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: list[str]
 ) -> None:
     enqueued(conn, message="hello")
     with changes_nothing(conn):
@@ -132,7 +128,7 @@ def test_what_names_no_job_is_refused(
 
 
 def test_ids_are_read_from_the_standard_input_as_the_dashboard_copies_them(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs, other = [enqueued(conn, message="hello") for _ in range(3)], enqueued(conn, message="hello")
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(str(job) for job in jobs)))
@@ -155,7 +151,7 @@ def test_a_standard_input_that_cannot_be_meant_is_refused_and_changes_nothing(
     text: str,
     words: str,
     jobdeck: Jobdeck,
-    conn: psycopg.Connection[Any],
+    conn: Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     enqueued(conn, message="hello")
@@ -173,12 +169,12 @@ def test_a_standard_input_that_is_no_text_is_refused(jobdeck: Jobdeck, monkeypat
     assert "is not text" in ran.err
 
 
-def test_ids_and_a_filter_together_are_refused(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_ids_and_a_filter_together_are_refused(jobdeck: Jobdeck, conn: Connection) -> None:
     jobdeck("retry", str(enqueued(conn, message="hello")), "--filter", "red").refused(2, "--filter")
 
 
 def test_the_beginning_of_an_id_names_its_job_and_an_ambiguous_one_lists_the_jobs(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, conn: Connection
 ) -> None:
     first, second = enqueued(conn, message="hello"), enqueued(conn, message="hello")
     with changes_nothing(conn):
@@ -187,7 +183,7 @@ def test_the_beginning_of_an_id_names_its_job_and_an_ambiguous_one_lists_the_job
     assert statuses(conn) == {first: "cancelled", second: "pending"}
 
 
-def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     with changes_nothing(conn):
         ran = jobdeck("cancel", str(job), "--if-version", "99", "--json")
@@ -197,7 +193,7 @@ def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: psycopg.Co
     assert jobdeck("cancel", str(job), "--if-version", "1").code == 0
 
 
-def test_edit_changes_payload_and_schedule(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_edit_changes_payload_and_schedule(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     arguments = ["--payload", '{"times": 3}', "--at", "2030-01-01T00:00Z", "--every", "30m", "--for", "1d"]
     assert jobdeck("edit", str(job), *arguments, "--priority", "7", "--max-attempts", "9", "--dry-run").code == 0
@@ -224,16 +220,14 @@ def test_edit_changes_payload_and_schedule(jobdeck: Jobdeck, conn: psycopg.Conne
     ],
 )
 def test_an_edit_that_does_not_fit_is_refused(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
+    jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: list[str]
 ) -> None:
     job = enqueued(conn, message="hello")
     with changes_nothing(conn):
         jobdeck("edit", str(job), *arguments).refused(code, *words)
 
 
-def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     assert jobdeck("edit", str(job), "--priority", "3").code == 0
     with changes_nothing(conn):
@@ -242,16 +236,14 @@ def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(
         assert jobdeck("edit", str(job), "--priority", "3", "--if-version", "99").code == 1
 
 
-def test_the_payload_of_a_type_without_handler_cannot_be_edited(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_the_payload_of_a_type_without_handler_cannot_be_edited(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, "from_elsewhere", message="hello")
     jobdeck("edit", str(job), "--payload", "{}").refused(1, "from_elsewhere")
     assert jobdeck("edit", str(job), "--priority", "2").code == 0
 
 
 def test_run_again_enqueues_a_copy_with_the_key_and_the_attempts_of_the_job_and_retry_names_it(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, conn: Connection
 ) -> None:
     jobdeck("enqueue", "game_platform_sync")
     kept = "SELECT concurrency_key, max_attempts FROM job_queue"

@@ -19,7 +19,7 @@ from jobdeck.core import schema
 from jobdeck.core.cli.app import COMMANDS, PURPOSES, commands, main
 from jobdeck.core.plugins import use_plugins
 from tests.core.cli.support import Jobdeck, environment, finish, ran_alone, runner, started
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 from tests.support.waiting import PATIENCE
 
 NOWHERE = "postgresql://someone:hunter2@127.0.0.1:1/nowhere"
@@ -152,9 +152,7 @@ def test_a_database_without_the_schema_says_how_to_install_it(offline: Jobdeck, 
     assert offline("jobs", *url).code == 0
 
 
-def test_a_schema_newer_than_the_program_is_refused_by_every_command(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_schema_newer_than_the_program_is_refused_by_every_command(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("INSERT INTO jobdeck_schema (version) VALUES (%s)", [schema.schema_version() + 1])
     for name in ("jobs", "status", "run-worker", "init", "pause"):
         jobdeck(name).refused(1, "newer", "Upgrade")
@@ -271,9 +269,7 @@ def test_main_returns_its_exit_code_and_never_exits() -> None:
 
 
 @pytest.mark.installation
-def test_init_with_roles_creates_them_and_grants_them_their_rights(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_init_with_roles_creates_them_and_grants_them_their_rights(jobdeck: Jobdeck, conn: Connection) -> None:
     try:
         assert jobdeck("init", *OWN_ROLES, "--json").data["roles"] is True
         may = (
@@ -289,7 +285,7 @@ def test_init_with_roles_creates_them_and_grants_them_their_rights(
         drop_own_roles(conn)
 
 
-def drop_own_roles(conn: psycopg.Connection[Any]) -> None:
+def drop_own_roles(conn: Connection) -> None:
     for statement in ("DROP OWNED BY {}", "DROP ROLE {}"):
         groups = sql.SQL("own_viewer, own_operator, own_worker, own_producer")
         conn.execute(sql.SQL(statement).format(groups))
@@ -318,9 +314,7 @@ def test_a_schema_or_prefix_that_is_no_plain_name_is_refused(offline: Jobdeck, w
 
 
 @pytest.mark.slow
-def test_a_role_that_may_only_look_is_told_so(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
-) -> None:
+def test_a_role_that_may_only_look_is_told_so(jobdeck: Jobdeck, conn: Connection, database_url: str) -> None:
     try:
         assert jobdeck("init", *OWN_ROLES).code == 0
         conn.execute("CREATE ROLE looker LOGIN IN ROLE own_viewer")
@@ -336,9 +330,9 @@ def test_a_role_that_may_only_look_is_told_so(
 
 
 def test_a_connection_that_is_lost_half_way_is_exit_code_3_and_says_what_is_unknown(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def severed(connection: psycopg.Connection[Any], **_: Any) -> None:
+    def severed(connection: Connection, **_: Any) -> None:
         connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     monkeypatch.setattr("jobdeck.core.queue.operator.pause", severed)

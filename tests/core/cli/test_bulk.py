@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.cli import answers
@@ -14,9 +13,7 @@ from jobdeck.core.model import ActionResult
 from jobdeck.core.queue import bulk, leases, operator
 from jobdeck.core.read.filters import parse_filter
 from tests.core.cli.support import Jobdeck, enqueued
-from tests.support.queue import audit_rows, changes_nothing
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection, audit_rows, changes_nothing
 
 
 @pytest.fixture(autouse=True)

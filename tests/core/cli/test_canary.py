@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.queue import operator
 from jobdeck.core.registry import load
 from tests.core.cli.support import HANDLERS, Jobdeck, enqueued, everything
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 from tests.support.waiting import until
 from tests.support.working import working
 
 
 @pytest.fixture
-def worker(conn: psycopg.Connection[Any], database_url: str) -> Iterator[None]:
+def worker(conn: Connection, database_url: str) -> Iterator[None]:
     """A worker that handles the types of these tests, while everything is paused."""
     operator.pause(conn, reason="vendor is down", actor="test")
     with working(database_url, *load([HANDLERS]), concurrency=1):
@@ -27,7 +25,7 @@ def worker(conn: psycopg.Connection[Any], database_url: str) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("worker")
-def test_the_result_that_is_waited_for_decides_the_exit_code(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_the_result_that_is_waited_for_decides_the_exit_code(jobdeck: Jobdeck, conn: Connection) -> None:
     good = enqueued(conn)
     bad = enqueued(conn, "cli_refuse", reason="still down")
     left = enqueued(conn)
@@ -43,7 +41,7 @@ def test_the_result_that_is_waited_for_decides_the_exit_code(jobdeck: Jobdeck, c
 
 
 @pytest.mark.usefixtures("worker")
-def test_without_wait_it_answers_that_it_was_asked_for(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_without_wait_it_answers_that_it_was_asked_for(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn)
     before = everything(conn)
     [tried] = jobdeck("retry", "--canary", str(job), "--dry-run", "--json").data["results"]
@@ -53,7 +51,7 @@ def test_without_wait_it_answers_that_it_was_asked_for(jobdeck: Jobdeck, conn: p
     assert (answer["ok"], answer["code"]) == (True, "canary-asked")
 
 
-def test_without_a_worker_it_is_refused_and_nothing_changes(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_without_a_worker_it_is_refused_and_nothing_changes(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn)
     with changes_nothing(conn):
         ran = jobdeck("retry", "--canary", str(job), "--wait")

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core import registry
@@ -28,10 +27,9 @@ from jobdeck.core.read.type_settings import type_lines
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.registry import JobType
 from jobdeck.core.settings import Settings
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 from tests.support.working import drain
-
-Connection = psycopg.Connection[Any]
 
 AT_ONCE = timedelta(0)
 NEVER = timedelta(hours=1)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import psycopg
 import pytest
 
 from jobdeck.core.queue import operator
 from tests.core.cli.support import Jobdeck, enqueued
-from tests.support.queue import changes_nothing, claim_one, finish_one
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection, changes_nothing, claim_one, finish_one
 
 
 @pytest.mark.parametrize(

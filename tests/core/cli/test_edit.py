@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
 import pytest
 
 from tests.core.cli.support import Jobdeck, enqueued
-from tests.support.queue import audit_rows, changes_nothing
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection, audit_rows, changes_nothing
 
 MANY = ("edit", "--filter", "type:cli_echo", "--set", "message=moved")
 

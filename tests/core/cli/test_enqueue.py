@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core import plugins, registry
@@ -21,7 +20,7 @@ from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Every
 from tests.core.cli.support import HANDLERS, Jobdeck, everything
-from tests.support.queue import changes_nothing, claim, finish_one
+from tests.support.queue import Connection, changes_nothing, claim, finish_one
 
 JOB_TYPES = registry.load([HANDLERS])
 INTERNAL = {
@@ -30,7 +29,7 @@ INTERNAL = {
 """Columns that serve the claim and say nothing of the job."""
 
 
-def test_enqueue_prints_the_job_with_the_columns_of_job_queue(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_enqueue_prints_the_job_with_the_columns_of_job_queue(jobdeck: Jobdeck, conn: Connection) -> None:
     job = jobdeck("enqueue", "cli_echo", "--payload", '{"message": "hi"}', "--priority", "5", "--json").data
     columns = {
         name
@@ -61,7 +60,7 @@ def test_enqueue_says_it_to_a_person_as_well(jobdeck: Jobdeck) -> None:
 @pytest.mark.parametrize("given", ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "no trace", None])
 def test_jobs_carry_the_span_that_a_script_has_put_into_the_environment(
     jobdeck: Jobdeck,
-    conn: psycopg.Connection[Any],
+    conn: Connection,
     monkeypatch: pytest.MonkeyPatch,
     command: tuple[str, ...],
     given: str | None,
@@ -82,7 +81,7 @@ def test_a_recurring_job_has_interval_first_run_and_an_end_counted_from_it(jobde
     assert job["expires_at"] == "2030-01-08T09:00:00Z"
 
 
-def test_a_relative_time_is_counted_by_the_databases_clock(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_relative_time_is_counted_by_the_databases_clock(jobdeck: Jobdeck, conn: Connection) -> None:
     before = conn.execute("SELECT now()").fetchone()
     job = jobdeck("enqueue", "cli_echo", "--at", "in 2h", "--json").data
     assert before is not None
@@ -104,7 +103,7 @@ def test_a_dedupe_key_answers_with_the_job_that_is_there(jobdeck: Jobdeck) -> No
 
 
 def test_a_dedupe_key_that_counts_for_a_time_does_so_after_the_job_has_ended(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, conn: Connection
 ) -> None:
     words = ("enqueue", "cli_echo", "--dedupe-key", "once", "--unique-for", "90m", "--json")
     assert jobdeck(*words, "--dry-run").data["created"] is True
@@ -118,7 +117,7 @@ def test_a_dedupe_key_that_counts_for_a_time_does_so_after_the_job_has_ended(
     assert jobdeck(*words).data["created"] is True
 
 
-def test_a_dry_run_validates_prints_and_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_dry_run_validates_prints_and_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     with changes_nothing(conn):
         assert jobdeck("enqueue", "cli_echo", "--every", "5m", "--dry-run", "--json").data["is_recurring"] is True
         assert jobdeck("enqueue-many", "cli_echo", "--count", "3", "--dry-run", "--json").data["enqueued"] == 3
@@ -157,7 +156,7 @@ def test_a_dry_run_validates_prints_and_changes_nothing(jobdeck: Jobdeck, conn: 
     ],
 )
 def test_bad_input_is_refused_with_the_thing_and_the_way_out(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
+    jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: list[str]
 ) -> None:
     with changes_nothing(conn):
         jobdeck("enqueue", *arguments).refused(code, *words)
@@ -189,7 +188,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
 ]
 
 
-def add_campaigns(conn: psycopg.Connection[Any]) -> None:
+def add_campaigns(conn: Connection) -> None:
     conn.execute(
         """
         INSERT INTO competitor_announcement_campaigns (id, subject, body_markdown, body_html, status)
@@ -200,7 +199,7 @@ def add_campaigns(conn: psycopg.Connection[Any]) -> None:
 
 
 def assert_refused_everywhere(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], task_type: str, payload: dict[str, Any], words: list[str]
+    jobdeck: Jobdeck, conn: Connection, task_type: str, payload: dict[str, Any], words: list[str]
 ) -> None:
     """By each command and by what the dashboard calls, with these words; nothing is changed."""
     with changes_nothing(conn):
@@ -219,7 +218,7 @@ def assert_refused_everywhere(
 @pytest.mark.parametrize(("task_type", "payload", "words"), REFUSED)
 def test_what_no_run_could_carry_out_is_refused_by_its_field(
     jobdeck: Jobdeck,
-    conn: psycopg.Connection[Any],
+    conn: Connection,
     monkeypatch: pytest.MonkeyPatch,
     task_type: str,
     payload: dict[str, Any],
@@ -230,9 +229,7 @@ def test_what_no_run_could_carry_out_is_refused_by_its_field(
     assert_refused_everywhere(jobdeck, conn, task_type, payload, words)
 
 
-def test_a_campaign_without_a_way_to_unsubscribe_is_refused_unless_allowed(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_campaign_without_a_way_to_unsubscribe_is_refused_unless_allowed(jobdeck: Jobdeck, conn: Connection) -> None:
     add_campaigns(conn)
     words = ["allowWithoutUnsubscribe", "SENDGRID_UNSUBSCRIBE_GROUP_ID"]
     assert_refused_everywhere(jobdeck, conn, DISPATCH, {"campaignId": CAMPAIGN}, words)
@@ -242,9 +239,7 @@ def test_a_campaign_without_a_way_to_unsubscribe_is_refused_unless_allowed(
         assert jobdeck("enqueue", DISPATCH, "--payload", payload).code == 0
 
 
-def test_a_series_that_would_write_to_everyone_at_every_run_is_refused(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_series_that_would_write_to_everyone_at_every_run_is_refused(jobdeck: Jobdeck, conn: Connection) -> None:
     everyone, one = json.dumps({"force": True}), json.dumps({"force": True, "coachId": NOBODY})
     before = everything(conn)
     jobdeck("enqueue", "sms_digest_processor", "--every", "1h", "--payload", everyone).refused(1, "force", "coachId")
@@ -262,9 +257,7 @@ def test_a_series_that_would_write_to_everyone_at_every_run_is_refused(
     assert jobdeck("edit", made, "--every", "2h").code == 0
 
 
-def test_a_second_series_alike_is_refused_unless_it_has_a_dedupe_key(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_second_series_alike_is_refused_unless_it_has_a_dedupe_key(jobdeck: Jobdeck, conn: Connection) -> None:
     series = ("enqueue", "cli_echo", "--every", "15m")
     first = jobdeck(*series, "--json").data["id"]
     with changes_nothing(conn):
@@ -275,7 +268,7 @@ def test_a_second_series_alike_is_refused_unless_it_has_a_dedupe_key(
 
 
 def test_a_file_that_names_one_campaign_that_is_none_enqueues_nothing(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobdeck: Jobdeck, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "7")
     add_campaigns(conn)
@@ -286,7 +279,7 @@ def test_a_file_that_names_one_campaign_that_is_none_enqueues_nothing(
 
 
 def test_a_job_is_not_changed_to_what_would_be_refused(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "7")
     add_campaigns(conn)
@@ -300,14 +293,14 @@ def test_a_job_is_not_changed_to_what_would_be_refused(
     assert everything(conn) == before
 
 
-def test_enqueue_many_enqueues_a_count_of_one_payload(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_enqueue_many_enqueues_a_count_of_one_payload(jobdeck: Jobdeck, conn: Connection) -> None:
     done = jobdeck("enqueue-many", "cli_echo", "--count", "7", "--payload", '{"times": 2}', "--yes", "--json").data
     assert (done["enqueued"], done["skipped"], len(set(done["ids"]))) == (7, 0, 7)
     assert conn.execute("SELECT count(*), count(DISTINCT payload) FROM job_queue").fetchone() == (7, 1)
 
 
 def test_enqueue_many_reads_a_payload_a_line(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobdeck: Jobdeck, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = '{"message": "a"}\n\n{"message": "b"}\n'
     source = tmp_path / "jobs.jsonl"
@@ -329,7 +322,7 @@ def test_enqueue_many_reads_a_payload_a_line(
     ],
 )
 def test_a_file_with_one_bad_line_enqueues_none_of_it(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], tmp_path: Path, content: str, code: int, words: list[str]
+    jobdeck: Jobdeck, conn: Connection, tmp_path: Path, content: str, code: int, words: list[str]
 ) -> None:
     source = tmp_path / "jobs.jsonl"
     source.write_text(content, encoding="latin-1")
@@ -343,7 +336,7 @@ def test_enqueue_many_wants_a_count_or_a_readable_file(jobdeck: Jobdeck, argumen
 
 
 def test_a_quick_sync_without_its_handler_is_refused_in_a_sentence(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "load", lambda _: registry.Registry([]))
     with changes_nothing(conn):
@@ -356,7 +349,7 @@ def test_a_quick_sync_that_is_none_lists_those_there_are(jobdeck: Jobdeck) -> No
 
 
 def test_a_full_sync_is_two_jobs_the_second_blocked_and_a_second_press_doubles_nothing(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = [
         replace(JOB_TYPES.require("cli_echo"), task_type=task_type)

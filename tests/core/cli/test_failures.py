@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import psycopg
 import pytest
 
 from jobdeck.core.cli.failures import FAILED, UNREACHABLE, explain
+from tests.support.queue import Connection
 
 
-def test_a_statement_that_the_server_gave_up_is_not_called_a_lost_connection(conn: psycopg.Connection[Any]) -> None:
+def test_a_statement_that_the_server_gave_up_is_not_called_a_lost_connection(conn: Connection) -> None:
     conn.execute("SET statement_timeout = '1ms'")
     with pytest.raises(psycopg.OperationalError) as raised:
         conn.execute("SELECT pg_sleep(60)")
@@ -26,7 +25,7 @@ def test_a_full_disk_is_not_called_a_lost_connection() -> None:
     assert (code, said[:55]) == (FAILED, "The database could not carry out the command (no space ")
 
 
-def test_a_session_that_the_server_ended_is_a_lost_connection(conn: psycopg.Connection[Any], database_url: str) -> None:
+def test_a_session_that_the_server_ended_is_a_lost_connection(conn: Connection, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as other:
         conn.execute("SELECT pg_terminate_backend(%s)", [other.info.backend_pid])
         with pytest.raises(psycopg.OperationalError) as raised:

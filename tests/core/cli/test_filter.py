@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from tests.core.cli.support import Jobdeck, enqueued
-from tests.support.queue import changes_nothing
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection, changes_nothing
 
 
 @pytest.fixture(autouse=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-import psycopg
 import pytest
 
 from tests.core.cli.support import Jobdeck
+from tests.support.queue import Connection
 
 AWAY = "postgresql://bob:hunter2@127.0.0.1:1/gone"
 
 
 @pytest.fixture
-def healthy(conn: psycopg.Connection[Any]) -> None:
+def healthy(conn: Connection) -> None:
     conn.execute(
         "INSERT INTO job_workers (id, host, pid, mode, version, concurrency, task_types)"
         " VALUES ('w', 'h', 1, 'worker', '0', 1, '{a}')"
@@ -40,9 +39,7 @@ def test_the_worst_database_is_first_and_its_exit_code_counts(
     assert "bob" not in ran.out
 
 
-def test_a_critical_database_has_the_exit_code_of_health(
-    jobdeck: Jobdeck, database_url: str, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_critical_database_has_the_exit_code_of_health(jobdeck: Jobdeck, database_url: str, conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type, run_at) VALUES ('a', now() - interval '1 hour')")
     assert jobdeck("health").code == 4
     ran = jobdeck("--database-url", database_url, "--database-url", AWAY, "fleet", "--json")

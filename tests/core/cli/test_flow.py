@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.queue import operator
 from tests.core.cli.support import Jobdeck
 from tests.core.queue.flows.steps import enqueue, fail, flow_of, member, states
-from tests.support.queue import ACTOR, audit_rows, changes_nothing, claim, finish, report
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import ACTOR, Connection, audit_rows, changes_nothing, claim, finish, report
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -15,7 +14,7 @@ from jobdeck.core.schema import components, schema_version
 from tests.core.cli.support import Jobdeck, everything, ran_alone
 from tests.support.catalog import catalog
 from tests.support.postgres import scratch_folder
-from tests.support.queue import add
+from tests.support.queue import Connection, add
 from tests.upgrade.versions import become_next_version
 
 NEEDED = schema_version()
@@ -33,7 +32,7 @@ def finding(jobdeck: Jobdeck, signal: str) -> tuple[str, str]:
 
 @pytest.mark.installation
 def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobdeck: Jobdeck, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     become_next_version(tmp_path / "schema", monkeypatch)
     before = catalog(conn), everything(conn)
@@ -47,7 +46,7 @@ def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(
 
 
 @pytest.mark.installation
-def test_init_gives_the_jobs_that_are_there_their_keys(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_init_gives_the_jobs_that_are_there_their_keys(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type) SELECT 'game_platform_sync' FROM generate_series(1, 3)")
     jobdeck("init", "--dry-run")
     assert conn.execute("SELECT count(*) FROM job_queue WHERE concurrency_key IS NULL").fetchone() == (3,)
@@ -56,9 +55,7 @@ def test_init_gives_the_jobs_that_are_there_their_keys(jobdeck: Jobdeck, conn: p
     assert found == [("game_platform_sync", waits) for waits in (False, True, True)]
 
 
-def test_a_dry_run_waits_for_no_worker_and_holds_none_up(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
-) -> None:
+def test_a_dry_run_waits_for_no_worker_and_holds_none_up(jobdeck: Jobdeck, conn: Connection, database_url: str) -> None:
     with conn.transaction():
         add(conn)
         assert jobdeck("init", "--dry-run").code == 0
@@ -70,7 +67,7 @@ def test_a_dry_run_waits_for_no_worker_and_holds_none_up(
 
 
 @pytest.mark.installation
-def test_a_dry_run_refuses_what_init_refuses(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_dry_run_refuses_what_init_refuses(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("ALTER FUNCTION job_queue_resume_due() COST 7")
     for arguments in ((), ("--dry-run",)):
         jobdeck("init", *arguments).refused(1, "function job_queue_resume_due()", "Nothing was changed", "--repair")
@@ -80,7 +77,7 @@ def test_a_dry_run_refuses_what_init_refuses(jobdeck: Jobdeck, conn: psycopg.Con
     assert finding(jobdeck, "objects")[0] == "ok"
 
 
-def test_doctor_names_the_objects_that_were_altered(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_doctor_names_the_objects_that_were_altered(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("DROP INDEX job_queue_held")
     conn.execute("CREATE INDEX job_queue_held ON job_queue (id)")
     assert jobdeck("doctor").code == 4
@@ -89,7 +86,7 @@ def test_doctor_names_the_objects_that_were_altered(jobdeck: Jobdeck, conn: psyc
     assert "index job_queue_held differs" in evidence
 
 
-def test_doctor_says_that_a_newer_schema_serves_this_program(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_doctor_says_that_a_newer_schema_serves_this_program(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute(
         "INSERT INTO jobdeck_schema (version, serves_from) VALUES (%s, %s)",
         [NEEDED + 1, components.program_version()],
@@ -101,9 +98,7 @@ def test_doctor_says_that_a_newer_schema_serves_this_program(jobdeck: Jobdeck, c
     jobdeck("init").refused(1, "newer", "Upgrade Jobdeck")
 
 
-def test_doctor_names_a_component_without_its_plugin_and_init_its_extra(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_doctor_names_a_component_without_its_plugin_and_init_its_extra(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("INSERT INTO jobdeck_schema (component, version) VALUES ('raffle', 1)")
     assert jobdeck("jobs").code == 0
     verdict, evidence = finding(jobdeck, "schema")
@@ -112,9 +107,7 @@ def test_doctor_names_a_component_without_its_plugin_and_init_its_extra(
     jobdeck("init").refused(1, "pip install 'jobdeck[raffle]'", "Nothing was changed")
 
 
-def test_drop_lists_what_it_would_remove_and_removes_it_with_yes(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_drop_lists_what_it_would_remove_and_removes_it_with_yes(jobdeck: Jobdeck, conn: Connection) -> None:
     add(conn)
     conn.execute("CREATE TABLE job_board (id int)")
     said = jobdeck("drop").out
@@ -231,7 +224,7 @@ def test_the_embedded_database_of_an_older_program_is_set_aside_by_fresh(
 
 
 def test_a_worker_begins_its_log_with_the_components_that_have_no_plugin_here(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, conn: Connection
 ) -> None:
     conn.execute("INSERT INTO jobdeck_schema (component, version) VALUES ('raffle', 1)")
     ran = jobdeck("worker", "--drain")

@@ -6,9 +6,7 @@ import json
 import re
 from dataclasses import fields
 from datetime import datetime, timedelta
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import SORTS, Job, Run
@@ -17,13 +15,13 @@ from jobdeck.core.read import jobs
 from jobdeck.core.redact import clean
 from tests.core.cli.support import Jobdeck, enqueued
 from tests.support.health import announce
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]\u202egnp.exe\r\n\x9b31m"
 CONTROLS = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) != "\n"]
 
 
-def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = {str(enqueued(conn)) for _ in range(5)}
     seen: list[str] = []
     cursor: list[str] = []
@@ -40,7 +38,7 @@ def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: psycopg.Con
     assert "--after" in first.err
 
 
-def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: Connection) -> None:
     red, blue = enqueued(conn, message="red"), enqueued(conn, message="blue")
     other = enqueued(conn, "from_elsewhere")
     operator.cancel(conn, [blue], actor="test")
@@ -56,9 +54,7 @@ def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: psy
     jobdeck("jobs", "--filter", "status:failed", "--status", "pending").refused(2, "--filter", "status")
 
 
-def test_of_a_job_that_left_the_queue_only_what_is_known_is_shown(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_of_a_job_that_left_the_queue_only_what_is_known_is_shown(jobdeck: Jobdeck, conn: Connection) -> None:
     told = enqueued(conn)
     untold = conn.execute(
         "INSERT INTO job_queue (id, task_type) VALUES (gen_random_uuid(), 'cli_echo') RETURNING id"
@@ -115,13 +111,13 @@ def test_a_job_that_is_not_there_is_refused(jobdeck: Jobdeck, name: str) -> None
     jobdeck(name, "11111111-1111-1111-1111-111111111111").refused(1, "11111111", "job")
 
 
-def test_the_orders_offered_are_those_there_are(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_the_orders_offered_are_those_there_are(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn)
     for order in SORTS:
         assert len(jobdeck("jobs", "--sort", order, "--ascending", "--json").data["jobs"]) == 1
 
 
-def test_hostile_text_from_the_database_is_harmless(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_hostile_text_from_the_database_is_harmless(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, HOSTILE, message=HOSTILE)
     conn.execute("UPDATE job_queue SET status = 'failed', last_error = %s, dedupe_key = %s", [HOSTILE, HOSTILE])
     operator.pause(conn, reason=HOSTILE, actor=HOSTILE)
@@ -138,7 +134,7 @@ def test_hostile_text_from_the_database_is_harmless(jobdeck: Jobdeck, conn: psyc
     assert jobdeck("jobs", "--json").data["jobs"][0]["last_error"] == clean(HOSTILE, multiline=True)
 
 
-def test_personal_data_is_masked_where_people_read(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_personal_data_is_masked_where_people_read(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="write to someone@example.org", password="hunter2")
     for arguments in (["jobs"], ["job", str(job)]):
         shown = jobdeck(*arguments).out
@@ -146,7 +142,7 @@ def test_personal_data_is_masked_where_people_read(jobdeck: Jobdeck, conn: psyco
         assert "hunter2" not in shown
 
 
-def test_a_job_shows_its_runs_why_and_audit(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_job_shows_its_runs_why_and_audit(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, "cli_refuse", reason="the field is wet")
     assert jobdeck("run-worker").code == 0
     operator.retry(conn, [job], actor="someone", reason="dry again")
@@ -162,9 +158,7 @@ def test_a_job_shows_its_runs_why_and_audit(jobdeck: Jobdeck, conn: psycopg.Conn
         assert words in shown
 
 
-def test_a_job_shows_the_trace_in_which_it_was_enqueued_or_ran_last(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_job_shows_the_trace_in_which_it_was_enqueued_or_ran_last(jobdeck: Jobdeck, conn: Connection) -> None:
     begun, ran = (f"00-{number * 16}-b7ad6b7169203331-01" for number in ("0a", "1b"))
     with conn.transaction():
         conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (begun,))
@@ -183,7 +177,7 @@ def test_a_job_shows_the_trace_in_which_it_was_enqueued_or_ran_last(
     assert shown() is None
 
 
-def test_runs_outlive_their_jobs_and_can_be_narrowed(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_runs_outlive_their_jobs_and_can_be_narrowed(jobdeck: Jobdeck, conn: Connection) -> None:
     done, failed = enqueued(conn), enqueued(conn, "cli_refuse")
     assert jobdeck("run-worker").code == 0
 
@@ -201,9 +195,7 @@ def test_runs_outlive_their_jobs_and_can_be_narrowed(jobdeck: Jobdeck, conn: psy
     jobdeck("why", str(done)).refused(1, "not in the queue", "jobdeck runs")
 
 
-def test_errors_that_the_newest_release_brought_are_listed_alone(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_errors_that_the_newest_release_brought_are_listed_alone(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, "cli_refuse", reason="no room")
     assert jobdeck("run-worker").code == 0
     jobdeck("errors", "--new").refused(1, "one release only", "SENTRY_RELEASE")
@@ -218,7 +210,7 @@ def test_errors_that_the_newest_release_brought_are_listed_alone(
     assert "new in release" in jobdeck("errors").out
 
 
-def test_errors_are_grouped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_errors_are_grouped(jobdeck: Jobdeck, conn: Connection) -> None:
     for number in range(3):
         enqueued(conn, "cli_refuse", reason=f"no room for {number} more")
     assert jobdeck("run-worker").code == 0
@@ -227,7 +219,7 @@ def test_errors_are_grouped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> 
     assert "no room" in jobdeck("errors").out
 
 
-def test_why_says_for_each_clause_whether_it_holds(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_why_says_for_each_clause_whether_it_holds(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn)
     operator.pause(conn, reason="lunch", actor="someone")
     answer = jobdeck("why", str(job), "--json").data
@@ -247,9 +239,7 @@ def test_types_lists_the_registry_with_payload_schema_and_policy(jobdeck: Jobdec
     assert "coachId" in jobdeck("types").out
 
 
-def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn)
     enqueued(conn, "cli_refuse")
     assert jobdeck("run-worker").code == 0
@@ -277,7 +267,7 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(
         assert words in shown
 
 
-def test_status_says_that_there_are_more_than_ten_thousand(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_status_says_that_there_are_more_than_ten_thousand(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute(
         """
         INSERT INTO job_queue (id, task_type, run_at)
@@ -296,9 +286,7 @@ def test_status_says_that_there_are_more_than_ten_thousand(jobdeck: Jobdeck, con
     assert "10,000+ pending, 0 failed" in jobdeck("digest").out
 
 
-def test_why_says_how_many_jobs_are_ahead_and_the_claim_may_still_take_it(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_why_says_how_many_jobs_are_ahead_and_the_claim_may_still_take_it(jobdeck: Jobdeck, conn: Connection) -> None:
     first, second = enqueued(conn), enqueued(conn)
     announce(conn, types=["cli_echo"])
     answer = jobdeck("why", str(second), "--json").data
@@ -309,7 +297,7 @@ def test_why_says_how_many_jobs_are_ahead_and_the_claim_may_still_take_it(
 
 
 def test_personal_data_is_masked_in_json_as_well_until_it_is_revealed_which_is_on_record(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, conn: Connection
 ) -> None:
     job = enqueued(conn, message="write to mara@example.org")
     looks = "SELECT count(*) FROM job_audit WHERE action = 'reveal' AND job_id = %s"
@@ -322,7 +310,7 @@ def test_personal_data_is_masked_in_json_as_well_until_it_is_revealed_which_is_o
     assert conn.execute(looks, (job,)).fetchone() == (2,)
 
 
-def test_health_is_exit_code_4_when_it_is_critical(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_health_is_exit_code_4_when_it_is_critical(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn)
     conn.execute("UPDATE job_queue SET run_at = now() - interval '2 hours'")
     ran = jobdeck("health", "--json")
@@ -335,7 +323,7 @@ def test_health_is_exit_code_4_when_it_is_critical(jobdeck: Jobdeck, conn: psyco
     assert jobdeck("health", "--json").data["verdict"] != "ok"
 
 
-def test_audit_says_who_did_what(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_audit_says_who_did_what(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn)
     operator.cancel(conn, [job], actor="someone@local", reason="not now")
     [entry] = jobdeck("audit", "--job", str(job), "--since", "1h", "--json").data["audit"]
@@ -343,7 +331,7 @@ def test_audit_says_who_did_what(jobdeck: Jobdeck, conn: psycopg.Connection[Any]
     assert "not now" in jobdeck("audit").out
 
 
-def test_looking_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_looking_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     job = str(enqueued(conn))
     with changes_nothing(conn):
         for arguments in (

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import psycopg
 import pytest
 
 from jobdeck.core.cli import session
 from tests.core.cli.support import Jobdeck
-from tests.support.queue import add
+from tests.support.queue import Connection, add
 
 COMMANDS = (
     ("status",), ("health",), ("jobs",), ("errors",), ("series",), ("digest",), ("doctor",),
@@ -20,7 +19,7 @@ COMMANDS = (
 
 
 @pytest.fixture
-def holder(conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def holder(conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The process id of a session that holds the queue's table, as VACUUM FULL does."""
     monkeypatch.setattr(session, "LOCK_SECONDS", 0.2)
     add(conn, "cli_echo", payload={"message": "x"})
@@ -49,7 +48,7 @@ def test_a_command_names_the_session_that_holds_the_versions_of_the_schema(
 
 
 def test_a_job_that_another_session_has_locked_is_no_locked_table(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
+    jobdeck: Jobdeck, conn: Connection, database_url: str
 ) -> None:
     job = add(conn, "cli_echo", payload={"message": "x"})
     with psycopg.connect(database_url) as other:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.plugins import use_plugins
@@ -14,9 +12,7 @@ from tests.core.cli.support import Jobdeck
 from tests.core.programme.erasure_world import KEY, Child, Coach
 from tests.support.dump import dumped, places
 from tests.support.people import People
-from tests.support.queue import add, changes_nothing, claim_one, value
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection, add, changes_nothing, claim_one, value
 
 PAYLOAD = {"customerId": 5, "name": "Quokka Zzyx"}
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.queue import leases, operator
 from jobdeck.core.read import jobs
 from tests.core.cli.support import Jobdeck, enqueued, everything
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 
 
-def enabled(conn: psycopg.Connection[Any]) -> bool:
+def enabled(conn: Connection) -> bool:
     return jobs.processing().run(conn).enabled
 
 
-def test_pause_and_resume_turn_the_switch(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_pause_and_resume_turn_the_switch(jobdeck: Jobdeck, conn: Connection) -> None:
     paused = jobdeck("pause", "--reason", "vendor down", "--json").data
     assert (paused["enabled"], paused["paused_reason"]) == (False, "vendor down")
     assert "@" in paused["paused_by"]
@@ -37,7 +35,7 @@ def test_a_pause_may_end_by_itself(jobdeck: Jobdeck) -> None:
     assert "until" in jobdeck("pause", "--until", "2099-01-01").out
 
 
-def test_one_task_type_is_paused_and_resumed_alone(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_one_task_type_is_paused_and_resumed_alone(jobdeck: Jobdeck, conn: Connection) -> None:
     paused = jobdeck("pause", "--type", "cli_echo", "--reason", "bad data", "--json").data
     assert [found["task_type"] for found in paused["paused_types"]] == ["cli_echo"]
     assert enabled(conn)
@@ -45,7 +43,7 @@ def test_one_task_type_is_paused_and_resumed_alone(jobdeck: Jobdeck, conn: psyco
     assert jobdeck("resume", "--type", "cli_echo", "--json").data["paused_types"] == []
 
 
-def test_a_dry_run_turns_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_dry_run_turns_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     before = everything(conn)
     assert "would be" in jobdeck("pause", "--reason", "x", "--dry-run").out
     assert everything(conn) == before
@@ -69,15 +67,13 @@ def test_a_dry_run_turns_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]
     ],
 )
 def test_bad_input_turns_and_removes_nothing(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
+    jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: list[str]
 ) -> None:
     with changes_nothing(conn):
         jobdeck(*arguments).refused(code, *words)
 
 
-def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(jobdeck: Jobdeck, conn: Connection) -> None:
     stuck = enqueued(conn)
     leases.claim(conn, "a worker that died", ["cli_echo"], 1, 60)
     assert jobdeck("cleanup").out == "No stuck jobs.\n"
@@ -98,7 +94,7 @@ def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
 
 
 def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, conn: Connection
 ) -> None:
     one, other, waiting = (enqueued(conn) for _ in range(3))
     conn.execute("UPDATE job_queue SET run_at = now() + interval '1 day' WHERE id = %s", (waiting,))
@@ -119,9 +115,7 @@ def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_purge_counts_old_jobs_and_with_yes_removes_them(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], count: int
-) -> None:
+def test_purge_counts_old_jobs_and_with_yes_removes_them(jobdeck: Jobdeck, conn: Connection, count: int) -> None:
     kept = enqueued(conn)
     old = [enqueued(conn) for _ in range(count)]
     operator.cancel(conn, old, actor="test")

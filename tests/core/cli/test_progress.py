@@ -10,10 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.cli import answers
@@ -21,10 +19,8 @@ from jobdeck.core.cli.commands.act import enqueue
 from jobdeck.core.cli.output import Progress
 from jobdeck.core.queue import bulk
 from tests.core.cli.support import ROOT, Jobdeck, enqueued
-from tests.support.queue import advance, changes_nothing, value
+from tests.support.queue import Connection, advance, changes_nothing, value
 from tests.support.waiting import PATIENCE
-
-Connection = psycopg.Connection[Any]
 
 
 def test_the_line_says_what_is_done_the_rate_and_the_time_left() -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.cli.support import environment, runner
 from tests.support.postgres import PostgresServer
-from tests.support.queue import ACTOR
+from tests.support.queue import ACTOR, Connection
 from tests.support.round_trips import CONNECTING, round_trips
 
 OPENING = len(CONNECTING) + 1
@@ -25,7 +23,7 @@ OPENING = len(CONNECTING) + 1
 )  # fmt: skip
 def test_a_command_is_one_round_trip_after_the_opening_and_one_more_where_it_finds_an_id(
     postgres: PostgresServer,
-    conn: psycopg.Connection[Any],
+    conn: Connection,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.postgres import inspection
 from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Cron
 from tests.core.cli.support import Jobdeck
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 
 WEEKDAYS = ("--cron", "0 9 * * 1-5", "--tz", "America/New_York")
 
 
 def test_a_dry_run_shows_the_next_runs_in_a_zone_and_the_job_is_due_at_the_first(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, conn: Connection
 ) -> None:
     with changes_nothing(conn):
         rehearsed = jobdeck("enqueue", "cli_echo", *WEEKDAYS, "--dry-run", "--json").data
@@ -66,7 +64,7 @@ def test_seconds_and_what_missed_slots_are_worth(jobdeck: Jobdeck) -> None:
     ],
 )
 def test_a_bad_schedule_is_one_sentence_and_changes_nothing(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], options: list[str], words: list[str]
+    jobdeck: Jobdeck, conn: Connection, options: list[str], words: list[str]
 ) -> None:
     made = jobdeck("enqueue", "cli_echo", "--json").data["id"]
     with changes_nothing(conn):
@@ -107,9 +105,7 @@ def test_the_doctor_compares_the_zones_of_series_with_those_of_the_database(
     assert evidence.startswith("America/New_York differs. Series run by the rules of Python (tzdata)")
 
 
-def test_the_doctor_names_a_zone_that_only_one_of_the_two_knows(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_the_doctor_names_a_zone_that_only_one_of_the_two_knows(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("""
         SELECT job_series_create('cli_echo', '{}', '{"cron": "0 9 * * *", "zone": "Mars/Olympus"}', NULL, NULL, 3, 0,
             NULL, NULL, NULL, NULL, 'app')

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -13,8 +11,7 @@ from hypothesis import strategies as st
 from jobdeck.core.cli import output
 from jobdeck.core.cli.fitting import fitted, shortened, width_of
 from tests.core.cli.support import Jobdeck, enqueued
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection
 
 JOB = "0197d3a2-5c1e-7b60-9f0d-2a6c4b8e1f35"
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=60)

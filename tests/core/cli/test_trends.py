@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
-import psycopg
 import pytest
 
 from tests.core.cli.support import Jobdeck
-from tests.support.queue import add, changes_nothing, ended_now, now, run_once
+from tests.support.queue import Connection, add, changes_nothing, ended_now, now, run_once
 
 HOUR = timedelta(hours=1)
 
 
-def test_trends_of_all_types_are_a_table_and_json(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_trends_of_all_types_are_a_table_and_json(jobdeck: Jobdeck, conn: Connection) -> None:
     for outcome in ("succeeded", "failed"):
         add(conn, max_attempts=1)
         run_once(conn, outcome=outcome, error="boom")
@@ -36,7 +34,7 @@ def test_trends_of_all_types_are_a_table_and_json(jobdeck: Jobdeck, conn: psycop
     assert "pause beta" in text
 
 
-def test_trends_of_one_type_are_in_steps_of_time(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_trends_of_one_type_are_in_steps_of_time(jobdeck: Jobdeck, conn: Connection) -> None:
     add(conn)
     run_once(conn)
     ended_now(conn)
@@ -62,7 +60,7 @@ def test_a_window_or_type_that_cannot_be_is_refused(
     jobdeck("trends", *arguments).refused(code, *words)
 
 
-def test_series_are_listed_and_one_run_is_skipped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_series_are_listed_and_one_run_is_skipped(jobdeck: Jobdeck, conn: Connection) -> None:
     assert jobdeck("series").out == "No recurring jobs.\n"
     job = add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
     add(conn, "once")
@@ -75,7 +73,7 @@ def test_series_are_listed_and_one_run_is_skipped(jobdeck: Jobdeck, conn: psycop
     assert [one["action"] for one in jobdeck("audit", "--json").data["audit"]] == ["skip"]
 
 
-def test_one_series_is_paused_and_resumed_and_the_list_says_so(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_one_series_is_paused_and_resumed_and_the_list_says_so(jobdeck: Jobdeck, conn: Connection) -> None:
     job = add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
     add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
     jobdeck("series", "pause").refused(2, "Name the recurring job", "jobdeck series pause ID")
@@ -94,7 +92,7 @@ def test_one_series_is_paused_and_resumed_and_the_list_says_so(jobdeck: Jobdeck,
     assert jobdeck("series", "resume", str(job.id)).code == 1
 
 
-def test_a_job_that_is_no_series_is_not_skipped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_job_that_is_no_series_is_not_skipped(jobdeck: Jobdeck, conn: Connection) -> None:
     job = add(conn)
     ran = jobdeck("series", "skip", str(job.id))
     assert ran.code == 1

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.queue import leases
 from tests.core.cli.support import Jobdeck, enqueued
 from tests.support.health import announce
-from tests.support.queue import add, changes_nothing, claim_one, finish_one, now, value
+from tests.support.queue import Connection, add, changes_nothing, claim_one, finish_one, now, value
 from tests.support.waiting import rounds
 
 
-def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: Connection) -> None:
     given = ("--warn", "20%", "--critical", "60.5 %", "--mute-for", "2h", "--reason", "known")
     found = jobdeck("types", "set", "cli_echo", *given, "--json").data
     assert (found["warning_share"], found["critical_share"], found["muted_reason"]) == (0.2, 0.605, "known")
@@ -33,7 +31,7 @@ def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: psycopg.Conne
     assert conn.execute("SELECT count(*) FROM job_types").fetchone() == (1,)
 
 
-def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, "foreign_type")
     ran = jobdeck("types", "set", "foreign_type", "--warn", "30%")
     assert ran.code == 0
@@ -43,7 +41,7 @@ def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: 
     assert jobdeck("types", "set", "foreign_type", "--warn", "40%").err == ""
 
 
-def test_a_type_of_another_runner_is_set_aside_and_taken_over(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_type_of_another_runner_is_set_aside_and_taken_over(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, "foreign_type")
     ran = jobdeck("types", "set", "foreign_type", "--set-aside", "--reason", "the old runner makes images")
     assert (ran.code, ran.err) == (0, "")
@@ -57,9 +55,7 @@ def test_a_type_of_another_runner_is_set_aside_and_taken_over(jobdeck: Jobdeck, 
     assert jobdeck("types", "set", "foreign_type", "--take-over", "--json").data["set_aside"] is False
 
 
-def test_a_type_that_has_no_job_at_the_moment_is_set_aside_with_a_note(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_type_that_has_no_job_at_the_moment_is_set_aside_with_a_note(jobdeck: Jobdeck, conn: Connection) -> None:
     ran = jobdeck("types", "set", "foreign_type", "--set-aside", "--reason", "the old runner makes images")
     assert (ran.code, ran.err) == (
         0, "The queue has no job of foreign_type at the moment. Check that its name is right.\n",
@@ -68,7 +64,7 @@ def test_a_type_that_has_no_job_at_the_moment_is_set_aside_with_a_note(
     assert [one["set_aside"] for one in jobdeck("types", "list", "--json").data["types"]] == [True]
 
 
-def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     with changes_nothing(conn):
         ran = jobdeck("types", "set", "cli_echo", "--critical", "70%", "--dry-run")
         assert "would be" in ran.out
@@ -93,13 +89,13 @@ def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn
     ],
 )
 def test_bad_input_changes_nothing(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
+    jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: list[str]
 ) -> None:
     with changes_nothing(conn):
         jobdeck("types", "set", *arguments).refused(code, *words)
 
 
-def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn: Connection) -> None:
     assert jobdeck("types", "list").out == "No task types.\n"
     ended = now(conn).replace(second=30).timestamp() - 60.0
     for second, outcome in enumerate(("succeeded", "failed", "failed")):
@@ -125,7 +121,7 @@ def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn
     assert ": vendor is down" in text
 
 
-def test_a_window_without_runs_has_no_share_of_failures(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_window_without_runs_has_no_share_of_failures(jobdeck: Jobdeck, conn: Connection) -> None:
     add(conn)
     (row,) = jobdeck("types", "list", "--json").data["types"]
     assert (row["failure_share"], row["usual_failure_share"], row["runs_15_minutes"]) == (None, None, 0)
@@ -146,7 +142,7 @@ def test_an_unknown_word_is_refused_with_the_nearest(jobdeck: Jobdeck) -> None:
     jobdeck("type", "list").refused(2, 'did you mean "types"')
 
 
-def test_limits_are_set_listed_and_taken_away(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_limits_are_set_listed_and_taken_away(jobdeck: Jobdeck, conn: Connection) -> None:
     given = ("--max-running", "5", "--rate", "100/m", "--burst", "20", "--max-per-key", "2", "--key-rate", "5/10s")
     found = jobdeck("types", "set", "cli_echo", *given, "--max-age", "1d12h", "--json").data
     assert {name: found[name] for name in found if name.startswith(("max_", "rate_", "key_"))} == {
@@ -182,7 +178,7 @@ def test_a_limit_for_each_key_of_a_type_without_one_is_set_with_a_warning(
 
 @pytest.mark.parametrize(("rule", "is_warned"), [(None, True), ("payload:customerId", False)])
 def test_the_same_is_said_of_a_type_that_only_another_program_handles(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], rule: str | None, is_warned: bool
+    jobdeck: Jobdeck, conn: Connection, rule: str | None, is_warned: bool
 ) -> None:
     conn.execute("INSERT INTO job_queue (task_type) VALUES ('elsewhere')")
     conn.execute("SELECT job_types_declare('{elsewhere}', ARRAY[%s]::text[])", [rule])
@@ -191,7 +187,7 @@ def test_the_same_is_said_of_a_type_that_only_another_program_handles(
     assert ("The jobs of elsewhere have no concurrency key" in ran.err) is is_warned
 
 
-def test_a_limit_below_what_runs_is_set_and_says_what_happens(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_limit_below_what_runs_is_set_and_says_what_happens(jobdeck: Jobdeck, conn: Connection) -> None:
     for _ in range(3):
         enqueued(conn)
     assert len(leases.claim(conn, "w", ["cli_echo"], 3, 60)) == 3
@@ -215,7 +211,7 @@ def test_a_limit_below_what_runs_is_set_and_says_what_happens(jobdeck: Jobdeck, 
     ],
 )
 def test_what_is_no_limit_is_refused_and_changes_nothing(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], given: tuple[str, ...], code: int, words: str
+    jobdeck: Jobdeck, conn: Connection, given: tuple[str, ...], code: int, words: str
 ) -> None:
     jobdeck("types", "set", "cli_echo", *given).refused(code, words)
     assert value(conn, "SELECT count(*) FROM job_types WHERE limited OR max_age_seconds IS NOT NULL") == 0

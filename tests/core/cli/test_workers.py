@@ -24,14 +24,12 @@ from jobdeck.core.queue import operator, producer
 from jobdeck.core.schema.versions import Holdings
 from tests.core.cli.support import ROOT, Jobdeck, enqueued, finish, ran_alone, started
 from tests.support.postgres import PostgresServer
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import worker_process
 
 
-def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
-) -> None:
+def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = {str(enqueued(conn)), str(enqueued(conn)), str(enqueued(conn, "cli_refuse"))}
     left = enqueued(conn)
     result = jobdeck("run-worker", "--limit", "3", "--json").data
@@ -44,7 +42,7 @@ def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(
     assert trigger == ("cli", 3, 2, 1)
 
 
-def test_a_cycle_whose_job_failed_does_not_call_itself_ok(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_cycle_whose_job_failed_does_not_call_itself_ok(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, "cli_refuse")
     answer = jobdeck("run-worker")
     assert answer.code == 0
@@ -54,7 +52,7 @@ def test_a_cycle_whose_job_failed_does_not_call_itself_ok(jobdeck: Jobdeck, conn
 
 @pytest.mark.slow
 def test_a_worker_waits_for_a_database_that_is_away_at_its_start(
-    database_url: str, conn: psycopg.Connection[Any], postgres: PostgresServer, tmp_path: Path
+    database_url: str, conn: Connection, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "socket"
     folder.mkdir()
@@ -70,12 +68,12 @@ def test_a_worker_waits_for_a_database_that_is_away_at_its_start(
 
 
 def test_a_worker_whose_connection_is_lost_during_its_start_tries_again(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueued(conn)
     starts: list[None] = []
 
-    def lost(own: psycopg.Connection[Any]) -> Holdings:
+    def lost(own: Connection) -> Holdings:
         starts.append(None)
         if len(starts) == 1:
             own.execute("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -96,7 +94,7 @@ def test_a_worker_that_waits_for_its_database_ends_at_a_signal(tmp_path: Path) -
         assert process.wait(timeout=PATIENCE) == 0
 
 
-def test_run_worker_runs_nothing_while_paused_and_says_why(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_run_worker_runs_nothing_while_paused_and_says_why(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn)
     operator.pause(conn, reason="lunch", actor="someone")
     result = jobdeck("run-worker", "--json").data
@@ -106,7 +104,7 @@ def test_run_worker_runs_nothing_while_paused_and_says_why(jobdeck: Jobdeck, con
 
 @pytest.mark.parametrize(("reason", "told"), [("vendor down", "vendor down"), (None, "no reason given")])
 def test_run_worker_says_that_nothing_ran_while_paused_and_how_to_resume(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], reason: str | None, told: str
+    jobdeck: Jobdeck, conn: Connection, reason: str | None, told: str
 ) -> None:
     enqueued(conn)
     operator.pause(conn, reason=reason, actor="someone")
@@ -115,7 +113,7 @@ def test_run_worker_says_that_nothing_ran_while_paused_and_how_to_resume(
     assert "processed 0" not in out
 
 
-def test_a_dry_run_names_the_jobs_a_cycle_would_take(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_dry_run_names_the_jobs_a_cycle_would_take(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn)
     with changes_nothing(conn):
         result = jobdeck("run-worker", "--dry-run", "--json").data
@@ -127,7 +125,7 @@ def test_a_limit_that_is_none_is_refused(jobdeck: Jobdeck, limit: str) -> None:
     jobdeck("run-worker", "--limit", limit).refused(2, "--limit")
 
 
-def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: Connection) -> None:
     for _ in range(20):
         enqueued(conn)
     future = producer.enqueue(conn, NewJob("cli_echo", priority=1, run_at=_tomorrow(conn)), actor="test").job_id
@@ -137,7 +135,7 @@ def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: psyc
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
-def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: Connection) -> None:
     other = enqueued(conn, "cli_refuse")
     enqueued(conn)
     assert jobdeck("worker", "--drain", "--types", "cli_echo").code == 0
@@ -147,7 +145,7 @@ def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: psycop
 
 
 @contextmanager
-def standing(conn: psycopg.Connection[Any], command: str = "worker", **changes: str) -> Iterator[subprocess.Popen[str]]:
+def standing(conn: Connection, command: str = "worker", **changes: str) -> Iterator[subprocess.Popen[str]]:
     """A worker as a process of its own whose only job has begun."""
     enqueued(conn, "cli_wait")
     with psycopg.connect(conn.info.dsn, autocommit=True) as listening:
@@ -167,7 +165,7 @@ def standing(conn: psycopg.Connection[Any], command: str = "worker", **changes: 
     ],
 )
 def test_a_signal_hands_running_jobs_back_and_keeps_their_attempt(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], number: int, code: int
+    jobdeck: Jobdeck, conn: Connection, number: int, code: int
 ) -> None:
     with standing(conn, JOBDECK_DRAIN_SECONDS="0.2") as process:
         process.send_signal(number)
@@ -180,7 +178,7 @@ def test_a_signal_hands_running_jobs_back_and_keeps_their_attempt(
 
 
 @pytest.mark.slow
-def test_a_second_signal_does_not_wait_for_running_jobs(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_second_signal_does_not_wait_for_running_jobs(jobdeck: Jobdeck, conn: Connection) -> None:
     with standing(conn, JOBDECK_DRAIN_SECONDS="3600") as process:
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
@@ -199,9 +197,7 @@ def test_a_second_signal_does_not_wait_for_running_jobs(jobdeck: Jobdeck, conn: 
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_a_cycle_that_is_interrupted_hands_its_job_back(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], number: int
-) -> None:
+def test_a_cycle_that_is_interrupted_hands_its_job_back(jobdeck: Jobdeck, conn: Connection, number: int) -> None:
     with standing(conn, "run-worker") as process:
         process.send_signal(number)
         ran = finish(process)
@@ -212,7 +208,7 @@ def test_a_cycle_that_is_interrupted_hands_its_job_back(
 
 
 @pytest.mark.slow
-def test_a_worker_logs_to_stderr_and_keeps_stdout_for_data(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_worker_logs_to_stderr_and_keeps_stdout_for_data(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn)
     ran = ran_alone("worker", "--drain", "--json", JOBDECK_LOG_FORMAT="json")
     assert ran.data["succeeded"] == 1
@@ -221,7 +217,7 @@ def test_a_worker_logs_to_stderr_and_keeps_stdout_for_data(jobdeck: Jobdeck, con
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("jobdeck")
-def test_a_worker_logs_from_the_level_on_that_is_set(conn: psycopg.Connection[Any]) -> None:
+def test_a_worker_logs_from_the_level_on_that_is_set(conn: Connection) -> None:
     enqueued(conn)
     enqueued(conn, "cli_refuse")
     ran = ran_alone("worker", "--drain", JOBDECK_LOG_FORMAT="json", JOBDECK_LOG_LEVEL="error")
@@ -238,7 +234,7 @@ def test_a_level_that_is_none_is_refused(jobdeck: Jobdeck, monkeypatch: pytest.M
 class TestMetrics:
     @pytest.mark.slow
     @pytest.mark.usefixtures("jobdeck")
-    def test_a_worker_offers_them_until_it_has_ended(self, conn: psycopg.Connection[Any]) -> None:
+    def test_a_worker_offers_them_until_it_has_ended(self, conn: Connection) -> None:
         settings = {"JOBDECK_LOG_FORMAT": "json", "JOBDECK_WORKER_METRICS_ADDRESS": "127.0.0.1:1"}
         with started("worker", "--metrics", "127.0.0.1:0", "--json", **settings) as process:
             assert process.stderr is not None
@@ -274,7 +270,7 @@ class TestMetrics:
 
     @pytest.mark.usefixtures("jobdeck")
     def test_nothing_of_them_is_loaded_without_an_address(
-        self, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+        self, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # A plugin's endpoints are in the rooms of the HTTP server.
         monkeypatch.setenv("JOBDECK_PLUGINS", "")
@@ -286,7 +282,7 @@ class TestMetrics:
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE)
 
 
-def _tomorrow(conn: psycopg.Connection[Any]) -> Any:
+def _tomorrow(conn: Connection) -> Any:
     row = conn.execute("SELECT now() + interval '1 day'").fetchone()
     assert row is not None
     return row[0]

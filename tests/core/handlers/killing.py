@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-import psycopg
-
 from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.handlers.mail_world import QUICK
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import STANDING, bury
 
@@ -70,7 +69,7 @@ def workers(url: str, sandbox: Sandbox, folder: Path, **settings: Any) -> Iterat
         made.kill()
 
 
-def job_is_gone(conn: psycopg.Connection[Any], job_id: UUID) -> bool:
+def job_is_gone(conn: Connection, job_id: UUID) -> bool:
     """Whether a job has left the queue: a one-time job does so when it has succeeded."""
     row = conn.execute("select status, last_error from job_queue where id = %s", (job_id,)).fetchone()
     assert row is None or row[0] in {"pending", "running"}, row
@@ -99,7 +98,7 @@ def kill_at_request(
     return killed
 
 
-def kill_while_it_waits(crew: Workers, holder: psycopg.Connection[Any], conn: psycopg.Connection[Any]) -> None:
+def kill_while_it_waits(crew: Workers, holder: Connection, conn: Connection) -> None:
     """Starts a worker, and kills it once it waits for what a connection holds; its own connections end with it."""
     held = (holder.info.backend_pid,)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater
@@ -17,6 +15,7 @@ from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissin
 from jobdeck.core.registry import Done
 from tests.core.handlers.world import World
 from tests.support.context import ended
+from tests.support.queue import Connection
 
 MARKS = ("Zzfirst", "Zzlast", "zzmail", "Zzcoach", "Marked", "sandbox-token")
 
@@ -129,7 +128,7 @@ def test_no_personal_data_in_logs_outputs_errors_or_health(
         assert not any(mark in text for text in seen), mark
 
 
-def test_the_sample_loads_twice_and_syncs_with_something_new_each_time(conn: psycopg.Connection[Any]) -> None:
+def test_the_sample_loads_twice_and_syncs_with_something_new_each_time(conn: Connection) -> None:
     with Sandbox() as sandbox:
         world = World(conn, sandbox)
         sample.load(conn)

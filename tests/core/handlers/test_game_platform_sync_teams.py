@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import RetryLater
@@ -13,6 +11,7 @@ from jobdeck.core.programme.sync import teams
 from jobdeck.core.registry import Continue
 from tests.core.handlers.world import World
 from tests.support.context import ended
+from tests.support.queue import Connection
 
 
 def _roster(world: World, team: str) -> set[str]:
@@ -65,7 +64,7 @@ def test_whoever_moved_on_meanwhile_is_not_taken_off_the_new_team(
     world.account(stays).team = world.account(mover).team = "t-1"
     read = teams.members
 
-    def read_while_someone_moves(conn: psycopg.Connection[Any], team: UUID) -> list[str | None]:
+    def read_while_someone_moves(conn: Connection, team: UUID) -> list[str | None]:
         world.account(mover).team = "t-elsewhere"
         return read(conn, team)
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import psycopg
-
 from jobdeck.core.http.clients.gate import Limits
 from jobdeck.core.http.server import CONNECTIONS, Door
 from jobdeck.core.postgres.database import Database
@@ -19,7 +17,7 @@ from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import TOKEN
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.registry import Done, JobType, Registry
-from tests.support.queue import OUT_OF_THE_WAY, advance
+from tests.support.queue import OUT_OF_THE_WAY, Connection, advance
 from tests.support.serving import Got, ask
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import job_type, quick_settings
@@ -95,21 +93,21 @@ def opened(url: str, *types: JobType, limits: Limits | None = None, **settings: 
             door.drain()
 
 
-def waiting(conn: psycopg.Connection[Any]) -> int:
+def waiting(conn: Connection) -> int:
     """Events that have been kept and not applied."""
     row = conn.execute("SELECT count(*) FROM provider_events WHERE applied_at IS NULL").fetchone()
     assert row is not None
     return int(row[0])
 
 
-def history(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+def history(conn: Connection) -> list[tuple[Any, ...]]:
     """Source, status, HTTP status, method and claimed jobs of every record, oldest first."""
     return conn.execute(
         "SELECT source, status, http_status, http_method, claimed FROM job_worker_runs ORDER BY started_at"
     ).fetchall()
 
 
-def pass_time(conn: psycopg.Connection[Any], delta: timedelta) -> None:
+def pass_time(conn: Connection, delta: timedelta) -> None:
     """Lets time pass for the queue and for what was told of it."""
     advance(conn, delta)
     for shift in (-OUT_OF_THE_WAY, OUT_OF_THE_WAY - delta):

@@ -27,12 +27,10 @@ from tests.core.alerts.test_sentry import Receiver, receiving
 from tests.core.http.support import opened, pass_time
 from tests.support.examples import examples
 from tests.support.health import announce, called
-from tests.support.queue import ACTOR, add, advance, claim, now, value
+from tests.support.queue import ACTOR, Connection, add, advance, claim, now, value
 from tests.support.run_history import History
 from tests.support.waiting import until
 from tests.support.working import enqueue, job_type, quick_settings, working
-
-Connection = psycopg.Connection[Any]
 
 MINUTE = timedelta(minutes=1)
 TRIGGER_ALARM = "SELECT count(*) FROM job_alarms WHERE name = 'trigger'"

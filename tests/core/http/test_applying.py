@@ -24,10 +24,9 @@ from jobdeck.core.settings import Settings
 from tests.core.http.support import waiting
 from tests.core.http.test_precedence import T0, Campaign, form
 from tests.support.examples import examples
-from tests.support.queue import value
+from tests.support.queue import Connection, value
 from tests.support.waiting import until
 
-Connection = psycopg.Connection[Any]
 Json = dict[str, Any]
 
 MAIL = ("delivered", "blocked", "dropped", "bounced", "invalid", "deferred", "open", "click", "spamreport",

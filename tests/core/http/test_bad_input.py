@@ -8,9 +8,7 @@ import select
 import socket
 import threading
 import time
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.http import cron
@@ -19,12 +17,10 @@ from jobdeck.core.programme import webhooks
 from jobdeck.core.registry import Done
 from tests.core.cli.support import started
 from tests.core.http.support import BEARER, FINE, SECRET, Open, answer_of, history, opened
-from tests.support.queue import rows, value
+from tests.support.queue import Connection, rows, value
 from tests.support.serving import ask
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes, status_of
-
-Connection = psycopg.Connection[Any]
 
 POSTED = (cron.PATH, webhooks.SENDGRID_PATH, webhooks.TWILIO_PATH)
 CHUNK = b"x" * 65_536

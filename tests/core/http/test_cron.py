@@ -6,7 +6,6 @@ import threading
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import PermanentError
@@ -14,11 +13,9 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.registry import Done
 from tests.core.http.support import BEARER, FINE, SECRET, history, opened, pass_time
-from tests.support.queue import ACTOR, rows
+from tests.support.queue import ACTOR, Connection, rows
 from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import Held, enqueue, job_type, outcomes, status_of
-
-Connection = psycopg.Connection[Any]
 
 JANE = "jane@example.org"
 

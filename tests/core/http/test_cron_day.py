@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.alerts.alarms import Sentinel
@@ -24,10 +23,8 @@ from jobdeck.core.registry import Done
 from tests.core.alerts.test_sentry import receiving
 from tests.core.cli.support import environment, runner
 from tests.core.http.support import opened, pass_time
-from tests.support.queue import rows
+from tests.support.queue import Connection, rows
 from tests.support.working import enqueue, job_type
-
-Connection = psycopg.Connection[Any]
 
 EVERY = int(os.environ.get("CRON_DAY_MINUTES", "5"))
 MINUTE = timedelta(minutes=1)

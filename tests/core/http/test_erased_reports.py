@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.programme.erasure import erase
@@ -18,10 +16,8 @@ from tests.core.http.test_webhooks import ADDRESS, accepted, event
 from tests.core.programme.erasure_world import KEY, hashes
 from tests.core.programme.test_pull import pull, send
 from tests.support.dump import dumped, places
-from tests.support.queue import rows, value
+from tests.support.queue import Connection, rows, value
 from tests.support.waiting import until
-
-Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture

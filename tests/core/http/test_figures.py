@@ -5,19 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobdeck.core.queue import operator
 from tests.core.http.support import METRICS, opened
-from tests.support.queue import ACTOR, now
+from tests.support.queue import ACTOR, Connection, now
 from tests.support.run_history import History
 from tests.support.serving import ask
 from tests.support.working import enqueue
-
-Connection = psycopg.Connection[Any]
 
 
 def samples(text: str) -> dict[str, float]:

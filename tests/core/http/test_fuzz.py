@@ -19,7 +19,6 @@ import time
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-import psycopg
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -37,10 +36,9 @@ from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 from jobdeck.core.queue.producers import tokens
 from tests.core.http.support import METRICS, PUBLIC, SECRET, Open, opened
 from tests.core.http.test_webhooks import sms
-from tests.support.queue import value
+from tests.support.queue import Connection, value
 from tests.support.waiting import PATIENCE, until
 
-Connection = psycopg.Connection[Any]
 Json = dict[str, Any]
 
 REQUESTS = 1500

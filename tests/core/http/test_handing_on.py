@@ -21,11 +21,10 @@ from tests.core.http.support import PUBLIC, opened
 from tests.core.http.test_webhooks import accepted, event, sign, state
 from tests.support.health import findings
 from tests.support.people import make_groups
-from tests.support.queue import rows, value
+from tests.support.queue import Connection, rows, value
 from tests.support.serving import Quiet, serving
 from tests.support.waiting import PATIENCE, until
 
-Connection = psycopg.Connection[Any]
 Json = dict[str, Any]
 
 TOKEN = "zztoken"
@@ -185,7 +184,6 @@ def test_after_a_failure_new_requests_bring_no_attempts_for_a_while(conn: Connec
 def test_a_request_that_another_server_sends_is_left_to_it(
     database_url: str, conn: Connection, other: Receiver
 ) -> None:
-    import psycopg  # noqa: PLC0415 -- needed here only
 
     keep(conn, b"[1]")
     assert value(conn, "SELECT count(*) FROM outbox_request_take(60)") == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core import registry
@@ -19,9 +18,8 @@ from tests.core.alerts.test_sentry import Receiver, receiving
 from tests.core.cli.support import Jobdeck
 from tests.core.handlers.world import World
 from tests.core.http.support import opened, pass_time
+from tests.support.queue import Connection
 from tests.support.working import enqueue, status_of
-
-Connection = psycopg.Connection[Any]
 
 MINUTE = timedelta(minutes=1)
 TYPE = "game_platform_sync"

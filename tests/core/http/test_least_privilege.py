@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import psycopg
 import pytest
 from psycopg import sql
@@ -12,9 +10,7 @@ from jobdeck.core.programme.messaging import audience, outbox
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history
 from tests.support.people import GROUPS, People
-from tests.support.queue import add, changes_nothing, value
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection, add, changes_nothing, value
 
 SOMEBODY_ELSE = "root@elsewhere"
 

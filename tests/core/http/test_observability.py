@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -28,11 +27,9 @@ from tests.core.cli.test_docs import command_of, unknown_options
 from tests.core.http.exporting import exported, exporting, of_the_queue, values
 from tests.core.http.support import METRICS, opened
 from tests.core.http.test_webhooks import event
-from tests.support.queue import value
+from tests.support.queue import Connection, value
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes
-
-Connection = psycopg.Connection[Any]
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "observability.md"

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.http import cron, metrics, site
@@ -19,10 +18,9 @@ from jobdeck.core.programme import webhooks
 from tests.core.http.support import BEARER, METRICS, SECRET, Open, answer_of, opened
 from tests.core.http.test_bad_input import signed_headers, status_line
 from tests.core.http.test_webhooks import event
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, beside, rounds, until
 from tests.support.working import enqueue, outcomes
-
-Connection = psycopg.Connection[Any]
 
 ASKING = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 ENDLESS = 1_000_000

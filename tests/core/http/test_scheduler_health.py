@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import Verdict
@@ -14,10 +12,8 @@ from jobdeck.core.queue.operator import expect_trigger
 from jobdeck.core.read.verdict.health import health
 from tests.core.http.support import opened, pass_time
 from tests.support.health import announce, called, finding, findings, judged, verdict
-from tests.support.queue import ACTOR, add, claim_one, now, run_once
+from tests.support.queue import ACTOR, Connection, add, claim_one, now, run_once
 from tests.support.waiting import until
-
-Connection = psycopg.Connection[Any]
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import Any
 
 import psycopg
 import pytest
@@ -20,11 +19,9 @@ from tests.core.cli.support import ROOT, Jobdeck, started
 from tests.core.http.support import BEARER, SECRET, history, opened
 from tests.core.http.test_webhooks import event
 from tests.support.people import People
-from tests.support.queue import ACTOR, value
+from tests.support.queue import ACTOR, Connection, value
 from tests.support.serving import ask
 from tests.support.waiting import PATIENCE, until
-
-Connection = psycopg.Connection[Any]
 
 ARGUMENTS = ("serve", "--port", "0", "--handlers", "tests.core.cli.handlers")
 

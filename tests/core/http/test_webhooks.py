@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
-import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,11 +21,10 @@ from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
 from jobdeck.core.programme.vendors import email_wire, sms_wire
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 from tests.core.http.support import PUBLIC, Open, opened, waiting
-from tests.support.queue import reap, rows, value
+from tests.support.queue import Connection, reap, rows, value
 from tests.support.serving import Got
 from tests.support.waiting import until
 
-Connection = psycopg.Connection[Any]
 Json = dict[str, Any]
 
 ADDRESS = "kim@example.org"

@@ -20,10 +20,9 @@ from jobdeck.core.http.worker_metrics import WorkerMetrics, is_loopback
 from jobdeck.core.registry import Done
 from tests.core.http.exporting import exporting, number, of_the_queue, values
 from tests.core.http.support import METRICS, opened
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import Held, enqueue, job_type, nothing, outcomes, quick_settings, working
-
-Connection = psycopg.Connection[Any]
 
 FINE = job_type("fine", lambda _params, _context: Done())
 

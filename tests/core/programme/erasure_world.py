@@ -8,11 +8,10 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
-import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection
 
 KEY = "zq4fT9sLw2Xk7Rb1Vd8Hn3Gm"
 

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.cli.support import Jobdeck
 from tests.core.handlers.mail_world import QUICK, MailWorld
 from tests.support.people import People
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 
 
 @pytest.fixture
-def world(conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[MailWorld]:
+def world(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[MailWorld]:
     """A sandbox that the commands are pointed at, and five competitors of whom three can be mailed."""
     with Sandbox(people=False) as sandbox:
         for name, value in (sandbox.settings_env() | QUICK).items():

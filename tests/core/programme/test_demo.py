@@ -8,9 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core import registry
@@ -24,6 +22,7 @@ from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.read.type_settings import type_lines
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import Jobdeck, environment, everything, ran_alone, runner
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 
 
@@ -83,7 +82,7 @@ def test_a_calm_demo_has_no_incident(calm: bool, state: Path, monkeypatch: pytes
     assert shares["game_platform_sync"] == THRESHOLDS["warning_share"]
 
 
-def test_the_demos_jobs_are_those_there_are_handlers_for_and_are_not_doubled(conn: psycopg.Connection[Any]) -> None:
+def test_the_demos_jobs_are_those_there_are_handlers_for_and_are_not_doubled(conn: Connection) -> None:
     known = registry.load()
     enqueue_demo_jobs(conn, known)
     recurring = conn.execute("SELECT task_type FROM job_queue WHERE is_recurring ORDER BY 1").fetchall()
@@ -93,7 +92,7 @@ def test_the_demos_jobs_are_those_there_are_handlers_for_and_are_not_doubled(con
     assert everything(conn)["job_queue"] == before["job_queue"]
 
 
-def test_a_misspelt_job_that_failed_is_not_enqueued_again(conn: psycopg.Connection[Any]) -> None:
+def test_a_misspelt_job_that_failed_is_not_enqueued_again(conn: Connection) -> None:
     known = registry.load()
     enqueue_demo_jobs(conn, known)
     conn.execute("UPDATE job_queue SET status = 'failed' WHERE dedupe_key = %s", [MISSPELT])
@@ -102,7 +101,7 @@ def test_a_misspelt_job_that_failed_is_not_enqueued_again(conn: psycopg.Connecti
     assert found == [("failed",)]
 
 
-def test_the_misspelt_job_fails_at_once_since_no_newer_program_could_know_it(conn: psycopg.Connection[Any]) -> None:
+def test_the_misspelt_job_fails_at_once_since_no_newer_program_could_know_it(conn: Connection) -> None:
     known = registry.load()
     enqueue_demo_jobs(conn, known)
     row = conn.execute("SELECT task_type, payload FROM job_queue WHERE dedupe_key = %s", [MISSPELT]).fetchone()
@@ -112,7 +111,7 @@ def test_the_misspelt_job_fails_at_once_since_no_newer_program_could_know_it(con
     assert not refused.value.only_unknown
 
 
-def test_a_registry_without_types_makes_a_demo_without_jobs(conn: psycopg.Connection[Any]) -> None:
+def test_a_registry_without_types_makes_a_demo_without_jobs(conn: Connection) -> None:
     enqueue_demo_jobs(conn, registry.Registry([]))
     assert conn.execute("SELECT count(*) FROM job_queue").fetchone() == (0,)
 

@@ -6,7 +6,6 @@ import base64
 import json
 import zlib
 from collections.abc import Iterator
-from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -20,9 +19,7 @@ from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.settings import Settings
 from tests.core.programme.erasure_world import KEY, QUEUE, Child, Coach, campaign, insert, message
 from tests.support.dump import dumped, places
-from tests.support.queue import rows, value
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection, rows, value
 
 
 def settings(key: str | None = KEY) -> Settings:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import psycopg
 
 from jobdeck.core.programme.sandbox import messaging_sample, sample
 from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.cli.support import everything
+from tests.support.queue import Connection
 
 
-def test_the_sample_is_there_once(conn: psycopg.Connection[Any]) -> None:
+def test_the_sample_is_there_once(conn: Connection) -> None:
     sample.load(conn)
     before = everything(conn)
     for table in ("conversations", "messages", "agreements", "competitor_announcement_recipients", "admin_alert_queue"):
@@ -21,7 +19,7 @@ def test_the_sample_is_there_once(conn: psycopg.Connection[Any]) -> None:
     assert everything(conn) == before
 
 
-def test_nothing_in_it_can_reach_anybody(conn: psycopg.Connection[Any]) -> None:
+def test_nothing_in_it_can_reach_anybody(conn: Connection) -> None:
     sample.load(conn)
     text = str(everything(conn))
     assert set(re.findall(r"@([\w.-]+)", text)) == {"example.org"}
@@ -34,7 +32,7 @@ def test_some_of_it_fails_as_in_life() -> None:
         assert sandbox.twilio.fates[messaging_sample.UNDELIVERED_NUMBER] == 30007
 
 
-def test_coaches_have_something_to_read(conn: psycopg.Connection[Any]) -> None:
+def test_coaches_have_something_to_read(conn: Connection) -> None:
     sample.load(conn)
     unread = dict(conn.execute("select user_id, unread from programme_unread('10 minutes')").fetchall())
     assert {sample.coach(number).id for number in range(sample.COACHES)} <= set(unread)

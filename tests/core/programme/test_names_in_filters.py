@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.cli.support import Jobdeck
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 
 pytestmark = pytest.mark.competition
 
@@ -29,7 +27,7 @@ COMMANDS = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def jobs(conn: psycopg.Connection[Any]) -> dict[UUID, UUID]:
+def jobs(conn: Connection) -> dict[UUID, UUID]:
     """A job of each coach, by the coach."""
     for coach, name in ((KIM, "Amara Kim"), (LIND, "Bo Lind"), (KIMURA, "Cato Kimura")):
         first, last = name.split()
@@ -57,7 +55,7 @@ def test_a_name_or_an_id_of_one_coach_finds_the_jobs(jobdeck: Jobdeck, jobs: dic
 
 @COMMANDS
 def test_a_name_that_fits_nobody_is_bad_input_and_changes_nothing(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], jobs: dict[UUID, UUID], command: list[str]
+    jobdeck: Jobdeck, conn: Connection, jobs: dict[UUID, UUID], command: list[str]
 ) -> None:
     with changes_nothing(conn):
         jobdeck(*command, "--filter", "coach:Nobody").refused(
@@ -67,7 +65,7 @@ def test_a_name_that_fits_nobody_is_bad_input_and_changes_nothing(
 
 @COMMANDS
 def test_a_name_that_fits_several_is_refused_with_their_ids_and_without_their_names(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], jobs: dict[UUID, UUID], command: list[str]
+    jobdeck: Jobdeck, conn: Connection, jobs: dict[UUID, UUID], command: list[str]
 ) -> None:
     with changes_nothing(conn):
         ran = jobdeck(*command, "--filter", "coach:kim")

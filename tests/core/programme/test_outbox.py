@@ -31,10 +31,8 @@ from tests.core.programme.outbox_support import (
     state,
     verdicts,
 )
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 from tests.support.waiting import PATIENCE, together
-
-Connection = psycopg.Connection[Any]
 
 
 def test_a_key_is_put_down_once(conn: Connection) -> None:

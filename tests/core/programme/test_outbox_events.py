@@ -6,7 +6,6 @@ from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.programme.messaging import outbox
@@ -20,8 +19,8 @@ from tests.core.programme.outbox_support import (
     state,
     verdicts,
 )
+from tests.support.queue import Connection
 
-Connection = psycopg.Connection[Any]
 T0 = 2_000_000_000
 _keys = count()
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,6 +21,7 @@ from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import Claimed, Policy
 from tests.core.programme.outbox_support import JOB, LEASE, TOKEN, add_profile, intent, let_leases_end, settle_one
 from tests.support.examples import machine_settings
+from tests.support.queue import Connection
 
 KEYS = ("a", "b", "c")
 RANK = {"queued": 0, "sending": 1, "uncertain": 2, "failed": 2, "suppressed": 2, "accepted": 3, "delivered": 4,
@@ -57,7 +56,7 @@ class Model:
 class Outbox(RuleBasedStateMachine):
     """Senders that die and come back, sweeps, events, opt-outs and decisions, in any order."""
 
-    conn: psycopg.Connection[Any]
+    conn: Connection
 
     @initialize()
     def begin(self) -> None:
@@ -190,7 +189,7 @@ class Outbox(RuleBasedStateMachine):
 
 
 @pytest.mark.thorough
-def test_no_order_of_events_sends_a_message_twice(conn: psycopg.Connection[Any]) -> None:
+def test_no_order_of_events_sends_a_message_twice(conn: Connection) -> None:
     Outbox.conn = conn
     run_state_machine_as_test(Outbox, settings=machine_settings(60, derandomize=False, print_blob=False))
 
@@ -206,7 +205,7 @@ class Careless(Outbox):
                 model.state = "queued"
 
 
-def test_the_property_breaks_where_what_a_dead_sender_left_is_sent_again(conn: psycopg.Connection[Any]) -> None:
+def test_the_property_breaks_where_what_a_dead_sender_left_is_sent_again(conn: Connection) -> None:
     Careless.conn = conn
     machine = Careless()
     machine.begin()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.queue import privacy
@@ -14,11 +12,10 @@ from jobdeck.core.schema import install_schema
 from tests.core.cli.support import ROOT
 from tests.support.original import OUTSIDERS, its_owner, original_database
 from tests.support.postgres import PostgresServer
-from tests.support.queue import value
+from tests.support.queue import Connection, value
 
 pytestmark = pytest.mark.installation
 
-Connection = psycopg.Connection[Any]
 
 TABLES = """
     SELECT c.relname FROM pg_class AS c

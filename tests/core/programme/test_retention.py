@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -24,9 +23,7 @@ from jobdeck.core.schema import install_schema
 from jobdeck.core.schema.components import Part, queue_component
 from jobdeck.core.settings import Settings
 from tests.core.programme.outbox_support import add_profile
-from tests.support.queue import reap, value
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection, reap, value
 
 
 def mail_event(conn: Connection, event: str = "delivered", provider: str = "sendgrid") -> None:

@@ -11,11 +11,10 @@ import pytest
 from tests.core.programme.outbox_support import add_profile, intent, put_one
 from tests.support.people import make_groups
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 from tests.support.schema import install_everything
 
 pytestmark = pytest.mark.installation
-
-Connection = psycopg.Connection[Any]
 
 
 def _columns(conn: Connection) -> list[Any]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.people import Connection, People, make_groups
+from tests.support.people import People, make_groups
+from tests.support.queue import Connection
 
 
 @pytest.fixture

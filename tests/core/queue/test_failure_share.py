@@ -6,18 +6,13 @@ The histories are simulated: their runs are statistics of chosen minutes, and th
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import pytest
 
 from jobdeck.core.model import FAILURES, SUCCESSES
-from tests.support.queue import rows, value
+from tests.support.queue import Connection, rows, value
 from tests.support.run_history import NOW, History
-
-if TYPE_CHECKING:
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
 
 MINUTE: Final = timedelta(minutes=1)
 

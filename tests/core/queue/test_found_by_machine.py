@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -12,7 +12,7 @@ import pytest
 
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome, Status
 from jobdeck.core.queue import leases, operator, producer
-from tests.support.queue import moment
+from tests.support.queue import Connection, moment
 from tests.support.queue_model import install_clock, read
 
 TYPES: Final = ("alpha", "beta")
@@ -21,16 +21,16 @@ BASE, CAP = 30.0, 3600.0
 ACTOR: Final = "operator@local"
 
 
-def _first(conn: psycopg.Connection[Any], key: str) -> list[UUID]:
+def _first(conn: Connection, key: str) -> list[UUID]:
     return [row["id"] for row in read(conn).jobs.values() if row["concurrency_key"] == key and not row["in_line"]]
 
 
-def _reap(conn: psycopg.Connection[Any]) -> None:
+def _reap(conn: Connection) -> None:
     leases.reap(conn, retry_base=BASE, retry_cap=CAP)
 
 
 def test_the_reaper_puts_no_second_job_first_in_a_line_of_which_nobody_is_due_yet(
-    conn: psycopg.Connection[Any],
+    conn: Connection,
 ) -> None:
     tomorrow = read(conn).at + timedelta(days=1)
     jobs = [NewJob("alpha", run_at=tomorrow + timedelta(hours=n), concurrency_key="k") for n in range(3)]
@@ -42,7 +42,7 @@ def test_the_reaper_puts_no_second_job_first_in_a_line_of_which_nobody_is_due_ye
     assert _first(conn, "k") == ids[:1]
 
 
-def test_a_job_that_is_due_does_not_wait_in_line_for_a_better_one_that_is_not(conn: psycopg.Connection[Any]) -> None:
+def test_a_job_that_is_due_does_not_wait_in_line_for_a_better_one_that_is_not(conn: Connection) -> None:
     tomorrow = read(conn).at + timedelta(days=1)
     better = NewJob("alpha", run_at=tomorrow, priority=9, concurrency_key="k")
     ids = producer.enqueue_many(conn, [better, NewJob("alpha", concurrency_key="k")], actor=ACTOR)
@@ -51,9 +51,7 @@ def test_a_job_that_is_due_does_not_wait_in_line_for_a_better_one_that_is_not(co
 
 
 @pytest.mark.parametrize("outcome", [RunOutcome.FAILED, RunOutcome.SUCCEEDED, RunOutcome.RELEASED])
-def test_a_run_that_stands_twice_in_a_batch_is_finished_once(
-    outcome: RunOutcome, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_run_that_stands_twice_in_a_batch_is_finished_once(outcome: RunOutcome, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("alpha"), actor=ACTOR)
     (job,) = leases.claim(conn, "worker-a", TYPES, 5, LEASE)
     run = FinishedRun(job.id, job.run_token, outcome, *moment(job))
@@ -63,7 +61,7 @@ def test_a_run_that_stands_twice_in_a_batch_is_finished_once(
     assert list(read(conn).runs) == [(job.run_token, False)]
 
 
-def test_the_token_of_a_lost_run_puts_nothing_on_record_for_another_job(conn: psycopg.Connection[Any]) -> None:
+def test_the_token_of_a_lost_run_puts_nothing_on_record_for_another_job(conn: Connection) -> None:
     install_clock(conn)
     producer.enqueue_many(conn, [NewJob("alpha"), NewJob("beta")], actor=ACTOR)
     lost, other = leases.claim(conn, "worker-a", TYPES, 5, LEASE)
@@ -77,7 +75,7 @@ def test_the_token_of_a_lost_run_puts_nothing_on_record_for_another_job(conn: ps
 
 
 def test_cleaning_up_a_stuck_job_that_was_asked_to_cancel_says_that_it_is_cancelled(
-    conn: psycopg.Connection[Any],
+    conn: Connection,
 ) -> None:
     install_clock(conn)
     producer.enqueue(conn, NewJob("alpha"), actor=ACTOR)
@@ -91,7 +89,7 @@ def test_cleaning_up_a_stuck_job_that_was_asked_to_cancel_says_that_it_is_cancel
 
 
 def test_an_action_that_the_database_undoes_to_end_a_deadlock_is_done_again(
-    conn: psycopg.Connection[Any], database_url: str
+    conn: Connection, database_url: str
 ) -> None:
     ids = sorted(producer.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha")], actor=ACTOR))
     conn.execute("ALTER FUNCTION job_queue_lock_jobs SET lock_timeout = '20s'")

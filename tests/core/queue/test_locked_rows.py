@@ -22,6 +22,7 @@ from tests.support.queue import (
     ACTOR,
     LEASE,
     WORKER,
+    Connection,
     Parallel,
     add,
     advance,
@@ -39,8 +40,6 @@ from tests.support.queue import (
     value,
 )
 from tests.support.waiting import PATIENCE, until
-
-Connection = psycopg.Connection[Any]
 
 LOCK_OF_K = "SELECT FROM job_locks WHERE slot = job_slot('k') FOR UPDATE"
 

@@ -29,10 +29,9 @@ from jobdeck.core.settings import Settings
 from jobdeck.core.worker.runs.preview import effects
 from tests.core.cli.handlers import Echo
 from tests.core.cli.support import Jobdeck, everything
-from tests.support.queue import changes_nothing
+from tests.support.queue import Connection, changes_nothing
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
-Connection = psycopg.Connection[Any]
 pytestmark = pytest.mark.competition
 SETTINGS = Settings()
 TYPES = Registry([

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import cycle
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 from hypothesis import Phase
 from hypothesis import strategies as st
@@ -29,7 +28,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, FinishedRun, Json, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.examples import machine_settings
-from tests.support.queue import now
+from tests.support.queue import Connection, now
 from tests.support.queue_model import (
     ACTIVE,
     ANYTHING,
@@ -129,7 +128,7 @@ class QueueMachine(RuleBasedStateMachine):
     No rule has a precondition: what can be done depends on the jitter of retries, which is not the same each time.
     """
 
-    conn: ClassVar[psycopg.Connection[Any]]
+    conn: ClassVar[Connection]
 
     def __init__(self) -> None:
         super().__init__()
@@ -888,7 +887,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.thorough
-def test_every_promise_holds_whatever_workers_operators_producers_and_time_do(conn: psycopg.Connection[Any]) -> None:
+def test_every_promise_holds_whatever_workers_operators_producers_and_time_do(conn: Connection) -> None:
     install_clock(conn)
     QueueMachine.conn = conn
     asked = {"max_examples": EXAMPLES, "derandomize": False}

@@ -7,7 +7,6 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -22,11 +21,10 @@ from jobdeck.core.schema import check_schema, install_schema, installed_version,
 from jobdeck.core.settings import Settings
 from tests.support.pooler import lying_relay
 from tests.support.postgres import PostgresServer
-from tests.support.queue import ACTOR, add, claim, claim_one, finish_one, reap, run_rows, value
+from tests.support.queue import ACTOR, Connection, add, claim, claim_one, finish_one, reap, run_rows, value
 
 pytestmark = pytest.mark.installation
 
-Connection = psycopg.Connection[Any]
 
 DEADLINE = 60.0
 SCHEMA = Path(__file__).parents[3] / "schema.sql"

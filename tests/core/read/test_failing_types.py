@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.read.verdict import failing_types
 from jobdeck.core.read.verdict.health import health
-from tests.support.queue import now, value
+from tests.support.queue import Connection, now, value
 from tests.support.run_history import History
-
-Connection = psycopg.Connection[Any]
 
 MINUTE = timedelta(minutes=1)
 

@@ -14,10 +14,8 @@ import pytest
 import jobdeck
 from jobdeck.testing import assert_enqueued, drain, enqueued, refute_enqueued
 from tests.core.testing.jobs import Parcel
-from tests.support.queue import value
+from tests.support.queue import Connection, value
 from tests.support.waiting import PATIENCE
-
-Connection = psycopg.Connection[Any]
 
 TOMORROW = datetime(2099, 3, 1, 12, tzinfo=UTC)
 

@@ -10,11 +10,10 @@ import pytest
 import jobdeck
 from jobdeck.testing import ProgressReport, drain, run_job
 from tests.core.testing.jobs import Bare, behaviour, waiting
+from tests.support.queue import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    import psycopg
 
     Work = Callable[[Any, Any], Awaitable[Any]]
 
@@ -116,9 +115,7 @@ def test_a_handler_that_uses_the_database_without_one_is_an_error_of_the_test(do
         run_job(waiting)
 
 
-def test_a_drain_runs_it_with_a_connection_of_its_own(
-    does: Callable[[Work], None], conn: psycopg.Connection[Any]
-) -> None:
+def test_a_drain_runs_it_with_a_connection_of_its_own(does: Callable[[Work], None], conn: Connection) -> None:
     conn.execute("create table parcels (number int)")
     conn.execute("insert into parcels values (41)")
 

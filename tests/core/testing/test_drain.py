@@ -21,9 +21,7 @@ from jobdeck.core.schema.components import queue_component
 from jobdeck.core.settings import Settings
 from jobdeck.testing import JobResult, drain, enqueued, refute_enqueued, run_job
 from tests.core.testing.jobs import Parcel
-from tests.support.queue import changes_nothing, job_row, run_rows, value
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection, changes_nothing, job_row, run_rows, value
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 

@@ -15,6 +15,7 @@ from jobdeck.core.plugins import Plugin, use_plugins
 from jobdeck.core.settings import Settings
 from jobdeck.testing import LoggedLine, ProgressReport, run_job
 from tests.core.testing.jobs import Parcel, other, parcel
+from tests.support.queue import Connection
 
 
 def raising(error: BaseException) -> Callable[[Any, Any], Any]:
@@ -238,9 +239,7 @@ def test_a_handler_that_uses_the_database_without_one_is_an_error_of_the_test(be
             run_job(parcel)
 
 
-def test_a_handler_gets_the_connection_that_the_test_gives(
-    behave: Callable[..., None], conn: psycopg.Connection[Any]
-) -> None:
+def test_a_handler_gets_the_connection_that_the_test_gives(behave: Callable[..., None], conn: Connection) -> None:
     behave(lambda _params, ctx: jobdeck.Done({"row": list(ctx.db.execute("SELECT 5, 6").fetchone())}))
     conn.row_factory = psycopg.rows.dict_row
     assert run_job(parcel, db=conn).output == {"row": [5, 6]}
@@ -337,7 +336,7 @@ def test_a_handler_of_two_types_has_to_be_named(behave: Callable[..., None]) -> 
     assert run_job("testing_second").outcome == "succeeded"
 
 
-def test_what_is_no_connection_is_refused(conn: psycopg.Connection[Any]) -> None:
+def test_what_is_no_connection_is_refused(conn: Connection) -> None:
     with pytest.raises(jobdeck.JobdeckError, match="not a value of the type str"):
         run_job(other, db="postgresql://x")  # type: ignore[arg-type]
     conn.close()

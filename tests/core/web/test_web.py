@@ -6,10 +6,8 @@ import json
 import signal
 import stat
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import psycopg
 import pytest
 
 from jobdeck.core.postgres import database
@@ -17,7 +15,7 @@ from tests.core.cli.support import environment, runner
 from tests.core.web.browser import CHROMIUM, browser
 from tests.core.web.site import lives, page, person, shows, site
 from tests.support.people import People
-from tests.support.queue import add
+from tests.support.queue import Connection, add
 from tests.support.waiting import PATIENCE, becomes, rounds, until
 
 PROC = Path("/proc")
@@ -89,9 +87,7 @@ async def test_with_the_cookie_another_name_or_page_is_refused_still(database_ur
 
 
 @pytest.mark.slow
-async def test_a_page_is_a_dashboard_which_ends_with_it(
-    conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
-) -> None:
+async def test_a_page_is_a_dashboard_which_ends_with_it(conn: Connection, database_url: str, tmp_path: Path) -> None:
     add(conn, "cli_echo", payload={"message": "from the queue"})
     with site(database_url, tmp_path, "--sessions", "1") as served:
         async with person(served) as somebody:
@@ -147,7 +143,7 @@ async def test_the_dashboard_has_the_role_of_the_server(database_url: str, peopl
 
 @pytest.mark.slow
 async def test_a_list_of_databases_is_the_fleet_in_the_browser_too(
-    conn: psycopg.Connection[Any],
+    conn: Connection,
     database_url: str,
     empty_database_url: str,
     tmp_path: Path,
@@ -236,7 +232,7 @@ def test_the_audit_names_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 async def test_a_real_browser_shows_the_dashboard_and_passes_keys_on(
-    conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
+    conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
     add(conn, "cli_echo")
     with site(database_url, tmp_path) as served:

@@ -24,6 +24,7 @@ from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import ClockWatch
 from jobdeck.core.worker.state import WorkerState
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import (
     Held,
@@ -38,8 +39,6 @@ from tests.support.working import (
     status_of,
     working,
 )
-
-Connection = psycopg.Connection[Any]
 
 
 def has_ended(conn: Connection, task_type: str, runs: int) -> bool:

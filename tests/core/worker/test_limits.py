@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
@@ -18,6 +17,7 @@ from tests.chaos.test_chaos import processes
 from tests.core.worker.async_handlers import Gate
 from tests.core.worker.process_handlers import MODULE
 from tests.core.worker.test_processes import is_gone, noted
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, Params, job_type, quick_settings, status_of, working
 
@@ -40,22 +40,20 @@ class Effects:
             self.ran += 1
 
 
-def limit(conn: psycopg.Connection[Any], task_type: str, **changes: int | None) -> None:
+def limit(conn: Connection, task_type: str, **changes: int | None) -> None:
     operator.set_type(conn, task_type, changes=changes, actor=ACTOR, reason=None)
 
 
-def left(conn: psycopg.Connection[Any]) -> int:
+def left(conn: Connection) -> int:
     row = conn.execute("SELECT count(*) FROM job_queue").fetchone()
     return int(row[0]) if row else 0
 
 
-def running(conn: psycopg.Connection[Any]) -> list[UUID]:
+def running(conn: Connection) -> list[UUID]:
     return [job_id for (job_id,) in conn.execute("SELECT id FROM job_queue WHERE status = 'running'")]
 
 
-def test_two_workers_never_run_more_than_the_limit_and_reach_it(
-    conn: psycopg.Connection[Any], database_url: str
-) -> None:
+def test_two_workers_never_run_more_than_the_limit_and_reach_it(conn: Connection, database_url: str) -> None:
     effects = Effects()
     kind = job_type("limited", effects)
     limit(conn, "limited", max_running=3)
@@ -69,9 +67,7 @@ def test_two_workers_never_run_more_than_the_limit_and_reach_it(
     assert effects.ran == 300
 
 
-def test_a_place_is_used_again_as_soon_as_the_worker_has_reported_the_run(
-    conn: psycopg.Connection[Any], database_url: str
-) -> None:
+def test_a_place_is_used_again_as_soon_as_the_worker_has_reported_the_run(conn: Connection, database_url: str) -> None:
     effects = Effects()
     effects.gate.set()
     limit(conn, "limited", max_running=1)
@@ -82,7 +78,7 @@ def test_a_place_is_used_again_as_soon_as_the_worker_has_reported_the_run(
     assert effects.most == 1
 
 
-def test_a_limited_type_does_not_hold_the_jobs_of_others(conn: psycopg.Connection[Any], database_url: str) -> None:
+def test_a_limited_type_does_not_hold_the_jobs_of_others(conn: Connection, database_url: str) -> None:
     held, effects = Effects(), Effects()
     release = threading.Event()
     limit(conn, "limited", max_running=1)
@@ -115,7 +111,7 @@ class Held(Effects):
 
 
 def test_runs_that_go_on_after_their_timeout_keep_their_places_until_they_end(
-    conn: psycopg.Connection[Any], database_url: str
+    conn: Connection, database_url: str
 ) -> None:
     held, free = Held(), Effects()
     free.gate.set()
@@ -137,9 +133,7 @@ def test_runs_that_go_on_after_their_timeout_keep_their_places_until_they_end(
         held.gate.set()
 
 
-def test_async_runs_keep_the_limit_while_a_thousand_are_in_flight(
-    conn: psycopg.Connection[Any], database_url: str
-) -> None:
+def test_async_runs_keep_the_limit_while_a_thousand_are_in_flight(conn: Connection, database_url: str) -> None:
     limited, free = Gate(), Gate()
     limit(conn, "limited", max_running=10)
     producer.enqueue_many(conn, [NewJob("limited", priority=9)] * 200, actor=ACTOR)
@@ -161,9 +155,7 @@ def test_async_runs_keep_the_limit_while_a_thousand_are_in_flight(
     assert limited.most == 10
 
 
-def test_an_async_run_that_goes_on_after_its_timeout_keeps_its_place(
-    conn: psycopg.Connection[Any], database_url: str
-) -> None:
+def test_an_async_run_that_goes_on_after_its_timeout_keeps_its_place(conn: Connection, database_url: str) -> None:
     stubborn = Gate(stubborn=True)
     limit(conn, "limited", max_running=1)
     producer.enqueue_many(conn, [NewJob("limited", max_attempts=1)] * 2, actor=ACTOR)
@@ -188,7 +180,7 @@ def test_an_async_run_that_goes_on_after_its_timeout_keeps_its_place(
 
 @pytest.mark.slow
 def test_runs_in_processes_keep_the_limit_and_a_place_is_free_when_the_process_is_gone(
-    conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
+    conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
     note = tmp_path / "notes"
     note.touch()
@@ -208,9 +200,7 @@ def test_runs_in_processes_keep_the_limit_and_a_place_is_free_when_the_process_i
 
 
 @pytest.mark.slow
-def test_processes_of_which_one_is_killed_keep_the_limit(
-    conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
-) -> None:
+def test_processes_of_which_one_is_killed_keep_the_limit(conn: Connection, database_url: str, tmp_path: Path) -> None:
     def all_work() -> bool:
         if left(conn) < 30:
             producer.enqueue_many(conn, [NewJob("chaos_nap", {"seconds": 0.1})] * 60, actor=ACTOR)

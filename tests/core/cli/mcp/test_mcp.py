@@ -25,11 +25,10 @@ from tests.core.cli.support import HANDLERS, ROOT
 from tests.core.cli.test_hostile_rows import PRIVATE
 from tests.support.people import People, make_groups
 from tests.support.postgres import PostgresServer
-from tests.support.queue import add, audit_rows, changes_nothing, claim_one, finish_one, job_row, value
+from tests.support.queue import Connection, add, audit_rows, changes_nothing, claim_one, finish_one, job_row, value
 from tests.support.waiting import PATIENCE
 from tests.tui.hostile import harmful
 
-Connection = psycopg.Connection[Any]
 SECRET: Final = "swordfish"
 NAMES: Final = {tool.name for tool in ACTIONS}
 MOVING: Final = {"at", "overdue_seconds", "late_seconds"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -19,7 +18,7 @@ from tests.support.waiting import rounds
 
 
 @pytest.fixture
-def other(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+def other(database_url: str) -> Iterator[Connection]:
     """A second session, whose statements are one transaction until it commits."""
     with psycopg.connect(database_url) as session:
         yield session
