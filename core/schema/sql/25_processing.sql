@@ -12,13 +12,11 @@ begin
         perform job_queue_refuse('The time to resume is in the past. Choose a later one.');
     end if;
     if p_task_type is null then
-        update job_queue_settings set processing_enabled = false, paused_reason = p_reason, updated_at = now(),
-            paused_by = job_actor(p_actor), paused_at = clock_timestamp(), resume_at = p_resume_at
-        where id = 1;
-        if not found then
-            insert into job_queue_settings (id, processing_enabled, paused_reason, paused_by, paused_at, resume_at)
-            values (1, false, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at);
-        end if;
+        insert into job_queue_settings (id, processing_enabled, paused_reason, paused_by, paused_at, resume_at)
+        values (1, false, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at)
+        on conflict (id) do update set processing_enabled = false, paused_reason = excluded.paused_reason,
+            paused_by = excluded.paused_by, paused_at = excluded.paused_at, resume_at = excluded.resume_at,
+            updated_at = now();
     else
         insert into job_types as t (task_type, paused_reason, paused_by, paused_at, resume_at)
         values (p_task_type, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at)
@@ -134,19 +132,13 @@ declare
     v_type text;
     v_resumed bigint := 0;
 begin
-    update job_queue_settings set processing_enabled = true, paused_reason = null, paused_by = null, paused_at = null,
-        resume_at = null, updated_at = now()
-    where id = 1 and not processing_enabled and resume_at <= clock_timestamp();
+    perform from job_queue_settings where id = 1 and not processing_enabled and resume_at <= clock_timestamp() for update;
     if found then
-        perform job_queue_write_audit('automatic resume', 'resume', null, null, '{}', null);
+        perform job_queue_resume(null, 'automatic resume');
         v_resumed := v_resumed + 1;
     end if;
-    for v_type in
-        update job_types set paused_reason = null, paused_by = null, paused_at = null, resume_at = null
-        where resume_at <= clock_timestamp() returning task_type
-    loop
-        perform job_queue_write_audit('automatic resume', 'resume', null, null,
-            jsonb_build_object('task_type', v_type), null);
+    for v_type in select t.task_type from job_types t where t.resume_at <= clock_timestamp() for update loop
+        perform job_queue_resume(v_type, 'automatic resume');
         v_resumed := v_resumed + 1;
     end loop;
     return v_resumed;
@@ -185,12 +177,12 @@ declare
     v_was job_types;
     v_before jsonb;
     v_unknown text;
+    v_limits constant text[] := array['max_running', 'max_per_key', 'rate_runs', 'rate_seconds', 'rate_burst',
+        'key_rate_runs', 'key_rate_seconds', 'max_age_seconds'];
 begin
     perform job_refuse_outsiders();
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
-    where k not in ('warning_share', 'critical_share', 'muted_until', 'set_aside', 'max_running', 'max_per_key',
-        'rate_runs', 'rate_seconds', 'rate_burst', 'key_rate_runs', 'key_rate_seconds',
-        'max_age_seconds');
+    where k <> all (v_limits || array['warning_share', 'critical_share', 'muted_until', 'set_aside']);
     if v_unknown is not null then
         perform job_queue_refuse(format('A task type has no setting %s. Nothing was changed.', v_unknown));
     elsif coalesce(trim(p_task_type), '') = '' or p_changes = '{}' then
@@ -234,9 +226,7 @@ begin
         set_aside = v_type.set_aside, paused_at = v_type.paused_at, paused_by = v_type.paused_by,
         paused_reason = v_type.paused_reason, resume_at = v_type.resume_at
     where task_type = p_task_type;
-    if p_changes ?| array['max_running', 'max_per_key', 'rate_runs', 'rate_seconds', 'rate_burst', 'key_rate_runs',
-        'key_rate_seconds', 'max_age_seconds']
-    then
+    if p_changes ?| v_limits then
         perform job_limits_keep(v_was, v_type);
     end if;
     perform job_queue_write_audit(p_actor, 'set type', null,
@@ -290,6 +280,27 @@ as $$
     select array(select name from type where name is not null)
 $$;
 
+-- The earliest due time of the claimable jobs of these types, past or future; null if there are none.
+create or replace function job_queue_due_since(p_types text[]) returns timestamptz
+language sql stable
+set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+    select min(h.run_at) from unnest(job_claim_lanes(p_types)) l
+    cross join lateral (
+        select q.run_at from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+            and q.priority = l.priority
+        order by q.run_at, q.id limit 1
+    ) h
+$$;
+
+-- The lanes of these types, each up to the jobs that are due before a time.
+create or replace function job_lanes_until(p_types text[], p_at timestamptz) returns job_lane[]
+language sql stable
+as $$
+    select array_agg(row(l.task_type, l.priority, p_at, l.id, null)::job_lane) from unnest(job_claim_lanes(p_types)) l
+$$;
+
 -- Claimable jobs before a place in each of these lanes, counted up to p_most.
 create or replace function job_queue_before(p_lanes job_lane[], p_most integer) returns bigint
 language sql stable
@@ -312,9 +323,8 @@ create or replace function job_queue_due_count() returns integer
 language sql stable security definer
 as $$
     select job_refuse_outsiders();
-    select job_queue_before(
-        array_agg(row(l.task_type, l.priority, statement_timestamp(), l.id, null)::job_lane), 10001)::integer
-    from unnest(job_claim_lanes(job_types_open(job_queue_waiting_types(), statement_timestamp()))) l
+    select job_queue_before(job_lanes_until(job_types_open(job_queue_waiting_types(), statement_timestamp()),
+        statement_timestamp()), 10001)::integer
 $$;
 
 create or replace function job_worker_run_open(p_source text, p_worker text, p_http_method text)

@@ -143,6 +143,27 @@ begin
 end
 $$;
 
+-- Ranges of tokens, newest first, from a token (null: the last one that was drawn) back to p_from (null: the first one). Each is
+-- eight times as long as the one before.
+create or replace function job_run_steps(p_before bigint, p_from bigint) returns table (first bigint, last bigint)
+language plpgsql stable
+as $$
+declare
+    v_least constant bigint := coalesce(p_from, -9223372036854775808);
+    v_width bigint := 1000000;
+begin
+    last := coalesce(p_before, 9223372036854775807);
+    first := least(job_run_last_token(), p_before);
+    loop
+        first := case when first > v_width then greatest(first - v_width, v_least) else v_least end;
+        return next;
+        exit when first <= v_least;
+        last := first - 1;
+        v_width := 8 * v_width;
+    end loop;
+end
+$$;
+
 -- The newest runs before a place, which is a token and `late`, or from the newest on; null matches every type and outcome,
 -- and p_from is the oldest token to be read. The tokens are read in steps, planned each for its own tokens: so Postgres
 -- plans and opens the newest partitions alone, unless a page is not full after these.
@@ -154,25 +175,19 @@ set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off
 set enable_bitmapscan = off set enable_sort = off
 as $$
 declare
-    v_least constant bigint := -9223372036854775808;
-    v_first bigint := least(job_run_last_token(), p_before);
-    v_high bigint := coalesce(p_before, 9223372036854775807);
-    v_width bigint := 1000000;
+    v_step record;
     v_left integer := p_limit;
     v_found integer;
 begin
-    loop
-        v_first := greatest(case when v_first > v_width then v_first - v_width else v_least end, p_from);
+    for v_step in select * from job_run_steps(p_before, p_from) loop
         return query select r.* from job_run_list r
-        where r.run_token >= v_first and r.run_token <= v_high
+        where r.run_token >= v_step.first and r.run_token <= v_step.last
             and (p_before is null or (r.run_token, r.late) < (p_before, p_before_late))
             and (p_task_type is null or r.task_type = p_task_type) and (p_outcome is null or r.outcome = p_outcome)
         order by r.run_token desc, r.late desc limit v_left;
         get diagnostics v_found = row_count;
         v_left := v_left - v_found;
-        exit when v_left <= 0 or v_first <= coalesce(p_from, v_least);
-        v_high := v_first - 1;
-        v_width := 8 * v_width;
+        exit when v_left <= 0;
     end loop;
 end
 $$;
@@ -184,27 +199,20 @@ set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off
 set enable_bitmapscan = off set enable_sort = off
 as $$
 declare
-    v_least constant bigint := -9223372036854775808;
-    v_first bigint := least(job_run_last_token(), p_before);
-    v_high bigint := coalesce(p_before, 9223372036854775807);
-    v_width bigint := 1000000;
+    v_step record;
     v_left integer := p_most;
     v_found record;
 begin
-    loop
-        v_first := case when v_first > v_width then v_first - v_width else v_least end;
+    for v_step in select * from job_run_steps(p_before, null) loop
         select count(*) as runs, min(n.run_token) as token into v_found from (
             select r.run_token from job_run_list r
-            where r.run_token >= v_first and r.run_token <= v_high
+            where r.run_token >= v_step.first and r.run_token <= v_step.last
                 and (p_before is null or (r.run_token, r.late) < (p_before, p_before_late))
             order by r.run_token desc, r.late desc limit v_left) n;
         v_left := v_left - v_found.runs;
         if v_left <= 0 then
             return v_found.token;
         end if;
-        exit when v_first = v_least;
-        v_high := v_first - 1;
-        v_width := 8 * v_width;
     end loop;
     return null;
 end

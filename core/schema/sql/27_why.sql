@@ -145,17 +145,8 @@ begin
     loop
         task_type := v_type;
         v_most := least(p_most, greatest(v_room, 1000));
-        select min(h.run_at),
-            job_queue_before(array_agg(row(l.task_type, l.priority, statement_timestamp() - p_late, l.id, null)::job_lane),
-                v_most)
-        into due_since, overdue
-        from unnest(job_claim_lanes(array[v_type])) l
-        cross join lateral (
-            select q.run_at from job_queue q
-            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
-                and q.priority = l.priority
-            order by q.run_at, q.id limit 1
-        ) h;
+        due_since := job_queue_due_since(array[v_type]);
+        overdue := job_queue_before(job_lanes_until(array[v_type], statement_timestamp() - p_late), v_most);
         -- Jobs that are overdue wait as well, so where these are v_most nothing else has to be counted.
         waiting := case when overdue >= v_most then overdue else (
             select count(*) from (
@@ -173,8 +164,8 @@ end
 $$;
 
 -- Whether the workers that handle this job's type claim other due jobs before it, as one more clause with a code and facts:
--- how many are ahead in the order of the claim, exact or `at_least` that many, and how many runs of all these types
--- end per second. No row if the job could not be claimed now.
+-- how many are ahead in the order of the claim, exact or `at_least` that many, and how many runs of all these types,
+-- dry ones too, ended per second of the last full minute (null if none). No row if the job could not be claimed now.
 create or replace function job_queue_turn(p_id uuid) returns table (clause text, holds boolean, code text, facts jsonb)
 language plpgsql stable security definer
 set jit = off
@@ -186,6 +177,7 @@ declare
     v_workers text[];
     v_types text[];
     v_ahead bigint;
+    v_rate double precision;
 begin
     perform job_refuse_outsiders();
     select * into v_job from job_queue
@@ -203,8 +195,11 @@ begin
         else row(l.task_type, l.priority, v_now, l.id, null)::job_lane end), v_most)
     into v_ahead
     from unnest(job_claim_lanes(v_types)) l where l.priority >= v_job.priority;
+    select nullif(sum(s.runs), 0)::double precision / 60 into v_rate from job_stat_list s
+    where s.minutes = 1 and s.bucket = job_stat_bucket(1, statement_timestamp() - interval '1 minute')
+        and s.task_type = any (v_types) and s.outcome = any (job_outcomes(true) || job_outcomes(false));
     return query values ('turn', v_ahead = 0, case when v_ahead = 0 then 'none-ahead' else 'others-ahead' end,
-        jsonb_build_object('ahead', v_ahead, 'at_least', v_ahead >= v_most, 'per_second', job_finish_rate(v_types)));
+        jsonb_build_object('ahead', v_ahead, 'at_least', v_ahead >= v_most, 'per_second', v_rate));
 end
 $$;
 
@@ -235,15 +230,8 @@ language sql stable security definer
 set enable_seqscan = off set enable_sort = off set jit = off
 as $$
     select job_refuse_outsiders();
-    select min(h.run_at)
-    from unnest(job_claim_lanes(array(
-        select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, clock_timestamp())))) l
-    cross join lateral (
-        select q.run_at from job_queue q
-        where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
-            and q.priority = l.priority and q.run_at <= statement_timestamp()
-        order by q.run_at, q.id limit 1
-    ) h
+    select t from job_queue_due_since(job_types_open(job_queue_waiting_types(), clock_timestamp())) t
+    where t <= statement_timestamp()
 $$;
 
 -- The rights of the current role.

@@ -1,24 +1,19 @@
 -- Statistics of runs: reports append, upkeep adds up, and views have both in one snapshot.
 
 -- The counts of bins in two arrays, added. Bins above the last one in use are not stored.
-create or replace function job_stat_add(p_one integer[], p_other integer[]) returns integer[]
+create or replace function job_stat_add(p_one anyarray, p_other anyarray) returns anyarray
 language sql immutable parallel safe
-return (
+as $$
     select array_agg(coalesce(t.one, 0) + coalesce(t.other, 0) order by t.bin)
-    from unnest(p_one, p_other) with ordinality as t (one, other, bin));
+    from unnest(p_one, p_other) with ordinality as t (one, other, bin)
+$$;
 
-create or replace function job_stat_add(p_one bigint[], p_other bigint[]) returns bigint[]
-language sql immutable parallel safe
-return (
-    select array_agg(coalesce(t.one, 0) + coalesce(t.other, 0) order by t.bin)
-    from unnest(p_one, p_other) with ordinality as t (one, other, bin));
-
--- The counts of all bins, from the counts of some; a bin may be in the list several times.
-create or replace function job_stat_histogram(p_bins integer[], p_runs integer[]) returns integer[]
+-- The counts of all bins, from the counts of some, or from bins with one run each; a bin may be in the list several times.
+create or replace function job_stat_histogram(p_bins integer[], p_runs integer[] default null) returns integer[]
 language sql immutable parallel safe
 return (
     with counted as (
-        select t.bin, sum(t.runs)::integer as runs from unnest(p_bins, p_runs) as t (bin, runs) group by t.bin)
+        select t.bin, sum(coalesce(t.runs, 1))::integer as runs from unnest(p_bins, p_runs) as t (bin, runs) group by t.bin)
     select array_agg(coalesce(c.runs, 0) order by g.bin)
     from generate_series(1, (select max(d.bin) from counted d)) as g (bin) left join counted c on c.bin = g.bin);
 
@@ -39,12 +34,12 @@ begin
         return 0;
     end if;
     perform job_stats_add_runs(v_taken);
-    perform job_stats_add_times(v_taken);
     perform job_stats_add_errors(v_taken);
     return cardinality(v_taken);
 end
 $$;
 
+-- To the runs of each bucket, and to the times of all runs ever.
 create or replace function job_stats_add_runs(p_delta job_stat_delta[]) returns void
 language sql volatile
 set jit = off
@@ -64,6 +59,20 @@ as $$
         select l.minutes, job_stat_bucket(l.minutes, d.minute) as bucket, d.task_type, d.outcome, d.dry_run,
             sum(d.runs) as runs, sum(d.permanent) as permanent, min(d.first_at) as first_at, max(d.last_at) as last_at
         from delta d cross join (values (0), (1), (5), (15), (120), (480)) as l (minutes) group by 1, 2, 3, 4, 5
+    ), kept as (
+        insert into job_stat_times as t (task_type, outcome, waits, durations, wait_seconds, duration_seconds)
+        select f.task_type, f.outcome, job_stat_histogram(array_agg(f.bins / 128), array_agg(f.runs)),
+            job_stat_histogram(array_agg(f.bins % 128), array_agg(f.runs)), s.wait_seconds, s.duration_seconds
+        from found f join (
+            select d.task_type, d.outcome, sum(d.wait_seconds) as wait_seconds,
+                sum(d.duration_seconds) as duration_seconds
+            from delta d where not d.dry_run group by 1, 2
+        ) s using (task_type, outcome)
+        where not f.dry_run group by f.task_type, f.outcome, s.wait_seconds, s.duration_seconds
+        on conflict (task_type, outcome) do update set
+            waits = job_stat_add(t.waits, excluded.waits), durations = job_stat_add(t.durations, excluded.durations),
+            wait_seconds = t.wait_seconds + excluded.wait_seconds,
+            duration_seconds = t.duration_seconds + excluded.duration_seconds
     )
     insert into job_stats as s (minutes, bucket, task_type, outcome, dry_run, runs, permanent, first_at, last_at, waits,
         durations)
@@ -74,30 +83,6 @@ as $$
         runs = s.runs + excluded.runs, permanent = s.permanent + excluded.permanent,
         first_at = least(s.first_at, excluded.first_at), last_at = greatest(s.last_at, excluded.last_at),
         waits = job_stat_add(s.waits, excluded.waits), durations = job_stat_add(s.durations, excluded.durations)
-$$;
-
-create or replace function job_stats_add_times(p_delta job_stat_delta[]) returns void
-language sql volatile
-set jit = off
-as $$
-    with found as (
-        select d.task_type, d.outcome, b.bins, count(*)::integer as runs
-        from unnest(p_delta) d cross join unnest(d.bins) as b (bins) where not d.dry_run group by 1, 2, 3
-    ), counted as (
-        select f.task_type, f.outcome, job_stat_histogram(array_agg(f.bins / 128), array_agg(f.runs)) as waits,
-            job_stat_histogram(array_agg(f.bins % 128), array_agg(f.runs)) as durations
-        from found f group by 1, 2
-    ), summed as (
-        select d.task_type, d.outcome, sum(d.wait_seconds) as wait_seconds, sum(d.duration_seconds) as duration_seconds
-        from unnest(p_delta) d where not d.dry_run group by 1, 2
-    )
-    insert into job_stat_times as t (task_type, outcome, waits, durations, wait_seconds, duration_seconds)
-    select c.task_type, c.outcome, c.waits, c.durations, s.wait_seconds, s.duration_seconds
-    from counted c join summed s using (task_type, outcome)
-    on conflict (task_type, outcome) do update set
-        waits = job_stat_add(t.waits, excluded.waits), durations = job_stat_add(t.durations, excluded.durations),
-        wait_seconds = t.wait_seconds + excluded.wait_seconds,
-        duration_seconds = t.duration_seconds + excluded.duration_seconds
 $$;
 
 -- A group that is new in its type and 5 minutes, where there are 1,000 already, is counted as `other`.
@@ -159,11 +144,9 @@ select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.waits, s.durati
 from job_stats s where s.minutes > 1 and (select job_may_read_views())
 union all
 select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run,
-    job_stat_histogram(b.waits, b.ones), job_stat_histogram(b.durations, b.ones)
+    job_stat_histogram(array(select b / 128 from unnest(d.bins) b)),
+    job_stat_histogram(array(select b % 128 from unnest(d.bins) b))
 from job_stat_delta d
-cross join lateral (
-    select array_agg(u.bins / 128) as waits, array_agg(u.bins % 128) as durations, array_agg(1) as ones
-    from unnest(d.bins) as u (bins)) b
 cross join unnest(array[5, 15, 120, 480]::smallint[]) as l (minutes)
 where (select job_may_read_views());
 
@@ -172,12 +155,9 @@ create or replace view job_stat_time_list as
 select t.task_type, t.outcome, t.waits, t.durations, t.wait_seconds, t.duration_seconds from job_stat_times t
 where (select job_may_read_views())
 union all
-select d.task_type, d.outcome, job_stat_histogram(b.waits, b.ones)::bigint[],
-    job_stat_histogram(b.durations, b.ones)::bigint[], d.wait_seconds, d.duration_seconds
+select d.task_type, d.outcome, job_stat_histogram(array(select b / 128 from unnest(d.bins) b))::bigint[],
+    job_stat_histogram(array(select b % 128 from unnest(d.bins) b))::bigint[], d.wait_seconds, d.duration_seconds
 from job_stat_delta d
-cross join lateral (
-    select array_agg(u.bins / 128) as waits, array_agg(u.bins % 128) as durations, array_agg(1) as ones
-    from unnest(d.bins) as u (bins)) b
 where not d.dry_run and (select job_may_read_views());
 
 -- The same for failed runs by group of errors.
@@ -257,16 +237,6 @@ as $$
                     and s.bucket < job_stat_bucket(15, l.good_at) + interval '15 minutes')
     ) a
     order by l.task_type
-$$;
-
--- Runs per second of these types that ended in the last full minute, dry ones too; null if none.
-create or replace function job_finish_rate(p_types text[]) returns double precision
-language sql stable
-set jit = off
-as $$
-    select nullif(sum(s.runs), 0)::double precision / 60 from job_stat_list s
-    where s.minutes = 1 and s.bucket = job_stat_bucket(1, statement_timestamp() - interval '1 minute')
-        and s.task_type = any (p_types) and s.outcome = any (job_outcomes(true) || job_outcomes(false))
 $$;
 
 -- What the failure shares say of each type: 20 runs or more are judged by their share, fewer by three failures in a row. A

@@ -69,7 +69,7 @@ declare
         'job_payload_matches', 'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_has_foreign_roles',
         'job_may_read_views', 'job_worker_is_alive', 'job_queue_backlog', 'job_queue_turn', 'job_queue_await', 'job_stat_bucket',
         'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
-        'job_run_page_of', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
+        'job_run_page_of', 'job_run_steps', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
 begin
     for v_object, v_name in select f.function, f.name from job_own_functions() f loop
         execute format('revoke all on function %s from %s', v_object,
