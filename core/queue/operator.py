@@ -20,7 +20,6 @@ from jobdeck.core.read.rows import result_from
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import timedelta
-    from typing import LiteralString
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Json, Processing
@@ -120,8 +119,8 @@ def edit(
     return result_from(found[0])
 
 
-def _one(
-    statement: LiteralString,
+def _series(
+    action: str,
     conn: Connection,
     job_id: UUID,
     *,
@@ -130,20 +129,20 @@ def _one(
     reason: str | None = None,
     dry_run: bool = False,
 ) -> ActionResult:
-    """The answer of a function for one job, which must still have this version (None: any)."""
-    given = {"id": job_id, "version": version, "actor": actor, "reason": reason, "dry_run": dry_run}
-    return result_from(rows(conn, statement, given)[0])
+    """What became of one series, which must still have this version (None: any)."""
+    found = rows(
+        conn,
+        "SELECT * FROM job_series_act(%s, %s, %s, %s, %s, %s)",
+        [job_id, version, action, actor, reason, dry_run],
+    )
+    return result_from(found[0])
 
 
-skip = partial(_one, "SELECT * FROM job_queue_skip(%(id)s, %(version)s, %(actor)s, %(reason)s, %(dry_run)s)")
+skip = partial(_series, "skip")
 """Skips the next run of a series: its job is due at the slot after it."""
-pause_series = partial(
-    _one, "SELECT * FROM job_series_pause(%(id)s, %(version)s, true, %(actor)s, %(reason)s, %(dry_run)s)"
-)
+pause_series = partial(_series, "pause")
 """Pauses one series: its job does not run before it is resumed. A running cycle ends as usual."""
-resume_series = partial(
-    _one, "SELECT * FROM job_series_pause(%(id)s, %(version)s, false, %(actor)s, %(reason)s, %(dry_run)s)"
-)
+resume_series = partial(_series, "resume")
 """Resumes a paused series at its next slot; the slots that it missed are not made up."""
 
 

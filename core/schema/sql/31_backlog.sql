@@ -41,83 +41,33 @@ as $$
     select count(*) from found
 $$;
 
--- Why the next run of a series cannot be skipped; null if it can. p_next is the slot after it.
-create or replace function job_skip_refusal(p_job job_queue, p_version bigint, p_next timestamptz) returns text
+-- Why this cannot be done with a series: 'skip', 'pause' or 'resume'; null if it can. p_next is the slot that it runs at then.
+create or replace function job_series_refusal(
+    p_job job_queue, p_version bigint, p_action text, p_next timestamptz
+) returns text
 language sql immutable
 return case
     when p_version <> (p_job).version then 'has-changed'
-    when not (p_job).is_recurring then 'skip-once'
-    when (p_job).status = 'running' then 'skip-running'
-    when (p_job).status <> 'pending' then 'skip-ended'
-    when (p_job).blocked_by = (p_job).id then 'series-paused'
-    when p_next >= job_no_slot() then 'skip-without-slots'
-    when (p_job).expires_at <= p_next then 'skip-last'
-end;
-
--- Skips the next run of a series, which then is due at the slot after it. A late run counts as the next one, and so does
--- the retry of a failed one.
-create or replace function job_queue_skip(
-    p_id uuid, p_version bigint, p_actor text, p_reason text, p_dry_run boolean
-) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
-language plpgsql volatile security definer
-set enable_seqscan = off set jit = off set lock_timeout = '900ms'
-as $$
-#variable_conflict use_column
-declare
-    v_job job_queue;
-    v_after job_queue;
-    v_next timestamptz;
-    v_refusal text;
-begin
-    perform job_refuse_outsiders();
-    begin
-        select * into v_job from job_queue q where q.id = p_id for update;
-    exception when lock_not_available then
-        return query select p_id, false, 'is-locked', null::jsonb, null::text, null::bigint;
-        return;
-    end;
-    if v_job.id is null then
-        return query select p_id, false, job_queue_absence('edit', p_id), jsonb_build_object('job', p_id), null::text,
-            null::bigint;
-        return;
-    end if;
-    v_next := job_series_slot(v_job.recurrence_interval_minutes, v_job.schedule, v_job.slots,
-        coalesce(v_job.anchor_at, v_job.run_at), greatest(coalesce(v_job.slot_at, v_job.run_at),
-            case when not job_series_runs_all(v_job.schedule) then clock_timestamp() end));
-    v_refusal := job_skip_refusal(v_job, p_version, v_next);
-    if v_refusal is not null or p_dry_run then
-        return query select p_id, v_refusal is null, coalesce(v_refusal, 'would-skip'),
-            jsonb_build_object('status', v_job.status, 'run_at', v_next, 'job', p_id), v_job.status, v_job.version;
-        return;
-    end if;
-    update job_queue q set
-        run_at = v_next, slot_at = null, attempts = 0, anchor_at = v_next,
-        in_line = q.concurrency_key is not null, updated_at = clock_timestamp(), version = q.version + 1
-    where q.id = p_id;
-    perform job_queue_advance_lines(array[v_job.concurrency_key]);
-    select * into v_after from job_queue q where q.id = p_id;
-    perform job_queue_write_audit(p_actor, 'skip', p_id, job_audit_facts(v_job), job_audit_facts(v_after), p_reason);
-    perform pg_notify(current_schema() || '.job_queue', '');
-    return query select p_id, true, 'was-skipped', jsonb_build_object('run_at', v_next), v_after.status, v_after.version;
-end
-$$;
-
--- Why a series cannot be paused (p_paused) or resumed; null if it can.
-create or replace function job_series_refusal(p_job job_queue, p_version bigint, p_paused boolean) returns text
-language sql immutable
-return case
-    when p_version <> (p_job).version then 'has-changed'
+    when p_action = 'skip' then case
+        when not (p_job).is_recurring then 'skip-once'
+        when (p_job).status = 'running' then 'skip-running'
+        when (p_job).status <> 'pending' then 'skip-ended'
+        when (p_job).blocked_by = (p_job).id then 'series-paused'
+        when p_next >= job_no_slot() then 'skip-without-slots'
+        when (p_job).expires_at <= p_next then 'skip-last' end
     when not (p_job).is_recurring then 'pause-once'
     when (p_job).status not in ('pending', 'running') then 'pause-ended'
-    when p_paused and (p_job).blocked_by = (p_job).id then 'already-paused'
-    when p_paused and (p_job).blocked_by is not null then 'pause-blocked'
-    when not p_paused and (p_job).blocked_by is distinct from (p_job).id then 'not-paused'
+    when p_action = 'pause' and (p_job).blocked_by = (p_job).id then 'already-paused'
+    when p_action = 'pause' and (p_job).blocked_by is not null then 'pause-blocked'
+    when p_action = 'resume' and (p_job).blocked_by is distinct from (p_job).id then 'not-paused'
 end;
 
--- Pauses one series, or resumes it. A paused series blocks itself, so it is in no index of the claim, and no claim has to
--- look at anything more. A running cycle ends as usual. A resumed series runs at its next slot: missed ones are not made up.
-create or replace function job_series_pause(
-    p_id uuid, p_version bigint, p_paused boolean, p_actor text, p_reason text, p_dry_run boolean
+-- Skips the next run of a series, pauses one series, or resumes it (p_action is 'skip', 'pause' or 'resume').
+-- A skipped series is due at the slot after its next run. A late run counts as the next one, and so does the retry of a failed
+-- one. A paused series blocks itself, so it is in no index of the claim, and no claim has to look at anything more. A
+-- running cycle ends as usual. A resumed series runs at its next slot: missed ones are not made up.
+create or replace function job_series_act(
+    p_id uuid, p_version bigint, p_action text, p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
 set enable_seqscan = off set jit = off set lock_timeout = '900ms'
@@ -127,10 +77,14 @@ declare
     v_now constant timestamptz := clock_timestamp();
     v_job job_queue;
     v_after job_queue;
+    v_from timestamptz;
     v_next timestamptz;
+    v_facts jsonb;
     v_refusal text;
 begin
     perform job_refuse_outsiders();
+    perform job_queue_refuse(format('A series has no action %s. Nothing was changed.', p_action))
+    where p_action in ('skip', 'pause', 'resume') is not true;
     begin
         select * into v_job from job_queue q where q.id = p_id for update;
     exception when lock_not_available then
@@ -142,31 +96,36 @@ begin
             null::bigint;
         return;
     end if;
-    v_refusal := job_series_refusal(v_job, p_version, p_paused);
-    v_next := case when v_refusal is null and not p_paused and v_job.status = 'pending' and v_job.run_at <= v_now
-        then job_series_slot(v_job.recurrence_interval_minutes, v_job.schedule, v_job.slots,
-            coalesce(v_job.anchor_at, v_job.run_at), v_now)
-        else v_job.run_at end;
+    -- The time after which its next slot is looked for; null if it stays where it is.
+    v_from := case
+        when p_action = 'skip' then greatest(coalesce(v_job.slot_at, v_job.run_at),
+            case when not job_series_runs_all(v_job.schedule) then v_now end)
+        when p_action = 'resume' and v_job.status = 'pending' and v_job.run_at <= v_now then v_now end;
+    v_next := case when v_from is null then v_job.run_at
+        else job_series_slot(v_job.recurrence_interval_minutes, v_job.schedule, v_job.slots,
+            coalesce(v_job.anchor_at, v_job.run_at), v_from) end;
+    v_refusal := job_series_refusal(v_job, p_version, p_action, v_next);
+    v_facts := jsonb_build_object('status', v_job.status, 'run_at', v_next, 'blocker', v_job.blocked_by, 'job', p_id);
     if v_refusal is not null or p_dry_run then
-        return query select p_id, v_refusal is null,
-            coalesce(v_refusal, case when p_paused then 'would-pause' else 'would-resume' end),
-            jsonb_build_object('status', v_job.status, 'run_at', v_next, 'blocker', v_job.blocked_by, 'job', p_id),
-            v_job.status, v_job.version;
+        return query select p_id, v_refusal is null, coalesce(v_refusal, case p_action
+            when 'skip' then 'would-skip' when 'pause' then 'would-pause' else 'would-resume' end),
+            v_facts, v_job.status, v_job.version;
         return;
     end if;
     update job_queue q set
-        blocked_by = case when p_paused then q.id end, run_at = v_next,
-        slot_at = case when v_next = q.run_at then q.slot_at end,
-        attempts = case when v_next = q.run_at then q.attempts else 0 end,
-        anchor_at = coalesce(q.anchor_at, q.run_at),
+        blocked_by = case p_action when 'pause' then q.id when 'skip' then q.blocked_by end, run_at = v_next,
+        slot_at = case when v_from is null then q.slot_at end,
+        attempts = case when v_from is null then q.attempts else 0 end,
+        anchor_at = case when p_action = 'skip' then v_next else coalesce(q.anchor_at, q.run_at) end,
         in_line = q.status = 'pending' and q.concurrency_key is not null, updated_at = v_now, version = q.version + 1
     where q.id = p_id;
     perform job_queue_advance_lines(array[v_job.concurrency_key]);
     select * into v_after from job_queue q where q.id = p_id;
-    perform job_queue_write_audit(p_actor, case when p_paused then 'pause series' else 'resume series' end, p_id,
+    perform job_queue_write_audit(p_actor, case p_action when 'skip' then 'skip' else p_action || ' series' end, p_id,
         job_audit_facts(v_job), job_audit_facts(v_after), p_reason);
     perform pg_notify(current_schema() || '.job_queue', '');
-    return query select p_id, true, case when p_paused then 'was-paused' else 'was-resumed' end,
-        jsonb_build_object('status', v_after.status, 'run_at', v_next, 'job', p_id), v_after.status, v_after.version;
+    return query select p_id, true, case p_action
+        when 'skip' then 'was-skipped' when 'pause' then 'was-paused' else 'was-resumed' end,
+        v_facts, v_after.status, v_after.version;
 end
 $$;

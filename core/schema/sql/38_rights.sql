@@ -50,7 +50,7 @@ declare
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
         'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge',
-        'job_error_mute', 'job_queue_skip', 'job_series_pause', 'job_flow_create', 'job_flow_cancel',
+        'job_error_mute', 'job_series_act', 'job_flow_create', 'job_flow_cancel',
         'job_queue_cleanup', 'job_queue_purge', 'job_queue_create', 'job_queue_create_once', 'job_queue_create_many',
         'job_queue_enqueue', 'job_series_create', 'job_bulk_choose', 'job_bulk_start', 'job_bulk_step',
         'job_bulk_edit_step', 'job_bulk_stop', 'job_bulk_drop'];

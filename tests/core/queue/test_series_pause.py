@@ -235,7 +235,7 @@ def test_a_bulk_retry_refuses_it_by_itself(conn: Connection) -> None:
 
 
 def test_only_an_operator_pauses(viewer: Connection, operator: Connection, worker: Connection) -> None:
-    statement = "SELECT job_series_pause('00000000-0000-7000-8000-000000000000', null, true, 'x', null, true)"
+    statement = "SELECT job_series_act('00000000-0000-7000-8000-000000000000', null, 'pause', 'x', null, true)"
     for other in (viewer, worker):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             other.execute(statement)

@@ -154,7 +154,7 @@ def test_a_series_that_another_transaction_holds_is_left_alone(conn: Connection,
 
 
 def test_only_an_operator_skips(viewer: Connection, operator: Connection, worker: Connection) -> None:
-    statement = "SELECT job_queue_skip('00000000-0000-7000-8000-000000000000', null, 'x', null, true)"
+    statement = "SELECT job_series_act('00000000-0000-7000-8000-000000000000', null, 'skip', 'x', null, true)"
     for other in (viewer, worker):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             other.execute(statement)
