@@ -36,15 +36,6 @@ begin
 end
 $$;
 
--- Whether as many jobs with a key run as may when one of this type is added.
-create or replace function job_key_is_full(p_key text, p_task_type text) returns boolean
-language plpgsql stable parallel safe
-as $$
-begin
-    return job_key_limit(p_task_type) <= job_key_running(p_key);
-end
-$$;
-
 -- How many runs a rate lets start at once if that is not said: those of one second, at least one.
 create or replace function job_rate_burst(p_burst integer, p_runs integer, p_seconds integer) returns integer
 language sql immutable parallel safe

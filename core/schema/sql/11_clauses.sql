@@ -66,7 +66,7 @@ $$;
 
 create or replace function job_clause_key_free(p_key text, p_task_type text) returns boolean
 language sql stable parallel safe
-return p_key is null or not job_key_is_busy(p_key) or not job_key_is_full(p_key, p_task_type);
+return p_key is null or not job_key_is_busy(p_key) or job_key_limit(p_task_type) > job_key_running(p_key);
 
 -- Whether a job may start, where its type may.
 create or replace function job_clause_startable(p_job job_queue, p_at timestamptz) returns boolean

@@ -217,7 +217,15 @@ begin
                     'facts', case when r.dry_run then jsonb_build_object('dry_run', true) end)
                 from job_runs r where r.run_token = v_canary.run_token and not r.late);
         elsif not job_canary_stands(v_canary, v_job) then
-            v_answer := job_canary_change(v_canary, v_job);
+            -- By the audit: what became of the job between the request and a claim.
+            v_answer := (
+                select jsonb_build_object('code', 'canary-changed', 'facts', jsonb_build_object('action', a.action,
+                    'actor', a.actor, 'status', v_job.status))
+                from (select 1) one left join lateral (
+                    select c.action, c.actor from job_audit c
+                    where c.job_id = v_canary.job_id and c.id > v_canary.id
+                        and c.action not in ('canary', 'canary ended', 'reveal')
+                    order by c.id limit 1) a on true);
         elsif v_canary.asked_at <= v_now - interval '1 minute' then
             v_answer := (select jsonb_build_object(
                 'code', case when h.code is null then 'canary-not-taken' else 'canary-held' end,
@@ -233,18 +241,6 @@ begin
         delete from job_canaries c where c.id = v_canary.id;
     end loop;
 end
-$$;
-
--- What became of a job between the request and a claim, by the audit.
-create or replace function job_canary_change(p_canary job_canaries, p_job job_queue) returns jsonb
-language sql stable
-as $$
-    select jsonb_build_object('code', 'canary-changed', 'facts', jsonb_build_object('action', a.action,
-        'actor', a.actor, 'status', p_job.status))
-    from (select 1) one left join lateral (
-        select c.action, c.actor from job_audit c
-        where c.job_id = p_canary.job_id and c.id > p_canary.id and c.action not in ('canary', 'canary ended', 'reveal')
-        order by c.id limit 1) a on true
 $$;
 
 -- The state of a request, `waiting`, `running` or `ended`, and then its answer: the outcome of the run, or a code that

@@ -45,7 +45,7 @@ create or replace function job_grant_functions(
 language plpgsql
 as $$
 declare
-    v_name text;
+    v_role text;
     v_object text;
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
@@ -71,21 +71,16 @@ declare
         'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
         'job_run_page_of', 'job_run_steps', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
 begin
-    for v_object, v_name in select f.function, f.name from job_own_functions() f loop
+    for v_object in select f.function from job_own_functions() f loop
         execute format('revoke all on function %s from %s', v_object,
             concat_ws(', ', 'PUBLIC', p_outsiders, p_viewer, p_operator, p_worker, p_producer));
-        if p_viewer is not null and v_name = any (v_look) then
-            execute format('grant execute on function %s to %s', v_object, p_viewer);
-        end if;
-        if p_operator is not null and v_name = any (v_actions || v_look) then
-            execute format('grant execute on function %s to %s', v_object, p_operator);
-        end if;
-        if p_worker is not null and v_name = any (v_work || v_look) then
-            execute format('grant execute on function %s to %s', v_object, p_worker);
-        end if;
-        if p_producer is not null and v_name = any (v_enqueue) then
-            execute format('grant execute on function %s to %s', v_object, p_producer);
-        end if;
+    end loop;
+    for v_object, v_role in
+        select f.function, g.role from job_own_functions() f cross join lateral (values (p_viewer, v_look),
+            (p_operator, v_actions || v_look), (p_worker, v_work || v_look), (p_producer, v_enqueue)) as g (role, names)
+        where g.role is not null and f.name = any (g.names)
+    loop
+        execute format('grant execute on function %s to %s', v_object, v_role);
     end loop;
 end
 $$;
@@ -148,9 +143,6 @@ begin
         end if;
         if p_viewer is not null and v_name = any (v_views || v_open_tables) then
             execute format('grant select on %s to %s', v_object, p_viewer);
-        elsif p_viewer is not null then
-            -- Early schemas let the viewer read job_audit itself, which shows payloads unmasked.
-            execute format('revoke all on %s from %s', v_object, p_viewer);
         end if;
         if p_operator is not null and v_name <> all (v_closed || v_sequences) then
             execute format('grant select on %s to %s', v_object, p_operator);
