@@ -43,8 +43,8 @@ def test_nothing_of_the_progress_is_written_to_a_pipe(
 def test_a_terminal_shows_the_progress_and_the_answer_takes_its_place(jobdeck: Jobdeck, conn: Connection) -> None:
     arguments = ["enqueue-many", "cli_echo", "--count", "3000"]
     program = (
-        "import sys; from jobdeck.core.cli import progress; from jobdeck.core.cli.app import main; "
-        "progress.SILENT_SECONDS = 0.0; progress.BETWEEN_SECONDS = 0.0; sys.exit(main())"
+        "import sys; from jobdeck.core.cli import output; from jobdeck.core.cli.app import main; "
+        "output.SILENT_SECONDS = 0.0; output.BETWEEN_SECONDS = 0.0; sys.exit(main())"
     )
     master, slave = pty.openpty()
     with subprocess.Popen(
