@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,11 +14,7 @@ from jobdeck.core import plugins
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.plugins import Plugin, load_plugins, use_plugins
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    Module = Callable[[str, str], str]
+Module = Callable[[str, str], str]
 
 
 @pytest.fixture(autouse=True)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from jobdeck.core import registry
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.plugins import Plugin, use_plugins
-from jobdeck.core.registry import NoArguments, Payload, job
+from jobdeck.core.registry import JobContext, NoArguments, Payload, job
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from jobdeck.core.registry import JobContext
-
-    Write = Callable[[dict[str, str]], None]
+Write = Callable[[dict[str, str]], None]
 
 JOB = """
 from jobdeck.core.registry import job

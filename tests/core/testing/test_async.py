@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,7 @@ from jobdeck.testing import ProgressReport, drain, run_job
 from tests.core.testing.jobs import Bare, behaviour, waiting
 from tests.support.queue import Connection
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    Work = Callable[[Any, Any], Awaitable[Any]]
+Work = Callable[[Any, Any], Awaitable[Any]]
 
 
 @pytest.fixture
