@@ -34,7 +34,7 @@ from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker
-from jobdeck.tui.terminal.clipboard import copy, is_copied
+from jobdeck.tui.terminal.output import copy, is_copied
 from jobdeck.tui.widgets import key_line
 
 if TYPE_CHECKING:

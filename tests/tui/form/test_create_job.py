@@ -14,7 +14,7 @@ from jobdeck.core.model import Status
 from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.registry import Registry
 from jobdeck.core.schedules import Cron, Every
-from jobdeck.tui.form.rows import Row
+from jobdeck.tui.form.body import Row
 from jobdeck.tui.form.widgets import PickField, Segments
 from jobdeck.tui.screens.dialogs.create_job import CreateJob
 from jobdeck.tui.widgets.fields import OneLine, Twin

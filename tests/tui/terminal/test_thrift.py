@@ -6,7 +6,7 @@ import random
 
 import pyte
 
-from jobdeck.tui.terminal.thrift import BEGIN, END, RESET, Thrift
+from jobdeck.tui.terminal.output import BEGIN, END, RESET, Thrift
 
 RED, BLUE = "\x1b[38;5;203;48;5;234m", "\x1b[38;5;75;48;5;234m"
 HOME = "\x1b[1;1H"

@@ -10,7 +10,7 @@ from jobdeck.core.model import Processing, Status
 from jobdeck.core.queue.requests import Wanted
 from jobdeck.tui.actions import ACTIONS, ALL, Action, Situation
 from jobdeck.tui.backend.protocol import EmbeddedWorker
-from jobdeck.tui.form.rows import Row
+from jobdeck.tui.form.body import Row
 from jobdeck.tui.screens import acting
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs import choosing

@@ -22,7 +22,7 @@ from jobdeck.tui.form.lookup import Lookup
 from jobdeck.tui.format import one_line, short_id
 from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.dialog import Dialog
-from jobdeck.tui.terminal.clipboard import copy
+from jobdeck.tui.terminal.output import copy
 from jobdeck.tui.widgets.fields import Twin
 from jobdeck.tui.widgets.ink import Line
 

@@ -14,7 +14,7 @@ from jobdeck.tui.format import ago, bar, fit, middle, one_line, progress, short_
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
 from jobdeck.tui.screens.dialogs.questions import bulk_undo_question
 from jobdeck.tui.screens.page import ListPage
-from jobdeck.tui.terminal.clipboard import copy
+from jobdeck.tui.terminal.output import copy
 from jobdeck.tui.widgets.pane import entry
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from jobdeck.tui.screens.dialogs.confirm import ask
 from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.screens.dialogs.shift import LeaveNote, NoteAnswer, note_question
 from jobdeck.tui.screens.page import ListPage
-from jobdeck.tui.terminal.clipboard import copy
+from jobdeck.tui.terminal.output import copy
 from jobdeck.tui.text import audit, playbook
 from jobdeck.tui.widgets.pane import Pane
 

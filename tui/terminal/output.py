@@ -1,16 +1,24 @@
-"""Writes small updates of the terminal in fewer bytes.
+"""What is written to the terminal: small updates in fewer bytes, and what is copied.
 
 For each update Textual writes a frame, sets the colours, resets them, and moves the hidden cursor to its corner: 50
 bytes when one digit of a clock changes. Here the colours stay set until something else is written, so an update in
 the same colours costs only its position and its text. All other output is unchanged.
+
+A copy works over SSH: with OSC 52, and inside tmux also to its buffer.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING, Final
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any, Final
+
+from jobdeck.tui.format import plural
 
 if TYPE_CHECKING:
+    from textual.app import App
     from textual.driver import Driver
 
 BEGIN: Final = "\x1b[?2026h"
@@ -68,3 +76,34 @@ def thrifty(base: type[Driver]) -> type[Driver]:
                 super().write(needed)
 
     return ThriftyDriver
+
+
+COPIED: Final = 55_000
+"""Maximum size in bytes. As base64 it is about 74 kB, which terminals accept in one OSC 52 sequence."""
+
+
+def is_copied(text: str) -> bool:
+    """Whether the text is short enough to copy."""
+    return len(text.encode()) <= COPIED
+
+
+def copy(app: App[Any], text: str) -> str:
+    """Copies a text. Returns a sentence for the user."""
+    if not is_copied(text):
+        return f"Not copied: {len(text)} characters exceed the limit of terminals ({COPIED} bytes)."
+    app.copy_to_clipboard(text)
+    where = "tmux buffer + OSC 52" if _to_tmux(text) else "OSC 52"
+    return f"Copied {plural(len(text), 'character')} ({where})."
+
+
+def _to_tmux(text: str) -> bool:
+    tmux = shutil.which("tmux") if os.environ.get("TMUX") else None
+    if tmux is None:
+        return False
+    try:
+        done = subprocess.run(
+            [tmux, "load-buffer", "-w", "-"], input=text.encode(), capture_output=True, timeout=2, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
