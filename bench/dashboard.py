@@ -30,6 +30,7 @@ from dashboard_data import CHANGE, COME_AND_GO, changing, filled
 
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.postgres.embedded import EmbeddedPostgres
+from jobdeck.core.read import reports
 from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.stats import backlog
 from jobdeck.core.settings import Settings
@@ -216,19 +217,19 @@ def pages(figures: Figures, url: str, times: int) -> None:
         group = backend.errors(()).trends[0]
         reads: dict[str, Callable[[], object]] = {
             **{
-                f"Trends of {name}": partial(backend.read, "to read", backlog.trend_report, window)
+                f"Trends of {name}": partial(backend.read, backlog.trend_report, window)
                 for name, window in WINDOWS.items()
             },
-            "Types": partial(backend.read, "to read", overview.types),
-            "Series": partial(backend.read, "to read", series.series),
+            "Types": partial(backend.read, overview.types),
+            "Series": partial(backend.read, series.series),
             "Errors": lambda: backend.errors(()),
             "the jobs of a group of errors": lambda: backend.view(
                 Request(Filter(), group=(group.task_type, group.fingerprint))
             ),
-            "the audit": partial(backend.audit, timedelta(hours=8)),
-            "notes": backend.shift.notes,
-            "Cron Health": backend.cron,
-            "Workers": backend.worker_report,
+            "the audit": partial(backend.read, reports.audit, timedelta(hours=8)),
+            "notes": backend.notes,
+            "Cron Health": partial(backend.read, reports.cron, timeouts=backend.timeouts()),
+            "Workers": partial(backend.read, reports.worker_report),
         }
         for name, read in reads.items():
             taken = []

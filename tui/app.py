@@ -270,7 +270,7 @@ class JobdeckApp(Hosting):
             gc.collect()
             gc.freeze()
         if first:
-            self.background(self.reach().shift.notes, self._tell_notes)
+            self.background(self.reach().notes, self._tell_notes)
         if first and self.read_only_reason is None:
             self.background(self.reach().bulk.newest, self._tell_unfinished)
 

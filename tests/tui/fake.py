@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from jobdeck.core import plugins
-from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError
+from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError, Refused
 from jobdeck.core.model import (
     ActionResult,
     Health,
@@ -24,8 +25,11 @@ from jobdeck.core.model import (
     WorkerRun,
 )
 from jobdeck.core.plugins import Recipients
+from jobdeck.core.queue import operator, service
 from jobdeck.core.queue.bulk_model import BulkVerb
+from jobdeck.core.queue.operators import notes
 from jobdeck.core.queue.operators.notes import FlowCancelled
+from jobdeck.core.read import reports
 from jobdeck.core.read.batch import Query
 from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
 from jobdeck.core.read.operators.notes import Mute, Note
@@ -50,8 +54,9 @@ from jobdeck.core.read.report_types import (
     WorkerReport,
     overdue_by,
 )
-from jobdeck.core.read.stats import backlog
+from jobdeck.core.read.stats import backlog, error_groups
 from jobdeck.core.read.stats.error_groups import Alike
+from jobdeck.core.registry import Registry
 from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import BY_ID, applicable
 from jobdeck.tui.backend.live import LiveBackend
@@ -59,10 +64,10 @@ from jobdeck.tui.backend.protocol import Due, EmbeddedWorker, Request, Session, 
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
 from tests.tui.fake_figures import FakeFigures
-from tests.tui.fake_shift import FakeShift
 
 T = TypeVar("T")
 WAITING = {"pending", "blocked"}
+ALICE = "alice@10.0.0.7"
 NOW = datetime(2026, 7, 4, 12, 4, 31, tzinfo=UTC)
 TYPES = (
     "admin_alert_dispatch",
@@ -174,11 +179,11 @@ class Evidence:
         return ErrorReport(self.backend.at, self.trends, tuple(self.canaries[one] for one in canaries),
                            len(self.trends), self.mutes)  # fmt: skip
 
-    def alike(self, task_type: str, fingerprint: str) -> Alike:
+    def alike(self, task_type: str, fingerprint: str, *, limit: int) -> Alike:
         self._read("alike")
         ids = self.groups.get((task_type, fingerprint), ())
         jobs = [job for wanted in ids for job in self.backend.jobs if job.id == wanted]
-        return Alike(tuple(jobs[:20]), len(jobs))
+        return Alike(tuple(jobs[:limit]), len(jobs))
 
     def worker_report(self) -> WorkerReport:
         self._read("worker_report")
@@ -202,6 +207,29 @@ class Evidence:
         )  # fmt: skip
         return AuditReport(tuple(AuditLine(one, self.many.get(one.id, 1)) for one in entries), digest)
 
+    def leave_note(self, note: str, days: int) -> int:
+        self.backend._reach(("leave note", note, days))
+        note_id = max((note.id for note in self.notes), default=0) + 1
+        at = self.backend.at
+        self.notes = (Note(note_id, at, ALICE, note, at + timedelta(days=days)), *self.notes)
+        return note_id
+
+    def acknowledge(self, note_id: int) -> None:
+        self.backend._reach(("acknowledge", note_id))
+        if note_id not in {note.id for note in self.notes}:
+            raise Refused(f"There is no open note {note_id}.")
+        self.notes = tuple(note for note in self.notes if note.id != note_id)
+
+    def mute(self, task_type: str, fingerprint: str, until: datetime, reason: str | None) -> None:
+        self.backend._reach(("mute", task_type, fingerprint, until, reason))
+        self.mutes = (Mute(task_type, fingerprint, until, reason, ALICE),)
+
+    def unmute(self, task_type: str, fingerprint: str, reason: str | None) -> None:
+        self.backend._reach(("unmute", task_type, fingerprint, reason))
+        if not self.mutes:
+            raise Refused("This group of errors is not muted.")
+        self.mutes = ()
+
 
 LABEL = "db.example.org/queue"
 
@@ -214,8 +242,6 @@ class FakeBackend(LiveBackend):
 
     creating: FakeCreating
     bulk: FakeBulk
-    figures: FakeFigures
-    shift: FakeShift
 
     def __init__(
         self, jobs: Iterable[Job] = (), *, operate: bool = True, work: bool = True, read_only: bool = False
@@ -242,20 +268,49 @@ class FakeBackend(LiveBackend):
         self.creating = FakeCreating(self)
         self.bulk = FakeBulk(self)
         self.figures = FakeFigures(self)
-        self.shift = FakeShift(self)
 
     @property
     def label(self) -> str:
         return self.named
 
-    def read(self, doing: str, query: Callable[..., Query[T]], *given: Any, **named: Any) -> T:
-        del doing
+    def read(self, query: Callable[..., Query[T]], *given: Any, **named: Any) -> T:
         reads: dict[Callable[..., Any], Callable[..., Any]] = {
             overview.types: self.figures.types,
             backlog.trend_report: self.figures.trends,
             series.series: self.figures.series,
+            reports.cron: lambda **_: self.evidence.cron(),
+            reports.worker_report: lambda **_: self.evidence.worker_report(),
+            reports.audit: lambda since, **_: self.evidence.audit(since),
+            error_groups.counted_alike: self.evidence.alike,
         }
         return cast("T", reads[query](*given, **named))
+
+    def change(self, doing: str, work: Callable[..., T]) -> T:
+        """Does what the function of the queue would do, by the function of the fake that has its place."""
+        del doing
+        assert isinstance(work, partial)
+        changes: dict[tuple[Any, ...], Callable[..., Any]] = {
+            _called(function): fake
+            for function, fake in (
+                (operator.ask_canary, self.ask_canary),
+                (operator.skip, self.figures.skip),
+                (operator.pause_series, self.figures.pause_series),
+                (operator.resume_series, self.figures.pause_series),
+                (service.set_type, self.figures.set_type),
+                (notes.add, self.evidence.leave_note),
+                (notes.acknowledge, self.evidence.acknowledge),
+                (notes.mute, self.evidence.mute),
+                (notes.unmute, self.evidence.unmute),
+            )
+        }
+        return cast("T", changes[_called(work)](**work.keywords))
+
+    @property
+    def known(self) -> Registry:
+        return self.creating.registry
+
+    def notes(self) -> Sequence[Note]:
+        return self.evidence.notes
 
     def matching(self, request: Request) -> list[Job]:
         if request.group is not None:
@@ -300,7 +355,7 @@ class FakeBackend(LiveBackend):
         counts = self.counts or _count(self.jobs)
         session = Session(
             self.label,
-            "alice@10.0.0.7",
+            ALICE,
             Permissions(view=True, operate=self.operate, work=self.work, role="job_viewer"),
             TYPES,
             embedded=False,
@@ -320,33 +375,21 @@ class FakeBackend(LiveBackend):
     def flow(self, wanted: UUID) -> FlowTree | None:
         return self.evidence.flows.get(wanted)
 
-    def cron(self) -> CronReport:
-        return self.evidence.cron()
-
     def timeouts(self) -> dict[str, float]:
         return dict.fromkeys(TYPES, 900.0)
 
     def errors(self, canaries: Sequence[int]) -> ErrorReport:
         return self.evidence.errors(canaries)
 
-    def ask_canary(self, job: Job) -> CanaryAsked:
-        self._reach(("canary", job.id))
-        held = next((one for one in self.jobs if one.id == job.id), None)
-        if held is None or held.version != job.version:
-            return CanaryAsked(ActionResult(job.id, ok=False, message="changed meanwhile"), None)
+    def ask_canary(self, job_id: UUID, version: int) -> CanaryAsked:
+        self._reach(("canary", job_id))
+        held = next((one for one in self.jobs if one.id == job_id), None)
+        if held is None or held.version != version:
+            return CanaryAsked(ActionResult(job_id, ok=False, message="changed meanwhile"), None)
         request = len(self.evidence.canaries) + 1
         waiting = "Waiting for a worker to take it."
-        self.evidence.canaries[request] = CanaryAnswer(request, job.id, "waiting", waiting, self.at)
-        return CanaryAsked(ActionResult(job.id, ok=True, message="The next worker runs it."), request)
-
-    def alike(self, task_type: str, fingerprint: str) -> Alike:
-        return self.evidence.alike(task_type, fingerprint)
-
-    def worker_report(self) -> WorkerReport:
-        return self.evidence.worker_report()
-
-    def audit(self, since: timedelta) -> AuditReport:
-        return self.evidence.audit(since)
+        self.evidence.canaries[request] = CanaryAnswer(request, job_id, "waiting", waiting, self.at)
+        return CanaryAsked(ActionResult(job_id, ok=True, message="The next worker runs it."), request)
 
     def table(self, page: plugins.Page, wanted: str) -> Sequence[Sequence[str]]:
         nothing = cast("Any", None)
@@ -436,7 +479,7 @@ class FakeBackend(LiveBackend):
     def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
         self.calls.append(("pause", reason, until, *([task_type] if task_type else [])))
         resume_at = self.at + until if isinstance(until, timedelta) else until
-        by, types = "alice@10.0.0.7", self.processing.paused_types
+        by, types = ALICE, self.processing.paused_types
         if task_type:
             kept = (pause for pause in types if pause.task_type != task_type)
             types = (*kept, TypePause(task_type, reason, by, self.at, resume_at))
@@ -477,6 +520,11 @@ class FakeBackend(LiveBackend):
 
     def close(self) -> None:
         self.calls.append(("close",))
+
+
+def _called(function: Callable[..., Any]) -> tuple[Any, ...]:
+    """A function with what it was given by place, as several functions of the queue are one with another statement."""
+    return (function.func, *function.args) if isinstance(function, partial) else (function,)
 
 
 def lost() -> DatabaseUnreachable:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from jobdeck.core.model import Status
+from jobdeck.core.errors import JobdeckError
+from jobdeck.core.model import Filter, Job, Status
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice, Share
 from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange, difference
 from jobdeck.core.read.filters import format_filter
@@ -14,10 +16,6 @@ from jobdeck.tui.backend.parts import Bulks
 from jobdeck.tui.backend.protocol import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from jobdeck.core.errors import JobdeckError
-    from jobdeck.core.model import Filter, Job
     from tests.tui.fake import FakeBackend
 
 

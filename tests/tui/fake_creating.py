@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from jobdeck.core.model import ActionResult, Enqueued, Job, NewJob, Status
+from jobdeck.core.model import ActionResult, Enqueued, Job, Json, NewJob, Status
 from jobdeck.core.plugins import Found, presets
-from jobdeck.core.queue.requests import changes, new_job
+from jobdeck.core.queue.requests import Wanted, changes, new_job
 from jobdeck.core.registry import Done, JobContext, JobType, Payload, Registry
 from jobdeck.tui.backend.parts import Creating
 from jobdeck.tui.backend.protocol import QuickSync, Rehearsal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from jobdeck.core.model import Json
-    from jobdeck.core.queue.requests import Wanted
     from tests.tui.fake import FakeBackend
 
 ACTIVE = {Status.PENDING, Status.RUNNING}

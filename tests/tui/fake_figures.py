@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.model import ActionResult, Status
+from jobdeck.core.model import ActionResult, Job, Status
 from jobdeck.core.read.pages.overview import TypeFigures, TypeReport
 from jobdeck.core.read.pages.series import SeriesLine, SeriesPause, SeriesReport
 from jobdeck.core.read.stats.backlog import TrendReport
 from jobdeck.core.read.stats.figures import Trends
-from jobdeck.tui.backend.parts import Figures
+from jobdeck.core.read.type_settings import TypeLine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from jobdeck.core.model import Job
-    from jobdeck.core.read.type_settings import TypeLine
     from tests.tui.fake import FakeBackend
 
 
-class FakeFigures(Figures):
+class FakeFigures:
     """Serves the figures that a test gave it."""
 
     def __init__(self, backend: FakeBackend) -> None:
@@ -80,25 +77,27 @@ class FakeFigures(Figures):
         pause = SeriesPause(self.backend.at, "bob@10.0.0.9", "moved") if job.is_paused else None
         return SeriesLine(job, streak, streak == 20, None if pause else late, pause)
 
-    def skip(self, job: Job) -> ActionResult:
-        self.backend.calls.append(("skip", job.id))
+    def skip(self, job_id: UUID, version: int) -> ActionResult:
+        self.backend.calls.append(("skip", job_id))
         if self.backend.failure is not None:
             raise self.backend.failure
-        held = next(one for one in self.backend.jobs if one.id == job.id)
-        if held.version != job.version:
-            return ActionResult(job.id, ok=False, message="It has changed and is now pending.")
-        return ActionResult(job.id, ok=True, message="Skipped. It runs next at 2026-07-04 13:30Z.")
+        held = next(one for one in self.backend.jobs if one.id == job_id)
+        if held.version != version:
+            return ActionResult(job_id, ok=False, message="It has changed and is now pending.")
+        return ActionResult(job_id, ok=True, message="Skipped. It runs next at 2026-07-04 13:30Z.")
 
-    def pause_series(self, job: Job) -> ActionResult:
-        self.backend.calls.append(("resume series" if job.is_paused else "pause series", job.id))
-        at = next(place for place, one in enumerate(self.backend.jobs) if one.id == job.id)
-        changed = replace(job, blocked_by=None if job.is_paused else job.id, version=job.version + 1)
+    def pause_series(self, job_id: UUID, version: int) -> ActionResult:
+        """Pauses the series, or resumes it where it is paused; `version` is not looked at."""
+        at, job = next((place, one) for place, one in enumerate(self.backend.jobs) if one.id == job_id)
+        self.backend.calls.append(("resume series" if job.is_paused else "pause series", job_id))
+        changed = replace(job, blocked_by=None if job.is_paused else job_id, version=version + 1)
         self.backend.jobs[at] = changed
-        return ActionResult(job.id, ok=True, message="Paused." if changed.is_paused else "Resumed.")
+        return ActionResult(job_id, ok=True, message="Paused." if changed.is_paused else "Resumed.")
 
     def set_type(
-        self, task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None
-    ) -> TypeLine:  # fmt: skip
+        self, registry: object, task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None
+    ) -> TypeLine:
+        del registry
         self.backend.calls.append(("set type", task_type, dict(changes), reason))
         if self.backend.failure is not None:
             raise self.backend.failure

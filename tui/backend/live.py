@@ -24,11 +24,11 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
 from jobdeck.core.read.batch import combine
 from jobdeck.core.read.operators import reach
+from jobdeck.core.read.operators.notes import open_notes
 from jobdeck.core.read.pages import flows
-from jobdeck.core.read.stats import error_groups
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import open_checked
-from jobdeck.tui.backend.parts import Access, Bulks, Creating, Figures, Shift
+from jobdeck.tui.backend.parts import Access, Bulks, Creating
 from jobdeck.tui.backend.protocol import PAGE, EmbeddedWorker, Session, View, due_among
 from jobdeck.tui.format import words
 
@@ -42,18 +42,9 @@ if TYPE_CHECKING:
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.queue.operators.notes import FlowCancelled
     from jobdeck.core.read.batch import Query
-    from jobdeck.core.read.canaries import CanaryAsked
+    from jobdeck.core.read.operators.notes import Note
     from jobdeck.core.read.pages.flows import FlowTree
-    from jobdeck.core.read.report_types import (
-        AuditReport,
-        CronReport,
-        ErrorReport,
-        JobDetail,
-        Permissions,
-        Snapshot,
-        WorkerReport,
-    )
-    from jobdeck.core.read.stats.error_groups import Alike
+    from jobdeck.core.read.report_types import ErrorReport, JobDetail, Permissions, Snapshot
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.oneshot import CycleResult
@@ -63,8 +54,6 @@ if TYPE_CHECKING:
 
 SPARE_CONNECTIONS = 6
 """Connections besides those of the worker's handlers: for the worker itself, a cycle, and the dashboard."""
-FIRST_ALIKE = 20
-"""How many jobs of a group of errors are read before one of them is retried."""
 
 
 class LiveBackend(Access):
@@ -100,7 +89,6 @@ class LiveBackend(Access):
         self._worker: Worker | None = None
         self._closed = False
         self.creating, self.bulk = Creating(self), Bulks(self)
-        self.figures, self.shift = Figures(self), Shift(self)
 
     @property
     def label(self) -> str:
@@ -141,17 +129,17 @@ class LiveBackend(Access):
         return listed if request.group else combine(listed, reach.refusal(request.filter), read=read)
 
     def detail(self, job_id: UUID) -> JobDetail | None:
-        return self.read("to read", read_jobs.detail, job_id)
+        return self.read(read_jobs.detail, job_id)
 
     def recipients(self, job_id: UUID) -> Recipients | None:
         with self.connection() as conn:
             return reports.recipients(conn, job_id)
 
     def flow(self, job_id: UUID) -> FlowTree | None:
-        return self.read("to read", flows.flow, job_id)
+        return self.read(flows.flow, job_id)
 
-    def cron(self) -> CronReport:
-        return self.read("to read", reports.cron, timeouts=self.timeouts(), production=self.settings.is_production)
+    def notes(self) -> Sequence[Note]:
+        return self.read(open_notes)
 
     def timeouts(self) -> Mapping[str, float]:
         return {known.task_type: known.timeout for known in self._registry or ()}
@@ -160,19 +148,6 @@ class LiveBackend(Access):
         with self.connection() as conn:
             answers = tuple(operator.canary_answer(conn, canary) for canary in canaries)
             return replace(reports.errors().run(conn), canaries=answers)
-
-    def ask_canary(self, job: Job) -> CanaryAsked:
-        with self.connection("to run a canary") as conn:
-            return operator.ask_canary(conn, job.id, actor=self.actor, version=job.version)
-
-    def alike(self, task_type: str, fingerprint: str) -> Alike:
-        return self.read("to read", error_groups.counted_alike, task_type, fingerprint, limit=FIRST_ALIKE)
-
-    def worker_report(self) -> WorkerReport:
-        return self.read("to read", reports.worker_report)
-
-    def audit(self, since: timedelta) -> AuditReport:
-        return self.read("to read", reports.audit, since, production=self.settings.is_production)
 
     def table(self, page: Page, wanted: str) -> Sequence[Sequence[str]]:
         with self.connection() as conn:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from jobdeck.core.model import ActionResult
 from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.core.words.wording import cycle_words, flow_cancel_words
 from jobdeck.tui.backend.bulk_driver import BulkDriver
@@ -13,7 +15,6 @@ from jobdeck.tui.commands import (
     RESUME,
     RUN_WORKER,
     WORKER,
-    canary_twin,
     cancel_flow_twin,
     cleanup_twin,
     pause_twin,
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from jobdeck.core.model import ActionResult, Job, Json
-    from jobdeck.core.queue.operators.notes import FlowCancelled
+    from jobdeck.core.model import Job, Json
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.tui.backend.protocol import Verb
@@ -103,6 +103,7 @@ def _of(task_type: str | None) -> str:
 
 
 T = TypeVar("T")
+Answered = TypeVar("Answered", bound="ActionResult | CanaryAsked")
 FEW = 3
 """Maximum number of jobs that are changed in one call, whose results fit in a toast. More become a bulk action."""
 
@@ -213,24 +214,10 @@ class Operations:
 
         self.run(f"retry job {short_id(job.id)}", lambda: self._reach().retry_with(job, payload), done)
 
-    def canary(self, job: Job, then: Callable[[int], None]) -> None:
-        """Asks to run this job next and alone; `then` is called with the id of the request."""
-
-        def done(asked: CanaryAsked) -> None:
-            self._say_answer(asked.result, canary_twin(job), ok=asked.canary is not None)
-            if asked.canary is not None:
-                then(asked.canary)
-
-        self.run(f"run canary {short_id(job.id)}", lambda: self._reach().ask_canary(job), done)
-
     def cancel_flow(self, flow_id: UUID, reason: str | None, then: Callable[[], None]) -> None:
         """Cancels all members of a flow, then calls `then`, but not after an error."""
-
-        def done(cancelled: FlowCancelled) -> None:
-            self._host.say(f"{flow_cancel_words(cancelled)}\n{cancel_flow_twin(flow_id, reason)}")
-            then()
-
-        self.run(f"cancel flow {short_id(flow_id)}", lambda: self._reach().cancel_flow(flow_id, reason), done)
+        what, twin = f"cancel flow {short_id(flow_id)}", cancel_flow_twin(flow_id, reason)
+        self.do(what, lambda: self._reach().cancel_flow(flow_id, reason), flow_cancel_words, twin, then=then)
 
     def cleanup(self, ids: Sequence[UUID]) -> None:
         """Marks these jobs failed if they are still stuck."""
@@ -306,21 +293,45 @@ class Operations:
         self.do(f"resume processing{of}", work, lambda _: f"Processing{of} resumed.", resume_twin(task_type))
 
     def do(
-        self, what: str, work: Callable[[], T], said: Callable[[T], str], twin: str, severity: Severity = "information"
+        self,
+        what: str,
+        work: Callable[[], T],
+        said: Callable[[T], str],
+        twin: str,
+        severity: Severity = "information",
+        then: Callable[[], None] = lambda: None,
     ) -> None:
-        """Runs an action in the background and says what it did, and the command that does the same."""
-        self.run(what, work, lambda answer: self._host.say(f"{said(answer)}\n{twin}", severity))
+        """Runs an action in the background, says what it did and the command that does the same, and calls `then`."""
 
-    def do_one(self, what: str, job: Job, act: Callable[[Job], ActionResult], twin: str) -> None:
-        """Runs an action on one job and says what the queue answered, and the command that does the same."""
-        self.run(
-            f"{what} {short_id(job.id)}", lambda: act(job), lambda answer: self._say_answer(answer, twin, ok=answer.ok)
-        )
+        def done(answer: T) -> None:
+            self._host.say(f"{said(answer)}\n{twin}", severity)
+            then()
 
-    def _say_answer(self, answer: ActionResult, twin: str, *, ok: bool) -> None:
-        refused = "" if ok else " refused"
-        text = f"{short_id(answer.job_id)}{refused}: {one_line(answer.message)}\n{twin}"
-        self._host.say(text, "information" if ok else "warning")
+        self.run(what, work, done)
+
+    def change(self, what: str, work: Callable[..., T], said: Callable[[T], str], twin: str) -> None:
+        """Does the same with a function of the queue; `work` has all its arguments but the connection and the actor."""
+        self.do(what, lambda: self._reach().change(what, work), said, twin)
+
+    def change_one(
+        self,
+        what: str,
+        job: Job,
+        work: Callable[..., Answered],
+        twin: str,
+        then: Callable[[Answered], None] = lambda _answer: None,
+    ) -> None:
+        """Does the same to the displayed version of one job, which the queue may refuse."""
+
+        def done(answer: Answered) -> None:
+            found = answer if isinstance(answer, ActionResult) else answer.result
+            refused = "" if found.ok else " refused"
+            text = f"{short_id(found.job_id)}{refused}: {one_line(found.message)}\n{twin}"
+            self._host.say(text, "information" if found.ok else "warning")
+            then(answer)
+
+        act = partial(work, job_id=job.id, version=job.version)
+        self.run(f"{what} {short_id(job.id)}", lambda: self._reach().change(what, act), done)
 
     def _note(self, text: str) -> None:
         if self.cycle is not None:

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from jobdeck.core import plugins
 from jobdeck.core.errors import JobdeckError, Refused
-from jobdeck.core.queue import bulk, operator, service
-from jobdeck.core.queue.operators import bulk_edit, notes
+from jobdeck.core.queue import bulk, service
+from jobdeck.core.queue.operators import bulk_edit
 from jobdeck.core.queue.requests import changes
-from jobdeck.core.read.operators.notes import open_notes
 from jobdeck.core.worker.runs import preview
 from jobdeck.tui.backend.protocol import QuickSync, Rehearsal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
-    from datetime import datetime
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Enqueued, Filter, Job, Json
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.read.batch import Query
-    from jobdeck.core.read.operators.notes import Note
-    from jobdeck.core.read.type_settings import TypeLine
     from jobdeck.core.registry import JobType, Registry
     from jobdeck.core.settings import Settings
 
@@ -57,56 +53,20 @@ class Access:
         """The task types with a handler here."""
         raise NotImplementedError
 
-    def read(self, doing: str, query: Callable[P, Query[T]], *given: P.args, **named: P.kwargs) -> T:
-        """The result of a query; one that needs a clock or settings of the backend has a method of its own."""
-        with self.connection(doing) as conn:
+    def read(self, query: Callable[P, Query[T]], *given: P.args, **named: P.kwargs) -> T:
+        """The result of a query."""
+        with self.connection("to read") as conn:
             return query(*given, **named).run(conn)
+
+    def change(self, doing: str, work: Callable[..., T]) -> T:
+        """What a function of the queue answers, which gets a connection and the user's name as `actor`."""
+        with self.connection(f"to {doing}") as conn:
+            return work(conn, actor=self.actor)
 
 
 class Part:
     def __init__(self, access: Access) -> None:
         self._to = access
-
-
-class Shift(Part):
-    """Notes to the next shift, and muted groups of errors. Each change is in the audit."""
-
-    def notes(self) -> Sequence[Note]:
-        return self._to.read("to read the notes", open_notes)
-
-    def leave_note(self, text: str, days: int) -> int:
-        with self._to.connection("to leave a note") as conn:
-            return notes.add(conn, text, days=days, actor=self._to.actor)
-
-    def acknowledge(self, note_id: int) -> None:
-        with self._to.connection("to acknowledge a note") as conn:
-            notes.acknowledge(conn, note_id, actor=self._to.actor)
-
-    def mute(self, task_type: str, fingerprint: str, until: datetime, reason: str | None) -> None:
-        with self._to.connection("to mute a group of errors") as conn:
-            notes.mute(conn, task_type, fingerprint, until=until, actor=self._to.actor, reason=reason)
-
-    def unmute(self, task_type: str, fingerprint: str, reason: str | None) -> None:
-        with self._to.connection("to unmute a group of errors") as conn:
-            notes.unmute(conn, task_type, fingerprint, actor=self._to.actor, reason=reason)
-
-
-class Figures(Part):
-    """The actions on task types and series."""
-
-    def skip(self, job: Job) -> ActionResult:
-        with self._to.connection("to skip a run") as conn:
-            return operator.skip(conn, job.id, actor=self._to.actor, version=job.version)
-
-    def pause_series(self, job: Job) -> ActionResult:
-        """Pauses a recurring job alone, or resumes it if the displayed version is paused."""
-        act = operator.resume_series if job.is_paused else operator.pause_series
-        with self._to.connection("to pause or resume a series") as conn:
-            return act(conn, job.id, actor=self._to.actor, version=job.version)
-
-    def set_type(self, task_type: str, made: Mapping[str, float | datetime | None], reason: str | None) -> TypeLine:
-        with self._to.connection(f"to change {task_type}") as conn:
-            return service.set_type(conn, self._to.known, task_type, made, actor=self._to.actor, reason=reason)
 
 
 class Bulks(Part):

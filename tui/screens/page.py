@@ -45,6 +45,8 @@ class Page(Acting, Generic[T]):
     """
 
     EVERY: ClassVar[float] = 0.0
+    QUERY: ClassVar[Callable[..., Any]]
+    """What the page shows; a page that reads something else has a `read` of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +60,12 @@ class Page(Acting, Generic[T]):
 
     def read(self, backend: Backend) -> T:
         """Reads the data of the page; called in a background thread."""
-        raise NotImplementedError
+        found: T = backend.read(self.QUERY, **self.given())
+        return found
+
+    def given(self) -> dict[str, Any]:
+        """The arguments of the query."""
+        return {}
 
     def compose(self) -> ComposeResult:
         yield Line(id="title")

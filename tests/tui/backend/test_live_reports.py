@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,7 +13,10 @@ import pytest
 from jobdeck.core.errors import InvalidPayload, Refused, UnknownTaskType
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import leases, operator, producer, service
+from jobdeck.core.queue.operators import notes
 from jobdeck.core.queue.operators.payload_change import PayloadChange
+from jobdeck.core.read import reports
+from jobdeck.core.read.stats.error_groups import counted_alike
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
@@ -35,7 +39,7 @@ def fail(backend: LiveBackend, conn: Connection, number: int = 1) -> list[UUID]:
 def test_cron_health_is_read_with_the_cycles_that_ran(settings: Settings, conn: Connection, gate: Gate) -> None:
     with backend_of(settings) as backend:
         fail(backend, conn)
-        told = backend.cron()
+        told = backend.read(reports.cron)
         assert [(run.source, run.claimed, run.failed) for run in told.runs] == [("manual", 1, 1)]
         assert told.tick == timedelta(minutes=5)
         assert told.health.findings
@@ -55,7 +59,7 @@ def test_errors_are_read_in_groups_with_the_jobs_behind_them(settings: Settings,
         (trend,) = told.trends
         assert (trend.task_type, trend.count, trend.failed) == ("test_fail", 3, 3)
         assert "kim@" not in trend.sample
-        alike = backend.alike(*trend.key)
+        alike = backend.read(counted_alike, *trend.key, limit=20)
         assert {job.id for job in alike.jobs} == set(ids)
         assert alike.total == 3
         choice = backend.bulk.choose_alike(*trend.key)
@@ -72,11 +76,12 @@ def test_a_canary_is_asked_for_and_its_answer_comes_with_the_groups(
     with backend_of(settings, worker=True) as backend:
         ids = fail(backend, conn)
         until(lambda: backend.errors([]).trends, "the failure of the job, which either worker may have run")
-        (job,) = backend.alike(*backend.errors([]).trends[0].key).jobs
+        (job,) = backend.read(counted_alike, *backend.errors([]).trends[0].key, limit=20).jobs
         until(lambda: conn.execute("SELECT 1 FROM job_workers").fetchone(), "the worker's own row")
-        assert not backend.ask_canary(replace(job, version=job.version + 1)).result.ok
+        ask = partial(operator.ask_canary, job_id=job.id)
+        assert not backend.change("run canary", partial(ask, version=job.version + 1)).result.ok
         backend.pause("vendor is down", None)
-        asked = backend.ask_canary(job)
+        asked = backend.change("run canary", partial(ask, version=job.version))
         assert asked.canary is not None
         request = asked.canary
         until(lambda: backend.errors([request]).canaries[0].settled, "the canary's answer")
@@ -89,23 +94,24 @@ def test_notes_and_mutes_are_kept_in_the_database_and_audited(settings: Settings
     with backend_of(settings) as backend:
         fail(backend, conn)
         (trend,) = backend.errors([]).trends
-        note_id = backend.shift.leave_note("the vendor calls back", 3)
-        assert [(note.id, note.note) for note in backend.shift.notes()] == [(note_id, "the vendor calls back")]
-        assert [note.id for note in backend.audit(HOUR).digest.notes] == [note_id]
+        note_id = backend.change("leave a note", partial(notes.add, note="the vendor calls back", days=3))
+        assert [(note.id, note.note) for note in backend.notes()] == [(note_id, "the vendor calls back")]
+        assert [note.id for note in backend.read(reports.audit, HOUR).digest.notes] == [note_id]
         until_when = backend.view(ALL).snapshot.at + timedelta(weeks=52)
-        backend.shift.mute(*trend.key, until_when, "known")
+        group: dict[str, Any] = {"task_type": trend.task_type, "fingerprint": trend.fingerprint}
+        backend.change("mute", partial(notes.mute, **group, until=until_when, reason="known"))
         report = backend.errors([])
         mute = report.mute_of(report.trends[0])
         assert mute is not None
         assert (mute.until, mute.reason) == (until_when, "known")
-        backend.shift.unmute(*trend.key, "fixed")
+        backend.change("unmute", partial(notes.unmute, **group, reason="fixed"))
         assert backend.errors([]).mutes == ()
         with pytest.raises(Refused, match="not muted"):
-            backend.shift.unmute(*trend.key, None)
-        backend.shift.acknowledge(note_id)
+            backend.change("unmute", partial(notes.unmute, **group, reason=None))
+        backend.change("acknowledge", partial(notes.acknowledge, note_id=note_id))
         with pytest.raises(Refused, match="no open note"):
-            backend.shift.acknowledge(note_id)
-        done = [(line.entry.action, line.entry.reason) for line in backend.audit(HOUR).lines]
+            backend.change("acknowledge", partial(notes.acknowledge, note_id=note_id))
+        done = [(line.entry.action, line.entry.reason) for line in backend.read(reports.audit, HOUR).lines]
         assert done == [("acknowledge", None), ("unmute errors", "fixed"), ("mute errors", "known"), ("note", None)]
 
 
@@ -116,10 +122,10 @@ def test_the_report_has_the_embedded_worker_by_its_name(settings: Settings, conn
         backend.view(ALL)
         assert gate.started.wait(PATIENCE)
         until(
-            lambda: backend.worker().id in {worker.id for worker in backend.worker_report().workers},
+            lambda: backend.worker().id in {worker.id for worker in backend.read(reports.worker_report).workers},
             "the worker's own row",
         )
-        told = backend.worker_report()
+        told = backend.read(reports.worker_report)
         assert [job.task_type for job in told.running] == ["test_wait"]
         assert told.unhandled == ("unheard_of",)
         gate.open.set()
@@ -128,9 +134,9 @@ def test_the_report_has_the_embedded_worker_by_its_name(settings: Settings, conn
 def test_the_audit_and_its_digest_are_read(settings: Settings, conn: Connection, gate: Gate) -> None:
     with backend_of(settings) as backend:
         ids = fail(backend, conn)
-        backend.act("retry", backend.alike(*backend.errors([]).trends[0].key).jobs)
+        backend.act("retry", backend.read(counted_alike, *backend.errors([]).trends[0].key, limit=20).jobs)
         backend.reveal(ids[0])
-        told = backend.audit(HOUR)
+        told = backend.read(reports.audit, HOUR)
         entries = [line.entry for line in told.lines]
         assert [entry.action for entry in entries] == ["reveal", "retry"]
         assert {entry.job_id for entry in entries} == set(ids)
@@ -249,8 +255,10 @@ def test_read_only_refuses_what_would_change_anything(
             "purge": lambda: backend.purge(dry_run=False),
             "retry": lambda: backend.retry_with(job, {}),
         }
-        for read in (backend.cron, backend.worker_report, lambda: backend.errors([]), lambda: backend.audit(HOUR)):
-            read()
+        backend.read(reports.cron)
+        backend.read(reports.worker_report)
+        backend.read(reports.audit, HOUR)
+        backend.errors([])
         call = calls[what]
         if what == "cleanup":
             call()
@@ -296,9 +304,10 @@ def test_the_settings_of_a_type_are_changed_with_their_reason(settings: Settings
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings) as backend:
         backend.view(ALL)
-        line = backend.figures.set_type("test_quick", {"warning_share": 0.25}, "noisy")
+        work = partial(service.set_type, registry=backend.known, task_type="test_quick", reason="noisy")
+        line = backend.change("change it", partial(work, changes={"warning_share": 0.25}))
         assert line.warning_share == 0.25
         with pytest.raises(Refused, match="at most 100 %"):
-            backend.figures.set_type("test_quick", {"warning_share": 1.5}, None)
-        (entry,) = [one.entry for one in backend.audit(HOUR).lines]
+            backend.change("change it", partial(work, changes={"warning_share": 1.5}))
+        (entry,) = [one.entry for one in backend.read(reports.audit, HOUR).lines]
         assert entry.reason == "noisy"

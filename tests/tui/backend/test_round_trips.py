@@ -12,6 +12,7 @@ import pytest
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import producer
+from jobdeck.core.read import reports
 from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.stats import backlog
 from jobdeck.core.settings import Settings
@@ -24,13 +25,13 @@ from tests.support.round_trips import CONNECTING, RoundTrips, round_trips
 ALL = Request(Filter())
 BY_KEY = Request(Filter(payload_is=("seq", "1")))
 PAGES: dict[str, Callable[[LiveBackend], object]] = {
-    "Cron Health": lambda backend: backend.cron(),
+    "Cron Health": lambda backend: backend.read(reports.cron),
     "Errors": lambda backend: backend.errors(()),
-    "Workers": lambda backend: backend.worker_report(),
-    "Types": lambda backend: backend.read("to read", overview.types),
-    "Trends": lambda backend: backend.read("to read", backlog.trend_report, timedelta(hours=8)),
-    "Series": lambda backend: backend.read("to read", series.series),
-    "Audit": lambda backend: backend.audit(timedelta(hours=8)),
+    "Workers": lambda backend: backend.read(reports.worker_report),
+    "Types": lambda backend: backend.read(overview.types),
+    "Trends": lambda backend: backend.read(backlog.trend_report, timedelta(hours=8)),
+    "Series": lambda backend: backend.read(series.series),
+    "Audit": lambda backend: backend.read(reports.audit, timedelta(hours=8)),
     "Bulk": lambda backend: backend.bulk.newest(),
 }
 

@@ -20,14 +20,14 @@ WIDTH = 140
 
 
 def told(backend: FakeBackend, *, width: int = WIDTH) -> str:
-    report = backend.cron()
+    report = backend.evidence.cron()
     lines = cron_health.lines(report, backend.timeouts(), width)
     return "\n".join("".join(text for text, _ in one.spans) for one in lines)
 
 
 def inks(backend: FakeBackend, word: str, *, width: int = WIDTH) -> set[str]:
     """The inks of the spans that hold a word."""
-    lines = cron_health.lines(backend.cron(), backend.timeouts(), width)
+    lines = cron_health.lines(backend.evidence.cron(), backend.timeouts(), width)
     return {ink for one in lines for text, ink in one.spans if word in text}
 
 
@@ -233,7 +233,7 @@ def test_many_series_in_trouble_are_counted_and_a_few_listed() -> None:
     text = told(backend)
     assert "Recurring jobs that are late or fail (8 of 8)" in text
     assert "and 3 more" in text
-    report = replace(backend.cron(), series_found=1234)
+    report = replace(backend.evidence.cron(), series_found=1234)
     shown = "".join(text for one in cron_health.lines(report, {}, WIDTH) for text, _ in one.spans)
     assert "(8 of the first 8 of 1,234)" in shown
 

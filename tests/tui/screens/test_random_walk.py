@@ -124,7 +124,7 @@ class Queue(FakeBackend):
             self.listed = view.snapshot.page.jobs
         return view
 
-    def change(self, change: Change) -> None:
+    def meet(self, change: Change) -> None:
         """Does what others did to the queue."""
         if isinstance(change, Insert):
             for age in change.ages:
@@ -278,7 +278,7 @@ class Walk:
         elif isinstance(step, Refresh):
             await self.refresh()
         else:
-            self.queue.change(step)
+            self.queue.meet(step)
 
     async def refresh(self) -> None:
         await self.reread()
@@ -333,7 +333,7 @@ class Walk:
         event(f"asked {'about several' if len(frozen) > 1 else 'about one'}, {'yes' if step.yes else 'no'}")
         self.check_dialog(verb, frozen)
         for change in step.meanwhile:
-            self.queue.change(change)
+            self.queue.meet(change)
             await self.reread()
             self.check_dialog(verb, frozen)
             assert [job.id for job in deck.table.jobs] == self.expected.ids

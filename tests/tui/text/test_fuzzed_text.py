@@ -69,7 +69,8 @@ def detail_texts(deck: FuzzedBackend) -> Iterator[object]:
 
 
 def page_texts(deck: FuzzedBackend) -> Iterator[object]:
-    cron, trends, found, audit = deck.cron(), deck.errors(()).trends, deck.worker_report(), deck.audit(EIGHT_HOURS)
+    trends, found = deck.errors(()).trends, deck.evidence.worker_report()
+    cron, audit = deck.evidence.cron(), deck.evidence.audit(EIGHT_HOURS)
     yield cron_health.verdict(cron)
     yield workers.summary(found)
     for width in WIDTHS:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from textual.content import Content
 
 from jobdeck.core.errors import JobdeckError
+from jobdeck.core.queue import operator
+from jobdeck.core.queue.operators import notes
 from jobdeck.core.read.report_types import ErrorReport
-from jobdeck.core.read.stats.error_groups import Alike
+from jobdeck.core.read.stats.error_groups import Alike, counted_alike
 from jobdeck.tui.backend.protocol import Canary
 from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
@@ -28,12 +30,15 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import TypePause
     from jobdeck.core.queue.bulk_model import Choice
+    from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
 T = TypeVar("T")
+FIRST_ALIKE: Final = 20
+"""How many jobs of a group of errors are read before one of them is retried."""
 
 
 class Errors(SplitPage[ErrorReport]):
@@ -62,7 +67,7 @@ class Errors(SplitPage[ErrorReport]):
         return super().handlers() | {
             "errors.jobs": self._list_jobs,
             "errors.mute": self._mute,
-            "errors.canary": lambda: self._look(lambda backend, key: backend.alike(*key), self._ask_for_canary),
+            "errors.canary": lambda: self._look(_first_alike, self._ask_for_canary),
             "errors.rest": lambda: self._look(lambda backend, key: backend.bulk.choose_alike(*key), self._ask_for_rest),
         }
 
@@ -201,24 +206,24 @@ class Errors(SplitPage[ErrorReport]):
         trend, data, deck = self.trend, self.data, self.deck
         if trend is None or data is None:
             return
-        mute = data.mute_of(trend)
-        if mute is not None:
-            question = unmute_question(trend, mute, deck.now())
-            dialog = ask(self, question, lambda: self._unmute(trend, dialog.reason))
-            return
+        mute, name = data.mute_of(trend), one_line(trend.task_type)
+        group: dict[str, Any] = {"task_type": trend.task_type, "fingerprint": trend.fingerprint}
+
+        def unmuted() -> None:
+            work, twin = partial(notes.unmute, **group, reason=dialog.reason), unmute_twin(trend, dialog.reason)
+            said = f"Errors of {name} are not muted any more."
+            deck.operations.change("unmute these errors", work, lambda _: said, twin)
 
         def answered(answer: MuteAnswer) -> None:
-            work = partial(deck.reach().shift.mute, *trend.key, answer.until, answer.reason)
-            said = f"Errors of {one_line(trend.task_type)} muted until {answer.until:%m-%d %H:%M}Z."
+            work = partial(notes.mute, **group, until=answer.until, reason=answer.reason)
+            said = f"Errors of {name} muted until {answer.until:%m-%d %H:%M}Z."
             twin = mute_twin(trend, answer.typed, answer.reason)
-            deck.operations.do("mute these errors", work, lambda _: said, twin)
+            deck.operations.change("mute these errors", work, lambda _: said, twin)
 
-        answer_with(self, MuteErrors(trend), answered)
-
-    def _unmute(self, trend: ErrorGroup, reason: str | None) -> None:
-        work = partial(self.deck.reach().shift.unmute, *trend.key, reason)
-        said = f"Errors of {one_line(trend.task_type)} are not muted any more."
-        self.deck.operations.do("unmute these errors", work, lambda _: said, unmute_twin(trend, reason))
+        if mute is None:
+            answer_with(self, MuteErrors(trend), answered)
+        else:
+            dialog = ask(self, unmute_question(trend, mute, deck.now()), unmuted)
 
     def _list_jobs(self) -> None:
         if self.trend is not None:
@@ -230,13 +235,17 @@ class Errors(SplitPage[ErrorReport]):
         wait = f"Only this job is retried. {others} until you have seen the result."
         note = f"{wait if rest else 'This is the only job of this group.'} It runs next, also during a pause."
 
-        def asked(request: int) -> None:
-            self.deck.canaries[trend.key] = Canary(job.id, request)
-            self.redraw()
+        def asked(answer: CanaryAsked) -> None:
+            if answer.canary is not None:
+                self.deck.canaries[trend.key] = Canary(job.id, answer.canary)
+                self.redraw()
+
+        def sure() -> None:
+            self.deck.operations.change_one("run canary", job, operator.ask_canary, canary_twin(job), asked)
 
         question = job_question("retry", (job,), left_out="")
         question = replace(question, title="Retry 1 job as a canary", twin=canary_twin(job), reasoned=False)
-        ask(self, _about(trend, question, note), lambda: self.deck.operations.canary(job, asked))
+        ask(self, _about(trend, question, note), sure)
 
     def _ask_for_rest(self, trend: ErrorGroup, choice: Choice) -> None:
         """Asks about all jobs of the group, which are frozen; they are dropped if the answer is no."""
@@ -263,6 +272,10 @@ class Errors(SplitPage[ErrorReport]):
         question = replace(question, title=f"{question.title} of this group")
         dialog = Confirm(_about(trend, question, note))
         self.app.push_screen(dialog, answered)
+
+
+def _first_alike(backend: Backend, key: tuple[str, str]) -> Alike:
+    return backend.read(counted_alike, *key, limit=FIRST_ALIKE)
 
 
 def _about(trend: ErrorGroup, question: Question, note: str) -> Question:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.content import Content
 
 from jobdeck.core.model import Status
+from jobdeck.core.queue import operator, service
 from jobdeck.core.read.pages import overview
 from jobdeck.core.read.pages import series as read_series
 from jobdeck.core.read.pages.overview import TypeReport
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from jobdeck.core.read.pages.series import SeriesLine
     from jobdeck.core.read.type_settings import TypeLine
     from jobdeck.tui.actions import Scope
-    from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
 
 WINDOWS: Final = tuple(timedelta(hours=hours) for hours in (1, 6, 24, 7 * 24, 30 * 24))
@@ -51,15 +51,13 @@ class Types(SplitPage[TypeReport]):
     SCOPE: ClassVar[Scope] = "types"
     HEADING: ClassVar[str] = "Types"
     EVERY: ClassVar[float] = 5.0
+    QUERY = staticmethod(overview.types)
 
     @property
     def current(self) -> TypeFigures | None:
         """The type under the cursor."""
         found = self.data.types if self.data is not None else ()
         return next((one for one in found if ("type", one.line.task_type) == self.key_of_line), None)
-
-    def read(self, backend: Backend) -> TypeReport:
-        return backend.read("to read the task types", overview.types)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {"type.settings": self._change, "type.trends": self._open_trends}
@@ -101,20 +99,17 @@ class Types(SplitPage[TypeReport]):
         current = self.current
         if current is None:
             return
-        answer_with(self, TypeSettings(current.line), partial(self._set_type, current.line.task_type))
-
-    def _set_type(self, task_type: str, wanted: SettingsAnswer) -> None:
-        set_type, name = self.deck.reach().figures.set_type, one_line(task_type)
+        name, known = current.line.task_type, self.deck.reach().known
 
         def said(line: TypeLine) -> str:
-            return f"Settings of {name} changed." + ("" if line.workers else "\nNo live worker handles it.")
+            return f"Settings of {one_line(name)} changed." + ("" if line.workers else "\nNo live worker handles it.")
 
-        self.deck.operations.do(
-            f"change {name}",
-            lambda: set_type(task_type, wanted.changes, wanted.reason),
-            said,
-            type_twin(task_type, wanted.changes, wanted.reason),
-        )
+        def answered(wanted: SettingsAnswer) -> None:
+            changes, reason = wanted.changes, wanted.reason
+            work = partial(service.set_type, registry=known, task_type=name, changes=changes, reason=reason)
+            self.deck.operations.change(f"change {one_line(name)}", work, said, type_twin(name, changes, reason))
+
+        answer_with(self, TypeSettings(current.line), answered)
 
 
 class Trends(SplitPage[TrendReport]):
@@ -123,14 +118,15 @@ class Trends(SplitPage[TrendReport]):
     SCOPE: ClassVar[Scope] = "trends"
     HEADING: ClassVar[str] = "Trends"
     EVERY: ClassVar[float] = 15.0
+    QUERY = staticmethod(backlog.trend_report)
 
     def __init__(self, task_type: str | None = None) -> None:
         """With `task_type` the cursor begins on that type."""
         super().__init__(None if task_type is None else ("type", task_type))
         self.window = FIRST
 
-    def read(self, backend: Backend) -> TrendReport:
-        return backend.read("to read the trends", backlog.trend_report, self.window)
+    def given(self) -> dict[str, Any]:
+        return {"window": self.window}
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {"window": self._next_window}
@@ -172,6 +168,7 @@ class Series(SplitPage[SeriesReport]):
     SCOPE: ClassVar[Scope] = "series"
     HEADING: ClassVar[str] = "Series"
     EVERY: ClassVar[float] = 5.0
+    QUERY = staticmethod(read_series.series)
 
     @property
     def current(self) -> SeriesLine | None:
@@ -182,9 +179,6 @@ class Series(SplitPage[SeriesReport]):
     def targets(self) -> tuple[Job, ...]:
         """The job of the series under the cursor."""
         return (self.current.job,) if self.current is not None else ()
-
-    def read(self, backend: Backend) -> SeriesReport:
-        return backend.read("to read the recurring jobs", read_series.series)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
@@ -240,17 +234,14 @@ class Series(SplitPage[SeriesReport]):
             return
         job = current.job
         name = f"{one_line(job.task_type)} {short_id(job.id)}"
-        verb, text = (
-            "Pause",
-            f"{name} does not run at its slots until somebody resumes it. A running cycle ends as usual.",
-        )
+        verb, work = "Pause", operator.pause_series
+        text = f"{name} does not run at its slots until somebody resumes it. A running cycle ends as usual."
         if current.pause is not None:
-            verb, text = "Resume", f"{name} runs at its next slot. The slots that it missed are not made up."
+            verb, work = "Resume", operator.resume_series
+            text = f"{name} runs at its next slot. The slots that it missed are not made up."
         same = pause_series_twin(job)
         question = Question(f"{verb} this series", Content(text), verb, word=verb.lower(), number=1, twin=same)
-        what = f"{verb.lower()} job"
-        pause_series, do_one = self.deck.reach().figures.pause_series, self.deck.operations.do_one
-        ask(self, question, lambda: do_one(what, job, pause_series, same))
+        ask(self, question, lambda: self.deck.operations.change_one(f"{verb.lower()} job", job, work, same))
 
     def _skip(self) -> None:
         current = self.current
@@ -260,6 +251,6 @@ class Series(SplitPage[SeriesReport]):
         name = f"{one_line(job.task_type)} {short_id(job.id)}"
         body = Content(f"{name} does not run at {job.run_at:%Y-%m-%d %H:%M}Z, but at the slot after it. "
                        "The series continues.")  # fmt: skip
-        question = Question("Skip one run", body, "Skip one run", word="skip", number=1, twin=skip_twin(job))
-        skip, do_one = self.deck.reach().figures.skip, self.deck.operations.do_one
-        ask(self, question, lambda: do_one("skip a run of job", job, skip, skip_twin(job)))
+        same = skip_twin(job)
+        question = Question("Skip one run", body, "Skip one run", word="skip", number=1, twin=same)
+        ask(self, question, lambda: self.deck.operations.change_one("skip a run of job", job, operator.skip, same))

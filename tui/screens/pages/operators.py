@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from jobdeck.core.queue.operators import notes
+from jobdeck.core.read import reports
 from jobdeck.core.read.report_types import AuditReport
 from jobdeck.core.times import format_duration
 from jobdeck.core.words.shift import markdown
@@ -35,6 +37,7 @@ class Audit(ListPage[AuditReport]):
 
     SCOPE: ClassVar[Scope] = "audit"
     EVERY: ClassVar[float] = 15.0
+    QUERY = staticmethod(reports.audit)
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,8 +50,8 @@ class Audit(ListPage[AuditReport]):
         hours = round((self.data.digest.at - self.data.digest.since) / timedelta(hours=1))
         return f"Audit: last {hours} h" if hours <= 24 else f"Audit: last {hours // 24} d"
 
-    def read(self, backend: Backend) -> AuditReport:
-        return backend.audit(self.period)
+    def given(self) -> dict[str, Any]:
+        return {"since": self.period, "production": self.deck.options.production}
 
     def entries(self, data: AuditReport, width: int) -> Sequence[Entry]:
         return audit.lines(data, width)
@@ -67,8 +70,8 @@ class Audit(ListPage[AuditReport]):
     @property
     def note(self) -> Note | None:
         """The note under the cursor."""
-        notes = self.data.digest.notes if self.data is not None else ()
-        return next((note for note in notes if ("note", note.id) == self.pane.current), None)
+        found = self.data.digest.notes if self.data is not None else ()
+        return next((note for note in found if ("note", note.id) == self.pane.current), None)
 
     def refused(self) -> dict[str, str]:
         return {} if self.note is not None else {"note.acknowledge": "No note on this line."}
@@ -84,23 +87,19 @@ class Audit(ListPage[AuditReport]):
                 self.open_chosen()
             return
         question = note_question(note, deck.now(), read_only=deck.read_only_reason)
-        ask(self, question, lambda: self._acknowledge(note))
-
-    def _acknowledge(self, note: Note) -> None:
-        work, said = self.deck.reach().shift.acknowledge, f"Note {note.id} acknowledged."
+        work, said = partial(notes.acknowledge, note_id=note.id), f"Note {note.id} acknowledged."
         what, twin = f"acknowledge note {note.id}", acknowledge_twin(note)
-        self.deck.operations.do(what, lambda: work(note.id), lambda _: said, twin)
+        ask(self, question, lambda: deck.operations.change(what, work, lambda _: said, twin))
 
     def _leave_note(self) -> None:
         deck = self.deck
 
-        def said(days: int, note_id: int) -> str:
-            return f"Note {note_id} is left for {days} d. {deck.key('page.audit')} shows it."
-
         def answered(answer: NoteAnswer) -> None:
-            twin = note_twin(answer.text, answer.days)
-            work = partial(deck.reach().shift.leave_note, answer.text, answer.days)
-            deck.operations.do("leave the note", work, partial(said, answer.days), twin)
+            def said(note_id: int) -> str:
+                return f"Note {note_id} is left for {answer.days} d. {deck.key('page.audit')} shows it."
+
+            work = partial(notes.add, note=answer.text, days=answer.days)
+            deck.operations.change("leave the note", work, said, note_twin(answer.text, answer.days))
 
         answer_with(self, LeaveNote(), answered)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 
+from jobdeck.core.read import reports
 from jobdeck.core.read.report_types import CronReport, WorkerReport
 from jobdeck.tui.format import JOINERS, plural, wrapped
 from jobdeck.tui.screens.dialogs.dialog import add_cross, leaves
@@ -37,9 +38,7 @@ class Workers(ListPage[WorkerReport]):
 
     SCOPE: ClassVar[Scope] = "workers"
     HEADING: ClassVar[str] = "Workers"
-
-    def read(self, backend: Backend) -> WorkerReport:
-        return backend.worker_report()
+    QUERY = staticmethod(reports.worker_report)
 
     def entries(self, data: WorkerReport, width: int) -> Sequence[Entry]:
         return workers.lines(data, width, self.deck.worker.id)
@@ -61,6 +60,7 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
     SCOPE: ClassVar[Scope] = "health"
     HEADING: ClassVar[str] = "Cron Health"
     EVERY: ClassVar[float] = 5.0
+    QUERY = staticmethod(reports.cron)
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box") as box:
@@ -73,8 +73,8 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
         if self.deck.options.mouse:
             add_cross(self, self.deck.key("back"))
 
-    def read(self, backend: Backend) -> CronReport:
-        return backend.cron()
+    def given(self) -> dict[str, Any]:
+        return {"timeouts": self.deck.reach().timeouts(), "production": self.deck.options.production}
 
     def entries(self, data: CronReport, width: int) -> Sequence[Entry]:
         cleanup = self.deck.key("stuck.cleanup")
