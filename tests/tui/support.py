@@ -178,3 +178,17 @@ async def dashboard(
     async with app.run_test(size=size, notifications=toasts) as pilot:
         await pilot.pause()
         yield Deck(app, backend, clock, pilot)
+
+
+async def shown(backend: FakeBackend, *keys: str, **options: Any) -> str:
+    """What the terminal shows after these keys."""
+    async with dashboard(backend, **options) as deck:
+        await deck.press(*keys)
+        return deck.screen_text()
+
+
+async def said(backend: FakeBackend, *keys: str, **options: Any) -> str:
+    """The last toast after these keys."""
+    async with dashboard(backend, **options) as deck:
+        await deck.press(*keys)
+        return deck.toasts[-1]

@@ -24,7 +24,7 @@ from jobdeck.tui.screens.job_detail import JobDetailScreen
 from jobdeck.tui.widgets.key_line import FIRST, keys
 from tests.tui.fake import make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, dashboard
+from tests.tui.support import LARGE, dashboard, shown
 
 HARMLESS_UPPERCASE = {"S", "G", "Y"}
 CHANGING_LOWERCASE = {"w", "u", "n"}
@@ -65,19 +65,15 @@ async def test_every_action_of_a_page_has_a_handler_there() -> None:
 
 
 async def test_help_lists_every_key_of_the_page() -> None:
-    async with dashboard(sample(), size=(200, 60)) as deck:
-        await deck.press("question_mark")
-        text = deck.screen_text()
-        for action in ACTIONS:
-            if "list" in action.scopes and not action.id.startswith("tab."):
-                assert action.help.split(";")[0][:30] in text, action.id
-                assert " ".join(key_name(key) for key in action.keys) in text
+    text = await shown(sample(), "question_mark", size=(200, 60))
+    for action in ACTIONS:
+        if "list" in action.scopes and not action.id.startswith("tab."):
+            assert action.help.split(";")[0][:30] in text, action.id
+            assert " ".join(key_name(key) for key in action.keys) in text
 
 
 async def test_help_says_why_a_key_is_greyed() -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press("question_mark")
-        assert "Cannot retry: a running job does not allow it." in deck.screen_text()
+    assert "Cannot retry: a running job does not allow it." in await shown(sample(), "question_mark", size=LARGE)
 
 
 async def test_the_footer_fits_its_line_and_has_help_at_80_columns() -> None:

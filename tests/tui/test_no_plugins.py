@@ -15,7 +15,7 @@ from jobdeck.tui.actions import offered
 from jobdeck.tui.deck import Deck
 from jobdeck.tui.text import playbook as text_playbook
 from tests.tui.fake import FakeBackend, make_job
-from tests.tui.support import LARGE, dashboard
+from tests.tui.support import LARGE, dashboard, said, shown
 
 WORDS = re.compile(
     r"competit|coach|metactf|game.?platform|flash|sendgrid|twilio|\bsms\b|campaign|announcement|onboard|agreement"
@@ -85,9 +85,7 @@ async def test_without_presets_the_key_of_quick_sync_does_nothing(backend: FakeB
 
 @pytest.mark.usefixtures("alone")
 async def test_without_plugins_a_filter_has_no_key_of_one(backend: FakeBackend) -> None:
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("slash", *"coach:kim", "enter")
-        assert deck.toasts[-1].startswith('Unknown filter key "coach".')
+    assert (await said(backend, "slash", *"coach:kim", "enter", size=LARGE)).startswith('Unknown filter key "coach".')
 
 
 def customers(_conn: Any, text: str) -> list[Found]:
@@ -224,9 +222,7 @@ async def test_an_action_without_a_row_is_there_on_every_line_and_what_it_reveal
 
 @pytest.mark.usefixtures("shop")
 async def test_a_page_without_a_search_says_so(backend: FakeBackend) -> None:
-    async with dashboard(backend) as deck:
-        await deck.press("I", "slash")
-        assert deck.toasts[-1].startswith("This page has no search.")
+    assert (await said(backend, "I", "slash")).startswith("This page has no search.")
 
 
 @pytest.mark.usefixtures("shop")
@@ -240,17 +236,13 @@ async def test_a_name_behind_a_plugins_filter_key_is_looked_up(backend: FakeBack
 
 @pytest.mark.usefixtures("shop")
 async def test_a_preset_of_a_plugin_is_enqueued_by_its_key(backend: FakeBackend) -> None:
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("Q", "x")
-        assert "nightly_report" in deck.screen_text()
-        assert ("quick_sync", "all") in backend.calls
+    assert "nightly_report" in await shown(backend, "Q", "x", size=LARGE)
+    assert ("quick_sync", "all") in backend.calls
 
 
 @pytest.mark.usefixtures("shop")
 async def test_a_field_of_a_looked_up_key_is_picked_by_name(backend: FakeBackend) -> None:
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("n", "tab", *"ada", "enter")
-        assert "Ada Lovelace" in deck.screen_text()
+    assert "Ada Lovelace" in await shown(backend, "n", "tab", *"ada", "enter", size=LARGE)
 
 
 def test_no_word_of_the_competition_is_in_the_dashboards_code() -> None:

@@ -7,7 +7,7 @@ import pytest
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from tests.tui.fake import FakeBackend, lost, make_job
 from tests.tui.sample import sample
-from tests.tui.support import dashboard, failed
+from tests.tui.support import dashboard, failed, said
 
 
 @pytest.mark.parametrize("key", ["R", "C", "D", "w", "W", "P"])
@@ -24,9 +24,7 @@ async def test_read_only_keys_change_nothing_and_say_why(key: str) -> None:
 
 async def test_a_role_that_may_only_look_is_told_so() -> None:
     backend = FakeBackend([make_job(1)], operate=False)
-    async with dashboard(backend) as deck:
-        await deck.press("D")
-        assert "role job_viewer has read-only access" in deck.toasts[-1]
+    assert "role job_viewer has read-only access" in await said(backend, "D")
 
 
 @pytest.mark.parametrize(("operate", "work", "key", "sentence"), [

@@ -17,7 +17,7 @@ from jobdeck.tui.format import short_id
 from jobdeck.tui.screens.dialogs.confirm import job_question
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, Slow, dashboard, failed
+from tests.tui.support import LARGE, Slow, dashboard, failed, said, shown
 
 
 async def test_the_dialog_names_verb_count_breakdown_and_ids_and_the_harmless_answer_has_the_focus() -> None:
@@ -421,29 +421,25 @@ async def test_marks_follow_their_jobs_and_are_counted() -> None:
 async def test_run_worker_says_what_came_of_the_cycle() -> None:
     backend = failed(1)
     backend.cycle = CycleResult("ok", 3, 2, 1, "")
-    async with dashboard(backend) as deck:
-        await deck.press("w", "enter")
-        assert backend.calls == [("due",), ("cycle",)]
-        assert "processed 3: 2 succeeded, 1 failed" in deck.toasts[-1]
-        assert "jobdeck run-worker" in deck.toasts[-1]
+    toast = await said(backend, "w", "enter")
+    assert backend.calls == [("due",), ("cycle",)]
+    assert "processed 3: 2 succeeded, 1 failed" in toast
+    assert "jobdeck run-worker" in toast
 
 
 async def test_run_worker_while_paused_says_why_it_ran_nothing() -> None:
     backend = failed(1)
     backend.cycle = CycleResult("paused", 0, 0, 0, "MetaCTF is down")
-    async with dashboard(backend) as deck:
-        await deck.press("w", "enter")
-        assert "Run Worker: Nothing ran: processing is paused (MetaCTF is down). P resumes." in deck.toasts[-1]
-        assert deck.toasts[-1].endswith("\njobdeck resume")
+    toast = await said(backend, "w", "enter")
+    assert "Run Worker: Nothing ran: processing is paused (MetaCTF is down). P resumes." in toast
+    assert toast.endswith("\njobdeck resume")
 
 
 async def test_run_worker_that_was_stopped_by_a_pause_says_what_had_run_before_it() -> None:
     backend = failed(1)
     backend.cycle = CycleResult("paused", 2, 1, 1, "MetaCTF is down")
-    async with dashboard(backend) as deck:
-        await deck.press("w", "enter")
-        words = "processed 2: 1 succeeded, 1 failed; then processing was paused (MetaCTF is down). P resumes."
-        assert words in deck.toasts[-1]
+    words = "processed 2: 1 succeeded, 1 failed; then processing was paused (MetaCTF is down). P resumes."
+    assert words in await said(backend, "w", "enter")
 
 
 async def test_the_embedded_worker_is_stopped_with_one_key_and_started_after_a_question() -> None:
@@ -484,10 +480,9 @@ async def test_a_pause_takes_a_time_as_well_and_shows_it_in_full_beside_the_fiel
 
 
 async def test_a_length_of_a_pause_is_shown_as_the_time_it_comes_to() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("P", "enter", *"in 2h")
-        assert "= 2026-07-04 14:04Z, in 2h" in deck.screen_text()
-        assert "jobdeck pause --for 2h" in deck.screen_text()
+    text = await shown(sample(), "P", "enter", *"in 2h")
+    assert "= 2026-07-04 14:04Z, in 2h" in text
+    assert "jobdeck pause --for 2h" in text
 
 
 async def test_a_pause_until_a_time_that_is_past_is_refused() -> None:

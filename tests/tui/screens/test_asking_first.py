@@ -6,7 +6,7 @@ import pytest
 
 from jobdeck.core.model import Processing, Status, TypePause
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
-from tests.tui.support import dashboard, failed
+from tests.tui.support import dashboard, failed, said, shown
 
 
 def due(*types: str) -> FakeBackend:
@@ -41,11 +41,9 @@ async def test_w_and_esc_run_nothing() -> None:
 async def test_w_says_that_nothing_is_due_or_that_processing_is_paused() -> None:
     backend = failed(1)
     backend.processing = Processing(enabled=False, paused_by="bob", paused_at=NOW)
-    async with dashboard(backend) as deck:
-        await deck.press("w")
-        text = " ".join(deck.screen_text().split())
-        assert "no job that may run here" in text
-        assert "Processing is paused, so no job would run. P resumes it." in text
+    text = " ".join((await shown(backend, "w")).split())
+    assert "no job that may run here" in text
+    assert "Processing is paused, so no job would run. P resumes it." in text
 
 
 async def test_w_in_production_asks_for_its_word() -> None:
@@ -59,15 +57,12 @@ async def test_w_in_production_asks_for_its_word() -> None:
 
 async def test_a_dialog_that_asks_for_a_word_says_how_to_go_on_without_it() -> None:
     backend = due("game_platform_sync")
-    async with dashboard(backend, environment="prod", production=True) as deck:
-        await deck.press("w", "x", "enter")
-        assert deck.toasts[-1] == "Nothing was changed. Type run to confirm, or press esc to close the dialog."
+    toast = await said(backend, "w", "x", "enter", environment="prod", production=True)
+    assert toast == "Nothing was changed. Type run to confirm, or press esc to close the dialog."
 
 
 async def test_an_environment_without_a_name_names_the_setting_that_gives_it_one() -> None:
-    async with dashboard(due("game_platform_sync")) as deck:
-        await deck.press("w")
-        assert "not named (JOBDECK_ENV)" in deck.screen_text()
+    assert "not named (JOBDECK_ENV)" in await shown(due("game_platform_sync"), "w")
 
 
 @pytest.mark.parametrize("page", ["", "m", "h"])

@@ -14,7 +14,7 @@ from jobdeck.tui.format import short_id
 from jobdeck.tui.text import cron_health
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample, worker_run
-from tests.tui.support import LARGE, dashboard
+from tests.tui.support import LARGE, dashboard, shown
 
 WIDTH = 140
 
@@ -38,21 +38,18 @@ def history(*runs: Any) -> FakeBackend:
 
 
 async def test_the_verdict_comes_first_as_a_word_with_its_reason() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("h")
-        lines = deck.screen_text().splitlines()
-        assert "⚠ WARNING" in lines[1]
-        assert "sms_digest_processor failed 2 cycles in a row" in lines[1]
-        assert "Evidence" in lines[3]
+    lines = (await shown(sample(), "h")).splitlines()
+    assert "⚠ WARNING" in lines[1]
+    assert "sms_digest_processor failed 2 cycles in a row" in lines[1]
+    assert "Evidence" in lines[3]
 
 
 async def test_a_healthy_queue_is_said_to_be_ok() -> None:
     backend = FakeBackend()
     backend.health = Health(Verdict.OK, (Finding("workers", Verdict.OK, "2 workers alive."),))
-    async with dashboard(backend) as deck:
-        await deck.press("h")
-        assert "✓ OK" in deck.screen_text()
-        assert "No problems found." in deck.screen_text()
+    text = await shown(backend, "h")
+    assert "✓ OK" in text
+    assert "No problems found." in text
 
 
 def test_long_evidence_is_wrapped_and_never_cut() -> None:
@@ -209,13 +206,11 @@ def incident() -> FakeBackend:
 
 
 async def test_in_an_incident_workers_and_triggers_stay_on_the_page_at_80_columns() -> None:
-    async with dashboard(incident()) as deck:
-        await deck.press("h")
-        shown = deck.screen_text()
-        assert "webhook_push                10,000+ overdue" in shown
-        assert "✓ ok       workers, running jobs" in shown
-        assert shown.count("● web-") == 5
-        assert "Triggers, newest first" in shown
+    text = await shown(incident(), "h")
+    assert "webhook_push                10,000+ overdue" in text
+    assert "✓ ok       workers, running jobs" in text
+    assert text.count("● web-") == 5
+    assert "Triggers, newest first" in text
 
 
 def test_a_number_of_due_jobs_beyond_ten_thousand_says_in_the_history_that_there_are_more() -> None:
@@ -314,10 +309,9 @@ def test_no_line_is_wider_than_the_page(width: int) -> None:
 
 
 async def test_nothing_of_the_list_that_stands_still_meanwhile_shows_beside_it() -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press("h")
-        assert "Automatic Processing" not in deck.screen_text()
-        assert "All 8" not in deck.screen_text()
+    text = await shown(sample(), "h", size=LARGE)
+    assert "Automatic Processing" not in text
+    assert "All 8" not in text
 
 
 @pytest.mark.parametrize(("ago", "begun"), [(64, "since 11:00Z"), (3 * 1440 + 64, "since 07-01 11:00Z")])

@@ -11,7 +11,7 @@ from jobdeck.core.read.report_types import Counts
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, dashboard, failed
+from tests.tui.support import LARGE, SMALL, dashboard, failed, shown
 
 
 async def test_the_header_says_where_who_and_whether_processing_is_on() -> None:
@@ -140,14 +140,12 @@ async def test_number_keys_choose_the_tab_and_the_succeeded_one_lists_what_left_
 
 
 async def test_a_recurring_job_wears_its_badge_and_an_overdue_one_says_how_late_it_is() -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press("d")
-        text = deck.screen_text()
-        assert "game_platform_sync ↻ 15m" in text
-        assert "due 12m ago" in text
-        assert "⊘ cancelling" in text
-        assert "62%  lease 40s" in text
-        assert "⚠ partial" in text
+    text = await shown(sample(), "d", size=LARGE)
+    assert "game_platform_sync ↻ 15m" in text
+    assert "due 12m ago" in text
+    assert "⊘ cancelling" in text
+    assert "62%  lease 40s" in text
+    assert "⚠ partial" in text
 
 
 async def test_while_paused_lateness_is_not_blamed_but_still_said() -> None:

@@ -18,7 +18,7 @@ from jobdeck.tui.format import short_id, sparkline
 from jobdeck.tui.text import errors
 from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample, trend
-from tests.tui.support import LARGE, Deck, Held, dashboard
+from tests.tui.support import LARGE, Deck, Held, dashboard, said, shown
 
 
 def broken(number: int = 3, *, trends: int = 1) -> FakeBackend:
@@ -53,26 +53,22 @@ async def try_one(deck: Deck) -> None:
 
 @pytest.mark.parametrize("size", [(80, 24), LARGE])
 async def test_each_group_has_counts_times_course_and_error(size: tuple[int, int]) -> None:
-    async with dashboard(sample(), size=size) as deck:
-        await deck.press("e")
-        text = deck.screen_text()
-        assert "4 groups in 7 days, 12 jobs failed" in text
-        assert ("MetaCTF answered 429" if size[0] > 80 else "MetaCTF answere…") in text
-        assert "▁▁▁" in text
-        line = next(line for line in text.splitlines() if line.strip().startswith("47 "))
-        assert line.split()[:2] == ["47", "11"]
-        assert "11m ago" in line
+    text = await shown(sample(), "e", size=size)
+    assert "4 groups in 7 days, 12 jobs failed" in text
+    assert ("MetaCTF answered 429" if size[0] > 80 else "MetaCTF answere…") in text
+    assert "▁▁▁" in text
+    line = next(line for line in text.splitlines() if line.strip().startswith("47 "))
+    assert line.split()[:2] == ["47", "11"]
+    assert "11m ago" in line
 
 
 async def test_what_is_known_of_the_group_and_the_playbooks_advice_stand_below() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("e", "j")
-        text = deck.screen_text()
-        assert "47 runs; first 2026-07-04 08:54:31Z" in text
-        assert "11 failed permanently, 0 awaiting retry" in text
-        assert "game_platform_rate_limited" in text
-        assert "• Too many requests. It goes on by itself." in text
-        assert "• Refreshes names and states of accounts" in text
+    text = await shown(sample(), "e", "j")
+    assert "47 runs; first 2026-07-04 08:54:31Z" in text
+    assert "11 failed permanently, 0 awaiting retry" in text
+    assert "game_platform_rate_limited" in text
+    assert "• Too many requests. It goes on by itself." in text
+    assert "• Refreshes names and states of accounts" in text
 
 
 async def test_no_errors_is_good_news() -> None:
@@ -192,11 +188,9 @@ async def test_one_job_is_retried_and_the_others_wait() -> None:
 async def test_the_question_before_a_canary_says_of_which_error_it_is_and_how_many_wait(
     number: int, words: str
 ) -> None:
-    async with dashboard(broken(number)) as deck:
-        await deck.press("e", "R")
-        text = " ".join(deck.screen_text().replace("│", " ").split())
-        assert words in text
-        assert "boom" in text.partition("Retry 1 job as a canary")[2].partition(words)[0]
+    text = " ".join((await shown(broken(number), "e", "R")).replace("│", " ").split())
+    assert words in text
+    assert "boom" in text.partition("Retry 1 job as a canary")[2].partition(words)[0]
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -278,10 +272,8 @@ async def test_the_rest_is_all_jobs_of_the_group_with_progress_and_a_reason() ->
 async def test_before_the_rest_is_retried_it_says_whether_the_type_is_paused(paused: str) -> None:
     backend = broken(3)
     backend.processing = replace(backend.processing, paused_types=(TypePause(paused, None, "alice@laptop", NOW, None),))
-    async with dashboard(backend) as deck:
-        await deck.press("e", "F")
-        said = "game_platform_sync is paused: the jobs wait until" in deck.screen_text()
-        assert said is (paused == "game_platform_sync")
+    said = "game_platform_sync is paused: the jobs wait until" in await shown(backend, "e", "F")
+    assert said is (paused == "game_platform_sync")
 
 
 async def test_the_frozen_jobs_of_a_group_are_dropped_when_the_answer_is_no() -> None:
@@ -295,9 +287,8 @@ async def test_the_frozen_jobs_of_a_group_are_dropped_when_the_answer_is_no() ->
 
 
 async def test_a_canary_of_a_large_group_says_exactly_how_many_stay() -> None:
-    async with dashboard(broken(1_843)) as deck:
-        await deck.press("e", "R")
-        assert "The other 1,842 stay as they are" in " ".join(deck.screen_text().replace("│", " ").split())
+    text = await shown(broken(1_843), "e", "R")
+    assert "The other 1,842 stay as they are" in " ".join(text.replace("│", " ").split())
 
 
 async def test_a_canary_that_fails_again_is_said_and_the_rest_warns() -> None:
@@ -371,9 +362,7 @@ async def test_the_part_below_can_be_scrolled() -> None:
 async def test_a_role_that_may_only_look_is_told_so(key: str) -> None:
     backend = broken()
     backend.operate = False
-    async with dashboard(backend) as deck:
-        await deck.press("e", key)
-        assert "has read-only access" in deck.toasts[-1]
+    assert "has read-only access" in await said(backend, "e", key)
 
 
 async def test_a_canary_that_no_worker_took_is_said_and_another_can_be_asked_for() -> None:

@@ -20,7 +20,7 @@ from jobdeck.tui.text import playbook
 from jobdeck.tui.widgets.pane import Entry
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, dashboard
+from tests.tui.support import LARGE, SMALL, dashboard, said, shown
 
 ROOT = Path(__file__).parents[3]
 SOURCE = playbook.source
@@ -54,15 +54,13 @@ GENERAL = {"failed", "cancelled", "vendor", "messaging", "game_platform"}
 
 
 async def test_each_worker_is_told_with_what_it_runs() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("m")
-        text = deck.screen_text()
-        assert "2 workers alive, 2 jobs in 8 slots" in text
-        at = text.splitlines().index(next(line for line in text.splitlines() if "web-1:4242" in line))
-        assert "2 of 4 slots" in text.splitlines()[at]
-        assert "web-1 pid 4242, version 0.1.0" in text.splitlines()[at + 1]
-        assert "game_platform_totals_sweep" in text.splitlines()[at + 3]
-        assert "62%" in text.splitlines()[at + 3]
+    text = await shown(sample(), "m")
+    assert "2 workers alive, 2 jobs in 8 slots" in text
+    at = text.splitlines().index(next(line for line in text.splitlines() if "web-1:4242" in line))
+    assert "2 of 4 slots" in text.splitlines()[at]
+    assert "web-1 pid 4242, version 0.1.0" in text.splitlines()[at + 1]
+    assert "game_platform_totals_sweep" in text.splitlines()[at + 3]
+    assert "62%" in text.splitlines()[at + 3]
 
 
 async def test_a_worker_that_is_silent_is_gone_and_its_jobs_are_seen() -> None:
@@ -70,11 +68,9 @@ async def test_a_worker_that_is_silent_is_gone_and_its_jobs_are_seen() -> None:
     backend.workers = tuple(
         replace(one, alive=False, heartbeat_at=NOW - minutes(7)) if one.id == "here" else one for one in backend.workers
     )
-    async with dashboard(backend) as deck:
-        await deck.press("m")
-        text = deck.screen_text()
-        assert "○ gone   here" in text
-        assert "heartbeat 7m ago" in text
+    text = await shown(backend, "m")
+    assert "○ gone   here" in text
+    assert "heartbeat 7m ago" in text
 
 
 async def test_types_nobody_handles_versions_that_differ_and_jobs_of_nobody_are_said() -> None:
@@ -82,12 +78,10 @@ async def test_types_nobody_handles_versions_that_differ_and_jobs_of_nobody_are_
     backend.evidence.unhandled = ("unheard_of",)
     backend.workers = (replace(backend.workers[0], version="0.0.9"), backend.workers[1])
     backend.jobs[0] = replace(backend.jobs[0], locked_by="long gone")
-    async with dashboard(backend) as deck:
-        await deck.press("m")
-        text = deck.screen_text()
-        assert "✗ No live worker handles these waiting jobs: unheard_of" in text
-        assert "⚠ Live workers have different versions: 0.0.9, 0.1.0" in text
-        assert "Held by workers that are no longer listed" in text
+    text = await shown(backend, "m")
+    assert "✗ No live worker handles these waiting jobs: unheard_of" in text
+    assert "⚠ Live workers have different versions: 0.0.9, 0.1.0" in text
+    assert "Held by workers that are no longer listed" in text
 
 
 async def test_the_worker_inside_is_marked_and_the_worker_keys_are_at_hand() -> None:
@@ -111,18 +105,16 @@ async def test_enter_opens_the_job_under_the_cursor() -> None:
 
 
 async def test_the_digest_of_the_shift_stands_above_what_operators_did() -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press("o")
-        text = deck.screen_text()
-        for part in (
-            "Audit: last 8 h", "jobdeck digest --since 8h", "1,240 succeeded, 12 awaiting retry",
-            "5 failed permanently",
-            "alice@10.0.0.7 (jobdeck): paused 1, resumed 1, retried 1", "NEW sms_digest_processor: 2 runs",
-            "game_platform_onboard_competitors: 9 runs", "19 cron_http, 1 manual",
-            "pause processing by alice@10.0.0.7 (jobdeck): MetaCTF is down", "wrong coach", "failed → cancelled",
-        ):  # fmt: skip
-            assert part in text, part
-        assert "NEW game_platform_onboard_competitors" not in text
+    text = await shown(sample(), "o", size=LARGE)
+    for part in (
+        "Audit: last 8 h", "jobdeck digest --since 8h", "1,240 succeeded, 12 awaiting retry",
+        "5 failed permanently",
+        "alice@10.0.0.7 (jobdeck): paused 1, resumed 1, retried 1", "NEW sms_digest_processor: 2 runs",
+        "game_platform_onboard_competitors: 9 runs", "19 cron_http, 1 manual",
+        "pause processing by alice@10.0.0.7 (jobdeck): MetaCTF is down", "wrong coach", "failed → cancelled",
+    ):  # fmt: skip
+        assert part in text, part
+    assert "NEW game_platform_onboard_competitors" not in text
 
 
 async def test_another_time_can_be_looked_at() -> None:
@@ -145,9 +137,7 @@ async def test_enter_opens_the_job_of_an_entry_wherever_it_is() -> None:
 
 
 async def test_an_entry_about_no_job_says_so() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("o", "enter")
-        assert "No job on this line." in deck.toasts[-1]
+    assert "No job on this line." in await said(sample(), "o", "enter")
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
@@ -165,9 +155,7 @@ async def test_alike_actions_on_many_jobs_are_one_line(size: tuple[int, int]) ->
 
 
 async def test_a_shift_in_which_nobody_did_anything() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("o")
-        assert "No operator actions." in deck.screen_text()
+    assert "No operator actions." in await shown(FakeBackend(), "o")
 
 
 # Playbook
@@ -270,10 +258,9 @@ async def test_the_log_shows_what_the_worker_inside_says_and_follows() -> None:
 async def test_an_empty_log_says_how_to_fill_it_unless_the_worker_is_there(state: Literal["off", "running"]) -> None:
     backend = FakeBackend()
     backend.embedded = EmbeddedWorker(state)
-    async with dashboard(backend) as deck:
-        await deck.press("l")
-        assert "Nothing has been logged yet." in deck.screen_text()
-        assert ("W on the list starts the worker" in deck.screen_text()) is (state == "off")
+    text = await shown(backend, "l")
+    assert "Nothing has been logged yet." in text
+    assert ("W on the list starts the worker" in text) is (state == "off")
 
 
 def test_the_log_is_harmless_redacted_and_bounded() -> None:

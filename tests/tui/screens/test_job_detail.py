@@ -11,7 +11,7 @@ from jobdeck.core.model import Status
 from jobdeck.core.read.report_types import JobDetail
 from tests.tui.fake import FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, Deck, dashboard
+from tests.tui.support import LARGE, Deck, dashboard, shown
 
 FAILED_ROW = 5
 
@@ -34,12 +34,10 @@ async def test_the_page_shows_facts_clauses_runs_log_traceback_payload_and_opera
 
 
 async def test_a_running_job_shows_its_progress_lease_and_holder() -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press("enter")
-        text = deck.screen_text()
-        assert "62%  412 of 655" in text
-        assert "batch 5 of 7" in text
-        assert "web-1:4242, run 81022, lease 40s" in text
+    text = await shown(sample(), "enter", size=LARGE)
+    assert "62%  412 of 655" in text
+    assert "batch 5 of 7" in text
+    assert "web-1:4242, run 81022, lease 40s" in text
 
 
 async def test_esc_goes_back_to_the_same_job_in_the_list() -> None:
@@ -81,9 +79,7 @@ async def test_a_job_that_is_gone_is_said_to_be_gone_and_cannot_be_acted_on() ->
 async def test_a_deleted_job_is_said_to_be_in_the_trash() -> None:
     backend = FakeBackend([make_job(1)])
     backend.details[job_id(1)] = JobDetail(backend.jobs[0], (), (), in_trash=True)
-    async with dashboard(backend) as deck:
-        await deck.press("enter")
-        assert "It stays in the trash" in deck.screen_text()
+    assert "It stays in the trash" in await shown(backend, "enter")
 
 
 async def test_the_page_says_when_the_connection_is_lost() -> None:

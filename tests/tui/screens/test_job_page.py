@@ -20,7 +20,7 @@ from jobdeck.tui.screens.dialogs.questions import cancel_flow_question
 from jobdeck.tui.text import job_detail
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, Deck, dashboard
+from tests.tui.support import LARGE, Deck, dashboard, said, shown
 
 PERSON = {"to": "kim@example.org", "phone": "+15005550006"}
 
@@ -67,9 +67,8 @@ async def open_deleted(deck: Deck) -> None:
     ({"done": 655, "total": 655, "rate": 2.0}, "2.0/s"),
 ])  # fmt: skip
 async def test_progress_is_told_with_its_rate_and_its_estimated_end(progress: dict[str, Any], words: str) -> None:
-    async with dashboard(running(**progress)) as deck:
-        await deck.press("enter")
-        assert words in [line.strip().rstrip("│ ▐▕█") for line in deck.screen_text().splitlines()]
+    text = await shown(running(**progress), "enter")
+    assert words in [line.strip().rstrip("│ ▐▕█") for line in text.splitlines()]
 
 
 @pytest.mark.parametrize("progress", [
@@ -77,9 +76,7 @@ async def test_progress_is_told_with_its_rate_and_its_estimated_end(progress: di
     {"log": "no list"}, {"log": [1, None]}, {},
 ])  # fmt: skip
 async def test_whatever_a_handler_says_of_its_progress_can_be_shown(progress: dict[str, Any]) -> None:
-    async with dashboard(running(**progress)) as deck:
-        await deck.press("enter")
-        assert "● running" in deck.screen_text()
+    assert "● running" in await shown(running(**progress), "enter")
 
 
 async def test_the_log_of_a_running_job_follows_it() -> None:
@@ -126,9 +123,7 @@ async def test_a_new_run_does_not_change_which_one_is_looked_at() -> None:
 
 
 async def test_with_one_run_there_is_none_to_choose() -> None:
-    async with dashboard(FakeBackend([make_job(1)])) as deck:
-        await deck.press("enter", "left_square_bracket")
-        assert "There is no other run." in deck.toasts[-1]
+    assert "There is no other run." in await said(FakeBackend([make_job(1)]), "enter", "left_square_bracket")
 
 
 # The trash
@@ -158,9 +153,7 @@ async def test_what_is_in_the_trash_cannot_be_acted_on_and_says_why(key: str) ->
 
 
 async def test_a_job_that_is_not_in_the_trash_cannot_be_restored() -> None:
-    async with dashboard(FakeBackend([make_job(1)])) as deck:
-        await deck.press("enter", "u")
-        assert "This job is not in the trash." in deck.toasts[-1]
+    assert "This job is not in the trash." in await said(FakeBackend([make_job(1)]), "enter", "u")
 
 
 # Personal data
@@ -204,10 +197,8 @@ async def test_what_is_not_on_record_is_not_shown() -> None:
 
 async def test_one_who_may_only_look_cannot_reveal() -> None:
     backend = FakeBackend([make_job(1, payload=PERSON)], operate=False)
-    async with dashboard(backend) as deck:
-        await deck.press("enter", "X")
-        assert "has read-only access" in deck.toasts[-1]
-        assert backend.calls == []
+    assert "has read-only access" in await said(backend, "enter", "X")
+    assert backend.calls == []
 
 
 # Another payload
@@ -237,10 +228,8 @@ async def test_a_job_is_retried_with_another_payload_and_the_look_at_it_is_on_re
 
 async def test_the_command_of_another_payload_does_the_same_with_personal_data_in_it_too() -> None:
     backend = FakeBackend([make_job(1, Status.FAILED, payload=PERSON)])
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("enter", "T", "ctrl+s")
-        words = shlex.split(deck.toasts[-1].splitlines()[-1])
-        assert json.loads(words[words.index("--payload") + 1]) == PERSON
+    words = shlex.split((await said(backend, "enter", "T", "ctrl+s", size=LARGE)).splitlines()[-1])
+    assert json.loads(words[words.index("--payload") + 1]) == PERSON
 
 
 async def test_a_payload_with_control_characters_is_shown_harmless_and_goes_back_as_it_was() -> None:
@@ -284,18 +273,15 @@ async def test_a_job_that_succeeded_is_enqueued_anew_with_the_other_payload() ->
 @pytest.mark.parametrize("key", ["g", "X"])
 async def test_of_a_very_long_payload_the_beginning_is_shown_and_how_much_more_there_is(key: str) -> None:
     job = make_job(1, payload={"competitorIds": [f"id-{at:05}" for at in range(5000)]})
-    async with dashboard(FakeBackend([job])) as deck:
-        await deck.press("enter", key, "G")
-        text = deck.screen_text()
-        assert "id-00997" in text
-        assert f"… 4004 more lines: jobdeck job {short_id(job.id)} --json" in text
+    text = await shown(FakeBackend([job]), "enter", key, "G")
+    assert "id-00997" in text
+    assert f"… 4004 more lines: jobdeck job {short_id(job.id)} --json" in text
 
 
 async def test_a_long_text_is_not_cut_in_silence() -> None:
     job = make_job(1, payload={"note": "word " * 20_000 + "end"})
-    async with dashboard(FakeBackend([job]), size=LARGE) as deck:
-        await deck.press("enter", "G")
-        assert "characters were left out here" in " ".join(deck.screen_text().split())
+    text = await shown(FakeBackend([job]), "enter", "G", size=LARGE)
+    assert "characters were left out here" in " ".join(text.split())
 
 
 async def test_of_a_job_that_runs_it_is_not_asked_why_it_does_not() -> None:
@@ -303,10 +289,9 @@ async def test_of_a_job_that_runs_it_is_not_asked_why_it_does_not() -> None:
     job = backend.jobs[0]
     clause = Clause("status", holds=False, evidence="The job is running.")
     backend.details[job.id] = JobDetail(job, (), (clause,), ())
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("enter")
-        assert "It is running. Conditions of its next claim" in deck.screen_text()
-        assert "Why it is not running" not in deck.screen_text()
+    text = await shown(backend, "enter", size=LARGE)
+    assert "It is running. Conditions of its next claim" in text
+    assert "Why it is not running" not in text
 
 
 async def test_a_running_job_cannot_be_given_another_payload() -> None:
@@ -325,17 +310,15 @@ async def test_whom_a_job_wrote_to_is_told_with_counts_and_troubled_ones_first()
         (("accepted", 640), ("failed", 1), ("left out: unsubscribed", 3)),
         (Recipient("email", "k…@example.org", "failed", "address_refused", NOW - minutes(3)),),
     )
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("enter")
-        assert "640 accepted, 1 failed, 3 left out: unsubscribed" in deck.screen_text()
-        assert "failed     k…@example.org  address_refused" in deck.screen_text()
+    text = await shown(backend, "enter", size=LARGE)
+    assert "640 accepted, 1 failed, 3 left out: unsubscribed" in text
+    assert "failed     k…@example.org  address_refused" in text
 
 
 async def test_the_playbooks_entry_for_the_type_stands_on_the_page() -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press(*"jjjjj", "enter")
-        assert "The playbook says" in deck.screen_text()
-        assert "• Refreshes names and states of accounts" in deck.screen_text()
+    text = await shown(sample(), *"jjjjj", "enter", size=LARGE)
+    assert "The playbook says" in text
+    assert "• Refreshes names and states of accounts" in text
 
 
 def test_every_text_of_the_page_goes_through_its_own_mask() -> None:
@@ -384,13 +367,11 @@ async def test_the_flow_of_a_job_is_shown_as_a_tree_in_which_it_is_marked() -> N
     )
     line = FlowLine(job_id(9), "nightly", NOW, "bob", {"failed": 1, "blocked": 1})
     backend.evidence.flows[first] = FlowTree(line, members)
-    async with dashboard(backend) as deck:
-        await deck.press("enter")
-        text = deck.screen_text()
-        assert "Flow nightly: 1 of 2 ended" in text
-        assert f"jobdeck flow {short_id(line.id)}" in text
-        assert "✗ split  failed" in text
-        assert "└─ ◌ merge  blocked  after the end of split" in text
+    text = await shown(backend, "enter")
+    assert "Flow nightly: 1 of 2 ended" in text
+    assert f"jobdeck flow {short_id(line.id)}" in text
+    assert "✗ split  failed" in text
+    assert "└─ ◌ merge  blocked  after the end of split" in text
 
 
 async def test_the_page_of_a_join_names_all_whom_it_waits_for() -> None:
@@ -399,11 +380,9 @@ async def test_the_page_of_a_join_names_all_whom_it_waits_for() -> None:
     join = FlowMember(job_id(1), "sum", "game_platform_sync", "end", "blocked", blockers=tuple(m.job_id for m in loads))
     line = FlowLine(job_id(9), "nightly", NOW, "bob", {"failed": 7, "blocked": 1})
     backend.evidence.flows[job_id(1)] = FlowTree(line, (*loads, join))
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("enter")
-        text = " ".join(deck.screen_text().split())
-        assert "after the end of 7: load2, load3, load4 and 4 more" in text
-        assert "This job runs after the end of 7: load2, load3, load4, load5, load6, load7, load8" in text
+    text = " ".join((await shown(backend, "enter", size=LARGE)).split())
+    assert "after the end of 7: load2, load3, load4 and 4 more" in text
+    assert "This job runs after the end of 7: load2, load3, load4, load5, load6, load7, load8" in text
 
 
 async def test_a_job_in_no_flow_has_no_such_part() -> None:
@@ -466,9 +445,7 @@ async def test_the_flow_is_read_again_after_it_was_cancelled() -> None:
 async def test_a_flow_that_has_ended_is_not_cancelled() -> None:
     backend = FakeBackend([make_job(1, Status.FAILED)])
     backend.evidence.flows[job_id(1)] = small_flow({"failed": 8})
-    async with dashboard(backend) as deck:
-        await deck.press("enter", "V")
-        assert "All members of this flow have ended." in deck.toasts[-1]
+    assert "All members of this flow have ended." in await said(backend, "enter", "V")
     assert backend.calls == []
 
 

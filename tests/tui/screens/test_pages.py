@@ -11,7 +11,7 @@ from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dashboard import Dashboard
 from tests.tui.fake import NOW, Clock, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard, failed, make_app
+from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard, failed, make_app, shown
 
 KEYS = {"health": "h", "errors": "e", "workers": "m", "audit": "o", "playbook": "p", "log": "l",
         "bulk": "b"}  # fmt: skip
@@ -186,9 +186,8 @@ async def test_a_pause_is_said_on_every_page() -> None:
 
 @pytest.mark.parametrize("page", FULL)
 async def test_production_is_marked_on_every_page(page: str) -> None:
-    async with dashboard(sample(), environment="production", production=True) as deck:
-        await deck.press(KEYS[page])
-        assert deck.screen_text().splitlines()[0].endswith("  production")
+    text = await shown(sample(), KEYS[page], environment="production", production=True)
+    assert text.splitlines()[0].endswith("  production")
 
 
 async def test_processing_can_be_paused_from_a_page() -> None:

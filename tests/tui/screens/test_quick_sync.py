@@ -6,7 +6,7 @@ import pytest
 
 from jobdeck.core.model import Status
 from tests.tui.fake import FakeBackend, lost, make_job
-from tests.tui.support import LARGE, dashboard
+from tests.tui.support import LARGE, dashboard, shown
 
 KEY = "quick-sync:game_platform_sync"
 
@@ -53,10 +53,8 @@ async def test_what_was_there_already_is_said_to_be() -> None:
 
 async def test_a_totals_sweep_that_was_there_and_does_not_wait_is_said_not_to() -> None:
     there = make_job(1, dedupe_key="quick-sync:game_platform_totals_sweep", task_type="game_platform_totals_sweep")
-    async with dashboard(FakeBackend([there]), size=LARGE) as deck:
-        await deck.press("Q", "f")
-        text = " ".join(deck.screen_text().replace("│", " ").split())
-        assert "exists already (pending); does not wait for the first." in text
+    text = " ".join((await shown(FakeBackend([there]), "Q", "f", size=LARGE)).replace("│", " ").split())
+    assert "exists already (pending); does not wait for the first." in text
 
 
 async def test_a_sync_whose_type_has_no_handler_is_greyed_with_the_reason_and_queues_nothing() -> None:

@@ -14,7 +14,7 @@ from jobdeck.tui.text import audit, errors
 from jobdeck.tui.widgets.pane import Entry
 from tests.tui.fake import NOW, FakeBackend, make_job
 from tests.tui.sample import sample, trend
-from tests.tui.support import Deck, dashboard
+from tests.tui.support import Deck, dashboard, said, shown
 
 HOUR = timedelta(hours=1)
 
@@ -97,10 +97,8 @@ async def test_a_note_is_left_with_the_command_of_it_and_is_on_the_page() -> Non
 )
 async def test_a_note_that_cannot_be_left_is_said_in_the_dialog(typed: tuple[str, ...], words: str) -> None:
     backend = sample()
-    async with dashboard(backend) as deck:
-        await deck.press("o", "L", *typed)
-        assert words in deck.screen_text()
-        assert backend.calls == []
+    assert words in await shown(backend, "o", "L", *typed)
+    assert backend.calls == []
 
 
 @pytest.mark.parametrize("key", ["enter", "D"])
@@ -141,9 +139,7 @@ async def test_who_may_only_read_reads_notes_and_is_told_why_nothing_else() -> N
 
 async def test_no_note_is_acknowledged_where_there_is_none() -> None:
     backend = sample()
-    async with dashboard(backend) as deck:
-        await deck.press("o", "D")
-        assert deck.toasts[-1] == "No note on this line."
+    assert await said(backend, "o", "D") == "No note on this line."
 
 
 async def test_open_notes_are_said_at_the_start() -> None:
@@ -194,16 +190,13 @@ async def test_a_mute_without_an_end_lasts_a_year() -> None:
 )
 async def test_an_end_that_cannot_be_is_said_in_the_dialog_and_mutes_nothing(typed: str, words: str) -> None:
     backend = sample()
-    async with dashboard(backend) as deck:
-        await deck.press("e", "M", *typed, "enter", "enter")
-        assert words in " ".join(deck.screen_text().replace("│", " ").split())
-        assert backend.calls == []
+    assert words in " ".join((await shown(backend, "e", "M", *typed, "enter", "enter")).replace("│", " ").split())
+    assert backend.calls == []
 
 
 async def test_new_groups_are_counted_and_said_in_the_details() -> None:
     backend = sample()
     backend.evidence.trends = (trend(make_job(1), "a1b2", "vendor", first=60.0),)
-    async with dashboard(backend) as deck:
-        await deck.press("e")
-        assert ", 1 new" in deck.screen_text()
-        assert "First known failure within the last 24 hours." in deck.screen_text()
+    text = await shown(backend, "e")
+    assert ", 1 new" in text
+    assert "First known failure within the last 24 hours." in text

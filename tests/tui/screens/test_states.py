@@ -14,7 +14,7 @@ from jobdeck.tui.format import fit, middle
 from jobdeck.tui.widgets.ink import Line
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed
+from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed, shown
 
 LONG = "MetaCTF is being moved to another region and every answer until four in the morning may be wrong or missing"
 
@@ -200,9 +200,8 @@ async def test_at_the_end_of_what_was_found_among_some_jobs_it_is_said_that_ther
 async def test_a_search_that_ended_without_a_match_says_among_how_many_jobs() -> None:
     backend = failed(2)
     backend.searched = 1_000_000
-    async with dashboard(backend) as deck:
-        await deck.press("slash", *"zebra", "enter")
-        assert "No job among the first 1,000,000 matches zebra. esc clears the filter." in deck.screen_text()
+    text = await shown(backend, "slash", *"zebra", "enter")
+    assert "No job among the first 1,000,000 matches zebra. esc clears the filter." in text
 
 
 async def test_back_at_the_top_the_list_is_short_again_unless_something_is_marked() -> None:

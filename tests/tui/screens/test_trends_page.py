@@ -14,7 +14,7 @@ from jobdeck.tui.text.figures.trends import plot
 from tests.tui.fake import FakeBackend, lost
 from tests.tui.figures_sample import BROKEN, CALM, incident, trends
 from tests.tui.screens.test_snapshots import SnapCompare, walk
-from tests.tui.support import SMALL, dashboard, make_app
+from tests.tui.support import SMALL, dashboard, make_app, shown
 
 WIDE = (120, 35)
 HOSTILE = "a\x1b]52;c;UFdORUQ=\x07b[/foo]"
@@ -62,20 +62,16 @@ async def test_a_table_of_types_and_four_plots_of_the_chosen_one(size: tuple[int
 
 async def test_t_goes_through_the_windows() -> None:
     backend = incident()
-    async with dashboard(backend) as deck:
-        await deck.press("t", "t", "t", "t", "t")
-        hours = [window / timedelta(hours=1) for window in backend.figures.windows]
-        assert hours == [6, 24, 168, 720, 1]
-        assert "last 1 h" in deck.screen_text()
+    assert "last 1 h" in await shown(backend, "t", "t", "t", "t", "t")
+    hours = [window / timedelta(hours=1) for window in backend.figures.windows]
+    assert hours == [6, 24, 168, 720, 1]
 
 
 async def test_a_history_shorter_than_the_window_says_since_when_it_counts() -> None:
     backend = incident()
     found = trends()
     backend.figures.seen = replace(found, trends=replace(found.trends, counted_since=found.trends.buckets[30]))
-    async with dashboard(backend) as deck:
-        await deck.press("t")
-        assert f"counted since {found.trends.buckets[30]:%m-%d %H:%M}Z" in deck.screen_text()
+    assert f"counted since {found.trends.buckets[30]:%m-%d %H:%M}Z" in await shown(backend, "t")
 
 
 async def test_enter_on_a_type_opens_its_trends() -> None:
@@ -104,10 +100,9 @@ async def test_a_mark_of_the_last_minute_leaves_the_end_of_the_axis_readable() -
     backend = incident()
     found = trends()
     backend.figures.seen = replace(found, marks=(Mark(found.trends.at, "release", "jobdeck@0.2.0", None),))
-    async with dashboard(backend) as deck:
-        await deck.press("t")
-        assert "─Nnow" in deck.screen_text()
-        assert "N release jobdeck@0.2.0" in deck.screen_text()
+    text = await shown(backend, "t")
+    assert "─Nnow" in text
+    assert "N release jobdeck@0.2.0" in text
 
 
 async def test_a_hostile_name_comes_out_harmless() -> None:
@@ -116,11 +111,9 @@ async def test_a_hostile_name_comes_out_harmless() -> None:
     marks = tuple(replace(mark, name=HOSTILE) for mark in found.marks)
     types = {HOSTILE: found.trends.types[CALM]}
     backend.figures.seen = replace(found, marks=marks, trends=replace(found.trends, types=types))
-    async with dashboard(backend, size=WIDE) as deck:
-        await deck.press("t", "j")
-        text = deck.screen_text()
-        assert "[/foo]" in text
-        assert not [character for character in text if ord(character) < 32 and character != "\n"]
+    text = await shown(backend, "t", "j", size=WIDE)
+    assert "[/foo]" in text
+    assert not [character for character in text if ord(character) < 32 and character != "\n"]
 
 
 @pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x35"])
@@ -132,14 +125,12 @@ def test_trends_page_looks_like(size: tuple[int, int], snap_compare: SnapCompare
 
 
 async def test_each_series_has_one_line_with_its_streak_and_details_below() -> None:
-    async with dashboard(incident()) as deck:
-        await deck.press("c")
-        text = deck.screen_text()
-        assert "6 recurring jobs, 6 late, 1 failing" in text
-        row = next(line for line in text.splitlines()[2:] if "sms_digest" in line)
-        assert row.split()[1] == "1h"
-        assert row.rstrip().endswith("2 failed")
-        assert "interval      every 5m" in text
+    text = await shown(incident(), "c")
+    assert "6 recurring jobs, 6 late, 1 failing" in text
+    row = next(line for line in text.splitlines()[2:] if "sms_digest" in line)
+    assert row.split()[1] == "1h"
+    assert row.rstrip().endswith("2 failed")
+    assert "interval      every 5m" in text
 
 
 async def test_r_runs_the_series_now_and_s_skips_one_run_with_the_command_of_it() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.tui.fake import NOW, FakeBackend, lost, minutes
 from tests.tui.figures_sample import BROKEN, CALM, incident, share, type_line
 from tests.tui.screens.test_snapshots import SnapCompare, walk
-from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app
+from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app, said, shown
 
 WIDE = (120, 35)
 
@@ -193,18 +193,15 @@ async def test_a_limit_for_each_key_of_a_type_without_one_is_set_with_a_warning(
 @pytest.mark.slow
 async def test_what_cannot_be_set_is_said_in_the_dialog_and_changes_nothing(typed: tuple[str, ...], words: str) -> None:
     backend = incident()
-    async with dashboard(backend) as deck:
-        await deck.press("i", "E", *typed)
-        assert words in deck.screen_text()
-        assert backend.calls == []
+    assert words in await shown(backend, "i", "E", *typed)
+    assert backend.calls == []
 
 
 async def test_a_refusal_of_the_database_is_said() -> None:
     backend = incident()
-    async with dashboard(backend) as deck:
-        await deck.press("i", "E", "ctrl+u", *"101%", *("enter",) * 11)
-        assert "Could not change" in deck.toasts[-1]
-        assert "at most 100 %" in deck.toasts[-1]
+    toast = await said(backend, "i", "E", "ctrl+u", *"101%", *("enter",) * 11)
+    assert "Could not change" in toast
+    assert "at most 100 %" in toast
 
 
 async def test_who_may_only_read_is_told_so_and_sees_the_page() -> None:

@@ -10,7 +10,7 @@ from jobdeck.core.model import SORTS, Status
 from jobdeck.tui.widgets.jobs.columns import layout
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, Deck, dashboard
+from tests.tui.support import LARGE, Deck, dashboard, shown
 
 
 async def test_a_filter_of_words_reaches_the_queue_and_esc_clears_it() -> None:
@@ -115,9 +115,7 @@ async def test_a_filter_stays_while_tabs_change() -> None:
 
 
 async def test_a_filter_without_a_match_says_so() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("slash", *"zebra", "enter")
-        assert "No job matches zebra" in deck.screen_text()
+    assert "No job matches zebra" in await shown(sample(), "slash", *"zebra", "enter")
 
 
 async def test_sorting_keeps_the_cursor_on_its_job() -> None:
