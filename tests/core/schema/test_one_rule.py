@@ -153,13 +153,6 @@ def test_each_condition_on_waiting_jobs_in_the_parts_is_that_of_an_index(
     assert seen > 5
 
 
-def test_the_sample_is_drawn_by_one_expression(conn: Connection) -> None:
-    step = rule(conn, "job_sample_step")
-    drawn = {"job_queue_drawn": "uuid_hash(id)", "job_queue_drawn_pending": "uuid_hash(id)"}
-    for name, hashed in (drawn | {"job_runs_drawn": "hashint8(run_token)"}).items():
-        assert step.replace("hash", hashed) in value(conn, "SELECT pg_get_indexdef(%s::regclass)", name)
-
-
 def test_the_runs_of_schedulers_are_found_by_the_condition_that_tells_them(conn: Connection) -> None:
     condition = value(
         conn,
