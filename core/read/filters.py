@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -65,6 +66,19 @@ def parse_filter(text: str) -> Filter:
             raise UsageError(f"The filter {twice}. Remove one of them.")
         found[field] = read
     return Filter(**found, search=" ".join(words) or None)
+
+
+def narrowed(wanted: Filter, what: str, **given: object) -> Filter:
+    """The filter with further fields; those without a value are left out.
+
+    Raises:
+        UsageError: the filter sets one of them too. The message begins with `what` both are.
+    """
+    changes: dict[str, Any] = {field: value for field, value in given.items() if value}
+    for field in changes:
+        if getattr(wanted, field):
+            raise UsageError(f"{what} both set the {field.replace('_', ' ')}. Omit one of them.")
+    return replace(wanted, **changes)
 
 
 def format_filter(wanted: Filter) -> str:

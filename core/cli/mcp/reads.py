@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from jobdeck.core.alerts.alarms import timeouts_of
 from jobdeck.core.cli.mcp.tools import LONG, Access, Arguments, Tool
-from jobdeck.core.errors import JobNotFound, Refused, UsageError
-from jobdeck.core.model import Filter, Job, Run, RunOutcome, Status
+from jobdeck.core.errors import JobNotFound, Refused
+from jobdeck.core.model import Job, Run, RunOutcome, Status
 from jobdeck.core.read import history, jobs
-from jobdeck.core.read.filters import parse_filter
+from jobdeck.core.read.filters import narrowed, parse_filter
 from jobdeck.core.read.operators import notes, reach
 from jobdeck.core.read.operators.reach import check_type
 from jobdeck.core.read.pages import overview
@@ -98,7 +98,10 @@ def health(access: Access, _: Nothing) -> Any:
 
 
 def job_list(access: Access, given: JobList) -> Any:
-    wanted = _wanted(given)
+    wanted = narrowed(
+        parse_filter(given.filter or ""), "The filter and another argument", status=given.status,
+        task_type=given.type, search=given.search,
+    )  # fmt: skip
     with access.reading() as conn:
         reach.check(conn, wanted)
         page = jobs.page(
@@ -107,18 +110,6 @@ def job_list(access: Access, given: JobList) -> Any:
         if wanted.task_type and not page.jobs:
             check_type(conn, wanted.task_type, access.session.registry.names)
     return {"jobs": [_short(job) for job in page.jobs], "next": page.next}
-
-
-def _wanted(given: JobList) -> Filter:
-    wanted = parse_filter(given.filter or "")
-    changes: dict[str, Any] = {}
-    for field, value in (("status", given.status), ("task_type", given.type), ("search", given.search)):
-        if value is None:
-            continue
-        if getattr(wanted, field):
-            raise UsageError(f"The filter and another argument both set the {field}. Omit one of them.")
-        changes[field] = value
-    return replace(wanted, **changes)
 
 
 def _short(job: Job) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,12 +10,12 @@ from jobdeck.core import plugins
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Group, Session, Words, after_option, command, limit_option, shared_options
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import SORTS, Filter, Job, Json, RunOutcome, Status
+from jobdeck.core.model import SORTS, Job, Json, RunOutcome, Status
 from jobdeck.core.queue import operator
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import one_moment
-from jobdeck.core.read.filters import parse_filter
+from jobdeck.core.read.filters import narrowed, parse_filter
 from jobdeck.core.read.job_lists import LOOKED_AT
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.operators.preferences import SIGN
@@ -49,7 +48,11 @@ DRY_LAST: Final = "Its last run was a dry run: it changed nothing."
 @after_option
 def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
     """List jobs, newest first."""
-    wanted = _narrowed(session.filter(expression), given)
+    status = Status(given["status"]) if given["status"] else None
+    wanted = narrowed(
+        session.filter(expression), "--filter and another option", status=status, task_type=given["task_type"],
+        search=given["search"],
+    )  # fmt: skip
     with session.connection() as conn:
         wanted = reach.with_ids(conn, wanted)
         reach.check(conn, wanted)
@@ -171,17 +174,6 @@ def audit_table(entries: Iterable[AuditEntry]) -> list[str]:
             for entry in entries
         ),
     )
-
-
-def _narrowed(wanted: Filter, given: dict[str, Any]) -> Filter:
-    changes: dict[str, Any] = {}
-    for option in ("status", "task_type", "search"):
-        if not given[option]:
-            continue
-        if getattr(wanted, option):
-            raise UsageError(f"--filter and another option both set the {option.replace('_', ' ')}. Omit one of them.")
-        changes[option] = Status(given[option]) if option == "status" else given[option]
-    return replace(wanted, **changes)
 
 
 def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, object]]:
