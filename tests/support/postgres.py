@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 import uuid
 from pathlib import Path
 from typing import Any, Self
@@ -185,13 +184,12 @@ class PostgresServer:
 
     def _once_unused(self, statement: sql.Composed, what: str, database: str, *, look: str = SESSIONS) -> None:
         """Executes a statement about a database whose last sessions may not have ended yet."""
-        for _ in rounds(what):
+        for _ in rounds(what, pause=0.002):
             if self._admin is None or self._admin.closed:
                 self._admin = self.connect()
             # Postgres itself waits for 5 s, and looks only each 0.1 s.
             try:
                 if self._admin.execute(look.encode(), (database,)).fetchone() != (0,):
-                    time.sleep(0.002)
                     continue
                 self._admin.execute(statement)
             except psycopg.OperationalError as refusal:

@@ -33,11 +33,13 @@ async def becomes(condition: Callable[[], Any], what: str | Callable[[], str] = 
         await asyncio.sleep(PAUSE)
 
 
-def rounds(what: str | Callable[[], str]) -> Iterator[None]:
-    """The rounds of a loop that waits in a way of its own, and leaves when what it waits for is there."""
+def rounds(what: str | Callable[[], str], *, pause: float = 0.0) -> Iterator[None]:
+    """The rounds of a loop that leaves when what it waits for is there, or that waits in a way of its own."""
     deadline = time.monotonic() + PATIENCE
+    between = threading.Event()
     while time.monotonic() < deadline:
         yield
+        between.wait(pause)
     raise AssertionError(_in_vain(what))
 
 
