@@ -211,7 +211,7 @@ def row(stage: Stage) -> Iterator[float]:
 @fault("key", "key")
 def key(stage: Stage) -> Iterator[float]:
     """Another session locks the lock of a concurrency key for longer than the lease."""
-    statement = "SELECT slot FROM job_locks WHERE slot = job_slot('key 0') FOR UPDATE"
+    statement = "SELECT slot FROM job_locks WHERE slot = job_lock_slot('key 0') FOR UPDATE"
     yield from _held(stage, statement)
 
 

@@ -95,7 +95,7 @@ $$;
 
 
 def functions_of(texts: Iterable[str]) -> list[str]:
-    """The functions that these parts create, each as its name and the number of its arguments: `job_slot/1`."""
+    """The functions that these parts create, each as its name and the number of its arguments: `job_lock_slot/1`."""
     found = {"job_own_functions/0"}
     for text in texts:
         for name, arguments in _HEAD.findall(text):

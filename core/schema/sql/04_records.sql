@@ -161,6 +161,30 @@ create table if not exists job_locks (
 );
 insert into job_locks select generate_series(-64, 4095) on conflict (slot) do nothing;
 
+-- The row of job_locks that is the lock of a concurrency key.
+create or replace function job_lock_slot(p_key text) returns integer
+language sql immutable parallel safe
+return hashtext(p_key) & 4095;
+
+-- Takes the locks of these keys until the end of the transaction, those that are free, and returns their slots.
+create or replace function job_queue_try_locks(p_keys text[]) returns integer[]
+language sql volatile
+set enable_seqscan = off
+as $$
+    select coalesce(array_agg(l.slot), '{}') from (
+        select slot from job_locks where slot = any (array(
+            select distinct job_lock_slot(k) from unnest(p_keys) k where k is not null))
+        for update skip locked) l
+$$;
+
+-- Waits for the lock of a name and holds it until the end of the transaction.
+create or replace function job_queue_lock_name(p_name text) returns void
+language sql volatile security definer
+as $$
+    select job_refuse_outsiders();
+    select from job_locks where slot = -1 - (hashtext(p_name) & 63) for update
+$$;
+
 -- What is to be looked at again, each entry once: lines of concurrency keys, and blockers of waiting jobs. It is written in the
 -- transaction that makes the look necessary. An open transaction may have hidden a job that joined a line, or that waits,
 -- from the run that ended before it; or another transaction had the lock of a key or of its next job. Upkeep looks at

@@ -9,66 +9,6 @@ begin
 end
 $$;
 
--- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
--- false: then both are in the claim's index, and the claim takes one of them.
-create or replace function job_queue_joins_line(
-    p_key text, p_priority integer, p_run_at timestamptz, p_task_type text
-) returns boolean
-language plpgsql stable
-set enable_seqscan = off set enable_sort = off
-as $$
-declare
-    v_waits constant boolean := p_key is not null and (
-        (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
-            is not null
-        or exists (
-            select from job_queue
-            where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
-                and priority >= p_priority and run_at <= p_run_at
-        )
-    );
-begin
-    if v_waits and job_key_limit(p_task_type) > 1 then
-        return job_key_limit(p_task_type) <= job_key_running(p_key) + (
-            select count(*) from job_queue
-            where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
-                and priority >= p_priority and run_at <= p_run_at);
-    end if;
-    return v_waits;
-end
-$$;
-
--- The blocker that a job has to wait for: null if the blocker has already succeeded. One that can never succeed is refused.
-create or replace function job_queue_live_blocker(p_blocked_by uuid) returns uuid
-language plpgsql stable
-set enable_seqscan = off
-as $$
-declare
-    v_outcome constant text := job_flow_outcome(p_blocked_by);
-begin
-    if v_outcome in ('failed', 'cancelled', 'deleted') then
-        perform job_queue_refuse(format(
-            'The blocker, job %s, %s. Retry the blocker first, or enqueue this job without a blocker.', p_blocked_by, case
-                when v_outcome = 'deleted' then 'does not exist'
-                when exists (select from job_queue where id = p_blocked_by and status = 'succeeded')
-                    then 'expired before it ran'
-                else 'is ' || v_outcome end));
-    end if;
-    return case when v_outcome is null then p_blocked_by end;
-end
-$$;
-
--- The live job that has a dedupe key. Called after an insert conflicted with it, so it must see rows that were
--- committed since the insert began: therefore volatile.
-create or replace function job_queue_holder(p_dedupe_key text) returns uuid
-language plpgsql volatile
-set enable_seqscan = off
-as $$
-begin
-    return (select id from job_queue where dedupe_key = p_dedupe_key and status in ('pending', 'running'));
-end
-$$;
-
 -- Why a job with these values is not enqueued; null if it is. Keys are in indexes, which take no long values.
 create or replace function job_refusal(
     p_task_type text, p_payload jsonb, p_priority integer, p_run_at timestamptz, p_expires_at timestamptz,
@@ -168,8 +108,8 @@ create or replace trigger job_queue_updated after update on job_queue
 -- Also where session_replication_role leaves other triggers out, as constraints are checked there too.
 alter table job_queue enable always trigger job_queue_inserted, enable always trigger job_queue_updated;
 
--- Records that upkeep has to judge the blocker of a new job, once the transaction that enqueues has ended: until then, a
--- blocker that ends does not see the job. Gives a job its key that was not enqueued by a function.
+-- Asks upkeep to judge the blocker of a new job once more when the transaction that enqueues has ended: a blocker that ends
+-- before that does not see the job. Gives a job its key that was not enqueued by a function.
 create or replace function job_queue_before_insert() returns trigger
 language plpgsql security definer
 as $$
@@ -194,7 +134,7 @@ begin
     return new;
 end
 $$;
--- The functions write created_by, so their one-time jobs without a blocker do not pay for this.
+-- The functions write created_by, so of their jobs only those with a blocker pay for this.
 create or replace trigger job_queue_before_insert before insert on job_queue
     for each row when (new.created_by is null or new.blocked_by is not null)
     execute function job_queue_before_insert();
@@ -307,7 +247,7 @@ begin
         )
         update job_queue q set concurrency_key = f.key
         from (select distinct on (key) id, key from free where key is not null order by key, started_at) f
-        where q.id = f.id and job_slot(f.key) = any (v_slots) and not job_key_is_busy(f.key);
+        where q.id = f.id and job_lock_slot(f.key) = any (v_slots) and not job_key_is_busy(f.key);
     exception when unique_violation then
         null;
     end;

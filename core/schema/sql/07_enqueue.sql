@@ -1,5 +1,36 @@
 -- Enqueueing. A job is enqueued in the transaction of the caller; a dedupe key lets one job be pending or running.
 
+-- The blocker that a job has to wait for: null if the blocker has already succeeded. One that can never succeed is refused.
+create or replace function job_queue_live_blocker(p_blocked_by uuid) returns uuid
+language plpgsql stable
+set enable_seqscan = off
+as $$
+declare
+    v_outcome constant text := job_blocker_outcome(p_blocked_by);
+begin
+    if v_outcome in ('failed', 'cancelled', 'deleted') then
+        perform job_queue_refuse(format(
+            'The blocker, job %s, %s. Retry the blocker first, or enqueue this job without a blocker.', p_blocked_by, case
+                when v_outcome = 'deleted' then 'does not exist'
+                when exists (select from job_queue where id = p_blocked_by and status = 'succeeded')
+                    then 'expired before it ran'
+                else 'is ' || v_outcome end));
+    end if;
+    return case when v_outcome is null then p_blocked_by end;
+end
+$$;
+
+-- The live job that has a dedupe key. Called after an insert conflicted with it, so it must see rows that were
+-- committed since the insert began: therefore volatile.
+create or replace function job_queue_holder(p_dedupe_key text) returns uuid
+language plpgsql volatile
+set enable_seqscan = off
+as $$
+begin
+    return (select id from job_queue where dedupe_key = p_dedupe_key and status in ('pending', 'running'));
+end
+$$;
+
 -- Enqueues one job, or returns the job that already has the dedupe key (`created` false). While another transaction that has
 -- not ended enqueues a job with the same key, it waits for 1.5 seconds at most (SQLSTATE 55P03).
 create or replace function job_queue_create(
@@ -105,30 +136,6 @@ declare
 begin
     return (select q from job_queue q where q.id = v_id);
 end
-$$;
-
--- Which jobs of a batch wait behind other jobs with their concurrency key, in the batch or in the queue; one value per key, in
--- the same order. A job with a blocker waits until its blocker has ended, and no other waits behind it.
-create or replace function job_queue_join_lines(
-    p_keys text[], p_task_types text[], p_priorities integer[], p_run_at timestamptz[], p_blocked_by uuid[]
-) returns boolean[]
-language sql stable
-set enable_seqscan = off
-as $$
-    with batch as (
-        select n.key, n.task_type, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at,
-            n.blocked_by is not null as blocked, n.place
-        from unnest(p_keys, p_task_types, p_priorities, p_run_at, p_blocked_by) with ordinality
-            as n (key, task_type, priority, run_at, blocked_by, place)
-    ), lined as (
-        select b.place, b.key is not null and (b.blocked
-            or count(*) over earlier >= coalesce(t.max_per_key, 1) and min(b.run_at) over earlier <= b.run_at
-            or job_queue_joins_line(b.key, b.priority, b.run_at, b.task_type)) as in_line
-        from batch b left join job_types t on t.task_type = b.task_type
-        window earlier as (partition by b.key, b.blocked order by b.priority desc, b.run_at, b.place
-            rows between unbounded preceding and 1 preceding)
-    )
-    select array_agg(in_line order by place) from lined
 $$;
 
 -- The time in the ids of a batch. They are like those of the column's default, but have one time for all.

@@ -1,4 +1,5 @@
--- Rates, and the limits of keys: how many jobs with a key run at the same time, and how many start in a period.
+-- The arithmetic of rates, which those of types and of keys share, and how many jobs with a key run at the same time. What
+-- counts and uses up the rate of a type is in 09, that of a key in 13.
 
 create index if not exists job_queue_limited on job_queue (task_type) where status = 'running' and limited;
 create unique index if not exists job_queue_key_places on job_queue (concurrency_key, key_place) nulls not distinct

@@ -2,7 +2,8 @@
 --
 -- A claim locks the rows of the limited types that it was asked for, and leaves out those that another claim has locked. The
 -- lock lasts until the claim commits, so a count made after it is exact: reports only make it smaller. Jobs of types
--- without limits are not in the index of limited runs, and their claims find no row here.
+-- without limits are not in the index of limited runs, and their claims find no row here. A job that waits for a limit has
+-- no mark: it is in the index of claims and due, and claims leave its lane out.
 
 -- A range of the index of claims: the jobs of one type and priority behind a place. `room` is how many jobs of the type may
 -- start now, null for a type without limits.
@@ -225,28 +226,6 @@ begin
         perform job_queue_ask_recheck(v_keys, null);
     end if;
     perform pg_notify(current_schema() || '.job_queue', '');
-end
-$$;
-
--- Puts the next job of a line into the claim's index beside those of its key that run or are there and due, if its type
--- lets so many run. Returns whether it did. The caller has the lock of the key.
-create or replace function job_queue_put_beside(p_key text, p_now timestamptz) returns boolean
-language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
-as $$
-declare
-    v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, null);
-begin
-    if v_job.id is null or job_key_limit(v_job.task_type) <= job_key_running(p_key) + (
-        select count(*) from (
-            select from job_queue q
-            where job_clause_claimable(q) and q.concurrency_key = p_key and q.run_at <= greatest(v_job.run_at, p_now)
-            order by q.priority desc) waiting)
-    then
-        return false;
-    end if;
-    update job_queue set in_line = false where id = v_job.id;
-    return true;
 end
 $$;
 

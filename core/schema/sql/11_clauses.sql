@@ -1,7 +1,8 @@
 -- The clauses of the claim.
 --
--- Each is one expression that the planner inlines, or a query with a cached plan. The claim uses all of them, and
--- job_queue_why one after the other, so that the explanation cannot differ from the claim.
+-- Each is one expression that the planner inlines, or a query with a cached plan. job_queue_why asks one after the other. The
+-- claim uses those on one job's row; whether processing is on, and how many jobs of a key run, it reads in queries of its
+-- own (12, 13), because the calls would take longer.
 
 create or replace function job_clause_pending(p_status text) returns boolean
 language sql immutable parallel safe
@@ -28,30 +29,6 @@ create or replace function job_clause_claimable(p_job job_queue) returns boolean
 language sql immutable parallel safe
 return job_clause_pending((p_job).status) and job_clause_unblocked((p_job).blocked_by)
     and job_clause_first_in_line((p_job).in_line);
-
--- The row of job_locks that is the lock of a concurrency key.
-create or replace function job_slot(p_key text) returns integer
-language sql immutable parallel safe
-return hashtext(p_key) & 4095;
-
--- Takes the locks of these keys until the end of the transaction, those that are free, and returns their slots.
-create or replace function job_queue_try_locks(p_keys text[]) returns integer[]
-language sql volatile
-set enable_seqscan = off
-as $$
-    select coalesce(array_agg(l.slot), '{}') from (
-        select slot from job_locks where slot = any (array(
-            select distinct job_slot(k) from unnest(p_keys) k where k is not null))
-        for update skip locked) l
-$$;
-
--- Waits for the lock of a name and holds it until the end of the transaction.
-create or replace function job_queue_lock_name(p_name text) returns void
-language sql volatile security definer
-as $$
-    select job_refuse_outsiders();
-    select from job_locks where slot = -1 - (hashtext(p_name) & 63) for update
-$$;
 
 create or replace function job_key_is_busy(p_key text) returns boolean
 language plpgsql stable parallel safe

@@ -1,12 +1,14 @@
 -- The claim: which jobs a worker gets.
 --
--- It answers five questions, one after the other. This part has a function for each but the first.
---   1. Which types may start jobs now, and how many of each?   job_types_open (pauses), job_limits_admit (places and rates)
+-- job_queue_claim asks these questions, in this order; where a question's function is in another part, its number is named.
+--   1. Which types may start jobs now?                         job_types_open (11), by pauses
 --   2. Where are their jobs in the index of claims?            job_claim_lanes
+--      How many jobs of each type may start?                   job_limits_admit (09), by places and rates
 --   3. Which series come first?                                job_claim_series
 --   4. Which of the other jobs are the best?                   job_claim_pick
---   5. Which of these have a place for their key?              job_claim_keys
--- 3 and 4 lock the jobs that they return. job_claim_start makes them running. A canary is asked questions 1 and 5 alone.
+--   5. Which of these have a place for their key?              job_claim_keys (13)
+-- 3 and 4 lock the jobs that they return. job_claim_start makes them running, and uses up the rates of their types. A canary
+-- is not held up by pauses; it is asked for the limit of its type and for its key (24).
 -- The functions below have the planner's settings of job_queue_claim, which calls them, where they name none.
 
 -- The lanes of these task types, the best first: each priority that has jobs in the index of claims, found by one probe each.

@@ -3,7 +3,7 @@
 -- Of these jobs, which the caller has locked, those whose key has a place for them, in the order of claims (`taken`). Where a
 -- key may have several, `jobs` and `places` say the place of each among the running jobs of its key, null for the first. The
 -- lock of a key is tried and not waited for; it decides between two claims that do not see each other. What these jobs use
--- of the rates of keys is used up here, and what has to wait for a key leaves the index that claims read.
+-- of the rates of keys is used up here. Other due jobs of a key whose places are taken leave the index that claims read.
 create or replace function job_claim_keys(
     p_jobs tid[], p_now timestamptz, out taken tid[], out jobs tid[], out places smallint[]
 )
@@ -31,7 +31,7 @@ begin
     -- run, `starts` how many its rate lets start, and `number` the place of a job among those of the key that have room.
     with keyed as (
         select q.ctid as job, q.id, q.concurrency_key as key, q.priority, q.run_at, coalesce(t.max_per_key, 1) as most,
-            job_slot(q.concurrency_key) = any (v_slots) and (q.task_type <> all (v_paced) or not exists (
+            job_lock_slot(q.concurrency_key) = any (v_slots) and (q.task_type <> all (v_paced) or not exists (
                 select from job_key_rates r where r.key_hash = md5(q.concurrency_key)::uuid and r.ctid <> all (v_rates))) as mine,
             -- The order makes the planner read the index of running keys.
             coalesce(t.max_per_key, 1) - (select count(*) from (

@@ -1,5 +1,63 @@
 -- Lines: the jobs that wait for the same concurrency key, all but the first out of the index of claims. Whatever frees a key moves
 -- its line; what an open transaction hid is looked at again by upkeep.
+--
+-- The way of a job that waits for a blocker and then for its key: the report of the blocker's end (17) calls
+-- job_queue_release_waiting, which takes the blocker away and puts the job into the line; the same report calls
+-- job_queue_advance_lines, which puts the best due job of the line, or else the one due first, into the index of claims. A
+-- blocker whose end did not see the job, because its enqueue had not committed, is judged by upkeep (18).
+
+-- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
+-- false: then both are in the claim's index, and the claim takes one of them.
+create or replace function job_queue_joins_line(
+    p_key text, p_priority integer, p_run_at timestamptz, p_task_type text
+) returns boolean
+language plpgsql stable
+set enable_seqscan = off set enable_sort = off
+as $$
+declare
+    v_waits constant boolean := p_key is not null and (
+        (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
+            is not null
+        or exists (
+            select from job_queue
+            where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
+                and priority >= p_priority and run_at <= p_run_at
+        )
+    );
+begin
+    if v_waits and job_key_limit(p_task_type) > 1 then
+        return job_key_limit(p_task_type) <= job_key_running(p_key) + (
+            select count(*) from job_queue
+            where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
+                and priority >= p_priority and run_at <= p_run_at);
+    end if;
+    return v_waits;
+end
+$$;
+
+-- Which jobs of a batch wait behind other jobs with their concurrency key, in the batch or in the queue; one value per key, in
+-- the same order. A job with a blocker waits until its blocker has ended, and no other waits behind it.
+create or replace function job_queue_join_lines(
+    p_keys text[], p_task_types text[], p_priorities integer[], p_run_at timestamptz[], p_blocked_by uuid[]
+) returns boolean[]
+language sql stable
+set enable_seqscan = off
+as $$
+    with batch as (
+        select n.key, n.task_type, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at,
+            n.blocked_by is not null as blocked, n.place
+        from unnest(p_keys, p_task_types, p_priorities, p_run_at, p_blocked_by) with ordinality
+            as n (key, task_type, priority, run_at, blocked_by, place)
+    ), lined as (
+        select b.place, b.key is not null and (b.blocked
+            or count(*) over earlier >= coalesce(t.max_per_key, 1) and min(b.run_at) over earlier <= b.run_at
+            or job_queue_joins_line(b.key, b.priority, b.run_at, b.task_type)) as in_line
+        from batch b left join job_types t on t.task_type = b.task_type
+        window earlier as (partition by b.key, b.blocked order by b.priority desc, b.run_at, b.place
+            rows between unbounded preceding and 1 preceding)
+    )
+    select array_agg(in_line order by place) from lined
+$$;
 
 -- Asks to look at these lines and blockers once this transaction has ended: until then, a run that ends does not see the new
 -- jobs. Upkeep does; with p_due_at, so does the next claim from then on.
@@ -104,6 +162,28 @@ begin
 end
 $$;
 
+-- Puts the next job of a line into the claim's index beside those of its key that run or are there and due, if its type
+-- lets so many run. Returns whether it did. The caller has the lock of the key.
+create or replace function job_queue_put_beside(p_key text, p_now timestamptz) returns boolean
+language plpgsql volatile
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+declare
+    v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, null);
+begin
+    if v_job.id is null or job_key_limit(v_job.task_type) <= job_key_running(p_key) + (
+        select count(*) from (
+            select from job_queue q
+            where job_clause_claimable(q) and q.concurrency_key = p_key and q.run_at <= greatest(v_job.run_at, p_now)
+            order by q.priority desc) waiting)
+    then
+        return false;
+    end if;
+    update job_queue set in_line = false where id = v_job.id;
+    return true;
+end
+$$;
+
 -- Puts these jobs, each the next of one of these lines, into the claim's index, and returns the other keys. No job that
 -- another transaction has locked is put there, nor one that has left its line.
 create or replace function job_queue_put_all_first(p_keys text[], p_jobs uuid[]) returns text[]
@@ -171,7 +251,7 @@ begin
                 order by q.concurrency_key desc, q.task_type desc, q.priority, q.run_at desc, q.id desc limit 1)
             then f.id end as next, f.task_type as next_type
         from (
-            select k as key, job_slot(k) = any (v_slots) as mine
+            select k as key, job_lock_slot(k) = any (v_slots) as mine
             from (select distinct k from unnest(p_keys) k where k is not null) each
         ) d
         -- Most keys of one-time jobs have nothing that waits.
@@ -262,7 +342,8 @@ end
 $$;
 
 -- Releases jobs whose blocker succeeded, and cancels jobs (and the jobs that wait for them) whose blocker can no longer
--- succeed. Members of flows are judged by all their blockers. Returns the keys whose lines the caller has to advance.
+-- succeed. Members of flows are judged by all their blockers; a success cancels a member that needs a failure. Returns the keys
+-- whose lines the caller has to advance.
 create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
 returns text[]
 language plpgsql volatile
@@ -276,12 +357,12 @@ declare
     v_keys text[];
 begin
     if cardinality(v_waiting) > 0 then
-        v_judged := job_flow_judge(v_waiting);
+        v_judged := job_judge_waiting(v_waiting);
         v_ended := v_ended || v_judged.cancelled;
         with released as (
             update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
                 in_line = concurrency_key is not null
-            where id = any (v_judged.others)
+            where id = any (v_judged.plain)
             returning concurrency_key
         )
         select array_agg(concurrency_key) || v_judged.keys into v_keys from released;
@@ -289,14 +370,14 @@ begin
     while cardinality(v_ended) > 0 loop
         v_waiting := job_queue_lock_waiting(v_ended, true);
         exit when cardinality(v_waiting) = 0;
-        update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
+        update job_dependencies d set outcome = job_blocker_outcome(d.blocker_id)
         where d.blocker_id = any (v_ended) and d.job_id = any (v_waiting) and d.outcome is null;
-        v_judged := job_flow_judge(v_waiting);
+        v_judged := job_judge_waiting(v_waiting);
         update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
             version = version + 1, last_outcome = 'cancelled',
             last_error = format('Cancelled because its blocker, job %s, %s.', blocked_by, p_reason)
-        where id = any (v_judged.others);
-        v_ended := v_judged.others || v_judged.cancelled;
+        where id = any (v_judged.plain);
+        v_ended := v_judged.plain || v_judged.cancelled;
         -- Those who report an end without success do not expect keys.
         perform job_queue_advance_lines(v_judged.keys);
     end loop;

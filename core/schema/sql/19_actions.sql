@@ -172,7 +172,7 @@ begin
         facts := jsonb_build_object('holder', v_holder);
     elsif job_is_member(p_job.id) then
         select r.code, r.facts into code, facts from job_flow_refusal(p_job.id) r;
-    elsif p_job.blocked_by <> p_job.id and job_flow_outcome(p_job.blocked_by) in ('failed', 'cancelled', 'deleted') then
+    elsif p_job.blocked_by <> p_job.id and job_blocker_outcome(p_job.blocked_by) in ('failed', 'cancelled', 'deleted') then
         code := 'hopeless-blocker';
         facts := jsonb_build_object('blocker', p_job.blocked_by,
             'status', (select q.status from job_queue q where q.id = p_job.blocked_by));

@@ -32,7 +32,7 @@ declare
 begin
     select l.code, l.facts into code, facts from job_left_to_another(p_job.task_type) l;
     if code is null and p_job.blocked_by is not null then
-        v_outcome := job_flow_outcome(p_job.blocked_by);
+        v_outcome := job_blocker_outcome(p_job.blocked_by);
         code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_outcome is null or job_flow_waits(p_job.id)
             then 'waits-for-blocker' when v_outcome in ('failed', 'cancelled', 'deleted') then 'hopeless-blocker' end;
         facts := jsonb_build_object('job', p_job.id, 'blocker', p_job.blocked_by, 'status',

@@ -68,7 +68,7 @@ as $$
 $$;
 
 -- How a blocker ended; null while it waits or runs.
-create or replace function job_flow_outcome(p_blocker uuid) returns text
+create or replace function job_blocker_outcome(p_blocker uuid) returns text
 language sql stable
 return (
     select case
@@ -95,11 +95,12 @@ as $$
         where d.job_id = p_job having count(*) > 0), '{}')
 $$;
 
--- Judges members by their blockers: each waits for a blocker that has not ended, can run, or is cancelled. The caller has
--- locked them in an earlier statement; they are pending, or were cancelled as `lost`. Returns those that are cancelled now,
--- those that wait again after they were, the keys whose lines the caller has to advance, and the jobs that are no members.
-create or replace function job_flow_judge(
-    p_jobs uuid[], out cancelled uuid[], out revived uuid[], out keys text[], out others uuid[]
+-- Of jobs that wait, judges the members of flows by all their blockers: each waits for a blocker that has not ended, can run,
+-- or is cancelled. The caller has locked them in an earlier statement; they are pending, or were cancelled as `lost`. Returns
+-- those that are cancelled now, those that wait again after they were, the keys whose lines the caller has to advance, and as
+-- `plain` the jobs that are in no flow, which wait for one blocker.
+create or replace function job_judge_waiting(
+    p_jobs uuid[], out cancelled uuid[], out revived uuid[], out keys text[], out plain uuid[]
 )
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -112,11 +113,11 @@ declare
 begin
     cancelled := '{}';
     revived := '{}';
-    others := p_jobs;
+    plain := p_jobs;
     if cardinality(v_jobs) = 0 then
         return;
     end if;
-    others := array(select j from unnest(p_jobs) j where j <> all (v_jobs));
+    plain := array(select j from unnest(p_jobs) j where j <> all (v_jobs));
     -- The last blocker that has not ended, since jobs end about in the order of their ids: so few ends concern the member,
     -- and no blocker is read twice.
     v_live := array(
@@ -125,7 +126,7 @@ begin
             where d.job_id = j.id and d.outcome is null and q.status in ('pending', 'running')
             order by d.blocker_id desc limit 1) l on true
         order by j.place);
-    update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
+    update job_dependencies d set outcome = job_blocker_outcome(d.blocker_id)
     from unnest(v_jobs, v_live) as j (id, live)
     where d.job_id = j.id and d.outcome is null and (j.live is null or d.blocker_id > j.live);
     with judged as (
@@ -145,7 +146,7 @@ begin
             case j.move when 'lost' then j.bad when 'wait' then j.live end as blocker,
             case j.move
                 when 'skipped' then 'Not needed: all jobs that it waited for succeeded.'
-                when 'lost' then format('Cancelled because its blocker, job %s, %s.', j.bad, case job_flow_outcome(j.bad)
+                when 'lost' then format('Cancelled because its blocker, job %s, %s.', j.bad, case job_blocker_outcome(j.bad)
                     when 'failed' then 'failed permanently' when 'deleted' then 'was deleted' else 'was cancelled' end)
             end as error
         from judged j join job_queue q on q.id = j.job_id
@@ -184,7 +185,7 @@ create or replace function job_flow_note_ends(p_ids uuid[]) returns void
 language sql volatile
 set enable_seqscan = off set jit = off
 as $$
-    update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
+    update job_dependencies d set outcome = job_blocker_outcome(d.blocker_id)
     where d.blocker_id = any (p_ids) and d.outcome is null
 $$;
 
@@ -207,11 +208,11 @@ begin
         update job_flow_members m set set_aside = null from job_queue q
         where m.job_id = any (v_waiting) and q.id = m.job_id and q.status = 'pending' and m.set_aside is not null;
         -- What has succeeded does not change; the history may have lost it. Nor does the end of a blocker that is gone.
-        update job_dependencies d set outcome = job_flow_outcome(d.blocker_id)
+        update job_dependencies d set outcome = job_blocker_outcome(d.blocker_id)
         where d.job_id = any (v_waiting) and d.outcome not in ('succeeded', 'partial')
-            and job_flow_outcome(d.blocker_id) is distinct from 'deleted';
+            and job_blocker_outcome(d.blocker_id) is distinct from 'deleted';
     end if;
-    v_judged := job_flow_judge(v_waiting);
+    v_judged := job_judge_waiting(v_waiting);
     v_again := v_waiting;
     v_live := array(select q.id from job_queue q where q.id = any (p_jobs) and q.status in ('pending', 'running'));
     loop
@@ -233,7 +234,7 @@ begin
             order by q.id for update);
         update job_dependencies d set outcome = null
         where d.blocker_id = any (v_live) and d.job_id = any (v_waiting) and d.outcome is not null;
-        v_judged := job_flow_judge(v_waiting);
+        v_judged := job_judge_waiting(v_waiting);
         v_live := v_judged.revived;
         v_again := v_live;
     end loop;
@@ -248,7 +249,7 @@ set enable_seqscan = off
 as $$
     with ended as (
         select d.blocker_id as id, d.needs, case when d.outcome in ('succeeded', 'partial') then d.outcome
-            else job_flow_outcome(d.blocker_id) end as outcome
+            else job_blocker_outcome(d.blocker_id) end as outcome
         from job_dependencies d where d.job_id = p_job
     )
     select r.code, r.facts from (

@@ -99,7 +99,7 @@ begin
                 when g.needs = 'success' and f.outcome in ('failed', 'cancelled') then 'is ' || f.outcome
                 else '' end as words
             from unnest(p_given) g cross join lateral unnest(g.after_jobs) a (id)
-            left join job_queue q on q.id = a.id cross join lateral (select job_flow_outcome(a.id) as outcome) f
+            left join job_queue q on q.id = a.id cross join lateral (select job_blocker_outcome(a.id) as outcome) f
         ) o
         where o.words is distinct from '' order by o.place limit 1;
     end if;
@@ -110,7 +110,7 @@ begin
         select distinct row(g.id, b.id, g.needs, null)::job_dependencies
         from unnest(p_given) g cross join lateral unnest(g.after) a (name) join unnest(p_given) b on b.name = a.name)
     || array(
-        select distinct row(g.id, a.id, g.needs, job_flow_outcome(a.id))::job_dependencies
+        select distinct row(g.id, a.id, g.needs, job_blocker_outcome(a.id))::job_dependencies
         from unnest(p_given) g cross join lateral unnest(g.after_jobs) a (id));
 end
 $$;
@@ -151,7 +151,7 @@ begin
         select l.blocker_id from unnest(p_links) l where l.outcome is null and l.needs = 'success'
             and not exists (select from unnest(p_given) g where g.id = l.blocker_id)));
     -- Those whose blockers have all ended already.
-    v_judged := job_flow_judge(array(
+    v_judged := job_judge_waiting(array(
         select l.job_id from unnest(p_links) l group by l.job_id having bool_and(l.outcome is not null)));
     perform job_queue_advance_lines(v_judged.keys);
     perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
@@ -240,7 +240,7 @@ begin
             || array(select t.job_id from job_dependencies d join job_trash t on t.job_id = d.job_id
                 where d.blocker_id = p_job);
         perform job_flow_insert(v_flow, v_new, array(
-            select row(l.job_id, l.blocker_id, l.needs, case when n.id is null then job_flow_outcome(l.blocker_id) end)
+            select row(l.job_id, l.blocker_id, l.needs, case when n.id is null then job_blocker_outcome(l.blocker_id) end)
                 ::job_dependencies
             from unnest(v_links) l left join unnest(v_new) n on n.id = l.blocker_id
             where l.job_id in (select o.id from unnest(v_new) o)), p_job, p_actor);

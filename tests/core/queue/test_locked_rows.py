@@ -41,7 +41,7 @@ from tests.support.queue import (
 )
 from tests.support.waiting import PATIENCE, until
 
-LOCK_OF_K = "SELECT FROM job_locks WHERE slot = job_slot('k') FOR UPDATE"
+LOCK_OF_K = "SELECT FROM job_locks WHERE slot = job_lock_slot('k') FOR UPDATE"
 
 
 @pytest.fixture

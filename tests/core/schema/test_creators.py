@@ -152,7 +152,7 @@ def test_what_was_planted_before_the_right_was_revoked_is_refused(owner: Connect
     [
         "CREATE TABLE public.job_locks (slot integer PRIMARY KEY)",
         "CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = name, FUNCTION = texteqname)",
-        "CREATE FUNCTION public.job_slot(varchar) RETURNS integer LANGUAGE sql RETURN 1",
+        "CREATE FUNCTION public.job_lock_slot(varchar) RETURNS integer LANGUAGE sql RETURN 1",
     ],
 )
 def test_another_roles_table_operator_or_overload_is_refused(owner: Connection, roles: Roles, planted: str) -> None:

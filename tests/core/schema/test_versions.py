@@ -327,13 +327,18 @@ class TestChecksums:
 def test_the_list_of_functions_names_every_function_of_the_queue_and_none_of_the_applications(
     empty: Connection,
 ) -> None:
-    mine = "CREATE FUNCTION job_slot(a integer, b integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'"
+    mine = "CREATE FUNCTION job_lock_slot(a integer, b integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'"
     empty.execute(f"{mine}; CREATE FUNCTION job_mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'".encode())
     install_schema(empty, components=(queue_component(),))
     owned = "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
     listed = {name for (name,) in empty.execute("SELECT function::text FROM job_own_functions()")}
-    assert {name for (name,) in empty.execute(owned.encode())} - listed == {"job_slot(integer,integer)", "job_mine()"}
-    rights = "SELECT proacl, proconfig FROM pg_proc WHERE proname = 'job_mine' OR proname = 'job_slot' AND pronargs = 2"
+    assert {name for (name,) in empty.execute(owned.encode())} - listed == {
+        "job_lock_slot(integer,integer)",
+        "job_mine()",
+    }
+    rights = (
+        "SELECT proacl, proconfig FROM pg_proc WHERE proname = 'job_mine' OR proname = 'job_lock_slot' AND pronargs = 2"
+    )
     assert set(empty.execute(rights.encode()).fetchall()) == {(None, None)}
 
 
