@@ -24,7 +24,8 @@ alter table job_queue
     add column if not exists priority integer not null default 0,
     add column if not exists dedupe_key text,
     add column if not exists concurrency_key text,
-    -- Waits behind another job with its concurrency key, and so is not in the index that claims read.
+    -- Is not in the index of claims because of its concurrency key, whether or not a job is ahead of it.
+    -- job_queue_advance_lines takes it out of the line.
     add column if not exists in_line boolean not null default false,
     add column if not exists blocked_by uuid,
     add column if not exists checkpoint jsonb,

@@ -22,7 +22,8 @@ begin
 end
 $$;
 
--- The index that claims read: only jobs that can run once they are due, not paused, and a worker is free.
+-- The index of claims: only jobs that can run when they are due, their type is neither paused nor at its limit, and a worker is
+-- free.
 create index if not exists job_queue_claimable on job_queue (task_type, priority desc, run_at, id)
     where status = 'pending' and blocked_by is null and not in_line;
 create index if not exists job_queue_lines on job_queue (concurrency_key, task_type, priority desc, run_at, id)

@@ -57,7 +57,7 @@ $$;
 
 -- Removes the hashes of the keys of these jobs, which would confirm a guess of a key. For an erasure, before it clears
 -- the keys themselves.
-create or replace function job_limits_erase(p_jobs uuid[]) returns void
+create or replace function job_key_hashes_erase(p_jobs uuid[]) returns void
 language plpgsql volatile
 as $$
 declare
@@ -75,7 +75,7 @@ end
 $$;
 
 -- Removes what counts no more of the rates of keys and of keys that were unique for a time.
-create or replace function job_limits_forget(p_limit integer) returns void
+create or replace function job_key_hashes_forget(p_limit integer) returns void
 language plpgsql volatile
 set enable_seqscan = off set jit = off
 as $$

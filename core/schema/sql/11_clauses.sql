@@ -1,8 +1,8 @@
 -- The clauses of the claim.
 --
 -- Each is one expression that the planner inlines, or a query with a cached plan. job_queue_why asks one after the other. The
--- claim uses those on one job's row; whether processing is on, and how many jobs of a key run, it reads in queries of its
--- own (12, 13), because the calls would take longer.
+-- claim asks those on a job's row while it picks jobs, and counts the running jobs of a key again under the key's lock (13).
+-- Whether processing is on, it reads with other settings in its first query (12), because a call would take longer.
 
 create or replace function job_clause_pending(p_status text) returns boolean
 language sql immutable parallel safe

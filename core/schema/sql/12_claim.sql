@@ -1,14 +1,17 @@
 -- The claim: which jobs a worker gets.
 --
--- job_queue_claim asks these questions, in this order; where a question's function is in another part, its number is named.
+-- job_queue_claim first reads the settings: is the queue held, is processing on? A canary that is wanted is taken alone, and
+-- lines and missed slots that are due to be looked at come before any other job. Then it asks five questions, in this order;
+-- where a question's function is in another part, its number is named.
 --   1. Which types may start jobs now?                         job_types_open (11), by pauses
 --   2. Where are their jobs in the index of claims?            job_claim_lanes
 --      How many jobs of each type may start?                   job_limits_admit (09), by places and rates
 --   3. Which series come first?                                job_claim_series
 --   4. Which of the other jobs are the best?                   job_claim_pick
 --   5. Which of these have a place for their key?              job_claim_keys (13)
--- 3 and 4 lock the jobs that they return. job_claim_start makes them running, and uses up the rates of their types. A canary
--- is not held up by pauses; it is asked for the limit of its type and for its key (24).
+-- 3 and 4 leave out jobs whose key is taken, and lock those that they return; 5 asks again under the key's lock.
+-- job_claim_start makes the jobs running, and uses up the rates of their types. A canary is not held up by pauses; it is asked
+-- for the limit of its type and for its key (24).
 -- The functions below have the planner's settings of job_queue_claim, which calls them, where they name none.
 
 -- The lanes of these task types, the best first: each priority that has jobs in the index of claims, found by one probe each.

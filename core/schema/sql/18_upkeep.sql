@@ -1,6 +1,6 @@
 -- Upkeep: what every worker does from time to time, so that nothing is stuck. Each part is done by one worker at a time.
 
--- Ends runs whose lease has expired; all locks are held while their tokens are checked again.
+-- Ends runs whose lease has expired; the locks of their rows are held while their tokens are checked again.
 create or replace function job_queue_take_back(
     p_worker text, p_ids uuid[], p_details jsonb, p_retry_base double precision, p_retry_cap double precision
 ) returns setof uuid
@@ -189,6 +189,7 @@ begin
         select array_agg(j.id) filter (where j.gone_well), array_agg(j.id) filter (where not j.gone_well)
         into v_succeeded, v_hopeless from (
             select b.id, case
+                -- A job waits for a success after its enqueue: what a series did before does not count.
                 when q.status = 'succeeded' then coalesce(q.last_success_at >= q.completed_at, false)
                 when q.status is not null then false
                 -- A series that was deleted may have succeeded too, but no cycle of it will again.
@@ -223,7 +224,7 @@ declare
     v_checked bigint := 0;
 begin
     perform job_queue_note_open_types();
-    perform job_limits_forget(p_limit);
+    perform job_key_hashes_forget(p_limit);
     perform job_limits_mark();
     loop
         -- The walk that has come furthest first.

@@ -1,6 +1,6 @@
 -- Why a job runs or does not, clause by clause as the claim asks, and how many jobs there are.
 
--- Why a job is or is not running: all clauses of the claim in its order, each with a code and facts as evidence.
+-- Why a job is or is not running: all clauses of the claim, each with a code and facts as evidence.
 create or replace function job_queue_why(p_id uuid)
 returns table (place integer, clause text, holds boolean, code text, facts jsonb)
 language plpgsql stable security definer

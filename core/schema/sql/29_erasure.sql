@@ -226,7 +226,7 @@ begin
     -- The hash of an error would confirm a guess of the text that it was made from.
     delete from job_error_mutes m using job_runs r
     where r.fingerprint = m.fingerprint and r.task_type = m.task_type and r.error ~* v_pattern;
-    perform job_limits_erase(array(
+    perform job_key_hashes_erase(array(
         select q.id from job_queue q where concat_ws(' ', q.dedupe_key, q.concurrency_key) ~* v_pattern
         union select r.job_id from job_runs r where concat_ws(' ', r.dedupe_key, r.concurrency_key) ~* v_pattern
         union select t.job_id from job_trash t
@@ -264,7 +264,7 @@ begin
         select 'job_queue (cancelled)', c.rows from cancelled c where c.rows > 0;
     perform job_erase_fingerprints(array(
         select r.run_token from job_runs r where r.job_id = any (v_jobs) and r.fingerprint is not null), null);
-    perform job_limits_erase(v_jobs);
+    perform job_key_hashes_erase(v_jobs);
     return query
         select e.place, e.rows from job_erase_jobs(v_jobs) e where e.rows > 0;
     update job_bulk b set words = null where position(p_key in b.words) > 0 and position(p_value in b.words) > 0;
