@@ -30,7 +30,9 @@ NOT_FOR_VIEWS: Final = (psycopg.errors.WrongObjectType, psycopg.errors.ObjectNot
 _FUNCTIONS: Final = """
 SELECT p.oid, p.proname AS name, p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')' AS signature,
     p.oid::regprocedure::text AS named, pg_get_function_result(p.oid) AS result,
-    (SELECT coalesce(string_agg('NULL::' || format_type(t, NULL), ', ' ORDER BY n), '')
+    (SELECT coalesce(string_agg(
+            'NULL::' || CASE t WHEN 'anyarray'::regtype THEN 'bigint[]' ELSE format_type(t, NULL) END,
+            ', ' ORDER BY n), '')
         FROM unnest(p.proargtypes) WITH ORDINALITY AS a (t, n)) AS nulls
 FROM pg_proc AS p
 WHERE p.pronamespace = 'public'::regnamespace
