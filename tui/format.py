@@ -13,9 +13,8 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 
 from jobdeck.core import times
 from jobdeck.core.model import SUCCESSES, RunOutcome, Status, Verdict
-from jobdeck.core.read import sentences
 from jobdeck.core.read.report_types import Counts
-from jobdeck.core.read.sentences import amount
+from jobdeck.core.read.sentences import PAST, amount
 from jobdeck.core.redact import clean, harmless_json, redact, safe_text, scrub
 from jobdeck.core.schedules import NO_SLOT, rhythm
 from jobdeck.core.words.plain import plain
@@ -66,7 +65,6 @@ VERDICT_INK: Mapping[Verdict, str] = {
 }
 
 
-PAST: Mapping[str, str] = {**sentences.PAST, "run-again": "run again"}
 ONGOING: Mapping[str, str] = {
     "retry": "retrying", "cancel": "cancelling", "delete": "deleting", "restore": "restoring", "edit": "editing",
     "revert": "reverting",
@@ -226,6 +224,11 @@ def words(verb: str) -> str:
     return verb.replace("-", " ")
 
 
+def past(verb: str) -> str:
+    """The past tense of a verb of commands: `cancelled`, `run again`."""
+    return PAST.get(verb) or words(verb)
+
+
 def progress(found: Bulk) -> str:
     """How far a bulk action is: `cancelling 3,400 of 12,000`, and how it ended."""
     verb = found.action or ""
@@ -233,7 +236,7 @@ def progress(found: Bulk) -> str:
     if found.state == "running":
         return f"{ONGOING.get(verb, verb)} {found.done:,} of {found.total:,}{refused}"
     stopped = f", stopped before {found.left:,} others" if found.state == "stopped" else ""
-    return f"{found.done - found.refused:,} of {plural(found.total, 'job')} {PAST.get(verb, verb)}{refused}{stopped}"
+    return f"{found.done - found.refused:,} of {plural(found.total, 'job')} {past(verb)}{refused}{stopped}"
 
 
 def short_count(value: int) -> str:

@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from textual.pilot import Pilot
-
-from jobdeck.core.errors import JobdeckError
 from jobdeck.core.settings import Settings
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.deck import Options
+from tests.tui.fake import at_once
 from tests.tui.support import LARGE
+from tests.tui.support import Desk as OpenDesk
 
 
-def at_once(work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-    """Background work done before the call returns, its errors handed on."""
-    try:
-        answer = work()
-    except JobdeckError as error:
-        answer = error
-    done(answer)
-
-
-class Desk:
+class Desk(OpenDesk):
     """A running dashboard over a real queue."""
-
-    def __init__(self, app: JobdeckApp, pilot: Pilot[int]) -> None:
-        self.app = app
-        self.pilot = pilot
-
-    @property
-    def here(self) -> str:
-        return type(self.app.screen).__name__
-
-    @property
-    def toasts(self) -> list[str]:
-        return [toast.message for toast in self.app._notifications]
 
     @property
     def twin(self) -> str:
         """The command that the last toast names."""
         text = self.toasts[-1]
         return text[text.index("jobdeck ") :].split("\n")[0]
-
-    def screen_text(self) -> str:
-        width, height = self.app.size
-        lines = self.app.screen._compositor.render_strips()
-        return "\n".join(strip.text[:width].rstrip() for strip in lines[:height])
-
-    async def press(self, *keys: str) -> None:
-        for key in keys:
-            await self.pilot.press(key)
-            await self.pilot.pause()
 
     async def tab_to(self, widget_id: str) -> None:
         """Goes to a field by tab."""
@@ -66,8 +33,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def live(settings: Settings, *, size: tuple[int, int] = LARGE, **options: object) -> AsyncIterator[Desk]:
-    """Runs it. It reads when it is poked only, so that nothing moves between two keys."""
+async def live(settings: Settings, *keys: str, size: tuple[int, int] = LARGE, **options: object) -> AsyncIterator[Desk]:
+    """Runs it, and presses these keys. It reads when it is poked only, so that nothing moves between two keys."""
     backend = LiveBackend(settings)
     app = JobdeckApp(
         lambda: backend,
@@ -77,6 +44,8 @@ async def live(settings: Settings, *, size: tuple[int, int] = LARGE, **options: 
     try:
         async with app.run_test(size=size) as pilot:
             await pilot.pause()
-            yield Desk(app, pilot)
+            desk = Desk(app, pilot)
+            await desk.press(*keys)
+            yield desk
     finally:
         backend.close()

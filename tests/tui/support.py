@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 from jobdeck.core.model import Status
 from jobdeck.core.plugins import Page, PageAction, TextField
 from jobdeck.tui.app import JobdeckApp
+from jobdeck.tui.backend.threads import Background
 from jobdeck.tui.deck import Options
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 from tests.tui.fake import Clock, FakeBackend, at_once, make_job
@@ -23,7 +24,9 @@ RARELY = 3600.0
 """An interval that no test lives to see the end of, in seconds."""
 
 
-def make_app(backend: FakeBackend, *, clock: Clock | None = None, **options: object) -> JobdeckApp:
+def make_app(
+    backend: FakeBackend, *, clock: Clock | None = None, background: Background = at_once, **options: object
+) -> JobdeckApp:
     """An app that reads the queue again when a test asks for it, or after the `interval` that the test gives.
 
     Else a busy machine would have it read in the middle of a test.
@@ -31,7 +34,7 @@ def make_app(backend: FakeBackend, *, clock: Clock | None = None, **options: obj
     app = JobdeckApp(
         lambda: backend,
         Options(ticking=False, read_only=backend.read_only, **options),  # type: ignore[arg-type]
-        background=at_once,
+        background=background,
         monotonic=clock or Clock(),
     )
     if "interval" not in options:
@@ -126,22 +129,11 @@ class Slow:
 
 
 @dataclass
-class Deck:
+class Desk:
     """A running dashboard in a test."""
 
     app: JobdeckApp
-    backend: FakeBackend
-    clock: Clock
     pilot: Pilot[int]
-
-    @property
-    def table(self) -> JobTable:
-        return self.app.dashboard.table
-
-    def line(self, name: str) -> str:
-        """What one of the lines says; the header is two, the second of them the clock."""
-        names = ("header", "clock") if name == "header" else (name,)
-        return " ".join(self.app.dashboard.line(one).text for one in names)
 
     @property
     def toasts(self) -> list[str]:
@@ -162,6 +154,23 @@ class Deck:
             await self.pilot.press(key)
             await self.pilot.pause()
 
+
+@dataclass
+class Deck(Desk):
+    """A running dashboard over an in-memory queue."""
+
+    backend: FakeBackend
+    clock: Clock
+
+    @property
+    def table(self) -> JobTable:
+        return self.app.dashboard.table
+
+    def line(self, name: str) -> str:
+        """What one of the lines says; the header is two, the second of them the clock."""
+        names = ("header", "clock") if name == "header" else (name,)
+        return " ".join(self.app.dashboard.line(one).text for one in names)
+
     async def refresh(self) -> None:
         """Reads the queue again, as the timer would."""
         self.app.poller.poke()
@@ -170,25 +179,30 @@ class Deck:
 
 @asynccontextmanager
 async def dashboard(
-    backend: FakeBackend, *, size: tuple[int, int] = SMALL, toasts: bool = False, **options: object
+    backend: FakeBackend,
+    *keys: str,
+    size: tuple[int, int] = SMALL,
+    toasts: bool = False,
+    background: Background = at_once,
+    **options: object,
 ) -> AsyncIterator[Deck]:
-    """A running dashboard; with `toasts` they are painted, else only kept."""
+    """A running dashboard after these keys; with `toasts` they are painted, else only kept."""
     clock = Clock()
-    app = make_app(backend, clock=clock, **options)
+    app = make_app(backend, clock=clock, background=background, **options)
     async with app.run_test(size=size, notifications=toasts) as pilot:
         await pilot.pause()
-        yield Deck(app, backend, clock, pilot)
+        deck = Deck(app, pilot, backend, clock)
+        await deck.press(*keys)
+        yield deck
 
 
 async def shown(backend: FakeBackend, *keys: str, **options: Any) -> str:
     """What the terminal shows after these keys."""
-    async with dashboard(backend, **options) as deck:
-        await deck.press(*keys)
+    async with dashboard(backend, *keys, **options) as deck:
         return deck.screen_text()
 
 
 async def said(backend: FakeBackend, *keys: str, **options: Any) -> str:
     """The last toast after these keys."""
-    async with dashboard(backend, **options) as deck:
-        await deck.press(*keys)
+    async with dashboard(backend, *keys, **options) as deck:
         return deck.toasts[-1]

@@ -62,8 +62,7 @@ def left(server: PostgresServer) -> int:
 @pytest.mark.slow
 async def test_the_admin_of_the_page_presses_run_worker(deployed: PostgresServer, tmp_path: Path) -> None:
     enqueue(deployed, ADMIN)
-    async with live(settings(deployed, ADMIN, tmp_path)) as desk:
-        await desk.press("w", "y")
+    async with live(settings(deployed, ADMIN, tmp_path), "w", "y") as desk:
         assert "processed 1: 1 succeeded, 0 failed" in desk.toasts[-1]
     assert left(deployed) == 0
 
@@ -72,16 +71,14 @@ async def test_the_admin_of_the_page_runs_the_worker_inside_the_dashboard(
     deployed: PostgresServer, tmp_path: Path
 ) -> None:
     enqueue(deployed, ADMIN)
-    async with live(settings(deployed, ADMIN, tmp_path)) as desk:
-        await desk.press("W", "y")
+    async with live(settings(deployed, ADMIN, tmp_path), "W", "y") as desk:
         await becomes(lambda: left(deployed) == 0, "the run of the job")
         await desk.press("W")
 
 
 async def test_the_admin_of_the_page_changes_jobs(deployed: PostgresServer, tmp_path: Path) -> None:
     enqueue(deployed, OPERATOR)
-    async with live(settings(deployed, ADMIN, tmp_path)) as desk:
-        await desk.press("D", "y")
+    async with live(settings(deployed, ADMIN, tmp_path), "D", "y") as desk:
         assert "Deleted" in desk.toasts[-1]
     assert left(deployed) == 0
 

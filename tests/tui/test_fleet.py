@@ -283,8 +283,7 @@ async def test_a_dashboard_of_the_fleet_returns_to_it_with_q_and_esc() -> None:
 
 
 async def test_esc_clears_marks_before_it_returns_to_the_fleet() -> None:
-    async with dashboard(failed(2), opened="orders") as deck:
-        await deck.press("space", "escape")
+    async with dashboard(failed(2), "space", "escape", opened="orders") as deck:
         assert (deck.app.returns, deck.table.marks) == (False, set())
         await deck.press("escape")
     assert (deck.app.returns, deck.app.return_code) == (True, 0)
@@ -299,8 +298,7 @@ async def test_ctrl_c_leaves_the_program_from_a_dashboard_of_the_fleet() -> None
 async def test_running_jobs_are_asked_about_before_it_returns_to_the_fleet() -> None:
     backend = failed(1)
     backend.embedded = EmbeddedWorker("running", 1)
-    async with dashboard(backend, opened="orders") as deck:
-        await deck.press("q")
+    async with dashboard(backend, "q", opened="orders") as deck:
         assert deck.here == "Leave"
         await deck.press("escape")
         assert not deck.app._exit

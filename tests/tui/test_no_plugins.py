@@ -77,8 +77,7 @@ async def test_without_plugins_the_playbook_names_no_competition() -> None:
 
 @pytest.mark.usefixtures("alone")
 async def test_without_presets_the_key_of_quick_sync_does_nothing(backend: FakeBackend) -> None:
-    async with dashboard(backend) as deck:
-        await deck.press("Q")
+    async with dashboard(backend, "Q") as deck:
         assert (deck.here, deck.toasts) == ("Dashboard", [])
         assert "quick.sync" not in {action.id for action in offered("list")}
 
@@ -156,8 +155,7 @@ def shop(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 @pytest.mark.usefixtures("shop")
 async def test_a_page_of_a_plugin_is_opened_by_its_key_and_acts_on_a_row(backend: FakeBackend) -> None:
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("I")
+    async with dashboard(backend, "I", size=LARGE) as deck:
         assert deck.here == "TablePage"
         text = deck.screen_text()
         assert "Open Invoices" in text
@@ -180,8 +178,7 @@ def customers_shown(text: str) -> list[str]:
 
 @pytest.mark.usefixtures("shop")
 async def test_a_page_of_a_plugin_is_narrowed_down_by_its_search(backend: FakeBackend) -> None:
-    async with dashboard(backend) as deck:
-        await deck.press("J")
+    async with dashboard(backend, "J") as deck:
         assert customers_shown(deck.screen_text()) == ["Ada", "Grace"]
         await deck.press("slash")
         assert "a part of a name" in deck.screen_text()
@@ -194,8 +191,7 @@ async def test_a_page_of_a_plugin_is_narrowed_down_by_its_search(backend: FakeBa
 
 @pytest.mark.usefixtures("shop")
 async def test_an_action_of_a_page_asks_for_its_texts_and_gets_the_whole_row(backend: FakeBackend) -> None:
-    async with dashboard(backend) as deck:
-        await deck.press("J", "j", "enter", "enter")
+    async with dashboard(backend, "J", "j", "enter", "enter") as deck:
         assert "Order 1\\x1b[31m." in deck.screen_text()
         assert "\x1b" not in deck.screen_text()
         await deck.press("enter")
@@ -210,8 +206,7 @@ async def test_an_action_of_a_page_asks_for_its_texts_and_gets_the_whole_row(bac
 async def test_an_action_without_a_row_is_there_on_every_line_and_what_it_reveals_is_shown(
     backend: FakeBackend,
 ) -> None:
-    async with dashboard(backend) as deck:
-        await deck.press("J", "enter")
+    async with dashboard(backend, "J", "enter") as deck:
         assert "close the order" not in deck.screen_text()
         await deck.press("enter", *"Ada", "enter", *"why", "enter", "enter")
         assert "Ada gave ann@example.org." in deck.screen_text()
@@ -227,8 +222,7 @@ async def test_a_page_without_a_search_says_so(backend: FakeBackend) -> None:
 
 @pytest.mark.usefixtures("shop")
 async def test_a_name_behind_a_plugins_filter_key_is_looked_up(backend: FakeBackend) -> None:
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("slash", *"customer:")
+    async with dashboard(backend, "slash", *"customer:", size=LARGE) as deck:
         assert "a part of a name" in deck.line("peek")
         await deck.press(*"ada", "enter")
         assert backend.requests[-1].filter.payload == ("customerId", CUSTOMER)

@@ -22,7 +22,7 @@ from jobdeck.tui.commands import (
     twin,
     twin_with_payload,
 )
-from jobdeck.tui.format import PAST, jobs_phrase, one_line, plural, short_id, words
+from jobdeck.tui.format import jobs_phrase, one_line, past, plural, short_id, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -363,7 +363,7 @@ class Operations:
         if good == 1 and len(results) == 1:
             lines.append(f"{short_id(results[0].job_id)}: {one_line(results[0].message)}")
         elif good:
-            lines.append(f"{plural(good, 'job')} {PAST[verb]}.")
+            lines.append(f"{plural(good, 'job')} {past(verb)}.")
         lines += [f"{short_id(result.job_id)} refused: {one_line(result.message)}" for result in refused[:3]]
         if len(refused) > 3:
             lines.append(f"and {len(refused) - 3} more refused")

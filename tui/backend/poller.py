@@ -11,8 +11,10 @@ from jobdeck.core.errors import DatabaseUnreachable, JobdeckError
 from jobdeck.tui.backend.protocol import LONGEST_PAGE
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
     from jobdeck.tui.backend.protocol import Request, View
-    from jobdeck.tui.backend.threads import Host, Timer
+    from jobdeck.tui.backend.threads import Host
 
 INTERVALS: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 FIRST_RETRY: Final = 1.0
@@ -71,7 +73,7 @@ class Poller:
         self._asked_at = 0.0
         self._again = False
         self._away = False
-        self._timer: Timer | None = None
+        self._timer: TimerHandle | None = None
         self._stopped = False
 
     @property

@@ -15,6 +15,7 @@ from jobdeck.core.errors import DatabaseUnreachable, JobdeckError
 from jobdeck.tui.format import one_line
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
     from collections.abc import Awaitable, Callable
 
     from textual.app import App
@@ -26,12 +27,6 @@ T = TypeVar("T")
 Severity = Literal["information", "warning", "error"]
 
 logger = logging.getLogger(__name__)
-
-
-class Timer(Protocol):
-    """A scheduled call."""
-
-    def cancel(self) -> None: ...
 
 
 class Background(Protocol):
@@ -54,7 +49,7 @@ class Host(Protocol):
     def tell(self, deliver: Callable[[], None]) -> None:
         """Schedules a call on the UI's thread. Can be called in any thread."""
 
-    def later(self, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> Timer:
+    def later(self, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> TimerHandle:
         """Schedules a call on the UI's thread after `seconds`."""
 
     def monotonic(self) -> float:

@@ -25,6 +25,7 @@ from jobdeck.tui.widgets.ink import Line, width_of
 from jobdeck.tui.widgets.pane import MOVES, Pane
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
     from collections.abc import Callable, Mapping, Sequence
 
     from textual.app import ComposeResult
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.fleet import Member, Reading
     from jobdeck.core.read.pages.overview import DatabaseFigures
-    from jobdeck.tui.backend.threads import Background, Timer
+    from jobdeck.tui.backend.threads import Background
     from jobdeck.tui.deck import Options
     from jobdeck.tui.widgets.ink import Span
 
@@ -72,7 +73,7 @@ class Watch:
         self.interval = interval
         self.standings = {name: replace((known or {}).get(name, Standing()), asked_at=None) for name in self.members}
         self._host = host
-        self._timers: dict[str, Timer] = {}
+        self._timers: dict[str, TimerHandle] = {}
         self._away = False
 
     @property

@@ -14,11 +14,12 @@ from jobdeck.tui.widgets.ink import Line
 from jobdeck.tui.widgets.pane import Sheet
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
     from textual.app import ComposeResult
 
     from jobdeck.core.model import Job
     from jobdeck.core.read.report_types import JobDetail
-    from jobdeck.tui.backend.threads import Timer
     from jobdeck.tui.deck import Deck
 
 LEAST: Final = 120
@@ -40,7 +41,7 @@ class Beside(Vertical):
         self._wanted: bool | None = None
         self._job: Job | None = None
         self._detail: JobDetail | None = None
-        self._timer: Timer | None = None
+        self._timer: TimerHandle | None = None
         self._asked: Job | None = None
         """The job whose history is being read."""
         self._following = False

@@ -16,13 +16,13 @@ from jobdeck.tui.widgets.jobs.job_table import JobTable
 from jobdeck.tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
     from collections.abc import Awaitable, Callable
 
     from textual.app import App
     from textual.dom import DOMNode
     from textual.events import Key, Paste
 
-    from jobdeck.tui.backend.threads import Timer
 
 PATIENCE: Final = 0.5
 """Seconds after which the next key is delivered in any case."""
@@ -37,7 +37,7 @@ class TypeAhead:
         self,
         app: App[Any],
         hand_on: Callable[[Key | Paste], Awaitable[None]],
-        later: Callable[[float, Callable[[], Awaitable[None]]], Timer],
+        later: Callable[[float, Callable[[], Awaitable[None]]], TimerHandle],
     ) -> None:
         self._app = app
         self._later = later
@@ -45,7 +45,7 @@ class TypeAhead:
         self._held: deque[Key | Paste] = deque()
         self._turn = 0
         self._busy = False
-        self._timer: Timer | None = None
+        self._timer: TimerHandle | None = None
 
     async def take(self, event: Key | Paste) -> None:
         """Delivers a key or paste, now or when its turn comes."""

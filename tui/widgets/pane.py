@@ -59,6 +59,18 @@ class Lines(Inked, Generic[Drawn], can_focus=True):
         """Half a page in lines, at least 1."""
         return max(self.lines // 2, 1)
 
+    @property
+    def total(self) -> int:
+        """Number of all lines."""
+        raise NotImplementedError
+
+    @property
+    def place(self) -> str:
+        """The visible lines and their number, as `1-20/45`; empty when all are visible."""
+        if self.total <= self.size.height:
+            return ""
+        return f"{self.top + 1}-{min(self.top + self.size.height, self.total)}/{self.total}"
+
     def move(self, by: int) -> None:
         """Moves by a number of lines and stops at the ends."""
         raise NotImplementedError
@@ -90,9 +102,13 @@ class Lines(Inked, Generic[Drawn], can_focus=True):
         if self.lines and at >= self.top + self.lines:
             self.top = at - self.lines + 1
 
-    def _stop_at(self, total: int) -> None:
-        """Keeps the offset within `total` lines."""
-        self.top = min(max(self.top, 0), max(total - self.lines, 0))
+    def _stop(self) -> None:
+        """Keeps the offset within the lines."""
+        self.top = min(max(self.top, 0), max(self.total - self.lines, 0))
+
+    def _clamp(self, index: int) -> int:
+        """The nearest line that there is."""
+        return min(max(index, 0), max(self.total - 1, 0))
 
     def _paint(self, fresh: Sequence[Drawn]) -> None:
         """Repaints the lines that have changed."""
@@ -161,12 +177,8 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         return self.entries[self.cursor].key if self._has_cursor and self.cursor < len(self.entries) else None
 
     @property
-    def place(self) -> str:
-        """The visible lines and their number, as `1-20/45`; empty when all are visible."""
-        if not self.entries or len(self.entries) <= self.size.height:
-            return ""
-        last = min(self.top + self.size.height, len(self.entries))
-        return f"{self.top + 1}-{last}/{len(self.entries)}"
+    def total(self) -> int:
+        return len(self.entries)
 
     def show(self, entries: Sequence[Entry]) -> None:
         """Replaces the lines. The cursor stays on its subject, which stays on its screen line."""
@@ -237,9 +249,6 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         tint = Style(bgcolor=over.bgcolor, bold=True if over.bold else None)
         return Strip([Segment(part.text, (part.style or Style()) + tint) for part in strip])
 
-    def _clamp(self, index: int) -> int:
-        return min(max(index, 0), max(len(self.entries) - 1, 0))
-
     def _place_of(self, key: Hashable) -> int | None:
         return next((at for at, one in enumerate(self.entries) if one.key == key), None)
 
@@ -251,7 +260,7 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
 
     def _settle(self) -> None:
         self.cursor = self._clamp(self.cursor)
-        self._stop_at(len(self.entries))
+        self._stop()
         self._paint([self._line(y) for y in range(self.lines)])
 
 
@@ -264,11 +273,8 @@ class Sheet(Lines[Strip], can_focus=True):
         self._strips: list[Strip] = []
 
     @property
-    def place(self) -> str:
-        """The visible lines and their number, as `1-20/45`; empty when all are visible."""
-        if len(self._strips) <= self.size.height:
-            return ""
-        return f"{self.top + 1}-{min(self.top + self.size.height, len(self._strips))}/{len(self._strips)}"
+    def total(self) -> int:
+        return len(self._strips)
 
     def show(self, columns: Sequence[Content]) -> None:
         """Replaces the text."""
@@ -325,6 +331,6 @@ class Sheet(Lines[Strip], can_focus=True):
         return Strip.blank(width, self.visual_style.rich_style)
 
     def _repaint(self) -> None:
-        self._stop_at(len(self._strips))
+        self._stop()
         fresh = self._strips[self.top : self.top + self.lines]
         self._paint(fresh + [self._blank(self.size.width)] * (self.lines - len(fresh)))

@@ -35,8 +35,7 @@ async def test_operating_and_running_jobs_are_two_permissions(
     operate: bool, work: bool, key: str, sentence: str
 ) -> None:
     backend = FakeBackend([make_job(1)], operate=operate, work=work)
-    async with dashboard(backend) as deck:
-        await deck.press(key)
+    async with dashboard(backend, key) as deck:
         refused = [toast for toast in deck.toasts if toast.startswith("The database role")]
         assert bool(refused) == bool(sentence)
         assert all(sentence in toast for toast in refused)
@@ -82,8 +81,7 @@ async def test_when_the_connection_is_lost_the_last_data_stay_dimmed_and_the_ban
 
 
 async def test_an_action_whose_connection_is_lost_is_not_repeated_and_said_to_be_unknown() -> None:
-    async with dashboard(failed(1)) as deck:
-        await deck.press("R")
+    async with dashboard(failed(1), "R") as deck:
         deck.backend.failure = lost()
         await deck.press("y")
         deck.backend.failure = None
@@ -94,8 +92,7 @@ async def test_an_action_whose_connection_is_lost_is_not_repeated_and_said_to_be
 
 
 async def test_a_frozen_screen_reads_nothing_by_itself_and_says_that_it_is_frozen() -> None:
-    async with dashboard(failed(1)) as deck:
-        await deck.press("z")
+    async with dashboard(failed(1), "z") as deck:
         deck.clock.now += 34
         deck.app.dashboard.tick()
         assert "FROZEN 12:04:31Z" in deck.line("header")
@@ -104,16 +101,14 @@ async def test_a_frozen_screen_reads_nothing_by_itself_and_says_that_it_is_froze
 
 
 async def test_the_interval_can_be_stepped() -> None:
-    async with dashboard(failed(1), interval=2.0) as deck:
-        await deck.press("plus")
+    async with dashboard(failed(1), "plus", interval=2.0) as deck:
         assert deck.app.poller.interval == 5
         await deck.press("minus", "minus", "minus")
         assert deck.app.poller.interval == 1
 
 
 async def test_q_leaves_at_once_when_nothing_runs_here() -> None:
-    async with dashboard(failed(1)) as deck:
-        await deck.press("q")
+    async with dashboard(failed(1), "q") as deck:
         assert deck.app.return_code == 0
         assert not deck.app.is_running
 
@@ -130,8 +125,7 @@ async def test_q_with_running_jobs_asks_and_staying_has_the_focus(
 ) -> None:
     backend = failed(1)
     backend.embedded = EmbeddedWorker("running", 2)
-    async with dashboard(backend) as deck:
-        await deck.press("q")
+    async with dashboard(backend, "q") as deck:
         assert "2 jobs still running" in deck.screen_text()
         for key in keys:
             await deck.pilot.press(key)

@@ -9,11 +9,9 @@ import pytest
 
 from jobdeck.core.model import Status
 from jobdeck.tui.actions import ACTIONS, Action
-from jobdeck.tui.app import JobdeckApp
-from jobdeck.tui.deck import Options
-from tests.tui.fake import NOW, Clock, FakeBackend, minutes
+from tests.tui.fake import NOW, FakeBackend, minutes
 from tests.tui.sample import add_evidence, sample
-from tests.tui.support import SMALL, Deck, Held
+from tests.tui.support import Held, dashboard
 
 pytestmark = pytest.mark.slow
 
@@ -75,16 +73,12 @@ async def test_an_answer_that_comes_late_opens_nothing_elsewhere_and_breaks_noth
     scope: str, keys: tuple[str, ...]
 ) -> None:
     held, backend = Held(), queue_of_all_kinds()
-    app = JobdeckApp(lambda: backend, Options(ticking=False), background=held, monotonic=Clock())
-    async with app.run_test(size=SMALL) as pilot:
-        await pilot.pause()
-        deck = Deck(app, backend, Clock(), pilot)
-        await deck.press(*WAY[scope])
+    async with dashboard(backend, *WAY[scope], background=held) as deck:
         held.holding = True
         for key in keys:
             if key == ANSWER:
                 held.let_these_go()
-                await pilot.pause()
+                await deck.pilot.pause()
             else:
                 await deck.press(key)
         for _ in range(6):
@@ -94,7 +88,7 @@ async def test_an_answer_that_comes_late_opens_nothing_elsewhere_and_breaks_noth
         assert deck.here == "Audit"
         while held.kept:
             held.let_these_go()
-            await pilot.pause()
-        await pilot.pause()
+            await deck.pilot.pause()
+        await deck.pilot.pause()
         assert deck.here == "Audit"
         assert "Reading…" not in deck.screen_text()

@@ -99,6 +99,14 @@ def backend_of(settings: Settings, *, read_only: bool = False, worker: bool = Fa
         backend.close()
 
 
+@pytest.fixture
+def backend(settings: Settings, gate: Gate) -> Iterator[LiveBackend]:
+    """A backend that has read its first view."""
+    with backend_of(settings) as opened:
+        opened.view(ALL)
+        yield opened
+
+
 def test_the_first_view_connects_and_brings_session_and_snapshot(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
@@ -152,87 +160,75 @@ def test_a_database_is_named_by_its_address_without_its_secrets(url: str | None,
 @pytest.mark.parametrize("sort", ["natural", "created", "run_at", "task", "status", "attempts", "updated"])
 @pytest.mark.parametrize("status", [None, *Status])
 def test_every_order_of_every_tab_can_be_read(
-    settings: Settings, conn: Connection, gate: Gate, sort: str, status: Status | None
+    backend: LiveBackend, conn: Connection, sort: str, status: Status | None
 ) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
-    with backend_of(settings) as backend:
-        page = backend.view(Request(Filter(status=status), sort=sort, descending=False)).snapshot.page
+    page = backend.view(Request(Filter(status=status), sort=sort, descending=False)).snapshot.page
     assert len(page.jobs) == (status in {None, Status.PENDING})
 
 
 def test_actions_answer_for_each_job_and_a_stale_version_changes_nothing(
-    settings: Settings, conn: Connection, gate: Gate
+    backend: LiveBackend, conn: Connection
 ) -> None:
     for _ in range(2):
         producer.enqueue(conn, NewJob("test_quick"), actor="a")
-    with backend_of(settings) as backend:
-        seen = backend.view(ALL).snapshot.page.jobs
-        operator.edit(conn, seen[0].id, changes={"priority": 7}, actor="somebody else")
-        results = {result.job_id: result for result in backend.act("cancel", seen)}
-        assert not results[seen[0].id].ok
-        assert results[seen[1].id].ok
-        assert results[seen[1].id].status is Status.CANCELLED
+    seen = backend.view(ALL).snapshot.page.jobs
+    operator.edit(conn, seen[0].id, changes={"priority": 7}, actor="somebody else")
+    results = {result.job_id: result for result in backend.act("cancel", seen)}
+    assert not results[seen[0].id].ok
+    assert results[seen[1].id].ok
+    assert results[seen[1].id].status is Status.CANCELLED
 
 
-def test_a_delete_can_be_taken_back(settings: Settings, conn: Connection, gate: Gate) -> None:
+def test_a_delete_can_be_taken_back(backend: LiveBackend, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
-    with backend_of(settings) as backend:
-        jobs = backend.view(ALL).snapshot.page.jobs
-        assert backend.act("delete", jobs)[0].ok
-        assert not backend.view(ALL).snapshot.page.jobs
-        assert backend.act("restore", jobs)[0].ok
-        assert [job.id for job in backend.view(ALL).snapshot.page.jobs] == [jobs[0].id]
+    jobs = backend.view(ALL).snapshot.page.jobs
+    assert backend.act("delete", jobs)[0].ok
+    assert not backend.view(ALL).snapshot.page.jobs
+    assert backend.act("restore", jobs)[0].ok
+    assert [job.id for job in backend.view(ALL).snapshot.page.jobs] == [jobs[0].id]
 
 
-def test_pause_keeps_reason_author_and_the_time_to_resume(settings: Settings, gate: Gate) -> None:
-    with backend_of(settings) as backend:
-        at = backend.view(ALL).snapshot.at
-        paused = backend.pause("MetaCTF is down", timedelta(minutes=30))
-        assert not paused.enabled
-        assert paused.paused_reason == "MetaCTF is down"
-        assert paused.paused_by
-        assert paused.resume_at is not None
-        assert timedelta(minutes=29) < paused.resume_at - at < timedelta(minutes=31)
-        assert backend.resume().enabled
+def test_pause_keeps_reason_author_and_the_time_to_resume(backend: LiveBackend) -> None:
+    at = backend.view(ALL).snapshot.at
+    paused = backend.pause("MetaCTF is down", timedelta(minutes=30))
+    assert not paused.enabled
+    assert paused.paused_reason == "MetaCTF is down"
+    assert paused.paused_by
+    assert paused.resume_at is not None
+    assert timedelta(minutes=29) < paused.resume_at - at < timedelta(minutes=31)
+    assert backend.resume().enabled
 
 
-def test_a_cycle_runs_due_jobs_here_and_counts_them(settings: Settings, conn: Connection, gate: Gate) -> None:
+def test_a_cycle_runs_due_jobs_here_and_counts_them(backend: LiveBackend, conn: Connection) -> None:
     for task_type in ("test_quick", "test_quick", "test_fail"):
         producer.enqueue(conn, NewJob(task_type, max_attempts=1), actor="a")
     said: list[str] = []
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        result = backend.run_cycle(said.append)
+    result = backend.run_cycle(said.append)
     assert (result.processed, result.succeeded, result.failed) == (3, 2, 1)
     assert said[-1] == "3 of 3 done, 2 succeeded, 1 failed"
 
 
-def test_a_cycle_while_paused_runs_nothing_and_says_why(settings: Settings, conn: Connection, gate: Gate) -> None:
+def test_a_cycle_while_paused_runs_nothing_and_says_why(backend: LiveBackend, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        backend.pause("MetaCTF is down", None)
-        result = backend.run_cycle(lambda _text: None)
+    backend.pause("MetaCTF is down", None)
+    result = backend.run_cycle(lambda _text: None)
     assert (result.status, result.processed) == ("paused", 0)
     assert "MetaCTF is down" in result.message
 
 
-def test_what_succeeded_and_left_the_queue_can_run_again_as_a_copy(
-    settings: Settings, conn: Connection, gate: Gate
-) -> None:
+def test_what_succeeded_and_left_the_queue_can_run_again_as_a_copy(backend: LiveBackend, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        backend.run_cycle(lambda _text: None)
-        (removed,) = backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
-        assert removed.removed
-        (refused,) = backend.act("retry", [removed])
-        assert (refused.ok, refused.code) == (False, "has-succeeded")
-        (result,) = backend.act("run-again", [removed])
-        assert result.ok
-        (copy,) = backend.view(ALL).snapshot.page.jobs
-        assert copy.id != removed.id
-        assert copy.status is Status.PENDING
+    backend.run_cycle(lambda _text: None)
+    (removed,) = backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
+    assert removed.removed
+    (refused,) = backend.act("retry", [removed])
+    assert (refused.ok, refused.code) == (False, "has-succeeded")
+    (result,) = backend.act("run-again", [removed])
+    assert result.ok
+    (copy,) = backend.view(ALL).snapshot.page.jobs
+    assert copy.id != removed.id
+    assert copy.status is Status.PENDING
 
 
 @pytest.mark.parametrize(("name", "taken"), [("welcome", True), ("stranger", False)])
@@ -267,12 +263,10 @@ def test_a_failed_job_is_retried_unasked_and_with_another_payload_asked(
         assert result.ok
 
 
-def test_the_page_of_a_job_has_its_runs_and_clauses(settings: Settings, conn: Connection, gate: Gate) -> None:
+def test_the_page_of_a_job_has_its_runs_and_clauses(backend: LiveBackend, conn: Connection) -> None:
     job = service.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        backend.run_cycle(lambda _text: None)
-        detail = backend.detail(job.id)
+    backend.run_cycle(lambda _text: None)
+    detail = backend.detail(job.id)
     assert detail is not None
     assert detail.job.status is Status.FAILED
     assert [run.outcome.value for run in detail.runs] == ["failed"]
@@ -325,12 +319,10 @@ def test_after_closing_nothing_is_opened_again(settings: Settings, gate: Gate) -
         backend.view(ALL)
 
 
-def test_a_worker_on_a_shared_database_starts_only_when_asked(settings: Settings, gate: Gate) -> None:
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        assert backend.worker().state == "off"
-        backend.start_worker()
-        assert backend.worker().state == "running"
+def test_a_worker_on_a_shared_database_starts_only_when_asked(backend: LiveBackend) -> None:
+    assert backend.worker().state == "off"
+    backend.start_worker()
+    assert backend.worker().state == "running"
 
 
 def test_read_only_starts_no_worker_and_the_server_refuses_changes(
@@ -375,10 +367,8 @@ def test_nobody_listening_is_unreachable_and_later_it_connects(
         backend.close()
 
 
-def test_a_killed_connection_is_noticed_and_replaced(settings: Settings, conn: Connection, gate: Gate) -> None:
-    with backend_of(settings) as backend:
+def test_a_killed_connection_is_noticed_and_replaced(backend: LiveBackend, conn: Connection) -> None:
+    conn.execute(f"SELECT pg_terminate_backend(pid) {CONNECTIONS}")
+    with suppress(DatabaseUnreachable):
         backend.view(ALL)
-        conn.execute(f"SELECT pg_terminate_backend(pid) {CONNECTIONS}")
-        with suppress(DatabaseUnreachable):
-            backend.view(ALL)
-        assert backend.view(ALL).session.label
+    assert backend.view(ALL).session.label

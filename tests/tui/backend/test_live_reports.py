@@ -22,9 +22,9 @@ from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
 from tests.support.queue import rows
 from tests.support.waiting import PATIENCE, until
-from tests.tui.backend.test_live import ALL, Connection, Gate, asking, backend_of, gate, settings
+from tests.tui.backend.test_live import ALL, Connection, Gate, asking, backend, backend_of, gate, settings
 
-__all__ = ["asking", "gate", "settings"]
+__all__ = ["asking", "backend", "gate", "settings"]
 HOUR = timedelta(hours=1)
 
 
@@ -36,13 +36,12 @@ def fail(backend: LiveBackend, conn: Connection, number: int = 1) -> list[UUID]:
     return ids
 
 
-def test_cron_health_is_read_with_the_cycles_that_ran(settings: Settings, conn: Connection, gate: Gate) -> None:
-    with backend_of(settings) as backend:
-        fail(backend, conn)
-        told = backend.read(reports.cron)
-        assert [(run.source, run.claimed, run.failed) for run in told.runs] == [("manual", 1, 1)]
-        assert told.tick == timedelta(minutes=5)
-        assert told.health.findings
+def test_cron_health_is_read_with_the_cycles_that_ran(backend: LiveBackend, conn: Connection) -> None:
+    fail(backend, conn)
+    told = backend.read(reports.cron)
+    assert [(run.source, run.claimed, run.failed) for run in told.runs] == [("manual", 1, 1)]
+    assert told.tick == timedelta(minutes=5)
+    assert told.health.findings
 
 
 def test_the_time_each_type_may_take_is_known(settings: Settings, gate: Gate) -> None:
@@ -52,22 +51,21 @@ def test_the_time_each_type_may_take_is_known(settings: Settings, gate: Gate) ->
         assert set(backend.timeouts()) == {"test_wait", "test_fail", "test_quick"}
 
 
-def test_errors_are_read_in_groups_with_the_jobs_behind_them(settings: Settings, conn: Connection, gate: Gate) -> None:
-    with backend_of(settings) as backend:
-        ids = fail(backend, conn, 3)
-        told = backend.errors([])
-        (trend,) = told.trends
-        assert (trend.task_type, trend.count, trend.failed) == ("test_fail", 3, 3)
-        assert "kim@" not in trend.sample
-        alike = backend.read(counted_alike, *trend.key, limit=20)
-        assert {job.id for job in alike.jobs} == set(ids)
-        assert alike.total == 3
-        choice = backend.bulk.choose_alike(*trend.key)
-        assert choice is not None
-        assert choice.bulk.total == 3
-        listed = backend.view(Request(Filter(), group=trend.key)).snapshot.page
-        assert {job.id for job in listed.jobs} == set(ids)
-        assert listed.total == 3
+def test_errors_are_read_in_groups_with_the_jobs_behind_them(backend: LiveBackend, conn: Connection) -> None:
+    ids = fail(backend, conn, 3)
+    told = backend.errors([])
+    (trend,) = told.trends
+    assert (trend.task_type, trend.count, trend.failed) == ("test_fail", 3, 3)
+    assert "kim@" not in trend.sample
+    alike = backend.read(counted_alike, *trend.key, limit=20)
+    assert {job.id for job in alike.jobs} == set(ids)
+    assert alike.total == 3
+    choice = backend.bulk.choose_alike(*trend.key)
+    assert choice is not None
+    assert choice.bulk.total == 3
+    listed = backend.view(Request(Filter(), group=trend.key)).snapshot.page
+    assert {job.id for job in listed.jobs} == set(ids)
+    assert listed.total == 3
 
 
 def test_a_canary_is_asked_for_and_its_answer_comes_with_the_groups(
@@ -90,29 +88,28 @@ def test_a_canary_is_asked_for_and_its_answer_comes_with_the_groups(
         assert "kim@" not in answer.message
 
 
-def test_notes_and_mutes_are_kept_in_the_database_and_audited(settings: Settings, conn: Connection, gate: Gate) -> None:
-    with backend_of(settings) as backend:
-        fail(backend, conn)
-        (trend,) = backend.errors([]).trends
-        note_id = backend.change("leave a note", partial(notes.add, note="the vendor calls back", days=3))
-        assert [(note.id, note.note) for note in backend.notes()] == [(note_id, "the vendor calls back")]
-        assert [note.id for note in backend.read(reports.audit, HOUR).digest.notes] == [note_id]
-        until_when = backend.view(ALL).snapshot.at + timedelta(weeks=52)
-        group: dict[str, Any] = {"task_type": trend.task_type, "fingerprint": trend.fingerprint}
-        backend.change("mute", partial(notes.mute, **group, until=until_when, reason="known"))
-        report = backend.errors([])
-        mute = report.mute_of(report.trends[0])
-        assert mute is not None
-        assert (mute.until, mute.reason) == (until_when, "known")
-        backend.change("unmute", partial(notes.unmute, **group, reason="fixed"))
-        assert backend.errors([]).mutes == ()
-        with pytest.raises(Refused, match="not muted"):
-            backend.change("unmute", partial(notes.unmute, **group, reason=None))
+def test_notes_and_mutes_are_kept_in_the_database_and_audited(backend: LiveBackend, conn: Connection) -> None:
+    fail(backend, conn)
+    (trend,) = backend.errors([]).trends
+    note_id = backend.change("leave a note", partial(notes.add, note="the vendor calls back", days=3))
+    assert [(note.id, note.note) for note in backend.notes()] == [(note_id, "the vendor calls back")]
+    assert [note.id for note in backend.read(reports.audit, HOUR).digest.notes] == [note_id]
+    until_when = backend.view(ALL).snapshot.at + timedelta(weeks=52)
+    group: dict[str, Any] = {"task_type": trend.task_type, "fingerprint": trend.fingerprint}
+    backend.change("mute", partial(notes.mute, **group, until=until_when, reason="known"))
+    report = backend.errors([])
+    mute = report.mute_of(report.trends[0])
+    assert mute is not None
+    assert (mute.until, mute.reason) == (until_when, "known")
+    backend.change("unmute", partial(notes.unmute, **group, reason="fixed"))
+    assert backend.errors([]).mutes == ()
+    with pytest.raises(Refused, match="not muted"):
+        backend.change("unmute", partial(notes.unmute, **group, reason=None))
+    backend.change("acknowledge", partial(notes.acknowledge, note_id=note_id))
+    with pytest.raises(Refused, match="no open note"):
         backend.change("acknowledge", partial(notes.acknowledge, note_id=note_id))
-        with pytest.raises(Refused, match="no open note"):
-            backend.change("acknowledge", partial(notes.acknowledge, note_id=note_id))
-        done = [(line.entry.action, line.entry.reason) for line in backend.read(reports.audit, HOUR).lines]
-        assert done == [("acknowledge", None), ("unmute errors", "fixed"), ("mute errors", "known"), ("note", None)]
+    done = [(line.entry.action, line.entry.reason) for line in backend.read(reports.audit, HOUR).lines]
+    assert done == [("acknowledge", None), ("unmute errors", "fixed"), ("mute errors", "known"), ("note", None)]
 
 
 def test_the_report_has_the_embedded_worker_by_its_name(settings: Settings, conn: Connection, gate: Gate) -> None:
@@ -131,115 +128,96 @@ def test_the_report_has_the_embedded_worker_by_its_name(settings: Settings, conn
         gate.open.set()
 
 
-def test_the_audit_and_its_digest_are_read(settings: Settings, conn: Connection, gate: Gate) -> None:
-    with backend_of(settings) as backend:
-        ids = fail(backend, conn)
-        backend.act("retry", backend.read(counted_alike, *backend.errors([]).trends[0].key, limit=20).jobs)
-        backend.reveal(ids[0])
-        told = backend.read(reports.audit, HOUR)
-        entries = [line.entry for line in told.lines]
-        assert [entry.action for entry in entries] == ["reveal", "retry"]
-        assert {entry.job_id for entry in entries} == set(ids)
-        assert (told.digest.failed, len(told.digest.errors)) == (1, 1)
+def test_the_audit_and_its_digest_are_read(backend: LiveBackend, conn: Connection) -> None:
+    ids = fail(backend, conn)
+    backend.act("retry", backend.read(counted_alike, *backend.errors([]).trends[0].key, limit=20).jobs)
+    backend.reveal(ids[0])
+    told = backend.read(reports.audit, HOUR)
+    entries = [line.entry for line in told.lines]
+    assert [entry.action for entry in entries] == ["reveal", "retry"]
+    assert {entry.job_id for entry in entries} == set(ids)
+    assert (told.digest.failed, len(told.digest.errors)) == (1, 1)
 
 
-def test_a_glance_has_the_clock_and_the_switch_and_lists_nothing(
-    settings: Settings, conn: Connection, gate: Gate
-) -> None:
+def test_a_glance_has_the_clock_and_the_switch_and_lists_nothing(backend: LiveBackend, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
-    with backend_of(settings) as backend:
-        at = backend.view(ALL).snapshot.at
-        backend.pause("MetaCTF is down", None)
-        glance = backend.view(Request(Filter(), glance=True)).snapshot
-        assert glance.at > at
-        assert glance.processing.paused_reason == "MetaCTF is down"
-        assert glance.page.jobs == ()
+    at = backend.view(ALL).snapshot.at
+    backend.pause("MetaCTF is down", None)
+    glance = backend.view(Request(Filter(), glance=True)).snapshot
+    assert glance.at > at
+    assert glance.processing.paused_reason == "MetaCTF is down"
+    assert glance.page.jobs == ()
 
 
-def test_a_failed_job_is_retried_with_another_payload(settings: Settings, conn: Connection, gate: Gate) -> None:
-    with backend_of(settings) as backend:
-        fail(backend, conn)
-        conn.execute("""UPDATE job_queue SET payload = '{"left": "over"}'""")
-        (seen,) = backend.view(Request(Filter(status=Status.FAILED))).snapshot.page.jobs
-        result = backend.retry_with(seen, {})
-        assert result.ok
-        (job,) = backend.view(ALL).snapshot.page.jobs
-        assert (job.id, job.status, job.payload) == (seen.id, Status.PENDING, {})
+def test_a_failed_job_is_retried_with_another_payload(backend: LiveBackend, conn: Connection) -> None:
+    fail(backend, conn)
+    conn.execute("""UPDATE job_queue SET payload = '{"left": "over"}'""")
+    (seen,) = backend.view(Request(Filter(status=Status.FAILED))).snapshot.page.jobs
+    result = backend.retry_with(seen, {})
+    assert result.ok
+    (job,) = backend.view(ALL).snapshot.page.jobs
+    assert (job.id, job.status, job.payload) == (seen.id, Status.PENDING, {})
 
 
-def test_a_payload_that_does_not_fit_changes_nothing(settings: Settings, conn: Connection, gate: Gate) -> None:
-    with backend_of(settings) as backend:
-        fail(backend, conn)
-        (seen,) = backend.view(ALL).snapshot.page.jobs
-        with pytest.raises(InvalidPayload):
-            backend.check_payload("test_fail", {"wrong": 1})
-        with pytest.raises(UnknownTaskType):
-            backend.check_payload("unheard_of", {})
-        with pytest.raises(InvalidPayload):
-            backend.retry_with(seen, {"wrong": 1})
-        assert backend.view(ALL).snapshot.page.jobs == (seen,)
+def test_a_payload_that_does_not_fit_changes_nothing(backend: LiveBackend, conn: Connection) -> None:
+    fail(backend, conn)
+    (seen,) = backend.view(ALL).snapshot.page.jobs
+    with pytest.raises(InvalidPayload):
+        backend.check_payload("test_fail", {"wrong": 1})
+    with pytest.raises(UnknownTaskType):
+        backend.check_payload("unheard_of", {})
+    with pytest.raises(InvalidPayload):
+        backend.retry_with(seen, {"wrong": 1})
+    assert backend.view(ALL).snapshot.page.jobs == (seen,)
 
 
 def test_another_payload_for_a_job_that_changed_meanwhile_is_refused_whole(
-    settings: Settings, conn: Connection, gate: Gate
+    backend: LiveBackend, conn: Connection
 ) -> None:
-    with backend_of(settings) as backend:
-        fail(backend, conn)
-        (seen,) = backend.view(ALL).snapshot.page.jobs
-        operator.edit(conn, seen.id, changes={"priority": 3}, actor="somebody else")
-        result = backend.retry_with(seen, {})
-        assert not result.ok
-        assert "has changed and is now" in result.message
-        assert backend.view(ALL).snapshot.page.jobs[0].status is Status.FAILED
+    fail(backend, conn)
+    (seen,) = backend.view(ALL).snapshot.page.jobs
+    operator.edit(conn, seen.id, changes={"priority": 3}, actor="somebody else")
+    result = backend.retry_with(seen, {})
+    assert not result.ok
+    assert "has changed and is now" in result.message
+    assert backend.view(ALL).snapshot.page.jobs[0].status is Status.FAILED
 
 
-def test_a_job_that_left_the_queue_runs_again_with_another_payload(
-    settings: Settings, conn: Connection, gate: Gate
-) -> None:
+def test_a_job_that_left_the_queue_runs_again_with_another_payload(backend: LiveBackend, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        backend.run_cycle(lambda _text: None)
-        (removed,) = backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
-        assert backend.retry_with(removed, {}).ok
-        (copy,) = backend.view(ALL).snapshot.page.jobs
-        assert copy.id != removed.id
+    backend.run_cycle(lambda _text: None)
+    (removed,) = backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
+    assert backend.retry_with(removed, {}).ok
+    (copy,) = backend.view(ALL).snapshot.page.jobs
+    assert copy.id != removed.id
 
 
-def test_stuck_jobs_are_listed_and_those_named_are_marked_failed(
-    settings: Settings, conn: Connection, gate: Gate
-) -> None:
+def test_stuck_jobs_are_listed_and_those_named_are_marked_failed(backend: LiveBackend, conn: Connection) -> None:
     ids = [producer.enqueue(conn, NewJob("test_quick"), actor="a").job_id for _ in range(2)]
     leases.claim(conn, "dead worker", ["test_quick"], 2, 60)
     conn.execute(
         "UPDATE job_queue SET started_at = now() - interval '1 hour', lease_expires_at = now() - interval '50 minutes'"
     )
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        assert {result.job_id for result in backend.cleanup(None)} == set(ids)
-        assert [result.job_id for result in backend.cleanup([ids[0]])] == [ids[0]]
-        by_id = {job.id: job.status for job in backend.view(ALL).snapshot.page.jobs}
-        assert by_id[ids[1]] is Status.RUNNING
-        assert by_id[ids[0]] is not Status.RUNNING
+    assert {result.job_id for result in backend.cleanup(None)} == set(ids)
+    assert [result.job_id for result in backend.cleanup([ids[0]])] == [ids[0]]
+    by_id = {job.id: job.status for job in backend.view(ALL).snapshot.page.jobs}
+    assert by_id[ids[1]] is Status.RUNNING
+    assert by_id[ids[0]] is not Status.RUNNING
 
 
-def test_old_jobs_are_counted_and_removed(settings: Settings, conn: Connection, gate: Gate) -> None:
+def test_old_jobs_are_counted_and_removed(backend: LiveBackend, conn: Connection) -> None:
     job = service.enqueue(conn, NewJob("test_quick"), actor="a").job
     operator.cancel(conn, [job.id], actor="a")
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        assert backend.purge(dry_run=True) == 0
-        conn.execute("UPDATE job_queue SET completed_at = now() - interval '15 days'")
-        assert backend.purge(dry_run=True) == 1
-        assert backend.purge(dry_run=False) == 1
-        assert backend.view(ALL).snapshot.page.jobs == ()
+    assert backend.purge(dry_run=True) == 0
+    conn.execute("UPDATE job_queue SET completed_at = now() - interval '15 days'")
+    assert backend.purge(dry_run=True) == 1
+    assert backend.purge(dry_run=False) == 1
+    assert backend.view(ALL).snapshot.page.jobs == ()
 
 
-def test_a_job_that_wrote_to_nobody_has_no_recipients(settings: Settings, conn: Connection, gate: Gate) -> None:
+def test_a_job_that_wrote_to_nobody_has_no_recipients(backend: LiveBackend, conn: Connection) -> None:
     job = service.enqueue(conn, NewJob("test_quick"), actor="a").job
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        assert backend.recipients(job.id) is None
+    assert backend.recipients(job.id) is None
 
 
 @pytest.mark.parametrize("what", ["reveal", "cleanup", "purge", "retry"])
@@ -288,26 +266,22 @@ def test_a_bulk_edit_is_rehearsed_started_and_carried_to_its_end(
     assert [row["payload"] for row in rows(conn, "SELECT payload FROM job_queue")] == [{"name": "welcome"}] * 3
 
 
-def test_a_selection_that_is_dropped_is_gone(settings: Settings, conn: Connection, gate: Gate) -> None:
+def test_a_selection_that_is_dropped_is_gone(backend: LiveBackend, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        choice = backend.bulk.choose(Filter(task_type="test_quick"))
-        assert choice is not None
-        backend.bulk.drop(choice.bulk.id)
-        assert backend.bulk.newest() == []
-        with pytest.raises(Refused, match="no longer exists"):
-            backend.bulk.stop(choice.bulk.id)
+    choice = backend.bulk.choose(Filter(task_type="test_quick"))
+    assert choice is not None
+    backend.bulk.drop(choice.bulk.id)
+    assert backend.bulk.newest() == []
+    with pytest.raises(Refused, match="no longer exists"):
+        backend.bulk.stop(choice.bulk.id)
 
 
-def test_the_settings_of_a_type_are_changed_with_their_reason(settings: Settings, conn: Connection, gate: Gate) -> None:
+def test_the_settings_of_a_type_are_changed_with_their_reason(backend: LiveBackend, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
-    with backend_of(settings) as backend:
-        backend.view(ALL)
-        work = partial(service.set_type, registry=backend.known, task_type="test_quick", reason="noisy")
-        line = backend.change("change it", partial(work, changes={"warning_share": 0.25}))
-        assert line.warning_share == 0.25
-        with pytest.raises(Refused, match="at most 100 %"):
-            backend.change("change it", partial(work, changes={"warning_share": 1.5}))
-        (entry,) = [one.entry for one in backend.read(reports.audit, HOUR).lines]
-        assert entry.reason == "noisy"
+    work = partial(service.set_type, registry=backend.known, task_type="test_quick", reason="noisy")
+    line = backend.change("change it", partial(work, changes={"warning_share": 0.25}))
+    assert line.warning_share == 0.25
+    with pytest.raises(Refused, match="at most 100 %"):
+        backend.change("change it", partial(work, changes={"warning_share": 1.5}))
+    (entry,) = [one.entry for one in backend.read(reports.audit, HOUR).lines]
+    assert entry.reason == "noisy"

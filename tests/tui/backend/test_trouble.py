@@ -30,8 +30,7 @@ def words(text: str) -> str:
 @pytest.mark.slow
 async def test_the_advice_of_a_lost_connection_is_never_cut(page: str) -> None:
     backend = failed(3)
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press(*([page] if page else []))
+    async with dashboard(backend, *([page] if page else []), size=LARGE) as deck:
         backend.failure = DatabaseUnreachable(ADVICE)
         await deck.refresh()
         for size in (LARGE, SMALL, (60, 24)):
@@ -59,8 +58,7 @@ def _refuse() -> CronReport:
 @SIZES
 async def test_that_personal_data_is_shown_is_said_in_full_whatever_the_job_is_called(size: tuple[int, int]) -> None:
     job = make_job(1, Status.FAILED, task_type="release_parent_email_verification_of_everybody", is_recurring=True)
-    async with dashboard(FakeBackend([job]), size=size) as deck:
-        await deck.press("enter")
+    async with dashboard(FakeBackend([job]), "enter", size=size) as deck:
         assert "PERSONAL DATA" not in deck.screen_text()
         await deck.press("X")
         assert "PERSONAL DATA SHOWN, X hides it" in deck.screen_text()
@@ -83,8 +81,7 @@ async def test_that_nothing_can_be_changed_is_said_once_and_until_the_database_a
 
 async def test_what_else_was_said_stays_when_the_database_answers_again() -> None:
     backend = failed(1)
-    async with dashboard(backend) as deck:
-        await deck.press("R")
+    async with dashboard(backend, "R") as deck:
         backend.failure = DatabaseUnreachable(ADVICE)
         await deck.press("y")
         assert "is unknown" in deck.toasts[-1]
@@ -218,8 +215,7 @@ def test_the_last_sentence_breaks_between_words() -> None:
 
 
 async def test_which_lines_are_seen_is_right_while_a_line_above_comes_and_goes() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("j", "j", "j", "j", "j", "enter")
+    async with dashboard(sample(), "j", "j", "j", "j", "j", "enter") as deck:
         assert "1-21/" in deck.screen_text()
         await deck.press("X")
         assert "1-20/" in deck.screen_text()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +23,7 @@ from jobdeck.tui.widgets.fields import OneLine, Twin
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.fake_creating import CAMPAIGN, COACH
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, dashboard
+from tests.tui.support import LARGE, SMALL, Deck, dashboard, shown
 
 pytestmark = pytest.mark.slow
 
@@ -35,10 +37,18 @@ def widget(deck: Deck, name: str) -> Widget:
     return next(row.widget for row in form(deck).query(Row) if row.field == name)
 
 
-async def go_to(deck: Deck, name: str) -> None:
-    """Walks to a field by the keyboard, from where the focus is."""
+@asynccontextmanager
+async def new_form(*keys: str, **options: Any) -> AsyncIterator[Deck]:
+    """A form that is open over an empty queue, and these keys pressed in it."""
+    async with dashboard(FakeBackend(), "n", *keys, **options) as deck:
+        yield deck
+
+
+async def go_to(deck: Deck, name: str, *keys: str) -> None:
+    """Walks to a field by the keyboard, from where the focus is, and presses these keys there."""
     for _ in range(40):
         if deck.app.focused is widget(deck, name):
+            await deck.press(*keys)
             return
         await deck.press("tab")
     raise AssertionError(f"{name} cannot be reached by tab; the focus is on {deck.app.focused}")
@@ -73,12 +83,9 @@ async def test_without_task_types_the_dashboard_says_how_to_name_handlers_and_jo
 
 
 async def test_a_job_is_created_from_the_keyboard_alone_and_its_toast_names_the_command() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n")
-        await go_to(deck, "forceFullSync")
-        await deck.press("right")
-        await go_to(deck, "batchSize")
-        await deck.press(*"150", "ctrl+s")
+    async with new_form() as deck:
+        await go_to(deck, "forceFullSync", "right")
+        await go_to(deck, "batchSize", *"150", "ctrl+s")
         assert deck.here == "Dashboard"
         assert calls(deck, "create") == [
             ("create", Wanted("game_platform_sync", {"forceFullSync": True, "batchSize": 150}))
@@ -90,8 +97,7 @@ async def test_a_job_is_created_from_the_keyboard_alone_and_its_toast_names_the_
 
 
 async def test_the_cursor_goes_to_the_job_that_was_created_where_the_list_has_it() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("j", "n", "ctrl+s")
+    async with dashboard(sample(), "j", "n", "ctrl+s") as deck:
         made = deck.backend.jobs[-1]
         assert deck.table.current is not None
         assert deck.table.current.id == made.id
@@ -102,23 +108,19 @@ async def test_the_cursor_goes_to_the_job_that_was_created_where_the_list_has_it
 
 
 async def test_the_task_type_is_chosen_from_a_list_by_typing_and_its_fields_appear() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n", *"digest")
+    async with new_form(*"digest") as deck:
         assert deck.here == "Picker"
         assert "sms_digest_processor" in deck.screen_text()
         await pick(deck, "enter")
         assert deck.here == "CreateJob"
         assert isinstance(widget(deck, "roles"), Segments)
-        await go_to(deck, "roles")
-        await deck.press("space", "right", "space", "ctrl+s")
+        await go_to(deck, "roles", "space", "right", "space", "ctrl+s")
         assert calls(deck, "create") == [("create", Wanted("sms_digest_processor", {"roles": ["coach", "admin"]}))]
 
 
 async def test_a_coach_is_found_by_typing_and_an_answer_to_older_words_is_dropped() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n")
-        await go_to(deck, "coachId")
-        await deck.press(*"kim")
+    async with new_form() as deck:
+        await go_to(deck, "coachId", *"kim")
         text = deck.screen_text()
         assert "Amara Kim" in text
         assert "Chidi Kimani" in text
@@ -138,8 +140,7 @@ async def test_a_coach_is_found_by_typing_and_an_answer_to_older_words_is_droppe
 
 
 async def test_a_search_that_fails_is_said_in_the_list() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n")
+    async with new_form() as deck:
         await go_to(deck, "coachId")
         deck.backend.failure = lost()
         await deck.press("enter")
@@ -149,8 +150,7 @@ async def test_a_search_that_fails_is_said_in_the_list() -> None:
 
 
 async def test_a_campaign_is_needed_and_chosen_by_its_subject() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n", *"announce")
+    async with new_form(*"announce") as deck:
         await pick(deck, "enter")
         await deck.press("ctrl+s")
         assert not calls(deck, "create")
@@ -166,13 +166,10 @@ async def test_a_campaign_is_needed_and_chosen_by_its_subject() -> None:
 
 
 async def test_a_recurring_job_shows_its_interval_its_next_runs_and_its_end() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n")
-        await go_to(deck, "at")
-        await deck.press(*"tomorrow 9:00")
+    async with new_form() as deck:
+        await go_to(deck, "at", *"tomorrow 9:00")
         assert "= 2026-07-05 09:00Z, in 20h" in note(deck, "at")
-        await go_to(deck, "recurring")
-        await deck.press("right", "tab", *"6h", "tab", *"7d")
+        await go_to(deck, "recurring", "right", "tab", *"6h", "tab", *"7d")
         assert "next runs: 07-05 09:00, 15:00, 21:00, … every 6h, until 07-12 09:00Z" in deck.screen_text()
         await deck.press("ctrl+s")
         (_, wanted), *_ = calls(deck, "create")
@@ -183,10 +180,8 @@ async def test_a_recurring_job_shows_its_interval_its_next_runs_and_its_end() ->
 
 
 async def test_interval_and_duration_are_asked_for_only_while_the_job_recurs() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n")
-        await go_to(deck, "recurring")
-        await deck.press("tab")
+    async with new_form() as deck:
+        await go_to(deck, "recurring", "tab")
         assert deck.app.focused is widget(deck, "priority")
         await deck.press("shift+tab", "right", "tab")
         assert deck.app.focused is widget(deck, "every")
@@ -194,10 +189,8 @@ async def test_interval_and_duration_are_asked_for_only_while_the_job_recurs() -
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_a_cron_expression_asks_for_its_zone_and_the_job_is_created_with_both(size: tuple[int, int]) -> None:
-    async with dashboard(FakeBackend(), size=size) as deck:
-        await deck.press("n")
-        await go_to(deck, "recurring")
-        await deck.press("right")
+    async with new_form(size=size) as deck:
+        await go_to(deck, "recurring", "right")
         assert not deck.app.screen.query_one("#row-tz").display
         await deck.press("tab", *"0 9 * * 1-5", "tab")
         assert deck.app.focused is widget(deck, "tz")
@@ -211,12 +204,9 @@ async def test_a_cron_expression_asks_for_its_zone_and_the_job_is_created_with_b
 
 
 async def test_each_mistake_stands_beside_its_field_and_nothing_is_created() -> None:
-    async with dashboard(FakeBackend(), size=LARGE) as deck:
-        await deck.press("n")
-        await go_to(deck, "batchSize")
-        await deck.press(*"900")
-        await go_to(deck, "at")
-        await deck.press(*"soon")
+    async with new_form(size=LARGE) as deck:
+        await go_to(deck, "batchSize", *"900")
+        await go_to(deck, "at", *"soon")
         assert "✗ must be 1 to 200" in note(deck, "batchSize")
         assert "✗ invalid; try tomorrow 9:00" in note(deck, "at")
         await deck.press("ctrl+s")
@@ -234,18 +224,14 @@ async def test_each_mistake_stands_beside_its_field_and_nothing_is_created() -> 
 async def test_beside_a_time_that_cannot_be_read_stands_one_that_can_and_is_seen_on_80_columns(
     field: str, typed: str, words: str
 ) -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n")
-        await go_to(deck, "recurring")
-        await deck.press("right")
-        await go_to(deck, field)
-        await deck.press("ctrl+u", *typed)
+    async with new_form() as deck:
+        await go_to(deck, "recurring", "right")
+        await go_to(deck, field, "ctrl+u", *typed)
         assert words in deck.screen_text()
 
 
 async def test_json_and_fields_are_in_step_both_ways() -> None:
-    async with dashboard(FakeBackend(), size=LARGE) as deck:
-        await deck.press("n")
+    async with new_form(size=LARGE) as deck:
         editor(deck).focus()
         editor(deck).text = '{"mode": "wave", "batchSize": 20}'
         await deck.pilot.pause()
@@ -265,10 +251,8 @@ async def test_json_and_fields_are_in_step_both_ways() -> None:
 
 
 async def test_the_dry_run_shows_what_a_run_would_do_in_place_and_changes_nothing() -> None:
-    async with dashboard(FakeBackend(), size=LARGE) as deck:
-        await deck.press("n")
-        await go_to(deck, "forceFullSync")
-        await deck.press("right", "ctrl+t")
+    async with new_form(size=LARGE) as deck:
+        await go_to(deck, "forceFullSync", "right", "ctrl+t")
         assert deck.here == "CreateJob"
         text = deck.screen_text()
         for part in ("The job would be enqueued.", "A run would currently:", "total: 655", "odlFull: 655"):
@@ -280,8 +264,7 @@ async def test_the_dry_run_shows_what_a_run_would_do_in_place_and_changes_nothin
 
 
 async def test_a_long_answer_on_a_small_screen_can_be_scrolled_while_the_focus_stays() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n", "tab", "ctrl+t")
+    async with new_form("tab", "ctrl+t") as deck:
         assert "The job would be enqueued." in deck.screen_text()
         focused = deck.app.focused
         await deck.press("pagedown")
@@ -292,8 +275,7 @@ async def test_a_long_answer_on_a_small_screen_can_be_scrolled_while_the_focus_s
 
 
 async def test_a_type_without_a_preview_says_so() -> None:
-    async with dashboard(FakeBackend(), size=LARGE) as deck:
-        await deck.press("n", *"onboard")
+    async with new_form(*"onboard", size=LARGE) as deck:
         await pick(deck, "enter")
         await deck.press("ctrl+t")
         assert "no preview of its effects" in deck.screen_text()
@@ -303,15 +285,13 @@ async def test_a_job_that_holds_the_dedupe_key_is_named_and_the_form_stays() -> 
     async with dashboard(FakeBackend()) as deck:
         deck.backend.creating.held = make_job(3)
         await deck.press("n")
-        await go_to(deck, "dedupe_key")
-        await deck.press(*"nightly", "ctrl+s")
+        await go_to(deck, "dedupe_key", *"nightly", "ctrl+s")
         assert deck.here == "CreateJob"
         assert "Not enqueued: job" in deck.screen_text()
 
 
 async def test_a_lost_connection_leaves_the_form_and_says_that_the_outcome_is_unknown() -> None:
-    async with dashboard(FakeBackend(), size=LARGE) as deck:
-        await deck.press("n")
+    async with new_form(size=LARGE) as deck:
         deck.backend.failure = lost()
         await deck.press("ctrl+s")
         assert deck.here == "CreateJob"
@@ -320,12 +300,10 @@ async def test_a_lost_connection_leaves_the_form_and_says_that_the_outcome_is_un
 
 
 async def test_esc_leaves_an_untouched_form_at_once_and_asks_before_it_throws_anything_away() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n", "escape")
+    async with new_form("escape") as deck:
         assert deck.here == "Dashboard"
         await deck.press("n")
-        await go_to(deck, "batchSize")
-        await deck.press("5", "escape")
+        await go_to(deck, "batchSize", "5", "escape")
         assert "Press esc again to discard what you typed." in deck.screen_text()
         await deck.press("6", "escape")
         assert deck.here == "CreateJob"
@@ -335,8 +313,7 @@ async def test_esc_leaves_an_untouched_form_at_once_and_asks_before_it_throws_an
 
 
 async def test_many_ids_pasted_one_a_line_are_all_taken() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n", *"onboard")
+    async with new_form(*"onboard") as deck:
         await pick(deck, "enter")
         await go_to(deck, "competitorIds")
         ids = [str(job_id(at)) for at in range(3)]
@@ -354,8 +331,7 @@ async def test_many_ids_pasted_one_a_line_are_all_taken() -> None:
 
 async def test_a_duplicate_is_the_same_form_filled_in() -> None:
     job = make_job(1, Status.FAILED, payload={"coachId": COACH, "batchSize": 50}, priority=2)
-    async with dashboard(FakeBackend([job])) as deck:
-        await deck.press("N")
+    async with dashboard(FakeBackend([job]), "N") as deck:
         assert "Duplicate job" in deck.screen_text()
         assert "Amara Kim" in deck.screen_text()
         await deck.press("ctrl+s")
@@ -366,12 +342,10 @@ async def test_a_duplicate_is_the_same_form_filled_in() -> None:
 
 async def test_a_pending_job_is_edited_in_the_version_that_was_seen() -> None:
     job = make_job(1, payload={"batchSize": 50}, version=3)
-    async with dashboard(FakeBackend([job]), size=LARGE) as deck:
-        await deck.press("E")
+    async with dashboard(FakeBackend([job]), "E", size=LARGE) as deck:
         assert "Edit job" in deck.screen_text()
         assert not any(row.field == "type" for row in form(deck).query(Row))
-        await go_to(deck, "batchSize")
-        await deck.press(*"60")
+        await go_to(deck, "batchSize", *"60")
         assert f"jobdeck edit {job.id} --payload" in deck.screen_text()
         assert "~ batchSize: 50 → 60" in deck.screen_text()
         await deck.press("ctrl+s")
@@ -383,26 +357,22 @@ async def test_a_pending_job_is_edited_in_the_version_that_was_seen() -> None:
 
 async def test_an_edit_of_a_job_that_changed_meanwhile_is_refused_and_the_form_stays() -> None:
     job = make_job(1, payload={"batchSize": 50})
-    async with dashboard(FakeBackend([job]), size=LARGE) as deck:
-        await deck.press("E")
+    async with dashboard(FakeBackend([job]), "E", size=LARGE) as deck:
         deck.backend.jobs[0] = make_job(1, Status.RUNNING, version=9)
-        await go_to(deck, "batchSize")
-        await deck.press(*"60", "ctrl+s")
+        await go_to(deck, "batchSize", *"60", "ctrl+s")
         assert deck.here == "CreateJob"
         assert "refused: It has changed meanwhile" in deck.screen_text()
 
 
 async def test_an_edit_that_changes_nothing_is_not_sent() -> None:
-    async with dashboard(FakeBackend([make_job(1)])) as deck:
-        await deck.press("E", "ctrl+s")
+    async with dashboard(FakeBackend([make_job(1)]), "E", "ctrl+s") as deck:
         assert "Nothing to save" in deck.screen_text()
         assert not deck.backend.calls
 
 
 @pytest.mark.parametrize("status", Status)
 async def test_only_what_is_not_running_and_has_not_succeeded_can_be_edited(status: Status) -> None:
-    async with dashboard(FakeBackend([make_job(1, status)])) as deck:
-        await deck.press("E")
+    async with dashboard(FakeBackend([make_job(1, status)]), "E") as deck:
         editable = status in {Status.PENDING, Status.FAILED, Status.CANCELLED}
         assert deck.here == ("CreateJob" if editable else "Dashboard")
         if not editable:
@@ -411,24 +381,20 @@ async def test_only_what_is_not_running_and_has_not_succeeded_can_be_edited(stat
 
 async def test_edit_and_duplicate_take_the_job_under_the_cursor_whatever_is_marked() -> None:
     jobs = [make_job(at, payload={"batchSize": at}) for at in (1, 2)]
-    async with dashboard(FakeBackend(jobs)) as deck:
-        await deck.press("space", "N")
+    async with dashboard(FakeBackend(jobs), "space", "N") as deck:
         assert '"batchSize": 2' in editor(deck).text
 
 
 async def test_a_job_of_a_type_without_handler_can_be_rescheduled_but_its_payload_only_looked_at() -> None:
     job = make_job(1, task_type="from_elsewhere", payload={"x": 1})
-    async with dashboard(FakeBackend([job]), size=LARGE) as deck:
-        await deck.press("E")
+    async with dashboard(FakeBackend([job]), "E", size=LARGE) as deck:
         assert editor(deck).read_only
-        await go_to(deck, "priority")
-        await deck.press("5", "ctrl+s")
+        await go_to(deck, "priority", "5", "ctrl+s")
         assert calls(deck, "edit") == [("edit", job.id, 1, {"priority": 5})]
 
 
 async def test_the_form_opens_from_the_page_of_a_job_too() -> None:
-    async with dashboard(FakeBackend([make_job(1)])) as deck:
-        await deck.press("enter", "N")
+    async with dashboard(FakeBackend([make_job(1)]), "enter", "N") as deck:
         assert deck.here == "CreateJob"
         await deck.press("escape", "n")
         assert deck.here == "CreateJob"
@@ -443,8 +409,7 @@ async def test_who_may_only_look_is_told_so_and_sees_no_form() -> None:
 
 
 async def test_the_command_can_be_copied_while_the_form_is_filled_in() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n", "ctrl+y")
+    async with new_form("ctrl+y") as deck:
         assert "Copied" in deck.toasts[-1]
         assert deck.app.clipboard == "jobdeck enqueue game_platform_sync"
 
@@ -456,8 +421,7 @@ HOSTILE = "\x1b]0;PWNED\x07[/foo]\u202e\x9bm\x7f"
 async def test_a_command_that_does_not_fit_is_cut_with_a_sign(size: tuple[int, int]) -> None:
     job = make_job(1, task_type="game_platform_onboard_competitors",
                    payload={"competitorIds": [str(job_id(at)) for at in range(40)]})  # fmt: skip
-    async with dashboard(FakeBackend([job]), size=size) as deck:
-        await deck.press("N")
+    async with dashboard(FakeBackend([job]), "N", size=size) as deck:
         twin = deck.app.screen.query_one(Twin)
         shown = [strip.text.strip() for strip in twin.render_lines(twin.size.region)]
         assert shown[0].startswith("jobdeck enqueue game_platform_onboard_competitors")
@@ -466,8 +430,7 @@ async def test_a_command_that_does_not_fit_is_cut_with_a_sign(size: tuple[int, i
 
 async def test_hostile_text_of_a_job_does_nothing_in_the_form() -> None:
     job = make_job(1, payload={HOSTILE: HOSTILE, "mode": HOSTILE}, task_type="game_platform_sync")
-    async with dashboard(FakeBackend([job]), size=LARGE) as deck:
-        await deck.press("N")
+    async with dashboard(FakeBackend([job]), "N", size=LARGE) as deck:
         text = deck.screen_text()
         assert not set("\x1b\u202e\x9b\x7f") & set(text)
         assert "\\u001b" in text
@@ -479,8 +442,7 @@ async def test_hostile_text_of_a_job_does_nothing_in_the_form() -> None:
     {"task_type": HOSTILE}, {"task_type": "sms_digest_processor", "payload": {"note": HOSTILE}},
 ])  # fmt: skip
 async def test_the_command_of_a_job_with_hostile_text_does_nothing_either(facts: dict[str, Any]) -> None:
-    async with dashboard(FakeBackend([make_job(1, **facts)]), size=LARGE) as deck:
-        await deck.press("N")
+    async with dashboard(FakeBackend([make_job(1, **facts)]), "N", size=LARGE) as deck:
         assert "jobdeck enqueue" in deck.screen_text()
         shown = deck.screen_text()
         await deck.press("ctrl+s")
@@ -511,8 +473,7 @@ async def test_while_the_look_cannot_be_put_on_record_nothing_is_shown() -> None
 
 
 async def test_every_field_can_be_reached_and_nothing_on_a_small_screen_is_cut_off() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("n")
+    async with dashboard(sample(), "n") as deck:
         seen = set()
         for _ in range(40):
             await deck.press("tab")
@@ -540,10 +501,8 @@ async def test_a_form_that_was_left_is_let_go_of_with_all_its_widgets() -> None:
 
 
 async def test_the_json_says_that_it_keeps_the_last_good_value_while_a_field_is_wrong() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("n")
-        await go_to(deck, "batchSize")
-        await deck.press(*"900")
+    async with new_form() as deck:
+        await go_to(deck, "batchSize", *"900")
         assert '"batchSize": 90' in editor(deck).text
         await deck.press("pagedown")
         assert "JSON keeps the last valid batch size" in deck.screen_text()
@@ -552,8 +511,7 @@ async def test_the_json_says_that_it_keeps_the_last_good_value_while_a_field_is_
 
 
 async def test_what_is_needed_and_missing_leaves_the_json_in_step() -> None:
-    async with dashboard(FakeBackend(), size=LARGE) as deck:
-        await deck.press("n", *"announce")
+    async with new_form(*"announce", size=LARGE) as deck:
         await pick(deck, "enter")
         assert "✗ is required" in deck.screen_text()
         assert "Payload (JSON, kept in sync with the fields)" in deck.screen_text()
@@ -561,16 +519,14 @@ async def test_what_is_needed_and_missing_leaves_the_json_in_step() -> None:
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_the_name_of_the_task_type_is_shown_whole(size: tuple[int, int]) -> None:
-    async with dashboard(FakeBackend(), size=size) as deck:
-        await deck.press("n", *"onboard")
+    async with new_form(*"onboard", size=size) as deck:
         await pick(deck, "enter")
         (line,) = [line for line in deck.screen_text().split("\n") if "task type" in line]
         assert "game_platform_onboard_competitors" in line
 
 
 async def test_what_was_said_before_does_not_cover_the_form() -> None:
-    async with dashboard(FakeBackend([make_job(1, Status.FAILED)]), toasts=True) as deck:
-        await deck.press("R", "y")
+    async with dashboard(FakeBackend([make_job(1, Status.FAILED)]), "R", "y", toasts=True) as deck:
         assert "jobdeck retry" in deck.screen_text()
         await deck.press("n")
         assert "jobdeck retry" not in deck.screen_text()
@@ -579,8 +535,7 @@ async def test_what_was_said_before_does_not_cover_the_form() -> None:
 
 async def test_the_end_of_a_series_that_is_edited_is_kept_unless_another_is_given() -> None:
     job = make_job(1, is_recurring=True, recurrence_interval_minutes=60, expires_at=NOW + timedelta(days=3))
-    async with dashboard(FakeBackend([job])) as deck:
-        await deck.press("E")
-        row = next(line for line in deck.screen_text().split("\n") if line.startswith("│ for "))
-        assert "unchanged " in row
-        assert "forever" not in row
+    text = await shown(FakeBackend([job]), "E")
+    row = next(line for line in text.split("\n") if line.startswith("│ for "))
+    assert "unchanged " in row
+    assert "forever" not in row

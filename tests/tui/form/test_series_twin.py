@@ -22,8 +22,7 @@ async def test_a_copy_of_a_series_is_refused_in_the_form_unless_it_differs(
     settings = Settings(database_url=SecretStr(database_url), state_dir=tmp_path, handlers="tests.core.cli.handlers")
     new = NewJob("cli_echo", {"message": "two"}, recurrence_interval_minutes=90)
     first = producer.enqueue(conn, new, actor="test").job_id
-    async with live(settings) as desk:
-        await desk.press("N", "ctrl+s")
+    async with live(settings, "N", "ctrl+s") as desk:
         text = "".join(desk.screen_text().replace("│", " ").split())
         assert f"Job{first}isaseriesofcli_echo" in text
         assert len(rows(conn, "SELECT id FROM job_queue")) == 1

@@ -22,8 +22,7 @@ from tests.tui.support import LARGE, Slow, dashboard, failed, said, shown
 
 async def test_the_dialog_names_verb_count_breakdown_and_ids_and_the_harmless_answer_has_the_focus() -> None:
     backend = FakeBackend([make_job(1), make_job(2, Status.FAILED)])
-    async with dashboard(backend) as deck:
-        await deck.press("a", "D")
+    async with dashboard(backend, "a", "D") as deck:
         text = deck.screen_text()
         for part in ("Delete 2 jobs", "1 pending, 1 failed", job_id(1).hex[-8:], job_id(2).hex[-8:], "7 days"):
             assert part in text
@@ -36,8 +35,7 @@ async def test_the_dialog_names_verb_count_breakdown_and_ids_and_the_harmless_an
 
 @pytest.mark.parametrize(("key", "verb"), [("R", "retry"), ("C", "cancel"), ("D", "delete")])
 async def test_an_action_is_carried_out_once_and_its_toast_names_the_command(key: str, verb: str) -> None:
-    async with dashboard(failed(1)) as deck:
-        await deck.press(key, "tab", "enter")
+    async with dashboard(failed(1), key, "tab", "enter") as deck:
         assert deck.backend.calls == [(verb, (job_id(1),))]
         assert f"jobdeck {verb} {job_id(1)}" in deck.toasts[-1]
 
@@ -45,8 +43,7 @@ async def test_an_action_is_carried_out_once_and_its_toast_names_the_command(key
 @pytest.mark.parametrize(("key", "number"), [("R", 1), ("C", 1), ("D", 5)])
 async def test_a_reason_that_was_typed_goes_with_the_action(key: str, number: int) -> None:
     backend = FakeBackend([make_job(one) for one in range(1, number + 1)])
-    async with dashboard(backend) as deck:
-        await deck.press("a", key, "up")
+    async with dashboard(backend, "a", key, "up") as deck:
         assert isinstance(deck.app.focused, Input)
         await deck.press(*"yes ok", "enter", "tab", "enter")
         assert backend.reasons == ["yes ok"]
@@ -55,14 +52,12 @@ async def test_a_reason_that_was_typed_goes_with_the_action(key: str, number: in
 
 
 async def test_without_a_reason_none_is_given() -> None:
-    async with dashboard(failed(1)) as deck:
-        await deck.press("R", "y")
+    async with dashboard(failed(1), "R", "y") as deck:
         assert deck.backend.reasons == [None]
 
 
 async def test_a_dialog_acts_on_the_ids_it_showed_whatever_the_list_has_become() -> None:
-    async with dashboard(failed(2)) as deck:
-        await deck.press("D")
+    async with dashboard(failed(2), "D") as deck:
         deck.backend.jobs.insert(0, make_job(0, Status.FAILED))
         deck.backend.jobs = [job for job in deck.backend.jobs if job.id != job_id(1)]
         await deck.refresh()
@@ -73,8 +68,7 @@ async def test_a_dialog_acts_on_the_ids_it_showed_whatever_the_list_has_become()
 
 
 async def test_a_job_that_changed_meanwhile_is_not_touched() -> None:
-    async with dashboard(failed(1)) as deck:
-        await deck.press("R")
+    async with dashboard(failed(1), "R") as deck:
         deck.backend.jobs[0] = replace(deck.backend.jobs[0], version=2)
         await deck.press("y")
         assert "changed meanwhile" in deck.toasts[-1]
@@ -82,15 +76,13 @@ async def test_a_job_that_changed_meanwhile_is_not_touched() -> None:
 
 
 async def test_up_to_25_jobs_need_no_word() -> None:
-    async with dashboard(failed(25)) as deck:
-        await deck.press("a", "R", "y")
+    async with dashboard(failed(25), "a", "R", "y") as deck:
         assert len(deck.backend.calls[0][1]) == 25
 
 
 @pytest.mark.parametrize(("number", "production"), [(26, False), (1, True)])
 async def test_many_jobs_or_a_production_database_ask_for_the_word(number: int, production: bool) -> None:
-    async with dashboard(failed(number), production=production) as deck:
-        await deck.press("a", "R")
+    async with dashboard(failed(number), "a", "R", production=production) as deck:
         assert deck.app.screen.query("#yes:disabled")
         assert deck.app.focused is deck.app.screen.query_one("#no")
         await deck.press("y")
@@ -104,16 +96,14 @@ async def test_many_jobs_or_a_production_database_ask_for_the_word(number: int, 
 
 
 async def test_the_two_answers_to_cancelling_cannot_be_mixed_up() -> None:
-    async with dashboard(failed(2)) as deck:
-        await deck.press("a", "C")
+    async with dashboard(failed(2), "a", "C") as deck:
         labels = [str(button.label) for button in deck.app.screen.query(Button)]
         assert labels == ["Keep", "Cancel 2 jobs"]
 
 
 async def test_jobs_whose_status_does_not_allow_the_action_are_left_out_and_said_to_be() -> None:
     backend = FakeBackend([make_job(1, Status.RUNNING), make_job(2, Status.FAILED)])
-    async with dashboard(backend) as deck:
-        await deck.press("a", "D")
+    async with dashboard(backend, "a", "D") as deck:
         assert "Skipped, since their status does not allow it: 1 running." in deck.screen_text()
         await deck.press("y")
         assert backend.calls == [("delete", (job_id(2),))]
@@ -129,8 +119,7 @@ ALLOWED = {
 @pytest.mark.parametrize("key", ALLOWED)
 @pytest.mark.parametrize("status", Status)
 async def test_each_status_allows_what_the_table_of_actions_says_and_refusals_say_why(key: str, status: Status) -> None:
-    async with dashboard(FakeBackend([make_job(1, status)])) as deck:
-        await deck.press(key)
+    async with dashboard(FakeBackend([make_job(1, status)]), key) as deck:
         if status in ALLOWED[key]:
             assert deck.here == "Confirm"
         else:
@@ -140,8 +129,7 @@ async def test_each_status_allows_what_the_table_of_actions_says_and_refusals_sa
 
 async def test_a_job_that_left_the_queue_can_only_run_again() -> None:
     removed = make_job(1, Status.SUCCEEDED, removed=True)
-    async with dashboard(FakeBackend([removed])) as deck:
-        await deck.press("4", "D")
+    async with dashboard(FakeBackend([removed]), "4", "D") as deck:
         assert "has left the queue" in deck.toasts[-1]
         assert "R again" in deck.line("keys")
         await deck.press("R")
@@ -158,8 +146,7 @@ async def test_a_job_that_left_the_queue_can_only_run_again() -> None:
 @pytest.mark.parametrize("number", [1, 5])
 async def test_a_series_that_ended_is_run_again_by_this_name_too(number: int) -> None:
     ended = [make_job(at, Status.SUCCEEDED) for at in range(1, number + 1)]
-    async with dashboard(FakeBackend(ended)) as deck:
-        await deck.press("4", "a", "R")
+    async with dashboard(FakeBackend(ended), "4", "a", "R") as deck:
         text = " ".join(deck.screen_text().split())
         assert f"Run again: {number} job" in text
         assert "will run as soon as a worker is free." in text
@@ -169,8 +156,7 @@ async def test_a_series_that_ended_is_run_again_by_this_name_too(number: int) ->
 
 async def test_a_pending_job_is_run_now_and_a_failed_one_beside_it_is_retried() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING), make_job(2, Status.FAILED)])
-    async with dashboard(backend) as deck:
-        await deck.press("g", "R")
+    async with dashboard(backend, "g", "R") as deck:
         assert "Run 1 job now" in deck.screen_text()
         await deck.press("escape", "a", "R")
         assert "Retry 2 jobs" in deck.screen_text()
@@ -191,8 +177,7 @@ async def test_a_job_that_succeeded_after_it_was_shown_is_retried_by_name_and_re
 
 async def test_among_marked_jobs_those_that_have_succeeded_are_left_out_of_a_retry_and_the_dialog_says_so() -> None:
     backend = FakeBackend([make_job(1, Status.SUCCEEDED), make_job(2, Status.FAILED), make_job(3, Status.RUNNING)])
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("a")
+    async with dashboard(backend, "a", size=LARGE) as deck:
         assert "R retry 1" in deck.line("keys")
         await deck.press("R")
         text = " ".join(deck.screen_text().replace("│", " ").split())
@@ -219,8 +204,7 @@ def consequence(*jobs: Job) -> str:
 
 
 async def test_undo_takes_the_last_delete_back() -> None:
-    async with dashboard(failed(2)) as deck:
-        await deck.press("D", "y")
+    async with dashboard(failed(2), "D", "y") as deck:
         assert "u undoes it" in deck.toasts[-1]
         assert "u undo delete" in deck.line("keys")
         await deck.press("u", "enter")
@@ -233,8 +217,7 @@ async def test_undo_takes_the_last_delete_back() -> None:
 async def test_undo_goes_back_one_deletion_after_the_other_and_the_cursor_to_what_is_back() -> None:
     backend = failed(5)
     first, second = (job.id for job in backend.jobs[:2])
-    async with dashboard(backend) as deck:
-        await deck.press("D", "y", "D", "y")
+    async with dashboard(backend, "D", "y", "D", "y") as deck:
         assert len(backend.jobs) == 3
         await deck.press("u", "enter")
         assert deck.table.current is not None
@@ -250,8 +233,7 @@ async def test_undo_goes_back_one_deletion_after_the_other_and_the_cursor_to_wha
 
 async def test_a_deletion_that_could_not_be_taken_back_can_be_tried_again() -> None:
     backend = failed(2)
-    async with dashboard(backend) as deck:
-        await deck.press("D", "y")
+    async with dashboard(backend, "D", "y") as deck:
         backend.failure = lost()
         await deck.press("u", "enter")
         backend.failure = None
@@ -347,8 +329,7 @@ async def test_of_a_deletion_that_failed_nothing_is_taken_back_and_no_earlier_on
 
 async def test_deletions_of_many_and_of_few_are_taken_back_in_their_order() -> None:
     backend = failed(9)
-    async with dashboard(backend) as deck:
-        await deck.press("D", "y", *"    ", "D", "y", "D", "y")
+    async with dashboard(backend, "D", "y", *"    ", "D", "y", "D", "y") as deck:
         assert len(backend.jobs) == 3
         for left in (4, 8, 9):
             await deck.press("u", "enter")
@@ -398,15 +379,13 @@ async def test_two_toasts_at_most_are_shown_and_none_over_a_dialog() -> None:
 
 
 async def test_u_drops_marks_before_it_undoes_anything() -> None:
-    async with dashboard(failed(3)) as deck:
-        await deck.press("D", "y", "space", "u")
+    async with dashboard(failed(3), "D", "y", "space", "u") as deck:
         assert not deck.table.marks
         assert [call[0] for call in deck.backend.calls] == ["delete"]
 
 
 async def test_marks_follow_their_jobs_and_are_counted() -> None:
-    async with dashboard(failed(3)) as deck:
-        await deck.press("space", "space")
+    async with dashboard(failed(3), "space", "space") as deck:
         deck.backend.jobs.append(make_job(0, Status.FAILED))
         await deck.refresh()
         assert deck.table.marks == {job_id(1), job_id(2)}
@@ -443,8 +422,7 @@ async def test_run_worker_that_was_stopped_by_a_pause_says_what_had_run_before_i
 
 
 async def test_the_embedded_worker_is_stopped_with_one_key_and_started_after_a_question() -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press("W")
+    async with dashboard(sample(), "W", size=LARGE) as deck:
         assert deck.backend.calls == [("stop", None)]
         assert "here" not in deck.line("header")
         await deck.press("W", "enter")
@@ -453,8 +431,7 @@ async def test_the_embedded_worker_is_stopped_with_one_key_and_started_after_a_q
 
 
 async def test_pause_asks_for_a_reason_and_a_time_and_nothing_happens_until_it_is_pressed() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("P", *"down", "enter", *"30m", "enter")
+    async with dashboard(sample(), "P", *"down", "enter", *"30m", "enter") as deck:
         assert not deck.backend.calls
         await deck.press("enter")
         assert deck.backend.calls == [("pause", "down", timedelta(minutes=30))]
@@ -467,8 +444,7 @@ async def test_pause_asks_for_a_reason_and_a_time_and_nothing_happens_until_it_i
     ("2026-07-09T08:00+02:00", "2026-07-09 06:00"),
 ])  # fmt: skip
 async def test_a_pause_takes_a_time_as_well_and_shows_it_in_full_beside_the_field(typed: str, moment: str) -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("P", "enter")
+    async with dashboard(sample(), "P", "enter") as deck:
         deck.app.screen.query_one("#until", Input).value = typed
         await deck.pilot.pause()
         assert f"= {moment}Z, in " in deck.screen_text()
@@ -486,16 +462,14 @@ async def test_a_length_of_a_pause_is_shown_as_the_time_it_comes_to() -> None:
 
 
 async def test_a_pause_until_a_time_that_is_past_is_refused() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("P", "enter", *"today 9:00", "enter")
+    async with dashboard(sample(), "P", "enter", *"today 9:00", "enter") as deck:
         assert "in the past" in deck.screen_text()
         await deck.press("enter")
         assert not deck.backend.calls
 
 
 async def test_a_time_that_cannot_be_read_is_said_beside_its_field() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("P", "enter", *"soon", "enter")
+    async with dashboard(sample(), "P", "enter", *"soon", "enter") as deck:
         text = " ".join(deck.screen_text().split())
         assert 'time to resume "soon" is not a time' in text
         assert "30m" in text.split("is not a time")[1]
@@ -508,8 +482,7 @@ async def test_a_time_that_cannot_be_read_is_said_beside_its_field() -> None:
 async def test_resume_asks_first_and_says_how_many_jobs_wait() -> None:
     backend = sample()
     backend.processing = Processing(enabled=False, paused_by="bob", paused_reason="MetaCTF", paused_at=NOW)
-    async with dashboard(backend) as deck:
-        await deck.press("P")
+    async with dashboard(backend, "P") as deck:
         assert "790 jobs are pending" in deck.screen_text()
         await deck.press("y")
         assert backend.calls == [("resume",)]
@@ -519,8 +492,7 @@ async def test_resume_asks_first_and_says_how_many_jobs_wait() -> None:
 async def test_in_production_resume_asks_for_its_word() -> None:
     backend = sample()
     backend.processing = Processing(enabled=False, paused_by="bob", paused_reason="MetaCTF", paused_at=NOW)
-    async with dashboard(backend, production=True, environment="prod") as deck:
-        await deck.press("P", "y")
+    async with dashboard(backend, "P", "y", production=True, environment="prod") as deck:
         assert not backend.calls
         await deck.press("backspace", *"resume", "enter")
         assert backend.calls == [("resume",)]
@@ -528,8 +500,7 @@ async def test_in_production_resume_asks_for_its_word() -> None:
 
 @pytest.mark.slow
 async def test_the_pause_dialog_stays_as_large_as_it_is_while_its_command_grows() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("P")
+    async with dashboard(sample(), "P") as deck:
         size = deck.app.screen.query_one("#box").size
         await deck.press(*"it is down " * 12)
         assert deck.app.screen.query_one("#box").size == size
@@ -539,8 +510,7 @@ async def test_the_pause_dialog_stays_as_large_as_it_is_while_its_command_grows(
 
 async def test_a_dialog_about_many_that_left_the_queue_is_seen_whole_with_a_command_that_reads_their_ids() -> None:
     jobs = [make_job(at, Status.SUCCEEDED, removed=True) for at in range(1, 61)]
-    async with dashboard(FakeBackend(jobs), production=True) as deck:
-        await deck.press("4", "a", "R")
+    async with dashboard(FakeBackend(jobs), "4", "a", "R", production=True) as deck:
         text = deck.screen_text()
         for words in ("jobdeck run-again - --yes", "The command reads", "Type run again to confirm:", "Cancel"):
             assert words in text, words
@@ -555,8 +525,7 @@ async def test_a_dialog_is_seen_whole_on_24_lines_even_where_it_wants_a_word(key
                  recurrence_interval_minutes=60)
         for at in range(1, number + 1)
     ]  # fmt: skip
-    async with dashboard(FakeBackend(jobs), production=True) as deck:
-        await deck.press(key, "C")
+    async with dashboard(FakeBackend(jobs), key, "C", production=True) as deck:
         text = deck.screen_text()
         for words in ("failed", "Type cancel to confirm:", "Keep", "will be" if number > 2 else "retried"):
             assert words in text, words

@@ -18,8 +18,7 @@ async def test_w_names_the_database_the_environment_and_what_is_due_and_enter_ru
     backend = due("game_platform_sync", "game_platform_sync", "sms_digest_processor", "of_nobody")
     backend.jobs.append(make_job(9, run_at=NOW + minutes(5)))
     backend.jobs.append(make_job(10, blocked_by=job_id(1)))
-    async with dashboard(backend, environment="staging") as deck:
-        await deck.press("w")
+    async with dashboard(backend, "w", environment="staging") as deck:
         text = " ".join(deck.screen_text().split())
         for said in ("database db.example.org/queue", "environment staging", "due now 3 jobs of 2 types",
                      "2 game_platform_sync", "1 sms_digest_processor", "jobdeck run-worker"):  # fmt: skip
@@ -32,8 +31,7 @@ async def test_w_names_the_database_the_environment_and_what_is_due_and_enter_ru
 
 async def test_w_and_esc_run_nothing() -> None:
     backend = due("game_platform_sync")
-    async with dashboard(backend) as deck:
-        await deck.press("w", "escape")
+    async with dashboard(backend, "w", "escape") as deck:
         assert backend.calls == [("due",)]
         assert deck.here == "Dashboard"
 
@@ -48,8 +46,7 @@ async def test_w_says_that_nothing_is_due_or_that_processing_is_paused() -> None
 
 async def test_w_in_production_asks_for_its_word() -> None:
     backend = due("game_platform_sync")
-    async with dashboard(backend, environment="prod", production=True) as deck:
-        await deck.press("w", "enter")
+    async with dashboard(backend, "w", "enter", environment="prod", production=True) as deck:
         assert ("cycle",) not in backend.calls
         await deck.press("w", *"run", "enter")
         assert ("cycle",) in backend.calls
@@ -68,8 +65,7 @@ async def test_an_environment_without_a_name_names_the_setting_that_gives_it_one
 @pytest.mark.parametrize("page", ["", "m", "h"])
 async def test_a_worker_inside_is_started_only_after_a_question_that_names_what_is_due(page: str) -> None:
     backend = due("game_platform_sync", "sms_digest_processor")
-    async with dashboard(backend, environment="staging") as deck:
-        await deck.press(*page, "W")
+    async with dashboard(backend, *page, "W", environment="staging") as deck:
         text = " ".join(deck.screen_text().split())
         for said in ("database db.example.org/queue", "environment staging", "settings of this terminal",
                      "due now 2 jobs of 2 types", "jobdeck worker"):  # fmt: skip
@@ -82,8 +78,7 @@ async def test_a_worker_inside_is_started_only_after_a_question_that_names_what_
 
 async def test_a_worker_inside_in_production_asks_for_its_word() -> None:
     backend = due("game_platform_sync")
-    async with dashboard(backend, environment="prod", production=True) as deck:
-        await deck.press("W", "enter")
+    async with dashboard(backend, "W", "enter", environment="prod", production=True) as deck:
         assert ("start",) not in backend.calls
         await deck.press("W", *"start", "enter")
         assert backend.calls[-1] == ("start",)
@@ -99,8 +94,7 @@ async def test_jobs_of_a_paused_type_are_not_due() -> None:
 
 async def test_u_names_what_it_would_restore_and_enter_restores_it() -> None:
     backend = failed(2)
-    async with dashboard(backend) as deck:
-        await deck.press("D", "y", "u")
+    async with dashboard(backend, "D", "y", "u") as deck:
         text = " ".join(deck.screen_text().split())
         assert "Undo the delete" in text
         assert "game_platform_sync" in text
@@ -113,8 +107,7 @@ async def test_u_names_what_it_would_restore_and_enter_restores_it() -> None:
 @pytest.mark.parametrize("key", ["escape", "left"])
 async def test_u_can_be_cancelled(key: str) -> None:
     backend = failed(2)
-    async with dashboard(backend) as deck:
-        await deck.press("D", "y", "u", key, *(["enter"] if key == "left" else []))
+    async with dashboard(backend, "D", "y", "u", key, *(["enter"] if key == "left" else [])) as deck:
         assert len(backend.calls) == 1
         assert backend.jobs[0].status is Status.FAILED
         assert "u undo delete" in deck.line("keys")

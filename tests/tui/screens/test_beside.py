@@ -12,11 +12,9 @@ import pytest
 from jobdeck.core.model import Status
 from jobdeck.core.read.operators.preferences import Preferences
 from jobdeck.core.read.report_types import JobDetail
-from jobdeck.tui.app import JobdeckApp
-from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id
 from jobdeck.tui.screens import beside
-from tests.tui.fake import Clock, FakeBackend, job_id, lost, make_job
+from tests.tui.fake import FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard
 
@@ -54,8 +52,7 @@ async def test_the_details_follow_the_cursor(size: tuple[int, int]) -> None:
 
 async def test_below_120_columns_the_list_is_alone() -> None:
     backend = Counting()
-    async with dashboard(backend, size=SMALL) as deck:
-        await deck.press("j", "d")
+    async with dashboard(backend, "j", "d", size=SMALL) as deck:
         assert not deck.app.screen.query_one("#beside").display
         assert deck.toasts[-1] == "The details beside the list need 120 columns."
         assert backend.read_jobs == []
@@ -69,8 +66,7 @@ async def test_below_120_columns_the_list_is_alone() -> None:
 
 async def test_a_key_hides_the_details_and_shows_them_again() -> None:
     backend = Counting()
-    async with dashboard(backend, size=WIDE) as deck:
-        await deck.press("d", "j")
+    async with dashboard(backend, "d", "j", size=WIDE) as deck:
         assert not deck.app.screen.query_one("#beside").display
         assert backend.read_jobs == [job_id(1)]
         await deck.press("d")
@@ -165,8 +161,7 @@ async def test_a_job_is_read_again_when_it_changes_and_otherwise_every_ten_secon
 
 async def test_nothing_is_read_for_it_while_another_screen_is_on_top() -> None:
     backend = Counting()
-    async with dashboard(backend, size=WIDE) as deck:
-        await deck.press("R")
+    async with dashboard(backend, "R", size=WIDE) as deck:
         backend.read_jobs.clear()
         deck.clock.now += 60
         await deck.refresh()
@@ -178,8 +173,7 @@ async def test_nothing_is_read_for_it_while_another_screen_is_on_top() -> None:
 async def test_a_history_that_a_dialog_kept_from_being_read_is_read_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "REST", 60.0)
     backend = Counting()
-    async with dashboard(backend, size=WIDE) as deck:
-        await deck.press("j", "R")
+    async with dashboard(backend, "j", "R", size=WIDE) as deck:
         deck.clock.now += 61
         await deck.press("escape")
         assert backend.read_jobs == [job_id(1), job_id(2)]
@@ -188,8 +182,7 @@ async def test_a_history_that_a_dialog_kept_from_being_read_is_read_after_it(mon
 
 async def test_after_a_dialog_the_history_is_still_there_and_is_not_read_again_at_once() -> None:
     backend = Counting()
-    async with dashboard(backend, size=WIDE) as deck:
-        await deck.press("R")
+    async with dashboard(backend, "R", size=WIDE) as deck:
         backend.read_jobs.clear()
         backend.failure = lost()
         await deck.press("escape")
@@ -210,18 +203,15 @@ async def test_a_late_history_of_another_job_is_not_shown() -> None:
 
 
 async def test_no_job_is_beside_a_list_that_is_still_being_read() -> None:
-    backend, clock, held = Counting(), Clock(), Held()
-    app = JobdeckApp(lambda: backend, Options(ticking=False), background=held, monotonic=clock)
-    async with app.run_test(size=WIDE) as pilot:
-        await pilot.pause()
-        deck = Deck(app, backend, clock, pilot)
+    backend, held = Counting(), Held()
+    async with dashboard(backend, size=WIDE, background=held) as deck:
         assert "error 1" in beside_text(deck)
         held.holding = True
         await deck.press("5")
         assert beside_text(deck).replace("│", "").strip() == ""
         held.holding = False
         held.let_all_go()
-        await pilot.pause()
+        await deck.pilot.pause()
         assert "error 1" in beside_text(deck)
 
 

@@ -19,9 +19,9 @@ from jobdeck.tui.commands import bulk_twin
 from jobdeck.tui.format import progress
 from jobdeck.tui.screens.dialogs.confirm import Confirm
 from jobdeck.tui.screens.pages.bulk import answer_lines, reasons
-from tests.tui.fake import NOW, Clock, FakeBackend, at_once, job_id, lost, make_job
+from tests.tui.fake import NOW, FakeBackend, at_once, job_id, lost, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, Held, Slow, dashboard, failed, make_app
+from tests.tui.support import LARGE, SMALL, Deck, Held, Slow, dashboard, failed, shown
 
 pytestmark = pytest.mark.slow
 
@@ -44,8 +44,7 @@ def by_id(backend: FakeBackend, number: int) -> Any:
 
 
 async def test_a_chooses_all_that_match_and_the_keys_say_how_many_each_would_take() -> None:
-    async with dashboard(mixed(), size=LARGE) as deck:
-        await deck.press("slash", *"boom", "enter", "A")
+    async with dashboard(mixed(), "slash", *"boom", "enter", "A", size=LARGE) as deck:
         assert "30 matching jobs selected" in deck.line("peek")
         assert "R retry 30" in deck.line("keys")
         await deck.press("A")
@@ -55,23 +54,20 @@ async def test_a_chooses_all_that_match_and_the_keys_say_how_many_each_would_tak
 
 @pytest.mark.parametrize("key", ["u", "escape", "2"])
 async def test_what_was_chosen_can_be_dropped_and_another_list_drops_it(key: str) -> None:
-    async with dashboard(mixed()) as deck:
-        await deck.press("A", key)
+    async with dashboard(mixed(), "A", key) as deck:
         assert deck.app.operations.bulk.choice is None
         assert deck.backend.bulk.held == {}
         assert not deck.backend.calls
 
 
 async def test_nothing_that_matches_is_said_and_nothing_is_chosen() -> None:
-    async with dashboard(mixed()) as deck:
-        await deck.press("slash", *"zebra", "enter", "A")
+    async with dashboard(mixed(), "slash", *"zebra", "enter", "A") as deck:
         assert "No job in the queue matches" in deck.toasts[-1]
         assert deck.app.operations.bulk.choice is None
 
 
 async def test_the_dialog_names_verb_count_types_and_first_ids_and_asks_for_the_word() -> None:
-    async with dashboard(mixed(), size=LARGE) as deck:
-        await deck.press("A", "D")
+    async with dashboard(mixed(), "A", "D", size=LARGE) as deck:
         dialog = deck.app.screen
         assert isinstance(dialog, Confirm)
         text = f"{dialog.question.title}\n{dialog.question.body.plain}"
@@ -88,8 +84,7 @@ async def test_the_dialog_names_verb_count_types_and_first_ids_and_asks_for_the_
 
 
 async def test_an_action_takes_the_frozen_ids_whatever_the_list_has_become() -> None:
-    async with dashboard(failed(30)) as deck:
-        await deck.press("A")
+    async with dashboard(failed(30), "A") as deck:
         deck.backend.jobs.append(make_job(99, Status.FAILED))
         deck.backend.jobs[4] = replace(deck.backend.jobs[4], version=7)
         await deck.refresh()
@@ -105,8 +100,7 @@ async def test_an_action_takes_the_frozen_ids_whatever_the_list_has_become() -> 
 
 
 async def test_many_marked_jobs_go_the_same_way_and_few_at_once() -> None:
-    async with dashboard(failed(8)) as deck:
-        await deck.press("space", "space", "space", "R", "y")
+    async with dashboard(failed(8), "space", "space", "space", "R", "y") as deck:
         assert not deck.backend.bulk.held
         await deck.press("5", "a", "R", "y")
         (held,) = deck.backend.bulk.held.values()
@@ -114,8 +108,7 @@ async def test_many_marked_jobs_go_the_same_way_and_few_at_once() -> None:
 
 
 async def test_each_job_has_its_answer_and_the_refused_can_be_looked_at_alone() -> None:
-    async with dashboard(mixed(), size=LARGE) as deck:
-        await deck.press("A", "D")
+    async with dashboard(mixed(), "A", "D", size=LARGE) as deck:
         await confirm(deck, "delete")
         await deck.press("b")
         text = deck.screen_text()
@@ -132,8 +125,7 @@ async def test_each_job_has_its_answer_and_the_refused_can_be_looked_at_alone() 
 
 
 async def test_the_page_opens_a_job_copies_the_command_and_goes_to_older_actions() -> None:
-    async with dashboard(failed(10), size=LARGE) as deck:
-        await deck.press("A", "C", "y", "1", "A", "R", "y", "b")
+    async with dashboard(failed(10), "A", "C", "y", "1", "A", "R", "y", "b", size=LARGE) as deck:
         assert "10 of 10 jobs retried" in deck.screen_text()
         await deck.press("left_square_bracket")
         assert "10 of 10 jobs cancelled" in deck.screen_text()
@@ -148,8 +140,7 @@ async def test_the_page_opens_a_job_copies_the_command_and_goes_to_older_actions
 
 
 async def test_a_bulk_delete_is_taken_back_by_u_from_the_list_and_from_its_page() -> None:
-    async with dashboard(failed(10)) as deck:
-        await deck.press("A", "D", "y")
+    async with dashboard(failed(10), "A", "D", "y") as deck:
         assert "u undoes it" in deck.toasts[-1]
         assert "u undo delete" in deck.line("keys")
         assert not deck.table.jobs
@@ -164,12 +155,7 @@ async def test_a_bulk_delete_is_taken_back_by_u_from_the_list_and_from_its_page(
 
 async def test_u_while_many_are_being_deleted_takes_no_earlier_deletion_back() -> None:
     held, backend = Held(), failed(25)
-    app = make_app(backend)
-    app.background = held
-    async with app.run_test(size=LARGE) as pilot:
-        deck = Deck(app, backend, Clock(), pilot)
-        await pilot.pause()
-        await deck.press("D", "y", "A", "D")
+    async with dashboard(backend, "D", "y", "A", "D", size=LARGE, background=held) as deck:
         held.holding = True
         await deck.press("y", "u")
         assert "One bulk action at a time: starting to delete" in deck.toasts[-1]
@@ -183,24 +169,18 @@ async def test_u_while_many_are_being_deleted_takes_no_earlier_deletion_back() -
 
 async def test_no_second_action_is_begun_while_the_first_is_just_being_begun() -> None:
     held, backend = Held(), failed(25)
-    app = make_app(backend)
-    app.background = held
-    async with app.run_test(size=LARGE) as pilot:
-        deck = Deck(app, backend, Clock(), pilot)
-        await pilot.pause()
-        await deck.press("a")
+    async with dashboard(backend, "a", size=LARGE, background=held) as deck:
         held.holding = True
         await deck.press("R", "y", "a", "C", "y")
         held.holding = False
         held.let_all_go()
-        await pilot.pause()
+        await deck.pilot.pause()
         assert [call[0] for call in backend.calls] == ["retry"]
 
 
 async def test_a_bulk_delete_that_could_not_be_taken_back_can_be_tried_again() -> None:
     backend = failed(10)
-    async with dashboard(backend) as deck:
-        await deck.press("A", "D", "y")
+    async with dashboard(backend, "A", "D", "y") as deck:
         choose, backend.bulk.choose_undo = backend.bulk.choose_undo, refuse  # type: ignore[assignment, method-assign]
         await deck.press("u", "enter")
         assert "is unknown" in deck.toasts[-1]
@@ -225,34 +205,24 @@ class HeldBulk(Held):
 
 async def test_progress_is_told_step_by_step_and_the_keys_go_on_meanwhile() -> None:
     held, backend = HeldBulk(), failed(25)
-    app = make_app(backend)
-    app.background = held
-    async with app.run_test(size=LARGE) as pilot:
-        deck = Deck(app, backend, Clock(), pilot)
-        await pilot.pause()
-        await deck.press("A", "C")
+    async with dashboard(backend, "A", "C", size=LARGE, background=held) as deck:
         held.holding = True
         await deck.press("y")
         held.let_one_go()
         for done in (0, 10, 20):
-            await pilot.pause()
+            await deck.pilot.pause()
             assert f"cancelling {done} of 25" in deck.line("peek")
             await deck.press("j")
             held.let_one_go()
         held.holding = False
-        await pilot.pause()
+        await deck.pilot.pause()
         assert "25 of 25 jobs cancelled." in deck.toasts[-1]
         assert deck.table.cursor == 3
 
 
 async def test_a_second_action_waits_for_the_first() -> None:
     held, backend = Held(), failed(25)
-    app = make_app(backend)
-    app.background = held
-    async with app.run_test(size=LARGE) as pilot:
-        deck = Deck(app, backend, Clock(), pilot)
-        await pilot.pause()
-        await deck.press("A", "C")
+    async with dashboard(backend, "A", "C", size=LARGE, background=held) as deck:
         held.holding = True
         await deck.press("y")
         held.let_one_go()
@@ -262,8 +232,7 @@ async def test_a_second_action_waits_for_the_first() -> None:
 
 
 async def test_a_lost_connection_interrupts_and_the_next_reading_goes_on_with_nothing_done_twice() -> None:
-    async with dashboard(failed(25)) as deck:
-        await deck.press("z", "A", "C")
+    async with dashboard(failed(25), "z", "A", "C") as deck:
         deck.backend.failure = lost()
         deck.backend.bulk.failures = [lost()]
         await deck.press("y")
@@ -278,8 +247,7 @@ async def test_a_lost_connection_interrupts_and_the_next_reading_goes_on_with_no
 
 
 async def test_what_the_database_refuses_is_said_and_ends_the_driving() -> None:
-    async with dashboard(failed(25)) as deck:
-        await deck.press("A", "C")
+    async with dashboard(failed(25), "A", "C") as deck:
         deck.backend.bulk.failures = [Refused("This bulk action is gone.")]
         await deck.press("y")
         assert "Could not continue the action: This bulk action is gone." in deck.toasts[-1]
@@ -320,8 +288,7 @@ async def test_on_return_it_is_said_what_was_not_finished_and_its_page_goes_on_w
 async def test_to_go_on_with_many_or_in_production_the_verb_has_to_be_typed(number: int, production: bool) -> None:
     backend = failed(number)
     found = unfinished(backend)
-    async with dashboard(backend, size=LARGE, production=production, environment="prod") as deck:
-        await deck.press("b", "O", "y")
+    async with dashboard(backend, "b", "O", "y", size=LARGE, production=production, environment="prod") as deck:
         assert deck.backend.bulk.held[found.id].bulk.done == 10
         await deck.press("backspace", *"cancel", "enter")
         assert deck.backend.bulk.held[found.id].bulk.done == number
@@ -330,8 +297,7 @@ async def test_to_go_on_with_many_or_in_production_the_verb_has_to_be_typed(numb
 async def test_an_action_can_be_stopped_and_the_rest_stays_as_it_was() -> None:
     backend = failed(25)
     unfinished(backend)
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("b", "H")
+    async with dashboard(backend, "b", "H", size=LARGE) as deck:
         assert "Finished jobs keep their result" in deck.screen_text()
         await deck.press("y")
         assert "10 of 25 jobs cancelled, stopped before 15 others." in deck.toasts[-1]
@@ -346,8 +312,7 @@ async def test_who_carries_it_out_is_said_and_that_it_need_not_be_gone_on_with()
     backend = failed(25)
     bulk = unfinished(backend, stepped=timedelta(seconds=2))
     backend.bulk.held[bulk.id].bulk = replace(bulk, driver="web-1:4242")
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("b")
+    async with dashboard(backend, "b", size=LARGE) as deck:
         assert "running on web-1:4242" in deck.screen_text()
         await deck.press("O")
         assert "web-1:4242 is running it." in deck.toasts[-1]
@@ -355,8 +320,7 @@ async def test_who_carries_it_out_is_said_and_that_it_need_not_be_gone_on_with()
 
 
 async def test_an_empty_page_says_so_and_offers_nothing() -> None:
-    async with dashboard(failed(1)) as deck:
-        await deck.press("b")
+    async with dashboard(failed(1), "b") as deck:
         assert "No bulk actions in the last 30 days." in deck.screen_text()
         for key in ("O", "H", "u", "f", "y"):
             await deck.press(key)
@@ -366,8 +330,7 @@ async def test_an_empty_page_says_so_and_offers_nothing() -> None:
 async def test_more_answers_are_read_as_the_cursor_comes_near_their_end() -> None:
     backend = failed(450)
     backend.bulk.batch = 450
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("A", "C")
+    async with dashboard(backend, "A", "C", size=LARGE) as deck:
         await confirm(deck, "cancel")
         await deck.press("b", "G")
         await deck.press("G")
@@ -376,8 +339,7 @@ async def test_more_answers_are_read_as_the_cursor_comes_near_their_end() -> Non
 
 
 async def test_a_production_database_asks_for_the_word_even_for_one_job() -> None:
-    async with dashboard(failed(1), production=True) as deck:
-        await deck.press("A", "R")
+    async with dashboard(failed(1), "A", "R", production=True) as deck:
         assert deck.app.screen.query("#yes:disabled")
 
 
@@ -410,8 +372,7 @@ def test_a_refusal_is_never_cut_and_what_was_done_takes_one_line(width: int) -> 
 async def test_the_cursor_begins_on_the_first_answer() -> None:
     backend = failed(25)
     unfinished(backend)
-    async with dashboard(backend) as deck:
-        await deck.press("b", "enter")
+    async with dashboard(backend, "b", "enter") as deck:
         assert deck.here == "JobDetailScreen"
 
 
@@ -419,8 +380,7 @@ async def test_the_cursor_begins_on_the_first_answer() -> None:
 async def test_the_dialog_over_many_marked_jobs_names_the_command_and_what_it_froze_is_what_is_done(
     number: int,
 ) -> None:
-    async with dashboard(failed(number)) as deck:
-        await deck.press("a", "R")
+    async with dashboard(failed(number), "a", "R") as deck:
         assert "jobdeck retry --bulk 00000001 --yes" in deck.screen_text()
         assert deck.app.screen.query_one("#box").max_scroll_y == 0
         assert not deck.backend.calls
@@ -458,15 +418,12 @@ async def test_the_rest_of_a_group_of_errors_has_its_command_too() -> None:
     backend.jobs = jobs
     key = backend.evidence.trends[0].key
     backend.evidence.groups[key] = tuple(job.id for job in jobs)
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("e", "F")
-        assert "jobdeck retry --bulk 00000001 --yes" in deck.screen_text()
+    assert "jobdeck retry --bulk 00000001 --yes" in await shown(backend, "e", "F", size=LARGE)
 
 
 async def test_payloads_of_all_that_match_are_edited_after_a_dry_run_of_this_very_change() -> None:
     backend = FakeBackend([make_job(one, payload={"url": "old", "tries": one}) for one in range(1, 5)])
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("A", "E", *"url=new", "ctrl+s")
+    async with dashboard(backend, "A", "E", *"url=new", "ctrl+s", size=LARGE) as deck:
         assert "dry run of these changes first" in deck.screen_text()
         await deck.press("ctrl+t")
         text = deck.screen_text()
@@ -487,8 +444,7 @@ async def test_payloads_of_all_that_match_are_edited_after_a_dry_run_of_this_ver
 
 async def test_an_edit_of_many_is_undone_on_the_page_of_bulk_actions() -> None:
     backend = FakeBackend([make_job(one, payload={"url": "old"}) for one in range(1, 5)])
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("A", "E", *"url=new", "ctrl+t", "ctrl+s")
+    async with dashboard(backend, "A", "E", *"url=new", "ctrl+t", "ctrl+s", size=LARGE) as deck:
         assert "b and then u undoes it." in deck.toasts[-1]
         await deck.press("b", "u")
         text = deck.screen_text()
@@ -501,8 +457,7 @@ async def test_an_edit_of_many_is_undone_on_the_page_of_bulk_actions() -> None:
 
 async def test_a_change_that_cannot_be_read_is_said_and_nothing_is_edited() -> None:
     backend = FakeBackend([make_job(1)])
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("A", "E", "ctrl+t")
+    async with dashboard(backend, "A", "E", "ctrl+t", size=LARGE) as deck:
         assert "Nothing to change" in deck.screen_text()
         await deck.press(*"url", "ctrl+t")
         assert "KEY=VALUE" in deck.screen_text()

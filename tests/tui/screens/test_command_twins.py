@@ -338,8 +338,7 @@ async def test_the_command_that_is_shown_does_what_the_key_does(
     with psycopg.connect(twins.one, autocommit=True) as conn:
         case.arrange(conn)
     settings = Settings(database_url=SecretStr(twins.one), state_dir=tmp_path, handlers=HANDLERS, drain_seconds=20.0)
-    async with live(settings) as desk:
-        await desk.press(*case.before, *WAY[scope], *case.keys[:-1])
+    async with live(settings, *case.before, *WAY[scope], *case.keys[:-1]) as desk:
         twins.copy()
         before = twins.outcome(twins.one)
         asked = command_of_dialog(desk)
@@ -380,8 +379,7 @@ async def test_the_worker_inside_and_its_command_run_what_is_due(
         fill(conn, 7)
     twins.copy()
     settings = Settings(database_url=SecretStr(twins.one), state_dir=tmp_path, handlers=HANDLERS, drain_seconds=20.0)
-    async with live(settings) as desk:
-        await desk.press("W", "enter")
+    async with live(settings, "W", "enter") as desk:
         shown = desk.twin
         await becomes(lambda: empty(twins.one))
         await desk.press("W")
@@ -412,8 +410,7 @@ async def test_a_page_that_only_reads_shows_a_command_that_runs(
     with psycopg.connect(twins.one, autocommit=True) as conn:
         failed(conn)
     settings = Settings(database_url=SecretStr(twins.one), state_dir=tmp_path, handlers=HANDLERS)
-    async with live(settings) as desk:
-        await desk.press(*WAY[scope])
+    async with live(settings, *WAY[scope]) as desk:
         text = desk.screen_text()
         subtitles = [str(box.border_subtitle) for box in desk.app.screen.query("#box")]
     found = re.search(re.escape(READING[scope]) + r"[0-9a-f]*", "\n".join([text, *subtitles]))

@@ -235,8 +235,7 @@ def test_many_series_in_trouble_are_counted_and_a_few_listed() -> None:
 
 async def test_enter_opens_the_job_of_a_line_and_esc_comes_back() -> None:
     backend = FakeBackend([make_job(1, next_run_at=NOW - minutes(22))])
-    async with dashboard(backend) as deck:
-        await deck.press("h", "enter")
+    async with dashboard(backend, "h", "enter") as deck:
         assert "No job on this line." in deck.toasts[-1]
         await deck.press(*"jjjj", "enter")
         assert deck.here == "JobDetailScreen"
@@ -248,8 +247,7 @@ async def test_enter_opens_the_job_of_a_line_and_esc_comes_back() -> None:
 async def test_stuck_jobs_are_shown_and_exactly_those_are_cleaned_up() -> None:
     backend = sample()
     backend.evidence.stuck = (job_id(2), job_id(3))
-    async with dashboard(backend) as deck:
-        await deck.press("h", "K")
+    async with dashboard(backend, "h", "K") as deck:
         assert "Mark 2 stuck jobs failed" in deck.screen_text()
         assert f"{short_id(job_id(3))}  competitor_announcement_dispatch" in deck.screen_text()
         backend.evidence.stuck = (job_id(3), job_id(9))
@@ -261,8 +259,7 @@ async def test_stuck_jobs_are_shown_and_exactly_those_are_cleaned_up() -> None:
 
 
 async def test_with_nothing_stuck_there_is_nothing_to_ask() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("K")
+    async with dashboard(sample(), "K") as deck:
         assert deck.here == "Dashboard"
         assert "No stuck jobs" in deck.toasts[-1]
 
@@ -270,8 +267,7 @@ async def test_with_nothing_stuck_there_is_nothing_to_ask() -> None:
 async def test_in_production_a_cleanup_asks_for_its_word() -> None:
     backend = sample()
     backend.evidence.stuck = (job_id(2),)
-    async with dashboard(backend, production=True, environment="prod") as deck:
-        await deck.press("K", "y")
+    async with dashboard(backend, "K", "y", production=True, environment="prod") as deck:
         assert backend.calls == [("cleanup", None)]
         await deck.press("backspace", *"cleanup", "enter")
         assert backend.calls[-1] == ("cleanup", (job_id(2),))
@@ -280,8 +276,7 @@ async def test_in_production_a_cleanup_asks_for_its_word() -> None:
 async def test_old_jobs_are_counted_before_they_are_removed() -> None:
     backend = sample()
     backend.evidence.old = 7
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("h", "colon", *"purge", "enter")
+    async with dashboard(backend, "h", "colon", *"purge", "enter", size=LARGE) as deck:
         assert "Remove 7 old jobs" in deck.screen_text()
         await deck.press("y")
         assert backend.calls == [("purge", True), ("purge", False)]
@@ -289,8 +284,7 @@ async def test_old_jobs_are_counted_before_they_are_removed() -> None:
 
 
 async def test_with_nothing_old_there_is_nothing_to_remove() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("colon", *"purge", "enter")
+    async with dashboard(sample(), "colon", *"purge", "enter") as deck:
         assert deck.here == "Dashboard"
         assert "Nothing to purge" in deck.toasts[-1]
 

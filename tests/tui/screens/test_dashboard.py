@@ -129,8 +129,7 @@ async def test_at_80_columns_what_is_beyond_ten_thousand_is_short() -> None:
 
 
 async def test_number_keys_choose_the_tab_and_the_succeeded_one_lists_what_left_the_queue() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("5")
+    async with dashboard(sample(), "5") as deck:
         assert {job.status for job in deck.table.jobs} == {Status.FAILED}
         await deck.press("4")
         assert [job.removed for job in deck.table.jobs] == [True]
@@ -216,8 +215,7 @@ async def test_a_terminal_that_is_too_small_gets_a_sentence_and_recovers() -> No
 
 @pytest.mark.parametrize("keys", [("D",), ("P",), ("question_mark",), ("enter",), ("slash",)])
 async def test_every_page_survives_a_tiny_terminal(keys: tuple[str, ...]) -> None:
-    async with dashboard(failed(3)) as deck:
-        await deck.press(*keys)
+    async with dashboard(failed(3), *keys) as deck:
         before = deck.screen_text()
         for size in ((40, 10), (20, 4), (1, 1), SMALL):
             await deck.pilot.resize_terminal(*size)
@@ -229,8 +227,7 @@ async def test_every_page_survives_a_tiny_terminal(keys: tuple[str, ...]) -> Non
 
 
 async def test_a_terminal_made_tiny_under_a_dialog_and_large_again_gives_the_keys_back_to_the_list() -> None:
-    async with dashboard(failed(5)) as deck:
-        await deck.press("D")
+    async with dashboard(failed(5), "D") as deck:
         await deck.pilot.resize_terminal(40, 10)
         await deck.press("escape", "j")
         await deck.pilot.resize_terminal(80, 24)
@@ -245,8 +242,7 @@ async def test_a_terminal_made_tiny_under_a_dialog_and_large_again_gives_the_key
 async def test_no_column_comes_or_goes_when_the_rows_of_a_tab_change() -> None:
     jobs = [make_job(1, Status.FAILED, last_error="boom"), make_job(2, Status.FAILED, last_error="boom")]
     backend = FakeBackend(jobs)
-    async with dashboard(backend, size=SMALL) as deck:
-        await deck.press("5")
+    async with dashboard(backend, "5", size=SMALL) as deck:
         heading = deck.screen_text().splitlines()[3]
         assert heading.split() == ["job", "task", "try", "last", "error"]
         backend.jobs = [make_job(3, Status.FAILED, task_type="sms_digest_processor"), jobs[0]]
@@ -258,8 +254,7 @@ async def test_no_column_comes_or_goes_when_the_rows_of_a_tab_change() -> None:
 
 async def test_a_filter_that_leaves_one_type_gives_its_cells_to_the_arguments() -> None:
     backend = FakeBackend([make_job(at, Status.FAILED, payload={"orderId": at}, last_error="boom") for at in (1, 2)])
-    async with dashboard(backend, size=SMALL) as deck:
-        await deck.press("5", "slash", *"type:game_platform_sync", "enter")
+    async with dashboard(backend, "5", "slash", *"type:game_platform_sync", "enter", size=SMALL) as deck:
         heading, first, second = deck.screen_text().splitlines()[4:7]
         assert heading.split() == ["job", "arguments", "try", "last", "error"]
         assert ["orderId=1" in first, "orderId=2" in second] == [True, True]

@@ -11,12 +11,10 @@ from rich.cells import cell_len
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import Status, TypePause
 from jobdeck.core.read.canaries import CanaryAnswer, State
-from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.protocol import Canary
-from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id, sparkline
 from jobdeck.tui.text import errors
-from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job, minutes
+from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample, trend
 from tests.tui.support import LARGE, Deck, Held, dashboard, said, shown
 
@@ -72,8 +70,7 @@ async def test_what_is_known_of_the_group_and_the_playbooks_advice_stand_below()
 
 
 async def test_no_errors_is_good_news() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("e")
+    async with dashboard(FakeBackend(), "e") as deck:
         assert "No run has failed in the last 7 days." in deck.screen_text()
         await deck.press("R")
         assert "No group under the cursor." in deck.toasts[-1]
@@ -82,8 +79,7 @@ async def test_no_errors_is_good_news() -> None:
 async def test_enter_lists_all_jobs_of_the_group_and_no_others() -> None:
     backend = broken(3)
     backend.jobs.append(make_job(9, Status.FAILED, last_error="another error"))
-    async with dashboard(backend) as deck:
-        await deck.press("e", "enter")
+    async with dashboard(backend, "e", "enter") as deck:
         assert deck.here == "Dashboard"
         assert {job.id for job in deck.table.jobs} == {job_id(at) for at in (1, 2, 3)}
         assert "3 jobs of this error  game_platform_sync  boom" in deck.screen_text()
@@ -97,8 +93,7 @@ async def test_esc_goes_back_to_the_group_and_to_what_was_listed_before() -> Non
     backend = broken(2, trends=3)
     backend.evidence.groups[backend.evidence.trends[2].key] = (job_id(1),)
     backend.evidence.trends = (*backend.evidence.trends[:2], replace(backend.evidence.trends[2], jobs=1, failed=1))
-    async with dashboard(backend) as deck:
-        await deck.press("5", "s", "e", "j", "j", "enter")
+    async with dashboard(backend, "5", "s", "e", "j", "j", "enter") as deck:
         assert deck.app.poller.request.sort == "natural"
         await deck.press("escape")
         assert deck.here == "Errors"
@@ -111,16 +106,14 @@ async def test_esc_goes_back_to_the_group_and_to_what_was_listed_before() -> Non
 
 @pytest.mark.parametrize("keys", [("2",), ("1",), ("slash", *"age>1m", "enter")])
 async def test_a_tab_or_a_filter_leaves_the_group(keys: tuple[str, ...]) -> None:
-    async with dashboard(broken()) as deck:
-        await deck.press("e", "enter", *keys)
+    async with dashboard(broken(), "e", "enter", *keys) as deck:
         assert deck.app.poller.request.group is None
         assert "of this error" not in deck.screen_text()
 
 
 async def test_all_jobs_of_the_group_are_selected_and_acted_on() -> None:
     backend = broken(5)
-    async with dashboard(backend) as deck:
-        await deck.press("e", "enter", "A")
+    async with dashboard(backend, "e", "enter", "A") as deck:
         assert "5 matching jobs selected" in deck.screen_text()
         await deck.press("C", "y")
         assert backend.calls[-1][0] == "cancel"
@@ -128,16 +121,14 @@ async def test_all_jobs_of_the_group_are_selected_and_acted_on() -> None:
 
 
 async def test_a_group_of_which_no_job_is_left_is_not_listed() -> None:
-    async with dashboard(broken(trends=2)) as deck:
-        await deck.press("e", "j", "enter")
+    async with dashboard(broken(trends=2), "e", "j", "enter") as deck:
         assert deck.here == "Errors"
         assert "each has run again or was removed" in deck.toasts[-1]
 
 
 async def test_jobs_that_leave_the_group_while_it_is_listed_are_said() -> None:
     backend = broken(1)
-    async with dashboard(backend) as deck:
-        await deck.press("e", "enter")
+    async with dashboard(backend, "e", "enter") as deck:
         backend.evidence.groups = {}
         await next_look(deck)
         assert "No job of this group is left in the queue" in deck.screen_text()
@@ -145,8 +136,7 @@ async def test_jobs_that_leave_the_group_while_it_is_listed_are_said() -> None:
 
 async def test_a_new_group_above_does_not_move_the_cursor() -> None:
     backend = broken(trends=2)
-    async with dashboard(backend) as deck:
-        await deck.press("e", "j")
+    async with dashboard(backend, "e", "j") as deck:
         before = deck.app.screen.trend.key  # type: ignore[attr-defined]
         fresh = trend(make_job(9), "f9", "vendor", last=0)
         backend.evidence.trends = (fresh, *backend.evidence.trends)
@@ -161,8 +151,7 @@ async def test_in_its_first_hour_a_group_has_bars_of_five_minutes(size: tuple[in
     old = trend(make_job(2), "f1", "vendor", first=300, bars=bars)
     fresh = trend(make_job(1), "f0", "vendor", first=18, last=1, count=1643, bars=bars)
     backend.evidence.trends = (fresh, old)
-    async with dashboard(backend, size=size) as deck:
-        await deck.press("e")
+    async with dashboard(backend, "e", size=size) as deck:
         text = deck.screen_text()
         course = f"{sparkline(bars)} 5 min each" if size == LARGE else f" {sparkline(bars[1:])}5m "
         assert text.count(course) == 1
@@ -172,8 +161,7 @@ async def test_in_its_first_hour_a_group_has_bars_of_five_minutes(size: tuple[in
 
 
 async def test_one_job_is_retried_and_the_others_wait() -> None:
-    async with dashboard(broken()) as deck:
-        await deck.press("e", "R")
+    async with dashboard(broken(), "e", "R") as deck:
         assert "Retry 1 job as a canary" in deck.screen_text()
         assert "Only this job is retried. The other 2 stay as they are" in deck.screen_text()
         await deck.press("y")
@@ -196,8 +184,7 @@ async def test_the_question_before_a_canary_says_of_which_error_it_is_and_how_ma
 @pytest.mark.parametrize("lost", [False, True])
 async def test_a_canary_that_could_not_be_retried_does_not_keep_its_group_waiting(lost: bool) -> None:
     backend = broken()
-    async with dashboard(backend) as deck:
-        await deck.press("e", "R")
+    async with dashboard(backend, "e", "R") as deck:
         becomes(backend, job_id(1), version=9)
         backend.failure = DatabaseUnreachable("No answer.") if lost else None
         await deck.press("y")
@@ -210,8 +197,7 @@ async def test_a_canary_that_could_not_be_retried_does_not_keep_its_group_waitin
 
 async def test_a_group_that_is_gone_from_under_the_cursor_is_said_to_be_gone() -> None:
     backend = broken(trends=2)
-    async with dashboard(backend) as deck:
-        await deck.press("e")
+    async with dashboard(backend, "e") as deck:
         backend.evidence.trends = backend.evidence.trends[1:]
         await next_look(deck)
         assert "The group under the cursor has no failed run in the last 7 days any more" in deck.toasts[-1]
@@ -245,12 +231,8 @@ async def test_the_canary_is_watched_to_its_success_and_then_the_rest_is_one_key
 async def test_the_rest_is_all_jobs_of_the_group_with_progress_and_a_reason() -> None:
     backend = broken(1_500)
     backend.bulk.batch = 700
-    clock, held = Clock(), Held()
-    app = JobdeckApp(lambda: backend, Options(ticking=False), background=held, monotonic=clock)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.pause()
-        deck = Deck(app, backend, clock, pilot)
-        await deck.press("e", "F")
+    held = Held()
+    async with dashboard(backend, "e", "F", background=held) as deck:
         text = " ".join(deck.screen_text().replace("│", " ").split())
         assert "Retry 1,500 jobs of this group" in text
         assert "1,500 failed filter: type:game_platform_sync fingerprint:f0" in text
@@ -259,11 +241,11 @@ async def test_the_rest_is_all_jobs_of_the_group_with_progress_and_a_reason() ->
         await deck.press(*"retry", "tab", "tab", "enter")
         held.let_these_go()
         held.let_these_go()
-        await pilot.pause()
+        await deck.pilot.pause()
         assert "retrying 700 of 1,500; b shows it" in deck.screen_text()
         held.holding = False
         held.let_all_go()
-        await pilot.pause()
+        await deck.pilot.pause()
         assert "1,500 of 1,500 jobs retried" in deck.toasts[-1]
         assert {job.status for job in backend.jobs} == {Status.PENDING}
 
@@ -278,8 +260,7 @@ async def test_before_the_rest_is_retried_it_says_whether_the_type_is_paused(pau
 
 async def test_the_frozen_jobs_of_a_group_are_dropped_when_the_answer_is_no() -> None:
     backend = broken(3)
-    async with dashboard(backend) as deck:
-        await deck.press("e", "F")
+    async with dashboard(backend, "e", "F") as deck:
         assert len(backend.bulk.held) == 1
         await deck.press("escape")
         assert not backend.bulk.held
@@ -305,8 +286,7 @@ async def test_a_canary_that_fails_again_is_said_and_the_rest_warns() -> None:
 
 
 async def test_the_rest_without_a_canary_warns() -> None:
-    async with dashboard(broken()) as deck:
-        await deck.press("e", "F")
+    async with dashboard(broken(), "e", "F") as deck:
         text = " ".join(deck.screen_text().replace("│", " ").split())
         assert "Warning: no job of this group has been tested. Press R to retry" in text
         assert "one first." in text
@@ -324,24 +304,21 @@ async def test_a_canary_is_watched_on_after_the_page_was_left() -> None:
 
 
 async def test_a_group_that_nothing_stands_in_any_more_cannot_be_retried() -> None:
-    async with dashboard(broken(trends=2)) as deck:
-        await deck.press("e", "j", "R")
+    async with dashboard(broken(trends=2), "e", "j", "R") as deck:
         assert "No job is still in the state this error left it in" in deck.toasts[-1]
         assert deck.backend.calls == []
 
 
 async def test_what_changed_between_question_and_answer_is_not_acted_on() -> None:
     backend = broken()
-    async with dashboard(backend) as deck:
-        await deck.press("e", "R")
+    async with dashboard(backend, "e", "R") as deck:
         becomes(backend, job_id(1), version=2)
         await deck.press("y")
         assert "changed meanwhile" in deck.toasts[-1]
 
 
 async def test_jobs_that_cannot_be_read_are_said_and_nothing_is_asked() -> None:
-    async with dashboard(broken()) as deck:
-        await deck.press("e")
+    async with dashboard(broken(), "e") as deck:
         deck.backend.failure = lost()
         await deck.press("R")
         assert deck.here == "Errors"
@@ -349,8 +326,7 @@ async def test_jobs_that_cannot_be_read_are_said_and_nothing_is_asked() -> None:
 
 
 async def test_the_part_below_can_be_scrolled() -> None:
-    async with dashboard(sample(), size=(80, 16)) as deck:
-        await deck.press("e", "j", "tab", "G")
+    async with dashboard(sample(), "e", "j", "tab", "G", size=(80, 16)) as deck:
         assert deck.app.screen.focused is not None
         assert deck.app.screen.focused.id == "about"
         assert "Retry when the vendor" in deck.screen_text()
@@ -378,8 +354,7 @@ async def test_a_canary_that_no_worker_took_is_said_and_another_can_be_asked_for
 
 
 async def test_the_command_of_a_canary_is_shown_before_and_after() -> None:
-    async with dashboard(broken(), size=LARGE) as deck:
-        await deck.press("e", "R")
+    async with dashboard(broken(), "e", "R", size=LARGE) as deck:
         assert f"jobdeck retry --canary {job_id(1)}" in deck.screen_text()
         await deck.press("y")
         assert f"jobdeck retry --canary {job_id(1)}" in deck.toasts[-1]

@@ -87,16 +87,14 @@ async def test_types_nobody_handles_versions_that_differ_and_jobs_of_nobody_are_
 async def test_the_worker_inside_is_marked_and_the_worker_keys_are_at_hand() -> None:
     backend = sample()
     backend.embedded = replace(backend.embedded, id="here")
-    async with dashboard(backend) as deck:
-        await deck.press("m")
+    async with dashboard(backend, "m") as deck:
         assert "headless, here" in deck.screen_text()
         await deck.press("W")
         assert backend.calls == [("stop", None)]
 
 
 async def test_enter_opens_the_job_under_the_cursor() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("m", "j", "j", "j", "enter")
+    async with dashboard(sample(), "m", "j", "j", "j", "enter") as deck:
         assert deck.here == "JobDetailScreen"
         assert str(job_id(2)) in deck.screen_text()
 
@@ -118,8 +116,7 @@ async def test_the_digest_of_the_shift_stands_above_what_operators_did() -> None
 
 
 async def test_another_time_can_be_looked_at() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("o", "t")
+    async with dashboard(sample(), "o", "t") as deck:
         assert "Audit: last 24 h" in deck.screen_text()
         await deck.press("t", "t")
         assert "Audit: last 1 h" in deck.screen_text()
@@ -129,8 +126,7 @@ async def test_another_time_can_be_looked_at() -> None:
 async def test_enter_opens_the_job_of_an_entry_wherever_it_is() -> None:
     backend = sample()
     gone = backend.jobs.pop(7)
-    async with dashboard(backend) as deck:
-        await deck.press("o", "G", "k", "k", "enter")
+    async with dashboard(backend, "o", "G", "k", "k", "enter") as deck:
         assert deck.here == "JobDetailScreen"
         assert f"Job {short_id(gone.id)}" in deck.screen_text()
         assert "This job no longer exists" in deck.screen_text()
@@ -144,8 +140,7 @@ async def test_an_entry_about_no_job_says_so() -> None:
 async def test_alike_actions_on_many_jobs_are_one_line(size: tuple[int, int]) -> None:
     backend = sample()
     backend.evidence.many = {1: 2_145}
-    async with dashboard(backend, size=size) as deck:
-        await deck.press("o", "G", *"kkkkk")
+    async with dashboard(backend, "o", "G", *"kkkkk", size=size) as deck:
         line = next(line for line in deck.screen_text().splitlines() if "2,145 jobs" in line)
         assert " retry " in line
         assert "game_pla" in line
@@ -174,8 +169,7 @@ async def test_a_type_of_an_application_brings_its_part_of_the_playbook(monkeypa
 
 
 async def test_the_playbook_is_read_inside_and_walked_by_sections() -> None:
-    async with dashboard(sample(), size=(80, 14)) as deck:
-        await deck.press("p")
+    async with dashboard(sample(), "p", size=(80, 14)) as deck:
         assert "Operations" in deck.screen_text()
         for _ in range(2):
             await deck.press("right_square_bracket")
@@ -293,7 +287,6 @@ def test_a_record_that_cannot_be_formatted_fails_nobody() -> None:
 
 
 async def test_the_digest_is_copied_as_markdown_for_the_hand_over() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("o", "y")
+    async with dashboard(sample(), "o", "y") as deck:
         assert deck.app.clipboard.startswith("# Hand-over ")
         assert "jobdeck digest --since 8h --markdown" in deck.toasts[-1]

@@ -49,16 +49,14 @@ async def test_esc_goes_back_to_the_same_job_in_the_list() -> None:
 
 
 async def test_an_action_on_the_page_acts_on_this_job_whatever_is_marked_in_the_list() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("j", "j", "space")
+    async with dashboard(sample(), "j", "j", "space") as deck:
         await deck.press("j", "j", "enter", "R", "y")
         assert deck.backend.calls == [("retry", (job_id(24),))]
 
 
 async def test_the_page_follows_its_job() -> None:
     backend = FakeBackend([make_job(1)])
-    async with dashboard(backend) as deck:
-        await deck.press("enter")
+    async with dashboard(backend, "enter") as deck:
         assert "○ pending" in deck.screen_text()
         backend.jobs[0] = replace(backend.jobs[0], status=Status.RUNNING, attempts=1)
         await deck.refresh()
@@ -67,8 +65,7 @@ async def test_the_page_follows_its_job() -> None:
 
 async def test_a_job_that_is_gone_is_said_to_be_gone_and_cannot_be_acted_on() -> None:
     backend = FakeBackend([make_job(1)])
-    async with dashboard(backend) as deck:
-        await deck.press("enter")
+    async with dashboard(backend, "enter") as deck:
         backend.jobs.clear()
         await deck.refresh()
         assert "This job no longer exists" in deck.screen_text()
@@ -118,8 +115,7 @@ async def test_y_copies_the_id_and_capital_y_the_job_as_json() -> None:
 
 async def test_too_much_to_copy_is_refused_with_the_reason() -> None:
     big = make_job(1, payload={"words": "x" * 60_000})
-    async with dashboard(FakeBackend([big])) as deck:
-        await deck.press("Y")
+    async with dashboard(FakeBackend([big]), "Y") as deck:
         assert "Not copied" in deck.toasts[-1]
         assert f"jobdeck job {big.id} --json" in deck.toasts[-1]
         assert not deck.app.clipboard

@@ -81,8 +81,7 @@ async def test_whatever_a_handler_says_of_its_progress_can_be_shown(progress: di
 
 async def test_the_log_of_a_running_job_follows_it() -> None:
     backend = running(log=["12:04:01.000 INFO    first"])
-    async with dashboard(backend) as deck:
-        await deck.press("enter")
+    async with dashboard(backend, "enter") as deck:
         assert "Log of run 7, still running" in deck.screen_text()
         assert "first" in deck.screen_text()
         backend.jobs[0] = replace(backend.jobs[0], progress={"log": ["12:04:01.000 INFO    first", "second"]})
@@ -97,8 +96,7 @@ async def test_the_log_of_a_running_job_follows_it() -> None:
 
 
 async def test_each_run_can_be_looked_at_with_its_error_log_output_and_payload() -> None:
-    async with dashboard(three_runs(), size=LARGE) as deck:
-        await deck.press("enter")
+    async with dashboard(three_runs(), "enter", size=LARGE) as deck:
         assert "Log of run 3" in deck.screen_text()
         await deck.press("left_square_bracket")
         text = deck.screen_text()
@@ -113,8 +111,7 @@ async def test_each_run_can_be_looked_at_with_its_error_log_output_and_payload()
 
 async def test_a_new_run_does_not_change_which_one_is_looked_at() -> None:
     backend = three_runs()
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("enter", "left_square_bracket")
+    async with dashboard(backend, "enter", "left_square_bracket", size=LARGE) as deck:
         before = backend.details[job_id(1)]
         newest = replace(before.runs[0], run_token=4, log="log of 4")
         backend.details[job_id(1)] = replace(before, runs=(newest, *before.runs))
@@ -162,8 +159,7 @@ async def test_a_job_that_is_not_in_the_trash_cannot_be_restored() -> None:
 async def test_personal_data_is_masked_until_it_is_revealed_which_is_on_record() -> None:
     job = make_job(1, Status.FAILED, payload=PERSON, last_error="no mailbox kim@example.org\x1b[31m")
     backend = FakeBackend([job])
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("enter")
+    async with dashboard(backend, "enter", size=LARGE) as deck:
         assert "kim@" not in deck.screen_text()
         await deck.press("X")
         assert backend.calls == [("reveal", job_id(1))]
@@ -178,8 +174,7 @@ async def test_personal_data_is_masked_until_it_is_revealed_which_is_on_record()
 
 
 async def test_what_was_revealed_is_masked_again_when_the_page_is_left() -> None:
-    async with dashboard(FakeBackend([make_job(1, payload=PERSON)]), size=LARGE) as deck:
-        await deck.press("enter", "X", "escape")
+    async with dashboard(FakeBackend([make_job(1, payload=PERSON)]), "enter", "X", "escape", size=LARGE) as deck:
         assert "kim@" not in deck.screen_text()
         await deck.press("enter")
         assert "kim@" not in deck.screen_text()
@@ -187,8 +182,7 @@ async def test_what_was_revealed_is_masked_again_when_the_page_is_left() -> None
 
 async def test_what_is_not_on_record_is_not_shown() -> None:
     backend = FakeBackend([make_job(1, payload=PERSON)])
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("enter")
+    async with dashboard(backend, "enter", size=LARGE) as deck:
         backend.failure = DatabaseUnreachable("The connection was lost.")
         await deck.press("X")
         assert "kim@" not in deck.screen_text()
@@ -213,8 +207,7 @@ async def edit(deck: Deck, text: str) -> None:
 
 async def test_a_job_is_retried_with_another_payload_and_the_look_at_it_is_on_record() -> None:
     backend = FakeBackend([make_job(1, Status.FAILED, payload=PERSON)])
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("enter", "T")
+    async with dashboard(backend, "enter", "T", size=LARGE) as deck:
         assert '"to": "kim@example.org"' in deck.screen_text()
         deck.app.screen.query_one("#json").text = '{"to": null, "n": 1}'  # type: ignore[attr-defined]
         await deck.pilot.pause()
@@ -235,8 +228,7 @@ async def test_the_command_of_another_payload_does_the_same_with_personal_data_i
 async def test_a_payload_with_control_characters_is_shown_harmless_and_goes_back_as_it_was() -> None:
     payload = {"note": "a\x9b31mb\x7f\u202ec"}
     backend = FakeBackend([make_job(1, Status.FAILED, payload=payload)])
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("enter", "T")
+    async with dashboard(backend, "enter", "T", size=LARGE) as deck:
         assert not set("\x9b\x7f\u202e") & set(deck.screen_text())
         await deck.press("ctrl+s")
         assert backend.calls[-1] == ("retry with", job_id(1), payload)
@@ -261,8 +253,7 @@ async def test_a_payload_that_does_not_fit_is_said_in_place_and_changes_nothing(
 
 async def test_a_job_that_succeeded_is_enqueued_anew_with_the_other_payload() -> None:
     backend = FakeBackend([make_job(1, Status.SUCCEEDED, removed=True)])
-    async with dashboard(backend) as deck:
-        await deck.press("4")
+    async with dashboard(backend, "4") as deck:
         await edit(deck, '{"n": 2}')
         assert "enqueues a copy with this payload" in deck.screen_text()
         await deck.press("ctrl+s")
@@ -295,8 +286,7 @@ async def test_of_a_job_that_runs_it_is_not_asked_why_it_does_not() -> None:
 
 
 async def test_a_running_job_cannot_be_given_another_payload() -> None:
-    async with dashboard(running()) as deck:
-        await deck.press("enter", "T")
+    async with dashboard(running(), "enter", "T") as deck:
         assert deck.here == "JobDetailScreen"
         assert "a running job does not allow it" in deck.toasts[-1]
 
@@ -387,8 +377,7 @@ async def test_the_page_of_a_join_names_all_whom_it_waits_for() -> None:
 
 async def test_a_job_in_no_flow_has_no_such_part() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
-    async with dashboard(backend) as deck:
-        await deck.press("enter")
+    async with dashboard(backend, "enter") as deck:
         assert "Flow " not in deck.screen_text()
         assert "cancel flow" not in deck.screen_text()
         await deck.press("V")
@@ -399,8 +388,7 @@ async def test_a_job_in_no_flow_has_no_such_part() -> None:
 async def test_a_flow_is_cancelled_as_a_whole_after_a_question() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     tree = backend.evidence.flows[job_id(1)] = small_flow({"pending": 1, "blocked": 2, "running": 1, "succeeded": 4})
-    async with dashboard(backend) as deck:
-        await deck.press("enter")
+    async with dashboard(backend, "enter") as deck:
         assert "V cancel flow" in deck.screen_text()
         await deck.press("V")
         text = deck.screen_text()
@@ -422,8 +410,7 @@ async def test_a_flow_is_cancelled_as_a_whole_after_a_question() -> None:
 async def test_in_production_the_end_of_a_flow_asks_for_its_word() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     flow = backend.evidence.flows[job_id(1)] = small_flow({"pending": 8})
-    async with dashboard(backend, production=True, environment="prod") as deck:
-        await deck.press("enter", "V")
+    async with dashboard(backend, "enter", "V", production=True, environment="prod") as deck:
         assert "Type cancel to confirm" in deck.screen_text()
         await deck.press("tab", "enter")
         assert backend.calls == []
@@ -434,8 +421,7 @@ async def test_in_production_the_end_of_a_flow_asks_for_its_word() -> None:
 async def test_the_flow_is_read_again_after_it_was_cancelled() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     backend.evidence.flows[job_id(1)] = small_flow({"pending": 8})
-    async with dashboard(backend) as deck:
-        await deck.press("enter")
+    async with dashboard(backend, "enter") as deck:
         assert "0 of 8 ended" in deck.screen_text()
         await deck.press("V", "y")
         assert "8 of 8 ended" in deck.screen_text()

@@ -9,9 +9,9 @@ from jobdeck.core.model import Processing
 from jobdeck.tui.actions import ACTIONS, NO_KEY, PAGES, bindings, offered
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dashboard import Dashboard
-from tests.tui.fake import NOW, Clock, FakeBackend, lost, make_job, minutes
+from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard, failed, make_app, shown
+from tests.tui.support import LARGE, Held, dashboard, failed, shown
 
 KEYS = {"health": "h", "errors": "e", "workers": "m", "audit": "o", "playbook": "p", "log": "l",
         "bulk": "b"}  # fmt: skip
@@ -38,8 +38,7 @@ async def test_a_key_opens_the_page_and_esc_and_q_leave_it(page: str) -> None:
 
 @pytest.mark.parametrize("page", KEYS)
 async def test_every_key_of_a_page_has_a_handler_and_no_other(page: str) -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press(KEYS[page])
+    async with dashboard(sample(), KEYS[page]) as deck:
         screen = deck.app.screen
         assert isinstance(screen, Acting)
         assert set(screen.handlers()) == {action.id for action in offered(screen.SCOPE)}
@@ -50,31 +49,25 @@ async def test_every_key_of_a_page_has_a_handler_and_no_other(page: str) -> None
 @pytest.mark.parametrize("page", ["health", "errors", "workers", "audit"])
 async def test_a_page_is_painted_before_its_data_arrive(page: str) -> None:
     backend, held = sample(), Held()
-    app = make_app(backend)
-    app.background = held
-    async with app.run_test(size=SMALL) as pilot:
-        await pilot.pause()
+    async with dashboard(backend, background=held) as deck:
         held.holding = True
-        deck = Deck(app, backend, Clock(), pilot)
         await deck.press(KEYS[page])
         assert "Reading…" in deck.screen_text()
         held.let_all_go()
-        await pilot.pause()
+        await deck.pilot.pause()
         assert "Reading…" not in deck.screen_text()
 
 
 @pytest.mark.parametrize("page", ["workers", "errors"])
 async def test_pages_take_each_others_place(page: str) -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("o", KEYS[page])
+    async with dashboard(sample(), "o", KEYS[page]) as deck:
         assert deck.here == NAMES[page]
         await deck.press("escape")
         assert deck.here == "Dashboard"
 
 
 async def test_a_page_opened_from_a_job_goes_back_to_it() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("enter", "m")
+    async with dashboard(sample(), "enter", "m") as deck:
         assert deck.here == "Workers"
         await deck.press("escape")
         assert deck.here == "JobDetailScreen"
@@ -82,8 +75,7 @@ async def test_a_page_opened_from_a_job_goes_back_to_it() -> None:
 
 @pytest.mark.parametrize("page", FULL)
 async def test_while_a_page_covers_the_list_the_list_is_not_read(page: str) -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press(KEYS[page])
+    async with dashboard(sample(), KEYS[page]) as deck:
         deck.backend.requests.clear()
         await deck.refresh()
         assert [request.glance for request in deck.backend.requests] == [True]
@@ -108,15 +100,13 @@ async def test_behind_a_dialog_the_list_stands_still_and_is_right_when_it_is_see
 
 @pytest.mark.parametrize("key", ["question_mark", "colon", "h", "P", "n", "slash", "C", "e"])
 async def test_ctrl_c_leaves_from_every_page_and_dialog(key: str) -> None:
-    async with dashboard(failed(1)) as deck:
-        await deck.press(key, "ctrl+c")
+    async with dashboard(failed(1), key, "ctrl+c") as deck:
         assert deck.app.return_code == 0
 
 
 @pytest.mark.parametrize("page", READS)
 async def test_a_page_that_is_not_on_top_is_not_read(page: str) -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press(KEYS[page], "question_mark")
+    async with dashboard(sample(), KEYS[page], "question_mark") as deck:
         deck.backend.evidence.reads.clear()
         deck.clock.now += 60
         await deck.refresh()
@@ -129,8 +119,7 @@ async def test_a_page_that_is_not_on_top_is_not_read(page: str) -> None:
 
 @pytest.mark.parametrize("page", READS)
 async def test_a_page_is_read_again_when_its_time_has_come_and_at_once_with_r(page: str) -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press(KEYS[page])
+    async with dashboard(sample(), KEYS[page]) as deck:
         reads = deck.backend.evidence.reads
         reads.clear()
         deck.clock.now += 60
@@ -142,8 +131,7 @@ async def test_a_page_is_read_again_when_its_time_has_come_and_at_once_with_r(pa
 
 @pytest.mark.parametrize("page", KEYS)
 async def test_a_page_that_has_not_changed_is_not_painted_again(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press(KEYS[page])
+    async with dashboard(sample(), KEYS[page]) as deck:
         painted: list[object] = []
         for widget in deck.app.screen.query("*"):
             monkeypatch.setattr(widget, "refresh", lambda *regions, **_: painted.append(regions))
@@ -153,8 +141,7 @@ async def test_a_page_that_has_not_changed_is_not_painted_again(page: str, monke
 
 @pytest.mark.parametrize("page", READS)
 async def test_a_page_says_when_the_connection_is_lost_and_keeps_what_it_knew(page: str) -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press(KEYS[page])
+    async with dashboard(sample(), KEYS[page]) as deck:
         before = deck.screen_text().splitlines()[6]
         deck.backend.failure = lost()
         await deck.refresh()
@@ -191,8 +178,7 @@ async def test_production_is_marked_on_every_page(page: str) -> None:
 
 
 async def test_processing_can_be_paused_from_a_page() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("e", "P", *"down", "enter", "enter", "enter")
+    async with dashboard(sample(), "e", "P", *"down", "enter", "enter", "enter") as deck:
         assert deck.backend.calls == [("pause", "down", None, "sms_digest_processor")]
 
 
@@ -210,8 +196,7 @@ async def test_the_database_is_asked_less_often_while_nobody_looks() -> None:
 
 
 async def test_a_frozen_screen_stays_frozen_when_somebody_looks_again() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("z")
+    async with dashboard(sample(), "z") as deck:
         asked = len(deck.backend.requests)
         deck.app.on_app_blur()
         deck.app.on_app_focus()
@@ -221,8 +206,7 @@ async def test_a_frozen_screen_stays_frozen_when_somebody_looks_again() -> None:
 async def test_a_page_opened_before_the_first_answer_reads_when_it_has_come() -> None:
     backend = FakeBackend([make_job(1)])
     backend.failure = lost()
-    async with dashboard(backend) as deck:
-        await deck.press("m")
+    async with dashboard(backend, "m") as deck:
         assert deck.here == "Workers"
         backend.failure = None
         await deck.press("r")

@@ -17,15 +17,14 @@ from jobdeck.tui.screens.dialogs.confirm import Confirm
 from jobdeck.tui.widgets.pane import Pane
 from tests.tui.fake import NOW, job_id, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, Deck, dashboard, failed
+from tests.tui.support import LARGE, Deck, dashboard, failed, shown
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("key", ["colon", "ctrl+p"])
 async def test_it_lists_the_actions_of_the_page_each_with_its_key(key: str) -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press(key)
+    async with dashboard(sample(), key, size=LARGE) as deck:
         listed = {text.split("  ")[0].strip(): text for text in lines_of(deck)}
         for label, shown in (("retry", "R"), ("cron health", "h"), ("freeze", "z"), ("sort", "s"), ("filter", "/")):
             assert listed[label].removeprefix(f" {label}").split()[0] == shown
@@ -38,15 +37,13 @@ def lines_of(deck: Deck) -> list[str]:
 
 @pytest.mark.parametrize("page", [(), ("m",), ("h",), ("enter",)])
 async def test_every_task_type_can_be_created_by_its_name_from_every_page(page: tuple[str, ...]) -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press(*page, "colon", *"sms_digest", "enter")
+    async with dashboard(sample(), *page, "colon", *"sms_digest", "enter") as deck:
         assert deck.here == "CreateJob"
         assert "sms_digest_processor" in deck.screen_text()
 
 
 async def test_from_a_page_the_palette_offers_what_the_list_does_and_nothing_that_takes_a_job_out_of_sight() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("m", "colon", *"quick", "enter")
+    async with dashboard(sample(), "m", "colon", *"quick", "enter") as deck:
         assert deck.here == "QuickSyncDialog"
         await deck.press("escape")
         assert deck.here == "Workers"
@@ -55,8 +52,7 @@ async def test_from_a_page_the_palette_offers_what_the_list_does_and_nothing_tha
 
 
 async def test_every_action_can_be_found_by_its_label() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("colon")
+    async with dashboard(sample(), "colon") as deck:
         offered = deck.app.screen.actions  # type: ignore[attr-defined]
         wanted = {action.id for action in all_offered("list") if not action.id.startswith(LEFT_OUT)}
         assert {action.id for action in offered if not action.id.startswith(NEW)} == wanted
@@ -65,26 +61,22 @@ async def test_every_action_can_be_found_by_its_label() -> None:
 
 
 async def test_a_label_of_two_words_is_found_by_the_one_word_they_make() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("colon", *"cleanup")
+    async with dashboard(sample(), "colon", *"cleanup") as deck:
         assert any(line.startswith(" clean up") for line in lines_of(deck))
 
 
 async def test_typing_narrows_it_and_enter_does_it() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("colon", *"cron", "enter")
+    async with dashboard(sample(), "colon", *"cron", "enter") as deck:
         assert deck.here == "CronHealth"
 
 
 async def test_it_acts_on_what_was_under_the_cursor() -> None:
-    async with dashboard(failed(3)) as deck:
-        await deck.press("j", "colon", *"retry", "enter", "y")
+    async with dashboard(failed(3), "j", "colon", *"retry", "enter", "y") as deck:
         assert deck.backend.calls == [("retry", (job_id(2),))]
 
 
 async def test_the_arrows_choose_and_esc_does_nothing() -> None:
-    async with dashboard(failed(1)) as deck:
-        await deck.press("colon", "down", "down", "up", "escape")
+    async with dashboard(failed(1), "colon", "down", "down", "up", "escape") as deck:
         assert deck.here == "Dashboard"
         assert deck.backend.calls == []
 
@@ -92,8 +84,7 @@ async def test_the_arrows_choose_and_esc_does_nothing() -> None:
 async def test_what_cannot_be_done_says_why_and_enter_does_not_do_it() -> None:
     backend = failed(1)
     backend.read_only = True
-    async with dashboard(backend) as deck:
-        await deck.press("colon", *"delete")
+    async with dashboard(backend, "colon", *"delete") as deck:
         assert "This dashboard was started with --read-only." in deck.screen_text()
         await deck.press("enter")
         assert deck.here == "Palette"
@@ -101,9 +92,7 @@ async def test_what_cannot_be_done_says_why_and_enter_does_not_do_it() -> None:
 
 
 async def test_words_that_match_nothing_say_so() -> None:
-    async with dashboard(failed(1)) as deck:
-        await deck.press("colon", *"xyzzy", "enter")
-        assert "No matching action." in deck.screen_text()
+    assert "No matching action." in await shown(failed(1), "colon", *"xyzzy", "enter")
 
 
 def test_a_label_that_begins_with_the_word_comes_first() -> None:
@@ -117,8 +106,7 @@ def test_a_label_that_begins_with_the_word_comes_first() -> None:
 
 async def test_a_moved_key_does_it_the_old_one_does_not_and_every_text_names_the_new_one() -> None:
     moved = keymap.read({"job.retry": "x f5", "page.health": "ctrl+g"})
-    async with dashboard(failed(1), size=LARGE, keymap=moved) as deck:
-        await deck.press("R")
+    async with dashboard(failed(1), "R", size=LARGE, keymap=moved) as deck:
         assert deck.here == "Dashboard"
         assert "x retry" in deck.line("keys")
         assert "ctrl+g cron health" in deck.line("keys")
@@ -135,8 +123,7 @@ async def test_sentences_name_the_moved_key_too() -> None:
     backend = sample()
     backend.jobs[0] = replace(backend.jobs[0], lease_expires_at=NOW - minutes(9))
     moved = keymap.read({"stuck.cleanup": "ctrl+k", "errors.canary": "f6", "job.reveal": "f7"})
-    async with dashboard(backend, size=LARGE, keymap=moved) as deck:
-        await deck.press("h")
+    async with dashboard(backend, "h", size=LARGE, keymap=moved) as deck:
         assert "ctrl+k cleans up." in deck.screen_text()
         await deck.press("escape", "e", "j", "F")
         dialog = deck.app.screen
@@ -158,8 +145,7 @@ async def test_a_moved_key_works_on_every_page_that_has_the_action() -> None:
 
 
 async def test_two_keys_can_change_places() -> None:
-    async with dashboard(failed(1), keymap=keymap.read({"job.retry": "C", "job.cancel": "R"})) as deck:
-        await deck.press("C")
+    async with dashboard(failed(1), "C", keymap=keymap.read({"job.retry": "C", "job.cancel": "R"})) as deck:
         assert "Retry 1 job" in deck.screen_text()
         await deck.press("escape", "R")
         assert "Cancel 1 job" in deck.screen_text()
@@ -219,8 +205,7 @@ def test_without_a_configuration_file_no_key_is_moved(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize(("bottom", "top"), [("G", "g"), ("end", "home")])
 async def test_the_help_goes_to_both_its_ends_by_the_keys_it_names(bottom: str, top: str) -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("question_mark")
+    async with dashboard(sample(), "question_mark") as deck:
         first = deck.screen_text()
         await deck.press(bottom)
         box = deck.app.screen.query_one("#box")

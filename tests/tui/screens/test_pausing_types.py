@@ -16,7 +16,7 @@ from tests.support.queue import Connection
 from tests.tui.fake import NOW, minutes
 from tests.tui.live import live
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, dashboard, failed
+from tests.tui.support import LARGE, dashboard, failed, shown
 
 pytestmark = pytest.mark.slow
 
@@ -36,8 +36,7 @@ def paused(name: str = "webhook_push", reason: str | None = "vendor outage") -> 
 
 async def test_from_the_errors_page_p_proposes_the_type_of_the_group() -> None:
     backend = sample()
-    async with dashboard(backend) as deck:
-        await deck.press("e", "j", "P")
+    async with dashboard(backend, "e", "j", "P") as deck:
         text = deck.screen_text()
         assert f"Pause {RATE_LIMITED}" in text
         assert "No worker will take another job of this type." in " ".join(text.split())
@@ -52,8 +51,7 @@ async def test_from_the_errors_page_p_proposes_the_type_of_the_group() -> None:
 
 async def test_on_the_list_p_pauses_everything_unless_a_type_is_chosen() -> None:
     backend = failed(2)
-    async with dashboard(backend) as deck:
-        await deck.press("P")
+    async with dashboard(backend, "P") as deck:
         assert "Everything (Automatic Processing)" in deck.screen_text()
         await deck.press("up", "enter", *"platform_sync", "enter")
         assert "Pause game_platform_sync" in deck.screen_text()
@@ -64,21 +62,18 @@ async def test_on_the_list_p_pauses_everything_unless_a_type_is_chosen() -> None
 async def test_only_the_question_about_one_type_says_that_everything_else_stays_paused() -> None:
     backend = failed(2)
     backend.processing = Processing(enabled=False, paused_by="bob", paused_at=NOW, paused_types=(paused(),))
-    async with dashboard(backend) as deck:
-        await deck.press("P", "down", "enter")
-        assert "Resume webhook_push" in deck.screen_text()
-        assert "Automatic Processing stays paused." in deck.screen_text()
+    text = await shown(backend, "P", "down", "enter")
+    assert "Resume webhook_push" in text
+    assert "Automatic Processing stays paused." in text
     backend.processing = Processing(enabled=False, paused_by="bob", paused_at=NOW)
-    async with dashboard(backend) as deck:
-        await deck.press("P")
-        assert "Resume Automatic Processing" in deck.screen_text()
-        assert "stays paused" not in deck.screen_text()
+    text = await shown(backend, "P")
+    assert "Resume Automatic Processing" in text
+    assert "stays paused" not in text
 
 
 async def test_the_choice_of_a_type_can_be_taken_back() -> None:
     backend = sample()
-    async with dashboard(backend) as deck:
-        await deck.press("e", "j", "P", "up", "backspace", "down", "enter", "enter", "enter")
+    async with dashboard(backend, "e", "j", "P", "up", "backspace", "down", "enter", "enter", "enter"):
         assert backend.calls == [("pause", None, None)]
 
 
@@ -101,8 +96,7 @@ async def test_while_types_are_paused_p_lists_them_with_who_since_when_why_and_u
 async def test_while_a_type_is_paused_another_or_everything_can_be_paused() -> None:
     backend = failed(1)
     backend.processing = Processing(enabled=True, paused_types=(paused(),))
-    async with dashboard(backend) as deck:
-        await deck.press("P", *"more", "enter", "enter", "enter", "enter")
+    async with dashboard(backend, "P", *"more", "enter", "enter", "enter", "enter") as deck:
         assert backend.calls == [("pause", None, None)]
         await deck.press("P")
         assert "Resume everything" in deck.screen_text()
@@ -113,8 +107,7 @@ async def test_while_a_type_is_paused_another_or_everything_can_be_paused() -> N
 async def test_on_the_errors_page_the_paused_type_under_the_cursor_is_the_first_to_resume() -> None:
     backend = sample()
     backend.processing = Processing(enabled=True, paused_types=(paused("a_type"), paused(RATE_LIMITED)))
-    async with dashboard(backend) as deck:
-        await deck.press("e", "j", "P", "enter", "y")
+    async with dashboard(backend, "e", "j", "P", "enter", "y"):
         assert backend.calls == [("resume", RATE_LIMITED)]
 
 

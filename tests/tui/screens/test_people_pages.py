@@ -52,8 +52,7 @@ async def test_blocked_addresses_are_listed_masked_and_whole(
     settings: Settings, world: PeopleWorld, size: tuple[int, int]
 ) -> None:
     world.bar("zzgrace@example.org", "spam", source="\x1b[31mzzgrace@example.org", created_at="2026-01-04T00:00:00Z")
-    async with live(settings, size=size) as desk:
-        await desk.press("B")
+    async with live(settings, "B", size=size) as desk:
         assert "4 rows" in desk.screen_text()
         assert [" ".join(line.split()[:4]) for line in rows(desk)] == [
             "2026-01-04 mail z…@example.org spam",
@@ -74,8 +73,7 @@ async def test_the_list_is_narrowed_down_to_a_person_a_kind_or_a_channel(
     settings: Settings, world: PeopleWorld, words: str, number: int
 ) -> None:
     del world
-    async with live(settings) as desk:
-        await desk.press("B", "slash", *words, "enter")
+    async with live(settings, "B", "slash", *words, "enter") as desk:
         assert len(rows(desk)) == number
         await desk.press("slash", "pageup", "enter")
         assert len(rows(desk)) == 3
@@ -84,8 +82,7 @@ async def test_the_list_is_narrowed_down_to_a_person_a_kind_or_a_channel(
 async def test_a_block_is_lifted_with_a_reason_and_the_answer_says_what_is_left(
     settings: Settings, world: PeopleWorld
 ) -> None:
-    async with live(settings, size=SMALL) as desk:
-        await desk.press("B", "j", "j", "enter", "enter")
+    async with live(settings, "B", "j", "j", "enter", "enter", size=SMALL) as desk:
         assert "z…@example.org: bounced since 2026-01-02." in said(desk)
         assert "SendGrid keeps a list of its own" in said(desk)
         await desk.press("enter", "enter")
@@ -99,8 +96,7 @@ async def test_a_block_is_lifted_with_a_reason_and_the_answer_says_what_is_left(
 
 async def test_the_dialog_names_the_command_that_lifts_the_same_block(settings: Settings, world: PeopleWorld) -> None:
     block = world.rows("select id from email_suppressions where reason = 'hard_bounce'")[0]["id"]
-    async with live(settings) as desk:
-        await desk.press("B", "j", "j", "enter", "enter", *"why")
+    async with live(settings, "B", "j", "j", "enter", "enter", *"why") as desk:
         text = "".join(desk.screen_text().replace("│", " ").split())
         assert f"jobdecksuppressionslift{block}--reasonwhy--yes" in text
         await desk.press("escape")
@@ -127,8 +123,7 @@ async def test_messages_are_listed_once_a_person_is_chosen(
     world.message("zzada@example.org", COACH)
     world.message("+15005550001", COACH, channel="sms", state="uncertain", last_event="\x1b[31mzzada@example.org")
     world.message("zzalan@example.org", PUPIL, kind="announcement")
-    async with live(settings, size=size) as desk:
-        await desk.press("U")
+    async with live(settings, "U", size=size) as desk:
         assert "No rows. / searches: a name (competitors: the whole one), an address, or an id." in desk.screen_text()
         await desk.press("slash", *"ada")
         assert "Ada Byron" in desk.screen_text()
@@ -146,8 +141,7 @@ async def test_messages_are_listed_once_a_person_is_chosen(
 
 async def test_namesakes_are_told_apart_and_minors_are_not_named(settings: Settings, world: PeopleWorld) -> None:
     world.pupil(uuid4(), "Alan", "Turing")
-    async with live(settings) as desk:
-        await desk.press("U", "slash", *"alan")
+    async with live(settings, "U", "slash", *"alan") as desk:
         assert "No matches." in desk.screen_text()
         await desk.press(*" turing")
         assert desk.screen_text().count("competitor of Ada Byron") == 2
@@ -155,8 +149,7 @@ async def test_namesakes_are_told_apart_and_minors_are_not_named(settings: Setti
 
 async def test_an_address_is_revealed_with_a_reason(settings: Settings, world: PeopleWorld) -> None:
     world.message("zzada@example.org", COACH)
-    async with live(settings) as desk:
-        await desk.press("U", "slash", *"ada", "enter", "j", "enter", "enter")
+    async with live(settings, "U", "slash", *"ada", "enter", "j", "enter", "enter") as desk:
         assert "Viewing its address is recorded in the audit log" in said(desk)
         assert world.audit() == []
         await desk.press(*"complaint 12", "enter", "enter")
@@ -168,8 +161,7 @@ async def test_an_address_is_revealed_with_a_reason(settings: Settings, world: P
 
 async def test_both_pages_are_in_the_help_and_the_palette(settings: Settings, world: PeopleWorld) -> None:
     del world
-    async with live(settings, size=(120, 100)) as desk:
-        await desk.press("question_mark")
+    async with live(settings, "question_mark", size=(120, 100)) as desk:
         assert "blocked addresses and numbers; block" in said(desk)
         assert "mail and texts to a person, and what" in said(desk)
         await desk.press("escape", "colon", *"suppr", "enter")

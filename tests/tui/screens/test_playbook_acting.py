@@ -76,8 +76,7 @@ def again(conn: Connection) -> None:
 
 
 async def test_create_a_one_time_job(settings: Settings, conn: Connection) -> None:
-    async with live(settings) as desk:
-        await desk.press("n", *"echo", "enter")
+    async with live(settings, "n", *"echo", "enter") as desk:
         await desk.tab_to("field-0")
         await desk.press(*"it's me")
         await desk.tab_to("field-1")
@@ -91,8 +90,7 @@ async def test_create_a_one_time_job(settings: Settings, conn: Connection) -> No
 
 
 async def test_create_a_recurring_job_with_interval_and_duration(settings: Settings, conn: Connection) -> None:
-    async with live(settings) as desk:
-        await desk.press("n", *"echo", "enter")
+    async with live(settings, "n", *"echo", "enter") as desk:
         await desk.tab_to("field-at")
         await desk.press(*"in 2h")
         await desk.tab_to("field-recurring")
@@ -108,8 +106,7 @@ async def test_create_a_recurring_job_with_interval_and_duration(settings: Setti
 async def test_a_dry_run_of_the_form_reads_the_effects_and_changes_nothing(
     settings: Settings, conn: Connection
 ) -> None:
-    async with live(settings) as desk:
-        await desk.press("n", "ctrl+t")
+    async with live(settings, "n", "ctrl+t") as desk:
         text = desk.screen_text()
         assert "The job would be enqueued." in text
         assert "A run would currently:" in text
@@ -130,8 +127,7 @@ async def test_a_coach_and_a_campaign_are_found_in_the_programmes_tables(setting
         VALUES ('Finals on Saturday', 'x', 'x')
         """
     )
-    async with live(settings.having(CompetitionSettings(sendgrid_unsubscribe_group_id=7))) as desk:
-        await desk.press("n")
+    async with live(settings.having(CompetitionSettings(sendgrid_unsubscribe_group_id=7)), "n") as desk:
         await desk.tab_to("field-1")
         await desk.press(*"north")
         assert "Amara Kim" in desk.screen_text()
@@ -153,8 +149,7 @@ async def test_a_campaign_without_a_way_to_unsubscribe_is_refused_in_the_form(
         VALUES ('Finals on Saturday', 'x', 'x')
         """
     )
-    async with live(settings) as desk:
-        await desk.press("n", *"announce", "enter")
+    async with live(settings, "n", *"announce", "enter") as desk:
         await desk.tab_to("field-0")
         await desk.press(*"finals", "enter", "ctrl+s")
         assert "allowWithoutUnsubscribe" in desk.screen_text()
@@ -163,8 +158,7 @@ async def test_a_campaign_without_a_way_to_unsubscribe_is_refused_in_the_form(
 
 async def test_edit_a_pending_job(settings: Settings, conn: Connection) -> None:
     add(conn, payload={"message": "x"})
-    async with live(settings) as desk:
-        await desk.press("E")
+    async with live(settings, "E") as desk:
         await desk.tab_to("field-0")
         await desk.press("backspace", *"mended", "ctrl+s")
         assert "Changed." in desk.toasts[-1]
@@ -178,8 +172,7 @@ async def test_edit_a_pending_job(settings: Settings, conn: Connection) -> None:
 async def test_retry_a_failed_job(settings: Settings, conn: Connection) -> None:
     job = add(conn)
     fail(conn, job)
-    async with live(settings) as desk:
-        await desk.press("5", "R", "y")
+    async with live(settings, "5", "R", "y") as desk:
         assert statuses(conn) == ["pending"]
         twin = desk.twin
     operator.cancel(conn, [job], actor="test")
@@ -189,8 +182,7 @@ async def test_retry_a_failed_job(settings: Settings, conn: Connection) -> None:
 
 async def test_cancel_and_delete_and_undo(settings: Settings, conn: Connection) -> None:
     job = add(conn)
-    async with live(settings) as desk:
-        await desk.press("C", "y")
+    async with live(settings, "C", "y") as desk:
         assert statuses(conn) == ["cancelled"]
         cancel = desk.twin
         await desk.press("D", "y")
@@ -212,8 +204,7 @@ async def test_cancel_and_delete_and_undo(settings: Settings, conn: Connection) 
 async def test_the_command_for_a_few_jobs_names_each_by_its_short_id(settings: Settings, conn: Connection) -> None:
     for _ in range(3):
         add(conn)
-    async with live(settings) as desk:
-        await desk.press("a", "C", "y")
+    async with live(settings, "a", "C", "y") as desk:
         assert statuses(conn) == ["cancelled"] * 3
         twin = desk.twin
         assert len(twin) < 68
@@ -235,8 +226,7 @@ async def test_all_that_match_are_cancelled_and_the_command_does_the_same_to_the
 ) -> None:
     for at in range(30):
         add(conn, payload={"message": "red" if at % 3 else "blue"})
-    async with live(settings) as desk:
-        await desk.press("slash", *"red", "enter", "A", "C")
+    async with live(settings, "slash", *"red", "enter", "A", "C") as desk:
         assert "Cancel 20 jobs" in desk.screen_text()
         await desk.press("backspace", *"cancel")
         await desk.press("enter")
@@ -254,8 +244,7 @@ async def test_all_that_match_are_cancelled_and_the_command_does_the_same_to_the
 async def test_a_bulk_delete_is_undone_and_so_does_the_command(settings: Settings, conn: Connection) -> None:
     for _ in range(8):
         add(conn)
-    async with live(settings) as desk:
-        await desk.press("A", "D", "y")
+    async with live(settings, "A", "D", "y") as desk:
         assert statuses(conn) == []
         await desk.press("u", "enter")
         assert statuses(conn) == ["pending"] * 8
@@ -270,8 +259,7 @@ async def test_a_bulk_delete_is_undone_and_so_does_the_command(settings: Setting
 async def test_run_worker_runs_a_cycle_of_five_and_counts(settings: Settings, conn: Connection) -> None:
     for _ in range(6):
         add(conn)
-    async with live(settings) as desk:
-        await desk.press("w", "enter")
+    async with live(settings, "w", "enter") as desk:
         assert "processed 5: 5 succeeded, 0 failed" in desk.toasts[-1]
         assert len(statuses(conn)) == 1
         twin = desk.twin
@@ -285,8 +273,7 @@ async def test_pause_with_a_reason_and_resume(settings: Settings, conn: Connecti
         assert row is not None
         return tuple(row)
 
-    async with live(settings) as desk:
-        await desk.press("P", *'MetaCTF is "down"', "enter", "enter", "enter")
+    async with live(settings, "P", *'MetaCTF is "down"', "enter", "enter", "enter") as desk:
         assert switch() == (False, 'MetaCTF is "down"')
         pause = desk.twin
         await desk.press("w", "enter")
@@ -302,8 +289,7 @@ async def test_pause_with_a_reason_and_resume(settings: Settings, conn: Connecti
 
 @pytest.mark.parametrize(("key", "number"), [("f", 2), ("i", 1), ("t", 1)])
 async def test_quick_sync_and_its_command(settings: Settings, conn: Connection, key: str, number: int) -> None:
-    async with live(settings) as desk:
-        await desk.press("Q", key)
+    async with live(settings, "Q", key) as desk:
         text = desk.screen_text()
         made = jobs(conn)
         assert len(made) == number
@@ -324,8 +310,7 @@ async def test_a_quick_sync_without_its_handlers_is_greyed_with_the_reason(
     known = registry.load([HANDLERS])
     few = registry.Registry(one for one in known if one.task_type.startswith("cli_"))
     monkeypatch.setattr(registry, "load", lambda _modules: few)
-    async with live(settings) as desk:
-        await desk.press("Q")
+    async with live(settings, "Q") as desk:
         assert "no handler here: game_platform_sync, game_platform_totals_sweep" in desk.screen_text()
         await desk.press("f")
         assert "cannot be queued" in desk.screen_text()

@@ -12,8 +12,7 @@ KEY = "quick-sync:game_platform_sync"
 
 
 async def test_full_sync_queues_two_jobs_the_second_waiting_for_the_first() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("Q")
+    async with dashboard(FakeBackend(), "Q") as deck:
         assert not deck.backend.calls
         await deck.press("f")
         assert deck.backend.calls == [("quick_sync", "full")]
@@ -28,23 +27,20 @@ async def test_full_sync_queues_two_jobs_the_second_waiting_for_the_first() -> N
 
 @pytest.mark.parametrize(("key", "kind"), [("i", "incremental"), ("t", "totals")])
 async def test_each_sync_has_a_key_of_its_own(key: str, kind: str) -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("Q", key)
+    async with dashboard(FakeBackend(), "Q", key) as deck:
         assert deck.backend.calls == [("quick_sync", kind)]
         assert " queued." in deck.screen_text()
         assert f"jobdeck quick-sync {kind}" in deck.screen_text()
 
 
 async def test_arrows_and_enter_do_the_same() -> None:
-    async with dashboard(FakeBackend()) as deck:
-        await deck.press("Q", "down", "enter")
+    async with dashboard(FakeBackend(), "Q", "down", "enter") as deck:
         assert deck.backend.calls == [("quick_sync", "incremental")]
 
 
 async def test_what_was_there_already_is_said_to_be() -> None:
     there = make_job(1, Status.RUNNING, dedupe_key=KEY)
-    async with dashboard(FakeBackend([there])) as deck:
-        await deck.press("Q", "i")
+    async with dashboard(FakeBackend([there]), "Q", "i") as deck:
         assert f"{there.id.hex[-8:]} exists already (running)." in deck.screen_text()
         await deck.press("f")
         assert "exists already (running)." in deck.screen_text()
@@ -60,8 +56,7 @@ async def test_a_totals_sweep_that_was_there_and_does_not_wait_is_said_not_to() 
 async def test_a_sync_whose_type_has_no_handler_is_greyed_with_the_reason_and_queues_nothing() -> None:
     backend = FakeBackend()
     backend.creating.missing["totals"] = "no handler here for game_platform_totals_sweep"
-    async with dashboard(backend) as deck:
-        await deck.press("Q")
+    async with dashboard(backend, "Q") as deck:
         assert "no handler here for game_platform_totals_sweep" in deck.screen_text()
         await deck.press("t")
         assert not backend.calls
@@ -69,8 +64,7 @@ async def test_a_sync_whose_type_has_no_handler_is_greyed_with_the_reason_and_qu
 
 
 async def test_a_lost_connection_is_said_in_the_dialog_and_nothing_is_sent_twice() -> None:
-    async with dashboard(FakeBackend(), size=LARGE) as deck:
-        await deck.press("Q")
+    async with dashboard(FakeBackend(), "Q", size=LARGE) as deck:
         deck.backend.failure = lost()
         await deck.press("f")
         assert "It is unknown whether Jobdeck could queue Full Sync" in " ".join(deck.screen_text().split())

@@ -425,8 +425,7 @@ async def test_cursor_marks_and_dialogs_stay_with_their_jobs_on_any_walk(number:
 
 async def test_a_job_that_was_taken_back_into_another_tab_does_not_fetch_the_cursor_at_a_later_refresh() -> None:
     queue = FakeBackend([make_job(at, Status.FAILED if at == 1 else Status.PENDING) for at in range(1, 6)])
-    async with dashboard(queue) as deck:
-        await deck.press("5", "D", "y", "2", "u", "enter")
+    async with dashboard(queue, "5", "D", "y", "2", "u", "enter") as deck:
         held = deck.table.current
         queue.jobs = [replace(job, status=Status.PENDING, version=job.version + 1) for job in queue.jobs]
         await deck.refresh()

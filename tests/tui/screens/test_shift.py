@@ -68,16 +68,14 @@ class Wide(FakeBackend):
 
 
 async def test_a_filter_that_would_read_too_much_says_so_in_place_of_the_list() -> None:
-    async with dashboard(Wide([make_job(1)])) as deck:
-        await deck.press("slash", *"orderId=5", "enter")
+    async with dashboard(Wide([make_job(1)]), "slash", *"orderId=5", "enter") as deck:
         assert "Too many. Add a type." in deck.screen_text()
         assert deck.app.poller.connected
 
 
 async def test_a_note_is_left_with_the_command_of_it_and_is_on_the_page() -> None:
     backend = sample()
-    async with dashboard(backend) as deck:
-        await deck.press("o", "L", *"it is back at 14:00", "enter", *"3", "enter")
+    async with dashboard(backend, "o", "L", *"it is back at 14:00", "enter", *"3", "enter") as deck:
         assert "jobdeck note 'it is back at 14:00' --days 3" in deck.screen_text()
         await deck.press("enter")
         assert backend.calls == [("leave note", "it is back at 14:00", 3)]
@@ -106,8 +104,7 @@ async def test_a_note_is_read_in_full_and_acknowledged(key: str) -> None:
     backend = sample()
     long = "The vendor calls back at 14:00 and then the webhooks of the last hour have to be sent again, see INC-123"
     backend.evidence.notes = (Note(7, NOW - HOUR, "bob", long, NOW + HOUR),)
-    async with dashboard(backend) as deck:
-        await deck.press("o", "j", key)
+    async with dashboard(backend, "o", "j", key) as deck:
         text = dialog_text(deck)
         assert long in text
         assert "Note 7 of bob, 60m ago" in text
@@ -124,8 +121,7 @@ async def test_who_may_only_read_reads_notes_and_is_told_why_nothing_else() -> N
     backend = sample()
     backend.operate = False
     backend.evidence.notes = (Note(7, NOW - HOUR, "bob", "to\x1b[31m kim@example.org", NOW + HOUR),)
-    async with dashboard(backend) as deck:
-        await deck.press("o", "j", "enter")
+    async with dashboard(backend, "o", "j", "enter") as deck:
         assert "Note 7 of bob" in deck.screen_text()
         assert "has read-only access" in deck.screen_text()
         assert "\x1b" not in deck.screen_text()
@@ -153,8 +149,7 @@ async def test_open_notes_are_said_at_the_start() -> None:
 
 async def test_a_group_of_errors_is_muted_with_end_and_reason_and_unmuted() -> None:
     backend = sample()
-    async with dashboard(backend) as deck:
-        await deck.press("e", "M", *"2h", "enter", *"INC-123", "enter")
+    async with dashboard(backend, "e", "M", *"2h", "enter", *"INC-123", "enter") as deck:
         group = backend.evidence.trends[0]
         twin = f"jobdeck mute {group.task_type} '{group.fingerprint}' --for 2h --reason INC-123"
         assert twin in dialog_text(deck)
@@ -176,8 +171,7 @@ async def test_a_group_of_errors_is_muted_with_end_and_reason_and_unmuted() -> N
 
 async def test_a_mute_without_an_end_lasts_a_year() -> None:
     backend = sample()
-    async with dashboard(backend) as deck:
-        await deck.press("e", "M")
+    async with dashboard(backend, "e", "M") as deck:
         assert "empty: for 52 weeks" in deck.screen_text()
         assert "--for 364d" in dialog_text(deck)
         await deck.press("enter", "enter", "enter")

@@ -94,8 +94,7 @@ async def test_a_long_reason_leaves_room_for_who_paused_since_when_and_how_many_
         enabled=False, paused_reason=f"{LONG}, {LONG}", paused_by="alice@10.0.0.7 (jobdeck)",
         paused_at=NOW - minutes(12), resume_at=NOW + minutes(180),
     )  # fmt: skip
-    async with dashboard(backend, size=size) as deck:
-        await deck.press(*page)
+    async with dashboard(backend, *page, size=size) as deck:
         banner = deck.app.screen.query_one("#banner", Line).text
         for part in ("PAUSED for 12m by alice", "790 waiting", "resumes in 3h"):
             assert part in banner
@@ -135,8 +134,7 @@ async def test_while_a_lost_connection_is_tried_again_no_countdown_stands_at_nou
 
 async def test_that_the_job_under_the_cursor_has_left_stays_said_until_the_cursor_is_moved() -> None:
     backend = failed(5)
-    async with dashboard(backend) as deck:
-        await deck.press("j", "space")
+    async with dashboard(backend, "j", "space") as deck:
         held = deck.table.current
         assert held is not None
         backend.jobs = [job for job in backend.jobs if job.id != held.id and job.id not in deck.table.marks]
@@ -151,16 +149,14 @@ async def test_that_the_job_under_the_cursor_has_left_stays_said_until_the_curso
 
 
 async def test_a_new_order_is_said_in_its_line_and_covers_no_job() -> None:
-    async with dashboard(failed(5)) as deck:
-        await deck.press("s")
+    async with dashboard(failed(5), "s") as deck:
         assert "Sorted by task; S reverses." in deck.line("peek")
         assert not deck.toasts
 
 
 async def test_a_job_that_another_order_takes_out_of_sight_has_not_left_but_its_mark_is_said_to_be_dropped() -> None:
     backend = failed(5)
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("space", "j")
+    async with dashboard(backend, "space", "j", size=LARGE) as deck:
         backend.jobs = backend.jobs[3:]
         await deck.press("s")
         assert "Sorted by task; S reverses. · 1 marked job left this list, no longer marked" in deck.line("peek")
@@ -170,8 +166,7 @@ async def test_a_job_that_another_order_takes_out_of_sight_has_not_left_but_its_
 async def test_an_order_among_the_first_ten_thousand_says_that_it_is_one() -> None:
     backend = failed(5)
     backend.counts = Counts(failed=20_000)
-    async with dashboard(backend) as deck:
-        await deck.press("5", "s")
+    async with dashboard(backend, "5", "s") as deck:
         assert "Sorted by task, among the first 10,000; S reverses." in deck.line("peek")
         await deck.press("S")
         assert "Reversed, among the first 10,000." in deck.line("peek")
@@ -180,8 +175,7 @@ async def test_an_order_among_the_first_ten_thousand_says_that_it_is_one() -> No
 
 
 async def test_at_the_end_of_the_longest_list_it_is_said_that_there_are_more() -> None:
-    async with dashboard(failed(LONGEST_PAGE + 50)) as deck:
-        await deck.press("G")
+    async with dashboard(failed(LONGEST_PAGE + 50), "G") as deck:
         assert deck.table.cursor == LONGEST_PAGE - 1
         assert "Only the first 5,000 jobs are listed. / narrows it." in deck.line("peek")
         await deck.press("k")
@@ -205,8 +199,7 @@ async def test_a_search_that_ended_without_a_match_says_among_how_many_jobs() ->
 
 
 async def test_back_at_the_top_the_list_is_short_again_unless_something_is_marked() -> None:
-    async with dashboard(failed(2_000)) as deck:
-        await deck.press("G", "space", "g")
+    async with dashboard(failed(2_000), "G", "space", "g") as deck:
         assert deck.app.poller.request.limit == LONGEST_PAGE
         await deck.press("u", "g")
         await deck.refresh()
@@ -242,8 +235,7 @@ async def test_wide_and_joined_characters_keep_every_column_in_its_place() -> No
     names = ("游戏平台同步任务处理器非常长的名字需要截断", "sync_👨‍👩‍👧‍👦_family", "🏴‍☠️👩🏽‍💻🇩🇪", "é" * 9, "plain")
     backend = FakeBackend([make_job(at, Status.FAILED, task_type=name) for at, name in enumerate(names)])
     for size in (SMALL, LARGE):
-        async with dashboard(backend, size=size) as deck:
-            await deck.press("d")
+        async with dashboard(backend, "d", size=size) as deck:
             lines = [line for line in deck.screen_text().splitlines() if "✗ failed" in line]
             assert len(lines) == len(names)
             assert len({cell_len(line[: line.index("✗ failed")]) for line in lines}) == 1

@@ -45,8 +45,7 @@ def test_more_values_than_columns_and_fewer_both_fill_the_width() -> None:
 
 @pytest.mark.parametrize("size", [SMALL, WIDE, (200, 50)])
 async def test_a_table_of_types_and_four_plots_of_the_chosen_one(size: tuple[int, int]) -> None:
-    async with dashboard(incident(), size=size) as deck:
-        await deck.press("t")
+    async with dashboard(incident(), "t", size=size) as deck:
         text = deck.screen_text()
         assert deck.here == "Trends"
         for part in ("last 6 h, 2 types", "runs max 126", "backlog max 14,412", "wait max", "took max", "all types"):
@@ -75,8 +74,7 @@ async def test_a_history_shorter_than_the_window_says_since_when_it_counts() -> 
 
 
 async def test_enter_on_a_type_opens_its_trends() -> None:
-    async with dashboard(incident()) as deck:
-        await deck.press("i", "j", "j", "enter")
+    async with dashboard(incident(), "i", "j", "j", "enter") as deck:
         assert deck.here == "Trends"
         assert f" {BROKEN} ─" in deck.screen_text()
         await deck.press("k")
@@ -87,8 +85,7 @@ async def test_enter_on_a_type_opens_its_trends() -> None:
 
 async def test_without_runs_it_says_that_there_is_no_data_and_a_lost_connection_is_said() -> None:
     backend = FakeBackend()
-    async with dashboard(backend) as deck:
-        await deck.press("t")
+    async with dashboard(backend, "t") as deck:
         assert "no data" in deck.screen_text()
         assert "no pauses and no new releases" in deck.screen_text()
         backend.failure = lost()
@@ -135,8 +132,7 @@ async def test_each_series_has_one_line_with_its_streak_and_details_below() -> N
 
 async def test_r_runs_the_series_now_and_s_skips_one_run_with_the_command_of_it() -> None:
     backend = incident()
-    async with dashboard(backend) as deck:
-        await deck.press("c", "S")
+    async with dashboard(backend, "c", "S") as deck:
         assert "Skip one run" in deck.screen_text()
         assert "jobdeck series skip" in deck.screen_text()
         assert backend.calls == []
@@ -151,8 +147,7 @@ async def test_r_runs_the_series_now_and_s_skips_one_run_with_the_command_of_it(
 
 async def test_z_pauses_one_series_alone_and_resumes_it() -> None:
     backend = incident()
-    async with dashboard(backend) as deck:
-        await deck.press("c", "Z")
+    async with dashboard(backend, "c", "Z") as deck:
         assert "Pause this series" in deck.screen_text()
         assert "jobdeck series pause" in deck.screen_text()
         assert backend.calls == []
@@ -173,8 +168,7 @@ async def test_z_pauses_one_series_alone_and_resumes_it() -> None:
 
 
 async def test_p_proposes_to_pause_the_type_of_the_series_and_enter_opens_its_job() -> None:
-    async with dashboard(incident()) as deck:
-        await deck.press("c", "P")
+    async with dashboard(incident(), "c", "P") as deck:
         assert "Pause admin_alert_dispatch" in deck.screen_text()
         await deck.press("escape", "enter")
         assert deck.here == "JobDetailScreen"
@@ -184,8 +178,7 @@ async def test_a_running_series_and_an_empty_list_say_why_nothing_can_be_done() 
     backend = incident()
     series = [job for job in backend.jobs if job.is_recurring]
     backend.jobs = [replace(series[0], status=Status.RUNNING)]
-    async with dashboard(backend) as deck:
-        await deck.press("c", "S")
+    async with dashboard(backend, "c", "S") as deck:
         assert "It is running." in deck.toasts[-1]
         backend.jobs = []
         deck.clock.now += 6
@@ -208,8 +201,7 @@ async def test_a_cron_series_shows_its_expression_and_its_next_runs_and_one_with
         schedule={"cron": "0 9 * * 1-5", "zone": "America/New_York", "catch_up": "none", "name": "digest"},
     )  # fmt: skip
     backend.jobs = [cron]
-    async with dashboard(backend, size=size) as deck:
-        await deck.press("c")
+    async with dashboard(backend, "c", size=size) as deck:
         text = deck.screen_text()
         for part in ("   cron  ", "0 9 * * 1-5 America/New_York, makes up no missed slot", "declared as   digest",
                      "2026-07-06 13:00:00Z", "then 07-07 13:00Z, 07-08 13:00Z"):  # fmt: skip

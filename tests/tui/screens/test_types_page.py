@@ -19,8 +19,7 @@ def line_of(deck: Deck, name: str) -> str:
 
 
 async def test_each_type_has_one_line_by_name_with_its_figures() -> None:
-    async with dashboard(incident(), size=WIDE) as deck:
-        await deck.press("i")
+    async with dashboard(incident(), "i", size=WIDE) as deck:
         broken = line_of(deck, BROKEN).split()
         assert broken[:10] == [BROKEN, "10,000+", "1", "7,000+", "41m", "31", "122", "82%", "2%", "2"]
         assert "muted" in broken
@@ -31,8 +30,7 @@ async def test_each_type_has_one_line_by_name_with_its_figures() -> None:
 
 @pytest.mark.parametrize("size", [SMALL, WIDE, LARGE])
 async def test_the_first_type_is_selected_and_its_details_are_below(size: tuple[int, int]) -> None:
-    async with dashboard(incident(), size=size) as deck:
-        await deck.press("i")
+    async with dashboard(incident(), "i", size=size) as deck:
         text = deck.screen_text()
         assert f" {CALM} ─" in text
         for part in ("1%: 2 of 210 runs in 15 minutes; usually 2% of 40,000", "2 live workers handle it"):
@@ -49,8 +47,7 @@ async def test_the_first_type_is_selected_and_its_details_are_below(size: tuple[
 
 async def test_new_figures_do_not_move_the_cursor_or_the_order() -> None:
     backend = incident()
-    async with dashboard(backend) as deck:
-        await deck.press("i", "j", "j")
+    async with dashboard(backend, "i", "j", "j") as deck:
         before = [line.split()[0] for line in deck.screen_text().splitlines()[2:6]]
         backend.figures.found = (
             replace(backend.figures.found[0], line=type_line(CALM, failed=99_999), failed=500),
@@ -64,8 +61,7 @@ async def test_new_figures_do_not_move_the_cursor_or_the_order() -> None:
 
 async def test_p_pauses_the_type_under_the_cursor_and_resumes_it() -> None:
     backend = incident()
-    async with dashboard(backend) as deck:
-        await deck.press("i", "j", "j", "P")
+    async with dashboard(backend, "i", "j", "j", "P") as deck:
         assert f"Pause {BROKEN}" in deck.screen_text()
         await deck.press(*"down", "enter", "enter", "enter")
         assert backend.calls[-1][0] == "pause"
@@ -80,8 +76,7 @@ async def test_p_pauses_the_type_under_the_cursor_and_resumes_it() -> None:
 
 async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
     backend = incident()
-    async with dashboard(backend) as deck:
-        await deck.press("i", "j", "j", "E")
+    async with dashboard(backend, "i", "j", "j", "E") as deck:
         assert "now muted until" in deck.screen_text()
         await deck.press(
             "ctrl+u",
@@ -108,8 +103,7 @@ async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
 
 async def test_on_a_small_terminal_the_settings_begin_at_their_top_and_are_saved_from_any_field() -> None:
     backend = incident()
-    async with dashboard(backend, size=(80, 24)) as deck:
-        await deck.press("i", "j", "j", "E")
+    async with dashboard(backend, "i", "j", "j", "E", size=(80, 24)) as deck:
         assert "Health warns from these shares of failed runs on." in deck.screen_text()
         assert "ctrl+s saves" in deck.screen_text()
         await deck.press("ctrl+s")
@@ -169,8 +163,7 @@ async def test_a_limit_for_each_key_of_a_type_without_one_is_set_with_a_warning(
     backend = incident()
     first, *others = backend.figures.found
     backend.figures.found = (replace(first, line=replace(first.line, concurrency=rule)), *others)
-    async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("i", "E")
+    async with dashboard(backend, "i", "E", size=LARGE) as deck:
         assert "have no concurrency key" not in deck.screen_text()
         await deck.press(*("enter",) * 4, "ctrl+u", "2")
         assert ("have no concurrency key" in deck.screen_text()) is is_warned
@@ -207,16 +200,14 @@ async def test_a_refusal_of_the_database_is_said() -> None:
 async def test_who_may_only_read_is_told_so_and_sees_the_page() -> None:
     backend = incident()
     backend.operate = False
-    async with dashboard(backend) as deck:
-        await deck.press("i", "E")
+    async with dashboard(backend, "i", "E") as deck:
         assert "read-only access" in deck.toasts[-1]
         assert deck.here == "Types"
 
 
 async def test_an_empty_queue_and_a_lost_connection_are_said() -> None:
     backend = FakeBackend()
-    async with dashboard(backend) as deck:
-        await deck.press("i")
+    async with dashboard(backend, "i") as deck:
         assert "No task types yet" in deck.screen_text()
         await deck.press("E")
         assert deck.toasts[-1] == "No task type under the cursor."
@@ -232,8 +223,7 @@ async def test_numbers_beyond_their_column_are_shortened_and_a_share_is_never_ro
                 share=share(CALM, 10_000, 9_999)),
         replace(backend.figures.found[1], share=share("x", 10_000, 1)),
     )  # fmt: skip
-    async with dashboard(backend) as deck:
-        await deck.press("i")
+    async with dashboard(backend, "i") as deck:
         assert line_of(deck, CALM).split()[1] == "123M+"
         assert "99%" in line_of(deck, CALM)
         assert "1%" in line_of(deck, "totals_sweep")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import TimerHandle
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -11,7 +12,6 @@ from textual.widgets import Input
 
 from jobdeck.core.model import Status
 from jobdeck.tui.app import JobdeckApp
-from jobdeck.tui.backend.threads import Timer
 from jobdeck.tui.form.widgets import PickField
 from jobdeck.tui.terminal import type_ahead
 from jobdeck.tui.terminal.type_ahead import TypeAhead
@@ -46,8 +46,7 @@ async def settle(deck: Deck) -> None:
 
 async def test_the_word_typed_right_behind_the_key_that_asks_for_it_is_complete() -> None:
     backend = failed(40)
-    async with dashboard(backend) as deck:
-        await deck.press("a")
+    async with dashboard(backend, "a") as deck:
         type_at_once(deck.app, "Ddelete\r")
         await settle(deck)
         assert [call[0] for call in backend.calls] == ["delete"]
@@ -56,8 +55,7 @@ async def test_the_word_typed_right_behind_the_key_that_asks_for_it_is_complete(
 
 async def test_the_word_typed_letter_by_letter_is_complete_as_well() -> None:
     backend = failed(40)
-    async with dashboard(backend) as deck:
-        await deck.press("a", "D", *"delete", "enter")
+    async with dashboard(backend, "a", "D", *"delete", "enter") as deck:
         await settle(deck)
         assert [call[0] for call in backend.calls] == ["delete"]
 
@@ -143,7 +141,7 @@ async def test_a_key_whose_way_is_cut_off_holds_the_next_ones_back_only_for_a_mo
 ) -> None:
     later, due = JobdeckApp.later, []
 
-    def noting(app: JobdeckApp, seconds: float, call: Callable[[], Awaitable[None]]) -> Timer:
+    def noting(app: JobdeckApp, seconds: float, call: Callable[[], Awaitable[None]]) -> TimerHandle:
         if seconds == type_ahead.PATIENCE:
             due.append(call)
         return later(app, seconds, call)

@@ -115,8 +115,7 @@ async def test_what_stands_under_a_private_key_is_masked_in_the_list_as_on_the_p
 async def test_a_refused_result_is_shown_without_reading_it_as_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = failed(1)
     monkeypatch.setattr(backend, "_act", lambda _verb, seen: ActionResult(seen.id, ok=False, message=HOSTILE))
-    async with dashboard(backend, toasts=True) as deck:
-        await deck.press("R", "y")
+    async with dashboard(backend, "R", "y", toasts=True) as deck:
         await deck.pilot.pause()
         assert "\x1b" not in deck.toasts[-1]
         assert "[/foo]" in deck.toasts[-1]

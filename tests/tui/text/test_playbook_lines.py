@@ -82,8 +82,7 @@ async def test_a_one_time_job_that_succeeds_leaves_the_queue_and_one_that_fails_
 ) -> None:
     add(conn)
     add(conn, "cli_refuse", max_attempts=1)
-    async with live(settings) as desk:
-        await desk.press("w", "enter")
+    async with live(settings, "w", "enter") as desk:
         assert statuses(conn) == ["failed"]
         await desk.press("5")
         assert "cli_refuse" in desk.screen_text()
@@ -110,8 +109,7 @@ async def test_a_recurring_job_goes_back_to_pending_after_success_and_stays(
 async def test_each_status_tab_lists_its_jobs(settings: Settings, conn: Connection) -> None:
     add(conn, "cli_refuse", max_attempts=1)
     add(conn)
-    async with live(settings) as desk:
-        await desk.press("w", "enter")
+    async with live(settings, "w", "enter") as desk:
         add(conn, "cli_wait")
         leases.claim(conn, "a worker", ["cli_wait"], 1, 60)
         add(conn, "game_platform_sync")
@@ -140,8 +138,7 @@ async def test_cron_health_shows_the_calls_of_the_scheduler_with_their_http_stat
     add(conn)
     with opened(database_url) as door:
         assert door.run().status == 200
-    async with live(settings) as desk:
-        await desk.press("h")
+    async with live(settings, "h") as desk:
         text = desk.screen_text()
         assert "Triggers, newest first" in text
         assert any("cron" in line and "200" in line for line in text.split("\n")), text
@@ -151,8 +148,7 @@ async def test_cron_health_says_that_processing_was_paused_and_that_it_has_resum
     settings: Settings, conn: Connection
 ) -> None:
     add(conn)
-    async with live(settings, size=SMALL) as desk:
-        await desk.press("P", *"vendor is down", "enter", "enter", "enter", "h")
+    async with live(settings, "P", *"vendor is down", "enter", "enter", "enter", "h", size=SMALL) as desk:
         text = desk.screen_text()
         assert "PAUSED" in text
         assert "vendor is down" in text
@@ -170,8 +166,7 @@ async def test_a_job_that_succeeded_is_retried_and_runs_at_once(
     settings: Settings, conn: Connection, recurring: int | None
 ) -> None:
     add(conn, recurrence_interval_minutes=recurring)
-    async with live(settings) as desk:
-        await desk.press("w", "enter", "1" if recurring else "4", "R", "y")
+    async with live(settings, "w", "enter", "1" if recurring else "4", "R", "y") as desk:
         assert statuses(conn) == ["pending"]
         assert conn.execute("SELECT run_at <= now() FROM job_queue").fetchone() == (True,)
         await desk.press("w", "enter")
@@ -180,8 +175,7 @@ async def test_a_job_that_succeeded_is_retried_and_runs_at_once(
 
 async def test_a_failed_job_is_inspected_before_it_is_deleted(settings: Settings, conn: Connection) -> None:
     add(conn, "cli_refuse", max_attempts=1, payload={"reason": "the school is gone"})
-    async with live(settings) as desk:
-        await desk.press("w", "enter", "5", "enter")
+    async with live(settings, "w", "enter", "5", "enter") as desk:
         text = desk.screen_text()
         for words in ("Last error", "the school is gone", "Why it is not running", "The job is failed."):
             assert words in text, words
@@ -190,8 +184,7 @@ async def test_a_failed_job_is_inspected_before_it_is_deleted(settings: Settings
 
 
 async def test_a_new_type_of_job_is_in_the_form_as_soon_as_its_handler_is(settings: Settings) -> None:
-    async with live(settings) as desk:
-        await desk.press("n", *"cli_echo")
+    async with live(settings, "n", *"cli_echo") as desk:
         assert "Say a message" in desk.screen_text()
 
 
@@ -200,8 +193,7 @@ async def test_the_playbook_can_be_read_inside_the_dashboard(
 ) -> None:
     page = Path(__file__).parents[3] / "docs" / "operations.md"
     monkeypatch.setattr(playbook, "source", lambda: page.read_text(encoding="utf-8"))
-    async with live(settings) as desk:
-        await desk.press("p")
+    async with live(settings, "p") as desk:
         assert "Playbook" in desk.screen_text()
         for section in ("Daily monitoring", "Pause and resume", "Acting on jobs", "Cleanup", "Incident response"):
             for _ in range(30):

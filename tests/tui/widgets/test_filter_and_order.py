@@ -14,8 +14,7 @@ from tests.tui.support import LARGE, Deck, dashboard, shown
 
 
 async def test_a_filter_of_words_reaches_the_queue_and_esc_clears_it() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("slash", *"type:totals dry", "enter")
+    async with dashboard(sample(), "slash", *"type:totals dry", "enter") as deck:
         asked = deck.backend.requests[-1].filter
         assert (asked.task_type, asked.search) == ("totals", "dry")
         assert "type:totals dry" in deck.line("filter-line")
@@ -45,8 +44,7 @@ async def test_a_filter_that_cannot_be_read_is_said_and_changes_nothing(text: st
 
 
 async def test_the_status_word_chooses_the_tab_and_no_word_keeps_it() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("slash", *"status:failed", "enter")
+    async with dashboard(sample(), "slash", *"status:failed", "enter") as deck:
         assert deck.backend.requests[-1].filter.status is Status.FAILED
         await deck.press("slash", *("backspace",) * 20, *"error:429", "enter")
         asked = deck.backend.requests[-1].filter
@@ -54,8 +52,7 @@ async def test_the_status_word_chooses_the_tab_and_no_word_keeps_it() -> None:
 
 
 async def test_tab_completes_the_last_word_and_goes_on_to_the_next_that_fits() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("slash", *"red st")
+    async with dashboard(sample(), "slash", *"red st") as deck:
         assert "tab status:" in deck.line("peek")
         await deck.press("tab", *"c")
         field = deck.app.dashboard.bar.field
@@ -85,8 +82,7 @@ async def test_filters_of_this_session_come_back_by_up_and_down() -> None:
 
 
 async def test_esc_leaves_the_line_and_keeps_the_filter_that_is_on() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("slash", *"error:429", "enter", "slash", *" more", "escape")
+    async with dashboard(sample(), "slash", *"error:429", "enter", "slash", *" more", "escape") as deck:
         assert "error:429" in deck.line("filter-line")
         assert deck.backend.requests[-1].filter.error == "429"
 
@@ -96,8 +92,7 @@ def listed(deck: Deck) -> Status | None:
 
 
 async def test_esc_goes_back_to_the_tab_that_was_there_before_a_filter_named_its_status() -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press("3", "slash", *"status:failed error:nosuch", "enter")
+    async with dashboard(sample(), "3", "slash", *"status:failed error:nosuch", "enter", size=LARGE) as deck:
         assert listed(deck) is Status.FAILED
         await deck.press("slash", *("backspace",) * 27, *"status:cancelled", "enter", "escape")
         assert listed(deck) is Status.RUNNING
@@ -108,8 +103,7 @@ async def test_esc_goes_back_to_the_tab_that_was_there_before_a_filter_named_its
 
 
 async def test_a_filter_stays_while_tabs_change() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("slash", *"error:429", "enter", "5")
+    async with dashboard(sample(), "slash", *"error:429", "enter", "5") as deck:
         asked = deck.backend.requests[-1].filter
         assert (asked.status, asked.error) == (Status.FAILED, "429")
 
@@ -119,8 +113,7 @@ async def test_a_filter_without_a_match_says_so() -> None:
 
 
 async def test_sorting_keeps_the_cursor_on_its_job() -> None:
-    async with dashboard(sample()) as deck:
-        await deck.press("j", "j")
+    async with dashboard(sample(), "j", "j") as deck:
         held = deck.table.current
         await deck.press("s", "S")
         assert deck.backend.requests[-1].sort == "task"
@@ -170,6 +163,5 @@ async def test_a_longer_list_is_read_when_the_cursor_comes_near_its_end() -> Non
 
 async def test_the_last_job_is_one_key_away_even_when_it_was_not_read_yet() -> None:
     backend = FakeBackend([make_job(at + 1) for at in range(450)])
-    async with dashboard(backend) as deck:
-        await deck.press("G")
+    async with dashboard(backend, "G") as deck:
         assert deck.table.current == make_job(450)

@@ -45,8 +45,7 @@ def test_what_is_typed_behind_coach_is_found_wherever_it_stands(text: str, parts
 
 
 async def test_a_coach_is_found_by_a_part_of_the_name_and_tab_takes_one_after_the_other() -> None:
-    async with dashboard(with_jobs_of_coaches()) as deck:
-        await deck.press("slash", *"status:pending coach:")
+    async with dashboard(with_jobs_of_coaches(), "slash", *"status:pending coach:") as deck:
         assert "a part of a coach's name" in deck.line("peek")
         await deck.press(*"kim")
         assert "tab Amara Kim, North High, 12 competitors  Chidi Kimani" in deck.line("peek")
@@ -61,8 +60,7 @@ async def test_a_coach_is_found_by_a_part_of_the_name_and_tab_takes_one_after_th
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_whose_jobs_are_listed_stays_said_by_name(size: tuple[int, int]) -> None:
-    async with dashboard(with_jobs_of_coaches(), size=size) as deck:
-        await deck.press("slash", *"coach:bo", "enter")
+    async with dashboard(with_jobs_of_coaches(), "slash", *"coach:bo", "enter", size=size) as deck:
         assert asked(deck) == BO
         assert f"coach:{BO}  Bo Lindqvist" in deck.line("filter-line")
         await deck.press("slash", "home", *"age>2h ", "enter")
@@ -71,8 +69,7 @@ async def test_whose_jobs_are_listed_stays_said_by_name(size: tuple[int, int]) -
 
 @pytest.mark.parametrize("text", ['coach:"bo lindqvist"', "coach:eastside", "coach:lind status:pending"])
 async def test_enter_takes_the_only_coach_that_has_the_words(text: str) -> None:
-    async with dashboard(with_jobs_of_coaches()) as deck:
-        await deck.press("slash", *text, "enter")
+    async with dashboard(with_jobs_of_coaches(), "slash", *text, "enter") as deck:
         assert asked(deck) == BO
 
 
@@ -86,8 +83,7 @@ async def test_enter_takes_none_of_several_coaches_and_changes_nothing() -> None
 
 
 async def test_a_name_that_no_coach_has_is_said_and_lists_nothing_as_if_it_were_an_answer() -> None:
-    async with dashboard(with_jobs_of_coaches()) as deck:
-        await deck.press("slash", *"coach:zebra")
+    async with dashboard(with_jobs_of_coaches(), "slash", *"coach:zebra") as deck:
         assert "No coach matches zebra. Type a part of a coach's name" in deck.line("peek")
         before = len(deck.backend.requests)
         await deck.press("enter")
@@ -97,8 +93,7 @@ async def test_a_name_that_no_coach_has_is_said_and_lists_nothing_as_if_it_were_
 
 @pytest.mark.parametrize("words", ["5d0c7f6a", "c-1"])
 async def test_an_id_or_its_beginning_is_taken_as_it_is(words: str) -> None:
-    async with dashboard(with_jobs_of_coaches()) as deck:
-        await deck.press("slash", *f"coach:{words}", "enter")
+    async with dashboard(with_jobs_of_coaches(), "slash", *f"coach:{words}", "enter") as deck:
         assert asked(deck) == words
 
 

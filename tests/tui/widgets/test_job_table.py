@@ -193,8 +193,7 @@ async def test_one_changed_job_repaints_one_line(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("number", [0, 1, 5000])
 async def test_any_number_of_jobs_can_be_walked_through(number: int) -> None:
     backend = FakeBackend([make_job(at + 1) for at in range(number)])
-    async with dashboard(backend) as deck:
-        await deck.press("G", "G", "k", "g", "j")
+    async with dashboard(backend, "G", "G", "k", "g", "j") as deck:
         assert len(deck.table.jobs) == number
         assert deck.table.cursor == min(1, max(number - 1, 0))
         expected = {0: "0 jobs", 1: "1/1", 5000: "2/5000"}[number]

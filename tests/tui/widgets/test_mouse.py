@@ -168,8 +168,7 @@ async def test_a_row_takes_the_cursor_a_double_click_opens_it_and_its_margin_mar
 
 
 async def test_a_heading_sorts_and_the_same_again_turns_the_order_round() -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press("d")
+    async with dashboard(sample(), "d", size=LARGE) as deck:
         for title, sort in (("task", "task"), ("attempts", "attempts"), ("last run", "last_run"), ("error", "error")):
             at = next(one for one in deck.table._columns if one.title == title)
             await deck.pilot.click("#jobs", offset=(at.x + 1, 0))
@@ -200,8 +199,7 @@ async def test_every_key_of_the_footer_can_be_clicked_and_a_grey_one_says_why() 
 
 
 async def test_the_footer_of_a_page_can_be_clicked_too() -> None:
-    async with dashboard(failed(2), size=LARGE) as deck:
-        await deck.press("enter")
+    async with dashboard(failed(2), "enter", size=LARGE) as deck:
         await click(deck, "C cancel")
         assert deck.here == "Confirm"
         await click(deck, "Cancel 1 job", skip=1)
@@ -388,8 +386,7 @@ async def test_the_filter_is_typed_applied_edited_and_cleared_with_the_mouse() -
 
 
 async def test_an_earlier_filter_is_recalled_by_a_click_on_what_recalls_it() -> None:
-    async with dashboard(sample(), mouse=True) as deck:
-        await deck.press("slash", *"boom", "enter", "escape", "slash", "x")
+    async with dashboard(sample(), "slash", *"boom", "enter", "escape", "slash", "x", mouse=True) as deck:
         await click(deck, "up recalls")
         assert deck.app.dashboard.bar.field.value == "boom"
 
@@ -406,8 +403,7 @@ async def test_what_is_said_of_marks_and_ranges_ends_them() -> None:
 
 async def test_an_error_that_reads_like_a_hint_of_marks_does_nothing_when_clicked() -> None:
     backend = FakeBackend([make_job(1, Status.FAILED, last_error="3 marked, 3 matching jobs selected")])
-    async with dashboard(backend, mouse=True) as deck:
-        await deck.press("space")
+    async with dashboard(backend, "space", mouse=True) as deck:
         await click(deck, "3 marked")
         assert len(deck.table.marks) == 1
 

@@ -16,8 +16,7 @@ from tests.tui.support import LARGE, SMALL, dashboard, failed
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_a_filter_is_saved_under_a_name_and_chosen_by_it(size: tuple[int, int]) -> None:
     mine = Preferences()
-    async with dashboard(sample(), size=size, preferences=mine) as deck:
-        await deck.press("slash", *"status:failed")
+    async with dashboard(sample(), "slash", *"status:failed", size=size, preferences=mine) as deck:
         assert "ctrl+s saves" in deck.line("peek")
         await deck.press("ctrl+s")
         assert "Save this filter" in deck.screen_text()
@@ -57,8 +56,7 @@ async def test_a_name_that_nothing_has_and_one_that_no_longer_parses_change_noth
 
 async def test_what_is_typed_is_saved_only_if_it_is_a_filter() -> None:
     mine = Preferences()
-    async with dashboard(sample(), preferences=mine) as deck:
-        await deck.press("slash", "ctrl+s")
+    async with dashboard(sample(), "slash", "ctrl+s", preferences=mine) as deck:
         assert "Type a filter first" in deck.toasts[-1]
         await deck.press(*"statu:x", "ctrl+s")
         assert "Unknown filter key" in deck.toasts[-1]
@@ -68,8 +66,7 @@ async def test_what_is_typed_is_saved_only_if_it_is_a_filter() -> None:
 
 async def test_columns_are_chosen_for_one_tab_and_kept() -> None:
     mine = Preferences()
-    async with dashboard(failed(3), size=LARGE, preferences=mine) as deck:
-        await deck.press("5")
+    async with dashboard(failed(3), "5", size=LARGE, preferences=mine) as deck:
         assert "status" not in deck.app.dashboard.table.columns
         await deck.press("|")
         assert "Columns of the tab failed" in deck.screen_text()
@@ -91,8 +88,7 @@ async def test_columns_are_chosen_for_one_tab_and_kept() -> None:
 async def test_columns_that_cannot_be_read_are_said_once_and_the_usual_ones_shown(tmp_path: Path) -> None:
     path = tmp_path / "preferences.json"
     path.write_text("{")
-    async with dashboard(failed(1), preferences=Preferences(path)) as deck:
-        await deck.press("5", "1", "5")
+    async with dashboard(failed(1), "5", "1", "5", preferences=Preferences(path)) as deck:
         assert sum("Nothing was changed" in toast for toast in deck.toasts) == 1
         assert "id" in deck.app.dashboard.table.columns
         await deck.press("|", "enter")

@@ -56,9 +56,7 @@ class Palette(ListDialog[str | None]):
         with Vertical(id="box") as box:
             box.border_title = Content("Palette")
             box.border_subtitle = Content(f"{self.or_click('enter')} runs it · {self.key('close')} closes")
-            field = Input(id="words", compact=True, placeholder="Search for an action")
-            field.cursor_blink = False
-            yield field
+            yield OneLine("", example="Search for an action", id="words")
             yield Pane(id="found")
             yield Line(id="reason")
 

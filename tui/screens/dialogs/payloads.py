@@ -18,7 +18,7 @@ from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.commands import edit_twin, options, twin_with_payload
 from jobdeck.tui.format import one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.dialog import EditorDialog
-from jobdeck.tui.widgets.fields import Twin
+from jobdeck.tui.widgets.fields import OneLine, Twin
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -126,9 +126,7 @@ class BulkEdit(EditorDialog[WantedEdit]):
             yield Static(Content.styled(f"filter: {matching}", "$ink-muted"))
             yield Static(Content("One change per line: key=value, or -key to remove it. A value is JSON, else text."))
             yield self.editor("", "changes")
-            reason = Input(id="reason", placeholder="Reason (optional), for the audit log", compact=True)
-            reason.cursor_blink = False
-            yield reason
+            yield OneLine("", example="Reason (optional), for the audit log", id="reason")
             yield Static(id="diff")
             yield Static(id="problem")
             yield Twin()

@@ -16,7 +16,7 @@ from jobdeck.tui.screens.dialogs.confirm import FIRST, Question, ask, job_line
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
     from textual.app import ComposeResult
@@ -33,40 +33,34 @@ LABEL: Final = 13
 
 
 def ask_to_run_worker(here: Screen[Any], deck: Deck) -> None:
-    """Reads what is due and asks whether to run a cycle; if another screen was opened meanwhile, nothing is asked."""
-
-    def found(due: Due) -> None:
-        if deck.shows(here):
-            ask(here, cycle_question(deck, due), deck.operations.run_cycle)
-
-    deck.operations.run("look for due jobs", lambda: deck.reach().due(), found)
+    """Reads what is due and asks whether to run a cycle of up to five jobs in this terminal's environment."""
+    title = "Run Worker: one cycle of up to 5 jobs, here"
+    _ask_to_work(here, deck, title, "run", RUN_WORKER, deck.operations.run_cycle)
 
 
 def ask_to_toggle_worker(here: Screen[Any], deck: Deck) -> None:
     """Stops the worker in this dashboard, or reads what is due and asks whether to start it.
 
-    It does not ask for a database of its own, where there always is a worker. If another screen was opened meanwhile,
-    nothing is asked.
+    It does not ask for a database of its own, where there always is a worker.
     """
     if deck.worker.state != "off" or deck.view is None or deck.view.session.embedded:
         deck.operations.toggle_worker()
-        return
+    else:
+        title = "Worker in this dashboard: all due jobs, here"
+        _ask_to_work(here, deck, title, "start", WORKER, deck.operations.toggle_worker)
+
+
+def _ask_to_work(
+    here: Screen[Any], deck: Deck, title: str, verb: str, command: str, then: Callable[[], object]
+) -> None:
+    """Asks nothing if another screen was opened, or the worker in this dashboard has started, since the key."""
+    state = deck.worker.state
 
     def found(due: Due) -> None:
-        if deck.shows(here) and deck.worker.state == "off":
-            ask(here, worker_question(deck, due), deck.operations.toggle_worker)
+        if deck.shows(here) and deck.worker.state == state:
+            ask(here, _work_question(deck, due, title, verb, command), then)
 
     deck.operations.run("look for due jobs", lambda: deck.reach().due(), found)
-
-
-def cycle_question(deck: Deck, due: Due) -> Question:
-    """The question before a cycle of up to five jobs in this terminal's environment."""
-    return _work_question(deck, due, "Run Worker: one cycle of up to 5 jobs, here", "run", RUN_WORKER)
-
-
-def worker_question(deck: Deck, due: Due) -> Question:
-    """The question before a worker runs all due jobs in this terminal's environment."""
-    return _work_question(deck, due, "Worker in this dashboard: all due jobs, here", "start", WORKER)
 
 
 def _work_question(deck: Deck, due: Due, title: str, verb: str, command: str) -> Question:

@@ -83,6 +83,10 @@ class JobTable(Lines[Row], can_focus=True):
         self._repaint()
 
     @property
+    def total(self) -> int:
+        return len(self.jobs)
+
+    @property
     def current(self) -> Job | None:
         return self.jobs[self.cursor] if self.jobs else None
 
@@ -225,9 +229,6 @@ class JobTable(Lines[Row], can_focus=True):
         self._columns = layout(width, status, one_type=one_type, chosen=chosen)
         self._painted = []
 
-    def _clamp(self, index: int) -> int:
-        return min(max(index, 0), max(len(self.jobs) - 1, 0))
-
     def _chosen(self) -> set[UUID]:
         if self._range is None:
             return self.marks
@@ -240,7 +241,7 @@ class JobTable(Lines[Row], can_focus=True):
         self.post_message(self.Moved())
 
     def _place(self) -> None:
-        self._stop_at(len(self.jobs))
+        self._stop()
         self._repaint()
 
     def _row(self, line: int, chosen: set[UUID] | None = None) -> Row:
