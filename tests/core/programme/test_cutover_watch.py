@@ -24,6 +24,7 @@ from tests.support.people import People
 from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, add, value
 from tests.support.waiting import PATIENCE, until
+from tests.tui.hostile import harmful
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ")
 HANDLERS = ("--handlers", "tests.core.programme.previewed")
@@ -105,6 +106,18 @@ def test_each_run_is_a_block_and_a_signal_ends_it_with_the_counts_and_nothing_ch
         ],
         f"{str(empty)[-8:]}  cli_letter": ["  A run would fail: Nothing would be sent to <email>."],
     }
+
+
+def test_hostile_text_of_a_run_reaches_the_terminal_as_words(earlier: Connection) -> None:
+    with watching() as process:
+        run_at_once(earlier, "evil\x1b[2J\x07type", copies=2)
+        run_at_once(earlier, "cli_letter", copies="\x1b]0;title\x07")
+        lines = shown(process, "does not fit")
+        process.terminate()
+        ran = finish(process)
+    text = "".join(lines) + ran.out + ran.err
+    assert "type" in text
+    assert not harmful(text.replace("\n", ""))
 
 
 def test_with_json_each_run_and_the_counts_are_one_object_on_one_line(earlier: Connection) -> None:
