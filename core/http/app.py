@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jobdeck.core.http.clients.connections import CONNECTION
-from jobdeck.core.http.endpoints import Answer, Call, Counters, Declined, Endpoint, Lane
+from jobdeck.core.http.endpoints import Answer, Call, Declined, Endpoint, Lane
 from jobdeck.core.logs import event
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from jobdeck.core.http.clients.gate import Limits
+    from jobdeck.core.http.counters import Counters
 
 
 LINGER_SECONDS: Final = 2.0

@@ -15,7 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from jobdeck.core.alerts.alarms import timeouts_of
 from jobdeck.core.http.clients.proof import Secret
-from jobdeck.core.http.endpoints import Answer, Call, Counters, Declined, exposition
+from jobdeck.core.http.counters import Counters, exposition
+from jobdeck.core.http.endpoints import Answer, Call, Declined
 from jobdeck.core.logs import event
 from jobdeck.core.model import Filter, Finding
 from jobdeck.core.postgres.reconnecting import FAILURES, Link

@@ -14,7 +14,8 @@ from jobdeck.core.http.app import make_app
 from jobdeck.core.http.background import ELSEWHERE, Refusals, UpkeepThread, Watcher
 from jobdeck.core.http.clients.gate import Gate, Limits
 from jobdeck.core.http.clients.proof import Bearers, bad_secrets
-from jobdeck.core.http.endpoints import Call, Counters, Endpoint, Host, Lane
+from jobdeck.core.http.counters import Counters
+from jobdeck.core.http.endpoints import Call, Endpoint, Host, Lane
 from jobdeck.core.http.producers import enqueue
 from jobdeck.core.http.producers.wire import KnownTokens
 from jobdeck.core.http.site import Site

@@ -19,7 +19,8 @@ from jobdeck.core.http import metrics
 from jobdeck.core.http.app import make_app
 from jobdeck.core.http.clients.gate import Gate, Limits
 from jobdeck.core.http.clients.proof import MAKE, Bearers, weakness
-from jobdeck.core.http.endpoints import Answer, Call, Counters, Endpoint, Lane, encoder, exposition
+from jobdeck.core.http.counters import Counters, encoder, exposition
+from jobdeck.core.http.endpoints import Answer, Call, Endpoint, Lane
 from jobdeck.core.http.site import Site
 from jobdeck.core.logs import event
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from jobdeck.core.errors import ConfigurationError, JobdeckError
 from jobdeck.core.http.clients.proof import is_placeholder
-from jobdeck.core.http.endpoints import Answer, Call, Counters, Declined, Endpoint, Host
+from jobdeck.core.http.endpoints import Answer, Call, Declined, Endpoint, Host
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.programme.events import hand_on
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from jobdeck.core.http.counters import Counters
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.settings import Settings
 

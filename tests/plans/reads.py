@@ -76,11 +76,14 @@ def _page(status: Status | None, *, second: bool = False) -> Operation:
 
 READS: Final = {
     # Each of the estimates reads 1,000 to 2,000 entries of its sample, with the size of the queue more or less.
-    "counts": Operation(read_jobs.counts().run, reads=True, entries=12_000, blocks=12_000, growth=9),
+    # The jobs of each status are counted up to 10,001, and so are the runs that have left the queue.
+    "counts": Operation(read_jobs.counts().run, reads=True, entries=55_000, blocks=12_000, growth=9),
     "backlog by type": Operation(read_jobs.backlog().run, reads=True, entries=40_000, blocks=30_000, growth=9),
     "health": Operation(health().run, reads=True),
     "why": Operation(read_jobs.why(CROWD).run, reads=True),
-    "why of a job behind all others": Operation(_why_behind_all, given=_last_of_the_crowd, reads=True, growth=20),
+    "why of a job behind all others": Operation(
+        _why_behind_all, given=_last_of_the_crowd, entries=12_000, reads=True, growth=20
+    ),
     "detail": Operation(read_jobs.detail(CROWD).run, reads=True),
     "detail of what left the queue": Operation(read_jobs.detail(REMOVED).run, reads=True),
     "newest runs": Operation(history.runs().run, entries=60, blocks=40, reads=True),
@@ -101,7 +104,7 @@ READS: Final = {
     "detail of what is in the trash": Operation(
         read_jobs.detail(UUID("00000000-0000-7000-8009-000000000001")).run, reads=True
     ),
-    "first screen": Operation(read_jobs.snapshot(Filter()).run, entries=40_000, blocks=30_000, reads=True, growth=9),
+    "first screen": Operation(read_jobs.snapshot(Filter()).run, entries=60_000, blocks=30_000, reads=True, growth=9),
     "runs of a job": Operation(history.runs(job_id=REMOVED).run, entries=60, blocks=80, reads=True),
     "runs behind a cursor": Operation(history.runs(after="4001").run, entries=60, blocks=80, reads=True),
     "runs of a type that none has": Operation(
@@ -141,7 +144,7 @@ READS: Final = {
         for sort in ("task", "updated")
     },
     "figures of a database in a fleet": Operation(
-        overview.database_figures(limit=5.0).run, entries=20_000, blocks=20_000, reads=True, growth=9
+        overview.database_figures(limit=5.0).run, entries=60_000, blocks=20_000, reads=True, growth=9
     ),
     "newest flows": Operation(flows.newest(50).run, reads=True),
     "times of runs": Operation(run_times.run_times().run, reads=True),

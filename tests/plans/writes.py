@@ -135,7 +135,7 @@ WRITES: Final = {
     # The backlog is counted exactly up to 10,000 jobs, and 5,000 rows of statistics are added up.
     "reap": Operation(_reap, entries=50_000, blocks=25_000, growth=4),
     **{
-        f"upkeep of {part}": Operation(_upkeep(part), entries=30_000, blocks=15_000, growth=8) for part in leases.UPKEEP
+        f"upkeep of {part}": Operation(_upkeep(part), entries=35_000, blocks=15_000, growth=8) for part in leases.UPKEEP
     },
     "slots of series": Operation(series.refill, entries=20, blocks=60),
     "due jobs for a trigger": Operation(
@@ -159,7 +159,7 @@ WRITES: Final = {
         lambda conn: operator.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
     ),
     "open a worker run": Operation(
-        lambda conn: presence.open_worker_run(conn, source="cli", worker_id=WORKER), growth=5
+        lambda conn: presence.open_worker_run(conn, source="cli", worker_id=WORKER), entries=12_000, growth=5
     ),
     "skip a run that is none": Operation(lambda conn: operator.skip(conn, CROWD, actor="mara"), entries=20, blocks=150),
     "count of the backlog": Operation(

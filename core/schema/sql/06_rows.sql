@@ -114,6 +114,11 @@ create or replace function job_queue_before_insert() returns trigger
 language plpgsql security definer
 as $$
 begin
+    -- Before a constraint of the original's table says it in other words.
+    if not new.is_recurring and num_nonnulls(new.recurrence_interval_minutes, new.schedule) > 0 then
+        perform job_queue_refuse('A job that is not recurring has no interval. Make it recurring, or leave the interval out. '
+            'Nothing was changed.');
+    end if;
     if new.blocked_by is not null then
         perform job_queue_ask_recheck(null, array[new.blocked_by]);
     end if;

@@ -146,12 +146,12 @@ begin
     into v_found using p_place, p_limit;
     if p_walk = 'blockers' then
         perform job_queue_ask_recheck(null, array(
-            select b::uuid from unnest(v_found[:p_limit]) b where not exists (
+            select b::uuid from unnest(v_found[1:p_limit]) b where not exists (
                 select from job_queue q where q.id = b::uuid and q.status in ('pending', 'running'))));
     else
         -- The orders make the planner read the index of the heads of lines.
         perform job_queue_ask_recheck(array(
-            select k from unnest(v_found[:p_limit]) k where case p_walk
+            select k from unnest(v_found[1:p_limit]) k where case p_walk
                 when 'lines' then not job_key_is_busy(k) and (
                     select true from job_queue q where q.concurrency_key = k and q.status = 'pending'
                         and q.blocked_by is null and not q.in_line order by q.priority desc limit 1) is null

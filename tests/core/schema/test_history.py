@@ -145,21 +145,21 @@ def test_an_index_that_all_partitions_lack_is_built_before_the_transaction(conn:
         "'BEGIN INSERT INTO seen SELECT object_identity FROM pg_event_trigger_ddl_commands(); END'"
     )
     before = without_grants(conn)
-    conn.execute("DROP INDEX job_runs_drawn")
+    conn.execute("DROP INDEX job_runs_removed")
     conn.execute("CREATE EVENT TRIGGER see ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION see()")
     install_schema(conn)
-    seen = [command for (command,) in conn.execute("SELECT command FROM seen") if "drawn" in command]
-    assert seen[:3] == ["public.job_runs_0_drawn", "public.job_runs_10000000_drawn", "public.job_runs_drawn"]
+    seen = [command for (command,) in conn.execute("SELECT command FROM seen") if "removed" in command]
+    assert seen[:3] == ["public.job_runs_0_removed", "public.job_runs_10000000_removed", "public.job_runs_removed"]
     assert without_grants(conn) == before
 
 
 def test_an_index_of_a_partition_whose_building_was_interrupted_is_built_again(conn: Connection) -> None:
     before = without_grants(conn)
-    definition = value(conn, "SELECT indexdef FROM pg_indexes WHERE indexname = 'job_runs_0_drawn'")
-    conn.execute("DROP INDEX job_runs_drawn")
+    definition = value(conn, "SELECT indexdef FROM pg_indexes WHERE indexname = 'job_runs_0_removed'")
+    conn.execute("DROP INDEX job_runs_removed")
     conn.execute(definition.encode())
-    conn.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'job_runs_0_drawn'::regclass")
+    conn.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'job_runs_0_removed'::regclass")
     install_schema(conn)
     assert value(conn, "SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid = ANY (ARRAY["
-                 "'job_runs_0_drawn'::regclass, 'job_runs_drawn'::regclass])")  # fmt: skip
+                 "'job_runs_0_removed'::regclass, 'job_runs_removed'::regclass])")  # fmt: skip
     assert without_grants(conn) == before
