@@ -116,7 +116,7 @@ class Member:
             opened.__exit__(None, None, None)
 
     def silent(self, seconds: float) -> Trouble:
-        """The trouble of a database that has been asked so many seconds ago and has not answered."""
+        """The trouble of a database that was asked this number of seconds ago and has not answered."""
         return Trouble(
             "slow",
             f"no answer for {seconds:.0f} s; check its load and locks",

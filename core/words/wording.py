@@ -11,7 +11,7 @@ from jobdeck.core.times import parse_duration, parse_rate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobdeck.core.queue.operators.notes import FlowCancelled
+    from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.worker.oneshot import CycleResult
 
 DEFAULT: Final = "default"

@@ -28,7 +28,7 @@ from jobdeck.core.plugins import Recipients
 from jobdeck.core.queue import operator, service
 from jobdeck.core.queue.bulk_model import BulkVerb
 from jobdeck.core.queue.operators import notes
-from jobdeck.core.queue.operators.notes import FlowCancelled
+from jobdeck.core.queue.operators.flows import FlowCancelled
 from jobdeck.core.read import reports
 from jobdeck.core.read.batch import Query
 from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked

@@ -19,7 +19,7 @@ from jobdeck.core.model import KEPT_FOR, STUCK_AFTER, Filter, Status
 from jobdeck.core.plugins import PageAction
 from jobdeck.core.postgres import database
 from jobdeck.core.queue import operator, service
-from jobdeck.core.queue.operators.notes import cancel as cancel_flow
+from jobdeck.core.queue.operators.flows import cancel as cancel_flow
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
 from jobdeck.core.read.batch import combine
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import ActionResult, Job, Json, Processing
     from jobdeck.core.plugins import Found, Page, Recipients
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.queue.operators.notes import FlowCancelled
+    from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.read.batch import Query
     from jobdeck.core.read.operators.notes import Note
     from jobdeck.core.read.pages.flows import FlowTree

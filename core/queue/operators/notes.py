@@ -1,15 +1,14 @@
-"""Notes to the next shift, muted errors, cancelled flows: thin, typed calls into the functions of `schema.sql`."""
+"""Notes to the next shift and muted errors: thin, typed calls into the functions of `schema.sql`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from jobdeck.core.queue.calls import Connection, rows
 from jobdeck.core.read.operators.notes import SHOWN_DAYS
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from uuid import UUID
 
 
 def add(conn: Connection, note: str, *, days: int = SHOWN_DAYS, actor: str) -> int:
@@ -54,23 +53,3 @@ def _mute(
     conn: Connection, task_type: str, fingerprint: str, until: datetime | None, actor: str, reason: str | None
 ) -> None:
     rows(conn, "SELECT job_error_mute(%s, %s, %s, %s, %s)", (task_type, fingerprint, until, actor, reason))
-
-
-class FlowCancelled(NamedTuple):
-    """How many members were cancelled, were asked to stop, and had ended before."""
-
-    cancelled: int
-    asked: int
-    ended: int
-
-
-def cancel(
-    conn: Connection, flow_id: UUID, *, actor: str, reason: str | None = None, dry_run: bool = False
-) -> FlowCancelled:
-    """Cancels all members of a flow that wait, and asks those that run to stop; all or none.
-
-    Raises:
-        Refused: there is no such flow, or another session has locked members of it for seconds.
-    """
-    statement = "SELECT cancelled, asked, ended FROM job_flow_cancel(%s, %s, %s, %s)"
-    return FlowCancelled(**rows(conn, statement, (flow_id, actor, reason, dry_run))[0])

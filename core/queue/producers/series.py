@@ -123,7 +123,7 @@ class Refilled:
 def refill(conn: Connection, *, everything: bool = False, seconds: float = 1.0) -> Refilled:
     """Writes more slots of the cron series that have fewer than ten left, or with `everything` of all.
 
-    It stops after so many seconds; the series that have the fewest slots are first.
+    It stops after `seconds`; the series that have the fewest slots are first.
     """
     until = time.monotonic() + seconds
     count, troubles = 0, []

@@ -115,7 +115,9 @@ language plpgsql security definer
 as $$
 begin
     -- Before a constraint of the original's table says it in other words.
-    if not new.is_recurring and num_nonnulls(new.recurrence_interval_minutes, new.schedule) > 0 then
+    if not new.is_recurring and num_nonnulls(new.recurrence_interval_minutes, new.schedule) > 0
+        and new.status in ('pending', 'running')
+    then
         perform job_queue_refuse('A job that is not recurring has no interval. Make it recurring, or leave the interval out. '
             'Nothing was changed.');
     end if;

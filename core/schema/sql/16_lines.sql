@@ -163,7 +163,7 @@ end
 $$;
 
 -- Puts the next job of a line into the claim's index beside those of its key that run or are there and due, if its type
--- lets so many run. Returns whether it did. The caller has the lock of the key.
+-- has a place left for the key. Returns whether it did. The caller has the lock of the key.
 create or replace function job_queue_put_beside(p_key text, p_now timestamptz) returns boolean
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off

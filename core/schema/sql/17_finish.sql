@@ -246,7 +246,7 @@ begin
         cancel_requested_at = null, cancel_requested_by = null,
         updated_at = v_now, version = q.version + 1
     from unnest(v_moves) m
-    -- The next state by the move and by whether the series goes on: when the job is due (at its next slot, again at a time
+    -- The next state by the move and by whether the series has a next slot: when the job is due (at its next slot, again at a time
     -- of the move, or as it was), and which attempts count (none, not this one, or all).
     join (values
         ('success', true, 'pending', 'slot', 'none'),

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, producer
-from jobdeck.core.queue.operators import notes
+from jobdeck.core.queue.operators import flows
 from tests.support.claim_rules import Moment, judge
 from tests.support.examples import machine_settings
 from tests.support.health import announce
@@ -318,7 +318,7 @@ class MixMachine(RuleBasedStateMachine):
     def cancel_flow(self, step: Step) -> None:
         found = rows(self.conn, "SELECT id FROM job_flows ORDER BY id")
         for row in found[step.place % len(found) :][:1] if found else []:
-            notes.cancel(self.conn, row["id"], actor=ACTOR)
+            flows.cancel(self.conn, row["id"], actor=ACTOR)
 
 
 @pytest.mark.thorough

@@ -10,7 +10,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.answers import confirm
 from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.queue.operators import notes as operators
+from jobdeck.core.queue.operators import flows as operators
 from jobdeck.core.read.pages import flow_tree, flows
 from jobdeck.core.words.wording import flow_cancel_words
 

@@ -24,7 +24,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue import leases, operator
-from jobdeck.core.queue.operators import notes
+from jobdeck.core.queue.operators import flows
 from tests.core.queue.flows import truth
 from tests.core.queue.flows.steps import enqueue, extend, member
 from tests.support.queue import ACTOR, BASE, CAP, WORKER, Connection, advance, finish, report, value
@@ -294,7 +294,7 @@ class FlowMachine(RuleBasedStateMachine):
 
     def cancel_flow(self, session: Connection, job_id: UUID) -> None:
         flow = value(session, "SELECT flow_id FROM job_flow_members WHERE job_id = %s", job_id)
-        self.answered(lambda: notes.cancel(session, flow, actor=ACTOR))
+        self.answered(lambda: flows.cancel(session, flow, actor=ACTOR))
 
     def lose(self, session: Connection) -> None:
         """Lets all leases run out."""

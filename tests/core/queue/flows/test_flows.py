@@ -14,7 +14,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue import operator
-from jobdeck.core.queue.operators import notes
+from jobdeck.core.queue.operators import flows
 from jobdeck.core.read import jobs as read_jobs
 from tests.core.queue.flows.steps import enqueue, extend, fail, flow_of, member, outcomes, states
 from tests.support.queue import (
@@ -345,7 +345,7 @@ class TestCancel:
         first, second, third = claim(conn)
         finish_one_gone(conn, first)
         fail(conn, second)
-        done = notes.cancel(conn, flow_of(conn, ids["a"]), actor=ACTOR, reason="wrong day")
+        done = flows.cancel(conn, flow_of(conn, ids["a"]), actor=ACTOR, reason="wrong day")
         assert done == (1, 1, 2)
         assert job_row(conn, ids["c"])["cancel_requested_at"] is not None
         assert states(conn) == {"a": "succeeded", "b": "failed", "c": "running", "join": "cancelled"}
@@ -357,28 +357,28 @@ class TestCancel:
     def test_a_dry_run_and_a_second_cancel_change_nothing(self, conn: Connection) -> None:
         ids = fan(conn)
         with changes_nothing(conn):
-            assert notes.cancel(conn, flow_of(conn, ids["join"]), actor=ACTOR, dry_run=True) == (4, 0, 0)
-        notes.cancel(conn, flow_of(conn, ids["join"]), actor=ACTOR)
+            assert flows.cancel(conn, flow_of(conn, ids["join"]), actor=ACTOR, dry_run=True) == (4, 0, 0)
+        flows.cancel(conn, flow_of(conn, ids["join"]), actor=ACTOR)
         with changes_nothing(conn):
-            assert notes.cancel(conn, flow_of(conn, ids["join"]), actor=ACTOR) == (0, 0, 4)
+            assert flows.cancel(conn, flow_of(conn, ids["join"]), actor=ACTOR) == (0, 0, 4)
 
     def test_a_flow_with_a_locked_member_is_refused_as_a_whole(self, conn: Connection, database_url: str) -> None:
         ids = fan(conn)
         with psycopg.connect(database_url) as other:
             other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (ids["load 1"],))
             with pytest.raises(Refused, match="Another session has locked members"):
-                notes.cancel(conn, flow_of(conn, ids["load 0"]), actor=ACTOR)
+                flows.cancel(conn, flow_of(conn, ids["load 0"]), actor=ACTOR)
             other.rollback()
         assert set(states(conn).values()) == {"pending", "blocked"}
 
     def test_an_unknown_flow_is_refused(self, conn: Connection) -> None:
         with pytest.raises(Refused, match="There is no flow"):
-            notes.cancel(conn, uuid4(), actor=ACTOR)
+            flows.cancel(conn, uuid4(), actor=ACTOR)
 
     def test_a_job_outside_that_waits_for_a_member_is_cancelled_too(self, conn: Connection) -> None:
         ids = enqueue(conn, member("a"))
         waiting = add(conn, "beta", blocked_by=ids["a"])
-        notes.cancel(conn, flow_of(conn, ids["a"]), actor=ACTOR)
+        flows.cancel(conn, flow_of(conn, ids["a"]), actor=ACTOR)
         assert job_row(conn, waiting.id)["status"] == "cancelled"
 
 
@@ -434,7 +434,7 @@ class TestAddedByARun:
     def test_a_run_whose_flow_was_cancelled_adds_nothing(self, conn: Connection) -> None:
         enqueue(conn, member("split"), member("join", ["split"]))
         split = one(conn, "split")
-        notes.cancel(conn, flow_of(conn, split.id), actor=ACTOR)
+        flows.cancel(conn, flow_of(conn, split.id), actor=ACTOR)
         with changes_nothing(conn), pytest.raises(Refused, match="was asked to cancel, so its flow gets no more"):
             refused(conn, lambda: extend(conn, split, member("part")))
 
@@ -614,7 +614,7 @@ class TestRetention:
 
     def test_a_second_retry_knows_how_a_purged_blocker_ended(self, conn: Connection) -> None:
         ids = enqueue(conn, member("load"), member("undo", ["load"], needs="failure"))
-        notes.cancel(conn, flow_of(conn, ids["load"]), actor=ACTOR)
+        flows.cancel(conn, flow_of(conn, ids["load"]), actor=ACTOR)
         operator.retry(conn, [ids["undo"]], actor=ACTOR)
         conn.execute("SELECT job_queue_purge(interval '0', 1000, %s, NULL)", (ACTOR,))
         assert not is_queued(conn, ids["load"])
