@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench.outage import truth
 from bench.outage.history import TYPE
 from jobdeck.core import registry
-from jobdeck.core.http.endpoints import Counters
+from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.metrics import Metrics
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.read import jobs, reports

@@ -20,6 +20,7 @@ from jobdeck.core.postgres.address import DEFAULTS, Address, Capabilities, exami
 from jobdeck.core.postgres.jsonb import read
 from jobdeck.core.postgres.listener import Listener
 from jobdeck.core.postgres.pool import Pool
+from jobdeck.core.postgres.refusals import pipelined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -296,7 +297,7 @@ class Database:
 
 def _read_together(connection: Connection, ask: Callable[[Connection], T]) -> T:
     """Calls `ask` in a pipeline. Its statements share a read-only transaction, and have their results at the end."""
-    with connection.pipeline():
+    with pipelined(connection):
         connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         asked = ask(connection)
         connection.execute("COMMIT")

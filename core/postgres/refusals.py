@@ -1,4 +1,4 @@
-"""Converts refusals of the schema's functions into `Refused`."""
+"""Errors of statements: refusals of the schema's functions become `Refused`, and a pipeline raises its first one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jobdeck.core.errors import Locked, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 REFUSED: Final = "JD001"
 """The SQLSTATE that the schema's functions raise with a message for the user."""
@@ -67,3 +68,24 @@ def refusals(locked: str = LOCKED) -> Iterator[None]:
         raise refused from None
     except UnicodeEncodeError as error:
         raise unstorable(str(error)) from None
+
+
+@contextmanager
+def pipelined(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """A pipeline that raises the error of the statement that failed first.
+
+    If the server answers while statements are still sent, psycopg raises that error inside the block. It then logs a
+    warning for each statement that Postgres left out, which says nothing new.
+    """
+    failed: psycopg.Error | None = None
+    try:
+        with conn.pipeline():
+            try:
+                yield
+            except psycopg.Error as error:
+                failed = error
+    except psycopg.Error:
+        if failed is None:
+            raise
+    if failed is not None:
+        raise failed

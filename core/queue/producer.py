@@ -22,7 +22,7 @@ from psycopg.rows import tuple_row
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, Ticket
-from jobdeck.core.postgres.refusals import refusals, unstorable
+from jobdeck.core.postgres.refusals import pipelined, refusals, unstorable
 from jobdeck.core.queue.calls import Connection, array, fetched
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def enqueue_many(
     """
     ids: list[UUID] = []
     deduped = False
-    with refusals(LOCKED), conn.transaction(), conn.pipeline():
+    with refusals(LOCKED), conn.transaction(), pipelined(conn):
         sent = []
         for part in parts(jobs, BULK):
             deduped = deduped or any(job.dedupe_key is not None for job in part)

@@ -17,6 +17,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from jobdeck.core.errors import SchemaMismatch, UsageError
+from jobdeck.core.postgres.refusals import pipelined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +102,7 @@ def one_moment(conn: Connection) -> Iterator[Batch]:
     """
     outermost = conn.autocommit and conn.info.transaction_status is TransactionStatus.IDLE
     try:
-        with conn.pipeline():
+        with pipelined(conn):
             # Sent with the queries, because `conn.transaction()` would wait for the answers to BEGIN and COMMIT.
             if outermost:
                 conn.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from select import select as wait_for_input
 from typing import Any
 from uuid import UUID
 
@@ -122,6 +123,23 @@ def test_a_lost_connection_is_said_to_be_lost(conn: Connection, other: Connectio
     with pytest.raises(psycopg.OperationalError):
         reading()
     assert conn.closed
+
+
+@pytest.mark.parametrize("answered_early", [False, True])
+def test_a_question_that_fails_raises_its_own_error_and_logs_nothing(
+    conn: Connection, caplog: pytest.LogCaptureFixture, answered_early: bool
+) -> None:
+    def reading() -> None:
+        with one_moment(conn) as batch:
+            batch.add(select("SELECT 1 FROM no_table", read=list))
+            if answered_early:
+                wait_for_input([conn.pgconn.socket], [], [])
+            batch.add(select(COUNT, read=number))
+
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        reading()
+    assert not caplog.records
+    assert select(COUNT, read=number).run(conn) == 0
 
 
 def test_jobs_and_their_counts_agree_while_others_come_and_go(conn: Connection, other: Connection) -> None:
