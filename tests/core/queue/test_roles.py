@@ -52,8 +52,6 @@ REDACTED = {"coachId": "0a7d0c2e-1f9b-4f0e-8f5d-0d6f5f0a0001", "email": "hidden"
             "deep": "hidden", "count": 3, "dryRun": True, "none": None}  # fmt: skip
 DAY = timedelta(days=1)
 
-pytestmark = pytest.mark.competition
-
 
 def assert_names_nobody(*shown: object) -> None:
     """Nothing is shown of the secrets that the tests put into payloads, outputs, checkpoints and logs."""
@@ -159,6 +157,19 @@ class TestViewer:
             assert_names_nobody(read_jobs.page(Filter(status=tab)).run(viewer))
         assert read_jobs.page(Filter(search="ada@example.org")).run(viewer).jobs == ()
         assert len(read_jobs.page(Filter(search="ada@example.org")).run(owner).jobs) == 3
+
+    def test_payload_output_and_checkpoint_of_a_deleted_job_are_hidden_from_it(
+        self, owner: Connection, viewer: Connection
+    ) -> None:
+        job = add(owner, payload=SECRET, recurrence_interval_minutes=5)
+        sent, last = {"sent_to": "ada@example.org"}, {"last": "ada@example.org"}
+        finish_one(owner, claim_one(owner), output=sent, checkpoint=last)
+        queue_operator.delete(owner, [job.id], actor=ACTOR)
+        for reader, shown in ((owner, (SECRET, sent, last)), (viewer, (REDACTED, None, None))):
+            found = read_jobs.detail(job.id).run(reader)
+            assert found is not None
+            assert found.in_trash
+            assert (found.job.payload, found.job.output, found.job.checkpoint) == shown
 
     def test_the_log_of_a_lost_run_is_hidden_from_it(self, owner: Connection, viewer: Connection) -> None:
         told = add(owner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -23,12 +24,14 @@ from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import ClockWatch
-from jobdeck.core.worker.state import WorkerState
+from jobdeck.core.worker.state import SAFE_SHARE, WorkerState
+from jobdeck.core.worker.worker import Worker
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import (
     Held,
     a_state,
+    a_worker,
     claimed,
     enqueue,
     job_type,
@@ -105,6 +108,56 @@ def test_a_lease_and_progress_that_a_locked_row_did_not_take_are_sent_again_befo
     renewed_until, progress = conn.execute(stored).fetchall()[0]
     assert renewed_until > claimed_until
     assert progress == "1"
+
+
+def answered_at(monkeypatch: pytest.MonkeyPatch, name: str) -> list[float]:
+    """When the database was asked for what it gave, by the function of `leases` with this name."""
+    asked = []
+    real = getattr(leases, name)
+
+    def call(*arguments: Any) -> Any:
+        at = time.monotonic()
+        found = real(*arguments)
+        if found:
+            asked.append(at)
+        return found
+
+    monkeypatch.setattr(leases, name, call)
+    return asked
+
+
+@pytest.mark.parametrize("runs", [Worker.run_until_idle, Worker.run_cycle])
+def test_the_lease_of_a_claim_counts_from_the_request(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, runs: Callable[[Worker], object]
+) -> None:
+    asked = answered_at(monkeypatch, "claim")
+    ends: list[float] = []
+    enqueue(conn, "alpha")
+    alpha = job_type("alpha", lambda _params, ctx: ends.append(ctx.lease_end))
+    settings = quick_settings(lease_seconds=600.0, heartbeat_seconds=200.0)
+    with a_worker(database_url, alpha, settings=settings) as worker:
+        runs(worker)
+    assert len(ends) == len(asked) == 1
+    assert ends[0] <= asked[0] + 600.0 * SAFE_SHARE
+
+
+def test_a_renewed_lease_counts_from_the_request(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = answered_at(monkeypatch, "heartbeat")
+    enqueue(conn, "alpha")
+    (job,) = leases.claim(conn, "w", ["alpha"], 1, 60.0)
+    with (
+        Database(database_url, application_name="test") as database,
+        a_state(database, lease_seconds=60.0, heartbeat_seconds=20.0) as state,
+    ):
+        state.held[job.run_token] = context = RunContext(job, state.resources, 0.0, 0.0)
+        beating = Heartbeat(state)
+        beating.beat_soon()
+        beating._step()
+        beating._link.close()
+    assert len(asked) == 1
+    assert 0.0 < context.lease_end <= asked[0] + 60.0 * SAFE_SHARE
 
 
 def test_a_lease_that_several_heartbeats_could_not_renew_is_sent_once_in_each_statement(
