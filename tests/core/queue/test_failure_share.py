@@ -90,6 +90,16 @@ def test_runs_of_before_the_last_quarter_of_an_hour_do_not_count(history: Histor
     assert history.judged() is None
 
 
+@pytest.mark.parametrize("minutes", range(0, 180, 30))
+def test_each_run_before_the_last_hour_is_usual_once_at_any_time_of_the_day(history: History, minutes: int) -> None:
+    at = NOW + minutes * MINUTE
+    for before in range(0, 300, 10):
+        history.ran(at - before * MINUTE, succeeded=1)
+    history.add_up()
+    usual = value(history.conn, "SELECT usual_runs FROM job_failure_shares(%s, false)", at)
+    assert usual == len([before for before in range(0, 300, 10) if before > 60])
+
+
 def test_three_failures_in_a_row_warn_where_few_runs_end(history: History) -> None:
     history.ran(NOW - timedelta(hours=5), succeeded=1)
     history.ran(NOW - timedelta(hours=3), failed=1)

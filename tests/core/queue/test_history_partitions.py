@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from jobdeck.core.model import RunOutcome, Verdict
+from jobdeck.core.queue import leases
 from jobdeck.core.read.verdict.health import health
 from tests.support.plans import cost_of
 from tests.support.postgres import PostgresServer
@@ -238,13 +239,17 @@ class TestPruning:
         look(conn)
         assert value(conn, "SELECT count(*) FROM job_run_ranges() WHERE first_token IS NULL") == 1
 
-    def test_the_outcome_that_a_flow_has_seen_is_kept(self, conn: Connection) -> None:
-        job = old_partition(conn)
+    @pytest.mark.parametrize("part", ["prune", "old partitions"])
+    def test_the_outcome_that_a_flow_has_seen_is_kept_by_each_part_that_removes_runs(
+        self, conn: Connection, part: str
+    ) -> None:
+        job = old_partition(conn, days=32)
         waiting = add(conn, "beta")
         conn.execute(
             "INSERT INTO job_dependencies (job_id, blocker_id, needs) SELECT %s, %s, 'success'", [waiting.id, job]
         )
-        assert look(conn) == {}
+        assert leases.reap(conn, retry_base=0.0, retry_cap=0.0, parts=[part]).troubles == {}
+        assert value(conn, "SELECT count(*) FROM job_runs") == 0
         assert value(conn, "SELECT outcome FROM job_dependencies") == "succeeded"
 
     def test_rows_are_not_deleted_one_by_one_where_the_partition_goes_within_a_day(self, conn: Connection) -> None:

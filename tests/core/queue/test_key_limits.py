@@ -144,6 +144,13 @@ class TestARateOfAKey:
         advance(conn, timedelta(seconds=61))
         assert len(claim(conn)) == 1
 
+    def test_claims_one_after_the_other_use_up_a_rate_of_several_runs_together(self, conn: Connection) -> None:
+        limit(conn, max_per_key=100, key_rate_runs=5, key_rate_seconds=1)
+        many(conn, 60, concurrency_key="k")
+        starts = [one.claimed_at for _ in range(60) for one in claim(conn, limit=1)]
+        passed = (starts[-1] - starts[0]).total_seconds()
+        assert 5 <= len(starts) <= 5 + 5 * passed
+
     def test_a_line_of_a_key_whose_rate_is_used_up_leaves_the_index_of_claims(self, conn: Connection) -> None:
         limit(conn, key_rate_runs=1, key_rate_seconds=60)
         add(conn, concurrency_key="k")

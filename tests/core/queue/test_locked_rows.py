@@ -64,6 +64,19 @@ def held_row(url: str, job_id: UUID) -> Any:
     return locked(url, "SELECT FROM job_queue WHERE id = %s FOR UPDATE", job_id)
 
 
+@pytest.mark.parametrize("limited", [False, True])
+def test_the_place_of_a_locked_job_goes_to_the_best_of_the_others(
+    patient: Connection, database_url: str, limited: bool
+) -> None:
+    if limited:
+        operator.set_type(patient, "alpha", changes={"max_running": 50}, actor=ACTOR, reason=None)
+    best = add(patient, priority=9)
+    for priority in (0, 5):
+        producer.enqueue_many(patient, [NewJob("alpha", priority=priority)] * 3, actor=ACTOR)
+    with held_row(database_url, best.id):
+        assert [job.priority for job in claim(patient, limit=2)] == [5, 5]
+
+
 def test_a_heartbeat_renews_the_other_leases_and_does_not_answer_for_a_locked_row(
     patient: Connection, database_url: str
 ) -> None:

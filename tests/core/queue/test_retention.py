@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Verdict
@@ -138,6 +139,25 @@ def test_rows_are_kept_for_their_period_and_no_longer(conn: Connection, name: st
     advance(conn, 2 * MOMENT + timedelta(hours=1))
     assert reap(conn).pruned >= 1
     assert value(conn, count) == 0
+
+
+@pytest.mark.parametrize("name", ["job_stats", "job_backlog"])
+def test_what_was_counted_in_a_stretch_of_time_is_kept_for_its_period_after_the_end(
+    conn: Connection, name: str
+) -> None:
+    make, _, days = LINES[name]
+    make(conn)
+    advance(conn, DAY)  # so that upkeep is due
+    table = sql.Identifier(name)
+    begun = sql.SQL("UPDATE {} SET bucket = now() - %s - minutes * interval '30 seconds'").format(table)
+    old = "SELECT DISTINCT minutes FROM {} WHERE minutes > 1 AND bucket < now() - interval '1 day' ORDER BY 1"
+    lengths = sql.SQL(old).format(table)
+    conn.execute(begun, (days * DAY,))
+    assert reap(conn).troubles == {}
+    assert conn.execute(lengths).fetchall() == [(5,), (15,), (120,), (480,)]
+    advance(conn, timedelta(hours=5))
+    reap(conn)
+    assert conn.execute(lengths).fetchall() == []
 
 
 @pytest.mark.parametrize("name", LINES)

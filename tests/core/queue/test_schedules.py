@@ -450,6 +450,16 @@ def test_a_slot_that_is_made_up_is_retried_and_put_off_before_the_next(conn: Con
     assert claim_one(conn).due_at == begin + 26 * MINUTE
 
 
+def test_slots_that_are_written_before_a_retry_go_on_after_the_slot_that_it_serves(world: World) -> None:
+    made = world.add(Cron("*/10 * * * *", catch_up="all"), max_attempts=3)
+    first = world.run_at(made.id)
+    world.set(first + DAY + 5 * MINUTE)
+    finish_one(world.conn, claim_one(world.conn), "failed", error="boom", retry_after=60.0)
+    series.refill(world.conn)
+    world.set(world.now() + 2 * MINUTE)
+    assert world.run() == [first + number * 10 * MINUTE for number in range(145)]
+
+
 def test_a_run_asked_for_in_between_leaves_the_slots_that_are_made_up(conn: Connection) -> None:
     made = cron(conn, Every(minutes=30, catch_up="all"), run_at=now(conn) + MINUTE)
     advance(conn, 70 * MINUTE)

@@ -156,6 +156,16 @@ class TestWhatIsCounted:
         assert found == pytest.approx(expected, abs=1e-4)
         assert left(conn) == (0 if compacted else 2)
 
+    def test_a_dry_run_adds_nothing_to_the_sums_of_real_runs_that_are_added_up_with_it(self, conn: Connection) -> None:
+        for dry_run in (False, True):
+            add(conn)
+            claimed = claim_one(conn)
+            began = claimed.due_at.timestamp() + 7.5
+            finish(conn, report(claimed, started=began, finished=began + 40.0, dry_run=dry_run))
+        compact(conn)
+        (found,) = rows(conn, "SELECT wait_seconds, duration_seconds FROM job_stat_time_list")
+        assert found == pytest.approx({"wait_seconds": 7.5, "duration_seconds": 40.0}, abs=1e-4)
+
     def test_a_run_before_its_job_was_due_makes_no_sum_smaller(self, conn: Connection) -> None:
         add(conn)
         claimed = claim_one(conn)
