@@ -59,6 +59,13 @@ def changes(conn: Connection) -> list[str]:
         for table, status in STATUSES.items()
         if _allows(conn, table, status) is False
     ]
+    dead = _dead_runs(conn)
+    if dead:
+        found.append(
+            f"{dead} running jobs have not changed for 20 minutes, so their runs have died. The runner's next call "
+            f"would return them to the queue. Before `jobdeck init`, cancel those that must not run again on the "
+            f"original's page."
+        )
     doubles = _surplus_stats(conn)
     if doubles:
         found.append(
@@ -97,10 +104,23 @@ def _allows(conn: Connection, table: str, status: str) -> bool | None:
     )
 
 
+def _dead_runs(conn: Connection) -> int:
+    if not _one(conn, "SELECT to_regclass('public.job_queue') IS NOT NULL"):
+        return 0
+    return _count(
+        conn,
+        "SELECT count(*) FROM public.job_queue WHERE status = 'running' AND updated_at < now() - interval '20 minutes'",
+    )
+
+
 def _surplus_stats(conn: Connection) -> int:
     if not _one(conn, "SELECT to_regclass('public.game_platform_stats') IS NOT NULL"):
         return 0
-    row = conn.execute("SELECT count(*) - count(DISTINCT competitor_id) FROM public.game_platform_stats").fetchone()
+    return _count(conn, "SELECT count(*) - count(DISTINCT competitor_id) FROM public.game_platform_stats")
+
+
+def _count(conn: Connection, statement: LiteralString) -> int:
+    row = conn.execute(statement).fetchone()
     return int(row[0]) if row else 0
 
 

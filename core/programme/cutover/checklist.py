@@ -221,6 +221,12 @@ def _in_flight(conn: Connection, *, switched: bool) -> Finding:
             f"{found['jobs']} jobs still run in the earlier runner, {found['lost']} of them past their lease. A worker "
             f"takes those over; wait for the others."
         )
+    elif found["lost"]:
+        trouble = (
+            f"{found['lost']} runs of the earlier runner have died, and their jobs hold up others with their key. Its "
+            f"next call returns them to the queue. `jobdeck cleanup --yes` marks them failed at once, and they do not "
+            f"run again."
+        )
     return _judged("jobs in flight", trouble, "No job runs in a runner that should not have it.")
 
 

@@ -11,12 +11,13 @@ where is_recurring and coalesce(recurrence_interval_minutes, 0) <= 0 and schedul
     and status in ('pending', 'running');
 
 -- In the original, a recurring job that had run was due at last_run_at + interval, and its attempts were those of all its
--- cycles, so that its first cycle here would have no retry.
+-- cycles, so that its first cycle here would have no retry. After `jobdeck cutover undo` it had the queue once more, so what
+-- this queue wrote before holds no more.
 update public.job_queue
-set attempts = 0, anchor_at = last_run_at + make_interval(mins => recurrence_interval_minutes),
+set attempts = 0, slot_at = null, anchor_at = last_run_at + make_interval(mins => recurrence_interval_minutes),
     run_at = last_run_at + make_interval(mins => recurrence_interval_minutes)
-where is_recurring and anchor_at is null and last_run_at is not null and status = 'pending'
-    and recurrence_interval_minutes > 0;
+where is_recurring and (anchor_at is null or current_setting('jobdeck.took_over', true) = 'on')
+    and last_run_at is not null and status = 'pending' and recurrence_interval_minutes > 0;
 
 -- The name under which the original's runner claims and reports.
 create or replace function public.competition_earlier_runner() returns text
@@ -28,8 +29,19 @@ create or replace function public.competition_hold() returns text
 language sql immutable parallel safe
 return public.competition_earlier_runner() || ' until "jobdeck cutover switch"';
 
-update public.job_queue set locked_by = public.competition_earlier_runner()
+-- A series that runs has the slot of this run from the original. Its claim looked at no line and no blocker.
+update public.job_queue
+set locked_by = public.competition_earlier_runner(), in_line = false, blocked_by = null, slot_at = null,
+    anchor_at = case when is_recurring then run_at end, attempts = case when is_recurring then 1 else attempts end
 where status = 'running' and current_setting('jobdeck.took_over', true) = 'on';
+
+-- After an undo, nobody noticed how the jobs ended that others wait for, and pages inserted jobs without a key.
+update public.job_queue q set in_line = false, blocked_by = null
+where q.status = 'pending' and (q.in_line or q.blocked_by is not null)
+    and not exists (select from public.job_queue b where b.id = q.blocked_by and b.status in ('pending', 'running'))
+    and current_setting('jobdeck.took_over', true) = 'on';
+update public.job_types set keyless = true
+where concurrency is not null and current_setting('jobdeck.took_over', true) = 'on';
 
 do $$
 begin
@@ -43,17 +55,21 @@ $$;
 
 -- The earlier runner of the original application calls these functions. Their names, arguments and results are the
 -- original's; what they do goes through this queue: a run has a token, a lease of 20 minutes, and a line in the history.
--- It gets all jobs while it has the queue, and afterwards those of the types that are set aside for it.
+-- It gets all jobs while it has the queue, and afterwards those of the types that are set aside for it. Its claim does the
+-- upkeep that jobs may wait for, because there may be no worker yet: runs that have died come back, and lines advance.
 create or replace function public.job_queue_claim(p_limit integer default 5) returns setof public.job_queue
 language plpgsql security definer
 set search_path = public, pg_temp
 as $$
 declare
-    v_ids constant uuid[] := array(
-        select c.id from public.job_queue_claim(public.competition_earlier_runner(), public.job_queue_waiting_types(),
-            p_limit, 1200.0, p_outside => true) c);
+    v_ids uuid[];
 begin
     perform public.job_refuse_outsiders();
+    perform public.job_queue_upkeep('lost', 30.0, 3600.0);
+    perform public.job_queue_upkeep('recheck', 30.0, 3600.0);
+    v_ids := array(
+        select c.id from public.job_queue_claim(public.competition_earlier_runner(), public.job_queue_waiting_types(),
+            p_limit, 1200.0, p_outside => true) c);
     -- A statement of its own, which sees what the claim has changed.
     return query select q.* from public.job_queue q where q.id = any (v_ids);
 end

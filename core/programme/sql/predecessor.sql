@@ -82,6 +82,17 @@ begin
     then
         alter table public.job_queue disable trigger job_queue_set_updated_at;
     end if;
+    -- After an undo: the original may have jobs together whose keys the indexes of this queue allow once.
+    if exists (select from pg_attribute where attrelid = to_regclass('public.job_queue') and attname = 'key_place') then
+        update public.job_queue q set concurrency_key = null
+        from (select id, row_number() over (partition by concurrency_key, key_place order by updated_at, id) as number
+            from public.job_queue where status = 'running' and concurrency_key is not null) r
+        where q.id = r.id and r.number > 1;
+        update public.job_queue q set dedupe_key = null
+        from (select id, row_number() over (partition by dedupe_key order by created_at, id) as number
+            from public.job_queue where status in ('pending', 'running') and dedupe_key is not null) r
+        where q.id = r.id and r.number > 1;
+    end if;
     drop function if exists public.job_queue_claim(integer);
     drop function if exists public.job_queue_mark_succeeded(uuid, jsonb);
     drop function if exists public.job_queue_mark_failed(uuid, text, integer);

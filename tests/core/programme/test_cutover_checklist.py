@@ -220,6 +220,16 @@ def test_jobs_that_the_earlier_runner_holds_after_the_switch(jobdeck: Jobdeck, c
     green(jobdeck, "jobs in flight")
 
 
+def test_runs_of_the_earlier_runner_that_have_died_before_the_switch(jobdeck: Jobdeck, conn: Connection) -> None:
+    add(conn, "alpha")
+    conn.execute("SELECT * FROM job_queue_claim(5)")
+    green(jobdeck, "jobs in flight")
+    advance(conn, timedelta(minutes=21))
+    red(jobdeck, "jobs in flight", "1 runs of the earlier runner have died", "`jobdeck cleanup --yes`")
+    assert jobdeck("cleanup", "--yes").code == 0
+    green(jobdeck, "jobs in flight")
+
+
 def test_the_whole_list_is_green_and_the_exit_code_0_after_the_last_step(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

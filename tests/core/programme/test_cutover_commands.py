@@ -70,6 +70,7 @@ def test_a_dry_installation_lists_what_would_change_and_the_page_has_each_of_the
     for table in ("competitor_announcement_campaigns", "competitor_announcement_recipients"):
         assert any(one.startswith(f"The check of {table}.status would allow more statuses") for one in said)
         assert f"`{table}.status`" in page()
+    assert any(one.startswith("3 running jobs have not changed for 20 minutes") for one in said)
     assert all(one in jobdeck("init", "--dry-run").out for one in said)
 
 

@@ -96,6 +96,8 @@ class TestInstallation:
                     assert changed <= {"status", "completed_at", "last_error", "updated_at"}
                 elif row["is_recurring"] and row["last_run_at"] and row["status"] == "pending":
                     assert changed <= {"run_at", "attempts"}
+                elif row["is_recurring"] and row["status"] == "running":
+                    assert changed == {"attempts"}
                 else:
                     assert changed == set()
 
