@@ -41,6 +41,9 @@ create index if not exists job_queue_finished on job_queue (status, coalesce(com
     where status in ('succeeded', 'failed', 'cancelled');
 create index if not exists job_queue_series on job_queue (run_at)
     where is_recurring and status in ('pending', 'running');
+-- The series among the jobs that claims read. The others, such as those that are paused one by one, cost a claim nothing.
+create index if not exists job_queue_claimable_series on job_queue (task_type, priority, run_at, created_at)
+    where is_recurring and status = 'pending' and blocked_by is null and not in_line;
 create index if not exists job_queue_expiring on job_queue (expires_at)
     where status = 'pending' and expires_at is not null;
 -- Cron series, by the time from which fewer than ten of their slots are left.

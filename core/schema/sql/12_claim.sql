@@ -77,30 +77,39 @@ create or replace function job_claim_series(
     p_lanes job_lane[], p_limited boolean, p_most integer, p_now timestamptz
 ) returns tid[]
 language plpgsql volatile
+set enable_incremental_sort = off
 as $$
 declare
     -- The lanes begin with the best.
-    v_best constant integer := (select l.priority from unnest(p_lanes) l where exists (
-        select from job_queue q
-        where job_clause_startable(q, p_now) and q.task_type = l.task_type and q.priority = l.priority
-            and (q.run_at, q.id) > (l.run_at, l.id))
+    v_best constant integer := (
+        select l.priority from unnest(p_lanes) l cross join lateral (
+            select from job_queue q
+            where job_clause_startable(q, p_now) and q.task_type = l.task_type and q.priority = l.priority
+                and (q.run_at, q.id) > (l.run_at, l.id)
+            order by q.run_at, q.id limit 1) c
         limit 1);
-    -- The index holds series by their due time; the best are chosen among the first thousand.
+    v_most constant integer := greatest(p_most / 2, round(random())::integer);
+    -- A hundred more than the claim takes, because other claims may have locked the first ones.
     v_found constant tid[] := array(
-        select q.ctid from job_queue q
-        where job_clause_startable(q, p_now) and q.is_recurring and q.priority >= v_best
-            and q.task_type = any (array(select l.task_type from unnest(p_lanes) l))
-        order by q.run_at limit 1000);
+        select c.ctid from unnest(p_lanes) l cross join lateral (
+            select q.ctid, q.run_at, q.id from job_queue q
+            where job_clause_startable(q, p_now) and q.is_recurring and q.task_type = l.task_type and q.priority = l.priority
+            -- Of the indexes of lanes, only the one of series has this order.
+            order by q.run_at, q.created_at limit v_most + 100) c
+        where l.priority >= v_best and v_most > 0
+        order by l.priority desc, c.run_at, c.id limit v_most + 100);
     v_jobs tid[];
 begin
     if cardinality(v_found) = 0 then
         return v_found;
     end if;
     v_jobs := array(
-        select q.ctid from job_queue q
-        where q.ctid = any (v_found) and job_clause_claimable(q)
-        order by q.priority desc, q.run_at, q.id limit greatest(p_most / 2, round(random())::integer)
-        for update of q skip locked);
+        select c.ctid from (
+            -- By their places alone: with the condition of an index, the planner may read all of it.
+            select q.ctid, q.status, q.blocked_by, q.in_line from job_queue q where q.ctid = any (v_found)
+            order by q.priority desc, q.run_at, q.id offset 0 for update skip locked) c
+        where job_clause_pending(c.status) and job_clause_unblocked(c.blocked_by) and job_clause_first_in_line(c.in_line)
+        limit v_most);
     return case when p_limited then job_claim_within(v_jobs, array(
         select row(l.task_type, l.priority, l.run_at, l.id,
             case when l.room is not null then greatest(l.room / 2, round(random())) end)::job_lane

@@ -125,6 +125,7 @@ def test_the_indexes_of_pending_jobs_have_the_conditions_of_the_clauses(
     (first,) = conjuncts(rule(conn, "job_clause_first_in_line"))
     assert claimable == {pending, unblocked, first}
     assert found["job_queue_claimable"] == claimable
+    assert found["job_queue_claimable_series"] == claimable | {"is_recurring"}
     assert found["job_queue_keyed"] == claimable | {"concurrency_key is not null"}
     assert found["job_queue_lines"] == {pending, unblocked, negated(first)}
     assert found["job_queue_blocked"] == {pending, negated(unblocked)}
