@@ -45,11 +45,19 @@ create or replace function job_clause_key_free(p_key text, p_task_type text) ret
 language sql stable parallel safe
 return p_key is null or not job_key_is_busy(p_key) or job_key_limit(p_task_type) > job_key_running(p_key);
 
+-- Whether the slot of a series without catch-up was missed: no worker took it within a minute. The next claims pass it over.
+-- Retries and runs that somebody asked for are not missed slots. An index repeats the first two conditions.
+create or replace function job_clause_missed(p_job job_queue, p_at timestamptz) returns boolean
+language sql stable parallel safe
+return (p_job).slot_at is null and (p_job).schedule ->> 'catch_up' = 'none'
+    and (p_job).run_at <= p_at - interval '1 minute';
+
 -- Whether a job may start, where its type may.
 create or replace function job_clause_startable(p_job job_queue, p_at timestamptz) returns boolean
 language sql stable parallel safe
 return job_clause_claimable(p_job) and job_clause_due((p_job).run_at, p_at)
     and job_clause_unexpired((p_job).expires_at, p_at)
+    and (not (p_job).is_recurring or job_clause_missed(p_job, p_at) is not true)
     and job_clause_key_free((p_job).concurrency_key, (p_job).task_type);
 
 -- Whether workers may take jobs: processing is on, and nobody else holds the queue.

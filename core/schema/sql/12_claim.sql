@@ -259,8 +259,8 @@ begin
     select coalesce(s.processing_enabled or s.resume_at <= v_now, false) as processing, s.held_by is not null as held,
         exists (select from job_canaries c where c.task_type = any (p_types) and c.run_token is null) as canary,
         exists (select from job_recheck r where r.due_at <= v_now) as lines,
-        exists (select from job_queue q where q.status = 'pending' and q.blocked_by is null and q.slot_at is null
-            and q.schedule ->> 'catch_up' = 'none' and q.run_at <= v_now - interval '1 minute') as missed,
+        exists (select from job_queue q where q.status = 'pending' and q.blocked_by is null
+            and job_clause_missed(q, v_now)) as missed,
         exists (select from job_types t where t.task_type = any (p_types) and t.paused_at is not null) as paused,
         exists (select from job_types t where t.task_type = any (p_types) and t.limited) as limited,
         exists (select from job_queue q where q.is_recurring and job_clause_pending(q.status)

@@ -80,20 +80,21 @@ begin
 end
 $$;
 
--- Puts off series without catch-up whose slot no worker took within a minute, to their next slot, which may be due. Retries
--- and runs that somebody asked for are not missed slots.
+-- Puts off series that have missed their slot to their next slot, which may be due: the 500 that are due first, since others wait
+-- for a claim. If there may be more, idle workers are woken, whose claims pass over the next ones.
 create or replace function job_series_pass_missed(p_now timestamptz) returns void
 language plpgsql volatile
 set enable_seqscan = off set jit = off
 as $$
 declare
+    v_most constant integer := 500;
+    v_passed integer;
     v_keys text[];
 begin
     with missed as (
         select q.id from job_queue q
-        where q.status = 'pending' and q.blocked_by is null and q.slot_at is null
-            and q.schedule ->> 'catch_up' = 'none' and q.run_at <= p_now - interval '1 minute'
-        order by q.id for update skip locked
+        where q.status = 'pending' and q.blocked_by is null and job_clause_missed(q, p_now)
+        order by q.run_at limit v_most for update skip locked
     ), passed as (
         update job_queue q set
             run_at = job_series_slot(q.recurrence_interval_minutes, q.schedule, q.slots, coalesce(q.anchor_at, q.run_at),
@@ -103,8 +104,10 @@ begin
         from missed m where q.id = m.id
         returning q.concurrency_key
     )
-    select array_agg(distinct concurrency_key) filter (where concurrency_key is not null) into v_keys from passed;
+    select count(*), array_agg(distinct concurrency_key) filter (where concurrency_key is not null)
+    into v_passed, v_keys from passed;
     perform job_queue_advance_lines(v_keys);
+    perform pg_notify(current_schema() || '.job_queue', '') where v_passed = v_most;
 end
 $$;
 
