@@ -188,7 +188,7 @@ begin
 end
 $$;
 
--- The kept constraints, triggers and indexes that are missing or differ, with the statement that drops what differs.
+-- The kept constraints, triggers, indexes and columns that are missing or differ, with the statement that drops what differs.
 create or replace function public.competition_missing() returns table (kind text, name text, drops text)
 language sql stable
 set search_path = public, pg_temp
@@ -208,10 +208,8 @@ as $$
     select r.kind, r.name, null from jobdeck_replaced r
     where r.kind = 'index' and to_regclass('public.' || quote_ident(r.name)) is null
     union all
-    select r.kind, r.name, null from jobdeck_replaced r join pg_attribute a
-        on a.attrelid = to_regclass('public.' || quote_ident(split_part(r.name, '.', 1)))
-            and a.attname = split_part(r.name, '.', 2)
-    where r.kind = 'not null' and not a.attnotnull
+    select r.kind, r.name, null from jobdeck_replaced r join competition_columns() c using (kind, name)
+    where c.definition <> r.definition
 $$;
 
 -- What this installation has dropped or changed.
@@ -224,7 +222,7 @@ begin
 end
 $$;
 
--- Puts back the constraints, triggers and indexes that Jobdeck has dropped or changed. Returns a sentence for each that rows
+-- Puts back the constraints, triggers, indexes and columns that Jobdeck has dropped or changed. Returns a sentence for each that rows
 -- of today violate.
 create or replace function public.competition_put_back() returns setof text
 language plpgsql

@@ -3,8 +3,8 @@
 -- roles.sql creates it again. The version of an earlier release may call functions that no longer exist.
 drop function if exists public.competition_grant_roles();
 
--- The functions of the original that Jobdeck replaces, and the constraints, triggers and indexes of the tables that were
--- there: as they were before the installation, so that `jobdeck cutover undo` can bring them back. After `jobdeck cutover
+-- The functions of the original that Jobdeck replaces, and the constraints, triggers, indexes and columns of the tables
+-- that were there: as they were before the installation, so that `jobdeck cutover undo` can bring them back. After `jobdeck cutover
 -- stay` it has one row, of the kind "left": since when the original's runner cannot come back.
 create table if not exists public.jobdeck_replaced (
     kind text not null,
@@ -16,6 +16,22 @@ create table if not exists public.jobdeck_replaced (
     gone boolean not null default false,
     primary key (kind, name)
 );
+
+-- For each column, the statements that make it as it is now: whether it may be null, and its default.
+create or replace function public.competition_columns() returns table (kind text, name text, definition text)
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select k.kind, t.relname || '.' || a.attname, format('alter table public.%I alter column %I %s', t.relname, a.attname,
+        k.change)
+    from pg_attribute a join pg_class t on t.oid = a.attrelid
+    left join pg_attrdef d on (d.adrelid, d.adnum) = (a.attrelid, a.attnum)
+    cross join lateral (values
+        ('not null', case when a.attnotnull then 'set not null' else 'drop not null' end),
+        ('default', coalesce('set default ' || pg_get_expr(d.adbin, d.adrelid), 'drop default'))) as k (kind, change)
+    where t.relnamespace = 'public'::regnamespace and t.relkind in ('r', 'p') and a.attnum > 0 and not a.attisdropped
+        and a.attidentity = '' and a.attgenerated = ''
+$$;
 
 create or replace function public.competition_keep_original() returns void
 language plpgsql
@@ -50,10 +66,7 @@ begin
     from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class t on t.oid = x.indrelid
     where t.relnamespace = 'public'::regnamespace and not exists (select from pg_constraint k where k.conindid = i.oid)
     union all
-    select 'not null', t.relname || '.' || a.attname, format('alter table public.%I alter column %I set not null',
-        t.relname, a.attname)
-    from pg_attribute a join pg_class t on t.oid = a.attrelid
-    where t.relnamespace = 'public'::regnamespace and t.relkind in ('r', 'p') and a.attnum > 0 and a.attnotnull;
+    select * from public.competition_columns();
 end
 $$;
 

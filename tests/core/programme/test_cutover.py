@@ -90,6 +90,19 @@ def guards(conn: Connection) -> dict[Any, Any]:
     return kept | {("function", row["name"]): tuple(map(str, row.values())) for row in functions}
 
 
+def columns(conn: Connection) -> dict[str, tuple[bool, str | None]]:
+    """Whether each column is not null, and its default."""
+    found = rows(
+        conn,
+        "SELECT a.attrelid::regclass || '.' || a.attname AS name, a.attnotnull AS filled, "
+        "pg_get_expr(d.adbin, d.adrelid) AS given FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid "
+        "LEFT JOIN pg_attrdef AS d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum) "
+        "WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 "
+        "AND NOT a.attisdropped",
+    )
+    return {row["name"]: (row["filled"], row["given"]) for row in found}
+
+
 class TestStay:
     def test_what_only_the_original_needs_is_dropped_with_its_reason(self, conn: Connection) -> None:
         switch(conn)
@@ -196,6 +209,14 @@ class TestUndo:
         assert {row["oid"] for row in foreign} <= {row["oid"] for row in rows(before, keys)}
         new = [key for key in now if key not in held and key[0] in {"constraint", "trigger"}]
         assert [key for key in new if key[1].partition(".")[0] in adopted] == []
+
+    def test_each_column_may_be_null_or_has_a_default_as_before_the_installation(self, before: Connection) -> None:
+        held = columns(before)
+        install_schema(before)
+        assert {name: now for name, now in columns(before).items() if name in held and held[name] != now}
+        undo(before)
+        now = columns(before)
+        assert {name: (was, now.get(name)) for name, was in held.items() if now.get(name) != was} == {}
 
     def test_the_originals_runner_works_with_its_own_functions_and_ends_what_it_began(self, conn: Connection) -> None:
         running, waiting = add(conn), add(conn)
