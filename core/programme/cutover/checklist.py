@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
+
 from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.postgres import inspection
@@ -21,8 +23,6 @@ from jobdeck.core.schema import examine
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import psycopg
-
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.read.type_settings import TypeLine
     from jobdeck.core.registry import Registry
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 CRON_MINUTES: Final = 15
 """The original's cron calls its runner every 5 minutes (specification of the queue, 3.1); three calls may fail."""
+
+CALL_MINUTES: Final = 5
+"""A call that has not ended after this time has died."""
 
 PAYLOADS: Final = 1000
 """How many waiting jobs have their payload checked."""
@@ -49,7 +52,7 @@ def checklist(database: Database, settings: Settings, registry: Registry) -> Ite
         yield _roles(conn)
         yield _integration(settings)
         yield _links(settings)
-        yield _messages(settings)
+        yield _messages(conn, settings)
         yield _workers(lines)
         yield _handlers(lines)
         yield _keys(conn)
@@ -109,7 +112,7 @@ def _links(settings: Settings) -> Finding:
     return _judged("links", trouble, "Links in messages lead to the dashboard's address.")
 
 
-def _messages(settings: Settings) -> Finding:
+def _messages(conn: Connection, settings: Settings) -> Finding:
     own = settings.of(CompetitionSettings)
     trouble = None
     try:
@@ -118,9 +121,25 @@ def _messages(settings: Settings) -> Finding:
             sms.check(own)
     except SettingMissing as error:
         trouble = f"Jobs that send messages would fail. {error}"
-    if trouble is None and own.sendgrid_unsubscribe_group_id is None:
+    if trouble is None and own.sendgrid_sandbox_mode:
+        trouble = "No mail would be delivered, because SENDGRID_SANDBOX_MODE is true. Remove it."
+    elif trouble is None and own.sendgrid_unsubscribe_group_id is None:
         trouble = "Campaigns would not start. Set SENDGRID_UNSUBSCRIBE_GROUP_ID."
+    elif trouble is None and not _knows_zone(conn, own.quiet_tz):
+        trouble = (
+            "Digests and alerts would fail, because the database does not know the time zone in QUIET_TZ. Write it "
+            "like America/New_York."
+        )
     return _judged("messages", trouble, "The settings of mail and text messages are complete.")
+
+
+def _knows_zone(conn: Connection, zone: str) -> bool:
+    try:
+        with conn.transaction():
+            conn.execute("SELECT now() AT TIME ZONE %s", [zone])
+    except psycopg.errors.InvalidParameterValue:
+        return False
+    return True
 
 
 def _workers(lines: Sequence[TypeLine]) -> Finding:
@@ -189,18 +208,25 @@ def _runner(*, switched: bool) -> Finding:
 
 def _cron(conn: Connection, *, switched: bool, set_aside: Sequence[str]) -> Finding:
     """The calls of the original's cron, which are needed as long as its runner has jobs."""
-    calls = rows(
+    found = rows(
         conn,
-        "SELECT max(started_at) AS last FROM job_worker_runs "
-        "WHERE worker_id IS NULL AND source LIKE 'vercel%%' "
+        "SELECT max(started_at) AS last, count(*) AS calls, count(*) FILTER (WHERE status IN ('ok', 'paused') "
+        "OR status IS NULL AND started_at > clock_timestamp() - make_interval(mins => %s)) AS well "
+        "FROM job_worker_runs WHERE worker_id IS NULL AND source LIKE 'vercel%%' "
         "AND started_at > clock_timestamp() - make_interval(mins => %s)",
-        (CRON_MINUTES,),
-    )[0]["last"]
+        (CALL_MINUTES, CRON_MINUTES),
+    )[0]
+    calls = found["last"]
     needed = not switched or bool(set_aside)
+    who = f"the types set aside ({_some(list(set_aside))})" if switched else "all jobs"
     trouble = None
     if needed and calls is None:
-        who = f"the types set aside ({_some(list(set_aside))})" if switched else "all jobs"
         trouble = f"The original's cron has not called for {CRON_MINUTES} minutes, and it runs {who}. Start it again."
+    elif needed and not found["well"]:
+        trouble = (
+            f"Every call of the original's cron in the last {CRON_MINUTES} minutes failed ({found['calls']}, the last "
+            f"at {calls:%H:%M}), and it runs {who}. Its error is in job_worker_runs.error_message."
+        )
     elif not needed and calls is not None:
         trouble = f"The original's cron still calls, last at {calls:%H:%M}, and has nothing to do. Remove it."
     said = "The original's cron calls, as it must." if needed else "The original's cron no longer calls."

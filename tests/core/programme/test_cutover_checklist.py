@@ -145,6 +145,21 @@ def test_messages_that_cannot_be_sent(jobdeck: Jobdeck, monkeypatch: pytest.Monk
     red(jobdeck, "messages", "TWILIO_ACCOUNT_SID")
 
 
+def test_mail_that_is_not_delivered_and_quiet_hours_in_a_zone_that_does_not_exist(
+    jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENDGRID_API_KEY", "an-invented-key")
+    monkeypatch.setenv("SENDGRID_FROM_EMAIL", "sender@example.org")
+    monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "7")
+    monkeypatch.setenv("SENDGRID_SANDBOX_MODE", "true")
+    red(jobdeck, "messages", "No mail would be delivered", "SENDGRID_SANDBOX_MODE")
+    monkeypatch.delenv("SENDGRID_SANDBOX_MODE")
+    monkeypatch.setenv("QUIET_TZ", "America/New_Amsterdam")
+    red(jobdeck, "messages", "does not know the time zone in QUIET_TZ")
+    monkeypatch.setenv("QUIET_TZ", "America/Chicago")
+    green(jobdeck, "messages")
+
+
 def test_a_table_that_another_session_has_locked(jobdeck: Jobdeck, conn: Connection) -> None:
     with psycopg.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
         other.execute("LOCK TABLE job_queue")
@@ -197,6 +212,19 @@ def test_the_originals_cron_is_needed_before_the_switch_and_not_after_it(jobdeck
     switch(conn)
     red(jobdeck, "cron", "still calls", "Remove it")
     conn.execute("UPDATE job_worker_runs SET started_at = started_at - interval '16 minutes'")
+    green(jobdeck, "cron")
+
+
+@pytest.mark.parametrize("ended", ["error", None])
+def test_calls_of_the_originals_cron_that_all_failed(jobdeck: Jobdeck, conn: Connection, ended: str | None) -> None:
+    for ago in ("6 min", "11 min"):
+        conn.execute(
+            "INSERT INTO job_worker_runs (source, status, started_at, error_message) "
+            "VALUES ('vercel_cron_secret', %s, now() - %s::interval, 'no column')",
+            (ended, ago),
+        )
+    red(jobdeck, "cron", "Every call of the original's cron in the last 15 minutes failed (2, the last at", "all jobs")
+    cron_calls(conn)
     green(jobdeck, "cron")
 
 
