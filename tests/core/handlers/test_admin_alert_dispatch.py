@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,11 +10,16 @@ import psycopg
 import pytest
 
 from jobdeck.core import registry
+from jobdeck.core.errors import RetryLater
 from jobdeck.core.handlers import admin_alert_dispatch as alerts
+from jobdeck.core.programme.messaging import admin_alerts
+from jobdeck.core.programme.messaging.admin_alerts import Recipient
 from jobdeck.core.programme.vendors.sms import segments
 from tests.core.handlers.notice_world import NUMBER, NoticeWorld
 from tests.core.handlers.test_sms_digest_processor import now_in
+from tests.core.programme.outbox_support import claim_one, settle_one
 from tests.support.context import ended
+from tests.support.queue import Connection
 
 TYPE = "admin_alert_dispatch"
 COACH = UUID(int=7)
@@ -295,6 +301,32 @@ def test_two_runs_at_once_send_one_mail(notices: NoticeWorld, database_url: str)
         two.raise_if_cancelled = meanwhile  # type: ignore[method-assign]
         notices.run_job(alerts, two, force=True)
     assert notices.sandbox.sendgrid.accepted.counts() == {notices.address(one): 1 for one in people}
+
+
+def test_messages_whose_notice_another_run_begins_to_send_meanwhile_stay_bound_to_it(
+    notices: NoticeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin(notices)
+    notices.sandbox.rules.add("503:mail/send:1")
+    with pytest.raises(RetryLater):
+        notices.run_job(alerts)
+    notices.later("1 minute")
+    (notice,) = notices.rows("select id from outbox_messages")
+    real, begun = admin_alerts.claim, []
+
+    def claim(conn: Connection, people: Sequence[UUID], *, run_token: int) -> list[Recipient]:
+        found = real(conn, people, run_token=run_token)
+        begun.append(claim_one(conn, notice["id"]))
+        return found
+
+    monkeypatch.setattr(admin_alerts, "claim", claim)
+    assert notices.output(alerts, force=True)["sent"] == 0
+    monkeypatch.undo()
+    assert rows(notices) == [(False, None)]
+    settle_one(notices.conn, begun[0], "accepted")
+    notices.output(alerts)
+    assert rows(notices) == [(True, None)]
+    assert notices.mailed == []
 
 
 def test_a_dry_run_counts_and_changes_nothing(notices: NoticeWorld) -> None:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.errors import ConfigurationError, PermanentError
+from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater
 from jobdeck.core.handlers import sms_digest_processor as digest
 from jobdeck.core.programme.vendors.sms import segments
 from jobdeck.core.registry import Continue
@@ -146,6 +146,43 @@ def test_a_long_run_hands_over_and_nobody_is_told_twice(notices: NoticeWorld, mo
     assert sorted(notices.sandbox.sendgrid.accepted.counts().values()) == [1] * 5
 
 
+def test_what_could_not_be_sent_before_a_hand_over_is_sent_after_the_last_page(
+    notices: NoticeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [notices.reader() for _ in range(3)]
+    notices.sandbox.rules.add("503:mail/send:1")
+    context = notices.context()
+    with monkeypatch.context() as short:
+        short.setattr(digest, "PAGE", 2)
+        short.setattr(digest, "RUN_SECONDS", 0.0)
+        assert isinstance(notices.run_job(digest, context), Continue)
+        last = notices.run_job(digest, context)
+    assert isinstance(last, Continue)
+    assert (last.checkpoint, last.delay, len(notices.mailed)) == ({}, 60.0, 2)
+    notices.later("1 minute")
+    assert ended(notices.run_job(digest, context)).failed == 0
+    assert sorted(notices.mailed) == sorted(map(notices.address, people))
+
+
+def test_a_run_that_is_repeated_after_the_last_page_begins_with_the_first(
+    notices: NoticeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        notices.reader()
+    context = notices.context()
+    with monkeypatch.context() as short:
+        short.setattr(digest, "PAGE", 2)
+        short.setattr(digest, "RUN_SECONDS", 0.0)
+        assert isinstance(notices.run_job(digest, context), Continue)
+        notices.sandbox.rules.add("503:mail/send:1")
+        with pytest.raises(RetryLater):
+            notices.run_job(digest, context)
+    first = notices.reader(person=UUID(int=1))
+    notices.later("1 minute")
+    assert notices.output(digest, context)["accepted"] == 2
+    assert notices.address(first) in notices.mailed
+
+
 # What counts as unread
 
 
@@ -258,6 +295,13 @@ def test_a_notice_of_the_original_holds_for_its_window(notices: NoticeWorld) -> 
     assert notices.output(digest)["leftOut"] == {"window": 1}
     notices.later("1 day")
     assert sent(notices.output(digest)) == (1, 0)
+
+
+def test_force_sends_within_the_window_of_a_notice_of_the_original(notices: NoticeWorld) -> None:
+    coach = notices.reader()
+    notices.conn.execute("update profiles set last_unread_alert_at = now(), last_unread_alert_count = 1")
+    assert notices.output(digest)["leftOut"] == {"window": 1}
+    assert sent(notices.output(digest, force=True, coachId=str(coach))) == (1, 0)
 
 
 def test_two_runs_at_once_tell_everybody_once(notices: NoticeWorld, database_url: str) -> None:

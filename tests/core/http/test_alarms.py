@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -246,6 +247,20 @@ class TestOutage:
         outage.note(ValueError("a defect, not an outage"))
         alerts.close()
         assert sentry.events == []
+
+    def test_an_answer_ends_an_outage_so_that_a_later_one_counts_from_its_own_begin(
+        self, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        moments = iter((0.0, 1000.0, 1000.0 + alarms.OUTAGE_SECONDS))
+        monkeypatch.setattr(alarms, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+        alerts = alerts_to(sentry)
+        outage = Outage(alerts, "w1", "db")
+        outage.note(psycopg.OperationalError("gone"))
+        outage.over()
+        outage.note(psycopg.OperationalError("gone"))
+        outage.note(psycopg.OperationalError("gone"))
+        (only,) = told_after_closing(sentry, alerts)
+        assert only == ("error", "w1 has not reached the database at db for 60 s: gone")
 
 
 class TestCheckIns:

@@ -89,6 +89,15 @@ class Places(RuleBasedStateMachine):
 TestPlaces = Places.TestCase
 
 
+@pytest.mark.parametrize("rank", STRANGE)
+def test_connections_without_a_proof_are_too_many_together_whatever_they_do(rank: Rank) -> None:
+    gate = Gate(lambda _: None, lambda _: False, Limits(connections=MOST))
+    guests = [Guest() for _ in range(MOST + 1)]
+    for guest in guests:
+        gate.place(guest, rank)
+    assert [guest.open for guest in guests] == [False, *[True] * MOST]
+
+
 def test_proven_connections_are_never_closed_for_another() -> None:
     gate = Gate(lambda _: None, lambda _: False, Limits(connections=2))
     proven, late = [Guest(), Guest()], Guest()

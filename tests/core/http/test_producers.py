@@ -389,6 +389,16 @@ def test_a_request_beside_a_transaction_that_holds_the_producer_is_refused(
     assert shop(one()).status == 201
 
 
+def test_a_list_is_enqueued_in_the_order_of_its_keys_so_that_no_two_requests_wait_for_each_other(
+    shop: Client, conn: Connection
+) -> None:
+    got = shop([one(number, dedupeKey=key) for number, key in enumerate("cab")])
+    assert got.status == 201
+    made = rows(conn, "SELECT dedupe_key, id::text FROM job_queue ORDER BY cmin::text::integer")
+    assert [row["dedupe_key"] for row in made] == ["shop:a", "shop:b", "shop:c"]
+    assert [one["id"] for one in got.data["jobs"]] == [made[place]["id"] for place in (2, 0, 1)]
+
+
 def test_a_job_that_cannot_be_enqueued_takes_back_all_of_its_list(
     shop: Client, conn: Connection, other: Connection
 ) -> None:

@@ -261,6 +261,13 @@ class TestHeartbeat:
             (answer,) = leases.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token + 999, {"x": 1})], 60)
         assert (answer.alive, answer.cancel_requested) == (False, False)
 
+    def test_a_run_of_another_worker_is_answered_with_not_alive_and_keeps_its_lease(self, conn: Connection) -> None:
+        add(conn)
+        claimed = claim_one(conn, worker="its worker")
+        with changes_nothing(conn):
+            (answer,) = leases.heartbeat(conn, "another", [(claimed.id, claimed.run_token, {"x": 1})], 60)
+        assert (answer.alive, answer.cancel_requested) == (False, False)
+
     def test_a_lost_run_is_not_alive_though_the_same_worker_runs_the_job_again(self, conn: Connection) -> None:
         add(conn)
         stale = claim_one(conn)

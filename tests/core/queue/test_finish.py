@@ -625,6 +625,17 @@ class TestFence:
         assert answer.recorded is RunOutcome.ABANDONED
         assert finish_one(conn, claimed).recorded is RunOutcome.SUCCEEDED
 
+    @pytest.mark.parametrize("outcome", ["succeeded", "partial", "failed", "continued"])
+    def test_the_report_of_another_worker_ends_no_run(self, conn: Connection, outcome: str) -> None:
+        job = add(conn)
+        claimed = claim_one(conn, worker="its worker")
+        before = job_row(conn, job.id)
+        (answer,) = finish(conn, report(claimed, outcome), worker="another")
+        assert answer.recorded is RunOutcome.ABANDONED
+        assert job_row(conn, job.id) == before
+        (answer,) = finish(conn, report(claimed), worker="its worker")
+        assert answer.recorded is RunOutcome.SUCCEEDED
+
     def test_a_lease_that_has_ended_but_was_not_taken_still_counts(self, conn: Connection) -> None:
         add(conn)
         claimed = claim_one(conn)

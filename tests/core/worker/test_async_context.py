@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases
 from jobdeck.core.registry import Done
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.fetcher import SHARED_SECONDS
+from jobdeck.core.worker.runs.loop_context import OnLoop
 from jobdeck.core.worker.slots.lane import thread_position
 from jobdeck.core.worker.slots.loop import LoopSlots
 from tests.core.worker.async_handlers import Conn, Gate, all_async, returns_nothing
@@ -190,3 +194,22 @@ def test_a_lane_without_jobs_does_not_claim_for_each_batch_of_another(
         seconds = time.monotonic() - began
     # Each insert wakes both lanes; beyond that, the loop's lane looks at most every `SHARED_SECONDS`.
     assert claims.count(["quick"]) - before <= 110 + seconds / SHARED_SECONDS
+
+
+async def test_what_a_type_opened_is_left_before_the_connections_that_it_may_use_are_closed(database_url: str) -> None:
+    servers: list[int] = []
+    with Database(database_url, application_name="test") as database:
+        shared = OnLoop(runner_of(returns_nothing, database).resources)
+
+        @asynccontextmanager
+        async def opened(_settings: object, _database: object) -> AsyncIterator[None]:
+            for leaves in (False, True):
+                async with shared.connection() as own:
+                    servers.append(own.info.backend_pid)
+                if not leaves:
+                    yield
+
+        await shared.of(opened)
+        await shared.close()
+    assert len(servers) == 2
+    assert len(set(servers)) == 1, "a connection was opened when those of the loop were closed"

@@ -156,6 +156,16 @@ def test_a_frozen_poller_arms_no_timer_but_answers_when_asked() -> None:
     assert len(later.views) == 1
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_focus_that_comes_back_reads_at_once_unless_the_list_is_frozen(frozen: bool) -> None:
+    later = Later(FakeBackend().view)
+    if frozen:
+        later.poller.toggle_freeze()
+    later.poller.set_away(True)
+    later.poller.set_away(False)
+    assert len(later.waiting) == (0 if frozen else 1)
+
+
 def test_a_stopped_poller_drops_what_still_comes() -> None:
     later = Later(FakeBackend().view)
     later.poller.poke()

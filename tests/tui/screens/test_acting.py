@@ -12,6 +12,7 @@ from textual.widgets import Button, Input
 
 from jobdeck.core.model import Job, Processing, Status
 from jobdeck.core.worker.oneshot import CycleResult
+from jobdeck.tui import keymap
 from jobdeck.tui.backend.operations import Operations
 from jobdeck.tui.format import short_id
 from jobdeck.tui.screens.dialogs.confirm import job_question
@@ -93,6 +94,16 @@ async def test_many_jobs_or_a_production_database_ask_for_the_word(number: int, 
         await deck.press("enter")
         assert len(deck.backend.calls) == 1
         assert len(deck.backend.calls[0][1]) == number
+
+
+async def test_a_key_for_yes_that_is_no_letter_needs_the_word_too() -> None:
+    async with dashboard(failed(26), "a", "C", keymap=keymap.read({"confirm.yes": "f8"})) as deck:
+        await deck.press("f8")
+        assert not deck.backend.calls
+        await deck.press(*"cancel", "f8")
+        assert not deck.backend.calls
+        await deck.press("enter")
+        assert len(deck.backend.calls) == 1
 
 
 async def test_the_two_answers_to_cancelling_cannot_be_mixed_up() -> None:
@@ -229,6 +240,19 @@ async def test_undo_goes_back_one_deletion_after_the_other_and_the_cursor_to_wha
         assert "left this list" not in deck.screen_text()
         await deck.press("u")
         assert "no delete to undo. o lists earlier deletions" in deck.toasts[-1]
+
+
+async def test_of_a_deletion_that_was_refused_for_some_jobs_undo_takes_back_the_others() -> None:
+    backend = failed(2)
+    kept, deleted = backend.jobs
+    async with dashboard(backend, "a", "D") as deck:
+        backend.jobs[0] = replace(kept, version=2)
+        await deck.press("y")
+        assert backend.trash == [deleted]
+        assert "u undo delete" in deck.line("keys")
+        await deck.press("u", "enter")
+        assert backend.calls[-1] == ("restore", (deleted.id,))
+        assert len(backend.jobs) == 2
 
 
 async def test_a_deletion_that_could_not_be_taken_back_can_be_tried_again() -> None:
