@@ -21,15 +21,17 @@ from jobdeck.core.settings import Settings
 from jobdeck.core.worker.worker import Worker
 
 NAME = "jobdeck"
-# Settings of the worker over its defaults; `handler_seconds` is how long each job takes, `async_seconds` on the loop.
+# Settings of the worker over its defaults; `handler_seconds` is how long each job takes, `async_seconds` on the loop,
+# `database` has it execute a statement on `ctx.db`.
 SETTINGS = {
     "default": {},
     "c1": {"concurrency": 1},
+    "database": {"database": True},
     "waits": {"handler_seconds": 0.01},
     "async1000": {"async_concurrency": 1000, "async_seconds": 1.0},
 }
 RUN = {
-    "drain": ["default", "c1"],
+    "drain": ["default", "c1", "database"],
     "drain_long": ["default"],
     "pickup": ["default"],
     "backlog": ["default"],
@@ -100,18 +102,23 @@ def work(url, setting, handler, gate):
     changes = dict(setting)
     seconds = changes.pop("handler_seconds", 0.0)
     async_seconds = changes.pop("async_seconds", 0.0)
+    database_too = changes.pop("database", False)
 
     def work_then_tell(seq):
         time.sleep(seconds)
         handler(seq)
+
+    def ask(params, ctx):
+        ctx.db.execute("SELECT %s::int", (params.seq,))
+        handler(params.seq)
 
     async def wait(params, ctx):
         handler(params.seq)
         await asyncio.sleep(async_seconds)
 
     types = registry()
-    if async_seconds:
-        types = Registry([replace(types.require("noop"), run=wait)])
+    if async_seconds or database_too:
+        types = Registry([replace(types.require("noop"), run=wait if async_seconds else ask)])
     Noop.handler = staticmethod(work_then_tell if seconds else handler)
     settings = Settings().model_copy(update=changes)
     database = Database(url, application_name="jobdeck bench", max_size=settings.concurrency + 2)

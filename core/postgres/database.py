@@ -117,6 +117,10 @@ class Database:
         """
         return self._pool.connection()
 
+    def lend(self) -> AbstractContextManager[Connection]:
+        """The same for code of an application, such as a handler. What it changes of it, nobody else finds."""
+        return self._pool.lend()
+
     def connect(self) -> Connection:
         """A dedicated connection, which the caller closes.
 

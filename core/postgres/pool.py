@@ -12,10 +12,12 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
+
+from jobdeck.core.postgres.lent.loan import Loan, cleaned, cleaned_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -27,21 +29,37 @@ C = TypeVar("C", Connection, AsyncConnection)
 WAIT_SECONDS = 30.0
 TRUST_SECONDS = 30.0
 SPARE_SECONDS = 60.0
+# `poll`, where there is one: `epoll` takes three calls of the system for one look.
+_Selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)
+
+
+class _Spare(NamedTuple, Generic[C]):
+    """An unused connection, since when it is that, and whether it was lent: it may have to be cleaned then."""
+
+    connection: C
+    since: float
+    lent: bool
 
 
 class _Spares(Generic[C]):
-    """The unused connections of a pool; the one returned last is used first."""
+    """The unused connections of a pool; the one returned last is used first.
+
+    One that was lent to code of an application is only lent again. The pool's own users never get it.
+    """
 
     def __init__(self, label: str, min_size: int, max_size: int) -> None:
         self._label = label
         self._min_size = min_size
         self._max_size = max_size
         self._lock = threading.Lock()
-        self._idle: list[tuple[float, C]] = []
+        self._idle: list[_Spare[C]] = []
+        self._using = 0
         self._closed = False
 
-    def _pop(self) -> tuple[float, C] | None:
-        """An unused connection, with the time since which it is that; None if there is none.
+    def _pop(self, *, lent: bool) -> _Spare[C] | None:
+        """An unused connection, to lend it or not; None if there is none.
+
+        One that was lent is returned to the pool's own user where no other may be opened beside it: to be closed.
 
         Raises:
             psycopg.OperationalError: the pool is closed.
@@ -49,18 +67,24 @@ class _Spares(Generic[C]):
         with self._lock:
             if self._closed:
                 raise psycopg.OperationalError(f"The connections to {self._label} are closed.")
-            return self._idle.pop() if self._idle else None
+            fitting = [place for place, spare in enumerate(self._idle) if lent or not spare.lent]
+            # Those that were lent first: the pool's own users cannot have them.
+            place = max(fitting, key=lambda place: (self._idle[place].lent, place), default=None)
+            if place is None and self._idle and self._using + len(self._idle) > self._max_size:
+                place = 0
+            return None if place is None else self._idle.pop(place)
 
-    def _keep(self, connection: C) -> list[C]:
-        """Takes back a connection; returns those to close."""
+    def _keep(self, connection: C, *, lent: bool = False) -> list[C]:
+        """Takes back a connection; returns those to close. One that was lent is cleaned meanwhile, or closed."""
         now = time.monotonic()
+        usable = not connection.closed if lent else connection.info.transaction_status is TransactionStatus.IDLE
         surplus = [connection]
         with self._lock:
-            if not self._closed and connection.info.transaction_status is TransactionStatus.IDLE:
-                self._idle.append((now, connection))
+            if not self._closed and usable:
+                self._idle.append(_Spare(connection, now, lent))
                 surplus = []
-            if len(self._idle) > self._min_size and now - self._idle[0][0] > SPARE_SECONDS:
-                surplus.append(self._idle.pop(0)[1])
+            if len(self._idle) > self._min_size and now - self._idle[0].since > SPARE_SECONDS:
+                surplus.append(self._idle.pop(0).connection)
         return surplus
 
     def _empty(self) -> list[C]:
@@ -68,7 +92,17 @@ class _Spares(Generic[C]):
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-        return [connection for _, connection in idle]
+        return [spare.connection for spare in idle]
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._using += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._using -= 1
 
     def _all_taken(self) -> psycopg.OperationalError:
         return psycopg.OperationalError(
@@ -100,14 +134,37 @@ class Pool(_Spares[Connection]):
         Raises:
             psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
         """
-        if not self._slots.acquire(timeout=WAIT_SECONDS):
-            raise self._all_taken()
-        try:
-            connection = self._take()
+        with self._slot():
+            connection = self._take(lent=False)
             try:
                 yield connection
             finally:
                 self.take_in(connection)
+
+    @contextmanager
+    def lend(self) -> Iterator[Connection]:
+        """A working connection for code of an application, which may change what it likes: see `Loan`.
+
+        Raises:
+            psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
+        """
+        with self._slot():
+            connection = self._take(lent=True)
+            loan = Loan(connection)
+            try:
+                yield loan.lent
+            finally:
+                loan.end()
+                for spare in self._keep(connection, lent=True):
+                    spare.close()
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        if not self._slots.acquire(timeout=WAIT_SECONDS):
+            raise self._all_taken()
+        try:
+            with self._counted():
+                yield
         finally:
             self._slots.release()
 
@@ -150,10 +207,11 @@ class Pool(_Spares[Connection]):
         # The program may end while a connection hangs.
         threading.Thread(target=open_it, name="jobdeck-connect", daemon=True).start()
 
-    def _take(self) -> Connection:
-        while (found := self._pop()) is not None:
-            since, connection = found
-            if _is_alive(connection, time.monotonic() - since):
+    def _take(self, *, lent: bool) -> Connection:
+        while (found := self._pop(lent=lent)) is not None:
+            connection, since, was_lent = found
+            fits = not was_lent or (lent and cleaned(connection))
+            if fits and _is_alive(connection, time.monotonic() - since):
                 return connection
             connection.close()
         return self._connect()
@@ -166,7 +224,7 @@ def _close_opened(ahead: Future[Connection]) -> None:
 
 def has_data(handle: int) -> bool:
     """Whether a socket has data to read, or was closed by the other side; does not wait."""
-    with selectors.DefaultSelector() as selector:
+    with _Selector() as selector:
         selector.register(handle, selectors.EVENT_READ)
         return bool(selector.select(0))
 
@@ -224,18 +282,41 @@ class AsyncPool(_Spares[AsyncConnection]):
         Raises:
             psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
         """
+        async with self._slot():
+            connection = await self._take(lent=False)
+            try:
+                yield connection
+            finally:
+                for spare in self._keep(connection):
+                    await spare.close()
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[AsyncConnection]:
+        """A working connection for code of an application, which may change what it likes: see `Loan`.
+
+        Raises:
+            psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
+        """
+        async with self._slot():
+            connection = await self._take(lent=True)
+            loan = Loan(connection)
+            try:
+                yield loan.lent
+            finally:
+                loan.end()
+                for spare in self._keep(connection, lent=True):
+                    await spare.close()
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._slots.acquire()
         except TimeoutError:
             raise self._all_taken() from None
         try:
-            connection = await self._take()
-            try:
-                yield connection
-            finally:
-                for spare in self._keep(connection):
-                    await spare.close()
+            with self._counted():
+                yield
         finally:
             self._slots.release()
 
@@ -244,12 +325,13 @@ class AsyncPool(_Spares[AsyncConnection]):
         for connection in self._empty():
             await connection.close()
 
-    async def _take(self) -> AsyncConnection:
-        while (found := self._pop()) is not None:
-            since, connection = found
+    async def _take(self, *, lent: bool) -> AsyncConnection:
+        while (found := self._pop(lent=lent)) is not None:
+            connection, since, was_lent = found
             alive = False
             try:
-                alive = await _is_alive_async(connection, time.monotonic() - since)
+                if not was_lent or (lent and await cleaned_async(connection)):
+                    alive = await _is_alive_async(connection, time.monotonic() - since)
             finally:
                 # Also where the wait was cancelled: the connection is in the middle of a statement then.
                 if not alive:

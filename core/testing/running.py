@@ -62,6 +62,9 @@ class LentResources(RunResources):
             raise UsageError(NO_DATABASE)
         return nullcontext(self._conn)
 
+    def lend(self) -> AbstractContextManager[Connection]:
+        return self.connection()
+
 
 class RecordingContext(RunContext):
     """A run's context that keeps all that its handler logs, reports and saves."""

@@ -109,6 +109,9 @@ class RunResources:
     def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
         return self.known_database().connection()
 
+    def lend(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        return self.known_database().lend()
+
     def known_database(self) -> Database:
         """The database. It is a RuntimeError to ask for it where the runs have none."""
         if self.database is None:
@@ -203,7 +206,7 @@ class RunContext:
     def db(self) -> psycopg.Connection[Any]:
         """An autocommit connection from the worker's pool, borrowed until the run ends."""
         if self._connection is None:
-            self._borrowed = self._resources.connection()
+            self._borrowed = self._resources.lend()
             self._connection = self._borrowed.__enter__()
         return self._connection
 

@@ -111,7 +111,7 @@ class OnLoop:
 
     def connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
         """A connection for a block of a handler."""
-        return self._of_handlers.connection()
+        return self._of_handlers.lend()
 
     async def store(self, run: RunContext, checkpoint: Json) -> bool:
         """Writes a checkpoint into the database; False if the run no longer holds its job."""

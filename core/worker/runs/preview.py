@@ -30,13 +30,10 @@ def effects(job_type: JobType, payload: Json, *, settings: Settings, database: D
     if job_type.preview is None:
         return None
     params = job_type.parse(payload)
-    with database.connection() as conn, closing(RunResources(settings, database)) as resources:
+    with database.lend() as conn, closing(RunResources(settings, database)) as resources:
         conn.read_only = True
-        try:
-            with conn.transaction():
-                return job_type.preview(params, _preview_context(conn, job_type, payload, resources))
-        finally:
-            conn.read_only = None
+        with conn.transaction():
+            return job_type.preview(params, _preview_context(conn, job_type, payload, resources))
 
 
 class _PreviewContext(RunContext):

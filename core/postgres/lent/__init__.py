@@ -1,0 +1,1 @@
+"""What others get of the connections: a handler a loan, a forked process nothing."""

@@ -1,0 +1,81 @@
+"""Lends a connection to code of an application, and takes it back without what that code changed.
+
+Handlers may set anything on `ctx.db`: autocommit, row factories, parameters of the session, a role, LISTEN, advisory
+locks, temporary tables. The next run must find none of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import psycopg
+from psycopg.adapt import AdaptersMap
+from psycopg.generators import execute
+from psycopg.pq import ExecStatus, PGconn, PipelineStatus, TransactionStatus
+
+C = TypeVar("C", psycopg.Connection[Any], psycopg.AsyncConnection[Any])
+
+_CLEAN = b"RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; SELECT pg_advisory_unlock_all()"
+"""`DISCARD ALL` does this as well, but drops all prepared statements and cached plans."""
+_DONE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+_GONE = PGconn.connect_start(b"no address")
+"""A connection that was never opened: what a borrower's object has after the end of its loan."""
+
+
+class Loan(Generic[C]):
+    """One connection while a borrower has it.
+
+    The borrower gets an object of its own for the session. So what it sets on that object goes with it, and a thread
+    that it left behind finds the connection closed instead of working within the next run's transaction.
+    """
+
+    def __init__(self, own: C) -> None:
+        self._own: C = own
+        self._session_user = own.pgconn.parameter_status(b"session_authorization")
+        self._prepare_threshold, self._prepared_max = own.prepare_threshold, own.prepared_max
+        lent = type(own)(own.pgconn)
+        # psycopg has no public way to make a second object for a session: the statements that are prepared in it, the
+        # mode, and the conversions of the pool's own object.
+        lent._autocommit = own.autocommit  # noqa: SLF001
+        lent._read_only = own.read_only  # noqa: SLF001
+        lent._prepared = own._prepared  # noqa: SLF001
+        lent._adapters = AdaptersMap(own.adapters)  # noqa: SLF001
+        self.lent: C = lent
+
+    def end(self) -> None:
+        """Takes the connection from its borrower, and starts to clean it. It is closed where that is not possible."""
+        pgconn, self.lent.pgconn = self.lent.pgconn, _GONE
+        usable = (
+            pgconn.transaction_status == TransactionStatus.IDLE
+            and pgconn.pipeline_status == PipelineStatus.OFF
+            and pgconn.parameter_status(b"session_authorization") == self._session_user
+        )
+        if not usable:
+            pgconn.finish()
+            return
+        self._own.prepare_threshold, self._own.prepared_max = self._prepare_threshold, self._prepared_max
+        try:
+            # The answer is read before the next loan, so that no run waits for it.
+            pgconn.send_query(_CLEAN)
+        except psycopg.Error:
+            pgconn.finish()
+
+
+def cleaned(own: psycopg.Connection[Any]) -> bool:
+    """Waits until a connection is clean after its last loan; False if it is lost."""
+    try:
+        return _all_done(own.wait(execute(own.pgconn)))
+    except psycopg.Error:
+        return False
+
+
+async def cleaned_async(own: psycopg.AsyncConnection[Any]) -> bool:
+    """Waits until a connection is clean after its last loan; False if it is lost."""
+    try:
+        return _all_done(await own.wait(execute(own.pgconn)))
+    except psycopg.Error:
+        return False
+
+
+def _all_done(results: list[Any]) -> bool:
+    return all(result.status in _DONE for result in results)
