@@ -7,6 +7,7 @@ import math
 import queue
 import threading
 import time
+from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -187,12 +188,14 @@ class Completer:
 
     def _note_pace(self, batch: Sequence[RunContext]) -> None:
         """Counts the times of runs, each once: a slow run makes claims small, and its report may wait for minutes."""
-        state = self._state
-        for lane in state.lanes:
-            own = batch if len(state.lanes) == 1 else [one for one in batch if state.lane_of(one) is lane]
-            times = [context.elapsed for context in own if context.started is not None]
-            if times and lane.pace is not None:
-                lane.pace.observe(len(times), sum(times))
+        times: defaultdict[str, list[float]] = defaultdict(list)
+        for context in batch:
+            if context.started is not None:
+                times[context.job.task_type].append(context.elapsed)
+        for task_type, seconds in times.items():
+            pace = self._state.lane_of_type(task_type).pace
+            if pace is not None:
+                pace.observe(task_type, seconds)
 
     def _let_go(self, batch: Sequence[RunContext]) -> None:
         for context in batch:

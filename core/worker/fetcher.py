@@ -13,7 +13,6 @@ from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.context import Stop
 from jobdeck.core.worker.runs.tracing import origins
 from jobdeck.core.worker.stats import Crowd
 
@@ -107,8 +106,6 @@ LIMITS_SECONDS = 5.0
 """For how long the worker remembers which types have limits."""
 GIVE_WAY_SECONDS = 5e-5
 """How long the fetcher leaves the interpreter to slots that start jobs: they need it when they wake, a moment later."""
-BUSY_SECONDS = 0.5
-"""A slot whose run takes longer than this does not count when jobs are claimed ahead."""
 
 
 class Fetcher:
@@ -212,7 +209,7 @@ class Fetcher:
         fronts = self._lane_fronts.fronts(now)
         jobs = self._claim(limit, fronts)
         ended = time.monotonic()
-        self._take(jobs, now)
+        kept = self._take(jobs, now)
         self._state.line.took(min(ended - now, self._listener.round_trip))
         self._crowd.claimed(ended - now, found=bool(jobs), at_once=called)
         if jobs and jobs[0].is_canary:
@@ -221,7 +218,7 @@ class Fetcher:
         # The jobs are taken first: this may ask the database, which may fail.
         limited = len(jobs) < limit and self._is_limited(jobs, now)
         self._lane_fronts.claimed(
-            jobs, full=len(jobs) == limit, limited=limited, onwards=fronts is not None, began=now, ended=ended
+            kept, full=len(jobs) == limit, limited=limited, onwards=fronts is not None, began=now, ended=ended
         )
         if self._has_more(jobs, limit, limited=limited, onwards=fronts is not None):
             if limited:
@@ -269,6 +266,8 @@ class Fetcher:
         types, lease = self.lane.task_types, state.settings.lease_seconds
         jobs = self._link.run(lambda conn: leases.claim(conn, state.worker_id, types, limit, lease, fronts))
         state.tally.claims += 1
+        if self.lane.pace is not None and (jobs or (limit > 0 and fronts is None)):
+            self.lane.pace.claimed(jobs)
         return jobs
 
     def _is_limited(self, jobs: Sequence[ClaimedJob], now: float) -> bool:
@@ -305,12 +304,20 @@ class Fetcher:
         self._take(self._claim(0, None), now)
         return True
 
-    def _take(self, jobs: Sequence[ClaimedJob], now: float) -> None:
-        if jobs:
-            self._state.take(jobs, now, self.lane, origins=origins(self._state.executor.recorder, self._link, jobs))
+    def _take(self, jobs: Sequence[ClaimedJob], now: float) -> Sequence[ClaimedJob]:
+        """Queues claimed jobs for the slots, and returns them; those that would wait behind long runs go back."""
+        lane, kept = self.lane, jobs
+        if lane.pace is not None and len(jobs) > 1:
+            kept = jobs[: lane.pace.fitting(jobs, lane.busy(self._state.held, now))]
+        if kept:
+            known = origins(self._state.executor.recorder, self._link, kept)
+            self._state.take(kept, now, lane, origins=known)
             self._maintenance.note_work()
-            if len(jobs) <= self.lane.slots.size:
+            if len(jobs) <= lane.slots.size:
                 time.sleep(GIVE_WAY_SECONDS)
+        if len(kept) < len(jobs):
+            self._state.give_back(jobs[len(kept) :], now)
+        return kept
 
     def _limit(self, now: float) -> int:
         """How many jobs to claim now. 0 until half of the target, or half a batch, is free, unless a slot is idle."""
@@ -319,9 +326,7 @@ class Fetcher:
         target = slots.size
         # While a canary runs, the next job may be another one, which must not wait behind a run.
         if pace is not None and slots.canary is None:
-            # One over its timeout has left its slot to another thread.
-            runs = [run for run in list(slots.running) if run.stop is not Stop.TIMED_OUT]
-            target += pace.ahead(sum(1 for run in runs if run.started is not None and now - run.started > BUSY_SECONDS))
+            target += pace.ahead(self.lane.busy(self._state.held, now))
         outstanding = slots.waiting + slots.occupied
         room = min(target - outstanding, most_held - len(self._state.held), batch)
         enough = min(target - target // 2, batch // 2)

@@ -121,8 +121,12 @@ class WorkerState:
         return [context for lane in self.lanes for context in list(lane.slots.running)]
 
     def lane_of(self, context: RunContext) -> Lane:
-        """The lane of a run; the first one for a type that this worker does not have."""
-        return self._lane_of.get(context.job.task_type, self.lanes[0])
+        """The lane of a run."""
+        return self.lane_of_type(context.job.task_type)
+
+    def lane_of_type(self, task_type: str) -> Lane:
+        """The lane of a task type; the first one for a type that this worker does not have."""
+        return self._lane_of.get(task_type, self.lanes[0])
 
     def note_idle(self, lane: Lane, claimed: int) -> None:
         """Stops the worker if no lane has found a job, and none was held, since `claimed` jobs were claimed in all."""
@@ -217,24 +221,35 @@ class WorkerState:
         With `stop` they are not run. `origins` are the spans that they belong to, where traces are recorded. If the
         slots raise an error, the jobs are handed back.
         """
-        epoch = jobs[0].claimed_at.timestamp() - time.monotonic()
-        end = self.lease_end(sent)
-        contexts = [RunContext(job, self.resources, epoch, end) for job in jobs]
+        contexts = self._hold(jobs, sent)
         if stop is not None:
             for context in contexts:
                 context.stop = stop
         if origins:
             for context in contexts:
                 context.origin = origins.get(context.job.id, context.origin)
-        with self._counting:
-            # In this order: `note_idle` is called for a number that was read before `held` was found empty.
-            self.held.update((context.job.run_token, context) for context in contexts)
-            self.tally.claimed += len(contexts)
         try:
             (lane or self.lane_of(contexts[0])).slots.put(contexts)
         except Exception:
             # No slot has them, such as where the machine has no thread left for an event loop.
-            for context in contexts:
-                context.result = self.executor.handed_back(context)
-                self.done.put(context)
+            self._hand_back(contexts)
             raise
+
+    def give_back(self, jobs: Sequence[ClaimedJob], sent: float) -> None:
+        """Returns jobs to the queue that were just claimed."""
+        self._hand_back(self._hold(jobs, sent))
+
+    def _hold(self, jobs: Sequence[ClaimedJob], sent: float) -> list[RunContext]:
+        epoch = jobs[0].claimed_at.timestamp() - time.monotonic()
+        end = self.lease_end(sent)
+        contexts = [RunContext(job, self.resources, epoch, end) for job in jobs]
+        with self._counting:
+            # In this order: `note_idle` is called for a number that was read before `held` was found empty.
+            self.held.update((context.job.run_token, context) for context in contexts)
+            self.tally.claimed += len(contexts)
+        return contexts
+
+    def _hand_back(self, contexts: Sequence[RunContext]) -> None:
+        for context in contexts:
+            context.result = self.executor.handed_back(context)
+            self.done.put(context)

@@ -16,6 +16,9 @@ from jobdeck.core.read.stats.run_times import BOUND_SECONDS, Histogram, RunTimes
 from jobdeck.core.read.stats.trends import RAN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jobdeck.core.model import ClaimedJob
     from jobdeck.core.queue.leases import Finished
     from jobdeck.core.worker.context import RunContext
 
@@ -204,35 +207,90 @@ class Line:
 
 
 class Pace:
-    """How many jobs to claim ahead: as many as the slots can run in a tenth of a second, by the mean run time.
+    """How many jobs to claim ahead of free slots: only short ones, as many as the slots run in a tenth of a second.
 
-    Over a far line these are too few for the time until the next claim's answer: two round trips more are added.
+    A type is short when its last 8 runs since the worker was idle took under 50 ms each. Until then a claim takes at
+    most the free slots. Of types that the last claim found mixed with others, it takes so many that the others
+    probably find a free slot too.
 
-    The mean rises at once with slow runs and falls slowly with fast ones. So a claimed job does not wait long behind
-    slow ones, and a large number of short jobs is still claimed in large batches.
+    The mean of short types rises at once with slow runs and falls slowly with fast ones, so that a job does not wait
+    long for its slot. Over a far line a tenth of a second is less than the time until the next claim's answer: two
+    round trips more are added.
     """
 
+    SHORT_SECONDS = 0.05
+    SHORT_RUNS = 8
     AHEAD_SECONDS = 0.1
     MOST_AHEAD = 2000
 
     def __init__(self, slots: int, line: Line | None = None) -> None:
         self._slots = slots
         self._line = line or Line()
-        self._mean = self.AHEAD_SECONDS
+        self._mean = 0.0
+        self._in_a_row: dict[str, int] = {}
+        """By type, how many of its last runs took less than `SHORT_SECONDS`, without a longer one between them."""
+        self._found: Counter[str] = Counter()
+        """The types of the last claim that found jobs."""
+        self._relied: frozenset[str] = frozenset()
+        """The types that were short when the next claim was made. One slow run during it returns none of its jobs."""
 
-    def observe(self, runs: int, seconds: float) -> None:
-        """Updates the mean with a number of runs and the seconds that they took together."""
-        mean = seconds / runs
-        trust = 1.0 if mean > self._mean else min(1.0, runs / (2 * self._slots))
-        self._mean += (mean - self._mean) * trust
+    def observe(self, task_type: str, seconds: Sequence[float]) -> None:
+        """Takes the times of runs of one type, in the order in which they ended."""
+        short = 0
+        if max(seconds) < self.SHORT_SECONDS:
+            short = self._in_a_row.get(task_type, 0) + len(seconds)
+        else:
+            while seconds[-1 - short] < self.SHORT_SECONDS:
+                short += 1
+        self._in_a_row[task_type] = short
+        if self.is_short(task_type):
+            mean = sum(seconds) / len(seconds)
+            trust = 1.0 if mean > self._mean else min(1.0, len(seconds) / (2 * self._slots))
+            self._mean += (mean - self._mean) * trust
+
+    def is_short(self, task_type: str) -> bool:
+        """Whether jobs of this type may be claimed ahead."""
+        return self._in_a_row.get(task_type, 0) >= self.SHORT_RUNS
+
+    def claimed(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Takes the answer of a claim. One without jobs ends what is known: the next jobs may be other ones."""
+        if jobs:
+            self._found = Counter([job.task_type for job in jobs])
+        else:
+            self._found.clear()
+            self._in_a_row.clear()
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some jobs of the last claim, or all, are not known to be short."""
+        return not all(map(self.is_short, self._found))
 
     def ahead(self, busy: int) -> int:
-        """How many jobs may wait for a slot while `busy` slots have long runs."""
+        """How many jobs to claim ahead while `busy` slots have, or will have, jobs that are not known to be short."""
         free = self._slots - busy
-        if free <= 0:
+        self._relied = frozenset(filter(self.is_short, self._in_a_row))
+        short = sum(jobs for task_type, jobs in self._found.items() if task_type in self._relied)
+        if free <= 0 or not short:
             return 0
         seconds = self.AHEAD_SECONDS + 2 * self._line.round_trip
-        return min(int(self.MOST_AHEAD * self._line.scale), int(free * seconds / max(self._mean, 1e-6)))
+        most = min(int(self.MOST_AHEAD * self._line.scale), int(free * seconds / max(self._mean, 1e-6)))
+        others = self._found.total() - short
+        return min(most, free * short // others) if others else most
+
+    def fitting(self, jobs: Sequence[ClaimedJob], busy: int) -> int:
+        """How many of these jobs, which were just claimed, the worker keeps; the others start sooner elsewhere.
+
+        The last one is the job that takes the last slot that no job has which is not known to be short.
+        """
+        free = self._slots - busy
+        if not self._relied.issuperset(self._found):
+            for place, job in enumerate(jobs):
+                if job.task_type in self._relied:
+                    continue
+                if free <= 1:
+                    return place + max(free, 0)
+                free -= 1
+        return len(jobs)
 
 
 class Crowd:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
 from jobdeck.core.alerts.sentry import Alerts
 from jobdeck.core.model import ClaimedJob, Job, NewJob
 from jobdeck.core.postgres.database import Database
@@ -16,6 +18,7 @@ from jobdeck.core.queue import service
 from jobdeck.core.registry import Done, JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.state import WorkerState
+from jobdeck.core.worker.stats import Pace
 from jobdeck.core.worker.worker import Worker
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
@@ -40,16 +43,22 @@ def nothing(_params: object, _ctx: object) -> None:
 
 
 class Held:
-    """A handler that says when it runs, and goes on when it is let go or asked to stop; a stubborn one when let go."""
+    """A handler that says when it runs, and goes on when it is let go or asked to stop; a stubborn one when let go.
 
-    def __init__(self, *, stubborn: bool = False) -> None:
+    The first `quick` runs end at once, and say nothing.
+    """
+
+    def __init__(self, *, stubborn: bool = False, quick: int = 0) -> None:
         self.entered = threading.Semaphore(0)
         self.asked_to_stop = threading.Event()
         self.threads: list[threading.Thread] = []
         self._let_go = threading.Event()
         self._stubborn = stubborn
+        self._quick = threading.Semaphore(quick)
 
     def __call__(self, params: Any, ctx: Any) -> Done:
+        if self._quick.acquire(blocking=False):
+            return Done({"number": params.number})
         self.threads.append(threading.current_thread())
         self.entered.release()
         while not self._let_go.wait(None if self._stubborn else 0.01):
@@ -66,6 +75,12 @@ class Held:
     def let_go(self) -> None:
         """Lets all runs go on, also those that begin later."""
         self._let_go.set()
+
+
+def claim_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes any type short whose last runs have ended, however slow this machine is, and its jobs claimed far ahead."""
+    monkeypatch.setattr(Pace, "SHORT_SECONDS", 3600.0)
+    monkeypatch.setattr(Pace, "AHEAD_SECONDS", 3600.0)
 
 
 def quick_settings(**changes: Any) -> Settings:

@@ -8,12 +8,12 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.worker.context import RunContext, run_event
+from jobdeck.core.worker.context import RunContext, Stop, run_event
 
 if TYPE_CHECKING:
     import queue
     import threading
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from jobdeck.core.model import FinishedRun
     from jobdeck.core.worker.executor import Executor
@@ -133,6 +133,23 @@ class Lane:
     task_types: list[str]
     slots: Slots
     pace: Pace | None
+
+    def busy(self, held: Mapping[int, RunContext], now: float) -> int:
+        """How many slots have a run, or will have one of the jobs that the worker holds, that may take long."""
+        pace, slots = self.pace, self.slots
+        if pace is None:
+            return 0
+        jobs = list(slots.running)
+        if pace.is_mixed:
+            jobs = [one for one in list(held.values()) if one.job.task_type in self.task_types]
+        return sum(
+            one is not slots.canary
+            # One over its timeout has left its slot to another thread.
+            and one.stop is not Stop.TIMED_OUT
+            and one.result is None
+            and (not pace.is_short(one.job.task_type) or now - (one.started or now) > pace.SHORT_SECONDS)
+            for one in jobs
+        )
 
 
 def thread_position(thread: threading.Thread) -> str:

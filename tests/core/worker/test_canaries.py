@@ -94,6 +94,8 @@ def test_while_one_runs_no_job_is_claimed_ahead_since_it_may_be_another_canary_t
         running = lane.slots.running
         assert isinstance(running, dict)
         running[other] = threading.current_thread()
+        state.pace.observe(other.job.task_type, [1e-6] * state.pace.SHORT_RUNS)
+        state.pace.claimed([other.job])
         assert fetcher._limit(0.0) > 0
         lane.slots.put([canary])
         assert fetcher._limit(0.0) == 0

@@ -11,7 +11,7 @@ import pytest
 from jobdeck.core.model import ClaimedJob, FinishedRun, NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, producer
-from jobdeck.core.worker.stats import Line, Pace
+from jobdeck.core.worker.stats import Line
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
 from tests.support.working import job_type, nothing, outcomes, working
@@ -48,21 +48,6 @@ class TestTheLine:
         line.lost()
         line.took(0.04)
         assert line.scale == 5.0
-
-    def test_adds_two_round_trips_to_what_is_claimed_ahead(self) -> None:
-        line = Line()
-        pace = Pace(4, line)
-        pace.observe(100, 1.0)
-        assert pace.ahead(busy=0) == 40
-        line.took(0.05)
-        assert pace.ahead(busy=0) == 80
-
-    def test_raises_the_limit_of_what_is_claimed_ahead(self) -> None:
-        line = Line()
-        pace = Pace(4, line)
-        pace.observe(100, 0.0001)
-        line.took(0.04)
-        assert pace.ahead(busy=0) == 5 * Pace.MOST_AHEAD
 
 
 @pytest.mark.parametrize("far", [False, True])

@@ -306,8 +306,9 @@ class TestLastReports:
             completer.stop()
             completer.thread.start()
             assert tries.acquire(timeout=PATIENCE)
+            state.pace.claimed([run.job])
             assert state.pace.ahead(0) == 0
-            state.pace.observe(1000, 0.001)
+            state.pace.observe("quick", [1e-6] * 1000)
             for _ in range(2):
                 assert tries.acquire(timeout=PATIENCE)
             ahead = state.pace.ahead(0)

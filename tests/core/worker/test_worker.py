@@ -37,6 +37,7 @@ from tests.support.working import (
     Held,
     a_state,
     a_worker,
+    claim_ahead,
     claimed,
     drain,
     enqueue,
@@ -540,47 +541,19 @@ def test_a_running_jobs_progress_and_log_can_be_followed(database_url: str, conn
     assert "third item" in last_run(conn, job.id)["log"]
 
 
-# Claiming ahead
-
-
-def test_short_jobs_are_claimed_far_ahead_and_long_ones_not() -> None:
-    pace = Pace(4)
-    pace.observe(1000, 0.01)
-    assert pace.ahead(busy=0) == Pace.MOST_AHEAD
-    assert pace.ahead(busy=4) == 0
-    pace.observe(1, 0.05)
-    assert pace.ahead(busy=0) == 8
-    assert pace.ahead(busy=2) == 4
-    pace.observe(1, 60)
-    assert pace.ahead(busy=0) == 0
-
-
-def test_jobs_claimed_ahead_go_back_when_the_slots_do_not_come_to_them(
-    database_url: str, conn: Conn, held: Held
-) -> None:
-    for number in range(6):
-        enqueue(conn, "held", payload={"number": number})
-    with working(database_url, job_type("held", held), concurrency=1):
-        held.wait_for()
-        until(lambda: counts(conn) == {"running": 1, "pending": 5}, "the hand-back")
-        held.let_go()
-        until(lambda: counts(conn) == {}, "the rest")
-    assert counts(conn, "job_runs").get("succeeded") == 6
-    assert conn.execute("SELECT max(attempt) FROM job_runs").fetchone() == (1,)
-
-
 # Draining
 
 
 def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(
-    database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "LONGEST_WAIT", 3600.0)  # only draining hands jobs back
-    for number in range(4):
-        enqueue(conn, "held", payload={"number": number})
+    claim_ahead(monkeypatch)
+    held = Held(quick=Pace.SHORT_RUNS)
+    producer.enqueue_many(conn, [NewJob("held")] * (Pace.SHORT_RUNS + 4), actor=ACTOR)
     with working(database_url, job_type("held", held), concurrency=1) as worker:
         held.wait_for()
-        assert counts(conn)["running"] > 1  # one waits for the slot
+        until(lambda: counts(conn) == {"running": 4}, "three that wait for the slot")
 
         def open_gate() -> None:
             until(lambda: counts(conn) == {"pending": 3, "running": 1} and worker.status.state == "draining")
