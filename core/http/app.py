@@ -1,16 +1,11 @@
-"""The way of one request: authentication, body, endpoint function in a thread, response.
-
-A body is read within limits of size, time and total memory.
-"""
+"""The way of one request: authentication, body, endpoint function in a thread, response."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import secrets
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,97 +13,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jobdeck.core.http.clients.connections import CONNECTION
-from jobdeck.core.http.endpoints import Answer, Call, Declined, Endpoint, Lane
+from jobdeck.core.http.clients.intake import CutOff, Intake, throw_away
+from jobdeck.core.http.endpoints import RETRY_SECONDS, Answer, Call, Declined, Endpoint, Lane
 from jobdeck.core.logs import event
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from jobdeck.core.http.clients.connections import LimitedProtocol
     from jobdeck.core.http.clients.gate import Limits
+    from jobdeck.core.http.clients.intake import Account
     from jobdeck.core.http.counters import Counters
-
-
-LINGER_SECONDS: Final = 2.0
-"""How long the rest of a refused body is read and discarded. A client that is disconnected while it sends would not
-read the response."""
-
-
-class CutOff(Exception):
-    """The client disconnected before its request was complete."""
-
-
-class Intake:
-    """Reads the bodies of all requests of one server."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._seconds = limits.body_seconds
-        self._most = limits.held_bytes
-        self._held = 0
-
-    @contextmanager
-    def held(self) -> Iterator[list[int]]:
-        """Counts the bytes of one body (in a list of one number) and releases them at the end."""
-        account = [0]
-        try:
-            yield account
-        finally:
-            self._held -= account[0]
-
-    async def read(self, request: Request, limit: int, account: list[int], *, proven: bool = False) -> bytes:
-        """Reads the whole body. That of a proven request does not count against the bytes of all.
-
-        Raises:
-            Declined: the body is longer than `limit` bytes or too slow, or the server holds too many bytes.
-            CutOff: the client disconnected.
-        """
-        stated = request.headers.get("content-length", "0")
-        if stated.isascii() and stated.isdecimal() and int(stated[:20]) > limit:
-            raise _too_long(limit)
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await self._collect(request.receive, limit, account, proven)
-        except TimeoutError:
-            raise Declined(408, f"The request was not complete after {self._seconds:g} seconds.") from None
-
-    async def _collect(self, receive: Receive, limit: int, account: list[int], proven: bool) -> bytes:
-        parts: list[bytes] = []
-        length = 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise CutOff
-            part: bytes = message.get("body", b"")
-            length += len(part)
-            if not proven:
-                account[0] += len(part)
-                self._held += len(part)
-            if length > limit:
-                raise _too_long(limit)
-            if not proven and self._held > self._most:
-                raise Declined(503, "The server is busy. Try again later.", Retry_After="5")
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
-
-
-def _too_long(limit: int) -> Declined:
-    return Declined(413, f"The request is too long. The limit is {limit} bytes.")
-
-
-async def throw_away(receive: Receive) -> None:
-    """Reads and discards the rest of a body, for at most `LINGER_SECONDS`."""
-    try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
-
 
 log = logging.getLogger(__name__)
 
@@ -168,21 +86,20 @@ class Entry:
         declined.headers.update(error.headers or {})
         return self._refuse(declined, request, whole=False)
 
-    async def _carry_out(self, endpoint: Endpoint, request: Request, account: list[int]) -> Response:
+    async def _carry_out(self, endpoint: Endpoint, request: Request, account: Account) -> Response:
         whole = False
         try:
-            call = _call(request)
+            connection: LimitedProtocol | None = request.scope.get(CONNECTION)
+            call = _call(request, connection)
             endpoint.admit(call)
-            proven = endpoint.prove is None and not endpoint.public
-            if proven:
-                _proved(request)
-            uncounted = proven and not endpoint.counted
-            body = await self._intake.read(request, endpoint.limit, account, proven=uncounted)
+            shown = endpoint.prove is None and not endpoint.public
+            body = await self._intake.read(request, endpoint.limit, account, counted=not shown)
             whole = True
             call = Call(call.method, call.target, call.headers, call.query, body)
             if endpoint.prove is not None:
                 await self._checks.run(endpoint.prove, call)
-                _proved(request)
+            if connection is not None and not endpoint.public:
+                connection.proved()
             answer = await endpoint.lane.run(endpoint.handle, call)
         except Declined as declined:
             return self._refuse(declined, request, whole=whole)
@@ -225,14 +142,9 @@ class Reply(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _proved(request: Request) -> None:
-    """Tells the connection, if there is one, that this request has shown a secret."""
-    connection = request.scope.get(CONNECTION)
-    if connection is not None:
-        connection.proved()
-
-
-def _call(request: Request) -> Call:
+def _call(request: Request, connection: LimitedProtocol | None) -> Call:
+    if connection is not None and not connection.admitted:
+        raise Declined(429, "Too many requests with this secret are in progress.", Retry_After=RETRY_SECONDS)
     target: str = request.scope.get("raw_path", b"").decode("ascii", "replace")
     query: bytes = request.scope.get("query_string", b"")
     if len(query) > MOST_QUERY:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
 
 
-RETRY_SECONDS = "5"
+RETRY_SECONDS: Final = "5"
+"""After how many seconds a client should repeat a request that met a busy server."""
 
 
 class Lane:
@@ -100,8 +101,6 @@ class Endpoint:
         prove: checks the signature of the whole request, in a thread, and raises `Declined` when it is wrong. None
             when `admit` is the whole proof.
         public: whether `admit` lets requests pass without a secret.
-        counted: whether bodies count against the bytes of all requests also with a proof, because the clients are not
-            trusted with the server's memory.
     """
 
     path: str
@@ -112,7 +111,6 @@ class Endpoint:
     lane: Lane
     prove: Callable[[Call], None] | None = None
     public: bool = False
-    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from jobdeck.core.http.clients.proof import Bearers, bad_secrets
 from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.endpoints import Call, Endpoint, Host, Lane
 from jobdeck.core.http.producers import enqueue
+from jobdeck.core.http.producers.sharing import FairLane
 from jobdeck.core.http.producers.wire import KnownTokens
 from jobdeck.core.http.site import Site
 from jobdeck.core.logs import event
@@ -142,7 +143,8 @@ class Door:
     def _outside(self, events: Lane) -> list[Endpoint]:
         host = Host(self._database, self._settings, self._counters, events, lambda name: self._upkeep[name].wake())
         cycles = self._lane("calls", threads=2 * cron.CYCLES, waiting=50)
-        enqueues = self._lane("producers", threads=enqueue.THREADS, waiting=100)
+        enqueues = FairLane("producers", threads=enqueue.THREADS, waiting=100)
+        self._lanes.append(enqueues)
         self._inside = self._lane("metrics", threads=2, waiting=50)
         self._open = self._lane("health", threads=1, waiting=50)
         self._checks = self._lane("signatures", threads=2, waiting=100)

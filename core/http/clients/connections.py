@@ -88,6 +88,8 @@ class LimitedProtocol(H11Protocol, asyncio.BufferedProtocol):
         self._requests = 0
         self._unproven = 0
         self._proven = False
+        self.admitted = True
+        """Whether the request is within the number of connections of its secret."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -111,7 +113,7 @@ class LimitedProtocol(H11Protocol, asyncio.BufferedProtocol):
         self.data_received(bytes(memoryview(self._buffer)[:nbytes]))
 
     def handle_events(self) -> None:
-        """Handles what was received: at once if the request is proven, else in turn.
+        """Handles what was received in turn.
 
         uvicorn calls this for received bytes, and after a response for the next request of a pipeline.
         """
@@ -120,18 +122,20 @@ class LimitedProtocol(H11Protocol, asyncio.BufferedProtocol):
             head = self.conn.trailing_data[0]
             if not head:
                 return
-            self._proven = self.gate.proof(head)
-        if self._proven or state is h11.DONE:
+            self.gate.recognise(self, head)
+        if state is h11.DONE:
             self.serve()
         else:
             self.flow.pause_reading()
-            self.gate.turns.ask(self, again=self._unproven > 0)
+            self.gate.ask(self, again=self._unproven > 0)
 
     def serve(self) -> None:
         """Handles what was received."""
         if self.transport.is_closing():
             return
         before = self.cycle
+        if self.conn.their_state is h11.IDLE:
+            self.admitted = self.gate.admits(self)
         self.flow.resume_reading()
         super().handle_events()
         if self.cycle is not before:
@@ -143,7 +147,7 @@ class LimitedProtocol(H11Protocol, asyncio.BufferedProtocol):
         self._take_place()
 
     def proved(self) -> None:
-        """Marks the present request as one that has shown a secret."""
+        """Marks the present request as one that is complete and has shown a secret."""
         self._proven = True
         self._take_place()
 
@@ -163,6 +167,7 @@ class LimitedProtocol(H11Protocol, asyncio.BufferedProtocol):
         """Marks the connection idle. uvicorn's keep-alive timer limits the wait for the next request."""
         self._unproven = 0 if self._proven else self._unproven + 1
         self._proven = False
+        self.gate.part(self)
         super().on_response_complete()
         self._take_place()
 
@@ -187,6 +192,8 @@ class LimitedProtocol(H11Protocol, asyncio.BufferedProtocol):
             rank = Rank.PROVEN
         elif self.flow.write_paused:
             rank = Rank.BLOCKED
+        elif self._answering() and self.gate.is_held(self):
+            rank = Rank.SHOWN
         elif self._answering():
             rank = Rank.READING if self.conn.their_state is h11.SEND_BODY else Rank.ASKING
         else:

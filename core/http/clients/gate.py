@@ -1,8 +1,9 @@
 """The places of one server's connections: who gives way when there are too many, and whose turn it is to be read.
 
-A request is proven when it has shown a secret: a bearer token in its head, or a valid signature over its body. Proven
-requests are read at once and keep their place. All others are read in turn, in a part of the event loop's time, so
-that no number of them and no speed delays the proven ones by much.
+A request is proven when it is complete and has shown a secret: a bearer token in its head, or a valid signature over
+its body. Proven requests keep their place. Requests whose head shows a secret are read in the turns of that secret, all
+others in those of strangers. Each of these turns has a part of the event loop's time, so that neither strangers nor the
+program that has one secret delay the others by much, whatever their number and speed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ REST: Final = 5.0
 much as reading, so that they get half of the event loop's time at most."""
 REST_AGAIN: Final = 40.0
 """The same before the further requests of a connection, which get less than a tenth of the time."""
+REST_SHOWN: Final = 10.0
+"""The same for the requests that show one secret, which get about a quarter of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Limits:
         header_seconds: how long the head of a request may take.
         send_seconds: how long a client may take to read a response.
         held_bytes: maximum memory for the bodies of all requests together that have not shown a secret in their heads.
+        per_secret: connections with a request that shows the same secret.
         connections: those that were answered without a proof. A quarter as many more places are for new and proven
             ones.
         requests: those of one connection, after which it is closed.
@@ -43,6 +47,7 @@ class Limits:
     header_seconds: float = 10.0
     send_seconds: float = 10.0
     held_bytes: int = 64 * 1024 * 1024
+    per_secret: int = 20
     connections: int = 400
     requests: int = 100
 
@@ -60,7 +65,9 @@ class Rank(IntEnum):
     """The body of a request is not complete. At most half of the places are for this rank."""
     ASKING = 4
     """A request without a proof is being answered."""
-    PROVEN = 5
+    SHOWN = 5
+    """The head of a request shows a secret, and the request is not complete."""
+    PROVEN = 6
     """A proven request is being answered."""
 
 
@@ -81,7 +88,9 @@ class Turns:
     more than can be read, each has the same chance, and none waits long only to be closed for a newer one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rest: float = REST, rest_again: float = REST_AGAIN) -> None:
+        """`rest` and `rest_again` are multiples of the time of a slice: the pauses before the next slice."""
+        self._rest, self._rest_again = rest, rest_again
         self._first: dict[Guest, None] = {}
         self._again: dict[Guest, None] = {}
         self._timer: asyncio.Handle | None = None
@@ -115,8 +124,8 @@ class Turns:
             used = time.thread_time() - began
         now = time.monotonic()
         if new:
-            self._first_at = now + REST * used
-        self._again_at = max(self._again_at, now + REST_AGAIN * used)
+            self._first_at = now + self._rest * used
+        self._again_at = max(self._again_at, now + self._rest_again * used)
         if (self._first or self._again) and self._timer is None:
             self._timer = asyncio.get_running_loop().call_soon(self._turn)
 
@@ -128,28 +137,80 @@ class Turns:
         return guest
 
 
+class Holder:
+    """The program that has one secret: the turns of its requests, and its connections with one, the oldest first."""
+
+    def __init__(self) -> None:
+        self.turns = Turns(REST_SHOWN, REST_SHOWN)
+        self.guests: dict[Guest, None] = {}
+
+
 class Gate:
     """Keeps the places of all connections of one server.
 
     Args:
         refused: is called with the status of each request that is refused before routing.
-        proof: whether the head of a request shows a secret.
+        shown: which secret the head of a request shows, by its hash; None if it shows none.
         limits: those of connections and of their requests.
     """
 
     def __init__(
         self,
         refused: Callable[[int], None],
-        proof: Callable[[bytes], bool],
+        shown: Callable[[bytes], bytes | None],
         limits: Limits,
     ) -> None:
         self.refused = refused
-        self.proof = proof
         self.limits = limits
-        self.turns = Turns()
+        self._shown = shown
+        self._turns = Turns()
+        # There are no more of them than secrets.
+        self._holders: dict[bytes, Holder] = {}
+        self._holder_of: dict[Guest, Holder] = {}
         self._most = limits.connections
         self._ranks: dict[Guest, Rank] = {}
         self._places: dict[Rank, dict[Guest, None]] = {rank: {} for rank in Rank}
+
+    def recognise(self, guest: Guest, head: bytes) -> None:
+        """Notes which secret the request of a connection shows. `head` may be incomplete."""
+        shown = self._shown(head)
+        if shown is None:
+            self.part(guest)
+        else:
+            self._holder_of[guest] = self._holders.setdefault(shown, Holder())
+
+    def ask(self, guest: Guest, *, again: bool) -> None:
+        """Calls `guest.serve` once, when it is its turn. Must be called in the thread of the event loop."""
+        holder = self._holder_of.get(guest)
+        (self._turns if holder is None else holder.turns).ask(guest, again=again)
+
+    def admits(self, guest: Guest) -> bool:
+        """Whether a connection may have a request that shows its secret; always if it shows none.
+
+        If too many have one, the oldest whose request is not proven is closed. If all are proven, the answer is no.
+        """
+        holder = self._holder_of.get(guest)
+        if holder is None or guest in holder.guests:
+            return True
+        if len(holder.guests) >= self.limits.per_secret:
+            slowest = next((one for one in holder.guests if self._ranks.get(one) is not Rank.PROVEN), None)
+            if slowest is None:
+                return False
+            self._cut(slowest)
+        holder.guests[guest] = None
+        return True
+
+    def is_held(self, guest: Guest) -> bool:
+        """Whether a connection has a request that shows a secret, and was admitted with it."""
+        holder = self._holder_of.get(guest)
+        return holder is not None and guest in holder.guests
+
+    def part(self, guest: Guest) -> None:
+        """Forgets which secret the request of a connection has shown, because it is answered."""
+        holder = self._holder_of.pop(guest, None)
+        if holder is not None:
+            holder.guests.pop(guest, None)
+            holder.turns.leave(guest)
 
     def place(self, guest: Guest, rank: Rank) -> None:
         """Gives a connection its rank. If there are too many, closes the one that has the lowest rank the longest."""
@@ -163,14 +224,15 @@ class Gate:
         if len(self._places[Rank.READING]) > self._most // 2:
             self._cut_oldest(Rank.READING)
         elif self._crowded():
-            for lowest in (Rank.BLOCKED, Rank.ASKED, Rank.WAITING, Rank.READING, Rank.ASKING):
-                if self._places[lowest]:
+            for lowest in Rank:
+                if lowest is not Rank.PROVEN and self._places[lowest]:
                     self._cut_oldest(lowest)
                     break
 
     def leave(self, guest: Guest) -> None:
         """Forgets a connection."""
-        self.turns.leave(guest)
+        self._turns.leave(guest)
+        self.part(guest)
         rank = self._ranks.pop(guest, None)
         if rank is not None:
             del self._places[rank][guest]
@@ -180,6 +242,8 @@ class Gate:
         return strangers > self._most or len(self._ranks) > self._most + self._most // 4
 
     def _cut_oldest(self, rank: Rank) -> None:
-        oldest = next(iter(self._places[rank]))
-        self.leave(oldest)
-        oldest.cut()
+        self._cut(next(iter(self._places[rank])))
+
+    def _cut(self, guest: Guest) -> None:
+        self.leave(guest)
+        guest.cut()

@@ -84,14 +84,15 @@ class Bearers:
         self._secrets = secrets
         self._also = also
 
-    def shown(self, received: bytes) -> bool:
-        """Whether the head with which this begins, and which may be incomplete, has a header with a secret."""
+    def shown(self, received: bytes) -> bytes | None:
+        """The hash of the secret in a header of the head with which this begins, and which may be incomplete."""
         end = received.find(b"\r\n\r\n")
         found = _BEARER.search(received if end < 0 else received[: end + 2])
         if found is None:
-            return False
+            return None
         given = found[1].strip().decode("utf-8", "surrogateescape")
-        return any(secret.is_same(given) for secret in self._secrets) or self._also(given)
+        known = any(secret.is_same(given) for secret in self._secrets) or self._also(given)
+        return digest(given) if known else None
 
 
 def bad_secrets(settings: Settings) -> str | None:

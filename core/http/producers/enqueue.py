@@ -50,7 +50,7 @@ class Enqueue:
         self._known = known
 
     def endpoint(self, lane: Lane) -> Endpoint:
-        return Endpoint(PATH, ("POST",), BODY_BYTES, self.admit, self.handle, lane, counted=True)
+        return Endpoint(PATH, ("POST",), BODY_BYTES, self.admit, self.handle, lane)
 
     def admit(self, call: Call) -> None:
         """Checks the head of a request.

@@ -15,7 +15,6 @@ from psycopg import sql
 from pydantic import Field
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.http.clients.gate import Limits
 from jobdeck.core.http.clients.proof import digest
 from jobdeck.core.http.endpoints import Call, Declined
 from jobdeck.core.http.producers import enqueue, wire
@@ -228,15 +227,6 @@ def test_a_long_body_is_refused_before_it_is_read(shop: Client, conn: Connection
         assert line.recv(1000).startswith(b"HTTP/1.1 413")
     assert shop(one(words_=1)).status == 422
     assert jobs(conn) == []
-
-
-def test_bodies_of_producers_count_against_the_memory_of_all(database_url: str, conn: Connection) -> None:
-    with client_of(database_url, conn, Rate(10, 60), limits=Limits(held_bytes=100)) as client:
-        got = client(one(words="x" * 100))
-        assert (got.status, got.headers["retry-after"]) == (503, "5")
-        assert (
-            client._door.call("POST", "/api/jobs/run", json.dumps({"limit": 1, "x": "x" * 100}), BEARER).status == 200
-        )
 
 
 class TestIdempotencyKeys:
