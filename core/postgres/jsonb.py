@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_jsonable_python
 
 from jobdeck.core.errors import PermanentError
 from jobdeck.core.redact import clean
@@ -19,7 +19,7 @@ UNREADABLE = "unreadable"
 
 
 class NotStorableError(PermanentError):
-    """A handler's output or checkpoint is not a JSON object; a retry would give the same result."""
+    """A handler's output or checkpoint cannot be written as a JSON object; a retry would give the same result."""
 
     kind = "not_storable"
 
@@ -37,7 +37,9 @@ def read(data: bytes | bytearray | str) -> Any:
 
 
 def storable(value: Any, what: str, limit: int) -> Json:
-    """Returns the object, with NUL characters and lone surrogates, which jsonb refuses, as visible escapes.
+    """Returns the object with values that JSON has: times, UUIDs, decimals, models and so on as pydantic writes them.
+
+    NUL characters and lone surrogates, which jsonb refuses, become visible escapes.
 
     Args:
         value: the value from the handler.
@@ -45,9 +47,9 @@ def storable(value: Any, what: str, limit: int) -> Json:
         limit: the maximum size of its JSON text, in bytes.
 
     Raises:
-        NotStorableError: it is not a JSON object, or too large.
+        NotStorableError: it cannot be written as a JSON object, or is too large.
     """
-    text = _text(value, what)
+    value, text = _written(value, what)
     if len(text) > limit:
         raise NotStorableError(f"The {what} takes {len(text):,} bytes as JSON; {limit:,} are allowed. Store less.")
     return _without_refused(value, text)
@@ -59,20 +61,24 @@ def fitted(output: Any) -> Json:
     The largest entries are replaced by a note of their size, and `truncated` is set; counts remain.
 
     Raises:
-        NotStorableError: it is not a JSON object.
+        NotStorableError: it cannot be written as a JSON object.
     """
-    text = _text(output, "output")
+    output, text = _written(output, "output")
     if len(text) > OUTPUT_BYTES:
-        output = _truncated(output, len(text))
-        text = _text(output, "output")
+        output, text = _written(_truncated(output, len(text)), "output")
     return _without_refused(output, text)
 
 
-def _text(value: Any, what: str) -> str:
+def _written(value: Any, what: str) -> tuple[Json, str]:
+    """The object with values that JSON has, and its text."""
     if not isinstance(value, dict):
         raise NotStorableError(f"The {what} must be a JSON object, but the handler gave a {type(value).__name__}.")
     try:
-        return json.dumps(value, allow_nan=False)
+        try:
+            return value, json.dumps(value, allow_nan=False)
+        except TypeError:
+            value = to_jsonable_python(value)
+            return value, json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise NotStorableError(f"The {what} cannot be written as JSON: {error}.") from error
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -25,7 +29,7 @@ from jobdeck.core.settings import Settings
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
 from tests.support.waiting import until
-from tests.support.working import claimed, enqueue, job_type, quick_settings
+from tests.support.working import Params, claimed, enqueue, job_type, quick_settings
 
 
 def runner_of(handler: Callable[..., Any], database: Database | None = None, **facts: Any) -> Executor:
@@ -99,13 +103,47 @@ def test_any_other_return_value_fails_the_job_for_good(returned: Any) -> None:
 
 @pytest.mark.parametrize(
     "output",
-    [{"at": object()}, {"x": math.nan}, {"x": {1, 2}}, ["a list"], {("a", "b"): 1}],
-    ids=["an object", "not a number", "a set", "a list", "a key that is no text"],
+    [{"at": object()}, {"x": math.nan}, {"x": {math.nan}}, {"x": b"\xff"}, ["a list"]],
+    ids=["an object", "not a number", "not a number in a set", "bytes", "a list"],
 )
 def test_output_that_is_no_json_object_fails_the_job_for_good(output: Any) -> None:
     finished = run(returning(Done(output)))
     assert finished.permanent
     assert finished.error_kind == "not_storable"
+
+
+MOMENT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+SOMEBODY = UUID(int=7)
+
+
+@dataclasses.dataclass
+class Order:
+    number: int
+    paid_at: datetime
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (MOMENT, "2026-03-01T12:00:00Z"),
+        (MOMENT.date(), "2026-03-01"),
+        (timedelta(seconds=90), "PT1M30S"),
+        (Decimal("1.50"), "1.50"),
+        (SOMEBODY, str(SOMEBODY)),
+        (Path("/srv/report"), "/srv/report"),
+        (RunOutcome.PARTIAL, "partial"),
+        ({3}, [3]),
+        (Params(number=3), {"number": 3, "dryRun": False}),
+        (Order(3, MOMENT), {"number": 3, "paid_at": "2026-03-01T12:00:00Z"}),
+        ({SOMEBODY: MOMENT}, {str(SOMEBODY): "2026-03-01T12:00:00Z"}),
+        ([Decimal(1), "a\x00b"], ["1", "a\\x00b"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_output_and_checkpoints_are_written_as_pydantic_writes_them(value: Any, written: Any) -> None:
+    assert run(returning(Done({"value": value}))).output == {"value": written}
+    continued = run(returning(Continue({"value": value}, output={"value": value})))
+    assert (continued.output, continued.checkpoint) == ({"value": written}, {"value": written})
 
 
 def test_output_that_is_too_large_loses_its_largest_parts_and_keeps_its_counts() -> None:
