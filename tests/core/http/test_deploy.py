@@ -68,7 +68,9 @@ def test_the_environment_file_has_every_setting_once_with_its_meaning() -> None:
 
 def test_a_line_of_the_environment_file_that_is_off_shows_the_default() -> None:
     known = aliases()
-    for name, quoted in re.findall(r"^#([A-Z_]+)=(.*)$", ENVIRONMENT.read_text(encoding="utf-8"), re.MULTILINE):
+    lines = re.findall(r"^#([A-Z_]+)=(.*)$", ENVIRONMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(lines) > len(EXAMPLES)
+    for name, quoted in lines:
         shown, default = "".join(shlex.split(quoted)), known[name]
         if name in EXAMPLES:
             assert default in {None, ""}, name

@@ -235,6 +235,7 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
         places |= {(place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])}
         for one in (panel, *panel["targets"]):
             assert one["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert panel["targets"]
         assert all(target["expr"] and target["refId"] for target in panel["targets"])
     assert len(places) == sum(one["gridPos"]["w"] * one["gridPos"]["h"] for one in board["panels"])
     assert len({one["id"] for one in board["panels"]}) == len(board["panels"])

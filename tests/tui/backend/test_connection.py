@@ -67,7 +67,7 @@ async def test_when_the_connection_is_lost_the_last_data_stay_dimmed_and_the_ban
         deck.backend.failure = lost()
         await deck.refresh()
         assert len(deck.table.jobs) == 2
-        assert all(row.stale for row in deck.table._painted[:2])
+        assert [row.stale for row in deck.table._painted[:2]] == [True, True]
         deck.clock.now += 0.5
         deck.app.dashboard.tick()
         assert "disconnected 0s, retry in 0s" in deck.line("banner")
