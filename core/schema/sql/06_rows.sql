@@ -9,6 +9,12 @@ begin
 end
 $$;
 
+-- Whether this is a dedupe key of the series that programs declare. job_series_declare alone enqueues under such a key: a job of
+-- somebody else that had it would keep the series from being made.
+create or replace function job_key_is_declared(p_dedupe_key text) returns boolean
+language sql immutable parallel safe
+return coalesce(starts_with(p_dedupe_key, 'schedule:'), false);
+
 -- Why a job with these values is not enqueued; null if it is. Keys are in indexes, which take no long values.
 create or replace function job_refusal(
     p_task_type text, p_payload jsonb, p_priority integer, p_run_at timestamptz, p_expires_at timestamptz,
@@ -24,6 +30,8 @@ return case
     when octet_length(p_dedupe_key) > 1000 or octet_length(p_concurrency_key) > 1000
         then format('A key may have 1,000 bytes; this one has %s. Use a hash of it.',
             greatest(octet_length(p_dedupe_key), octet_length(p_concurrency_key)))
+    when job_key_is_declared(p_dedupe_key) then
+        'A dedupe key that begins with "schedule:" belongs to a series that a program declares. Choose another key.'
 end;
 
 -- The concurrency key of a payload by the rule of its task type; null without a rule. It is the key that a producer

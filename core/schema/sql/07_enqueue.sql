@@ -31,55 +31,24 @@ begin
 end
 $$;
 
--- Enqueues one job, or returns the job that already has the dedupe key (`created` false). While another transaction that has
--- not ended enqueues a job with the same key, it waits for 1.5 seconds at most (SQLSTATE 55P03).
-create or replace function job_queue_create(
+-- Enqueues one checked job like job_queue_create, with the key and the expiry of its type and its place in line.
+create or replace function job_queue_add(
     p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
-    p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
-    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
+    p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_expires_at timestamptz, p_actor text,
+    out job_id uuid, out created boolean
 )
-language plpgsql volatile security definer
-set lock_timeout = '1500ms'
+language plpgsql volatile
 as $$
 declare
-    v_run_at timestamptz := coalesce(p_run_at, now());
+    v_run_at constant timestamptz := coalesce(p_run_at, now());
     v_key text := p_concurrency_key;
     v_expires_at timestamptz := p_expires_at;
     v_max_attempts constant integer := greatest(coalesce(p_max_attempts, 1), 1);
-    v_refusal constant text := job_refusal(
-        p_task_type, p_payload, p_priority, v_run_at, p_expires_at, p_dedupe_key, p_concurrency_key);
     v_has_rule boolean;
     v_max_age integer;
     v_blocked_by uuid;
     v_in_line boolean;
 begin
-    -- Most jobs have none of what follows, and most types no rule, so both are looked at in one step first.
-    if v_refusal is null and not job_is_outsider()
-        and num_nonnulls(p_dedupe_key, p_concurrency_key, p_blocked_by, p_interval_minutes) = 0
-    then
-        insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, expires_at, created_by)
-        select p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, p_expires_at, job_actor(p_actor)
-        where not exists (select from job_types t where t.task_type = p_task_type
-            and (t.concurrency is not null or t.max_age_seconds is not null))
-        returning q.id into job_id;
-        created := found;
-        if created then
-            return;
-        end if;
-    end if;
-    if job_is_outsider() then
-        perform job_refuse_outsiders();
-    end if;
-    if v_refusal is not null then
-        perform job_queue_refuse(v_refusal);
-    elsif p_interval_minutes not between 1 and 52596000 then
-        perform job_queue_refuse('The interval of a recurring job must be 1 minute or more, and at most 100 years.');
-    elsif p_interval_minutes is not null then
-        select s.job_id, s.created into job_id, created from job_series_create(p_task_type, p_payload,
-            jsonb_build_object('seconds', p_interval_minutes * 60::bigint), null, v_run_at, p_max_attempts, p_priority,
-            p_dedupe_key, p_concurrency_key, p_blocked_by, p_expires_at, p_actor) s;
-        return;
-    end if;
     if p_blocked_by is not null then
         v_blocked_by := job_queue_live_blocker(p_blocked_by);
     end if;
@@ -121,6 +90,54 @@ begin
     end loop;
     perform job_queue_refuse(format(
         'Jobs with the dedupe key %s came and left while this one was enqueued. Try again.', p_dedupe_key));
+end
+$$;
+
+-- Enqueues one job, or returns the job that already has the dedupe key (`created` false). While another transaction that has
+-- not ended enqueues a job with the same key, it waits for 1.5 seconds at most (SQLSTATE 55P03).
+create or replace function job_queue_create(
+    p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
+    p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
+    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
+)
+language plpgsql volatile security definer
+set lock_timeout = '1500ms'
+as $$
+declare
+    v_run_at constant timestamptz := coalesce(p_run_at, now());
+    v_refusal constant text := job_refusal(
+        p_task_type, p_payload, p_priority, v_run_at, p_expires_at, p_dedupe_key, p_concurrency_key);
+begin
+    -- Most jobs have none of what follows, and most types no rule, so both are looked at in one step first.
+    if v_refusal is null and not job_is_outsider()
+        and num_nonnulls(p_dedupe_key, p_concurrency_key, p_blocked_by, p_interval_minutes) = 0
+    then
+        insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, expires_at, created_by)
+        select p_task_type, p_payload, v_run_at, greatest(coalesce(p_max_attempts, 1), 1), p_priority, p_expires_at,
+            job_actor(p_actor)
+        where not exists (select from job_types t where t.task_type = p_task_type
+            and (t.concurrency is not null or t.max_age_seconds is not null))
+        returning q.id into job_id;
+        created := found;
+        if created then
+            return;
+        end if;
+    end if;
+    if job_is_outsider() then
+        perform job_refuse_outsiders();
+    end if;
+    if v_refusal is not null then
+        perform job_queue_refuse(v_refusal);
+    elsif p_interval_minutes not between 1 and 52596000 then
+        perform job_queue_refuse('The interval of a recurring job must be 1 minute or more, and at most 100 years.');
+    elsif p_interval_minutes is not null then
+        select s.job_id, s.created into job_id, created from job_series_create(p_task_type, p_payload,
+            jsonb_build_object('seconds', p_interval_minutes * 60::bigint), null, v_run_at, p_max_attempts, p_priority,
+            p_dedupe_key, p_concurrency_key, p_blocked_by, p_expires_at, p_actor) s;
+        return;
+    end if;
+    select a.job_id, a.created into job_id, created from job_queue_add(p_task_type, p_payload, v_run_at, p_max_attempts,
+        p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, p_expires_at, p_actor) a;
 end
 $$;
 

@@ -114,7 +114,8 @@ begin
     end if;
     select a.job_id as copy, a.at, a.actor into v_earlier from job_audit a
     where a.action = 'run again' and a.after ->> 'copy_of' = p_job_id::text order by a.id desc limit 1;
-    v_dedupe_key := coalesce(v_run.dedupe_key, 'copy of ' || p_job_id);
+    v_dedupe_key := case when v_run.dedupe_key is null or job_key_is_declared(v_run.dedupe_key)
+        then 'copy of ' || p_job_id else v_run.dedupe_key end;
     if p_dry_run then
         v_copy := job_queue_holder(v_dedupe_key);
         v_created := v_copy is null;
@@ -127,7 +128,7 @@ begin
             'copy_of', p_job_id, 'earlier_copy', v_earlier.copy)), p_reason) where v_created;
     end if;
     return query select p_job_id, v_created, case
-            when not v_created and v_run.dedupe_key is null then 'copy-open'
+            when not v_created and v_dedupe_key = 'copy of ' || p_job_id then 'copy-open'
             when not v_created then 'key-held'
             when p_dry_run and v_earlier.copy is null then 'would-run-again'
             when p_dry_run then 'would-run-once-more'

@@ -20,24 +20,27 @@ begin
 end
 $$;
 
--- Enqueues a series like job_queue_create. p_schedule has `seconds`, or `cron` with its `zone`; `catch_up` ("one", "all" or
--- "none") and `name` are optional. Without slots, the next worker writes those of the expression. A cron series is due at
--- its first slot from p_run_at on (null: after now).
-create or replace function job_series_create(
+-- Enqueues a series like job_series_create, or with p_declared one of a program, which has a name and a key made of it.
+create or replace function job_series_add(
     p_task_type text, p_payload jsonb, p_schedule jsonb, p_slots timestamptz[], p_run_at timestamptz,
     p_max_attempts integer, p_priority integer, p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid,
-    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
+    p_expires_at timestamptz, p_actor text, p_declared boolean, out job_id uuid, out created boolean
 )
-language plpgsql volatile security definer
-set lock_timeout = '1500ms'
+language plpgsql volatile
 as $$
 declare
     v_read constant record := job_series_read(p_schedule);
     v_slots constant timestamptz[] := case when v_read.schedule ? 'cron' then coalesce(p_slots, '{}') end;
+    v_refusal constant text := job_refusal(p_task_type, p_payload, p_priority, p_run_at, p_expires_at,
+        case when not p_declared then p_dedupe_key end, p_concurrency_key);
     v_first uuid;
 begin
-    perform job_refuse_outsiders();
-    if v_read.seconds not between 1 and 3155760000 then
+    if v_refusal is not null then
+        perform job_queue_refuse(v_refusal);
+    elsif p_schedule ? 'name' and not p_declared then
+        perform job_queue_refuse('Only a series that a program declares has a name. Leave the name out of the schedule. '
+            'Nothing was enqueued.');
+    elsif v_read.seconds not between 1 and 3155760000 then
         perform job_queue_refuse('The interval of a recurring job must be between 1 second and 100 years.');
     elsif v_read.seconds > 999999999 and v_read.minutes is null then
         perform job_queue_refuse('An interval of more than 31 years must be whole minutes.');
@@ -65,11 +68,10 @@ begin
                 'allows both. Nothing was enqueued.', v_first, p_task_type));
         end if;
     end if;
-    select c.job_id, c.created into job_id, created from job_queue_create(p_task_type, p_payload,
-        -- A time that is none is refused there.
-        case when v_slots is not null and job_is_a_time(p_run_at)
+    select c.job_id, c.created into job_id, created from job_queue_add(p_task_type, p_payload,
+        case when v_slots is not null
             then job_first_slot(v_slots, coalesce(p_run_at - interval '1 microsecond', now())) else p_run_at end,
-        p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, null, p_expires_at, p_actor) c;
+        p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, p_expires_at, p_actor) c;
     if created then
         update job_queue q set is_recurring = true, recurrence_interval_minutes = v_read.minutes,
             schedule = nullif(v_read.schedule, '{}'), slots = v_slots, anchor_at = q.run_at,
@@ -77,6 +79,24 @@ begin
             expires_at = p_expires_at
         where q.id = job_id;
     end if;
+end
+$$;
+
+-- Enqueues a series like job_queue_create. p_schedule has `seconds`, or `cron` with its `zone`; `catch_up` ("one", "all" or
+-- "none") is optional. Without slots, the next worker writes those of the expression. A cron series is due at its first slot
+-- from p_run_at on (null: after now).
+create or replace function job_series_create(
+    p_task_type text, p_payload jsonb, p_schedule jsonb, p_slots timestamptz[], p_run_at timestamptz,
+    p_max_attempts integer, p_priority integer, p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid,
+    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
+)
+language plpgsql volatile security definer
+set lock_timeout = '1500ms'
+as $$
+begin
+    perform job_refuse_outsiders();
+    select s.job_id, s.created into job_id, created from job_series_add(p_task_type, p_payload, p_schedule, p_slots, p_run_at,
+        p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, p_expires_at, p_actor, false) s;
 end
 $$;
 
@@ -212,8 +232,8 @@ declare
 begin
     perform job_refuse_outsiders();
     -- Another worker may enqueue the same series now, which this waits for: before it holds the lock of any row.
-    perform job_series_create(w.task_type, w.payload, w.schedule, w.slots, null, w.max_attempts, 0, w.dedupe_key,
-        w.concurrency_key, null, null, p_actor)
+    perform job_series_add(w.task_type, w.payload, w.schedule, w.slots, null, w.max_attempts, 0, w.dedupe_key,
+        w.concurrency_key, null, null, p_actor, true)
     from unnest(v_wanted) w where job_queue_holder(w.dedupe_key) is null;
     foreach v_one in array v_wanted loop
         v_name := v_one.schedule ->> 'name';

@@ -24,6 +24,7 @@ from jobdeck.core.read.verdict.health import health
 from jobdeck.core.registry import Done, JobType, NoArguments, Payload, Registry, job, registrations
 from jobdeck.core.schedules import AHEAD, CATCH_UPS, NO_SLOT, CatchUp, Cron, Every, Schedule, next_runs
 from jobdeck.core.settings import Settings
+from tests.support.people import PRODUCER, People
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -626,9 +627,44 @@ def test_a_paused_declared_series_stays_paused_and_an_edited_one_is_set_back(con
 
 @pytest.mark.usefixtures("kept")
 def test_a_key_that_another_job_has_is_left(conn: Connection) -> None:
-    add(conn, dedupe_key="schedule:alpha")
+    conn.execute("INSERT INTO job_queue (task_type, dedupe_key) VALUES ('alpha', 'schedule:alpha')")
     with changes_nothing(conn):
         assert install(conn, handler((HOURLY, None, None))) == ["alpha"]
+
+
+BY_A_PRODUCER = {
+    "one job": "job_queue_create('beta', '{}', '9000-01-01', 5, 0, 'schedule:alpha', null, null, null, null, 'x')",
+    "many jobs": "job_queue_create_many(array['beta'], null, null, null, null, array['schedule:alpha'], null, 'x')",
+    "once": "job_queue_create_once(60, 'beta', '{}', null, 5, 0, 'schedule:alpha', null, null, null, null, 'x')",
+    "by minutes": "job_queue_create('beta', '{}', null, 5, 0, 'schedule:alpha', null, null, 60, null, 'x')",
+    "a series": "job_series_create('alpha', '{}', '{\"seconds\": 60}', "
+    "null, null, 5, 0, 'schedule:alpha', null, null, null, 'x')",
+    "a name": "job_series_create('alpha', '{}', '{\"seconds\": 60, \"name\": \"alpha\"}', "
+    "null, null, 5, 0, null, null, null, null, 'x')",
+    "a flow": 'job_flow_create(\'f\', \'[{"name": "a", "task_type": "beta", "dedupe_key": "schedule:alpha"}]\', \'x\')',
+}
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("how", BY_A_PRODUCER)
+def test_a_producer_cannot_take_the_key_or_the_name_of_a_declared_series(
+    conn: Connection, people: People, database_url: str, how: str
+) -> None:
+    with people.sign_in(database_url, PRODUCER) as producer_, changes_nothing(conn):
+        with pytest.raises(psycopg.Error, match=r"a series that a program declares") as refusal:
+            producer_.execute(f"SELECT {BY_A_PRODUCER[how]}".encode())
+        assert refusal.value.sqlstate == "JD001"
+    assert install(conn, handler((HOURLY, None, None))) == []
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_copy_of_a_job_that_had_the_key_of_a_declared_series_leaves_it_the_key(conn: Connection) -> None:
+    known = handler((HOURLY, None, None))
+    conn.execute("INSERT INTO job_queue (task_type, dedupe_key) VALUES ('alpha', 'schedule:alpha')")
+    one = claim_one(conn)
+    finish_one(conn, one)
+    assert operator.run_again(conn, one.id, actor=ACTOR).ok
+    assert install(conn, known) == []
 
 
 @pytest.mark.usefixtures("kept")
