@@ -119,7 +119,7 @@ def _pages(params: Params, ctx: CompetitionContext) -> Iterator[list[UUID]]:
 
 def _intents(one: Recipient, params: Params, settings: CompetitionSettings) -> tuple[list[Intent], list[LeftOut]]:
     """The messages to send to a person, and the reasons for channels left out."""
-    usable, obstacles = one.channels(texts=params.allow_sms and settings.sms_enabled)
+    usable, obstacles = one.channels(settings, texts=params.allow_sms)
     batch = one.key.rsplit(":", 1)[-1] if one.key else str(uuid4())
     window = None if params.force else params.window_minutes or DEFAULT_WINDOW_MINUTES
     data = {"name": one_line(one.full_name, one.first_name, otherwise="Admin"), "messages": one.messages}

@@ -153,6 +153,11 @@ def _not_taken(params: Params, ctx: CompetitionContext, start: Start) -> Done:
         raise PermanentError(refusals[start.verdict])
     reason = f"No recipients are left to mail; the campaign is {start.status}."
     output = _output(ctx, campaign, resumed=True)
+    if output["failed"] or output["uncertain"]:
+        reason += (
+            f" Mail those that failed with `jobdeck campaign resume {campaign}`; --include-uncertain also mails the "
+            f"uncertain ones."
+        )
     return Done(output | {"reason": reason}, failed=output["failed"] + output["uncertain"])
 
 

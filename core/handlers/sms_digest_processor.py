@@ -165,7 +165,7 @@ def _intents(
         if one.held and not params.force:
             excluded.append(LeftOut(KIND, one.id, "window"))
             continue
-        usable, obstacles = one.channels(texts=params.allow_sms and ctx.resources.settings.sms_enabled)
+        usable, obstacles = one.channels(ctx.resources.settings, texts=params.allow_sms)
         intents += [_intent(one, channel, address, params, ctx) for channel, address in usable.items()]
         told = {channel: reason for channel, reason in obstacles.items() if reason not in UNTOLD}
         excluded += [LeftOut(KIND, one.id, reason, channel) for channel, reason in told.items()]

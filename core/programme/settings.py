@@ -73,7 +73,7 @@ class CompetitionSettings(FileSettings):
     sendgrid_api_base_url: str = SENDGRID_URL
     """Base URL of SendGrid."""
     sms_provider: str = "disabled"
-    """`twilio` or `disabled`; another value stops jobs that send text messages, and nothing else."""
+    """`twilio` or `disabled`; with another value jobs send their mail and leave the text messages out."""
     twilio_account_sid: str | None = None
     """Account at Twilio, which carries text messages."""
     twilio_auth_token: SecretStr | None = None
@@ -118,6 +118,14 @@ class CompetitionSettings(FileSettings):
     """Probes to one address before giving up."""
     provider_timeout_seconds: float = Field(20.0, gt=0)
     """Timeout of one request to SendGrid or Twilio."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_quotes(cls, given: Any) -> Any:
+        """A container's env file keeps the quotes that a shell removes."""
+        if isinstance(given, str) and len(given) > 1 and given[0] == given[-1] and given[0] in {"'", '"'}:
+            return given[1:-1]
+        return given
 
     @field_validator("game_platform_api_base_url", "sendgrid_api_base_url", "twilio_api_base_url", "app_base_url")
     @classmethod

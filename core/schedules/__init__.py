@@ -235,13 +235,17 @@ class Rhythm:
 
     @property
     def short(self) -> str:
-        """The interval as one word; `cron` for an expression."""
-        return "cron" if self.cron is not None else f"{self.minutes}m" if self.minutes else f"{self.interval}s"
+        """The interval as one word; `cron` for an expression, `never` without an interval."""
+        if self.cron is not None:
+            return "cron"
+        return f"{self.minutes}m" if self.minutes else f"{self.interval}s" if self.interval else "never"
 
     @property
     def words(self) -> str:
         """The schedule in words, with its zone, and its catch-up if that is not `one`."""
         interval = f"every {self.minutes} minutes" if self.minutes else f"every {self.interval} seconds"
+        if self.cron is None and not self.interval:
+            return "never, because it has no interval"
         text = interval if self.cron is None else f"{self.cron} {self.zone}"
         more = {"all": ", makes up all missed slots", "none": ", makes up no missed slot"}.get(self.catch_up, "")
         return text + more

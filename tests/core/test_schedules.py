@@ -13,7 +13,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.schedules import AHEAD, MOST, Cron, Every, stored
+from jobdeck.core.schedules import AHEAD, MOST, Cron, Every, Rhythm, stored
 from jobdeck.core.schedules import given as given_to
 from tests.support.cron_walk import Walked
 from tests.support.examples import THOROUGH, examples
@@ -283,3 +283,9 @@ def test_columns_hold_what_minutes_cannot_say() -> None:
     for schedule, columns in cases:
         assert stored(schedule) == columns
     assert given_to(Every(minutes=5)) == {"seconds": 300, "catch_up": "one"}
+
+
+def test_a_series_without_an_interval_does_not_say_that_it_runs_every_0_seconds() -> None:
+    endless = Rhythm(None, {})
+    assert (endless.short, endless.words) == ("never", "never, because it has no interval")
+    assert (Rhythm(60, {}).short, Rhythm(None, {"seconds": 10}).short) == ("60m", "10s")

@@ -8,7 +8,7 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Group, Session, command, dry_run_option, reason_option, shared_options
-from jobdeck.core.errors import UsageError
+from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.programme.commands.watch import watch
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 JOBDECK: Final = "jobdeck"
 EARLIER: Final = "earlier"
 HAS: Final = {JOBDECK: "The workers of Jobdeck have", EARLIER: "The earlier runner has"}
+NO_WORKER: Final = (
+    "No worker is alive, so no job would run. Nothing was changed. Start `jobdeck worker`, which waits for the switch, "
+    "or add --without-workers if a scheduler starts workers."
+)
 WOULD_HAVE: Final = {JOBDECK: "The workers of Jobdeck would have", EARLIER: "The earlier runner would have"}
 
 
@@ -44,9 +48,10 @@ def status(session: Session) -> None:
 
 @command("switch")
 @click.option("--back", is_flag=True, help="Give the queue back to the earlier runner.")
+@click.option("--without-workers", is_flag=True, help="Switch although no worker is alive.")
 @reason_option
 @dry_run_option
-def switch(session: Session, back: bool, reason: str | None, dry_run: bool) -> None:
+def switch(session: Session, *, back: bool, without_workers: bool, reason: str | None, dry_run: bool) -> None:
     """Give the queue to the workers of Jobdeck. Jobs that run end where they began.
 
     The earlier runner keeps the task types that are set aside for it (jobdeck types set TYPE --set-aside).
@@ -58,6 +63,8 @@ def switch(session: Session, back: bool, reason: str | None, dry_run: bool) -> N
     with session.connection() as conn, ends.brief(conn, dry_run=dry_run):
         running = ends.switch(conn, back=back, actor=session.actor, reason=reason)
         lines = type_lines().run(conn)
+        if not (back or without_workers or any(one.workers for one in lines)):
+            raise Refused(NO_WORKER)
     waiting = [] if back else _without_worker(lines)
     for one in waiting:
         output.note(
@@ -133,14 +140,17 @@ def stay(session: Session, reason: str | None, dry_run: bool, yes: bool) -> None
 def undo(session: Session, reason: str | None, dry_run: bool) -> None:
     """Bring the original's functions back, as they were before `jobdeck init`. Stop the workers first.
 
-    Jobdeck's tables stay, with all rows; `jobdeck init` takes over again.
+    Jobdeck's own tables, functions and rights stay, unused; `jobdeck init` takes over again.
     """
     from jobdeck.core.programme.cutover import ends  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         notes = ends.undo(conn, actor=session.actor, reason=reason, dry_run=dry_run)
     verb = "would have" if dry_run else "has"
-    head = f"The original {verb} its own functions, triggers and constraints again. `jobdeck init` takes over again."
+    head = (
+        f"The original {verb} its own functions, triggers and constraints again. Jobdeck's own tables, functions and "
+        f"rights stay, unused. `jobdeck init` takes over again."
+    )
     session.answer({"notes": notes, "dry_run": dry_run}, [head, *notes])
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
+from jobdeck.core.schema import known_components
+from jobdeck.core.schema.catalog import declared
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -59,6 +62,8 @@ def changes(conn: Connection) -> list[str]:
         for table, status in STATUSES.items()
         if _allows(conn, table, status) is False
     ]
+    found += _rows_that_change(conn)
+    found += _tables(conn)
     dead = _dead_runs(conn)
     if dead:
         found.append(
@@ -104,8 +109,49 @@ def _allows(conn: Connection, table: str, status: str) -> bool | None:
     )
 
 
+def _rows_that_change(conn: Connection) -> list[str]:
+    if not _has_queue(conn):
+        return []
+    endless = _count(
+        conn,
+        "SELECT count(*) FROM public.job_queue WHERE is_recurring AND coalesce(recurrence_interval_minutes, 0) <= 0 "
+        "AND status IN ('pending', 'running')",
+    )
+    series = _count(
+        conn,
+        "SELECT count(*) FROM public.job_queue WHERE is_recurring AND recurrence_interval_minutes > 0 "
+        "AND last_run_at IS NOT NULL AND status = 'pending'",
+    )
+    running = _count(conn, "SELECT count(*) FROM public.job_queue WHERE status = 'running'")
+    said = {
+        f"{endless} recurring jobs without an interval would fail, with a way out.": endless,
+        f"{series} recurring jobs would be due one interval after their last run, with all their attempts.": series,
+        f"{running} running jobs would get a lease of 20 minutes from their last change.": running,
+    }
+    return [sentence for sentence, count in said.items() if count]
+
+
+def _tables(conn: Connection) -> list[str]:
+    names = sorted({name for one in known_components() for name in declared(one).tables})
+    there = conn.execute(
+        "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname = ANY (%s) "
+        "AND relkind IN ('r', 'p') ORDER BY 1",
+        [names],
+    ).fetchall()
+    if not there:
+        return []
+    return [
+        f"Columns, triggers, constraints and indexes would be added to {', '.join(name for (name,) in there)}.",
+        f"{len(names) - len(there)} tables would be added.",
+    ]
+
+
+def _has_queue(conn: Connection) -> bool:
+    return _one(conn, "SELECT to_regclass('public.job_queue') IS NOT NULL")
+
+
 def _dead_runs(conn: Connection) -> int:
-    if not _one(conn, "SELECT to_regclass('public.job_queue') IS NOT NULL"):
+    if not _has_queue(conn):
         return 0
     return _count(
         conn,

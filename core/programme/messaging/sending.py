@@ -62,7 +62,7 @@ class Reachable:
     mobile: str = field(repr=False)
     number: str | None = field(repr=False)
 
-    def channels(self, *, texts: bool) -> tuple[dict[Channel, str], dict[Channel, str]]:
+    def channels(self, settings: CompetitionSettings, *, texts: bool) -> tuple[dict[Channel, str], dict[Channel, str]]:
         """The address of each usable channel, and the obstacle of mail and of texts that they want."""
         usable: dict[Channel, str] = {}
         obstacles: dict[Channel, str] = {}
@@ -72,8 +72,10 @@ class Reachable:
             obstacles["email"] = "invalid_email_format" if self.email else "no_address"
         else:
             usable["email"] = self.email
-        if texts and self.sms_on and self.mobile:
-            if self.number is not None:
+        if texts and settings.sms_wanted and self.sms_on and self.mobile:
+            if not settings.sms_enabled:
+                obstacles["sms"] = "no_provider"
+            elif self.number is not None:
                 usable["sms"] = self.number
             else:
                 obstacles["sms"] = "invalid_phone"
@@ -123,7 +125,7 @@ def require_providers(ctx: CompetitionContext, *, sms: bool) -> None:
         SettingMissing: names the missing setting.
     """
     ctx.resources.clients.email.check()
-    if sms and ctx.resources.settings.sms_wanted:
+    if sms and ctx.resources.settings.sms_enabled:
         ctx.resources.clients.sms.check()
 
 

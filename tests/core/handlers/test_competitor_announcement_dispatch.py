@@ -90,6 +90,23 @@ def test_a_campaign_that_is_sent_is_not_sent_again(mail: MailWorld) -> None:
     assert len(mail.mailed) == 3
 
 
+@pytest.mark.parametrize("status", ["failed", "uncertain"])
+def test_a_campaign_that_failed_in_part_names_the_way_on_when_it_is_enqueued_again(
+    mail: MailWorld, status: str
+) -> None:
+    campaign = mail.campaign(3)
+    mail.dispatch(campaign)
+    mail.conn.execute(
+        "update competitor_announcement_recipients set status = %s where id = (select min(id::text)::uuid "
+        "from competitor_announcement_recipients)",
+        (status,),
+    )
+    mail.conn.execute("update competitor_announcement_campaigns set status = 'partially_failed'")
+    reason = mail.dispatch(campaign).output["reason"]
+    assert f"`jobdeck campaign resume {campaign}`" in reason
+    assert "--include-uncertain" in reason
+
+
 def test_a_campaign_without_recipients_is_done(mail: MailWorld) -> None:
     campaign = mail.campaign(0)
     outcome = mail.dispatch(campaign)

@@ -13,6 +13,7 @@ import pytest
 from jobdeck.core.programme.cutover.changes import changes
 from tests.core.cli.support import ROOT, Jobdeck, environment, runner
 from tests.support.catalog import catalog
+from tests.support.health import announce
 from tests.support.original import OWNER, copy_of_original, original_database
 from tests.support.postgres import PostgresServer
 from tests.support.queue import Connection, add, rows, waits_for_a_lock
@@ -70,7 +71,16 @@ def test_a_dry_installation_lists_what_would_change_and_the_page_has_each_of_the
     for table in ("competitor_announcement_campaigns", "competitor_announcement_recipients"):
         assert any(one.startswith(f"The check of {table}.status would allow more statuses") for one in said)
         assert f"`{table}.status`" in page()
-    assert any(one.startswith("3 running jobs have not changed for 20 minutes") for one in said)
+    for words in (
+        "3 running jobs have not changed for 20 minutes",
+        "4 running jobs would get a lease",
+        "2 recurring jobs without an interval would fail",
+        "3 recurring jobs would be due one interval after their last run",
+        "Columns, triggers, constraints and indexes would be added to ",
+    ):
+        assert [one for one in said if one.startswith(words)], (words, said)
+    assert any("job_queue_settings" in one for one in said)
+    assert any(re.fullmatch(r"\d+ tables would be added\.", one) for one in said)
     assert all(one in jobdeck("init", "--dry-run").out for one in said)
 
 
@@ -119,10 +129,22 @@ def test_the_session_that_is_named_is_not_one_that_waits_itself(jobdeck: Jobdeck
         thread.join()
 
 
+def test_the_switch_needs_a_worker_or_the_word_that_there_is_none(jobdeck: Jobdeck, conn: Connection) -> None:
+    jobdeck("init")
+    for more in ([], ["--dry-run"]):
+        jobdeck("cutover", "switch", *more).refused(1, "No worker is alive", "Nothing was changed", "--without-workers")
+    assert jobdeck("cutover", "status").out.startswith("The earlier runner has the queue.")
+    announce(conn, "w", types=["alpha"])
+    assert jobdeck("cutover", "switch").code == 0
+    conn.execute("SELECT job_worker_remove('w')")
+    assert jobdeck("cutover", "switch", "--back").code == 0
+    assert jobdeck("cutover", "switch", "--without-workers").code == 0
+
+
 def test_stay_waits_for_no_lock(jobdeck: Jobdeck, conn: Connection) -> None:
     jobdeck("init")
     conn.execute("DELETE FROM job_queue")
-    jobdeck("cutover", "switch")
+    jobdeck("cutover", "switch", "--without-workers")
     held = catalog(conn)
     with psycopg.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
         other.execute("SELECT FROM job_queue")
@@ -136,7 +158,7 @@ def test_stay_says_that_the_functions_of_the_earlier_runner_stay_for_a_type_that
     jobdeck("init")
     conn.execute("DELETE FROM job_queue")
     jobdeck("types", "set", "team_image_generate", "--set-aside", "--reason", "it makes the images")
-    jobdeck("cutover", "switch")
+    jobdeck("cutover", "switch", "--without-workers")
     stays = "team_image_generate is set aside, so the functions of the earlier runner stay, and it can come back."
     assert stays in jobdeck("cutover", "stay").out
     assert f"There is nothing else to drop: the original's parts are gone. {stays}" in jobdeck("cutover", "stay").out
@@ -147,7 +169,7 @@ def test_stay_lists_first_and_then_drops(jobdeck: Jobdeck, conn: Connection) -> 
     jobdeck("init")
     conn.execute("DELETE FROM job_queue")
     jobdeck("cutover", "stay").refused(1, "The earlier runner has the queue")
-    jobdeck("cutover", "switch")
+    jobdeck("cutover", "switch", "--without-workers")
     listed = jobdeck("cutover", "stay", "--dry-run").out
     assert re.match(r"\d+ objects of the original would be dropped\.\n", listed)
     jobdeck("cutover", "stay").refused(2, "the earlier runner cannot come back", "--dry-run", "--yes")

@@ -414,10 +414,10 @@ class TestCommands:
         add(conn)
         assert "The earlier runner has the queue." in jobdeck("cutover", "status", *at).out
         take(conn, 1)
-        tried = jobdeck("cutover", "switch", "--dry-run", *at)
+        tried = jobdeck("cutover", "switch", "--without-workers", "--dry-run", *at)
         assert tried.out.startswith("The workers of Jobdeck would have the queue. 1 job runs and ends where it began.")
         assert read_jobs.processing().run(conn).held_by == HOLD
-        done = jobdeck("cutover", "switch", "--reason", "Monday", *at)
+        done = jobdeck("cutover", "switch", "--without-workers", "--reason", "Monday", *at)
         assert done.out.startswith("The workers of Jobdeck have the queue.")
         assert "No live worker handles alpha" in done.err
         assert jobdeck("cutover", "status", "--json", *at).data["runner"] == "jobdeck"
@@ -430,7 +430,7 @@ class TestCommands:
         at = ("--database-url", shadow_url)
         add(conn, "team_image_generate")
         jobdeck("types", "set", "team_image_generate", "--set-aside", "--reason", "the old runner", *at)
-        done = jobdeck("cutover", "switch", *at)
+        done = jobdeck("cutover", "switch", "--without-workers", *at)
         assert done.err == ""
         found = jobdeck("cutover", "status", "--json", *at).data
         assert (found["set_aside"], found["without_worker"]) == (["team_image_generate"], [])

@@ -63,6 +63,22 @@ def test_a_provider_of_text_messages_that_jobdeck_does_not_have_stops_only_what_
         sms.check(own)
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_the_quotes_that_an_env_file_of_a_container_keeps_are_no_part_of_a_setting(
+    monkeypatch: pytest.MonkeyPatch, quote: str
+) -> None:
+    monkeypatch.setenv("SENDGRID_FROM_NAME", f"{quote}Coach's Corner{quote}")
+    monkeypatch.setenv("GAME_PLATFORM_API_TOKEN", f"{quote}an-invented-token{quote}")
+    monkeypatch.setenv("GAME_PLATFORM_INTEGRATION_ENABLED", f"{quote}true{quote}")
+    monkeypatch.setenv("APP_BASE_URL", f"{quote}https://dashboard.example.org{quote}")
+    settings = CompetitionSettings()
+    token = settings.game_platform_api_token
+    assert token is not None
+    assert token.get_secret_value() == "an-invented-token"
+    assert (settings.sendgrid_from_name, settings.game_platform_integration_enabled) == ("Coach's Corner", True)
+    assert settings.app_base_url == "https://dashboard.example.org"
+
+
 def test_quiet_hours_may_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUIET_HOURS", "off")
     assert configuration.load().of(CompetitionSettings).quiet_hours == ""
