@@ -57,11 +57,15 @@ def history(world: World) -> list[Run]:
     ]  # fmt: skip
 
 
-def with_tokens(log: Iterable[Ran], runs: Iterable[Run], installed: float) -> list[Ran]:
-    """The log, where runs that began before the installation and ended after it have the token that they got there."""
+def with_tokens(log: Iterable[Ran], runs: Iterable[Run], installed: float, undone: float) -> list[Ran]:
+    """The log, where runs that began before the installation and ended after it have the token that they got there.
+
+    From `undone` on, no job ran while something was installed.
+    """
     given = {run.job: run.token for run in reversed([run for run in runs if run.worker == EARLIER])}
     return [
-        one._replace(token=given.get(one.job)) if one.token is None and one.ended > installed else one for one in log
+        one._replace(token=given.get(one.job)) if one.token is None and installed < one.ended < undone else one
+        for one in log
     ]
 
 
@@ -119,8 +123,9 @@ def judge_jobs(checks: Checks, world: World, runs: Sequence[Run], log: Sequence[
     book = world.book
     ends: Counter[UUID] = Counter(run.job for run in runs if run.outcome in ENDS)
     ends.update(one.job for one in log if one.token is None and one.answer in {"succeeded", "failed", "cancelled"})
-    last = {run.job: run.outcome for run in runs}
-    last |= {one.job: str(one.answer) for one in log if one.job not in last}
+    ended = [(run.ended + world.shifted, run.job, run.outcome) for run in runs]
+    ended += [(one.ended, one.job, str(one.answer)) for one in log if one.token is None]
+    last = {job: outcome for _, job, outcome in sorted(ended, key=lambda one: one[0])}
     left = dict(world.rows("SELECT id, status FROM job_queue"))
     for job in {*left, *last} - book.types.keys():
         # Enqueued by a handler, or by a trigger.

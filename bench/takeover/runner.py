@@ -49,14 +49,26 @@ class Runners:
         self._ending, self._open = threading.Event(), threading.Event()
         self._open.set()
         self._held, self._lock = 0, threading.Lock()
-        self._threads = [
-            threading.Thread(target=self._work, args=(seed,), name=f"runner {seed}") for seed in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._calls = list[int]()
+        self._threads = list[threading.Thread]()
+        for _ in range(count):
+            self.start(BREAK_SECONDS)
+
+    def start(self, break_seconds: float) -> None:
+        """Starts one more, which calls at these intervals."""
+        number = len(self._threads)
+        self._calls.append(0)
+        thread = threading.Thread(target=self._work, args=(number, break_seconds), name=f"runner {number}")
+        self._threads.append(thread)
+        thread.start()
 
     def hold(self) -> None:
         self._open.clear()
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """How many calls of each have ended."""
+        return tuple(self._calls)
 
     @property
     def held(self) -> int:
@@ -73,14 +85,15 @@ class Runners:
         for thread in self._threads:
             thread.join()
 
-    def _work(self, seed: int) -> None:
-        chance = random.Random(seed)
+    def _work(self, number: int, break_seconds: float) -> None:
+        chance = random.Random(number)
         try:
             # A pooler, through which the original connects, prepares no statements.
             with psycopg.connect(self._url, autocommit=True, row_factory=dict_row, prepare_threshold=None) as conn:
                 conn.execute(f"SET ROLE {SERVICE}".encode())
-                while not self._ending.wait(BREAK_SECONDS):
+                while not self._ending.wait(break_seconds):
                     self._call(conn, chance)
+                    self._calls[number] += 1
         except psycopg.Error as error:
             self.troubles.append(f"{type(error).__name__}: {error}")
 

@@ -30,6 +30,16 @@ IDS_OF_WORKERS = (
 DUE = "SELECT count(*) FROM job_queue WHERE status = 'running' OR status = 'pending' AND run_at <= now() AND {}"
 TAKEN = "expires_at IS NULL"
 """The one series whose time is over is never taken."""
+DUE_IN_ORIGINAL = (
+    f"SELECT count(*) FROM job_queue WHERE status = 'running' OR status = 'pending' AND {TAKEN} AND CASE "
+    "WHEN is_recurring THEN coalesce(last_run_at + make_interval(mins => recurrence_interval_minutes), run_at) "
+    "ELSE run_at END <= now()"
+)
+LATE_OR_TIRED = (
+    "SELECT task_type, run_at - last_run_at, attempts FROM job_queue WHERE id = ANY (%s) AND "
+    "(run_at <> last_run_at + make_interval(mins => recurrence_interval_minutes) OR attempts > 0)"
+)
+CYCLES = "SELECT id, cycle FROM job_queue WHERE id = ANY (%s)"
 OPEN = (
     "SELECT id, task_type, status, run_at - now(), last_outcome, last_error FROM job_queue "
     "WHERE status = 'running' OR status = 'pending' AND NOT is_recurring "
@@ -47,7 +57,7 @@ class Story:
         self.page = Page()
         self.stages: list[Stage] = []
         self.stage, self.first = "shadow", 0
-        self.installed = 0.0
+        self.installed = self.undone = 0.0
         self.before: dict[str, Answer] = {}
 
     def tell(self) -> None:
@@ -59,7 +69,10 @@ class Story:
             ("Switch in the middle of running jobs", self.switch),
             ("A simulated day", self.day),
             ("Back in the middle of running jobs", self.back),
+            ("Undo beside a runner that calls all the time", self.undo),
+            ("Installed once more beside it", self.reinstall),
             ("Switch again", self.again),
+            ("A quarter of a day", self.quarter),
             ("Stay", self.stay),
             ("All jobs and rows", self.end),
         ):
@@ -117,21 +130,31 @@ class Story:
         self._settled()
 
     def day(self) -> None:
+        self._days(STEPS)
+        self.checks.becomes("doctor --cutover, all ok after it", lambda: self._red() == ALL_OK, 60)
+
+    def quarter(self) -> None:
+        self._days(STEPS // 4)
+
+    def _days(self, steps: int) -> None:
+        """Lets steps of time pass. After each, one run of a series is due, however many slots it has passed."""
         runs = "SELECT count(*) FROM job_runs WHERE job_id = %s"
         before = {job: self.world.one(runs, job) for job in self.world.book.series}
-        for step in range(STEPS):
+        for step in range(steps):
             if step % 3 == 0:
                 enqueue_all(self.world.conn, self.world.book, 1, (SYNC, CAMPAIGN, *IMAGE_TYPES))
             self.world.pass_time(STEP)
             self._drained()
         for job, count in before.items():
             task_type = self.world.book.types[job]
-            # After a step one run is due, however many slots it has passed. More are due while this story goes on.
-            wanted = 1 if PRODUCTION.get(task_type) == DAY_MINUTES else STEPS
+            passed = STEP * steps
+            wanted = passed // timedelta(days=1) if PRODUCTION.get(task_type) == DAY_MINUTES else steps
             found = self.world.one(runs, job) - count
+            # More are due while this story goes on.
             said = f"{wanted} to {wanted + 2}"
-            self.checks.holds(f"runs of the series of {task_type} in a day", wanted <= found <= wanted + 2, found, said)
-        self.checks.becomes("doctor --cutover, all ok after it", lambda: self._red() == ALL_OK, 60)
+            self.checks.holds(
+                f"runs of the series of {task_type} in {passed}", wanted <= found <= wanted + 2, found, said
+            )
 
     def back(self) -> None:
         rule = self._worker_runs()
@@ -152,6 +175,41 @@ class Story:
         self._statements("back")
         self.world.runners.release()
         self._drained()
+
+    def undo(self) -> None:
+        world = self.world
+        self.checks.equal("exit codes of the workers", world.stop_workers(), [0] * WORKERS)
+        world.runners.start(0.0)
+        self._pause()
+        tried = world.command("cutover", "undo", "--dry-run")
+        done = world.command("cutover", "undo", "--reason", "to see the second round")
+        self._succeeds("cutover undo", done)
+        self.checks.equal("what undo says, and its dry run", done.data.get("notes"), tried.data.get("notes"))
+        self.undone = world.clock()
+        self._page_pauses(on=True)
+        enqueue_all(world.conn, world.book, 2)
+        for _ in range(2):
+            world.pass_time(STEP)
+            world.wait(lambda: world.one(DUE_IN_ORIGINAL) == 0, "the end of all jobs that are due in the original")
+        ran = {one.task_type for one in world.runners.log if one.ended > self.undone}
+        self.checks.equal("types that the original's functions ran", len(ran), len(PAYLOADS))
+
+    def reinstall(self) -> None:
+        world = self.world
+        self._pause()
+        self._succeeds("init", world.text("init"))
+        self._says("cutover", "status", words="The earlier runner has the queue.")
+        late = world.rows(LATE_OR_TIRED, list(world.book.series))
+        self.checks.equal("series that are not due one interval after their last run, or have made attempts", late, [])
+        before = dict(world.rows(CYCLES, list(world.book.series)))
+        self._page_pauses(on=True)
+        enqueue_all(world.conn, world.book, 2)
+        self._drained()
+        after = dict(world.rows(CYCLES, list(world.book.series)))
+        twice = [world.book.types[job] for job, cycle in after.items() if cycle > before[job] + 1]
+        self.checks.equal("series that ran more than once", twice, [])
+        world.start_workers(WORKERS)
+        self.checks.becomes("doctor --cutover, only the switch is not ok", lambda: self._red() == ["switch"], 60)
 
     def again(self) -> None:
         self._switched("switched again")
@@ -181,7 +239,7 @@ class Story:
             if job not in self.world.book.types:
                 self.world.book.add(job, IMAGES)
         runs = judge.history(self.world)
-        log = judge.with_tokens(self.world.runners.log, runs, self.installed)
+        log = judge.with_tokens(self.world.runners.log, runs, self.installed, self.undone)
         judge.judge_runs(self.checks, self.world, runs, log, self.stages)
         judge.judge_jobs(self.checks, self.world, runs, log)
         judge.judge_rows(self.checks, self.world, self.snapshot, self.page)
@@ -243,11 +301,26 @@ class Story:
         self.checks.equal("an admin retries a job that failed", say(world.conn, "an admin", RETRY, job=book.failed), 1)
         if book.failed is not None:
             book.add(book.failed, book.types[book.failed])
-        pause = "UPDATE job_queue_settings SET processing_enabled = %(on)s WHERE id = 1"
-        self.checks.equal("an admin pauses", say(world.conn, "an admin", pause, on=False), 1)
+        self._page_pauses(on=False)
         world.runners.release()
         world.wait(lambda: world.one(RUNNING) == 0, "the end of all jobs in the pause")
-        self.checks.equal("an admin resumes", say(world.conn, "an admin", pause, on=True), 1)
+        self._page_pauses(on=True)
+
+    def _page_pauses(self, *, on: bool) -> None:
+        statement = "UPDATE job_queue_settings SET processing_enabled = %(on)s WHERE id = 1"
+        done = say(self.world.conn, "an admin", statement, on=on)
+        self.checks.equal(f"an admin {'resumes' if on else 'pauses'}", done, 1)
+
+    def _pause(self) -> None:
+        """Pauses on the page, and waits until no call of a runner that began before it goes on."""
+        self._page_pauses(on=False)
+        calls = self.world.runners.calls
+
+        def is_quiet() -> bool:
+            ended = all(now >= was + 2 for was, now in zip(calls, self.world.runners.calls, strict=True))
+            return ended and self.world.one(RUNNING) == 0
+
+        self.world.wait(is_quiet, "the end of all jobs in the pause")
 
     def _worker_runs(self) -> Any:
         """Has a worker in the middle of a job, because the platform answers late. Returns the rule of the sandbox."""

@@ -103,8 +103,11 @@ class World(ScriptedWorld):
     def _passed(self, delta: timedelta) -> bool:
         try:
             with self.conn.transaction():
-                # No claim while rows move, not even its row locks. A claim that has ended is seen.
-                self.conn.execute("LOCK TABLE job_queue IN EXCLUSIVE MODE")
+                # No claim while rows move, not even its row locks. A claim that has ended is seen. The runner's claim
+                # locks these in the same order, where they are there.
+                for table in ("job_upkeep", "job_queue"):
+                    if self.one("SELECT to_regclass(%s) IS NOT NULL", f"public.{table}"):
+                        self.conn.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE".encode())
                 if self.one("SELECT count(*) FROM job_queue WHERE status = 'running'"):
                     return False
                 advance(self.conn, delta)

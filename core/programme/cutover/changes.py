@@ -126,7 +126,8 @@ def _rows_that_change(conn: Connection) -> list[str]:
     said = {
         f"{endless} recurring jobs without an interval would fail, with a way out.": endless,
         f"{series} recurring jobs would be due one interval after their last run, with all their attempts.": series,
-        f"{running} running jobs would get a lease of 20 minutes from their last change.": running,
+        f"{running} running jobs would get a lease of 20 minutes from their last change. A report that waits for "
+        f"`jobdeck init` fails: pause the original, and wait until none of its jobs runs.": running,
     }
     return [sentence for sentence, count in said.items() if count]
 
