@@ -287,6 +287,14 @@ def safe_error(text: str, limit: int = 2000) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
+def readable(error: BaseException) -> str:
+    """An exception in one harmless line. Never raises, whatever its methods do."""
+    try:
+        return safe_error(repr(error))
+    except BaseException:  # noqa: BLE001 -- also SystemExit: an application's exception may raise anything
+        return type(error).__name__
+
+
 PRIVATE = "<private>"
 _SECRET_KEY = re.compile(rf"{_SECRET_WORD}|cookie|authorization|dsn", re.IGNORECASE)
 _PERSONAL_KEY = re.compile(rf"{_PHONE_WORD}|e_?mail|(?:full|first|last|display)[_-]?name$", re.IGNORECASE)

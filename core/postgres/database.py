@@ -18,6 +18,7 @@ from psycopg.types.json import set_json_loads
 from jobdeck.core.errors import DatabaseUnreachable, EmbeddedPostgresError
 from jobdeck.core.postgres.address import DEFAULTS, Address, Capabilities, examination, judge, reason_of
 from jobdeck.core.postgres.jsonb import read
+from jobdeck.core.postgres.lent.forks import keep_from_forks
 from jobdeck.core.postgres.listener import Listener
 from jobdeck.core.postgres.pool import Pool
 from jobdeck.core.postgres.refusals import pipelined
@@ -184,6 +185,7 @@ class Database:
             )
         except psycopg.OperationalError as error:
             raise Unreachable(self._address.unreachable(error), reason_of(error)) from None
+        keep_from_forks(connection)
         set_json_loads(read, connection)
         if self.read_only:
             await connection.set_read_only(True)
@@ -260,6 +262,7 @@ class Database:
                 return self._open()
             self._address.refuse_bad_value(error)
             raise Unreachable(self._address.unreachable(error), reason_of(error)) from None
+        keep_from_forks(connection)
         set_json_loads(read, connection)
         if self.read_only:
             connection.read_only = True

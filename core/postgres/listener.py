@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
@@ -84,6 +85,9 @@ class Listener:
     def close(self) -> None:
         """Ends a wait, the thread and the connection. Closing twice is allowed."""
         self._closing.set()
+        # Closing it is not enough: a process that was forked meanwhile has it as well.
+        with suppress(OSError):
+            self._stop.shutdown(socket.SHUT_RDWR)
         self._stop.close()
         self.wake()
         self._thread.join()

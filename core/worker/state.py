@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from jobdeck.core.alerts.hooks import FailureHooks
+from jobdeck.core.logs import event
+from jobdeck.core.redact import readable
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.runs.tracing import recorder_of
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
     from jobdeck.core.telemetry.spans import Origin
 
+log = logging.getLogger(__name__)
+
 GRACE_SECONDS = 5.0
-"""The time that handlers get to stop."""
+"""The time that handlers get to stop, and resources to close."""
 SETTLE_SECONDS = 0.1
 SAFE_SHARE = 0.9
 """The part of a lease that a worker relies on. In the rest of it, handlers can stop."""
@@ -135,10 +140,24 @@ class WorkerState:
             self.stopping.set()
 
     def close(self) -> None:
-        """Calls the hooks that wait, and closes the resources of runs and the alerts."""
+        """Calls the hooks that wait, and closes the resources of runs and the alerts.
+
+        Resources get a limited time to close: one may wait for a process that a handler has left behind.
+        """
         self.hooks.close()
-        self.resources.close()
+        closing = threading.Thread(target=self._close_resources, name=f"{self.worker_id} resources", daemon=True)
+        closing.start()
+        closing.join(GRACE_SECONDS)
+        if closing.is_alive():
+            message = "the resources of task types do not close; the worker ends without them"
+            event(log, logging.WARNING, message, worker=self.worker_id)
         self.alerts.close()
+
+    def _close_resources(self) -> None:
+        try:
+            self.resources.close()
+        except BaseException as error:  # noqa: BLE001 -- an application's own code
+            event(log, logging.ERROR, "the resources of task types failed to close", error=readable(error))
 
     def lease_end(self, sent: float) -> float:
         """The monotonic time until which a lease is safe whose claim or renewal was sent at `sent`."""

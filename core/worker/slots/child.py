@@ -38,6 +38,7 @@ from jobdeck.core.settings import Settings
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.runs.tracing import recorder_of
+from jobdeck.core.worker.slots import forks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +49,6 @@ FLUSH_SECONDS = 0.1
 CHUNK = 1 << 16
 POSITION_SIGNAL = signal.SIGUSR2
 """Makes the process print where its threads are, even while one of them keeps the interpreter."""
-QUIET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINES_KEPT = 1000
 
 
@@ -270,26 +270,6 @@ def end() -> None:
     os._exit(1)
 
 
-class Forks:
-    """Lets a process that a handler forks be ended by a signal, as a pool of `multiprocessing` ends its own."""
-
-    def __init__(self) -> None:
-        self._masks = threading.local()
-        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._hear)
-
-    def _hold(self) -> None:
-        # A signal that came before the new process hears it would be lost.
-        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, QUIET_SIGNALS)
-
-    def _hear(self) -> None:
-        for name in QUIET_SIGNALS:
-            signal.signal(name, signal.default_int_handler if name is signal.SIGINT else signal.SIG_DFL)
-        self._let_go()
-
-    def _let_go(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
-
-
 def main() -> None:
     """Runs the process until its worker closes the socket or dies."""
     # A segmentation fault writes its position into the run's log, and leaves no core in the worker's folder.
@@ -297,9 +277,9 @@ def main() -> None:
     faulthandler.register(POSITION_SIGNAL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A terminal or systemd signals the worker's children too; the worker decides what becomes of the job.
-    for name in QUIET_SIGNALS:
+    for name in forks.SIGNALS:
         signal.signal(name, lambda *_: None)
-    Forks()
+    forks.install()
     handle = int(sys.argv[1])
     sys.argv[:] = sys.argv[:1]
     os.set_inheritable(handle, False)

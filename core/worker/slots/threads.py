@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.context import RunContext, Stop
+from jobdeck.core.worker.slots import forks
 from jobdeck.core.worker.slots.lane import Slots, thread_position
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class ThreadSlots(Slots):
         self._kept: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
 
     def start(self) -> None:
+        forks.install()
         for _ in range(self.size):
             self._start_thread(self._waiting)
         self._start_thread(self._kept)

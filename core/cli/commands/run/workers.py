@@ -55,6 +55,7 @@ def worker(
     a loopback one needs JOBDECK_METRICS_TOKEN. If the address is taken, the worker runs jobs and tries again.
     """
     from jobdeck.core.worker.oneshot import NO_TYPES  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.slots.forks import end_left_behind  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     slots = concurrency or session.settings.concurrency
@@ -71,6 +72,7 @@ def worker(
         with _served(figures, running):
             run_until_stopped(running, stop, until_idle=drain)
         done = running.status
+    end_left_behind()
     session.answer(
         {"claimed": done.claimed, "succeeded": done.succeeded, "failed": done.failed},
         [f"Claimed {done.claimed}: {done.succeeded} succeeded, {done.failed} failed."],
@@ -88,6 +90,7 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
 
     The exit code is 0 also when jobs failed, as it is of `worker`; it is 1 when the cycle itself failed.
     """
+    from jobdeck.core.worker.slots.forks import end_left_behind  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     if dry_run:
@@ -103,6 +106,7 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
                 expect_trigger(conn, session.settings.cron_interval_minutes)
         worker = Worker(database, session.registry, session.settings, mode="cycle", source=source)
         result = _run_cycle(worker, limit, stop)
+    end_left_behind()
     logs.shutdown()
     if stop.asked:
         raise Interrupted(f"Interrupted. Jobs of this cycle: {result.succeeded} succeeded, {result.failed} failed.")

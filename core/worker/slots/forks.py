@@ -1,0 +1,58 @@
+"""Processes that handlers fork: signals end them, and they end with their worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from functools import cache
+
+from jobdeck.core.logs import running
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What this process handles in a way of its own, and its forks must not."""
+
+
+class _Forks:
+    """Lets a process that a handler forks be ended by a signal, as a pool of `multiprocessing` ends its own.
+
+    Processes that something else forks, such as the application in which a worker runs, are left alone.
+    """
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._hear)
+
+    def _hold(self) -> None:
+        # A signal that came before the new process hears it would be lost.
+        self._own.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if running.get() is not None else None
+
+    def _hear(self) -> None:
+        if self._own.mask is None:
+            return
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._own.mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._own.mask)
+
+
+@cache
+def install() -> None:
+    """Makes this hold for all handlers of this process."""
+    if hasattr(os, "register_at_fork"):
+        _Forks()
+
+
+def end_left_behind() -> None:
+    """Kills the processes of `multiprocessing` that still run, when a program ends whose handlers began them.
+
+    The interpreter waits for each of them before it ends, and nobody will ask for what they do.
+    """
+    if (module := sys.modules.get("multiprocessing")) is not None:
+        for process in module.active_children():
+            process.kill()

@@ -1,0 +1,55 @@
+"""Handlers of threads that fork, for a worker in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from jobdeck.core.registry import Done, JobContext, Payload, job
+
+MODULE = __name__
+fork = multiprocessing.get_context("fork")
+
+
+class Nothing(Payload):
+    """No payload."""
+
+
+def wait_for_ever() -> None:
+    threading.Event().wait()
+
+
+@job("f_leaves_a_fork", payload=Nothing)
+def leaves_a_fork(_params: Nothing, _ctx: JobContext) -> None:
+    fork.Process(target=wait_for_ever).start()
+
+
+@contextmanager
+def pool(_settings: object, _database: object) -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(1, mp_context=fork) as opened:
+        yield opened
+
+
+@job("f_leaves_a_pool", payload=Nothing, resources=pool)
+def leaves_a_pool(_params: Nothing, ctx: Any) -> None:
+    ctx.resources.submit(wait_for_ever)
+
+
+@job("f_ends_its_fork", payload=Nothing)
+def ends_its_fork(_params: Nothing, _ctx: JobContext) -> Done:
+    forked = fork.Process(target=wait_for_ever)
+    forked.start()
+    forked.terminate()
+    forked.join()
+    return Done({"ended": forked.exitcode})
+
+
+@job("f_waits", payload=Nothing)
+def waits(_params: Nothing, ctx: JobContext) -> None:
+    while True:
+        ctx.raise_if_cancelled()
+        threading.Event().wait(0.01)

@@ -1,0 +1,117 @@
+"""Processes that handlers of threads fork: what they have of their worker, and that it ends without them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobdeck.core.postgres.database import Database
+from tests.core.worker.forking_handlers import MODULE
+from tests.support.queue import Connection
+from tests.support.waiting import PATIENCE, until
+from tests.support.worker_process import ROOT, worker_process
+from tests.support.working import enqueue, last_run, outcomes, status_of
+
+FORKS = """
+import os, sys
+from jobdeck.core.postgres.database import Database
+
+with Database(sys.argv[1], application_name="forks") as database, database.connection() as conn:
+    def in_a_fork(work):
+        child = os.fork()
+        if child == 0:
+            try:
+                work()
+            except Exception as error:
+                os._exit(1)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    print(in_a_fork(lambda: conn.execute("CREATE TABLE of_the_fork ()")), in_a_fork(conn.close))
+    print(conn.execute("SELECT to_regclass('of_the_fork')").fetchone())
+"""
+HOLDS = """
+import os, sys, threading
+from jobdeck.core.postgres.database import Database
+
+with Database(sys.argv[1], application_name="parent") as database, database.connection() as conn:
+    child = os.fork()
+    if child == 0:
+        threading.Event().wait()
+    print(child, flush=True)
+    sys.stdin.read()
+    os._exit(0)
+"""
+
+
+def test_a_forked_process_can_neither_use_nor_close_a_connection_of_its_parent(database_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, database_url],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["1 0", "(None,)"], done.stderr
+
+
+def test_the_server_notices_the_death_of_a_process_whose_fork_lives_on(database_url: str, conn: Connection) -> None:
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'parent'"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, database_url], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            assert conn.execute(sessions).fetchone() == (1,)
+            parent.kill()
+            parent.wait()
+            until(lambda: conn.execute(sessions).fetchone() == (0,), "the end of the session")
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_listener_ends_although_a_forked_process_has_its_sockets(database_url: str) -> None:
+    with Database(database_url, application_name="test") as database:
+        listener = database.listen("somewhere")
+        kept = listener._stop.dup()
+        try:
+            listener.close()
+        finally:
+            kept.close()
+
+
+@pytest.fixture
+def worker(database_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with worker_process(database_url, tmp_path, JOBDECK_HANDLERS=MODULE, JOBDECK_DRAIN_SECONDS="0") as process:
+        yield process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leaves", ["f_leaves_a_fork", "f_leaves_a_pool"])
+def test_a_worker_ends_and_hands_back_its_jobs_whatever_processes_its_handlers_left(
+    conn: Connection, worker: subprocess.Popen[bytes], leaves: str
+) -> None:
+    first, second = enqueue(conn, leaves).id, enqueue(conn, "f_waits").id
+    until(lambda: status_of(conn, first) is None and status_of(conn, second) == "running", "the runs")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(PATIENCE) == 0
+    assert (outcomes(conn, first), outcomes(conn, second)) == (["succeeded"], ["released"])
+    assert status_of(conn, second) == "pending"
+
+
+@pytest.mark.slow
+def test_a_handler_can_end_what_it_forks_by_a_signal_and_its_worker_works_on(
+    conn: Connection, worker: subprocess.Popen[bytes]
+) -> None:
+    jobs = [enqueue(conn, "f_ends_its_fork").id for _ in range(2)]
+    until(lambda: not any(status_of(conn, job) for job in jobs), "the end of the jobs")
+    assert last_run(conn, jobs[0])["output"] == {"ended": -signal.SIGTERM}
+    assert worker.poll() is None
