@@ -13,7 +13,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.model import ClaimedJob, FinishedRun, Job, Run, RunOutcome, Status
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.redact import safe_error
+from jobdeck.core.redact import readable
 from jobdeck.core.registry import around
 from jobdeck.core.registry.around import FailedJob
 
@@ -101,5 +101,5 @@ class FailureHooks:
                         "a hook of a failed job failed",
                         hook=getattr(hook, "__name__", repr(hook)),
                         job=failure.job_id,
-                        error=safe_error(repr(error)),
+                        error=readable(error),
                     )

@@ -92,7 +92,7 @@ class Executor:
                 return self._raised_safely(context, job_type, error)
             finally:
                 running.set(None)
-                self._close(context)
+                self.close(context)
 
     async def run_async(self, context: RunContext, shared: OnLoop) -> FinishedRun:
         """Runs one job of an async type and returns its report. Never raises.
@@ -191,6 +191,15 @@ class Executor:
         cancelled = context.stop is Stop.CANCELLED
         return self._report(context, RunOutcome.CANCELLED if cancelled else RunOutcome.RELEASED)
 
+    def unreported(self, context: RunContext, error: BaseException) -> FinishedRun:
+        """The report of a run that its slot has lost: a failed attempt, if the handler had begun.
+
+        Such a job must not return to the queue at once, since its next run may end in the same way.
+        """
+        if context.started is None or context.stop in {Stop.CANCELLED, Stop.RELEASED}:
+            return self.handed_back(context)
+        return self._ended_by(context, self.registry.get(context.job.task_type), error)
+
     def not_stored(self, finished: FinishedRun, reason: BaseException) -> FinishedRun:
         """The failure report that replaces a report which the database refused; it contains nothing else."""
         return FinishedRun(
@@ -270,13 +279,13 @@ class Executor:
         """The report of what a handler raised, also of an exception whose own parts cannot be read."""
         try:
             return self._raised(context, job_type, error)
-        except Exception as problem:  # noqa: BLE001 -- an exception of a handler may be anything
+        except BaseException as problem:  # noqa: BLE001 -- what an exception of a handler has may raise anything
             name = clean(type(error).__name__)
             delay = _own_delay(context, job_type, error)
             return self._failed(context, job_type)._replace(
                 retry_after=delay,
                 error_kind=name,
-                error=safe_error(f"{name} was raised, and cannot be read ({type(problem).__name__}: {problem})."),
+                error=safe_error(f"{name} was raised, and cannot be read ({error_message(problem)})."),
             )
 
     def _raised(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
@@ -318,7 +327,8 @@ class Executor:
         return run if context.is_silent else run._replace(log=context.log_text(), progress=context.progress_so_far())
 
     @staticmethod
-    def _close(context: RunContext) -> None:
+    def close(context: RunContext) -> None:
+        """Returns what a run has borrowed. Closing twice is allowed."""
         try:
             context.close()
         except Exception as error:  # noqa: BLE001 -- the run has ended; a broken connection must not undo its report

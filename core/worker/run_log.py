@@ -206,11 +206,14 @@ def install() -> None:
 
 
 def error_message(error: BaseException) -> str:
-    """The exception's message in one safe line, with the class name in front unless it is an error of Jobdeck."""
+    """The exception's message in one safe line, with the class name in front unless it is an error of Jobdeck.
+
+    Never raises, whatever the methods of the exception do.
+    """
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 -- `__str__` of a handler's exception may raise anything
+    except BaseException:  # noqa: BLE001 -- also SystemExit: `__str__` of a handler's exception may raise anything
         text = "(the exception has no readable message)"
     if isinstance(error, SystemExit):
         text = f"the handler called sys.exit({text}); a handler must return or raise"
@@ -228,7 +231,7 @@ def trace_of(error: BaseException) -> tuple[str, tuple[tuple[str, int, str], ...
         found = traceback.TracebackException(type(error), error, inner or error.__traceback__)
         frames = tuple((frame.filename, frame.lineno or 0, frame.name) for frame in found.stack)
         return presentable_trace("".join(found.format())), frames[-50:]
-    except Exception as problem:  # noqa: BLE001 -- a hostile exception must not keep its run from being reported
+    except BaseException as problem:  # noqa: BLE001 -- a hostile exception must not keep its run from being reported
         return f"(the traceback cannot be shown: {type(problem).__name__})", ()
 
 

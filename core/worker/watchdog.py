@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 0.2
 IDLE_SECONDS = 1.0
+LOST_SECONDS = 10.0
+"""A claimed job that no slot has for this long is one that an interrupted thread has dropped."""
 LONGEST_WAIT = 2.0
 """Seconds after which jobs claimed ahead return to the queue if no slot has taken one."""
 
@@ -46,6 +48,9 @@ class Watchdog:
         self._on_room = on_room
         self._full: set[Lane] = set()
         """The lanes that had no free place at the last look."""
+        self._missing: set[RunContext] = set()
+        """Claimed jobs without a result that no slot had at the last look for them."""
+        self._next_missing = 0.0
         self._ending = threading.Event()
         self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} watchdog")
 
@@ -73,6 +78,27 @@ class Watchdog:
             elif was_full:
                 self._full.discard(lane)
                 self._on_room()
+        now = time.monotonic()
+        if now >= self._next_missing:
+            self._next_missing = now + LOST_SECONDS
+            self._look_for_missing(now)
+
+    def _look_for_missing(self, now: float) -> None:
+        """Gives back the jobs that no slot has any more, and those that have waited for a slot longer than a lease."""
+        state = self._state
+        waiting = {context for lane in state.lanes for context in lane.slots.waits()}
+        longest = state.settings.lease_seconds
+        if any(now - (one.job.claimed_at.timestamp() - one.epoch) > longest for one in waiting):
+            given_back = sum(lane.slots.hand_back_waiting() for lane in state.lanes)
+            message = "no slot took these jobs within a lease; they are given back"
+            event(log, logging.ERROR, message, jobs=given_back, worker=state.worker_id)
+        known = waiting.union(state.running())
+        missing = {one for one in list(state.held.values()) if one.result is None and one not in known}
+        for context in missing & self._missing:
+            message = "no slot has this job any more; it is given back, or failed if it had begun"
+            run_event(log, logging.ERROR, message, context)
+            state.lane_of(context).slots.give_up(context)
+        self._missing = missing
 
     def _look(self, slots: Slots) -> None:
         now = time.monotonic()

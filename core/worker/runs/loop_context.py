@@ -15,7 +15,7 @@ from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.postgres.pool import AsyncPool
 from jobdeck.core.queue import leases
 from jobdeck.core.queue.producers import finishing
-from jobdeck.core.redact import safe_error
+from jobdeck.core.redact import readable
 from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
 
 if TYPE_CHECKING:
@@ -154,9 +154,9 @@ class OnLoop:
                 await self._ending.wait()
         except BaseException as error:  # noqa: BLE001 -- an application's own code; the run that waits gets it
             if value.done():
-                event(log, logging.ERROR, "the resources of a task type failed", error=safe_error(repr(error)))
+                event(log, logging.ERROR, "the resources of a task type failed", error=readable(error))
             else:
-                value.set_exception(error if isinstance(error, Exception) else JobdeckError(repr(error)))
+                value.set_exception(error if isinstance(error, Exception) else JobdeckError(readable(error)))
 
     def _left(self, opener: Opener, value: asyncio.Future[object], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

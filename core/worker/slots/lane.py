@@ -8,6 +8,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jobdeck.core.errors import JobFailure
 from jobdeck.core.worker.context import RunContext, Stop, run_event
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from jobdeck.core.worker.stats import Pace
 
 log = logging.getLogger(__name__)
+
+GONE = (
+    "The thread of the run was interrupted before it could report, so its outcome is not known. "
+    "A library of the handler raises exceptions in other threads, perhaps to limit their time."
+)
 
 
 class Slots:
@@ -61,6 +67,10 @@ class Slots:
         """The number of claimed jobs that wait for a slot."""
         return 0
 
+    def waits(self) -> set[RunContext]:
+        """The claimed jobs that wait for a slot, also for the one for canaries."""
+        return set()
+
     def start(self) -> None:
         """Starts what must run before the first job."""
 
@@ -86,6 +96,11 @@ class Slots:
         self._abandon(context, replace=replace)
         self._report(context, report)
         return True
+
+    def give_up(self, context: RunContext) -> None:
+        """Reports a job that no slot has and none will take: as failed if its handler had begun, or as released."""
+        self._executor.close(context)
+        self._report(context, self._executor.unreported(context, JobFailure(GONE)))
 
     def look(self, now: float) -> None:
         """Checks what only this kind needs; called by the watchdog with the monotonic time."""

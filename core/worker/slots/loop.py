@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.logs import event
-from jobdeck.core.redact import safe_error, safe_text
+from jobdeck.core.redact import readable, safe_text
 from jobdeck.core.worker.context import RunContext, Stop, run_event
 from jobdeck.core.worker.runs.loop_context import OnLoop
 from jobdeck.core.worker.slots.lane import Slots, thread_position
@@ -213,7 +213,7 @@ class LoopSlots(Slots):
             try:
                 loop.run_until_complete(ending)
             except BaseException as error:  # noqa: BLE001 -- SystemExit in a task that a handler made ends no other run
-                event(log, logging.ERROR, "a task of a handler ended with an error", error=safe_error(repr(error)))
+                event(log, logging.ERROR, "a task of a handler ended with an error", error=readable(error))
         loop.close()
 
     async def _until_closed(self) -> None:
@@ -246,12 +246,8 @@ class LoopSlots(Slots):
     def _left(self, context: RunContext, task: asyncio.Task[FinishedRun]) -> None:
         del self._tasks[context]
         self._cancelled.discard(context)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            run_event(log, logging.ERROR, "a run ended without a report", context, error=safe_error(repr(error)))
-        # A task that another one cancels before its first step has no report either; its handler never began.
-        without = task.cancelled() or error is not None
-        self.write_off(context, self._executor.handed_back(context) if without else task.result())
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self.write_off(context, task.result() if error is None else self._executor.unreported(context, error))
 
     def _cancel(self, context: RunContext) -> None:
         task = self._tasks.get(context)

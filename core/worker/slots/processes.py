@@ -16,7 +16,7 @@ from jobdeck.core.registry import JobType, around
 from jobdeck.core.worker.context import RunContext, Stop
 from jobdeck.core.worker.slots.child import job_to_json
 from jobdeck.core.worker.slots.child_process import POSITION_SECONDS, ChildProcess, ProcessGone
-from jobdeck.core.worker.slots.threads import ThreadSlots
+from jobdeck.core.worker.slots.threads import ThreadSlots, Waiting
 
 if TYPE_CHECKING:
     import queue
@@ -81,7 +81,7 @@ class ProcessSlots(ThreadSlots):
                 if now - asked > allowed + SPARE_SECONDS and not child.killed:
                     child.kill(0)
 
-    def _work(self, line: queue.SimpleQueue[RunContext | None]) -> None:
+    def _work(self, line: Waiting) -> None:
         try:
             super()._work(line)
         finally:

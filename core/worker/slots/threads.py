@@ -7,10 +7,12 @@ import math
 import queue
 import threading
 import time
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from jobdeck.core.logs import event
-from jobdeck.core.redact import safe_error
+from jobdeck.core.redact import readable, safe_error
 from jobdeck.core.worker.context import RunContext, Stop
 from jobdeck.core.worker.slots import forks
 from jobdeck.core.worker.slots.lane import Slots, thread_position
@@ -32,10 +34,35 @@ GOES_ON = (
 )
 
 
+class Waiting:
+    """Claimed jobs that wait for a thread.
+
+    A thread waits for a call and takes a job afterwards. If an exception of another thread interrupts that wait, a call
+    is lost, and no job.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: deque[RunContext] = deque()
+        self.calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """True for each job that was put, which somebody else may have taken; False for a thread that is to end."""
+
+    def put(self, context: RunContext) -> None:
+        self.jobs.append(context)
+        self.calls.put(True)
+
+    def take(self) -> RunContext | None:
+        """The oldest job, without waiting; None if there is none."""
+        try:
+            return self.jobs.popleft()
+        except IndexError:
+            return None
+
+
 class ThreadSlots(Slots):
     """The threads that run jobs: one for each slot, and one that is kept free for a canary.
 
-    They are daemons, so that a handler that does not stop cannot keep the process alive.
+    They are daemons, so that a handler that does not stop cannot keep the process alive. Nothing but `close` and a
+    substitute ends one: a library may raise an exception in the thread of a handler that has just returned.
     """
 
     running: dict[RunContext, threading.Thread]
@@ -57,8 +84,8 @@ class ThreadSlots(Slots):
         """Runs over their timeout, whose slots have another thread, and when each had to stop; infinite once shown."""
         self._lock = threading.Lock()
         """Guards `_overdue`."""
-        self._waiting: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
-        self._kept: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
+        self._waiting = Waiting()
+        self._kept = Waiting()
 
     def start(self) -> None:
         forks.install()
@@ -66,10 +93,10 @@ class ThreadSlots(Slots):
             self._start_thread(self._waiting)
         self._start_thread(self._kept)
 
-    def _start_thread(self, line: queue.SimpleQueue[RunContext | None]) -> None:
+    def _start_thread(self, line: Waiting) -> None:
         threading.Thread(target=self._work, args=(line,), name=f"{self._name} slot", daemon=True).start()
 
-    def _starts(self, line: queue.SimpleQueue[RunContext | None]) -> bool:
+    def _starts(self, line: Waiting) -> bool:
         """Starts another thread for a slot. False if the machine has none left."""
         try:
             self._start_thread(line)
@@ -86,7 +113,10 @@ class ThreadSlots(Slots):
 
     @property
     def waiting(self) -> int:
-        return self._waiting.qsize()
+        return len(self._waiting.jobs)
+
+    def waits(self) -> set[RunContext]:
+        return {*self._waiting.jobs.copy(), *self._kept.jobs.copy()}
 
     def put(self, contexts: Iterable[RunContext]) -> None:
         put = self._waiting.put
@@ -99,24 +129,18 @@ class ThreadSlots(Slots):
     def hand_back_waiting(self) -> int:
         return self._hand_back(self._waiting) + self._hand_back(self._kept)
 
-    def _hand_back(self, line: queue.SimpleQueue[RunContext | None]) -> int:
+    def _hand_back(self, line: Waiting) -> int:
         handed_back = 0
-        while True:
-            try:
-                context = line.get_nowait()
-            except queue.Empty:
-                return handed_back
-            if context is None:
-                line.put(None)
-                return handed_back
+        while (context := line.take()) is not None:
             self._report(context, self._executor.handed_back(context))
             handed_back += 1
+        return handed_back
 
     def _abandon(self, context: RunContext, *, replace: bool) -> None:
         if not self._has_substitute(context) and replace:
             self._starts(self._line_of(context))
 
-    def _line_of(self, context: RunContext) -> queue.SimpleQueue[RunContext | None]:
+    def _line_of(self, context: RunContext) -> Waiting:
         return self._kept if context is self.canary else self._waiting
 
     def time_out(self, context: RunContext) -> str | None:
@@ -160,8 +184,8 @@ class ThreadSlots(Slots):
 
     def close(self) -> None:
         for _ in range(self.size):
-            self._waiting.put(None)
-        self._kept.put(None)
+            self._waiting.calls.put(False)
+        self._kept.calls.put(False)
 
     def _has_substitute(self, context: RunContext) -> bool:
         """Whether another thread has taken the slot of a run that has ended; asked once for each run."""
@@ -170,21 +194,55 @@ class ThreadSlots(Slots):
         with self._lock:
             return self._overdue.pop(context, None) is not None
 
-    def _work(self, line: queue.SimpleQueue[RunContext | None]) -> None:
-        take, done, run, running, free = line.get, self._done.put, self._run_job, self.running, self._free
-        thread = threading.current_thread()
-        while (context := take()) is not None:
-            if context.stop is not None or time.monotonic() >= context.lease_end:
-                self._report(context, self._executor.handed_back(context))
-                continue
-            running[context] = thread
-            result = run(context.job, context)
-            if running.pop(context, None) is None:
+    def _work(self, line: Waiting) -> None:
+        thread, wait, take = threading.current_thread(), line.calls.get, line.take
+        while True:
+            context = None
+            try:
+                while wait():
+                    context = take()
+                    if context is not None and not self._serve(context, thread):
+                        return
+                    context = None
+            except BaseException as error:  # noqa: BLE001 -- another thread may raise anything in this one, at any time
+                with suppress(BaseException):
+                    if not self._recover(line, context, error):
+                        return
+            else:
                 return
-            free(context)
-            replaced = self._has_substitute(context)
-            late = replaced or context.stop is Stop.TIMED_OUT
-            context.result = self._executor.timed_out(context) if late else result
-            done(context)
-            if replaced:
-                return
+
+    def _serve(self, context: RunContext, thread: threading.Thread) -> bool:
+        """Runs one job, or hands it back; False if the thread must end, because it has a substitute."""
+        if context.stop is not None or time.monotonic() >= context.lease_end:
+            self._report(context, self._executor.handed_back(context))
+            return True
+        self.running[context] = thread
+        result = self._run_job(context.job, context)
+        if self.running.pop(context, None) is None:
+            return False
+        return self._ended(context, result)
+
+    def _ended(self, context: RunContext, result: FinishedRun) -> bool:
+        self._free(context)
+        replaced = self._has_substitute(context)
+        late = replaced or context.stop is Stop.TIMED_OUT
+        result = self._executor.timed_out(context) if late else result
+        # Nothing between these two may be interrupted, so that a run with a result is one that was handed on.
+        context.result = result
+        self._done.put(context)
+        return not replaced
+
+    def _recover(self, line: Waiting, context: RunContext | None, error: BaseException) -> bool:
+        """Goes on after an exception that came from outside a handler; False if the thread must end.
+
+        A run of which it is not known here whether it was reported is left to the watchdog.
+        """
+        event(log, logging.WARNING, "an exception came into the thread of a slot; it goes on", error=readable(error))
+        if context is None:
+            # The call that was waited for may be lost. One too many does no harm.
+            line.calls.put(True)
+            return True
+        self._executor.close(context)
+        if context.result is None and self.running.pop(context, None) is not None:
+            return self._ended(context, self._executor.unreported(context, error))
+        return True

@@ -1,0 +1,192 @@
+"""Slots whose threads and tasks are interrupted from outside, and exceptions that cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobdeck.core.worker import watchdog
+from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.slots.threads import ThreadSlots
+from tests.support.queue import Connection
+from tests.support.waiting import beside, until
+from tests.support.working import Held, enqueue, job_type, last_run, nothing, outcomes, status_of, working
+
+
+class TookTooLong(BaseException):
+    """What a library raises in the thread of a handler to limit its time."""
+
+
+def interrupt(thread: threading.Thread) -> None:
+    """Raises an exception in another thread, at its next step."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TookTooLong))
+
+
+def slots_of(worker_id: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == f"{worker_id} slot"]
+
+
+def test_a_slot_that_is_interrupted_while_it_waits_runs_the_next_jobs(conn: Connection, database_url: str) -> None:
+    with working(database_url, job_type("quick", nothing), concurrency=1) as worker:
+        first = enqueue(conn, "quick").id
+        until(lambda: status_of(conn, first) is None, "the end of the first job")
+        for thread in slots_of(worker.worker_id):
+            interrupt(thread)
+        jobs = [enqueue(conn, "quick").id for _ in range(5)]
+        until(lambda: not any(status_of(conn, job) for job in jobs), "the end of the other jobs")
+        assert len(slots_of(worker.worker_id)) == 2
+    assert outcomes(conn) == ["succeeded"] * 6
+
+
+def test_a_slot_that_is_interrupted_after_its_handler_returned_reports_a_failed_attempt(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = RunContext.close
+    times = iter([True])
+
+    def close(context: RunContext) -> None:
+        closed(context)
+        if next(times, False):
+            raise TookTooLong
+
+    monkeypatch.setattr(RunContext, "close", close)
+    with working(database_url, job_type("quick", nothing), concurrency=1) as worker:
+        job = enqueue(conn, "quick").id
+        until(lambda: status_of(conn, job) is None, "the end of the job")
+        assert len(slots_of(worker.worker_id)) == 2
+    assert outcomes(conn, job) == ["retried", "succeeded"]
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_a_job_that_no_slot_has_any_more_is_given_back_and_named(
+    conn: Connection,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    began: bool,
+) -> None:
+    serve = ThreadSlots._serve
+    times = iter([True])
+
+    def drop(slots: ThreadSlots, context: RunContext, thread: threading.Thread) -> bool:
+        if not next(times, False):
+            return serve(slots, context, thread)
+        if began:
+            context.started = context.lease_end
+        return True
+
+    monkeypatch.setattr(watchdog, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(ThreadSlots, "_serve", drop)
+    with working(database_url, job_type("quick", nothing), concurrency=1):
+        job = enqueue(conn, "quick").id
+        until(lambda: status_of(conn, job) is None, "the end of the job")
+    assert outcomes(conn, job) == ["retried" if began else "released", "succeeded"]
+    assert "no slot has this job any more" in caplog.text
+
+
+@pytest.mark.slow
+def test_no_job_is_lost_while_slots_are_interrupted_at_any_step(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LOST_SECONDS", 0.5)
+    ends = threading.Event()
+    jobs = [enqueue(conn, "quick", max_attempts=1000).id for _ in range(300)]
+    with working(database_url, job_type("quick", nothing), concurrency=3) as worker:
+
+        def interrupts() -> None:
+            while not ends.wait(0.003):
+                for thread in slots_of(worker.worker_id):
+                    interrupt(thread)
+
+        with beside(interrupts):
+            until(lambda: len(outcomes(conn)) > len(jobs) // 2, "some runs")
+            ends.set()
+        until(lambda: not any(status_of(conn, job) for job in jobs), "the end of all jobs")
+        assert len(slots_of(worker.worker_id)) >= 4
+    assert outcomes(conn).count("succeeded") == len(jobs)
+
+
+async def cancels_itself(_params: object, _ctx: object) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+def test_an_async_handler_that_cancels_its_own_task_and_returns_has_failed(conn: Connection, database_url: str) -> None:
+    job = enqueue(conn, "cancels", max_attempts=2).id
+    with working(database_url, job_type("cancels", cancels_itself)):
+        until(lambda: status_of(conn, job) == "failed", "the failure of the job")
+    assert outcomes(conn, job) == ["retried", "failed"]
+    assert last_run(conn, job)["error_kind"] == "CancelledError"
+
+
+class Hostile(Exception):
+    """Its methods end the thread that reads it."""
+
+    def __str__(self) -> str:
+        raise SystemExit("str")
+
+    def __repr__(self) -> str:
+        raise SystemExit("repr")
+
+
+class NoCause(Exception):
+    """The same of its cause."""
+
+    @property
+    def __cause__(self) -> BaseException | None:  # type: ignore[override]
+        raise SystemExit("cause")
+
+
+class HostileExit(SystemExit):
+    """What ends an event loop, and cannot be read."""
+
+    __str__ = __repr__ = Hostile.__str__
+
+
+@pytest.mark.parametrize("error", [Hostile, NoCause, HostileExit])
+def test_an_exception_that_cannot_be_read_is_a_failed_attempt_and_ends_no_slot(
+    conn: Connection, database_url: str, error: Callable[[], BaseException]
+) -> None:
+    def raises(_params: object, _ctx: object) -> None:
+        raise error()
+
+    async def raises_too(_params: object, _ctx: object) -> None:
+        raise error()
+
+    async def left(_params: object, _ctx: object) -> None:
+        async def task() -> None:
+            raise error()
+
+        own = asyncio.get_running_loop().create_task(task())
+        await asyncio.wait({own})
+        assert own.exception() is not None
+
+    async def quick(_params: object, _ctx: object) -> None:
+        await asyncio.sleep(0)
+
+    kinds: dict[str, Callable[[Any, Any], Any]] = {
+        "raises": raises, "raises_too": raises_too, "left": left, "thread": nothing, "loop": quick
+    }  # fmt: skip
+    with working(database_url, *(job_type(name, run) for name, run in kinds.items()), concurrency=1):
+        for name in kinds:
+            job = enqueue(conn, name, max_attempts=1).id
+            until(lambda job=job: status_of(conn, job) in {None, "failed"}, name)  # type: ignore[misc]
+    assert outcomes(conn) == ["failed", "failed", "succeeded", "succeeded", "succeeded"]
+
+
+def test_a_held_handler_that_is_interrupted_is_a_failed_attempt(
+    conn: Connection, database_url: str, held: Held
+) -> None:
+    job = enqueue(conn, "held", max_attempts=1).id
+    with working(database_url, job_type("held", held), concurrency=1):
+        held.wait_for()
+        interrupt(held.threads[0])
+        until(lambda: status_of(conn, job) == "failed", "the failure")
+    assert last_run(conn, job)["error_kind"] == "TookTooLong"
