@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from jobdeck.core.errors import (
@@ -80,6 +81,10 @@ class Executor:
         """
         if context is None:
             context = RunContext(job, self.resources, job.claimed_at.timestamp() - time.monotonic(), math.inf)
+        # What a handler sets in its own copy, such as the precision of `decimal`, no later run of this thread finds.
+        return copy_context().run(self._run, context)
+
+    def _run(self, context: RunContext) -> FinishedRun:
         with self._span(context):
             job_type = self._begin(context)
             try:

@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import threading
+from contextvars import Context
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -215,7 +216,8 @@ class Child:
             context.stop = self._stop
             context.trace = asked["trace"]
             self._channel.send(run=context.job.run_token, begun=True)
-            report = executor.run(context.job, context)
+            # Empty, as that of a thread: modules may have set the context of `decimal`, which runs would share.
+            report = Context().run(executor.run, context.job, context)
             self._current = None
             context.flush()
             self._channel.send(run=report.run_token, done=_facts(report), stack=context.stack)
