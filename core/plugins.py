@@ -1,8 +1,9 @@
 """The parts of a plugin, and the search for the plugins of this process.
 
-A plugin is one `Plugin` value in a module that the entry point group `jobdeck.plugins` or `JOBDECK_PLUGINS` names. Its
-fields are values, names, or functions that import their modules when they are called, so that loading a plugin is
-cheap.
+A plugin is one `Plugin` value in a module. It is on where `JOBDECK_PLUGINS` names it. An entry point of the group
+`jobdeck.plugins` gives it a short name and switches nothing on: a package that an application installs for itself must
+not change what its queue does. The fields of a plugin are values, names, or functions that import their modules when
+they are called, so that loading a plugin is cheap.
 """
 
 from __future__ import annotations
@@ -222,7 +223,7 @@ class Plugin:
     Args:
         name: the name of its entry point, its extra and its row in `jobdeck_schema`.
         version: the version of its part of the schema, from 1 on.
-        requires: packages that it imports. If one is missing, the plugin is off; if it was named, that is an error.
+        requires: packages that it imports. If one is missing, the plugin is refused.
         sql_before: SQL that runs before schema.sql, to adapt objects of an earlier owner of the same names.
         sql: SQL that runs after schema.sql.
         handlers: modules with job types; a package means all its modules.
@@ -307,6 +308,17 @@ def presets() -> dict[str, Preset]:
     return {preset.name: preset for plugin in load_plugins() for preset in plugin.presets}
 
 
+def off_here(names: Sequence[str]) -> str:
+    """The sentence for components of a database whose plugins are off in this process, with what switches them on."""
+    listed, added = " and ".join(names), ",".join(names)
+    several = len(names) > 1
+    off = (
+        f"plugins {listed}, which are off here, so their" if several else f"plugin {listed}, which is off here, so its"
+    )
+    way_out = f"Add {added} to {SETTING}" if load_plugins() else f"Set {SETTING}={added}"
+    return f"The database holds the {off} jobs wait. {way_out}."
+
+
 _loaded: tuple[Plugin, ...] | None = None
 
 
@@ -314,15 +326,14 @@ def load_plugins() -> tuple[Plugin, ...]:
     """The plugins of this process, found once.
 
     `JOBDECK_PLUGINS`, in the environment or the configuration file, names them: entry points or
-    "package.module:attribute", separated by commas; empty means none. Without it, all installed plugins are on whose
-    `requires` can be imported.
+    "package.module:attribute", separated by commas. Empty or not set, there are none.
 
     Raises:
         ConfigurationError: a plugin cannot be used; the message names it and the reason.
     """
     global _loaded  # noqa: PLW0603 -- found once per process
     if _loaded is None:
-        _loaded = _find(named())
+        _loaded = _find(_named())
     return _loaded
 
 
@@ -337,11 +348,8 @@ def use_plugins(*plugins: Plugin) -> Iterator[None]:
         _loaded = before
 
 
-def named() -> list[str] | None:
-    """The plugins that `JOBDECK_PLUGINS` names; None if it is not set."""
-    given: object = os.environ[SETTING] if SETTING in os.environ else config_file.content().get(SETTING)
-    if given is None:
-        return None
+def _named() -> list[str]:
+    given: object = os.environ[SETTING] if SETTING in os.environ else config_file.content().get(SETTING, "")
     if not isinstance(given, str):
         raise ConfigurationError(
             f'{SETTING} in {config_file.path()} must be a string, like "name, package.module:plugin".'
@@ -349,13 +357,10 @@ def named() -> list[str] | None:
     return list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
 
 
-def _find(named: list[str] | None) -> tuple[Plugin, ...]:
-    if named == []:
+def _find(named: list[str]) -> tuple[Plugin, ...]:
+    if not named:
         return ()
     installed = {point.name: point for point in metadata.entry_points(group=GROUP)}
-    if named is None:
-        loaded = (_load(point.name, point.value) for _, point in sorted(installed.items()))
-        return tuple(plugin for plugin in loaded if not _missing(plugin))
     plugins: list[Plugin] = []
     for name in named:
         if ":" not in name and name not in installed:
@@ -366,7 +371,7 @@ def _find(named: list[str] | None) -> tuple[Plugin, ...]:
             )
         point = installed.get(name)
         plugin = _load(name, point.value if point else name)
-        if missing := _missing(plugin):
+        if missing := [package for package in plugin.requires if find_spec(package) is None]:
             package = point.dist.name if point and point.dist else "jobdeck"
             raise ConfigurationError(
                 f"The plugin {plugin.name} needs {' and '.join(missing)}, which cannot be imported. "
@@ -383,8 +388,8 @@ def _load(name: str, target: str) -> Plugin:
         plugin = resolve(target)
     except Exception as error:
         raise ConfigurationError(
-            f"The plugin {name} cannot be imported ({type(error).__name__}: {error}). Correct it, or exclude it "
-            f"with {SETTING}."
+            f"The plugin {name} cannot be imported ({type(error).__name__}: {error}). Correct it, or take it "
+            f"out of {SETTING}."
         ) from error
     if not isinstance(plugin, Plugin):
         raise ConfigurationError(f"The plugin {name} is a {type(plugin).__name__}, not a jobdeck.core.plugins.Plugin.")
@@ -392,7 +397,3 @@ def _load(name: str, target: str) -> Plugin:
     if not isinstance(version, int) or version < 1:
         raise ConfigurationError(f"The plugin {name} has no version. Its Plugin needs version=1 or above.")
     return plugin
-
-
-def _missing(plugin: Plugin) -> list[str]:
-    return [package for package in plugin.requires if find_spec(package) is None]

@@ -45,7 +45,7 @@ def _forget_the_machine() -> None:
         ours = name.startswith(("TEXTUAL_SNAPSHOT_", "JOBDECK_TEST_"))  # set for the test processes
         if not ours and (name in FOREIGN_NAMES or name.startswith(FOREIGN_PREFIXES)):
             del os.environ[name]
-    os.environ.update(TZ="UTC", LC_ALL="C.UTF-8")
+    os.environ.update(TZ="UTC", LC_ALL="C.UTF-8", JOBDECK_PLUGINS="competition")
     time.tzset()
 
 

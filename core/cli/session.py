@@ -162,8 +162,12 @@ class Session:
         return parse_filter(text or "")
 
     @contextmanager
-    def database(self, *, max_size: int = 4, lock_seconds: float | None = None) -> Iterator[Database]:
+    def database(
+        self, *, max_size: int = 4, lock_seconds: float | None = None, note: Callable[[str], None] = output.note
+    ) -> Iterator[Database]:
         """The database, with its schema checked and at most `max_size` connections. `lock_seconds` limits their waits.
+
+        `note` gets a sentence if the database holds components whose plugins are off in this process.
 
         Raises:
             DatabaseUnreachable: the database does not answer.
@@ -180,7 +184,7 @@ class Session:
             database.lock_seconds = lock_seconds
             try:
                 try:
-                    open_checked(database, NOTHING)
+                    open_checked(database, NOTHING, note=note)
                 except LockNotAvailable:
                     with database.connection() as conn, limited_waits(database, conn):
                         raise

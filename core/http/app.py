@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -41,13 +42,15 @@ def make_app(
     counters: Counters,
     checks: Lane,
     limits: Limits,
+    unknown: Declined | None = None,
 ) -> Starlette:
     """The application that serves `endpoints`.
 
-    `refused` is called with status and path of each refused request. Signatures are checked in a thread of `checks`, so
-    that requests with a wrong one take no thread of an endpoint.
+    `unknown` is the answer to a path that no endpoint has, else 404. `refused` is called with status and path of each
+    refused request. Signatures are checked in a thread of `checks`, so that requests with a wrong one take no thread of
+    an endpoint.
     """
-    entry = Entry(refused, counters, checks, Intake(limits))
+    entry = Entry(refused, counters, checks, Intake(limits), unknown or Declined(404, "Unknown path."))
     routes = []
     for one in endpoints:
         route = Route(one.path, entry.serving(one), methods=list(one.methods))
@@ -60,11 +63,14 @@ def make_app(
 
 
 class Entry:
-    def __init__(self, refused: Callable[[int, str], None], counters: Counters, checks: Lane, intake: Intake) -> None:
+    def __init__(
+        self, refused: Callable[[int, str], None], counters: Counters, checks: Lane, intake: Intake, unknown: Declined
+    ) -> None:
         self._refused = refused
         self._counters = counters
         self._checks = checks
         self._intake = intake
+        self._unknown = unknown
 
     def serving(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         """Makes the coroutine that serves one endpoint."""
@@ -81,7 +87,9 @@ class Entry:
     async def no_such_thing(self, request: Request, error: Exception) -> Response:
         """Answers a request for an unknown path or method."""
         assert isinstance(error, HTTPException)  # noqa: S101 -- registered for it only
-        words = {404: "Unknown path.", 405: "This method is not allowed here."}
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return self._refuse(self._unknown, request, whole=False)
+        words = {405: "This method is not allowed here."}
         declined = Declined(error.status_code, words.get(error.status_code, "The request was refused."))
         declined.headers.update(error.headers or {})
         return self._refuse(declined, request, whole=False)

@@ -15,7 +15,7 @@ from jobdeck.core.http.background import ELSEWHERE, Refusals, UpkeepThread, Watc
 from jobdeck.core.http.clients.gate import Gate, Limits
 from jobdeck.core.http.clients.proof import Bearers, bad_secrets
 from jobdeck.core.http.counters import Counters
-from jobdeck.core.http.endpoints import Call, Endpoint, Host, Lane
+from jobdeck.core.http.endpoints import Call, Declined, Endpoint, Host, Lane
 from jobdeck.core.http.producers import enqueue
 from jobdeck.core.http.producers.sharing import FairLane
 from jobdeck.core.http.producers.wire import KnownTokens
@@ -51,8 +51,12 @@ class Door:
         host: str = "127.0.0.1",
         port: int = 8080,
         limits: Limits | None = None,
+        plugins_off: bool = False,
     ) -> None:
         """Does not open the address yet. `port` 0 picks a free port.
+
+        With `plugins_off`, an unknown path may be one of a plugin that is off here. It is answered with 503, so that a
+        vendor sends its event again.
 
         Raises:
             ConfigurationError: a secret is a placeholder or can be guessed.
@@ -64,6 +68,7 @@ class Door:
         self._settings = settings
         self._host, self._port = host, port
         self._limits = limits or Limits()
+        self._unknown = Declined(503, "A plugin of this queue is off here.") if plugins_off else None
         self._counters = Counters()
         self._alerts = Alerts(settings)
         self._lanes: list[Lane] = []
@@ -187,6 +192,7 @@ class Door:
             counters=self._counters,
             checks=self._checks,
             limits=limits,
+            unknown=self._unknown,
         )
         gate = Gate(
             lambda status: self._refusals.note(status, ELSEWHERE),

@@ -12,14 +12,17 @@ that the main branch has not had yet.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import textwrap
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import JobdeckError, Refused
+from jobdeck.core.plugins import GROUP, SETTING
 from jobdeck.core.schema.components import QUEUE, checksum, known_components, sql_folder
 
 if TYPE_CHECKING:
@@ -56,7 +59,8 @@ def refreshed(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the file of the checkout that this is run from."""
+    """Writes the file of the checkout that this is run from, with the components of all installed plugins."""
+    os.environ.setdefault(SETTING, ",".join(point.name for point in metadata.entry_points(group=GROUP)))
     before = recorded()
     folder = Path(__file__).with_name("sql")
     (folder / FUNCTIONS).write_text(list_of_functions(folder), encoding="utf-8")

@@ -48,7 +48,7 @@ def examine(conn: psycopg.Connection[Any]) -> Examined:
         edited=tuple(
             component.name for component, installed in same if installed.checksum not in {None, checksum(component)}
         ),
-        unloaded=tuple(clean(name) for name in not_loaded(held)),
+        unloaded=not_loaded(held),
         altered=_altered(conn),
         waiting=_waiting(conn),
         creators=other_creators(conn, known_components(), schema_of(conn)),

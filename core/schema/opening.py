@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 
+from jobdeck.core.plugins import off_here
 from jobdeck.core.read.batch import Answer, Batch, Query
-from jobdeck.core.schema.versions import HELD, Holdings, check_held, check_schema
+from jobdeck.core.schema.versions import HELD, Holdings, check_held, check_schema, not_loaded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobdeck.core.postgres.database import Database
 
 T = TypeVar("T")
 NOTHING: Final[Query[None]] = Query((), lambda _: None)
 
 
-def open_checked(database: Database, query: Query[T]) -> T:
+def open_checked(database: Database, query: Query[T], *, note: Callable[[str], None] = lambda _: None) -> T:
     """Connects, checks the schema and runs the query. Once the connection is made, all of it takes one round trip.
+
+    `note` gets a sentence if the database holds components whose plugins are off in this process.
 
     Raises:
         SchemaMismatch: as `check_schema`; the query's result was not used.
@@ -38,5 +43,8 @@ def open_checked(database: Database, query: Query[T]) -> T:
             check_schema(conn)
         raise
     with database.connection() as conn:
-        check_held(conn, held())
+        found = held()
+        check_held(conn, found)
+    if missing := not_loaded(found):
+        note(off_here(missing))
     return answer()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.plugins import off_here
 from jobdeck.core.redact import clean
 from jobdeck.core.schema.catalog import Index, compare, indexes, invalid_indexes
 from jobdeck.core.schema.components import QUEUE, Migration, migrations
@@ -68,7 +69,8 @@ def plan_installation(
     held = holdings(conn)
     refuse_unreleased(conn, held)
     refuse_newer(conn, held, components, serving=False)
-    _refuse_unloaded(conn, held)
+    if off := not_loaded(held):
+        raise Refused(f"{off_here(off)} Nothing was changed.")
     refuse_other_creators(conn, components, schema)
     kept = records(conn) if held.components else {}
     restored, overwritten = _alterations(conn, schema, kept, repair=repair)
@@ -82,16 +84,6 @@ def plan_installation(
         restored=restored,
         overwritten=overwritten,
     )
-
-
-def _refuse_unloaded(conn: psycopg.Connection[Any], held: Holdings) -> None:
-    unloaded = not_loaded(held)
-    if unloaded:
-        name = clean(unloaded[0])
-        raise Refused(
-            f"{database_at(conn)} holds the component {name}, whose plugin is not loaded here. Nothing was changed. "
-            f"Install it (pip install 'jobdeck[{name}]') and name it in JOBDECK_PLUGINS if that is set."
-        )
 
 
 def _alterations(

@@ -196,8 +196,9 @@ def is_current(conn: psycopg.Connection[Any]) -> bool:
 
 
 def not_loaded(held: Holdings) -> tuple[str, ...]:
-    """The components that the database holds and whose plugins are not loaded."""
-    return tuple(sorted(held.components.keys() - {component.name for component in known_components()} - {QUEUE}))
+    """The components that the database holds and whose plugins are not loaded, cleaned."""
+    names = held.components.keys() - {component.name for component in known_components()} - {QUEUE}
+    return tuple(sorted(map(clean, names)))
 
 
 def database_at(conn: psycopg.Connection[Any]) -> str:

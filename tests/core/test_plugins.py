@@ -53,7 +53,10 @@ def refusal() -> str:
     return str(caught.value)
 
 
-def test_an_installed_plugin_is_on_without_being_named() -> None:
+def test_an_installed_plugin_is_off_until_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names() == []
+    monkeypatch.setattr(plugins, "_loaded", None)
+    monkeypatch.setenv("JOBDECK_PLUGINS", "competition")
     assert names() == ["competition"]
 
 
@@ -64,10 +67,10 @@ def test_an_empty_setting_means_no_plugin(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_configuration_file_names_plugins_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config.toml").write_text('JOBDECK_PLUGINS = ""\n')
+    (tmp_path / "config.toml").write_text('JOBDECK_PLUGINS = "competition"\n')
     monkeypatch.setenv("JOBDECK_CONFIG", str(tmp_path / "config.toml"))
 
-    assert names() == []
+    assert names() == ["competition"]
 
 
 def test_the_environment_wins_over_the_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,16 +95,9 @@ def test_a_plugin_is_named_by_module_and_attribute(module: Module, monkeypatch: 
     assert names() == ["competition", "shop"]
 
 
-def test_a_plugin_whose_packages_are_missing_is_off(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (
-        "from jobdeck.core.plugins import Plugin\nmine = Plugin(name='shop', version=1, requires=('no_such_thing',))\n"
-    )
-    installed(monkeypatch, shop=f"{module('lacking', text)}:mine")
-
-    assert names() == []
-
-
-def test_named_it_is_an_error_with_its_extra(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_whose_packages_are_missing_is_refused_with_its_extra(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (
         "from jobdeck.core.plugins import Plugin\nmine = Plugin(name='shop', version=1, requires=('no_such_thing',))\n"
     )
@@ -120,11 +116,13 @@ def test_an_unknown_name_is_refused_with_the_known_ones(monkeypatch: pytest.Monk
     assert "competition" in refusal()
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_a_plugin_that_raises_anything_is_named(module: Module, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
+def test_a_plugin_that_raises_anything_is_named_and_hinders_nobody_who_does_not_name_it(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
     installed(monkeypatch, shop=f"{module('broken_plugin', '1 / 0')}:mine")
-    if named:
-        monkeypatch.setenv("JOBDECK_PLUGINS", "shop")
+    assert names() == []
+    monkeypatch.setattr(plugins, "_loaded", None)
+    monkeypatch.setenv("JOBDECK_PLUGINS", "shop")
 
     assert "The plugin shop cannot be imported (ZeroDivisionError" in refusal()
 
@@ -152,4 +150,4 @@ def test_two_plugins_of_one_name_are_refused(module: Module, monkeypatch: pytest
 def test_plugins_are_replaced_for_a_time() -> None:
     with use_plugins(Plugin(name="shop", version=1)):
         assert names() == ["shop"]
-    assert names() == ["competition"]
+    assert names() == []

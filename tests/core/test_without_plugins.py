@@ -1,11 +1,11 @@
-"""With `JOBDECK_PLUGINS` set and empty, nothing of the competition is there."""
+"""In a program without plugins, on a database with the queue alone, nothing of the competition is there."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,9 +24,15 @@ from tests.support.waiting import rounds
 
 @pytest.fixture(autouse=True)
 def no_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("JOBDECK_PLUGINS", "")
+    monkeypatch.delenv("JOBDECK_PLUGINS")
     with use_plugins():
         yield
+
+
+@pytest.fixture
+def template_database(templates: Callable[[bool], str]) -> str:
+    """A database with the queue alone."""
+    return templates(False)
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ BESIDE: Final = {
     "XDG_CONFIG_HOME": "Where `jobdeck/config.toml` is looked for. Unset: `~/.config`",
     "XDG_STATE_HOME": "Where the state folder `jobdeck` is, except for root. Unset: `~/.local/state`",
     "JOBDECK_PLUGINS": (
-        "Plugins, comma separated: names, or `package.module:attribute`; set and empty for none. May be in the file "
-        "too. Unset: every installed one"
+        "Plugins, comma separated: names, or `package.module:attribute`; empty for none. May be in the file too. "
+        "A plugin that is installed and not named here is off"
     ),
     "JOBDECK_TEST_DATABASE_URL": "The server on which the fixtures of `jobdeck.testing` make their databases",
     "TRACEPARENT": "The span in which `jobdeck enqueue` and `jobdeck enqueue-many` enqueue",
@@ -65,6 +65,10 @@ SERVICES: Final = """\
 # value with "&" or spaces in single quotes. A line that begins with #NAME= is off: it shows the default, or an example
 # where there is none. `python -m tests.package.pages` writes this file.
 """
+PLUGINS: Final = """\
+# The plugins of this queue, comma separated. Leave it empty for the queue alone.
+JOBDECK_PLUGINS=competition
+"""
 ON: Final = {
     "DATABASE_URL": "postgresql://jobdeck_worker:CHANGE-ME@127.0.0.1:5432/jobdeck",
     "JOBDECK_ENV": "production",
@@ -91,7 +95,7 @@ def competition() -> str:
 
 def services() -> str:
     """The file of settings for services: each with its meaning, on or with its default."""
-    blocks = [SERVICES]
+    blocks = [SERVICES, PLUGINS]
     for title, kind in (("The queue", Settings), ("The competition", CompetitionSettings)):
         blocks.append(f"# --- {title} ".ljust(119, "-") + "\n")
         blocks += [_block(field, meaning) for field, meaning in _fields(kind)]

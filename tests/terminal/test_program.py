@@ -19,7 +19,8 @@ JOBDECK = ("-m", "tui")
 
 @pytest.fixture
 def environ(database_url: str, tmp_path: Path) -> dict[str, str]:
-    return {"DATABASE_URL": database_url, "JOBDECK_STATE_DIR": str(tmp_path), "JOBDECK_CONFIG": ""}
+    return {"DATABASE_URL": database_url, "JOBDECK_STATE_DIR": str(tmp_path), "JOBDECK_CONFIG": "",
+            "JOBDECK_PLUGINS": "competition"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "command"), [

@@ -9,7 +9,7 @@ declare
 begin
     if current_schema() <> 'public' then
         raise exception using errcode = 'JD001', message = format(
-            'The competition works only in the schema public, not in %s. Install without it (JOBDECK_PLUGINS=), or '
+            'The competition works only in the schema public, not in %s. Take it out of JOBDECK_PLUGINS, or '
             'install into public.', current_schema());
     end if;
     -- Existing tables are the competition's own, because version 1 of the queue always included it.
@@ -192,8 +192,8 @@ begin
 
     if v_trouble is not null then
         raise exception using errcode = 'JD001', message = format(
-            'The %s, so it is not the one that the competition works with. Leave the competition out '
-            '(JOBDECK_PLUGINS=), or give it a database of its own.', v_trouble);
+            'The %s, so it is not the one that the competition works with. Take the competition out '
+            'of JOBDECK_PLUGINS, or give it a database of its own.', v_trouble);
     end if;
 end
 $$;

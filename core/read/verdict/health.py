@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Health, Verdict
+from jobdeck.core.plugins import load_plugins, off_here
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.sentences import sentence
 from jobdeck.core.read.stats import figures
 from jobdeck.core.read.stats.figures import OUTCOMES
 from jobdeck.core.read.verdict import failing_types, scheduler_health, upkeep_health
+from jobdeck.core.redact import clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +40,8 @@ MOST_RUNNING: Final = 500
 SEVERITY: Final = (Verdict.OK, Verdict.PAUSED, Verdict.WARNING, Verdict.CRITICAL)
 
 _FACTS: Final = """
-WITH aside AS (SELECT task_type FROM job_paused_types WHERE set_aside)
+WITH aside AS (SELECT task_type FROM job_paused_types WHERE set_aside),
+off AS (SELECT DISTINCT component FROM jobdeck_schema WHERE component <> 'queue' AND component <> ALL (%(on)s))
 SELECT now() AS at,
     (SELECT coalesce(processing_enabled OR resume_at <= now(), false) FROM job_queue_settings WHERE id = 1) AS enabled,
     (SELECT held_by FROM job_queue_settings WHERE id = 1) AS held_by,
@@ -70,6 +73,14 @@ SELECT now() AS at,
             AND task_type NOT IN (SELECT task_type FROM aside)
         ORDER BY consecutive_failures DESC, run_at LIMIT 1) AS failing_type,
     ARRAY(SELECT task_type FROM aside ORDER BY task_type) AS aside,
+    ARRAY(SELECT component FROM off ORDER BY component) AS plugins_off,
+    ARRAY(SELECT b.task_type FROM job_queue_backlog(interval '0', 1) AS b
+        WHERE b.overdue > 0 AND EXISTS (SELECT FROM off)
+            AND NOT EXISTS (SELECT FROM job_workers AS w
+                WHERE b.task_type = ANY (w.task_types) AND job_worker_is_alive(w.heartbeat_at, now()))
+            AND NOT EXISTS (SELECT FROM job_paused_types AS t
+                WHERE t.task_type = b.task_type AND (t.resume_at IS NULL OR t.resume_at > now()))
+        ORDER BY b.task_type LIMIT 5) AS unhandled,
     (SELECT coalesce(sum(permanent), 0) FROM job_stat_list
         WHERE minutes = 1 AND bucket > now() - interval '1 hour' AND NOT dry_run) AS failed_last_hour,
     (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker' AND worker_id IS NOT NULL
@@ -137,7 +148,7 @@ def health(*, timeouts: Mapping[str, float] | None = None, production: bool = Fa
         )
 
     return combine(
-        select(_FACTS, read=_only),
+        select(_FACTS, {"on": [plugin.name for plugin in load_plugins()]}, read=_only),
         select(figures.MINUTES, OUTCOMES, read=list),
         history.worker_runs(limit=1, but="door"),
         select(_LATE_SERIES, read=_only),
@@ -163,6 +174,7 @@ def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: M
         _series(facts),
         _crashed(facts),
         *_set_aside(facts),
+        *_plugins_off(facts),
         *_stalled(facts),
         *_late_series(facts, late),
         *_silent(facts),
@@ -263,6 +275,17 @@ def _set_aside(facts: dict[str, Any]) -> list[Finding]:
     if not facts["aside"]:
         return []
     return [Finding("set aside", Verdict.OK, f"Left to another runner: {', '.join(facts['aside'])}.")]
+
+
+def _plugins_off(facts: dict[str, Any]) -> list[Finding]:
+    """The plugins of this database that are off in this process; critical while jobs wait for a worker with them."""
+    if not facts["plugins_off"]:
+        return []
+    words = off_here([clean(name) for name in facts["plugins_off"]])
+    if not facts["unhandled"]:
+        return [Finding("plugins", Verdict.WARNING, words)]
+    named = ", ".join(clean(name) for name in facts["unhandled"])
+    return [Finding("plugins", Verdict.CRITICAL, f"{words} Jobs are due that no live worker handles: {named}.")]
 
 
 def _silent(facts: dict[str, Any]) -> list[Finding]:

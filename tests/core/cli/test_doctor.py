@@ -123,15 +123,3 @@ def test_the_vendors_configuration_is_judged_without_telling_secrets(
 def test_a_pooler_is_noticed(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobdeck.core.postgres.address.POOLER_PORT", psycopg.conninfo.conninfo_to_dict("").get("port"))
     assert verdicts(jobdeck)["pooler"][0] in {"ok", "warning"}
-
-
-def test_who_has_own_handlers_learns_how_to_do_without_the_plugins_that_are_only_installed(
-    jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("JOBDECK_PLUGINS", raising=False)
-    verdict, evidence = verdicts(jobdeck)["plugins"]
-    assert verdict == "ok"
-    assert evidence.startswith("On because installed: competition. ")
-    assert "JOBDECK_PLUGINS= (empty)" in evidence
-    monkeypatch.setenv("JOBDECK_PLUGINS", "competition")
-    assert "plugins" not in verdicts(jobdeck)

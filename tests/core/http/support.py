@@ -70,7 +70,9 @@ class Open:
 
 
 @contextmanager
-def opened(url: str, *types: JobType, limits: Limits | None = None, **settings: Any) -> Iterator[Open]:
+def opened(
+    url: str, *types: JobType, limits: Limits | None = None, plugins_off: bool = False, **settings: Any
+) -> Iterator[Open]:
     """A door with everything configured, on a port that is free."""
     vendor = SendGrid()
     given = {
@@ -85,7 +87,10 @@ def opened(url: str, *types: JobType, limits: Limits | None = None, **settings: 
     own = {name: given.pop(name) for name in list(given) if name in CompetitionSettings.model_fields}
     configured = quick_settings(**given).having(CompetitionSettings(**own))
     with Database(url, application_name="test door", max_size=CONNECTIONS) as database:
-        door = Door(database, Registry(types or [FINE]), configured, host="127.0.0.1", port=0, limits=limits)
+        door = Door(
+            database, Registry(types or [FINE]), configured, host="127.0.0.1", port=0, limits=limits,
+            plugins_off=plugins_off,
+        )  # fmt: skip
         door.start()
         try:
             yield Open(door, database, vendor)

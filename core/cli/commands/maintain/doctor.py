@@ -17,7 +17,7 @@ from jobdeck.core.cli.session import Session, command, limited_waits
 from jobdeck.core.connect import open_database
 from jobdeck.core.errors import UNHEALTHY, SchemaMismatch
 from jobdeck.core.model import Finding, Verdict
-from jobdeck.core.plugins import Checklist, load_plugins, named
+from jobdeck.core.plugins import Checklist, load_plugins, off_here
 from jobdeck.core.postgres import inspection
 from jobdeck.core.read import jobs
 from jobdeck.core.settings import Settings, secret_names
@@ -85,15 +85,7 @@ def doctor(session: Session, checklist: str | None = None) -> int | None:
 
 
 def _plugins(settings: Settings) -> Iterator[Finding]:
-    """What the plugins find; first, how to do without those that are on only because they are installed."""
-    plugins = load_plugins()
-    if plugins and settings.handlers and named() is None:
-        on = ", ".join(plugin.name for plugin in plugins)
-        yield Finding(
-            "plugins", Verdict.OK,
-            f"On because installed: {on}. For your own handlers alone, set JOBDECK_PLUGINS= (empty) for all programs.",
-        )  # fmt: skip
-    for plugin in plugins:
+    for plugin in load_plugins():
         if plugin.findings:
             yield from plugin.findings(settings)
 
@@ -200,11 +192,7 @@ def _version(examined: Examined, needed: int) -> Finding:
             f"Version {examined.version} is newer than this program's {needed}. The program works, but upgrade it soon."
         )
     elif examined.unloaded:
-        names = ", ".join(examined.unloaded)
-        evidence = (
-            f"The database holds {names}, but that plugin is not loaded, so its jobs do not run here. "
-            f"Run pip install 'jobdeck[{names}]'."
-        )
+        evidence = off_here(examined.unloaded)
     elif examined.unrecorded:
         evidence = f"Version {examined.version} was not installed by `jobdeck init`. Run it, so that changes are found."
     elif examined.edited:

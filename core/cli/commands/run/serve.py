@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jobdeck.core.web.server import Site
+
+log = logging.getLogger(__name__)
 
 
 @command("serve", logs=True)
@@ -42,9 +45,12 @@ def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
     from jobdeck.core.http.server import CONNECTIONS, Door  # noqa: PLC0415 -- imported on first use
 
     session.configure_logs()
+    off: list[str] = []
     try:
-        with stop_signals() as stop, session.database(max_size=CONNECTIONS) as database:
-            door = Door(database, session.registry, session.settings, host=host, port=port)
+        with stop_signals() as stop, session.database(max_size=CONNECTIONS, note=off.append) as database:
+            for sentence in off:
+                logs.event(log, logging.WARNING, sentence)
+            door = Door(database, session.registry, session.settings, host=host, port=port, plugins_off=bool(off))
             door.start()
             addresses = [{"host": where, "port": number} for where, number in door.addresses]
             session.answer(

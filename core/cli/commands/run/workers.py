@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import psycopg
 
-from jobdeck.core import logs, schema
+from jobdeck.core import logs
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option
 from jobdeck.core.cli.signals import Stop, stop_signals
@@ -147,9 +147,8 @@ def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, 
     while not stop.asked:
         try:
             with ExitStack() as opened:
-                database = opened.enter_context(session.database(max_size=connections))
+                database = opened.enter_context(session.database(max_size=connections, note=_log_note))
                 refuse_other_roles(database)
-                _note_missing_plugins(database)
                 stack.enter_context(opened.pop_all())
                 return database
         except (DatabaseUnreachable, psycopg.OperationalError) as error:
@@ -175,12 +174,8 @@ def refuse_other_roles(database: Database) -> None:
         )
 
 
-def _note_missing_plugins(database: Database) -> None:
-    """Logs the components of the database whose plugin is not loaded, because their jobs do not run here."""
-    with database.connection() as conn:
-        missing = schema.not_loaded(schema.HELD.run(conn))
-    if missing:
-        logs.event(log, logging.WARNING, "plugins not loaded: their jobs wait", components=", ".join(missing))
+def _log_note(sentence: str) -> None:
+    logs.event(log, logging.WARNING, sentence)
 
 
 def _metrics(settings: Settings, given: str | None) -> WorkerMetrics | None:

@@ -57,6 +57,7 @@ async def assistant(url: str, folder: Path, *options: str, handlers: str = HANDL
         cwd=ROOT,
         env={
             "DATABASE_URL": url,
+            "JOBDECK_PLUGINS": "competition",
             "JOBDECK_HANDLERS": handlers,
             "JOBDECK_STATE_DIR": str(folder / "state"),
             "PYTHONPATH": str(ROOT),
