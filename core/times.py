@@ -1,7 +1,7 @@
 """Parses and formats times and durations: `30m`, `14 days`, `in 2h`, `tomorrow 9:00`, `2026-08-01T09:00Z`.
 
-There is no clock in here: callers pass the current time. A time without an offset is UTC, as are all times that
-Jobdeck prints.
+There is no clock in here: callers pass the current time. What a person types without an offset is UTC, as are all
+times that Jobdeck prints. A program has to say the zone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from jobdeck.core.errors import Unreadable
+from jobdeck.core.errors import Refused, Unreadable
 
 LONGEST: Final = timedelta(days=36_525)
 """The maximum duration, a hundred years, so that a date plus a duration stays within the calendar."""
@@ -61,6 +61,20 @@ def parse_interval(text: str, *, what: str = "interval") -> int:
         message = f"The {what} {_quoted(text)} is not a whole number of seconds. The minimum is 1 second."
         raise Unreadable(message, "whole seconds; try 30m")
     return seconds
+
+
+def with_zone(moment: datetime | None, name: str) -> datetime | None:
+    """A time that an application gives by the option `name`, as it is; None for none.
+
+    Raises:
+        Refused: it has no time zone. Postgres would read it in that of the connection, hours away from what was meant.
+    """
+    if moment is not None and moment.utcoffset() is None:
+        raise Refused(
+            f"The time {name} has no time zone, so nobody can say which moment it is. Give it one, like "
+            "datetime.now(UTC). Nothing was enqueued."
+        )
+    return moment
 
 
 def parse_time(text: str, now: datetime, *, what: str = "time") -> datetime:

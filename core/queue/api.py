@@ -20,6 +20,7 @@ from jobdeck.core.postgres.database import actor as current_actor
 from jobdeck.core.queue import producer, requests
 from jobdeck.core.queue.producers import connections, flows
 from jobdeck.core.telemetry import switch
+from jobdeck.core.times import with_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,10 +65,10 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         conn: a psycopg connection, an SQLAlchemy session or connection, or `django.db.connection`.
         task_type: a type whose module this process has imported.
         payload: the type's payload model, or its JSON.
-        run_at: when it is due; None for now.
+        run_at: when it is due, with a time zone; None for now.
         every_minutes: the interval of a recurring job.
         schedule: in place of `every_minutes`, an `Every`, or a `Cron`, which is due at its first slot from `run_at` on.
-        expires_at: when a recurring job ends.
+        expires_at: when a recurring job ends, with a time zone.
         priority: from -100 to 100; higher runs first.
         max_attempts: how often a failing job is tried; None for the type's own value.
         dedupe_key: if a pending or running job has this key, that job is returned and none is created.
@@ -119,10 +120,10 @@ async def aenqueue(  # noqa: PLR0913 -- one keyword per option of a job
             call: `async with conn.transaction()`, or `async with session.begin_nested()` of SQLAlchemy.
         task_type: see `enqueue`, also for the rest.
         payload: the type's payload model, or its JSON.
-        run_at: when it is due; None for now.
+        run_at: when it is due, with a time zone; None for now.
         every_minutes: the interval of a recurring job.
         schedule: a `Cron`, due at its first slot from `run_at` on, or an `Every`, in place of `every_minutes`.
-        expires_at: when a recurring job ends.
+        expires_at: when a recurring job ends, with a time zone.
         priority: from -100 to 100; higher runs first.
         max_attempts: how often a failing job is tried; None for the type's own value.
         dedupe_key: if a pending or running job has this key, that job is returned and none is created.
@@ -339,6 +340,8 @@ def _new(
 ) -> NewJob:
     """One job, validated and admitted by its type."""
     job_type = registry.registered(task_type)
+    for name in ("run_at", "expires_at"):
+        with_zone(columns[name], name)
     new = _scheduled(own.of(_draft(job_type, payload)._replace(**columns)), schedule)
     recurring = new.recurrence_interval_minutes is not None or schedule is not None
     _admit(conn, job_type, [new.payload], recurring=recurring)
@@ -348,6 +351,7 @@ def _new(
 def _many(conn: object, task_type: str, payloads: Iterable[Payload | Json], own: _Own, **columns: Any) -> list[NewJob]:
     """One-time jobs, validated and admitted by their type."""
     job_type = registry.registered(task_type)
+    with_zone(columns["run_at"], "run_at")
     jobs = [own.of(_draft(job_type, payload)._replace(**columns)) for payload in payloads]
     _admit(conn, job_type, (new.payload for new in jobs), recurring=False)
     return jobs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, create_model
 
-from jobdeck.core.cli.mcp.reads import JobId, Text
+from jobdeck.core.cli.mcp.reads import JobId, Text, When
 from jobdeck.core.cli.mcp.tools import Access, Arguments, Tool
 from jobdeck.core.errors import UsageError
 from jobdeck.core.queue import operator, service
@@ -50,7 +50,9 @@ class Deed(Arguments):
     """An action on jobs. `at` is for postpone alone."""
 
     ids: list[JobId] = Field(min_length=1, max_length=MOST)
-    at: Annotated[Text, Field(description='For postpone: "in 2h", "tomorrow 9:00", ISO 8601 (UTC).')] | None = None
+    at: (
+        Annotated[When, Field(description='For postpone: "in 2h", "tomorrow 9:00" (UTC), 2026-08-01T09:00Z.')] | None
+    ) = None
     version: int | None = Field(default=None, ge=0, description="Only if the one job still has this version.")
 
 
@@ -65,7 +67,8 @@ class Done(Deed):
 def _argument(option: Option) -> Any:
     """The type and the default of an argument. Times and durations are texts, as a person writes them."""
     if option.kind != "number":
-        return Annotated[Text, Field(description=option.words)] | None, None
+        kind = When if option.kind == "time" else Text
+        return Annotated[kind, Field(description=option.words)] | None, None
     number = Annotated[int, Field(ge=option.least, le=option.most, description=option.words)]
     return (number, option.default) if option.default is not None else (number | None, None)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from jobdeck.core.alerts.alarms import timeouts_of
 from jobdeck.core.cli.mcp.tools import LONG, Access, Arguments, Tool
@@ -24,6 +26,20 @@ from jobdeck.core.times import parse_duration
 
 JobId = Annotated[str, Field(max_length=36, description="A whole job ID, or its first or last digits.")]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+def _zoned(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return text
+    if moment.utcoffset() is None:
+        raise PydanticCustomError("zone", "the time has no time zone; write it like 2026-08-01T09:00Z")
+    return text
+
+
+When = Annotated[Text, AfterValidator(_zoned)]
+"""A time as a person types it, but an ISO 8601 time says its zone."""
 Limit = Annotated[int, Field(ge=1, le=100, description="Maximum number listed.")]
 After = Annotated[str, Field(max_length=2000, description="Continue after a page, with its `next`.")]
 Sort = Literal["natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated"]

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.queue.producer import plain_id
+from jobdeck.core.times import with_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -101,16 +102,17 @@ class Flow:
             needs: "success": it runs once all of them have succeeded, and is cancelled as soon as one of them fails for
                 good, is cancelled or is deleted. "end": it runs once all of them have ended in any way. "failure": it
                 runs once all have ended and one did not succeed; if all succeeded, it is cancelled as not needed.
-            run_at: when it is due at the earliest; None for now.
+            run_at: when it is due at the earliest, with a time zone; None for now.
             priority: from -100 to 100; higher runs first.
             max_attempts: how often a failing job is tried; None for the type's own value.
             dedupe_key: if a pending or running job has this key, the whole flow is refused.
             concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
 
         Raises:
-            Refused: another member has this name.
+            Refused: another member has this name, or the time has no time zone.
         """
         names, ids = _blockers(after)
+        with_zone(run_at, f"run_at of the member {name}")
         return self._keep(
             Member(
                 name, task_type, payload, names, ids, needs, run_at, priority, max_attempts, dedupe_key, concurrency_key

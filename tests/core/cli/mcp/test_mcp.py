@@ -257,6 +257,13 @@ async def test_a_dry_run_changes_nothing_and_names_the_command(
                 assert command["quoted"].startswith("jobdeck ")
                 assert str(job.id) in command["quoted"]
             assert "postpone" in await looking.refused("dry_run", action="cancel", ids=[str(job.id)], at="in 2h")
+            calls: list[tuple[str, dict[str, Any]]] = [
+                ("dry_run", {"action": "postpone", "ids": [str(job.id)]}),
+                ("dry_run_enqueue", {"type": "cli_echo"}),
+            ]
+            for tool, given in calls:
+                assert "no time zone" in await looking.refused(tool, **given, at="2031-02-03T04:05")
+                assert await looking.ask(tool, **given, at="2031-02-03T04:05-05:00")
             made = await looking.ask("dry_run_enqueue", type="cli_echo", payload={"times": 2}, at="in 1h")
             assert made["would_be_enqueued"] is True
             held = await looking.ask("dry_run_enqueue", type="cli_echo", dedupe_key="taken")

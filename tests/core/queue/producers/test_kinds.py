@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -422,12 +422,21 @@ def test_a_task_that_is_cancelled_in_the_middle_of_a_bulk_leaves_nothing_and_a_u
     assert jobs(conn) == 1
 
 
-def test_a_time_without_a_zone_is_in_the_zone_of_the_session(app: Any, conn: Connection) -> None:
-    with ExitStack() as stack:
-        if app.begins_by_itself:
-            stack.enter_context(app.transaction())
-        single = app.enqueue(TYPE, ADA, run_at=datetime(2031, 2, 3, 4, 5)).job_id  # noqa: DTZ001 -- what is tested
-    assert job_row(conn, single)["run_at"] == datetime(2031, 2, 3, 4, 5, tzinfo=UTC)
+def test_a_time_without_a_zone_is_refused_by_each_function(app: Any, conn: Connection) -> None:
+    moment = datetime(2031, 2, 3, 4, 5)  # noqa: DTZ001 -- what is tested
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("run_at", lambda: app.enqueue(TYPE, ADA, run_at=moment)),
+        ("run_at", lambda: app.enqueue(TYPE, ADA, run_at=moment, schedule=jobdeck.Cron("0 9 * * *"))),
+        ("expires_at", lambda: app.enqueue(TYPE, ADA, every_minutes=5, expires_at=moment)),
+        ("run_at", lambda: app.enqueue_many(TYPE, [ADA], run_at=moment)),
+        ("run_at of the member a", lambda: jobdeck.Flow("one").add("a", TYPE, ADA, run_at=moment)),
+    ]
+    for name, call in calls:
+        with pytest.raises(jobdeck.Refused, match=f"The time {name} has no time zone"):
+            call()
+    if app.begins_by_itself:
+        app.rollback()
+    assert jobs(conn) == 0
 
 
 def test_an_engine_of_sqlalchemy_is_no_connection() -> None:
