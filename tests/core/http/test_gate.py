@@ -91,7 +91,7 @@ TestPlaces = Places.TestCase
 
 @pytest.mark.parametrize("rank", STRANGE)
 def test_connections_without_a_proof_are_too_many_together_whatever_they_do(rank: Rank) -> None:
-    gate = Gate(lambda _: None, lambda _: False, Limits(connections=MOST))
+    gate = Gate(lambda _: None, lambda _: None, Limits(connections=MOST))
     guests = [Guest() for _ in range(MOST + 1)]
     for guest in guests:
         gate.place(guest, rank)
