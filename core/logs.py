@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import math
 import os
 import stat
 import sys
+import time
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -117,6 +119,33 @@ def shutdown() -> None:
         handler = _ours.pop()
         root.removeHandler(handler)
         handler.close()
+
+
+class _Sparing(logging.Filter):
+    """Drops all but 20 records per five minutes."""
+
+    MOST = 20
+    SECONDS = 300.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = -math.inf
+        self._count = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        del record
+        now = time.monotonic()
+        if now - self._since > self.SECONDS:
+            self._since, self._count = now, 0
+        self._count += 1
+        return self._count <= self.MOST
+
+
+def bound(name: str) -> None:
+    """Limits the records of a logger, so that the clients of a server cannot fill the disk."""
+    logger = logging.getLogger(name)
+    if not any(isinstance(found, _Sparing) for found in logger.filters):
+        logger.addFilter(_Sparing())
 
 
 def _file_handler(path: Path) -> logging.Handler:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.http.clients.connections import limited
+from jobdeck.core.logs import bound
 
 if TYPE_CHECKING:
     from jobdeck.core.http.clients.gate import Gate
@@ -72,7 +70,7 @@ class Site:
             )
         )
         for name in ("uvicorn.error", "asyncio"):
-            _bound(logging.getLogger(name))
+            bound(name)
         self._thread = threading.Thread(target=self._serve, name=f"door {host}:{port}", daemon=daemon)
 
     def start(self) -> None:
@@ -107,28 +105,3 @@ class Site:
 
     def _serve(self) -> None:
         self._server.run(sockets=[self._socket] if self._socket is not None else None)
-
-
-class _Sparing(logging.Filter):
-    """Drops all but 20 log records per five minutes, so that clients cannot fill the disk."""
-
-    MOST = 20
-    SECONDS = 300.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._since = -math.inf
-        self._count = 0
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        del record
-        now = time.monotonic()
-        if now - self._since > self.SECONDS:
-            self._since, self._count = now, 0
-        self._count += 1
-        return self._count <= self.MOST
-
-
-def _bound(logger: logging.Logger) -> None:
-    if not any(isinstance(found, _Sparing) for found in logger.filters):
-        logger.addFilter(_Sparing())

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from jobdeck.core.errors import ConfigurationError
-from jobdeck.core.logs import event
+from jobdeck.core.logs import bound, event
 from jobdeck.core.web.gate import COOKIE, Gate
+from jobdeck.core.web.strangers import Strangers
 from jobdeck.core.web.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ HEARTBEAT_SECONDS: Final = 20.0
 """How often a page is asked whether it is still there."""
 LONGEST_MESSAGE: Final = 1_048_576
 """Maximum size of a message from a page in bytes. What is pasted is one message."""
+LINGER_SECONDS: Final = 2.0
+"""How long the rest of a request is read that was answered before its end."""
+LOGGERS: Final = ("asyncio", "aiohttp.server")
+"""What strangers can make write into the log."""
 HOST: Final = re.compile(r"[\w.\[\]:-]{1,100}", re.ASCII)
 NO_TERMINAL: Final = "No terminal could be made on this server."
 
@@ -126,6 +131,7 @@ class Site:
     dashboards: Dashboards
     shown: Callable[[str], None]
     _open: int = 0
+    _strangers: Strangers = field(init=False)
     _pages: set[web.WebSocketResponse] = field(default_factory=set)
 
     async def serve(self, host: str, port: int, stopped: Callable[[], Awaitable[object]]) -> None:
@@ -134,22 +140,32 @@ class Site:
         Raises:
             ConfigurationError: the address cannot be used.
         """
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=self.dashboards.patience + 5)
+        for name in LOGGERS:
+            bound(name)
+        runner = web.AppRunner(
+            self._application(), access_log=None, shutdown_timeout=self.dashboards.patience + 5,
+            lingering_time=LINGER_SECONDS,
+        )  # fmt: skip
         await runner.setup()
+        assert runner.server is not None  # noqa: S101 -- it is there after setup
+        self._strangers = Strangers(runner.server)
+        listening: asyncio.Server | None = None
         try:
-            site = web.TCPSite(runner, host, port)
-            try:
-                await site.start()
-            except OSError as error:
-                reason = error.strerror or "the address cannot be used"
-                raise ConfigurationError(
-                    f"Nothing can listen at {host}:{port} ({reason}). Give another --port."
-                ) from None
-            self.gate.listens_at(runner.addresses[0][1])
+            listening = await self._listening(host, port)
+            self.gate.listens_at(listening.sockets[0].getsockname()[1])
             self.shown(self.gate.address)
             await stopped()
         finally:
+            if listening is not None:
+                listening.close()
             await runner.cleanup()
+
+    async def _listening(self, host: str, port: int) -> asyncio.Server:
+        try:
+            return await asyncio.get_running_loop().create_server(self._strangers, host, port)
+        except OSError as error:
+            reason = error.strerror or "the address cannot be used"
+            raise ConfigurationError(f"Nothing can listen at {host}:{port} ({reason}). Give another --port.") from None
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard], client_max_size=0)
@@ -166,20 +182,19 @@ class Site:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Refuses a request without the token or the cookie before it reads the path."""
-        response: web.StreamResponse
         refusal = self.gate.refusal(request.headers)
         if refusal is not None:
-            response = web.Response(status=403, text=f"{refusal}\n")
-        elif self._enters(request):
-            response = self._entered()
-        elif self.gate.knows(request.cookies.get(COOKIE, "")):
-            try:
-                response = await handler(request)
-            except web.HTTPException as error:
-                response = web.Response(status=error.status, text=f"{error.reason}\n")
-        else:
-            response = web.Response(status=403, text="Open the address that `jobdeck web` shows.\n")
-        return response
+            return _refused(refusal)
+        if self._enters(request):
+            self._strangers.knows(request.protocol)
+            return self._entered()
+        if not self.gate.knows(request.cookies.get(COOKIE, "")):
+            return _refused("Open the address that `jobdeck web` shows.")
+        self._strangers.knows(request.protocol)
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return web.Response(status=error.status, text=f"{error.reason}\n")
 
     def _enters(self, request: web.Request) -> bool:
         here = request.method == "GET" and request.path == self.gate.place
@@ -251,6 +266,13 @@ class Site:
     async def _close_pages(self, _application: web.Application) -> None:
         for page in list(self._pages):
             await page.close(code=WSCloseCode.GOING_AWAY)
+
+
+def _refused(sentence: str) -> web.Response:
+    """The last response of a connection to a stranger."""
+    response = web.Response(status=403, text=f"{sentence}\n")
+    response.force_close()
+    return response
 
 
 async def _protect(request: web.Request, response: web.StreamResponse) -> None:
