@@ -165,7 +165,8 @@ class FinishedRun(NamedTuple):
     `outcome` is one of `succeeded partial continued failed released snoozed cancelled`; the database decides the job's
     next status. `started` and `finished` are seconds since 1970 by the database's clock, `retry_after` and `delay` are
     seconds; `permanent` forbids a retry; a run with `dry_run` changed nothing; `trace` is the run's span. A job that is
-    snoozed with `give_up_after` fails for good that many seconds after the first of such runs in a row.
+    snoozed with `give_up_after` fails for good that many seconds after the first of such runs in a row. A run that
+    never `began` is a claimed job that returns to the queue, or is cancelled, before it had a slot.
     """
 
     job_id: UUID
@@ -188,6 +189,7 @@ class FinishedRun(NamedTuple):
     dry_run: bool = False
     trace: str | None = None
     give_up_after: float | None = None
+    began: bool = True
 
 
 @dataclass(frozen=True, slots=True)

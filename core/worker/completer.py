@@ -277,7 +277,7 @@ class Completer:
         run_event(
             log,
             level,
-            f"run {answer.recorded}",
+            f"run {answer.recorded}" if run.began else f"job {answer.recorded} before its run began",
             context,
             attempt=context.job.attempt,
             seconds=round(context.elapsed, 3),

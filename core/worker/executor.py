@@ -194,7 +194,10 @@ class Executor:
     def handed_back(self, context: RunContext) -> FinishedRun:
         """The report of a job that returns to the queue, attempt not counted; cancelled if an operator asked for it."""
         cancelled = context.stop is Stop.CANCELLED
-        return self._report(context, RunOutcome.CANCELLED if cancelled else RunOutcome.RELEASED)
+        report = self._report(context, RunOutcome.CANCELLED if cancelled else RunOutcome.RELEASED)
+        # Who asked for a canary gets its answer from the history.
+        began = context.job.is_canary or (context.started is not None and not context.starting)
+        return report._replace(began=began)
 
     def unreported(self, context: RunContext, error: BaseException) -> FinishedRun:
         """The report of a run that its slot has lost: a failed attempt, if the handler had begun.

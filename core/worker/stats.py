@@ -70,7 +70,7 @@ class TypeTally:
     def add(self, context: RunContext, recorded: RunOutcome) -> None:
         """Counts one run whose report the database has accepted."""
         run, job = context.result, context.job
-        if run is None or run.dry_run:
+        if run is None or run.dry_run or not run.began:
             return
         with self._lock:
             self._outcomes[job.task_type, recorded] += 1

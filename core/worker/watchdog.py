@@ -26,7 +26,7 @@ BUSY_SECONDS = 0.2
 IDLE_SECONDS = 1.0
 LOST_SECONDS = 10.0
 """A claimed job that no slot has for this long is one that an interrupted thread has dropped."""
-LONGEST_WAIT = 2.0
+LONGEST_WAIT = 0.5
 """Seconds after which jobs claimed ahead return to the queue if no slot has taken one."""
 
 

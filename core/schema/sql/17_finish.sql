@@ -44,7 +44,7 @@ $$;
 
 -- What becomes of these runs, for those whose token still holds the job: null if none does. The rows of their jobs are locked. A
 -- worker reports only runs that it claimed: after a crash without synchronous commit, a token may have been given to
--- another worker again.
+-- another worker again. A run without `started_at` never began: its job was claimed, and waited for a slot.
 create or replace function job_queue_judge(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
     p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision,
@@ -61,7 +61,8 @@ begin
         select distinct on (r.token) * from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
             as r (id, token, outcome, started_at, finished_at, details)
     ), held as (
-        select q.*, r.outcome, r.started_at as began_at, r.finished_at,
+        select q.*, r.outcome, case when r.details -> 'began' is distinct from 'false' then r.started_at end as began_at,
+            r.finished_at,
             case when r.outcome = 'snoozed' and r.details ? 'give_up_after'
                 then job_queue_put_off(q.id, q.is_recurring, r.details, p_now) else r.details end as details
         from job_queue q join report r on r.id = q.id and r.token = q.run_token
@@ -164,8 +165,9 @@ $$;
 
 -- Applies the table of outcomes to runs whose token still holds the job: appends each run to the history and gives its
 -- job the next status. `p_details` has for each run, all optional: output, checkpoint, delay, retry_after, retry_base,
--- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress, give_up_after. `p_keys` are the keys of runs
--- that the caller has already finished: their lines advance with those of these runs.
+-- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress, give_up_after, and `began`, false for a run
+-- that never did: it is not in the history, and no attempt. `p_keys` are the keys of runs that the caller has already
+-- finished: their lines advance with those of these runs.
 create or replace function job_queue_settle(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
     p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision,
@@ -193,7 +195,8 @@ begin
     perform job_runs_record(
         array(select job_run_of(q, m.recorded, m.started_at, m.finished_at, m.details,
                 m.move = 'success' and not m.is_recurring, m.error_kind, m.error)
-            from unnest(v_moves) m join job_queue q on q.id = m.id where q.id = any (v_ids)),
+            from unnest(v_moves) m join job_queue q on q.id = m.id
+            where q.id = any (v_ids) and m.started_at is not null),
         array(select m.token from unnest(v_moves) m where m.move = 'failure'));
     delete from job_queue q using unnest(v_moves) m
     where q.id = any (v_ids) and q.id = m.id and m.move = 'success' and not m.is_recurring;
@@ -201,7 +204,8 @@ begin
     update job_queue q set
         status = n.status,
         run_at = case n.due when 'slot' then m.slot when 'again' then m.again_at else q.run_at end,
-        attempts = case n.attempts when 'none' then 0 when 'not this' then greatest(q.attempts - 1, 0) else q.attempts end,
+        attempts = case when n.attempts = 'none' then 0
+            when n.attempts = 'not this' or m.started_at is null then greatest(q.attempts - 1, 0) else q.attempts end,
         checkpoint = case
             when m.move = 'continue' then m.details -> 'checkpoint'
             when m.is_recurring and m.move = 'success' then nullif(m.details -> 'checkpoint', 'null')
@@ -232,11 +236,11 @@ begin
             when m.move = 'snooze' and m.details ? 'give_up_after' then null
             else q.fingerprint
         end,
-        run_trace = case when m.move <> 'success' then m.details ->> 'trace' end,
-        last_outcome = m.recorded,
-        last_run_dry = case when m.move in ('release', 'snooze') then q.last_run_dry
+        run_trace = case when m.started_at is null then q.run_trace when m.move <> 'success' then m.details ->> 'trace' end,
+        last_outcome = case when m.started_at is null and m.move = 'release' then q.last_outcome else m.recorded end,
+        last_run_dry = case when m.move in ('release', 'snooze') or m.started_at is null then q.last_run_dry
             else job_run_is_dry(q.payload, m.details) end,
-        last_run_at = case when m.move in ('release', 'snooze') then q.last_run_at else v_now end,
+        last_run_at = case when m.move in ('release', 'snooze') or m.started_at is null then q.last_run_at else v_now end,
         last_success_at = case when m.move = 'success' then v_now else q.last_success_at end,
         consecutive_failures = case m.move when 'success' then 0 when 'failure' then q.consecutive_failures + 1
             else q.consecutive_failures end,
@@ -268,6 +272,10 @@ begin
     perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m
         where m.move = 'failure' and not m.goes_on), 'failed permanently');
     perform job_queue_advance_lines(v_keys);
+    -- The worker that returns a job has no slot for it, or is about to end.
+    if exists (select from unnest(v_moves) m where m.move = 'release') then
+        perform pg_notify(current_schema() || '.job_queue', '');
+    end if;
 
     return query
     select m.id, m.token, m.recorded, q.status, q.run_at
@@ -386,11 +394,14 @@ begin
             r.details ->> 'log', null, null, null, null, job_run_is_dry(l.payload, r.details))::job_runs
         from unnest(p_ids, p_tokens, p_started, p_finished, p_details) as r (id, token, started_at, finished_at, details)
         join job_runs l on l.run_token = r.token and l.job_id = r.id and l.outcome = 'lost'
-        where not exists (select from job_runs e where e.run_token = r.token and e.late)), '{}');
+        where r.details -> 'began' is distinct from 'false'
+            and not exists (select from job_runs e where e.run_token = r.token and e.late)), '{}');
+    -- A run that never began left nothing in the history when it was reported before.
     return query
-    select r.id, r.token, case when l.outcome = 'lost' or l.outcome is null then 'abandoned' else l.outcome end,
+    select r.id, r.token, case when l.outcome is null and r.details -> 'began' = 'false' then 'released'
+            when l.outcome = 'lost' or l.outcome is null then 'abandoned' else l.outcome end,
         q.status, q.run_at
-    from unnest(p_ids, p_tokens) as r (id, token)
+    from unnest(p_ids, p_tokens, p_details) as r (id, token, details)
     left join job_runs l on l.run_token = r.token and l.job_id = r.id and not l.late
     left join job_queue q on q.id = r.id;
 end

@@ -39,7 +39,7 @@ from tests.support.queue import (
     value,
     waits_for_a_lock,
 )
-from tests.support.waiting import beside, rounds
+from tests.support.waiting import PATIENCE, beside, rounds
 
 HOUR = timedelta(hours=1)
 SUCCESSES = pytest.mark.parametrize("outcome", ["succeeded", "partial"])
@@ -320,6 +320,43 @@ class TestBothAlike:
         assert (row["attempts"], row["run_at"], row["last_run_at"], row["cycle"]) == (0, job.run_at, None, 0)
         assert_free(row)
         assert claim_one(conn).attempt == 1
+
+    def test_a_run_that_never_began_leaves_its_job_as_it_was_before_the_claim(
+        self, conn: Connection, recurring: bool
+    ) -> None:
+        job = self.job(conn, recurring)
+        finish_one(conn, claim_one(conn), "failed", retry_after=0, error="No.", trace="00-1-2-01", dry_run=True)
+        before, runs = job_row(conn, job.id), run_rows(conn, job.id)
+        claimed = claim_one(conn)
+        for _ in range(2):
+            answer = finish_one(conn, claimed, "released", began=False)
+            assert (answer.recorded, answer.status) == (RunOutcome.RELEASED, Status.PENDING)
+        after = job_row(conn, job.id)
+        moved = {"version", "updated_at"} | ({"anchor_at"} if recurring else set())
+        assert {name for name in after if after[name] != before[name]} <= moved
+        assert run_rows(conn, job.id) == runs
+        assert value(conn, "SELECT sum(runs) FROM job_stat_delta") == 1
+        assert claim_one(conn).attempt == 2
+
+    def test_a_cancelled_run_that_never_began_is_not_in_the_history(self, conn: Connection, recurring: bool) -> None:
+        job = self.job(conn, recurring)
+        claimed = claim_one(conn)
+        operator.cancel(conn, [job.id], actor=ACTOR)
+        answer = finish_one(conn, claimed, "cancelled", began=False)
+        assert (answer.recorded, answer.status) == (RunOutcome.CANCELLED, Status.CANCELLED)
+        row = job_row(conn, job.id)
+        assert (row["attempts"], row["last_outcome"], row["last_run_at"]) == (0, "cancelled", None)
+        assert run_rows(conn, job.id) == []
+
+    @pytest.mark.parametrize("began", [True, False])
+    def test_a_job_that_is_handed_back_is_announced_to_idle_workers(
+        self, conn: Connection, recurring: bool, began: bool
+    ) -> None:
+        self.job(conn, recurring)
+        claimed = claim_one(conn)
+        conn.execute('LISTEN "public.job_queue"')
+        finish_one(conn, claimed, "released", began=began)
+        assert [notice.payload for notice in conn.notifies(timeout=PATIENCE, stop_after=1)] == [""]
 
     @pytest.mark.parametrize(
         "outcome", ["succeeded", "partial", "continued", "failed", "released", "cancelled"]

@@ -8,7 +8,7 @@ import pytest
 
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, producer
-from jobdeck.core.worker import watchdog
+from jobdeck.core.worker import fetcher, watchdog
 from jobdeck.core.worker.fetcher import LaneFronts
 from jobdeck.core.worker.stats import Line, Pace
 from tests.support.queue import ACTOR, Connection
@@ -200,8 +200,11 @@ class TestAWorker:
             held.wait_for(2)
             until(lambda: counts(conn, "held") == {"running": 2, "pending": 18}, "the hand-back of long jobs")
             until(lambda: counts(conn, "alpha") == {"pending": 20}, "the hand-back of those behind them")
-            held.let_go()
-            until(lambda: counts(conn, "alpha") == counts(conn, "held") == {}, "the rest")
+            with working(database_url, job_type("held", held), concurrency=2):
+                held.wait_for(2)
+                held.let_go()
+                until(lambda: counts(conn, "alpha") == counts(conn, "held") == {}, "the rest")
+        assert set(outcomes(conn)) == {"succeeded"}
 
     def test_returns_jobs_that_wait_behind_runs_that_have_become_long(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
@@ -212,7 +215,27 @@ class TestAWorker:
         with working(database_url, job_type("held", held), concurrency=1):
             held.wait_for()
             until(lambda: counts(conn, "held") == {"running": 1, "pending": 5}, "the hand-back")
+            assert outcomes(conn) == ["succeeded"] * Pace.SHORT_RUNS
             held.let_go()
             until(lambda: counts(conn, "held") == {}, "the rest")
-        assert outcomes(conn).count("succeeded") == Pace.SHORT_RUNS + 6
+        assert outcomes(conn) == ["succeeded"] * (Pace.SHORT_RUNS + 6)
         assert conn.execute("SELECT max(attempt) FROM job_runs").fetchone() == (1,)
+
+    def test_starts_at_once_what_a_busy_one_returns(
+        self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watchdog, "LONGEST_WAIT", 3600.0)
+        monkeypatch.setattr(fetcher, "IDLE_SECONDS", 3600.0)
+        claim_ahead(monkeypatch)
+        busy, idle = Held(quick=Pace.SHORT_RUNS), Held()
+        producer.enqueue_many(conn, [NewJob("held")] * (Pace.SHORT_RUNS + 3), actor=ACTOR)
+        with working(database_url, job_type("held", busy), concurrency=1) as full:
+            busy.wait_for()
+            until(lambda: counts(conn, "held") == {"running": 3}, "two that wait for the slot")
+            with working(database_url, job_type("held", idle), concurrency=2) as other:
+                until(lambda: other._fetchers[0]._heard, "the idle worker")
+                full._state.slots.hand_back_waiting()  # type: ignore[union-attr]
+                idle.wait_for(2)
+                idle.let_go()
+                busy.let_go()
+                until(lambda: counts(conn, "held") == {}, "the rest")
