@@ -354,6 +354,12 @@ create or replace function job_priority_fits(p_priority integer) returns boolean
 language sql immutable parallel safe
 return p_priority between -100 and 100;
 
+-- Whether a series may have these slots.
+create or replace function job_slots_fit(p_slots timestamptz[]) returns boolean
+language sql immutable parallel safe
+return p_slots is null or cardinality(p_slots) <= 1100
+    and not exists (select from unnest(p_slots) s where s is null or not job_is_a_time(s));
+
 -- Whether a job has exactly one rhythm if it is recurring (minutes, seconds or a cron expression), and else none. Slots
 -- belong to a cron expression.
 create or replace function job_schedule_fits(
@@ -362,8 +368,8 @@ create or replace function job_schedule_fits(
 language sql immutable parallel safe
 return case
     when not p_is_recurring then p_minutes is null and p_schedule is null
-    when p_schedule is null then p_slots is null and coalesce(p_minutes > 0, false)
-    else jsonb_typeof(p_schedule) = 'object' and coalesce(p_minutes > 0, true)
+    when p_schedule is null then p_slots is null and coalesce(p_minutes between 1 and 52596000, false)
+    else jsonb_typeof(p_schedule) = 'object' and coalesce(p_minutes between 1 and 52596000, true)
         and num_nonnulls(p_minutes, p_schedule ->> 'seconds', p_schedule ->> 'cron') = 1
         and coalesce(p_schedule ->> 'seconds' ~ '^[1-9][0-9]{0,8}$', true)
         and (p_schedule ->> 'cron' is null) = (p_schedule ->> 'zone' is null)

@@ -10,12 +10,20 @@ where status = 'running' and run_token is null;
 do $$
 begin
     -- The trigger is made last, so the rows of the original are corrected once. Their times may be some that no clock reaches
-    -- and no program can read. The function job_queue_after_write refuses what the constraints of the original refused.
+    -- and no program can read, and their attempts so many that a claim could not count another one. The function
+    -- job_queue_after_write refuses what the constraints of the original refused.
     if not exists (select from pg_trigger where tgrelid = 'job_queue'::regclass and tgname = 'job_queue_inserted') then
-        update job_queue set run_at = case when job_is_a_time(run_at) then run_at else now() end,
+        update job_queue set attempts = least(attempts, 1000000000), version = version + 1,
+            run_at = case when job_is_a_time(run_at) then run_at else now() end,
+            created_at = case when job_is_a_time(created_at) then created_at else now() end,
+            updated_at = case when job_is_a_time(updated_at) then updated_at else now() end,
             expires_at = case when job_is_a_time(expires_at) then expires_at end,
-            anchor_at = case when job_is_a_time(anchor_at) then anchor_at end, version = version + 1
-        where not (job_is_a_time(run_at) and job_is_a_time(expires_at) and job_is_a_time(anchor_at));
+            completed_at = case when job_is_a_time(completed_at) then completed_at end,
+            last_run_at = case when job_is_a_time(last_run_at) then last_run_at end,
+            anchor_at = case when job_is_a_time(anchor_at) then anchor_at end
+        where attempts > 1000000000 or not (job_is_a_time(least(run_at, created_at, updated_at, expires_at, completed_at,
+            last_run_at, anchor_at)) and job_is_a_time(greatest(run_at, created_at, updated_at, expires_at, completed_at,
+            last_run_at, anchor_at)));
         alter table job_queue drop constraint if exists job_queue_status_check,
             drop constraint if exists job_queue_attempts_check;
     end if;

@@ -79,9 +79,16 @@ begin
     select n.id, broken.rule into v_id, v_rule from new_rows n cross join lateral (select case
         when n.status not in ('pending', 'running', 'succeeded', 'failed', 'cancelled') then 'status'
         when n.attempts < 0 or n.max_attempts < 1 then 'attempts'
+        when least(n.cycle, n.consecutive_failures, n.version) < 0 or tg_op = 'INSERT'
+            and greatest(n.attempts, n.cycle, n.consecutive_failures, n.version) > 1000000000 then 'counts'
         when n.priority not between -100 and 100 then 'priority'
-        when least(n.run_at, n.expires_at) < '0001-01-02 00:00+00'
-            or greatest(n.run_at, n.expires_at) >= '9999-12-31 00:00+00' then 'times'
+        when tg_op = 'INSERT' and btrim(n.task_type) = '' then 'type'
+        when tg_op = 'INSERT' and n.in_line and n.concurrency_key is null then 'line'
+        when least(n.run_at, n.expires_at, n.anchor_at, n.slot_at, n.created_at, n.updated_at, n.completed_at, n.last_run_at,
+                n.last_success_at, n.started_at, n.lease_expires_at, n.cancel_requested_at) < '0001-01-02 00:00+00'
+            or greatest(n.run_at, n.expires_at, n.anchor_at, n.slot_at, n.created_at, n.updated_at, n.completed_at,
+                n.last_run_at, n.last_success_at, n.started_at, n.lease_expires_at, n.cancel_requested_at)
+                >= '9999-12-31 00:00+00' then 'times'
         when (n.recurrence_interval_minutes is not null or n.schedule is not null) and not n.is_recurring
             and n.status in ('pending', 'running') then 'recurrence'
         when n.status = 'running' and n.run_token is null and tg_op = 'UPDATE' then 'claim'
@@ -100,8 +107,11 @@ begin
         message = case v_rule
             when 'status' then 'The status of a job is pending, running, succeeded, failed or cancelled.'
             when 'attempts' then 'A job has made 0 attempts or more, and may make at least 1.'
+            when 'counts' then 'The attempts, cycles, failures in a row and version of a job are from 0 to at most 1,000,000,000.'
             when 'priority' then 'A priority must be between -100 and 100.'
-            when 'times' then 'A due time and the time at which a job expires must be between the years 1 and 9999.'
+            when 'type' then 'A job needs a task type of at most 1,000 bytes.'
+            when 'line' then 'A job without a concurrency key is in no line.'
+            when 'times' then 'All times of a job must be between the years 1 and 9999.'
             when 'recurrence' then 'A job that is not recurring has no interval. Make it recurring, or leave the interval out.'
             when 'claim' then format('Job %s cannot be set to running by hand: it would have no token that protects its '
                 'result. Claim it with a function.', v_id)
@@ -115,6 +125,38 @@ create or replace trigger job_queue_updated after update on job_queue
     referencing new table as new_rows for each statement execute function job_queue_after_write();
 -- Also where session_replication_role leaves other triggers out, as constraints are checked there too.
 alter table job_queue enable always trigger job_queue_inserted, enable always trigger job_queue_updated;
+
+-- Refuses values that are too long for an index. The index of lines holds a job that waits for another one only once that
+-- one has ended, so it would refuse the other one's report. Also refuses counts that a claim could not raise any more: the
+-- claim would fail, with all jobs that it takes.
+create or replace function job_hand_values() returns trigger
+language plpgsql
+as $$
+begin
+    if octet_length(new.task_type) > 1000 then
+        raise exception using table = 'job_queue', constraint = 'job_queue_type_check', errcode = 'check_violation',
+            message = 'A job needs a task type of at most 1,000 bytes. Nothing was changed.';
+    elsif greatest(octet_length(new.dedupe_key), octet_length(new.concurrency_key), octet_length(new.fingerprint)) > 1000 then
+        raise exception using table = 'job_queue', constraint = 'job_queue_keys_check', errcode = 'check_violation',
+            message = 'A key may have 1,000 bytes. Use a hash of it. Nothing was changed.';
+    elsif tg_argv[0] = 'counts' and (new.attempts - 1 > old.attempts or new.cycle - 1 > old.cycle
+        or new.consecutive_failures - 1 > old.consecutive_failures or new.version - 1 > old.version)
+    then
+        raise exception using table = 'job_queue', constraint = 'job_queue_counts_check', errcode = 'check_violation',
+            message = 'The attempts, cycles, failures in a row and version of a job are from 0 to at most 1,000,000,000. '
+                'Nothing was changed.';
+    end if;
+    return new;
+end
+$$;
+-- A condition is prepared again by each statement, so it is short, and the function looks at each value.
+create or replace trigger job_hand_values
+    before insert or update of task_type, dedupe_key, concurrency_key, fingerprint on job_queue
+    for each row when (octet_length(concat(new.task_type, new.dedupe_key, new.concurrency_key, new.fingerprint)) > 1000)
+    execute function job_hand_values();
+create or replace trigger job_hand_counts before update of attempts, cycle, consecutive_failures, version on job_queue
+    for each row when (greatest(new.attempts, new.cycle, new.consecutive_failures, new.version) > 1000000000)
+    execute function job_hand_values('counts');
 
 -- Asks upkeep to judge the blocker of a new job once more when the transaction that enqueues has ended: a blocker that ends
 -- before that does not see the job. Gives a job its key that was not enqueued by a function.
@@ -160,9 +202,11 @@ create or replace function job_refuse_interval() returns trigger
 language plpgsql security definer
 as $$
 begin
-    if not job_schedule_fits(true, new.recurrence_interval_minutes, new.schedule, new.slots) then
+    if not job_slots_fit(new.slots) then
+        perform job_queue_refuse('A series has at most 1,100 slots, between the years 1 and 9999. Nothing was changed.');
+    elsif not job_schedule_fits(true, new.recurrence_interval_minutes, new.schedule, new.slots) then
         raise exception using errcode = 'JD001', message = case when new.schedule is null
-            then 'A recurring job needs an interval of 1 minute or more. Nothing was changed.'
+            then 'A recurring job needs an interval of 1 minute or more, and at most 100 years. Nothing was changed.'
             else 'A schedule has one of minutes, seconds and a cron expression with zone and slots. Use the function '
                 'job_series_create. Nothing was changed.' end;
     end if;

@@ -19,7 +19,8 @@ create or replace function job_first_slot(p_slots timestamptz[], p_after timesta
 language sql immutable parallel safe
 return coalesce((select min(s) from unnest(p_slots) s where s > p_after), job_no_slot());
 
--- The next slot of a series after a time. None is before the anchor, so that a slot that was skipped does not come back.
+-- The next slot of a series after a time. None is before the anchor, so that a slot that was skipped does not come back, and
+-- none is in a year that no row may have.
 create or replace function job_series_slot(
     p_minutes integer, p_schedule jsonb, p_slots timestamptz[], p_anchor timestamptz, p_after timestamptz
 ) returns timestamptz
@@ -27,8 +28,8 @@ language sql immutable parallel safe
 return case
     when p_slots is not null
         then job_first_slot(p_slots, greatest(p_after, nullif(p_anchor, job_no_slot()) - interval '1 microsecond'))
-    else job_next_slot(p_anchor, coalesce(make_interval(mins => p_minutes),
-        make_interval(secs => (p_schedule ->> 'seconds')::double precision)), p_after)
+    else least(job_next_slot(p_anchor, coalesce(make_interval(mins => p_minutes),
+        make_interval(secs => (p_schedule ->> 'seconds')::double precision)), p_after), job_no_slot())
 end;
 
 -- Whether each slot of a series is run, also those that were missed. Its runs are retried and put off past the next slot.

@@ -49,8 +49,7 @@ begin
     then
         perform job_queue_refuse('A schedule has either seconds, or a cron expression with its zone; its catch_up is one, '
             'all or none. Nothing was enqueued.');
-    elsif array_length(v_slots, 1) > 1100 or exists (select from unnest(v_slots) s where s is null or not job_is_a_time(s))
-    then
+    elsif not job_slots_fit(v_slots) then
         perform job_queue_refuse('A series has at most 1,100 slots, between the years 1 and 9999. Nothing was enqueued.');
     end if;
     -- A series with a dedupe key is told apart by it.

@@ -101,6 +101,21 @@ class TestInstallation:
                 else:
                     assert changed == set()
 
+    def test_a_row_that_no_claim_could_change_is_corrected(self, old: Connection) -> None:
+        due = one(old, "due")["id"]
+        old.execute(
+            """
+            UPDATE job_queue SET attempts = 2147483647, max_attempts = 2147483647, created_at = '-infinity',
+                last_run_at = 'infinity', completed_at = 'infinity', updated_at = 'infinity' WHERE id = %s
+            """,
+            (due,),
+        )
+        install_schema(old)
+        ends.switch(old, back=False, actor=ACTOR, reason=None)
+        claimed = claim_one(old, ["due"])
+        assert (claimed.id, claimed.attempt) == (due, 1_000_000_001)
+        finish_one(old, claimed)
+
     def test_a_second_installation_changes_nothing(self, old: Connection) -> None:
         version = install_schema(old)
         first = catalog(old), contents(old)
@@ -144,8 +159,8 @@ class TestInstallation:
             "ORDER BY 1",
         )
         assert [row["tgname"] for row in triggers] == [
-            "job_hand_interval", "job_hand_series", "job_hand_update", "job_queue_before_insert", "job_queue_inserted",
-            "job_queue_set_updated_at", "job_queue_updated",
+            "job_hand_counts", "job_hand_interval", "job_hand_series", "job_hand_update", "job_hand_values",
+            "job_queue_before_insert", "job_queue_inserted", "job_queue_set_updated_at", "job_queue_updated",
         ]  # fmt: skip
         always = {row["tgname"] for row in triggers if row["tgenabled"] == "A"}
         assert always == {"job_queue_inserted", "job_queue_updated"}

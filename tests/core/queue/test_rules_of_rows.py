@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from typing import Any, Final
 
 import psycopg
@@ -13,9 +15,18 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from tests.support.examples import examples
-from tests.support.queue import Connection, add, changes_nothing, claim_one, job_row, value
+from tests.support.queue import Connection, add, changes_nothing, claim_one, finish_one, job_row, value
 
 RUNNING: Final = {"status": "running", "run_token": 7, "lease_expires_at": datetime(2026, 1, 1, tzinfo=UTC)}
+COUNTS: Final = ("attempts", "cycle", "consecutive_failures")
+TIMES: Final = (
+    "anchor_at", "slot_at", "created_at", "updated_at", "completed_at", "last_run_at", "last_success_at", "started_at",
+    "cancel_requested_at",
+)  # fmt: skip
+FAR: Final = ("infinity", "-infinity", "294000-01-01", "4000-01-01 BC")
+KEYS: Final = ("dedupe_key", "concurrency_key", "fingerprint")
+# Nothing that compresses, so that an index cannot hold it either.
+NOISE: Final = random.Random(7).randbytes(2000).hex()
 RULES: Final = [
     ({"status": "asleep"}, "status", "pending, running, succeeded, failed or cancelled"),
     ({"attempts": -1}, "attempts", "0 attempts or more"),
@@ -25,6 +36,15 @@ RULES: Final = [
     ({"run_at": "infinity"}, "times", "between the years 1 and 9999"),
     ({"run_at": "4000-01-01 BC"}, "times", "between the years 1 and 9999"),
     ({"expires_at": "infinity"}, "times", "between the years 1 and 9999"),
+    *(({column: 2_147_483_647}, "counts", "at most 1,000,000,000") for column in COUNTS),
+    ({"version": 9_223_372_036_854_775_807}, "counts", "at most 1,000,000,000"),
+    *(({column: -1}, "counts", "from 0") for column in ("cycle", "consecutive_failures", "version")),
+    *(
+        ({column: time}, "times", "between the years 1 and 9999")
+        for column, time in zip(TIMES, cycle(FAR), strict=False)
+    ),
+    *(({column: NOISE}, "keys", "1,000 bytes") for column in KEYS),
+    ({"task_type": NOISE}, "type", "a task type of at most 1,000 bytes"),
     ({"run_token": 7}, "lease", "has no token and no lease"),
     ({"lease_expires_at": "2026-01-01"}, "lease", "has no token and no lease"),
     ({"status": "failed", "run_token": 7}, "lease", "has no token and no lease"),
@@ -37,10 +57,11 @@ def write(conn: Connection, fields: Mapping[str, object], job_id: object = None)
     """Inserts a row with these fields by hand, or changes that job."""
     names, params = [sql.Identifier(name) for name in fields], list(fields.values())
     if job_id is None:
-        statement = sql.SQL("INSERT INTO job_queue (task_type, {}) VALUES ('alpha', {})").format(
-            sql.SQL(", ").join(names), sql.SQL(", ").join([sql.Placeholder()] * len(names))
+        given: dict[str, object] = {"task_type": "alpha", **fields}
+        statement = sql.SQL("INSERT INTO job_queue ({}) VALUES ({})").format(
+            sql.SQL(", ").join(map(sql.Identifier, given)), sql.SQL(", ").join([sql.Placeholder()] * len(given))
         )
-        conn.execute(statement, params)
+        conn.execute(statement, list(given.values()))
         return
     pairs = [sql.SQL("{} = %s").format(name) for name in names]
     conn.execute(sql.SQL("UPDATE job_queue SET {} WHERE id = %s").format(sql.SQL(", ").join(pairs)), [*params, job_id])
@@ -60,11 +81,36 @@ def test_a_row_that_breaks_a_rule_is_refused_with_a_sentence_that_has_nothing_of
 ) -> None:
     job = add(conn, payload={"phone": "4790012345"}) if existing else None
     with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match=words) as refused:
-        write(conn, fields | more, job and job.id)
+        write(conn, more | fields, job and job.id)
     assert refused.value.diag.constraint_name == f"job_queue_{rule}_check"
     assert refused.value.diag.table_name == "job_queue"
     assert "Nothing was changed." in str(refused.value)
     assert refused.value.diag.message_detail is None
+
+
+def test_a_row_by_hand_needs_a_type_and_waits_in_no_line_without_a_key(conn: Connection) -> None:
+    for fields, words in (({"task_type": " "}, "needs a task type"), ({"in_line": True}, "is in no line")):
+        with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match=words):
+            write(conn, fields)
+
+
+@pytest.mark.parametrize("column", ["task_type", "concurrency_key"])
+def test_a_job_that_waits_gets_no_value_either_that_an_index_would_refuse_at_the_end_of_its_blocker(
+    conn: Connection, column: str
+) -> None:
+    blocker = add(conn)
+    for job in (None, add(conn, blocked_by=blocker.id).id):
+        with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match="1,000 bytes"):
+            write(conn, {column: NOISE, "blocked_by": blocker.id}, job)
+    finish_one(conn, claim_one(conn))
+    claim_one(conn)
+
+
+def test_a_count_that_is_near_its_end_is_still_raised_by_one(conn: Connection) -> None:
+    write(conn, dict.fromkeys((*COUNTS, "version"), 1_000_000_000))
+    claimed = claim_one(conn)
+    assert claimed.attempt == 1_000_000_001
+    assert finish_one(conn, claimed, "released").recorded == "released"
 
 
 @pytest.mark.parametrize("column", ["run_token", "lease_expires_at", "locked_by"])

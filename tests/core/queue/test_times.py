@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
@@ -40,6 +41,48 @@ def test_no_batch_gets_a_time_that_a_program_cannot_read(conn: Connection) -> No
             """
         )
     assert value(conn, "SELECT count(*) FROM job_queue") == 0
+
+
+SERIES: Final = """
+INSERT INTO job_queue (task_type, is_recurring, schedule, slots)
+VALUES ('alpha', true, '{"cron": "0 9 * * *", "zone": "UTC"}', %s::timestamptz[]) RETURNING id
+"""
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [
+        ["2030-01-01", "infinity"], ["-infinity"], ["294000-01-01"], ["2030-01-01", None],
+        [f"{year}-01-01" for year in range(2000, 3101)],
+    ],
+)  # fmt: skip
+def test_no_series_gets_slots_that_a_program_cannot_read(conn: Connection, slots: list[str | None]) -> None:
+    series = value(conn, SERIES, ["2030-01-01"])
+    for statement, *params in ((SERIES, slots), ("UPDATE job_queue SET slots = %s::timestamptz[]", slots)):
+        with pytest.raises(psycopg.Error, match=r"at most 1,100 slots.*Nothing was changed") as refused:
+            conn.execute(statement.encode(), params)
+        assert refused.value.sqlstate == "JD001"
+    assert rows(conn, "SELECT id FROM job_queue") == [{"id": series}]
+
+
+@pytest.mark.parametrize("interval", [{"recurrence_interval_minutes": 52_596_000}, {"seconds": 999_999_999}])
+def test_the_run_of_a_series_without_a_slot_before_the_end_of_all_clocks_is_finished(
+    conn: Connection, interval: dict[str, int]
+) -> None:
+    minutes = interval.get("recurrence_interval_minutes")
+    schedule = {"catch_up": "all"} | ({} if minutes else interval)
+    series = value(
+        conn,
+        """
+        INSERT INTO job_queue (task_type, is_recurring, recurrence_interval_minutes, schedule, slot_at)
+        VALUES ('alpha', true, %s, %s, '9999-12-30 23:00+00') RETURNING id
+        """,
+        minutes,
+        Jsonb(schedule),
+    )
+    finish_one(conn, claim_one(conn))
+    row = job_row(conn, series)
+    assert (row["status"], row["run_at"]) == ("pending", datetime(9999, 12, 30, tzinfo=UTC))
 
 
 class TestSlots:
