@@ -129,6 +129,24 @@ def next_due(conn: Connection, task_types: Sequence[str]) -> tuple[datetime, dat
     return row[0], row[1]
 
 
+def held_back_until(conn: Connection, task_types: Sequence[str]) -> tuple[datetime, datetime | None]:
+    """The database's time, and when a due job may start that a limit of its type holds back; None without one."""
+    row = conn.execute(
+        """
+        SELECT n.at, CASE WHEN EXISTS (
+            SELECT FROM job_queue_backlog(interval '0', 1) AS b JOIN job_types AS t USING (task_type)
+            WHERE b.overdue > 0 AND t.limited AND (t.paused_at IS NULL OR t.resume_at <= n.at)
+                AND t.task_type = ANY (%(types)s::text[])
+        ) AND NOT EXISTS (SELECT FROM job_queue_settings WHERE held_by IS NOT NULL) THEN n.next_due END
+        FROM job_queue_next_due(%(types)s::text[]) AS n
+        """,
+        {"types": texts(task_types)},
+    ).fetchone()
+    if row is None:
+        raise Refused("The database did not return whether jobs are held back.")
+    return row[0], row[1]
+
+
 def announce_more(conn: Connection, channel: str, payload: str) -> None:
     """Tells all workers that jobs are waiting. An older worker takes any payload for the notification of a job."""
     conn.execute("SELECT pg_notify(%s, %s)", (channel, payload))

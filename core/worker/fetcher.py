@@ -94,6 +94,8 @@ CANARY = "canary"
 MORE = "more"
 IDLE_SECONDS = 5.0
 NEAR_SECONDS = 1.0
+AGAIN_SECONDS = 0.05
+"""The shortest wait for a limit of a type, which may have let a job start since the claim."""
 DEAF_SECONDS = 2.5
 """The poll interval without notifications: through a transaction-mode pooler, or while LISTEN is down."""
 ANNOUNCE_SECONDS = 1.0
@@ -227,10 +229,17 @@ class Fetcher:
                 self._call_others(now)
             self._hear(0)
         elif not jobs and alone and self._until_idle:
-            self._state.note_idle(self.lane, claimed)
-            self._next_poll = time.monotonic() + NEAR_SECONDS
+            self._next_poll = time.monotonic() + self._idle(claimed)
         else:
             self._next_poll = time.monotonic() + (NEAR_SECONDS if jobs else self._pause())
+
+    def _idle(self, claimed: int) -> float:
+        """Notes that there is no job, unless due ones wait for a limit of their type; returns the seconds to wait."""
+        now, opens = self._link.run(lambda conn: leases.held_back_until(conn, self.lane.task_types))
+        if opens is None:
+            self._state.note_idle(self.lane, claimed)
+            return NEAR_SECONDS
+        return min(max((opens - now).total_seconds(), AGAIN_SECONDS), IDLE_SECONDS)
 
     def _wait_for_room(self, now: float) -> None:
         if not self._claim_canary(now):

@@ -107,7 +107,7 @@ class Worker:
         self._start(until_idle=False)
 
     def run_until_idle(self) -> None:
-        """Runs jobs until none is held and a claim finds none, then stops."""
+        """Runs jobs until none is held and a claim finds none, then stops. Waits for due jobs that a limit holds up."""
         self._start(until_idle=True).stopping.wait()
         self.drain()
 

@@ -35,7 +35,7 @@ class Ran:
 
     @property
     def data(self) -> Any:
-        assert self.code in {0, 1, 4}, self.err
+        assert self.code in {0, 1, 4, 5}, self.err
         return json.loads(self.out)
 
     def refused(self, code: int, *words: str) -> None:

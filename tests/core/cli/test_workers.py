@@ -135,6 +135,30 @@ def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: Conn
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
+def test_a_draining_worker_waits_for_jobs_that_a_rate_holds_back(jobdeck: Jobdeck, conn: Connection) -> None:
+    operator.set_type(conn, "cli_echo", changes={"rate_runs": 4, "rate_seconds": 1}, actor="test", reason=None)
+    for _ in range(9):
+        enqueued(conn)
+    ran = jobdeck("worker", "--drain", "--json")
+    assert (ran.code, ran.data["claimed"], ran.data["due"]) == (0, 9, 0)
+
+
+@pytest.mark.parametrize("limits", [{}, {"rate_runs": 4, "rate_seconds": 1}, {"max_running": 2}])
+def test_a_draining_worker_says_how_many_due_jobs_it_left(
+    jobdeck: Jobdeck, conn: Connection, limits: dict[str, Any]
+) -> None:
+    if limits:
+        operator.set_type(conn, "cli_echo", changes=limits, actor="test", reason=None)
+    for _ in range(3):
+        enqueued(conn)
+    enqueued(conn, "cli_refuse")
+    operator.pause(conn, reason="quota", actor="test", task_type="cli_echo")
+    ran = jobdeck("worker", "--drain", "--types", "cli_echo", "--json")
+    assert (ran.code, ran.data["claimed"], ran.data["due"]) == (5, 0, 3)
+    assert "3 due jobs of these types cannot be run now." in ran.err
+    assert "jobdeck why ID" in ran.err
+
+
 def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: Connection) -> None:
     other = enqueued(conn, "cli_refuse")
     enqueued(conn)

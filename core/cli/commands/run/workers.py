@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -17,13 +18,13 @@ from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import DatabaseUnreachable, Interrupted, Refused, UsageError, require_extra
 from jobdeck.core.queue import leases
 from jobdeck.core.queue.operator import expect_trigger
-from jobdeck.core.read.jobs import permissions
+from jobdeck.core.read.jobs import backlog, permissions
 from jobdeck.core.redact import safe_error
 from jobdeck.core.settings import Settings, host_and_port
 from jobdeck.core.words.wording import cycle_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from jobdeck.core.http.worker_metrics import WorkerMetrics
     from jobdeck.core.model import ClaimedJob
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEFT: Final = 5
+"""The exit code of a worker that drained and left due jobs, such as those of a paused type."""
 CONNECTIONS_BESIDE_HANDLERS = 4
 WAIT_SECONDS = 1.0
 
@@ -41,7 +44,7 @@ WAIT_SECONDS = 1.0
 @command("worker", logs=True)
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Slots of threads. Default: JOBDECK_CONCURRENCY.")
 @click.option("--types", metavar="TYPE,…", help="Only these task types.")
-@click.option("--drain", is_flag=True, help="Exit when no job is due.")
+@click.option("--drain", is_flag=True, help="Exit when no job is due, with 5 if some are that cannot be run.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics of this worker here. Default: none.")
 def worker(
     session: Session, concurrency: int | None, types: str | None, drain: bool, metrics: str | None
@@ -72,13 +75,20 @@ def worker(
         with _served(figures, running):
             run_until_stopped(running, stop, until_idle=drain)
         done = running.status
+        left = _left(database, wanted or session.registry.names) if drain and not stop.asked else 0
     end_left_behind()
+    due = {"due": left} if drain else {}
     session.answer(
-        {"claimed": done.claimed, "succeeded": done.succeeded, "failed": done.failed},
+        {"claimed": done.claimed, "succeeded": done.succeeded, "failed": done.failed, **due},
         [f"Claimed {done.claimed}: {done.succeeded} succeeded, {done.failed} failed."],
     )
+    if left:
+        output.note(
+            f"{left:,} due {'job' if left == 1 else 'jobs'} of these types cannot be run now. "
+            "`jobdeck jobs --status pending` lists them, `jobdeck why ID` says what each waits for."
+        )
     logs.shutdown()
-    return 130 if stop.interrupted else None
+    return 130 if stop.interrupted else LEFT if left else None
 
 
 @command("run-worker", logs=True)
@@ -139,6 +149,12 @@ def run_until_stopped(worker: Worker, stop: Stop, *, until_idle: bool = False, s
     stop.wait(seconds)
     logs.event(log, logging.INFO, "worker draining", worker=worker.worker_id)
     stop.in_order(worker.drain, worker.stop)
+
+
+def _left(database: Database, task_types: Collection[str]) -> int:
+    """How many jobs of these types are due and wait for no other job, up to 10,001 of each type."""
+    with database.connection() as conn:
+        return sum(line.overdue for line in backlog(timedelta()).run(conn) if line.task_type in task_types)
 
 
 def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, *, wait: bool) -> Database | None:
