@@ -11,6 +11,8 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from psycopg.errors import ReadOnlySqlTransaction
+
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, Locked, Refused
 from jobdeck.core.http.clients.proof import bearer
 from jobdeck.core.http.endpoints import Answer, Call, Declined, Endpoint, Lane
@@ -74,8 +76,8 @@ class Enqueue:
         asked, listed = wire.parse(call.body)
         request = _request(call)
         try:
-            with self._database.connection() as conn, conn.transaction():
-                tickets = self._enqueue(conn, request, asked)
+            with self._database.connection() as conn:
+                tickets = self._in_transaction(conn, request, asked)
         except Locked as error:
             raise Declined(503, str(error), Retry_After="1") from None
         except Refused as error:
@@ -88,7 +90,21 @@ class Enqueue:
                 "enqueued once.",
                 Retry_After="5",
             ) from None
+        except ReadOnlySqlTransaction:
+            event(log, logging.ERROR, "jobs of a producer could not be enqueued", error="the database is read-only")
+            raise Declined(
+                503, "The database is read-only now. Nothing was enqueued; send the request again.", Retry_After="5"
+            ) from None
         return _answer(tickets, listed=listed)
+
+    def _in_transaction(self, conn: Connection, request: Request, asked: Sequence[Asked]) -> list[Ticket]:
+        try:
+            with conn.transaction():
+                return self._enqueue(conn, request, asked)
+        except ReadOnlySqlTransaction:
+            # The server may have handed its role to another one, which a new connection may find.
+            conn.close()
+            raise
 
     def _enqueue(self, conn: Connection, request: Request, asked: Sequence[Asked]) -> list[Ticket]:
         verdict = tokens.begin(conn, request, [one.type for one in asked])

@@ -368,6 +368,25 @@ def test_a_database_that_does_not_answer_is_said_with_a_time(
     assert "secret" not in got.data["error"]
 
 
+def test_a_database_that_is_read_only_is_said_with_a_time_until_it_takes_writes(shop: Client, conn: Connection) -> None:
+    name = sql.Identifier(conn.info.dbname)
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
+    answers = []
+
+    def answers_with(status: int, words: str) -> bool:
+        answers.append(shop(one()))
+        return answers[-1].status == status and words in str(answers[-1].data)
+
+    conn.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+    conn.execute(others, [conn.info.backend_pid])
+    until(lambda: answers_with(503, "The database is read-only now"), "the refusal")
+    assert answers[-1].headers["retry-after"] == "5"
+    conn.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
+    until(lambda: answers_with(201, "created"), "the next job")
+    assert {answer.status for answer in answers} == {201, 503}
+    assert len(jobs(conn)) == 1
+
+
 def test_a_request_beside_a_transaction_that_holds_the_producer_is_refused(
     shop: Client, conn: Connection, other: Connection
 ) -> None:
