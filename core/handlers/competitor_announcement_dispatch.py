@@ -65,6 +65,7 @@ def preview(params: Params, ctx: CompetitionContext) -> Json:
         "batches": -(-due // size),
         "unsubscribeGroup": ctx.resources.settings.sendgrid_unsubscribe_group_id is not None,
         "sample": {"to": masked, "subject": body.subject, "text": body.text},
+        "differs": templates.differences(words[1], body),
     }
 
 
@@ -194,7 +195,9 @@ class _Dispatch:
         self._params = params
         self._ctx = ctx
         self._resumed = start.verdict == "resumed"
-        body = _body(ctx.resources.settings, (start.subject or "", start.body_markdown or ""))
+        text = start.body_markdown or ""
+        body = _body(ctx.resources.settings, (start.subject or "", text))
+        self._differs = templates.differences(text, body)
         mail = Email(
             to="",
             subject=body.subject,
@@ -223,7 +226,7 @@ class _Dispatch:
             f"{output['queued']} queued, {output['failed']} failed, {output['uncertain']} uncertain. "
             f"Continue with `jobdeck campaign resume {self._params.campaign_id}`."
         )
-        return Done(output, failed=output["failed"] + output["uncertain"])
+        return Done(output | {"differs": self._differs}, failed=output["failed"] + output["uncertain"])
 
     def _send(self) -> bool:
         """Sends batches until no recipient is left (True) or processing is paused (False)."""

@@ -8,6 +8,7 @@ escaped.
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -166,6 +167,23 @@ def _described(_renderer: object, tokens: Sequence[Token], place: int, *_: objec
     from markdown_it.common.utils import escapeHtml  # noqa: PLC0415 -- imported on first use
 
     return escapeHtml(tokens[place].content)
+
+
+def differences(body_markdown: str, sent: Body) -> list[str]:
+    """What a mail does not show as the page that stored this text showed it, a sentence each."""
+    from markdown_it import MarkdownIt  # noqa: PLC0415 -- imported on first use
+
+    reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    kinds = Counter(part.type for block in reader.parse(body_markdown) for part in (block, *(block.children or ())))
+    pictures, tags = kinds["image"], kinds["html_inline"] + kinds["html_block"]
+    said = {
+        f"Pictures are replaced by their descriptions ({pictures}).": pictures > 0,
+        f"HTML is shown as text ({tags} places).": tags > 0,
+        "The template adds words to the text, such as why somebody gets the mail.": (
+            sent.text.strip() != body_markdown.strip()
+        ),
+    }
+    return [sentence for sentence, holds in said.items() if holds]
 
 
 def announcement(templates: Templates, subject: str, body_markdown: str, *, unsubscribe: bool) -> Body:

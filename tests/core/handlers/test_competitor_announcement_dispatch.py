@@ -37,7 +37,8 @@ def test_three_recipients_are_one_request(mail: MailWorld) -> None:
     outcome = mail.dispatch(campaign)
     assert outcome == Done(
         {"campaignId": str(campaign), "total": 3, "accepted": 3, "skipped": {}, "failed": 0, "uncertain": 0,
-         "queued": 0, "batches": 1, "resumed": False}
+         "queued": 0, "batches": 1, "resumed": False,
+         "differs": ["The template adds words to the text, such as why somebody gets the mail."]}
     )  # fmt: skip
     assert sizes(mail) == [3]
     one = mail.sandbox.sendgrid.accepted.all[0]
@@ -553,6 +554,13 @@ def test_html_in_an_announcement_is_shown_and_not_carried_out(mail: MailWorld) -
     html = mail.sandbox.sendgrid.accepted.all[0].html
     assert "<script>" not in html
     assert "javascript:" not in html.replace("[x](javascript:", "")
+
+
+def test_the_preview_and_the_run_say_how_the_mail_differs_from_the_page(mail: MailWorld) -> None:
+    campaign = mail.campaign(1, text="![logo](https://example.org/logo.png)\n\nHello <b>all</b>")
+    tried = mail.dispatch(campaign, dryRun=True).output["differs"]
+    assert tried[:2] == ["Pictures are replaced by their descriptions (1).", "HTML is shown as text (2 places)."]
+    assert mail.dispatch(campaign).output["differs"] == tried
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])

@@ -120,6 +120,27 @@ def test_an_image_is_its_description_and_loads_nothing() -> None:
     assert "again" in html
 
 
+def test_an_announcement_that_differs_from_its_page_says_how(tmp_path: Path) -> None:
+    def said(text: str) -> list[str]:
+        sent = messaging_templates.announcement(templates, "News", text, unsubscribe=True)
+        return messaging_templates.differences(text, sent)
+
+    templates = Templates()
+    added = "The template adds words to the text, such as why somebody gets the mail."
+    assert said("*Hello* [x](https://example.org) 1 < 2 & 3 > 2") == [added]
+    assert said("![logo](https://example.org/1.png)\n\n[![a](https://example.org/2.png)](https://example.org)") == [
+        "Pictures are replaced by their descriptions (2).",
+        added,
+    ]
+    assert said("<div>\n<b>Hello</b>\n</div>\n\nA <u>word</u>, <img src='https://example.org/1.png'>") == [
+        "HTML is shown as text (4 places).",
+        added,
+    ]
+    (tmp_path / "announcement.txt").write_text("{{ text }}", encoding="utf-8")
+    templates = Templates(tmp_path)
+    assert said("*Hello*") == []
+
+
 def test_an_announcement_has_its_words_in_both_parts_and_the_unsubscribe_link() -> None:
     body = messaging_templates.announcement(Templates(), " News\n today ", "*Hi*", unsubscribe=True)
     assert body.subject == "News today"
