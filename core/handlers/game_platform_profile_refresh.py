@@ -180,7 +180,7 @@ class _Refresh:
         self._note(known, outcome, message, store=not error.outage)
         pause = float(getattr(error, "seconds", 0.0))
         place = f"{self._round.total} of {self._total} accounts"
-        stop = outage("refresh", self._outages, pause, place, attempt=self._ctx.job.attempt)
+        stop = outage("refresh", self._outages, pause, place, message, attempt=self._ctx.job.attempt)
         self._stop = self._stop or stop
 
     def _note(self, known: Known, outcome: Outcome, message: str, *, store: bool = True) -> None:

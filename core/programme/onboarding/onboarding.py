@@ -200,7 +200,9 @@ class Onboarding:
             return
         self._outages += 1
         self._pause = float(getattr(error, "seconds", 0.0))
-        stop = outage("onboarding", self._outages, self._pause, self._place(), attempt=self._ctx.job.attempt)
+        stop = outage(
+            "onboarding", self._outages, self._pause, self._place(), str(error), attempt=self._ctx.job.attempt
+        )
         self._stop = self._stop or stop
 
     def _store(self, newcomer: Newcomer, user: User, outcome: str | None) -> None:

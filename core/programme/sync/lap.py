@@ -227,7 +227,8 @@ class _Run:
                 done, failed = done + 1, failed + result.failed
                 outages = outages + 1 if result.outage else 0
                 self._ctx.progress(done, max(self._total, done), "competitors")
-                self._stop_in_an_outage(outages, answers.pause, f"{done} of {self._total} competitors")
+                place = f"{done} of {self._total} competitors"
+                self._stop_in_an_outage(outages, answers.pause, place, result.message)
                 self._ctx.raise_if_cancelled()
         due = self._lap.teams_due(after.finished)
         after = replace(after, done=done, failed=failed, outages=outages, teams_due=due)
@@ -245,7 +246,7 @@ class _Run:
             failed += result.failed
             outages = outages + 1 if result.outage else 0
             self._ctx.progress(number, len(found), "teams")
-            self._stop_in_an_outage(outages, result.pause, f"{number} of {len(found)} teams")
+            self._stop_in_an_outage(outages, result.pause, f"{number} of {len(found)} teams", result.message)
         position = replace(position, teams_due=False, teams_failed=position.teams_failed + failed)
         self._ctx.save_checkpoint(position.save())
         return position
@@ -265,8 +266,8 @@ class _Run:
         sync_runs.beat(self._ctx.db, self._run_id)
         self._ctx.raise_if_cancelled()
 
-    def _stop_in_an_outage(self, outages: int, pause: float, place: str) -> None:
-        stop = outage("sync", outages, pause, place)
+    def _stop_in_an_outage(self, outages: int, pause: float, place: str, message: str | None) -> None:
+        stop = outage("sync", outages, pause, place, message or "")
         if stop is not None:
             raise stop
 

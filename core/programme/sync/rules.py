@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 from jobdeck.core.errors import RetryLater
+from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Done
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def dry_run(asked: bool, ctx: CompetitionContext, preview: Callable[[], Json]) -
     return Done({"dryRun": True, "dryRunReason": reason} | preview(), dry_run=True)
 
 
-def outage(job: str, outages: int, pause: float, place: str, *, attempt: int = 1) -> RetryLater | None:
+def outage(job: str, outages: int, pause: float, place: str, answer: str, *, attempt: int = 1) -> RetryLater | None:
     """The error that ends a run after too many consecutive outages; None if the run may continue.
 
     Args:
@@ -164,6 +165,7 @@ def outage(job: str, outages: int, pause: float, place: str, *, attempt: int = 1
         outages: consecutive people for whom the vendor could not answer.
         pause: seconds of pause that the vendor asked for; 0 if it asked for none.
         place: the run's progress in words.
+        answer: the error of the last one.
         attempt: the pause doubles with each attempt, up to an hour.
     """
     if outages < OUTAGES_IN_A_ROW:
@@ -172,7 +174,7 @@ def outage(job: str, outages: int, pause: float, place: str, *, attempt: int = 1
     return RetryLater(
         seconds,
         f"The game platform could not answer {outages} times in a row. The {job} stopped after {place} and resumes "
-        f"in {seconds / 60:.0f} minutes.",
+        f"in {seconds / 60:.0f} minutes. Last error: {safe_error(answer, 300)}",
     )
 
 

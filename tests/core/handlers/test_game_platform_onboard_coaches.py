@@ -136,6 +136,14 @@ def test_an_outage_stops_the_run_and_loses_nobody(world: World, fault: str) -> N
     assert world.lap(onboard, world.successor(context)).output["created"] == 20
 
 
+def test_an_outage_names_the_last_answer_of_the_vendor(world: World) -> None:
+    for _ in range(5):
+        world.coach()
+    world.sandbox.rules.add("503:users,method=GET,detail=maintenance until noon")
+    with pytest.raises(RetryLater, match=r"Last error: The game platform answered 503 to GET .*maintenance until noon"):
+        world.run(onboard)
+
+
 @pytest.mark.parametrize("fault", ["malformed", "schema"])
 def test_an_answer_that_breaks_the_contract_creates_nobody_and_is_not_asked_for_again(world: World, fault: str) -> None:
     for _ in range(3):

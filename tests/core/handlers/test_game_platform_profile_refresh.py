@@ -174,7 +174,10 @@ def test_an_outage_stops_the_run_and_says_nothing_of_the_accounts(world: World) 
     people = world.competitors(30)
     world.sandbox.rules.add("cut-before:users")
     before = [world.mapping(one) for one in people]
-    with pytest.raises(RetryLater, match=r"The refresh stopped after 5 of 30 accounts and resumes in 5 minutes"):
+    with pytest.raises(
+        RetryLater,
+        match=r"The refresh stopped after 5 of 30 accounts and resumes in 5 minutes\. Last error: .*no full answer",
+    ):
         world.run(refresh)
     assert len({seen.user for seen in world.sandbox.requests}) < 15
     assert [world.mapping(one) for one in people] == before

@@ -72,7 +72,10 @@ def test_a_refused_token_stops_the_run_early_and_fails_the_job(world: World) -> 
 def test_an_outage_stops_the_run_after_a_few_and_says_when_it_goes_on(world: World) -> None:
     people = world.competitors(30)
     world.sandbox.rules.add("cut-before:scores")
-    with pytest.raises(RetryLater, match=r"The sync stopped after 5 of 30 competitors and resumes in 5 minutes"):
+    with pytest.raises(
+        RetryLater,
+        match=r"The sync stopped after 5 of 30 competitors and resumes in 5 minutes\. Last error: .*no full answer",
+    ):
         world.sync()
     asked = {who for _, who in world.asked("scores")}
     assert len(asked) < 15
