@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from jobdeck.core.postgres.lent.loan import Loan, cleaned, cleaned_async
+from jobdeck.core.postgres.lent.loan import Loan, check, check_async, cleaned, cleaned_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -147,12 +147,14 @@ class Pool(_Spares[Connection]):
 
         Raises:
             psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
+            LeftOpen: the block ended in a transaction in which it had written.
         """
         with self._slot():
             connection = self._take(lent=True)
             loan = Loan(connection)
             try:
                 yield loan.lent
+                check(loan)
             finally:
                 loan.end()
                 for spare in self._keep(connection, lent=True):
@@ -296,12 +298,14 @@ class AsyncPool(_Spares[AsyncConnection]):
 
         Raises:
             psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
+            LeftOpen: the block ended in a transaction in which it had written.
         """
         async with self._slot():
             connection = await self._take(lent=True)
             loan = Loan(connection)
             try:
                 yield loan.lent
+                await check_async(loan)
             finally:
                 loan.end()
                 for spare in self._keep(connection, lent=True):

@@ -9,7 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
-from contextvars import Context, copy_context
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -183,7 +183,7 @@ class RecordingExecutor(Executor):
         job_type = self.registry.get(job.task_type)
         if job_type is not None and job_type.is_async and isinstance(context, RecordingContext):
             return self._run_on_a_loop(context)
-        return copy_context().run(super().run, job, context)
+        return super().run(job, context)
 
     def _run_on_a_loop(self, context: RecordingContext) -> FinishedRun:
         """Runs an async handler on a loop of its own; in another thread if this one has a loop that runs."""

@@ -25,6 +25,7 @@ from jobdeck.core.errors import (
 from jobdeck.core.logs import running
 from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
 from jobdeck.core.postgres.jsonb import UNREADABLE, NotStorableError, fitted, storable
+from jobdeck.core.postgres.lent.loan import LeftOpen
 from jobdeck.core.redact import clean, safe_error
 from jobdeck.core.registry import AsyncJobContext, Continue, Done, JobContext, JobType, Payload, Registry, around
 from jobdeck.core.registry.around import own_delay
@@ -92,7 +93,10 @@ class Executor:
                     job_type, params = self._prepared(context, job_type)
                 except Refused as error:
                     return self._refused(context, job_type, error)
-                return self._returned(context, around.call(job_type, params, cast("JobContext", context)))
+                outcome = around.call(job_type, params, cast("JobContext", context))
+                if context.promised is None:
+                    context.close()
+                return self._returned(context, outcome)
             except BaseException as error:  # noqa: BLE001 -- also SystemExit: a handler must not end its worker's thread
                 return self._raised_safely(context, job_type, error)
             finally:
@@ -339,6 +343,9 @@ class Executor:
         """Returns what a run has borrowed. Closing twice is allowed."""
         try:
             context.close()
+        except LeftOpen:
+            # Of a handler that failed, or whose end is in that transaction.
+            return
         except Exception as error:  # noqa: BLE001 -- the run has ended; a broken connection must not undo its report
             log.warning("a run's connection could not be returned to the pool: %s", safe_error(str(error)))
 

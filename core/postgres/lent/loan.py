@@ -13,13 +13,26 @@ from psycopg.adapt import AdaptersMap
 from psycopg.generators import execute
 from psycopg.pq import ExecStatus, PGconn, PipelineStatus, TransactionStatus
 
+from jobdeck.core.errors import JobdeckError
+
 C = TypeVar("C", psycopg.Connection[Any], psycopg.AsyncConnection[Any])
 
 _CLEAN = b"RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; SELECT pg_advisory_unlock_all()"
 """`DISCARD ALL` does this as well, but drops all prepared statements and cached plans."""
 _DONE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+_WROTE = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 _GONE = PGconn.connect_start(b"no address")
 """A connection that was never opened: what a borrower's object has after the end of its loan."""
+
+
+class LeftOpen(JobdeckError):
+    """A borrower returned a connection in a transaction in which it had written."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A transaction was left open on the connection, so what was written in it is rolled back. Commit it, or "
+            "write within a block of conn.transaction()."
+        )
 
 
 class Loan(Generic[C]):
@@ -30,7 +43,7 @@ class Loan(Generic[C]):
     """
 
     def __init__(self, own: C) -> None:
-        self._own: C = own
+        self.own: C = own
         self._session_user = own.pgconn.parameter_status(b"session_authorization")
         self._prepare_threshold, self._prepared_max = own.prepare_threshold, own.prepared_max
         lent = type(own)(own.pgconn)
@@ -41,6 +54,11 @@ class Loan(Generic[C]):
         lent._prepared = own._prepared  # noqa: SLF001
         lent._adapters = AdaptersMap(own.adapters)  # noqa: SLF001
         self.lent: C = lent
+
+    @property
+    def status(self) -> TransactionStatus:
+        """The state of the transaction that the borrower may have left."""
+        return TransactionStatus(self.lent.pgconn.transaction_status)
 
     def end(self) -> None:
         """Takes the connection from its borrower, and starts to clean it. It is closed where that is not possible."""
@@ -53,12 +71,34 @@ class Loan(Generic[C]):
         if not usable:
             pgconn.finish()
             return
-        self._own.prepare_threshold, self._own.prepared_max = self._prepare_threshold, self._prepared_max
+        self.own.prepare_threshold, self.own.prepared_max = self._prepare_threshold, self._prepared_max
         try:
             # The answer is read before the next loan, so that no run waits for it.
             pgconn.send_query(_CLEAN)
         except psycopg.Error:
             pgconn.finish()
+
+
+def check(loan: Loan[psycopg.Connection[Any]]) -> None:
+    """Checks what a borrower leaves that believes it has succeeded.
+
+    Raises:
+        LeftOpen: what it wrote is rolled back with its transaction.
+    """
+    wrote = loan.status is TransactionStatus.INERROR
+    if loan.status is TransactionStatus.INTRANS:
+        wrote = loan.own.execute(_WROTE).fetchone() == (True,)
+    if wrote:
+        raise LeftOpen
+
+
+async def check_async(loan: Loan[psycopg.AsyncConnection[Any]]) -> None:
+    """The same for a borrower on an event loop."""
+    wrote = loan.status is TransactionStatus.INERROR
+    if loan.status is TransactionStatus.INTRANS:
+        wrote = await (await loan.own.execute(_WROTE)).fetchone() == (True,)
+    if wrote:
+        raise LeftOpen
 
 
 def cleaned(own: psycopg.Connection[Any]) -> bool:

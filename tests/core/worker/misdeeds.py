@@ -35,8 +35,7 @@ class Params(Payload):
     look: bool = False
 
 
-def _change_settings(conn: Any) -> None:
-    conn.execute("SET work_mem = '7MB'")
+def _make_dicts(conn: Any) -> None:
     conn.row_factory = dict_row
 
 
@@ -91,7 +90,8 @@ def _set_zone(_conn: Any) -> None:
 
 DEEDS: dict[str, tuple[Callable[[Any], None], Callable[[Any], object]]] = {
     "raises anything, also `SystemExit`": (_exit, lambda _conn: None),
-    "sets what it likes on its connection": (_change_settings, _settings),
+    "sets what it likes on its connection": (_make_dicts, _settings),
+    "leaves a transaction open in which it wrote": (lambda _conn: None, lambda _conn: None),
     "sets context variables, or the context of `decimal`": (
         _set_context,
         lambda _conn: (USER.get(), decimal.getcontext().prec),
@@ -110,6 +110,11 @@ DEEDS: dict[str, tuple[Callable[[Any], None], Callable[[Any], object]]] = {
         lambda _conn: socket.getdefaulttimeout(),
     ),
 }
+STATEMENTS = {
+    "sets what it likes on its connection": ["SET work_mem = '7MB'"],
+    "leaves a transaction open in which it wrote": ["BEGIN", "CREATE TABLE left_open ()"],
+}
+"""What a misdeed executes on its connection first."""
 OF_THE_PROCESS = "ends its process"
 
 
@@ -123,9 +128,15 @@ def _do(params: Params, conn: Any) -> Done | None:
     return None
 
 
+def _execute_and_do(params: Params, conn: Any) -> Done | None:
+    for statement in [] if params.look else STATEMENTS.get(params.misdeed, []):
+        conn.execute(statement)
+    return _do(params, conn)
+
+
 @job("m_thread", payload=Params)
 def in_thread(params: Params, ctx: Any) -> Done | None:
-    return _do(params, ctx.db)
+    return _execute_and_do(params, ctx.db)
 
 
 class _Waiting:
@@ -147,13 +158,11 @@ async def on_loop(params: Params, ctx: Any) -> Done | None:
         if params.look:
             row = await (await conn.execute("SHOW work_mem")).fetchone()
             return _do(params, _Waiting(row))
-        if DEEDS.get(params.misdeed, (None,))[0] is _change_settings:
-            await conn.execute("SET work_mem = '7MB'")
-            conn.row_factory = dict_row
-            return None
+        for statement in STATEMENTS.get(params.misdeed, []):
+            await conn.execute(statement)
         return _do(params, conn)
 
 
 @job("m_process", payload=Params, isolation="process")
 def in_process(params: Params, ctx: Any) -> Done | None:
-    return _do(params, ctx.db)
+    return _execute_and_do(params, ctx.db)

@@ -212,3 +212,27 @@ def test_what_an_async_handler_sets_is_gone_before_the_next_block(conn: Connecti
             until(lambda job=job: status_of(conn, job) is None, "the second job")  # type: ignore[misc]
     assert set(outcomes(conn)) == {"succeeded"}
     assert written(conn) == list(range(4))
+
+
+@pytest.mark.parametrize("kind", ["thread", "async"])
+@pytest.mark.parametrize("statement", ["INSERT INTO written VALUES (1)", "SELECT number FROM written"])
+def test_a_handler_that_leaves_its_transaction_open_has_failed_only_if_it_wrote(
+    conn: Connection, database_url: str, kind: str, statement: str
+) -> None:
+    conn.execute("CREATE TABLE written (number int)")
+
+    def leaves(_params: object, ctx: Any) -> None:
+        ctx.db.autocommit = False
+        ctx.db.execute(statement)
+
+    async def leaves_too(_params: object, ctx: Any) -> None:
+        async with ctx.adb() as own:
+            await own.set_autocommit(False)
+            await own.execute(statement)
+
+    job = enqueue(conn, "leaves", max_attempts=1).id
+    with working(database_url, job_type("leaves", leaves if kind == "thread" else leaves_too)):
+        until(lambda: status_of(conn, job) in {None, "failed"}, "the end of the job")
+    wrote = statement.startswith("INSERT")
+    assert outcomes(conn, job) == ["failed" if wrote else "succeeded"]
+    assert written(conn) == []
