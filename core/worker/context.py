@@ -17,9 +17,9 @@ from jobdeck.core.logs import event
 from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.jsonb import storable
+from jobdeck.core.postgres.lent.view import for_application
 from jobdeck.core.queue import leases
-from jobdeck.core.queue.producers import finishing
-from jobdeck.core.queue.producers.finishing import Reporter
+from jobdeck.core.queue.producers.finishing import Reporter, record
 from jobdeck.core.redact import safe_error
 from jobdeck.core.telemetry.spans import Origin
 from jobdeck.core.worker.run_log import LogBuffer, RunLogger, handler_logger
@@ -101,7 +101,7 @@ class RunResources:
 
     def _open(self, plugin: str, own: Opener | None) -> object:
         opener: Any = own or next((found.resources for found in load_plugins() if found.name == plugin), None)
-        return self._stack.enter_context(opener(self.settings, self.database)) if opener else None
+        return self._stack.enter_context(opener(self.settings, for_application(self.database))) if opener else None
 
     def close(self) -> None:
         self._stack.close()
@@ -285,7 +285,7 @@ class RunContext:
 
     def record(self, connection: SyncConnection, run: FinishedRun) -> RunOutcome:
         """Writes the end of the run through a connection; returns what was recorded."""
-        return finishing.record(connection, run, self.reporter())
+        return record(connection, run, self.reporter())
 
     def note_checkpoint(self, checkpoint: Json) -> None:
         """Makes a checkpoint that the database has stored the one that the handler sees."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.registry import Registry
 from jobdeck.core.worker.worker import Worker
 from tests.support.queue import Connection
 from tests.support.waiting import until
@@ -132,6 +134,43 @@ def test_a_thread_that_a_borrower_left_finds_its_connection_closed(database: Dat
             with pytest.raises(psycopg.OperationalError):
                 use("SELECT 1")
         assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("kind", ["thread", "async"])
+def test_what_resources_do_to_a_connection_neither_runs_nor_the_worker_find(
+    conn: Connection, database_url: str, kind: str
+) -> None:
+    found: dict[str, int] = {}
+
+    @contextmanager
+    def opens(_settings: object, database: Database) -> Iterator[int]:
+        with database.connection() as own:
+            own.execute("SET default_transaction_read_only = on")
+            found["lent"] = own.info.backend_pid
+        yield found["lent"]
+
+    def uses(_params: object, ctx: Any) -> None:
+        assert ctx.resources == found["lent"]
+
+    async def uses_too(_params: object, ctx: Any) -> None:
+        uses(_params, ctx)
+
+    job = enqueue(conn, "uses", max_attempts=1).id
+    with (
+        Database(database_url, application_name="test", max_size=8) as database,
+        ExitStack() as stack,
+    ):
+        run = uses if kind == "thread" else uses_too
+        worker = Worker(database, Registry([job_type("uses", run, resources=opens)]), quick_settings())
+        stack.callback(worker.stop)
+        worker.start()
+        until(lambda: status_of(conn, job) in {None, "failed"}, "the end of the job")
+        with database.connection() as own, database.connection() as other:
+            pids = {own.info.backend_pid, other.info.backend_pid}
+        assert found["lent"] not in pids
+        with database.lend() as lent:
+            assert lent.execute("SHOW default_transaction_read_only").fetchone() == ("off",)
+    assert outcomes(conn, job) == ["succeeded"]
 
 
 def without_autocommit(_params: object, ctx: Any) -> None:
