@@ -86,6 +86,10 @@ class InvalidPayload(Refused):
         self.only_unknown = only_unknown
 
 
+class StillRunning(Refused):
+    """A job that is running prevents the action, which can be tried again after its end."""
+
+
 class Locked(Refused):
     """Another session holds a lock that the action needs."""
 

@@ -188,10 +188,11 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """A place of a person's data, and the number of its rows that an erasure removed or changed."""
+    """A place of a person's data, and the number of its rows that an erasure changed, or that still have it."""
 
     place: str
     rows: int
+    remains: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,7 +128,8 @@ class Commands(Group):
     "jobdeck",
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 115},
-    epilog="Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no database, 4 unhealthy, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no database or not all erased, 4 unhealthy, 130 "
+    "interrupted.",
 )
 @click.version_option(package_name="jobdeck", prog_name="jobdeck")
 def cli() -> None:

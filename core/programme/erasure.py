@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 from uuid import UUID
 
 from jobdeck.core.errors import Refused, UsageError
@@ -24,8 +23,13 @@ if TYPE_CHECKING:
 
     from jobdeck.core.settings import Settings
 
-ERASED: Final = "[erased]"
-_NATIONAL: Final = re.compile(r"\+1(\d{3})(\d{3})(\d{4})")
+_NATIONAL: Final = re.compile(r"\+1(\d{10})")
+_SHORT: Final = 8
+"""A text shorter than this is also a part of other texts, so it is searched in these fields alone."""
+_ID_FIELDS: Final = [
+    "synced_user_id", "syncedUserId", "syned_user_id", "syned_coach_user_id", "metactf_user_id", "metactf_username",
+    "game_platform_id", "gamePlatformId", "game_platform_user_id", "gamePlatformUserId", "request_id", "requestId",
+]  # fmt: skip
 
 
 def erase(
@@ -51,13 +55,15 @@ def erase(
         named = conn.execute(
             "select what, value from competition_identifiers(%s, %s, %s, %s)", (who, person, address, keep_shared)
         ).fetchall()
-        marks = {form: mark for what, text in named for form, mark in _forms(made, what, text)}
+        erased = conn.execute("select job_erased_mark()").fetchall()[0][0]
+        marks = {form: mark for what, text in named for form, mark in _forms(made, erased, what, text)}
+        others = conn.execute("select value from competition_others(%s, %s::text[])", (person, list(marks))).fetchall()
         _keep_check(conn, made)
         found = conn.execute(
-            "select place, rows from competition_erase(%s, %s, %s, %s::jsonb, %s)",
-            (who, person, address, json.dumps(marks), actor),
+            "select place, rows, remains from competition_erase(%s, %s, %s, %s::jsonb, %s)",
+            (who, person, address, json.dumps(marks | dict.fromkeys(other for (other,) in others)), actor),
         ).fetchall()
-    return [Erased(place, rows) for place, rows in found]
+    return [Erased(*one) for one in found]
 
 
 def _id(kind: str, value: str) -> UUID:
@@ -67,31 +73,20 @@ def _id(kind: str, value: str) -> UUID:
         raise UsageError(f"The id of the {kind} is not a UUID.") from None
 
 
-def _forms(made: Marker, what: str, text: str) -> Iterator[tuple[str, str]]:
-    """The forms in which a text can be in the database, each with its replacement.
+def _forms(made: Marker, erased: str, what: str, text: str) -> Iterator[tuple[str, str | list[str]]]:
+    """The marks of a text about the person: those of an address are also the hashes of it that delivery events have.
 
-    Delivery events have the SHA-256 of an address, which everyone who knows the address can make.
+    Everyone who knows the address can make these.
     """
     if what not in {"email", "phone"}:
-        yield text, ERASED
+        yield text, erased if len(text) >= _SHORT else _ID_FIELDS
         return
     mark = made.mark(text)
     yield text, mark
     yield hashlib.sha256(text.lower().encode()).hexdigest(), mark
     yield address_key(text), mark
-    if what == "email":
-        yield quote(text, safe=""), mark
-        return
-    yield text.lstrip("+"), mark
     if (national := _NATIONAL.fullmatch(text)) is not None:
-        area, office, line = national.groups()
-        for form in (
-            f"{area}{office}{line}",
-            f"{area}-{office}-{line}",
-            f"({area}) {office}-{line}",
-            f"{area}.{office}.{line}",
-        ):
-            yield form, mark
+        yield national[1], mark
 
 
 def _keep_check(conn: psycopg.Connection[Any], made: Marker) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from jobdeck.core.errors import Refused
+from jobdeck.core.errors import Refused, StillRunning
 from jobdeck.core.plugins import Erased
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue.calls import Connection, rows
@@ -16,6 +16,9 @@ from jobdeck.core.read.batch import Query, select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+RUNNING: Final = "running"
+"""The hint of the refusal of `job_erase_stop`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +54,26 @@ def set_period(conn: Connection, name: str, days: int | None, *, actor: str) -> 
 def erase_payload(conn: Connection, key: str, value: str, *, actor: str) -> list[Erased]:
     """Removes the payloads, outputs, errors, logs and audit texts of the jobs with this value in their payload.
 
-    Waiting jobs are cancelled, since they could not run any more. Audited without the value.
+    Waiting jobs are cancelled, since they could not run any more; series are left. Then it empties the other texts that
+    contain the value, and searches for what remains. Audited without the value.
 
     Raises:
         Refused: no job has the value, one of them is running, or a row is locked. Nothing was changed.
     """
     with refusals(), erasing():
-        found = conn.execute("SELECT place, rows FROM job_erase_payload(%s, %s, %s)", (key, value, actor)).fetchall()
-    return [Erased(place, count) for place, count in found]
+        found = conn.execute(
+            "SELECT place, rows, remains FROM job_erase_payload(%s, %s, %s)", (key, value, actor)
+        ).fetchall()
+    return [Erased(*one) for one in found]
 
 
 @contextmanager
 def erasing() -> Iterator[None]:
-    """Converts what the server says of locked rows and of keys that are in use.
+    """Converts what the server says of running jobs, of locked rows and of keys that are in use.
 
     Raises:
-        Refused: says so in a sentence.
+        StillRunning: a job whose texts would be erased is running.
+        Refused: says the others in a sentence.
     """
     try:
         yield
@@ -76,3 +83,7 @@ def erasing() -> Iterator[None]:
         raise Refused(
             f"What is erased would meet an earlier erasure ({error.diag.constraint_name}). Nothing was erased."
         ) from None
+    except psycopg.DatabaseError as error:
+        if error.diag.message_hint != RUNNING:
+            raise
+        raise StillRunning(error.diag.message_primary or "A job is running.") from None

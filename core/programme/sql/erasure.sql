@@ -129,9 +129,30 @@ begin
             where p_id in (g.coach_id, g.competitor_id) union all
             select o.synced_user_id from game_platform_onboarding o where o.person_id = p_id union all
             select unnest(array[a.id::text, a.request_id]) from agreements a where a.competitor_id = p_id) as i (id)
-        -- A shorter one, or a mere number, is also a part of other texts. Their rows are removed all the same.
-        where length(i.id) >= 8 and i.id !~ '^[0-9]+$';
+        where i.id <> '';
 end
+$$;
+
+-- Longer texts of other people that contain one of these: joann@x.org has ann@x.org in it. They are left.
+create or replace function public.competition_others(p_id uuid, p_texts text[]) returns table (value text)
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select distinct o.value from (
+        select a.address from competition_addresses() a where a.id is distinct from p_id
+        union all select m.address_norm from outbox_messages m where m.recipient_ref is distinct from p_id
+        union all select s.address_norm from email_suppressions s
+        union all select r.email_norm from competitor_announcement_recipients r
+            where r.competitor_id is distinct from p_id
+        union all select e.address_norm from provider_events e where e.competitor_id is distinct from p_id
+        union all select n.name from competition_names() n where n.id is distinct from p_id
+        union all select p.game_platform_user_id from profiles p where p.id is distinct from p_id
+        union all select c.game_platform_id from competitors c where c.id is distinct from p_id
+        union all select unnest(array[g.synced_user_id, g.metactf_username]) from game_platform_profiles g
+            where coalesce(g.coach_id, g.competitor_id) is distinct from p_id
+    ) as o (value)
+    where exists (select from unnest(p_texts) t where position(lower(t) in lower(o.value)) > 0)
+        and not exists (select from unnest(p_texts) t where lower(t) = lower(o.value))
 $$;
 
 -- The addresses of a person now and before, as far as the outbox and the campaigns know.
@@ -191,11 +212,11 @@ begin
 end
 $$;
 
--- Erases a person: removes their rows, and replaces in all texts each key of p_marks by its value, which for an address
--- is its keyed hash. Returns each place with its number of rows. Writes an audit row that does not name the person.
+-- Erases a person: removes their rows, and erases p_marks in all texts, where the keyed hash of an address takes its place.
+-- Returns each place with its number of rows, and what remains. Writes an audit row that does not name the person.
 create or replace function public.competition_erase(
     p_kind text, p_id uuid, p_address text, p_marks jsonb, p_actor text
-) returns table (place text, rows bigint)
+) returns table (place text, rows bigint, remains boolean)
 language plpgsql volatile
 set search_path = public, pg_temp set lock_timeout = '2s'
 as $$
@@ -203,18 +224,21 @@ as $$
 declare
     v_table text;
     v_constraint text;
+    v_theirs constant jsonb := jsonb_strip_nulls(p_marks);
 begin
-    perform competition_refuse_erasure(p_kind, p_id, p_marks);
-    return query select e.place, e.rows from job_erase_texts(p_marks, p_actor) e;
-    return query select e.place, e.rows from competition_erase_messages(p_id, p_marks) e where e.rows > 0;
+    perform competition_refuse_erasure(p_kind, p_id, v_theirs);
+    return query select e.place, e.rows, false from job_erase_texts(p_marks, p_actor) e;
+    return query select e.place, e.rows, false from competition_erase_messages(p_id, v_theirs) e where e.rows > 0;
     if p_kind = 'competitor' then
-        return query select e.place, e.rows from competition_erase_competitor(p_id) e where e.rows > 0;
+        return query select e.place, e.rows, false from competition_erase_competitor(p_id) e where e.rows > 0;
     elsif p_kind = 'profile' then
-        return query select e.place, e.rows from competition_erase_profile(p_id) e where e.rows > 0;
+        return query select e.place, e.rows, false from competition_erase_profile(p_id) e where e.rows > 0;
     elsif p_kind = 'parent' then
-        return query select e.place, e.rows from competition_erase_parent(p_address) e where e.rows > 0;
+        return query select e.place, e.rows, false from competition_erase_parent(p_address) e where e.rows > 0;
     end if;
-    return query select s.place, s.rows from job_scrub(array(select competition_tables()), p_marks) s;
+    return query select s.place, s.rows, false from job_scrub(array(select competition_tables()), p_marks) s;
+    return query select l.place, l.rows, true
+        from job_erase_left(job_tables_with_texts() || array(select competition_tables()), p_marks) l;
     perform job_queue_write_audit(p_actor, 'erase', null, null, jsonb_build_object('kind', p_kind), null);
 exception when foreign_key_violation then
     get stacked diagnostics v_table = table_name, v_constraint = constraint_name;
@@ -266,7 +290,8 @@ begin
     delete from sms_opt_outs s using sms_opt_outs n where s.phone_e164 = p_marks ->> n.phone_e164;
     update outbox_messages m set dedupe_key = m.dedupe_key || ':' || m.id
     where p_marks ? m.address_norm
-        and exists (select from outbox_messages o where o.dedupe_key = job_scrub_text(m.dedupe_key, p_marks));
+        and exists (select from outbox_messages o where o.dedupe_key = job_scrub_replaced(m.dedupe_key,
+            job_scrub_rules(p_marks)));
     update provider_events e set competitor_id = null where e.competitor_id = p_id;
     update provider_events e set agreement_id = null
     where e.agreement_id in (select a.id from agreements a where a.competitor_id = p_id);

@@ -80,7 +80,7 @@ begin
     if coalesce(trim(p_reason), '') = '' then
         perform job_queue_refuse('A reason is needed, for the audit log. Nothing was changed.');
     end if;
-    return job_scrub_text(p_reason, jsonb_build_object(p_address, outbox_mask(p_channel, p_address)));
+    return job_scrub_replaced(p_reason, job_scrub_rules(jsonb_build_object(p_address, outbox_mask(p_channel, p_address))));
 end
 $$;
 

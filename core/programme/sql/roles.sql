@@ -114,7 +114,7 @@ declare
         'competition_give_back_functions', 'competition_put_back', 'competition_missing', 'competition_keep_original',
         'competition_addresses', 'competition_addresses_of', 'competition_erase', 'competition_erase_competitor',
         'competition_erase_messages', 'competition_erase_parent', 'competition_erase_profile',
-        'competition_find_person', 'competition_grant_roles', 'competition_identifiers', 'competition_names',
+        'competition_find_person', 'competition_grant_roles', 'competition_identifiers', 'competition_names', 'competition_others',
         'competition_refuse_erasure', 'competition_retain', 'competition_tables', 'outbox_blocks', 'outbox_shown',
         'outbox_read_address', 'outbox_reason', 'programme_describe', 'programme_messages_to',
         'programme_own_addresses'];

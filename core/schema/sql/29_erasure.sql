@@ -1,83 +1,186 @@
 -- Erasure, for the owner alone. The caller's transaction makes a dry run of it: it rolls back.
+--
+-- What is erased is given as `marks`, a JSON object from each text about the person to what becomes of it:
+--   a string   a text that is this one becomes the string, and a text that contains it becomes "[erased on …]"
+--   a list     a short id: only a whole value of a JSON field of one of these names is meant
+--   null       a longer text that belongs to somebody else, and is left
 
--- A text as a regular expression that matches this text alone.
-create or replace function job_scrub_literal(p_text text) returns text
+create or replace function job_erased_mark() returns text
+language sql stable parallel safe
+return '[erased on ' || to_char(now() at time zone 'UTC', 'YYYY-MM-DD') || ']';
+
+-- A regular expression for one character of a text in each spelling: as it is, in JSON, in a web address, in HTML.
+create or replace function job_scrub_character(p_one text) returns text
 language sql immutable parallel safe
-return regexp_replace(p_text, '([].*+?^${}()|\\[-])', '\\\1', 'g');
+return case
+    when p_one ~ '[[:space:]]' then '(?:[[:space:]]|\\[nrt]|%20|[+])+'
+    when p_one ~ '[[:alnum:]]' and octet_length(p_one) = 1 then p_one
+    else '(?:' || concat_ws('|', regexp_replace(p_one, '([].*+?^${}()|\\[-])', '\\\1'),
+        case when p_one in ('"', '\') then '\\' || regexp_replace(p_one, '(\\)', '\\\1') end,
+        regexp_replace(encode(convert_to(p_one, 'UTF8'), 'hex'), '(..)', '%\1', 'g'),
+        '&#(?:' || ascii(p_one) || '|x' || to_hex(ascii(p_one)) || ');') || ')' end;
 
--- A text with every mark's key replaced by its value, whatever its case. A key within a longer word or address is
--- another one, and is left; escapes of programs and of web addresses before it (\n, %22) belong to no word.
-create or replace function job_scrub_text(p_text text, p_marks jsonb) returns text
+-- A regular expression for a text, a number or an id in each spelling. A number is no part of a longer number, nor a name
+-- of a longer name. Escapes of programs and of web addresses before them (\n, %22) belong to neither.
+create or replace function job_scrub_expression(p_text text) returns text
+language sql immutable parallel safe
+as $$
+    select case
+        when t.number then e.before || '(?<![0-9])|' || e.escapes || '[+]?' || string_agg(c.one, case when length(t.text) >= 10
+            then '(?:[[:space:]().-]|%[0-9a-f]{2})*' else '' end order by c.nth) || '(?![0-9])'
+        when t.text ~ '[[:space:]]' then e.before || '(?<![[:alpha:]])|' || e.escapes
+            || string_agg(job_scrub_character(c.one), '' order by c.nth) || '(?![[:alpha:]])'
+        when t.text ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+            string_agg(case c.one when '-' then '-?' else c.one end, '' order by c.nth)
+        else string_agg(job_scrub_character(c.one), '' order by c.nth) end
+    from (
+        select case when n.number then regexp_replace(p_text, '[^0-9]', '', 'g')
+            else regexp_replace(btrim(p_text), '[[:space:]]+', ' ', 'g') end as text, n.number
+        from (select p_text ~ '^[+]?[0-9][0-9 ().-]*$' as number) n) t
+    cross join (values ('(?:', '(?<=\\[bfnrt])|(?<=%[0-9a-f]{2}))')) e (before, escapes)
+    cross join lateral string_to_table(t.text, null) with ordinality as c (one, nth)
+    group by t.text, t.number, e.before, e.escapes
+$$;
+
+-- What the functions below need of marks, made once: the expressions `found` of all texts and `kept` of those of others, the
+-- `forms` with what replaces each, longest first, the values of short ids by their `fields`, and the `mark`.
+create or replace function job_scrub_rules(p_marks jsonb) returns jsonb
+language sql stable
+as $$
+    select jsonb_build_object(
+        'found', string_agg(job_scrub_expression(m.key), '|' order by length(m.key) desc, m.key)
+            filter (where jsonb_typeof(m.value) = 'string'),
+        'kept', string_agg(job_scrub_expression(m.key), '|' order by length(m.key) desc, m.key)
+            filter (where jsonb_typeof(m.value) = 'null'),
+        'forms', coalesce(jsonb_agg(jsonb_build_array(job_scrub_expression(m.key), m.value) order by length(m.key) desc,
+            m.key) filter (where jsonb_typeof(m.value) = 'string'), '[]'),
+        'fields', (
+            select coalesce(jsonb_object_agg(f.name, f.ids), '{}') from (
+                select n.name, jsonb_agg(s.key) as ids from jsonb_each(p_marks) s cross join lateral
+                    jsonb_array_elements_text(case jsonb_typeof(s.value) when 'array' then s.value else '[]' end) n (name)
+                group by n.name) f),
+        'mark', job_erased_mark())
+    from jsonb_each(p_marks) m
+$$;
+
+-- Whether a text contains one of the texts, outside those of others.
+create or replace function job_scrub_hit(p_text text, p_rules jsonb) returns boolean
+language sql immutable
+return coalesce(case when p_rules ->> 'kept' is null then p_text
+    else regexp_replace(p_text, p_rules ->> 'kept', ' ', 'gi') end ~* (p_rules ->> 'found'), false);
+
+-- A text in which each of the texts is replaced and the rest stays, for a column that has to be unique.
+create or replace function job_scrub_replaced(p_text text, p_rules jsonb) returns text
 language plpgsql immutable
 as $$
 declare
-    v_mark record;
+    v_form jsonb;
 begin
-    for v_mark in select m.key, m.value from jsonb_each_text(p_marks) m order by length(m.key) desc, m.key loop
-        p_text := regexp_replace(p_text, '(?:(?<![[:alnum:]._%+-])|(?<=\\[nrt])|(?<=%[0-9a-f]{2}))'
-            || job_scrub_literal(v_mark.key) || '(?![.]?[[:alnum:]_-])', v_mark.value, 'gi');
-    end loop;
+    if job_scrub_hit(p_text, p_rules) then
+        for v_form in select f.value from jsonb_array_elements(p_rules -> 'forms') f loop
+            p_text := regexp_replace(p_text, v_form ->> 0, replace(v_form ->> 1, '\', '\\'), 'gi');
+        end loop;
+    end if;
     return p_text;
 end
 $$;
 
--- The same for every text, number and key in a JSON value.
-create or replace function job_scrub_json(p_value jsonb, p_marks jsonb) returns jsonb
+-- What becomes of a text that is one of the texts as a whole, or a short id in one of its fields; null of any other.
+create or replace function job_scrub_whole(p_text text, p_rules jsonb, p_field text) returns text
+language sql immutable
+return coalesce(
+    case when p_text ~* ('^\s*(?:' || (p_rules ->> 'found') || ')\s*$') then (
+        select f.value ->> 1 from jsonb_array_elements(p_rules -> 'forms') f
+        where p_text ~* ('^\s*(?:' || (f.value ->> 0) || ')\s*$') limit 1) end,
+    case when p_rules -> 'fields' -> p_field ? p_text then p_rules ->> 'mark' end);
+
+-- A text without the person. What contains one of the texts is emptied, because its other words may name them too.
+create or replace function job_scrub_text(p_text text, p_rules jsonb, p_field text default null) returns text
+language sql immutable
+return case when not job_scrub_hit(p_text, p_rules) then case when p_rules -> 'fields' -> p_field ? p_text
+        then p_rules ->> 'mark' else p_text end
+    else coalesce(job_scrub_whole(p_text, p_rules, p_field), p_rules ->> 'mark') end;
+
+-- The same for every text, number and key in a JSON value. Out of a list, an entry that is the person is taken.
+create or replace function job_scrub_json(p_value jsonb, p_rules jsonb, p_field text default null) returns jsonb
 language plpgsql immutable
 as $$
-declare
-    v_text text := p_value #>> '{}';
 begin
     return case jsonb_typeof(p_value)
-        when 'string' then to_jsonb(job_scrub_text(v_text, p_marks))
-        when 'number' then case when job_scrub_text(v_text, p_marks) = v_text then p_value
-            else to_jsonb(job_scrub_text(v_text, p_marks)) end
-        when 'array' then (select coalesce(jsonb_agg(job_scrub_json(e.value, p_marks) order by e.nth), '[]')
-            from jsonb_array_elements(p_value) with ordinality as e (value, nth))
-        when 'object' then (select coalesce(jsonb_object_agg(job_scrub_text(e.key, p_marks),
-            job_scrub_json(e.value, p_marks)), '{}') from jsonb_each(p_value) e)
+        when 'string' then to_jsonb(job_scrub_text(p_value #>> '{}', p_rules, p_field))
+        when 'number' then coalesce(to_jsonb(job_scrub_whole(p_value #>> '{}', p_rules, p_field)), p_value)
+        when 'array' then (
+            select coalesce(jsonb_agg(job_scrub_json(e.value, p_rules, p_field) order by e.nth), '[]')
+            from jsonb_array_elements(p_value) with ordinality as e (value, nth)
+            where jsonb_typeof(e.value) not in ('string', 'number')
+                or job_scrub_whole(e.value #>> '{}', p_rules, p_field) is null)
+        when 'object' then (select coalesce(jsonb_object_agg(job_scrub_text(e.key, p_rules),
+            job_scrub_json(e.value, p_rules, e.key)), '{}') from jsonb_each(p_value) e)
         else p_value end;
 end
 $$;
 
-create or replace function job_scrub_array(p_texts text[], p_marks jsonb) returns text[]
+create or replace function job_scrub_array(p_texts text[], p_rules jsonb) returns text[]
 language sql immutable
 as $$
-    select array_agg(job_scrub_text(t.text, p_marks) order by t.nth)
-    from unnest(p_texts) with ordinality as t (text, nth)
+    select array_agg(job_scrub_text(t.text, p_rules) order by t.nth) from unnest(p_texts) with ordinality as t (text, nth)
 $$;
 
--- A regular expression that finds texts, also in JSON, that have one of the marks' keys in them, perhaps within a longer
--- word. Null without marks.
-create or replace function job_scrub_pattern(p_marks jsonb) returns text
-language sql immutable
+-- Whether a job is about the person: a field at the top of its payload is one of the texts, or a list of nobody else.
+create or replace function job_scrub_about(p_payload jsonb, p_rules jsonb) returns boolean
+language plpgsql immutable
 as $$
-    select string_agg(distinct job_scrub_literal(f.form), '|') from jsonb_object_keys(p_marks) k
-    cross join lateral (values (k), (btrim(to_jsonb(k)::text, '"'))) as f (form)
+begin
+    return jsonb_typeof(p_payload) = 'object' and exists (select from jsonb_each(p_payload) e
+        where job_scrub_whole(case when jsonb_typeof(e.value) in ('string', 'number') then e.value #>> '{}' end,
+                p_rules, e.key) is not null
+            or jsonb_typeof(e.value) = 'array' and e.value <> '[]' and job_scrub_json(e.value, p_rules, e.key) = '[]');
+end
 $$;
 
--- Replaces the marks' keys by their values in all texts of these tables, and returns each table with its changed rows.
-create or replace function job_scrub(p_tables text[], p_marks jsonb) returns table (place text, rows bigint)
+-- The columns of a table that can have texts, each with what is erased in it, by the rules in $1. A column that has to be
+-- unique keeps the rest of its text, and a key of a job that may be missing goes. Names of types and what a check allows are
+-- code and no texts.
+create or replace function job_scrub_columns(p_table text) returns table (name text, after text)
+language sql stable
+as $$
+    select a.attname, format(case
+            when a.attname in ('dedupe_key', 'concurrency_key') and not a.attnotnull
+                then 'case when not job_scrub_hit(t.%1$I, $1) then t.%1$I end'
+            when a.atttypid = 'jsonb'::regtype then 'job_scrub_json(t.%1$I, $1)'
+            when a.atttypid = 'text[]'::regtype then 'job_scrub_array(t.%1$I, $1)'
+            when exists (select from pg_index i where i.indrelid = a.attrelid and i.indisunique
+                and a.attnum = any (i.indkey)) then 'job_scrub_replaced(t.%1$I, $1)'
+            else 'job_scrub_text(t.%1$I, $1)' end, a.attname)
+    from pg_attribute a
+    where a.attrelid = to_regclass(quote_ident(p_table)) and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+        and a.atttypid = any (array['text', 'jsonb', 'text[]']::regtype[]) and a.attname <> 'task_type'
+        and not exists (select from pg_constraint c where c.conrelid = a.attrelid and c.contype = 'c'
+            and c.conkey = array[a.attnum])
+$$;
+
+-- Erases the texts in all columns of these tables, and returns each table with its changed rows. p_series are left.
+create or replace function job_scrub(p_tables text[], p_marks jsonb, p_series uuid[] default '{}')
+returns table (place text, rows bigint)
 language plpgsql volatile
 as $$
 declare
     v_changes text;
     v_differs text;
     v_found text;
-    v_pattern constant text := job_scrub_pattern(p_marks);
+    v_rules constant jsonb := job_scrub_rules(p_marks);
+    v_fields constant boolean := v_rules -> 'fields' <> '{}';
 begin
     foreach place in array p_tables loop
-        select string_agg(format('%1$I = %2$s(t.%1$I, $1)', a.attname, f.name), ', '),
-            string_agg(format('%2$s(t.%1$I, $1) is distinct from t.%1$I', a.attname, f.name), ' or '),
-            string_agg(format('t.%I::text', a.attname), ', ')
+        select string_agg(format('%I = %s', c.name, c.after), ', '),
+            string_agg(format('%s is distinct from t.%I', c.after, c.name), ' or '),
+            string_agg(format('t.%I::text', c.name), ', ')
         into v_changes, v_differs, v_found
-        from pg_attribute a join (values ('text'::regtype, 'job_scrub_text'), ('jsonb', 'job_scrub_json'),
-            ('text[]', 'job_scrub_array')) as f (type, name) on f.type = a.atttypid
-        where a.attrelid = to_regclass(quote_ident(place)) and a.attnum > 0 and not a.attisdropped
-            and a.attgenerated = '';
+        from job_scrub_columns(place) c;
         continue when v_changes is null;
-        execute format('update %I t set %s where concat_ws('' '', %s) ~* $2 and (%s)', place, v_changes, v_found,
-            v_differs) using p_marks, v_pattern;
+        execute format('update %I t set %s where ($2 or concat_ws('' '', %s) ~* $3) and (%s)%s', place, v_changes, v_found,
+            v_differs, case when place = 'job_queue' then ' and t.id <> all ($4)' else '' end)
+        using v_rules, v_fields, v_rules ->> 'found', p_series;
         get diagnostics rows = row_count;
         if rows > 0 then
             return next;
@@ -109,11 +212,12 @@ begin
         order by q.id for update
     loop
         if v_job.status = 'running' then
-            perform job_queue_refuse(format('Job %s, whose texts would be erased, is running. Nothing was erased. Wait '
-                'for its end, or cancel it with "jobdeck cancel %s".', v_job.id, v_job.id));
+            raise exception using errcode = 'JD001', hint = 'running', message = format('Job %s, whose texts would be '
+                'erased, is running. Nothing was erased. Wait for its end, or cancel it with "jobdeck cancel %s".',
+                v_job.id, v_job.id);
         end if;
         perform job_queue_write_audit(p_actor, 'cancel', v_job.id, job_audit_facts(v_job),
-            job_audit_facts(job_queue_make_cancelled(v_job, p_actor)), 'erasure');
+            job_audit_facts(job_queue_make_cancelled(v_job, p_actor)), btrim(job_erased_mark(), '[]'));
         v_cancelled := v_cancelled + 1;
         v_keys := v_keys || v_job.concurrency_key;
     end loop;
@@ -122,161 +226,173 @@ begin
 end
 $$;
 
--- Counts a failed run in another group of errors.
-create or replace function job_stat_move_error(p_run job_runs, p_fingerprint text) returns void
-language plpgsql volatile
-set jit = off
-as $$
-declare
-    v_bucket constant timestamptz := job_stat_bucket(5, p_run.finished_at);
-begin
-    update job_stat_errors e set runs = e.runs - 1
-    where e.fingerprint = p_run.fingerprint and e.task_type = p_run.task_type and e.bucket = v_bucket;
-    -- Without a row, the run was counted as `other`, and stays there.
-    if found and p_run.fingerprint <> p_fingerprint then
-        insert into job_stat_errors as e (task_type, fingerprint, bucket, runs)
-        values (p_run.task_type, p_fingerprint, v_bucket, 1)
-        on conflict (fingerprint, task_type, bucket) do update set runs = e.runs + 1;
-        insert into job_error_groups as g (task_type, fingerprint, error_kind, pattern, sample_token, first_at, last_at)
-        values (p_run.task_type, p_fingerprint, p_run.error_kind, '[erased]', p_run.run_token, p_run.finished_at,
-            p_run.finished_at)
-        on conflict (fingerprint, task_type) do update set sample_token = greatest(g.sample_token, excluded.sample_token),
-            first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at);
-    end if;
-end
-$$;
-
--- Gives failed runs, and the jobs whose newest failed run is one of them, the fingerprint that their error has after the
--- erasure of these marks (null: of the whole error), and counts them in that group.
-create or replace function job_erase_fingerprints(p_tokens bigint[], p_marks jsonb) returns void
-language plpgsql volatile
-set jit = off
-as $$
-declare
-    v_run job_runs;
-    v_after text;
-begin
-    -- Nobody else adds up now, and no run is counted by its fingerprint of before later.
-    perform from job_upkeep u where u.part = 'stats' for update;
-    while job_stats_compact(1000) > 0 loop
-        null;
-    end loop;
-    for v_run in select r.* from job_runs r where r.run_token = any (p_tokens) and r.fingerprint is not null
-        order by r.run_token
-    loop
-        v_after := job_error_fingerprint(v_run.error_kind, case when p_marks is null then '[erased]'
-            else job_scrub_text(v_run.error, p_marks) end);
-        perform job_stat_move_error(v_run, v_after);
-        update job_runs r set fingerprint = v_after where r.run_token = v_run.run_token and r.late = v_run.late;
-        -- The order of the tokens leaves the fingerprint of the newest run.
-        update job_queue q set fingerprint = v_after where q.id = v_run.job_id and q.fingerprint is not null;
-    end loop;
-    delete from job_stat_errors e where e.runs <= 0;
-    delete from job_error_groups g where not exists (
-        select from job_stat_errors e where e.fingerprint = g.fingerprint and e.task_type = g.task_type);
-end
-$$;
-
--- The same for groups of which the history no longer has a run, by their pattern. Groups that become one are added up.
-create or replace function job_erase_groups(p_marks jsonb) returns void
-language plpgsql volatile
-set jit = off
-as $$
-declare
-    v_group job_error_groups;
-    v_pattern text;
-    v_after text;
-begin
-    for v_group in select g.* from job_error_groups g where g.pattern ~* job_scrub_pattern(p_marks) loop
-        v_pattern := job_scrub_text(v_group.pattern, p_marks);
-        continue when v_pattern = v_group.pattern;
-        v_after := job_error_fingerprint(v_group.error_kind, v_pattern);
-        delete from job_error_groups g where g.fingerprint = v_group.fingerprint and g.task_type = v_group.task_type;
-        insert into job_error_groups as g (task_type, fingerprint, error_kind, pattern, sample_token, first_at, last_at)
-        values (v_group.task_type, v_after, v_group.error_kind, v_pattern, v_group.sample_token, v_group.first_at,
-            v_group.last_at)
-        on conflict (fingerprint, task_type) do update set sample_token = greatest(g.sample_token, excluded.sample_token),
-            first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at);
-        insert into job_stat_errors as e (task_type, fingerprint, bucket, runs)
-        select o.task_type, v_after, o.bucket, o.runs from job_stat_errors o
-        where o.fingerprint = v_group.fingerprint and o.task_type = v_group.task_type and v_after <> v_group.fingerprint
-        on conflict (fingerprint, task_type, bucket) do update set runs = e.runs + excluded.runs;
-        delete from job_stat_errors e where e.fingerprint = v_group.fingerprint and e.task_type = v_group.task_type
-            and v_after <> v_group.fingerprint;
-    end loop;
-end
-$$;
-
--- Replaces the marks' keys by their values in the texts of the queue, for a plugin that erases a person. Jobs that
--- have one of them in their payload, checkpoint or keys are cancelled, since they could not run any more.
+-- Erases the marks in the texts of the queue, for a plugin that erases a person. Jobs about them that wait are cancelled,
+-- and those in the trash removed. A series about them is left as it is, since it would never run again: whoever has it
+-- decides. Refuses when a job that has one of the texts is running.
 create or replace function job_erase_texts(p_marks jsonb, p_actor text) returns table (place text, rows bigint)
 language plpgsql volatile
 set lock_timeout = '2s'
 as $$
 declare
-    v_pattern constant text := job_scrub_pattern(p_marks);
+    v_rules constant jsonb := job_scrub_rules(p_marks);
+    v_found constant text := v_rules ->> 'found';
+    v_series constant uuid[] := array(select q.id from job_queue q where q.status = 'pending' and q.is_recurring
+        and (job_scrub_about(q.payload, v_rules)
+            or job_scrub_hit(concat_ws(' ', q.dedupe_key, q.concurrency_key), v_rules)));
 begin
     place := 'job_queue (cancelled)';
     rows := job_erase_stop(array(
-        select q.id from job_queue q where q.status in ('pending', 'running') and concat_ws(' ', q.payload::text,
-            q.checkpoint::text, q.progress::text, q.dedupe_key, q.concurrency_key) ~* v_pattern), p_actor);
+        select q.id from job_queue q where case q.status
+            when 'pending' then not q.is_recurring and job_scrub_about(q.payload, v_rules)
+            when 'running' then job_scrub_json(q.payload, v_rules) <> q.payload or job_scrub_hit(concat_ws(' ',
+                q.checkpoint::text, q.progress::text, q.dedupe_key, q.concurrency_key), v_rules) end), p_actor);
+    if rows > 0 then
+        return next;
+    end if;
+    delete from job_trash t where job_scrub_about(t.job -> 'payload', v_rules)
+        or job_scrub_hit(concat_ws(' ', t.job ->> 'dedupe_key', t.job ->> 'concurrency_key'), v_rules);
+    get diagnostics rows = row_count;
+    place := 'job_trash';
     if rows > 0 then
         return next;
     end if;
     -- The hash of an error would confirm a guess of the text that it was made from.
     delete from job_error_mutes m using job_runs r
-    where r.fingerprint = m.fingerprint and r.task_type = m.task_type and r.error ~* v_pattern;
-    perform job_key_hashes_erase(array(
-        select q.id from job_queue q where concat_ws(' ', q.dedupe_key, q.concurrency_key) ~* v_pattern
-        union select r.job_id from job_runs r where concat_ws(' ', r.dedupe_key, r.concurrency_key) ~* v_pattern
-        union select t.job_id from job_trash t
-        where concat_ws(' ', t.job ->> 'dedupe_key', t.job ->> 'concurrency_key') ~* v_pattern));
+    where r.fingerprint = m.fingerprint and r.task_type = m.task_type and r.error ~* v_found
+        and job_scrub_hit(r.error, v_rules);
+    perform job_erase_keys(v_rules, v_series);
     perform job_erase_fingerprints(array(
-        select r.run_token from job_runs r where r.fingerprint is not null and r.error ~* v_pattern), p_marks);
+        select r.run_token from job_runs r where r.fingerprint is not null and r.error ~* v_found
+            and job_scrub_hit(r.error, v_rules)), v_rules);
     perform job_erase_groups(p_marks);
-    return query select s.place, s.rows from job_scrub(job_tables_with_texts(), p_marks) s;
+    return query select s.place, s.rows from job_scrub(job_tables_with_texts(), p_marks, v_series) s;
+end
+$$;
+
+-- Removes the keys with one of the texts from jobs that wait or have ended, which frees those that wait in line behind
+-- them, and the hashes of such keys.
+create or replace function job_erase_keys(p_rules jsonb, p_series uuid[]) returns void
+language plpgsql volatile
+as $$
+declare
+    v_found constant text := p_rules ->> 'found';
+    v_keyed constant uuid[] := array(
+        select q.id from job_queue q where concat_ws(' ', q.dedupe_key, q.concurrency_key) ~* v_found
+            and job_scrub_hit(concat_ws(' ', q.dedupe_key, q.concurrency_key), p_rules));
+    v_lines constant text[] := array(
+        select distinct q.concurrency_key from job_queue q where q.id = any (v_keyed) and q.id <> all (p_series)
+            and job_scrub_hit(q.concurrency_key, p_rules));
+begin
+    perform job_key_hashes_erase(v_keyed || array(
+        select r.job_id from job_runs r where concat_ws(' ', r.dedupe_key, r.concurrency_key) ~* v_found
+            and job_scrub_hit(concat_ws(' ', r.dedupe_key, r.concurrency_key), p_rules)));
+    update job_queue q set dedupe_key = case when not job_scrub_hit(q.dedupe_key, p_rules) then q.dedupe_key end,
+        concurrency_key = case when q.concurrency_key <> all (v_lines) then q.concurrency_key end,
+        in_line = q.in_line and q.concurrency_key <> all (v_lines), version = q.version + 1
+    where q.id = any (v_keyed) and q.id <> all (p_series);
+    perform job_queue_advance_lines(v_lines);
 end
 $$;
 
 -- Removes what the queue has of the jobs with this key and value in their payload: payload, keys, output, error, log and
 -- progress, also of their runs, and the texts about them in the audit. Those that wait are cancelled, those in the trash
--- removed. The rows stay, with type, times and outcome. Returns each place with its rows. Refuses when no job has the
--- value, or one of them is running.
+-- removed, a series is left as it is. The rows stay, with type, times and outcome. Then erases the value everywhere else:
+-- one of less than 8 characters where it is the whole value of this field. Returns each place with its rows, and what
+-- remains. Refuses when no job has the value, or one of them is running.
 create or replace function job_erase_payload(p_key text, p_value text, p_actor text)
-returns table (place text, rows bigint)
+returns table (place text, rows bigint, remains boolean)
 language plpgsql volatile
 set lock_timeout = '2s'
 as $$
 #variable_conflict use_column
 declare
-    v_jobs uuid[] := array(
+    v_marks jsonb := jsonb_build_object(p_value, case when length(p_value) >= 8 then to_jsonb(job_erased_mark())
+        else to_jsonb(array[p_key]) end);
+    v_jobs constant uuid[] := array(
         select q.id from job_queue q where q.payload ->> p_key = p_value
         union select r.job_id from job_runs r where r.payload ->> p_key = p_value
         union select t.job_id from job_trash t where t.job -> 'payload' ->> p_key = p_value
         union select a.job_id from job_audit a where a.job_id is not null and p_value in (
             a.before -> 'payload' ->> p_key, a.after -> 'payload' ->> p_key));
+    v_series constant uuid[] := array(
+        select q.id from job_queue q where q.id = any (v_jobs) and q.is_recurring and q.status = 'pending');
 begin
     if cardinality(v_jobs) = 0 then
         perform job_queue_refuse('No job has this key and value in its payload. Nothing was erased.');
     end if;
+    v_marks := v_marks || job_erase_others(p_key, p_value);
     return query
-        with cancelled as (select job_erase_stop(v_jobs, p_actor) as rows)
-        select 'job_queue (cancelled)', c.rows from cancelled c where c.rows > 0;
+        with cancelled as (select job_erase_stop(array(select unnest(v_jobs) except select unnest(v_series)), p_actor)
+            as rows)
+        select 'job_queue (cancelled)', c.rows, false from cancelled c where c.rows > 0;
     perform job_erase_fingerprints(array(
         select r.run_token from job_runs r where r.job_id = any (v_jobs) and r.fingerprint is not null), null);
     perform job_key_hashes_erase(v_jobs);
     return query
-        select e.place, e.rows from job_erase_jobs(v_jobs) e where e.rows > 0;
+        select e.place, e.rows, false from job_erase_jobs(v_jobs, v_series) e where e.rows > 0;
     update job_bulk b set words = null where position(p_key in b.words) > 0 and position(p_value in b.words) > 0;
     update job_bulk b set changes = null where b.changes -> 'set' ->> p_key = p_value and b.state <> 'running';
-    -- A short value, such as 5, is also a part of other texts.
-    if length(p_value) >= 8 then
-        perform job_erase_groups(jsonb_build_object(p_value, '[erased]'));
-        return query select s.place || ' (elsewhere)', s.rows
-        from job_scrub(job_tables_with_texts(), jsonb_build_object(p_value, '[erased]')) s;
-    end if;
+    return query select e.place || ' (elsewhere)', e.rows, false from job_erase_texts(v_marks, p_actor) e;
+    return query select l.place, l.rows, true from job_erase_left(job_tables_with_texts(), v_marks) l;
     perform job_queue_write_audit(p_actor, 'erase', null, null, jsonb_build_object('payload_key', p_key, 'jobs',
         cardinality(v_jobs)), null);
+end
+$$;
+
+-- The longer values of this field in other jobs, as marks that are left: john.smith@x.org is not smith@x.org.
+create or replace function job_erase_others(p_key text, p_value text) returns jsonb
+language sql stable
+as $$
+    select coalesce(jsonb_object_agg(o.value, null), '{}') from (
+        select q.payload ->> p_key as value from job_queue q union select r.payload ->> p_key from job_runs r) o
+    where length(p_value) >= 8 and position(lower(p_value) in lower(o.value)) > 0
+        and job_scrub_whole(o.value, job_scrub_rules(jsonb_build_object(p_value, '')), null) is null
+$$;
+
+-- A text for a search that knows no spelling: letters, digits and @ alone, in lower case.
+create or replace function job_erase_squeezed(p_text text) returns text
+language sql immutable parallel safe
+return regexp_replace(regexp_replace(lower(p_text), '%40|&#64;|\\u0040', '@', 'g'), '\\[bfnrt]|[^[:alnum:]@]', '', 'g');
+
+-- Searches these tables, in another way than they were erased, and the statistics of Postgres, which keep common values.
+-- Returns each place that still has one of the texts with its rows, and each series. It collects the statistics first, so
+-- that the values of before are gone from them.
+create or replace function job_erase_left(p_tables text[], p_marks jsonb) returns table (place text, rows bigint)
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    v_table text;
+    v_texts constant text[] := array(select '%' || job_erase_squeezed(m.key) || '%' from jsonb_each(p_marks) m
+        where jsonb_typeof(m.value) = 'string' and m.key !~ '^[0-9]{1,9}$');
+    v_numbers constant text := (select '(^|[^0-9])(' || string_agg(m.key, '|') || ')([^0-9]|$)' from jsonb_each(p_marks) m
+        where jsonb_typeof(m.value) = 'string' and m.key ~ '^[0-9]{1,9}$');
+    v_others constant text := coalesce((select string_agg(job_erase_squeezed(m.key), '|' order by length(m.key) desc)
+        from jsonb_each(p_marks) m where jsonb_typeof(m.value) = 'null'), '^$');
+    v_paths constant jsonpath[] := array(
+        select format('$.**.%s ? (@ == %s%s)', to_jsonb(f.name), to_jsonb(m.key),
+            case when m.key ~ '^(0|[1-9][0-9]*)$' then ' || @ == ' || m.key else '' end)::jsonpath
+        from jsonb_each(p_marks) m cross join lateral
+            jsonb_array_elements_text(case jsonb_typeof(m.value) when 'array' then m.value else '[]' end) f (name));
+begin
+    foreach v_table in array p_tables loop
+        continue when to_regclass(quote_ident(v_table)) is null;
+        execute format('analyze %I', v_table);
+        return query execute format($search$
+            select case when r.series is null then %L else format('job_queue (series %%s)', r.series) end, count(*) from (
+                select %s as series, to_jsonb(t) as row from %I t) r
+            where regexp_replace(job_erase_squeezed(r.row::text), $1, ' ', 'g') like any ($2) or r.row::text ~ $3
+                or exists (select from unnest($4) p where r.row @? p)
+            group by r.series order by r.series nulls first $search$, v_table, case when v_table = 'job_queue'
+                then 'case when t.is_recurring and t.status = ''pending'' then t.id end' else 'null::uuid' end, v_table)
+        using v_others, v_texts, v_numbers, v_paths;
+    end loop;
+    return query
+        select 'pg_stats of ' || s.tablename, count(*) from pg_stats s
+        where s.schemaname = current_schema() and (s.tablename = any (p_tables) or s.tablename ~ '^job_runs_')
+            and regexp_replace(job_erase_squeezed(concat_ws(' ', s.most_common_vals::text, s.histogram_bounds::text,
+                s.most_common_elems::text)), v_others, ' ', 'g') like any (v_texts)
+        group by s.tablename order by s.tablename;
 end
 $$;
 
@@ -285,17 +401,17 @@ create or replace function job_erased_facts(p_facts jsonb) returns jsonb
 language sql immutable
 return p_facts - array['payload', 'output', 'last_error', 'checkpoint', 'progress', 'dedupe_key', 'concurrency_key'];
 
-create or replace function job_erase_jobs(p_jobs uuid[]) returns table (place text, rows bigint)
+create or replace function job_erase_jobs(p_jobs uuid[], p_series uuid[]) returns table (place text, rows bigint)
 language sql volatile
 as $$
     with queued as (
         update job_queue set payload = '{}', output = null, checkpoint = null, progress = null,
-            last_error = case when last_error is not null then '[erased]' end, dedupe_key = null,
+            last_error = case when last_error is not null then job_erased_mark() end, dedupe_key = null,
             concurrency_key = null, in_line = false, version = version + 1
-        where id = any (p_jobs) returning 1),
+        where id = any (p_jobs) and id <> all (p_series) returning 1),
     runs as (
         update job_runs set payload = '{}', output = null, traceback = null, log = null, progress = null,
-            dedupe_key = null, concurrency_key = null, error = case when error is not null then '[erased]' end
+            dedupe_key = null, concurrency_key = null, error = case when error is not null then job_erased_mark() end
         where job_id = any (p_jobs) returning 1),
     trash as (delete from job_trash where job_id = any (p_jobs) returning 1),
     poison as (delete from job_poison where job_id = any (p_jobs) returning 1),

@@ -286,3 +286,92 @@ begin
         usual = excluded.usual, threshold = excluded.threshold, judged_at = excluded.judged_at;
 end
 $$;
+
+-- Counts a failed run in another group of errors.
+create or replace function job_stat_move_error(p_run job_runs, p_fingerprint text) returns void
+language plpgsql volatile
+set jit = off
+as $$
+declare
+    v_bucket constant timestamptz := job_stat_bucket(5, p_run.finished_at);
+begin
+    update job_stat_errors e set runs = e.runs - 1
+    where e.fingerprint = p_run.fingerprint and e.task_type = p_run.task_type and e.bucket = v_bucket;
+    -- Without a row, the run was counted as `other`, and stays there.
+    if found and p_run.fingerprint <> p_fingerprint then
+        insert into job_stat_errors as e (task_type, fingerprint, bucket, runs)
+        values (p_run.task_type, p_fingerprint, v_bucket, 1)
+        on conflict (fingerprint, task_type, bucket) do update set runs = e.runs + 1;
+        insert into job_error_groups as g (task_type, fingerprint, error_kind, pattern, sample_token, first_at, last_at)
+        values (p_run.task_type, p_fingerprint, p_run.error_kind, job_error_pattern(job_erased_mark()), p_run.run_token,
+            p_run.finished_at,
+            p_run.finished_at)
+        on conflict (fingerprint, task_type) do update set sample_token = greatest(g.sample_token, excluded.sample_token),
+            first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at);
+    end if;
+end
+$$;
+
+-- Gives failed runs, and the jobs whose newest failed run is one of them, the fingerprint that their error has after the
+-- erasure by these rules (null: of the whole error), and counts them in that group.
+create or replace function job_erase_fingerprints(p_tokens bigint[], p_rules jsonb) returns void
+language plpgsql volatile
+set jit = off
+as $$
+declare
+    v_run job_runs;
+    v_after text;
+begin
+    -- Nobody else adds up now, and no run is counted by its fingerprint of before later.
+    perform from job_upkeep u where u.part = 'stats' for update;
+    while job_stats_compact(1000) > 0 loop
+        null;
+    end loop;
+    for v_run in select r.* from job_runs r where r.run_token = any (p_tokens) and r.fingerprint is not null
+        order by r.run_token
+    loop
+        v_after := job_error_fingerprint(v_run.error_kind, case when p_rules is null then job_erased_mark()
+            else job_scrub_text(v_run.error, p_rules) end);
+        perform job_stat_move_error(v_run, v_after);
+        update job_runs r set fingerprint = v_after where r.run_token = v_run.run_token and r.late = v_run.late;
+        -- The order of the tokens leaves the fingerprint of the newest run.
+        update job_queue q set fingerprint = v_after where q.id = v_run.job_id and q.fingerprint is not null;
+    end loop;
+    delete from job_stat_errors e where e.runs <= 0;
+    delete from job_error_groups g where not exists (
+        select from job_stat_errors e where e.fingerprint = g.fingerprint and e.task_type = g.task_type);
+end
+$$;
+
+-- The same for groups of which the history no longer has a run, by their pattern, in which # is in the place of digits.
+-- Groups that become one are added up.
+create or replace function job_erase_groups(p_marks jsonb) returns void
+language plpgsql volatile
+set jit = off
+as $$
+declare
+    v_group job_error_groups;
+    v_pattern text;
+    v_after text;
+    v_rules constant jsonb := job_scrub_rules(p_marks || (
+        select coalesce(jsonb_object_agg(job_error_pattern(m.key), m.value), '{}') from jsonb_each(p_marks) m
+        where m.key like '%@%' and jsonb_typeof(m.value) = 'string'));
+begin
+    for v_group in select g.* from job_error_groups g where job_scrub_hit(g.pattern, v_rules) loop
+        v_pattern := job_error_pattern(job_scrub_text(v_group.pattern, v_rules));
+        v_after := job_error_fingerprint(v_group.error_kind, v_pattern);
+        delete from job_error_groups g where g.fingerprint = v_group.fingerprint and g.task_type = v_group.task_type;
+        insert into job_error_groups as g (task_type, fingerprint, error_kind, pattern, sample_token, first_at, last_at)
+        values (v_group.task_type, v_after, v_group.error_kind, v_pattern, v_group.sample_token, v_group.first_at,
+            v_group.last_at)
+        on conflict (fingerprint, task_type) do update set sample_token = greatest(g.sample_token, excluded.sample_token),
+            first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at);
+        insert into job_stat_errors as e (task_type, fingerprint, bucket, runs)
+        select o.task_type, v_after, o.bucket, o.runs from job_stat_errors o
+        where o.fingerprint = v_group.fingerprint and o.task_type = v_group.task_type and v_after <> v_group.fingerprint
+        on conflict (fingerprint, task_type, bucket) do update set runs = e.runs + excluded.runs;
+        delete from job_stat_errors e where e.fingerprint = v_group.fingerprint and e.task_type = v_group.task_type
+            and v_after <> v_group.fingerprint;
+    end loop;
+end
+$$;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from uuid import uuid4
 
 import pytest
@@ -12,7 +13,7 @@ from tests.core.cli.support import Jobdeck
 from tests.core.programme.erasure_world import KEY, Child, Coach
 from tests.support.dump import dumped, places
 from tests.support.people import People
-from tests.support.queue import Connection, add, changes_nothing, claim_one, value
+from tests.support.queue import Connection, add, changes_nothing, claim_one, finish_one, value
 
 PAYLOAD = {"customerId": 5, "name": "Quokka Zzyx"}
 
@@ -127,6 +128,33 @@ class TestErase:
         add(conn, payload=PAYLOAD)
         running = claim_one(conn)
         jobdeck("erase", "--payload-key", "customerId=5", "--yes").refused(1, f"jobdeck cancel {running.id}")
+
+    def test_what_remains_is_listed_and_the_exit_code_is_3(self, jobdeck: Jobdeck, conn: Connection) -> None:
+        add(conn, payload={"mail": "zzpat@zz.example"})
+        series = add(conn, payload={"to": "zzpat@zz.example"}, recurrence_interval_minutes=5)
+        asked = ["erase", "--payload-key", "mail=zzpat@zz.example"]
+        for confirmed, verb in ([], "would be left"), (["--yes"], "left"):
+            ran = jobdeck(*asked, *confirmed)
+            assert ran.code == 3
+            assert f"1 row {verb} in job_queue (series {series.id}).\n" in ran.out
+            assert "The search afterwards found some of it." in ran.err
+            assert "zzpat" not in ran.out + ran.err
+        add(conn, payload={"mail": "zzpat@zz.example"})
+        answer = json.loads(jobdeck(*asked, "--yes", "--json").out)
+        assert answer["left"] == [{"place": f"job_queue (series {series.id})", "rows": 1}]
+
+    @pytest.mark.parametrize("person", [False, True])
+    def test_with_wait_it_erases_after_the_end_of_the_job_that_runs(
+        self, jobdeck: Jobdeck, conn: Connection, child: Child, monkeypatch: pytest.MonkeyPatch, person: bool
+    ) -> None:
+        add(conn, payload={"competitorId": str(child.id)})
+        running = claim_one(conn)
+        monkeypatch.setattr("jobdeck.core.cli.commands.run.processing.time.sleep", lambda _: finish_one(conn, running))
+        asked = ["--person", f"competitor={child.id}"] if person else ["--payload-key", f"competitorId={child.id}"]
+        ran = jobdeck("erase", *asked, "--wait", "--yes")
+        assert ran.code == 0
+        assert f"Waiting for its end. Job {running.id}" in ran.err
+        assert places(dumped(conn), [str(child.id)] if person else []) == {}
 
 
 class TestWhoMay:

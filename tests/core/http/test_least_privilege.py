@@ -44,7 +44,7 @@ NEVER = [
     # What is kept, and for how long.
     "SELECT job_erase_payload('key', 'value', 'nobody')",
     "SELECT job_erase_texts('{}', 'nobody')",
-    "SELECT job_erase_jobs('{}')",
+    "SELECT job_erase_jobs('{}', '{}')",
     "SELECT job_scrub('{job_audit}', '{}')",
     "SELECT competition_find_person('email', 'a@example.org')",
     "SELECT competition_identifiers('address', NULL, 'a@example.org', true)",

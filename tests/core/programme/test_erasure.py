@@ -160,6 +160,88 @@ class TestNothingIsLeft:
         assert all(one.rows > 0 for one in found)
 
 
+class TestSpellings:
+    """Texts that contain an address, a number or an id, wherever they are and however they are written."""
+
+    def test_texts_around_an_address_and_an_id_are_emptied(self, conn: Connection, child: Child) -> None:
+        mum, ident = child.parent_email, str(child.id)
+        texts = [
+            f"welcome-{child.email}",
+            f"{child.email}-2026",
+            f"probe-{mum}",
+            f"sync-{ident}",
+            ident.replace("-", ""),
+        ]
+        for at, text in enumerate(texts):
+            insert(
+                conn, "job_queue", task_type="zz", dedupe_key=f"a{text}", concurrency_key=text, payload={"a": [[text]]}
+            )
+            insert(conn, "job_bulk", actor="zz", words=f"{at} {text}")
+            insert(conn, "conversations", type="dm", title=text)
+        found = erased(conn, "competitor", child.id)
+        assert places(dumped(conn), [*child.texts, *texts]) == {}
+        assert [one for one in found if one.remains] == []
+        assert value(conn, "select count(*) from job_queue where status = 'pending'") == len(texts)
+
+    def test_a_number_is_found_in_each_of_its_forms(self, conn: Connection, coach: Coach) -> None:
+        area, office, line = coach.phone[2:5], coach.phone[5:8], coach.phone[8:]
+        forms = [
+            f"({area}) {office}-{line}",
+            f"{area}.{office}.{line}",
+            f"+1 {area} {office} {line}",
+            f"1{area}{office}{line}",
+        ]
+        for form in forms:
+            insert(conn, "conversations", type="dm", title=f"call {form}!")
+        erased(conn, "profile", coach.id)
+        assert places(dumped(conn), forms) == {}
+
+    def test_a_short_id_is_erased_in_its_fields_alone(self, conn: Connection, child: Child) -> None:
+        conn.execute("update competitors set game_platform_id = '4711'")
+        payload = {"who": {"synced_user_id": 4711, "syncedUserId": "4711", "n": 4711, "note": "4711"}}
+        job = insert(conn, "job_queue", task_type="zz", payload=payload)
+        found = erased(conn, "competitor", child.id)
+        who = value(conn, "select payload -> 'who' from job_queue where id = %s", job)
+        gone = value(conn, "select job_erased_mark()")
+        assert who == {"synced_user_id": gone, "syncedUserId": gone, "n": 4711, "note": "4711"}
+        assert [one for one in found if one.remains] == []
+
+    @pytest.mark.parametrize("key", ["competitorIds", "coachIds"])
+    def test_a_job_for_several_people_runs_for_the_others(self, conn: Connection, child: Child, key: str) -> None:
+        other = str(uuid4())
+        job = insert(conn, "job_queue", task_type="zz", payload={key: [str(child.id), other]})
+        erased(conn, "competitor", child.id)
+        assert rows(conn, "select status, payload from job_queue where id = %s", job) == [
+            {"status": "pending", "payload": {key: [other]}}
+        ]
+
+    def test_a_series_for_the_person_is_left_and_listed(self, conn: Connection, coach: Coach) -> None:
+        series = insert(
+            conn, "job_queue", task_type="zz", payload={"coachId": str(coach.id)}, is_recurring=True,
+            recurrence_interval_minutes=5,
+        )  # fmt: skip
+        found = erased(conn, "profile", coach.id)
+        assert [one.place for one in found if one.remains] == [f"job_queue (series {series})"]
+
+    def test_others_whose_addresses_names_and_ids_are_longer_stay(
+        self, conn: Connection, coach: Coach, child: Child
+    ) -> None:
+        conn.execute("update competitors set game_platform_id = 'platform-quokkar'")
+        longer = insert(
+            conn, "competitors", coach_id=coach.id, first_name="Zed", last_name="Quokkar Smith",
+            email_personal=f"ann.{child.email}", email_school="zzschool@zz.example",
+            parent_email=f"x-{child.parent_email}", game_platform_id="eu-platform-quokkar", is_active=True,
+        )  # fmt: skip
+        texts = [f"dear Zed Quokkar Smith <ann.{child.email}>", "eu-platform-quokkar", f"(x-{child.parent_email})"]
+        for text in texts:
+            insert(conn, "conversations", type="dm", title=text)
+        before = rows(conn, "select * from competitors where id = %s", longer)
+        found = erased(conn, "competitor", child.id)
+        assert rows(conn, "select * from competitors where id = %s", longer) == before
+        assert {row["title"] for row in rows(conn, "select title from conversations")} == set(texts)
+        assert [one for one in found if one.remains] == []
+
+
 class TestRefusals:
     """One sentence, and nothing half done."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,7 +15,7 @@ from jobdeck.core.cli.commands.look.types import warn_without_worker
 from jobdeck.core.cli.output import Progress
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.cli.signals import Stop, interrupted_with, stop_signals
-from jobdeck.core.errors import Interrupted, UsageError
+from jobdeck.core.errors import Interrupted, StillRunning, UsageError
 from jobdeck.core.model import KEPT_FOR, STUCK_AFTER
 from jobdeck.core.plugins import Erased, load_plugins
 from jobdeck.core.queue import operator, privacy, service
@@ -23,11 +24,21 @@ from jobdeck.core.read.sentences import result
 from jobdeck.core.times import parse_duration, parse_time, write_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from jobdeck.core.model import Processing
     from jobdeck.core.plugins import Connection, Erasure
+
+    Way = Callable[[Connection], Sequence[Erased]]
+
+LEFT: Final = (
+    "The search afterwards found some of it. A series is left because it would never run again: edit its payload, or "
+    "delete it. Read the other rows; they can be about somebody else. Then run the command again."
+)
+LEFT_CODE: Final = 3
+POLL_SECONDS: Final = 0.5
+"""Between two looks whether a job still runs."""
 
 
 @command("pause")
@@ -157,30 +168,43 @@ def retention(session: Session, name: str | None, days: int | None, reset: bool,
 @click.option("--payload-key", metavar="KEY=VALUE", help="Erase the contents of jobs with this value in their payload.")
 @click.option("--person", metavar="KIND=VALUE", help="Erase a person of a plugin, such as email=-; - reads the value.")
 @click.option("--keep-shared", is_flag=True, help="Leave addresses that other people have too.")
+@click.option("--wait", is_flag=True, help="Wait for the end of jobs that run with it.")
 @dry_run_option
 @yes_option
 def erase(
-    session: Session, payload_key: str | None, person: str | None, keep_shared: bool, dry_run: bool, yes: bool
-) -> None:
+    session: Session,
+    payload_key: str | None,
+    person: str | None,
+    keep_shared: bool,
+    wait: bool,
+    dry_run: bool,
+    yes: bool,
+) -> int:
     """List where personal data is; --yes erases it.
 
-    It cannot be restored. docs/security.md says what stays, and why.
+    It cannot be restored. Afterwards the texts are searched in another way; exit code 3 means that the search found
+    some. docs/security.md says what stays, and why.
     """
     looking = dry_run or not yes
     if bool(payload_key) == bool(person):
         raise UsageError("Give --payload-key or --person, and not both.")
-    nothing = "Interrupted. Nothing was erased."
-    with session.connection() as conn, conn.transaction(force_rollback=looking), interrupted_with(nothing):
-        if payload_key:
-            found = _jobs(session, conn, payload_key)
-        else:
-            found = _person(session, conn, person or "", keep_shared=keep_shared)
-    places = _added_up(found)
+    way = _jobs(session, payload_key) if payload_key else _person(session, person or "", keep_shared=keep_shared)
+    with interrupted_with("Interrupted. Nothing was erased."):
+        found = _carried_out(session, way, looking=looking, wait=wait)
+    places = _added_up(one for one in found if not one.remains)
+    left = _added_up(one for one in found if one.remains)
     if looking and not dry_run:
         output.note("Nothing was changed. Run it again with --yes to erase it; it cannot be restored.")
-    verb = "would be erased in" if looking else "erased in"
-    lines = [f"{one.rows} {'row' if one.rows == 1 else 'rows'} {verb} {one.place}." for one in places]
-    session.answer({"erased": places, "dry_run": looking}, lines)
+    if left:
+        output.note(LEFT)
+    lines: list[str] = []
+    data: dict[str, object] = {"dry_run": looking}
+    for what, rows in {"erased": places, "left": left}.items():
+        data[what] = [{"place": place, "rows": count} for place, count in rows.items()]
+        verb = f"would be {what}" if looking else what
+        lines += [f"{count} {'row' if count == 1 else 'rows'} {verb} in {place}." for place, count in rows.items()]
+    session.answer(data, lines)
+    return LEFT_CODE if left else 0
 
 
 def _moving(stop: Stop, progress: Progress, moved: int) -> None:
@@ -189,13 +213,28 @@ def _moving(stop: Stop, progress: Progress, moved: int) -> None:
         raise Interrupted(f"Interrupted after {moved:,} jobs were moved to the trash. Run it again for the rest.")
 
 
-def _jobs(session: Session, conn: Connection, payload_key: str) -> Sequence[Erased]:
+def _carried_out(session: Session, way: Way, *, looking: bool, wait: bool) -> Sequence[Erased]:
+    """Erases in one transaction; with `wait`, tries again until no job runs with the texts."""
+    said = ""
+    while True:
+        try:
+            with session.connection() as conn, conn.transaction(force_rollback=looking):
+                return way(conn)
+        except StillRunning as running:
+            if not wait:
+                raise
+            if str(running) != said:
+                said = str(running)
+                output.note(f"Waiting for its end. {said}")
+        time.sleep(POLL_SECONDS)
 
+
+def _jobs(session: Session, payload_key: str) -> Way:
     key, value = _parts(payload_key, "--payload-key")
-    return privacy.erase_payload(conn, key, value, actor=session.actor)
+    return lambda conn: privacy.erase_payload(conn, key, value, actor=session.actor)
 
 
-def _person(session: Session, conn: Connection, person: str, *, keep_shared: bool) -> Sequence[Erased]:
+def _person(session: Session, person: str, *, keep_shared: bool) -> Way:
     kind, value = _parts(person, "--person")
     ways: dict[str, Erasure] = {
         name: plugin.erase for plugin in load_plugins() if plugin.erase is not None for name in plugin.erase.people
@@ -205,8 +244,7 @@ def _person(session: Session, conn: Connection, person: str, *, keep_shared: boo
         raise UsageError(
             f"There is no kind of person {kind!r}. Known: {known or 'none, because no plugin has people'}."
         )
-    found: Sequence[Erased] = ways[kind].run(conn, session.settings, kind, value, keep_shared, session.actor)
-    return found
+    return lambda conn: ways[kind].run(conn, session.settings, kind, value, keep_shared, session.actor)
 
 
 def _parts(text: str, option: str) -> tuple[str, str]:
@@ -218,12 +256,12 @@ def _parts(text: str, option: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _added_up(found: Sequence[Erased]) -> list[Erased]:
-    """One line per place, in the order in which they came first."""
+def _added_up(found: Iterable[Erased]) -> dict[str, int]:
+    """The rows of each place, in the order in which they came first."""
     rows: dict[str, int] = {}
     for one in found:
         rows[one.place] = rows.get(one.place, 0) + one.rows
-    return [Erased(place, count) for place, count in rows.items() if count]
+    return {place: count for place, count in rows.items() if count}
 
 
 def _resume_at(until: str | None, lasting: str | None, now: datetime) -> datetime | None:
