@@ -12,7 +12,6 @@ import json
 import pkgutil
 import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +19,7 @@ from pydantic.alias_generators import to_camel
 
 from jobdeck.core.errors import ConfigurationError, UnknownTaskType, meant
 from jobdeck.core.plugins import load_plugins
+from jobdeck.core.registry import folder
 from jobdeck.core.registry.checks import PER_KEY, SHARED_KEY, Isolation, check, is_async, misfit
 from jobdeck.core.registry.job_context import AsyncJobContext as AsyncJobContext
 from jobdeck.core.registry.job_context import Continue as Continue
@@ -300,17 +300,19 @@ def load(extra_modules: Iterable[str] = ()) -> Registry:
     """Imports the handler modules of the plugins and the extra ones, and returns the types that they register.
 
     A `@job` counts if it runs while such a module is imported, also in another module that it imports. The extra ones
-    are also looked for in the current folder, behind every other place.
+    are also looked for in the current folder, behind every other place; after their import it is no such place.
 
     Raises:
-        ConfigurationError: a module cannot be imported or registers no type, or two handlers have the same type.
+        ConfigurationError: a module cannot be imported or registers no type, an extra one is in the current folder and
+            in another place, or two handlers have the same type.
     """
     found: dict[int, JobType] = {}
-    extra = [(name, "") for name in extra_modules]
-    if extra and (here := str(Path().absolute())) not in sys.path:
-        sys.path.append(here)
-    for name, plugin in [*_plugin_modules(), *extra]:
-        _import(name, whole=bool(plugin))
+    for name, plugin in [*_plugin_modules(), *((name, "") for name in extra_modules)]:
+        if plugin:
+            _import(name, whole=True)
+        else:
+            with folder.searched(name):
+                _import(name, whole=False)
         types = {id(one): one.job_type for one in registrations if one.belongs_to(name)}
         if not types:
             raise ConfigurationError(

@@ -130,20 +130,41 @@ def test_a_module_that_registers_nothing_is_an_error_that_names_it(write: Write)
     assert "reg_empty registers no task type" in refusal("reg_empty")
 
 
-def test_a_module_in_the_current_folder_is_found_behind_every_other_place(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "here"
-    folder.mkdir()
-    made = "from jobdeck import job\n@job({!r})\ndef run(params, ctx): return None\n"
-    (folder / "reg_here.py").write_text(made.format("of_the_folder"), encoding="utf-8")
-    (folder / "reg_both.py").write_text(made.format("shadowed"), encoding="utf-8")
-    write({"reg_both": made.format("of_the_path")})
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.chdir(folder)
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, which is not in Python's path."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return here
 
-    assert {"of_the_folder", "of_the_path"} <= set(registry.load(["reg_here", "reg_both"]).names)
-    assert sys.path[-1] == str(folder)
+
+def test_a_module_in_the_current_folder_is_found_and_the_folder_is_not_left_in_the_path(folder: Path) -> None:
+    (folder / "reg_beside.py").write_text("", encoding="utf-8")
+    (folder / "reg_here.py").write_text("import reg_beside\n" + JOB.format("of_the_folder"), encoding="utf-8")
+    before = [*sys.path]
+
+    assert "of_the_folder" in registry.load(["reg_here"]).names
+    assert sys.path == before
+
+
+def test_a_module_of_the_folder_never_comes_before_a_package(folder: Path, write: Write) -> None:
+    (folder / "reg_package.py").write_text("1 / 0", encoding="utf-8")
+    (folder / "reg_needs.py").write_text("import reg_package\n" + JOB.format("of_the_folder"), encoding="utf-8")
+    write({"reg_package": ""})
+
+    assert "of_the_folder" in registry.load(["reg_needs"]).names
+
+
+def test_a_module_that_is_in_the_folder_and_in_the_path_is_refused_with_both(
+    folder: Path, write: Write, tmp_path: Path
+) -> None:
+    (folder / "reg_both.py").write_text(JOB.format("shadow"), encoding="utf-8")
+    write({"reg_both": JOB.format("meant")})
+
+    said = refusal("reg_both")
+    assert str(folder / "reg_both.py") in said
+    assert str(tmp_path / "reg_both.py") in said
 
 
 @pytest.mark.parametrize("text", ["1 / 0", "raise SystemExit(3)", "import reg_not_there", "def f(:"])

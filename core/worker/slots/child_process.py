@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from jobdeck.core.registry import folder
 from jobdeck.core.worker.slots.child import POSITION_SIGNAL, Channel, readable
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class ChildProcess:
     def __init__(self, settings: Settings, database: Database, worker: str) -> None:
         ours, theirs = socket.socketpair()
         # The folder in which the worker started, if it is in the path: it may not be the current one of the child.
-        path = [entry or str(Path.cwd()) for entry in sys.path]
+        path = [*(entry or str(Path.cwd()) for entry in sys.path), *folder.used()]
         with theirs:
             self._process = subprocess.Popen(
                 # Without -P, Python would import from the current folder first.

@@ -128,7 +128,7 @@ def _look_for_secrets(pid: int, address: str, database_url: str) -> None:
     if not PROC.is_dir():
         return
     arguments = (PROC / str(pid) / "cmdline").read_bytes().decode().split("\0")
-    assert arguments[1:3] == ["-m", "jobdeck.tui"]
+    assert arguments[1:4] == ["-P", "-m", "jobdeck.tui"]
     assert not [word for word in arguments if database_url in word or "token" in word]
     variables = (PROC / str(pid) / "environ").read_bytes().decode().split("\0")
     assert "JOBDECK_VIA=web" in variables

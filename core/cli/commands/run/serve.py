@@ -95,7 +95,7 @@ def web(session: Session, *, beyond: bool, address_file: Path | None, **given: o
     session.configure_logs()
     try:
         dashboards = Dashboards(
-            _dashboard(given),
+            dashboard(given),
             _environment(session),
             most=int(str(given["sessions"])),
             patience=session.settings.drain_seconds + 10,
@@ -109,9 +109,11 @@ def web(session: Session, *, beyond: bool, address_file: Path | None, **given: o
         logs.shutdown()
 
 
-def _dashboard(given: dict[str, object]) -> list[str]:
+def dashboard(given: dict[str, object]) -> list[str]:
+    """The command of a dashboard in the browser."""
     options = ["--mouse", "--refresh", f"{given['refresh']:g}", *(["--read-only"] if given["read_only"] else [])]
-    return [sys.executable, "-m", "jobdeck.tui", *options]
+    # Without -P, Python would import from the current folder first.
+    return [sys.executable, "-P", "-m", "jobdeck.tui", *options]
 
 
 def _environment(session: Session) -> dict[str, str]:
