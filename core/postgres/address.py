@@ -30,6 +30,11 @@ _GUARDS: Final = ("ssl", "tls", "auth", "cert", "pass", "secret", "gss", "krb", 
 _IN_ADDRESSES: Final = frozenset({"ssl", "requiressl"})
 """Names that libpq accepts in an address only."""
 _BAD_VALUE: Final = re.compile(r"invalid (\w+ value|port number|integer value)\b[^\n]*")
+TORN: Final = (
+    "DATABASE_URL is not a valid address of a Postgres database. The form is "
+    "postgresql://<user>:<password>@host:5432/database, with special characters in a password percent-encoded "
+    "(%40 for @, %2F for /), and only parameters of libpq after the ?."
+)
 _PREAMBLE = re.compile(r"^(connection (failed|is bad): )?(connection to server .* failed: )?((FATAL|ERROR): +)?")
 
 OLDEST_SERVER = 15
@@ -62,6 +67,8 @@ class Address:
             parameters = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
             parameters = _without_foreign_parameters(url)
+        if _is_torn(url, parameters):
+            raise ConfigurationError(TORN)
         return cls(parameters, label or _label(parameters))
 
     def unreachable(self, error: psycopg.OperationalError) -> str:
@@ -93,17 +100,26 @@ def reason_of(error: psycopg.OperationalError) -> str:
     return _PREAMBLE.sub("", str(error).partition("\n")[0]).strip().rstrip(".")
 
 
+def _is_torn(url: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether libpq took a part of the password for something else, because a character in it ends the password.
+
+    After an @, the rest is taken for the host. With a /, what is before it is taken for host and port, and the rest for
+    the name of the database.
+    """
+    host, port, name = (str(parameters.get(part) or "") for part in ("host", "port", "dbname"))
+    path = url.partition("://")[2].partition("?")[0].partition("/")[2]
+    # A path, or a socket without a file (@…), is no host.
+    hosts = [one for one in host.split(",") if not one.startswith(("/", "@"))]
+    return "@" in path or any("@" in one for one in hosts) or "://" in name or not re.fullmatch("[0-9,]*", port)
+
+
 def _without_foreign_parameters(url: str) -> dict[str, Any]:
     kept, dropped = _known_parameters(url)
     try:
         parameters = conninfo_to_dict(kept)
     except psycopg.ProgrammingError:
         # The reason of libpq may quote the password.
-        raise ConfigurationError(
-            "DATABASE_URL is not a valid address of a Postgres database. The form is "
-            "postgresql://<user>:<password>@host:5432/database, with special characters in a password percent-encoded, "
-            "and only parameters of libpq after the ?."
-        ) from None
+        raise ConfigurationError(TORN) from None
     for name in dropped:
         _warn(name)
     return parameters
@@ -163,7 +179,9 @@ def _label(parameters: Mapping[str, Any]) -> str:
     host = "local" if host.startswith(("/", "@")) else host
     port = str(parameters.get("port") or os.environ.get("PGPORT") or 5432)
     user = parameters.get("user") or os.environ.get("PGUSER") or "postgres"
-    database = parameters.get("dbname") or os.environ.get("PGDATABASE") or user
+    database = str(parameters.get("dbname") or os.environ.get("PGDATABASE") or user)
+    # Such a name can be a part of an address with a password.
+    database = "…" if re.search("[@:]", database) else database
     return f"{host}/{database}" if port == "5432" else f"{host}:{port}/{database}"
 
 

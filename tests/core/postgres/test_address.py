@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,40 @@ def test_a_command_warns_on_stderr_and_does_its_work(database_url: str, tmp_path
     ran = ran_alone("jobs", "--json", DATABASE_URL=f"{database_url}{sign}supa=s3cret", XDG_CONFIG_HOME=str(tmp_path))
     assert ran.data["jobs"] == []
     assert ran.err == 'DATABASE_URL has a parameter "supa", which libpq does not know. It is ignored.\n'
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["s3@cret", "s3/cret", "s3/c@ret", "s3@c/ret", "@s3cret", "/s3cret", "12/s3cret", "s3?c@ret", "s3?c/r@et",
+     "12@s3cret"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "rest", ["@db.example.org/jobs", "@db.example.org:5432/jobs?sslmode=require", "@db.example.org"]
+)
+def test_a_password_with_an_unescaped_character_is_refused_and_no_part_of_it_is_named(password: str, rest: str) -> None:
+    with pytest.raises(ConfigurationError, match="percent-encoded") as refusal:
+        Address.parse(f"postgresql://kim:{password}{rest}")
+    assert not {"s3", "cret", "ret", "kim"} & set(re.split(r"[^a-z0-9]+", str(refusal.value)))
+
+
+def test_a_port_that_is_no_number_is_not_quoted() -> None:
+    with pytest.raises(ConfigurationError, match="percent-encoded") as refusal:
+        Address.parse("postgresql://kim:s3cret/jobs")
+    assert "s3cret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "label"),
+    [
+        ("postgresql://kim:s3%40c%2Fret@db.example.org/jobs", "db.example.org/jobs"),
+        ("postgresql://kim%40example.org:s3cret@db.example.org/jobs", "db.example.org/jobs"),
+        ("postgresql://kim:s3cret@a.example.org:1,b.example.org:2/jobs", "a.example.org,b.example.org:1,2/jobs"),
+        ("postgresql://kim:s3cret@[::1]:6000/jobs", "::1:6000/jobs"),
+        ("postgresql://kim:s3cret@/jobs?host=/tmp", "local/jobs"),
+        ("host=@abstract password='a@/b' dbname=jobs", "local/jobs"),
+        ("postgresql://kim:s3cret@db.example.org/jobs%40home", "db.example.org/…"),
+        ("host=db.example.org dbname='jobs@home'", "db.example.org/…"),
+    ],
+)  # fmt: skip
+def test_an_address_that_is_escaped_is_taken_and_shown_without_a_name_that_has_an_at_sign(url: str, label: str) -> None:
+    assert Address.parse(url).label == label
