@@ -20,7 +20,7 @@ from jobdeck.core.postgres.binaries import server_account
 from jobdeck.core.programme.plugin import plugin
 from tests.support.examples import examples
 from tests.support.hostile_rows import hostile_database
-from tests.support.postgres import PostgresServer, scratch_folder
+from tests.support.postgres import PUBLISHED, PostgresServer, scratch_folder
 from tests.support.schema import install_everything, install_queue
 
 pytest_plugins = ("tests.support.limits",)
@@ -101,6 +101,8 @@ def templates(postgres: PostgresServer) -> Callable[[bool], str]:
         # The plugins of the test that needs it first may be others, and later tests get copies of it as well.
         with postgres.connect(name) as connection, use_plugins(plugin):
             (install_everything if competition else install_queue)(connection)
+            if PUBLISHED:
+                connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
         return name
 
     return template

@@ -20,6 +20,9 @@ ROLE = "jobdeck"
 MEMORY = Path("/dev/shm")  # noqa: S108 -- every folder in it is made by mkdtemp
 ROOM_IN_MEMORY = 2 * 1024**3
 ON_DISK = Path("/tmp")  # noqa: S108 -- the same
+PUBLISHED = bool(os.environ.get("JOBDECK_TEST_PUBLICATION"))
+"""Whether each database is one that a logical replica may be made of: all its tables are in a publication."""
+WAL_LEVEL = "logical" if PUBLISHED else "minimal"
 SETTINGS = """
 listen_addresses = ''
 unix_socket_directories = '{folder}'
@@ -29,7 +32,7 @@ shared_buffers = 64MB
 fsync = off
 synchronous_commit = off
 full_page_writes = off
-wal_level = minimal
+wal_level = {wal_level}
 max_wal_senders = 0
 max_wal_size = 512MB
 autovacuum = off
@@ -92,7 +95,7 @@ class PostgresServer:
         if made.returncode != 0:
             raise RuntimeError(made.stdout.decode(errors="replace"))
         with (self.data / "postgresql.conf").open("a") as configuration:
-            configuration.write(SETTINGS.format(folder=self.folder))
+            configuration.write(SETTINGS.format(folder=self.folder, wal_level=WAL_LEVEL))
 
     def _watch(self) -> None:
         account = self._account

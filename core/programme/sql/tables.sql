@@ -310,6 +310,8 @@ create unique index if not exists game_platform_challenge_solves_key
 -- table.
 create table if not exists public.game_platform_stats_duplicates
     (like public.game_platform_stats including defaults);
+-- Without a key, an erasure could delete nothing from it where a publication has all tables.
+alter table public.game_platform_stats_duplicates replica identity full;
 
 do $$
 begin

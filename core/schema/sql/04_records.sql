@@ -79,6 +79,8 @@ create table if not exists job_stat_delta (
     duration_seconds double precision not null default 0
 );
 alter table job_stat_delta alter column bins set storage external;
+-- Without a primary key, no publication could have the deletes that upkeep makes.
+alter table job_stat_delta replica identity full;
 alter table job_stat_delta set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- Finished runs by the time of their end. `minutes` is the length of a bucket: 1 (kept for a day, without counts of bins),
@@ -199,6 +201,7 @@ create table if not exists job_recheck (
 );
 create index if not exists job_recheck_due on job_recheck (due_at) where due_at is not null;
 create index if not exists job_recheck_walks on job_recheck (walk) where walk is not null;
+alter table job_recheck replica identity full;
 alter table job_recheck set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- Requests to run one job next and alone. `id` is that of the request's row in the audit, `seen` the version of the job at
