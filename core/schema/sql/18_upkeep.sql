@@ -26,7 +26,8 @@ as $$
     where t.ids is not null
 $$;
 
--- Takes back up to 100 lost runs. If the batch fails, each is tried alone, and those that fail are set aside.
+-- Takes back up to 100 lost runs, the oldest first. Those whose row another transaction has locked are left to a later pass,
+-- and keep none of the others waiting. If the batch fails, each is tried alone, and those that fail are set aside.
 create or replace function job_queue_reap_lost(p_retry_base double precision, p_retry_cap double precision)
 returns uuid[]
 language plpgsql volatile
@@ -43,7 +44,7 @@ begin
     v_ids := array(
         select q.id from job_queue q where q.status = 'running' and q.lease_expires_at <= v_now
             and not exists (select from job_poison p where p.job_id = q.id and p.retry_at > v_now)
-        limit 100);
+        order by q.run_token limit 100 for update of q skip locked);
     begin
         return array(select job_queue_take_back('upkeep', v_ids, '{}', p_retry_base, p_retry_cap));
     exception when others then

@@ -112,6 +112,18 @@ def test_a_finish_gives_up_on_a_locked_row_and_the_rest_is_finished_without_it(
     assert finish_one(patient, jobs[0]).recorded is RunOutcome.SUCCEEDED
 
 
+def test_lost_runs_whose_rows_a_session_holds_keep_no_others_from_being_taken_back(
+    patient: Connection, database_url: str
+) -> None:
+    producer.enqueue_many(patient, [NewJob("alpha") for _ in range(150)], actor=ACTOR)
+    jobs = claim(patient, limit=150)
+    advance(patient, timedelta(minutes=5))
+    with locked(database_url, "SELECT FROM job_queue WHERE id = ANY (%s) FOR UPDATE", [job.id for job in jobs[:120]]):
+        assert reap(patient).lost == 30
+    assert reap(patient).lost == 120
+    assert value(patient, "SELECT count(*) FROM job_runs WHERE outcome = 'lost'") == 150
+
+
 def test_the_lock_of_a_key_delays_the_next_of_its_line_and_no_finish(patient: Connection, database_url: str) -> None:
     first = add(patient, concurrency_key="k")
     second = add(patient, concurrency_key="k")
