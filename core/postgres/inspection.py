@@ -133,6 +133,12 @@ def _writers(conn: psycopg.Connection[Any]) -> tuple[str, ...]:
     return tuple(name for (name,) in found)
 
 
+def tokens_are_behind(conn: psycopg.Connection[Any]) -> bool:
+    """Whether the history has later run tokens than the sequence, as after a restore of the rows alone."""
+    row = conn.execute("SELECT (SELECT max(run_token) FROM job_run_list) > job_run_last_token()").fetchone()
+    return row is not None and row[0] is True
+
+
 def zone_differences(conn: psycopg.Connection[Any], now: datetime) -> list[str] | None:
     """What the database and Python know differently of the zones of active series; None if no series has a zone."""
     with conn.cursor(row_factory=dict_row) as cursor:

@@ -30,6 +30,23 @@ begin
 end
 $$;
 
+-- The rows alone, from a dump of data or on a logical replica, leave the sequence of run tokens behind. A run whose token is
+-- drawn again cannot be recorded in the history, so the sequence goes on behind the last token, and jobs that run with one of
+-- the history get another. Nobody drew tokens that high by the sequence as those that are left out.
+do $$
+declare
+    v_most constant bigint := 1000000000000000;
+    v_last constant bigint := greatest((select max(r.run_token) from job_runs r where r.run_token < v_most),
+        (select max(q.run_token) from job_queue q where q.status = 'running' and q.run_token < v_most));
+begin
+    if v_last >= (select s.last_value + s.is_called::integer from job_run_token_seq s) then
+        perform setval('job_run_token_seq', v_last);
+        update job_queue q set run_token = nextval('job_run_token_seq'), version = q.version + 1
+        where q.status = 'running' and exists (select from job_runs r where r.run_token = q.run_token);
+    end if;
+end
+$$;
+
 -- The index of claims: only jobs that can run when they are due, their type is neither paused nor at its limit, and a worker is
 -- free.
 create index if not exists job_queue_claimable on job_queue (task_type, priority desc, run_at, id)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from jobdeck.core.schema import install_schema
 from tests.core.cli.support import Jobdeck
+from tests.support.queue import add, advance, claim_one, finish_one, lose, run_once
 
 
 def verdicts(jobdeck: Jobdeck) -> dict[str, tuple[str, str]]:
@@ -47,6 +50,26 @@ def test_a_missing_schema_is_critical_and_the_rest_is_still_looked_at(
     assert ran.code == 4
     assert "jobdeck init" in ran.out
     assert "LISTEN" in ran.out
+
+
+def test_a_sequence_of_run_tokens_behind_the_history_is_named_and_an_installation_moves_it_on(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    for _ in range(3):
+        add(conn)
+        run_once(conn)
+    add(conn)
+    conn.execute("SELECT setval('job_run_token_seq', 1)")
+    stuck = claim_one(conn)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        finish_one(conn, stuck)
+    assert jobdeck("doctor").code == 4
+    assert "`jobdeck init`" in verdicts(jobdeck)["run tokens"][1]
+    install_schema(conn)
+    assert "run tokens" not in verdicts(jobdeck)
+    assert lose(conn).lost == 1
+    advance(conn, timedelta(hours=2))
+    assert finish_one(conn, claim_one(conn)).recorded == "succeeded"
 
 
 @pytest.fixture

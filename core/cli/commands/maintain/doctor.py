@@ -164,6 +164,12 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
     )
     for check in (_indexes, _roles, _dead_rows, _transactions):
         yield check(found)
+    if may.view and inspection.tokens_are_behind(conn):
+        words = (
+            "The sequence of run tokens is behind the history, as after a restore of the rows alone, so runs cannot be "
+            "recorded. Stop the workers and run `jobdeck init`, which moves it on."
+        )
+        yield Finding("run tokens", Verdict.CRITICAL, words)
 
 
 def _time_zones(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
