@@ -15,18 +15,25 @@ begin
 end
 $$;
 
--- How many jobs of a limited type run. Claims mark the jobs of limited types, and their number is read from the index of the
--- marks. Upkeep marks the jobs that were claimed before the first limit of their type; for an hour after it, all running
--- jobs of the type are counted.
-create or replace function job_limit_running(p_type job_types) returns bigint
+-- How many jobs of each of these limited types run; a type of which none runs may be missing. Claims mark the jobs of limited
+-- types, and their number is read from the index of the marks. Upkeep marks the jobs that were claimed before the first limit of
+-- their type; for an hour after it, all running jobs of the type are counted, in one look at all running jobs for all such types.
+create or replace function job_limit_running(p_types job_types[]) returns jsonb
 language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_hashjoin = on set jit = off
 as $$
+declare
+    v_new constant text[] := array(
+        select t.task_type from unnest(p_types) t where t.limited_at > clock_timestamp() - interval '1 hour');
 begin
-    if p_type.limited_at > clock_timestamp() - interval '1 hour' then
-        return (select count(*) from job_queue q where q.status = 'running' and q.task_type = p_type.task_type);
-    end if;
-    return (select count(*) from job_queue q where q.status = 'running' and q.limited and q.task_type = p_type.task_type);
+    return coalesce((
+        select jsonb_object_agg(t.task_type, (
+            select count(*) from job_queue q where q.status = 'running' and q.limited and q.task_type = t.task_type))
+        from unnest(p_types) t where t.limited_at > clock_timestamp() - interval '1 hour' is not true), '{}')
+    || case when v_new <> '{}' then coalesce((
+        select jsonb_object_agg(r.task_type, r.jobs) from (
+            select q.task_type, count(*) as jobs from job_queue q
+            where q.status = 'running' and q.task_type in (select unnest(v_new)) group by q.task_type) r), '{}') else '{}' end;
 end
 $$;
 
@@ -52,7 +59,10 @@ declare
         order by t.task_type for update skip locked);
     v_type job_types;
     v_room bigint;
-    v_rooms jsonb := '{}';
+    v_types text[] := '{}';
+    v_places text[] := '{}';
+    v_running jsonb;
+    v_rooms jsonb;
     v_slots constant integer := (select w.concurrency from job_workers w where w.id = p_worker);
     v_share constant double precision := case when p_limit > v_slots then v_slots::double precision / nullif((
         select sum(w.concurrency) from job_workers w
@@ -69,27 +79,29 @@ begin
     end if;
     -- After the locks, since runs that end while this claim waits for them are not counted.
     counted_at := clock_timestamp();
+    v_running := job_limit_running(array(select t from unnest(v_locked) t where t.max_running is not null));
     foreach v_type in array v_locked loop
         v_room := least(p_limit, greatest(v_slots, ceil(v_share * least(
             v_type.max_running / 2.0, v_type.rate_runs / (10.0 * v_type.rate_seconds)))), job_rate_places(
             v_type.rate_until, v_type.rate_burst, v_type.rate_runs, v_type.rate_seconds, counted_at));
-        if v_room > 0 and v_type.max_running is not null then
-            v_room := least(v_room, v_type.max_running - job_limit_running(v_type));
-        end if;
-        v_rooms := v_rooms || jsonb_build_object(v_type.task_type, greatest(v_room, 0));
+        v_types := v_types || v_type.task_type;
+        v_places := v_places || greatest(
+            least(v_room, v_type.max_running - coalesce((v_running ->> v_type.task_type)::bigint, 0)), 0)::text;
     end loop;
+    -- Types that another claim has locked have no room.
+    v_rooms := jsonb_object(v_limited, array_fill('0'::text, array[cardinality(v_limited)])) || jsonb_object(v_types, v_places);
     lanes := array(
-        select row(l.task_type, l.priority, l.run_at, l.id, (v_rooms ->> l.task_type)::integer)::job_lane
+        select row(l.task_type, l.priority, l.run_at, l.id, r.room)::job_lane
         from unnest(p_lanes) with ordinality as l (task_type, priority, run_at, id, room, place)
-        where case when l.task_type = any (v_limited) then (v_rooms ->> l.task_type)::integer > 0 else true end
-        order by l.place);
+        cross join lateral (select (v_rooms ->> l.task_type)::integer as room) r
+        where r.room is null or r.room > 0 order by l.place);
 end
 $$;
 
 -- Uses up the rates of these types for jobs that start now. The caller has locked the jobs and the types.
 create or replace function job_limits_spend(p_jobs tid[], p_types text[], p_at timestamptz) returns void
 language plpgsql volatile
-set enable_seqscan = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_hashjoin = on set jit = off
 as $$
 begin
     update job_types t
@@ -115,7 +127,7 @@ begin
     if not found then
         return;
     end if;
-    v_running := job_limit_running(v_type);
+    v_running := coalesce((job_limit_running(array[v_type]) ->> p_task_type)::bigint, 0);
     if v_running >= v_type.max_running then
         code := 'type-full';
         -- Nobody knows when a run ends; workers look again after a second.

@@ -12,7 +12,8 @@
 -- 3 and 4 leave out jobs whose key is taken, and lock those that they return; 5 asks again under the key's lock.
 -- job_claim_start makes the jobs running, and uses up the rates of their types. A canary is not held up by pauses; it is asked
 -- for the limit of its type and for its key (24).
--- The functions below have the planner's settings of job_queue_claim, which calls them, where they name none.
+-- The functions below have the planner's settings of job_queue_claim, which calls them, where they name none. Nothing compares each
+-- type with each job or each other type, so that the work rises with the number of types and no faster.
 
 -- The lanes of these task types, the best first: each priority that has jobs in the index of claims, found by one probe each.
 create or replace function job_claim_lanes(p_types text[]) returns job_lane[]
@@ -44,6 +45,7 @@ $$;
 -- of claims.
 create or replace function job_claim_within(p_jobs tid[], p_lanes job_lane[]) returns tid[]
 language plpgsql volatile
+set enable_nestloop = off set enable_hashjoin = on
 as $$
 begin
     return array(
@@ -59,6 +61,7 @@ $$;
 -- These lanes with the room that some jobs leave, which the caller has locked. Lanes without room are left out.
 create or replace function job_claim_left(p_lanes job_lane[], p_jobs tid[]) returns job_lane[]
 language plpgsql volatile
+set enable_nestloop = off set enable_hashjoin = on
 as $$
 begin
     return array(
@@ -124,9 +127,8 @@ language plpgsql volatile
 as $$
 begin
     return array(
-        select coalesce(h.jobs, 0)::integer from generate_subscripts(p_lanes, 1) as s (place)
-        left join (
-            select best.place, count(*) as jobs
+        select sum(s.jobs)::integer from (
+            select best.place, 1 as jobs
             from (
                 select l.place
                 from unnest(p_lanes) with ordinality as l (task_type, priority, run_at, id, room, place)
@@ -138,9 +140,9 @@ begin
                 ) c
                 order by l.priority desc, c.run_at, c.id limit p_most
             ) best
-            group by best.place
-        ) h on h.place = s.place
-        order by s.place);
+            union all select place, 0 from generate_subscripts(p_lanes, 1) place
+        ) s
+        group by s.place order by s.place);
 end
 $$;
 
@@ -208,7 +210,9 @@ begin
             locked_by = p_worker, started_at = p_now, updated_at = p_now, version = q.version + 1,
             lease_expires_at = p_now + make_interval(secs => p_lease_seconds), blocked_by = null, in_line = false,
             anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end,
-            limited = q.task_type = any (p_limited), key_place = p_key_places[array_position(p_key_jobs, q.ctid)]
+            -- A subquery, because it is searched by a hash of its values.
+            limited = cardinality(p_limited) > 0 and q.task_type in (select unnest(p_limited)),
+            key_place = p_key_places[array_position(p_key_jobs, q.ctid)]
         -- The rows are locked, so their ctid has not changed.
         where q.ctid = any (p_jobs)
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.max_attempts, q.run_at, q.slot_at,

@@ -15,15 +15,15 @@ as $$
         job_canary_refusal/2 job_canary_stands/2 job_claim_keys/2 job_claim_lanes/1 job_claim_left/2 job_claim_pick/5
         job_claim_rank/4 job_claim_series/4 job_claim_start/7 job_claim_within/2 job_clause_claimable/1 job_clause_due/2
         job_clause_first_in_line/1 job_clause_key_free/2 job_clause_missed/2 job_clause_pending/1 job_clause_processing/1
-        job_clause_startable/2 job_clause_type_open/2 job_clause_unblocked/1 job_clause_unexpired/2 job_delay/1
-        job_erase_fingerprints/2 job_erase_groups/1 job_erase_jobs/2 job_erase_keys/2 job_erase_left/2 job_erase_others/2
-        job_erase_payload/3 job_erase_squeezed/1 job_erase_stop/2 job_erase_texts/2 job_erased_facts/1 job_erased_mark/0
-        job_error_fingerprint/2 job_error_mute/5 job_error_pattern/1 job_failure_shares/2 job_first_slot/2 job_flow_add/4
-        job_flow_asks/1 job_flow_cancel/4 job_flow_create/3 job_flow_evidence/1 job_flow_given_of/2 job_flow_insert/5
-        job_flow_keep_outcomes/2 job_flow_link/1 job_flow_note_ends/1 job_flow_outcomes/1 job_flow_refusal/1
-        job_flow_retain/2 job_flow_wait_again/1 job_flow_waits/1 job_grant_functions/5 job_grant_relations/4
-        job_grant_roles/1 job_hand_update/0 job_hand_values/0 job_has_foreign_roles/0 job_is_a_time/1 job_is_member/1
-        job_is_outsider/0 job_is_scheduled/1 job_judge_waiting/1 job_key_by_rule/3 job_key_hashes_erase/1
+        job_clause_startable/2 job_clause_type_open/2 job_clause_unblocked/1 job_clause_unexpired/2 job_clause_unmissed/2
+        job_delay/1 job_erase_fingerprints/2 job_erase_groups/1 job_erase_jobs/2 job_erase_keys/2 job_erase_left/2
+        job_erase_others/2 job_erase_payload/3 job_erase_squeezed/1 job_erase_stop/2 job_erase_texts/2 job_erased_facts/1
+        job_erased_mark/0 job_error_fingerprint/2 job_error_mute/5 job_error_pattern/1 job_failure_shares/2 job_first_slot/2
+        job_flow_add/4 job_flow_asks/1 job_flow_cancel/4 job_flow_create/3 job_flow_evidence/1 job_flow_given_of/2
+        job_flow_insert/5 job_flow_keep_outcomes/2 job_flow_link/1 job_flow_note_ends/1 job_flow_outcomes/1
+        job_flow_refusal/1 job_flow_retain/2 job_flow_wait_again/1 job_flow_waits/1 job_grant_functions/5
+        job_grant_relations/4 job_grant_roles/1 job_hand_update/0 job_hand_values/0 job_has_foreign_roles/0 job_is_a_time/1
+        job_is_member/1 job_is_outsider/0 job_is_scheduled/1 job_judge_waiting/1 job_key_by_rule/3 job_key_hashes_erase/1
         job_key_hashes_forget/1 job_key_is_busy/1 job_key_is_declared/1 job_key_limit/1 job_key_of/2 job_key_opens/3
         job_key_running/1 job_lanes_until/2 job_left_to_another/1 job_limit_running/1 job_limit_state/2 job_limits_admit/3
         job_limits_keep/2 job_limits_mark/0 job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3

@@ -381,6 +381,6 @@ def test_a_claim_asks_once_for_all_its_limited_types(conn: Connection) -> None:
     conn.execute("SET track_functions = 'all'")
     assert len(claim(conn, types, limit=20)) == 20
     conn.execute("SELECT pg_stat_force_next_flush()")
-    called = rows(conn, "SELECT funcname, calls FROM pg_stat_user_functions WHERE starts_with(funcname, 'job_limits_')")
+    called = rows(conn, "SELECT funcname, calls FROM pg_stat_user_functions WHERE starts_with(funcname, 'job_limit')")
     asked = {row["funcname"]: row["calls"] for row in called}
-    assert asked == dict.fromkeys(("job_limits_admit", "job_limits_spend"), 1)
+    assert asked == dict.fromkeys(("job_limits_admit", "job_limit_running", "job_limits_spend"), 1)
