@@ -82,10 +82,12 @@ WITH ours AS (
     FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace(quote_ident({schema})) AND p.prokind IN ('f', 'p')
         AND p.proname = ANY ({functions}::text[])
 ), objects AS (
-    SELECT f.kind, f.relation, f.name, f.kind || ' ' || f.name AS key, md5(convert_to(f.body, 'UTF8')) AS body,
+    SELECT f.kind, f.relation, f.name, f.kind || ' ' || n AS key, md5(convert_to(f.body, 'UTF8')) AS body,
         CASE WHEN length(d) <= {longest} THEN d ELSE 'md5 ' || md5(convert_to(d, 'UTF8')) END AS definition,
         CASE WHEN length(u) <= {longest} THEN u ELSE 'md5 ' || md5(convert_to(u, 'UTF8')) END AS unvalidated
-    FROM found AS f, coalesce(f.definition, '') AS d, concat(f.definition, ' NOT VALID') AS u
+    FROM found AS f, coalesce(replace(f.name, quote_ident({schema}) || '.', {was} || '.'), f.name) AS n,
+        coalesce(replace(f.definition, quote_ident({schema}) || '.', {was} || '.'), f.definition, '') AS d,
+        concat(d, ' NOT VALID') AS u
 )"""
 
 _COMPARED: Final = "{objects} SELECT key, definition, unvalidated FROM objects"
@@ -257,12 +259,13 @@ def adopting(schema: str, component: Component) -> sql.Composed:
     )
 
 
-def compare(conn: psycopg.Connection[Any], schema: str, record: Record) -> Difference:
+def compare(conn: psycopg.Connection[Any], schema: str, record: Record, *, was: str | None = None) -> Difference:
     """Compares the database with a record. After an upgrade of Postgres, whose wording may differ, by name only.
 
-    A constraint that has been validated since is not changed.
+    A constraint that has been validated since is not changed. `was` is the name of the schema, as SQL writes it, when
+    the record was made, if it had another one then: that name alone is no difference.
     """
-    now = _now(conn, schema, record)
+    now = _now(conn, schema, record, was)
     same_server = record.server == conn.info.server_version // 10_000
     return Difference(
         tuple(sorted(key for key in record.objects if key not in now)),
@@ -283,7 +286,9 @@ def present_keys(conn: psycopg.Connection[Any], schema: str, record: Record) -> 
     return tuple(key for key in record.objects if key in now)
 
 
-def _now(conn: psycopg.Connection[Any], schema: str, record: Record) -> dict[str, tuple[str, str]]:
+def _now(
+    conn: psycopg.Connection[Any], schema: str, record: Record, was: str | None = None
+) -> dict[str, tuple[str, str]]:
     """The objects of today that bear the recorded names, and others on the same relations.
 
     Each with its definition, and the one that it had as a constraint that was not validated.
@@ -295,16 +300,17 @@ def _now(conn: psycopg.Connection[Any], schema: str, record: Record) -> dict[str
             functions.add(name.partition("(")[0])
         elif kind != "index":
             relations.add(name.partition(".")[0])
-    statement = sql.SQL(_COMPARED).format(objects=_objects(schema, relations, functions))
+    statement = sql.SQL(_COMPARED).format(objects=_objects(schema, relations, functions, was))
     # The rollback undoes the settings.
     with conn.transaction(force_rollback=True):
         conn.execute(_SETTINGS)
         return {key: (definition, unvalidated) for key, definition, unvalidated in conn.execute(statement)}
 
 
-def _objects(schema: str, relations: Iterable[str], functions: Iterable[str]) -> sql.Composed:
+def _objects(schema: str, relations: Iterable[str], functions: Iterable[str], was: str | None = None) -> sql.Composed:
     return sql.SQL(_OBJECTS).format(
         schema=sql.Literal(schema),
+        was=sql.Literal(was),
         relations=sql.Literal(sorted(relations)),
         functions=sql.Literal(sorted(functions)),
         longest=sql.Literal(LONGEST_TEXT),

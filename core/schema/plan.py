@@ -20,6 +20,7 @@ from jobdeck.core.schema.versions import (
     records,
     refuse_newer,
     refuse_unreleased,
+    renamed,
 )
 
 if TYPE_CHECKING:
@@ -72,8 +73,12 @@ def plan_installation(
     if off := not_loaded(held):
         raise Refused(f"{off_here(off)} Nothing was changed.")
     refuse_other_creators(conn, components, schema)
+    if held.renamed_from is not None and not repair:
+        raise Refused(f"{renamed(conn, held)} Nothing was changed.")
     kept = records(conn) if held.components else {}
-    restored, overwritten = _alterations(conn, schema, kept, repair=repair)
+    restored, overwritten = _alterations(conn, schema, kept, was=held.renamed_from, repair=repair)
+    if held.renamed_from is not None:
+        overwritten = (f"all functions, which looked into the schema {clean(held.renamed_from)}", *overwritten)
     all_indexes = [index for component in components for index in indexes(component)]
     unusable = set(invalid_indexes(conn, schema, [index.name for index in all_indexes]))
     return Plan(
@@ -87,18 +92,18 @@ def plan_installation(
 
 
 def _alterations(
-    conn: psycopg.Connection[Any], schema: str, kept: Mapping[str, Record], *, repair: bool
+    conn: psycopg.Connection[Any], schema: str, kept: Mapping[str, Record], *, was: str | None, repair: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The objects that are missing, and those that were altered and will be overwritten."""
     restored: list[str] = []
     overwritten: list[str] = []
     for record in kept.values():
-        found = compare(conn, schema, record)
-        for key, (was, now) in found.changed.items():
+        found = compare(conn, schema, record, was=was)
+        for key, (before, now) in found.changed.items():
             if key.startswith(_REPLACEABLE) and repair:
                 overwritten.append(key)
             else:
-                raise Refused(_altered(conn, key, was, now))
+                raise Refused(_altered(conn, key, before, now))
         for key in found.missing:
             if not key.startswith((*_REPLACEABLE, "sequence", "type")) and not _gone_with_its_table(key, found.missing):
                 raise Refused(_lost(conn, key, record.objects[key]))

@@ -19,7 +19,7 @@ from jobdeck.core.schema.components import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import psycopg
 
@@ -28,6 +28,19 @@ if TYPE_CHECKING:
 
 FIRST_VERSION: Final = 6
 """The version of the queue's schema in 0.3.0, the first release."""
+
+
+# Each function of the queue is bound to the schema by its search path, which ALTER SCHEMA RENAME leaves as it was.
+_HELD: Final = """
+SELECT to_jsonb(s) - 'catalog' || jsonb_build_object('bound', nullif(b.bound, quote_ident(current_schema()))) AS held
+FROM jobdeck_schema AS s LEFT JOIN (
+    SELECT substring(setting FROM '^search_path=("(?:[^"]|"")*"|[^,]*)') AS bound
+    FROM pg_catalog.pg_proc AS p, unnest(p.proconfig) AS setting
+    WHERE p.proname = 'job_queue_claim' AND p.pronamespace = quote_ident(current_schema())::regnamespace
+        AND starts_with(setting, 'search_path=') LIMIT 1
+) AS b ON true
+ORDER BY s.version
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +65,14 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What `jobdeck_schema` says; `begun` when the table is there, even if it says nothing of the queue."""
+    """What `jobdeck_schema` says; `begun` when the table is there, even if it says nothing of the queue.
+
+    `renamed_from` is the schema that the functions of the queue look into, where that is not the one they are in.
+    """
 
     begun: bool
     components: Mapping[str, Installed]
+    renamed_from: str | None = None
 
     @property
     def queue(self) -> Installed | None:
@@ -73,11 +90,10 @@ def holdings(conn: psycopg.Connection[Any]) -> Holdings:
     ).fetchone()
     if there is None or not there[0]:
         return Holdings(False, {})
-    rows = conn.execute("SELECT to_jsonb(s) - 'catalog' FROM jobdeck_schema AS s ORDER BY s.version").fetchall()
-    return _holdings(row for (row,) in rows)
+    return _holdings([row for (row,) in conn.execute(_HELD).fetchall()])
 
 
-def _holdings(rows: Iterable[Mapping[str, Any]]) -> Holdings:
+def _holdings(rows: Sequence[Mapping[str, Any]]) -> Holdings:
     found = [
         Installed(
             row.get("component", QUEUE),
@@ -88,12 +104,13 @@ def _holdings(rows: Iterable[Mapping[str, Any]]) -> Holdings:
         )
         for row in rows
     ]
-    return Holdings(True, {installed.component: installed for installed in found})
+    names = {row["bound"] for row in rows} - {None}
+    return Holdings(True, {installed.component: installed for installed in found}, next(iter(names), None))
 
 
 HELD: Final = select(
-    "SELECT to_jsonb(s) - 'catalog' AS held FROM jobdeck_schema AS s ORDER BY s.version",
-    read=lambda rows: _holdings(row["held"] for row in rows),
+    _HELD,
+    read=lambda rows: _holdings([row["held"] for row in rows]),
 )
 """The same as a query that fails without the table."""
 
@@ -135,6 +152,18 @@ def check_held(conn: psycopg.Connection[Any], held: Holdings, components: Sequen
                 f"Run `jobdeck init` to upgrade it.",
                 f"version {installed.version}, needs {component.version}; run `jobdeck init` there",
             )
+    if held.renamed_from is not None:
+        raise SchemaMismatch(renamed(conn, held), "the schema was renamed; run `jobdeck init --repair` there")
+
+
+def renamed(conn: psycopg.Connection[Any], held: Holdings) -> str:
+    """What to do about a queue whose schema has another name than when it was installed."""
+    was = clean(held.renamed_from or "")
+    return (
+        f"{database_at(conn)}: the schema of the queue was renamed, and its functions still look into the schema "
+        f"{was}. Run `jobdeck init --repair` with JOBDECK_SCHEMA set to the new name, and set it for all programs, or "
+        f"give the schema its earlier name again."
+    )
 
 
 def unreleased_version(held: Holdings) -> int | None:
