@@ -72,16 +72,18 @@ begin
         on conflict (key_hash, rate_runs, rate_seconds) do update set used_until = excluded.used_until
             + (job_rate_after(r.used_until, null, r.rate_runs, r.rate_seconds, p_now, 0) - p_now);
         -- The best of a key is due when the rate lets it start, and stays in the index. The others wait in line, and so does
-        -- the best where another one of the key is due then, unless that one cannot run and this one can.
+        -- the best where another one of the key is due then that is as urgent, unless that one cannot run and this one can.
         update job_queue q set in_line = not h.stays, run_at = case when h.stays then h.opens else q.run_at end,
             slot_at = case when not h.stays then q.slot_at when q.is_recurring then coalesce(q.slot_at, q.run_at) end
         from (
             select w.id, w.opens, w.number = 1 and not exists (
                 select from job_queue o
                 where o.concurrency_key = w.concurrency_key and o.id <> w.id and o.status = 'pending' and o.blocked_by is null
-                    and not o.in_line and o.run_at > p_now and o.run_at <= w.opens + interval '1 millisecond'
+                    and not o.in_line and o.priority >= w.priority and o.run_at > p_now
+                    and o.run_at <= w.opens + interval '1 millisecond'
                     and (job_type_can_run(o.task_type, p_now) or not job_type_can_run(w.task_type, p_now))) as stays
-            from (select q.id, q.concurrency_key, q.task_type, job_key_opens(q.concurrency_key, q.task_type, p_now) as opens,
+            from (select q.id, q.concurrency_key, q.task_type, q.priority,
+                    job_key_opens(q.concurrency_key, q.task_type, p_now) as opens,
                     row_number() over (partition by q.concurrency_key order by q.priority desc, q.run_at, q.id) as number
                 from job_queue q where q.id = any (v_held)) w) h
         where q.id = h.id;

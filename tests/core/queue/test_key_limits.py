@@ -167,6 +167,22 @@ class TestARateOfAKey:
             assert job.id == job_id
             finish_one(conn, job)
 
+    def test_a_more_urgent_job_overtakes_those_that_wait_for_the_rate_of_their_key(self, conn: Connection) -> None:
+        limit(conn, key_rate_runs=1, key_rate_seconds=60)
+        add(conn, concurrency_key="k")
+        finish_one(conn, claim(conn)[0])
+        waiting = []
+        for priority in (0, 50, 10):
+            waiting.append(add(conn, concurrency_key="k", priority=priority).id)
+            assert claim(conn) == []
+        order = []
+        for _ in waiting:
+            advance(conn, timedelta(seconds=61))
+            (job,) = claim(conn)
+            order.append(job.id)
+            finish_one(conn, job)
+        assert order == [waiting[1], waiting[2], waiting[0]]
+
     def test_the_slot_of_a_series_stays_what_it_was(self, conn: Connection) -> None:
         limit(conn, key_rate_runs=1, key_rate_seconds=60)
         add(conn, concurrency_key="k")
