@@ -69,6 +69,7 @@ class ProcessSlots(ThreadSlots):
 
     def look(self, now: float) -> None:
         """Kills processes that should be gone: the threads of their slots may wait for the database."""
+        super().look(now)
         for context, child in list(self._children.items()):
             if context.stop is None:
                 continue

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 NOTICE_SECONDS = 2.0
 """A handler that runs on for this long after its timeout is shown as such."""
+MOST_INTERRUPTIONS = 20
+"""How many exceptions from outside a handler are kept between two looks."""
 GOES_ON = (
     "is over its timeout and goes on; it keeps its lease and its concurrency key until it ends, "
     "or until its worker is restarted"
@@ -84,6 +86,8 @@ class ThreadSlots(Slots):
         """Runs over their timeout, whose slots have another thread, and when each had to stop; infinite once shown."""
         self._lock = threading.Lock()
         """Guards `_overdue`."""
+        self._interruptions: deque[str] = deque(maxlen=MOST_INTERRUPTIONS)
+        """The exceptions that came into threads from outside their handlers, to be logged."""
         self._waiting = Waiting()
         self._kept = Waiting()
 
@@ -175,7 +179,10 @@ class ThreadSlots(Slots):
         return "a run took too long; its handler is asked to stop, and another thread takes its slot"
 
     def look(self, now: float) -> None:
-        """Shows the runs that go on after their timeout."""
+        """Shows the runs that go on after their timeout, and logs what came into threads from outside."""
+        while self._interruptions:
+            message = "an exception came into the thread of a slot; it goes on"
+            event(log, logging.WARNING, message, error=self._interruptions.popleft())
         with self._lock:
             late = [context for context, asked in self._overdue.items() if now - asked > NOTICE_SECONDS]
             self._overdue.update(dict.fromkeys(late, math.inf))
@@ -237,7 +244,8 @@ class ThreadSlots(Slots):
 
         A run of which it is not known here whether it was reported is left to the watchdog.
         """
-        event(log, logging.WARNING, "an exception came into the thread of a slot; it goes on", error=readable(error))
+        # Another thread logs it: the next exception might come while this one has the lock of a log handler.
+        self._interruptions.append(readable(error))
         if context is None:
             # The call that was waited for may be lost. One too many does no harm.
             line.calls.put(True)
