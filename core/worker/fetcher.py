@@ -134,6 +134,9 @@ class Fetcher:
         self._heard = False
         self._woken = threading.Event()
         self._again = threading.Event()
+        self._ending = threading.Event()
+        self.claimed_last = threading.Event()
+        """Set when the worker is stopping, and this fetcher will claim no more jobs."""
         self._next_poll = 0.0
         self._shared_poll = math.inf
         self._crowd = Crowd()
@@ -171,6 +174,11 @@ class Fetcher:
         if self._listener is not None:
             self._listener.wake()
 
+    def stop(self) -> None:
+        """Ends the thread, once the worker is stopping."""
+        self._ending.set()
+        self.room()
+
     def _loop(self) -> None:
         try:
             while not self._state.stopping.is_set():
@@ -182,8 +190,14 @@ class Fetcher:
                 except Exception as error:  # noqa: BLE001 -- the worker must survive any error here
                     event(log, logging.ERROR, "claiming failed", error=safe_error(repr(error)))
                     self._wait(NEAR_SECONDS)
+            self._link.close()
+            self.claimed_last.set()
+            # A cancellation reaches the jobs that still run.
+            while not self._ending.is_set():
+                self._wait(IDLE_SECONDS)
         finally:
             self._link.close()
+            self.claimed_last.set()
             listener, self._listener = self._listener, None
             if listener is not None:
                 listener.close()

@@ -246,7 +246,7 @@ class Worker:
     def _stop_running(self, state: WorkerState) -> bool:
         """Ends claiming and running; returns whether all running jobs finished."""
         for fetcher in self._fetchers:
-            fetcher.thread.join()
+            fetcher.claimed_last.wait()
         for lane in state.lanes:
             lane.slots.hand_back_waiting()
         finished = state.wait_until_empty(state.running, lambda: self._deadline)
@@ -256,6 +256,9 @@ class Worker:
         return state.wait_until_empty(lambda: state.held, lambda: last) and finished
 
     def _stop_threads(self, state: WorkerState, *, clean: bool) -> None:
+        for fetcher in self._fetchers:
+            fetcher.stop()
+            fetcher.thread.join()
         self._completer.stop(at_once=not clean)
         self._completer.thread.join()
         self._heartbeat.stop()

@@ -216,6 +216,7 @@ class TestAClaimThatLimitsHeldBack:
             assert fetcher._next_poll > 0.0
         finally:
             state.stopping.set()
+            fetcher.stop()
             fetcher._loop()  # closes its connections
 
     def test_keeps_its_jobs_when_the_database_cannot_say_which_types_have_limits(
@@ -234,6 +235,7 @@ class TestAClaimThatLimitsHeldBack:
             assert len(state.held) == 20
         finally:
             state.stopping.set()
+            fetcher.stop()
             fetcher._loop()
 
 
@@ -280,6 +282,7 @@ class TestALaneThatIsIdle:
             fetcher._next_poll = fetcher._next_canary = 0.0
             fetcher._step()
             assert state.stopping.is_set()
+            fetcher.stop()
             fetcher._loop()  # closes its connections
 
     def test_finds_a_job_held_before_it_counts_as_claimed(self, database_url: str) -> None:

@@ -325,6 +325,23 @@ def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
     assert held.asked_to_stop.is_set()
 
 
+def test_a_cancellation_reaches_a_worker_that_drains_at_once(
+    database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "NEWS_SECONDS", 0.05)
+    job = enqueue(conn, "held")
+    settings = quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
+    with working(database_url, job_type("held", held), settings=settings) as worker:
+        held.wait_for()
+        until(lambda: worker._fetchers[0]._heard, "the listener")
+        until(lambda: not worker._heartbeat._urgent, "the first heartbeat, which looks for cancellations too")
+        with beside(lambda: worker.drain(2 * PATIENCE)):
+            until(lambda: worker._fetchers[0]._link._connection is None, "the end of claims")
+            operator.cancel(conn, [job.id], actor=ACTOR)
+            until(lambda: status_of(conn, job.id) == "cancelled", "the cancellation")
+    assert held.asked_to_stop.is_set()
+
+
 def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(database_url: str, conn: Conn) -> None:
     stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn")
