@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MOST: Final = 400
 """Connections without the cookie. A new one beyond them closes the oldest."""
 SECONDS: Final = 10.0
-"""How long a connection may be open without the cookie."""
+"""How long a connection is open without the cookie at most."""
 
 
 class Strangers:
@@ -25,24 +25,32 @@ class Strangers:
     def __init__(self, server: web.Server) -> None:
         self._server = server
         self._people: set[RequestHandler] = set()
+        self._before: set[RequestHandler] = set()
         # The process needs files for the dashboards and their pages too.
         self._most = min(MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._look()
 
     def __call__(self) -> RequestHandler:
         """Makes the protocol of a new connection."""
-        connections = [one for one in self._server.connections if one.transport is not None]
-        self._people.intersection_update(connections)
-        strangers = [one for one in connections if one not in self._people]
+        strangers = self._strangers()
         if len(strangers) >= self._most:
             strangers[0].force_close()
-        made = self._server()
-        asyncio.get_running_loop().call_later(SECONDS, self._turn_out, made)
-        return made
+        return self._server()
 
     def knows(self, connection: RequestHandler) -> None:
         """Marks a connection whose request has shown the cookie or the token."""
         self._people.add(connection)
 
-    def _turn_out(self, connection: RequestHandler) -> None:
-        if connection not in self._people:
-            connection.force_close()
+    def _strangers(self) -> list[RequestHandler]:
+        """The open connections without the cookie, the oldest first."""
+        connections = [one for one in self._server.connections if one.transport is not None]
+        self._people.intersection_update(connections)
+        return [one for one in connections if one not in self._people]
+
+    def _look(self) -> None:
+        """Closes strangers that were there the last time, which is half of their time ago."""
+        strangers = self._strangers()
+        for one in self._before.intersection(strangers):
+            one.force_close()
+        self._before = set(strangers)
+        asyncio.get_running_loop().call_later(SECONDS / 2, self._look)
