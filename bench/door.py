@@ -1,12 +1,13 @@
 """Load on the HTTP door: SendGrid's events at a fixed rate for a minute, and a worker's drain beside it.
 
     python bench/door.py [--quick] [--rate 200] [--events 100] [--seconds 60]
-    python bench/door.py --attack pipeline|chunks [--minutes 5]
+    python bench/door.py --attack all|pipeline|chunks|slow|endless|greedy|half_open [--minutes 5]
 
 The door, its database, the worker and the senders all run on this machine and share its processors. Requests are
 scheduled ahead (an open loop): one that waits because the door is busy has its wait counted. Prints one JSON object.
 Says what was measured: nothing is asserted about speed, everything about loss. With `--attack`, it calls with a secret
-alone and beside an attack (`door_attack.py`), and the exit code is 1 if a call is cut or a median is more than doubled.
+alone and beside an attack (`door_attackers.py`), directly and behind nginx where it is installed; `half_open` attacks
+the browser's server. The exit code is 1 if a call is cut or a median is more than doubled.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import door_attack
+import door_ways
 import psycopg
+from door_attackers import ATTACKS, Target, half_open
 
 from jobdeck.core.postgres.embedded import EmbeddedPostgres
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid
+from jobdeck.core.queue.producers import tokens
 from jobdeck.core.schema import install_schema
 
 if TYPE_CHECKING:
@@ -128,11 +132,6 @@ def measure(url: str, given: argparse.Namespace) -> dict[str, Any]:
     """The whole measurement on one database."""
     people = prepare(url)
     vendor = SendGrid()
-    if given.attack:
-        secret = secrets.token_hex(32)
-        with serving(url, vendor, CRON_SECRET=secret) as (process, port):
-            caller = door_attack.Caller(port, secret, vendor)
-            return door_attack.attacked(given.attack, given.minutes, process, port, caller)
     total = int(given.rate * given.seconds)
     requests = [(number / given.rate, *made(vendor, people, given.events, number)) for number in range(total)]
     alone = drain_rate(url, given.jobs)
@@ -140,15 +139,45 @@ def measure(url: str, given: argparse.Namespace) -> dict[str, Any]:
         return loaded(url, given, requests, port) | {"drain_per_second_alone": round(alone)}
 
 
+def attacks(url: str, given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """The results of one attack or of all, in each way that there is."""
+    prepare(url)
+    vendor, secret, found = SendGrid(), secrets.token_hex(32), []
+    with psycopg.connect(url, autocommit=True) as conn:
+        often, seldom = tokens.Rate(1_000_000, 1), tokens.Rate(1000, 86_400)
+        token = tokens.add(conn, "shop", ["door_nothing"], often, actor="bench")
+        spent = tokens.add(conn, "greedy", ["door_nothing"], seldom, actor="bench")
+        conn.execute("UPDATE job_producers SET level = 0 WHERE name = 'greedy'")
+    chosen = [name for name in ATTACKS if given.attack in {name, "all"}]
+    with serving(url, vendor, CRON_SECRET=secret) as (process, port):
+        for name in chosen:
+            made = door_attack.kinds(port, secret, token, vendor)
+            told = door_attack.attacked(ATTACKS[name], Target(port, spent), process, made, given.minutes)
+            found.append({**told, "way": "directly"})
+        if chosen and door_ways.NGINX is not None:
+            with door_ways.behind_nginx(port, folder) as proxy:
+                for name in chosen:
+                    made = door_attack.kinds(proxy, secret, token, vendor)
+                    told = door_attack.attacked(ATTACKS[name], Target(proxy, spent), process, made, given.minutes)
+                    found.append({**told, "way": "behind nginx"})
+    if given.attack in {half_open.__name__, "all"}:
+        with door_ways.browser(url, folder) as (process, port, log):
+            made = door_ways.person(port, folder)
+            told = door_attack.attacked(half_open, Target(port), process, made, given.minutes)
+            found.append({**told, "way": "directly", "log_bytes": log.stat().st_size})
+    return found
+
+
 @contextmanager
 def serving(url: str, vendor: SendGrid, **more: str) -> Iterator[tuple[int, int]]:
     """A server as a process of its own; its process id and its port."""
     environment = {
-        **os.environ, "DATABASE_URL": url, "PYTHONPATH": str(ROOT), **more,
+        **os.environ, "DATABASE_URL": url, "PYTHONPATH": f"{ROOT}:{ROOT / 'bench'}", **more,
         "SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY": vendor.public_key, "SENDGRID_EVENT_MAX_AGE_SECONDS": "7200",
     }  # fmt: skip
     with subprocess.Popen(
-        [sys.executable, "-m", "core", "serve", "--port", "0"], env=environment, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "core", "--handlers", "door_jobs", "serve", "--port", "0"],
+        env=environment, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True,
     ) as door:  # fmt: skip
         try:
@@ -209,18 +238,19 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--jobs", type=int, default=20_000, help="jobs that the worker drains beside the load")
-    parser.add_argument("--attack", choices=sorted(door_attack.ATTACKS), help="call beside an attack")
+    parser.add_argument("--attack", choices=[*ATTACKS, half_open.__name__, "all"], help="call beside an attack")
     parser.add_argument("--minutes", type=float, default=5.0, help="how long the attack lasts")
     given = parser.parse_args()
+    os.environ["JOBDECK_PLUGINS"] = "competition"  # for this process and the servers: the webhooks are the plugin's
     if given.quick:
         given.rate, given.seconds, given.jobs = 20.0, 5.0, 2_000
     with tempfile.TemporaryDirectory(prefix="jobdeck-bench-") as folder:
         # As root, Postgres runs under another account, which has to get in.
         Path(folder).chmod(0o755)
         with EmbeddedPostgres.open(Path(folder)) as server:
+            if given.attack:
+                return door_attack.report(attacks(server.url, given, Path(folder)))
             told = measure(server.url, given)
-    if given.attack:
-        return door_attack.report(told)
     print(json.dumps(told, indent=2))
     return 0 if told["lost"] == 0 and told["events_kept"] == told["events_applied_once"] else 1
 
