@@ -6,7 +6,8 @@ caller's transaction if one is open.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import Refused, UnknownTaskType
 from jobdeck.core.model import Enqueued, NewJob, Status
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
+
+QUICK_SYNC_AHEAD: Final = timedelta(hours=1)
+"""A job of Quick Sync that has not run is not due later than this."""
 
 
 def create(
@@ -260,6 +264,7 @@ def enqueue_preset(conn: Connection, registry: Registry, preset: Preset, *, acto
 
     Raises:
         UnknownTaskType: a type of this preset has no handler in this process.
+        Refused: a job that is not one of Quick Sync has such a key; nothing was enqueued.
     """
     if absent := missing_types(registry, preset):
         raise UnknownTaskType(
@@ -273,4 +278,19 @@ def enqueue_preset(conn: Connection, registry: Registry, preset: Preset, *, acto
                 dedupe_key=f"quick-sync:{task_type}", blocked_by=done[-1].job.id if done else None
             )
             done.append(enqueue(conn, new, actor=actor))
+            if not done[-1].created:
+                _refuse_foreign(done[-1].job, task_type, jobs.clock().run(conn))
     return done
+
+
+def _refuse_foreign(job: Job, task_type: str, now: datetime) -> None:
+    """Refuses a job that has a key of Quick Sync and will not do its work: of another type, or first due far ahead."""
+    is_far = job.status is Status.PENDING and job.attempts == 0 and job.run_at > now + QUICK_SYNC_AHEAD
+    if job.task_type == task_type and not is_far:
+        return
+    due = f", due at {job.run_at:%Y-%m-%d %H:%M} UTC" if is_far else ""
+    raise Refused(
+        f"Job {job.id} ({job.task_type}{due}, enqueued by {job.created_by or 'an unknown program'}) has the dedupe key "
+        f"of Quick Sync for {task_type}. Nothing was enqueued. Look at it with `jobdeck job {job.id}`, then cancel it "
+        "or make it due."
+    )

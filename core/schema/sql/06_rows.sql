@@ -32,6 +32,10 @@ return case
             greatest(octet_length(p_dedupe_key), octet_length(p_concurrency_key)))
     when job_key_is_declared(p_dedupe_key) then
         'A dedupe key that begins with "schedule:" belongs to a series that a program declares. Choose another key.'
+    -- A job of somebody else that had it would keep those of Quick Sync from being enqueued.
+    when starts_with(p_dedupe_key, 'quick-sync:') and not has_function_privilege(session_user,
+        'job_queue_act(text, uuid[], bigint[], text, text, boolean)', 'execute') then
+        'A dedupe key that begins with "quick-sync:" belongs to Quick Sync, which operators use. Choose another key.'
 end;
 
 -- The concurrency key of a payload by the rule of its task type; null without a rule. It is the key that a producer

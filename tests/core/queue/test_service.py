@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobdeck.core import registry
-from jobdeck.core.errors import InvalidPayload, PermanentError, UnknownTaskType
+from jobdeck.core.errors import InvalidPayload, PermanentError, Refused, UnknownTaskType
 from jobdeck.core.model import Filter, FinishedRun, Job, NewJob, RunOutcome, Status
 from jobdeck.core.plugins import presets as presets_of_plugins
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme.people import find_campaigns, find_coaches
-from jobdeck.core.queue import leases, service
+from jobdeck.core.queue import leases, producer, service
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
 from jobdeck.core.read import jobs
@@ -29,7 +29,8 @@ from jobdeck.core.settings import Settings
 from jobdeck.core.worker.runs.preview import effects
 from tests.core.cli.handlers import Echo
 from tests.core.cli.support import Jobdeck, everything
-from tests.support.queue import Connection, changes_nothing
+from tests.support.people import PRODUCER, People
+from tests.support.queue import Connection, changes_nothing, claim_one, finish_one
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 pytestmark = pytest.mark.competition
@@ -237,6 +238,43 @@ def test_full_sync_is_two_jobs_the_second_blocked_by_the_first_and_a_second_pres
     assert [one.created for one in again] == [False, False]
     assert [one.job.id for one in again] == [first.job.id, second.job.id]
     assert len(jobs.find_ids(conn, Filter())) == 2
+
+
+@pytest.mark.parametrize(
+    ("task_type", "hours", "words"),
+    [("zz_other", 0, "(zz_other, enqueued by shop"), ("game_platform_sync", 9000, "(game_platform_sync, due at 20")],
+)  # fmt: skip
+def test_a_quick_sync_whose_key_another_job_has_is_refused_with_the_job(
+    conn: Connection, task_type: str, hours: int, words: str
+) -> None:
+    at = datetime.now(UTC) + timedelta(hours=hours)
+    new = NewJob(task_type, {}, run_at=at, dedupe_key="quick-sync:game_platform_sync")
+    holder = service.enqueue(conn, new, actor="shop").job
+    with pytest.raises(Refused) as refusal:
+        service.enqueue_preset(conn, registry.load(), presets_of_plugins()["full"], actor="test")
+    assert f"Job {holder.id} {words}" in str(refusal.value)
+    assert f"jobdeck job {holder.id}" in str(refusal.value)
+    assert jobs.find_ids(conn, Filter()) == [holder.id]
+
+
+def test_a_role_that_only_enqueues_takes_no_key_of_a_quick_sync(
+    conn: Connection, people: People, database_url: str
+) -> None:
+    new = NewJob("game_platform_sync", {}, dedupe_key="quick-sync:game_platform_sync")
+    with (
+        people.sign_in(database_url, PRODUCER) as shop,
+        changes_nothing(conn),
+        pytest.raises(Refused, match='begins with "quick-sync:" belongs to Quick Sync'),
+    ):
+        producer.enqueue(shop, new, actor="shop")
+
+
+def test_a_quick_sync_that_waits_for_its_retry_is_already_there(conn: Connection) -> None:
+    known = registry.load()
+    (first,) = service.enqueue_preset(conn, known, presets_of_plugins()["incremental"], actor="test")
+    finish_one(conn, claim_one(conn, [first.job.task_type]), "failed", error="zz", retry_after=86_400.0)
+    (again,) = service.enqueue_preset(conn, known, presets_of_plugins()["incremental"], actor="test")
+    assert (again.created, again.job.id, again.job.status) == (False, first.job.id, Status.PENDING)
 
 
 def test_a_quick_sync_that_cannot_be_had_queues_nothing(conn: Connection) -> None:
