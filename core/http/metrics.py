@@ -44,6 +44,7 @@ FRESH_SECONDS: Final = 2.0
 """How long an answer of the database is cached."""
 MOST_TYPES: Final = 200
 """How many task types that neither this program nor a worker knows have series of their own."""
+LONGEST_LABEL: Final = 200
 OTHER: Final = "other"
 """The value of the label `task_type` for all further types."""
 
@@ -124,7 +125,8 @@ class TypeLabels:
     """The values of the label `task_type` in one process: all types that it or a worker knows, and the first others.
 
     An application can insert a job of any type, and a monitor keeps each value of a label in its memory. So the types
-    beyond `most` unknown ones share the value `other`.
+    beyond `most` unknown ones share the value `other`, and so do unknown ones with an address or a number of somebody
+    in them, or with more than `LONGEST_LABEL` characters.
     """
 
     def __init__(self, known: Iterable[str], most: int = MOST_TYPES) -> None:
@@ -139,7 +141,7 @@ class TypeLabels:
     def value(self, task_type: str) -> str:
         if task_type in self._known or task_type in self._others:
             return task_type
-        if len(self._others) < self._most:
+        if len(self._others) < self._most and safe_error(task_type, LONGEST_LABEL) == task_type:
             self._others.add(task_type)
             return task_type
         return OTHER

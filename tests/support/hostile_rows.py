@@ -96,7 +96,9 @@ def work_a_little(conn: Connection) -> None:
     for task_type in ("cli_echo", FAILS, "cli_wait"):
         add(conn, task_type, payload={"message": "hello"}, dedupe_key=f"key:{task_type}")
         add(conn, task_type, payload={"message": "again"}, recurrence_interval_minutes=5)
-    add(conn, "cli_echo", schedule={"cron": "0 9 * * *", "zone": "UTC", "name": "nightly"}, dedupe_key="key:cron")
+    add(conn, "cli_echo", schedule={"cron": "0 9 * * *", "zone": "UTC"}, dedupe_key="key:cron")
+    # Only a declaration gives a series a name.
+    conn.execute("UPDATE job_queue SET schedule = schedule || '{\"name\": \"nightly\"}' WHERE dedupe_key = 'key:cron'")
     for job in claim(conn, ("cli_echo", FAILS), limit=3):
         fails = job.task_type == FAILS
         told: dict[str, Any] = {"output": {"said": "it"}, "log": "a line", "progress": {"done": 1, "log": ["x"]}}

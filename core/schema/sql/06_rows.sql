@@ -325,6 +325,9 @@ $$;
 
 -- Who did something: the name that a client gives, and in brackets at the end the role that signed in, which no client
 -- can choose.
+-- The name is short and has no white space but single spaces, so that it does not push the role out of sight.
 create or replace function job_actor(p_actor text) returns text
 language sql stable
-return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || ')';
+return coalesce(nullif(trim(left(regexp_replace(left(p_actor, 1000), case getdatabaseencoding() when 'UTF8'
+        then '[[:space:][:cntrl:]\u00a0\u00ad\u115f\u1160\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufeff]+'
+        else '[[:space:][:cntrl:]]+' end, ' ', 'g'), 100)), '') || ' ', '') || '(' || session_user || ')';

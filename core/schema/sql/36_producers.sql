@@ -79,6 +79,8 @@ begin
     if not found then
         perform job_queue_refuse(format('There is no producer %s. `jobdeck producers list` shows them.', p_name));
     end if;
+    -- Another producer of this name has keys of its own.
+    delete from job_producer_keys k where k.producer = p_name;
     perform job_queue_write_audit(p_actor, 'revoke producer', null, v_before, null, null);
 end
 $$;

@@ -308,6 +308,12 @@ class TestRates:
 
 
 class TestTokens:
+    def test_the_idempotency_keys_go_with_a_revoked_one(self, shop: Client, conn: Connection) -> None:
+        assert shop(one(), key="k").status == 201
+        assert value(conn, "SELECT count(*) FROM job_producer_keys") == 1
+        tokens.revoke(conn, "shop", actor=ACTOR)
+        assert value(conn, "SELECT count(*) FROM job_producer_keys") == 0
+
     def test_a_revoked_one_is_refused_at_once(
         self, shop: Client, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:

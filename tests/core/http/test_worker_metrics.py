@@ -278,6 +278,11 @@ class TestTaskTypes:
             "a": 1, OTHER: 5, "known": 4
         }  # fmt: skip
 
+    @pytest.mark.parametrize("name", ["mail zzpat@zz.example", "call +1 500 555 0123", "a\nb", "x" * 201])
+    def test_an_unknown_type_with_something_private_or_long_in_its_name_is_no_label(self, name: str) -> None:
+        assert TypeLabels([], most=9).value(name) == OTHER
+        assert TypeLabels([name], most=9).value(name) == name
+
     def test_jobs_of_any_type_cannot_make_the_metrics_of_the_queue_grow_without_end(
         self, database_url: str, conn: Connection
     ) -> None:
