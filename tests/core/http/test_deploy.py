@@ -287,3 +287,24 @@ class TestAudit:
         assert told.returncode == 1
         assert "all pinned with hashes: none is known" in told.stdout
         assert "Raise the lower ends of their ranges" in told.stderr
+
+
+def test_each_unit_has_a_limit_of_memory_and_of_tasks() -> None:
+    units = list((DEPLOY / "systemd").glob("*.service"))
+    assert len(units) == 3
+    for unit in units:
+        lines = unit.read_text(encoding="utf-8").splitlines()
+        assert {"MemoryMax", "TasksMax"} <= {line.partition("=")[0] for line in lines}, unit.name
+
+
+def test_each_pod_of_kubernetes_runs_without_rights() -> None:
+    pods = (DEPLOY / "kubernetes" / "worker.yaml").read_text(encoding="utf-8").split("\n---\n")
+    assert len(pods) == 2
+    for pod in pods:
+        for line in (
+            "runAsNonRoot: true",
+            "allowPrivilegeEscalation: false",
+            "readOnlyRootFilesystem: true",
+            "limits:",
+        ):
+            assert line in pod
