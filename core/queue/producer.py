@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 BULK = 2_000
 LOCKED: Final = (
-    "Another transaction enqueues a job with the same dedupe key. Nothing was enqueued; try again once it has ended."
+    "Another transaction enqueues a job with the same dedupe key, or has locked the queue's tables. Nothing was "
+    "enqueued; try again once it has ended."
 )
 _CREATE: Final = """
 SELECT job_id, created FROM {}(%s::text, %s::text::jsonb, %s::text::timestamptz, %s::text::integer,
@@ -84,7 +85,8 @@ def enqueue(
     Raises:
         Refused: the database rejects the schedule, priority or blocker; the job is a series without a dedupe key, and
             one with the same payload and schedule is active; a job that is unique for a time has no dedupe key or is
-            recurring; or a transaction that has not ended for 1.5 s enqueues a job with the same dedupe key.
+            recurring; or a transaction that has not ended for 1.5 s enqueues a job with the same dedupe key, or holds
+            the queue's tables.
     """
     statement, params = create(new, actor=actor, schema=schema, trace=trace)
     job_id, created = fetched(conn, statement, params, tuple_row, locked=LOCKED)[0]

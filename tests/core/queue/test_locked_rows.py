@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.errors import LockNotAvailable
 from psycopg.types.json import Jsonb
 
-from jobdeck.core.errors import Refused
+from jobdeck.core.errors import Locked, Refused
 from jobdeck.core.model import ActionResult, ClaimedJob, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.people import make_groups
@@ -75,6 +75,16 @@ def test_the_place_of_a_locked_job_goes_to_the_best_of_the_others(
         producer.enqueue_many(patient, [NewJob("alpha", priority=priority)] * 3, actor=ACTOR)
     with held_row(database_url, best.id):
         assert [job.priority for job in claim(patient, limit=2)] == [5, 5]
+
+
+def test_an_enqueue_that_meets_a_locked_table_says_so_and_not_only_that_a_key_is_taken(
+    patient: Connection, database_url: str
+) -> None:
+    with locked(database_url, "LOCK TABLE job_queue"):
+        with pytest.raises(Locked, match="or has locked the queue's tables"):
+            producer.enqueue(patient, NewJob("alpha"), actor=ACTOR)
+        with pytest.raises(Locked, match="or has locked the queue's tables"):
+            producer.enqueue_many(patient, [NewJob("alpha")] * 2, actor=ACTOR)
 
 
 def test_a_heartbeat_renews_the_other_leases_and_does_not_answer_for_a_locked_row(
