@@ -105,9 +105,8 @@ def work(
 def crowd(url: str, args: argparse.Namespace, tally: common.Tally, counts: Counts) -> Iterator[None]:
     """The workers; the first `busy` of them have no free slot."""
     with psycopg.connect(url, autocommit=True) as conn:
-        # A worker holds as many jobs ahead as it has slots.
         producer.enqueue_many(
-            conn, [NewJob("held_noop", {"seq": 0})] * (2 * Settings().concurrency * args.busy), actor="bench"
+            conn, [NewJob("held_noop", {"seq": 0})] * (Settings().concurrency * args.busy), actor="bench"
         )
     idle = (args.workers - args.busy) // (args.processes - 1)
     plan = [(["noop", "burst_noop", "held_noop"], args.busy)] if args.busy else []
