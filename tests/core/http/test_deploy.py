@@ -20,7 +20,7 @@ from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 
 from jobdeck.core.http.openapi import describe
-from jobdeck.core.plugins import load_plugins
+from jobdeck.core.plugins import SETTING, load_plugins
 from jobdeck.core.settings import Settings
 from tests.core.cli.test_docs import aliases, unknown_options
 from tests.support.serving import Quiet, serving
@@ -59,8 +59,8 @@ def test_the_environment_file_has_every_setting_once_with_its_meaning() -> None:
     aliases_of = [field.validation_alias for kind in kinds for field in kind.model_fields.values()]
     expected = [str(one.choices[0]) for one in aliases_of if isinstance(one, AliasChoices)]
     assert len(expected) == len(aliases_of)
-    assert sorted(re.findall(r"^#?([A-Z_]+)=", "\n".join(settings), re.MULTILINE)) == sorted(expected)
-    assert {line.partition("=")[0] for line in settings if not line.startswith("#")} == ON
+    assert sorted(re.findall(r"^#?([A-Z_]+)=", "\n".join(settings), re.MULTILINE)) == sorted([*expected, SETTING])
+    assert {line.partition("=")[0] for line in settings if not line.startswith("#")} == ON | {SETTING}
     for first in (block.splitlines()[0] for block in blocks):
         assert first.startswith("# "), first
 

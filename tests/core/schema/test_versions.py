@@ -195,13 +195,13 @@ def test_a_component_of_a_plugin_is_checked_and_its_lack_named(conn: Connection,
         check_schema(conn, (*known_components(), replace(plugin(tmp_path), version=4)))
 
 
-def test_commands_go_on_without_a_components_plugin_and_an_installation_names_its_extra(
+def test_commands_go_on_without_a_components_plugin_and_an_installation_names_the_setting(
     conn: Connection, tmp_path: Path
 ) -> None:
     install_schema(conn, components=(*known_components(), plugin(tmp_path)))
     check_schema(conn)
     assert examine(conn).unloaded == ("extra",)
-    assert "pip install 'jobdeck[extra]'" in refusal(conn)
+    assert "Add extra to JOBDECK_PLUGINS" in refusal(conn)
 
 
 @pytest.mark.usefixtures("queue_alone")
