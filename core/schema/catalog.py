@@ -280,6 +280,23 @@ def compare(conn: psycopg.Connection[Any], schema: str, record: Record, *, was: 
     )
 
 
+def accept(conn: psycopg.Connection[Any], schema: str, component: str, record: Record) -> None:
+    """Writes into a component's record what differs from it in the database now."""
+    found = compare(conn, schema, record)
+    if not found:
+        return
+    changed = json.dumps({key: now for key, (_, now) in found.changed.items()})
+    conn.execute(
+        """
+        UPDATE jobdeck_schema AS s SET catalog = jsonb_set(s.catalog, '{objects}',
+            (s.catalog -> 'objects') - %(missing)s::text[] || %(changed)s::jsonb)
+        WHERE s.component = %(component)s AND s.version = (SELECT max(t.version) FROM jobdeck_schema AS t
+            WHERE t.component = s.component AND t.catalog IS NOT NULL)
+        """,
+        {"missing": list(found.missing), "changed": changed, "component": component},
+    )
+
+
 def present_keys(conn: psycopg.Connection[Any], schema: str, record: Record) -> tuple[str, ...]:
     """The recorded objects that are still in the database."""
     now = _now(conn, schema, record)

@@ -13,7 +13,7 @@ from psycopg import sql
 from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.refusals import REFUSED
 from jobdeck.core.redact import clean
-from jobdeck.core.schema.catalog import adopting, invalid_indexes, recording
+from jobdeck.core.schema.catalog import accept, adopting, invalid_indexes, recording
 from jobdeck.core.schema.components import (
     QUEUE,
     known_components,
@@ -33,6 +33,7 @@ from jobdeck.core.schema.turn import (
     take_turn,
     use_schema,
 )
+from jobdeck.core.schema.versions import records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -177,11 +178,14 @@ def _online_steps(
 
 
 def _run_online(conn: psycopg.Connection[Any], schema: str, steps: Sequence[Migration]) -> None:
+    """Runs each migration, and writes what it changes into the records: later that is no change by hand."""
     for step in steps:
         with conn.transaction():
             use_schema(conn, schema)
             conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_SECONDS}s"])
             conn.execute(step.text)
+            for component, record in records(conn).items():
+                accept(conn, schema, component, record)
 
 
 def _run(

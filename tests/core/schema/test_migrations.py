@@ -66,6 +66,24 @@ def test_one_of_the_phase_online_runs_before_and_after_the_rest_in_transactions_
     assert first != last
 
 
+def test_what_one_of_the_phase_online_changes_is_no_change_by_hand(
+    stepped: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = Migration(903, "default", "online", "alter table job_notes alter column note set default 'x'", 6)
+    for module in ("plan", "install", "examination"):
+        monkeypatch.setattr(
+            f"jobdeck.core.schema.{module}.migrations",
+            lambda component: (online,) if component.name == "queue" else (),
+        )
+    for _ in range(2):
+        install_schema(stepped)
+    examined = examine(stepped)
+    assert examined.altered == ()
+    stepped.execute("ALTER TABLE job_notes ALTER COLUMN note SET DEFAULT 'y'")
+    with pytest.raises(Refused, match="note differs from what Jobdeck installed: it was"):
+        install_schema(stepped)
+
+
 def test_a_refused_installation_runs_none(stepped: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     online = Migration(903, "read", "online", "insert into steps values ('online')", 6)
     monkeypatch.setattr("jobdeck.core.schema.plan.migrations", lambda _component: (online, BEFORE))
