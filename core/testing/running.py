@@ -231,9 +231,12 @@ class RecordingExecutor(Executor):
         self.raised = error
         return super()._refused(context, job_type, error)
 
-    def _raised(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
+    def _raised_safely(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
         if _ends_the_test(error):
             raise error
+        return super()._raised_safely(context, job_type, error)
+
+    def _raised(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
         self.raised = error
         return super()._raised(context, job_type, error)
 

@@ -14,77 +14,17 @@ from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.runs.tracing import origins
-from jobdeck.core.worker.stats import Crowd
+from jobdeck.core.worker.stats import Crowd, LaneFronts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.listener import Listener
-    from jobdeck.core.queue.leases import Front
     from jobdeck.core.worker.heartbeat import Heartbeat
     from jobdeck.core.worker.maintenance import Maintenance
     from jobdeck.core.worker.slots.lane import Lane
     from jobdeck.core.worker.state import WorkerState
-
-
-class LaneFronts:
-    """The fronts of the lanes that the last full claims came from.
-
-    A claim that continues from the fronts misses jobs that appeared before them: jobs with a higher priority or an
-    earlier due time, and jobs that another worker returned. So a full scan follows as soon as a claim is not full, and
-    after half a second at the latest. If a full scan is slow, it may take at most a twentieth of the time, so the next
-    one comes later, but within five seconds.
-
-    A claim that limits of types held back counts like a full one. But the worker may have slots free then, so a full
-    scan follows as soon as a new job is announced. The fronts of lanes whose types had no place are kept.
-    """
-
-    SECONDS = 0.5
-    MOST_SECONDS = 5.0
-    SHARE = 0.05
-
-    def __init__(self) -> None:
-        self._fronts: dict[leases.Lane, Front] = {}
-        self._until = 0.0
-        self._limited = False
-
-    def fronts(self, now: float) -> Mapping[leases.Lane, Front] | None:
-        """The fronts to continue from at the monotonic time `now`; None when a full scan is due."""
-        return self._fronts if self._fronts and now < self._until else None
-
-    def claimed(
-        self,
-        jobs: Sequence[ClaimedJob],
-        *,
-        full: bool,
-        onwards: bool,
-        began: float,
-        ended: float,
-        limited: bool = False,
-    ) -> None:
-        """Records a claim between two monotonic times.
-
-        `full`: it returned as many jobs as requested; `limited`: it did not, because of limits of types; `onwards`: it
-        continued from the fronts.
-        """
-        self._limited = limited
-        if not (full or limited):
-            self._fronts = {}
-            return
-        if not onwards:
-            if not limited:
-                self._fronts = {}
-            self._until = ended + min(max(self.SECONDS, (ended - began) / self.SHARE), self.MOST_SECONDS)
-        # Series are claimed ahead of their lane's order, so they say nothing about how far the lane was claimed.
-        self._fronts.update(
-            {(job.task_type, job.priority): (job.due_at, job.id) for job in jobs if not job.is_recurring}
-        )
-
-    def announced(self) -> None:
-        """Records that a new job was announced."""
-        if self._limited:
-            self._until = 0.0
 
 
 log = logging.getLogger(__name__)

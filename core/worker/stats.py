@@ -1,4 +1,4 @@
-"""Counts of a worker's runs since its start, the pace of its handlers, and its place among other workers."""
+"""Counts of a worker's runs, the pace of its handlers, its place among other workers, and how far its claims came."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from jobdeck.core.read.stats.run_times import BOUND_SECONDS, Histogram, RunTimes
 from jobdeck.core.read.stats.trends import RAN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jobdeck.core.model import ClaimedJob
-    from jobdeck.core.queue.leases import Finished
+    from jobdeck.core.queue.leases import Finished, Front, Lane
     from jobdeck.core.worker.context import RunContext
 
 SUCCEEDED = (RunOutcome.SUCCEEDED, RunOutcome.PARTIAL, RunOutcome.CONTINUED)
@@ -339,3 +339,62 @@ class Crowd:
             self._idle = max(self._idle * self.LOWER, 1.0)
         elif at_once and not found:
             self._idle = min(self._idle * self.RAISE, float(self._known))
+
+
+class LaneFronts:
+    """The fronts of the lanes that the last full claims came from.
+
+    A claim that continues from the fronts misses jobs that appeared before them: jobs with a higher priority or an
+    earlier due time, and jobs that another worker returned. So a full scan follows as soon as a claim is not full, and
+    after half a second at the latest. If a full scan is slow, it may take at most a twentieth of the time, so the next
+    one comes later, but within five seconds.
+
+    A claim that limits of types held back counts like a full one. But the worker may have slots free then, so a full
+    scan follows as soon as a new job is announced. The fronts of lanes whose types had no place are kept.
+    """
+
+    SECONDS = 0.5
+    MOST_SECONDS = 5.0
+    SHARE = 0.05
+
+    def __init__(self) -> None:
+        self._fronts: dict[Lane, Front] = {}
+        self._until = 0.0
+        self._limited = False
+
+    def fronts(self, now: float) -> Mapping[Lane, Front] | None:
+        """The fronts to continue from at the monotonic time `now`; None when a full scan is due."""
+        return self._fronts if self._fronts and now < self._until else None
+
+    def claimed(
+        self,
+        jobs: Sequence[ClaimedJob],
+        *,
+        full: bool,
+        onwards: bool,
+        began: float,
+        ended: float,
+        limited: bool = False,
+    ) -> None:
+        """Records a claim between two monotonic times.
+
+        `full`: it returned as many jobs as requested; `limited`: it did not, because of limits of types; `onwards`: it
+        continued from the fronts.
+        """
+        self._limited = limited
+        if not (full or limited):
+            self._fronts = {}
+            return
+        if not onwards:
+            if not limited:
+                self._fronts = {}
+            self._until = ended + min(max(self.SECONDS, (ended - began) / self.SHARE), self.MOST_SECONDS)
+        # Series are claimed ahead of their lane's order, so they say nothing about how far the lane was claimed.
+        self._fronts.update(
+            {(job.task_type, job.priority): (job.due_at, job.id) for job in jobs if not job.is_recurring}
+        )
+
+    def announced(self) -> None:
+        """Records that a new job was announced."""
+        if self._limited:
+            self._until = 0.0

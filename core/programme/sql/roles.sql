@@ -110,7 +110,7 @@ declare
         'outbox_outcome_order', 'outbox_outranks', 'outbox_overtaken', 'outbox_programme_tables', 'outbox_put_one',
         'outbox_taken_back', 'outbox_unmask', 'programme_forget_parent_check', 'programme_limit_team',
         'programme_queue_admin_alerts', 'programme_shape', 'programme_touch', 'programme_one_stats_row',
-        'competition_hold', 'competition_leftovers', 'competition_stay', 'competition_undo', 'competition_take_off',
+        'competition_columns', 'competition_hold', 'competition_leftovers', 'competition_stay', 'competition_undo', 'competition_take_off',
         'competition_give_back_functions', 'competition_put_back', 'competition_missing', 'competition_keep_original',
         'competition_addresses', 'competition_addresses_of', 'competition_erase', 'competition_erase_competitor',
         'competition_erase_messages', 'competition_erase_parent', 'competition_erase_profile',

@@ -21,7 +21,8 @@ from psycopg.conninfo import make_conninfo
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, producer
-from jobdeck.core.schema.versions import Holdings
+from jobdeck.core.read.jobs import permissions
+from jobdeck.core.read.report_types import Permissions
 from tests.core.cli.support import ROOT, Jobdeck, enqueued, finish, ran_alone, started
 from tests.support.postgres import PostgresServer
 from tests.support.queue import Connection, changes_nothing
@@ -73,14 +74,14 @@ def test_a_worker_whose_connection_is_lost_during_its_start_tries_again(
     enqueued(conn)
     starts: list[None] = []
 
-    def lost(own: Connection) -> Holdings:
+    def lost(own: Connection) -> Permissions:
         starts.append(None)
         if len(starts) == 1:
             own.execute("SELECT pg_terminate_backend(pg_backend_pid())")
         os.kill(os.getpid(), signal.SIGTERM)
-        return Holdings(begun=True, components={})
+        return permissions().run(conn)
 
-    monkeypatch.setattr("jobdeck.core.schema.HELD", SimpleNamespace(run=lost))
+    monkeypatch.setattr("jobdeck.core.cli.commands.run.workers.permissions", lambda: SimpleNamespace(run=lost))
     assert jobdeck("worker").code == 0
     assert len(starts) == 2
 

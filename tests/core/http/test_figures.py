@@ -114,12 +114,12 @@ class TestHistograms:
         assert kept.items() <= after.items()
 
     def test_readers_of_open_metrics_understand_them(self, database_url: str, conn: Connection) -> None:
-        History(conn, 'a"\n').ran(now(conn), succeeded=2)
+        History(conn, 'a"\\').ran(now(conn), succeeded=2)
         text = self.text(database_url, "application/openmetrics-text; version=1.0.0")
         families = {family.name: family for family in open_metrics_families(text)}  # type: ignore[no-untyped-call]
         family = families["jobdeck_run_duration_seconds"]
         assert family.type == "histogram"
-        assert {sample.labels["task_type"] for sample in family.samples} == {'a"\n'}
+        assert {sample.labels["task_type"] for sample in family.samples} == {'a"\\'}
         assert [s.value for s in family.samples if s.name.endswith(("_count", "_sum"))] == [2.0, 2.0]
 
 

@@ -15,10 +15,11 @@ from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.worker.context import RunContext
-from jobdeck.core.worker.fetcher import Fetcher, LaneFronts
+from jobdeck.core.worker.fetcher import Fetcher
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import Maintenance
 from jobdeck.core.worker.state import WorkerState
+from jobdeck.core.worker.stats import LaneFronts
 from tests.support.health import announce
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report

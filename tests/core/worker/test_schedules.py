@@ -67,8 +67,10 @@ def test_a_cycle_installs_what_is_declared_before_it_claims(conn: Conn, database
 
 
 def test_a_series_that_a_worker_cannot_install_now_is_installed_later(conn: Conn, database_url: str) -> None:
-    held = enqueue(conn, "tick", dedupe_key="schedule:tick:often", blocked_by=enqueue(conn, "other").id)
+    # By hand, because the functions keep such keys for the programs that declare series.
+    by_hand = "INSERT INTO job_queue (task_type, dedupe_key, blocked_by) VALUES ('tick', %s, %s) RETURNING id"
+    held = conn.execute(by_hand, ["schedule:tick:often", enqueue(conn, "other").id]).fetchall()[0][0]
     with working(database_url, declaring(Cron("0 0 1 1 *"))):
         until(lambda: conn.execute("SELECT count(*) FROM job_workers").fetchall()[0][0] == 1)
-        conn.execute("DELETE FROM job_queue WHERE id = %s", [held.id])
+        conn.execute("DELETE FROM job_queue WHERE id = %s", [held])
         until(lambda: conn.execute("SELECT count(*) FROM job_queue WHERE is_recurring").fetchall()[0][0] == 1)
