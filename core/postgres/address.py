@@ -71,7 +71,7 @@ class Address:
             raise ConfigurationError(TORN)
         return cls(parameters, label or _label(parameters))
 
-    def unreachable(self, error: psycopg.OperationalError) -> str:
+    def unreachable(self, error: psycopg.Error) -> str:
         """The message for a connection that failed."""
         from jobdeck.core.redact import safe_error  # noqa: PLC0415 -- only a failure needs it
 
@@ -95,7 +95,7 @@ class Address:
             ) from None
 
 
-def reason_of(error: psycopg.OperationalError) -> str:
+def reason_of(error: psycopg.Error) -> str:
     """The reason for which a connection failed, without the address."""
     return _PREAMBLE.sub("", str(error).partition("\n")[0]).strip().rstrip(".")
 

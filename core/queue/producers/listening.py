@@ -49,7 +49,7 @@ def opened(where: object, wanted: Wanted) -> Iterator[tuple[Any, Callable[[float
 
     Raises:
         Refused: the connection is in a transaction, or of another kind.
-        DatabaseUnreachable: no Postgres answers at the address.
+        DatabaseUnreachable: no Postgres answers at the address, or its connection was lost.
     """
     if not isinstance(where, str):
         yield readable(where, SYNC), time.sleep
@@ -57,7 +57,7 @@ def opened(where: object, wanted: Wanted) -> Iterator[tuple[Any, Callable[[float
     address = Address.parse(where)
     with _reaching(address):
         conn = psycopg.connect(**_given(address), autocommit=True, prepare_threshold=None)
-    with conn:
+    with _keeping(address, conn), conn:
         yield Psycopg(conn), _Listening(conn, wanted).wait
 
 
@@ -70,8 +70,9 @@ async def aopened(where: object, wanted: Wanted) -> AsyncIterator[tuple[Any, Cal
     address = Address.parse(where)
     with _reaching(address):
         conn = await psycopg.AsyncConnection.connect(**_given(address), autocommit=True, prepare_threshold=None)
-    async with conn:
-        yield AsyncPsycopg(conn), _AsyncListening(conn, wanted).wait
+    with _keeping(address, conn):
+        async with conn:
+            yield AsyncPsycopg(conn), _AsyncListening(conn, wanted).wait
 
 
 class _Listening:
@@ -151,4 +152,14 @@ def _reaching(address: Address) -> Iterator[None]:
         yield
     except psycopg.OperationalError as error:
         address.refuse_bad_value(error)
+        raise Unreachable(address.unreachable(error)) from None
+
+
+@contextmanager
+def _keeping(address: Address, conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if not conn.closed:
+            raise
         raise Unreachable(address.unreachable(error)) from None

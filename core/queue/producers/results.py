@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from psycopg import sql
 
 from jobdeck.core import settings
-from jobdeck.core.errors import JobNotFound, Refused, ResultTimeout
+from jobdeck.core.errors import DatabaseUnreachable, JobNotFound, Refused, ResultTimeout
 from jobdeck.core.model import RunOutcome, Status
 from jobdeck.core.queue.producer import Call
 from jobdeck.core.queue.producers import listening
@@ -69,13 +70,20 @@ def result(where: str | SyncConnection, job_id: UUID, *, timeout: float = 30.0, 
         ResultTimeout: the job has not ended within the timeout. It continues.
         JobNotFound: no job has this id, or the job was deleted while it was waited for.
         Refused: the job is recurring, so there is no end to wait for; or the connection is in a transaction.
-        DatabaseUnreachable: no Postgres answers at the address.
+        DatabaseUnreachable: no Postgres answers at the address. A connection that is lost after the first reading is
+            made again until the timeout.
     """
     watch = _Watch(job_id, timeout, schema)
-    with listening.opened(where, watch.wanted) as (reader, wait):
-        while (found := watch.look(reader.read(watch.call))) is None:
-            wait(watch.pause())
-    return found
+    while True:
+        try:
+            with listening.opened(where, watch.wanted) as (reader, wait):
+                while (found := watch.look(reader.read(watch.call))) is None:
+                    wait(watch.pause())
+                return found
+        except DatabaseUnreachable:
+            if (pause := watch.pause_without()) is None:
+                raise
+            time.sleep(pause)
 
 
 async def aresult(
@@ -87,10 +95,16 @@ async def aresult(
 ) -> Result:
     """Does what `result` does, with the same errors; `where` is the address, or a connection that `aenqueue` takes."""
     watch = _Watch(job_id, timeout, schema)
-    async with listening.aopened(where, watch.wanted) as (reader, wait):
-        while (found := watch.look(await reader.read(watch.call))) is None:
-            await wait(watch.pause())
-    return found
+    while True:
+        try:
+            async with listening.aopened(where, watch.wanted) as (reader, wait):
+                while (found := watch.look(await reader.read(watch.call))) is None:
+                    await wait(watch.pause())
+                return found
+        except DatabaseUnreachable:
+            if (pause := watch.pause_without()) is None:
+                raise
+            await asyncio.sleep(pause)
 
 
 class _Watch:
@@ -133,6 +147,14 @@ class _Watch:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise ResultTimeout(f"Job {self._job_id} has not ended within {self._timeout:g} s. It goes on.")
+        return self._next(left)
+
+    def pause_without(self) -> float | None:
+        """How long to pause before the next connection; None if there was none before, or the time is over."""
+        left = self._deadline - time.monotonic()
+        return self._next(left) if self._seen and left > 0 else None
+
+    def _next(self, left: float) -> float:
         pause = min(self._pause, left)
         self._pause = min(self._pause * _GROWTH, LONGEST_PAUSE)
         return pause

@@ -14,7 +14,7 @@ import asyncpg
 import psycopg
 import pytest
 import sqlalchemy
-from psycopg import conninfo
+from psycopg import conninfo, sql
 from psycopg.rows import dict_row
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -366,6 +366,42 @@ def test_the_report_of_a_worker_ends_the_wait_at_an_address(
     until(lambda: awaited(conn) == 2, "both to be noted")
     finish_one(conn, claim_one(conn), outcome)
     assert [waiter.get().outcome for waiter in waiters] == [outcome, outcome]
+
+
+def cut(conn: Connection) -> None:
+    """Ends the sessions of those that wait."""
+    statement = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'jobdeck result'"
+    )
+    assert value(conn, statement) >= 1
+
+
+@pytest.mark.parametrize("way", ["address", "async address"])
+def test_a_lost_connection_is_made_again(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    job = add(conn)
+    waiter = Waiter(lambda *a, **o: WAYS[way](database_url, *a, **o), job.id, monkeypatch)
+    until(lambda: awaited(conn) == 1, "it to be noted")
+    cut(conn)
+    looks = waiter.looks
+    until(lambda: waiter.looks > looks, "the first reading of the next connection")
+    finish_one(conn, claim_one(conn))
+    assert waiter.get().outcome == "succeeded"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["address", "async address"])
+def test_a_database_that_stays_away_is_one_error_at_the_end_of_the_timeout(
+    conn: Connection, database_url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    job = add(conn)
+    waiter = Waiter(lambda job_id, **_: WAYS[way](database_url, job_id, timeout=8.0), job.id, monkeypatch)
+    name = sql.Identifier(str(conninfo.conninfo_to_dict(database_url)["dbname"]))
+    with postgres.connect("postgres") as beside:
+        beside.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+        cut(conn)
+        assert isinstance(waiter.get(), jobdeck.DatabaseUnreachable)
 
 
 def test_another_job_that_is_waited_for_ends_no_wait(
