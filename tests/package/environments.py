@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "JOBDECK_PLUGINS")
+FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
 def build(kind: str, source: Path, target: Path) -> Path:
@@ -55,7 +55,8 @@ class Environment:
     def environ(self, changes: Mapping[str, str]) -> dict[str, str]:
         """The variables of a program in this environment: those of the test run and of this user are left out."""
         kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-        own = {"XDG_CONFIG_HOME": str(self.folder), "JOBDECK_STATE_DIR": str(self.folder / "state")}
+        own = {"XDG_CONFIG_HOME": str(self.folder), "JOBDECK_STATE_DIR": str(self.folder / "state"),
+               "JOBDECK_PLUGINS": ""}  # fmt: skip
         return {**kept, **own, **changes}
 
 
