@@ -253,7 +253,7 @@ def _complete_history(conn: psycopg.Connection[Any], schema: str, components: Se
     The transaction of the installation makes those of the whole history, and takes for each partition the index that
     is there by then.
     """
-    if conn.execute("SELECT to_regclass(%s) IS NULL", [f"{schema}.job_runs"]).fetchone() == (True,):
+    if conn.execute("SELECT to_regclass(quote_ident(%s) || '.job_runs') IS NULL", [schema]).fetchone() == (True,):
         return
     missing = partition_indexes(conn, schema, components)
     for name in invalid_indexes(conn, schema, [one.name for one in missing]):

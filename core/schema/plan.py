@@ -177,11 +177,11 @@ def partition_indexes(conn: psycopg.Connection[Any], schema: str, components: Se
         """
         SELECT c.relname, w.name FROM pg_inherits AS i CROSS JOIN unnest(%(names)s::text[]) AS w (name)
         JOIN pg_class AS c ON c.oid = i.inhrelid
-        WHERE i.inhparent = to_regclass(%(history)s) AND NOT EXISTS (SELECT FROM pg_class AS x
-            WHERE x.relnamespace = c.relnamespace AND x.relname = w.name)
+        WHERE i.inhparent = to_regclass(quote_ident(%(schema)s) || '.' || %(history)s)
+            AND NOT EXISTS (SELECT FROM pg_class AS x WHERE x.relnamespace = c.relnamespace AND x.relname = w.name)
         ORDER BY c.oid, w.name
         """,
-        {"names": [index.name for index in wanted], "history": f"{schema}.{HISTORY}"},
+        {"names": [index.name for index in wanted], "schema": schema, "history": HISTORY},
     ).fetchall()
     named = {index.name: index for index in wanted}
     return [named[name].of_partition(partition) for partition, name in rows]
