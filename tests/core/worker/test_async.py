@@ -179,18 +179,22 @@ def test_one_key_never_runs_in_a_thread_and_on_the_loop_at_once(database_url: st
 def test_the_jobs_in_flight_of_a_process_that_ends_run_again_and_none_is_lost(
     database_url: str, conn: Conn, tmp_path: Path, ends: str
 ) -> None:
+    begun = tmp_path / "begun"
+    begun.touch()
     (tmp_path / "waiting_jobs.py").write_text(
         "import asyncio\n"
         "from jobdeck import job\n"
         "@job('waits')\n"
         "async def waits(params, ctx):\n"
+        f"    with open({str(begun)!r}, 'a') as file:\n"
+        "        file.write('.')\n"
         "    await asyncio.Event().wait()\n"
     )
     producer.enqueue_many(conn, [NewJob("waits")] * 200, actor=ACTOR)
     folder = {"PYTHONPATH": f"{ROOT}:{tmp_path}", "JOBDECK_HANDLERS": "waiting_jobs", "JOBDECK_DRAIN_SECONDS": "0"}
     with worker_process(database_url, tmp_path, **folder, JOBDECK_ASYNC_CONCURRENCY="150") as process:
-        running = "SELECT count(*) FROM job_queue WHERE status = 'running'"
-        until(lambda: conn.execute(running).fetchone() == (150,), "150 runs")
+        # A job that is claimed and has not begun leaves no run in the history.
+        until(lambda: begun.stat().st_size == 150, "150 runs")
         if ends == "killed":
             process.kill()
             process.wait()
