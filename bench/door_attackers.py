@@ -120,7 +120,7 @@ def half_open(target: Target, ending: Any) -> None:
 
 
 def _held(target: Target, ending: Any, count: int, begin: Callable[[], bytes], more: bytes) -> None:
-    """Keeps so many connections open. Each sends its beginning, then `more` once a second."""
+    """Keeps this number of connections open. Each sends its beginning, then `more` once a second."""
     lines: list[tuple[socket.socket, bytearray]] = []
     again = 0.0
     while not ending.is_set():

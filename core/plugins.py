@@ -310,14 +310,11 @@ def presets() -> dict[str, Preset]:
 
 
 def off_here(names: Sequence[str]) -> str:
-    """The sentence for components of a database whose plugins are off in this process, with what switches them on."""
-    listed, added = " and ".join(names), ",".join(names)
-    several = len(names) > 1
-    off = (
-        f"plugins {listed}, which are off here, so their" if several else f"plugin {listed}, which is off here, so its"
-    )
+    """What switches on plugins whose components a database holds and which are off in this process, in a sentence."""
+    added = ",".join(names)
     way_out = f"Add {added} to {SETTING}" if load_plugins() else f"Set {SETTING}={added}"
-    return f"The database holds the {off} jobs wait. {way_out}."
+    what = "these plugins, and they are" if len(names) > 1 else "this plugin, and it is"
+    return f"{way_out}. The database holds {what} off in this program."
 
 
 _loaded: tuple[Plugin, ...] | None = None

@@ -288,7 +288,7 @@ def safe_error(text: str, limit: int = 2000) -> str:
 
 
 def readable(error: BaseException) -> str:
-    """An exception in one harmless line. Never raises, whatever its methods do."""
+    """An exception in one harmless line. Never raises, even where its methods do."""
     try:
         return safe_error(repr(error))
     except BaseException:  # noqa: BLE001 -- also SystemExit: an application's exception may raise anything

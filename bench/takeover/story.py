@@ -150,7 +150,7 @@ class Story:
             passed = STEP * steps
             wanted = passed // timedelta(days=1) if PRODUCTION.get(task_type) == DAY_MINUTES else steps
             found = self.world.one(runs, job) - count
-            # More are due while this story goes on.
+            # More become due during this story.
             said = f"{wanted} to {wanted + 2}"
             self.checks.holds(
                 f"runs of the series of {task_type} in {passed}", wanted <= found <= wanted + 2, found, said
@@ -312,7 +312,7 @@ class Story:
         self.checks.equal(f"an admin {'resumes' if on else 'pauses'}", done, 1)
 
     def _pause(self) -> None:
-        """Pauses on the page, and waits until no call of a runner that began before it goes on."""
+        """Pauses on the page, and waits until the calls of a runner that began before it have ended."""
         self._page_pauses(on=False)
         calls = self.world.runners.calls
 

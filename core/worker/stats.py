@@ -210,8 +210,8 @@ class Pace:
     """How many jobs to claim ahead of free slots: only short ones, as many as the slots run in a tenth of a second.
 
     A type is short when its last 8 runs since the worker was idle took under 50 ms each. Until then a claim takes at
-    most the free slots. Of types that the last claim found mixed with others, it takes so many that the others
-    probably find a free slot too.
+    most the free slots. Where the last claim found jobs of other types among the short ones, it takes fewer: the others
+    then probably find a free slot too.
 
     The mean of short types rises at once with slow runs and falls slowly with fast ones, so that a job does not wait
     long for its slot. Over a far line a tenth of a second is less than the time until the next claim's answer: two

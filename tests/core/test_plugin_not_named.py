@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jobdeck.core.model import Verdict
 from jobdeck.core.plugins import use_plugins
 from jobdeck.core.read.verdict.health import health
 from tests.core.cli.support import ROOT, Jobdeck, environment
@@ -20,9 +21,7 @@ from tests.support.queue import Connection, add, job_row, run_rows
 from tests.support.waiting import PATIENCE
 
 TYPE = "game_platform_sync"
-WORDS = (
-    "The database holds the plugin competition, which is off here, so its jobs wait. Set JOBDECK_PLUGINS=competition."
-)
+WORDS = "Set JOBDECK_PLUGINS=competition. The database holds this plugin, and it is off in this program."
 LOGIN = ROOT / "deploy" / "profile" / "jobdeck.sh"
 
 
@@ -65,6 +64,13 @@ def test_health_warns_and_is_critical_while_jobs_of_its_types_are_due(conn: Conn
     assert evidence(conn) == ("critical", f"{WORDS} Jobs are due that no live worker handles: {TYPE}.")
     announce(conn, "competition-1", types=[TYPE])
     assert evidence(conn) == ("warning", WORDS)
+
+
+def test_it_is_the_first_of_findings_that_are_as_bad(conn: Connection) -> None:
+    add(conn, TYPE)
+    findings = health().run(conn).findings
+    assert [one.verdict for one in findings[:2]] == [Verdict.CRITICAL, Verdict.CRITICAL]
+    assert findings[0].signal == "plugins"
 
 
 def test_a_worker_says_it_first_and_runs_the_jobs_of_other_types(jobdeck: Jobdeck, conn: Connection) -> None:

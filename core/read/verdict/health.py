@@ -167,6 +167,8 @@ def _only(rows: list[Row]) -> Row:
 
 def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: Mapping[str, float]) -> list[Finding]:
     return [
+        # First among findings that are as bad: with the plugin off, the others may not say what is wrong.
+        *_plugins_off(facts),
         _switch(facts),
         _workers(facts, calls),
         _due(facts),
@@ -174,7 +176,6 @@ def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: M
         _series(facts),
         _crashed(facts),
         *_set_aside(facts),
-        *_plugins_off(facts),
         *_stalled(facts),
         *_late_series(facts, late),
         *_silent(facts),

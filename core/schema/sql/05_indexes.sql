@@ -10,7 +10,7 @@ where status = 'running' and run_token is null;
 do $$
 begin
     -- The trigger is made last, so the rows of the original are corrected once. Their times may be some that no clock reaches
-    -- and no program can read, and their attempts so many that a claim could not count another one. The function
+    -- and no program can read, and their attempts may be a number that no claim can raise. The function
     -- job_queue_after_write refuses what the constraints of the original refused.
     if not exists (select from pg_trigger where tgrelid = 'job_queue'::regclass and tgname = 'job_queue_inserted') then
         update job_queue set attempts = least(attempts, 1000000000), version = version + 1,
@@ -31,7 +31,7 @@ end
 $$;
 
 -- The rows alone, from a dump of data or on a logical replica, leave the sequence of run tokens behind. A run whose token is
--- drawn again cannot be recorded in the history, so the sequence goes on behind the last token, and jobs that run with one of
+-- drawn again cannot be recorded in the history, so the sequence continues after the last token, and jobs that run with one of
 -- the history get another. Nobody drew tokens that high by the sequence as those that are left out.
 do $$
 declare

@@ -227,7 +227,7 @@ end
 $$;
 
 -- Erases the marks in the texts of the queue, for a plugin that erases a person. Jobs about them that wait are cancelled,
--- and those in the trash removed. A series about them is left as it is, since it would never run again: whoever has it
+-- and those in the trash removed. A series about them is left as it is, since it would never run again: a person
 -- decides. Refuses when a job that has one of the texts is running.
 create or replace function job_erase_texts(p_marks jsonb, p_actor text) returns table (place text, rows bigint)
 language plpgsql volatile

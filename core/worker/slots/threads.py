@@ -181,7 +181,7 @@ class ThreadSlots(Slots):
     def look(self, now: float) -> None:
         """Shows the runs that go on after their timeout, and logs what came into threads from outside."""
         while self._interruptions:
-            message = "an exception came into the thread of a slot; it goes on"
+            message = "another thread raised an exception in the thread of a slot; the slot continues"
             event(log, logging.WARNING, message, error=self._interruptions.popleft())
         with self._lock:
             late = [context for context, asked in self._overdue.items() if now - asked > NOTICE_SECONDS]

@@ -102,7 +102,7 @@ def test_a_component_whose_plugin_is_not_named_is_noted_by_each_command_and_refu
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
     conn.execute("INSERT INTO jobdeck_schema (component, version) VALUES ('raffle', 1)")
-    words = "The database holds the plugin raffle, which is off here, so its jobs wait. Add raffle to JOBDECK_PLUGINS."
+    words = "Add raffle to JOBDECK_PLUGINS. The database holds this plugin, and it is off in this program."
     ran = jobdeck("jobs")
     assert ran.code == 0
     assert ran.err.splitlines()[0] == words
@@ -234,4 +234,4 @@ def test_a_worker_begins_its_log_with_the_components_that_have_no_plugin_here(
     conn.execute("INSERT INTO jobdeck_schema (component, version) VALUES ('raffle', 1)")
     ran = jobdeck("worker", "--drain")
     assert ran.code == 0
-    assert "plugin raffle, which is off here" in ran.err.splitlines()[0]
+    assert "Add raffle to JOBDECK_PLUGINS. The database holds this plugin" in ran.err.splitlines()[0]

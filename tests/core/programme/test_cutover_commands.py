@@ -14,7 +14,7 @@ from jobdeck.core.programme.cutover.changes import changes
 from tests.core.cli.support import ROOT, Jobdeck, environment, runner
 from tests.support.catalog import catalog
 from tests.support.health import announce
-from tests.support.original import OWNER, copy_of_original, original_database
+from tests.support.original import OWNER, copy_of_original, its_owner, original_database
 from tests.support.postgres import PostgresServer
 from tests.support.queue import Connection, add, rows, waits_for_a_lock
 
@@ -29,10 +29,8 @@ def before_database(postgres: PostgresServer) -> str:
 @pytest.fixture
 def conn(postgres: PostgresServer, before_database: str) -> Iterator[Connection]:
     """The owner's connection to a copy of the original's database."""
-    name = copy_of_original(postgres, before_database)
-    with psycopg.connect(postgres.url(name, OWNER), autocommit=True) as connection:
+    with its_owner(postgres, copy_of_original(postgres, before_database)) as connection:
         yield connection
-    postgres.drop_database(name)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.programme.cutover import ends
@@ -14,7 +13,7 @@ from jobdeck.core.queue import presence
 from jobdeck.core.registry import JobType, NoArguments
 from jobdeck.core.schema import install_schema
 from tests.support.earlier_runner import fail, succeed, take
-from tests.support.original import OWNER, copy_of_original, original_database
+from tests.support.original import OWNER, copy_of_original, its_owner, original_database
 from tests.support.postgres import PostgresServer
 from tests.support.queue import ACTOR, Connection, add, advance, job_row, now, rows, value
 
@@ -39,10 +38,8 @@ def before_database(postgres: PostgresServer) -> str:
 @pytest.fixture
 def conn(postgres: PostgresServer, before_database: str) -> Iterator[Connection]:
     """Its owner's connection to a copy of it."""
-    name = copy_of_original(postgres, before_database)
-    with psycopg.connect(postgres.url(name, OWNER), autocommit=True) as connection:
+    with its_owner(postgres, copy_of_original(postgres, before_database)) as connection:
         yield connection
-    postgres.drop_database(name)
 
 
 def install(conn: Connection) -> None:
