@@ -45,7 +45,8 @@ alter table job_queue
     add column if not exists version bigint not null default 1,
     -- The slot of a series that a retry or a continued run still serves; null where that is `run_at`.
     add column if not exists slot_at timestamptz,
-    -- Of the newest failed run, until a run succeeds or somebody retries the job: its group of errors.
+    -- The group of errors of the newest run that failed, or put the job off for a payload of a newer program, until a run
+    -- succeeds or somebody retries the job.
     add column if not exists fingerprint text,
     -- Whether the newest run that ended changed nothing; null before the first one that this schema knows of.
     add column if not exists last_run_dry boolean,

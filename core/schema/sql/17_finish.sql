@@ -138,7 +138,8 @@ language sql immutable parallel safe
 return row(
     p_job.run_token, false, p_job.id, p_job.task_type, p_job.payload, p_job.attempts, p_job.locked_by, p_job.run_at,
     p_started, p_finished, p_outcome, p_removed, p_error_kind, p_error,
-    case when p_outcome = any (job_outcomes(true)) then job_error_fingerprint(p_error_kind, p_error) end,
+    case when p_outcome = any (job_outcomes(true)) or p_outcome = 'snoozed' and p_details ? 'give_up_after'
+        then job_error_fingerprint(p_error_kind, p_error) end,
     p_details ->> 'traceback', nullif(p_details -> 'output', 'null'), p_details ->> 'log',
     coalesce(nullif(p_details -> 'progress', 'null'), p_job.progress),
     case when p_removed then p_job.concurrency_key end, case when p_removed then p_job.dedupe_key end,
@@ -162,6 +163,12 @@ begin
     group by 1, r.task_type, r.outcome, r.dry_run, r.fingerprint;
 end
 $$;
+
+-- Whether the newest run of this job put it off for a payload of a newer program: its group of errors is of that run.
+create or replace function job_is_put_off(p_job job_queue) returns boolean
+language sql immutable parallel safe
+return (p_job).last_outcome = 'snoozed'
+    and (p_job).fingerprint = job_error_fingerprint('newer_payload', (p_job).last_error);
 
 -- Applies the table of outcomes to runs whose token still holds the job: appends each run to the history and gives its
 -- job the next status. `p_details` has for each run, all optional: output, checkpoint, delay, retry_after, retry_base,
@@ -226,14 +233,14 @@ begin
             when m.move in ('retry', 'failure') then coalesce(m.details ->> 'error', 'The run failed without a reason.')
             when m.move = 'snooze' and m.details ? 'give_up_after' then m.details ->> 'error'
             -- The reason for which the run before put the job off does not hold any more.
-            when m.move = 'snooze' and q.last_outcome = 'snoozed' and q.fingerprint is null then null
+            when m.move = 'snooze' and q.last_outcome = 'snoozed' and (q.fingerprint is null or job_is_put_off(q)) then null
             else q.last_error
         end,
         fingerprint = case
             when m.move in ('success', 'continue') then null
-            when m.move in ('retry', 'failure')
+            when m.move in ('retry', 'failure') or m.move = 'snooze' and m.details ? 'give_up_after'
                 then job_error_fingerprint(m.details ->> 'error_kind', m.details ->> 'error')
-            when m.move = 'snooze' and m.details ? 'give_up_after' then null
+            when m.move = 'snooze' and job_is_put_off(q) then null
             else q.fingerprint
         end,
         run_trace = case when m.started_at is null then q.run_trace when m.move <> 'success' then m.details ->> 'trace' end,

@@ -23,14 +23,14 @@ as $$
         job_flow_insert/5 job_flow_keep_outcomes/2 job_flow_link/1 job_flow_note_ends/1 job_flow_outcomes/1
         job_flow_refusal/1 job_flow_retain/2 job_flow_wait_again/1 job_flow_waits/1 job_grant_functions/5
         job_grant_relations/4 job_grant_roles/1 job_hand_update/0 job_hand_values/0 job_has_foreign_roles/0 job_is_a_time/1
-        job_is_member/1 job_is_outsider/0 job_is_scheduled/1 job_judge_waiting/1 job_key_by_rule/3 job_key_hashes_erase/1
-        job_key_hashes_forget/1 job_key_is_busy/1 job_key_is_declared/1 job_key_limit/1 job_key_of/2 job_key_opens/3
-        job_key_running/1 job_lanes_until/2 job_left_to_another/1 job_limit_running/1 job_limit_state/2 job_limits_admit/3
-        job_limits_keep/2 job_limits_mark/0 job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3
-        job_lock_slot/1 job_make_roles/1 job_matches/17 job_may_read_views/0 job_next_slot/3 job_no_slot/0
-        job_note_acknowledge/2 job_note_add/3 job_order_key/10 job_outcomes/1 job_own_functions/0 job_payload_matches/5
-        job_percent/1 job_permissions/0 job_priority_fits/1 job_producer_add/7 job_producer_begin/4 job_producer_hashes/0
-        job_producer_keep/4 job_producer_revoke/2 job_queue_absence/2 job_queue_act/6 job_queue_add/10
+        job_is_member/1 job_is_outsider/0 job_is_put_off/1 job_is_scheduled/1 job_judge_waiting/1 job_key_by_rule/3
+        job_key_hashes_erase/1 job_key_hashes_forget/1 job_key_is_busy/1 job_key_is_declared/1 job_key_limit/1 job_key_of/2
+        job_key_opens/3 job_key_running/1 job_lanes_until/2 job_left_to_another/1 job_limit_running/1 job_limit_state/2
+        job_limits_admit/3 job_limits_keep/2 job_limits_mark/0 job_limits_refusal/1 job_limits_refuse_others/1
+        job_limits_spend/3 job_lock_slot/1 job_make_roles/1 job_matches/17 job_may_read_views/0 job_next_slot/3
+        job_no_slot/0 job_note_acknowledge/2 job_note_add/3 job_order_key/10 job_outcomes/1 job_own_functions/0
+        job_payload_matches/5 job_percent/1 job_permissions/0 job_priority_fits/1 job_producer_add/7 job_producer_begin/4
+        job_producer_hashes/0 job_producer_keep/4 job_producer_revoke/2 job_queue_absence/2 job_queue_act/6 job_queue_add/10
         job_queue_advance_lines/2 job_queue_after_write/0 job_queue_ask_canary/5 job_queue_ask_recheck/3 job_queue_await/2
         job_queue_backlog/2 job_queue_before/2 job_queue_before_insert/0 job_queue_canary/1 job_queue_check_again/2
         job_queue_check_rows/2 job_queue_checkpoint/3 job_queue_claim/9 job_queue_clean_stuck/4 job_queue_cleanup/1

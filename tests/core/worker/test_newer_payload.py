@@ -17,6 +17,8 @@ from jobdeck.core.errors import Snooze
 from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.queue import operator
 from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read import reports
+from jobdeck.core.read.stats import figures
 from jobdeck.core.registry import JobType, Payload, Registry, load
 from jobdeck.core.registry.around import FailedJob, failure_hooks
 from jobdeck.core.worker.context import RunResources
@@ -213,6 +215,40 @@ def test_after_an_hour_the_job_fails_for_good_and_says_how_long_it_waited(databa
     assert row["fingerprint"] == ended["fingerprint"] is not None
 
 
+def test_jobs_that_are_put_off_are_a_group_of_errors_and_no_failures(database_url: str, conn: Conn) -> None:
+    first, second = enqueue(conn, "painted", payload=NEW), enqueue(conn, "painted", payload={"colour": "blue"})
+    old = job_type("painted", nothing)
+    drain(database_url, old)
+    (group,) = reports.errors().run(conn).trends
+    assert (group.task_type, group.error_kind, group.count) == ("painted", "newer_payload", 2)
+    assert (group.jobs, group.waiting, group.failed) == (2, 2, 0)
+    assert set(group.job_ids) == {first.id, second.id}
+    assert [share.failed for share in figures.failure_shares().run(conn)] in ([], [0])
+    drain(database_url, replace(old, payload=Newer))
+    advance(conn, minutes(2))
+    drain(database_url, replace(old, payload=Newer))
+    (group,) = reports.errors().run(conn).trends
+    assert (group.jobs, group.waiting) == (0, 0)
+
+
+def test_a_failed_run_keeps_its_group_while_its_handler_puts_the_job_off(database_url: str, conn: Conn) -> None:
+    ran: list[int] = []
+
+    def fail_once(_params: object, _ctx: object) -> None:
+        ran.append(1)
+        if len(ran) == 1:
+            raise RuntimeError("no")
+        raise Snooze(60, "busy")
+
+    job = enqueue(conn, "painted")
+    for runs in (2, 3):
+        drain(database_url, job_type("painted", fail_once))
+        row = job_row(conn, job.id)
+        assert (len(ran), row["last_outcome"], row["last_error"]) == (runs, "snoozed", "RuntimeError: no")
+        assert row["fingerprint"] is not None
+        advance(conn, minutes(2))
+
+
 def test_several_workers_count_one_hour_and_a_lost_run_does_not_begin_it_again(database_url: str, conn: Conn) -> None:
     job = enqueue(conn, "painted", payload=NEW)
     old = job_type("painted", nothing)
@@ -279,7 +315,8 @@ def test_a_later_reason_to_wait_replaces_the_message(database_url: str, conn: Co
     drain(database_url, job_type("painted", nothing))
     advance(conn, minutes(2))
     drain(database_url, replace(job_type("painted", busy), payload=Newer))
-    assert (job_row(conn, job.id)["last_error"], outcomes(conn, job.id)) == (None, ["snoozed", "snoozed"])
+    row = job_row(conn, job.id)
+    assert (row["last_error"], row["fingerprint"], outcomes(conn, job.id)) == (None, None, ["snoozed", "snoozed"])
 
 
 @pytest.fixture
