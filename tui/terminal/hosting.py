@@ -25,12 +25,13 @@ from jobdeck.tui.actions import key_of
 from jobdeck.tui.backend.threads import Answer, Threads
 from jobdeck.tui.deck import Options
 from jobdeck.tui.format import within
+from jobdeck.tui.terminal.keyboard import attentive
 from jobdeck.tui.terminal.output import thrifty
 from jobdeck.tui.terminal.type_ahead import TypeAhead
 from jobdeck.tui.widgets.ink import InkedApp
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from rich.console import RenderableType
     from textual.driver import Driver
@@ -107,8 +108,12 @@ class Ending(App[int]):
         self.exit(error.exit_code, error.exit_code)
 
     def get_driver_class(self) -> type[Driver]:
-        """The platform's driver, changed to write less."""
-        return thrifty(super().get_driver_class())
+        """The platform's driver, changed to write less and to lose no key after `esc`."""
+        return attentive(thrifty(super().get_driver_class()), self.alt_keys)
+
+    def alt_keys(self) -> Collection[str]:
+        """The keys `alt+…` that the user has configured."""
+        return ()
 
 
 class Hosting(InkedApp, Ending):
@@ -135,6 +140,9 @@ class Hosting(InkedApp, Ending):
         self._threads = Threads(self)
         self.background: Background = background or self._threads
         self._typed = TypeAhead(self, super().on_event, self.later)
+
+    def alt_keys(self) -> Collection[str]:
+        return {key for keys in self.options.keymap.values() for key in keys if key.startswith("alt+")}
 
     async def on_event(self, event: events.Event) -> None:
         """Delays each key until the key before it has had its effect."""

@@ -121,7 +121,6 @@ def prepare_environment(environ: MutableMapping[str, str], configured: str = "")
         environ.pop(name, None)
     environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
-    environ.setdefault("ESCDELAY", "250")
     # The effect of a key waits for up to two frames. At Textual's 60 frames per second that is most of its latency.
     environ.setdefault("TEXTUAL_FPS", "120")
     theme = environ.pop("TEXTUAL_THEME", "") or _theme_of(configured)
