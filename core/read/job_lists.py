@@ -7,9 +7,17 @@ value that the natural order compares.
 
 from __future__ import annotations
 
-from typing import Final, LiteralString
+import base64
+import json
+from typing import TYPE_CHECKING, Final, LiteralString
+from uuid import UUID
 
+from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, Status
+from jobdeck.core.read.standings import CIRCUMSTANCES, RANK, STANDING
+
+if TYPE_CHECKING:
+    from jobdeck.core.model import Json
 
 WINDOW: Final = 10_000
 LOOKED_AT: Final = 100_000
@@ -36,14 +44,14 @@ ORDER BY {key} {way}, j.id {way} LIMIT %(window)s
 """
 
 _LIST: Final = """
-SELECT * FROM (
+SELECT j.*, {standing} AS standing FROM (
     SELECT j.*, {key}::text AS place_key,
         job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
             j.last_run_at, j.last_error) AS sort_key,
         row_number() OVER (ORDER BY {order}) AS place
     FROM ({rows}) AS j
     ORDER BY {order} LIMIT %(window)s
-) AS found
+) AS j {circumstances}
 ORDER BY
     CASE WHEN %(descending)s THEN sort_key END DESC,
     CASE WHEN NOT %(descending)s THEN sort_key END,
@@ -90,9 +98,12 @@ def _rows_of(
     )
 
 
-def _ordered(rows: LiteralString, key: LiteralString, *, newest: bool = False) -> LiteralString:
+def _ordered(
+    rows: LiteralString, key: LiteralString, *, newest: bool = False, standing: LiteralString = STANDING
+) -> LiteralString:
     order = key + " DESC, j.id DESC" if newest else key + ", j.id"
-    return _LIST.format(rows=rows, key=key, order=order)
+    circumstances = CIRCUMSTANCES if standing == STANDING else ""
+    return _LIST.format(rows=rows, key=key, order=order, standing=standing, circumstances=circumstances)
 
 
 _ALL: Final = """
@@ -116,7 +127,10 @@ def _succeeded_rows(*, here: LiteralString = "", left: LiteralString = "") -> Li
     return f"({in_queue}) UNION ALL ({removed})"
 
 
-_ENDED: Final = _ordered(_rows_of("j.status = %(status)s", "j.ended_at", newest=True), "j.ended_at", newest=True)
+_AS_STORED: Final = "j.status"
+_ENDED: Final = _ordered(
+    _rows_of("j.status = %(status)s", "j.ended_at", newest=True), "j.ended_at", newest=True, standing=_AS_STORED
+)
 
 # The ids come from an index alone. Ordered by id in one step, the planner would look for the jobs of the group in the
 # whole queue, because it expects some of each status.
@@ -136,14 +150,65 @@ WITH alike AS MATERIALIZED (
 GROUP: Final[LiteralString] = _ALIKE + _ordered(_OF_GROUP, "j.id", newest=True)
 """The jobs of a group of errors, newest first, each row with the number of all of them as `total`."""
 
+# All jobs, those first that need somebody. Only what the order compares is read of the first jobs of each status.
+EACH: Final = 1_000
+"""How many jobs of each status the list of all jobs has: the last that ended, and those that are due first."""
+LEAST_OF_LANE: Final = 200
+_FIRST_OF: Final = """
+SELECT j.id, j.status, j.task_type, j.blocked_by, j.in_line, j.run_at, j.attempts, j.last_outcome, j.started_at,
+    j.ended_at
+FROM job_list AS j WHERE {condition} ORDER BY {order} LIMIT {most}
+"""
+_FIRST_OF_LANES: Final = "SELECT h.* FROM lane AS l CROSS JOIN LATERAL ({of_lane}) AS h"
+# The limit of the last part has the planner look up each job by its id; a join might read the whole table.
+_NEAR: Final = """
+{lanes}, stood AS MATERIALIZED (
+    SELECT j.*, {standing} AS standing FROM ({rows}) AS j {circumstances}
+), near AS (
+    SELECT o.id, o.standing, {rank} AS rank, extract(epoch FROM CASE o.status WHEN 'pending' THEN o.run_at
+        WHEN 'running' THEN o.started_at ELSE o.ended_at END)::double precision
+        * CASE WHEN o.status IN ('pending', 'running') THEN 1 ELSE -1 END AS moment
+    FROM stood AS o
+), found AS MATERIALIZED (
+    SELECT n.* FROM near AS n
+    WHERE %(after_key)s::text IS NULL OR (n.rank, n.moment, n.id) > (split_part(%(after_key)s::text, ' ', 1)::integer,
+        split_part(%(after_key)s::text, ' ', 2)::double precision, %(after_id)s::uuid)
+    ORDER BY n.rank, n.moment, n.id LIMIT %(limit)s
+)
+SELECT j.*, f.standing, concat_ws(' ', f.rank, f.moment) AS place_key
+FROM found AS f CROSS JOIN LATERAL (SELECT * FROM job_list AS l WHERE l.id = f.id LIMIT 1) AS j
+ORDER BY f.rank, f.moment, f.id
+"""
+
+
+def _needy() -> LiteralString:
+    each, last_ended, first_due = "%(each)s", "j.ended_at DESC, j.id DESC", "j.run_at, j.id"
+    share = "(SELECT greatest(%(each)s / count(*), %(of_lane)s) FROM lane)"
+    rows = (
+        _FIRST_OF.format(condition="j.status = 'failed'", order=last_ended, most=each),
+        _FIRST_OF.format(condition="j.status = 'cancelled'", order=last_ended, most=each),
+        _FIRST_OF.format(condition="j.status = 'succeeded'", order=last_ended, most=each),
+        _FIRST_OF.format(condition="j.status = 'running'", order="j.started_at, j.id", most=each),
+        _FIRST_OF_LANES.format(of_lane=_FIRST_OF.format(condition=_OF_LANE, order=first_due, most=share)),
+        _FIRST_OF.format(condition=_WAITING, order=first_due, most=each),
+    )
+    return _NEAR.format(
+        lanes=_LANES.format(in_lane=_IN_LANE), rank=RANK.format(standing="o.standing", run_at="o.run_at"),
+        standing=STANDING, circumstances=CIRCUMSTANCES, rows="(" + ") UNION ALL (".join(rows) + ")",
+    )  # fmt: skip
+
+
+NEEDY: Final[LiteralString] = _needy()
+"""All jobs, those that need somebody first, from the first `EACH` of each status."""
+
 STATEMENTS: Final[dict[Status | None, LiteralString]] = {
     None: _ordered(_ALL.format(matches=_MATCHES), "j.id", newest=True),
     Status.PENDING: _LANES.format(in_lane=_IN_LANE)
     + _ordered(
         _PENDING.format(in_lanes=_rows_of(_OF_LANE, "j.run_at"), beside_them=_rows_of(_WAITING, "j.run_at")), "j.run_at"
     ),
-    Status.RUNNING: _ordered(_rows_of("j.status = 'running'", "j.started_at"), "j.started_at"),
-    Status.SUCCEEDED: _ordered(_succeeded_rows(), "j.ended_at", newest=True),
+    Status.RUNNING: _ordered(_rows_of("j.status = 'running'", "j.started_at"), "j.started_at", standing=_AS_STORED),
+    Status.SUCCEEDED: _ordered(_succeeded_rows(), "j.ended_at", newest=True, standing=_AS_STORED),
     Status.FAILED: _ENDED,
     Status.CANCELLED: _ENDED,
 }
@@ -221,7 +286,7 @@ def _ended() -> LiteralString:
     found = _rows_of("true", key, newest=True, view=_FIRST.format(behind=behind, most=most), columns="j.id")
     rows = _WHOLE.format(found=found)
     last = _ONE_ROW.format(last=_LAST.format(key=key, behind=behind, most=most))
-    return _SEARCH.format(last=last, page=_ordered(rows, key, newest=True))
+    return _SEARCH.format(last=last, page=_ordered(rows, key, newest=True, standing=_AS_STORED))
 
 
 # The page has all that match of this time, so the next one is behind it and the lowest id.
@@ -238,7 +303,7 @@ def _succeeded() -> LiteralString:
     last = _ONE_ROW.format(last=_LAST_REMOVED)
     bound = ">= coalesce((SELECT at FROM last), '-infinity')"
     rows = _succeeded_rows(here=f"AND j.ended_at {bound}", left=f"AND j.completed_at {bound}")
-    return _SEARCH.format(last=last, page=_ordered(rows, "j.ended_at", newest=True))
+    return _SEARCH.format(last=last, page=_ordered(rows, "j.ended_at", newest=True, standing=_AS_STORED))
 
 
 _SEARCHES: Final[dict[Status | None, LiteralString]] = {
@@ -264,3 +329,31 @@ def page_of(wanted: Filter) -> tuple[LiteralString, int]:
     if wanted.status is Status.RUNNING or wanted.fingerprint is not None or wanted in by_index:
         return STATEMENTS[wanted.status], 0
     return _SEARCHES[wanted.status], LOOKED_AT if wanted.status is Status.SUCCEEDED else JOBS_LOOKED_AT
+
+
+def encode_cursor(cursor: Json) -> str:
+    """The cursor as people pass it on."""
+    return base64.urlsafe_b64encode(json.dumps(cursor, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def _decode(after: str) -> Json:
+    try:
+        cursor = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
+        return {"key": str(cursor["key"]), "id": str(UUID(cursor["id"])), "skip": int(cursor["skip"])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(NO_CURSOR) from error
+
+
+def skipped(after: str | None) -> int:
+    """How many rows the pages before have."""
+    return int(_decode(after)["skip"]) if after else 0
+
+
+def cursor_parameters(after: str | None, *, natural: bool) -> Json:
+    """The parameters of a page behind a cursor; orders that no index has are paged by the number of rows."""
+    if after is None:
+        return {"after_key": None, "after_id": None, "skip": 0}
+    cursor = _decode(after)
+    if natural:
+        return {"after_key": cursor["key"], "after_id": cursor["id"], "skip": 0}
+    return {"after_key": None, "after_id": None, "skip": cursor["skip"]}

@@ -6,8 +6,6 @@ depend on the number of jobs: lists follow an index up to a limit, and counts ar
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import UUID
@@ -19,18 +17,30 @@ from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Verdict, 
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.history import audit, runs
-from jobdeck.core.read.job_lists import GROUP, NO_CURSOR, WINDOW, page_of
+from jobdeck.core.read.job_lists import (
+    EACH,
+    GROUP,
+    LEAST_OF_LANE,
+    NEEDY,
+    NO_CURSOR,
+    WINDOW,
+    cursor_parameters,
+    encode_cursor,
+    page_of,
+    skipped,
+)
 from jobdeck.core.read.operators import reach
-from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
+from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot, Standing
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
 from jobdeck.core.read.sentences import sentence
+from jobdeck.core.read.standings import full_types
 from jobdeck.core.read.verdict.health import health
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from jobdeck.core.model import Json, Run
+    from jobdeck.core.model import Run
     from jobdeck.core.read.report_types import AuditEntry
 
 Connection = psycopg.Connection[Any]
@@ -53,17 +63,19 @@ def snapshot(
 ) -> Query[Snapshot]:
     """Everything that the dashboard's first screen shows, in one snapshot; with a `refusal` of the filter, no jobs.
 
-    With a `group` of errors (task type and fingerprint) its jobs are listed, and the filter is not used. `production`
-    and `timeouts` are for `health`.
+    The natural order of all jobs is that of `needy` here. With a `group` of errors (task type and fingerprint) its jobs
+    are listed, and the filter is not used. `production` and `timeouts` are for `health`.
     """
     if group is not None:
         listed = group_page(*group, sort=sort, descending=descending, limit=limit)
+    elif filter == Filter() and sort == "natural" and descending:
+        listed = needy(limit=limit)
     else:
         listed = page(filter, sort=sort, descending=descending, limit=limit)
     if refusal is not None:
         listed = Query((), lambda _: Page((), None, refusal))
     judged = health(timeouts=timeouts, production=production)
-    return combine(clock(), listed, counts(), processing(), judged, workers(), read=Snapshot)
+    return combine(clock(), listed, counts(), processing(), judged, workers(), full_types(), read=Snapshot)
 
 
 def glance() -> Query[Snapshot]:
@@ -128,6 +140,31 @@ def group_page(
     return combine(found, read=lambda listed: listed if listed.jobs else replace(listed, total=0))
 
 
+def needy(*, limit: int = 200, after: str | None = None) -> Query[Page]:
+    """Up to `limit` jobs, those first that need somebody, and the cursor of the next page.
+
+    These are failed, then jobs that cannot run, overdue or paused past their due time, retrying, running, at a limit,
+    waiting, due next, and ended ones; among the 1,000 of each status that ended last, or are due first.
+
+    Raises:
+        UsageError: `after` is not a cursor; `run` may raise it.
+    """
+    wanted = {"limit": limit + 1, "each": EACH, "of_lane": LEAST_OF_LANE, **cursor_parameters(after, natural=True)}
+    found = select(NEEDY, wanted, read=lambda rows: _page_of(rows, limit, after))
+    return found if after is None else replace(found, misread=NO_CURSOR)
+
+
+def _page_of(rows: list[Row], limit: int, after: str | None, total: int | None = None) -> Page:
+    """The first `limit` of these rows, and the cursor behind them if there are more."""
+    jobs = jobs_from(rows[:limit])
+    standings = {row["id"]: Standing(row["standing"]) for row in rows[:limit]}
+    if len(rows) <= limit:
+        return Page(jobs, None, total=total, standings=standings)
+    last = rows[limit - 1]
+    cursor = {"key": last["place_key"], "id": str(last["id"]), "skip": skipped(after) + limit}
+    return Page(jobs, encode_cursor(cursor), total=total, standings=standings)
+
+
 def _listed(
     statement: LiteralString, params: Mapping[str, object], *, sort: str, descending: bool, limit: int,
     after: str | None, most: int = 0,
@@ -142,49 +179,20 @@ def _listed(
         "window": limit + 1 if natural else WINDOW,
         "limit": limit + 1,
         "most": most,
-        **_cursor(after, natural=natural),
+        **cursor_parameters(after, natural=natural),
     }
 
     def read(rows: list[Row]) -> Page:
         reached = rows[0] if rows and rows[0].get("reached") else None
         rows = [row for row in rows if row["id"] is not None]
-        jobs, total = jobs_from(rows[:limit]), rows[0].get("total") if rows else None
-        if len(rows) > limit:
-            last = rows[limit - 1]
-            cursor = {"key": last["place_key"], "id": str(last["id"]), "skip": _skip(after) + limit}
-            return Page(jobs, _encode(cursor), total=total)
-        if reached is None:
-            return Page(jobs, None, total=total)
-        behind = _encode({"key": reached["reached"], "id": str(reached["reached_id"]), "skip": 0})
-        return Page(jobs, behind if natural else None, searched=most)
+        found = _page_of(rows, limit, after, rows[0].get("total") if rows else None)
+        if found.next is not None or reached is None:
+            return found
+        behind = encode_cursor({"key": reached["reached"], "id": str(reached["reached_id"]), "skip": 0})
+        return replace(found, next=behind if natural else None, searched=most)
 
     found = select(statement, wanted, read=read)
     return found if after is None else replace(found, misread=NO_CURSOR)
-
-
-def _encode(cursor: Json) -> str:
-    return base64.urlsafe_b64encode(json.dumps(cursor, separators=(",", ":")).encode()).decode().rstrip("=")
-
-
-def _decode(after: str) -> Json:
-    try:
-        cursor = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
-        return {"key": str(cursor["key"]), "id": str(UUID(cursor["id"])), "skip": int(cursor["skip"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(NO_CURSOR) from error
-
-
-def _skip(after: str | None) -> int:
-    return int(_decode(after)["skip"]) if after else 0
-
-
-def _cursor(after: str | None, *, natural: bool) -> Json:
-    if after is None:
-        return {"after_key": None, "after_id": None, "skip": 0}
-    cursor = _decode(after)
-    if natural:
-        return {"after_key": cursor["key"], "after_id": cursor["id"], "skip": 0}
-    return {"after_key": None, "after_id": None, "skip": cursor["skip"]}
 
 
 def counts() -> Query[Counts]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.model import Status
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Health, Job, Json, Processing, Run, Worker, WorkerRun
     from jobdeck.core.read.canaries import CanaryAnswer
     from jobdeck.core.read.operators.notes import Mute, Note
+    from jobdeck.core.read.standings import FullType
 
 HOURS: Final = 24
 """The number of hours that the hourly counts of an error group cover."""
@@ -37,6 +39,22 @@ def left_lying(run: WorkerRun) -> int:
     if not is_scheduled(run.source) or run.status != "ok" or run.due_before is None:
         return 0
     return max(run.due_before - run.claimed, 0)
+
+
+class Standing(StrEnum):
+    """How a job stands now. For a pending job it says why it does not run; its status is `pending` all the same."""
+
+    FAILED = "failed"
+    CANNOT_RUN = "cannot run"
+    OVERDUE = "overdue"
+    PAUSED = "paused"
+    RETRYING = "retrying"
+    RUNNING = "running"
+    AT_LIMIT = "at limit"
+    WAITING = "waiting"
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +136,7 @@ class Page:
 
     `refusal` says why nothing was read, see `jobdeck.core.read.reach`. `total` is the exact number of jobs on all
     pages; None where they were not counted. `searched` is how many jobs a filter looked through if there are more,
-    otherwise None.
+    otherwise None. `standings` says how each job stands.
     """
 
     jobs: tuple[Job, ...]
@@ -126,11 +144,15 @@ class Page:
     refusal: str | None = None
     total: int | None = None
     searched: int | None = None
+    standings: Mapping[UUID, Standing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that the dashboard's first screen shows, read in one snapshot at the database's time `at`."""
+    """Everything that the dashboard's first screen shows, read in one snapshot at the database's time `at`.
+
+    `full` are the task types at their limits.
+    """
 
     at: datetime
     page: Page
@@ -138,6 +160,7 @@ class Snapshot:
     processing: Processing
     health: Health
     workers: tuple[Worker, ...]
+    full: tuple[FullType, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

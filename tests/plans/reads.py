@@ -66,6 +66,12 @@ def _ordered(status: Status | None, sort: str) -> Operation:
     return Operation(call, entries=70_000, blocks=90_000, reads=True, growth=25, sorts=True)
 
 
+def _needy(conn: Connection) -> object:
+    """The second page of all jobs, those first that need somebody."""
+    found = read_jobs.needy(limit=50).run(conn)
+    return read_jobs.needy(limit=50, after=found.next).run(conn)
+
+
 def _page(status: Status | None, *, second: bool = False) -> Operation:
     def call(conn: Connection) -> object:
         found = read_jobs.page(Filter(status=status), limit=50).run(conn)
@@ -105,6 +111,7 @@ READS: Final = {
         read_jobs.detail(UUID("00000000-0000-7000-8009-000000000001")).run, reads=True
     ),
     "first screen": Operation(read_jobs.snapshot(Filter()).run, entries=60_000, blocks=30_000, reads=True, growth=9),
+    "jobs that need somebody first": Operation(_needy, entries=20_000, blocks=40_000, reads=True, growth=9),
     "runs of a job": Operation(history.runs(job_id=REMOVED).run, entries=60, blocks=80, reads=True),
     "runs behind a cursor": Operation(history.runs(after="4001").run, entries=60, blocks=80, reads=True),
     "runs of a type that none has": Operation(

@@ -24,7 +24,8 @@ Verb = Literal["retry", "run-again", "cancel", "delete", "restore"]
 class Request:
     """Which jobs to read, and in which order. `sort` is one of the model's `SORTS`.
 
-    The natural order depends on the tab: all jobs newest first, pending jobs by due time, finished jobs by end time.
+    The natural order depends on the tab: of all jobs, those first that need somebody, or with a filter the newest;
+    pending jobs by due time, finished jobs by end time.
     With `group`, the task type and fingerprint of a group of errors, its jobs are listed instead of the filter's.
     With `glance`, jobs are neither listed nor counted, because the list is not on the screen.
     """

@@ -1,0 +1,94 @@
+"""How jobs stand now: what a list says in place of `pending`, as one SQL expression, and the types at their limits.
+
+Lists, their order and filters share the expression, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, LiteralString
+
+from jobdeck.core.read.batch import Query, select
+from jobdeck.core.times import write_rate
+
+_RUNNING: Final = """
+LEFT JOIN (
+    SELECT q.task_type, count(*) AS jobs FROM job_list AS q WHERE q.status = 'running' GROUP BY q.task_type
+) AS r ON r.task_type = t.task_type
+"""
+# A rate is in use until this time. Whether it has a place this very moment changes many times a second.
+_IS_FULL: Final = "t.limited AND (coalesce(r.jobs, 0) >= t.max_running OR t.rate_until > now())"
+_FULL: Final = """
+SELECT t.task_type, t.max_running, coalesce(r.jobs, 0) AS running, t.rate_runs, t.rate_seconds
+FROM job_types AS t {running} WHERE {is_full}
+"""
+
+_CIRCUMSTANCES: Final = """
+CROSS JOIN (
+    SELECT coalesce(array_agg(t.task_type) FILTER (WHERE t.paused_at IS NOT NULL AND NOT t.set_aside
+            AND (t.resume_at IS NULL OR t.resume_at > now())), '{{}}') AS paused,
+        coalesce(array_agg(t.task_type) FILTER (WHERE t.paused_at IS NOT NULL AND t.set_aside), '{{}}') AS aside,
+        coalesce(array_agg(t.task_type) FILTER (WHERE {is_full}), '{{}}') AS full_types
+    FROM job_types AS t {running}
+) AS types CROSS JOIN (
+    SELECT count(*) > 0 AS any, coalesce(array_agg(h.task_type), '{{}}') AS handled
+    FROM job_workers AS w LEFT JOIN LATERAL unnest(w.task_types) AS h (task_type) ON true
+    WHERE job_worker_is_alive(w.heartbeat_at, now())
+) AS working CROSS JOIN (
+    SELECT coalesce(bool_or((s.processing_enabled OR s.resume_at <= now()) AND s.held_by IS NULL), false) AS processing
+    FROM job_queue_settings AS s WHERE s.id = 1
+) AS switch
+"""
+CIRCUMSTANCES: Final[LiteralString] = _CIRCUMSTANCES.format(is_full=_IS_FULL, running=_RUNNING)
+"""One row, joined to those of jobs, with what `STANDING` needs to know besides the job."""
+
+STANDING: Final = """
+CASE
+    WHEN j.status <> 'pending' THEN j.status
+    WHEN j.blocked_by = j.id THEN 'paused'
+    WHEN j.blocked_by IS NOT NULL OR j.in_line THEN 'waiting'
+    WHEN j.task_type = ANY (types.paused) THEN 'paused'
+    WHEN j.task_type = ANY (types.aside) THEN 'pending'
+    WHEN j.run_at > now() THEN
+        CASE WHEN j.attempts > 0 AND j.last_outcome IN ('retried', 'lost') THEN 'retrying' ELSE 'pending' END
+    WHEN NOT switch.processing THEN 'paused'
+    WHEN j.task_type = ANY (types.full_types) THEN 'at limit'
+    WHEN working.any AND NOT j.task_type = ANY (working.handled) THEN 'cannot run'
+    WHEN j.run_at <= now() - interval '1 minute' THEN 'overdue'
+    WHEN j.attempts > 0 AND j.last_outcome IN ('retried', 'lost') THEN 'retrying'
+    ELSE 'pending'
+END
+"""
+"""How the job `j`, a row of `job_list`, stands: a word of `jobdeck.core.read.report_types.Standing`."""
+
+RANK: Final = """
+array_position(ARRAY['failed', 'cannot run', 'overdue', 'retrying', 'running', 'at limit', 'waiting', 'pending',
+    'succeeded', 'cancelled'],
+    CASE WHEN {standing} <> 'paused' THEN {standing} WHEN {run_at} <= now() THEN 'overdue' ELSE 'pending' END)
+"""
+"""The place of a standing where those come first that need somebody. A paused job counts once it is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class FullType:
+    """A task type at its limit: as many of its jobs run as may, or its rate is in use."""
+
+    task_type: str
+    running: int
+    max_running: int | None = None
+    rate_runs: int | None = None
+    rate_seconds: int | None = None
+
+    @property
+    def words(self) -> str:
+        """The limit in words: `2 of 2 places taken`, `starts 60/m`."""
+        if self.max_running is not None and self.running >= self.max_running:
+            return f"{self.running:,} of {self.max_running:,} places taken"
+        return f"starts {write_rate(self.rate_runs, self.rate_seconds)}" if self.rate_runs and self.rate_seconds else ""
+
+
+def full_types() -> Query[tuple[FullType, ...]]:
+    """The task types that are at their limit now."""
+    return select(
+        _FULL.format(running=_RUNNING, is_full=_IS_FULL), read=lambda rows: tuple(FullType(**row) for row in rows)
+    )

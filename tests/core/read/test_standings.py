@@ -1,0 +1,162 @@
+"""How jobs stand, and the order of all jobs: those first that need somebody."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from jobdeck.core.errors import UsageError
+from jobdeck.core.model import Filter, Job, Status
+from jobdeck.core.queue import operator
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.report_types import Standing
+from jobdeck.core.read.standings import full_types
+from tests.support.health import announce
+from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, now
+
+TYPES = ("alpha", "beta", "full", "held", "gamma")
+
+
+def standings(conn: Connection, wanted: Filter | None = None) -> dict[UUID, Standing]:
+    """How the jobs on a page of the filter stand; without one, those of the list of all jobs."""
+    query = read_jobs.needy() if wanted is None else read_jobs.page(wanted)
+    return dict(query.run(conn).standings)
+
+
+def listed(conn: Connection, limit: int = 200) -> list[UUID]:
+    """The ids of all jobs in the order of their needs, page by page."""
+    found: list[UUID] = []
+    after = None
+    while True:
+        page = read_jobs.needy(limit=limit, after=after).run(conn)
+        found += [job.id for job in page.jobs]
+        after = page.next
+        if after is None:
+            return found
+
+
+def test_a_pending_job_says_why_it_does_not_run(conn: Connection) -> None:
+    announce(conn, types=TYPES)
+    start = now(conn)
+    failing = add(conn, "gamma")
+    finish_one(conn, claim_one(conn, ["gamma"]), "failed", error="It broke.", retry_base=600.0)
+    later = add(conn, "alpha", run_at=start + timedelta(hours=1))
+    due = add(conn, "beta")
+    late = add(conn, "alpha", run_at=start - timedelta(minutes=5))
+    after = add(conn, "alpha", blocked_by=later.id)
+    paused = add(conn, "held")
+    operator.pause(conn, reason="Twilio is down", actor=ACTOR, task_type="held")
+    nobody = add(conn, "unknown")
+    alone = add(conn, "alpha", recurrence_interval_minutes=60, run_at=start + timedelta(hours=1))
+    operator.pause_series(conn, alone.id, actor=ACTOR)
+
+    for found in (standings(conn), standings(conn, Filter(status=Status.PENDING))):
+        assert found == {
+            later.id: Standing.PENDING,
+            due.id: Standing.PENDING,
+            late.id: Standing.OVERDUE,
+            after.id: Standing.WAITING,
+            paused.id: Standing.PAUSED,
+            nobody.id: Standing.CANNOT_RUN,
+            alone.id: Standing.PAUSED,
+            failing.id: Standing.RETRYING,
+        }
+
+
+def test_jobs_behind_a_limit_say_so_and_how_many_places_there_are(conn: Connection) -> None:
+    announce(conn, types=TYPES)
+    operator.set_type(conn, "full", changes={"max_running": 1}, actor=ACTOR, reason=None)
+    first, second = add(conn, "full"), add(conn, "full")
+    claim_one(conn, ["full"])
+    assert standings(conn) == {first.id: Standing.RUNNING, second.id: Standing.AT_LIMIT}
+    (full,) = full_types().run(conn)
+    assert (full.task_type, full.words) == ("full", "1 of 1 places taken")
+
+
+def test_while_processing_is_off_due_jobs_are_paused_and_later_ones_pending(conn: Connection) -> None:
+    due, later = add(conn), add(conn, run_at=now(conn) + timedelta(hours=1))
+    operator.pause(conn, reason=None, actor=ACTOR)
+    assert standings(conn) == {due.id: Standing.PAUSED, later.id: Standing.PENDING}
+
+
+def test_without_a_live_worker_a_job_of_any_type_may_still_be_claimed_by_a_scheduled_call(conn: Connection) -> None:
+    assert standings(conn, Filter(task_type="alpha")) == {}
+    job = add(conn, "unknown")
+    assert standings(conn) == {job.id: Standing.PENDING}
+
+
+def test_a_type_that_is_set_aside_is_nobodys_worry(conn: Connection) -> None:
+    announce(conn, types=TYPES)
+    job = add(conn, "other", run_at=now(conn) - timedelta(hours=1))
+    operator.set_type(conn, "other", changes={"set_aside": True}, actor=ACTOR, reason="another runner has it")
+    assert standings(conn) == {job.id: Standing.PENDING}
+
+
+def fail(conn: Connection) -> Job:
+    """A job that has just failed for good."""
+    job = add(conn, "beta")
+    finish_one(conn, claim_one(conn, ["beta"]), "failed", error="It broke.", permanent=True)
+    return job
+
+
+def every_need(conn: Connection) -> list[UUID]:
+    """One job of each need, the neediest first; added in another order."""
+    announce(conn, types=TYPES)
+    start = now(conn)
+    cancelled = add(conn, "alpha")
+    operator.cancel(conn, [cancelled.id], actor=ACTOR)
+    later = add(conn, "alpha", run_at=start + timedelta(hours=2))
+    paused_later = add(conn, "held", run_at=start + timedelta(hours=1))
+    operator.pause(conn, reason=None, actor=ACTOR, task_type="held")
+    waiting = add(conn, "alpha", blocked_by=later.id)
+    running = add(conn, "alpha")
+    claim_one(conn, ["alpha"])
+    retrying = add(conn, "gamma")
+    finish_one(conn, claim_one(conn, ["gamma"]), "failed", error="It broke.", retry_base=600.0)
+    operator.set_type(conn, "full", changes={"max_running": 1}, actor=ACTOR, reason=None)
+    holder = add(conn, "full")
+    claim_one(conn, ["full"])
+    limited = add(conn, "full")
+    overdue = add(conn, "alpha", run_at=start - timedelta(minutes=5))
+    paused = add(conn, "held", run_at=start - timedelta(minutes=4))
+    nobody = add(conn, "unknown")
+    first_failed, last_failed = (fail(conn) for _ in range(2))
+    ordered = (
+        last_failed, first_failed, nobody, overdue, paused, retrying, running, holder, limited, waiting, paused_later,
+        later, cancelled,
+    )  # fmt: skip
+    return [job.id for job in ordered]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 200])
+def test_all_jobs_are_listed_by_their_need_page_by_page(conn: Connection, limit: int) -> None:
+    expected = every_need(conn)
+    assert listed(conn, limit) == expected
+    assert [job.id for job in read_jobs.snapshot(Filter()).run(conn).page.jobs] == expected
+
+
+def test_another_order_of_all_jobs_is_what_it_was(conn: Connection) -> None:
+    expected = every_need(conn)
+    found = read_jobs.snapshot(Filter(), sort="created").run(conn).page
+    assert [job.id for job in found.jobs] == sorted(expected, reverse=True)
+    assert found.standings == standings(conn)
+
+
+def test_the_list_of_all_jobs_has_the_first_of_each_status_alone(
+    conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_jobs, "EACH", 2)
+    expected = every_need(conn)
+    for _ in range(3):
+        fail(conn)
+    found = listed(conn)
+    assert len([one for one in found if one not in expected]) == 2
+    assert not set(expected[:2]) & set(found)
+
+
+def test_what_is_no_cursor_is_refused_in_a_sentence(conn: Connection) -> None:
+    add(conn)
+    with pytest.raises(UsageError, match="not a cursor"):
+        read_jobs.needy(after="nonsense").run(conn)
