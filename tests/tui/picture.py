@@ -32,7 +32,7 @@ PICTURES: Final = {
     "cron-health": Picture(("h",), (118, 36)),
     "pause": Picture(("P", *"MetaCTF is down", "tab", *"30m"), (110, 26)),
     "paused": Picture((), (118, 20), paused=True),
-    "create-job": Picture(("n", "tab", "tab", "tab", "right", "ctrl+t"), (150, 36)),
+    "create-job": Picture((*"jjjjjjjjj", "n", "tab", "tab", "tab", "right", "ctrl+t"), (150, 36)),
     "job": Picture((*("j",) * 5, "enter"), (150, 34)),
     "errors": Picture(("e", "j"), (130, 30)),
     "bulk": Picture(("A", "D", "y", "b"), (110, 20)),

@@ -17,9 +17,10 @@ from jobdeck.tui.deck import deck_of
 from jobdeck.tui.form import form as forms
 from jobdeck.tui.form import wording
 from jobdeck.tui.form.fields import UNSET
+from jobdeck.tui.form.form import TYPE
 from jobdeck.tui.form.lookup import Lookup, Offer, among
 from jobdeck.tui.form.widgets import PickField, Segments
-from jobdeck.tui.form.wording import RECURRING, TYPE
+from jobdeck.tui.form.wording import RECURRING
 from jobdeck.tui.widgets.fields import Editor, OneLine
 from jobdeck.tui.widgets.ink import Line, PlainLine
 
@@ -225,6 +226,7 @@ class FormBody(Horizontal):
         fields = self.query_one("#fields")
         await fields.remove_children()
         await fields.mount(*self._field_rows())
+        self.query_one(f"#field-{JSON}", TextArea).read_only = False
         self._align()
         self._edited(None)
         self._name_ids()
@@ -281,7 +283,7 @@ def _label_width(labels: Iterable[str]) -> int:
 
 def _type_row(form: Form, types: Iterable[str]) -> Row:
     """The row of the task type, wide enough for the longest name."""
-    chosen = PickField(form.job_type.task_type if form.job_type else "", id=f"field-{TYPE}")
+    chosen = PickField(form.job_type.task_type if form.job_type else "", empty="choose one", id=f"field-{TYPE}")
     chosen.styles.width = max(LEAST, *(cell_len(name) + AROUND for name in types))
     return Row(TYPE, "task type", chosen)
 

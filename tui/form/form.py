@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jobdeck.core.schedules import Schedule
     from jobdeck.tui.form.fields import Field
 
+TYPE: Final = "type"
 FOREVER: Final = "forever"
 AT, EVERY, ZONE, LASTING, CATCH_UP = "at", "every", "tz", "lasting", "catch_up"
 OFFERED: Final = {one.name: one for one in OPTIONS if one.label}
@@ -154,6 +155,8 @@ class Form:
     def check(self, now: datetime) -> dict[str, str]:
         """The problems by field. The key `json` has those of the JSON and of names without a field."""
         found: dict[str, str] = {}
+        if self.job_type is None and self.job is None:
+            found[TYPE] = "choose one; enter lists them"
         if self.job_type is not None and not self.json_problem:
             found |= form_fields.problems(self.job_type, self.payload)
         unreadable = self._unreadable(now)
@@ -165,7 +168,7 @@ class Form:
         found |= unreadable
         if self.json_problem:
             found["json"] = self.json_problem
-        known = {one.name for one in self.fields} | {*OFFERED, "json"}
+        known = {one.name for one in self.fields} | {*OFFERED, TYPE, "json"}
         strange = {name: problem for name, problem in found.items() if name.split(".")[0] not in known}
         if strange:
             found["json"] = "; ".join(f"{name} {problem}" for name, problem in strange.items())

@@ -11,7 +11,7 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Enqueued, Status
 from jobdeck.core.schedules import Cron, rhythm
 from jobdeck.core.times import format_duration, parse_time
-from jobdeck.tui.form.form import OFFERED, SHOWN_RUNS
+from jobdeck.tui.form.form import OFFERED, SHOWN_RUNS, TYPE
 from jobdeck.tui.format import age, one_line, short_id, stamp
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from jobdeck.tui.form.form import Form
     from jobdeck.tui.widgets.ink import Span
 
-TYPE: Final = "type"
 RECURRING: Final = "recurring"
 LISTED: Final = 2
 """The items shown of a list in a preview: mostly ids, of which the first are enough to look one up."""
@@ -56,7 +55,8 @@ def problems(form: Form, key: str) -> str:
     """The fields with problems, and the key that goes to the first; empty where there are none."""
     if not form.problems:
         return ""
-    labels = {one.name: one.label for one in OFFERED.values()} | {one.name: one.label for one in form.fields}
+    labels = {TYPE: "task type"} | {one.name: one.label for one in OFFERED.values()}
+    labels |= {one.name: one.label for one in form.fields}
     listed = ", ".join(labels.get(name, "the JSON") for name in form.problems)
     return f"✗ fix first: {listed}; {key} goes to the first"
 
@@ -75,7 +75,8 @@ def json_title(form: Form) -> Span:
 def note(form: Form, name: str, now: datetime) -> str:
     """The note beside a row that has no problem."""
     if name == TYPE:
-        return form.job_type.purpose if form.job_type else "this process has no handler for this type"
+        unknown = "this process has no handler for this type" if form.job else ""
+        return form.job_type.purpose if form.job_type else unknown
     if name == RECURRING:
         return "runs again at its next slot"
     if name in OFFERED:

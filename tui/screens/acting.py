@@ -50,6 +50,8 @@ class Acting(Screen[None]):
     """A screen whose keys come from the table of actions. Subclasses add to `handlers`."""
 
     SCOPE: ClassVar[Scope] = "list"
+    OF_TYPES: ClassVar[bool] = False
+    """Whether a pause here begins with the type under the cursor, not with everything."""
 
     def __init_subclass__(cls, **options: bool) -> None:
         """Binds the keys of the scope."""
@@ -85,7 +87,7 @@ class Acting(Screen[None]):
             "refresh": self.deck.poller.poke,
             "copy.id": self.copy_ids,
             "copy.json": self.copy_json,
-            "job.new": self.open_form,
+            "job.new": lambda: self.open_form(task_type=self.type_here),
             "job.duplicate": lambda: self.open_form(*self.subject()),
             "job.edit": lambda: self.open_form(*self.subject(), editing=True),
             **{f"page.{name}": partial(self.deck.open_page, name) for name in PAGES},
@@ -110,6 +112,11 @@ class Acting(Screen[None]):
     def subject(self) -> tuple[Job, ...]:
         """The job for actions that take only one; empty where there is none."""
         return self.targets()[:1]
+
+    @property
+    def type_here(self) -> str | None:
+        """The task type under the cursor: what a new job and a pause begin with."""
+        return next((job.task_type for job in self.subject()), None)
 
     def open_form(self, job: Job | None = None, *, editing: bool = False, task_type: str | None = None) -> None:
         """Opens Create Job: empty, with a task type, as a copy of `job`, or to edit `job`."""
@@ -190,8 +197,7 @@ class Acting(Screen[None]):
 
     def switch_processing(self) -> None:
         """Asks what to pause, or what to resume."""
-        job = next(iter(self.subject()), None)
-        switch(self, self.deck, job.task_type if job else None, first=False)
+        switch(self, self.deck, self.type_here, first=self.OF_TYPES)
 
     def copy_ids(self) -> None:
         """Copies the full ids, one per line."""

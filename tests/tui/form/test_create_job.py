@@ -39,8 +39,11 @@ def widget(deck: Deck, name: str) -> Widget:
 
 @asynccontextmanager
 async def new_form(*keys: str, **options: Any) -> AsyncIterator[Deck]:
-    """A form that is open over an empty queue, and these keys pressed in it."""
-    async with dashboard(FakeBackend(), "n", *keys, **options) as deck:
+    """A form of a type that is open over an empty queue, and these keys pressed in it."""
+    async with dashboard(FakeBackend(), **options) as deck:
+        deck.app.dashboard.open_form(task_type="game_platform_sync")
+        await deck.pilot.pause()
+        await deck.press(*keys)
         yield deck
 
 
@@ -82,6 +85,25 @@ async def test_without_task_types_the_dashboard_says_how_to_name_handlers_and_jo
         assert form(deck).form.editing
 
 
+async def test_a_new_job_has_the_type_under_the_cursor() -> None:
+    jobs = [make_job(1, task_type="game_platform_sync"), make_job(2, task_type="sms_digest_processor")]
+    async with dashboard(FakeBackend(jobs), "j", "n", "ctrl+s") as deck:
+        assert calls(deck, "create") == [("create", Wanted("sms_digest_processor", {}))]
+
+
+async def test_without_a_type_under_the_cursor_no_job_is_created_before_one_is_chosen() -> None:
+    async with dashboard(FakeBackend(), "n", "ctrl+s") as deck:
+        assert calls(deck, "create") == []
+        assert deck.here == "CreateJob"
+        assert "✗ choose one; enter lists them" in deck.screen_text()
+        assert "✗ fix first: task type; ctrl+s goes to the first" in deck.screen_text()
+        assert isinstance(deck.app.focused, PickField)
+        await pick(deck, *"digest", "enter")
+        assert not editor(deck).read_only
+        await deck.press("ctrl+s")
+        assert calls(deck, "create") == [("create", Wanted("sms_digest_processor", {}))]
+
+
 async def test_a_job_is_created_from_the_keyboard_alone_and_its_toast_names_the_command() -> None:
     async with new_form() as deck:
         await go_to(deck, "forceFullSync", "right")
@@ -97,7 +119,9 @@ async def test_a_job_is_created_from_the_keyboard_alone_and_its_toast_names_the_
 
 
 async def test_the_cursor_goes_to_the_job_that_was_created_where_the_list_has_it() -> None:
-    async with dashboard(sample(), "j", "n", "ctrl+s") as deck:
+    statuses = (Status.PENDING, Status.PENDING, Status.FAILED)
+    jobs = [make_job(at, status, task_type="game_platform_sync") for at, status in enumerate(statuses)]
+    async with dashboard(FakeBackend(jobs), "j", "n", "ctrl+s") as deck:
         made = deck.backend.jobs[-1]
         assert deck.table.current is not None
         assert deck.table.current.id == made.id
@@ -282,9 +306,8 @@ async def test_a_type_without_a_preview_says_so() -> None:
 
 
 async def test_a_job_that_holds_the_dedupe_key_is_named_and_the_form_stays() -> None:
-    async with dashboard(FakeBackend()) as deck:
+    async with new_form() as deck:
         deck.backend.creating.held = make_job(3)
-        await deck.press("n")
         await go_to(deck, "dedupe_key", *"nightly", "ctrl+s")
         assert deck.here == "CreateJob"
         assert "Not enqueued: job" in deck.screen_text()
@@ -302,7 +325,7 @@ async def test_a_lost_connection_leaves_the_form_and_says_that_the_outcome_is_un
 async def test_esc_leaves_an_untouched_form_at_once_and_asks_before_it_throws_anything_away() -> None:
     async with new_form("escape") as deck:
         assert deck.here == "Dashboard"
-        await deck.press("n")
+    async with new_form() as deck:
         await go_to(deck, "batchSize", "5", "escape")
         assert "Press esc again to discard what you typed." in deck.screen_text()
         await deck.press("6", "escape")
@@ -473,7 +496,7 @@ async def test_while_the_look_cannot_be_put_on_record_nothing_is_shown() -> None
 
 
 async def test_every_field_can_be_reached_and_nothing_on_a_small_screen_is_cut_off() -> None:
-    async with dashboard(sample(), "n") as deck:
+    async with new_form() as deck:
         seen = set()
         for _ in range(40):
             await deck.press("tab")

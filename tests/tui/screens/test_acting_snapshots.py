@@ -12,13 +12,15 @@ from tests.tui.support import LARGE, SMALL, make_app
 
 pytestmark = pytest.mark.slow
 
+SYNC = "jjjjjjjjj"
+"""Goes to a job of game_platform_sync."""
 SCREENS = {
-    "create": ("n", "tab", "tab", "tab", "right", "tab", *"900", "tab", "tab", "tab", "tab", *"tomorrow 9:00", "tab",
-               "right"),
-    "dry_run": ("n", "tab", "tab", "tab", "right", "ctrl+t"),
+    "create": (*SYNC, "n", "tab", "tab", "tab", "right", "tab", *"900", "tab", "tab", "tab", "tab",
+               *"tomorrow 9:00", "tab", "right"),
+    "dry_run": (*SYNC, "n", "tab", "tab", "tab", "right", "ctrl+t"),
     "edit": ("j", "j", "j", "j", "E"),
-    "edit_valid": (*"jjjjjjjjj", "E"),
-    "picker": ("n", "tab", "tab", *"kim"),
+    "edit_valid": (*SYNC, "E"),
+    "picker": (*SYNC, "n", "tab", "tab", *"kim"),
     "quick_sync": ("Q", "f"),
     "filter": ("slash", *"error:429 st"),
     "choice": ("A", "D"),

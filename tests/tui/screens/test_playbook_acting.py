@@ -106,7 +106,7 @@ async def test_create_a_recurring_job_with_interval_and_duration(settings: Setti
 async def test_a_dry_run_of_the_form_reads_the_effects_and_changes_nothing(
     settings: Settings, conn: Connection
 ) -> None:
-    async with live(settings, "n", "ctrl+t") as desk:
+    async with live(settings, "n", *"platform_sync", "enter", "ctrl+t") as desk:
         text = desk.screen_text()
         assert "The job would be enqueued." in text
         assert "A run would currently:" in text
@@ -128,6 +128,7 @@ async def test_a_coach_and_a_campaign_are_found_in_the_programmes_tables(setting
         """
     )
     async with live(settings.having(CompetitionSettings(sendgrid_unsubscribe_group_id=7)), "n") as desk:
+        await desk.press(*"platform_sync", "enter")
         await desk.tab_to("field-1")
         await desk.press(*"north")
         assert "Amara Kim" in desk.screen_text()

@@ -10,7 +10,6 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Button, Input, Static
 
-from jobdeck.core import plugins
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import Enqueued
 from jobdeck.core.queue.operators.payload_change import difference
@@ -41,7 +40,7 @@ DIFFERING: Final = 3
 
 
 class CreateJob(Dialog[None]):
-    """A form: empty, filled in as a copy of a job, or to edit a job."""
+    """A form: empty, of a type, filled in as a copy of a job, or to edit a job."""
 
     DIALOG: ClassVar[str] = "create"
 
@@ -51,8 +50,7 @@ class CreateJob(Dialog[None]):
         super().__init__()
         self.creating = creating
         types = {known.task_type: known for known in creating.types()}
-        usual = types.get(task_type or _most_usual()) or next(iter(types.values()), None)
-        form = Form.begin(types.get(job.task_type) if job else usual, job=job, editing=editing)
+        form = Form.begin(types.get(job.task_type if job else task_type or ""), job=job, editing=editing)
         lookup = Lookup(creating, lambda: self.deck.background)
         self.body = FormBody(form, types, lookup, self._edited, id="halves")
         self.busy = ""
@@ -258,8 +256,3 @@ class CreateJob(Dialog[None]):
         wanted = None if form.problems else form.wanted(self.deck.now())
         text = self._twin(wanted) if wanted is not None and (not form.editing or form.changed) else ""
         self.query_one(Twin).show(text)
-
-
-def _most_usual() -> str:
-    """The initial task type of a form: the first type of the first preset; empty without presets."""
-    return next((preset.task_types[0] for preset in plugins.presets().values()), "")

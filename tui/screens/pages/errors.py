@@ -18,7 +18,6 @@ from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question
 from jobdeck.tui.screens.dialogs.dialog import answer_with
-from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.dialogs.shift import SAMPLE, MuteAnswer, MuteErrors, unmute_question
 from jobdeck.tui.screens.page import SplitPage
 from jobdeck.tui.text import errors, playbook
@@ -45,6 +44,7 @@ class Errors(SplitPage[ErrorReport]):
     """The groups above, the details of the group under the cursor below."""
 
     SCOPE: ClassVar[Scope] = "errors"
+    OF_TYPES: ClassVar[bool] = True
     HEADING: ClassVar[str] = "Errors"
     EVERY: ClassVar[float] = 10.0
 
@@ -71,9 +71,10 @@ class Errors(SplitPage[ErrorReport]):
             "errors.rest": lambda: self._look(lambda backend, key: backend.bulk.choose_alike(*key), self._ask_for_rest),
         }
 
-    def switch_processing(self) -> None:
-        """Proposes the task type of the group under the cursor."""
-        switch(self, self.deck, self.trend.task_type if self.trend else None, first=True)
+    @property
+    def type_here(self) -> str | None:
+        """The task type of the group under the cursor."""
+        return self.trend.task_type if self.trend else None
 
     def read(self, backend: Backend) -> ErrorReport:
         """Reads the groups, and the canaries that have not finished."""

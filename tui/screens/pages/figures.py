@@ -21,7 +21,6 @@ from jobdeck.tui.commands import pause_series_twin, skip_twin, type_twin
 from jobdeck.tui.format import one_line, short_id
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
 from jobdeck.tui.screens.dialogs.dialog import answer_with
-from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.dialogs.type_settings import SettingsAnswer, TypeSettings
 from jobdeck.tui.screens.page import SplitPage
 from jobdeck.tui.text.figures import series, trends, types
@@ -49,6 +48,7 @@ class Types(SplitPage[TypeReport]):
     """The task types by name, and the details of the one under the cursor."""
 
     SCOPE: ClassVar[Scope] = "types"
+    OF_TYPES: ClassVar[bool] = True
     HEADING: ClassVar[str] = "Types"
     EVERY: ClassVar[float] = 5.0
     QUERY = staticmethod(overview.types)
@@ -66,10 +66,10 @@ class Types(SplitPage[TypeReport]):
         missing = self.current is None
         return dict.fromkeys(("type.settings", "type.trends"), "No task type under the cursor.") if missing else {}
 
-    def switch_processing(self) -> None:
-        """Proposes the type under the cursor."""
-        current = self.current
-        switch(self, self.deck, current.line.task_type if current else None, first=True)
+    @property
+    def type_here(self) -> str | None:
+        """The type under the cursor."""
+        return self.current.line.task_type if self.current else None
 
     def columns(self, width: int) -> Sequence[Span]:
         return [(types.columns(width), "head")]
@@ -166,6 +166,7 @@ class Series(SplitPage[SeriesReport]):
     """The recurring jobs by task type, and the details of the one under the cursor."""
 
     SCOPE: ClassVar[Scope] = "series"
+    OF_TYPES: ClassVar[bool] = True
     HEADING: ClassVar[str] = "Series"
     EVERY: ClassVar[float] = 5.0
     QUERY = staticmethod(read_series.series)
@@ -199,11 +200,6 @@ class Series(SplitPage[SeriesReport]):
             paused = f"It is paused. {self.deck.key('series.pause')} resumes it."
             return dict.fromkeys(("series.run", "series.skip"), paused)
         return {}
-
-    def switch_processing(self) -> None:
-        """Proposes the type of the series under the cursor."""
-        current = self.current
-        switch(self, self.deck, current.job.task_type if current else None, first=True)
 
     def columns(self, width: int) -> Sequence[Span]:
         return [(series.columns(width), "head")]
