@@ -8,7 +8,7 @@ from jobdeck.core.schema.drop import Owned, drop_schema, owned_objects
 from jobdeck.core.schema.examination import Examined, examine
 from jobdeck.core.schema.install import install_schema, schema_of
 from jobdeck.core.schema.opening import NOTHING, open_checked
-from jobdeck.core.schema.plan import Plan, plan_installation
+from jobdeck.core.schema.plan import Plan, plan_installation, running_jobs
 from jobdeck.core.schema.script import Script, scripts
 from jobdeck.core.schema.versions import (
     HELD,
@@ -40,6 +40,7 @@ __all__ = [
     "open_checked",
     "owned_objects",
     "plan_installation",
+    "running_jobs",
     "schema_of",
     "schema_text",
     "schema_version",

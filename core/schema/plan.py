@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from psycopg import sql
+
 from jobdeck.core.errors import Refused
 from jobdeck.core.plugins import off_here
 from jobdeck.core.redact import clean
@@ -185,3 +187,13 @@ def partition_indexes(conn: psycopg.Connection[Any], schema: str, components: Se
     ).fetchall()
     named = {index.name: index for index in wanted}
     return [named[name].of_partition(partition) for partition, name in rows]
+
+
+def running_jobs(conn: psycopg.Connection[Any], schema: str) -> int:
+    """The number of running jobs in the table of the queue, which may be the original application's; 0 without it."""
+    table = sql.Identifier(schema, "job_queue")
+    row = conn.execute("SELECT to_regclass(quote_ident(%s) || '.job_queue') IS NULL", [schema]).fetchone()
+    if row is None or row[0]:
+        return 0
+    row = conn.execute(sql.SQL("SELECT count(*) FROM {} WHERE status = 'running'").format(table)).fetchone()
+    return int(row[0]) if row else 0

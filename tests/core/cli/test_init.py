@@ -11,10 +11,11 @@ import pytest
 from jobdeck.core.postgres.binaries import server_account
 from jobdeck.core.postgres.embedded import EmbeddedPostgres
 from jobdeck.core.schema import components, schema_version
-from tests.core.cli.support import Jobdeck, everything, ran_alone
+from tests.core.cli.support import Jobdeck, everything, ran_alone, started
 from tests.support.catalog import catalog
-from tests.support.postgres import scratch_folder
-from tests.support.queue import Connection, add
+from tests.support.postgres import PostgresServer, scratch_folder
+from tests.support.queue import Connection, add, claim_one, finish_one, value
+from tests.support.waiting import PATIENCE
 from tests.upgrade.versions import become_next_version
 
 NEEDED = schema_version()
@@ -182,6 +183,12 @@ def test_it_prints_one_script_for_each_transaction_of_an_upgrade(
     [
         (("--print", "--from", "5"), 1, "No script leads from schema version 5"),
         (("--print", "--from", "7"), 1, "No script leads from schema version 7"),
+        (("--print", "--wait", "1m"), 2, "--wait makes no sense beside --print"),
+        (("--dry-run", "--wait", "1m"), 2, "--wait makes no sense beside --dry-run"),
+        (("--fresh", "--wait", "1m"), 2, "--wait makes no sense beside --fresh"),
+        (("--wait", "soon"), 2, 'The duration of --wait "soon" is not a duration'),
+        (("--wait", "0s"), 2, "is zero"),
+        (("--wait", "-5m"), 2, "is not a duration"),
         (("--from", "6"), 2, "--from belongs to --print"),
         (("--print", "--repair"), 2, "--repair makes no sense beside --print"),
         (("--print", "--dry-run"), 2, "--dry-run makes no sense beside --print"),
@@ -193,6 +200,43 @@ def test_it_prints_one_script_for_each_transaction_of_an_upgrade(
 )
 def test_what_makes_no_sense_is_refused(jobdeck: Jobdeck, arguments: tuple[str, ...], code: int, words: str) -> None:
     jobdeck("init", *arguments).refused(code, words)
+
+
+def test_init_installs_nothing_while_a_job_runs_that_it_waits_for(jobdeck: Jobdeck, conn: Connection) -> None:
+    add(conn)
+    claim_one(conn)
+    conn.execute("DROP FUNCTION job_actor CASCADE")
+    ended = jobdeck("init", "--wait", "1s")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.splitlines()[-1] == (
+        "jobdeck: 1 job runs after 1s, so nothing was installed. Pause the queue, so that no other job starts, and "
+        "wait longer. Cancel a job whose runner has died."
+    )
+    assert value(conn, "SELECT to_regproc('job_actor') IS NULL")
+
+
+@pytest.mark.installation
+def test_init_goes_on_when_the_last_job_that_it_waits_for_has_ended(conn: Connection, database_url: str) -> None:
+    add(conn)
+    claimed = claim_one(conn)
+    with started("init", "--wait", "1h", DATABASE_URL=database_url) as waiting:
+        assert waiting.stderr is not None
+        said = waiting.stderr.readline()
+        assert "Waiting until no job runs: 1 job runs." in said
+        assert waiting.poll() is None
+        finish_one(conn, claimed)
+        out, _ = waiting.communicate(timeout=PATIENCE)
+    assert waiting.returncode == 0
+    assert "is up to date" in out
+
+
+def test_init_waits_for_no_job_where_there_is_no_queue(
+    jobdeck: Jobdeck, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = postgres.create_database()
+    monkeypatch.setenv("DATABASE_URL", postgres.url(name))
+    assert "was installed" in jobdeck("init", "--wait", "1s").out
+    postgres.drop_database(name)
 
 
 def test_a_script_with_a_plugin_that_is_not_there_is_refused() -> None:

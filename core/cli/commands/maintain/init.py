@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,15 +13,22 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option, limited_waits
 from jobdeck.core.cli.signals import interrupted_with
 from jobdeck.core.connect import open_database, set_embedded_aside
-from jobdeck.core.errors import UsageError
+from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.queue import presence
 from jobdeck.core.settings import Settings, schema_name
+from jobdeck.core.times import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import timedelta
 
+    from jobdeck.core.postgres.database import Connection
     from jobdeck.core.schema import Owned, Plan, Script
+
+
+LOOK_SECONDS: Final = 0.2
+"""How often `init --wait` looks for running jobs."""
 
 
 def _schema(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -45,6 +53,8 @@ def _prefix(context: click.Context, parameter: click.Parameter, prefix: str | No
 @click.option("--roles-prefix", metavar="PREFIX", callback=_prefix,
               help="Prefix of the group roles instead of job_.")  # fmt: skip
 @click.option("--repair", is_flag=True, help="Overwrite functions, views, triggers and indexes changed by hand.")
+@click.option("--wait", "patience", metavar="TIME",
+              help="Wait for this long at most, such as 10m, until no job runs. Pause the queue before.")  # fmt: skip
 @dry_run_option
 @click.option("--print", "printed", is_flag=True, help="Print the SQL instead of running it. Needs no database.")
 @click.option("--from", "version", type=int, metavar="N",
@@ -58,6 +68,7 @@ def init(  # noqa: PLR0913 -- one keyword per option
     roles: bool,
     roles_prefix: str | None,
     repair: bool,
+    patience: str | None,
     dry_run: bool,
     printed: bool,
     version: int | None,
@@ -65,17 +76,21 @@ def init(  # noqa: PLR0913 -- one keyword per option
 ) -> None:
     """Install or upgrade the database schema. Safe to repeat."""
     settings = session.settings.model_copy(update={"database_schema": name} if name else None)
+    patient = parse_duration(patience, what="duration of --wait") if patience is not None else None
+    if patient is not None and dry_run:
+        raise UsageError("--wait makes no sense beside --dry-run.")
     if version is not None and not printed:
         raise UsageError("--from belongs to --print.")
     if printed:
-        given = {"--repair": repair, "--dry-run": dry_run, "--fresh": fresh, "--database-url": session.database_url}
+        given = {"--repair": repair, "--wait": patient, "--dry-run": dry_run, "--fresh": fresh,
+                 "--database-url": session.database_url}  # fmt: skip
         _refuse_beside("--print", given)
         _print(session, settings.database_schema, version, roles, roles_prefix)
         return
     if fresh:
-        _refuse_beside("--fresh", {"--repair": repair, "--dry-run": dry_run})
+        _refuse_beside("--fresh", {"--repair": repair, "--wait": patient, "--dry-run": dry_run})
         _start_afresh(settings)
-    _install(session, settings, roles, roles_prefix, repair, dry_run)
+    _install(session, settings, roles, roles_prefix, repair, dry_run, patient)
 
 
 def _refuse_beside(option: str, given: Mapping[str, object]) -> None:
@@ -107,6 +122,26 @@ def _script_lines(scripts: Sequence[Script], name: str, version: int | None, wan
         yield from script.text.rstrip("\n").split("\n")
 
 
+def _wait_for_runs(conn: Connection, name: str, patient: timedelta) -> None:
+    """Waits until no job of the queue's table runs.
+
+    Raises:
+        Refused: some still run when the time is over.
+    """
+    until, said = time.monotonic() + patient.total_seconds(), 0
+    while running := schema.running_jobs(conn, name):
+        jobs = "1 job runs" if running == 1 else f"{running:,} jobs run"
+        if time.monotonic() >= until:
+            raise Refused(
+                f"{jobs} after {format_duration(patient)}, so nothing was installed. Pause the queue, so that no other "
+                "job starts, and wait longer. Cancel a job whose runner has died."
+            )
+        if running != said:
+            output.note(f"Waiting until no job runs: {jobs}.")
+            said = running
+        time.sleep(LOOK_SECONDS)
+
+
 def _start_afresh(settings: Settings) -> None:
     kept = set_embedded_aside(settings)
     if kept is not None:
@@ -114,7 +149,13 @@ def _start_afresh(settings: Settings) -> None:
 
 
 def _install(
-    session: Session, settings: Settings, roles: bool, roles_prefix: str | None, repair: bool, dry_run: bool
+    session: Session,
+    settings: Settings,
+    roles: bool,
+    roles_prefix: str | None,
+    repair: bool,
+    dry_run: bool,
+    patient: timedelta | None,
 ) -> None:
     registry = session.registry
     with (
@@ -126,6 +167,8 @@ def _install(
         changes = [
             said for plugin in load_plugins() if dry_run and plugin.changes is not None for said in plugin.changes(conn)
         ]
+        if patient is not None:
+            _wait_for_runs(conn, database.schema, patient)
         if not dry_run:
             with interrupted_with("Interrupted. Run `jobdeck init` again to install what is missing."):
                 schema.install_schema(
