@@ -163,11 +163,17 @@ class Session:
 
     @contextmanager
     def database(
-        self, *, max_size: int = 4, lock_seconds: float | None = None, note: Callable[[str], None] = output.note
+        self,
+        *,
+        program: str = "cli",
+        max_size: int = 4,
+        lock_seconds: float | None = None,
+        note: Callable[[str], None] = output.note,
     ) -> Iterator[Database]:
         """The database, with its schema checked and at most `max_size` connections. `lock_seconds` limits their waits.
 
-        `note` gets a sentence if the database holds components whose plugins are off in this process.
+        The server lists its connections as those of `jobdeck PROGRAM`. `note` gets a sentence if the database holds
+        components whose plugins are off in this process.
 
         Raises:
             DatabaseUnreachable: the database does not answer.
@@ -180,7 +186,9 @@ class Session:
         from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
         from jobdeck.core.schema import NOTHING, open_checked  # noqa: PLC0415 -- imported on first use
 
-        with open_database(self.settings, application_name="jobdeck cli", max_size=max_size, connect=False) as database:
+        with open_database(
+            self.settings, application_name=f"jobdeck {program}", max_size=max_size, connect=False
+        ) as database:
             database.lock_seconds = lock_seconds
             try:
                 try:

@@ -31,7 +31,7 @@ def bury(url: str) -> None:
         def sessions() -> int:
             return conn.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND application_name = 'jobdeck cli'"
+                "WHERE datname = current_database() AND application_name = 'jobdeck worker'"
             ).rowcount
 
         until(lambda: not sessions(), "the end of the worker's sessions")

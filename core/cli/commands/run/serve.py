@@ -47,7 +47,10 @@ def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
     session.configure_logs()
     off: list[str] = []
     try:
-        with stop_signals() as stop, session.database(max_size=CONNECTIONS, note=off.append) as database:
+        with (
+            stop_signals() as stop,
+            session.database(program="serve", max_size=CONNECTIONS, note=off.append) as database,
+        ):
             for sentence in off:
                 logs.event(log, logging.WARNING, sentence)
             door = Door(database, session.registry, session.settings, host=host, port=port, plugins_off=bool(off))

@@ -109,7 +109,8 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
         _answer_dry(session, jobs)
         return None
     session.configure_logs()
-    with stop_signals() as stop, session.database(max_size=1 + CONNECTIONS_BESIDE_HANDLERS) as database:
+    size = 1 + CONNECTIONS_BESIDE_HANDLERS
+    with stop_signals() as stop, session.database(program="worker", max_size=size) as database:
         source = "timer" if scheduled else "cli"
         if scheduled and session.settings.cron_interval_minutes is not None:
             with database.connection() as conn:
@@ -163,7 +164,9 @@ def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, 
     while not stop.asked:
         try:
             with ExitStack() as opened:
-                database = opened.enter_context(session.database(max_size=connections, note=_log_note))
+                database = opened.enter_context(
+                    session.database(program="worker", max_size=connections, note=_log_note)
+                )
                 refuse_other_roles(database)
                 stack.enter_context(opened.pop_all())
                 return database
