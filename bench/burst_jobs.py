@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from jobdeck.core.registry import Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Payload
 
 
 class Params(Payload):

@@ -4,7 +4,7 @@ import time
 
 import peer_jobdeck as peer
 
-from jobdeck.core.registry import job
+from jobdeck.core.queue.producers.tasks import job
 
 
 class Spin(peer.Params):

@@ -5,7 +5,7 @@ import time
 
 import peer_jobdeck as peer
 
-from jobdeck.core.registry import job
+from jobdeck.core.queue.producers.tasks import job
 
 BURST_SECONDS = 0.05
 HOLD_SECONDS = 3600

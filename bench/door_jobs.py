@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jobdeck.core.registry import Done, JobContext, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Done, JobContext, Payload
 
 
 @job("door_nothing", label="Nothing", purpose="Measure the worker alone", payload=Payload)

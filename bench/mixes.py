@@ -9,7 +9,8 @@ import peer_jobdeck as peer
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, producer
-from jobdeck.core.registry import Done, JobType, Registry, job, load
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Done, JobType, Registry, load
 
 TEXT = "x" * 1000
 

@@ -15,7 +15,8 @@ import psycopg
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import producer as queue_producer
-from jobdeck.core.registry import Payload, Registry, job, load
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Payload, Registry, load
 from jobdeck.core.schema import install_schema
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.worker import Worker

@@ -14,7 +14,7 @@ What an application imports is here; every name is imported when it is first use
 
     with psycopg.connect(...) as conn:                    # the application's own transaction
         conn.execute("insert into invoices …")
-        jobdeck.enqueue(conn, "send_invoice", Invoice(customer_id=7))
+        send_invoice.enqueue(conn, Invoice(customer_id=7))
 
 `jobdeck worker --handlers MODULE` runs it. A program of your own runs a worker like this:
 
@@ -23,8 +23,9 @@ What an application imports is here; every name is imported when it is first use
         jobdeck.Worker(database, jobdeck.load_types(settings.handler_modules), settings).run_until_idle()
 
 Stable, and changed in a major release alone after a release that warns (docs/versioning.md):
-`job`, `Payload`, `JobContext`, `AsyncJobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`, `aenqueue`,
-`aenqueue_many`, `Ticket`, `result`, `aresult`, `Result`, `Cron`, `Every`, `schedule`, the errors, `__version__`.
+`job`, `task`, `Task`, `Payload`, `JobContext`, `AsyncJobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`,
+`aenqueue`, `aenqueue_many`, `Ticket`, `result`, `aresult`, `Result`, `Cron`, `Every`, `schedule`, the errors,
+`__version__`.
 Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
 `load_types`, `middleware`, `on_failure`, `FailedJob`, `jobdeck.testing`, and flows: `Flow`, `enqueue_flow`,
 `aenqueue_flow`, `FlowTicket`, `flow_results`, `extend_flow`, `aflow_results`, `aextend_flow`, `BlockerResult`. Every
@@ -41,37 +42,44 @@ if TYPE_CHECKING:
         Cancelled,
         ConfigurationError,
         DatabaseUnreachable,
+        EmbeddedPostgresError,
+        EndlessDrain,
+        Interrupted,
         InvalidPayload,
         JobdeckError,
         JobFailure,
         JobNotFound,
         LeaseLost,
+        Locked,
+        MissingExtra,
         PermanentError,
         Refused,
         ResultTimeout,
         RetryLater,
         SchemaMismatch,
         Snooze,
+        StillRunning,
         TimedOut,
         UnknownTaskType,
+        Unreadable,
+        UsageError,
+        VendorError,
     )
-    from jobdeck.core.model import Ticket
-    from jobdeck.core.queue.api import (
-        aenqueue,
+    from jobdeck.core.model import ClaimedJob, Ticket
+    from jobdeck.core.queue.producers.api import aenqueue, aenqueue_many, enqueue, enqueue_many
+    from jobdeck.core.queue.producers.flow_calls import (
         aenqueue_flow,
-        aenqueue_many,
         aextend_flow,
         aflow_results,
-        enqueue,
         enqueue_flow,
-        enqueue_many,
         extend_flow,
         flow_results,
     )
     from jobdeck.core.queue.producers.flows import BlockerResult, Flow, FlowTicket
     from jobdeck.core.queue.producers.results import Result, aresult, result
     from jobdeck.core.queue.producers.series import schedule
-    from jobdeck.core.registry import AsyncJobContext, Continue, Done, JobContext, Payload, job
+    from jobdeck.core.queue.producers.tasks import Task, job, task
+    from jobdeck.core.registry import AsyncJobContext, Continue, Done, JobContext, Payload
     from jobdeck.core.registry import load as load_types
     from jobdeck.core.registry.around import FailedJob, middleware, on_failure
     from jobdeck.core.schedules import Cron, Every
@@ -84,21 +92,27 @@ __all__ = [
     "AsyncJobContext",
     "BlockerResult",
     "Cancelled",
+    "ClaimedJob",
     "ConfigurationError",
     "Continue",
     "Cron",
     "DatabaseUnreachable",
     "Done",
+    "EmbeddedPostgresError",
+    "EndlessDrain",
     "Every",
     "FailedJob",
     "Flow",
     "FlowTicket",
+    "Interrupted",
     "InvalidPayload",
     "JobContext",
     "JobFailure",
     "JobNotFound",
     "JobdeckError",
     "LeaseLost",
+    "Locked",
+    "MissingExtra",
     "Payload",
     "PermanentError",
     "Refused",
@@ -107,9 +121,14 @@ __all__ = [
     "RetryLater",
     "SchemaMismatch",
     "Snooze",
+    "StillRunning",
+    "Task",
     "Ticket",
     "TimedOut",
     "UnknownTaskType",
+    "Unreadable",
+    "UsageError",
+    "VendorError",
     "Worker",
     "__version__",
     "aenqueue",
@@ -131,23 +150,25 @@ __all__ = [
     "open_database",
     "result",
     "schedule",
+    "task",
 ]
 
 _ELSEWHERE = {
-    "Ticket": "model:Ticket",
+    **{name: f"model:{name}" for name in ("ClaimedJob", "Ticket")},
     "Worker": "worker.worker:Worker",
     **{name: f"queue.producers.results:{name}" for name in ("Result", "aresult", "result")},
-    **{name: f"queue.api:{name}" for name in ("aenqueue", "aenqueue_many", "enqueue", "enqueue_many")},
+    **{name: f"queue.producers.api:{name}" for name in ("aenqueue", "aenqueue_many", "enqueue", "enqueue_many")},
     **{name: f"registry.around:{name}" for name in ("FailedJob", "middleware", "on_failure")},
-    **{name: f"queue.api:{name}" for name in ("aenqueue_flow", "enqueue_flow")},
-    **{name: f"queue.api:{name}" for name in ("aextend_flow", "aflow_results", "extend_flow", "flow_results")},
     **{name: f"queue.producers.flows:{name}" for name in ("BlockerResult", "Flow", "FlowTicket")},
+    **{name: f"queue.producers.flow_calls:{name}" for name in ("aenqueue_flow", "enqueue_flow", "extend_flow")},
+    **{name: f"queue.producers.flow_calls:{name}" for name in ("aextend_flow", "aflow_results", "flow_results")},
+    **{name: f"queue.producers.tasks:{name}" for name in ("Task", "job", "task")},
     **{name: f"schedules:{name}" for name in ("Cron", "Every")},
     "schedule": "queue.producers.series:schedule",
     "load_settings": "settings:load",
     "load_types": "registry:load",
     "open_database": "connect:open_database",
-    **{name: f"registry:{name}" for name in ("AsyncJobContext", "Continue", "Done", "JobContext", "Payload", "job")},
+    **{name: f"registry:{name}" for name in ("AsyncJobContext", "Continue", "Done", "JobContext", "Payload")},
 }
 """Where in `jobdeck.core` a name is; all others are errors."""
 

@@ -11,7 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from jobdeck.core.registry import Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Payload
 
 if TYPE_CHECKING:
     from jobdeck.core.registry import JobContext

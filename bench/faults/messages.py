@@ -15,7 +15,8 @@ from jobdeck.core.programme.resources import Resources
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import Clients
 from jobdeck.core.programme.vendors.sms import Sms
-from jobdeck.core.registry import Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Payload
 
 if TYPE_CHECKING:
     from jobdeck.core.registry import JobContext

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from jobdeck.core.errors import VendorError
-from jobdeck.core.registry import JobContext, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import JobContext, Payload
 
 FOLDER: Final = Path(os.environ["INCIDENT_FOLDER"])
 DOWN: Final = FOLDER / "vendor-is-down"

@@ -19,9 +19,10 @@ from jobdeck.core.programme.messaging.delivery import LONGEST_WAIT, lease_second
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors.email import Email, EmailClient
 from jobdeck.core.programme.vendors.errors import PayloadRefused, ProviderConfigError, SettingMissing
+from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.read import jobs
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Admission, Continue, Done, Payload, job
+from jobdeck.core.registry import Admission, Continue, Done, Payload
 
 if TYPE_CHECKING:
     from jobdeck.core.programme.messaging.campaigns import Mailed, Start

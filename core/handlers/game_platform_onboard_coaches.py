@@ -13,7 +13,8 @@ from jobdeck.core.programme.onboarding.candidates import Newcomer, Refusal, Role
 from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, Walk, judged, outlook, output
 from jobdeck.core.programme.onboarding.onboarding import ALREADY, ELSEWHERE, GONE, Onboarding, settle_coaches
 from jobdeck.core.programme.sync.rules import PAGE, dry_run, named_ids
-from jobdeck.core.registry import Continue, Done, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Continue, Done, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,7 +15,8 @@ from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, Walk
 from jobdeck.core.programme.onboarding.onboarding import ALREADY, ELSEWHERE, GONE, LEFT, settle_coaches
 from jobdeck.core.programme.sync.rules import batch_size, dry_run, named_ids
 from jobdeck.core.programme.sync.walk import read_cursor, write_cursor
-from jobdeck.core.registry import Continue, Done, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Continue, Done, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

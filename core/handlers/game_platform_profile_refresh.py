@@ -24,8 +24,9 @@ from jobdeck.core.programme.sync.rules import (
     outage,
 )
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, GamePlatformError
+from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Continue, Done, Payload, job
+from jobdeck.core.registry import Continue, Done, Payload
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

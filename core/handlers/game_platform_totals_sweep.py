@@ -20,9 +20,10 @@ from jobdeck.core.programme.sync.rules import (
     dry_run,
     id_cursor,
 )
+from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.read import jobs
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Continue, Done, Payload, job
+from jobdeck.core.registry import Continue, Done, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,8 @@ from pydantic import Field, StrictBool
 
 from jobdeck.core.programme.messaging import read_receipts as receipts
 from jobdeck.core.programme.messaging.sending import SAMPLE
-from jobdeck.core.registry import Continue, Done, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Continue, Done, Payload
 
 if TYPE_CHECKING:
     from jobdeck.core.programme.messaging.read_receipts import Batch

@@ -22,7 +22,8 @@ from jobdeck.core.programme.messaging.sending import (
     require_providers,
 )
 from jobdeck.core.programme.vendors.email import Email
-from jobdeck.core.registry import Done, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Done, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

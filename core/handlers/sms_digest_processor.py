@@ -30,7 +30,8 @@ from jobdeck.core.programme.messaging.sending import (
     put,
     require_providers,
 )
-from jobdeck.core.registry import Admission, Continue, Done, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Admission, Continue, Done, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

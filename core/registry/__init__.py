@@ -12,15 +12,17 @@ import json
 import pkgutil
 import sys
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import ValidationError
 
 from jobdeck.core.errors import ConfigurationError, UnknownTaskType, meant
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.registry import folder
 from jobdeck.core.registry.checks import PER_KEY, SHARED_KEY, Isolation, check, is_async, misfit
+from jobdeck.core.registry.handles import Handle, is_handler
+from jobdeck.core.registry.handles import NoArguments as NoArguments
+from jobdeck.core.registry.handles import Payload as Payload
 from jobdeck.core.registry.job_context import AsyncJobContext as AsyncJobContext
 from jobdeck.core.registry.job_context import Continue as Continue
 from jobdeck.core.registry.job_context import Done as Done
@@ -41,12 +43,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-class Payload(BaseModel):
-    """The base of all payload models: camelCase in JSON, snake_case accepted, unknown keys refused."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Admission:
     """The facts for a type's `admit` function, in addition to the payload."""
@@ -58,7 +54,6 @@ class Admission:
 
 NAME_MODULES: Final = "Name the modules that register them in JOBDECK_HANDLERS or --handlers."
 NO_TYPES: Final = f"No task types. {NAME_MODULES}"
-F = TypeVar("F", bound="Callable[..., Outcome | Awaitable[Outcome]]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +132,6 @@ class JobType:
         return next((name for name, of in self.payload.model_fields.items() if (of.alias or name) == key), None)
 
 
-class NoArguments(Payload):
-    """The model of a task type that takes no arguments."""
-
-
 LARGEST_IN_KEY: Final = 10**15
 
 
@@ -159,70 +150,34 @@ class Registration(NamedTuple):
             return False
         if any(module == name or module.startswith(f"{name}.") for module in self.modules):
             return True
-        return any(value is self.job_type.run or value is innermost for value in vars(sys.modules[name]).values())
+        run = self.job_type.run
+        return any(value is innermost or is_handler(value, run) for value in vars(sys.modules[name]).values())
 
 
 registrations: list[Registration] = []
+declarations: list[JobType] = []
+"""The types that code declares without a handler, with what a producer must know of them."""
 
 
-def job(  # noqa: PLR0913 -- one keyword per fact of a task type
-    task_type: str,
-    *,
-    label: str | None = None,
-    purpose: str = "",
-    payload: type[Payload] = NoArguments,
-    recurring: int | None = None,
-    timeout: float = 900.0,
-    max_attempts: int = 5,
-    retry_base: float | None = None,
-    retry_cap: float | None = None,
-    concurrency: str | None = None,
-    quick: bool = False,
-    preview: Callable[[Any, Any], Json] | None = None,
-    admit: Admit | None = None,
-    isolation: Isolation = "thread",
-    resources: Opener | None = None,
-    playbook: str = "",
-    backoff: Backoff | None = None,
-) -> Callable[[F], F]:
-    """Registers a function `(payload, ctx) -> Done | Continue | None` as the handler of a task type.
-
-    A plain function gets a `JobContext` and runs in a thread. An `async def` function gets an `AsyncJobContext` and
-    runs on the event loop that all async runs of a worker share. With `isolation="process"` a plain function runs in a
-    process that the worker kills at the timeout; its module must be one that can be imported.
-
-    `recurring` is the usual interval in minutes. `timeout`, `retry_base` and `retry_cap` are in seconds; None for the
-    last two means the values of the settings. `resources` is a function `(settings, database)` to a context manager,
-    which is entered once in each process, with the first run that needs it, and left when the worker ends; its value is
-    `ctx.resources` of all types that name the same function. For an async type it may be an async context manager.
-    `playbook` is what an operator does when the type fails: paragraphs in Markdown, which the dashboard shows.
-
-    `backoff` is a plain function `(attempt, error)` to the seconds until the next attempt, at most a year, or to None
-    for the default delay. It is called after each attempt that failed and was not the last; `attempt` counts from 1,
-    and `error` is what the handler raised, or a `TimedOut`. If it fails, the log of the run says so, and the default
-    delay is used, as for an attempt that was lost with its worker. A `RetryLater` of the handler comes first.
+def register(made: JobType) -> JobType:
+    """Registers a type with its handler, for the modules that are being imported.
 
     Raises:
         ConfigurationError: the parts of the type do not fit together; the message names the part.
     """
-    if not isinstance(task_type, str):
-        raise ConfigurationError('@job needs the name of the task type. Write @job("send_invoice") above the handler.')
+    namespaces = _being_imported()
+    modules = tuple(str(namespace.get("__name__")) for namespace in namespaces)
+    made = replace(made, module=modules[0] if modules else "")
+    check(made)
+    registrations.append(Registration(made, modules, namespaces[0] if namespaces else {}))
+    return made
 
-    def register(function: F) -> F:
-        namespaces = _being_imported()
-        modules = tuple(str(namespace.get("__name__")) for namespace in namespaces)
-        made = JobType(
-            task_type=task_type, run=function, label=label or task_type.replace("_", " ").capitalize(),
-            purpose=purpose, payload=payload, recurring=recurring or None, timeout=timeout, max_attempts=max_attempts,
-            retry_base=retry_base, retry_cap=retry_cap, concurrency=concurrency, quick=quick, preview=preview,
-            admit=admit, isolation=isolation, resources=resources, playbook=playbook, backoff=backoff,
-            module=modules[0] if modules else "",
-        )  # fmt: skip
-        check(made)
-        registrations.append(Registration(made, modules, namespaces[0] if namespaces else {}))
-        return function
 
-    return register
+def declare(made: JobType) -> JobType:
+    """Makes a type without a handler known to `registered`. Raises as `register`."""
+    check(made)
+    declarations.append(made)
+    return made
 
 
 def _being_imported() -> list[Json]:
@@ -344,15 +299,23 @@ def _import(name: str, *, whole: bool) -> None:
         ) from error
 
 
-def registered(task_type: str) -> JobType:
-    """The job type that an imported module of this process registered; the last one if there are several.
+def registered(task_type: str | Handle[Any]) -> JobType:
+    """The job type of a handle, or of a name that an imported module registered, else declared; the last of several.
 
     Raises:
-        UnknownTaskType: no imported module registered it.
+        UnknownTaskType: no imported module did, or it is neither a name nor a handle.
     """
-    for found in reversed(registrations):
-        if found.job_type.task_type == task_type:
-            return found.job_type
+    if isinstance(task_type, Handle):
+        return task_type.job_type
+    if not isinstance(task_type, str):
+        raise UnknownTaskType(
+            f"A task type is given by its name or its handle, and not by a value of the class "
+            f"{type(task_type).__qualname__}. A function becomes a handle by @jobdeck.job above it."
+        )
+    for found in (*(one.job_type for one in reversed(registrations)), *reversed(declarations)):
+        if found.task_type == task_type:
+            return found
     raise UnknownTaskType(
-        f"No imported module registers the task type {json.dumps(task_type)}. Import the module with its @job first."
+        f"No imported module registers the task type {json.dumps(task_type)}. Import the module with its @job or "
+        "jobdeck.task first."
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from jobdeck.core.registry import Done, JobContext, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Done, JobContext, Payload
 
 
 class Nap(Payload):

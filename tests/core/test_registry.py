@@ -13,12 +13,13 @@ import pytest
 from jobdeck.core import registry
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.plugins import Plugin, use_plugins
-from jobdeck.core.registry import JobContext, NoArguments, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import JobContext, NoArguments, Payload
 
 Write = Callable[[dict[str, str]], None]
 
 JOB = """
-from jobdeck.core.registry import job
+from jobdeck.core.queue.producers.tasks import job
 
 @job("{0}")
 def run(params, ctx):
@@ -99,7 +100,7 @@ def test_a_wrapped_function_counts_for_the_module_that_wraps_it(write: Write) ->
         {
             "reg_tools": """
             import functools
-            from jobdeck.core.registry import job
+            from jobdeck.core.queue.producers.tasks import job
 
             def logged(function):
                 @functools.wraps(function)

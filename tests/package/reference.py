@@ -17,8 +17,10 @@ What `import jobdeck` offers, from its docstrings. [Versions](versioning.md) say
 provisional. Parameters behind `*` are given by name. `python -m tests.package.pages` writes this page.
 """
 PARTS: Final = {
-    "Job types": ("job", "Payload", "schedule", "Cron", "Every", "middleware", "on_failure", "FailedJob"),
-    "In a handler": ("JobContext", "AsyncJobContext", "Done", "Continue"),
+    "Job types": (
+        "job", "task", "Task", "Payload", "schedule", "Cron", "Every", "middleware", "on_failure", "FailedJob",
+    ),
+    "In a handler": ("JobContext", "AsyncJobContext", "ClaimedJob", "Done", "Continue"),
     "Enqueueing": ("enqueue", "enqueue_many", "aenqueue", "aenqueue_many", "Ticket", "result", "aresult", "Result"),
     "Flows": (
         "Flow", "FlowTicket", "enqueue_flow", "aenqueue_flow", "flow_results", "aflow_results", "extend_flow",

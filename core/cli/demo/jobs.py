@@ -16,9 +16,10 @@ from pydantic import Field
 from jobdeck.core.errors import PermanentError, VendorError
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import operator
+from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.type_settings import type_lines
-from jobdeck.core.registry import Done, JobContext, NoArguments, Payload, job
+from jobdeck.core.registry import Done, JobContext, NoArguments, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypedDict, overload
 from uuid import UUID
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.queue.producer import plain_id
+from jobdeck.core.registry.handles import Handle
 from jobdeck.core.times import with_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
+    from typing import Unpack
 
     from jobdeck.core.model import Json, NewJob, Ticket
-    from jobdeck.core.queue.producers.drivers import Rows
     from jobdeck.core.registry import Payload
+    from jobdeck.core.registry.handles import P
 
     Blocker: TypeAlias = "Member | Ticket | UUID | str"
 
@@ -66,6 +66,22 @@ class Member:
         return {key: value for key, value in made.items() if value not in (None, [])}
 
 
+class MemberOptions(TypedDict, total=False):
+    """The options of a member; `Flow.add` says what each means."""
+
+    after: Blocker | Iterable[Blocker]
+    needs: Needs
+    run_at: datetime | None
+    priority: int
+    max_attempts: int | None
+    dedupe_key: str | None
+    concurrency_key: str | None
+
+
+def _name(task_type: str | Handle[Any]) -> str:
+    return task_type.name if isinstance(task_type, Handle) else task_type
+
+
 @dataclass(slots=True)
 class Flow:
     """Jobs that are enqueued together, all or none, by `jobdeck.enqueue_flow`; each may wait for several others.
@@ -77,10 +93,18 @@ class Flow:
     members: list[Member] = field(default_factory=list, init=False)
     _names: set[str] = field(default_factory=set, init=False, repr=False)
 
+    @overload
+    def add(
+        self, name: str, task_type: Handle[P], payload: P | None = None, **options: Unpack[MemberOptions]
+    ) -> Member: ...
+    @overload
+    def add(
+        self, name: str, task_type: str, payload: Payload | Json | None = None, **options: Unpack[MemberOptions]
+    ) -> Member: ...
     def add(  # noqa: PLR0913 -- one keyword per option of a job
         self,
         name: str,
-        task_type: str,
+        task_type: str | Handle[Any],
         payload: Payload | Json | None = None,
         *,
         after: Blocker | Iterable[Blocker] = (),
@@ -95,7 +119,7 @@ class Flow:
 
         Args:
             name: its name, which no other member of the flow has.
-            task_type: a type whose module this process has imported.
+            task_type: the handle of a type, or its name if this process has imported its module.
             payload: the type's payload model, or its JSON.
             after: whom it waits for: members or their names, also of members that are added later, and jobs that are
                 in the queue, by their `Ticket` or id.
@@ -115,22 +139,50 @@ class Flow:
         with_zone(run_at, f"run_at of the member {name}")
         return self._keep(
             Member(
-                name, task_type, payload, names, ids, needs, run_at, priority, max_attempts, dedupe_key, concurrency_key
+                name,
+                _name(task_type),
+                payload,
+                names,
+                ids,
+                needs,
+                run_at,
+                priority,
+                max_attempts,
+                dedupe_key,
+                concurrency_key,
             )
         )
 
-    def on_success(self, task_type: str, payload: Payload | Json | None = None, *, name: str = "on success") -> Member:
+    @overload
+    def on_success(self, task_type: Handle[P], payload: P | None = None, *, name: str = ...) -> Member: ...
+    @overload
+    def on_success(self, task_type: str, payload: Payload | Json | None = None, *, name: str = ...) -> Member: ...
+    def on_success(
+        self, task_type: str | Handle[Any], payload: Payload | Json | None = None, *, name: str = "on success"
+    ) -> Member:
         """Adds a job that runs once all members that are no callbacks have succeeded. Raises as `add`."""
         return self._callback(name, task_type, payload, "success")
 
-    def on_failure(self, task_type: str, payload: Payload | Json | None = None, *, name: str = "on failure") -> Member:
+    @overload
+    def on_failure(self, task_type: Handle[P], payload: P | None = None, *, name: str = ...) -> Member: ...
+    @overload
+    def on_failure(self, task_type: str, payload: Payload | Json | None = None, *, name: str = ...) -> Member: ...
+    def on_failure(
+        self, task_type: str | Handle[Any], payload: Payload | Json | None = None, *, name: str = "on failure"
+    ) -> Member:
         """Adds a job that runs once all members that are no callbacks have ended, and one did not succeed.
 
         If all of them succeed, it is cancelled as not needed. Raises as `add`.
         """
         return self._callback(name, task_type, payload, "failure")
 
-    def on_end(self, task_type: str, payload: Payload | Json | None = None, *, name: str = "on end") -> Member:
+    @overload
+    def on_end(self, task_type: Handle[P], payload: P | None = None, *, name: str = ...) -> Member: ...
+    @overload
+    def on_end(self, task_type: str, payload: Payload | Json | None = None, *, name: str = ...) -> Member: ...
+    def on_end(
+        self, task_type: str | Handle[Any], payload: Payload | Json | None = None, *, name: str = "on end"
+    ) -> Member:
         """Adds a job that runs once all members that are no callbacks have ended in any way. Raises as `add`."""
         return self._callback(name, task_type, payload, "end")
 
@@ -153,8 +205,10 @@ class Flow:
         known = {member.name: member for member in self.members}
         return [(known[name], waits[name]) for name in _in_order(waits)]
 
-    def _callback(self, name: str, task_type: str, payload: Payload | Json | None, needs: Needs) -> Member:
-        return self._keep(Member(name, task_type, payload, needs=needs, is_callback=True))
+    def _callback(
+        self, name: str, task_type: str | Handle[Any], payload: Payload | Json | None, needs: Needs
+    ) -> Member:
+        return self._keep(Member(name, _name(task_type), payload, needs=needs, is_callback=True))
 
     def _keep(self, member: Member) -> Member:
         if member.name in self._names:
@@ -190,22 +244,6 @@ class BlockerResult:
     @property
     def ok(self) -> bool:
         return self.outcome in {"succeeded", "partial"}
-
-
-def documents(ordered: Sequence[tuple[Member, tuple[str, ...]]], drafts: Sequence[NewJob]) -> str:
-    """The list of members for `job_flow_create`, as JSON."""
-    made = [member.document(new, after) for (member, after), new in zip(ordered, drafts, strict=True)]
-    return json.dumps(made)
-
-
-def ticket(rows: Rows) -> FlowTicket:
-    """The answer of `job_flow_create` and `job_flow_add`."""
-    return FlowTicket(plain_id(rows[0][0]), {name: plain_id(job_id) for _, name, job_id in rows})
-
-
-def results(rows: Rows) -> tuple[BlockerResult, ...]:
-    """The answer of `job_flow_outcomes`."""
-    return tuple(BlockerResult(*row) for row in rows)
 
 
 def _in_order(waits: Mapping[str, tuple[str, ...]]) -> list[str]:

@@ -12,6 +12,7 @@ from jobdeck.core.errors import ConfigurationError, InvalidPayload, UsageError
 from jobdeck.core.queue import requests
 from jobdeck.core.queue.calls import Connection, array, rows
 from jobdeck.core.read import jobs
+from jobdeck.core.registry.handles import is_handler
 from jobdeck.core.schedules import Cron, given
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def schedule(schedule: Schedule, payload: Payload | Json | None = None, *, name:
     """
 
     def declare(function: F) -> F:
-        found = [one.job_type for one in registry.registrations if one.job_type.run is function]
+        found = [one.job_type for one in registry.registrations if is_handler(function, one.job_type.run)]
         if not found:
             raise ConfigurationError(
                 f"@schedule is on {getattr(function, '__name__', 'a function')}, which is no handler yet. "

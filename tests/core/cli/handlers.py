@@ -7,7 +7,8 @@ import threading
 from pydantic import Field
 
 from jobdeck.core.errors import PermanentError
-from jobdeck.core.registry import Done, JobContext, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Done, JobContext, Payload
 
 STARTED = threading.Event()
 

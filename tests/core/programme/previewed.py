@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from jobdeck.core.errors import PermanentError
-from jobdeck.core.registry import Done, JobContext, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Done, JobContext, Payload
 
 GATE: Final = 7_301
 """The advisory lock for which the preview of `cli_slow` waits."""

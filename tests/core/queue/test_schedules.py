@@ -17,11 +17,12 @@ from jobdeck.core.errors import ConfigurationError, Refused
 from jobdeck.core.model import Job, NewJob, Verdict
 from jobdeck.core.queue import operator, producer, requests, service
 from jobdeck.core.queue.producers import series
+from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read import jobs
 from jobdeck.core.read.pages import series as pages
 from jobdeck.core.read.verdict.health import health
-from jobdeck.core.registry import Done, JobType, NoArguments, Payload, Registry, job, registrations
+from jobdeck.core.registry import Done, JobType, NoArguments, Payload, Registry, registrations
 from jobdeck.core.schedules import AHEAD, CATCH_UPS, NO_SLOT, CatchUp, Cron, Every, Schedule, next_runs
 from jobdeck.core.settings import Settings
 from tests.support.people import PRODUCER, People

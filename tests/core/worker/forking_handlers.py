@@ -9,7 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from jobdeck.core.registry import Done, JobContext, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Done, JobContext, Payload
 
 MODULE = __name__
 fork = multiprocessing.get_context("fork")

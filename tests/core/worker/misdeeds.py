@@ -18,7 +18,8 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from jobdeck.core.registry import Done, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Done, Payload
 
 MODULE = __name__
 USER: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="")

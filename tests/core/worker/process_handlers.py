@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jobdeck.core.errors import JobdeckError, PermanentError, RetryLater
-from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Continue, Done, JobContext, Payload
 
 MODULE = __name__
 NAMELESS_SIGNAL = signal.SIGRTMIN + 3

@@ -15,7 +15,8 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, PermanentError
-from jobdeck.core.registry import Done, around, job, load
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Done, around, load
 from jobdeck.core.registry.around import FailedJob, middleware, on_failure
 from jobdeck.testing import run_job
 from tests.core.worker import process_handlers

@@ -18,7 +18,7 @@ from jobdeck.core.errors import (
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import operator, producer
-from jobdeck.core.registry import job
+from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.worker.runs.preview import effects
 from tests.core.worker.async_handlers import Conn, Gate, all_async, returns_nothing
 from tests.core.worker.test_canaries import ask, ended

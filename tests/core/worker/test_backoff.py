@@ -12,7 +12,8 @@ import pytest
 
 from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater, TimedOut
 from jobdeck.core.model import FinishedRun
-from jobdeck.core.registry import job, load, registrations
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import load, registrations
 from jobdeck.core.registry.around import LONGEST_DELAY
 from jobdeck.core.worker.context import Stop
 from jobdeck.testing import run_job

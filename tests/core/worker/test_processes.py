@@ -18,7 +18,8 @@ import pytest
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, operator, producer
-from jobdeck.core.registry import JobType, job
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import JobType
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.slots.child_process import ChildProcess
 from jobdeck.core.worker.slots.processes import ProcessSlots

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from jobdeck.core.queue.producers import series
-from jobdeck.core.registry import Done, JobType, job, registrations
+from jobdeck.core.queue.producers.tasks import job
+from jobdeck.core.registry import Done, JobType, registrations
 from jobdeck.core.schedules import Cron, Every, Schedule
 from tests.support.waiting import until
 from tests.support.working import Params, a_worker, enqueue, job_type, outcomes, working

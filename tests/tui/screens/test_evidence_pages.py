@@ -13,6 +13,7 @@ import pytest
 from jobdeck.core import registry
 from jobdeck.core.errors import JobFailure
 from jobdeck.core.logs import event
+from jobdeck.core.queue.producers import tasks
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from jobdeck.tui.backend.worker_log import LINES, LONGEST_LINE, WorkerLog
 from jobdeck.tui.format import short_id
@@ -163,7 +164,7 @@ def texts(entries: list[Entry]) -> list[str]:
 async def test_a_type_of_an_application_brings_its_part_of_the_playbook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(playbook, "source", SOURCE)
     monkeypatch.setattr(registry, "registrations", [*registry.registrations])
-    registry.job("send_invoice", playbook="Ask **billing** first.\n\nThen retry it.")(lambda _params, _ctx: None)
+    tasks.job("send_invoice", playbook="Ask **billing** first.\n\nThen retry it.")(lambda _params, _ctx: None)
     assert playbook.advice("send_invoice", None) == ["Ask billing first.", "Then retry it."]
     assert playbook.OWN_TYPES in playbook.sections()
 

@@ -17,6 +17,7 @@ import pytest
 from django.test import RequestFactory
 
 from jobdeck.core import registry
+from jobdeck.testing import drain
 from tests.core.cli.support import ROOT
 from tests.support.producers import django_settings_for
 from tests.support.queue import Connection, claim, finish_one, rows, value
@@ -45,11 +46,12 @@ def run(code: str, name: str) -> ModuleType:
 def _application(conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An application with its table and the module of its job type, in the environment that the examples expect."""
     monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setattr(registry, "registrations", [*registry.registrations])
+    before = [*registry.registrations], [*registry.declarations]
     conn.execute("CREATE TABLE customers (id integer PRIMARY KEY)")
-    run(example(""), "billing_jobs")
+    run(example(""), "billing")
     yield
-    for name in ("billing_jobs", "example"):
+    registry.registrations[:], registry.declarations[:] = before
+    for name in ("billing", "billing_jobs", "example"):
         sys.modules.pop(name, None)
 
 
@@ -64,6 +66,12 @@ def enqueued(conn: Connection) -> list[int]:
 def test_each_example_stores_its_row_and_enqueues_three_jobs(conn: Connection, heading: str) -> None:
     run(example(heading), "example")
     assert enqueued(conn) == [7, 8, 9]
+
+
+def test_a_worker_runs_the_handler_of_a_job_that_the_light_module_enqueued(conn: Connection) -> None:
+    run(example("psycopg"), "example")
+    run(example("The handler"), "billing_jobs")
+    assert [one.outcome for one in drain(conn)] == ["succeeded"] * 3
 
 
 def test_the_route_of_fastapi_enqueues_with_the_row(conn: Connection) -> None:

@@ -269,5 +269,5 @@ def test_a_job_that_waited_for_none_gets_no_results(conn: Connection) -> None:
 def judged_by_mypy(flow: jobdeck.Flow, conn: psycopg.Connection[Any], add: Callable[..., Any]) -> None:
     """What a type checker accepts and what it refuses. It is never called."""
     flow.add("a", TYPE, after=["b", uuid4(), flow.add("c", TYPE), jobdeck.enqueue(conn, TYPE)], needs="end")
-    flow.add("a", TYPE, needs="luck")  # type: ignore[arg-type]
+    flow.add("a", TYPE, needs="luck")  # type: ignore[call-overload]
     jobdeck.enqueue_flow("postgresql://", flow)  # type: ignore[arg-type]

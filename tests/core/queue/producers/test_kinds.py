@@ -252,7 +252,7 @@ def test_a_refusal_by_the_database_aborts_the_transaction_around_it(app: Any, co
     with taken_back(app.transaction()):
         app.enqueue(TYPE, ADA)
         with pytest.raises(jobdeck.Refused):
-            app.enqueue(TYPE, ADA, priority=101)
+            app.enqueue(TYPE, ADA, blocked_by=FAR)
         with pytest.raises(Exception, match="aborted"):
             app.value("SELECT 1")
     assert jobs(conn) == 0
@@ -266,7 +266,11 @@ def test_a_refusal_before_the_database_leaves_the_transaction_as_it_was(app: Any
             if task_type != "made_judged" or not isinstance(app.conn, psycopg.Connection):
                 with pytest.raises(jobdeck.Refused):
                     app.enqueue(task_type, payload)
-    assert jobs(conn) == 1
+        for send, given in ((app.enqueue, ADA), (app.enqueue_many, [ADA])):
+            with pytest.raises(jobdeck.Refused, match="between -100 and 100"):
+                send(TYPE, given, priority=101)
+        app.enqueue(TYPE, ADA)
+    assert jobs(conn) == 2
 
 
 def test_a_bulk_that_is_refused_in_its_second_statement_leaves_none(

@@ -48,7 +48,7 @@ async def judged_by_mypy(
     await jobdeck.aenqueue(async_session, "made_greet", {})
     await jobdeck.aenqueue(async_connection, "made_greet", {})
     await jobdeck.aenqueue_many(not_sync, "made_greet", [{}])
-    jobdeck.enqueue("postgresql://", "made_greet", {})  # type: ignore[arg-type]
-    jobdeck.enqueue(not_sync, "made_greet", {})  # type: ignore[arg-type]
-    await jobdeck.aenqueue(session, "made_greet", {})  # type: ignore[arg-type]
-    await jobdeck.aenqueue(plain, "made_greet", {})  # type: ignore[arg-type]
+    jobdeck.enqueue("postgresql://", "made_greet", {})  # type: ignore[call-overload]
+    jobdeck.enqueue(not_sync, "made_greet", {})  # type: ignore[call-overload]
+    await jobdeck.aenqueue(session, "made_greet", {})  # type: ignore[call-overload]
+    await jobdeck.aenqueue(plain, "made_greet", {})  # type: ignore[call-overload]

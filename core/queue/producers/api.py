@@ -1,0 +1,275 @@
+"""Enqueues jobs for an application: validated by their type, in the application's own transaction.
+
+`jobdeck.enqueue`, `enqueue_many` and their async twins are these functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict, overload
+
+from jobdeck.core import registry
+from jobdeck.core.model import Ticket
+from jobdeck.core.queue import producer
+from jobdeck.core.queue.producers import connections, drafts
+from jobdeck.core.telemetry import switch
+from jobdeck.core.times import with_zone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime, timedelta
+    from typing import Unpack
+    from uuid import UUID
+
+    from jobdeck.core.model import Json, NewJob
+    from jobdeck.core.queue.producers.connections import AsyncConnection, SyncConnection
+    from jobdeck.core.queue.producers.drivers import Rows
+    from jobdeck.core.registry import JobType, Payload
+    from jobdeck.core.registry.handles import Handle, P
+    from jobdeck.core.schedules import Schedule
+
+
+class JobFacts(TypedDict, total=False):
+    """The options of one job; `enqueue` says what each means."""
+
+    run_at: datetime | None
+    every_minutes: int | None
+    schedule: Schedule | None
+    expires_at: datetime | None
+    priority: int
+    max_attempts: int | None
+    dedupe_key: str | None
+    concurrency_key: str | None
+    blocked_by: UUID | None
+    unique_for: timedelta | None
+
+
+class JobOptions(JobFacts, total=False):
+    """The options of `enqueue`."""
+
+    actor: str | None
+    schema: str | None
+
+
+class ManyOptions(TypedDict, total=False):
+    """The options of `enqueue_many`."""
+
+    run_at: datetime | None
+    priority: int
+    max_attempts: int | None
+    actor: str | None
+    schema: str | None
+
+
+@overload
+def enqueue(
+    conn: SyncConnection, task_type: Handle[P], payload: P | None = None, **options: Unpack[JobOptions]
+) -> Ticket: ...
+@overload
+def enqueue(
+    conn: SyncConnection, task_type: str, payload: Payload | Json | None = None, **options: Unpack[JobOptions]
+) -> Ticket: ...
+def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
+    conn: SyncConnection,
+    task_type: str | Handle[Any],
+    payload: Payload | Json | None = None,
+    *,
+    run_at: datetime | None = None,
+    every_minutes: int | None = None,
+    schedule: Schedule | None = None,
+    expires_at: datetime | None = None,
+    priority: int = 0,
+    max_attempts: int | None = None,
+    dedupe_key: str | None = None,
+    concurrency_key: str | None = None,
+    blocked_by: UUID | None = None,
+    unique_for: timedelta | None = None,
+    actor: str | None = None,
+    schema: str | None = None,
+) -> Ticket:
+    """Enqueues one job in the caller's transaction: a rollback takes the job back, a commit shows it to workers.
+
+    On an autocommit connection the job is there at once. A refusal by the database inside a transaction aborts it,
+    unless the call is in a savepoint: `with conn.transaction()` of psycopg, `session.begin_nested()` of SQLAlchemy,
+    `transaction.atomic()` of Django. Returns the id of the job, and whether it was created or had the dedupe key.
+
+    Args:
+        conn: a psycopg connection, an SQLAlchemy session or connection, or `django.db.connection`.
+        task_type: the handle of a type, or its name if this process has imported its module.
+        payload: the type's payload model, or its JSON.
+        run_at: when it is due, with a time zone; None for now.
+        every_minutes: the interval of a recurring job.
+        schedule: in place of `every_minutes`, an `Every`, or a `Cron`, which is due at its first slot from `run_at` on.
+        expires_at: when a recurring job ends, with a time zone.
+        priority: from -100 to 100; higher runs first.
+        max_attempts: how often a failing job is tried; None for the type's own value.
+        dedupe_key: if a pending or running job has this key, that job is returned and none is created.
+        concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
+        blocked_by: the job runs after the success of this job.
+        unique_for: no second one-time job with the dedupe key is created for this time, also after the first has ended.
+        actor: the name in the audit; None for the account of this process.
+        schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
+
+    Raises:
+        UnknownTaskType: no module that this process has imported registers the type.
+        InvalidPayload: the payload does not fit the type; `problems` gives the reasons by field.
+        Refused: the database rejects one of the options; both intervals are given; the connection is of another kind;
+            or the type has an `admit` function, which needs a psycopg connection, and it is of another kind.
+    """
+    used = connections.sync(conn)
+    new = _new(
+        conn, task_type, payload, run_at=run_at, every_minutes=every_minutes, schedule=schedule, expires_at=expires_at,
+        priority=priority, max_attempts=max_attempts, dedupe_key=dedupe_key, concurrency_key=concurrency_key,
+        blocked_by=blocked_by, unique_for=unique_for,
+    )  # fmt: skip
+    with switch.sending(new.task_type) as span:
+        call = producer.create(new, **drafts.names(actor, schema, span))
+        return span.enqueued(_ticket(used.fetch(call)))
+
+
+@overload
+async def aenqueue(
+    conn: AsyncConnection, task_type: Handle[P], payload: P | None = None, **options: Unpack[JobOptions]
+) -> Ticket: ...
+@overload
+async def aenqueue(
+    conn: AsyncConnection, task_type: str, payload: Payload | Json | None = None, **options: Unpack[JobOptions]
+) -> Ticket: ...
+async def aenqueue(
+    conn: AsyncConnection,
+    task_type: str | Handle[Any],
+    payload: Payload | Json | None = None,
+    *,
+    actor: str | None = None,
+    schema: str | None = None,
+    **options: Unpack[JobFacts],
+) -> Ticket:
+    """Does what `enqueue` does, with the same options and errors, on an async connection.
+
+    Args:
+        conn: a psycopg or asyncpg connection, or an SQLAlchemy async session or connection. For a savepoint around the
+            call: `async with conn.transaction()`, or `async with session.begin_nested()` of SQLAlchemy.
+        task_type: the handle of a type, or its name if this process has imported its module.
+        payload: the type's payload model, or its JSON.
+        actor: the name in the audit; None for the account of this process.
+        schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
+        options: the others of `enqueue`.
+    """
+    used = connections.asynchronous(conn)
+    new = _new(conn, task_type, payload, **options)
+    with switch.sending(new.task_type) as span:
+        call = producer.create(new, **drafts.names(actor, schema, span))
+        return span.enqueued(_ticket(await used.fetch(call)))
+
+
+@overload
+def enqueue_many(
+    conn: SyncConnection, task_type: Handle[P], payloads: Iterable[P], **options: Unpack[ManyOptions]
+) -> list[UUID]: ...
+@overload
+def enqueue_many(
+    conn: SyncConnection, task_type: str, payloads: Iterable[Payload | Json], **options: Unpack[ManyOptions]
+) -> list[UUID]: ...
+def enqueue_many(
+    conn: SyncConnection,
+    task_type: str | Handle[Any],
+    payloads: Iterable[Payload | Json],
+    *,
+    run_at: datetime | None = None,
+    priority: int = 0,
+    max_attempts: int | None = None,
+    actor: str | None = None,
+    schema: str | None = None,
+) -> list[UUID]:
+    """Enqueues many jobs of one type in the caller's transaction, all or none, and returns their ids.
+
+    Takes about a tenth of the time of one `enqueue` per job. The options have the same meaning as in `enqueue`, which
+    also takes the keys, intervals and blockers of single jobs.
+
+    Raises:
+        UnknownTaskType: no module that this process has imported registers the type.
+        InvalidPayload: a payload does not fit the type; nothing was enqueued.
+        Refused: as `enqueue`; nothing was enqueued.
+    """
+    used = connections.sync(conn)
+    job_type = registry.registered(task_type)
+    jobs = _many(conn, job_type, payloads, max_attempts, run_at=run_at, priority=priority)
+    with switch.sending(job_type.task_type) as span:
+        return span.enqueued_many(used.enqueue_many(jobs, drafts.names(actor, schema, span)))
+
+
+@overload
+async def aenqueue_many(
+    conn: AsyncConnection, task_type: Handle[P], payloads: Iterable[P], **options: Unpack[ManyOptions]
+) -> list[UUID]: ...
+@overload
+async def aenqueue_many(
+    conn: AsyncConnection, task_type: str, payloads: Iterable[Payload | Json], **options: Unpack[ManyOptions]
+) -> list[UUID]: ...
+async def aenqueue_many(
+    conn: AsyncConnection,
+    task_type: str | Handle[Any],
+    payloads: Iterable[Payload | Json],
+    *,
+    run_at: datetime | None = None,
+    priority: int = 0,
+    max_attempts: int | None = None,
+    actor: str | None = None,
+    schema: str | None = None,
+) -> list[UUID]:
+    """Does what `enqueue_many` does, with the same options and errors, on an async connection: see `aenqueue`.
+
+    If the task is cancelled meanwhile, nothing is enqueued. A connection of psycopg or asyncpg can be used further;
+    SQLAlchemy closes the connection under its session.
+    """
+    used = connections.asynchronous(conn)
+    job_type = registry.registered(task_type)
+    jobs = _many(conn, job_type, payloads, max_attempts, run_at=run_at, priority=priority)
+    with switch.sending(job_type.task_type) as span:
+        return span.enqueued_many(await used.enqueue_many(jobs, drafts.names(actor, schema, span)))
+
+
+def _new(  # noqa: PLR0913 -- one keyword per option of a job
+    conn: object,
+    task_type: str | Handle[Any],
+    payload: Payload | Json | None,
+    *,
+    run_at: datetime | None = None,
+    every_minutes: int | None = None,
+    schedule: Schedule | None = None,
+    expires_at: datetime | None = None,
+    priority: int = 0,
+    max_attempts: int | None = None,
+    dedupe_key: str | None = None,
+    concurrency_key: str | None = None,
+    blocked_by: UUID | None = None,
+    unique_for: timedelta | None = None,
+) -> NewJob:
+    """One job, validated and admitted by its type."""
+    job_type = registry.registered(task_type)
+    own = drafts.Own(max_attempts, concurrency_key, unique_for)
+    new = own.of(drafts.draft(job_type, payload))._replace(
+        run_at=with_zone(run_at, "run_at"), priority=drafts.ranked(priority), dedupe_key=dedupe_key,
+        blocked_by=blocked_by, recurrence_interval_minutes=every_minutes,
+        expires_at=with_zone(expires_at, "expires_at"),
+    )  # fmt: skip
+    new = drafts.scheduled(new, schedule)
+    recurring = new.recurrence_interval_minutes is not None or schedule is not None
+    drafts.admit(conn, job_type, [new.payload], recurring=recurring)
+    return new
+
+
+def _many(
+    conn: object, job_type: JobType, payloads: Iterable[Payload | Json], max_attempts: int | None, **columns: Any
+) -> list[NewJob]:
+    """One-time jobs, validated and admitted by their type."""
+    with_zone(columns["run_at"], "run_at")
+    drafts.ranked(columns["priority"])
+    own = drafts.Own(max_attempts)
+    jobs = [own.of(drafts.draft(job_type, payload)._replace(**columns)) for payload in payloads]
+    drafts.admit(conn, job_type, (new.payload for new in jobs), recurring=False)
+    return jobs
+
+
+def _ticket(rows: Rows) -> Ticket:
+    job_id, created = rows[0]
+    return Ticket(producer.plain_id(job_id), created)
