@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import logging
     from contextlib import AbstractAsyncContextManager
+    from uuid import UUID
 
     import psycopg
 
@@ -44,24 +45,47 @@ Outcome = Done | Continue | None
 
 
 class RunFacts(Protocol):
-    """The part of the context that handlers of all kinds have; nothing in it waits.
+    """The part of the context that handlers of all kinds have; nothing in it waits."""
 
-    `progress` raises `LeaseLost` once the run no longer holds its job. `idempotency_key` is the same for all attempts
-    of one cycle of one job.
-    """
+    @property
+    def job(self) -> ClaimedJob:
+        """The job of the run, as it was claimed."""
 
-    job: ClaimedJob
-    log: logging.Logger
-    settings: Settings
-    dry_run: bool
-    idempotency_key: str
+    @property
+    def job_id(self) -> UUID:
+        """The id of the job."""
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of the job this run is, from 1 on. Of a recurring job, the attempts of its slot are counted."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same text for all attempts of a job, or of one slot of a recurring job, and another for any other run."""
+
+    @property
+    def log(self) -> logging.Logger:
+        """The logger whose lines are stored with the run."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the worker."""
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether the run must change nothing."""
 
     @property
     def resources(self) -> Any:
         """The resources that this job type, or its plugin, shares among runs; None if there are none."""
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
-        """Reports the run's progress; cheap enough to call for every item."""
+        """Reports the run's progress; cheap enough to call for every item.
+
+        Raises:
+            LeaseLost: the run no longer holds its job.
+            PermanentError: a count is no number, is not finite, or has more than 19 digits.
+        """
 
     @property
     def checkpoint(self) -> Json | None:
@@ -86,6 +110,7 @@ class JobContext(RunFacts, Protocol):
 
         Raises:
             LeaseLost: the run no longer holds its job.
+            PermanentError: the checkpoint is not a JSON object, or is larger than 1 MiB.
         """
 
     def finish_in(self, connection: Any, outcome: Done | Continue | None = None) -> None:
@@ -122,4 +147,5 @@ class AsyncJobContext(RunFacts, Protocol):
 
         Raises:
             LeaseLost: the run no longer holds its job.
+            PermanentError: the checkpoint is not a JSON object, or is larger than 1 MiB.
         """

@@ -27,6 +27,7 @@ from jobdeck.core.worker.run_log import LogBuffer, RunLogger, handler_logger
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
+    from uuid import UUID
 
     import psycopg
 
@@ -186,13 +187,19 @@ class RunContext:
         return self._resources.settings
 
     @property
+    def job_id(self) -> UUID:
+        return self.job.id
+
+    @property
+    def attempt(self) -> int:
+        return self.job.attempt
+
+    @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of one cycle of one job."""
         return self.job.cycle_key
 
     @property
     def resources(self) -> Any:
-        """The resources that this job type, or its plugin, shares among runs; None if there are none."""
         if self.shared is not None:
             return self.shared[0]
         return self._resources.of(self.plugin, self.opener)
@@ -204,7 +211,6 @@ class RunContext:
 
     @property
     def db(self) -> psycopg.Connection[Any]:
-        """An autocommit connection from the worker's pool, borrowed until the run ends."""
         if self._connection is None:
             self._borrowed = self._resources.lend()
             self._connection = self._borrowed.__enter__()
@@ -232,16 +238,9 @@ class RunContext:
 
     @property
     def checkpoint(self) -> Json | None:
-        """The checkpoint of the last `save_checkpoint` or `Continue` of this job."""
         return self._checkpoint
 
     def save_checkpoint(self, checkpoint: Json) -> None:
-        """Saves a checkpoint at once, so that the next attempt continues from it even after a crash.
-
-        Raises:
-            LeaseLost: the run no longer holds its job.
-            PermanentError: the checkpoint is not a JSON object, or is larger than 1 MiB.
-        """
         kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
         if not self.store(kept):
             raise self.found_lost()
@@ -310,7 +309,6 @@ class RunContext:
             return leases.save_checkpoint(conn, self.job.id, self.job.run_token, checkpoint)
 
     def cancelled(self) -> bool:
-        """Whether the run must stop: an operator cancelled it, it timed out, or the worker is stopping."""
         return self.stop is not None
 
     def raise_if_cancelled(self) -> None:

@@ -78,6 +78,7 @@ class FakeContext:
         self._checkpoint = checkpoint
         at = datetime.fromtimestamp(START, UTC)
         self.job = ClaimedJob(job_id or uuid4(), 1, "game_platform_sync", {}, 1, 5, at, at, False, checkpoint, 0)
+        self.job_id, self.attempt = self.job.id, self.job.attempt
         self.idempotency_key = f"{self.job.id}:cycle"
         token = settings.game_platform_api_token
         if token is not None and token.get_secret_value():
