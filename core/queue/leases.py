@@ -12,6 +12,9 @@ from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+import psycopg
+from psycopg.pq import TransactionStatus
+
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome, Status
 from jobdeck.core.queue.calls import Connection, array, dumped, microseconds, texts
@@ -89,7 +92,32 @@ def claim(
     A canary of these types is claimed before all others and alone; with a limit of 0, nothing else is claimed. With
     `fronts`, only jobs behind the front of each lane are claimed, so that the database does not scan again what was
     claimed before.
+
+    A job that the database refuses to start, such as by a trigger of the application, is set aside for a minute, and
+    the others are claimed. In an open transaction of the caller, the error is raised instead.
     """
+    while True:
+        try:
+            return _claim(conn, worker_id, task_types, limit, lease_seconds, fronts)
+        except psycopg.DatabaseError as error:
+            if isinstance(error, psycopg.OperationalError) or conn.info.transaction_status != TransactionStatus.IDLE:
+                raise
+            found = conn.execute(
+                "SELECT job_queue_set_aside(%s, %s::text[], %s)", (worker_id, texts(task_types), limit)
+            )
+            if not (row := found.fetchone()) or not row[0]:
+                raise
+        fronts = None
+
+
+def _claim(
+    conn: Connection,
+    worker_id: str,
+    task_types: Sequence[str],
+    limit: int,
+    lease_seconds: float,
+    fronts: Mapping[Lane, Front] | None,
+) -> list[ClaimedJob]:
     lanes: Sequence[object] = (None,) * 4
     if fronts:
         lanes = [list(part) for part in zip(*(lane + front for lane, front in fronts.items()), strict=True)]

@@ -312,6 +312,10 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "type-has-place": _has_place,
         "key-rate": "Waits for the rate of its key: next in {seconds} s.",
         "key-has-place": "The rate of its key lets it start.",
+        "start-refused": lambda facts: (
+            f"The database refuses to start it: {facts.get('error')}. Look for a trigger or a constraint of the "
+            f"application. A worker tries it again from {_moment(facts.get('retry_at'))} on."
+        ),
         "canary-requested": lambda facts: (
             f"{facts.get('asked_by')} asked at {_moment(facts.get('asked_at'))} to run it next. No pause holds it."
         ),

@@ -65,8 +65,9 @@ def judge(facts: dict[str, Any], parts: list[Row]) -> list[Finding]:
         return [Finding("upkeep", Verdict.CRITICAL, f"{words} {trouble}".strip(), late[0]["succeeded_at"])]
     aside = sum(part["set_aside"] for part in parts)
     if aside:
-        jobs = "1 lost run" if aside == 1 else f"{aside} lost runs"
-        words = f"{jobs} cannot be taken back: {next(part['trouble'] for part in parts if part['set_aside'])}"
+        jobs = "1 job, which is" if aside == 1 else f"{aside:,} jobs, which are"
+        first = next(part["trouble"] for part in parts if part["set_aside"])
+        words = f"The database refuses to start or take back {jobs} set aside: {first}"
         return [Finding("upkeep", Verdict.CRITICAL, words)]
     return []
 

@@ -244,14 +244,17 @@ create table if not exists job_error_mutes (
     primary key (task_type, fingerprint)
 );
 
--- Running jobs that the reaper could not take back, each with the error. They are tried again after 10 minutes.
+-- Jobs that the database refuses to change, such as by a trigger of the application, each with the error: running ones that the
+-- reaper could not take back, with their run token, and waiting ones that no claim could start, with their version. They
+-- are tried again from retry_at on.
 create table if not exists job_poison (
     job_id uuid primary key,
-    run_token bigint not null,
+    run_token bigint,
     error text not null,
     since timestamptz not null default clock_timestamp(),
     retry_at timestamptz not null
 );
+alter table job_poison alter column run_token drop not null, add column if not exists version bigint;
 
 -- The parts of upkeep: how often each has to succeed, when it last did, and why it did not since. A worker locks the row
 -- of the part that it does, so that each part is done by one worker at a time.

@@ -9,7 +9,8 @@
 --   3. Which series come first?                                job_claim_series
 --   4. Which of the other jobs are the best?                   job_claim_pick
 --   5. Which of these have a place for their key?              job_claim_keys (13)
--- 3 and 4 leave out jobs whose key is taken, and lock those that they return; 5 asks again under the key's lock.
+-- 3 and 4 leave out jobs whose key is taken and those that are set aside, and lock those that they return; 5 asks again under the
+-- key's lock.
 -- job_claim_start makes the jobs running, and uses up the rates of their types. A canary is not held up by pauses; it is asked
 -- for the limit of its type and for its key (24).
 -- The functions below have the planner's settings of job_queue_claim, which calls them, where they name none. Nothing compares each
@@ -89,6 +90,7 @@ declare
             select from job_queue q
             where job_clause_startable(q, p_now) and q.task_type = l.task_type and q.priority = l.priority
                 and (q.run_at, q.id) > (l.run_at, l.id)
+                and q.id not in (select p.job_id from job_poison p where p.retry_at > p_now)
             order by q.run_at, q.id limit 1) c
         limit 1);
     v_most constant integer := greatest(p_most / 2, round(random())::integer);
@@ -97,6 +99,7 @@ declare
         select c.ctid from unnest(p_lanes) l cross join lateral (
             select q.ctid, q.run_at, q.id from job_queue q
             where job_clause_startable(q, p_now) and q.is_recurring and q.task_type = l.task_type and q.priority = l.priority
+                and q.id not in (select p.job_id from job_poison p where p.retry_at > p_now)
             -- Of the indexes of lanes, only the one of series has this order.
             order by q.run_at, q.created_at limit v_most + 100) c
         where l.priority >= v_best and v_most > 0
@@ -136,6 +139,7 @@ begin
                     select q.run_at, q.id from job_queue q
                     where job_clause_startable(q, p_now) and q.task_type = l.task_type and q.priority = l.priority
                         and (q.run_at, q.id) > (l.run_at, l.id) and q.ctid <> all (p_but)
+                        and q.id not in (select p.job_id from job_poison p where p.retry_at > p_now)
                     order by q.run_at, q.id limit least(p_most, l.room)
                 ) c
                 order by l.priority desc, c.run_at, c.id limit p_most
@@ -171,6 +175,7 @@ begin
                 select q.ctid from job_queue q
                 where job_clause_startable(q, p_now) and q.task_type = l.task_type and q.priority = l.priority
                     and (q.run_at, q.id) > (l.run_at, l.id) and q.ctid <> all (v_taken)
+                    and q.id not in (select p.job_id from job_poison p where p.retry_at > p_now)
                 order by q.run_at, q.id limit least(coalesce(l.share, p_most), l.room)
                 for update of q skip locked
             ) c
@@ -221,6 +226,69 @@ begin
     select t.id, t.run_token, t.task_type, t.payload, t.attempts, t.max_attempts, coalesce(t.slot_at, t.run_at), p_now,
         t.is_recurring, t.checkpoint, t.cycle, t.priority
     from taken t order by t.priority desc, t.run_at, t.id;
+end
+$$;
+
+-- Of these jobs, which the caller has locked, sets aside those that the database refuses to start. All are tried together, and each
+-- half of them that fails; nothing is started. Returns how many were set aside.
+create or replace function job_claim_try(p_worker text, p_jobs tid[]) returns integer
+language plpgsql volatile
+as $$
+declare
+    v_half constant integer := cardinality(p_jobs) / 2;
+begin
+    if cardinality(p_jobs) = 0 then
+        return 0;
+    end if;
+    begin
+        -- A place that no running job has.
+        perform job_claim_start(p_worker, p_jobs, p_jobs[1:1], '{32767}', '{}', clock_timestamp(), 60);
+        set constraints all immediate;
+        raise exception using errcode = 'JD000', message = 'They can be started, which is taken back.';
+    exception
+        when sqlstate 'JD000' then
+            return 0;
+        when others then
+            if v_half = 0 then
+                insert into job_poison (job_id, version, error, retry_at)
+                select q.id, q.version, sqlstate || ' ' || sqlerrm, clock_timestamp() + interval '1 minute'
+                from job_queue q where q.ctid = p_jobs[1]
+                on conflict (job_id) do update set run_token = null, version = excluded.version, error = excluded.error,
+                    retry_at = excluded.retry_at;
+                return 1;
+            end if;
+    end;
+    return job_claim_try(p_worker, p_jobs[:v_half]) + job_claim_try(p_worker, p_jobs[v_half + 1:]);
+end
+$$;
+
+-- After a claim of these types that failed: sets aside the jobs that made it fail, so that the next one finds the others. Of each
+-- lane it tries as many as a claim of p_limit may take. Returns how many were set aside. A claim that tried each job itself
+-- would take longer.
+create or replace function job_queue_set_aside(p_worker text, p_types text[], p_limit integer) returns integer
+language plpgsql volatile security definer
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_lane job_lane;
+    v_found integer := 0;
+begin
+    perform job_refuse_outsiders();
+    foreach v_lane in array job_claim_lanes(job_types_open(p_types, v_now)) loop
+        v_found := v_found + job_claim_try(p_worker, array(
+            select q.ctid from job_queue q
+            where job_clause_claimable(q) and job_clause_due(q.run_at, v_now) and q.task_type = v_lane.task_type
+                and q.priority = v_lane.priority
+                and q.id not in (select p.job_id from job_poison p where p.retry_at > v_now)
+            order by q.run_at, q.id limit greatest(p_limit, 100) for update skip locked));
+    end loop;
+    if v_found > 0 then
+        perform job_queue_advance_lines(array(
+            select q.concurrency_key from job_poison p join job_queue q on q.id = p.job_id
+            where p.retry_at > v_now and q.status = 'pending' and q.concurrency_key is not null));
+    end if;
+    return v_found;
 end
 $$;
 

@@ -96,7 +96,7 @@ begin
         cross join lateral (
             select q.id, q.task_type from job_queue q
             where q.concurrency_key = k.key and q.status = 'pending' and q.blocked_by is null and not q.in_line
-                and q.id <> all (v_takers)
+                and q.id <> all (v_takers) and (select true from job_poison p where p.job_id = q.id) is null
             order by q.concurrency_key, q.priority desc) o
         where job_key_limit(o.task_type) = 1 or job_key_limit(o.task_type) <= job_key_running(k.key) + k.jobs);
     if v_others <> '{}' then

@@ -19,9 +19,10 @@ declare
         (select true from job_queue where concurrency_key = p_key and status = 'running' order by key_place limit 1)
             is not null
         or exists (
-            select from job_queue
-            where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
-                and priority >= p_priority and run_at <= p_run_at
+            select from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+                and q.priority >= p_priority and q.run_at <= p_run_at
+                and (select true from job_poison p where p.job_id = q.id) is null
         )
     );
 begin
@@ -153,6 +154,7 @@ begin
         select true from job_queue q
         where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
             and q.run_at <= greatest(v_job.run_at, p_now)
+            and (select true from job_poison p where p.job_id = q.id) is null
             and (job_type_can_run(q.task_type, p_now) or not job_type_can_run(v_job.task_type, p_now))
         order by q.priority desc limit 1
     ) is null then
@@ -238,6 +240,7 @@ begin
             select q.task_type from job_queue q
             where q.concurrency_key = k.key and q.status = 'pending' and q.blocked_by is null and not q.in_line
                 and q.run_at <= v_now
+                and (select true from job_poison p where p.job_id = q.id) is null
             order by q.concurrency_key, q.priority desc limit 1) end) filter (where k.waits),
         array_agg(k.next) filter (where k.waits), array_agg(k.next_type) filter (where k.waits)
     into v_later, v_lines, v_busy, v_heads, v_next, v_next_types

@@ -40,7 +40,8 @@ declare
     v_lost uuid[] := '{}';
 begin
     delete from job_poison p where not exists (
-        select from job_queue q where q.id = p.job_id and q.run_token = p.run_token);
+        select from job_queue q where q.id = p.job_id
+            and (q.run_token = p.run_token or q.status = 'pending' and q.version = p.version));
     v_ids := array(
         select q.id from job_queue q where q.status = 'running' and q.lease_expires_at <= v_now
             and not exists (select from job_poison p where p.job_id = q.id and p.retry_at > v_now)
@@ -59,7 +60,7 @@ begin
             select q.id, q.run_token, sqlstate || ' ' || sqlerrm, v_now + interval '10 minutes'
             from job_queue q where q.id = v_id and q.run_token is not null
             on conflict (job_id) do update set run_token = excluded.run_token, error = excluded.error,
-                retry_at = excluded.retry_at;
+                version = null, retry_at = excluded.retry_at;
         end;
     end loop;
     return v_lost;
@@ -300,7 +301,7 @@ begin
                 done := cardinality(lost_jobs);
                 more := done >= 100;
                 update job_upkeep u set set_aside = (select count(*) from job_poison) where u.part = p_part;
-                trouble := (select p.error from job_poison p order by p.since limit 1);
+                trouble := (select format('job %s: %s', p.job_id, p.error) from job_poison p order by p.since limit 1);
             when 'expired' then
                 loop
                     v_one := job_queue_end_expired(50);

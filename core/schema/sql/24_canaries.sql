@@ -103,8 +103,9 @@ begin
                 s.is_recurring, s.checkpoint, s.cycle, 101
             from job_claim_start(p_worker, v_keys.taken, v_keys.jobs, v_keys.places, array(
                 select l.task_type from unnest(v_lanes) l where l.room is not null), v_now, p_lease_seconds) s;
-        exception when sqlstate 'JD001' or unique_violation or lock_not_available then
-            -- Its blocker, its flow, its key or its dedupe key was faster.
+        exception
+            when sqlstate 'JD001' or lock_not_available or integrity_constraint_violation or data_exception or raise_exception then
+            -- Its blocker, its flow, its key or its dedupe key was faster, or a trigger of the application refuses to start it.
             continue;
         end;
         update job_canaries c set run_token = q.run_token from job_queue q where c.id = v_canary.id and q.id = v_job.id;

@@ -86,6 +86,8 @@ begin
         else 'key-rate' end, jsonb_build_object('seconds', ceil(date_part('epoch', o.at - v_now)))
     from job_key_opens(v_job.concurrency_key, v_job.task_type, v_now) as o (at)
     where o.at is not null and v_job.concurrency_key is not null and v_job.status = 'pending';
+    return query select 11, 'database', false, 'start-refused', jsonb_build_object('error', p.error, 'retry_at', p.retry_at)
+    from job_poison p where p.job_id = p_id and p.version = v_job.version and v_job.status = 'pending';
 end
 $$;
 

@@ -113,6 +113,7 @@ begin
     with missed as (
         select q.id from job_queue q
         where q.status = 'pending' and q.blocked_by is null and job_clause_missed(q, p_now)
+            and q.id not in (select p.job_id from job_poison p where p.retry_at > p_now)
         order by q.run_at limit v_most for update skip locked
     ), passed as (
         update job_queue q set

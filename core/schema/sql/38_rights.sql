@@ -54,7 +54,7 @@ declare
         'job_queue_cleanup', 'job_queue_purge', 'job_queue_create', 'job_queue_create_once', 'job_queue_create_many',
         'job_queue_enqueue', 'job_series_create', 'job_bulk_choose', 'job_bulk_start', 'job_bulk_step',
         'job_bulk_edit_step', 'job_bulk_stop', 'job_bulk_drop'];
-    v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
+    v_work constant text[] := array['job_queue_claim', 'job_queue_set_aside', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_upkeep', 'job_queue_traces',
         'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_take', 'job_bulk_edit_step', 'job_bulk_failed',
         'job_queue_create', 'job_queue_create_once', 'job_queue_create_many', 'job_queue_enqueue', 'job_types_declare',

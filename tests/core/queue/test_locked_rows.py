@@ -357,7 +357,7 @@ class TestPoison:
         assert rows(conn, "SELECT job_id, error FROM job_poison") == [
             {"job_id": bad.id, "error": "53200 out of shared memory"}
         ]
-        assert reaped.troubles == {"lost": "53200 out of shared memory"}
+        assert reaped.troubles == {"lost": f"job {bad.id}: 53200 out of shared memory"}
 
     def test_they_are_tried_again_and_forgotten_when_that_succeeds(self, conn: Connection) -> None:
         bad = add(conn, payload={"poison": True})

@@ -19,7 +19,7 @@ from jobdeck.core.queue import producer
 from tests.support.examples import examples
 from tests.support.health import announce
 from tests.support.people import make_groups
-from tests.support.queue import ACTOR, Connection, claim, finish, reap, report, rows, value
+from tests.support.queue import Connection, claim, finish, reap, report, rows, value
 
 TYPES: Final = ("alpha", "keyed", "limited", "aging")
 PLAIN: Final = 20
@@ -160,13 +160,23 @@ def refused(conn: Connection, way: str, fields: dict[str, Any]) -> bool:
 
 @pytest.fixture
 def queue(conn: Connection) -> Connection:
-    """A queue with types that have a key, a limit and an age, and a worker that handles them."""
+    """A queue with a worker, types with a key, a limit and an age, and a trigger that can refuse starts."""
     make_groups(conn)
     set_json_loads(read, conn)
     conn.execute(
         """
         INSERT INTO job_types (task_type, concurrency, max_running, max_age_seconds)
-        VALUES ('keyed', 'payload:region', NULL, NULL), ('limited', NULL, 3, NULL), ('aging', NULL, NULL, 60)
+        VALUES ('keyed', 'payload:region', NULL, NULL), ('limited', NULL, 3, NULL), ('aging', NULL, NULL, 60);
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF current_setting('test.refuses') = 'true' THEN
+                RAISE 'refused by the application';
+            END IF;
+            RETURN new;
+        END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE ON job_queue FOR EACH ROW
+            WHEN (new.status = 'running' AND coalesce(new.created_by, '') NOT LIKE 'plain (%')
+            EXECUTE FUNCTION refuse();
         """
     )
     announce(conn, "worker-1", types=TYPES)
@@ -180,7 +190,7 @@ def work(conn: Connection, plain: set[uuid.UUID]) -> None:
         jobs = claim(conn, TYPES, limit=10)
         finish(conn, *(report(job, "succeeded" if job.id in plain else outcomes[turn % 4]) for job in jobs))
         if turn % 5 == 0:
-            assert reap(conn).troubles == {}
+            assert [why for why in reap(conn).troubles.values() if "refused by the application" not in why] == []
     left = {row["id"] for row in rows(conn, "SELECT id FROM job_queue WHERE id = ANY (%s)", list(plain))}
     assert left == set()
 
@@ -196,13 +206,15 @@ def explained(conn: Connection) -> None:
         assert why or again, row
 
 
+@pytest.mark.limit(300)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(400))
-@given(st.lists(written(), min_size=1, max_size=4))
+@given(st.lists(written(), min_size=1, max_size=4), st.booleans())
 def test_a_row_by_hand_is_refused_with_a_sentence_or_runs_and_the_others_run_beside_it(
-    queue: Connection, writes: list[tuple[str, dict[str, Any]]]
+    queue: Connection, writes: list[tuple[str, dict[str, Any]]], refuses: bool
 ) -> None:
+    queue.execute("SELECT set_config('test.refuses', %s, false)", [str(refuses).lower()])
     queue.execute("TRUNCATE job_queue, job_runs, job_stat_delta, job_recheck, job_poison, job_unique_keys")
-    plain = set(producer.enqueue_many(queue, [NewJob("alpha") for _ in range(PLAIN)], actor=ACTOR))
+    plain = set(producer.enqueue_many(queue, [NewJob("alpha") for _ in range(PLAIN)], actor="plain"))
     taken = [fields for way, fields in writes if not refused(queue, way, fields)]
     assert value(queue, "SELECT count(*) FROM job_queue") <= PLAIN + len(taken)
     work(queue, plain)

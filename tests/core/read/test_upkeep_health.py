@@ -75,4 +75,6 @@ class TestUpkeep:
     def test_a_lost_run_that_was_set_aside_is_critical(self, conn: Connection) -> None:
         conn.execute("UPDATE job_upkeep SET set_aside = 2, trouble = '53200 out of memory' WHERE part = 'lost'")
         found = finding(conn, "upkeep")
-        assert found.evidence == "2 lost runs cannot be taken back: 53200 out of memory"
+        assert found.evidence == (
+            "The database refuses to start or take back 2 jobs, which are set aside: 53200 out of memory"
+        )
