@@ -66,7 +66,7 @@ def preview(params: Params, ctx: CompetitionContext) -> Json:
         "batches": -(-due // size),
         "unsubscribeGroup": ctx.resources.settings.sendgrid_unsubscribe_group_id is not None,
         "sample": {"to": masked, "subject": body.subject, "text": body.text},
-        "differs": templates.differences(words[1], body),
+        "differs": _differences(ctx.resources.settings, words[1], body),
     }
 
 
@@ -172,6 +172,10 @@ def _body(settings: CompetitionSettings, words: tuple[str, str]) -> templates.Bo
     return templates.announcement(templates.of(settings), *words, unsubscribe=unsubscribe)
 
 
+def _differences(settings: CompetitionSettings, text: str, body: templates.Body) -> list[str]:
+    return templates.differences(text, body, templates.image_hosts(settings))
+
+
 def _lease(settings: CompetitionSettings) -> float:
     return lease_seconds(settings) + settings.campaign_batch_pause_seconds + LONGEST_WAIT
 
@@ -198,7 +202,7 @@ class _Dispatch:
         self._resumed = start.verdict == "resumed"
         text = start.body_markdown or ""
         body = _body(ctx.resources.settings, (start.subject or "", text))
-        self._differs = templates.differences(text, body)
+        self._differs = _differences(ctx.resources.settings, text, body)
         mail = Email(
             to="",
             subject=body.subject,

@@ -108,6 +108,8 @@ class CompetitionSettings(FileSettings):
     """Requests to Twilio a second, of all workers together."""
     campaign_batch_size: int = Field(500, ge=1, le=1000)
     """Recipients in one request of a campaign."""
+    campaign_image_hosts: str = ""
+    """Hosts whose pictures campaigns show, separated by commas. They learn who reads the mail."""
     campaign_batch_pause_seconds: float = Field(1.0, ge=0)
     """Pause between a campaign's requests."""
     probe_stale_hours: float = Field(4.0, ge=0)
@@ -155,6 +157,14 @@ class CompetitionSettings(FileSettings):
     @classmethod
     def _lower_case(cls, provider: Any) -> Any:
         return provider.strip().lower() if isinstance(provider, str) else provider
+
+    @field_validator("campaign_image_hosts")
+    @classmethod
+    def _names_of_hosts(cls, hosts: str) -> str:
+        found = [host.strip().lower() for host in hosts.split(",") if host.strip()]
+        if not all(re.fullmatch(r"([a-z0-9-]{1,63}\.)+[a-z0-9-]{2,63}", host) for host in found):
+            raise ValueError("must be names of hosts like images.example.org, separated by commas")
+        return ",".join(found)
 
     @field_validator("quiet_hours")
     @classmethod

@@ -146,7 +146,7 @@ def _create(
             conn,
             subject=subject,
             body_markdown=text,
-            body_html=templates.markdown(text),
+            body_html=templates.markdown(text, templates.image_hosts(session.settings.of(CompetitionSettings))),
             audience=given["audience"],
             coach=coach,
             actor=session.actor,

@@ -12,15 +12,18 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from jobdeck.core.errors import ConfigurationError, PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jinja2 import Environment
+    from markdown_it.renderer import RendererHTML
     from markdown_it.token import Token
+    from markdown_it.utils import OptionsDict
 
     from jobdeck.core.programme.settings import CompetitionSettings
 
@@ -46,22 +49,28 @@ class Body:
 
 def of(settings: CompetitionSettings) -> Templates:
     """The templates of these settings, cached."""
-    return _templates(settings.templates)
+    return _templates(settings.templates, image_hosts(settings))
+
+
+def image_hosts(settings: CompetitionSettings) -> frozenset[str]:
+    """The hosts whose pictures campaigns show."""
+    return frozenset(filter(None, settings.campaign_image_hosts.split(",")))
 
 
 @lru_cache(maxsize=8)
-def _templates(folder: Path | None) -> Templates:
-    return Templates(folder)
+def _templates(folder: Path | None, hosts: frozenset[str]) -> Templates:
+    return Templates(folder, hosts)
 
 
 class Templates:
     """The templates of one folder, with the built-in ones as fallback. Thread-safe."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """Raises `TemplateError` if the folder does not exist."""
+    def __init__(self, folder: Path | None = None, hosts: frozenset[str] = frozenset()) -> None:
+        """With hosts whose pictures an announcement shows. Raises `TemplateError` if the folder does not exist."""
         if folder is not None and not folder.is_dir():
             raise TemplateError(f"JOBDECK_TEMPLATES names {folder}, which is not a folder. Correct it or unset it.")
         self._environment = _environment(folder)
+        self.image_hosts = hosts
 
     def email(self, name: str, values: Mapping[str, Any]) -> Body:
         """Renders a mail; the subject is one line.
@@ -149,32 +158,49 @@ def gsm(text: str, most: int = 160) -> str:
     return words[:most].rstrip()
 
 
-def markdown(text: str) -> str:
+def markdown(text: str, hosts: frozenset[str] = frozenset()) -> str:
     """Converts Markdown to HTML, with GitHub's tables and strike-through and with line breaks kept.
 
     HTML in the text is escaped, and links that would run a script stay plain text. An image becomes its description,
-    because an image that a mail loads tells its server who reads the mail, and when.
+    because an image that a mail loads tells its server who reads the mail, and when; one over https from `hosts` stays.
     """
     from markdown_it import MarkdownIt  # noqa: PLC0415 -- imported on first use
 
     reader = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
-    reader.add_render_rule("image", _described)
+    reader.add_render_rule("image", _pictures(hosts))
     rendered: str = reader.render(text)
     return rendered
 
 
-def _described(_renderer: object, tokens: Sequence[Token], place: int, *_: object) -> str:
+def _pictures(hosts: frozenset[str]) -> Callable[..., str]:
     from markdown_it.common.utils import escapeHtml  # noqa: PLC0415 -- imported on first use
 
-    return escapeHtml(tokens[place].content)
+    def picture(renderer: RendererHTML, tokens: Sequence[Token], place: int, options: OptionsDict, env: Any) -> str:
+        shown = _is_shown(tokens[place], hosts)
+        return renderer.image(tokens, place, options, env) if shown else escapeHtml(tokens[place].content)
+
+    return picture
 
 
-def differences(body_markdown: str, sent: Body) -> list[str]:
-    """What a mail does not show as the page that stored this text showed it, a sentence each."""
+def _is_shown(image: Token, hosts: frozenset[str]) -> bool:
+    """Whether a picture comes over https from one of these hosts, named without a port or a user."""
+    try:
+        address = urlsplit(str(image.attrGet("src") or ""))
+    except ValueError:
+        return False
+    return address.scheme == "https" and address.netloc.lower() in hosts
+
+
+def differences(body_markdown: str, sent: Body, hosts: frozenset[str] = frozenset()) -> list[str]:
+    """What a mail does not show as the page that stored this text showed it, a sentence each.
+
+    `hosts` are those whose pictures it shows.
+    """
     from markdown_it import MarkdownIt  # noqa: PLC0415 -- imported on first use
 
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    kinds = Counter(part.type for block in reader.parse(body_markdown) for part in (block, *(block.children or ())))
+    parts = [part for block in reader.parse(body_markdown) for part in (block, *(block.children or ()))]
+    kinds = Counter(part.type for part in parts if part.type != "image" or not _is_shown(part, hosts))
     pictures, tags = kinds["image"], kinds["html_inline"] + kinds["html_block"]
     said = {
         f"Pictures are replaced by their descriptions ({pictures}).": pictures > 0,
@@ -203,7 +229,7 @@ def announcement(templates: Templates, subject: str, body_markdown: str, *, unsu
     values = {
         "subject": subject,
         "text": body_markdown.strip(),
-        "html": Markup(markdown(body_markdown)),  # noqa: S704 -- HTML in the text was escaped
+        "html": Markup(markdown(body_markdown, templates.image_hosts)),  # noqa: S704 -- HTML in the text was escaped
         "unsubscribe_url": Markup(UNSUBSCRIBE_URL) if unsubscribe else "",  # noqa: S704 -- a constant
     }
     words = " ".join(subject.split())[:LONGEST_SUBJECT]

@@ -120,6 +120,46 @@ def test_an_image_is_its_description_and_loads_nothing() -> None:
     assert "again" in html
 
 
+def test_a_picture_is_shown_over_https_from_a_host_that_the_settings_name() -> None:
+    hosts = frozenset({"images.example.org"})
+    shown = "![the <venue>](https://IMAGES.example.org/logo.png 'a \"title\"')"
+    assert markdown(shown, hosts) == (
+        '<p><img src="https://IMAGES.example.org/logo.png" alt="the &lt;venue&gt;" title="a &quot;title&quot;" /></p>\n'
+    )
+    assert "<img" not in markdown(shown)
+    for other in (
+        "http://images.example.org/1.png", "//images.example.org/1.png", "/1.png", "images.example.org/1.png",
+        "https://images.example.org.evil.example/1.png", "https://images.example.org@evil.example/1.png",
+        "https://x@images.example.org/1.png", "https://images.example.org:8443/1.png", "https://evil.example/1.png",
+        "https://evil.example/images.example.org", "data:image/png;base64,AA", "https://[images.example.org/1.png",
+    ):  # fmt: skip
+        assert "<img" not in markdown(f"![x](<{other}>)", hosts), other
+
+
+def test_pictures_that_are_shown_are_no_difference() -> None:
+    templates = Templates(hosts=frozenset({"images.example.org"}))
+    text = "![a](https://images.example.org/1.png) ![b](https://other.example.org/2.png)"
+    sent = messaging_templates.announcement(templates, "News", text, unsubscribe=True)
+    assert '<img src="https://images.example.org/1.png"' in (sent.html or "")
+    assert "other.example.org" not in (sent.html or "")
+    assert messaging_templates.differences(text, sent, templates.image_hosts)[0] == (
+        "Pictures are replaced by their descriptions (1)."
+    )
+
+
+@pytest.mark.parametrize(
+    "hosts", ["https://images.example.org", "images.example.org/a", "*", "a b.example", "localhost", "x:443"]
+)
+def test_hosts_of_pictures_that_are_no_names_are_refused(hosts: str) -> None:
+    with pytest.raises(ValueError, match="must be names of hosts like images"):
+        CompetitionSettings(CAMPAIGN_IMAGE_HOSTS=hosts)
+
+
+def test_hosts_of_pictures_are_separated_by_commas() -> None:
+    settings = CompetitionSettings(CAMPAIGN_IMAGE_HOSTS=" Images.example.org , cdn.example.org,")
+    assert messaging_templates.image_hosts(settings) == {"images.example.org", "cdn.example.org"}
+
+
 def test_an_announcement_that_differs_from_its_page_says_how(tmp_path: Path) -> None:
     def said(text: str) -> list[str]:
         sent = messaging_templates.announcement(templates, "News", text, unsubscribe=True)
