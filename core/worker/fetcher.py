@@ -14,7 +14,7 @@ from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.runs.tracing import origins
-from jobdeck.core.worker.stats import Crowd, LaneFronts
+from jobdeck.core.worker.slots.pace import Crowd, LaneFronts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,9 +16,10 @@ from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.runs.tracing import recorder_of
 from jobdeck.core.worker.slots.lane import Lane
 from jobdeck.core.worker.slots.loop import LoopSlots
+from jobdeck.core.worker.slots.pace import Line, Pace
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.slots.threads import ThreadSlots
-from jobdeck.core.worker.stats import Line, Pace, Tally, WorkerFigures
+from jobdeck.core.worker.stats import Tally, WorkerFigures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Sized

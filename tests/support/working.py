@@ -17,8 +17,8 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import service
 from jobdeck.core.registry import Done, JobType, Payload, Registry
 from jobdeck.core.settings import Settings
+from jobdeck.core.worker.slots.pace import Pace
 from jobdeck.core.worker.state import WorkerState
-from jobdeck.core.worker.stats import Pace
 from jobdeck.core.worker.worker import Worker
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE

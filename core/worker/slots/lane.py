@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import FinishedRun
     from jobdeck.core.worker.executor import Executor
-    from jobdeck.core.worker.stats import Pace
+    from jobdeck.core.worker.slots.pace import Pace
 
 log = logging.getLogger(__name__)
 

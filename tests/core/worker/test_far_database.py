@@ -11,7 +11,7 @@ import pytest
 from jobdeck.core.model import ClaimedJob, FinishedRun, NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, producer
-from jobdeck.core.worker.stats import Line
+from jobdeck.core.worker.slots.pace import Line
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
 from tests.support.working import job_type, nothing, outcomes, working

@@ -18,8 +18,8 @@ from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.fetcher import Fetcher
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import Maintenance
+from jobdeck.core.worker.slots.pace import LaneFronts
 from jobdeck.core.worker.state import WorkerState
-from jobdeck.core.worker.stats import LaneFronts
 from tests.support.health import announce
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report

@@ -14,8 +14,8 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, presence, producer
 from jobdeck.core.worker import fetcher
 from jobdeck.core.worker.maintenance import Maintenance
+from jobdeck.core.worker.slots.pace import Crowd
 from jobdeck.core.worker.state import WorkerState
-from jobdeck.core.worker.stats import Crowd
 from tests.support.health import announce
 from tests.support.queue import ACTOR, Connection, add
 from tests.support.waiting import until

@@ -9,7 +9,7 @@ import pytest
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, producer
 from jobdeck.core.worker import fetcher, watchdog
-from jobdeck.core.worker.stats import LaneFronts, Line, Pace
+from jobdeck.core.worker.slots.pace import LaneFronts, Line, Pace
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
 from tests.support.working import Held, claim_ahead, claimed, enqueue, job_type, nothing, outcomes, working

@@ -27,8 +27,8 @@ from jobdeck.core.registry import Continue, Done
 from jobdeck.core.worker import heartbeat, watchdog
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.oneshot import CycleProgress
+from jobdeck.core.worker.slots.pace import Pace
 from jobdeck.core.worker.slots.threads import ThreadSlots
-from jobdeck.core.worker.stats import Pace
 from tests.core.worker.test_executor import ERRORS, JSON_LIKE, runner_of
 from tests.support.examples import examples
 from tests.support.waiting import PATIENCE, beside, until
