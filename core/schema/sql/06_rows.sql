@@ -113,7 +113,7 @@ begin
             when 'attempts' then 'A job has made 0 attempts or more, and may make at least 1.'
             when 'counts' then 'The attempts, cycles, failures in a row and version of a job are from 0 to at most 1,000,000,000.'
             when 'priority' then 'A priority must be between -100 and 100.'
-            when 'type' then 'A job needs a task type of at most 1,000 bytes.'
+            when 'type' then 'A job needs a task type of at most 200 bytes.'
             when 'line' then 'A job without a concurrency key is in no line.'
             when 'times' then 'All times of a job must be between the years 1 and 9999.'
             when 'recurrence' then 'A job that is not recurring has no interval. Make it recurring, or leave the interval out.'
@@ -137,9 +137,9 @@ create or replace function job_hand_values() returns trigger
 language plpgsql
 as $$
 begin
-    if octet_length(new.task_type) > 1000 then
+    if octet_length(new.task_type) > 200 then
         raise exception using table = 'job_queue', constraint = 'job_queue_type_check', errcode = 'check_violation',
-            message = 'A job needs a task type of at most 1,000 bytes. Nothing was changed.';
+            message = 'A job needs a task type of at most 200 bytes. Nothing was changed.';
     elsif greatest(octet_length(new.dedupe_key), octet_length(new.concurrency_key), octet_length(new.fingerprint)) > 1000 then
         raise exception using table = 'job_queue', constraint = 'job_queue_keys_check', errcode = 'check_violation',
             message = 'A key may have 1,000 bytes. Use a hash of it. Nothing was changed.';
@@ -156,7 +156,7 @@ $$;
 -- A condition is prepared again by each statement, so it is short, and the function looks at each value.
 create or replace trigger job_hand_values
     before insert or update of task_type, dedupe_key, concurrency_key, fingerprint on job_queue
-    for each row when (octet_length(concat(new.task_type, new.dedupe_key, new.concurrency_key, new.fingerprint)) > 1000)
+    for each row when (octet_length(concat(new.task_type, new.dedupe_key, new.concurrency_key, new.fingerprint)) > 200)
     execute function job_hand_values();
 create or replace trigger job_hand_counts before update of attempts, cycle, consecutive_failures, version on job_queue
     for each row when (greatest(new.attempts, new.cycle, new.consecutive_failures, new.version) > 1000000000)

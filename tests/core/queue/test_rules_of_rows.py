@@ -44,7 +44,9 @@ RULES: Final = [
         for column, time in zip(TIMES, cycle(FAR), strict=False)
     ),
     *(({column: NOISE}, "keys", "1,000 bytes") for column in KEYS),
-    ({"task_type": NOISE}, "type", "a task type of at most 1,000 bytes"),
+    ({"task_type": NOISE}, "type", "a task type of at most 200 bytes"),
+    ({"task_type": "x" * 201}, "type", "a task type of at most 200 bytes"),
+    ({"task_type": "é" * 101}, "type", "a task type of at most 200 bytes"),
     ({"run_token": 7}, "lease", "has no token and no lease"),
     ({"lease_expires_at": "2026-01-01"}, "lease", "has no token and no lease"),
     ({"status": "failed", "run_token": 7}, "lease", "has no token and no lease"),
@@ -100,7 +102,7 @@ def test_a_job_that_waits_gets_no_value_either_that_an_index_would_refuse_at_the
 ) -> None:
     blocker = add(conn)
     for job in (None, add(conn, blocked_by=blocker.id).id):
-        with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match="1,000 bytes"):
+        with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match=r"1,000 bytes|200 bytes"):
             write(conn, {column: NOISE, "blocked_by": blocker.id}, job)
     finish_one(conn, claim_one(conn))
     claim_one(conn)
@@ -212,3 +214,14 @@ def test_a_row_by_hand_of_a_queue_whose_rules_it_keeps_is_stored_as_it_was_given
     job = job_row(conn, value(conn, "SELECT id FROM job_queue"))
     assert (job["status"], job["attempts"], job["last_error"], job["priority"]) == ("failed", 3, "away", -100)
     assert job["in_line"] is False
+
+
+def test_a_type_of_200_bytes_is_enqueued_and_claimed(conn: Connection) -> None:
+    name = "é" * 100
+    write(conn, {"task_type": name})
+    assert claim_one(conn, [name]).task_type == name
+    job = add(conn)
+    with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match="at most 200 bytes"):
+        add(conn, "x" * 201)
+    with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match="at most 200 bytes"):
+        write(conn, {"task_type": "x" * 201}, job.id)
