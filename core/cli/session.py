@@ -326,4 +326,7 @@ after_option = click.option("--after", metavar="CURSOR", help="Continue after a 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Confirm deletions and changes to more than one job.")
 detach_option = click.option("--detach", is_flag=True, help="Let workers do it; do not wait for the end.")
-reason_option = click.option("--reason", metavar="TEXT", help="Reason, for the audit log.")
+reason_option = click.option(
+    "--reason", metavar="TEXT", callback=lambda _context, _option, text: (text or "").strip() or None,
+    help="Reason, for the audit log.",
+)  # fmt: skip

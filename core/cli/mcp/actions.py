@@ -7,7 +7,7 @@ import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, StringConstraints, create_model
 
 from jobdeck.core.cli.mcp.reads import JobId, Text, When
 from jobdeck.core.cli.mcp.tools import Access, Arguments, Tool
@@ -61,7 +61,9 @@ class Rehearsed(Deed):
 
 
 class Done(Deed):
-    reason: str = Field(min_length=3, max_length=500, description="Why, for the audit log.")
+    reason: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        min_length=3, max_length=500, description="Why, for the audit log."
+    )
 
 
 def _argument(option: Option) -> Any:

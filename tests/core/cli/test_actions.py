@@ -30,6 +30,16 @@ def test_cancel_and_retry_one_job_by_its_id(jobdeck: Jobdeck, conn: Connection) 
     assert row == ("not now",)
 
 
+@pytest.mark.parametrize(("given", "kept"), [("   ", None), ("", None), ("\t not now \n", "not now")])
+def test_a_reason_is_kept_without_white_space_around_it_and_a_blank_one_is_none(
+    jobdeck: Jobdeck, conn: Connection, given: str, kept: str | None
+) -> None:
+    jobdeck("cancel", str(enqueued(conn, message="hello")), "--reason", given)
+    jobdeck("pause", "--reason", given)
+    assert conn.execute("SELECT reason FROM job_audit WHERE action = 'cancel'").fetchone() == (kept,)
+    assert conn.execute("SELECT paused_reason FROM job_queue_settings").fetchone() == (kept,)
+
+
 def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(jobdeck: Jobdeck, conn: Connection) -> None:
     here, gone = enqueued(conn, message="hello"), uuid4()
     ran = jobdeck("cancel", str(here), str(gone), "--yes", "--json")

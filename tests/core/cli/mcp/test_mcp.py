@@ -192,6 +192,7 @@ async def test_an_action_is_done_and_audited_as_an_assistants(
     reason = "The vendor is back."
     async with assistant(database_url, tmp_path, "--allow-actions") as acting:
         assert "reason" in await acting.refused("retry", ids=[str(job_id)])
+        assert "reason" in await acting.refused("retry", ids=[str(job_id)], reason="     ")
         assert "version" in await acting.refused("retry", ids=[str(job_id), str(other.id)], version=1, reason=reason)
         assert job_row(conn, job_id)["status"] == "failed"
         (stale,) = (await acting.ask("retry", ids=[str(job_id)], version=99, reason=reason))["results"]
