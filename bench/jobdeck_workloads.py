@@ -10,12 +10,12 @@ import argparse
 import common
 import peer_jobdeck
 from backlogs import KINDS, churn, stuck
-from mixes import limited, mixed, payloads
+from mixes import lending, limited, mixed, payloads
 from processes import computing, growth, snapshot, start, waiting
 
 WORKLOADS = {
     found.__name__: found
-    for found in (stuck, churn, payloads, mixed, limited, waiting, computing, growth, start, snapshot)
+    for found in (stuck, churn, payloads, mixed, lending, limited, waiting, computing, growth, start, snapshot)
 }
 
 

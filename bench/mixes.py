@@ -8,6 +8,7 @@ import common
 import peer_jobdeck as peer
 
 from jobdeck.core.model import NewJob
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.registry import Done, JobType, Registry, load
@@ -67,6 +68,27 @@ def failing(params, ctx):
     peer.Noop.handler(params.seq)
 
 
+class Pool:
+    """What `pooled` borrows from: connections that are given back as they are."""
+
+    database = None
+
+
+@job("lent_noop", payload=peer.Params)
+def lent(params, ctx):
+    """Executes a statement on `ctx.db`."""
+    ctx.db.execute("SELECT %s::int", (params.seq,))
+    peer.Noop.handler(params.seq)
+
+
+@job("pooled_noop", payload=peer.Params)
+def pooled(params, ctx):
+    """Executes it on a connection that is not cleaned for the next run."""
+    with Pool.database.connection() as conn:
+        conn.execute("SELECT %s::int", (params.seq,))
+    peer.Noop.handler(params.seq)
+
+
 def own_registry() -> Registry:
     """The types above beside the plain no-op."""
     return load([peer.__name__, __name__])
@@ -83,6 +105,24 @@ def payloads(args):
             producer.enqueue_many(connection, jobs, actor=alone.ACTOR)
             rate = alone.run_all(connection, database, counter, args.jobs, own_registry())
             common.emit(f"payload_{kind}", jobs=args.jobs, rate=rate, noop_rate=plain, ratio=rate / plain)
+
+
+def lending(args):
+    """Jobs that use `ctx.db`, beside the same with connections that nothing is taken back of."""
+    counter = alone.Counter()
+    peer.Noop.handler = counter
+    rates = {"lent": [], "pooled": []}
+    with (
+        common.fresh_database(peer) as name,
+        common.connect(name) as connection,
+        Database(common.url(name), application_name="bench", max_size=12) as Pool.database,
+    ):
+        for kind in [kind for _ in range(args.repeat + 1) for kind in rates]:
+            jobs = [NewJob(f"{kind}_noop", {"seq": seq}) for seq in range(1, args.jobs + 1)]
+            producer.enqueue_many(connection, jobs, actor=alone.ACTOR)
+            rates[kind].append(alone.run_all(connection, name, counter, args.jobs, own_registry()))
+    ours, plain = (statistics.median(found[1:]) for found in rates.values())
+    common.emit("lending", jobs=args.jobs, rate=ours, noop_rate=plain, ratio=ours / plain)
 
 
 def mixed(args):

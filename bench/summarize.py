@@ -33,6 +33,7 @@ COLUMNS = {
     },
     "payload": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
     "mixed": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
+    "lending": {"ratio": "× not cleaned", "rate": "jobs/s", "noop_rate": "not cleaned"},
     "limited": {"ratio": "× without limits", "rate": "jobs/s", "noop_rate": "without limits"},
     "waiting": {"ratio": "× one process", "rate": "jobs/s of two", "one_rate": "of one"},
     "computing": {
@@ -109,6 +110,7 @@ TITLES = {
     "stuck": "Backlogs: the same drain and pickup with and without",
     "payload": "A kilobyte of payload; a kilobyte of output and twenty log lines, kept and dropped",
     "mixed": "A mix: recurring, failing, keyed",
+    "lending": "Jobs that use ctx.db, beside the same on connections that are not cleaned",
     "limited": "Ten types with limits: places for each type, or a rate that is never reached",
     "waiting": "Handlers that wait 10 ms",
     "computing": "Jobs of 200 ms of processor time in processes",
@@ -133,7 +135,7 @@ TITLES = {
 
 # Workloads of Jobdeck alone, by the first word of their names; and one that is in another's table.
 OWN = {
-    "stuck", "payload", "mixed", "limited", "waiting", "computing", "churn", "growth", "start", "snapshot",
+    "stuck", "payload", "mixed", "lending", "limited", "waiting", "computing", "churn", "growth", "start", "snapshot",
     "keys", "history", "large", "crowd", "far",
 }  # fmt: skip
 FAMILIES = {"old_transaction": "churn"}

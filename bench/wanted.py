@@ -96,6 +96,16 @@ def mixed(records: Records) -> Row:
     )
 
 
+def lending(records: Records) -> Row:
+    """Jobs that use the connection of their run."""
+    ours, plain = records.middle("lending", "rate"), records.middle("lending", "noop_rate")
+    return Row(
+        "jobs that use `ctx.db`, of the same on connections that are not cleaned",
+        (Part("", "≥", 0.95, "%", records.middle("lending", "ratio")),),
+        (*told("ours", ours, "/s"), *told("not cleaned", plain, "/s")),
+    )
+
+
 def keys(records: Records, kind: str, title: str) -> Row:
     """One of the two lines of `keys.py`."""
     found = {name: records.middle("keys", name, kind=kind) for name in KEYS}
@@ -245,6 +255,7 @@ def rows(records: Records) -> Iterator[Row]:
     yield pickup(records)
     yield logging(records)
     yield mixed(records)
+    yield lending(records)
     yield keys(records, "one_key", "a key with 100,000 waiting")
     yield keys(records, "many_keys", "100,000 keys with one each")
     yield history(records)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+from copy import copy
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -47,10 +48,7 @@ READ_ONLY = "-c default_transaction_read_only=on"
 
 
 class Unreachable(DatabaseUnreachable, psycopg.OperationalError):
-    """A connection failed. Commands show its message; callers that retry catch it as an OperationalError.
-
-    `reason` is that of libpq, without the address.
-    """
+    """A connection failed. Callers that retry catch an OperationalError. `reason` is that of libpq, without address."""
 
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
@@ -121,6 +119,12 @@ class Database:
     def lend(self) -> AbstractContextManager[Connection]:
         """The same for code of an application, such as a handler. What it changes of it, nobody else finds."""
         return self._pool.lend()
+
+    def for_application(self) -> Self:
+        """The same database and pool for functions of an application: what they borrow is lent (see `lend`)."""
+        view = copy(self)
+        vars(view)["connection"] = self.lend
+        return view
 
     def connect(self) -> Connection:
         """A dedicated connection, which the caller closes.
@@ -288,9 +292,7 @@ class Database:
                 self._capabilities = self._judge(connection, examined[0].fetchone())
 
     def _judge(self, connection: Connection, row: tuple[Any, ...] | None) -> Capabilities:
-        found = judge(
-            connection, row, label=self.label, schema=self.schema, options_accepted=self._startup_options
-        )  # fmt: skip
+        found = judge(connection, row, label=self.label, schema=self.schema, options_accepted=self._startup_options)
         connection.prepare_threshold = PREPARE_AFTER if found.prepared_statements else None
         return found
 

@@ -7,7 +7,7 @@ try after it has recovered succeeds. A pool that connects in the background and 
 from __future__ import annotations
 
 import asyncio
-import selectors
+import select
 import threading
 import time
 from concurrent.futures import Future
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from jobdeck.core.postgres.lent.loan import Loan, check, check_async, cleaned, cleaned_async
+from jobdeck.core.postgres.lent.loan import check, check_async, cleaned, cleaned_async, lend, lend_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -29,8 +29,7 @@ C = TypeVar("C", Connection, AsyncConnection)
 WAIT_SECONDS = 30.0
 TRUST_SECONDS = 30.0
 SPARE_SECONDS = 60.0
-# `poll`, where there is one: `epoll` takes three calls of the system for one look.
-_Selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)
+_poll = getattr(select, "poll", None)
 
 
 class _Spare(NamedTuple, Generic[C]):
@@ -94,15 +93,9 @@ class _Spares(Generic[C]):
             idle, self._idle = self._idle, []
         return [spare.connection for spare in idle]
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _count(self, change: int) -> None:
         with self._lock:
-            self._using += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._using -= 1
+            self._using += change
 
     def _all_taken(self) -> psycopg.OperationalError:
         return psycopg.OperationalError(
@@ -134,12 +127,15 @@ class Pool(_Spares[Connection]):
         Raises:
             psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
         """
-        with self._slot():
+        self._begin()
+        try:
             connection = self._take(lent=False)
             try:
                 yield connection
             finally:
                 self.take_in(connection)
+        finally:
+            self._end()
 
     @contextmanager
     def lend(self) -> Iterator[Connection]:
@@ -149,9 +145,10 @@ class Pool(_Spares[Connection]):
             psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
             LeftOpen: the block ended in a transaction in which it had written.
         """
-        with self._slot():
+        self._begin()
+        try:
             connection = self._take(lent=True)
-            loan = Loan(connection)
+            loan = lend(connection)
             try:
                 yield loan.lent
                 check(loan)
@@ -159,16 +156,17 @@ class Pool(_Spares[Connection]):
                 loan.end()
                 for spare in self._keep(connection, lent=True):
                     spare.close()
+        finally:
+            self._end()
 
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
+    def _begin(self) -> None:
         if not self._slots.acquire(timeout=WAIT_SECONDS):
             raise self._all_taken()
-        try:
-            with self._counted():
-                yield
-        finally:
-            self._slots.release()
+        self._count(1)
+
+    def _end(self) -> None:
+        self._count(-1)
+        self._slots.release()
 
     def take_in(self, connection: Connection) -> None:
         """Keeps a connection that the caller has opened, to give it out as its own."""
@@ -226,9 +224,12 @@ def _close_opened(ahead: Future[Connection]) -> None:
 
 def has_data(handle: int) -> bool:
     """Whether a socket has data to read, or was closed by the other side; does not wait."""
-    with _Selector() as selector:
-        selector.register(handle, selectors.EVENT_READ)
-        return bool(selector.select(0))
+    if _poll is None:
+        return bool(select.select([handle], [], [], 0)[0])
+    # Without `selectors`, which costs four times as much, at each use of a connection.
+    poll = _poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _is_fresh(connection: Connection | AsyncConnection, idle_seconds: float) -> bool:
@@ -302,7 +303,7 @@ class AsyncPool(_Spares[AsyncConnection]):
         """
         async with self._slot():
             connection = await self._take(lent=True)
-            loan = Loan(connection)
+            loan = await lend_async(connection)
             try:
                 yield loan.lent
                 await check_async(loan)
@@ -318,10 +319,11 @@ class AsyncPool(_Spares[AsyncConnection]):
                 await self._slots.acquire()
         except TimeoutError:
             raise self._all_taken() from None
+        self._count(1)
         try:
-            with self._counted():
-                yield
+            yield
         finally:
+            self._count(-1)
             self._slots.release()
 
     async def close(self) -> None:

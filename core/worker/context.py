@@ -17,7 +17,6 @@ from jobdeck.core.logs import event
 from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.jsonb import storable
-from jobdeck.core.postgres.lent.view import for_application
 from jobdeck.core.queue import leases
 from jobdeck.core.queue.producers.finishing import Reporter, record
 from jobdeck.core.redact import safe_error
@@ -102,7 +101,8 @@ class RunResources:
 
     def _open(self, plugin: str, own: Opener | None) -> object:
         opener: Any = own or next((found.resources for found in load_plugins() if found.name == plugin), None)
-        return self._stack.enter_context(opener(self.settings, for_application(self.database))) if opener else None
+        lends = self.database and self.database.for_application()
+        return self._stack.enter_context(opener(self.settings, lends)) if opener else None
 
     def close(self) -> None:
         self._stack.close()

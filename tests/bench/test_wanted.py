@@ -37,7 +37,7 @@ def measured(title: str, lines: list[dict[str, Any]]) -> str:
 
 def test_a_row_without_records_was_not_measured() -> None:
     lines = list(table(Records([])))
-    assert len(lines) == 2 + 13
+    assert len(lines) == 2 + 14
     for text in lines[2:]:
         assert text.endswith(f"| {ABSENT} | {ABSENT} |")
 

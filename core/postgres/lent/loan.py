@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.generators import execute
-from psycopg.pq import ExecStatus, PGconn, PipelineStatus, TransactionStatus
+from psycopg.pq import ExecStatus, PGconn, PipelineStatus, TransactionStatus, abc
 
 from jobdeck.core.errors import JobdeckError
 
@@ -47,10 +47,8 @@ class Loan(Generic[C]):
         self._session_user = own.pgconn.parameter_status(b"session_authorization")
         self._prepare_threshold, self._prepared_max = own.prepare_threshold, own.prepared_max
         lent = type(own)(own.pgconn)
-        # psycopg has no public way to make a second object for a session: the statements that are prepared in it, the
-        # mode, and the conversions of the pool's own object.
-        lent._autocommit = own.autocommit  # noqa: SLF001
-        lent._read_only = own.read_only  # noqa: SLF001
+        # psycopg has no public way to make a second object for a session: the names of the statements that are prepared
+        # in it, and the conversions of the pool's own object.
         lent._prepared = own._prepared  # noqa: SLF001
         lent._adapters = AdaptersMap(own.adapters)  # noqa: SLF001
         self.lent: C = lent
@@ -79,6 +77,21 @@ class Loan(Generic[C]):
             pgconn.finish()
 
 
+def lend(own: psycopg.Connection[Any]) -> Loan[psycopg.Connection[Any]]:
+    """Begins a loan in the mode of the pool's own object."""
+    loan = Loan(own)
+    loan.lent.autocommit, loan.lent.read_only = own.autocommit, own.read_only
+    return loan
+
+
+async def lend_async(own: psycopg.AsyncConnection[Any]) -> Loan[psycopg.AsyncConnection[Any]]:
+    """The same for a borrower on an event loop."""
+    loan = Loan(own)
+    await loan.lent.set_autocommit(own.autocommit)
+    await loan.lent.set_read_only(own.read_only)
+    return loan
+
+
 def check(loan: Loan[psycopg.Connection[Any]]) -> None:
     """Checks what a borrower leaves that believes it has succeeded.
 
@@ -104,7 +117,8 @@ async def check_async(loan: Loan[psycopg.AsyncConnection[Any]]) -> None:
 def cleaned(own: psycopg.Connection[Any]) -> bool:
     """Waits until a connection is clean after its last loan; False if it is lost."""
     try:
-        return _all_done(own.wait(execute(own.pgconn)))
+        clean = _cleaned_already(own.pgconn)
+        return _all_done(own.wait(execute(own.pgconn))) if clean is None else clean
     except psycopg.Error:
         return False
 
@@ -112,9 +126,28 @@ def cleaned(own: psycopg.Connection[Any]) -> bool:
 async def cleaned_async(own: psycopg.AsyncConnection[Any]) -> bool:
     """Waits until a connection is clean after its last loan; False if it is lost."""
     try:
-        return _all_done(await own.wait(execute(own.pgconn)))
+        clean = _cleaned_already(own.pgconn)
+        return _all_done(await own.wait(execute(own.pgconn))) if clean is None else clean
     except psycopg.Error:
         return False
+
+
+def _cleaned_already(pgconn: abc.PGconn) -> bool | None:
+    """Whether a connection is clean, without a wait; None where the server has not answered yet.
+
+    The answer is there as a rule, and this is half of the work of a wait for it.
+    """
+    done = True
+    pgconn.consume_input()
+    while done and not pgconn.is_busy():
+        result = pgconn.get_result()
+        if result is None:
+            # What the last borrower listened for is not for the next one.
+            while pgconn.notifies() is not None:
+                pass
+            return True
+        done = result.status in _DONE
+    return None if done else False
 
 
 def _all_done(results: list[Any]) -> bool:

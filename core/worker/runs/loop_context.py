@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from jobdeck.core.errors import JobdeckError, LeaseLost
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.jsonb import storable
-from jobdeck.core.postgres.lent.view import for_application
 from jobdeck.core.postgres.pool import AsyncPool
 from jobdeck.core.queue import leases
 from jobdeck.core.queue.producers import finishing
@@ -145,7 +144,8 @@ class OnLoop:
 
     async def _keep(self, opener: Opener, value: asyncio.Future[object]) -> None:
         try:
-            made = opener(self._shared.settings, for_application(self._shared.database))
+            database = self._shared.database
+            made = opener(self._shared.settings, database and database.for_application())
             if not isinstance(made, AbstractAsyncContextManager):
                 value.set_result(await asyncio.to_thread(self._shared.enter, opener, made))
                 await self._ending.wait()

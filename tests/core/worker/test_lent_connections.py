@@ -15,7 +15,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import Registry
 from jobdeck.core.worker.worker import Worker
 from tests.support.queue import Connection
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes, quick_settings, status_of, working
 
 STATEMENTS = {
@@ -122,6 +122,20 @@ def test_a_connection_whose_server_process_ended_after_the_loan_is_replaced(
     with database.lend() as lent:
         assert lent.execute("SELECT 1").fetchone() == (1,)
         assert lent.info.backend_pid != first
+
+
+def test_a_borrower_hears_nothing_that_the_one_before_listened_for(database: Database, conn: Connection) -> None:
+    with database.lend() as lent:
+        lent.execute("LISTEN somewhere")
+        lent.execute("SELECT 1")
+        conn.execute("NOTIFY somewhere, 'of the first loan'")
+        pid = lent.info.backend_pid
+    clean = "SELECT state = 'idle' AND query LIKE 'RESET ROLE%%' FROM pg_stat_activity WHERE pid = %s"
+    until(lambda: conn.execute(clean, (pid,)).fetchone() == (True,), "the end of the cleaning")
+    with database.lend() as lent:
+        lent.execute("LISTEN somewhere")
+        conn.execute("NOTIFY somewhere, 'of the second loan'")
+        assert [notify.payload for notify in lent.notifies(timeout=PATIENCE, stop_after=1)] == ["of the second loan"]
 
 
 def test_a_thread_that_a_borrower_left_finds_its_connection_closed(database: Database) -> None:
