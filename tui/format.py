@@ -14,7 +14,7 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 from jobdeck.core import times
 from jobdeck.core.model import SUCCESSES, RunOutcome, Status, Verdict
 from jobdeck.core.read.report_types import Counts
-from jobdeck.core.read.sentences import PAST, amount
+from jobdeck.core.read.sentences import CLAIMED, PAST, amount, status_word
 from jobdeck.core.redact import clean, harmless_json, redact, safe_text, scrub
 from jobdeck.core.schedules import NO_SLOT, rhythm
 from jobdeck.core.words.plain import plain
@@ -42,6 +42,7 @@ STATUS_LOOK: Mapping[Status, tuple[str, str]] = {
     Status.CANCELLED: ("⊘", "muted"),
 }
 """The glyph and the ink of each status."""
+CLAIMED_LOOK = ("◌", "text")
 OUTCOME_LOOK: Mapping[RunOutcome, tuple[str, str]] = {
     RunOutcome.SUCCEEDED: ("✓", "good"),
     RunOutcome.PARTIAL: ("⚠", "warn"),
@@ -78,6 +79,11 @@ JOINERS: Mapping[int, str | None] = {
 
 They are removed. Two regional indicators, which make a flag, become the two letters of its country.
 """
+
+
+def status_look(job: Job) -> tuple[str, str]:
+    """The glyph and the ink of a job's status; those of a job that waits while a worker has only claimed it."""
+    return CLAIMED_LOOK if status_word(job) == CLAIMED else STATUS_LOOK[job.status]
 
 
 def shown(text: str, *, multiline: bool = False) -> str:

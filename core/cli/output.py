@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TextIO, TypeVar
 
 from jobdeck.core.cli.fitting import fitted, width_of
-from jobdeck.core.read.sentences import DRY_RUN, outcome_words
+from jobdeck.core.read.sentences import DRY_RUN, outcome_words, status_word
 from jobdeck.core.redact import clean, scrub
 from jobdeck.core.schedules import has_run_out, rhythm
 from jobdeck.core.times import format_duration
@@ -187,7 +187,7 @@ def run_table(runs: Iterable[Run], *, revealed: bool = False) -> list[str]:
 def _job_row(job: Job) -> tuple[object, ...]:
     own = rhythm(job)
     badge = f" ↻ {own.short}" if own else ""
-    status = "cancelling" if job.cancel_requested_at and job.status == "running" else job.status.value
+    status = "cancelling" if job.cancel_requested_at and job.status == "running" else status_word(job)
     if job.last_run_dry and job.status == "succeeded":
         status += f", {DRY_RUN}"
     return (

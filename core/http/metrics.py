@@ -21,6 +21,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.model import Filter, Finding
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.read import jobs
+from jobdeck.core.read.sentences import CLAIMED
 from jobdeck.core.read.stats import figures, run_times
 from jobdeck.core.read.verdict import failing_types, health, upkeep_health
 from jobdeck.core.redact import safe_error
@@ -204,7 +205,8 @@ def _jobs(conn: psycopg.Connection[Any], labels: TypeLabels, judge: Mapping[str,
     statuses = ("pending", "running", "succeeded", "failed", "cancelled")
     return [
         gauge("jobdeck_jobs", "Jobs in the queue by status, counted up to 10001.",
-              {name: float(getattr(counts, name)) for name in statuses}, label="status"),
+              {**{name: float(getattr(counts, name)) for name in statuses}, "running": float(counts.begun),
+               CLAIMED: float(counts.claimed)}, label="status"),
         gauge("jobdeck_jobs_at_least", "1 where there may be more than jobdeck_jobs says.",
               {name: float(getattr(counts, name) > counts.LIMIT) for name in statuses}, label="status"),
         gauge("jobdeck_jobs_pending", "Pending jobs by type, counted up to 10001.",

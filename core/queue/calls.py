@@ -75,6 +75,6 @@ def texts(values: Iterable[str | None]) -> str:
     )
 
 
-def microseconds(moments: Iterable[float]) -> str:
+def microseconds(moments: Iterable[float | None]) -> str:
     """An array literal of times: seconds since the epoch in, whole microseconds out."""
-    return array([int(moment * 1e6) for moment in moments])
+    return array(["NULL" if moment is None else int(moment * 1e6) for moment in moments])

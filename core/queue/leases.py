@@ -86,6 +86,7 @@ def claim(
     limit: int,
     lease_seconds: float,
     fronts: Mapping[Lane, Front] | None = None,
+    free: int | None = None,
 ) -> list[ClaimedJob]:
     """Claims up to `limit` jobs of these types, highest priority first; each claim has its own run token.
 
@@ -95,10 +96,13 @@ def claim(
 
     A job that the database refuses to start, such as by a trigger of the application, is set aside for a minute, and
     the others are claimed. In an open transaction of the caller, the error is raised instead.
+
+    `free` is how many of them a handler would be called for at once. If more are claimed, none of their runs has begun
+    until a heartbeat says so. With None, each begins with the claim.
     """
     while True:
         try:
-            return _claim(conn, worker_id, task_types, limit, lease_seconds, fronts)
+            return _claim(conn, worker_id, task_types, limit, lease_seconds, fronts, free)
         except psycopg.DatabaseError as error:
             if isinstance(error, psycopg.OperationalError) or conn.info.transaction_status != TransactionStatus.IDLE:
                 raise
@@ -117,6 +121,7 @@ def _claim(
     limit: int,
     lease_seconds: float,
     fronts: Mapping[Lane, Front] | None,
+    free: int | None,
 ) -> list[ClaimedJob]:
     lanes: Sequence[object] = (None,) * 4
     if fronts:
@@ -125,9 +130,10 @@ def _claim(
         """
         SELECT id, run_token, task_type, payload, attempt, max_attempts, due_at, claimed_at, is_recurring, checkpoint,
             cycle, priority
-        FROM job_queue_claim(%s, %s::text[], %s, %s, %s::text[], %s::integer[], %s::timestamptz[], %s::uuid[])
+        FROM job_queue_claim(%s, %s::text[], %s, %s, %s::text[], %s::integer[], %s::timestamptz[], %s::uuid[],
+            p_free => %s)
         """,
-        (worker_id, texts(task_types), limit, lease_seconds, *lanes),
+        (worker_id, texts(task_types), limit, lease_seconds, *lanes, free),
         binary=True,
     ).fetchall()
     return list(map(ClaimedJob._make, rows))
@@ -181,20 +187,27 @@ def announce_more(conn: Connection, channel: str, payload: str) -> None:
 
 
 def heartbeat(
-    conn: Connection, worker_id: str, held: Sequence[tuple[UUID, int, Json | None]], lease_seconds: float
+    conn: Connection,
+    worker_id: str,
+    held: Sequence[tuple[UUID, int, Json | None]],
+    lease_seconds: float,
+    began: Mapping[int, float] | None = None,
 ) -> list[Renewed]:
     """Renews the leases of all jobs of a worker and stores their progress, in one statement.
 
+    `began` says, by run token, when runs began whose jobs were only claimed before, in seconds since the epoch.
     There is no answer for a job whose row another transaction has locked: its lease was not renewed.
     """
     rows = conn.execute(
         """
         SELECT job_id, run_token, alive, cancel_requested
-        FROM job_queue_heartbeat(%s, %s::uuid[], %s::bigint[], %s::jsonb[], %s)
+        FROM job_queue_heartbeat(%s, %s::uuid[], %s::bigint[], %s::jsonb[], %s,
+            ARRAY(SELECT to_timestamp(at * 1e-6::float8) FROM unnest(%s::bigint[]) AS at))
         """,
         (
             worker_id, array(job_id for job_id, _, _ in held), array(token for _, token, _ in held),
             texts(dumped(progress) for _, _, progress in held), lease_seconds,
+            microseconds((began or {}).get(token) for _, token, _ in held),
         ),
     ).fetchall()  # fmt: skip
     return [Renewed(*row) for row in rows]

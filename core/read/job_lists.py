@@ -87,6 +87,10 @@ _LEFT: Final = _IN_BOTH + "NULL::integer, NULL::jsonb, j.completed_at"
 """The columns of succeeded jobs in the queue, and of those that have left it."""
 
 
+# Jobs that are claimed and have not begun are among the running ones by the time of their claim.
+_SINCE: Final = "coalesce(j.started_at, j.updated_at)"
+
+
 def _rows_of(
     condition: LiteralString, key: LiteralString, *, newest: bool = False, view: LiteralString = "job_list",
     columns: LiteralString = "j.*",
@@ -166,7 +170,7 @@ _NEAR: Final = """
     SELECT j.*, {standing} AS standing FROM ({rows}) AS j {circumstances}
 ), near AS (
     SELECT o.id, o.standing, {rank} AS rank, extract(epoch FROM CASE o.status WHEN 'pending' THEN o.run_at
-        WHEN 'running' THEN o.started_at ELSE o.ended_at END)::double precision
+        WHEN 'running' THEN coalesce(o.started_at, o.run_at) ELSE o.ended_at END)::double precision
         * CASE WHEN o.status IN ('pending', 'running') THEN 1 ELSE -1 END AS moment
     FROM stood AS o
 ), found AS MATERIALIZED (
@@ -207,7 +211,7 @@ STATEMENTS: Final[dict[Status | None, LiteralString]] = {
     + _ordered(
         _PENDING.format(in_lanes=_rows_of(_OF_LANE, "j.run_at"), beside_them=_rows_of(_WAITING, "j.run_at")), "j.run_at"
     ),
-    Status.RUNNING: _ordered(_rows_of("j.status = 'running'", "j.started_at"), "j.started_at", standing=_AS_STORED),
+    Status.RUNNING: _ordered(_rows_of("j.status = 'running'", _SINCE), _SINCE, standing=_AS_STORED),
     Status.SUCCEEDED: _ordered(_succeeded_rows(), "j.ended_at", newest=True, standing=_AS_STORED),
     Status.FAILED: _ENDED,
     Status.CANCELLED: _ENDED,

@@ -199,7 +199,9 @@ def counts() -> Query[Counts]:
     """The number of jobs by status, each counted up to 10,001."""
     return select(
         """
-        SELECT pending, running, succeeded, failed, cancelled, removed FROM job_queue_counts(%(most)s::integer)
+        SELECT pending, running, succeeded, failed, cancelled, removed, (SELECT count(*) FROM (
+            SELECT FROM job_list WHERE status = 'running' AND started_at IS NULL LIMIT %(most)s) AS found) AS claimed
+        FROM job_queue_counts(%(most)s::integer)
         """,
         {"most": Counts.LIMIT + 1},
         read=lambda rows: Counts(**rows[0]),

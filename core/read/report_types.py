@@ -86,7 +86,10 @@ class AuditLine:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Jobs by status, each exact up to `LIMIT`; a greater number says only that there are more."""
+    """Jobs by status, each exact up to `LIMIT`; a greater number says only that there are more.
+
+    `claimed` are those of the running ones that a worker holds and has not begun.
+    """
 
     LIMIT = 10_000
 
@@ -96,6 +99,12 @@ class Counts:
     failed: int = 0
     cancelled: int = 0
     removed: int = 0
+    claimed: int = 0
+
+    @property
+    def begun(self) -> int:
+        """The running jobs whose runs have begun."""
+        return max(self.running - self.claimed, 0)
 
     def of(self, status: Status | None) -> int:
         """The count a status tab shows; None is the tab of all jobs in the queue."""

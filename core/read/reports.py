@@ -93,7 +93,10 @@ def cron(*, timeouts: Mapping[str, float] | None = None, production: bool = Fals
 
 def _running() -> Query[tuple[Job, ...]]:
     return select(
-        "SELECT * FROM job_list WHERE status = 'running' ORDER BY started_at, id LIMIT %(most)s",
+        """
+        SELECT * FROM job_list WHERE status = 'running' AND (started_at IS NOT NULL OR lease_expires_at <= now())
+        ORDER BY started_at, id LIMIT %(most)s
+        """,
         {"most": RUNNING_LISTED},
         read=jobs_from,
     )

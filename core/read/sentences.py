@@ -15,6 +15,8 @@ from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY, ActionResult, RunO
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from jobdeck.core.model import Job
+
 Facts = Mapping[str, Any]
 Sentence = str | Callable[[Facts], str]
 
@@ -54,7 +56,7 @@ def _has_place(facts: Facts) -> str:
     """What of the limits of a type is used, when they let one more job start."""
     if facts.get("max_running") is None:
         return "The rate of this type lets a job start."
-    return f"{facts.get('running')} of {facts['max_running']} of this type run."
+    return f"{facts.get('running')} of {facts['max_running']} places of this type are taken."
 
 
 def amount(number: int, *, at_least: bool = False) -> str:
@@ -62,6 +64,15 @@ def amount(number: int, *, at_least: bool = False) -> str:
     if not at_least:
         return f"{number:,}"
     return f"{number - number % 1000 if number >= 1000 else number:,}+"
+
+
+CLAIMED: Final = "claimed"
+"""What is said of a job that a worker holds and has not begun; its stored status is `running`."""
+
+
+def status_word(job: Job) -> str:
+    """The status of a job, `claimed` while its worker has not reported that its run began."""
+    return CLAIMED if job.status is Status.RUNNING and job.started_at is None else job.status.value
 
 
 DRY_RUN: Final = "dry run"
@@ -127,6 +138,8 @@ def _stays(facts: Facts) -> str:
 def _status(facts: Facts) -> str:
     """The status, and how a job that has ended can run again."""
     status = facts.get("status")
+    if status == CLAIMED:
+        return "A worker has claimed the job; its run has not begun."
     where = "Its page shows the error, and a retry" if status == "failed" else "A retry"
     again = f" {where} makes it due again." if status in {"failed", "cancelled"} else ""
     return f"The job is {status}.{again}"
@@ -168,9 +181,9 @@ TAKEN_BACK: Final = "The request to run it was taken back."
 ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
     {
         # refusals
-        "retry-running": "It is running. Cancel it first, or wait until it ends.",
-        "delete-running": "It is running. Cancel it first, then delete it.",
-        "edit-running": "It is running. Cancel it first, then edit it.",
+        "retry-running": "A worker holds it. Cancel it first, or wait until it ends.",
+        "delete-running": "A worker holds it. Cancel it first, then delete it.",
+        "edit-running": "A worker holds it. Cancel it first, then edit it.",
         "cancel-requested": "It has already been asked to cancel.",
         "cancel-succeeded": "It has succeeded; there is nothing to cancel.",
         "already-cancelled": "It is already cancelled.",
@@ -209,7 +222,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "not-admitted": "{sentence}",
         "former-not-kept": "Its former payload is no longer kept. Edit the job to set one.",
         "skip-once": "It is not recurring, so there is no run after the next one. Cancel it instead.",
-        "skip-running": "It is running. Skip its next run when this one has ended.",
+        "skip-running": "A worker holds it. Skip its next run when this one has ended.",
         "skip-ended": "It is {status}, so it has no next run.",
         "skip-without-slots": "Its slots are used up. A worker writes more within seconds; then skip it again.",
         "skip-last": "The series expires before the run after the next one. Cancel it instead.",
@@ -299,15 +312,15 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "waits-for-members": _members,
         "no-concurrency-key": "No concurrency limit.",
         "paused-alone": _paused_alone,
-        "concurrency-key-busy": "Job {holder} with the same concurrency key is running.",
-        "concurrency-key-shared": "{running} of {max_per_key} jobs with the same concurrency key run.",
+        "concurrency-key-busy": "Job {holder} holds the same concurrency key.",
+        "concurrency-key-shared": "{running} of {max_per_key} places of the same concurrency key are taken.",
         "lets-others-pass": (
             "While no job of this type can run, the next job with the same concurrency key goes first; this one keeps "
             "the place that its priority and due time give it."
         ),
         "behind-in-line": "Another job with the same concurrency key goes first.",
-        "concurrency-key-free": "No job with the same concurrency key is running.",
-        "type-full": "Waits for a place: {running} of {max_running} of this type run.",
+        "concurrency-key-free": "No job holds the same concurrency key.",
+        "type-full": "Waits for a place: {running} of {max_running} of this type are taken.",
         "type-rate": "Waits for the rate: next in {seconds} s.",
         "type-has-place": _has_place,
         "key-rate": "Waits for the rate of its key: next in {seconds} s.",

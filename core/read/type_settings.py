@@ -24,6 +24,8 @@ LIMIT: Final = Counts.LIMIT
 class TypeLine:
     """One task type. It may have more pending jobs if `at_least`, more failed ones if `failed_at_least`.
 
+    `claimed` are the pending ones that a worker holds and has not begun.
+
     `due_since` is the earliest due time of its jobs that could be claimed. `workers` live ones handle it. It is paused
     while `paused_at` is set, and left to a runner that is no worker if `set_aside`. The shares are those of failed runs
     from which health warns and is critical, None for the rule that holds for all types.
@@ -61,11 +63,12 @@ class TypeLine:
     key_rate_seconds: int | None = None
     max_age_seconds: int | None = None
     concurrency: str | None = None
+    claimed: int = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether as many of its jobs run as may; more do if the limit was lowered meanwhile."""
-        return self.max_running is not None and self.running >= self.max_running
+        """Whether as many of its jobs are claimed or run as may; more are if the limit was lowered meanwhile."""
+        return self.max_running is not None and self.running + self.claimed >= self.max_running
 
     @property
     def rate(self) -> str | None:
@@ -101,18 +104,22 @@ def _rate(runs: int | None, seconds: int | None) -> str | None:
 
 _SETTINGS: Final = """
 WITH counted AS (SELECT * FROM job_queue_type_jobs(%(most)s::integer)),
+claimed AS (
+    SELECT task_type, count(*)::integer AS jobs FROM job_list WHERE status = 'running' AND started_at IS NULL GROUP BY 1
+),
 handled AS (
     SELECT t AS task_type, count(*)::integer AS workers FROM job_workers AS w, unnest(w.task_types) AS t
     WHERE job_worker_is_alive(w.heartbeat_at, now()) GROUP BY t
 ),
 muted AS (SELECT task_type, muted_until, muted_by, muted_reason FROM job_types WHERE muted_until > now())
-SELECT task_type, 0 AS pending, coalesce(c.running, 0) AS running, coalesce(c.failed, 0) AS failed, false AS at_least,
+SELECT task_type, coalesce(l.jobs, 0) AS pending, coalesce(c.running - coalesce(l.jobs, 0), 0) AS running,
+    coalesce(c.failed, 0) AS failed, false AS at_least,
     coalesce(c.at_least, false) AS failed_at_least, coalesce(h.workers, 0) AS workers, s.paused_at, s.paused_by,
     s.paused_reason, s.resume_at, s.warning_share, s.critical_share, m.muted_until, m.muted_by, m.muted_reason,
     coalesce(s.set_aside, false) AS set_aside, s.max_running, s.max_per_key, s.rate_runs, s.rate_seconds, s.rate_burst,
-    s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds, s.concurrency
+    s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds, s.concurrency, coalesce(l.jobs, 0) AS claimed
 FROM counted AS c FULL JOIN handled AS h USING (task_type) FULL JOIN job_types AS s USING (task_type)
-LEFT JOIN muted AS m USING (task_type)
+LEFT JOIN muted AS m USING (task_type) LEFT JOIN claimed AS l USING (task_type)
 """
 
 
@@ -126,9 +133,9 @@ def type_lines() -> Query[tuple[TypeLine, ...]]:
     def read(lines: tuple[TypeLine, ...], waiting: tuple[Backlog, ...]) -> tuple[TypeLine, ...]:
         known = {line.task_type: line for line in lines}
         for one in waiting:
+            line = known.get(one.task_type) or TypeLine(one.task_type, 0, 0, 0, at_least=False, workers=0)
             known[one.task_type] = replace(
-                known.get(one.task_type) or TypeLine(one.task_type, 0, 0, 0, at_least=False, workers=0),
-                pending=one.waiting, at_least=one.at_least, due_since=one.due_since,
+                line, pending=one.waiting + line.claimed, at_least=one.at_least, due_since=one.due_since,
             )  # fmt: skip
         return tuple(known[name] for name in sorted(known))
 

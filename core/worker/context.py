@@ -142,6 +142,8 @@ class RunContext:
     """What was opened on the event loop for the type of this run; None if nothing was."""
     started: float | None = None
     """When the handler began, on the monotonic clock; None while the job waits for a slot."""
+    is_known = True
+    """Whether the database takes the run for begun; a heartbeat reports the begin of one that waited for a slot."""
     starting = False
     """Whether the run waits for its process; `started` is then when that began."""
     stop: Stop | None = None
@@ -329,10 +331,8 @@ class RunContext:
 
     def lost(self) -> str:
         """The sentence for a run that no longer holds its job."""
-        return (
-            f"Run {self.job.run_token} no longer holds its job: its lease expired and the job was taken back. "
-            "Its result is discarded."
-        )
+        why = "its lease expired and the job was taken back. Its result is discarded."
+        return f"Run {self.job.run_token} no longer holds its job: {why}"
 
     def at(self, moment: float) -> datetime:
         """Converts a time of the monotonic clock into the database's time."""

@@ -163,9 +163,10 @@ class Fetcher:
         self._shared_poll = math.inf
         self._canary_asked.clear()
         fronts = self._lane_fronts.fronts(now)
-        jobs = self._claim(limit, fronts)
+        free = self.lane.slots.free
+        jobs = self._claim(limit, fronts, free)
         ended = time.monotonic()
-        kept = self._take(jobs, now)
+        kept = self._take(jobs, now, free)
         self._state.line.took(min(ended - now, self._listener.round_trip))
         self._crowd.claimed(ended - now, found=bool(jobs), at_once=called)
         if jobs and jobs[0].is_canary:
@@ -224,10 +225,10 @@ class Fetcher:
             self._next_call = now + ANNOUNCE_SECONDS
             self._link.run(lambda conn: leases.announce_more(conn, self._state.database.channel, MORE))
 
-    def _claim(self, limit: int, fronts: Mapping[leases.Lane, leases.Front] | None) -> list[ClaimedJob]:
+    def _claim(self, limit: int, fronts: Mapping[leases.Lane, leases.Front] | None, free: int) -> list[ClaimedJob]:
         state = self._state
         types, lease = self.lane.task_types, state.settings.lease_seconds
-        jobs = self._link.run(lambda conn: leases.claim(conn, state.worker_id, types, limit, lease, fronts))
+        jobs = self._link.run(lambda conn: leases.claim(conn, state.worker_id, types, limit, lease, fronts, free))
         state.tally.claims += 1
         if self.lane.pace is not None and (jobs or (limit > 0 and fronts is None)):
             self.lane.pace.claimed(jobs)
@@ -264,17 +265,20 @@ class Fetcher:
             return False
         self._canary_asked.clear()
         self._next_canary = now + IDLE_SECONDS
-        self._take(self._claim(0, None), now)
+        self._take(self._claim(0, None, 1), now, 1)
         return True
 
-    def _take(self, jobs: Sequence[ClaimedJob], now: float) -> Sequence[ClaimedJob]:
-        """Queues claimed jobs for the slots, and returns them; those that would wait behind long runs go back."""
+    def _take(self, jobs: Sequence[ClaimedJob], now: float, free: int) -> Sequence[ClaimedJob]:
+        """Queues jobs for the slots that were claimed while `free` of these were, and returns them.
+
+        Those that would wait behind long runs go back.
+        """
         lane, kept = self.lane, jobs
         if lane.pace is not None and len(jobs) > 1:
             kept = jobs[: lane.pace.fitting(jobs, lane.busy(self._state.held, now))]
         if kept:
             known = origins(self._state.executor.recorder, self._link, kept)
-            self._state.take(kept, now, lane, origins=known)
+            self._state.take(kept, now, lane, origins=known, begun=len(jobs) <= free)
             self._maintenance.note_work()
             if len(jobs) <= lane.slots.size:
                 time.sleep(GIVE_WAY_SECONDS)

@@ -64,7 +64,7 @@ class Heartbeat(Rounds):
             else:
                 # The rows of the runs that were missed were locked by another transaction.
                 missed, self._missed = [run for run in self._missed if run.job.run_token in self._state.held], []
-                news = [context for context in self._state.running() if context.has_news()]
+                news = [context for context in self._state.running() if context.has_news() or _untold(context)]
                 self._beat_all(list(dict.fromkeys(missed + news)))
         except FAILURES:
             self._urgent = True
@@ -77,6 +77,7 @@ class Heartbeat(Rounds):
     def _beat(self, contexts: Sequence[RunContext]) -> None:
         sent = time.monotonic()
         progress = [(context, context.news()) for context in contexts]
+        begins = {one.job.run_token: at for one in contexts if (at := _untold(one)) is not None}
         try:
             renewed = self._link.run(
                 lambda conn: leases.heartbeat(
@@ -84,6 +85,7 @@ class Heartbeat(Rounds):
                     self._state.worker_id,
                     [(context.job.id, context.job.run_token, news) for context, news in progress],
                     self._state.settings.lease_seconds,
+                    begins,
                 )
             )
         except FAILURES:
@@ -94,6 +96,8 @@ class Heartbeat(Rounds):
         self._missed += [context for context in contexts if context.job.run_token not in answered]
         for context in self._missed:
             context.news_was_lost()
+        for context in contexts:
+            context.is_known |= context.job.run_token in begins.keys() & answered
         self._note(renewed, self._state.lease_end(sent))
 
     def _note(self, renewed: Sequence[Renewed], end: float) -> None:
@@ -112,3 +116,10 @@ class Heartbeat(Rounds):
         if self._state.lose(context):
             message = "the lease of a run is lost; its handler must stop and its result will be discarded"
             run_event(log, logging.WARNING, message, context)
+
+
+def _untold(context: RunContext) -> float | None:
+    """When a run began, by the database's clock, if the database does not know that it has; else None."""
+    if context.is_known or context.started is None or context.starting:
+        return None
+    return context.epoch + context.started

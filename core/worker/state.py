@@ -235,16 +235,20 @@ class WorkerState:
         *,
         stop: Stop | None = None,
         origins: Mapping[UUID, Origin] | None = None,
+        begun: bool = True,
     ) -> None:
         """Adds jobs that were just claimed to `held` and queues them for the slots of their lane.
 
-        With `stop` they are not run. `origins` are the spans that they belong to, where traces are recorded. If the
-        slots raise an error, the jobs are handed back.
+        With `stop` they are not run. `origins` are the spans that they belong to, where traces are recorded. `begun`
+        is whether the database takes their runs for begun. If the slots raise an error, the jobs are handed back.
         """
         contexts = self._hold(jobs, sent)
         if stop is not None:
             for context in contexts:
                 context.stop = stop
+        if not begun:
+            for context in contexts:
+                context.is_known = False
         if origins:
             for context in contexts:
                 context.origin = origins.get(context.job.id, context.origin)

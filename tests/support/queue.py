@@ -116,9 +116,15 @@ def claim(
     worker: str = WORKER,
     lease: float = LEASE,
     fronts: Mapping[leases.Lane, leases.Front] | None = None,
+    free: int | None = None,
 ) -> list[ClaimedJob]:
     """One claim."""
-    return leases.claim(conn, worker, types, limit, lease, fronts)
+    return leases.claim(conn, worker, types, limit, lease, fronts, free=free)
+
+
+def begun(conn: Connection) -> set[UUID]:
+    """The jobs whose runs have begun."""
+    return {row["id"] for row in rows(conn, "SELECT id FROM job_queue WHERE started_at IS NOT NULL")}
 
 
 def claim_one(conn: Connection, types: Sequence[str] = ("alpha",), *, worker: str = WORKER) -> ClaimedJob:

@@ -505,7 +505,9 @@ def broken_promises(conn: psycopg.Connection[Any], reading: Reading) -> list[str
 
 def _row_problems(row: Row) -> Iterable[str]:
     running = row["status"] == "running"
-    for column in ("run_token", "lease_expires_at", "locked_by", "started_at"):
+    if not running and row["started_at"] is not None:
+        yield f"{row['id']} is {row['status']} and has begun"
+    for column in ("run_token", "lease_expires_at", "locked_by"):
         if running != (row[column] is not None):
             yield f"{row['id']} is {row['status']} and its {column} is {row[column]!r}"
     if row["cancel_requested_at"] is not None and not running:

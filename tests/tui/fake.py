@@ -102,6 +102,7 @@ def make_job(number: int = 1, status: Status = Status.PENDING, **facts: Any) -> 
         "created_at": created,
         "updated_at": created,
         "version": 1,
+        "started_at": created if status is Status.RUNNING else None,
     }
     return Job(id=job_id(number), status=status, **{**given, **facts})
 

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from jobdeck.core.model import Finding, Job, Verdict, Worker, WorkerRun
 from jobdeck.core.read.report_types import Backlog, Counts, CronReport, is_scheduled, left_lying, overdue_by
-from jobdeck.core.read.sentences import amount
+from jobdeck.core.read.sentences import amount, status_word
 from jobdeck.tui.format import (
     DASH,
     DRY_MARK,
@@ -206,7 +206,7 @@ def _series(job: Job, report: CronReport, width: int) -> Entry:
     streak = f"  {plural(failures, 'failed cycle')}" if failures else ""
     text, ink = due(job.next_run_at or job.run_at, report.at, paused=_paused(job.task_type, report))
     if job.status.value == "running":
-        text, ink = "running", "run"
+        text, ink = status_word(job), "run"
     return _line(
         job,
         _name_width(width),

@@ -11,11 +11,12 @@ from textual.content import Content
 
 from jobdeck.core.model import Job, Json, Run, Status
 from jobdeck.core.read.pages import flow_tree
-from jobdeck.core.read.sentences import outcome_words
+from jobdeck.core.read.sentences import CLAIMED, outcome_words, status_word
 from jobdeck.core.redact import clean, harmless_json, scrub
 from jobdeck.core.schedules import has_run_out, next_runs, rhythm
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.format import (
+    CLAIMED_LOOK,
     DASH,
     DRY_MARK,
     JOINERS,
@@ -34,6 +35,7 @@ from jobdeck.tui.format import (
     short_id,
     shown,
     stamp,
+    status_look,
     wrapped,
 )
 from jobdeck.tui.widgets.jobs.columns import lease_left
@@ -57,6 +59,7 @@ COLOURS = {
 
 MEMBER_LOOK = {
     **{status.value: look for status, look in STATUS_LOOK.items()},
+    CLAIMED: CLAIMED_LOOK,
     "blocked": ("◌", "muted"),
     "skipped": ("–", "muted"),
     "deleted": ("✗", "bad"),
@@ -114,8 +117,8 @@ class Page:
 def title(job: Job, now: datetime) -> tuple[list[Span], list[Span]]:
     """The heading: task type, badge, status and attempts; on the right when a pending job runs."""
     cancelling = job.status is Status.RUNNING and job.cancel_requested_at is not None
-    glyph, ink = STATUS_LOOK[job.status]
-    status: Span = (f"{glyph} {job.status.value}", ink)
+    glyph, ink = status_look(job)
+    status: Span = (f"{glyph} {status_word(job)}", ink)
     left: list[Span] = [
         (f" {one_line(job.task_type)}", "strong"),
         (f"  {badge(job)}" if job.is_recurring else "", "accent"),
@@ -182,7 +185,8 @@ def _why(page: Page, clauses: Sequence[Clause]) -> Content:
         for clause in clauses
     ]
     if page.job.status is Status.RUNNING:
-        heading = "It is running. Conditions of its next claim"
+        held = "A worker has claimed it" if status_word(page.job) == CLAIMED else "It is running"
+        heading = f"{held}. Conditions of its next claim"
     else:
         heading = "Why it runs" if all(clause.holds for clause in clauses) else "Why it is not running"
     return _section(heading, lines)

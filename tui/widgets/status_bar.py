@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from jobdeck.core.model import Status, arguments
+from jobdeck.core.read.sentences import status_word
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import (
@@ -227,7 +228,7 @@ def peek(
     message = (job.progress or {}).get("message")
     if job.status is Status.RUNNING:
         worker = f" on {one_line(job.locked_by)}" if job.locked_by else ""
-        left.append((f"running{worker}{f'  {one_line(str(message))}' if message else ''}", "run"))
+        left.append((f"{status_word(job)}{worker}{f'  {one_line(str(message))}' if message else ''}", "run"))
     elif job.last_error:
         left.append((one_line(job.last_error), "bad" if job.status is Status.FAILED else "warn"))
     else:

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any]
 
-STATES: Final = ("running", "pending", "blocked", "succeeded", "failed", "cancelled", "skipped", "deleted", "gone")
+STATES: Final = (
+    "running", "claimed", "pending", "blocked", "succeeded", "failed", "cancelled", "skipped", "deleted", "gone",
+)  # fmt: skip
 """The states of members, in the order in which they are counted out. A skipped one was not needed; of one that is gone
 nothing is stored any more."""
-_OPEN: Final = frozenset({"running", "pending", "blocked"})
+_OPEN: Final = frozenset({"running", "claimed", "pending", "blocked"})
 _BAD: Final = frozenset({"failed", "cancelled", "deleted"})
 
 _FLOW: Final = """

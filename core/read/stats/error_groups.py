@@ -86,7 +86,8 @@ LEFT JOIN LATERAL (
 ) AS r ON true
 LEFT JOIN LATERAL (
     SELECT count(*) AS jobs, count(*) FILTER (WHERE j.status = 'failed') AS failed,
-        count(*) FILTER (WHERE j.status = 'pending') AS waiting
+        -- A job that a worker has only claimed waits there.
+        count(*) FILTER (WHERE j.status = 'pending' OR j.status = 'running' AND j.started_at IS NULL) AS waiting
     FROM job_list AS j
     WHERE j.fingerprint = k.fingerprint AND j.task_type = k.task_type AND j.status IN ('failed', 'pending', 'running')
 ) AS s ON true

@@ -115,7 +115,7 @@ WHERE status = 'pending' AND blocked_by IS NULL AND NOT in_line
 
 _RUNNING: Final = """
 SELECT task_type, locked_by, extract(epoch FROM now() - started_at)::double precision AS seconds FROM job_list
-WHERE status = 'running' AND lease_expires_at > now() ORDER BY started_at LIMIT %(most)s
+WHERE status = 'running' AND started_at IS NOT NULL AND lease_expires_at > now() ORDER BY started_at LIMIT %(most)s
 """
 
 

@@ -192,11 +192,12 @@ begin
 end
 $$;
 
--- Makes jobs running that the caller has locked: gives them tokens, leases and the places of their keys, and uses up what they
--- take of the rates of their types, if those are among the types with limits (p_limited).
+-- Gives the worker the jobs that the caller has locked: tokens, leases and the places of their keys, and uses up what they
+-- take of the rates of their types, if those are among the types with limits (p_limited). If they are more than p_free, some wait
+-- in the worker for a slot: then all are only claimed (`started_at` is null) until a heartbeat says that their run has begun.
 create or replace function job_claim_start(
     p_worker text, p_jobs tid[], p_key_jobs tid[], p_key_places smallint[], p_limited text[], p_now timestamptz,
-    p_lease_seconds double precision
+    p_lease_seconds double precision, p_free integer default null
 ) returns table (
     id uuid, run_token bigint, task_type text, payload jsonb, attempt integer, max_attempts integer,
     due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer, priority integer
@@ -204,6 +205,8 @@ create or replace function job_claim_start(
 language plpgsql volatile
 as $$
 #variable_conflict use_column
+declare
+    v_began constant timestamptz := case when cardinality(p_jobs) > p_free then null else p_now end;
 begin
     if cardinality(p_limited) > 0 then
         perform job_limits_spend(p_jobs, p_limited, p_now);
@@ -212,7 +215,7 @@ begin
     with taken as (
         update job_queue q
         set status = 'running', attempts = q.attempts + 1, run_token = nextval('job_run_token_seq'),
-            locked_by = p_worker, started_at = p_now, updated_at = p_now, version = q.version + 1,
+            locked_by = p_worker, started_at = v_began, updated_at = p_now, version = q.version + 1,
             lease_expires_at = p_now + make_interval(secs => p_lease_seconds), blocked_by = null, in_line = false,
             anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end,
             -- A subquery, because it is searched by a hash of its values.
@@ -297,6 +300,8 @@ $$;
 -- Each lane is one range of one index, so that jobs that are not due, of other types, blocked or behind a busy key cost
 -- nothing. The planner's settings force that plan whatever the statistics say.
 --
+-- A worker says how many slots it has free (p_free); without that, each job begins with the claim.
+--
 -- A runner outside this program (p_outside) claims while the queue is held, and jobs of the types that are set aside.
 --
 -- Under load, the dead index entries of jobs claimed since the last vacuum come before the next jobs, and every claim
@@ -305,7 +310,8 @@ $$;
 create or replace function job_queue_claim(
     p_worker text, p_types text[], p_limit integer, p_lease_seconds double precision,
     p_lane_types text[] default null, p_lane_priorities integer[] default null,
-    p_lane_run_at timestamptz[] default null, p_lane_ids uuid[] default null, p_outside boolean default false
+    p_lane_run_at timestamptz[] default null, p_lane_ids uuid[] default null, p_outside boolean default false,
+    p_free integer default null
 ) returns table (
     id uuid, run_token bigint, task_type text, payload jsonb, attempt integer, max_attempts integer,
     due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer, priority integer
@@ -385,6 +391,6 @@ begin
         select k.* into v_keys from job_claim_keys(v_jobs, v_now) k;
     end if;
     return query select * from job_claim_start(
-        p_worker, v_keys.taken, v_keys.jobs, v_keys.places, v_limited, v_now, p_lease_seconds);
+        p_worker, v_keys.taken, v_keys.jobs, v_keys.places, v_limited, v_now, p_lease_seconds, p_free);
 end
 $$;

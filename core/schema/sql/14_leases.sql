@@ -41,17 +41,18 @@ end
 $$;
 
 -- Renews the leases of all jobs that a worker holds, stores their progress, and returns which of them are still its own
--- and which an operator asked to cancel. A job whose row another transaction has locked is not waited for: its lease is
+-- and which an operator asked to cancel. `p_began` says when those have begun that waited for a slot. A job whose row another transaction has locked is not waited for: its lease is
 -- not renewed, and there is no answer for it.
 create or replace function job_queue_heartbeat(
-    p_worker text, p_ids uuid[], p_tokens bigint[], p_progress jsonb[], p_lease_seconds double precision
+    p_worker text, p_ids uuid[], p_tokens bigint[], p_progress jsonb[], p_lease_seconds double precision,
+    p_began timestamptz[] default null
 ) returns table (job_id uuid, run_token bigint, alive boolean, cancel_requested boolean)
 language sql volatile security definer
 set enable_seqscan = off set enable_nestloop = off set jit = off
 as $$
     select job_refuse_outsiders();
     with held as (
-        select h.id, h.token, h.progress from unnest(p_ids, p_tokens, p_progress) as h (id, token, progress)
+        select * from unnest(p_ids, p_tokens, p_progress, p_began) as h (id, token, progress, began)
     ), own as materialized (
         -- Only running jobs have a token. With their status as well, here or below, the planner may read the index of
         -- all running jobs.
@@ -64,7 +65,7 @@ as $$
     ), renewed as (
         update job_queue q
         set lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
-            progress = coalesce(h.progress, q.progress)
+            progress = coalesce(h.progress, q.progress), started_at = coalesce(q.started_at, h.began)
         from mine m, held h
         where q.id = any (p_ids) and q.id = m.id and q.run_token = m.run_token
             and h.id = q.id and h.token = q.run_token

@@ -16,7 +16,8 @@ as $$
             array_agg(coalesce(e.started_at, clock_timestamp())) as started,
             array_agg(clock_timestamp()) as finished,
             array_agg(jsonb_build_object('error_kind', 'lease_expired', 'error', format(
-                'The lease of %s expired: it crashed, lost its connection or was stopped.', e.locked_by))
+                'The lease of %s expired%s: it crashed, lost its connection or was stopped.', e.locked_by,
+                case when e.started_at is null then ' before it reported whether the run had begun' else '' end))
                 || p_details) as details
         from expired e
     )

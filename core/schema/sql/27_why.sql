@@ -34,7 +34,8 @@ begin
     v_key_limit := job_key_limit(v_job.task_type);
 
     return query values
-        (1, 'status', job_clause_pending(v_job.status), 'has-status', jsonb_build_object('status', v_job.status)),
+        (1, 'status', job_clause_pending(v_job.status), 'has-status', jsonb_build_object('status', case
+            when v_job.status = 'running' and v_job.started_at is null then 'claimed' else v_job.status end)),
         (2, 'processing', job_clause_processing(v_now), case
             when v_switch.id is null then 'no-settings'
             when v_switch.held_by is not null then 'queue-held'
@@ -243,5 +244,5 @@ as $$
     select has_table_privilege('job_list', 'select'),
         has_function_privilege('job_queue_act(text, uuid[], bigint[], text, text, boolean)', 'execute'),
         has_function_privilege('job_queue_claim('
-            || 'text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[], boolean)', 'execute')
+            || 'text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[], boolean, integer)', 'execute')
 $$;

@@ -124,6 +124,7 @@ with check option;
 create or replace view job_flow_member_list as
 select m.flow_id, m.job_id, m.name, m.task_type, m.needs, m.added_by, m.set_aside, case
         when q.status = 'pending' and q.blocked_by is not null then 'blocked'
+        when q.status = 'running' and q.started_at is null then 'claimed'
         when q.status is not null then q.status
         when r.outcome is not null then 'succeeded'
         when t.job_id is not null then 'deleted'

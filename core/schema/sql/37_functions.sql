@@ -13,7 +13,7 @@ as $$
         job_bulk_continue/2 job_bulk_drop/1 job_bulk_edit/5 job_bulk_edit_step/3 job_bulk_failed/2 job_bulk_is_over/2
         job_bulk_next/2 job_bulk_start/5 job_bulk_step/3 job_bulk_stop/2 job_bulk_take/3 job_canary_hold/1
         job_canary_refusal/2 job_canary_stands/2 job_claim_keys/2 job_claim_lanes/1 job_claim_left/2 job_claim_pick/5
-        job_claim_rank/4 job_claim_series/4 job_claim_start/7 job_claim_try/2 job_claim_within/2 job_clause_claimable/1
+        job_claim_rank/4 job_claim_series/4 job_claim_start/8 job_claim_try/2 job_claim_within/2 job_clause_claimable/1
         job_clause_due/2 job_clause_first_in_line/1 job_clause_key_free/2 job_clause_missed/2 job_clause_pending/1
         job_clause_processing/1 job_clause_startable/2 job_clause_type_open/2 job_clause_unblocked/1 job_clause_unexpired/2
         job_clause_unmissed/2 job_delay/1 job_erase_fingerprints/2 job_erase_groups/1 job_erase_jobs/2 job_erase_keys/2
@@ -34,9 +34,9 @@ as $$
         job_queue_absence/2 job_queue_act/6 job_queue_add/10 job_queue_advance_lines/2 job_queue_after_write/0
         job_queue_ask_canary/5 job_queue_ask_recheck/3 job_queue_await/2 job_queue_backlog/2 job_queue_before/2
         job_queue_before_insert/0 job_queue_canary/1 job_queue_check_again/2 job_queue_check_rows/2 job_queue_checkpoint/3
-        job_queue_claim/9 job_queue_clean_stuck/4 job_queue_cleanup/1 job_queue_counts/1 job_queue_create/11
+        job_queue_claim/10 job_queue_clean_stuck/4 job_queue_cleanup/1 job_queue_counts/1 job_queue_create/11
         job_queue_create_many/8 job_queue_create_once/12 job_queue_due_count/0 job_queue_due_since/1 job_queue_edit/6
-        job_queue_end_expired/1 job_queue_enqueue/4 job_queue_expect_trigger/1 job_queue_finish/9 job_queue_heartbeat/5
+        job_queue_end_expired/1 job_queue_enqueue/4 job_queue_expect_trigger/1 job_queue_finish/9 job_queue_heartbeat/6
         job_queue_holder/1 job_queue_insert/10 job_queue_join_lines/5 job_queue_joins_line/4 job_queue_judge/10
         job_queue_judge_canaries/0 job_queue_line_lanes/2 job_queue_live_blocker/1 job_queue_lock_jobs/1
         job_queue_lock_name/1 job_queue_lock_next_in_line/3 job_queue_lock_waiting/2 job_queue_locked/2

@@ -67,6 +67,11 @@ class Slots:
         """The number of claimed jobs that wait for a slot."""
         return 0
 
+    @property
+    def free(self) -> int:
+        """For how many jobs a handler would be called at once."""
+        return max(self.size - self.occupied - self.waiting, 0)
+
     def waits(self) -> set[RunContext]:
         """The claimed jobs that wait for a slot, also for the one for canaries."""
         return set()

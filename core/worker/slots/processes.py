@@ -50,6 +50,11 @@ class ProcessSlots(ThreadSlots):
         self._changing = threading.Lock()
         """Held while a process gets another run or none, and while `look` kills one."""
 
+    @property
+    def free(self) -> int:
+        """None: a process may have to start first."""
+        return 0
+
     def time_out(self, context: RunContext) -> str | None:
         if context.stop in {Stop.TIMED_OUT, Stop.LOST}:
             return None

@@ -248,9 +248,10 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(jobdeck: J
     operator.pause(conn, reason="bad data", actor="someone", task_type="cli_wait")
     data = jobdeck("status", "--json").data
     assert data["counts"] == {
-        "pending": 1, "running": 0, "succeeded": 0, "failed": 1, "cancelled": 0, "removed": 1, "total": 2,
+        "pending": 1, "running": 0, "succeeded": 0, "failed": 1, "cancelled": 0, "removed": 1, "claimed": 0,
+            "total": 2,
         "at_least": dict.fromkeys(
-            ("pending", "running", "succeeded", "failed", "cancelled", "removed", "total"), False
+            ("pending", "running", "succeeded", "failed", "cancelled", "removed", "claimed", "total"), False
         ),
     }  # fmt: skip
     (line,) = data["waiting"]

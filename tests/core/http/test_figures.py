@@ -9,9 +9,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobdeck.core.queue import operator
+from jobdeck.core.queue import leases, operator
+from tests.core.http.exporting import of_the_queue
 from tests.core.http.support import METRICS, opened
-from tests.support.queue import ACTOR, Connection, now
+from tests.support.queue import ACTOR, WORKER, Connection, add, claim, now
 from tests.support.run_history import History
 from tests.support.serving import ask
 from tests.support.working import enqueue
@@ -35,6 +36,19 @@ def test_healthz_says_only_whether_it_and_its_database_answer(database_url: str)
         got = door.call("GET", "/healthz")
         assert (got.status, got.data) == (200, {"status": "ok"})
         assert door.call("HEAD", "/healthz").status == 200
+
+
+def test_metrics_count_jobs_that_are_only_claimed_apart_from_those_that_run(
+    database_url: str, conn: Connection
+) -> None:
+    for _ in range(3):
+        add(conn)
+    first, *_ = claim(conn, free=0)
+    leases.heartbeat(conn, WORKER, [(first.id, first.run_token, None)], 60, {first.run_token: now(conn).timestamp()})
+    with opened(database_url) as door:
+        told = samples(of_the_queue(door))
+    assert told['jobdeck_jobs{status="running"}'] == 1
+    assert told['jobdeck_jobs{status="claimed"}'] == 2
 
 
 def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection) -> None:

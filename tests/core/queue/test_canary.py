@@ -163,7 +163,7 @@ def test_a_busy_key_holds_it_until_it_is_free_and_why_says_so(conn: Connection) 
     (running,) = claim(conn)
     canary = ask(conn, job.id)
     assert take(conn) is None
-    assert answer(conn, canary).message == f"Job {running.id} with the same concurrency key is running."
+    assert answer(conn, canary).message == f"Job {running.id} holds the same concurrency key."
     clauses = {clause.name: clause for clause in jobs.why(job.id).run(conn)}
     assert clauses["canary"].holds
     assert ACTOR in clauses["canary"].evidence

@@ -9,6 +9,7 @@ import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, operator, producer
+from tests.support.health import announce
 from tests.support.queue import (
     ACTOR,
     LEASE,
@@ -17,6 +18,7 @@ from tests.support.queue import (
     Parallel,
     add,
     advance,
+    begun,
     changes_nothing,
     claim,
     claim_one,
@@ -24,6 +26,7 @@ from tests.support.queue import (
     job_row,
     lose,
     now,
+    run_once,
     value,
 )
 
@@ -282,6 +285,60 @@ class TestHeartbeat:
 
     def test_nothing_held_is_nothing_answered(self, conn: Connection) -> None:
         assert leases.heartbeat(conn, WORKER, [], 60) == []
+
+
+class TestTheBeginOfARun:
+    def test_is_the_claim_where_a_slot_is_free_for_each_job(self, conn: Connection) -> None:
+        jobs = {add(conn).id for _ in range(3)}
+        assert {job.id for job in claim(conn, free=3)} == begun(conn) == jobs
+
+    def test_is_the_claim_where_nothing_is_said_of_slots(self, conn: Connection) -> None:
+        jobs = {add(conn).id for _ in range(3)}
+        assert {job.id for job in claim(conn)} == begun(conn) == jobs
+
+    @pytest.mark.parametrize("free", [0, 2])
+    def test_is_not_the_claim_where_some_jobs_wait_in_the_worker_for_a_slot(self, conn: Connection, free: int) -> None:
+        jobs = {add(conn).id for _ in range(3)}
+        claimed = claim(conn, free=free)
+        assert ({job.id for job in claimed}, begun(conn)) == (jobs, set())
+        for job in claimed:
+            row = job_row(conn, job.id)
+            assert (row["status"], row["locked_by"], row["attempts"]) == ("running", WORKER, 1)
+            assert None not in (row["run_token"], row["lease_expires_at"])
+
+    def test_is_what_a_heartbeat_says_once(self, conn: Connection) -> None:
+        add(conn)
+        add(conn)
+        first, second = claim(conn, free=0)
+        held = [(job.id, job.run_token, None) for job in (first, second)]
+        at = now(conn).replace(microsecond=0)
+        leases.heartbeat(conn, WORKER, held, 60, {second.run_token: at.timestamp()})
+        assert (job_row(conn, first.id)["started_at"], job_row(conn, second.id)["started_at"]) == (None, at)
+        leases.heartbeat(conn, WORKER, held, 60, {second.run_token: at.timestamp() + 5})
+        assert (job_row(conn, first.id)["started_at"], job_row(conn, second.id)["started_at"]) == (None, at)
+
+    def test_is_never_what_another_worker_says(self, conn: Connection) -> None:
+        add(conn)
+        (job,) = claim(conn, free=0)
+        with changes_nothing(conn):
+            leases.heartbeat(conn, "another", [(job.id, job.run_token, None)], 60, {job.run_token: 1e9})
+
+    def test_of_a_canary_is_its_claim(self, conn: Connection) -> None:
+        announce(conn)
+        job = add(conn)
+        run_once(conn, outcome="failed", permanent=True)
+        operator.ask_canary(conn, job.id, actor=ACTOR)
+        (canary,) = claim(conn, limit=1, free=0)
+        assert (canary.is_canary, begun(conn)) == (True, {job.id})
+
+    def test_holds_the_place_of_its_key_and_of_its_type_from_the_claim_on(self, conn: Connection) -> None:
+        operator.set_type(conn, "beta", changes={"max_running": 1}, actor=ACTOR, reason=None)
+        first = add(conn, concurrency_key="k")
+        add(conn, concurrency_key="k")
+        other = add(conn, "beta")
+        add(conn, "beta")
+        assert {job.id for job in claim(conn, ("alpha", "beta"), free=0)} == {first.id, other.id}
+        assert claim(conn, ("alpha", "beta"), free=0) == []
 
 
 class TestCheckpoint:

@@ -50,9 +50,9 @@ class TestWhy:
         many(conn, 3)
         claim(conn)
         (waiting, *_) = [row["id"] for row in rows(conn, "SELECT id FROM job_queue WHERE status = 'pending'")]
-        assert limit_clause(conn, waiting) == (False, "Waits for a place: 1 of 1 of this type run.")
+        assert limit_clause(conn, waiting) == (False, "Waits for a place: 1 of 1 of this type are taken.")
         limit(conn, max_running=2)
-        assert limit_clause(conn, waiting) == (True, "1 of 2 of this type run.")
+        assert limit_clause(conn, waiting) == (True, "1 of 2 places of this type are taken.")
         limit(conn, max_running=None, rate_runs=1, rate_seconds=3600)
         assert limit_clause(conn, waiting) == (True, "The rate of this type lets a job start.")
         claim(conn)
@@ -72,7 +72,7 @@ class TestWhy:
         claim(conn)
         (waiting,) = rows(conn, "SELECT id FROM job_queue WHERE status = 'pending'")
         found = next(one for one in jobs.why(waiting["id"]).run(conn) if one.name == "concurrency")
-        assert (found.holds, found.evidence) == (False, "2 of 2 jobs with the same concurrency key run.")
+        assert (found.holds, found.evidence) == (False, "2 of 2 places of the same concurrency key are taken.")
 
 
 class TestSetting:

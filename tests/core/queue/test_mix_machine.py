@@ -47,9 +47,8 @@ NO_RATES: Final = dict.fromkeys(("key_rate_runs", "key_rate_seconds", "rate_runs
 DEEDS: Final = (
     *("enqueue",) * 6, *("flow",) * 2, *("claim",) * 5, *("finish",) * 5, *("limit",) * 3, *("time",) * 3,
     *("edit", "retry", "restore", "reap") * 2,
-    *("crowd",) * 3, "series", "lose", "pause", "resume", "cancel", "delete", "canary", "skip", "hold", "workers",
-    "cancel flow",
-    "declare", "by hand", "extend",
+    *("begin", "crowd") * 3, "series", "lose", "pause", "resume", "cancel", "delete", "canary", "skip", "hold",
+    "workers", "cancel flow", "declare", "by hand", "extend",
 )  # fmt: skip
 
 
@@ -93,6 +92,8 @@ class MixMachine(RuleBasedStateMachine):
         self.conn.execute("TRUNCATE job_flows, job_flow_members, job_dependencies")
         self.conn.execute("UPDATE job_upkeep SET open_types = '{}'")
         self.running: dict[int, ClaimedJob] = {}
+        self.claimed: set[int] = set()
+        """The tokens of running jobs whose run has not begun."""
         self.handled: Sequence[str] = TYPES[:3]
         self.report()
 
@@ -145,17 +146,20 @@ class MixMachine(RuleBasedStateMachine):
     def report(self) -> None:
         announce(self.conn, types=self.handled, concurrency=8)
 
-    def claim_of(self, types: Sequence[str], limit: int) -> list[ClaimedJob]:
-        """Claims jobs; no more of a type or a key run than may."""
+    def claim_of(self, types: Sequence[str], limit: int, free: int | None = None) -> list[ClaimedJob]:
+        """Claims jobs; no more of a type or a key are claimed and run than may."""
         found = rows(self.conn, "SELECT task_type, max_running, max_per_key FROM job_types")
         limits = {row["task_type"]: row["max_running"] for row in found if row["max_running"] is not None}
         per_key = {row["task_type"]: row["max_per_key"] or 1 for row in found}
         before, moment = self.keys_of(list(self.running.values())), Moment.of(self.conn)
         at = now(self.conn)
-        got = leases.claim(self.conn, WORKER, types, limit, LEASE)
+        got = leases.claim(self.conn, WORKER, types, limit, LEASE, free=free)
         judge(moment, got, types, limit, at)
         assert not {job.id for job in got} & {job.id for job in self.running.values()}
         self.running |= {job.run_token: job for job in got}
+        if free is not None and len(got) > free:
+            self.claimed |= {job.run_token for job in got if not job.is_canary}
+        self.look_at_begins()
         run = Counter(job.task_type for job in self.running.values())
         held, keys = Counter(before.values()), self.keys_of(got)
         taken = held + Counter(keys.values())
@@ -165,6 +169,14 @@ class MixMachine(RuleBasedStateMachine):
             most = max(per_key.get(one.task_type, 1) for one in got if keys[one.id] == key)
             assert key is None or taken[key] <= max(most, held[key])
         return got
+
+    def look_at_begins(self) -> None:
+        """No run has begun of a job that no handler was called for."""
+        waiting = rows(self.conn, "SELECT run_token FROM job_queue WHERE status = 'running' AND started_at IS NULL")
+        assert {row["run_token"] for row in waiting} == self.claimed & self.running.keys()
+        assert not value(
+            self.conn, "SELECT count(*) FROM job_queue WHERE status <> 'running' AND started_at IS NOT NULL"
+        )
 
     def end(self, token: int, outcome: str, **fields: Any) -> None:
         answer = finish_one(self.conn, self.running.pop(token), outcome, **fields)
@@ -228,7 +240,16 @@ class MixMachine(RuleBasedStateMachine):
     # What workers do
 
     def claim(self, step: Step) -> None:
-        self.claim_of([name for name in step.types if name in self.handled] or self.handled, step.number + 1)
+        types = [name for name in step.types if name in self.handled] or self.handled
+        self.claim_of(types, step.number + 1, (None, 0, 1, 3)[step.shape % 4])
+
+    def begin(self, step: Step) -> None:
+        """Handlers are called for some of the jobs that wait in the worker, which a heartbeat says."""
+        begins = sorted(self.claimed & self.running.keys())[: step.number]
+        held = [(job.id, token, None) for token, job in self.running.items()]
+        leases.heartbeat(self.conn, WORKER, held, LEASE, dict.fromkeys(begins, now(self.conn).timestamp()))
+        self.claimed -= set(begins)
+        self.look_at_begins()
 
     def finish(self, step: Step) -> None:
         for token in sorted(self.running)[: step.number + 1]:
@@ -237,11 +258,13 @@ class MixMachine(RuleBasedStateMachine):
 
     def lose(self, _step: Step) -> None:
         for token in sorted(self.running)[:1]:
-            del self.running[token]
+            job = self.running.pop(token)
             self.conn.execute(
                 "UPDATE job_queue SET lease_expires_at = clock_timestamp() WHERE run_token = %s", (token,)
             )
             assert reap(self.conn).lost == 1
+            error = value(self.conn, "SELECT error FROM job_runs WHERE run_token = %s AND job_id = %s", token, job.id)
+            assert ("before it reported" in error) is (token in self.claimed)
 
     def reap(self, _step: Step) -> None:
         reap(self.conn)

@@ -68,6 +68,18 @@ class TestLostRuns:
         assert run["fingerprint"]
         assert reap(conn).lost == 0
 
+    def test_it_is_not_said_to_have_run_where_its_worker_never_said_that_it_had_begun(self, conn: Connection) -> None:
+        job = add(conn)
+        claim(conn, worker="worker-a", free=0)
+        assert lose(conn).lost == 1
+        (run,) = run_rows(conn, job.id)
+        assert run["error"] == (
+            "The lease of worker-a expired before it reported whether the run had begun: "
+            "it crashed, lost its connection or was stopped."
+        )
+        # It may have begun and ended the worker, so the attempt counts.
+        assert job_row(conn, job.id)["attempts"] == 1
+
     def test_a_run_whose_lease_was_renewed_since_it_was_seen_is_not_taken_back(self, conn: Connection) -> None:
         add(conn)
         claimed = claim_one(conn)

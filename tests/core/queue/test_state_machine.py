@@ -302,11 +302,12 @@ class QueueMachine(RuleBasedStateMachine):
         limit=st.integers(1, 6),
         opened=st.sampled_from((True, True, True, False)),
         onwards=st.booleans(),
+        free=st.sampled_from((None, 0, 1, 3)),
     )
-    def claim(self, worker: str, types: set[str], limit: int, *, opened: bool, onwards: bool) -> None:
+    def claim(self, worker: str, types: set[str], limit: int, *, opened: bool, onwards: bool, free: int | None) -> None:
         if opened:
             self.open_up()
-        self.claim_some(worker, types, limit, self.fronts if onwards else {})
+        self.claim_some(worker, types, limit, self.fronts if onwards else {}, free=free)
 
     @rule(
         worker=st.sampled_from(WORKERS),
@@ -385,9 +386,12 @@ class QueueMachine(RuleBasedStateMachine):
         types: set[str],
         limit: int,
         fronts: Mapping[leases.Lane, leases.Front] = MappingProxyType({}),
+        *,
+        free: int | None = None,
     ) -> None:
         """Claims, anywhere or from some fronts onwards, and compares what was given out with what could be."""
-        claimed = leases.claim(self.conn, worker, sorted(types), limit, LEASE, fronts)
+        claimed = leases.claim(self.conn, worker, sorted(types), limit, LEASE, fronts, free=free)
+        begins = free is None or len(claimed) <= free
         after = read(self.conn)
         draft = Draft(self.now)
         possible = self.now.claimable(at=after.at, busy=self.now.busy_keys())
@@ -396,7 +400,7 @@ class QueueMachine(RuleBasedStateMachine):
             row = possible[job.id]
             assert row["task_type"] in types
             assert row["is_recurring"] or is_behind(row, fronts)
-            draft.alter(job.id, self.started(row, worker, job.run_token, after))
+            draft.alter(job.id, self.started(row, worker, job.run_token, after, begins=begins))
             assert (job.attempt, job.due_at) == (row["attempts"] + 1, row["slot_at"] or row["run_at"])
             assert job.run_token > max((given.token for given in self.given), default=0), "a token was given out again"
         order = [claim_order(self.now.jobs[job.id]) for job in claimed]
@@ -424,27 +428,36 @@ class QueueMachine(RuleBasedStateMachine):
         self.given += [Given(job.id, job.run_token, worker) for job in sorted(claimed, key=lambda j: j.run_token)]
         self.step(draft, after=after)
 
-    def started(self, row: Row, worker: str, token: int, after: Reading) -> Change:
-        """How a claim changes a row."""
+    def started(self, row: Row, worker: str, token: int, after: Reading, *, begins: bool) -> Change:
+        """How a claim changes a row, whose run begins with it or waits for a slot."""
         return {
             "status": "running", "attempts": row["attempts"] + 1, "run_token": token, "locked_by": worker,
-            "started_at": self.span(after), "lease_expires_at": self.span(after).plus(LEASE),
+            "started_at": self.span(after) if begins else None, "lease_expires_at": self.span(after).plus(LEASE),
             "anchor_at": (row["anchor_at"] or row["run_at"]) if row["is_recurring"] else None,
         }  # fmt: skip
 
-    @rule(worker=st.sampled_from(WORKERS), progress=st.sampled_from((None, {"done": 1})), foreign=st.booleans())
-    def heartbeat(self, worker: str, progress: Json | None, *, foreign: bool) -> None:
+    @rule(
+        worker=st.sampled_from(WORKERS),
+        progress=st.sampled_from((None, {"done": 1})),
+        foreign=st.booleans(),
+        begins=st.sampled_from((0, 1, 5)),
+    )
+    def heartbeat(self, worker: str, progress: Json | None, *, foreign: bool, begins: int = 0) -> None:
         if not self.given:
             return
+        at = self.now.at.replace(microsecond=0)
+        began = {given.token: at.timestamp() for given in self.given[-begins:] if begins}
         held = [(given.job_id, given.token, progress) for given in self.given if given.worker == worker]
         if foreign and held:
             held.append((held[0][0], held[-1][1] + 1000, {"done": 99}))
-        renewed = leases.heartbeat(self.conn, worker, held, LEASE)
+        renewed = leases.heartbeat(self.conn, worker, held, LEASE, began)
         after = read(self.conn)
         draft = Draft(self.now)
         for job_id, token, _ in held:
             if self.now.holds(job_id, token):
                 change: Change = {"lease_expires_at": self.span(after).plus(LEASE)}
+                if token in began:
+                    change = {"started_at": self.now.jobs[job_id]["started_at"] or at, **change}
                 draft.alter(job_id, change | ({"progress": progress} if progress else {}), version=0)
         asked = {token: self.now.jobs[job_id]["cancel_requested_at"] is not None
                  for job_id, token, _ in held if self.now.holds(job_id, token)}  # fmt: skip

@@ -8,11 +8,21 @@ import pytest
 
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, producer
-from jobdeck.core.worker import fetcher, watchdog
+from jobdeck.core.worker import fetcher, heartbeat, watchdog
 from jobdeck.core.worker.slots.pace import LaneFronts, Line, Pace
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
-from tests.support.working import Held, claim_ahead, claimed, enqueue, job_type, nothing, outcomes, working
+from tests.support.working import (
+    Held,
+    claim_ahead,
+    claimed,
+    enqueue,
+    job_type,
+    nothing,
+    outcomes,
+    quick_settings,
+    working,
+)
 
 SHORT = [0.001] * Pace.SHORT_RUNS
 
@@ -21,6 +31,14 @@ def counts(conn: Connection, task_type: str) -> dict[str, int]:
     """How many jobs of a type the queue holds, by status."""
     found = conn.execute("SELECT status, count(*) FROM job_queue WHERE task_type = %s GROUP BY 1", (task_type,))
     return dict(found.fetchall())
+
+
+def begun(conn: Connection, task_type: str) -> dict[bool, int]:
+    """How many jobs of a type a worker holds, by whether the database takes their runs for begun."""
+    statement = """
+        SELECT started_at IS NOT NULL, count(*) FROM job_queue WHERE task_type = %s AND status = 'running' GROUP BY 1
+    """
+    return dict(conn.execute(statement, (task_type,)).fetchall())
 
 
 class TestAType:
@@ -219,6 +237,30 @@ class TestAWorker:
             until(lambda: counts(conn, "held") == {}, "the rest")
         assert outcomes(conn) == ["succeeded"] * (Pace.SHORT_RUNS + 6)
         assert conn.execute("SELECT max(attempt) FROM job_runs").fetchone() == (1,)
+
+    def test_says_of_a_job_that_waits_for_a_slot_only_that_it_is_claimed(
+        self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watchdog, "LONGEST_WAIT", 3600.0)
+        claim_ahead(monkeypatch)
+        held = Held(quick=Pace.SHORT_RUNS)
+        producer.enqueue_many(conn, [NewJob("held")] * (Pace.SHORT_RUNS + 5), actor=ACTOR)
+        with working(database_url, job_type("held", held), concurrency=2):
+            held.wait_for(2)
+            until(lambda: begun(conn, "held") == {True: 2, False: 3}, "the begin of two runs")
+            held.let_go()
+            until(lambda: counts(conn, "held") == {}, "the rest")
+
+    def test_says_at_the_claim_that_runs_begin_for_which_it_has_slots(
+        self, conn: Connection, database_url: str, held: Held, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(heartbeat, "NEWS_SECONDS", 3600.0)
+        producer.enqueue_many(conn, [NewJob("held")] * 3, actor=ACTOR)
+        settings = quick_settings(lease_seconds=1200.0, heartbeat_seconds=600.0)
+        with working(database_url, job_type("held", held), concurrency=3, settings=settings):
+            held.wait_for(3)
+            assert begun(conn, "held") == {True: 3}
+            held.let_go()
 
     def test_starts_at_once_what_a_busy_one_returns(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import pytest
 
 from jobdeck.core.model import Status
 from jobdeck.core.read.report_types import JobDetail
-from tests.tui.fake import FakeBackend, job_id, lost, make_job
+from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard, shown
 
@@ -58,7 +58,7 @@ async def test_the_page_follows_its_job() -> None:
     backend = FakeBackend([make_job(1)])
     async with dashboard(backend, "enter") as deck:
         assert "○ pending" in deck.screen_text()
-        backend.jobs[0] = replace(backend.jobs[0], status=Status.RUNNING, attempts=1)
+        backend.jobs[0] = replace(backend.jobs[0], status=Status.RUNNING, started_at=NOW, attempts=1)
         await deck.refresh()
         assert "● running" in deck.screen_text()
 

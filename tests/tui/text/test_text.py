@@ -32,6 +32,7 @@ from jobdeck.tui.format import (
 from jobdeck.tui.text import job_detail
 from jobdeck.tui.themes import DARK, OF_256, THEMES, of
 from jobdeck.tui.widgets.jobs.columns import Moment, cell, layout
+from jobdeck.tui.widgets.status_bar import peek
 from tests.tui.fake import NOW, make_job, minutes
 from tests.tui.sample import sample
 
@@ -246,3 +247,16 @@ def test_a_text_is_wrapped_by_what_it_takes_on_the_screen() -> None:
     assert wrapped(text, 60) == [text.removesuffix(" paused."), "paused."]
     assert wrapped("one-time jobs leave", 10) == ["one-time", "jobs leave"]
     assert wrapped("", 10) == [""]
+
+
+def test_a_job_that_a_worker_has_only_claimed_is_nowhere_said_to_run() -> None:
+    job = make_job(1, Status.RUNNING, started_at=None, locked_by="host-1", lease_expires_at=NOW + minutes(1))
+    status = next(column for column in layout(120) if column.id == "status")
+    title = "".join(text for text, _ in job_detail.title(job, NOW)[0])
+    left, _ = peek(job, 0, "1/1", ranging=False)
+    assert "".join(text for text, _ in cell(status, job, Moment(NOW))).strip() == "◌ claimed"
+    assert "◌ claimed" in title
+    assert "claimed on host-1" in "".join(text for text, _ in left)
+    assert "running" not in title
+    begun = replace(job, started_at=NOW)
+    assert "● running" in "".join(text for text, _ in job_detail.title(begun, NOW)[0])

@@ -186,7 +186,9 @@ def cancel_flow_question(tree: FlowTree) -> Question:
     """The question before all members of a flow are cancelled."""
     states = tree.line.states
     number = len(tree.members) - tree.line.ended
-    counts = ", ".join(f"{states[name]:,} {name}" for name in ("running", "pending", "blocked") if name in states)
+    counts = ", ".join(
+        f"{states[name]:,} {name}" for name in ("running", "claimed", "pending", "blocked") if name in states
+    )
     running = states.get("running", 0)
     asked = f" {plural(running, 'running member')} will be asked to stop." if running else ""
     lines = [

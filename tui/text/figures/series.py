@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 
 from jobdeck.core.model import Job, Status, TypePause
-from jobdeck.core.read.sentences import outcome_words
+from jobdeck.core.read.sentences import CLAIMED, outcome_words, status_word
 from jobdeck.core.schedules import has_run_out, next_runs, rhythm
 from jobdeck.core.words.wording import streak_words
 from jobdeck.tui.format import (
@@ -71,7 +71,7 @@ def next_run(one: SeriesLine, at: datetime, *, paused: bool) -> Span:
     """When it runs next, in words; late runs are not highlighted during a pause."""
     job = one.job
     if job.status is Status.RUNNING:
-        return fit("running", 12), "run"
+        return fit(status_word(job), 12), "run"
     if one.pause is not None:
         return fit("paused", 12), "warn"
     if has_run_out(job):
@@ -145,7 +145,7 @@ def every(job: Job) -> str:
 def _next(job: Job, at: datetime) -> str:
     """The next run, and those after it of a cron expression."""
     if job.status is Status.RUNNING:
-        return "running now"
+        return "claimed by a worker" if status_word(job) == CLAIMED else "running now"
     if has_run_out(job):
         return "no slot yet: a worker writes more within seconds"
     more = [f"{run:%m-%d %H:%M}Z" for run in next_runs(job, 4)[1:]] if job.slots else []

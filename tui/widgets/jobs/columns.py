@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 
 from jobdeck.core.model import SUCCESSES, Status
-from jobdeck.core.read.sentences import DRY_RUN
+from jobdeck.core.read.sentences import DRY_RUN, status_word
 from jobdeck.tui.format import (
     DASH,
     DRY_MARK,
-    STATUS_LOOK,
     age,
     ago,
     badge,
@@ -25,6 +24,7 @@ from jobdeck.tui.format import (
     outcome_look,
     payload_summary,
     short_id,
+    status_look,
 )
 from jobdeck.tui.widgets.ink import width_of
 
@@ -229,10 +229,10 @@ def _task(job: Job, width: int, _moment: Moment) -> Cell:
 def _status(job: Job, width: int, _moment: Moment) -> Cell:
     if job.status is Status.RUNNING and job.cancel_requested_at is not None:
         return ((fit("⊘ cancelling", width), "warn"),)
-    glyph, ink = STATUS_LOOK[job.status]
+    glyph, ink = status_look(job)
     if job.status is Status.SUCCEEDED and job.last_run_dry:
         return ((fit(f"{glyph} {DRY_RUN}", width), "warn"),)
-    return ((fit(f"{glyph} {job.status.value}", width), ink),)
+    return ((fit(f"{glyph} {status_word(job)}", width), ink),)
 
 
 def _attempts(job: Job, width: int, _moment: Moment) -> Cell:
@@ -291,7 +291,7 @@ def _running(job: Job, width: int, moment: Moment) -> Cell:
     lease = lease_left(job, moment.now)
     lease_ink = "bad" if lease == "lease expired" else "muted"
     if share is None:
-        return ((fit(lease or "running", width), lease_ink),)
+        return ((fit(lease or status_word(job), width), lease_ink),)
     percent = f"{int(share * 100)}%"
     if width < 22:
         short = lease.removeprefix("lease ")

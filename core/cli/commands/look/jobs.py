@@ -20,6 +20,7 @@ from jobdeck.core.read.job_lists import LOOKED_AT
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.operators.preferences import SIGN
 from jobdeck.core.read.operators.reach import check_type
+from jobdeck.core.read.sentences import status_word
 from jobdeck.core.schedules import next_runs, rhythm
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, o
     return [
         ("job", job.id),
         ("task type", job.task_type),
-        ("status", f"{job.status.value}{', in the trash' if in_trash else ', removed' if job.removed else ''}"),
+        ("status", f"{status_word(job)}{', in the trash' if in_trash else ', removed' if job.removed else ''}"),
         ("attempts", f"{job.attempts}/{job.max_attempts or output.NONE}"),
         ("schedule", own.words if own else "one-time"),
         ("declared as", own.name if own else None),

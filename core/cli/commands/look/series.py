@@ -12,6 +12,7 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.queue import operator
 from jobdeck.core.read import jobs
 from jobdeck.core.read.pages import series as read
+from jobdeck.core.read.sentences import status_word
 from jobdeck.core.schedules import has_run_out, rhythm
 from jobdeck.core.times import format_duration
 from jobdeck.core.words.wording import streak_words
@@ -87,5 +88,5 @@ def _row(one: SeriesLine, *, paused: bool) -> tuple[object, ...]:
         job.id, job.task_type, _every(job), "no slot yet" if has_run_out(job) else output.when(job.run_at),
         format_duration(one.late) if one.late else None, output.last_run(job),
         streak_words(one.streak, least=one.streak_is_least),
-        f"{job.status.value}, paused" if paused else job.status.value, output.payload(job.payload, 40),
+        f"{status_word(job)}, paused" if paused else status_word(job), output.payload(job.payload, 40),
     )  # fmt: skip

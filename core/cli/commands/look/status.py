@@ -18,7 +18,7 @@ from jobdeck.core.read import history, jobs, reports
 from jobdeck.core.read.batch import one_moment
 from jobdeck.core.read.operators import notes
 from jobdeck.core.read.report_types import Backlog, Counts, ErrorGroup, Snapshot
-from jobdeck.core.read.sentences import amount, outcome_words
+from jobdeck.core.read.sentences import CLAIMED, amount, outcome_words
 from jobdeck.core.read.verdict.health import health as judge
 from jobdeck.core.times import format_duration, parse_duration
 from jobdeck.core.words.tables import DATABASES
@@ -159,7 +159,8 @@ def _status_json(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Ru
 
 
 def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Run]) -> list[str]:
-    counts = ", ".join(f"{_jobs(count)} {name}" for name in Status if (count := getattr(seen.counts, name)))
+    known = {**output.plain(seen.counts), Status.RUNNING.value: seen.counts.begun}
+    counts = ", ".join(f"{_jobs(known[name])} {name}" for name in (*Status, CLAIMED) if known[name])
     total = amount(seen.counts.of(None), at_least=seen.counts.at_least(None))
     oldest = seen.health.oldest_due
     lines = output.facts(
