@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 FAILURES = ("failed", "retried", "lost")
-CALM = timedelta(minutes=15)
+SILENCE = timedelta(hours=1)
 SUCCESSES = ("succeeded", "partial", "continued")
 
 
@@ -35,7 +35,7 @@ class Share(NamedTuple):
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """The rule of docs/decisions/failure-share.md."""
+        """The rule of docs/decisions/failing-types.md."""
         return {
             "critical": max(0.5, self.usual + 0.3),
             "warning": max(0.05, 2 * self.usual, self.usual + 0.1),
@@ -49,26 +49,9 @@ class Share(NamedTuple):
         return next((name for name, least in self.thresholds.items() if self.now >= least), None)
 
 
-class Verdict(NamedTuple):
-    """A verdict, and since when the share has been below half of its threshold. The clock advances; no run fails."""
-
-    name: str | None
-    calm_since: datetime | None
-
-    def after(self, share: Share, at: datetime) -> Verdict:
-        """The verdict of the judgement at a time. A critical one that ends is a warning while that still holds."""
-        if self.name is None:
-            return Verdict(share.verdict, None)
-        calm_since = (self.calm_since or at) if share.now < share.thresholds[self.name] / 2 else None
-        over = calm_since is not None and at - calm_since >= CALM
-        name = share.verdict
-        if self.name == "critical" and (name == "critical" or not over):
-            name = "critical"
-        elif self.name == "critical" and share.now >= share.thresholds["warning"] / 2:
-            name = "warning"
-        elif self.name == "warning" and not over:
-            name = name or "warning"
-        return Verdict(name, calm_since if name == self.name else None)
+def without_runs(name: str, last_run: datetime, at: datetime) -> str:
+    """The verdict at a time before which no run ended and no job was due since the last run."""
+    return "note" if at - last_run >= SILENCE else name
 
 
 def rows(conn: Connection, statement: str, *given: Any) -> list[tuple[Any, ...]]:

@@ -28,7 +28,8 @@ class TypeLine:
 
     `due_since` is the earliest due time of its jobs that could be claimed. `workers` live ones handle it. It is paused
     while `paused_at` is set, and left to a runner that is no worker if `set_aside`. The shares are those of failed runs
-    from which health warns and is critical, None for the rule that holds for all types.
+    from which health warns and is critical, and `lost_jobs` is the number of jobs that failed permanently in 15 minutes
+    from which it warns; None for the rule that holds for all types.
 
     At most `max_running` of its jobs run at the same time over all workers, and `max_per_key` (None: one) of those that
     have the same concurrency key. At most `rate_runs` start in `rate_seconds`, `rate_burst` at once, and
@@ -48,6 +49,7 @@ class TypeLine:
     resume_at: datetime | None = None
     warning_share: float | None = None
     critical_share: float | None = None
+    lost_jobs: int | None = None
     muted_until: datetime | None = None
     muted_by: str | None = None
     muted_reason: str | None = None
@@ -115,7 +117,8 @@ muted AS (SELECT task_type, muted_until, muted_by, muted_reason FROM job_types W
 SELECT task_type, coalesce(l.jobs, 0) AS pending, coalesce(c.running - coalesce(l.jobs, 0), 0) AS running,
     coalesce(c.failed, 0) AS failed, false AS at_least,
     coalesce(c.at_least, false) AS failed_at_least, coalesce(h.workers, 0) AS workers, s.paused_at, s.paused_by,
-    s.paused_reason, s.resume_at, s.warning_share, s.critical_share, m.muted_until, m.muted_by, m.muted_reason,
+    s.paused_reason, s.resume_at, s.warning_share, s.critical_share, s.lost_jobs, m.muted_until, m.muted_by,
+    m.muted_reason,
     coalesce(s.set_aside, false) AS set_aside, s.max_running, s.max_per_key, s.rate_runs, s.rate_seconds, s.rate_burst,
     s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds, s.concurrency, coalesce(l.jobs, 0) AS claimed
 FROM counted AS c FULL JOIN handled AS h USING (task_type) FULL JOIN job_types AS s USING (task_type)

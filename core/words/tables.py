@@ -13,7 +13,7 @@ from jobdeck.core.model import Status, Verdict
 from jobdeck.core.read.sentences import amount
 from jobdeck.core.times import format_duration
 from jobdeck.core.words.plain import cut, when
-from jobdeck.core.words.wording import percent
+from jobdeck.core.words.wording import DEFAULT, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -164,6 +164,7 @@ TYPE_SETTINGS: Final[Sequence[Column[TypeRow]]] = (
     Column("muted", lambda one: f"until {when(one.line.muted_until)}" if one.line.muted_until else None),
     Column("warning", lambda one: percent(one.line.warning_share)),
     Column("critical", lambda one: percent(one.line.critical_share)),
+    Column("lost", lambda one: DEFAULT if one.line.lost_jobs is None else Amount(one.line.lost_jobs)),
     Column("limits", lambda one: "; ".join(one.line.limits) or None),
 )
 TYPE_JOBS: Final[Sequence[Column[TypeRow]]] = (

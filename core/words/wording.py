@@ -68,16 +68,16 @@ def parse_share(text: str, what: str) -> float | None:
     return round(float(match[1]) / 100, 6)
 
 
-def parse_limit(text: str, what: str) -> int | None:
-    """Parses a limit such as `5`; None for `none`. `what` begins the sentence of a refusal.
+def parse_limit(text: str, what: str, *, none: str = NONE) -> int | None:
+    """Parses a limit such as `5`; None for the word `none`. `what` begins the sentence of a refusal.
 
     Raises:
         UsageError: the text is neither. Whether the number is in range is for the database to say.
     """
-    if text.strip().lower() == NONE:
+    if text.strip().lower() == none:
         return None
     if _WHOLE.fullmatch(text.strip()) is None:
-        raise UsageError(f"{what} needs a whole number such as 5, or {NONE}; {text[:60]!r} is neither.")
+        raise UsageError(f"{what} needs a whole number such as 5, or {none}; {text[:60]!r} is neither.")
     return int(text.replace(",", ""))
 
 

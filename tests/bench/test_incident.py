@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bench.outage.history import PARTS, ROUND, TYPE, _job
-from bench.outage.truth import Share, Verdict
+from bench.outage.truth import Share, without_runs
 from bench.scripted.checks import Checks
 
 AT = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
@@ -46,22 +46,9 @@ def test_a_share_is_judged_by_the_rule_of_the_documents(share: Share, verdict: s
     assert share.verdict == verdict
 
 
-def ends(first: Share, later: Share) -> list[str | None]:
-    """The verdicts of the minutes after a critical one; the first share holds for 16 of them."""
-    state, found = Verdict("critical", None), []
-    for minute in range(40):
-        state = state.after(first if minute <= 15 else later, AT + minute * MINUTE)
-        found.append(state.name)
-    return found
-
-
-def test_a_verdict_ends_after_15_minutes_below_half_of_the_threshold() -> None:
-    calm = Share(100, 4, 1000, 20)
-    assert ends(calm, calm) == ["critical"] * 15 + [None] * 25
-
-
-def test_what_was_critical_is_a_warning_while_that_still_holds() -> None:
-    assert ends(Share(100, 20, 1000, 20), Share(0, 0, 1000, 20)) == ["critical"] * 15 + ["warning"] * 16 + [None] * 9
+def test_a_verdict_without_runs_is_a_note_after_an_hour() -> None:
+    found = [without_runs("critical", AT, AT + minute * MINUTE) for minute in (0, 59, 60, 61)]
+    assert found == ["critical", "critical", "note", "note"]
 
 
 def test_the_jobs_of_a_type_are_numbered_without_gaps() -> None:

@@ -60,7 +60,7 @@ _TIMES: Final = {
     "job_backlog": ("bucket",),
     "job_key_rates": ("used_until",),
     "job_unique_keys": ("until",),
-    "job_failing_types": ("since", "calm_since", "judged_at"),
+    "job_failing_types": ("since", "calm_since", "judged_at", "last_at", "last_failed_at", "new_since"),
 }  # fmt: skip
 
 

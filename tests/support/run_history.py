@@ -25,6 +25,22 @@ class History:
         """The same of runs that changed nothing."""
         self._append(at, outcomes, dry_run=True)
 
+    def lost(self, at: datetime, jobs: int) -> None:
+        """The runs of so many jobs ended at this time, which failed permanently."""
+        self.ran(at, failed=jobs)
+        self.conn.execute(
+            "UPDATE job_stat_delta SET permanent = runs WHERE task_type = %s AND outcome = 'failed' AND last_at = %s",
+            (self.task_type, at),
+        )
+
+    def erred(self, at: datetime, fingerprint: str, runs: int) -> None:
+        """So many runs were retried at this time, with an error of this group."""
+        self.ran(at, retried=runs)
+        self.conn.execute(
+            "UPDATE job_stat_delta SET fingerprint = %s WHERE task_type = %s AND outcome = 'retried' AND last_at = %s",
+            (fingerprint, self.task_type, at),
+        )
+
     def _append(self, at: datetime, outcomes: dict[str, int], *, dry_run: bool) -> None:
         for outcome, runs in outcomes.items():
             if runs:
@@ -46,6 +62,11 @@ class History:
 
     def add_up(self) -> None:
         self.conn.execute("SELECT job_stats_compact(100000)")
+
+    def judged_good_runs(self, at: datetime, *, runs: int = 10) -> str | None:
+        """The verdict of the type at this time, when so many runs have succeeded."""
+        self.ran(at, succeeded=runs)
+        return self.judged(at)
 
     def judged(self, at: datetime = NOW) -> str | None:
         """The verdict of the type at this time."""

@@ -175,7 +175,7 @@ def failure_shares() -> Query[tuple[FailureShare, ...]]:
     return select(
         """
         SELECT task_type, runs, failed, usual_runs, usual_failed, failed_in_a_row, last_at, usual
-        FROM job_failure_shares(now(), false)
+        FROM job_failure_shares(now())
         """,
         read=lambda rows: tuple(FailureShare(**row) for row in rows),
     )

@@ -111,7 +111,8 @@ alter table job_queue_settings
 insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
 
 -- The settings of task types. A type is paused while `paused_at` is set. The shares of failed runs from which health
--- warns and is critical are null for the rule that holds for all types.
+-- warns and is critical, and the number of jobs that failed permanently in 15 minutes, are null for the rule that holds for
+-- all types.
 create table if not exists job_types (
     task_type text primary key,
     paused_reason text,
@@ -120,6 +121,7 @@ create table if not exists job_types (
     resume_at timestamptz,
     warning_share double precision,
     critical_share double precision,
+    lost_jobs integer,
     muted_until timestamptz,
     muted_by text,
     muted_reason text,

@@ -138,21 +138,34 @@ create table if not exists job_error_groups (
 ) with (fillfactor = 70);
 create index if not exists job_error_groups_last on job_error_groups (last_at);
 
--- The task types of which too many runs fail, as job_stats_judge found them. `calm_since`: since when the share is below half
--- of the threshold of the verdict; after 15 minutes of this the verdict ends. `in_a_row`: too few runs ended to judge their
--- share, but the last ones failed.
+-- What job_stats_judge found about each task type of which a run ever failed. `verdict` is null while its runs do not fail
+-- too often; `note` is no alarm: the type failed when its runs ended, and none runs now. `judged_at`: when its runs were
+-- counted last; no run that ended later is counted. `calm_since`: since when nothing as bad as the verdict is found.
+-- `runs`: those of 15 minutes, or the last 20 if so few ended (`few`). `seen_runs`, `seen_failed`: all that had ended then.
 create table if not exists job_failing_types (
     task_type text primary key,
-    verdict text not null constraint job_failing_types_verdict_check check (verdict in ('warning', 'critical')),
+    verdict text constraint job_failing_types_verdict_check check (verdict in ('note', 'warning', 'critical')),
     since timestamptz not null,
     calm_since timestamptz,
+    judged_at timestamptz not null,
+    last_at timestamptz,
+    last_failed_at timestamptz,
     runs bigint not null,
     failed bigint not null,
+    few boolean not null,
     failed_in_a_row bigint not null,
     in_a_row boolean not null,
-    usual double precision not null,
-    threshold double precision not null,
-    judged_at timestamptz not null
+    -- Jobs that failed permanently in the 15 minutes, and from how many of them health warns.
+    lost bigint not null,
+    lost_limit integer not null,
+    -- The runs of a group of errors that was first seen in the hour before, if there are 20 or more.
+    new_runs bigint,
+    new_since timestamptz,
+    usual double precision,
+    warning_share double precision,
+    critical_share double precision,
+    seen_runs bigint not null,
+    seen_failed bigint not null
 );
 
 -- The locks of concurrency keys (slots from 0) and of names (slots below 0). A lock is a row lock, because row locks

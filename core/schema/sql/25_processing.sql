@@ -151,7 +151,8 @@ language sql immutable parallel safe
 return trim(trim_scale(round((p_share * 100)::numeric, 2))::text) || ' %';
 
 -- Why these settings of a type cannot be; null if they can.
-create or replace function job_type_refusal(p_warning double precision, p_critical double precision) returns text
+create or replace function job_type_refusal(p_warning double precision, p_critical double precision, p_lost integer)
+returns text
 language sql immutable
 as $$
     select case
@@ -162,11 +163,14 @@ as $$
         when p_warning > p_critical then format(
             'The threshold for a warning, %s, must not be above the one for critical, %s. Nothing was changed.',
             job_percent(p_warning), job_percent(p_critical))
+        when p_lost not between 1 and 1000000000 then format(
+            'The number of jobs that fail permanently must be from 1 to 1,000,000,000, and %s is not. Nothing was changed.',
+            p_lost)
     end
 $$;
 
--- Changes settings of a task type. Keys of p_changes: warning_share, critical_share, muted_until, set_aside, and the limits
--- max_running, rate_runs with rate_seconds, rate_burst, max_per_key, key_rate_runs with key_rate_seconds,
+-- Changes settings of a task type. Keys of p_changes: warning_share, critical_share, lost_jobs, muted_until, set_aside, and
+-- the limits max_running, rate_runs with rate_seconds, rate_burst, max_per_key, key_rate_runs with key_rate_seconds,
 -- max_age_seconds; null resets one. A type without a row has the settings that hold for all types.
 create or replace function job_type_set(p_task_type text, p_changes jsonb, p_actor text, p_reason text) returns void
 language plpgsql volatile security definer
@@ -182,7 +186,7 @@ declare
 begin
     perform job_refuse_outsiders();
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
-    where k <> all (v_limits || array['warning_share', 'critical_share', 'muted_until', 'set_aside']);
+    where k <> all (v_limits || array['warning_share', 'critical_share', 'lost_jobs', 'muted_until', 'set_aside']);
     if v_unknown is not null then
         perform job_queue_refuse(format('A task type has no setting %s. Nothing was changed.', v_unknown));
     elsif coalesce(trim(p_task_type), '') = '' or p_changes = '{}' then
@@ -205,7 +209,7 @@ begin
         v_type.rate_burst := null;
     end if;
     perform job_queue_refuse(r) from job_limits_refusal(v_type) r where r is not null;
-    perform job_queue_refuse(r) from job_type_refusal(v_type.warning_share, v_type.critical_share) r
+    perform job_queue_refuse(r) from job_type_refusal(v_type.warning_share, v_type.critical_share, v_type.lost_jobs) r
     where r is not null;
     if p_changes ? 'muted_until' then
         v_type.muted_by := case when v_type.muted_until is not null then job_actor(p_actor) end;
@@ -222,7 +226,7 @@ begin
             case when v_type.set_aside then 'already' else 'not' end));
     end if;
     update job_types set warning_share = v_type.warning_share, critical_share = v_type.critical_share,
-        muted_until = v_type.muted_until, muted_by = v_type.muted_by, muted_reason = v_type.muted_reason,
+        lost_jobs = v_type.lost_jobs, muted_until = v_type.muted_until, muted_by = v_type.muted_by, muted_reason = v_type.muted_reason,
         set_aside = v_type.set_aside, paused_at = v_type.paused_at, paused_by = v_type.paused_by,
         paused_reason = v_type.paused_reason, resume_at = v_type.resume_at
     where task_type = p_task_type;

@@ -175,38 +175,34 @@ union all
 select d.task_type, d.fingerprint, null::text, null::text, d.sample_token, d.first_at, d.last_at
 from job_stat_delta d where d.fingerprint is not null and (select job_may_read_views());
 
--- The runs of each type in the 15 minutes before p_at (full minutes and the present one), and how many of them failed;
--- the same of the 7 days before the last hour; the failures since the newest success of a day (of the minute of that
--- success at least one, if it had some later); the shares from which health warns. Dry runs do not count. Types of which
--- a run ended in the last day; with p_failing, those of which a run has just failed or that were failing.
-create or replace function job_failure_shares(p_at timestamptz, p_failing boolean)
-returns table (task_type text, last_at timestamptz, runs bigint, failed bigint, usual_runs bigint, usual_failed bigint,
-    failed_in_a_row bigint, usual double precision, warning_share double precision, critical_share double precision)
+-- The runs of each type in the 15 minutes before p_at (full minutes and the present one), how many of them failed, and after
+-- how many the job failed permanently; the runs of the 7 days before the last hour; the failures since the newest success of
+-- a day (of the minute of that success at least one, if it had some later); the shares from which health warns. Dry runs do
+-- not count. Types of which a run ended in the last day; with p_types, those of them that are named.
+create or replace function job_failure_shares(p_at timestamptz, p_types text[] default null)
+returns table (task_type text, last_at timestamptz, last_failed_at timestamptz, runs bigint, failed bigint, lost bigint,
+    usual_runs bigint, usual_failed bigint, failed_in_a_row bigint, usual double precision, warning_share double precision,
+    critical_share double precision)
 language sql stable
 set jit = off
 as $$
     with kinds as (
         select job_outcomes(true) as failures, job_outcomes(true) || job_outcomes(false) as counted
     ), recent as materialized (
-        select s.task_type, sum(s.runs)::bigint as runs,
+        select s.task_type, sum(s.runs)::bigint as runs, sum(s.permanent)::bigint as lost,
             coalesce(sum(s.runs) filter (where s.outcome = any (k.failures)), 0)::bigint as failed
         from job_stat_list s, kinds k
         where s.minutes = 1 and s.bucket >= job_stat_bucket(1, p_at - interval '15 minutes') and s.bucket <= p_at
-            and not s.dry_run and s.outcome = any (k.counted)
+            and not s.dry_run and s.outcome = any (k.counted) and (p_types is null or s.task_type = any (p_types))
         group by s.task_type
     ), day as materialized (
         select s.task_type, max(s.last_at) as last_at,
+            max(s.last_at) filter (where s.outcome = any (k.failures)) as last_failed_at,
             greatest(max(s.last_at) filter (where s.outcome <> all (k.failures)), p_at - interval '1 day') as good_at
         from job_stat_list s, kinds k
         where s.minutes = 15 and s.bucket > p_at - interval '1 day' and s.bucket <= p_at and not s.dry_run
-            and s.outcome = any (k.counted)
+            and s.outcome = any (k.counted) and (p_types is null or s.task_type = any (p_types))
         group by s.task_type
-    ), looked_at as (
-        select coalesce(d.task_type, f.task_type) as task_type, d.last_at,
-            coalesce(d.good_at, p_at - interval '1 day') as good_at, coalesce(r.runs, 0) as runs,
-            coalesce(r.failed, 0) as failed
-        from day d full join job_failing_types f using (task_type) left join recent r using (task_type)
-        where not p_failing and d.task_type is not null or r.failed > 0 or f.task_type is not null
     ), usual as materialized (
         select s.task_type, sum(s.runs)::bigint as runs,
             coalesce(sum(s.runs) filter (where s.outcome = any (k.failures)), 0)::bigint as failed
@@ -215,75 +211,171 @@ as $$
                 and s.bucket < job_stat_bucket(120, p_at - interval '1 hour')
             or s.minutes = 5 and s.bucket >= job_stat_bucket(120, p_at - interval '1 hour')
                 and s.bucket < job_stat_bucket(5, p_at - interval '1 hour'))
-            and not s.dry_run and s.outcome = any (k.counted)
+            and not s.dry_run and s.outcome = any (k.counted) and (p_types is null or s.task_type = any (p_types))
         group by s.task_type
     )
-    select l.task_type, l.last_at, l.runs, l.failed, coalesce(u.runs, 0), coalesce(u.failed, 0), a.runs, w.usual,
+    select d.task_type, d.last_at, d.last_failed_at, coalesce(r.runs, 0), coalesce(r.failed, 0), coalesce(r.lost, 0),
+        coalesce(u.runs, 0), coalesce(u.failed, 0), a.runs, w.usual,
         coalesce(t.warning_share, greatest(0.05, 2 * w.usual, w.usual + 0.1)),
         coalesce(t.critical_share, greatest(0.5, w.usual + 0.3, t.warning_share))
-    from looked_at l
+    from day d
+    left join recent r using (task_type)
     left join usual u using (task_type)
     left join job_types t using (task_type)
     cross join lateral (
         select least((coalesce(u.failed, 0) + 1.0) / (coalesce(u.runs, 0) + 2.0), 0.5)::double precision as usual
     ) w
     cross join lateral (
-        select coalesce(sum(case when s.first_at > l.good_at then s.runs when s.last_at > l.good_at then 1 else 0 end),
+        select coalesce(sum(case when s.first_at > d.good_at then s.runs when s.last_at > d.good_at then 1 else 0 end),
             0)::bigint as runs
         from job_stat_list s
-        where s.task_type = l.task_type and not s.dry_run and s.outcome = any (job_outcomes(true))
-            and (s.minutes = 15 and s.bucket > l.good_at and s.bucket <= p_at
-                or s.minutes = 1 and s.bucket >= job_stat_bucket(15, l.good_at)
-                    and s.bucket < job_stat_bucket(15, l.good_at) + interval '15 minutes')
+        where s.task_type = d.task_type and not s.dry_run and s.outcome = any (job_outcomes(true))
+            and (s.minutes = 15 and s.bucket > d.good_at and s.bucket <= p_at
+                or s.minutes = 1 and s.bucket >= job_stat_bucket(15, d.good_at)
+                    and s.bucket < job_stat_bucket(15, d.good_at) + interval '15 minutes')
     ) a
-    order by l.task_type
+    order by d.task_type
 $$;
 
--- What the failure shares say of each type: 20 runs or more are judged by their share, fewer by three failures in a row. A
--- verdict ends when the share has been below half of its threshold for 15 minutes; one that is critical becomes a warning
--- if that still holds.
+-- The last 20 runs of a type that are at most a day old, and how many of them failed. Which runs of a minute were its last is
+-- not known, so of the oldest minute that is needed the share of failures counts. The quarters of an hour are added up from
+-- the newest one on, and the oldest one that is needed minute by minute.
+create or replace function job_last_runs(p_task_type text, p_at timestamptz, out runs bigint, out failed bigint)
+language sql stable
+set jit = off
+as $$
+    with quarters as (
+        select * from (
+            select s.bucket, sum(s.runs) as runs,
+                coalesce(sum(s.runs) filter (where s.outcome = any (job_outcomes(true))), 0) as failed,
+                sum(sum(s.runs)) over (order by s.bucket desc) - sum(s.runs) as newer
+            from job_stat_list s
+            where s.task_type = p_task_type and s.minutes = 15 and s.bucket > p_at - interval '1 day'
+                and s.bucket <= p_at and not s.dry_run and s.outcome = any (job_outcomes(true) || job_outcomes(false))
+            group by s.bucket
+        ) q where q.newer < 20
+    ), oldest as (
+        select q.bucket, q.newer from quarters q order by q.bucket limit 1
+    ), minutes as (
+        select sum(s.runs) as runs, coalesce(sum(s.runs) filter (where s.outcome = any (job_outcomes(true))), 0) as failed,
+            sum(sum(s.runs)) over (order by s.bucket desc) - sum(s.runs) + o.newer as newer
+        from oldest o join job_stat_list s on s.bucket >= o.bucket and s.bucket < o.bucket + interval '15 minutes'
+        where s.task_type = p_task_type and s.minutes = 1 and s.bucket <= p_at and not s.dry_run
+            and s.outcome = any (job_outcomes(true) || job_outcomes(false))
+        group by s.bucket, o.newer
+    ), chosen as (
+        select q.runs, q.failed, q.newer from quarters q, oldest o where q.bucket > o.bucket
+        union all
+        select m.runs, m.failed, m.newer from minutes m where m.newer < 20
+    )
+    select coalesce(sum(least(c.runs, 20 - c.newer)), 0)::bigint,
+        coalesce(round(sum(c.failed * least(c.runs, 20 - c.newer) / c.runs)), 0)::bigint
+    from chosen c
+$$;
+
+-- The group of errors of a type that is new: first seen in the last hour, with 20 runs or more, and not muted. Of several,
+-- the one with the most runs.
+create or replace function job_new_error(p_task_type text, p_at timestamptz, out runs bigint, out first_at timestamptz)
+language sql stable
+set jit = off
+as $$
+    select e.runs, g.first_at
+    from (
+        select l.fingerprint, min(l.first_at) as first_at from job_error_group_list l
+        where l.task_type = p_task_type and l.last_at > p_at - interval '1 hour'
+            and l.fingerprint <> 'other' and not exists (
+                select from job_error_group_list o
+                where o.task_type = l.task_type and o.fingerprint = l.fingerprint
+                    and o.first_at <= p_at - interval '1 hour')
+        group by l.fingerprint
+    ) g
+    cross join lateral (
+        select sum(s.runs)::bigint as runs from job_stat_error_list s
+        where s.task_type = p_task_type and s.fingerprint = g.fingerprint
+    ) e
+    where e.runs >= 20 and not exists (
+        select from job_error_mutes m
+        where m.task_type = p_task_type and m.fingerprint = g.fingerprint and m.until > p_at)
+    order by e.runs desc, g.first_at limit 1
+$$;
+
+-- Judges the runs of each type that ended since the judgement before. Nothing changes where none did, so a pause keeps the
+-- verdict; it becomes a note if for an hour no run ended and no job is due. A verdict rises only if one of these runs
+-- failed: runs are counted, not compared by time, so no step of the clock raises one. It falls when runs have ended for
+-- 15 minutes in which nothing as bad was found, or, if so few end, when none of the last 20 failed.
 create or replace function job_stats_judge(p_at timestamptz) returns void
 language plpgsql volatile
+set jit = off
 as $$
+declare
+    v_levels constant text[] := array['warning', 'critical'];
 begin
-    with judged as (
-        select s.*, f.since, f.verdict as before,
+    with ended as (
+        select s.task_type, sum(s.runs)::bigint as runs,
+            coalesce(sum(s.runs) filter (where s.outcome = any (job_outcomes(true))), 0)::bigint as failed
+        from job_stat_list s
+        where s.minutes = 0 and not s.dry_run and s.outcome = any (job_outcomes(true) || job_outcomes(false))
+        group by s.task_type
+    ), changed as materialized (
+        select e.task_type, e.runs as seen_runs, e.failed as seen_failed, e.failed > coalesce(f.seen_failed, 0) as may_rise
+        from ended e left join job_failing_types f using (task_type)
+        where e.failed <> coalesce(f.seen_failed, 0) or f.verdict is not null and e.runs <> f.seen_runs
+    ), counted as (
+        select c.*, s.runs is null as unknown, s.last_at, s.last_failed_at, j.runs, j.failed, s.runs < 20 as few,
+            s.failed_in_a_row, s.runs < 20 and s.failed_in_a_row >= 3 as in_a_row, s.lost,
+            coalesce(t.lost_jobs, 20) as lost_limit, n.runs as new_runs, n.first_at as new_since,
+            case when s.usual_runs > 0 then s.usual end as usual, s.warning_share, s.critical_share,
+            case when j.runs >= 20 then j.failed::double precision / j.runs else 0 end as share
+        from changed c
+        left join job_failure_shares(p_at, array(select h.task_type from changed h)) s using (task_type)
+        left join job_types t using (task_type)
+        cross join lateral job_new_error(c.task_type, p_at) n
+        left join lateral (
+            select s.runs, s.failed where s.runs >= 20
+            union all
+            select l.runs, l.failed from job_last_runs(c.task_type, p_at) l where s.runs < 20
+        ) j on true
+    ), judged as (
+        select c.*, f.since, f.verdict as was, w.before, least(coalesce(f.calm_since, p_at), p_at) as calm_since,
             case
-                when s.enough and s.share >= s.critical_share then 'critical'
-                when s.enough and s.share >= s.warning_share or s.in_a_row then 'warning'
-            end as found,
-            case when s.share < case f.verdict when 'critical' then s.critical_share else s.warning_share end / 2
-                    and (f.verdict = 'critical' or not s.in_a_row)
-                then least(coalesce(f.calm_since, p_at), p_at) end as calm_since
-        from (
-            select j.*, coalesce(j.failed::double precision / nullif(j.runs, 0), 0) as share, j.runs >= 20 as enough,
-                j.runs < 20 and j.failed_in_a_row >= 3 as in_a_row
-            from job_failure_shares(p_at, true) j
-        ) s left join job_failing_types f using (task_type)
+                when c.unknown then w.before
+                when c.share >= c.critical_share or c.lost >= 10 * c.lost_limit then 2
+                when c.share >= c.warning_share or c.lost >= c.lost_limit or c.new_runs is not null or c.in_a_row then 1
+                else 0
+            end as found
+        from counted c left join job_failing_types f using (task_type)
+        cross join lateral (select coalesce(array_position(v_levels, f.verdict), 0) as before) w
     ), decided as (
-        select j.*,
-            case
-                when j.found = 'critical' then 'critical'
-                when j.before = 'critical' and (j.calm_since is null or j.calm_since > p_at - interval '15 minutes')
-                    then 'critical'
-                when j.found = 'warning' or j.before = 'critical' and j.share >= j.warning_share / 2 then 'warning'
-                when j.before = 'warning' and (j.calm_since is null or j.calm_since > p_at - interval '15 minutes')
-                    then 'warning'
-            end as verdict
+        select j.*, case
+            when j.found > j.before and j.may_rise or j.found < j.before and (
+                    j.calm_since <= p_at - interval '15 minutes' or j.few and j.runs >= 20 and j.failed = 0)
+                then v_levels[j.found]
+            when j.found > 0 or j.before > 0 then j.was
+        end as verdict
         from judged j
-    ), ended as (
-        delete from job_failing_types f using decided d where d.task_type = f.task_type and d.verdict is null
     )
-    insert into job_failing_types as f (task_type, verdict, since, calm_since, runs, failed, failed_in_a_row,
-        in_a_row, usual, threshold, judged_at)
-    select d.task_type, d.verdict, p_at, case when d.before = d.verdict then d.calm_since end, d.runs, d.failed,
-        d.failed_in_a_row, d.in_a_row, d.usual,
-        case d.verdict when 'critical' then d.critical_share else d.warning_share end, p_at
-    from decided d where d.verdict is not null
-    on conflict (task_type) do update set verdict = excluded.verdict, calm_since = excluded.calm_since,
-        since = least(f.since, excluded.since), runs = excluded.runs, failed = excluded.failed,
-        failed_in_a_row = excluded.failed_in_a_row, in_a_row = excluded.in_a_row,
-        usual = excluded.usual, threshold = excluded.threshold, judged_at = excluded.judged_at;
+    insert into job_failing_types as f (task_type, verdict, since, calm_since, judged_at, last_at, last_failed_at, runs,
+        failed, few, failed_in_a_row, in_a_row, lost, lost_limit, new_runs, new_since, usual, warning_share,
+        critical_share, seen_runs, seen_failed)
+    select d.task_type, d.verdict, case when d.before > 0 then least(d.since, p_at) else p_at end,
+        case when d.found < d.before and d.verdict = d.was then d.calm_since end, p_at, d.last_at, d.last_failed_at,
+        coalesce(d.runs, 0), coalesce(d.failed, 0), coalesce(d.few, true), coalesce(d.failed_in_a_row, 0),
+        coalesce(d.in_a_row, false), coalesce(d.lost, 0), d.lost_limit, d.new_runs, d.new_since, d.usual,
+        d.warning_share, d.critical_share, d.seen_runs, d.seen_failed
+    from decided d
+    on conflict (task_type) do update set verdict = excluded.verdict, since = excluded.since,
+        calm_since = excluded.calm_since, judged_at = excluded.judged_at,
+        last_at = coalesce(excluded.last_at, f.last_at), last_failed_at = coalesce(excluded.last_failed_at, f.last_failed_at),
+        runs = excluded.runs, failed = excluded.failed, few = excluded.few,
+        failed_in_a_row = excluded.failed_in_a_row, in_a_row = excluded.in_a_row, lost = excluded.lost,
+        lost_limit = excluded.lost_limit, new_runs = excluded.new_runs, new_since = excluded.new_since,
+        usual = excluded.usual, warning_share = excluded.warning_share, critical_share = excluded.critical_share,
+        seen_runs = excluded.seen_runs, seen_failed = excluded.seen_failed;
+    update job_failing_types f set verdict = case when f.verdict <> 'note' then 'note' end, calm_since = null
+    where f.verdict = 'note' and f.last_at <= p_at - interval '1 day'
+        or f.verdict <> 'note' and f.last_at <= p_at - interval '1 hour' and not exists (
+            select from job_queue q where q.task_type = f.task_type and q.status = 'running')
+            and coalesce(job_queue_due_since(array[f.task_type]) > p_at, true);
 end
 $$;
 

@@ -14,20 +14,22 @@ from tests.support.waiting import rounds
 
 
 def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: Connection) -> None:
-    given = ("--warn", "20%", "--critical", "60.5 %", "--mute-for", "2h", "--reason", "known")
+    given = ("--warn", "20%", "--critical", "60.5 %", "--lost", "5", "--mute-for", "2h", "--reason", "known")
     found = jobdeck("types", "set", "cli_echo", *given, "--json").data
     assert (found["warning_share"], found["critical_share"], found["muted_reason"]) == (0.2, 0.605, "known")
     jobdeck("pause", "--type", "cli_echo", "--until", "2099-01-01")
     head, row = jobdeck("types", "list").out.splitlines()
     assert head.split() == [
         "TYPE", "PENDING", "RUNNING", "FAILED", "WAIT", "OK/MIN", "FAILED/MIN", "FAILING", "USUALLY", "WORKERS",
-        "PAUSED", "MUTED", "WARNING", "CRITICAL", "LIMITS",
+        "PAUSED", "MUTED", "WARNING", "CRITICAL", "LOST", "LIMITS",
     ]  # fmt: skip
     assert "until 2099-01-01" in row
-    assert row.endswith("20 %     60.5 %    -")
+    assert row.endswith("20 %     60.5 %    5     -")
     reset = jobdeck("types", "set", "cli_echo", "--warn", "default", "--unmute", "--json").data
     assert (reset["warning_share"], reset["critical_share"], reset["muted_until"]) == (None, 0.605, None)
-    assert [one["action"] for one in jobdeck("audit", "--json").data["audit"]].count("set type") == 2
+    assert reset["lost_jobs"] == 5
+    assert jobdeck("types", "set", "cli_echo", "--lost", "default", "--json").data["lost_jobs"] is None
+    assert [one["action"] for one in jobdeck("audit", "--json").data["audit"]].count("set type") == 3
     assert conn.execute("SELECT count(*) FROM job_types").fetchone() == (1,)
 
 
@@ -78,6 +80,8 @@ def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn
         (["cli_echo", "--warn", "0.2"], 2, ["--warn", "20%", "0.2"]),
         (["cli_echo", "--warn", "101%"], 1, ["101 %", "Nothing was changed"]),
         (["cli_echo", "--critical", "-3%"], 1, ["-3 %", "Nothing was changed"]),
+        (["cli_echo", "--lost", "0"], 1, ["from 1 to 1,000,000,000, and 0 is not", "Nothing was changed"]),
+        (["cli_echo", "--lost", "few"], 2, ["--lost needs a whole number such as 5, or default; 'few' is neither"]),
         (["cli_echo", "--warn", "50%", "--critical", "20%"], 1, ["50 %", "20 %"]),
         (["cli_echo", "--mute-until", "2020-01-01"], 1, ["past"]),
         (["cli_echo", "--mute-for", "0m"], 2, ["--mute-for"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.read.verdict import failing_types
 from jobdeck.core.read.verdict.health import health
-from tests.support.queue import Connection, now, value
+from tests.support.health import findings
+from tests.support.queue import Connection, add, claim, finish_one, now, value
 from tests.support.run_history import History
 
 MINUTE = timedelta(minutes=1)
@@ -18,8 +20,7 @@ MINUTE = timedelta(minutes=1)
 def judged(history: History) -> list[Finding]:
     """What health says after a judgement at this moment."""
     history.conn.execute("SELECT job_stats_judge(clock_timestamp())")
-    findings = health().run(history.conn).findings
-    return [finding for finding in findings if finding.signal == failing_types.SIGNAL]
+    return findings(history.conn, failing_types.SIGNAL)
 
 
 @pytest.fixture
@@ -34,9 +35,16 @@ def test_a_type_that_fails_has_its_own_finding_with_the_counts(history: History)
     history.ran(at, succeeded=108, retried=412)
     (finding,) = judged(history)
     assert finding.verdict is Verdict.CRITICAL
-    assert finding.evidence == "push: 79 % of runs failed in the last 15 minutes (412 of 520, usually 2.0 %)."
+    words = f"push: 79 % of runs failed in the 15 minutes to {at:%H:%M}Z (412 of 520, usually 2.0 %); green by "
+    assert finding.evidence.startswith(words)
     assert finding.since == value(history.conn, "SELECT since FROM job_failing_types")
     assert health().run(history.conn).verdict is Verdict.CRITICAL
+
+
+def test_a_type_without_a_history_has_no_usual_share(history: History) -> None:
+    history.ran(now(history.conn), failed=30)
+    (finding,) = judged(history)
+    assert "(30 of 30); green by" in finding.evidence
 
 
 def test_each_type_has_a_finding_of_its_own_name(history: History) -> None:
@@ -46,9 +54,7 @@ def test_each_type_has_a_finding_of_its_own_name(history: History) -> None:
     assert {finding.name for finding in judged(history)} == {"failures of push", "failures of pull"}
 
 
-@pytest.mark.parametrize(
-    ("runs", "said"), [(19, "the last 19 runs failed"), (20, "100 % of runs failed in the last 15 minutes (20 of 20")]
-)
+@pytest.mark.parametrize(("runs", "said"), [(19, "the last 19 runs failed"), (20, "100 % of runs failed")])
 def test_it_says_by_which_rule_the_type_fails(history: History, runs: int, said: str) -> None:
     history.ran(now(history.conn), failed=runs)
     (finding,) = judged(history)
@@ -58,18 +64,102 @@ def test_it_says_by_which_rule_the_type_fails(history: History, runs: int, said:
 def test_few_runs_that_failed_in_a_row_are_a_warning(history: History) -> None:
     history.ran(now(history.conn), failed=3)
     (finding,) = judged(history)
-    assert (finding.verdict, finding.evidence) == (Verdict.WARNING, "push: the last 3 runs failed.")
+    words = "push: the last 3 runs failed; green after 15 minutes of good runs."
+    assert (finding.verdict, finding.evidence) == (Verdict.WARNING, words)
 
 
-def test_an_incident_that_calms_down_says_since_when(history: History) -> None:
+def test_few_runs_of_which_many_failed_end_with_good_ones(history: History) -> None:
+    at = now(history.conn)
+    for before in range(12):
+        history.ran(at - before * 2 * MINUTE, succeeded=1, failed=1)
+    history.conn.execute("INSERT INTO job_types (task_type, warning_share) VALUES ('push', 0.1)")
+    (finding,) = judged(history)
+    assert finding.verdict is Verdict.WARNING
+    assert f"push: 50 % of the last 20 runs failed, up to {at:%H:%M}Z (10 of 20)" in finding.evidence
+    assert "; green after the next 20 good runs." in finding.evidence
+
+
+def test_an_incident_that_calms_down_says_since_when_and_until_when(history: History) -> None:
     at = now(history.conn)
     history.ran(at - 20 * MINUTE, failed=30)
     assert history.judged(at - 20 * MINUTE) == "critical"
     history.ran(at, succeeded=100, failed=1)
     (finding,) = judged(history)
     assert finding.verdict is Verdict.CRITICAL
-    assert "push: 1.0 % of runs failed in the last 15 minutes (1 of 101" in finding.evidence
-    assert "; below half of 80 % since " in finding.evidence
+    calm = value(history.conn, "SELECT calm_since FROM job_failing_types")
+    words = (
+        f"push: recovering since {calm:%H:%M}Z: 1.0 % of runs failed in the 15 minutes to {calm:%H:%M}Z (1 of 101); "
+    )
+    assert finding.evidence.startswith(words)
+    assert finding.evidence.endswith(f"green at {calm + 16 * MINUTE:%H:%M}Z if no run fails.")
+
+
+def test_it_says_of_which_time_the_runs_are_where_nobody_judges_any_more(history: History) -> None:
+    at = now(history.conn) - 6 * MINUTE
+    history.ran(at, succeeded=20, failed=80)
+    assert history.judged(at) == "critical"
+    (finding,) = findings(history.conn, failing_types.SIGNAL)
+    assert f"in the 15 minutes to {at:%H:%M}Z" in finding.evidence
+
+
+def test_a_paused_type_keeps_what_was_found_and_says_since_when(history: History) -> None:
+    at = now(history.conn) - 30 * MINUTE
+    history.ran(at, succeeded=15, failed=85)
+    assert history.judged(at) == "critical"
+    history.conn.execute("INSERT INTO job_types (task_type, paused_at) VALUES ('push', %s)", (at + MINUTE,))
+    (finding,) = judged(history)
+    assert finding.verdict is Verdict.CRITICAL
+    assert finding.evidence.endswith(f"(85 of 100); paused since {at + MINUTE:%H:%M}Z.")
+
+
+def test_a_type_without_runs_keeps_what_was_found_and_ends_as_a_note(history: History) -> None:
+    at = now(history.conn) - 30 * MINUTE
+    history.ran(at, succeeded=60, failed=40)
+    history.conn.execute("INSERT INTO job_types (task_type, warning_share) VALUES ('push', 0.1)")
+    assert history.judged(at) == "warning"
+    (finding,) = judged(history)
+    assert finding.evidence.endswith(f"(40 of 100); no run since {at:%H:%M}Z.")
+    history.conn.execute("UPDATE job_failing_types SET last_at = last_at - interval '30 minutes'")
+    (finding,) = judged(history)
+    ended = f"push: ended at 40 %, no run since {at - 30 * MINUTE:%H:%M}Z."
+    assert (finding.verdict, finding.evidence, finding.since) == (Verdict.OK, ended, None)
+
+
+def test_jobs_lost_and_a_new_error_are_one_finding_with_the_share(conn: Connection) -> None:
+    at = now(conn) - MINUTE
+    for number in range(30):
+        add(conn, "push", payload={"n": number}, run_at=at)
+    held = claim(conn, ("push",), limit=30)
+    for number, job in enumerate(held):
+        finish_one(conn, job, "failed", error=f"vendor answered {number}", error_kind="VendorError", permanent=True)
+    assert len(held) == 30
+    History(conn, "push").ran(now(conn), succeeded=1000)
+    conn.execute("SELECT job_stats_compact(1000)")
+    (finding,) = judged(History(conn, "push"))
+    assert finding.verdict is Verdict.WARNING
+    said, _, end = finding.evidence.partition("; green by ")
+    assert re.sub(r"\d\d:\d\dZ", "NOW", said) == (
+        "push: 30 jobs failed permanently in the 15 minutes to NOW; 30 runs with a new error: vendor answered #; "
+        "2.9 % of 1,030 runs failed"
+    )
+    assert end.endswith("Z if no run fails.")
+
+
+def test_a_new_error_whose_runs_were_pruned_has_its_pattern_and_one_that_was_erased_has_no_words(
+    history: History,
+) -> None:
+    at = now(history.conn)
+    history.ran(at, succeeded=1000)
+    history.erred(at, "new", 20)
+    history.add_up()
+    (finding,) = judged(history)
+    assert "push: 20 runs with a new error; " in finding.evidence
+    history.conn.execute("UPDATE job_error_groups SET pattern = repeat('vendor answered # ', 9)")
+    (finding,) = judged(history)
+    assert (
+        "push: 20 runs with a new error: vendor answered # vendor answered # vendor answered # vendo…; "
+        in finding.evidence
+    )
 
 
 def test_a_muted_type_is_named_and_is_no_alarm(history: History) -> None:

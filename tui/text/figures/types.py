@@ -117,7 +117,8 @@ def _failing(share: FailureShare | None) -> tuple[str, str]:
 
 
 def _thresholds(found: TypeLine) -> str:
-    return f"warns at {percent(found.warning_share)}, critical at {percent(found.critical_share)}"
+    lost = "" if found.lost_jobs is None else f", at {found.lost_jobs:,} lost jobs"
+    return f"warns at {percent(found.warning_share)}, critical at {percent(found.critical_share)}{lost}"
 
 
 def _limits(found: TypeLine) -> tuple[str, str]:

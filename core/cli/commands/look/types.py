@@ -20,7 +20,14 @@ from jobdeck.core.read.pages.overview import TypeFigures
 from jobdeck.core.read.stats.backlog import TrendReport, Waiting, trend_report
 from jobdeck.core.times import parse_duration, parse_time
 from jobdeck.core.words.tables import TRENDS, TYPE_JOBS, TYPE_SETTINGS, TYPES, TrendLine, TypeRow
-from jobdeck.core.words.wording import keyless_words, parse_age, parse_limit, parse_rate_changes, parse_share
+from jobdeck.core.words.wording import (
+    DEFAULT,
+    keyless_words,
+    parse_age,
+    parse_limit,
+    parse_rate_changes,
+    parse_share,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +49,7 @@ def listed(session: Session) -> None:
 @click.argument("task_type", metavar="TYPE")
 @click.option("--warn", metavar="SHARE", help="Warn from this share of failed runs on: 20%, or default.")
 @click.option("--critical", metavar="SHARE", help="Critical from this share of failed runs on: 60%, or default.")
+@click.option("--lost", metavar="N", help="Warn from N jobs on that failed permanently in 15 minutes, or default.")
 @click.option("--mute-for", metavar="DURATION", help="Report no failure share of the type for this time.")
 @click.option("--mute-until", metavar="TIME", help="Report no failure share of the type until this time (UTC).")
 @click.option("--unmute", is_flag=True, help="Report it again.")
@@ -114,6 +122,8 @@ def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime
     for option, column in (("warn", "warning_share"), ("critical", "critical_share")):
         if given[option] is not None:
             found[column] = parse_share(given[option], f"--{option}")
+    if given["lost"] is not None:
+        found["lost_jobs"] = parse_limit(given["lost"], "--lost", none=DEFAULT)
     found.update(_limits(given))
     if given["unmute"]:
         found["muted_until"] = None
@@ -123,7 +133,7 @@ def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime
         found["muted_until"] = parse_time(given["mute_until"], now, what="time of --mute-until").astimezone(UTC)
     if not found:
         raise UsageError(
-            "Nothing to change. Give --warn, --critical, --mute-for, --mute-until, --unmute, --max-running, "
+            "Nothing to change. Give --warn, --critical, --lost, --mute-for, --mute-until, --unmute, --max-running, "
             "--max-per-key, --rate, --burst, --key-rate, --max-age, --set-aside or --take-over."
         )
     return found
