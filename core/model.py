@@ -239,11 +239,12 @@ class WorkerRun:
     worker_id: str | None
     message: str | None
     error_message: str | None
+    died: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One row of `job_workers`; `alive` means that its heartbeat is recent by the database's clock."""
+    """One row of `job_workers`, alive by the database's clock. `slots`: `{"thread": {"taken": 1, "slots": 8}}`."""
 
     id: str
     host: str
@@ -256,6 +257,7 @@ class Worker:
     heartbeat_at: datetime
     running: int
     alive: bool
+    slots: Json | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.model import Finding, Health, Verdict
 from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.queue.presence import clear_alarm, raise_alarm
-from jobdeck.core.read.verdict import failing_types
+from jobdeck.core.read.verdict import cannot_run, failing_types
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.redact import safe_error
 
@@ -33,8 +33,10 @@ OUTAGE_SECONDS: Final = 60.0
 """Seconds for which a database may be unreachable before an alert is sent."""
 
 WATCHED: Final = ("trigger", "workers", "claims", "processing", "left lying", "upkeep")
-"""Signals that raise an alarm when critical, beside the failure share of each task type. Single jobs and series have
-alerts of their own."""
+"""Signals that raise an alarm when critical, beside those of task types. Single jobs and series have alerts of their
+own."""
+OF_TYPES: Final = (failing_types.SIGNAL, cannot_run.SIGNAL)
+"""Signals with a task type as their subject, each of which raises an alarm of its own."""
 
 
 def timeouts_of(registry: Registry) -> dict[str, float]:
@@ -59,7 +61,7 @@ class Sentinel:
         """
         found = health(timeouts=self._timeouts).run(conn)
         signals = {finding.name: finding for finding in found.findings}
-        for name in (*WATCHED, *self._failing(conn, found)):
+        for name in (*WATCHED, *self._of_types(conn, found)):
             finding = signals.get(name)
             stopped = _is_critical(signals.get("trigger"))
             if (name == "workers" and "trigger" in signals) or (name == "upkeep" and stopped):
@@ -71,11 +73,12 @@ class Sentinel:
                 self._clear(conn, name, finding)
         return found
 
-    def _failing(self, conn: psycopg.Connection[Any], found: Health) -> set[str]:
-        """The names of failure shares: those that health finds now, and those with an alarm that is not over."""
+    def _of_types(self, conn: psycopg.Connection[Any], found: Health) -> set[str]:
+        """The names of signals of task types: those that health finds now, and those with an alarm that is not over."""
         raised = failing_types.raised_alarms().run(conn) if self._alerts.on else ()
-        now = {finding.name for finding in found.findings if finding.signal == failing_types.SIGNAL}
-        return now | {name for name in (*raised, *self._known) if name.startswith(f"{failing_types.SIGNAL} of ")}
+        now = {finding.name for finding in found.findings if finding.signal in OF_TYPES}
+        begins = tuple(f"{signal} of " for signal in OF_TYPES)
+        return now | {name for name in (*raised, *self._known) if name.startswith(begins)}
 
     def _raise(self, conn: psycopg.Connection[Any], finding: Finding) -> None:
         if finding.name not in self._known:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from prometheus_client import Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from jobdeck.core.alerts.alarms import timeouts_of
+from jobdeck.core.alerts.alarms import OF_TYPES, timeouts_of
 from jobdeck.core.http.clients.proof import Secret
 from jobdeck.core.http.counters import Counters, exposition
 from jobdeck.core.http.endpoints import Answer, Call, Declined
@@ -23,7 +23,8 @@ from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.read import jobs
 from jobdeck.core.read.sentences import CLAIMED
 from jobdeck.core.read.stats import figures, run_times
-from jobdeck.core.read.verdict import failing_types, health, upkeep_health
+from jobdeck.core.read.stats.slots import lanes
+from jobdeck.core.read.verdict import health, upkeep_health
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -221,6 +222,10 @@ def _jobs(conn: psycopg.Connection[Any], labels: TypeLabels, judge: Mapping[str,
         gauge("jobdeck_workers", "Workers that are alive, and that are not.",
               {word: float(sum(worker.alive is alive for worker in workers))
                for word, alive in (("true", True), ("false", False))}, label="alive"),
+        gauge("jobdeck_slots", "Slots of live workers by kind of handler.",
+              {kind: float(lane.slots) for kind, lane in lanes(workers).items()}, label="kind"),
+        gauge("jobdeck_slots_taken", "Slots of live workers that have a job, by kind of handler.",
+              {kind: float(lane.taken) for kind, lane in lanes(workers).items()}, label="kind"),
         gauge("jobdeck_health", "Verdict by signal: 0 ok, 1 paused, 2 warning, 3 critical.",
               _verdicts(judged.findings, labels), label="signal"),
         gauge("jobdeck_finished_per_minute", "Runs finished in the last full minute.",
@@ -240,7 +245,7 @@ def _verdicts(findings: Iterable[Finding], labels: TypeLabels) -> dict[str, floa
     """The verdicts as numbers by the name of the signal. Those of task types with one label are one, the worst."""
     found: dict[str, float] = {}
     for one in findings:
-        by_type = one.signal == failing_types.SIGNAL and one.subject
+        by_type = one.signal in OF_TYPES and one.subject
         name = f"{one.signal} of {labels.value(one.subject)}" if by_type else one.name
         found[name] = max(found.get(name, 0.0), float(health.SEVERITY.index(one.verdict)))
     return found

@@ -32,23 +32,27 @@ def report_worker(  # noqa: PLR0913 -- one keyword per column
     concurrency: int,
     task_types: Sequence[str],
     running: int,
+    slots: Json | None = None,
 ) -> int:
     """Writes a worker's heartbeat into `job_workers`. `mode` is `headless`, `embedded` or `cycle`.
+
+    `slots` are those of each kind of handler, with the task types that have them: `{"thread": {"slots": 8, "types":
+    ["a"]}}`. Without it, all `concurrency` slots are those of threads.
 
     Returns how many workers run some of these task types now, this one among them.
     """
     row = conn.execute(
         """
-        SELECT job_worker_report(%s, %s, %s, %s, %s, %s, %s::text[], %s), (
+        SELECT job_worker_report(%s, %s, %s, %s, %s, %s, %s::text[], %s), job_worker_slots(%s, %s::jsonb), (
             SELECT count(*) FROM job_workers AS w
             WHERE w.task_types && %s::text[] AND w.id <> %s
                 AND w.heartbeat_at > clock_timestamp() - make_interval(secs => %s)
         )
         """,
         (worker_id, host, pid, mode, version, concurrency, list(task_types), running,
-         list(task_types), worker_id, GONE_SECONDS),
+         worker_id, None if slots is None else json.dumps(slots), list(task_types), worker_id, GONE_SECONDS),
     ).fetchone()  # fmt: skip
-    return row[1] + 1 if row else 1
+    return row[2] + 1 if row else 1
 
 
 def declare_types(conn: Connection, types: Iterable[JobType]) -> None:

@@ -105,12 +105,17 @@ def newest_tokens(limit: int) -> Query[frozenset[int]]:
 
 
 def worker_runs(*, limit: int = 50, but: str = "") -> Query[tuple[WorkerRun, ...]]:
-    """Cycles and windows of workers, newest first, without those of the source `but`."""
+    """Cycles and windows of workers, newest first, without those of the source `but`.
+
+    A window that is open although its worker is not alive has `died`.
+    """
     return select(
         """
         SELECT id, started_at, completed_at, source, http_method, http_status, status, processed,
             coalesce(succeeded, 0) AS succeeded, coalesce(failed, 0) AS failed, released, claimed, due_before,
-            worker_id, message, error_message
+            worker_id, message, error_message,
+            completed_at IS NULL AND source IN ('worker', 'embedded') AND NOT EXISTS (SELECT FROM job_workers AS w
+                WHERE w.id = worker_id AND job_worker_is_alive(w.heartbeat_at, now())) AS died
         FROM job_worker_runs WHERE source <> %(but)s ORDER BY started_at DESC LIMIT %(limit)s
         """,
         {"limit": limit, "but": but},

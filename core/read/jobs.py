@@ -239,12 +239,16 @@ def processing() -> Query[Processing]:
 
 
 def workers() -> Query[tuple[Worker, ...]]:
-    """The workers with a heartbeat in the last day; those with one in the last 2 minutes are alive."""
+    """The workers with a heartbeat in the last day, which are alive if it is recent, and the slots that are taken."""
     return select(
         """
-        SELECT id, host, pid, mode, version, concurrency, task_types, started_at, heartbeat_at, running,
-            job_worker_is_alive(heartbeat_at, now()) AS alive
-        FROM job_workers ORDER BY started_at, id
+        SELECT w.id, w.host, w.pid, w.mode, w.version, w.concurrency, w.task_types, w.started_at, w.heartbeat_at,
+            w.running, job_worker_is_alive(w.heartbeat_at, now()) AS alive, s.slots
+        FROM job_workers AS w LEFT JOIN (
+            SELECT worker_id, jsonb_object_agg(kind, jsonb_build_object('taken', running, 'slots', slots)) AS slots
+            FROM job_slots(NULL) GROUP BY worker_id
+        ) AS s ON s.worker_id = w.id
+        ORDER BY w.started_at, w.id
         """,
         read=lambda rows: tuple(Worker(**row | {"task_types": tuple(row["task_types"])}) for row in rows),
     )
@@ -298,7 +302,8 @@ def detail(job_id: UUID) -> Query[JobDetail | None]:
 def why(job_id: UUID) -> Query[tuple[Clause, ...]]:
     """The clauses of the claim for one job, with evidence; empty if the job is not in the queue.
 
-    If all of them hold, the clause `turn` follows: whether other due jobs are ahead, how many, and for how long.
+    If all of them hold, the clauses `slot` and `turn` follow: whether a worker has a slot for it, and whether other due
+    jobs are ahead, how many, and for how long.
     """
 
     def read(rows: list[Row], turn: list[Row]) -> tuple[Clause, ...]:

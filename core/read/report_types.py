@@ -176,8 +176,8 @@ class Snapshot:
 class Clause:
     """One condition for claiming a job: whether it holds, and the evidence as a sentence and its code.
 
-    The last one, `turn`, is about a job that could be claimed: whether other due jobs are ahead, with the `facts` ahead
-    (how many), at_least (or more) and per_second (how many runs the workers of its type finish).
+    The last ones, `slot` and `turn`, are about a job that could be claimed. `turn` is whether other due jobs are ahead,
+    with the `facts` ahead (how many), at_least (or more) and per_second (how many runs the workers of its type finish).
     """
 
     name: str
@@ -185,6 +185,11 @@ class Clause:
     evidence: str
     code: str = ""
     facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def is_of_claim(self) -> bool:
+        """Whether a job can only be claimed if this holds; otherwise it says what a claimable job waits for."""
+        return self.name not in {"slot", "turn"}
 
 
 @dataclass(frozen=True, slots=True)

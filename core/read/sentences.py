@@ -6,11 +6,12 @@ A code has a hyphen. Errors with SQLSTATE JD001 are sentences already (docs/deci
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY, ActionResult, RunOutcome, Status
+from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -90,13 +91,39 @@ def _pace(per_second: float) -> str:
     return f"{per_second:.1f}/s" if per_second >= 1 else f"{60 * per_second:.0f}/min"
 
 
-def _about(seconds: float) -> str:
+def about(seconds: float) -> str:
     """A length of time that is an estimate: `about 13 minutes`."""
     for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
         if seconds >= 1.5 * length or seconds >= length == 60:
             number = round(seconds / length)
             return f"about {number} {unit}{'' if number == 1 else 's'}"
     return "less than a minute"
+
+
+def _full(facts: Facts) -> str:
+    """The places of a limit that are taken, and the job that holds its place longest."""
+    words = f"Waits for a place: {facts.get('running')} of {facts.get('max_running')} of this type are taken"
+    if facts.get("holder") is None:
+        return f"{words}."
+    since = f"since {_moment(facts.get('since'))}"
+    longest = f"job {facts['holder']}" if facts.get("max_running") == 1 else f"the longest is job {facts['holder']}"
+    return f"{words}; {longest}, {since}."
+
+
+def _slots(facts: Facts) -> str:
+    """The slots of a type's workers: how many of its kind, and whether all are taken."""
+    slots, workers = int(facts.get("slots") or 0), int(facts.get("workers") or 0)
+    kind = facts.get("kind") or "thread"
+    whose = "the worker that handles" if workers == 1 else f"the {workers:,} workers that handle"
+    running = int(facts.get("running") or 0)
+    if running < slots:
+        return f"{running:,} of {slots:,} {kind} slots of {whose} this type are taken."
+    taken = f"All {slots:,} {kind} slots of {whose} this type are"
+    if slots == 1:
+        taken = f"The only {kind} slot of {whose} this type is"
+    seconds = facts.get("seconds")
+    longest = f"; the longest run is at {format_duration(timedelta(seconds=seconds))}" if seconds is not None else ""
+    return f"{taken} busy{longest}."
 
 
 def _ahead(facts: Facts) -> str:
@@ -107,7 +134,7 @@ def _ahead(facts: Facts) -> str:
         return f"{words}; the workers of this type finished no run in the last full minute."
     if at_least:
         return f"{words}; the workers of this type finish {_pace(rate)}."
-    return f"{words}; at {_pace(rate)} {_about(number / rate)}."
+    return f"{words}; at {_pace(rate)} {about(number / rate)}."
 
 
 def _blocker(facts: Facts) -> str:
@@ -320,7 +347,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         ),
         "behind-in-line": "Another job with the same concurrency key goes first.",
         "concurrency-key-free": "No job holds the same concurrency key.",
-        "type-full": "Waits for a place: {running} of {max_running} of this type are taken.",
+        "type-full": _full,
         "type-rate": "Waits for the rate: next in {seconds} s.",
         "type-has-place": _has_place,
         "key-rate": "Waits for the rate of its key: next in {seconds} s.",
@@ -333,6 +360,8 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
             f"{facts.get('asked_by')} asked at {_moment(facts.get('asked_at'))} to run it next. No pause holds it."
         ),
         "canary-free": "Nothing holds it: a worker that handles its type takes it at its next claim.",
+        "slots-busy": _slots,
+        "slot-free": _slots,
         "others-ahead": _ahead,
         "none-ahead": "No due job is ahead.",
     }

@@ -6,11 +6,13 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import UsageError
+from jobdeck.core.read.stats.slots import lanes
 from jobdeck.core.times import parse_duration, parse_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from jobdeck.core.model import Worker
     from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.worker.oneshot import CycleResult
 
@@ -113,3 +115,15 @@ def streak_words(streak: int, *, least: bool) -> str | None:
     if not streak:
         return None
     return f"{abs(streak)}{'+' if least else ''} {'ok' if streak > 0 else 'failed'}"
+
+
+def slots(workers: Iterable[Worker], *, short: bool = False) -> str:
+    """The slots of live workers that are taken: `8 of 8 thread slots, 0 of 100 async`; or `8/8 thread, 0/100 async`."""
+    found = lanes(workers).items()
+    if short:
+        return ", ".join(f"{lane.taken:,}/{lane.slots:,} {kind}" for kind, lane in found)
+    words = [
+        f"{lane.taken:,} of {lane.slots:,} {kind}{'' if place else ' slots'}"
+        for place, (kind, lane) in enumerate(found)
+    ]
+    return ", ".join(words) or "no slots"

@@ -62,6 +62,7 @@ def report(conn: Connection, state: WorkerState, mode: str) -> None:
         concurrency=state.capacity,
         task_types=state.task_types,
         running=len(state.running()),
+        slots=state.slots_by_kind(),
     )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.alerts.sentry import Alerts
-    from jobdeck.core.model import ClaimedJob
+    from jobdeck.core.model import ClaimedJob, Json
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 5.0
 """The time that handlers get to stop, and resources to close."""
 SETTLE_SECONDS = 0.1
+_KINDS = {"threads": "thread", "loop": "async", "processes": "process"}
+"""The kind of handler that each lane runs."""
 SAFE_SHARE = 0.9
 """The part of a lease that a worker relies on. In the rest of it, handlers can stop."""
 
@@ -125,6 +127,12 @@ class WorkerState:
     def running(self) -> list[RunContext]:
         """The runs of all lanes."""
         return [context for lane in self.lanes for context in list(lane.slots.running)]
+
+    def slots_by_kind(self) -> Json | None:
+        """The slots of each kind of handler and the types that have them; None if the worker runs one job at a time."""
+        if self.capacity != sum(lane.slots.size for lane in self.lanes):
+            return None
+        return {_KINDS[lane.name]: {"slots": lane.slots.size, "types": lane.task_types} for lane in self.lanes}
 
     def lane_of(self, context: RunContext) -> Lane:
         """The lane of a run."""

@@ -16,7 +16,7 @@ from jobdeck.core.plugins import use_plugins
 from jobdeck.core.read.verdict.health import health
 from tests.core.cli.support import ROOT, Jobdeck, environment
 from tests.core.http.support import opened
-from tests.support.health import announce
+from tests.support.health import announce, findings
 from tests.support.queue import Connection, add, job_row, run_rows
 from tests.support.waiting import PATIENCE
 
@@ -55,22 +55,22 @@ def test_an_installation_is_refused_with_it(jobdeck: Jobdeck) -> None:
     jobdeck("init").refused(1, WORDS, "Nothing was changed.")
 
 
-def test_health_warns_and_is_critical_while_jobs_of_its_types_are_due(conn: Connection) -> None:
+def test_health_warns_and_jobs_of_its_types_that_are_due_are_a_finding_of_their_own(conn: Connection) -> None:
     announce(conn, types=["alpha"])
     assert evidence(conn) == ("warning", WORDS)
-    add(conn, "alpha")
-    assert evidence(conn) == ("warning", WORDS)
     add(conn, TYPE)
-    assert evidence(conn) == ("critical", f"{WORDS} Jobs are due that no live worker handles: {TYPE}.")
-    announce(conn, "competition-1", types=[TYPE])
     assert evidence(conn) == ("warning", WORDS)
+    assert [one.subject for one in findings(conn, "cannot run")] == [TYPE]
+    announce(conn, "competition-1", types=[TYPE])
+    assert findings(conn, "cannot run") == []
 
 
 def test_it_is_the_first_of_findings_that_are_as_bad(conn: Connection) -> None:
+    announce(conn, types=["alpha"])
     add(conn, TYPE)
-    findings = health().run(conn).findings
-    assert [one.verdict for one in findings[:2]] == [Verdict.CRITICAL, Verdict.CRITICAL]
-    assert findings[0].signal == "plugins"
+    found = health().run(conn).findings
+    assert [one.signal for one in found[:2]] == ["plugins", "cannot run"]
+    assert {one.verdict for one in found[:2]} == {Verdict.WARNING}
 
 
 def test_a_worker_says_it_first_and_runs_the_jobs_of_other_types(jobdeck: Jobdeck, conn: Connection) -> None:

@@ -16,7 +16,7 @@ FUNCTIONS: Final = {
         job_sees_payloads job_stat_bucket job_stat_histogram job_outcomes
         job_failure_shares job_queue_backlog job_queue_turn job_queue_await job_has_foreign_roles job_may_read_views
         job_run_last_token job_run_page job_run_page_of job_run_steps job_run_reach job_run_outcomes job_removed_job
-        job_worker_is_alive outbox_mask
+        job_worker_is_alive job_queue_cannot_run job_slots outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
     "owp": "job_queue_create job_queue_create_once job_queue_create_many job_queue_enqueue job_flow_create "
@@ -36,8 +36,8 @@ FUNCTIONS: Final = {
         job_queue_checkpoint job_queue_claim job_queue_traces
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
         job_queue_next_due job_queue_upkeep job_release_note job_types_declare
-        job_types_fill_keys job_worker_remove job_worker_report job_flow_add job_flow_outcomes job_series_short
-        job_series_fill job_series_declare job_producer_begin job_producer_hashes job_producer_keep
+        job_types_fill_keys job_worker_remove job_worker_report job_worker_slots job_flow_add job_flow_outcomes
+        job_series_short job_series_fill job_series_declare job_producer_begin job_producer_hashes job_producer_keep
         job_worker_run_close job_worker_run_note job_worker_run_open
         outbox_apply_events outbox_audience outbox_campaign_batch outbox_campaign_close outbox_campaign_hold
         outbox_campaign_release outbox_campaign_start outbox_claim outbox_close_provider outbox_closed_for

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from jobdeck.core.model import Finding, Job, Verdict, Worker, WorkerRun
 from jobdeck.core.read.report_types import Backlog, Counts, CronReport, is_scheduled, left_lying, overdue_by
 from jobdeck.core.read.sentences import amount, status_word
+from jobdeck.core.words.wording import slots
 from jobdeck.tui.format import (
     DASH,
     DRY_MARK,
@@ -223,7 +224,7 @@ def _workers(workers: Iterable[Worker], at: datetime, width: int) -> list[Entry]
             ("   ● " if worker.alive else "   ○ ", "good" if worker.alive else "bad"),
             (fit(one_line(worker.id), 34 if width >= ROOMY else 26), "text"),
             (fit(f" {one_line(worker.mode)}", 10), "muted"),
-            (fit(f" {worker.running}/{worker.concurrency} running", 13), "text"),
+            (fit(f" {slots([worker], short=True)}", 36 if width >= ROOMY else 16), "text"),
             (f" heartbeat {ago(worker.heartbeat_at, at)}", "muted" if worker.alive else "bad"),
             ("" if worker.alive else ", gone", "bad"),
             key=("worker", worker.id),
@@ -295,9 +296,9 @@ def _judged(run: WorkerRun, at: datetime, *, roomy: bool) -> tuple[str, str]:
     message = one_line(run.error_message or run.message or "")
     left = left_lying(run)
     if run.completed_at is None:
-        if run.source != "worker" and at - run.started_at > CRASHED_AFTER:
-            return "crashed before it ended", "bad"
-        return "running", "run"
+        crashed = run.source != "worker" and at - run.started_at > CRASHED_AFTER
+        word = "died" if run.died else "crashed" if crashed else ""
+        return (f"{word} before it ended", "bad") if word else ("running", "run")
     if run.status == "error" or (run.http_status or 200) >= 400:
         return message or "error", "bad"
     if left:

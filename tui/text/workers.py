@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobdeck.core.words.wording import slots
 from jobdeck.tui.format import ago, bar, clock, duration, fit, fraction, middle, one_line, plural, short_id
 from jobdeck.tui.widgets.jobs.columns import lease_left
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
@@ -22,8 +23,7 @@ ROOMY = 110
 def summary(report: WorkerReport) -> list[Span]:
     """The numbers of live workers, running jobs and slots."""
     alive = [worker for worker in report.workers if worker.alive]
-    slots = sum(worker.concurrency for worker in alive)
-    word = f"{plural(len(alive), 'worker')} alive, {plural(len(report.running), 'job')} in {plural(slots, 'slot')}"
+    word = f"{plural(len(alive), 'worker')} alive, {slots(alive)} taken"
     return [(word, "text" if alive else "bad")]
 
 
@@ -61,7 +61,7 @@ def _worker(worker: Worker, report: WorkerReport, width: int, *, here: bool) -> 
         alive,
         (f"  {fit(one_line(worker.id), 40 if width >= ROOMY else 30)}", "strong"),
         (f"  {one_line(worker.mode)}{', here' if here else ''}", "muted"),
-        (f"  {worker.running} of {worker.concurrency} slots", "text"),
+        (f"  {slots([worker])}" if worker.alive else "", "text"),
         key=("worker", worker.id),
     )
     facts = (

@@ -153,7 +153,7 @@ def why(access: Access, given: OneJob) -> Any:
         clauses, found = jobs.why(job_id).run(conn), jobs.job(job_id).run(conn)
     if not clauses or found is None:
         raise JobNotFound(f"Job {job_id} is not in the queue. The tool `runs` shows its past runs.")
-    holds = all(clause.holds for clause in clauses if clause.name != "turn")
+    holds = all(clause.holds for clause in clauses if clause.is_of_claim)
     return {"id": job_id, "status": found.status, "claimable": holds, "clauses": clauses}
 
 

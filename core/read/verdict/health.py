@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Health, Verdict
@@ -18,7 +19,7 @@ from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.sentences import sentence
 from jobdeck.core.read.stats import figures
 from jobdeck.core.read.stats.figures import OUTCOMES
-from jobdeck.core.read.verdict import failing_types, scheduler_health, upkeep_health
+from jobdeck.core.read.verdict import cannot_run, failing_types, scheduler_health, upkeep_health
 from jobdeck.core.redact import clean
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import WorkerRun
     from jobdeck.core.read.rows import Row
+    from jobdeck.core.read.verdict.cannot_run import Obstacle
 
 TICK: Final = timedelta(minutes=5)
 OVERDUE: Final = timedelta(minutes=15)
@@ -74,13 +76,6 @@ SELECT now() AS at,
         ORDER BY consecutive_failures DESC, run_at LIMIT 1) AS failing_type,
     ARRAY(SELECT task_type FROM aside ORDER BY task_type) AS aside,
     ARRAY(SELECT component FROM off ORDER BY component) AS plugins_off,
-    ARRAY(SELECT b.task_type FROM job_queue_backlog(interval '0', 1) AS b
-        WHERE b.overdue > 0 AND EXISTS (SELECT FROM off)
-            AND NOT EXISTS (SELECT FROM job_workers AS w
-                WHERE b.task_type = ANY (w.task_types) AND job_worker_is_alive(w.heartbeat_at, now()))
-            AND NOT EXISTS (SELECT FROM job_paused_types AS t
-                WHERE t.task_type = b.task_type AND (t.resume_at IS NULL OR t.resume_at > now()))
-        ORDER BY b.task_type LIMIT 5) AS unhandled,
     (SELECT coalesce(sum(permanent), 0) FROM job_stat_list
         WHERE minutes = 1 AND bucket > now() - interval '1 hour' AND NOT dry_run) AS failed_last_hour,
     (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker' AND worker_id IS NOT NULL
@@ -89,9 +84,18 @@ SELECT now() AS at,
         AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed_elsewhere,
     greatest((SELECT max(started_at) FROM job_list WHERE status = 'running'),
         (SELECT started_at FROM job_run_list ORDER BY run_token DESC LIMIT 1)) AS last_claim,
-    ARRAY(SELECT id || ' for ' || extract(epoch FROM now() - heartbeat_at)::integer / 60 || 'm' FROM job_workers
-        WHERE heartbeat_at >= now() - interval '1 hour' AND NOT job_worker_is_alive(heartbeat_at, now())
-        ORDER BY heartbeat_at LIMIT 6) AS silent
+    ARRAY(SELECT s.id || ' for ' || s.minutes || 'm (' || s.jobs || CASE s.jobs WHEN 1 THEN ' job)' ELSE ' jobs)' END
+        FROM (
+            SELECT w.id, w.heartbeat_at, extract(epoch FROM now() - w.heartbeat_at)::integer / 60 AS minutes,
+                (SELECT count(*) FROM job_list AS j WHERE j.status = 'running' AND j.locked_by = w.id)
+                + (SELECT count(DISTINCT j.id) FROM job_run_list AS r JOIN job_list AS j ON j.id = r.job_id
+                    WHERE r.outcome = 'lost' AND r.finished_at > w.heartbeat_at AND r.worker_id = w.id
+                        AND j.status = 'pending' AND j.last_outcome = 'lost') AS jobs
+            FROM job_workers AS w
+            WHERE w.heartbeat_at >= now() - interval '1 hour' AND NOT job_worker_is_alive(w.heartbeat_at, now())
+            ORDER BY w.heartbeat_at LIMIT 50
+        ) AS s
+        WHERE s.jobs > 0 ORDER BY s.heartbeat_at LIMIT 6) AS silent
 """
 
 _LATE_SERIES: Final = """
@@ -99,7 +103,7 @@ WITH trigger AS (
     SELECT coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
         interval '5 minutes') AS tick
 )
-SELECT count(*) AS late, min(run_at) AS since, (array_agg(task_type ORDER BY run_at))[1] AS task_type,
+SELECT task_type, count(*) AS late, min(run_at) AS since,
     (SELECT count(*) = 500 FROM (SELECT FROM job_list
         WHERE is_recurring AND status IN ('pending', 'running') AND run_at <= now() - (SELECT tick FROM trigger)
         LIMIT 500) AS found) AS at_least
@@ -111,6 +115,7 @@ FROM (
 WHERE status = 'pending' AND blocked_by IS NULL AND NOT in_line
     AND NOT EXISTS (SELECT FROM job_paused_types AS t
         WHERE t.task_type = j.task_type AND (t.resume_at IS NULL OR t.resume_at > now()))
+GROUP BY task_type ORDER BY since
 """
 
 _RUNNING: Final = """
@@ -128,10 +133,12 @@ def health(*, timeouts: Mapping[str, float] | None = None, production: bool = Fa
     """
 
     def read(
-        facts: Row, rates: list[Row], triggers: tuple[WorkerRun, ...], late: Row, calls: Row, parts: list[Row],
-        failing: list[Row], run_out: Row, *running: list[Row],
+        facts: Row, rates: list[Row], triggers: tuple[WorkerRun, ...], late: list[Row], calls: Row, parts: list[Row],
+        failing: list[Row], *rest: Any,
     ) -> Health:  # fmt: skip
-        findings = _findings(facts, late, calls, next(iter(running), []), timeouts or {})
+        run_out, cannot, *running = rest
+        findings = _findings(facts, calls, cannot, late)
+        findings += _long_runs(next(iter(running), []), timeouts or {})
         findings += upkeep_health.judge(facts, parts)
         findings += failing_types.judge(failing)
         findings += upkeep_health.run_out(run_out)
@@ -151,11 +158,12 @@ def health(*, timeouts: Mapping[str, float] | None = None, production: bool = Fa
         select(_FACTS, {"on": [plugin.name for plugin in load_plugins()]}, read=_only),
         select(figures.MINUTES, OUTCOMES, read=list),
         history.worker_runs(limit=1, but="door"),
-        select(_LATE_SERIES, read=_only),
+        select(_LATE_SERIES, read=list),
         select(scheduler_health.CALLS, read=_only),
         select(upkeep_health.PARTS, upkeep_health.LIMITS, read=list),
         select(failing_types.TYPES, read=list),
         select(upkeep_health.RUN_OUT, read=_only),
+        cannot_run.obstacles(),
         *([select(_RUNNING, {"most": MOST_RUNNING}, read=list)] if timeouts else []),
         read=read,
     )
@@ -165,21 +173,23 @@ def _only(rows: list[Row]) -> Row:
     return rows[0]
 
 
-def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: Mapping[str, float]) -> list[Finding]:
+def _findings(facts: Row, calls: Row, cannot: tuple[Obstacle, ...], late: list[Row]) -> list[Finding]:
+    order = next((one for one in cannot if one.cause == "order"), None)
+    held = {one.task_type for one in cannot if one.cause != "order"}
     return [
         # First among findings that are as bad: with the plugin off, the others may not say what is wrong.
         *_plugins_off(facts),
         _switch(facts),
         _workers(facts, calls),
-        _due(facts),
+        *cannot_run.judge(cannot, facts["at"], enabled=facts["enabled"], lateness=partial(_lateness, facts)),
+        _due(facts, order),
         _stuck(facts),
         _series(facts),
         _crashed(facts),
         *_set_aside(facts),
-        *_stalled(facts),
-        *_late_series(facts, late),
+        *_stalled(facts, order),
+        *_late_series(facts, [one for one in late if one["task_type"] not in held]),
         *_silent(facts),
-        *_long_runs(running, timeouts),
         *scheduler_health.judge(facts, calls),
     ]
 
@@ -235,15 +245,15 @@ def _workers(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
     return Finding("workers", Verdict.CRITICAL if silent > 3 * tick else Verdict.WARNING, words, last_seen)
 
 
-def _due(facts: dict[str, Any]) -> Finding:
-    oldest = facts["oldest_due"]
-    if oldest is None:
-        return Finding("due jobs", Verdict.OK, "No backlog.")
-    words = f"Oldest job waiting {_ago(facts['at'], oldest)}."
-    late = facts["at"] - oldest
+def _due(facts: dict[str, Any], order: Obstacle | None) -> Finding:
+    """The job that has waited longest for nothing but its turn. Those that cannot start are other findings."""
+    if order is None:
+        return Finding("due jobs", Verdict.OK, "No backlog." if facts["oldest_due"] is None else "No other jobs wait.")
+    late = facts["at"] - order.since
+    words = f"Oldest job waiting {scheduler_health.span(late)}: {cannot_run.turn(order)}"
     if not facts["enabled"]:
-        return Finding("due jobs", Verdict.PAUSED, words, oldest)
-    return Finding("due jobs", _lateness(facts, late), words, oldest)
+        return Finding("due jobs", Verdict.PAUSED, words, order.since)
+    return Finding("due jobs", _lateness(facts, late), words, order.since)
 
 
 def _lateness(facts: dict[str, Any], late: timedelta) -> Verdict:
@@ -252,22 +262,25 @@ def _lateness(facts: dict[str, Any], late: timedelta) -> Verdict:
     return Verdict.WARNING if late >= facts["tick"] else Verdict.OK
 
 
-def _stalled(facts: dict[str, Any]) -> list[Finding]:
+def _stalled(facts: dict[str, Any], order: Obstacle | None) -> list[Finding]:
     """A finding if jobs are due and processing is on, but no job has been claimed for long."""
-    oldest, at = facts["oldest_due"], facts["at"]
-    since = max((moment for moment in (oldest, facts["last_claim"]) if moment), default=at)
-    if oldest is None or not facts["enabled"] or at - since < max(OVERDUE, 3 * facts["tick"]):
+    if order is None or not facts["enabled"]:
+        return []
+    at, since = facts["at"], max(order.since, facts["last_claim"] or order.since)
+    if at - since < max(OVERDUE, 3 * facts["tick"]):
         return []
     words = f"No job was claimed for {_ago(at, since)}, although jobs are due and processing is on."
     return [Finding("claims", Verdict.CRITICAL, words, since)]
 
 
-def _late_series(facts: dict[str, Any], late: dict[str, Any]) -> list[Finding]:
-    if not late["late"]:
+def _late_series(facts: dict[str, Any], late: list[Row]) -> list[Finding]:
+    """A finding if series are late; those that cannot start are other findings."""
+    if not late:
         return []
-    since: datetime = late["since"]
-    number = f"At least {late['late']}" if late["at_least"] else late["late"]
-    words = f"{number} late, {late['task_type']} the longest: {_ago(facts['at'], since)}."
+    since: datetime = late[0]["since"]
+    number = sum(one["late"] for one in late)
+    counted = f"At least {number}" if late[0]["at_least"] else number
+    words = f"{counted} late, {late[0]['task_type']} the longest: {_ago(facts['at'], since)}."
     verdict = _lateness(facts, facts["at"] - since) if facts["enabled"] else Verdict.PAUSED
     return [Finding("late series", verdict, words, since)]
 
@@ -279,22 +292,19 @@ def _set_aside(facts: dict[str, Any]) -> list[Finding]:
 
 
 def _plugins_off(facts: dict[str, Any]) -> list[Finding]:
-    """The plugins of this database that are off in this process; critical while jobs wait for a worker with them."""
+    """The plugins of this database that are off in this process. Jobs that no worker handles are another finding."""
     if not facts["plugins_off"]:
         return []
-    words = off_here([clean(name) for name in facts["plugins_off"]])
-    if not facts["unhandled"]:
-        return [Finding("plugins", Verdict.WARNING, words)]
-    named = ", ".join(clean(name) for name in facts["unhandled"])
-    return [Finding("plugins", Verdict.CRITICAL, f"{words} Jobs are due that no live worker handles: {named}.")]
+    return [Finding("plugins", Verdict.WARNING, off_here([clean(name) for name in facts["plugins_off"]]))]
 
 
 def _silent(facts: dict[str, Any]) -> list[Finding]:
+    """Workers that died and left jobs; they are no finding once other workers have started these."""
     if not facts["silent"]:
         return []
     others = " and others" if len(facts["silent"]) > SILENT_NAMED else ""
     named = ", ".join(facts["silent"][:SILENT_NAMED])
-    words = f"Workers without a heartbeat that did not sign off: {named}{others}."
+    words = f"Workers without a heartbeat, some of whose jobs have not started again: {named}{others}."
     return [Finding("silent workers", Verdict.WARNING, words)]
 
 

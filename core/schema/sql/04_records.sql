@@ -44,6 +44,9 @@ create table if not exists job_workers (
     heartbeat_at timestamptz not null default now()
 );
 
+-- The slots of each kind of handler: {"thread": {"slots": 8, "types": ["a"]}}; null of a worker of an earlier program.
+alter table job_workers add column if not exists slots jsonb;
+
 -- Whether a worker with this heartbeat is alive.
 create or replace function job_worker_is_alive(p_heartbeat_at timestamptz, p_at timestamptz) returns boolean
 language sql stable parallel safe
@@ -137,6 +140,7 @@ create table if not exists job_error_groups (
     primary key (fingerprint, task_type)
 ) with (fillfactor = 70);
 create index if not exists job_error_groups_last on job_error_groups (last_at);
+create index if not exists job_error_groups_newer on job_error_groups (last_at) where error_kind = 'newer_payload';
 
 -- What job_stats_judge found about each task type of which a run ever failed. `verdict` is null while its runs do not fail
 -- too often; `note` is no alarm: the type failed when its runs ended, and none runs now. `judged_at`: when its runs were

@@ -12,27 +12,36 @@ begin
 end
 $$;
 
--- The details of a run that puts its job off, and gives up some time after the first of such runs in a row: with `gave_up`
--- once that time is over. The row ends with a run of another kind, unless that run was handed back or lost; with a failure
--- of a job that is not recurring, which somebody has retried; and with what an operator does to the job. A series that has
--- given up fails at each slot.
-create or replace function job_queue_put_off(p_id uuid, p_is_recurring boolean, p_details jsonb, p_now timestamptz)
-returns jsonb
+-- Since when runs of this kind put a job off, one after another. The row ends with a run of another kind, unless that run was
+-- handed back or lost; with a failure of a job that is not recurring, which somebody has retried; and with what an
+-- operator does to the job. A series that has given up fails at each slot.
+create or replace function job_queue_put_off_since(p_id uuid, p_is_recurring boolean, p_kind text) returns timestamptz
 language plpgsql stable
 set enable_seqscan = off set jit = off
 as $$
 declare
-    v_kind constant text := p_details ->> 'error_kind';
     v_before constant bigint := (select r.run_token from job_runs r
-        where r.job_id = p_id and not r.late and (r.error_kind is distinct from v_kind and r.outcome not in ('released', 'lost')
+        where r.job_id = p_id and not r.late and (r.error_kind is distinct from p_kind and r.outcome not in ('released', 'lost')
             or r.outcome = 'failed' and not p_is_recurring)
         order by r.run_token desc limit 1);
     v_asked constant timestamptz := (select max(a.at) from job_audit a
         where a.job_id = p_id and a.action in ('retry', 'edit', 'restore', 'canary'));
-    v_since constant timestamptz := (select r.started_at from job_runs r
-        where r.job_id = p_id and not r.late and r.error_kind = v_kind and r.run_token > coalesce(v_before, 0)
+begin
+    return (select r.started_at from job_runs r
+        where r.job_id = p_id and not r.late and r.error_kind = p_kind and r.run_token > coalesce(v_before, 0)
             and r.started_at > coalesce(v_asked, '-infinity')
         order by r.run_token limit 1);
+end
+$$;
+
+-- The details of a run that puts its job off, and gives up some time after the first of such runs in a row: with `gave_up`
+-- once that time is over.
+create or replace function job_queue_put_off(p_id uuid, p_is_recurring boolean, p_details jsonb, p_now timestamptz)
+returns jsonb
+language plpgsql stable
+as $$
+declare
+    v_since constant timestamptz := job_queue_put_off_since(p_id, p_is_recurring, p_details ->> 'error_kind');
 begin
     if coalesce(v_since + job_delay((p_details ->> 'give_up_after')::double precision) > p_now, true) then
         return p_details;

@@ -253,6 +253,14 @@ as $$
         concurrency = excluded.concurrency, task_types = excluded.task_types, mode = excluded.mode
 $$;
 
+-- Notes the slots of a worker, which has reported; earlier programs do not.
+create or replace function job_worker_slots(p_id text, p_slots jsonb) returns void
+language sql volatile security definer
+as $$
+    select job_refuse_outsiders();
+    update job_workers set slots = p_slots where id = p_id and slots is distinct from p_slots
+$$;
+
 -- Notes the release of a worker that starts.
 create or replace function job_release_note(p_name text) returns void
 language sql volatile security definer

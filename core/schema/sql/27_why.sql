@@ -1,5 +1,14 @@
 -- Why a job runs or does not, clause by clause as the claim asks, and how many jobs there are.
 
+-- The running job of a type that holds its place longest, and since when; empty if none runs.
+create or replace function job_place_holder(p_task_type text) returns jsonb
+language sql stable
+as $$
+    select coalesce((
+        select jsonb_build_object('holder', q.id, 'since', q.started_at) from job_queue q
+        where q.status = 'running' and q.task_type = p_task_type order by q.started_at limit 1), '{}')
+$$;
+
 -- Why a job is or is not running: all clauses of the claim, each with a code and facts as evidence.
 create or replace function job_queue_why(p_id uuid)
 returns table (place integer, clause text, holds boolean, code text, facts jsonb)
@@ -81,7 +90,8 @@ begin
             else 'concurrency-key-free' end, jsonb_build_object('holder', v_holder, 'max_per_key', v_key_limit,
                 'running', case when v_key_limit > 1 then (select count(*) from job_queue q
                     where q.concurrency_key = v_job.concurrency_key and q.status = 'running') end));
-    return query select 9, 'limit', s.opens_at is null, s.code, s.facts
+    return query select 9, 'limit', s.opens_at is null, s.code, s.facts || case when s.code = 'type-full' then
+        job_place_holder(v_job.task_type) else '{}' end
     from job_limit_state(v_job.task_type, v_now) s where s.code is not null and v_job.status = 'pending';
     return query select 10, 'limit of the key', o.at <= v_now, case when o.at <= v_now then 'key-has-place'
         else 'key-rate' end, jsonb_build_object('seconds', ceil(date_part('epoch', o.at - v_now)))
@@ -166,8 +176,47 @@ begin
 end
 $$;
 
--- Whether the workers that handle this job's type claim other due jobs before it, as one more clause with a code and facts:
--- how many are ahead in the order of the claim, exact or `at_least` that many, and how many runs of all these types,
+-- The slots of live workers by kind of handler (thread, async, process), and how many jobs have one: a job takes a slot of its
+-- worker from its claim on. With a type, only the slots of those workers that handle it, and of its kind. A worker of an
+-- earlier program has threads alone.
+create or replace function job_slots(p_task_type text)
+returns table (worker_id text, kind text, slots integer, running bigint, oldest timestamptz)
+language plpgsql stable security definer
+set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set jit = off
+as $$
+#variable_conflict use_column
+begin
+    perform job_refuse_outsiders();
+    return query
+    with lane as (
+        select w.id, s.kind, (s.lane ->> 'slots')::integer as slots, s.lane -> 'types' as types
+        from job_workers w cross join lateral jsonb_each(coalesce(w.slots, jsonb_build_object('thread',
+            jsonb_build_object('slots', w.concurrency, 'types', to_jsonb(w.task_types))))) as s (kind, lane)
+        where job_worker_is_alive(w.heartbeat_at, statement_timestamp())
+            and (p_task_type is null or s.lane -> 'types' ? p_task_type)
+    )
+    select l.id, l.kind, l.slots, count(q.locked_by), min(q.started_at)
+    from lane l left join (
+        select r.locked_by, r.task_type, r.started_at from job_queue r
+        where r.status = 'running' and r.lease_expires_at > statement_timestamp()
+    ) q on q.locked_by = l.id and l.types ? q.task_type
+    group by l.id, l.kind, l.slots order by l.id, l.kind;
+end
+$$;
+
+-- Whether a worker that handles this type has a free slot for it, as a code and facts; null without such a worker.
+create or replace function job_slot_state(p_task_type text, out code text, out facts jsonb)
+language sql stable
+as $$
+    select case when sum(s.running) < sum(s.slots) then 'slot-free' else 'slots-busy' end,
+        jsonb_build_object('kind', min(s.kind), 'slots', sum(s.slots), 'running', sum(s.running), 'workers', count(*),
+            'seconds', floor(date_part('epoch', statement_timestamp() - min(s.oldest))))
+    from job_slots(p_task_type) s having count(*) > 0
+$$;
+
+-- What a job that could be claimed now waits for, as more clauses with codes and facts. `slot` is whether a worker that handles
+-- its type has a slot for it, without such a worker there is none. `turn` is whether these workers claim other due jobs before
+-- it: how many are ahead in the order of the claim, exact or `at_least` that many, and how many runs of all these types,
 -- dry ones too, ended per second of the last full minute (null if none). No row if the job could not be claimed now.
 create or replace function job_queue_turn(p_id uuid) returns table (clause text, holds boolean, code text, facts jsonb)
 language plpgsql stable security definer
@@ -201,6 +250,8 @@ begin
     select nullif(sum(s.runs), 0)::double precision / 60 into v_rate from job_stat_list s
     where s.minutes = 1 and s.bucket = job_stat_bucket(1, statement_timestamp() - interval '1 minute')
         and s.task_type = any (v_types) and s.outcome = any (job_outcomes(true) || job_outcomes(false));
+    return query select 'slot', s.code = 'slot-free', s.code, s.facts
+    from job_slot_state(v_job.task_type) s where s.code is not null;
     return query values ('turn', v_ahead = 0, case when v_ahead = 0 then 'none-ahead' else 'others-ahead' end,
         jsonb_build_object('ahead', v_ahead, 'at_least', v_ahead >= v_most, 'per_second', v_rate));
 end

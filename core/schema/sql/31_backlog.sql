@@ -1,4 +1,4 @@
--- The backlog over time, and one slot of a series.
+-- The backlog over time, why due jobs cannot start, and one slot of a series.
 
 -- The most jobs that were due and waited for a worker in each bucket, by type. `minutes` is the length of a bucket: 5, 15,
 -- 120 or 480, as in job_stats. The empty type has all types together; without this row, nobody counted. Once a minute the
@@ -41,6 +41,189 @@ as $$
     select count(*) from found
 $$;
 
+-- The time that 9 of 10 runs of this type do not exceed, in seconds; null if none succeeded.
+create or replace function job_usual_seconds(p_task_type text) returns double precision
+language sql stable
+as $$
+    with bin as (
+        select d.bin, sum(d.runs) as runs from job_stat_times t
+        cross join unnest(t.durations) with ordinality as d (runs, bin)
+        where t.task_type = p_task_type and t.outcome = any (job_outcomes(false)) group by d.bin
+    ), summed as (
+        select b.bin, sum(b.runs) over (order by b.bin) as so_far, sum(b.runs) over () as total from bin b
+    )
+    select (job_stat_edges())[min(s.bin)] from summed s where s.total > 0 and s.so_far >= 0.9 * s.total
+$$;
+
+-- The jobs that run for long, among the 500 that were claimed first: for more than three times as long as 9 of 10 runs of their
+-- type take, and for 30 seconds at least; of a type without a success, for 5 minutes. `long` is false for the others.
+create or replace function job_queue_long_runs(p_at timestamptz)
+returns table (id uuid, task_type text, key text, started_at timestamptz, usual double precision, long boolean)
+language sql stable
+set enable_seqscan = off set jit = off
+as $$
+    with run as materialized (
+        select q.id, q.task_type, q.concurrency_key, q.started_at from job_queue q
+        where q.status = 'running' order by q.run_token limit 500
+    ), usual as materialized (
+        select t.task_type, job_usual_seconds(t.task_type) as seconds
+        from (select distinct r.task_type from run r where r.started_at <= p_at - interval '30 seconds') t
+    )
+    select r.id, r.task_type, r.concurrency_key, r.started_at, u.seconds,
+        coalesce(r.started_at <= p_at - make_interval(secs => greatest(coalesce(3 * u.seconds, 300), 30)), false)
+    from run r left join usual u on u.task_type = r.task_type
+$$;
+
+-- Of each of these limited types and of each key, whether long runs hold all places: how many run, and the one that holds
+-- longest.
+create or replace function job_queue_held_places(p_at timestamptz, p_types text[])
+returns table (cause text, name text, places bigint, facts jsonb)
+language sql stable
+as $$
+    with run as materialized (select * from job_queue_long_runs(p_at))
+    select case when g.is_key then 'key held' else 'type full' end, g.name, count(*), jsonb_build_object(
+        'holder', (array_agg(g.id order by g.started_at))[1], 'since', min(g.started_at),
+        'usual', (array_agg(g.usual order by g.started_at))[1], 'running', count(*))
+    from (
+        select true as is_key, r.key as name, r.* from run r where r.key is not null
+        union all
+        select false, r.task_type, r.* from run r where r.task_type = any (p_types)
+    ) g group by g.is_key, g.name having bool_and(g.long)
+$$;
+
+-- The types whose due jobs cannot be claimed: paused, without a worker while workers are alive, or with all their places held by
+-- long runs; and as `order` the type of the job that has waited longest of all others, with what it waits for.
+create or replace function job_queue_held_types(p_at timestamptz)
+returns table (cause text, task_type text, since timestamptz, facts jsonb)
+language plpgsql stable
+as $$
+#variable_conflict use_column
+declare
+    v_waiting constant text[] := job_queue_waiting_types();
+    v_open constant text[] := job_types_open(v_waiting, p_at);
+    v_workers constant bigint := (select count(*) from job_workers w where job_worker_is_alive(w.heartbeat_at, p_at));
+    v_handled constant text[] := array(select distinct t from job_workers w cross join unnest(w.task_types) t
+        where job_worker_is_alive(w.heartbeat_at, p_at));
+    v_limited constant text[] := array(select t.task_type from job_types t
+        where t.max_running is not null and t.task_type = any (v_open));
+    v_held constant jsonb := case when v_limited <> '{}' then (select jsonb_object_agg(h.name, h.facts || jsonb_build_object(
+            'max_running', t.max_running))
+        from job_queue_held_places(p_at, v_limited) h join job_types t on t.task_type = h.name
+        where h.cause = 'type full' and h.places >= t.max_running) end;
+    v_named boolean := false;
+begin
+    return query
+    select case when t.set_aside then 'set aside' else 'type paused' end, t.task_type, d.since, jsonb_build_object(
+        'paused_at', t.paused_at, 'paused_by', t.paused_by, 'reason', t.paused_reason, 'resume_at', t.resume_at)
+    from job_types t cross join lateral job_queue_due_since(array[t.task_type]) as d (since)
+    where t.paused_at is not null and t.task_type = any (v_waiting) and t.task_type <> all (v_open) and d.since <= p_at;
+
+    for cause, task_type, since, facts in
+        select case when v_workers > 0 and o.name <> all (v_handled) then 'no worker'
+                when v_held ? o.name then 'type full' else 'order' end,
+            o.name, d.since, case when v_held ? o.name and o.name = any (v_handled) then v_held -> o.name
+                else jsonb_build_object('workers', v_workers) end
+        from unnest(v_open) as o (name) cross join lateral job_queue_due_since(array[o.name]) as d (since)
+        where d.since <= p_at order by d.since
+    loop
+        if cause <> 'order' then
+            return next;
+        elsif not v_named then
+            v_named := true;
+            facts := coalesce(
+                (select s.facts || jsonb_build_object('code', s.code) || case when s.code = 'type-full'
+                        then job_place_holder(task_type) else '{}' end
+                    from job_limit_state(task_type, p_at) s where s.opens_at is not null),
+                (select s.facts || jsonb_build_object('code', s.code) from job_slot_state(task_type) s), '{}');
+            return next;
+        end if;
+    end loop;
+end
+$$;
+
+-- The jobs that were put off because no worker knows fields of their payload, by group of errors, with the time at which
+-- the first fails. That one is looked for among the first 100 that were enqueued.
+create or replace function job_queue_newer_payloads(p_most integer)
+returns table (task_type text, jobs bigint, since timestamptz, deadline timestamptz, facts jsonb)
+language sql stable
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+    select g.task_type, j.jobs, f.since, f.since + interval '1 hour', jsonb_build_object('error', f.error, 'handling', (
+        select count(*) from job_workers w
+        where g.task_type = any (w.task_types) and job_worker_is_alive(w.heartbeat_at, statement_timestamp())))
+    from (
+        (select e.task_type, e.fingerprint from job_error_groups e
+        where e.error_kind = 'newer_payload' order by e.last_at desc limit 100)
+        union
+        select d.task_type, d.fingerprint from job_stat_delta d
+        where d.outcome = 'snoozed' and d.fingerprint is not null
+    ) g
+    cross join lateral (
+        select count(*) as jobs from (
+            select from job_queue q
+            where q.fingerprint = g.fingerprint and q.task_type = g.task_type and q.status = 'pending' limit p_most) n
+    ) j
+    cross join lateral (
+        select min(coalesce(job_queue_put_off_since(n.id, n.is_recurring, 'newer_payload'), n.updated_at)) as since,
+            min(n.last_error) as error
+        from (
+            select q.id, q.is_recurring, q.last_error, q.updated_at from job_queue q
+            where q.fingerprint = g.fingerprint and q.task_type = g.task_type and q.status = 'pending'
+            order by q.id limit 100) n
+    ) f
+    where j.jobs > 0
+$$;
+
+-- Why due jobs cannot start for a reason that is not the queue's own order, by cause and type: how many, since when, and when
+-- the first expires or fails. Jobs are counted up to p_most. The cause `order` is of job_queue_held_types, and not counted.
+create or replace function job_queue_cannot_run(p_most integer)
+returns table (cause text, task_type text, jobs bigint, since timestamptz, deadline timestamptz, facts jsonb)
+language sql stable security definer
+set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+    select job_refuse_outsiders();
+    with held as materialized (
+        select t.cause, t.task_type, case when t.cause = 'order' then 0 else job_queue_before(
+            job_lanes_until(array[t.task_type], statement_timestamp()), p_most) end as jobs, t.since, t.facts
+        from job_queue_held_types(statement_timestamp()) t
+    ), in_line as materialized (
+        select w.task_type, h.name, h.facts, count(*) as jobs, min(w.run_at) as since
+        from job_queue_held_places(statement_timestamp(), '{}') h cross join lateral (
+            select q.task_type, q.run_at from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key = h.name
+                and q.run_at <= statement_timestamp() limit p_most) w
+        where job_types_open(array[w.task_type], statement_timestamp()) <> '{}' and h.places >= job_key_limit(w.task_type)
+        group by w.task_type, h.name, h.facts
+    ), found as materialized (
+        select h.cause, h.task_type, h.jobs, h.since, null::timestamptz as deadline, h.facts from held h
+        union all
+        select 'newer payload', n.task_type, n.jobs, n.since, n.deadline, n.facts from job_queue_newer_payloads(p_most) n
+        union all
+        select 'key held', l.task_type, least(sum(l.jobs), p_most), min(l.since), null,
+            (array_agg(l.facts order by l.facts ->> 'since'))[1] || jsonb_build_object('keys', count(*))
+        from in_line l group by l.task_type
+        union all
+        select 'series paused', s.task_type, count(*), min(s.run_at), null, jsonb_build_object(
+            'job', (array_agg(s.id order by s.run_at))[1], 'paused_at', min(s.updated_at))
+        from (
+            select q.id, q.task_type, q.run_at, q.updated_at from job_queue q
+            where q.is_recurring and q.status = 'pending' and q.blocked_by = q.id and q.run_at <= statement_timestamp()
+            order by q.run_at limit 500) s
+        group by s.task_type
+    ), expiring as materialized (
+        -- Only the first 1,000 that expire: no index has them by type.
+        select e.task_type, min(e.expires_at) as at from (
+            select q.task_type, q.expires_at from job_queue q
+            where q.status = 'pending' and q.expires_at is not null and exists (select from found where found.cause <> 'order')
+            order by q.expires_at limit 1000) e
+        group by e.task_type
+    )
+    select f.cause, f.task_type, f.jobs, f.since, least(f.deadline, e.at), f.facts
+    from found f left join expiring e on e.task_type = f.task_type and f.cause <> 'order'
+        and (e.at < (f.facts ->> 'resume_at')::timestamptz) is not false
+    order by f.since
+$$;
+
 -- Why this cannot be done with a series: 'skip', 'pause' or 'resume'; null if it can. p_next is the slot that it runs at then.
 create or replace function job_series_refusal(
     p_job job_queue, p_version bigint, p_action text, p_next timestamptz
@@ -52,7 +235,7 @@ return case
         when not (p_job).is_recurring then 'skip-once'
         when (p_job).status = 'running' then 'skip-running'
         when (p_job).status <> 'pending' then 'skip-ended'
-        when (p_job).blocked_by = (p_job).id then 'series-paused'
+        when (p_job).blocked_by = (p_job).id then 'series paused'
         when p_next >= job_no_slot() then 'skip-without-slots'
         when (p_job).expires_at <= p_next then 'skip-last' end
     when not (p_job).is_recurring then 'pause-once'

@@ -58,7 +58,7 @@ declare
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_upkeep', 'job_queue_traces',
         'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_take', 'job_bulk_edit_step', 'job_bulk_failed',
         'job_queue_create', 'job_queue_create_once', 'job_queue_create_many', 'job_queue_enqueue', 'job_types_declare',
-        'job_types_fill_keys', 'job_release_note', 'job_worker_report', 'job_worker_remove', 'job_worker_run_open',
+        'job_types_fill_keys', 'job_release_note', 'job_worker_report', 'job_worker_slots', 'job_worker_remove', 'job_worker_run_open',
         'job_worker_run_note', 'job_worker_run_close', 'job_flow_create', 'job_flow_add', 'job_flow_outcomes',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear', 'job_series_create', 'job_series_short',
         'job_series_fill', 'job_series_declare', 'job_producer_hashes', 'job_producer_begin', 'job_producer_keep'];
@@ -69,7 +69,8 @@ declare
         'job_payload_matches', 'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_has_foreign_roles',
         'job_may_read_views', 'job_worker_is_alive', 'job_queue_backlog', 'job_queue_turn', 'job_queue_await', 'job_stat_bucket',
         'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
-        'job_run_page_of', 'job_run_steps', 'job_run_reach', 'job_run_outcomes', 'job_removed_job'];
+        'job_run_page_of', 'job_run_steps', 'job_run_reach', 'job_run_outcomes', 'job_removed_job', 'job_queue_cannot_run',
+        'job_slots'];
 begin
     for v_object in select f.function from job_own_functions() f loop
         execute format('revoke all on function %s from %s', v_object,

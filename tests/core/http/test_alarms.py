@@ -181,7 +181,9 @@ class TestSentinel:
         pass_time(conn, 20 * MINUTE)
         with working(database_url, settings=quick_settings(sentry_dsn=sentry.dsn)):
             until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm")
-        assert told(sentry)[0][1].startswith("No job was claimed for 20m")
+        assert told(sentry)[0][1].startswith(
+            "unheard_of: 1 job is due, and the one live worker does not handle this type."
+        )
 
 
 class TestLostRuns:

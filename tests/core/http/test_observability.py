@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobdeck.core.alerts.alarms import OUTAGE_SECONDS
 from jobdeck.core.model import Verdict
-from jobdeck.core.read.verdict import failing_types, health
+from jobdeck.core.read.verdict import cannot_run, failing_types, health
 from jobdeck.core.registry import Done
 from tests.core.cli.test_docs import command_of, unknown_options
 from tests.core.http.exporting import exported, exporting, of_the_queue, values
@@ -35,7 +35,9 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "observability.md"
 PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
 UNITS = ("seconds", "bytes", "total", "info")
-LABELS = {"alive", "fate", "outcome", "part", "path", "provider", "result", "signal", "state", "status", "task_type"}
+LABELS = {
+    "alive", "fate", "kind", "outcome", "part", "path", "provider", "result", "signal", "state", "status", "task_type",
+}  # fmt: skip
 FINE = job_type("fine", lambda _params, _context: Done())
 
 
@@ -152,7 +154,7 @@ def unknown_words(expression: str, known: dict[str, frozenset[str]]) -> list[str
     for name, matchers in used:
         bad += [f"{name}: {one}" for one in re.findall(r"(\w+)\s*[=!]", matchers) if one not in known.get(name, ())]
     for grouped in re.findall(r"\b(?:by|without|on|ignoring) \(([^)]*)\)", bare):
-        bad += [one for one in re.split(r",\s*", grouped) if one not in labels]
+        bad += [one for one in re.split(r",\s*", grouped) if one and one not in labels]
     return bad
 
 
@@ -173,12 +175,13 @@ def test_rules_and_dashboard_use_only_metrics_and_labels_that_are_exported(scrap
 def signals() -> set[str]:
     """Every signal that health can have, from the source."""
     found = set()
+    of_types = {one.__name__.rpartition(".")[2]: one.SIGNAL for one in (cannot_run, failing_types)}
     for path in VERDICTS.glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
                 name = node.args[0]
-                found.add(name.value if isinstance(name, ast.Constant) else f"{failing_types.SIGNAL} of .+")
+                found.add(name.value if isinstance(name, ast.Constant) else f"{of_types[path.stem]} of .+")
     assert len(found) >= 15
     return {str(one) for one in found}
 

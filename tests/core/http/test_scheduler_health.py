@@ -9,10 +9,11 @@ import pytest
 from jobdeck.core.model import Verdict
 from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.queue.operator import expect_trigger
+from jobdeck.core.read import history
 from jobdeck.core.read.verdict.health import health
 from tests.core.http.support import opened, pass_time
 from tests.support.health import announce, called, finding, findings, judged, verdict
-from tests.support.queue import ACTOR, Connection, add, claim_one, now, run_once
+from tests.support.queue import ACTOR, Connection, add, claim, claim_one, now, reap, run_once
 from tests.support.waiting import until
 
 MINUTE = timedelta(minutes=1)
@@ -190,13 +191,41 @@ class TestRest:
 
     def test_workers_that_fell_silent_are_named(self, conn: Connection) -> None:
         announce(conn, "gone-1")
+        add(conn)
+        claim_one(conn, worker="gone-1")
         pass_time(conn, 7 * MINUTE)
         announce(conn)
-        found = judged(conn, "silent workers", Verdict.WARNING, "gone-1 for 7m")
+        found = judged(conn, "silent workers", Verdict.WARNING, "gone-1 for 7m (1 job)")
         assert "standing" not in found.evidence
         pass_time(conn, 60 * MINUTE)
         announce(conn)
         assert findings(conn, "silent workers") == []
+
+    def test_the_warning_of_a_worker_that_died_ends_when_its_jobs_run_elsewhere(self, conn: Connection) -> None:
+        announce(conn, "idle-1")
+        announce(conn, "gone-1")
+        add(conn)
+        add(conn)
+        claim(conn, worker="gone-1")
+        pass_time(conn, 3 * MINUTE)
+        announce(conn)
+        judged(conn, "silent workers", Verdict.WARNING, ": gone-1 for 3m (2 jobs).")
+        reap(conn)
+        judged(conn, "silent workers", Verdict.WARNING, ": gone-1 for 3m (2 jobs).")
+        conn.execute("UPDATE job_queue SET run_at = now()")
+        claim(conn, limit=1)
+        judged(conn, "silent workers", Verdict.WARNING, ": gone-1 for 3m (1 job).")
+        claim(conn)
+        assert findings(conn, "silent workers") == []
+
+    def test_the_window_of_a_worker_that_died_is_not_running(self, conn: Connection) -> None:
+        announce(conn, "gone-1")
+        presence.open_worker_run(conn, source="worker", worker_id="gone-1")
+        (found,) = history.worker_runs(limit=1).run(conn)
+        assert not found.died
+        pass_time(conn, 3 * MINUTE)
+        (found,) = history.worker_runs(limit=1).run(conn)
+        assert found.died
 
     def test_runs_that_have_used_up_most_of_their_time(self, conn: Connection) -> None:
         add(conn)

@@ -48,9 +48,13 @@ class TestWhy:
     def test_says_that_it_waits_for_a_place_or_for_the_rate_or_how_many_run(self, conn: Connection) -> None:
         limit(conn, max_running=1)
         many(conn, 3)
-        claim(conn)
+        (held,) = claim(conn)
         (waiting, *_) = [row["id"] for row in rows(conn, "SELECT id FROM job_queue WHERE status = 'pending'")]
-        assert limit_clause(conn, waiting) == (False, "Waits for a place: 1 of 1 of this type are taken.")
+        told = limit_clause(conn, waiting)
+        assert told is not None
+        assert (told[0], told[1].partition(", since ")[0]) == (
+            False, f"Waits for a place: 1 of 1 of this type are taken; job {held.id}"
+        )  # fmt: skip
         limit(conn, max_running=2)
         assert limit_clause(conn, waiting) == (True, "1 of 2 places of this type are taken.")
         limit(conn, max_running=None, rate_runs=1, rate_seconds=3600)

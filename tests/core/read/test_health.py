@@ -179,10 +179,16 @@ class TestDueJobs:
         found = finding(conn, "due jobs")
         assert (found.verdict, found.since) == (verdict, oldest.run_at)
 
-    def test_a_job_of_a_type_that_nobody_handles_is_seen(self, conn: Connection) -> None:
+    def test_it_names_the_type_and_what_it_waits_for(self, conn: Connection) -> None:
         announce(conn)
-        add(conn, "unheard_of", run_at=now(conn) - timedelta(hours=1))
-        assert finding(conn, "due jobs").verdict is Verdict.CRITICAL
+        add(conn, run_at=now(conn) - 6 * MINUTE)
+        assert finding(conn, "due jobs").evidence == "Oldest job waiting 6m: alpha."
+        add(conn, run_at=now(conn) - 7 * MINUTE)
+        claim(conn, limit=1)
+        assert finding(conn, "due jobs").evidence == (
+            "Oldest job waiting 6m: alpha. The only thread slot of the worker that handles this type is busy; the "
+            "longest run is at 0s."
+        )
 
     def test_lateness_is_neutral_while_paused(self, conn: Connection) -> None:
         announce(conn)
@@ -422,9 +428,11 @@ class TestLimits:
     def test_more_silent_workers_than_are_named_are_mentioned(self, conn: Connection) -> None:
         for number in range(6):
             announce(conn, f"w{number}")
+            add(conn)
+            claim_one(conn, worker=f"w{number}")
         advance(conn, 5 * MINUTE)
         evidence = finding(conn, "silent workers").evidence
-        assert (evidence.count(" for 5m"), evidence.endswith(" and others.")) == (5, True)
+        assert (evidence.count(" for 5m (1 job)"), evidence.endswith(" and others.")) == (5, True)
 
     def test_calls_that_left_more_than_ten_thousand_jobs_say_so(self, conn: Connection) -> None:
         for _ in range(3):

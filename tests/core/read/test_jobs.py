@@ -551,7 +551,7 @@ class TestWhy:
         clauses = read_jobs.why(job_id).run(conn)
         assert [clause.name for clause in clauses] == [
             "status", "processing", "type not paused", "worker", "due", "expiry", "dependencies", "concurrency",
-            *(["turn"] if all(clause.holds for clause in clauses) else []),
+            *(["slot", "turn"] if all(clause.holds for clause in clauses) else []),
         ]  # fmt: skip
         assert all(
             clause.evidence.endswith(".") or clause.name in {"processing", "type not paused"} for clause in clauses

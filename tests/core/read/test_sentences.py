@@ -21,7 +21,7 @@ FACTS: dict[str, Any] = {
     "ahead": 10_001, "at_least": True, "per_second": 50.0,
     "task_type": "alpha", "paused_by": "mara@local", "reason": "a drill", "actor": "mara@local",
     "action": "edit", "asked_by": "mara@local", "canary_job": "j2", "held_by": "key-held", "who": "another runner",
-    "running": 2, "max_running": 2, "max_per_key": 2, "seconds": 12,
+    "running": 2, "max_running": 2, "max_per_key": 2, "seconds": 12, "slots": 2, "kind": "thread",
     "asked_at": "2026-08-01T14:03:07.5+02:00",
     **dict.fromkeys(("paused_at", "expired_at", "expires_at", "run_at", "at"), "2026-08-01T14:03:07.5+02:00"),
 }  # fmt: skip
@@ -46,6 +46,19 @@ def test_every_sentence_is_for_a_code_that_something_answers() -> None:
     assert SENTENCES.keys() - codes_of_the_database() - codes_of_programs() == set()
     assert codes_of_programs() - SENTENCES.keys() == set()
     assert len(SENTENCES) == len(ACTIONS) + len(CLAUSES) + len(CANARIES)
+
+
+def test_the_slots_of_a_type_are_told_by_their_kind() -> None:
+    full = {"kind": "thread", "slots": 8, "running": 8, "workers": 2, "seconds": 9}
+    assert sentence("slots-busy", full) == (
+        "All 8 thread slots of the 2 workers that handle this type are busy; the longest run is at 9s."
+    )
+    assert sentence("slots-busy", full | {"slots": 1, "running": 1, "workers": 1, "kind": "process"}) == (
+        "The only process slot of the worker that handles this type is busy; the longest run is at 9s."
+    )
+    assert sentence("slot-free", full | {"slots": 1200, "kind": "async"}) == (
+        "8 of 1,200 async slots of the 2 workers that handle this type are taken."
+    )
 
 
 def test_a_member_that_was_cancelled_learns_what_revives_it() -> None:

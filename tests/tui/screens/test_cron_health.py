@@ -101,6 +101,11 @@ def test_an_open_record_goes_on_or_has_crashed(ago: float, source: str, words: s
     assert words in told(history(run))
 
 
+def test_the_open_record_of_a_worker_that_is_gone_has_died() -> None:
+    run = replace(worker_run(1, 4, source="worker"), completed_at=None, status=None, died=True)
+    assert "died before it ended" in told(history(run))
+
+
 @pytest.mark.parametrize(("silence", "gap", "ink"), [(9, None, None), (12, "12m", "warn"), (46, "46m", "bad")])
 def test_a_gap_between_two_triggers_is_drawn_as_a_gap(silence: float, gap: str | None, ink: str | None) -> None:
     backend = history(worker_run(1, 1), worker_run(2, 1 + silence))

@@ -56,9 +56,9 @@ GENERAL = {"failed", "cancelled", "vendor", "messaging", "game_platform"}
 
 async def test_each_worker_is_told_with_what_it_runs() -> None:
     text = await shown(sample(), "m")
-    assert "2 workers alive, 2 jobs in 8 slots" in text
+    assert "2 workers alive, 4 of 8 thread slots taken" in text
     at = text.splitlines().index(next(line for line in text.splitlines() if "web-1:4242" in line))
-    assert "2 of 4 slots" in text.splitlines()[at]
+    assert "2 of 4 thread slots" in text.splitlines()[at]
     assert "web-1 pid 4242, version 0.1.0" in text.splitlines()[at + 1]
     assert "game_platform_totals_sweep" in text.splitlines()[at + 3]
     assert "62%" in text.splitlines()[at + 3]

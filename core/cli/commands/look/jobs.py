@@ -134,7 +134,7 @@ def why(session: Session, wanted: str) -> None:
     clauses, found = explained(), job()
     if not clauses or found is None:
         raise JobNotFound(f"Job {job_id} is not in the queue. For its past runs: `jobdeck runs --job {job_id}`.")
-    holds = all(clause.holds for clause in clauses if clause.name != "turn")
+    holds = all(clause.holds for clause in clauses if clause.is_of_claim)
     lines = [*clause_lines(clauses), *([DRY_LAST] if found.last_run_dry else [])]
     data = {"id": job_id, "claimable": holds, "clauses": clauses, "last_run_dry": found.last_run_dry}
     session.answer(data, lines)

@@ -22,6 +22,7 @@ from jobdeck.core.read.sentences import CLAIMED, amount, outcome_words
 from jobdeck.core.read.verdict.health import health as judge
 from jobdeck.core.times import format_duration, parse_duration
 from jobdeck.core.words.tables import DATABASES
+from jobdeck.core.words.wording import slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -169,6 +170,7 @@ def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[R
             ("jobs", f"{total} in the queue{counts and ': '}{counts}"),
             ("removed", f"{_jobs(seen.counts.removed)} more succeeded and were removed from the queue"),
             ("processing", _switch(seen.processing)),
+            ("slots taken", slots(seen.workers)),
             ("longest wait", format_duration(seen.at - oldest) if oldest else "no backlog"),
         ]
     )
@@ -211,14 +213,14 @@ def _verdict(found: Health) -> str:
 
 def worker_table(workers: Iterable[Worker], now: datetime) -> list[str]:
     return output.table(
-        ("WORKER", "HOST", "PID", "MODE", "RUNNING", "HEARTBEAT"),
+        ("WORKER", "HOST", "PID", "MODE", "SLOTS TAKEN", "HEARTBEAT"),
         (
             (
                 worker.id,
                 worker.host,
                 worker.pid,
                 worker.mode,
-                f"{worker.running}/{worker.concurrency}",
+                slots([worker]) if worker.alive else output.NONE,
                 f"{_age(worker.heartbeat_at, now)}{'' if worker.alive else ', gone'}",
             )
             for worker in workers
@@ -267,7 +269,7 @@ def _trigger_lines(run: WorkerRun | None) -> list[str]:
         [
             ("started", output.when(run.started_at)),
             ("source", run.source),
-            ("status", run.status or "open"),
+            ("status", run.status or ("died" if run.died else "open")),
             ("http status", run.http_status),
             (
                 "jobs",

@@ -20,6 +20,7 @@ from jobdeck.core.model import KEPT_FOR, STUCK_AFTER
 from jobdeck.core.plugins import Erased, load_plugins
 from jobdeck.core.queue import operator, privacy, service
 from jobdeck.core.read import jobs
+from jobdeck.core.read.pages.outlook import outlook
 from jobdeck.core.read.sentences import result
 from jobdeck.core.times import parse_duration, parse_time, write_duration
 
@@ -73,15 +74,21 @@ def pause(
 @click.option("--type", "task_type", metavar="TYPE", help="Resume only this task type.")
 @dry_run_option
 def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
-    """Let workers take jobs again. Missed runs of recurring jobs are not repeated."""
+    """Let workers take jobs again; --dry-run says what will start.
+
+    A recurring job runs once for the slots that it missed, unless it catches up on all.
+    """
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         before = jobs.processing().run(conn)
+        ahead = outlook([task_type] if task_type else None).run(conn) if dry_run else None
         switched = operator.resume(conn, actor=session.actor, task_type=task_type)
     paused = {pause.task_type for pause in before.paused_types}
     was_on = task_type not in paused if task_type else before.enabled
     what = f"Processing of {task_type}" if task_type else "Processing"
     outcome = "was not paused" if was_on else "would be resumed" if dry_run else "resumed"
-    _answer(session, switched, f"{what} {outcome}.")
+    said = f" {ahead.words}" if ahead is not None and not was_on else ""
+    data = output.plain(switched) | ({"starts": output.plain(ahead)} if ahead is not None else {})
+    session.answer(data, [f"{what} {outcome}.{said}"])
 
 
 @command("cleanup")

@@ -1,0 +1,120 @@
+"""What will start when a pause ends or a worker drains the queue: how many jobs, how fast, and how many at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from jobdeck.core.read.batch import Query, combine, select
+from jobdeck.core.read.report_types import Counts
+from jobdeck.core.read.sentences import about, amount
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jobdeck.core.read.rows import Row
+
+NAMED: Final = 3
+
+_DUE: Final = """
+SELECT b.task_type, b.overdue AS due, t.max_running, t.rate_runs, t.rate_seconds,
+    s.kind, s.slots
+FROM job_queue_backlog(interval '0', %(most)s) AS b LEFT JOIN job_types AS t ON t.task_type = b.task_type
+CROSS JOIN LATERAL (
+    SELECT min(s.kind) AS kind, sum(s.slots)::integer AS slots FROM job_slots(b.task_type) AS s
+) AS s
+WHERE b.overdue > 0 AND CASE WHEN %(types)s::text[] IS NULL
+    THEN NOT EXISTS (SELECT FROM job_paused_types AS p WHERE p.task_type = b.task_type)
+    ELSE b.task_type = ANY (%(types)s::text[]) END
+ORDER BY b.overdue DESC, b.task_type
+"""
+_MISSED: Final = """
+SELECT task_type, sum(CASE
+    WHEN slots IS NOT NULL THEN (SELECT count(*) FROM unnest(slots) AS s WHERE s > run_at AND s <= now())
+    ELSE floor(extract(epoch FROM now() - run_at)
+        / coalesce((schedule ->> 'seconds')::double precision, 60 * recurrence_interval_minutes)) END)::bigint AS runs
+FROM (
+    SELECT task_type, slots, schedule, run_at, recurrence_interval_minutes FROM job_list
+    WHERE is_recurring AND status IN ('pending', 'running') AND status = 'pending' AND blocked_by IS NULL
+        AND run_at <= now() AND schedule ->> 'catch_up' = 'all'
+    ORDER BY run_at LIMIT 500
+) AS late
+WHERE %(types)s::text[] IS NULL OR task_type = ANY (%(types)s::text[])
+GROUP BY task_type ORDER BY 2 DESC, 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The jobs that are due, the slots of series that are made up for, and what holds them back.
+
+    `limit` is the rate that takes longest, in runs and seconds, and `lasts` is how long it takes. `at_once` is how many
+    run at the same time; 0 without a worker that handles them.
+    """
+
+    jobs: int
+    at_least: bool
+    missed: tuple[tuple[str, int], ...] = ()
+    lasts: timedelta | None = None
+    limit: tuple[int, int] | None = None
+    at_once: int = 0
+
+    @property
+    def words(self) -> str:
+        """One sentence, such as `1,204 jobs start, about 4 minutes at the limit of 60/m, at most 5 at once.`."""
+        if not self.jobs:
+            return "No job is due."
+        number = amount(self.jobs, at_least=self.at_least)
+        parts = [f"{number} {'job starts' if self.jobs == 1 else 'jobs start'}"]
+        named = [f"{runs:,} catch-up {'run' if runs == 1 else 'runs'} of {name}" for name, runs in self.missed if runs]
+        parts += named[:NAMED]
+        if len(named) > NAMED:
+            parts.append(f"catch-up runs of {len(named) - NAMED:,} more types")
+        if self.lasts is not None and self.limit is not None:
+            runs, seconds = self.limit
+            unit = {1: "s", 60: "m", 3600: "h", 86_400: "d"}.get(seconds, f"{seconds}s")
+            parts.append(f"{about(self.lasts.total_seconds())} at the limit of {runs:,}/{unit}")
+        parts.append("no worker handles them" if not self.at_once else f"at most {self.at_once:,} at once")
+        return f"{', '.join(parts)}."
+
+
+def outlook(types: Sequence[str] | None = None) -> Query[Outlook]:
+    """What starts when jobs of these types may start; None for all that are not paused themselves."""
+    given = {"types": None if types is None else list(types)}
+
+    def read(due: list[Row], missed: list[Row]) -> Outlook:
+        jobs = sum(one["due"] for one in due)
+        made_up = tuple((one["task_type"], int(one["runs"])) for one in missed)
+        more = dict(made_up)
+        limited = [
+            ((one["due"] + more.get(one["task_type"], 0)) * one["rate_seconds"] / one["rate_runs"], one)
+            for one in due
+            if one["rate_runs"] is not None
+        ]
+        longest = max(limited, key=lambda found: found[0], default=None)
+        return Outlook(
+            jobs=jobs,
+            at_least=any(one["due"] > Counts.LIMIT for one in due),
+            missed=made_up,
+            lasts=timedelta(seconds=longest[0]) if longest else None,
+            limit=(longest[1]["rate_runs"], longest[1]["rate_seconds"]) if longest else None,
+            at_once=_at_once(due),
+        )
+
+    return combine(
+        select(_DUE, {**given, "most": Counts.LIMIT + 1}, read=list), select(_MISSED, given, read=list), read=read
+    )
+
+
+def _at_once(due: list[Row]) -> int:
+    """How many of these jobs run at the same time: types of one kind share its slots, and each may have a limit."""
+    places: dict[str, int] = {}
+    slots: dict[str, int] = {}
+    for one in due:
+        if one["slots"]:
+            kind, own = one["kind"], one["slots"]
+            may = own if one["max_running"] is None else min(own, one["max_running"])
+            places[kind] = places.get(kind, 0) + min(may, one["due"])
+            slots[kind] = max(slots.get(kind, 0), own)
+    return sum(min(number, slots[kind]) for kind, number in places.items())
