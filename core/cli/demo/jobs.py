@@ -1,6 +1,7 @@
 """The job types of `jobdeck demo` without plugins.
 
-One is recurring, an edit fixes the failure of one, one is slow, and one calls a shop that fails for a while.
+Some are series, some run for minutes and report progress, one is at its limit, one is paused, and some are the steps of
+a flow. An edit fixes the failure of one, and one calls a shop that fails for a while.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 PAGES: Final = ("start", "prices", "about", "contact", "imprint")
 SECONDS_PER_PHOTO: Final = 0.3
+SECONDS_PER_PRODUCT: Final = 0.4
+DAYS, SECONDS_PER_DAY = 30, 0.2
+PAGES_OF_A_REPORT, SECONDS_PER_PAGE = 120, 1.0
+WAREHOUSES, TABLES = 8, 120
 
 _pause: Final = threading.Event()
 """Never set. Used to sleep."""
@@ -72,14 +77,82 @@ class Photos(Payload):
 )  # fmt: skip
 def resize_photos(params: Photos, ctx: JobContext) -> Done:
     """Reports progress, can be cancelled, and resumes from its checkpoint."""
+    _work_through(ctx, params.photos, "photo", SECONDS_PER_PHOTO)
+    return Done({"resized": params.photos})
+
+
+def _work_through(ctx: JobContext, number: int, what: str, each: float) -> None:
+    """Takes `each` seconds for one of a `number` of things, and reports progress."""
     first = (ctx.checkpoint or {}).get("done", 0)
-    for done in range(first + 1, params.photos + 1):
+    for done in range(first + 1, number + 1):
         ctx.raise_if_cancelled()
-        _pause.wait(SECONDS_PER_PHOTO)
-        ctx.progress(done, params.photos, f"photo {done}")
+        _pause.wait(each)
+        ctx.progress(done, number, f"{what} {done}")
         if done % 10 == 0:
             ctx.save_checkpoint({"done": done})
-    return Done({"resized": params.photos})
+
+
+class Catalogue(Payload):
+    supplier: str = Field(description="Supplier whose products are imported")
+    products: int = Field(600, ge=1, le=10_000, description="Number of products")
+
+
+@job(
+    "demo_import_catalogue", label="Import catalogue", purpose="Import the products of an invented supplier",
+    payload=Catalogue,
+)  # fmt: skip
+def import_catalogue(params: Catalogue, ctx: JobContext) -> Done:
+    """Runs for minutes and reports progress."""
+    _work_through(ctx, params.products, "product", SECONDS_PER_PRODUCT)
+    return Done({"supplier": params.supplier, "products": params.products})
+
+
+class Month(Payload):
+    month: str = Field(description="Month, such as 2026-03")
+
+
+@job("demo_collect_sales", label="Collect sales", purpose="Collect the invented sales of a month", payload=Month)
+def collect_sales(params: Month, ctx: JobContext) -> Done:
+    """The first step of closing a month. Takes a few seconds."""
+    _work_through(ctx, DAYS, "day", SECONDS_PER_DAY)
+    return Done({"month": params.month, "orders": 18_204})
+
+
+@job("demo_render_report", label="Render report", purpose="Render the pages of an invented report", payload=Month)
+def render_report(params: Month, ctx: JobContext) -> Done:
+    """The second step of closing a month. Takes minutes."""
+    _work_through(ctx, PAGES_OF_A_REPORT, "page", SECONDS_PER_PAGE)
+    return Done({"month": params.month, "pages": PAGES_OF_A_REPORT})
+
+
+@job("demo_publish_report", label="Publish report", purpose="Publish an invented report", payload=Month)
+def publish_report(params: Month, ctx: JobContext) -> None:
+    """The last step of closing a month."""
+    ctx.log.info("published the report of %s", params.month)
+
+
+class Newsletter(Payload):
+    readers: str = Field(description="Group of readers who get it")
+
+
+@job("demo_send_newsletter", label="Send newsletter", purpose="Send an invented newsletter", payload=Newsletter)
+def send_newsletter(params: Newsletter, ctx: JobContext) -> None:
+    """Waits in the demo, because its type is paused."""
+    ctx.log.info("sent the newsletter to %s", params.readers)
+
+
+@job("demo_sync_stock", label="Sync stock", purpose="Compare the stock with an invented warehouse", recurring=5)
+def sync_stock(_params: NoArguments, ctx: JobContext) -> Done:
+    """Recurs every 5 minutes and succeeds."""
+    _work_through(ctx, WAREHOUSES, "warehouse", SECONDS_PER_DAY)
+    return Done({"warehouses": WAREHOUSES, "different": 0})
+
+
+@job("demo_back_up", label="Back up", purpose="Back up an invented database", recurring=60)
+def back_up(_params: NoArguments, ctx: JobContext) -> Done:
+    """Recurs every hour and reports progress."""
+    _work_through(ctx, TABLES, "table", SECONDS_PER_PHOTO)
+    return Done({"tables": TABLES})
 
 
 class Shop:

@@ -17,7 +17,7 @@ from jobdeck.core.connect import open_database
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import NewJob
 from jobdeck.core.plugins import load_plugins
-from jobdeck.core.queue import producer
+from jobdeck.core.queue import operator, producer
 from jobdeck.core.read import jobs
 from jobdeck.core.settings import Settings, state_folder
 
@@ -31,7 +31,20 @@ ACTOR: Final = "the demo"
 HANDLERS: Final = "jobdeck.core.cli.demo.jobs"
 INVOICES: Final = ("ada", "grace", "edsger", "barbara")
 BETWEEN_INVOICES: Final = timedelta(seconds=20)
-PHOTOS: Final = tuple(timedelta(minutes=minutes) for minutes in (0, 2, 4, 7, 11))
+PHOTO_TYPE: Final = "demo_resize_photos"
+PHOTOS: Final = tuple(timedelta(minutes=minutes) for minutes in (0, 0, 0, 2, 4, 7, 11))
+"""Several are due at once, and one of this type runs at a time, so the others wait for its place."""
+SUPPLIERS: Final = {"Northwind": 600, "Contoso": 450}
+SERIES: Final = {"demo_check_links": 1, "demo_sync_stock": 5, "demo_back_up": 60}
+"""The series and their intervals in minutes."""
+CLOSING: Final = ("demo_collect_sales", "demo_render_report", "demo_publish_report")
+"""The steps of a flow, each of which waits for the one before."""
+NEWSLETTER: Final = "demo_send_newsletter"
+READERS: Final = ("customers", "suppliers", "staff", "press")
+MAINTENANCE: Final = "the mail provider is under maintenance"
+MAINTAINED: Final = timedelta(hours=1)
+LEAST_CONCURRENCY: Final = 8
+"""So that the jobs that run for minutes leave places for the others."""
 WRONG_AFTER: Final = timedelta(seconds=5)
 PUSHES: Final = "demo_push_webhook"
 ORDERS: Final = range(1001, 1301)
@@ -88,12 +101,14 @@ def _own_demo(settings: Settings, *, calm: bool) -> Iterator[Settings]:
         "databases": {},
         "state_dir": state_folder(settings.state_dir) / "demo-queue",
         "environment": "demo",
+        "concurrency": max(settings.concurrency, LEAST_CONCURRENCY),
         "handlers": ",".join([*settings.handler_modules, HANDLERS]),
     }
     demo_settings = settings.model_copy(update=changes)
     with open_database(demo_settings, application_name="jobdeck demo") as database:
         with database.connection() as conn:
             enqueue_demo_jobs(conn)
+            pause_newsletters(conn)
             set_thresholds(conn, PUSHES, actor=ACTOR)
         with nullcontext() if calm else incident(shop.failing):
             yield demo_settings
@@ -105,14 +120,42 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any]) -> None:
         now = jobs.clock().run(conn)
         for job in (*_demo_jobs(now), *to_enqueue(conn, _pushes(now), actor=ACTOR)):
             producer.enqueue(conn, job, actor=ACTOR)
+        _close_month(conn, now)
+
+
+def pause_newsletters(conn: psycopg.Connection[Any]) -> None:
+    """Pauses one type for a time and with a reason, unless it is paused."""
+    if all(pause.task_type != NEWSLETTER for pause in jobs.processing().run(conn).paused_types):
+        until = jobs.clock().run(conn) + MAINTAINED
+        operator.pause(conn, task_type=NEWSLETTER, reason=MAINTENANCE, resume_at=until, actor=ACTOR)
+
+
+def _close_month(conn: psycopg.Connection[Any], now: datetime) -> None:
+    """Enqueues the steps of a flow, unless those of an earlier start are not over."""
+    payload = {"month": f"{now:%Y-%m}"}
+    before = None
+    for step in CLOSING:
+        new = NewJob(step, payload, blocked_by=before, dedupe_key=f"demo:close {step}")
+        ticket = producer.enqueue(conn, new, actor=ACTOR)
+        if not ticket.created:
+            return
+        before = ticket.job_id
 
 
 def _demo_jobs(now: datetime) -> Iterator[NewJob]:
-    yield NewJob("demo_check_links", {}, recurrence_interval_minutes=1, dedupe_key="demo:links")
+    for name, every in SERIES.items():
+        yield NewJob(name, {}, recurrence_interval_minutes=every, dedupe_key=f"demo:{name}")
+    for supplier, products in SUPPLIERS.items():
+        yield NewJob(
+            "demo_import_catalogue", {"supplier": supplier, "products": products}, dedupe_key=f"demo:{supplier}"
+        )
+    for readers in READERS:
+        yield NewJob(NEWSLETTER, {"readers": readers}, dedupe_key=f"demo:newsletter {readers}")
     for place, after in enumerate(PHOTOS):
         yield NewJob(
-            "demo_resize_photos", {"photos": 40 + 20 * place}, run_at=now + after, dedupe_key=f"demo:photos {place}"
-        )
+            PHOTO_TYPE, {"photos": 100 + 20 * place}, run_at=now + after, dedupe_key=f"demo:photos {place}",
+            concurrency_key=PHOTO_TYPE,
+        )  # fmt: skip
     for place, customer in enumerate(INVOICES):
         yield NewJob(
             "demo_send_invoice",
