@@ -221,7 +221,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     _tab(1, "all"), _tab(2, "pending"), _tab(3, "running"), _tab(4, "succeeded"), _tab(5, "failed"),
     _tab(6, "cancelled"),
     Action("columns", ("vertical_line",), "columns", "choose the columns of this tab", "Look"),
-    Action("beside", ("d",), "details beside", "show or hide the details beside the list, from 120 columns on", "Look"),
+    Action("beside", ("d",), "details beside", "show or hide the details of a job, from 30 lines on", "Look"),
     Action("sort", ("s",), "sort", "sort by the next column", "Look"),
     Action("sort.reverse", ("S",), "reverse", "reverse the order", "Look"),
     Action("palette", ("colon", "ctrl+p"), "palette", "search all actions by name", "Pages", scopes=ALL),

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
+NEXT_LOOKED_AT = 50
 MIN_ID_PREFIX = 4
 SHORT_ID = range(8, 13)
 """How many last digits may identify a job: from the part that lists show to the whole last group of an id."""
@@ -75,7 +76,8 @@ def snapshot(
     if refusal is not None:
         listed = Query((), lambda _: Page((), None, refusal))
     judged = health(timeouts=timeouts, production=production)
-    return combine(clock(), listed, counts(), processing(), judged, workers(), full_types(), read=Snapshot)
+    parts = clock(), listed, counts(), processing(), judged, workers(), full_types(), next_due()
+    return combine(*parts, read=Snapshot)
 
 
 def glance() -> Query[Snapshot]:
@@ -90,6 +92,25 @@ def glance() -> Query[Snapshot]:
 def clock() -> Query[datetime]:
     """The database's time, at the start of the batch or of the caller's transaction."""
     return select("SELECT now() AS at", read=lambda rows: rows[0]["at"])
+
+
+def next_due() -> Query[tuple[str, datetime] | None]:
+    """The task type and the time of the next run of a series that is not paused, among the next `NEXT_LOOKED_AT`."""
+    return select(
+        """
+        SELECT n.task_type, n.run_at FROM (
+            SELECT task_type, status, run_at FROM job_list
+            WHERE is_recurring AND status IN ('pending', 'running')
+                AND run_at > now() AND run_at < '9999-12-30 00:00+00'
+            ORDER BY run_at LIMIT %(most)s
+        ) AS n
+        WHERE n.status = 'pending' AND NOT EXISTS (SELECT FROM job_paused_types AS p WHERE p.task_type = n.task_type
+            AND (p.resume_at IS NULL OR p.resume_at > n.run_at))
+        ORDER BY n.run_at LIMIT 1
+        """,
+        {"most": NEXT_LOOKED_AT},
+        read=lambda rows: (rows[0]["task_type"], rows[0]["run_at"]) if rows else None,
+    )
 
 
 def page(

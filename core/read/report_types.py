@@ -160,7 +160,7 @@ class Page:
 class Snapshot:
     """Everything that the dashboard's first screen shows, read in one snapshot at the database's time `at`.
 
-    `full` are the task types at their limits.
+    `full` are the task types at their limits. `next_due` is the task type and the time of the next run of a series.
     """
 
     at: datetime
@@ -170,6 +170,7 @@ class Snapshot:
     health: Health
     workers: tuple[Worker, ...]
     full: tuple[FullType, ...] = ()
+    next_due: tuple[str, datetime] | None = None
 
 
 @dataclass(frozen=True, slots=True)

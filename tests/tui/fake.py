@@ -56,6 +56,7 @@ from jobdeck.core.read.report_types import (
 )
 from jobdeck.core.read.stats import backlog, error_groups
 from jobdeck.core.read.stats.error_groups import Alike
+from jobdeck.core.read.stats.minutes import last_minutes
 from jobdeck.core.registry import Registry
 from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import BY_ID, applicable
@@ -278,6 +279,7 @@ class FakeBackend(LiveBackend):
         reads: dict[Callable[..., Any], Callable[..., Any]] = {
             overview.types: self.figures.types,
             backlog.trend_report: self.figures.trends,
+            last_minutes: self.figures.last_minutes,
             series.series: self.figures.series,
             reports.cron: lambda **_: self.evidence.cron(),
             reports.worker_report: lambda **_: self.evidence.worker_report(),

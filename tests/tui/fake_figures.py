@@ -14,6 +14,7 @@ from jobdeck.core.read.pages.overview import TypeFigures, TypeReport
 from jobdeck.core.read.pages.series import SeriesLine, SeriesPause, SeriesReport
 from jobdeck.core.read.stats.backlog import TrendReport
 from jobdeck.core.read.stats.figures import Trends
+from jobdeck.core.read.stats.minutes import LastMinutes
 from jobdeck.core.read.type_settings import TypeLine
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class FakeFigures:
         self.backend = backend
         self.found: tuple[TypeFigures, ...] = ()
         self.seen: TrendReport | None = None
+        self.minutes: LastMinutes | None = None
         self.windows: list[timedelta] = []
         self.reads: list[str] = []
 
@@ -52,6 +54,12 @@ class FakeFigures:
             "resume_at": "resume_at",
         }
         return replace(one, line=replace(one.line, **{to: getattr(pause, of) for to, of in names.items()}))
+
+    def last_minutes(self, number: int) -> LastMinutes:
+        """The minutes that the test gave, else a queue that has just begun to count."""
+        self._read("minutes")
+        none = (None,) * number
+        return self.minutes or LastMinutes(self.backend.at.replace(second=0, microsecond=0), none, none, none)
 
     def trends(self, window: timedelta) -> TrendReport:
         """The report that the test gave, else one without a run."""

@@ -15,6 +15,7 @@ from jobdeck.core.plugins import Page, PageAction, TextField
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.threads import Background
 from jobdeck.tui.deck import Options
+from jobdeck.tui.screens.top import Top
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 from tests.tui.fake import Clock, FakeBackend, at_once, make_job
 
@@ -168,6 +169,8 @@ class Deck(Desk):
 
     def line(self, name: str) -> str:
         """What one of the lines says; the header is two, the second of them the clock."""
+        if name == "now":
+            return self.app.dashboard.query_one(Top).text
         names = ("header", "clock") if name == "header" else (name,)
         return " ".join(self.app.dashboard.line(one).text for one in names)
 

@@ -15,8 +15,7 @@ from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import ACTIONS
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
-from tests.tui.sample import sample
-from tests.tui.support import LARGE, Slow, dashboard, failed
+from tests.tui.support import LARGE, Slow, failed
 
 KEYS = {
     "1": "tab.all", "2": "tab.pending", "3": "tab.running", "4": "tab.succeeded", "5": "tab.failed",
@@ -33,12 +32,6 @@ KEYS = {
 def test_the_keys_of_the_list_are_those_of_the_design() -> None:
     bound = {key: action.id for action in ACTIONS if "list" in action.scopes for key in action.keys}
     assert {key: bound.get(key) for key in KEYS} == KEYS
-
-
-async def test_the_line_of_health_ends_with_the_figures() -> None:
-    async with dashboard(sample(), size=LARGE) as deck:
-        health = deck.line("health")
-        assert "longest wait 12m · 12 ok, 2 failed/min ▄▅▆▆▃▅█▆▅▇▄▆▇▅ · failed 2/h · cron ● 200 4m ago" in health
 
 
 async def test_a_cycle_is_watched_while_it_runs_and_its_sum_is_said() -> None:

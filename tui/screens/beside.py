@@ -1,4 +1,4 @@
-"""The details of the job under the cursor beside the list, on a wide terminal."""
+"""The pane with the details of the job under the cursor, right of the list or below it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import one_line
 from jobdeck.tui.text import job_detail, playbook
-from jobdeck.tui.widgets.ink import Line
+from jobdeck.tui.text.first.frames import lower, upper
+from jobdeck.tui.widgets.ink import PlainLine
 from jobdeck.tui.widgets.pane import Sheet
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
+    from collections.abc import Sequence
 
     from textual.app import ComposeResult
 
     from jobdeck.core.model import Job
     from jobdeck.core.read.report_types import JobDetail
     from jobdeck.tui.deck import Deck
+    from jobdeck.tui.shape import Shape
+    from jobdeck.tui.widgets.ink import Span
 
-LEAST: Final = 120
-"""From this many columns on, the details have room beside the list."""
+ROOMY: Final = 90
+"""From this many columns on, what a job is and what became of it are side by side."""
 REST: Final = 0.2
 """How many seconds the cursor rests between two jobs whose history is read."""
 EVERY: Final = 10.0
@@ -68,10 +72,19 @@ class Beside(Vertical):
             deck.say(one_line(str(error)), "warning")
 
     def compose(self) -> ComposeResult:
-        yield Line(id="beside-title")
-        sheet = Sheet(id="beside-text")
+        yield PlainLine(id="beside-title")
+        sheet = Sheet(roomy=ROOMY, id="beside-text")
         sheet.can_focus = False
         yield sheet
+        yield PlainLine(id="beside-foot")
+
+    def place(self, shape: Shape) -> None:
+        """Takes the place that the shape of the screen gives it."""
+        part = None if shape.too_small else shape.parts().get("pane")
+        self.set_class(shape.framed, "-framed")
+        if part is not None:
+            self.styles.width = part.width
+            self.styles.height = "1fr" if shape.pane_right else part.height
 
     @property
     def deck(self) -> Deck:
@@ -96,7 +109,7 @@ class Beside(Vertical):
         """Draws what is known; only lines that differ are repainted."""
         job, now = self._job, self.deck.now()
         if job is None:
-            self.query_one(Line).show([])
+            self._title([], [])
             self.query_one(Sheet).show(())
             return
         runs = self._detail.runs if self._detail is not None else ()
@@ -104,10 +117,25 @@ class Beside(Vertical):
             job, self._detail, now, width=self.query_one(Sheet).size.width, key=self.deck.key,
             advice=playbook.advice(job.task_type, runs[0].error_kind if runs else None) if self._detail else (),
         )  # fmt: skip
-        self.query_one(Line).show(*job_detail.title(job, now))
+        self._title(*job_detail.title(job, now))
         # Without the history the right column is left out: it would move down when the history comes.
         below = (job_detail.right(page),) if self._detail is not None else ()
         self.query_one(Sheet).show((job_detail.left(page), *below))
+
+    def on_resize(self) -> None:
+        if self._following:
+            self.draw()
+
+    def _title(self, left: Sequence[Span], right: Sequence[Span]) -> None:
+        """Draws the title in the upper edge of the frame, or as a bar."""
+        title, foot = self.query_one("#beside-title", PlainLine), self.query_one("#beside-foot", PlainLine)
+        if not self.has_class("-framed"):
+            title.show(left, right)
+            return
+        trimmed = [(text.strip() if at == 0 else text, ink) for at, (text, ink) in enumerate(left)]
+        title.show(upper(trimmed, self.size.width, [span for span in right if span[0].strip()]))
+        foot.show(lower([(self.deck.key("job.detail").replace("enter", "⏎"), "key"), (" whole page", "muted")] if left
+                        else [], self.size.width))  # fmt: skip
 
     def _is_old(self, seconds: float) -> bool:
         return self._asked_at is None or self.deck.monotonic() - self._asked_at >= seconds

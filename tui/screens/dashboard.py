@@ -12,12 +12,13 @@ from textual.widgets import Static
 from jobdeck.tui.actions import ON_MANY
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, plural, seconds, short_id
-from jobdeck.tui.screens.beside import LEAST as LEAST_BESIDE
 from jobdeck.tui.screens.beside import Beside
 from jobdeck.tui.screens.dialogs.confirm import Confirm, ask, choice_question
 from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_toggle_worker, undo_question
 from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, SEARCHED, Listing, is_usual, order, ordered
-from jobdeck.tui.widgets import health_line, key_line, status_bar
+from jobdeck.tui.screens.top import Top
+from jobdeck.tui.shape import LEAST, TALL, Shape
+from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.ink import Line, Reason, release_painted
 from jobdeck.tui.widgets.jobs.columns import Moment
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from jobdeck.tui.screens.dialogs.payloads import WantedEdit
     from jobdeck.tui.widgets.ink import Span
 
-LEAST: Final = (60, 12)
 WHEN_SMALL: Final = ("quit", "refresh", "move.")
 """The ids or their beginnings of actions that a terminal too small for the list still allows."""
 NOTHING_YET: Final = "No data yet."
@@ -52,7 +52,7 @@ class Dashboard(Listing):
         with Horizontal(id="top"):
             yield Line(id="header")
             yield Line(id="clock")  # on its own, because Textual paints a line from its first cell on
-        yield Line(id="health")
+        yield Top()
         yield Reason()
         yield Line(id="tabs")
         yield FilterBar(self.deck, id="filter")
@@ -92,6 +92,11 @@ class Dashboard(Listing):
 
     def line(self, name: str) -> Line:
         return self.query_one(f"#{name}", Line)
+
+    @property
+    def shape(self) -> Shape:
+        """How the parts of the screen divide the terminal."""
+        return Shape(self.size.width, self.size.height, pane=self.query_one(Beside).wanted)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         table = self.table
@@ -165,8 +170,7 @@ class Dashboard(Listing):
         else:
             self.line("tabs").show(status_bar.tabs(counts, tab, width, stale=stale, key=deck.key))
         self.query_one(Reason).say(one_line(link.error) if stale else "")
-        self.set_class(stale, "-lost")
-        self.line("health").show(*health_line.health(view, poller.took, width))
+        self.query_one(Top).draw(self.shape, stale=stale)
         banner = self._banner()
         self.line("banner").display = bool(banner) and not self.has_class("-small")
         self.line("banner").show(banner)
@@ -181,22 +185,7 @@ class Dashboard(Listing):
             return
         deck = self.deck
         poller, now = deck.poller, deck.monotonic()
-        updated = None if poller.read_at is None else now - poller.read_at
-        frozen = None if poller.frozen_since is None else deck.time_at(poller.frozen_since)
-        bar = status_bar.Bar(
-            deck.now(),
-            deck.view,
-            poller.link,
-            deck.options.environment,
-            deck.options.production,
-            deck.read_only_reason is not None,
-            updated,
-            poller.pace,
-            frozen,
-            self._covered,
-            deck.backend.label if deck.backend else deck.options.opened,
-        )
-        left, right = status_bar.header(bar, self.size.width)
+        left, right = status_bar.header(status_bar.bar_of(deck, covered=self._covered), self.size.width)
         self.line("header").show(left)
         self.line("clock").fit(right)
         if self.noticed and now - self._noticed_at >= NOTICED_FOR:
@@ -209,8 +198,9 @@ class Dashboard(Listing):
 
     def _banner(self) -> list[Span]:
         deck = self.deck
-        width = self.size.width
-        return status_bar.banner(deck.view, deck.poller.link, deck.monotonic(), deck.now(), width=width, key=deck.key)
+        return status_bar.banner(
+            deck.view, deck.poller.link, deck.monotonic(), deck.now(), width=self.size.width, named=True, key=deck.key
+        )
 
     def on_job_table_moved(self) -> None:
         super().on_job_table_moved()
@@ -226,11 +216,14 @@ class Dashboard(Listing):
 
     def _toggle_beside(self) -> None:
         self.query_one(Beside).toggle()
-        self._make_room(self.size.width)
+        self._make_room()
 
-    def _make_room(self, width: int) -> None:
-        """Shows the details beside the list if they are wanted and there is room."""
-        self.set_class(width >= LEAST_BESIDE and self.query_one(Beside).wanted, "-beside")
+    def _make_room(self) -> None:
+        """Shows the details right of the list or below it, if they are wanted and there is room."""
+        shape = self.shape
+        self.set_class(shape.pane_right or shape.pane_below, "-beside")
+        self.set_class(shape.pane_below, "-below")
+        self.query_one(Beside).place(shape)
         self.call_after_refresh(self._follow)
 
     def action_do(self, action_id: str) -> None:
@@ -243,9 +236,9 @@ class Dashboard(Listing):
 
     def on_resize(self, event: Resize) -> None:
         """Replaces the list by a sentence in a terminal that is too small for it."""
-        small = event.size.width < LEAST[0] or event.size.height < LEAST[1]
+        small = Shape(*event.size).too_small
         self.set_class(small, "-small")
-        self._make_room(event.size.width)
+        self._make_room()
         if not small and not self.bar.editing:
             self.call_after_refresh(self.table.focus)  # a hidden widget loses the focus
         if small:
@@ -256,6 +249,9 @@ class Dashboard(Listing):
                 )
             )
         self.call_after_refresh(self.redraw)
+
+    def on_top_led(self, event: Top.Led) -> None:
+        self.action_do(event.action_id)
 
     def on_job_table_chosen(self) -> None:
         self.action_do("job.detail")
@@ -275,8 +271,8 @@ class Dashboard(Listing):
         A key typed ahead means all the chosen jobs, not the job under the cursor.
         """
         refused = dict.fromkeys(ON_MANY, CHOOSING) if self.deck.operations.bulk.choosing else {}
-        if self.app.size.width < LEAST_BESIDE:
-            refused["beside"] = f"The details beside the list need {LEAST_BESIDE} columns."
+        if self.app.size.height < TALL:
+            refused["beside"] = f"The details of the job under the cursor need {TALL} lines."
         return refused
 
     def subject(self) -> tuple[Job, ...]:
@@ -325,7 +321,8 @@ class Dashboard(Listing):
             where = f"{ordered(deck.poller.request)}  {where}"
         choice = deck.operations.bulk.choice
         left, right = status_bar.peek(
-            table.current, len(table.selected) if self._marking else 0, where, ranging=table.ranging,
+            None if self.has_class("-beside") else table.current,
+            len(table.selected) if self._marking else 0, where, ranging=table.ranging,
             chosen=choice.bulk.total if choice else 0, key=deck.key,
         )  # fmt: skip
         if self.bar.editing:

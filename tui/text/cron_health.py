@@ -30,7 +30,7 @@ from jobdeck.tui.format import (
     since,
     wrapped,
 )
-from jobdeck.tui.widgets.health_line import SOURCE_WORDS
+from jobdeck.tui.text.first.now import SOURCE_WORDS
 from jobdeck.tui.widgets.jobs.columns import lease_left
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Span = tuple[str, str]
 INKS = (
     "text", "muted", "strong", "accent", "good", "warn", "bad", "run", "key", "head", "tab", "alert", "danger",
-    "cursor", "mark", "field", "unset", "chosen", "picked",
+    "cursor", "mark", "field", "unset", "chosen", "picked", "line",
 )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ class PlainLine(Inked, can_focus=False):
         super().__init__(id=id, classes=classes)
         self._left: tuple[Span, ...] = ()
         self._right: tuple[Span, ...] = ()
-        self._painted: list[tuple[str, str]] = []
+        self._painted: tuple[Span, ...] = ()
 
     @property
     def text(self) -> str:
@@ -105,7 +105,7 @@ class PlainLine(Inked, can_focus=False):
         return self.strip(self.spans if y == 0 else (), self.size.width)
 
     def on_resize(self, _event: Resize) -> None:
-        self._painted = _cells(self.spans)
+        self._painted = self.spans
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -115,20 +115,15 @@ class PlainLine(Inked, can_focus=False):
         room = width - reserved - (1 if reserved else 0)
         used = width_of(self._left)
         if used > room:
-            return (*_cut(self._left, room), (" " if reserved else "", "text"), *self._right)
+            return (*cut(self._left, room), (" " if reserved else "", "text"), *self._right)
         last = self._left[-1][1] if self._left else "text"
         return (*self._left, (" " * (width - reserved - used), last if last in FILLING else "text"), *self._right)
 
     def _repaint(self) -> None:
-        fresh = _cells(self.spans)
-        width = self.size.width
-        blank = [(" ", "text")]
-        old = self._painted + blank * max(0, width - len(self._painted))
-        new = fresh + blank * max(0, width - len(fresh))
-        differing = [x for x in range(min(width, len(new))) if x >= len(old) or old[x] != new[x]]
-        self._painted = fresh
-        if differing:
-            self.refresh(Region(differing[0], 0, differing[-1] - differing[0] + 1, 1))
+        before, self._painted = self._painted, self.spans
+        start, end = changed_cells(before, self._painted, self.size.width)
+        if end > start:
+            self.refresh(Region(start, 0, end - start, 1))
 
 
 class Line(PlainLine, can_focus=False):
@@ -153,6 +148,14 @@ class Line(PlainLine, can_focus=False):
         self.post_message(self.Clicked(self, event.x))
 
 
+def changed_cells(before: Iterable[Span], after: Iterable[Span], width: int) -> tuple[int, int]:
+    """The first cell in which two lines of a width differ, and the cell after the last one; equal if there is none."""
+    blank = [(" ", "text")]
+    old, new = (cells + blank * max(0, width - len(cells)) for cells in (_cells(before), _cells(after)))
+    differing = [x for x in range(width) if old[x] != new[x]]
+    return (differing[0], differing[-1] + 1) if differing else (0, 0)
+
+
 def _cells(spans: Iterable[Span]) -> list[tuple[str, str]]:
     cells = []
     for text, ink in spans:
@@ -161,7 +164,8 @@ def _cells(spans: Iterable[Span]) -> list[tuple[str, str]]:
     return cells
 
 
-def _cut(spans: Iterable[Span], room: int) -> list[Span]:
+def cut(spans: Iterable[Span], room: int) -> list[Span]:
+    """The spans in `room` cells: cut with an ellipsis, or padded."""
     kept: list[Span] = []
     for text, ink in spans:
         length = cell_len(text)

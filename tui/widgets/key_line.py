@@ -180,10 +180,6 @@ def _on_header(spans: Sequence[Span], x: int, _scope: Scope, _situation: Situati
     return "processing" if x < switch.end() else "page.workers"
 
 
-def _on_health(_spans: Sequence[Span], _x: int, _scope: Scope, _situation: Situation) -> str | None:
-    return "page.health"
-
-
 def _on_clock(spans: Sequence[Span], _x: int, _scope: Scope, _situation: Situation) -> str | None:
     return "freeze" if "FROZEN" in _cells(spans) else "refresh"
 
@@ -226,7 +222,6 @@ LINES: Final[dict[str, Callable[[Sequence[Span], int, Scope, Situation], str | N
     "tabs": _on_tab,
     "header": _on_header,
     "clock": _on_clock,
-    "health": _on_health,
     "banner": _on_banner,
     "filter-line": _on_filter,
     "peek": _on_peek,

@@ -265,10 +265,14 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
 
 
 class Sheet(Lines[Strip], can_focus=True):
-    """Shows a text wrapped to the width of the widget, from the line that it is scrolled to."""
+    """Shows a text wrapped to the width of the widget, from the line that it is scrolled to.
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+    From `roomy` columns on, the columns of the text are side by side.
+    """
+
+    def __init__(self, *, roomy: int = ROOMY, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)
+        self._roomy = roomy
         self._columns: tuple[Content, ...] = ()
         self._strips: list[Strip] = []
 
@@ -307,7 +311,7 @@ class Sheet(Lines[Strip], can_focus=True):
         width = self.size.width
         if not width:
             return
-        if width >= ROOMY and len(self._columns) == 2:
+        if width >= self._roomy and len(self._columns) == 2:
             half = (width - GAP) // 2
             left, right = (self._wrapped(column, half) for column in self._columns)
             gap = self._blank(width - 2 * half)

@@ -32,15 +32,18 @@ def is_paused(processing: Processing) -> bool:
     return not processing.enabled or bool(processing.paused_types)
 
 
-def pause_banner(view: View, now: datetime, width: int, resumes: str) -> list[Span]:
-    """What is paused, since when, by whom, why and until when; empty where nothing is. `resumes` names the key."""
+def pause_banner(view: View, now: datetime, width: int, resumes: str, *, named: bool = False) -> list[Span]:
+    """What is paused, since when, by whom, why and until when; empty where nothing is. `resumes` names the key.
+
+    With `named`, the screen names paused types elsewhere, so there is only the banner of a pause of everything.
+    """
     processing = view.snapshot.processing
     types = processing.paused_types
     if processing.enabled and processing.held_by is not None:
         also = f" · {plural(len(types), 'type')} paused" if types else ""
         return [(f" {sentence('queue-held', {'who': one_line(processing.held_by)})}{also}", "alert")]
     if processing.enabled:
-        return [(_paused_types(types, now, width, resumes), "alert")] if types else []
+        return [(_paused_types(types, now, width, resumes), "alert")] if types and not named else []
     also = f" · {plural(len(types), 'type')} paused too" if types else ""
     waiting = f" · {count(view.snapshot.counts.pending)} waiting"
     who, length, why, until = pause_words(
@@ -69,13 +72,15 @@ def pause_words(
     )
 
 
-def pause_line(pause: TypePause, now: datetime, *, room: int = 0, named: bool = True) -> str:
+def pause_line(pause: TypePause, now: datetime, *, room: int = 0, named: bool = True, verb: str = "") -> str:
     """One paused type: its name if `named`, since when, by whom, why, until when; in `room` cells, 0 for all needed.
+
+    A `verb` is said behind the name.
 
     The reason is cut first, then the host of who paused is left out, then the name is cut in its middle.
     """
     who, length, why, until = pause_words(pause.paused_by, pause.paused_at, pause.reason, pause.resume_at, now)
-    name = one_line(pause.task_type) if named else ""
+    name = f"{one_line(pause.task_type)}{verb}" if named else ""
     if not room or cell_len(name + length + who + why + until) <= room:
         return f"{name}{length}{who}{why}{until}"
     least = min(LEAST_REASON, cell_len(why))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jobdeck.core.read.report_types import Counts, ErrorGroup
     from jobdeck.tui.backend.poller import Link
     from jobdeck.tui.backend.protocol import View
-    from jobdeck.tui.deck import Options
+    from jobdeck.tui.deck import Deck, Options
     from jobdeck.tui.widgets.ink import Span
 
     Named = Callable[[str], str]
@@ -62,6 +62,24 @@ class Bar:
     frozen: datetime | None = None
     covered: bool = False
     label: str = ""
+
+
+def bar_of(deck: Deck, *, covered: bool) -> Bar:
+    """The content of the header now; `covered` is whether another screen is on top."""
+    poller = deck.poller
+    return Bar(
+        deck.now(),
+        deck.view,
+        poller.link,
+        deck.options.environment,
+        deck.options.production,
+        deck.read_only_reason is not None,
+        None if poller.read_at is None else deck.monotonic() - poller.read_at,
+        poller.pace,
+        None if poller.frozen_since is None else deck.time_at(poller.frozen_since),
+        covered,
+        deck.backend.label if deck.backend else deck.options.opened,
+    )
 
 
 def header(bar: Bar, width: int) -> tuple[list[Span], list[Span]]:
@@ -125,10 +143,19 @@ def _workers(view: View, step: int) -> list[Span]:
         return [(f"  {plural(max(alive, 1), 'worker')}", "text")]
     draining = ", draining" if view.worker.state == "draining" else ""
     return [
-        ("   worker ", "text"),
-        ("●", "good"),
-        (f" {max(alive, 1)}{f' (1 here{draining})' if here else ''}", "text"),
+        ("   workers ", "muted"),
+        (f"{max(alive, 1)}{f' (1 here{draining})' if here else ''}", "text"),
+        *_slots(view),
     ]
+
+
+def _slots(view: View) -> list[Span]:
+    """How many places of the live workers are taken; more than all of them where handlers are async."""
+    alive = [worker for worker in view.snapshot.workers if worker.alive]
+    if not alive:
+        return []
+    taken, places = sum(worker.running for worker in alive), sum(worker.concurrency for worker in alive)
+    return [("   slots ", "muted"), (f"{taken:,}/{places:,}", "warn" if taken >= places else "text")]
 
 
 def _header_right(bar: Bar, words: tuple[str, str] | None) -> list[Span]:
@@ -194,11 +221,13 @@ def group(
 
 
 def banner(
-    view: View | None, link: Link, now: float, at: datetime, *, width: int = 0, key: Named = key_of
-) -> list[Span]:
+    view: View | None, link: Link, now: float, at: datetime, *, width: int = 0, named: bool = False,
+    key: Named = key_of,
+) -> list[Span]:  # fmt: skip
     """The most important notice: a lost connection first, then a pause; empty when there is none.
 
-    With a `width`, the reason of a pause is cut so that the rest fits. The reason of a loss is shown elsewhere.
+    With a `width`, the reason of a pause is cut so that the rest fits. The reason of a loss is shown elsewhere, and if
+    paused types are `named` elsewhere, they have no banner.
     """
     if link.state is LinkState.DISCONNECTED:
         left = link.retry_at - now
@@ -207,7 +236,7 @@ def banner(
         return [(f" disconnected {seconds(now - link.since)}, {retry}{shown}", "danger")]
     if view is None:
         return []
-    return pause_banner(view, at, width, f" · {key('processing')} resumes")
+    return pause_banner(view, at, width, f" · {key('processing')} resumes", named=named)
 
 
 def peek(

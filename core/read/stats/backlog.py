@@ -81,17 +81,27 @@ def trend_report(window: timedelta, *, task_type: str | None = None) -> Query[Tr
         UsageError: the window is not between 5 minutes and 30 days.
     """
     step = step_for(window)
-    params = {"window": window, "step": step, "minutes": step // MINUTE, "task_type": task_type, "marks": MARKS}
+    params = {"window": window, "step": step, "minutes": step // MINUTE, "task_type": task_type}
 
-    def read(found: Trends, backlog: list[Row], *marks: list[Row]) -> TrendReport:
+    def read(found: Trends, backlog: list[Row], marks: tuple[Mark, ...]) -> TrendReport:
         by_type: dict[str, dict[datetime, Waiting]] = defaultdict(dict)
         for row in backlog:
             by_type[row["task_type"]][row["bucket"]] = Waiting(row["waiting"], row["at_least"])
-        known = [Mark(**row) for part in marks for row in part]
-        return TrendReport(found, dict(by_type), tuple(sorted(known, key=lambda mark: mark.at)))
+        return TrendReport(found, dict(by_type), marks)
 
     return combine(
         trends(window, task_type=task_type),
-        *(select(statement, params, read=list) for statement in (_BACKLOG, _PAUSES, _RELEASES)),
+        select(_BACKLOG, params, read=list),
+        marks_of(window, task_type=task_type),
         read=read,
     )
+
+
+def marks_of(window: timedelta, *, task_type: str | None = None) -> Query[tuple[Mark, ...]]:
+    """The marks of a window up to now, oldest first; with a task type, without the pauses of others."""
+    params = {"window": window, "task_type": task_type, "marks": MARKS}
+
+    def read(*found: list[Row]) -> tuple[Mark, ...]:
+        return tuple(sorted((Mark(**row) for part in found for row in part), key=lambda mark: mark.at))
+
+    return combine(*(select(statement, params, read=list) for statement in (_PAUSES, _RELEASES)), read=read)

@@ -1,4 +1,4 @@
-"""The details of the job under the cursor beside the list, at 120 columns and more."""
+"""The details of the job under the cursor: right of the list or below it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from jobdeck.core.read.operators.preferences import Preferences
 from jobdeck.core.read.report_types import JobDetail
 from jobdeck.tui.format import short_id
 from jobdeck.tui.screens import beside
+from jobdeck.tui.shape import Shape
 from tests.tui.fake import FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard
 
-WIDE = (120, 35)
+WIDE = (150, 35)
+TALL = (120, 35)
+FRAME = str.maketrans("", "", "╭╮╰╯─│")
 
 
 class Counting(FakeBackend):
@@ -34,9 +37,10 @@ class Counting(FakeBackend):
 
 
 def beside_text(deck: Deck) -> str:
-    """What is right of the list, line by line."""
+    """What the pane says, line by line, without its frame."""
     x, y, width, height = deck.app.screen.query_one("#beside").region
-    return "\n".join(line[x : x + width] for line in deck.screen_text().splitlines()[y : y + height])
+    lines = (line[x : x + width].translate(FRAME) for line in deck.screen_text().splitlines()[y : y + height])
+    return "\n".join(line.rstrip() for line in lines if "whole page" not in line)
 
 
 @pytest.mark.parametrize("size", [WIDE, LARGE])
@@ -50,16 +54,33 @@ async def test_the_details_follow_the_cursor(size: tuple[int, int]) -> None:
         assert str(job_id(1)) not in beside_text(deck)
 
 
-async def test_below_120_columns_the_list_is_alone() -> None:
+@pytest.mark.parametrize("size", [TALL, (80, 30)])
+async def test_below_150_columns_the_details_are_below_the_list(size: tuple[int, int]) -> None:
+    async with dashboard(Counting(), "j", size=size) as deck:
+        listed, pane = deck.app.screen.query_one("#jobs").region, deck.app.screen.query_one("#beside").region
+        assert (pane.x, pane.y, pane.width) == (0, listed.bottom, size[0])
+        assert str(job_id(2)) in beside_text(deck)
+
+
+@pytest.mark.parametrize("size", [(60, 12), SMALL, (80, 35), TALL, WIDE, LARGE])
+async def test_the_parts_are_where_the_shape_of_the_screen_has_them(size: tuple[int, int]) -> None:
+    async with dashboard(Counting(), size=size) as deck:
+        parts = Shape(*size).parts()
+        for name, of_widget in (("tabs", "tabs"), ("list", "jobs"), ("pane", "beside"), ("keys", "keys")):
+            if name in parts:
+                assert tuple(deck.app.screen.query_one(f"#{of_widget}").region) == parts[name]
+
+
+async def test_below_30_lines_the_list_is_alone() -> None:
     backend = Counting()
     async with dashboard(backend, "j", "d", size=SMALL) as deck:
         assert not deck.app.screen.query_one("#beside").display
-        assert deck.toasts[-1] == "The details beside the list need 120 columns."
+        assert deck.toasts[-1] == "The details of the job under the cursor need 30 lines."
         assert backend.read_jobs == []
         await deck.pilot.resize_terminal(*WIDE)
         await deck.pilot.pause()
         assert str(job_id(2)) in beside_text(deck)
-        await deck.pilot.resize_terminal(119, 35)
+        await deck.pilot.resize_terminal(150, 29)
         await deck.pilot.pause()
         assert not deck.app.screen.query_one("#beside").display
 
@@ -140,8 +161,8 @@ async def test_what_is_shown_of_a_job_does_not_move_when_its_history_comes() -> 
         await deck.refresh()
         after = beside_text(deck).splitlines()
         assert "Runs, newest first" in "\n".join(after)
-        known = [line for line in before if line.strip("│ ")]
-        assert [line for line in after if line.strip("│ ")][: len(known)] == known
+        known = [line for line in before if line.strip()]
+        assert [line for line in after if line.strip()][: len(known)] == known
 
 
 async def test_a_job_is_read_again_when_it_changes_and_otherwise_every_ten_seconds() -> None:
@@ -208,7 +229,7 @@ async def test_no_job_is_beside_a_list_that_is_still_being_read() -> None:
         assert "error 1" in beside_text(deck)
         held.holding = True
         await deck.press("5")
-        assert beside_text(deck).replace("│", "").strip() == ""
+        assert beside_text(deck).strip() == ""
         held.holding = False
         held.let_all_go()
         await deck.pilot.pause()
@@ -217,7 +238,7 @@ async def test_no_job_is_beside_a_list_that_is_still_being_read() -> None:
 
 async def test_an_empty_list_has_nothing_beside_it() -> None:
     async with dashboard(FakeBackend(), size=WIDE) as deck:
-        assert beside_text(deck).replace("│", "").strip() == ""
+        assert beside_text(deck).strip() == ""
 
 
 async def test_personal_data_is_masked_beside_the_list() -> None:

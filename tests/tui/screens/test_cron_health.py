@@ -85,13 +85,13 @@ def test_a_200_that_left_due_jobs_lying_is_red_and_one_by_hand_is_not() -> None:
     assert "not claimed" not in told(by_hand)
 
 
-async def test_a_cycle_that_a_pause_kept_from_running_does_not_look_like_a_good_one_in_the_line_of_health() -> None:
+async def test_a_cycle_that_a_pause_kept_from_running_does_not_look_like_a_good_one_in_now() -> None:
     backend = FakeBackend()
-    for status, words in (("paused", "Run Worker ◦ paused 4m ago"), ("ok", "Run Worker ● 4m ago")):
+    for status, words in (("paused", "‖ Run Worker 4m ago, paused"), ("ok", "● Run Worker 4m ago")):
         last = worker_run(1, 4, source="manual", http_status=None, status=status)
         backend.health = Health(Verdict.OK, (), last_trigger=last)
         async with dashboard(backend) as deck:
-            assert words in deck.line("health")
+            assert words in deck.line("now")
 
 
 @pytest.mark.parametrize(("ago", "source", "words"), [(4, "cron_http", "running"), (16, "cron_http", "crashed"),

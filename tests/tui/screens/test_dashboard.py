@@ -8,7 +8,6 @@ import pytest
 
 from jobdeck.core.model import Finding, Health, Processing, Status, TypePause, Verdict
 from jobdeck.core.read.report_types import Counts
-from jobdeck.tui.backend.protocol import EmbeddedWorker
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, dashboard, failed, shown
@@ -19,7 +18,7 @@ async def test_the_header_says_where_who_and_whether_processing_is_on() -> None:
         header = deck.line("header")
         for part in (
             "Jobdeck", "db.example.org/queue", "alice@10.0.0.7", "operator", "Automatic Processing ● ON",
-            "worker ● 2 (1 here)", "12:04:31Z", "updated <5s ago",
+            "workers 2 (1 here)   slots 4/8", "12:04:31Z", "updated <5s ago",
         ):  # fmt: skip
             assert part in header
 
@@ -74,13 +73,13 @@ async def test_a_production_database_is_labelled_as_such() -> None:
         assert "production" in deck.line("header")
 
 
-async def test_the_health_line_says_what_is_wrong_and_since_when_before_anything_else() -> None:
+async def test_now_says_what_is_wrong_and_since_when_before_anything_else() -> None:
     async with dashboard(sample(), size=LARGE) as deck:
-        health = deck.line("health")
-        assert health.startswith(" ⚠ sms_digest_processor failed 2 cycles in a row (since 11:00Z)")
-        assert "longest wait 12m" in health
-        assert "failed 2/h" in health
-        assert "cron ● 200 4m ago" in health
+        lines = deck.line("now").splitlines()
+        assert "! sms_digest_processor failed 2 cycles in a row (since 11:00Z)" in lines[1]
+        assert "12 ok, 2 failed a minute" in lines[0]
+        assert "! longest wait 12m" in lines[2]
+        assert "● cron 200 4m ago" in lines[3]
 
 
 async def test_a_critical_finding_is_a_cross_and_a_sentence() -> None:
@@ -88,7 +87,7 @@ async def test_a_critical_finding_is_a_cross_and_a_sentence() -> None:
     finding = Finding("trigger", Verdict.CRITICAL, "No trigger for 20 minutes.", NOW - minutes(20))
     backend.health = Health(Verdict.CRITICAL, (finding,))
     async with dashboard(backend) as deck:
-        assert "✗ No trigger for 20 minutes (since 11:44Z)" in deck.line("health")
+        assert "✗ No trigger for 20 minutes (since 11:44Z)" in deck.line("now")
 
 
 async def test_tabs_show_exact_counts_and_say_that_there_are_more_than_ten_thousand() -> None:
@@ -170,12 +169,12 @@ async def test_a_paused_queue_wears_a_banner_with_who_why_since_when_and_how_man
         assert "P resume" in deck.line("keys")
 
 
-async def test_paused_task_types_are_named_in_the_banner() -> None:
+async def test_paused_task_types_are_named_in_now() -> None:
     backend = sample()
     pause = TypePause("sms_digest_processor", "Twilio", "bob", NOW, None)
     backend.processing = Processing(enabled=True, paused_types=(pause,))
     async with dashboard(backend) as deck:
-        assert "PAUSED sms_digest_processor for <1m by bob: Twilio" in deck.line("banner")
+        assert "‖ sms_digest_processor paused for <1m by bob: Twilio" in deck.line("now")
 
 
 async def test_the_banner_says_who_holds_the_queue() -> None:
@@ -243,41 +242,40 @@ async def test_no_column_comes_or_goes_when_the_rows_of_a_tab_change() -> None:
     jobs = [make_job(1, Status.FAILED, last_error="boom"), make_job(2, Status.FAILED, last_error="boom")]
     backend = FakeBackend(jobs)
     async with dashboard(backend, "5", size=SMALL) as deck:
-        heading = deck.screen_text().splitlines()[3]
+        heading = deck.screen_text().splitlines()[4]
         assert heading.split() == ["job", "task", "try", "last", "error"]
         backend.jobs = [make_job(3, Status.FAILED, task_type="sms_digest_processor"), jobs[0]]
         await deck.refresh()
-        assert deck.screen_text().splitlines()[3] == heading
+        assert deck.screen_text().splitlines()[4] == heading
         await deck.press("1")
-        assert "status" in deck.screen_text().splitlines()[3]
+        assert "status" in deck.screen_text().splitlines()[4]
 
 
 async def test_a_filter_that_leaves_one_type_gives_its_cells_to_the_arguments() -> None:
     backend = FakeBackend([make_job(at, Status.FAILED, payload={"orderId": at}, last_error="boom") for at in (1, 2)])
     async with dashboard(backend, "5", "slash", *"type:game_platform_sync", "enter", size=SMALL) as deck:
-        heading, first, second = deck.screen_text().splitlines()[4:7]
+        heading, first, second = deck.screen_text().splitlines()[5:8]
         assert heading.split() == ["job", "arguments", "try", "last", "error"]
         assert ["orderId=1" in first, "orderId=2" in second] == [True, True]
         await deck.press("slash", *["backspace"] * 4, "enter")
-        assert "task" in deck.screen_text().splitlines()[4]
+        assert "task" in deck.screen_text().splitlines()[5]
 
 
-async def test_the_line_of_health_says_each_thing_once() -> None:
+async def test_now_says_each_thing_once() -> None:
     backend = sample()
     waiting = Finding("due jobs", Verdict.CRITICAL, "Oldest job waiting 12m.", NOW - minutes(12))
     backend.health = replace(backend.health, verdict=Verdict.CRITICAL, findings=(waiting,))
     async with dashboard(backend, size=LARGE) as deck:
-        health = deck.line("health")
-        assert health.startswith(" ✗ Oldest job waiting 12m (since 11:52Z)  12 ok, 2 failed/min ▄")
-        assert "longest wait" not in health
+        assert "✗ Oldest job waiting 12m (since 11:52Z)" in deck.line("now")
+        assert "longest wait" not in deck.line("now")
 
 
 @pytest.mark.parametrize(
     ("finished", "failed", "words"),
     [
-        ((50, 31, 9), (50, 0, 9), "31 ok/min █▅"),
-        ((0, 153, 9), (0, 122, 9), "31 ok, 122 failed/min ▁█"),
-        ((5083, 0, 900), (70, 0, 9), "0 ok/min █▁"),
+        ((50, 31, 9), (50, 0, 9), "31 ok, 0 failed a minute"),
+        ((0, 153, 9), (0, 122, 9), "31 ok, 122 failed a minute"),
+        ((5083, 0, 900), (70, 0, 9), "0 ok, 0 failed a minute"),
     ],
 )
 async def test_the_rate_is_what_ended_in_the_last_full_minute_successes_and_failures_apart(
@@ -285,47 +283,32 @@ async def test_the_rate_is_what_ended_in_the_last_full_minute_successes_and_fail
 ) -> None:
     backend = sample()
     backend.health = replace(backend.health, findings=(), finished_per_minute=finished, failed_per_minute=failed)
-    async with dashboard(backend) as deck:
-        assert words in deck.line("health")
+    async with dashboard(backend, size=LARGE) as deck:
+        assert words in deck.line("now")
 
 
-async def test_at_80_columns_the_course_gives_way_to_the_numbers() -> None:
+async def test_while_nothing_is_wrong_80_columns_have_the_rate_and_the_failures() -> None:
     backend = sample()
     backend.health = replace(
         backend.health, findings=(), finished_per_minute=(4153,) * 15, failed_per_minute=(3122,) * 15,
-        failed_last_hour=187_320,
+        failed_last_hour=187_320, oldest_due=None,
     )  # fmt: skip
     async with dashboard(backend) as deck:
-        health = deck.line("health")
-        assert health.startswith(" longest wait 12m · 1,031 ok, 3,122 failed/min ")
-        assert health.endswith("failed 187,320/h · own worker ●")
-        assert "█" not in health
+        first, second = deck.line("now").splitlines()
+        assert first == " ✓ All well, no backlog. 1,031 ok, 3,122 failed a minute, 187,320 given up in"
+        assert second == "   the last hour"
 
 
-@pytest.mark.parametrize("wrong", [0, 1, 3])
-async def test_at_80_columns_the_failures_and_the_dashboards_own_worker_are_never_left_out(wrong: int) -> None:
+@pytest.mark.parametrize("wrong", [1, 3, 5])
+async def test_below_30_lines_two_problems_are_said_and_the_others_counted(wrong: int) -> None:
     backend = sample()
     finding = Finding("series", Verdict.WARNING, "sms_digest_processor failed 2 cycles in a row" * 2, NOW)
     backend.health = replace(backend.health, findings=(finding,) * wrong)
     async with dashboard(backend) as deck:
-        health = deck.line("health")
-        assert health.endswith("failed 2/h · own worker ●")
-        assert len(health) <= 80
-        assert ("+2" in health) == (wrong == 3)
-        assert ("longest wait 12m" in health) == (wrong == 0)
-        backend.embedded = EmbeddedWorker()
-        await deck.refresh()
-        # The line above counts all workers, also those elsewhere.
-        assert "2 workers" in deck.line("header")
-        assert deck.line("health").endswith("failed 2/h · own worker off")
-
-
-async def test_at_any_width_the_failures_are_never_cut_off() -> None:
-    async with dashboard(sample(), size=(60, 24)) as deck:
-        for width in range(60, 201, 20):
-            await deck.pilot.resize_terminal(width, 24)
-            assert "failed 2/h" in deck.line("health")
-            assert len(deck.line("health")) <= width
+        lines = deck.line("now").splitlines()
+        assert len(lines) == 2
+        assert max(len(line) for line in lines) <= 80
+        assert lines[1].endswith(f"+{wrong - 1}") == (wrong > 1)
 
 
 def _pause(name: str, reason: str | None, until: float | None = None) -> TypePause:
@@ -333,28 +316,23 @@ def _pause(name: str, reason: str | None, until: float | None = None) -> TypePau
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-async def test_the_banner_of_one_paused_type_says_why_who_since_when_and_until_when(size: tuple[int, int]) -> None:
+async def test_a_paused_type_has_a_line_with_who_why_since_when_and_until_when(size: tuple[int, int]) -> None:
     backend = failed(1)
     backend.processing = Processing(enabled=True, paused_types=(_pause("webhook_push", "vendor outage", 30),))
     async with dashboard(backend, size=size) as deck:
-        banner = deck.line("banner")
-        for said in ("PAUSED webhook_push", "for 12m", "by bob", "vendor outage", "resumes in 30m"):
-            assert said in banner
-        assert len(banner) <= size[0]
+        now = " ".join(deck.line("now").split())
+        for said in ("‖ webhook_push paused for 12m", "by bob@10.0.0.9: vendor ou", "resumes in 30m", " P"):
+            assert said in now
 
 
-async def test_the_banner_of_several_paused_types_says_it_for_each() -> None:
+async def test_several_paused_types_have_a_line_each() -> None:
     backend = failed(1)
     types = (_pause("webhook_push", "vendor outage", 30), _pause("sms_digest_processor", None))
     backend.processing = Processing(enabled=True, paused_types=types)
     async with dashboard(backend, size=LARGE) as deck:
-        assert deck.line("banner") == (
-            " PAUSED 2 types: webhook_push for 12m by bob@10.0.0.9: vendor outage · resumes in 30m; "
-            "sms_digest_processor for 12m by bob@10.0.0.9 · P resumes"
-        )
-        await deck.pilot.resize_terminal(*SMALL)
-        await deck.pilot.pause()
-        assert deck.line("banner") == " PAUSED 2 types: webhook_push for 12m by bob: vendor out… · resumes in 30m; +1"
+        assert not deck.line("banner")
+        assert "‖ webhook_push paused for 12m" in deck.line("now")
+        assert "‖ sms_digest_processor paused for 12m" in deck.line("now")
 
 
 async def test_the_banner_of_everything_paused_says_that_types_are_paused_too() -> None:

@@ -90,7 +90,7 @@ async def test_while_types_are_paused_p_lists_them_with_who_since_when_why_and_u
         await deck.press("y")
         assert backend.calls == [("resume", "webhook_push")]
         assert deck.toasts[-1] == "Processing of webhook_push resumed.\njobdeck resume --type webhook_push"
-        assert "PAUSED sms_digest_processor" in deck.line("banner")
+        assert "sms_digest_processor paused" in deck.line("now")
 
 
 async def test_while_a_type_is_paused_another_or_everything_can_be_paused() -> None:
@@ -119,7 +119,7 @@ async def test_a_pause_of_one_type_holds_its_jobs_and_its_audit_row_names_it(
         assert conn.execute("SELECT task_type, reason FROM job_paused_types").fetchall() == [
             ("cli_echo", "vendor outage")
         ]
-        assert "PAUSED cli_echo" in desk.screen_text()
+        assert "‖ cli_echo paused" in desk.screen_text()
         await desk.press("P", "enter", "y", "o")
         lines = [line.split() for line in desk.screen_text().splitlines()]
         named = [line for line in lines if "cli_echo" in line and line[3:4] in (["pause"], ["resume"], ["ago"])]

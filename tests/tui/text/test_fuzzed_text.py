@@ -17,6 +17,7 @@ from jobdeck.core.model import ActionResult, Enqueued, Filter, Job
 from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin
 from jobdeck.core.redact import clean, harmless_json, redact, safe_error, scrub
 from jobdeck.tui import commands
+from jobdeck.tui.actions import key_of
 from jobdeck.tui.backend.poller import Link, LinkState
 from jobdeck.tui.backend.protocol import Request
 from jobdeck.tui.backend.threads import failure
@@ -24,9 +25,11 @@ from jobdeck.tui.form import wording
 from jobdeck.tui.format import fit, job_json, middle, one_line, payload_summary, shown, wrapped
 from jobdeck.tui.screens.dialogs import confirm, processing, questions, quick_sync
 from jobdeck.tui.screens.pages import bulk
+from jobdeck.tui.shape import Shape
 from jobdeck.tui.text import audit as text_audit
 from jobdeck.tui.text import cron_health, errors, job_detail, workers
-from jobdeck.tui.widgets import health_line, status_bar
+from jobdeck.tui.text.first import top
+from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.jobs.columns import CELLS, Column, Moment, cell
 from tests.support.examples import examples
 from tests.tui.fake import NOW
@@ -49,7 +52,7 @@ def status_texts(deck: FuzzedBackend) -> Iterator[object]:
             yield status_bar.header(status_bar.Bar(NOW, view, link, text(), label=text()), width)
             yield status_bar.header(status_bar.Bar(NOW, None, link, text(), label=text()), width)
         yield status_bar.banner(view, Link(LinkState.CONNECTED), 0.0, NOW, width=width)
-    yield from (health_line.health(view, width=width) for width in (0, 80))
+    yield from (top.top(view, None, Shape(width, height), key=key_of) for width in WIDTHS for height in (24, 50))
     for job in deck.jobs:
         yield status_bar.peek(job, 1, "1/1", ranging=False)
         for name in CELLS:

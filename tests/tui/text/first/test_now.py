@@ -1,0 +1,81 @@
+"""The box `now`: what is wrong, worst first, and where the key leads; on a calm day what comes next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from jobdeck.core.model import Filter, Finding, Health, Processing, TypePause, Verdict
+from jobdeck.tui.actions import key_of
+from jobdeck.tui.backend.protocol import Request, View
+from jobdeck.tui.shape import Shape
+from jobdeck.tui.text.first import now
+from jobdeck.tui.text.first.top import top
+from tests.tui.fake import NOW, FakeBackend
+
+WORST = Finding("failures", Verdict.CRITICAL, "sms_digest: 71 % of runs failed in the last 15 minutes (213 of 300).",
+                NOW, subject="sms_digest")  # fmt: skip
+SILENT = Finding("silent workers", Verdict.WARNING, "Workers without a heartbeat that did not sign off: vm-1 for 3m.")
+
+
+def view(*findings: Finding, enabled: bool = True, pauses: tuple[TypePause, ...] = ()) -> View:
+    backend = FakeBackend()
+    verdict = findings[0].verdict if findings else Verdict.OK
+    backend.health = Health(verdict, findings, finished_per_minute=(9, 14, 3), failed_per_minute=(0, 2, 0))
+    backend.processing = Processing(enabled=enabled, paused_types=pauses)
+    found = backend.view(Request(Filter()))
+    return replace(found, snapshot=replace(found.snapshot, next_due=("sms_digest", NOW + timedelta(minutes=4))))
+
+
+def text(found: View, width: int, height: int) -> list[str]:
+    rows, _ = now.lines(now.items(found), width, height, key_of)
+    return ["".join(text for text, _ in row).rstrip() for row in rows]
+
+
+def test_a_calm_queue_says_so_and_what_comes_next() -> None:
+    assert text(view(), 78, 2) == [
+        "✓ All well, no backlog. 12 ok, 2 failed a minute",
+        "○ next sms_digest in 4m" + " " * 54 + "2",
+    ]
+
+
+def test_the_second_half_of_a_line_is_below_it_while_there_is_room_worst_first() -> None:
+    assert text(view(WORST, SILENT), 40, 4) == [
+        "✗ sms_digest: 71 % of runs failed in   e",
+        "  the last 15 minutes (213 of 300) (sin…",
+        "! Workers without a heartbeat that     m",
+        "  did not sign off: vm-1 for 3m",
+    ]
+
+
+def test_what_has_no_room_is_counted() -> None:
+    found = text(view(WORST, SILENT, SILENT, SILENT), 60, 2)
+    assert len(found) == 2
+    assert found[1].endswith("m  +2")
+
+
+def test_a_paused_type_is_named_with_who_why_and_until_when() -> None:
+    pause = TypePause("sms_digest", "Twilio is down", "bob@10.0.0.9", NOW - timedelta(minutes=12),
+                      NOW + timedelta(minutes=30))  # fmt: skip
+    found = text(view(pauses=(pause,)), 120, 4)
+    assert found[1].startswith("‖ sms_digest paused for 12m by bob@10.0.0.9: Twilio is down · resumes in 30m")
+    assert found[1].endswith("P")
+
+
+def test_while_everything_is_paused_nothing_is_called_well() -> None:
+    assert not any("All well" in line for line in text(view(enabled=False), 78, 4))
+
+
+def test_a_slow_database_comes_first() -> None:
+    assert now.items(view(WORST), 4.0)[0].words == "Database slow: 4s"
+
+
+@pytest.mark.parametrize("size", [(60, 12), (80, 24), (80, 35), (100, 30), (120, 35), (200, 50)])
+def test_the_lines_fill_exactly_the_room_that_the_shape_gives_them(size: tuple[int, int]) -> None:
+    parts = Shape(*size).parts()
+    rows, actions = top(view(WORST, SILENT), None, Shape(*size), key=key_of)
+    assert len(rows) == parts["tabs"].y - parts["now"].y
+    assert all(sum(len(text) for text, _ in row) <= size[0] for row in rows)
+    assert "page.errors" in actions

@@ -1,0 +1,85 @@
+"""The part of the first screen above the tabs: the box `now` and the plot of the last hour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+from jobdeck.core.read.stats.minutes import last_minutes
+from jobdeck.tui.deck import deck_of
+from jobdeck.tui.shape import MINUTES
+from jobdeck.tui.text.first.top import top
+from jobdeck.tui.widgets.ink import changed_cells
+from jobdeck.tui.widgets.pane import Entry, Pane
+from jobdeck.tui.widgets.status_bar import dimmed
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from textual.events import Click
+
+    from jobdeck.core.read.stats.minutes import LastMinutes
+    from jobdeck.tui.shape import Shape
+
+
+class Top(Pane, can_focus=False):
+    """Draws what was read with the list. The minutes of the plot are read after it, once in every minute."""
+
+    class Led(Message):
+        """A line of `now` was clicked, which leads to an action."""
+
+        def __init__(self, action_id: str) -> None:
+            super().__init__()
+            self.action_id = action_id
+
+    def __init__(self) -> None:
+        super().__init__(cursor=False, id="now")
+        self._minutes: LastMinutes | None = None
+        self._asked: datetime | None = None
+        """The minute for which the plot was read last."""
+        self._actions: list[str] = []
+        self._shape: Shape | None = None
+        self._stale = False
+
+    @property
+    def text(self) -> str:
+        """The lines without colours."""
+        return "\n".join("".join(text for text, _ in one.spans).rstrip() for one in self.entries)
+
+    def draw(self, shape: Shape, *, stale: bool) -> None:
+        """Draws what is known, in grey if it is `stale`; only cells that differ are repainted."""
+        if shape.too_small:
+            return
+        self._shape, self._stale = shape, stale
+        deck = deck_of(self)
+        rows, self._actions = top(deck.view, self._minutes, shape, took=deck.poller.took, key=deck.key)
+        if self.styles.height is None or self.styles.height.value != len(rows):
+            self.styles.height = len(rows)
+        self.show([Entry(tuple(dimmed(row, but="line")) if stale else row) for row in rows])
+        self._read()
+
+    def on_click(self, event: Click) -> None:
+        action = self._actions[event.y] if event.y < len(self._actions) else ""
+        if action and self._shape is not None and event.x < self._shape.parts()["now"].width:
+            self.post_message(self.Led(action))
+
+    def _difference(self, before: tuple[Entry, bool], after: tuple[Entry, bool]) -> tuple[int, int]:
+        return changed_cells(before[0].spans, after[0].spans, self.size.width)
+
+    def _read(self) -> None:
+        """Reads the minutes if the plot is shown and a minute has ended since the last reading."""
+        deck = deck_of(self)
+        if deck.view is None or self._shape is None or not self._shape.minutes or self._stale:
+            return
+        minute = deck.view.snapshot.at.replace(second=0, microsecond=0)
+        if minute != self._asked:
+            self._asked = minute
+            deck.background(lambda: deck.reach().read(last_minutes, MINUTES), self._answered)
+
+    def _answered(self, answer: LastMinutes | Exception) -> None:
+        """Takes the minutes. After an error they are read again in the next minute; the list says what is wrong."""
+        if isinstance(answer, Exception) or not self.is_attached or self._shape is None:
+            return
+        self._minutes = answer
+        self.draw(self._shape, stale=self._stale)

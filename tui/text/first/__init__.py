@@ -1,0 +1,1 @@
+"""The first screen above its list: what is wrong now, and the plot of the last hour."""

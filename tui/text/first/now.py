@@ -1,0 +1,167 @@
+"""What is wrong now, worst first, and the key that leads there; on a calm day what comes next. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rich.cells import cell_len
+
+from jobdeck.core.model import Verdict
+from jobdeck.tui.format import OVERDUE_AFTER, age, ago, due, fit, one_line, seconds, since, wrapped
+from jobdeck.tui.text.first.frames import merged, sides
+from jobdeck.tui.widgets.pause_banner import pause_line
+from jobdeck.tui.widgets.status_bar import LATE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from jobdeck.core.model import Finding, TypePause, WorkerRun
+    from jobdeck.tui.backend.protocol import View
+    from jobdeck.tui.text.first.frames import Row
+    from jobdeck.tui.widgets.ink import Span
+
+    Named = Callable[[str], str]
+    """Returns the name of an action's key, by the action's id."""
+
+WAITING: Final = "due jobs"
+"""The signal of the finding that says how long the oldest job has waited."""
+SIGNS: Final = {Verdict.CRITICAL: ("✗", "bad"), Verdict.WARNING: ("!", "warn")}
+LEADS: Final = {
+    "failures": "page.errors", "workers": "page.workers", "silent workers": "page.workers", "due jobs": "tab.pending",
+    "long runs": "tab.running", "recurring jobs": "page.series", "late series": "page.series",
+    "dry runs": "page.series",
+}  # fmt: skip
+"""The action that shows more of a signal; Cron Health has all others."""
+SOURCE_WORDS: Final = {"cron_http": "cron", "cli": "command", "manual": "Run Worker"}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that a person should know: its sign, the words, and the action that leads there.
+
+    What is `extra` is said only in room that nothing else needs.
+    """
+
+    sign: str
+    ink: str
+    words: str
+    action: str = ""
+    extra: bool = False
+    brief: Callable[[int], str] | None = None
+    """Says it in fewer cells, if one line is all there is."""
+
+
+def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list[Item]:
+    """What is wrong, worst first; then what is special though fine; then the figures, if nothing else shows them.
+
+    `took` is the duration of the last reading in seconds: a slow database delays everything else as well.
+    """
+    if view is None:
+        return []
+    snapshot = view.snapshot
+    now = snapshot.at
+    wrong = [finding for finding in snapshot.health.findings if finding.verdict in SIGNS]
+    found = [_finding(finding, now) for finding in wrong]
+    if took >= LATE:
+        found.insert(0, Item("!", "warn", f"Database slow: {seconds(took)}"))
+    paused = snapshot.processing.paused_types
+    found += [_paused(pause, now) for pause in paused]
+    late = snapshot.health.oldest_due
+    if late is not None and now - late >= OVERDUE_AFTER and all(one.signal != WAITING for one in wrong):
+        ink = due(late, now, paused=not snapshot.processing.enabled)[1]
+        found.append(Item("!" if ink != "muted" else "‖", ink, f"longest wait {age(now - late)}", "tab.pending"))
+    rates = _rates(view)
+    if not wrong and snapshot.processing.enabled:
+        backlog = ", no backlog" if late is None else ""
+        found.insert(0, Item("✓", "good", f"All well{backlog}{f'. {rates}' if figures and rates else ''}"))
+    elif figures and rates:
+        found.append(Item("·", "muted", rates, extra=True))
+    if snapshot.next_due is not None:
+        name, at = snapshot.next_due
+        found.append(Item("○", "muted", f"next {one_line(name)} in {age(at - now)}", "tab.pending", extra=True))
+    if snapshot.health.last_trigger is not None:
+        found.append(_trigger(snapshot.health.last_trigger, now))
+    return found
+
+
+def lines(found: Sequence[Item], width: int, height: int, key: Named) -> tuple[list[Row], list[str]]:
+    """The items in `height` lines of `width` cells, and the action of each line.
+
+    The second half of an item is below it while there is room, worst first. Items without room are counted at the end
+    of the last line.
+    """
+    needed = [item for item in found if not item.extra]
+    hidden = max(len(needed) - height, 0)
+    spare = max(height - len(needed), 0)
+    rows: list[tuple[Row, str]] = []
+    for item in (*needed[:height], *(item for item in found if item.extra)):
+        counted = f"  +{hidden}" if hidden and len(rows) == height - 1 else ""
+        wrap = spare > 0 and not item.extra
+        fresh = [(row, item.action) for row in _drawn(item, width, key, counted=counted, wrap=wrap)]
+        spare -= len(fresh) - 1
+        rows += fresh
+    return [row for row, _ in rows[:height]], [action for _, action in rows[:height]]
+
+
+def _drawn(item: Item, width: int, key: Named, *, counted: str, wrap: bool) -> list[Row]:
+    """An item as one line, or as two if it is longer and may `wrap`; `counted` is said at the end."""
+    tail: list[Span] = [(f"  {key(item.action)}", "key")] if item.action else []
+    tail += [(counted, "muted")] if counted else []
+    room = width - sum(cell_len(text) for text, _ in tail) - 2 - bool(tail)
+    ink = "muted" if item.extra else "text"
+    words = item.words
+    if item.brief is not None and not wrap and cell_len(words) > room:
+        words = item.brief(room)
+    first = wrapped(words, room)[0] if wrap else fit(words, min(room, cell_len(words)))
+    rest = words[len(first) :].strip() if wrap else ""
+    drawn = [merged(sides([(f"{item.sign} ", item.ink), (first, ink)], tail, width))]
+    if rest:
+        below = [("  ", "text"), (fit(rest, min(width - 2, cell_len(rest))), "muted")]
+        drawn.append(merged(sides(below, (), width)))
+    return drawn
+
+
+def rates(view: View | None, room: int) -> str:
+    """What ended in the last full minute, and if it fits, the jobs that failed permanently in the last hour."""
+    if view is None:
+        return ""
+    whole = _rates(view)
+    return whole if len(whole) <= room else _rates(view, lost=False)
+
+
+def _finding(finding: Finding, now: datetime) -> Item:
+    sign, ink = SIGNS[finding.verdict]
+    begun = f" ({since(finding.since, now)})" if finding.since else ""
+    words = f"{one_line(finding.evidence).rstrip('.')}{begun}"
+    return Item(sign, ink, words, LEADS.get(finding.signal, "page.health"))
+
+
+def _paused(pause: TypePause, now: datetime) -> Item:
+    def said(room: int) -> str:
+        return pause_line(pause, now, room=room, verb=" paused")
+
+    return Item("‖", "warn", said(0), "processing", brief=said)
+
+
+def _rates(view: View, *, lost: bool = True) -> str:
+    health = view.snapshot.health
+    said = []
+    if health.last_minute is not None:
+        succeeded, failed = health.last_minute
+        said.append(f"{succeeded:,} ok, {failed:,} failed a minute")
+    if lost and health.failed_last_hour:
+        said.append(f"{health.failed_last_hour:,} given up in the last hour")
+    return ", ".join(said)
+
+
+def _trigger(trigger: WorkerRun, now: datetime) -> Item:
+    source = SOURCE_WORDS.get(trigger.source, one_line(trigger.source))
+    answer = f" {trigger.http_status}" if trigger.http_status else ""
+    called = f"{source}{answer} {ago(trigger.started_at, now)}"
+    if trigger.status == "error" or trigger.http_status not in {None, 200}:
+        return Item("✗", "bad", called, "page.health")
+    if trigger.status == "paused":
+        return Item("‖", "warn", f"{called}, paused", "page.health")
+    return Item("●", "good", called, "page.health", extra=True)
