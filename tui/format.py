@@ -13,8 +13,8 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 
 from jobdeck.core import times
 from jobdeck.core.model import SUCCESSES, RunOutcome, Status, Verdict
-from jobdeck.core.read.report_types import Counts
-from jobdeck.core.read.sentences import CLAIMED, PAST, amount, status_word
+from jobdeck.core.read.report_types import Counts, Standing
+from jobdeck.core.read.sentences import PAST, amount, status_word
 from jobdeck.core.redact import clean, harmless_json, redact, safe_text, scrub
 from jobdeck.core.schedules import NO_SLOT, rhythm
 from jobdeck.core.words.plain import plain
@@ -34,15 +34,23 @@ SPARKS = "▁▂▃▄▅▆▇█"
 age = times.age
 UUID_SHAPE = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-STATUS_LOOK: Mapping[Status, tuple[str, str]] = {
-    Status.PENDING: ("○", "text"),
-    Status.RUNNING: ("●", "run"),
-    Status.SUCCEEDED: ("✓", "good"),
-    Status.FAILED: ("✗", "bad"),
-    Status.CANCELLED: ("⊘", "muted"),
+STANDING_LOOK: Mapping[Standing, tuple[str, str]] = {
+    Standing.FAILED: ("✗", "bad"),
+    Standing.CANNOT_RUN: ("✗", "bad"),
+    Standing.OVERDUE: ("!", "warn"),
+    Standing.PAUSED: ("‖", "warn"),
+    Standing.RETRYING: ("↻", "warn"),
+    Standing.RUNNING: ("●", "run"),
+    Standing.CLAIMED: ("◌", "text"),
+    Standing.AT_LIMIT: ("◌", "warn"),
+    Standing.WAITING: ("◌", "text"),
+    Standing.PENDING: ("○", "muted"),
+    Standing.SUCCEEDED: ("✓", "muted"),
+    Standing.CANCELLED: ("⊘", "muted"),
 }
-"""The glyph and the ink of each status."""
-CLAIMED_LOOK = ("◌", "text")
+"""The sign and the ink of how a job stands."""
+STATUS_LOOK: Mapping[Status, tuple[str, str]] = {status: STANDING_LOOK[Standing(status.value)] for status in Status}
+"""The sign and the ink of each status."""
 OUTCOME_LOOK: Mapping[RunOutcome, tuple[str, str]] = {
     RunOutcome.SUCCEEDED: ("✓", "good"),
     RunOutcome.PARTIAL: ("⚠", "warn"),
@@ -81,9 +89,14 @@ They are removed. Two regional indicators, which make a flag, become the two let
 """
 
 
+def standing_of(job: Job) -> Standing:
+    """How a job stands by its own row alone: as its status says, or claimed while its run has not begun."""
+    return Standing(status_word(job))
+
+
 def status_look(job: Job) -> tuple[str, str]:
-    """The glyph and the ink of a job's status; those of a job that waits while a worker has only claimed it."""
-    return CLAIMED_LOOK if status_word(job) == CLAIMED else STATUS_LOOK[job.status]
+    """The sign and the ink of a job's status; those of a job that waits while a worker has only claimed it."""
+    return STANDING_LOOK[standing_of(job)]
 
 
 def shown(text: str, *, multiline: bool = False) -> str:
@@ -295,9 +308,9 @@ def fraction(progress: Mapping[str, Any] | None) -> float | None:
 
 
 def bar(share: float, width: int) -> str:
-    """A progress bar of `width` cells."""
+    """A gauge of `width` cells: a heavy line for what is done, a light one for the rest."""
     full = round(share * width)
-    return "█" * full + "░" * (width - full)
+    return "━" * full + "─" * (width - full)
 
 
 def sparkline(values: Sequence[int]) -> str:

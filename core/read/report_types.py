@@ -42,7 +42,10 @@ def left_lying(run: WorkerRun) -> int:
 
 
 class Standing(StrEnum):
-    """How a job stands now. For a pending job it says why it does not run; its status is `pending` all the same."""
+    """How a job stands now. For a pending job it says why it does not run; its status is `pending` all the same.
+
+    A job is claimed while its status is `running` and its run has not begun.
+    """
 
     FAILED = "failed"
     CANNOT_RUN = "cannot run"
@@ -50,6 +53,7 @@ class Standing(StrEnum):
     PAUSED = "paused"
     RETRYING = "retrying"
     RUNNING = "running"
+    CLAIMED = "claimed"
     AT_LIMIT = "at limit"
     WAITING = "waiting"
     PENDING = "pending"

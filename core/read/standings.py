@@ -44,6 +44,7 @@ CIRCUMSTANCES: Final[LiteralString] = _CIRCUMSTANCES.format(is_full=_IS_FULL, ru
 
 STANDING: Final = """
 CASE
+    WHEN j.status = 'running' AND j.started_at IS NULL THEN 'claimed'
     WHEN j.status <> 'pending' THEN j.status
     WHEN j.blocked_by = j.id THEN 'paused'
     WHEN j.blocked_by IS NOT NULL OR j.in_line THEN 'waiting'
@@ -62,8 +63,8 @@ END
 """How the job `j`, a row of `job_list`, stands: a word of `jobdeck.core.read.report_types.Standing`."""
 
 RANK: Final = """
-array_position(ARRAY['failed', 'cannot run', 'overdue', 'retrying', 'running', 'at limit', 'waiting', 'pending',
-    'succeeded', 'cancelled'],
+array_position(ARRAY['failed', 'cannot run', 'overdue', 'retrying', 'running', 'claimed', 'at limit', 'waiting',
+    'pending', 'succeeded', 'cancelled'],
     CASE WHEN {standing} <> 'paused' THEN {standing} WHEN {run_at} <= now() THEN 'overdue' ELSE 'pending' END)
 """
 """The place of a standing where those come first that need somebody. A paused job counts once it is due."""

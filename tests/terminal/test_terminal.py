@@ -214,8 +214,8 @@ def test_without_colorterm_the_colours_are_those_that_were_chosen_for_256() -> N
     with Running(environ={"TERM": "tmux-256color", "COLORTERM": ""}) as running:
         running.wait_for("game_pl")
         assert b"\x1b[38;2" not in running.raw
-        assert running.look_of("  job      task")[1] == "303030"
-        assert running.look_of("  job      task")[2] is False
+        assert running.look_of("   task    ")[1] == "303030"
+        assert running.look_of("   task    ")[2] is False
 
 
 @pytest.mark.parametrize("theme", ["jobdeck-light", "jobdeck-contrast", "ansi-light", "nord", "no-such-theme"])

@@ -18,6 +18,7 @@ from jobdeck.core.model import (
     Job,
     NewJob,
     Processing,
+    RunOutcome,
     Status,
     TypePause,
     Verdict,
@@ -50,6 +51,7 @@ from jobdeck.core.read.report_types import (
     Page,
     Permissions,
     Snapshot,
+    Standing,
     TriggerCount,
     WorkerReport,
     overdue_by,
@@ -336,6 +338,20 @@ class FakeBackend(LiveBackend):
     def do(self, verb: Verb | BulkVerb, seen: Job) -> ActionResult:
         return self._act(verb, seen)
 
+    def stands(self, job: Job) -> Standing:
+        """How a job stands, as the lists of the queue say it."""
+        due = job.next_run_at or job.run_at
+        paused = {pause.task_type for pause in self.processing.paused_types}
+        if job.status is not Status.PENDING:
+            return Standing(job.status.value)
+        if job.is_paused or job.task_type in paused or (due <= self.at and not self.processing.enabled):
+            return Standing.PAUSED
+        if job.blocked_by is not None:
+            return Standing.WAITING
+        if job.attempts and job.last_outcome in {RunOutcome.RETRIED, RunOutcome.LOST}:
+            return Standing.RETRYING
+        return Standing.OVERDUE if due <= self.at - minutes(1) else Standing.PENDING
+
     def view(self, request: Request) -> View:
         self.requests.append(request)
         if self.failure is not None:
@@ -354,7 +370,8 @@ class FakeBackend(LiveBackend):
         }
         found.sort(key=lambda job: (keys[request.sort](job), job.id), reverse=request.descending)
         page = Page(tuple(found[: request.limit]), "more" if len(found) > request.limit else None,
-                    total=len(found) if request.group else None, searched=self.searched)  # fmt: skip
+                    total=len(found) if request.group else None, searched=self.searched,
+                    standings={job.id: self.stands(job) for job in found})  # fmt: skip
         counts = self.counts or _count(self.jobs)
         session = Session(
             self.label,

@@ -15,13 +15,12 @@ from jobdeck.tui.format import one_line, plural, seconds, short_id
 from jobdeck.tui.screens.beside import Beside
 from jobdeck.tui.screens.dialogs.confirm import Confirm, ask, choice_question
 from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_toggle_worker, undo_question
-from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, SEARCHED, Listing, is_usual, order, ordered
+from jobdeck.tui.screens.listing import NOTICED_FOR, Listing, is_usual, moment_of, order, ordered
 from jobdeck.tui.screens.top import Top
 from jobdeck.tui.shape import LEAST, TALL, Shape
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.ink import Line, Reason, release_painted
-from jobdeck.tui.widgets.jobs.columns import Moment
 from jobdeck.tui.widgets.jobs.job_table import Gone, JobTable
 from jobdeck.tui.widgets.pause_banner import is_paused
 
@@ -121,12 +120,10 @@ class Dashboard(Listing):
         """Shows new data; only what differs is repainted. Data that arrives before the screen is shown on mount."""
         if not self.is_mounted:
             return
-        processing = view.snapshot.processing
-        types = processing.held_types
         jobs = view.snapshot.page.jobs
         self._awaited = ""
         self.table.say_empty(self._empty_text())
-        gone = self.table.show(jobs, Moment(view.snapshot.at, not processing.enabled, types))
+        gone = self.table.show(jobs, moment_of(view))
         if self._to_end:
             self._to_end = False
             self.table.move_to(len(jobs) - 1)
@@ -331,10 +328,8 @@ class Dashboard(Listing):
             left = [(f" Run Worker: {deck.operations.cycle}", "run")]
         elif deck.operations.bulk.telling:
             left = [(f" {deck.operations.bulk.telling}", "run"), (f"  {deck.key('page.bulk')} shows it", "muted")]
-        elif self.noticed or self._at_longest_end:
-            left = [(f" {self.noticed or ENDS.format(filter=deck.key('filter'))}", "warn")]
-        elif view and view.snapshot.page.searched and table.cursor >= len(table.jobs) - 1:
-            left = [(f" {SEARCHED.format(searched=view.snapshot.page.searched)}", "warn")]
+        elif said := self.noticed or self.left_out():
+            left = [(f" {said}", "warn")]
         self.line("peek").show(left, right)
         paused = view is not None and is_paused(view.snapshot.processing)
         situation = self.situation()

@@ -10,6 +10,7 @@ from textual.geometry import Offset
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import SORTS, Filter, Status
+from jobdeck.core.read.job_lists import EACH
 from jobdeck.core.read.report_types import Counts
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
 from jobdeck.tui.commands import save_filter_twin
@@ -18,6 +19,7 @@ from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
+from jobdeck.tui.widgets.jobs.cells import Moment, shared_fronts
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 from jobdeck.tui.widgets.pane import MOVES
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Job
     from jobdeck.core.read.report_types import ErrorGroup
-    from jobdeck.tui.backend.protocol import Request
+    from jobdeck.tui.backend.protocol import Request, View
 
 NEAR_END: Final = 50
 NOTICED_FOR: Final = 10.0
@@ -35,6 +37,7 @@ NOTICED_FOR: Final = 10.0
 OPENING: Final = "Opening the database…"
 READING: Final = "Reading…"
 ENDS: Final = f"Only the first {LONGEST_PAGE:,} jobs are listed. {{filter}} narrows it."
+FIRST_OF_EACH: Final = f"The first {EACH:,} of each status; the other tabs have all."
 SEARCHED: Final = "Only the first {searched:,} jobs of this list were looked through."
 SORT_WORDS: Final = {
     "natural": "the tab's usual order",
@@ -216,11 +219,19 @@ class Listing(Acting):
     def _marking(self) -> bool:
         return bool(self.table.marks) or self.table.ranging
 
-    @property
-    def _at_longest_end(self) -> bool:
+    def left_out(self) -> str:
+        """Which jobs are not in the list, once the cursor is on its last one; empty where it has all."""
         view, table = self.deck.view, self.table
-        at_end = len(table.jobs) >= LONGEST_PAGE and table.cursor == len(table.jobs) - 1
-        return at_end and view is not None and view.snapshot.page.next is not None
+        if view is None or table.cursor < len(table.jobs) - 1:
+            return ""
+        page, request = view.snapshot.page, self.deck.poller.request
+        if len(table.jobs) >= LONGEST_PAGE and page.next is not None:
+            return ENDS.format(filter=self.deck.key("filter"))
+        if page.searched:
+            return SEARCHED.format(searched=page.searched)
+        by_need = request.filter == Filter() and is_usual(request) and request.group is None
+        some = EACH <= len(table.jobs) < view.snapshot.counts.of(None)
+        return FIRST_OF_EACH if by_need and some and page.next is None else ""
 
     def _lists_one_type(self) -> bool:
         """Whether one task type is listed: of a group, or by a filter with a type that is in no other known name."""
@@ -347,12 +358,16 @@ class Listing(Acting):
 
 
 def order(request: Request) -> tuple[str, bool]:
-    """The column that the list is sorted by, and whether it descends; the natural order depends on the tab."""
+    """The column that the list is sorted by, and whether it descends; the natural order depends on the tab.
+
+    That of all jobs is by what they need, and its reverse by when they were created.
+    """
     if request.sort != "natural":
         return request.sort, request.descending
     if request.filter.status is Status.PENDING and request.group is None:
         return "run_at", not request.descending
-    by_age = request.filter.status is None or request.group is not None
+    by_need = request.filter == Filter() and request.descending and request.group is None
+    by_age = (request.filter.status is None and not by_need) or request.group is not None
     return ("created" if by_age else ""), request.descending
 
 
@@ -365,3 +380,16 @@ def ordered(request: Request) -> str:
     """The order in words, for a list without the heading of its column."""
     sort, descending = order(request)
     return f"by {SORT_WORDS.get(sort, sort)} {'↓' if descending else '↑'}"
+
+
+def moment_of(view: View) -> Moment:
+    """What the cells of the list depend on besides their jobs."""
+    snapshot = view.snapshot
+    names = {*view.session.task_types, *(job.task_type for job in snapshot.page.jobs)}
+    return Moment(
+        snapshot.at,
+        standings=snapshot.page.standings,
+        pauses={pause.task_type: pause for pause in snapshot.processing.paused_types},
+        full={full.task_type: full.words for full in snapshot.full},
+        fronts=shared_fronts(names),
+    )

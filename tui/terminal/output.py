@@ -62,8 +62,15 @@ class Thrift:
         return before + data
 
 
+CONSOLE: Final = "linux"
+"""The TERM of the Linux console, whose fonts have 256 or 512 characters."""
+OF_CONSOLE: Final = str.maketrans("✗✓●○◌‖⊘↻⚠↩↷━⏎╭╮╰╯▁▂▃▅▆▇", "x√*o~=/@!<>=<┌┐└┘__▄▄██")
+"""Signs that these fonts have, as wide as those in whose place they are."""
+
+
 def thrifty(base: type[Driver]) -> type[Driver]:
-    """A subclass of the platform's driver that shortens its output."""
+    """A subclass of the platform's driver that shortens its output, and writes signs that the Linux console has."""
+    on_console = os.environ.get("TERM") == CONSOLE
 
     class ThriftyDriver(base):  # type: ignore[misc, valid-type]
         _thrift: Thrift | None = None
@@ -71,7 +78,7 @@ def thrifty(base: type[Driver]) -> type[Driver]:
         def write(self, data: str) -> None:
             if self._thrift is None:
                 self._thrift = Thrift()
-            needed = self._thrift.shorten(data)
+            needed = self._thrift.shorten(data.translate(OF_CONSOLE) if on_console else data)
             if needed:
                 super().write(needed)
 

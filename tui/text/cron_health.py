@@ -31,7 +31,7 @@ from jobdeck.tui.format import (
     wrapped,
 )
 from jobdeck.tui.text.first.now import SOURCE_WORDS
-from jobdeck.tui.widgets.jobs.columns import lease_left
+from jobdeck.tui.widgets.jobs.cells import lease_left
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:

@@ -11,15 +11,16 @@ from textual.content import Content
 
 from jobdeck.core.model import Job, Json, Run, Status
 from jobdeck.core.read.pages import flow_tree
+from jobdeck.core.read.report_types import Standing
 from jobdeck.core.read.sentences import CLAIMED, outcome_words, status_word
 from jobdeck.core.redact import clean, harmless_json, scrub
 from jobdeck.core.schedules import has_run_out, next_runs, rhythm
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.format import (
-    CLAIMED_LOOK,
     DASH,
     DRY_MARK,
     JOINERS,
+    STANDING_LOOK,
     STATUS_LOOK,
     ago,
     badge,
@@ -38,7 +39,7 @@ from jobdeck.tui.format import (
     status_look,
     wrapped,
 )
-from jobdeck.tui.widgets.jobs.columns import lease_left
+from jobdeck.tui.widgets.jobs.cells import lease_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +60,7 @@ COLOURS = {
 
 MEMBER_LOOK = {
     **{status.value: look for status, look in STATUS_LOOK.items()},
-    CLAIMED: CLAIMED_LOOK,
+    CLAIMED: STANDING_LOOK[Standing.CLAIMED],
     "blocked": ("◌", "muted"),
     "skipped": ("–", "muted"),
     "deleted": ("✗", "bad"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.words.wording import slots
 from jobdeck.tui.format import ago, bar, clock, duration, fit, fraction, middle, one_line, plural, short_id
-from jobdeck.tui.widgets.jobs.columns import lease_left
+from jobdeck.tui.widgets.jobs.cells import lease_left
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:

@@ -182,6 +182,15 @@ async def test_at_the_end_of_the_longest_list_it_is_said_that_there_are_more() -
         assert "Only the first" not in deck.line("peek")
 
 
+async def test_at_the_end_of_the_list_by_need_it_is_said_that_the_other_tabs_have_all() -> None:
+    backend = failed(1_000)
+    for counted, said in ((20_000, True), (1_000, False)):
+        backend.counts = Counts(failed=counted)
+        async with dashboard(backend, "G") as deck:
+            found = "The first 1,000 of each status; the other tabs have all."
+            assert (found in deck.line("peek")) == said
+
+
 async def test_at_the_end_of_what_was_found_among_some_jobs_it_is_said_that_there_are_more() -> None:
     backend = failed(2)
     backend.searched = 100_000
@@ -236,6 +245,6 @@ async def test_wide_and_joined_characters_keep_every_column_in_its_place() -> No
     backend = FakeBackend([make_job(at, Status.FAILED, task_type=name) for at, name in enumerate(names)])
     for size in (SMALL, LARGE):
         async with dashboard(backend, "d", size=size) as deck:
-            lines = [line for line in deck.screen_text().splitlines() if "✗ failed" in line]
+            lines = [line for line in deck.screen_text().splitlines() if line.startswith(" ✗ ")]
             assert len(lines) == len(names)
-            assert len({cell_len(line[: line.index("✗ failed")]) for line in lines}) == 1
+            assert len({cell_len(line[: line.index(" failed ")]) for line in lines}) == 1

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pyte
+import pytest
+from rich.cells import cell_len
+from textual.driver import Driver
 
-from jobdeck.tui.terminal.output import BEGIN, END, RESET, Thrift
+from jobdeck.tui.terminal.output import BEGIN, END, OF_CONSOLE, RESET, Thrift, thrifty
 
 RED, BLUE = "\x1b[38;5;203;48;5;234m", "\x1b[38;5;75;48;5;234m"
 HOME = "\x1b[1;1H"
@@ -67,3 +71,28 @@ def test_whatever_is_painted_the_screen_is_the_same() -> None:
             written += [thrift.shorten(piece) for piece in framed]
         assert screen_of(*written) == screen_of(*given)
         assert len("".join(written)) <= len("".join(given)) + 4 * 30
+
+
+@pytest.mark.parametrize(("term", "written"), [("linux", "x failed = paused ~ waiting / cancelled"),
+    ("xterm-256color", "✗ failed ‖ paused ◌ waiting ⊘ cancelled")])  # fmt: skip
+def test_the_linux_console_gets_signs_that_its_fonts_have(
+    monkeypatch: pytest.MonkeyPatch, term: str, written: str
+) -> None:
+    seen: list[str] = []
+
+    class Screen(Driver):
+        def __init__(self) -> None:
+            pass
+
+        def write(self, data: str) -> None:
+            seen.append(data)
+
+        def start_application_mode(self) -> None: ...
+        def disable_input(self) -> None: ...
+        def stop_application_mode(self) -> None: ...
+
+    monkeypatch.setenv("TERM", term)
+    screen: Any = thrifty(Screen)
+    screen().write("✗ failed ‖ paused ◌ waiting ⊘ cancelled")
+    assert seen == [written]
+    assert all(cell_len(chr(sign)) == cell_len(chr(other)) for sign, other in OF_CONSOLE.items())

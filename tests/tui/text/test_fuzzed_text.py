@@ -30,7 +30,7 @@ from jobdeck.tui.text import audit as text_audit
 from jobdeck.tui.text import cron_health, errors, job_detail, workers
 from jobdeck.tui.text.first import top
 from jobdeck.tui.widgets import status_bar
-from jobdeck.tui.widgets.jobs.columns import CELLS, Column, Moment, cell
+from jobdeck.tui.widgets.jobs.cells import CELLS, Moment, cell
 from tests.support.examples import examples
 from tests.tui.fake import NOW
 from tests.tui.fuzzed import FuzzedBackend
@@ -56,7 +56,7 @@ def status_texts(deck: FuzzedBackend) -> Iterator[object]:
     for job in deck.jobs:
         yield status_bar.peek(job, 1, "1/1", ranging=False)
         for name in CELLS:
-            yield cell(Column(name, "", 40), job, Moment(NOW))
+            yield cell(name, job, 40, Moment(NOW))
 
 
 def detail_texts(deck: FuzzedBackend) -> Iterator[object]:

@@ -129,9 +129,9 @@ async def test_s_goes_through_every_column_and_the_heading_shows_the_order() -> 
             seen.append(deck.backend.requests[-1].sort)
         assert seen == [*SORTS[1:], SORTS[0]]
         await deck.press(*("s",) * SORTS.index("error"))
-        assert "error ↓" in deck.screen_text()
+        assert "what ↓" in deck.screen_text()
         await deck.press("S")
-        assert "error ↑" in deck.screen_text()
+        assert "what ↑" in deck.screen_text()
 
 
 @pytest.mark.parametrize("width", [60, 80, 110, 132, 160, 200])
@@ -147,7 +147,7 @@ async def test_the_order_is_seen_at_every_width_for_as_long_as_it_is_there(width
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_every_column_has_an_order(width: int) -> None:
-    assert all(column.sort in SORTS for column in layout(width))
+    assert all(column.sort in SORTS for column in layout(width) if column.id != "sign")
 
 
 async def test_a_longer_list_is_read_when_the_cursor_comes_near_its_end() -> None:

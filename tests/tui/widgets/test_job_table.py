@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 
 from jobdeck.core.model import Job, Status
 from jobdeck.tui.widgets.ink import InkedApp
-from jobdeck.tui.widgets.jobs.columns import Moment
+from jobdeck.tui.widgets.jobs.cells import Moment
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 from tests.support.examples import examples
 from tests.tui.fake import NOW, FakeBackend, make_job
@@ -187,7 +187,16 @@ async def test_one_changed_job_repaints_one_line(monkeypatch: pytest.MonkeyPatch
         regions = repaints(app.table, page, MOMENT, monkeypatch)
         assert len(regions) == 1
         assert (regions[0].y, regions[0].height) == (6, 1)  # type: ignore[attr-defined]
-        assert regions[0].x > 10  # type: ignore[attr-defined]
+
+
+async def test_an_age_that_changes_repaints_its_column_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = TableApp()
+    async with app.run_test(size=(80, LINES + 1)) as pilot:
+        page = jobs(1, 2)
+        app.table.show(page, MOMENT)
+        await pilot.pause()
+        regions = repaints(app.table, page, Moment(NOW + timedelta(minutes=1)), monkeypatch)
+        assert [(region.y, region.width) for region in regions] == [(1, 10), (2, 10)]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("number", [0, 1, 5000])

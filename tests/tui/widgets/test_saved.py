@@ -8,7 +8,8 @@ import pytest
 
 from jobdeck.core.model import Status
 from jobdeck.core.read.operators.preferences import Preferences
-from jobdeck.tui.widgets.jobs.columns import CATALOGUE, CELLS, layout
+from jobdeck.tui.widgets.jobs.cells import CELLS
+from jobdeck.tui.widgets.jobs.columns import CATALOGUE, layout
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, dashboard, failed
 
@@ -72,11 +73,11 @@ async def test_columns_are_chosen_for_one_tab_and_kept() -> None:
         assert "Columns of the tab failed" in deck.screen_text()
         assert "✓ task" in deck.screen_text()
         assert "✓ status" not in deck.screen_text()
-        await deck.press("space", "j", "j", "space", "j", "space", "enter")
+        await deck.press("space", "j", "space", "j", "space", "enter")
         columns = deck.app.dashboard.table.columns
-        assert columns[0] == "id"
+        assert columns[0] == "task"
         assert "status" in columns
-        assert "attempts" not in columns
+        assert "what" not in columns
         assert mine.columns("failed") == columns
         await deck.press("1")
         assert deck.app.dashboard.table.columns != columns
@@ -90,7 +91,7 @@ async def test_columns_that_cannot_be_read_are_said_once_and_the_usual_ones_show
     path.write_text("{")
     async with dashboard(failed(1), "5", "1", "5", preferences=Preferences(path)) as deck:
         assert sum("Nothing was changed" in toast for toast in deck.toasts) == 1
-        assert "id" in deck.app.dashboard.table.columns
+        assert "task" in deck.app.dashboard.table.columns
         await deck.press("|", "enter")
         assert path.read_text() == "{"
 
@@ -99,8 +100,6 @@ async def test_columns_that_cannot_be_read_are_said_once_and_the_usual_ones_show
 def test_chosen_columns_never_leave_the_width(width: int) -> None:
     for chosen in (tuple(CATALOGUE), ("id", "error", "progress"), ("progress",), ("nonsense", "id", "task")):
         placed = layout(width, Status.RUNNING, chosen=chosen)
-        assert placed[0].id == "id"
+        assert [one.id for one in placed[:2]] == ["sign", "task"]
         assert all(one.id in CELLS for one in placed)
         assert max(one.x + one.width for one in placed) <= width
-        if width >= 72:
-            assert {"id", "task"} & {one.id for one in placed} == {"id", "task"} & {"id", *chosen}

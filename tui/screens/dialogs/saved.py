@@ -15,7 +15,7 @@ from jobdeck.tui.format import one_line
 from jobdeck.tui.screens.dialogs.dialog import Dialog, ListDialog
 from jobdeck.tui.widgets.fields import OneLine, Twin
 from jobdeck.tui.widgets.ink import Line
-from jobdeck.tui.widgets.jobs.columns import CATALOGUE, FIRST
+from jobdeck.tui.widgets.jobs.columns import ALWAYS, CATALOGUE
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class ChooseColumns(ListDialog[tuple[str, ...] | None]):
         """`shown` are the columns of the tab as they are now."""
         super().__init__()
         self.tab = tab
-        self.shown = {*shown, FIRST}
+        self.shown = {*shown, ALWAYS}
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box") as box:
@@ -95,9 +95,9 @@ class ChooseColumns(ListDialog[tuple[str, ...] | None]):
         self.query_one("#reason", Line).show([(" What does not fit is left out, from the end.", "muted")])
 
     def action_mark(self) -> None:
-        """Shows or hides the column under the cursor; the job is always shown."""
+        """Shows or hides the column under the cursor; the task is always shown."""
         name = str(self.pane.current)
-        if name != FIRST:
+        if name != ALWAYS:
             self.shown ^= {name}
         self.redraw()
 

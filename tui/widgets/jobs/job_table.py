@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.segment import Segment
 from rich.style import Style
@@ -13,7 +13,8 @@ from textual.message import Message
 from textual.strip import Strip
 
 from jobdeck.tui.format import fit
-from jobdeck.tui.widgets.jobs.columns import ARGUMENTS, Cell, Column, Moment, cell, layout
+from jobdeck.tui.widgets.jobs.cells import Cell, Moment, cell
+from jobdeck.tui.widgets.jobs.columns import ARGUMENTS, FIRST_CELL, Column, layout
 from jobdeck.tui.widgets.pane import Lines
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from textual.events import Click, Resize
 
     from jobdeck.core.model import Job, Status
+
+
+MARK: Final = "▌"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +138,9 @@ class JobTable(Lines[Row], can_focus=True):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns; the one of the arguments stands for that of the task type."""
-        return tuple("task" if column.id == ARGUMENTS else column.id for column in self._columns)
+        """The names of the columns after the signs, as they can be chosen."""
+        _, *shown = (column.id for column in self._columns)
+        return tuple(name for one in shown for name in (("task", "what") if one == ARGUMENTS else (one,)))
 
     @property
     def heads_order(self) -> bool:
@@ -210,7 +215,7 @@ class JobTable(Lines[Row], can_focus=True):
             return
         if 0 < event.y <= len(self.jobs) - self.top:
             self.move_to(self.top + event.y - 1)
-            if event.x < self._columns[0].x:
+            if event.x < self._columns[1].x:
                 self.marks ^= {self.jobs[self.cursor].id}
                 self._settle()
             elif event.chain == 2:
@@ -249,7 +254,7 @@ class JobTable(Lines[Row], can_focus=True):
         if at >= len(self.jobs) or self._moment is None:
             return Row(note=self._note(line))
         job = self.jobs[at]
-        cells = tuple(cell(column, job, self._moment) for column in self._columns)
+        cells = tuple(cell(column.id, job, column.width, self._moment) for column in self._columns)
         marked = job.id in (self._chosen() if chosen is None else chosen)
         return Row(job.id, cells, at == self.cursor, marked, self._stale)
 
@@ -289,8 +294,8 @@ class JobTable(Lines[Row], can_focus=True):
     def _line(self, row: Row) -> Strip:
         base = self.base()
         over = self.ink("cursor") if row.cursor else None
-        segments = [Segment("● " if row.marked else "  ", self._tint(self.ink("mark"), over, stale=row.stale))]
-        x = 2
+        segments = [Segment(MARK if row.marked else " ", self._tint(self.ink("mark"), over, stale=row.stale))]
+        x = FIRST_CELL
         plain = self._tint(base, over, stale=row.stale)
         for column, spans in zip(self._columns, row.cells, strict=True):
             segments.append(Segment(" " * (column.x - x), plain))
