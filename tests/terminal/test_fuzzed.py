@@ -40,7 +40,7 @@ WALK: Final = (
     ("\x7f" + SAVE, "Does not fit"), (LEAVE, "edit+retry"), (LEAVE, LIST),
     # Forms: of a type without one, of a type with fields, and of a job to change; people to choose from.
     ("gN", "Duplicate job"), (DOWN * 3, "Duplicate job"), (TRY, "Duplicate job"), (SAVE, "Enqueued"),
-    ("n", "Create job"), ("platform_sync", "chooses ·"), ("\r", "Create job"), (TAB * 2 + "ki", "chooses ·"),
+    ("n", "Create job"), ("platform_sync", "chooses ·"), ("\r", "batch size"), (TAB * 2 + "ki", "chooses ·"),
     ("\r", "Create job"), (LEAVE, ASKS), (LEAVE, LIST),
     ("g" + "j" * 13 + "N", "Duplicate job"), (DOWN * 3, "Duplicate job"), (LEAVE, LIST),
     ("E", "Edit job"), (SAVE + DOWN * 3, "Edit job"), (LEAVE, LIST),

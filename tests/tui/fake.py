@@ -497,7 +497,7 @@ class FakeBackend(LiveBackend):
         return due_among(Snapshot(self.at, Page(pending, None), counts, self.processing, self.health, ()), TYPES)
 
     def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
-        self.calls.append(("pause", reason, until, *([task_type] if task_type else [])))
+        self._reach(("pause", reason, until, *([task_type] if task_type else [])))
         resume_at = self.at + until if isinstance(until, timedelta) else until
         by, types = ALICE, self.processing.paused_types
         if task_type:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,6 +10,7 @@ from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.core.words.wording import cycle_words, flow_cancel_words
 from jobdeck.tui.backend.bulk_driver import BulkDriver
 from jobdeck.tui.backend.threads import failure
+from jobdeck.tui.backend.undo import Awaited, Deletions
 from jobdeck.tui.commands import (
     RESUME,
     RUN_WORKER,
@@ -25,7 +25,7 @@ from jobdeck.tui.commands import (
 from jobdeck.tui.format import jobs_phrase, one_line, past, plural, short_id, words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
@@ -34,68 +34,7 @@ if TYPE_CHECKING:
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.tui.backend.protocol import Verb
     from jobdeck.tui.backend.threads import Host, Severity
-
-Deletion = tuple["Job", ...] | Bulk
-
-
-@dataclass(eq=False, slots=True)
-class Awaited:
-    """A deletion of few jobs, which has no result yet.
-
-    If `back` is set, it is undone at its result, and `back` is called. `deleted` are then the jobs that it deleted.
-    """
-
-    jobs: tuple[Job, ...]
-    back: Callable[[UUID], None] | None = None
-    deleted: tuple[Job, ...] | None = None
-
-
-class Deletions:
-    """The deletions that can be undone, newest last: small ones as their jobs, large ones as their bulk action."""
-
-    def __init__(self) -> None:
-        self._kept: list[Deletion] = []
-        self._awaited: list[Awaited] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._kept or self._awaited)
-
-    @property
-    def awaited(self) -> Awaited | None:
-        """The newest deletion without a result yet."""
-        return self._awaited[-1] if self._awaited else None
-
-    def begin(self, jobs: tuple[Job, ...]) -> Awaited:
-        self._awaited.append(Awaited(jobs))
-        return self._awaited[-1]
-
-    def end(self, awaited: Awaited) -> None:
-        self._awaited.remove(awaited)
-
-    @property
-    def last(self) -> Deletion | None:
-        """The newest deletion that was not undone."""
-        return self._kept[-1] if self._kept else None
-
-    def holds(self, job_id: UUID) -> bool:
-        """Whether this job is in one of the small deletions."""
-        return any(job.id == job_id for kept in self._kept if isinstance(kept, tuple) for job in kept)
-
-    def add(self, deletion: Deletion) -> None:
-        self._kept.append(deletion)
-
-    def drop(self, many: Bulk) -> None:
-        """Removes a bulk action whose undo has started."""
-        self._kept = [kept for kept in self._kept if kept is not many]
-
-    def restored(self, ids: Collection[UUID]) -> None:
-        """Removes jobs that were restored in any way."""
-        left = [_without(kept, ids) if isinstance(kept, tuple) else kept for kept in self._kept]
-        self._kept = [kept for kept in left if kept]
-
-
-def _without(jobs: Sequence[Job], ids: Collection[UUID]) -> tuple[Job, ...]:
-    return tuple(job for job in jobs if job.id not in ids)
+    from jobdeck.tui.backend.undo import Deletion
 
 
 def _of(task_type: str | None) -> str:
@@ -202,17 +141,16 @@ class Operations:
         self._restoring = True
         self.run(f"restore {jobs_phrase(jobs)}", lambda: self._reach().act("restore", jobs), done, ended)
 
-    def retry_with(self, job: Job, payload: Json) -> None:
-        """Retries a job with another payload, which must be valid."""
+    def retry_with(self, job: Job, payload: Json, ended: Callable[[str], None]) -> None:
+        """Retries a job with another payload, which must be valid. `ended` gets why not, or an empty text."""
 
         def done(result: ActionResult) -> None:
             if result.ok:
                 text = f"{short_id(job.id)}: {one_line(result.message)}\n{twin_with_payload(job, payload)}"
                 self._host.say(text, "information")
-            else:
-                self._host.say(f"{short_id(job.id)} refused: {one_line(result.message)}", "warning")
+            ended("" if result.ok else f"{short_id(job.id)} refused: {one_line(result.message)}")
 
-        self.run(f"retry job {short_id(job.id)}", lambda: self._reach().retry_with(job, payload), done)
+        self.run(f"retry job {short_id(job.id)}", lambda: self._reach().retry_with(job, payload), done, failed=ended)
 
     def cancel_flow(self, flow_id: UUID, reason: str | None, then: Callable[[], None]) -> None:
         """Cancels all members of a flow, then calls `then`, but not after an error."""
@@ -232,9 +170,13 @@ class Operations:
 
         self.run("clean up stuck jobs", lambda: self._reach().cleanup(ids), done)
 
-    def reveal(self, job: Job, done: Callable[[], None]) -> None:
-        """Records in the audit log that the user views a job's personal data, then calls `done` to show it."""
-        self.run(f"reveal job {short_id(job.id)}", lambda: self._reach().reveal(job.id), lambda _none: done())
+    def reveal(self, job: Job, done: Callable[[], None], *, opens: bool = False) -> None:
+        """Records in the audit log that the user views a job's personal data, then calls `done` to show it.
+
+        With `opens` it is shown in a dialog, which gets what is typed until then.
+        """
+        what = f"reveal job {short_id(job.id)}"
+        self.run(what, lambda: self._reach().reveal(job.id), lambda _none: done(), opens=opens)
 
     def run_cycle(self) -> None:
         """Runs one cycle of up to five jobs here and shows its result."""
@@ -280,11 +222,21 @@ class Operations:
         self._host.changed()
         self.run("stop the worker" if running else "start the worker", work, done, ended)
 
-    def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> None:
-        """Pauses processing, or one task type, for a period, until a time, or until someone resumes it."""
+    def pause(
+        self,
+        reason: str | None,
+        until: timedelta | datetime | None,
+        task_type: str | None,
+        ended: Callable[[str], None],
+    ) -> None:
+        """Pauses processing, or one task type, for a period, until a time, or until someone resumes it.
+
+        `ended` gets why it could not, or an empty text.
+        """
         of, twin = _of(task_type), pause_twin(reason, until, task_type)
         work = lambda: self._reach().pause(reason, until, task_type)  # noqa: E731 -- else the call is split
-        self.do(f"pause processing{of}", work, lambda _: f"Processing{of} paused.", twin, "warning")
+        said = lambda _: f"Processing{of} paused."  # noqa: E731 -- as above
+        self.do(f"pause processing{of}", work, said, twin, "warning", then=partial(ended, ""), failed=ended)
 
     def resume(self, task_type: str | None = None) -> None:
         """Resumes processing, or one task type."""
@@ -300,18 +252,33 @@ class Operations:
         twin: str,
         severity: Severity = "information",
         then: Callable[[], None] = lambda: None,
+        failed: Callable[[str], None] | None = None,
     ) -> None:
-        """Runs an action in the background, says what it did and the command that does the same, and calls `then`."""
+        """Runs an action in the background, says what it did and the command that does the same, and calls `then`.
+
+        `failed` gets the sentence of an error, which is a toast without it.
+        """
 
         def done(answer: T) -> None:
             self._host.say(f"{said(answer)}\n{twin}", severity)
             then()
 
-        self.run(what, work, done)
+        self.run(what, work, done, failed=failed)
 
-    def change(self, what: str, work: Callable[..., T], said: Callable[[T], str], twin: str) -> None:
-        """Does the same with a function of the queue; `work` has all its arguments but the connection and the actor."""
-        self.do(what, lambda: self._reach().change(what, work), said, twin)
+    def change(
+        self,
+        what: str,
+        work: Callable[..., T],
+        said: Callable[[T], str],
+        twin: str,
+        ended: Callable[[str], None] | None = None,
+    ) -> None:
+        """Does the same with a function of the queue; `work` has all its arguments but the connection and the actor.
+
+        `ended` is what a dialog gives that stays open until then: it gets the sentence of an error, or an empty text.
+        """
+        then = partial(ended, "") if ended is not None else lambda: None
+        self.do(what, lambda: self._reach().change(what, work), said, twin, then=then, failed=ended)
 
     def change_one(
         self,
@@ -339,20 +306,35 @@ class Operations:
             self._host.changed()
 
     def run(
-        self, what: str, work: Callable[[], T], done: Callable[[T], None], ended: Callable[[], None] = lambda: None
+        self,
+        what: str,
+        work: Callable[[], T],
+        done: Callable[[T], None],
+        ended: Callable[[], None] = lambda: None,
+        *,
+        failed: Callable[[str], None] | None = None,
+        opens: bool = False,
     ) -> None:
-        """Runs an action in the background; `what` completes "Could not", `done` gets the result."""
+        """Runs an action in the background; `what` completes "Could not", `done` gets the result.
+
+        `failed` gets the sentence of an error, which is a toast without it. With `opens`, `done` opens a dialog, which
+        gets what is typed until then.
+        """
 
         def answered(answer: T | Exception) -> None:
             ended()
             self.answered += 1
             if isinstance(answer, Exception):
-                self._host.say(failure(what, answer), "error")
+                sentence = failure(what, answer)
+                if failed is not None:
+                    failed(sentence)
+                else:
+                    self._host.say(sentence, "error")
             else:
                 done(answer)
             self._host.changed()
 
-        self._host.background(work, answered)
+        self._host.background(work, self._host.opening(answered) if opens else answered)
 
     def _report(
         self, verb: Verb, jobs: Sequence[Job], results: Sequence[ActionResult], reason: str | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from textual.message import Message
 
@@ -42,6 +42,9 @@ class Host(Protocol):
     @property
     def background(self) -> Background:
         """Starts background work."""
+
+    def opening(self, done: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Keeps what is typed until the returned function is called: it is for the dialog that `done` opens."""
 
     def reach(self) -> Backend:
         """The backend, made on first use. Blocks, so call it in the background."""

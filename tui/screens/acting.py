@@ -134,7 +134,7 @@ class Acting(Screen[None]):
 
         # The form shows the payload unmasked. If it holds personal data, viewing it is recorded in the audit log.
         if job is not None and scrub(job.payload) != job.payload:
-            self.deck.operations.reveal(job, lambda: opened() if self.deck.shows(here) else None)
+            self.deck.operations.reveal(job, lambda: opened() if self.deck.shows(here) else None, opens=True)
         else:
             opened()
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from jobdeck.tui.format import middle, short_id
 from jobdeck.tui.screens.dialogs.confirm import ask
-from jobdeck.tui.screens.dialogs.dialog import answer_with
+from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.questions import cancel_flow_question, restore_question
 from jobdeck.tui.screens.page import Page
 from jobdeck.tui.text import job_detail, playbook
@@ -226,9 +226,9 @@ class JobDetailScreen(Page[Reading]):
             from jobdeck.tui.screens.dialogs.payloads import PayloadEditor  # noqa: PLC0415 -- not needed for the first paint
 
             if deck.shows(self):
-                answer_with(self, PayloadEditor(job), partial(deck.operations.retry_with, job))
+                send_with(self, PayloadEditor(job), partial(deck.operations.retry_with, job))
 
-        deck.operations.reveal(job, allowed)
+        deck.operations.reveal(job, allowed, opens=True)
 
 
 def _shortened(left: Sequence[Span], room: int) -> list[Span]:

@@ -151,6 +151,10 @@ class Hosting(InkedApp, Ending):
         else:
             await super().on_event(event)
 
+    def opening(self, done: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Keeps what is typed until the returned function is called: it is for the dialog that `done` opens."""
+        return self._typed.opening(done)
+
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The dashboard's own colour variables, for themes without them."""
         return themes.FALLBACKS

@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from textual.app import ScreenStackError
+from textual.events import Key
 
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 from jobdeck.tui.widgets.pane import Pane
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 
     from textual.app import App
     from textual.dom import DOMNode
-    from textual.events import Key, Paste
+    from textual.events import Paste
 
 
 PATIENCE: Final = 0.5
 """Seconds after which the next key is delivered in any case."""
 
 ROUNDS: Final = 3
+LONGEST: Final = 10.0
+"""Seconds that keys wait for a dialog. Then they are dropped, because they were meant for it."""
+LEAVING: Final = frozenset({"ctrl+c", "ctrl+q"})
+"""The keys that never wait for a dialog."""
 
 
 class TypeAhead:
@@ -46,14 +51,58 @@ class TypeAhead:
         self._turn = 0
         self._busy = False
         self._timer: TimerHandle | None = None
+        self._openings = 0
+        """How many dialogs will open when the database has answered."""
 
     async def take(self, event: Key | Paste) -> None:
         """Delivers a key or paste, now or when its turn comes."""
+        if self._openings and isinstance(event, Key) and event.key in LEAVING:
+            await self._hand_on(event)
+            return
         self._held.append(event)
         if not self._busy:
             await self._next()
 
+    def opening(self, done: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Keeps what is typed until the returned function is called, which calls `done`.
+
+        What was typed goes to the screen or dialog that `done` opens. If it opens none, it is dropped.
+        """
+        before, over = self._target_screen(), False
+
+        def release() -> None:
+            nonlocal over
+            if over:
+                return
+            over = True
+            self._openings -= 1
+            if self._target_screen() is before:
+                self._held.clear()
+            if not self._openings:
+                self._turn += 1
+                self._follow(self._turn, self._target(), ROUNDS)
+
+        async def expire() -> None:
+            release()
+
+        def ended(answer: Any) -> None:
+            try:
+                done(answer)
+            finally:
+                release()
+
+        self._openings += 1
+        self._later(LONGEST, expire)
+        return ended
+
+    def _target_screen(self) -> DOMNode | None:
+        target = self._target()
+        return target.screen if target is not None else None
+
     async def _next(self) -> None:
+        if self._openings:
+            self._busy = True
+            return
         self._turn += 1
         if self._timer is not None:
             self._timer.cancel()

@@ -18,7 +18,7 @@ from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail
 from jobdeck.tui.format import short_id
 from jobdeck.tui.screens.dialogs.questions import cancel_flow_question
 from jobdeck.tui.text import job_detail
-from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
+from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard, said, shown
 
@@ -443,3 +443,17 @@ def small_flow(states: dict[str, int]) -> FlowTree:
         for place, state in enumerate(each, 1)
     )
     return FlowTree(FlowLine(job_id(99), "nightly", NOW, "bob", states), members)
+
+
+async def test_an_edited_payload_stays_while_the_database_is_away_and_where_the_retry_is_refused() -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED)])
+    async with dashboard(backend) as deck:
+        await edit(deck, '{"n": 2}')
+        backend.failure = lost()
+        await deck.press("ctrl+s")
+        assert deck.here == "PayloadEditor"
+        assert '"n": 2' in deck.screen_text()
+        backend.failure = None
+        await deck.press("ctrl+s")
+        assert deck.here == "JobDetailScreen"
+        assert backend.calls[-1] == ("retry with", job_id(1), {"n": 2})

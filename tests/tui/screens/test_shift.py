@@ -12,9 +12,9 @@ from jobdeck.core.read.report_types import Page
 from jobdeck.tui.backend.protocol import Request, View
 from jobdeck.tui.text import audit, errors
 from jobdeck.tui.widgets.pane import Entry
-from tests.tui.fake import NOW, FakeBackend, make_job
+from tests.tui.fake import NOW, FakeBackend, lost, make_job
 from tests.tui.sample import sample, trend
-from tests.tui.support import Deck, dashboard, said, shown
+from tests.tui.support import Deck, Held, dashboard, said, shown
 
 HOUR = timedelta(hours=1)
 
@@ -194,3 +194,47 @@ async def test_new_groups_are_counted_and_said_in_the_details() -> None:
     text = await shown(backend, "e")
     assert ", 1 new" in text
     assert "First known failure within the last 24 hours." in text
+
+
+async def test_a_note_stays_in_its_dialog_while_the_database_is_away_and_is_left_when_it_is_back() -> None:
+    backend = sample()
+    async with dashboard(backend, "o", "L", *"it is back at 14:00", "enter", "enter") as deck:
+        backend.failure = lost()
+        await deck.press("enter")
+        assert deck.here == "LeaveNote"
+        assert "It is unknown whether Jobdeck could leave the note" in dialog_text(deck)
+        assert "it is back at 14:00" in dialog_text(deck)
+        backend.failure = None
+        await deck.press("enter")
+        assert deck.here == "Audit"
+        assert ("leave note", "it is back at 14:00", 7) in backend.calls
+
+
+async def test_what_is_typed_for_a_mute_stays_while_the_database_is_away() -> None:
+    backend = sample()
+    async with dashboard(backend, "e", "M", *"2h", "enter", *"INC-123", "enter") as deck:
+        backend.failure = lost()
+        await deck.press("enter")
+        assert deck.here == "MuteErrors"
+        assert "INC-123" in dialog_text(deck)
+        assert "It is unknown whether Jobdeck could mute these errors" in dialog_text(deck)
+
+
+async def test_a_note_whose_dialog_was_left_meanwhile_says_its_trouble_in_a_toast() -> None:
+    backend, held = sample(), Held()
+    async with dashboard(backend, "o", "L", *"x", "enter", "enter", background=held) as deck:
+        held.holding = True
+        await deck.press("enter", "escape")
+        backend.failure = lost()
+        held.let_one_go()
+        await deck.pilot.pause()
+        assert any("could leave the note" in toast for toast in deck.toasts)
+
+
+async def test_the_reason_of_a_pause_stays_while_the_database_is_away() -> None:
+    backend = FakeBackend([make_job(1)])
+    async with dashboard(backend, "P", *"vendor outage", "enter", "enter") as deck:
+        backend.failure = lost()
+        await deck.press("enter")
+        assert deck.here == "Pause"
+        assert "vendor outage" in dialog_text(deck)

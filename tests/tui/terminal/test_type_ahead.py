@@ -16,8 +16,8 @@ from jobdeck.tui.form.widgets import PickField
 from jobdeck.tui.terminal import type_ahead
 from jobdeck.tui.terminal.type_ahead import TypeAhead
 from tests.support.waiting import becomes
-from tests.tui.fake import FakeBackend, make_job
-from tests.tui.support import Deck, dashboard, failed, make_app
+from tests.tui.fake import FakeBackend, lost, make_job
+from tests.tui.support import Deck, Held, dashboard, failed, make_app
 
 NAMES = {"\r": "enter", "\x1b": "escape", " ": "space", ",": "comma", ":": "colon", "/": "slash", "\t": "tab"}
 
@@ -156,3 +156,49 @@ async def test_a_key_whose_way_is_cut_off_holds_the_next_ones_back_only_for_a_mo
         assert deck.table.cursor == 1
         await due[-1]()
         await becomes(lambda: deck.table.cursor == 2, "the effect of the second key")
+
+
+async def test_what_is_typed_for_a_dialog_that_opens_late_reaches_it_and_is_no_command() -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED, payload={"note": "kim@example.org"})])
+    held = Held()
+    async with dashboard(backend, background=held) as deck:
+        held.holding = True
+        type_at_once(deck.app, "NDyq")
+        await becomes(lambda: bool(held.kept), "the wish to see the payload")
+        await deck.pilot.pause()
+        assert deck.here == "Dashboard"
+        held.holding = False
+        held.let_all_go()
+        await settle(deck)
+        assert deck.here in {"CreateJob", "Picker"}
+        assert [call[0] for call in backend.calls] == ["reveal"]
+
+
+async def test_what_is_typed_for_a_dialog_that_does_not_open_is_dropped() -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED, payload={"note": "kim@example.org"})])
+    held = Held()
+    async with dashboard(backend, background=held) as deck:
+        held.holding = True
+        type_at_once(deck.app, "NDy")
+        await becomes(lambda: bool(held.kept), "the wish to see the payload")
+        backend.failure = lost()
+        held.holding = False
+        held.let_all_go()
+        await settle(deck)
+        assert deck.here == "Dashboard"
+        assert "delete" not in [call[0] for call in backend.calls]
+        backend.failure = None
+        type_at_once(deck.app, ":")
+        await settle(deck)
+        assert deck.here == "Palette"
+
+
+async def test_ctrl_c_leaves_while_a_dialog_is_awaited() -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED, payload={"note": "kim@example.org"})])
+    held = Held()
+    async with dashboard(backend, background=held) as deck:
+        held.holding = True
+        type_at_once(deck.app, "N")
+        await becomes(lambda: bool(held.kept), "the wish to see the payload")
+        deck.app.post_message(events.Key("ctrl+c", None))
+        await becomes(lambda: deck.app._exit, "the end of the dashboard")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from rich.cells import cell_len
@@ -62,9 +63,36 @@ class Dialog(ModalScreen[T]):
         cls.BINDINGS = [*bindings(cls.DIALOG)]
         super().__init_subclass__(**options)
 
+    send: Callable[[T, Callable[[str], None]], None] | None = None
+    """What saves the answer while the dialog is open; it calls its second argument with what went wrong, or ''."""
+    _sending = False
+
     @property
     def deck(self) -> Deck:
         return deck_of(self)
+
+    def answer(self, answer: T) -> None:
+        """Closes the dialog with its answer; one that is saved first closes when it is."""
+        if self.send is None:
+            self.dismiss(answer)
+        elif not self._sending:
+            self._sending = True
+            self.send(answer, partial(self._sent, self.deck))
+
+    def _sent(self, deck: Deck, problem: str) -> None:
+        """Closes the dialog whose answer was saved; after an error it stays, with what was typed."""
+        self._sending = False
+        shown = deck.shows(self)
+        if problem and shown:
+            self.refuse(problem)
+        elif problem:
+            deck.say(problem, "error")
+        elif shown:
+            self.dismiss()
+
+    def refuse(self, problem: str) -> None:
+        """Says why the answer cannot be used."""
+        self.deck.say(problem, "error")
 
     def key(self, name: str) -> str:
         """The name of a key of this dialog; configured keys count."""
@@ -184,7 +212,7 @@ class FieldsDialog(Dialog[T | None]):
         """Closes the dialog with its answer, if it can be read."""
         answer = self._answer()
         if answer is not None:
-            self.dismiss(answer)
+            self.answer(answer)
 
     def _answer(self) -> T | None:
         """The answer; None if it cannot be read, which is shown."""
@@ -238,6 +266,9 @@ class EditorDialog(Dialog[T | None]):
         """Shows what is wrong; an empty text clears it."""
         self.query_one("#problem", Static).update(Content.styled(one_line(problem), "$error"))
 
+    def refuse(self, problem: str) -> None:
+        self.say(problem)
+
     def on_mount(self) -> None:
         self.query_one(Editor).focus()
 
@@ -256,6 +287,17 @@ def answer_with(here: Screen[Any], dialog: ModalScreen[T | None], then: Callable
             then(answer)
 
     here.app.push_screen(dialog, answered)
+
+
+def send_with(here: Screen[Any], dialog: Dialog[T | None], send: Callable[[T, Callable[[str], None]], None]) -> None:
+    """Opens a dialog over a screen. `send` saves its answer, and the dialog stays open until that has succeeded."""
+
+    def sending(answer: T | None, ended: Callable[[str], None]) -> None:
+        if answer is not None:
+            send(answer, ended)
+
+    dialog.send = sending
+    here.app.push_screen(dialog)
 
 
 def add_cross(screen: Screen[T], key: str) -> None:

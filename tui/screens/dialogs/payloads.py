@@ -80,7 +80,7 @@ class PayloadEditor(EditorDialog[Json]):
             if not deck.shows(self):
                 return
             if problem is None:
-                self.dismiss(payload)
+                self.answer(payload)
             else:
                 self.say(str(problem) if isinstance(problem, JobdeckError) else type(problem).__name__)
 

@@ -18,12 +18,12 @@ from jobdeck.tui.form.widgets import PickField
 from jobdeck.tui.format import age, count, one_line
 from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
-from jobdeck.tui.screens.dialogs.dialog import FieldsDialog, answer_with
+from jobdeck.tui.screens.dialogs.dialog import FieldsDialog, answer_with, send_with
 from jobdeck.tui.widgets.fields import OneLine
 from jobdeck.tui.widgets.pause_banner import pause_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
     from textual.screen import Screen
@@ -180,13 +180,13 @@ def _paused(by: str | None, at: datetime | None, reason: str | None, until: date
 
 
 def _pause(here: Screen[Any], deck: Deck, view: View, task_type: str | None, *, first: bool) -> None:
-    def paused(answer: PauseAnswer) -> None:
-        deck.operations.pause(answer.reason, answer.until, answer.task_type)
+    def send(answer: PauseAnswer, ended: Callable[[str], None]) -> None:
+        deck.operations.pause(answer.reason, answer.until, answer.task_type, ended)
 
     known = sorted({*view.session.task_types, *([task_type] if task_type else [])})
     types = sorted(known, key=lambda name: name != task_type)
     dialog = Pause(view.snapshot.counts.pending, types, task_type if first else None)
-    answer_with(here, dialog, paused)
+    send_with(here, dialog, send)
 
 
 def _resume(here: Screen[Any], deck: Deck, view: View, task_type: str | None) -> None:

@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.widgets import Button, Static
 
 from jobdeck.core.queue.bulk_model import Bulk
-from jobdeck.tui.backend.operations import Awaited
+from jobdeck.tui.backend.undo import Awaited
 from jobdeck.tui.commands import PURGE, RUN_WORKER, WORKER, cancel_flow_twin, cleanup_twin, twin, twin_on
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import FIRST, Question, ask, job_line
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ActionResult, Job
     from jobdeck.core.read.pages.flows import FlowTree
-    from jobdeck.tui.backend.operations import Deletion
     from jobdeck.tui.backend.protocol import Due
+    from jobdeck.tui.backend.undo import Deletion
     from jobdeck.tui.deck import Deck
 
 LISTED: Final = 6
@@ -233,7 +233,7 @@ def ask_to_purge(here: Screen[Any], deck: Deck) -> None:
             PURGE,
         )
 
-    deck.operations.run("count old jobs", lambda: deck.reach().purge(dry_run=True), counted)
+    deck.operations.run("count old jobs", lambda: deck.reach().purge(dry_run=True), counted, opens=True)
 
 
 def purge_question(number: int) -> Question:

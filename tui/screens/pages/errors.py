@@ -17,7 +17,7 @@ from jobdeck.tui.backend.protocol import Canary
 from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question
-from jobdeck.tui.screens.dialogs.dialog import answer_with
+from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.shift import SAMPLE, MuteAnswer, MuteErrors, unmute_question
 from jobdeck.tui.screens.page import SplitPage
 from jobdeck.tui.text import errors, playbook
@@ -200,7 +200,7 @@ class Errors(SplitPage[ErrorReport]):
                 then(trend, answer)
 
         self.draw_about()
-        deck.background(lambda: read(deck.reach(), trend.key), found)
+        deck.background(lambda: read(deck.reach(), trend.key), deck.opening(found))
 
     def _mute(self) -> None:
         """Asks until when to mute the group under the cursor, or whether to unmute it."""
@@ -215,14 +215,14 @@ class Errors(SplitPage[ErrorReport]):
             said = f"Errors of {name} are not muted any more."
             deck.operations.change("unmute these errors", work, lambda _: said, twin)
 
-        def answered(answer: MuteAnswer) -> None:
+        def send(answer: MuteAnswer, ended: Callable[[str], None]) -> None:
             work = partial(notes.mute, **group, until=answer.until, reason=answer.reason)
             said = f"Errors of {name} muted until {answer.until:%m-%d %H:%M}Z."
             twin = mute_twin(trend, answer.typed, answer.reason)
-            deck.operations.change("mute these errors", work, lambda _: said, twin)
+            deck.operations.change("mute these errors", work, lambda _: said, twin, ended)
 
         if mute is None:
-            answer_with(self, MuteErrors(trend), answered)
+            send_with(self, MuteErrors(trend), send)
         else:
             dialog = ask(self, unmute_question(trend, mute, deck.now()), unmuted)
 

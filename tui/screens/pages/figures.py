@@ -20,7 +20,7 @@ from jobdeck.core.words.tables import EVERYTHING
 from jobdeck.tui.commands import pause_series_twin, skip_twin, type_twin
 from jobdeck.tui.format import one_line, short_id
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
-from jobdeck.tui.screens.dialogs.dialog import answer_with
+from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.type_settings import SettingsAnswer, TypeSettings
 from jobdeck.tui.screens.page import SplitPage
 from jobdeck.tui.text.figures import series, trends, types
@@ -104,12 +104,12 @@ class Types(SplitPage[TypeReport]):
         def said(line: TypeLine) -> str:
             return f"Settings of {one_line(name)} changed." + ("" if line.workers else "\nNo live worker handles it.")
 
-        def answered(wanted: SettingsAnswer) -> None:
+        def send(wanted: SettingsAnswer, ended: Callable[[str], None]) -> None:
             changes, reason = wanted.changes, wanted.reason
             work = partial(service.set_type, registry=known, task_type=name, changes=changes, reason=reason)
-            self.deck.operations.change(f"change {one_line(name)}", work, said, type_twin(name, changes, reason))
+            self.deck.operations.change(f"change {one_line(name)}", work, said, type_twin(name, changes, reason), ended)
 
-        answer_with(self, TypeSettings(current.line), answered)
+        send_with(self, TypeSettings(current.line), send)
 
 
 class Trends(SplitPage[TrendReport]):

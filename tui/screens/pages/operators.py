@@ -13,7 +13,7 @@ from jobdeck.core.times import format_duration
 from jobdeck.core.words.shift import markdown
 from jobdeck.tui.commands import acknowledge_twin, note_twin
 from jobdeck.tui.screens.dialogs.confirm import ask
-from jobdeck.tui.screens.dialogs.dialog import answer_with
+from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.shift import LeaveNote, NoteAnswer, note_question
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.terminal.output import copy
@@ -94,14 +94,14 @@ class Audit(ListPage[AuditReport]):
     def _leave_note(self) -> None:
         deck = self.deck
 
-        def answered(answer: NoteAnswer) -> None:
+        def send(answer: NoteAnswer, ended: Callable[[str], None]) -> None:
             def said(note_id: int) -> str:
                 return f"Note {note_id} is left for {answer.days} d. {deck.key('page.audit')} shows it."
 
             work = partial(notes.add, note=answer.text, days=answer.days)
-            deck.operations.change("leave the note", work, said, note_twin(answer.text, answer.days))
+            deck.operations.change("leave the note", work, said, note_twin(answer.text, answer.days), ended)
 
-        answer_with(self, LeaveNote(), answered)
+        send_with(self, LeaveNote(), send)
 
     def _copy_digest(self) -> None:
         """Copies the digest of the period as Markdown."""
