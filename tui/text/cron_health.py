@@ -102,7 +102,8 @@ def _section(heading: str, found: Sequence[Entry]) -> list[Entry]:
 
 
 def _more(number: int, noun: str = "") -> list[Entry]:
-    return [entry((f"   and {number:,} more{noun}", "muted"))] if number > 0 else []
+    more = plural(number, f"more {noun}") if noun else f"{number:,} more"
+    return [entry((f"   and {more}", "muted"))] if number > 0 else []
 
 
 def _evidence(report: CronReport, width: int, *, short: bool) -> list[Entry]:
@@ -174,7 +175,7 @@ def _overdue(report: CronReport, width: int) -> list[Entry]:
     types = sorted((line for line in report.backlog if line.overdue), key=lambda line: (-line.overdue, line.task_type))
     return [
         *(_overdue_type(line, report, width) for line in types[:TYPES_LISTED]),
-        *_more(len(types) - TYPES_LISTED, " types"),
+        *_more(len(types) - TYPES_LISTED, "type"),
         *(_overdue_job(job, report, width) for job in report.overdue[:JOBS_LISTED]),
     ]
 

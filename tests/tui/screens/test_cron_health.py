@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobdeck.core.model import Finding, Health, Status, TypePause, Verdict, Worker
+from jobdeck.core.model import Filter, Finding, Health, Status, TypePause, Verdict, Worker
 from jobdeck.core.read.report_types import Backlog
 from jobdeck.tui.format import short_id
+from jobdeck.tui.screens.dialogs.confirm import choice_question
 from jobdeck.tui.text import cron_health
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample, worker_run
@@ -190,6 +191,15 @@ def test_overdue_jobs_are_grouped_by_type_most_first_and_a_few_follow_one_by_one
     ]
     assert sum("game_platform_sync" in line for line in found[at + 6 :]) == 3
     assert not any("fine" in line for line in found)
+    backend.evidence.backlog = backend.evidence.backlog[:-1]
+    assert "   and 1 more type" in told(backend, width=76).splitlines()
+
+
+def test_one_type_that_a_question_does_not_list_is_named_in_the_singular() -> None:
+    backend = FakeBackend(make_job(number, Status.FAILED, task_type=f"type {number}") for number in range(5))
+    choice = backend.bulk.choose(Filter())
+    assert choice is not None
+    assert choice_question("retry", choice).body.plain.count("and 1 more type\n") == 1
 
 
 def incident() -> FakeBackend:

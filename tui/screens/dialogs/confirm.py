@@ -111,7 +111,7 @@ def choice_question(verb: Verb, choice: Choice) -> Question:
     types = _types(choice, allowed)
     lines += [Content(f"{jobs:>8,}  {fit(one_line(name or '?'), 44)}") for name, jobs in types[:TYPES]]
     if len(types) > TYPES:
-        lines.append(Content.styled(f"          and {len(types) - TYPES} more types", "$ink-muted"))
+        lines.append(Content.styled(f"          and {plural(len(types) - TYPES, 'more type')}", "$ink-muted"))
     first = " ".join(short_id(job.id) for job in choice.first)
     lines.append(Content.styled(f"first {first}{' …' if number > len(choice.first) else ''}", "$ink-muted"))
     lines += [Content(""), Content(_consequence(verb, choice.first) if number == 1 else _of_many(verb, choice))]
