@@ -155,8 +155,6 @@ GROUP: Final[LiteralString] = _ALIKE + _ordered(_OF_GROUP, "j.id", newest=True)
 """The jobs of a group of errors, newest first, each row with the number of all of them as `total`."""
 
 # All jobs, those first that need somebody. Only what the order compares is read of the first jobs of each status.
-EACH: Final = 1_000
-"""How many jobs of each status the list of all jobs has: the last that ended, and those that are due first."""
 LEAST_OF_LANE: Final = 200
 _FIRST_OF: Final = """
 SELECT j.id, j.status, j.task_type, j.blocked_by, j.in_line, j.run_at, j.attempts, j.last_outcome, j.started_at,

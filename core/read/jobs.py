@@ -18,7 +18,6 @@ from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import (
-    EACH,
     GROUP,
     LEAST_OF_LANE,
     NEEDY,
@@ -30,7 +29,17 @@ from jobdeck.core.read.job_lists import (
     skipped,
 )
 from jobdeck.core.read.operators import reach
-from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot, Standing
+from jobdeck.core.read.report_types import (
+    EACH,
+    Backlog,
+    Clause,
+    Counts,
+    JobDetail,
+    Page,
+    Permissions,
+    Snapshot,
+    Standing,
+)
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
 from jobdeck.core.read.sentences import sentence
 from jobdeck.core.read.standings import full_types

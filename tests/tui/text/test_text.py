@@ -203,10 +203,10 @@ def test_a_text_is_wrapped_by_what_it_takes_on_the_screen() -> None:
 
 def test_a_job_that_a_worker_has_only_claimed_is_nowhere_said_to_run() -> None:
     job = make_job(1, Status.RUNNING, started_at=None, locked_by="host-1", lease_expires_at=NOW + minutes(1))
-    status = next(column for column in layout(120) if column.id == "status")
     title = "".join(text for text, _ in job_detail.title(job, NOW)[0])
     left, _ = peek(job, 0, "1/1", ranging=False)
-    assert "".join(text for text, _ in cell(status, job, Moment(NOW))).strip() == "◌ claimed"
+    cells = ["".join(text for text, _ in cell(name, job, 12, Moment(NOW))).strip() for name in ("sign", "status")]
+    assert cells == ["◌", "claimed"]
     assert "◌ claimed" in title
     assert "claimed on host-1" in "".join(text for text, _ in left)
     assert "running" not in title
