@@ -12,6 +12,7 @@ from jobdeck.core.read.report_types import Page
 from jobdeck.tui.backend.protocol import Request, View
 from jobdeck.tui.text import audit, errors
 from jobdeck.tui.widgets.pane import Entry
+from tests.support.waiting import becomes
 from tests.tui.fake import NOW, FakeBackend, lost, make_job
 from tests.tui.sample import sample, trend
 from tests.tui.support import Deck, Held, dashboard, said, shown
@@ -206,7 +207,7 @@ async def test_a_note_stays_in_its_dialog_while_the_database_is_away_and_is_left
         assert "it is back at 14:00" in dialog_text(deck)
         backend.failure = None
         await deck.press("enter")
-        assert deck.here == "Audit"
+        await becomes(lambda: deck.here == "Audit", "the end of the dialog")
         assert ("leave note", "it is back at 14:00", 7) in backend.calls
 
 
