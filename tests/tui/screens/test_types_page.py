@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.waiting import becomes
 from tests.tui.fake import NOW, FakeBackend, lost, minutes
 from tests.tui.figures_sample import BROKEN, CALM, incident, share, type_line
+from tests.tui.screens.test_shift import dialog_text
 from tests.tui.screens.test_snapshots import SnapCompare, walk
-from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app, said, shown
+from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app, shown
 
 WIDE = (120, 35)
 
@@ -190,11 +192,12 @@ async def test_what_cannot_be_set_is_said_in_the_dialog_and_changes_nothing(type
     assert backend.calls == []
 
 
-async def test_a_refusal_of_the_database_is_said() -> None:
+async def test_a_refusal_of_the_database_is_said_in_the_dialog_which_stays_open() -> None:
     backend = incident()
-    toast = await said(backend, "i", "E", "ctrl+u", *"101%", *("enter",) * 11)
-    assert "Could not change" in toast
-    assert "at most 100 %" in toast
+    async with dashboard(backend, "i", "E", "ctrl+u", *"101%", *("enter",) * 11) as deck:
+        await becomes(lambda: "at most 100 %" in dialog_text(deck), "the refusal")
+        assert "Could not change" in dialog_text(deck)
+        assert deck.here == "TypeSettings"
 
 
 async def test_who_may_only_read_is_told_so_and_sees_the_page() -> None:
