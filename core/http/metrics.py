@@ -23,8 +23,8 @@ from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.read import jobs
 from jobdeck.core.read.sentences import CLAIMED
 from jobdeck.core.read.stats import figures, run_times
-from jobdeck.core.read.stats.slots import lanes
 from jobdeck.core.read.verdict import health, upkeep_health
+from jobdeck.core.read.workers.slots import lanes
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:

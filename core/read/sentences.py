@@ -6,12 +6,12 @@ A code has a hyphen. Errors with SQLSTATE JD001 are sentences already (docs/deci
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY, ActionResult, RunOutcome, Status
-from jobdeck.core.times import format_duration
+from jobdeck.core.read.workers.slots import slot_words
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -103,27 +103,10 @@ def about(seconds: float) -> str:
 def _full(facts: Facts) -> str:
     """The places of a limit that are taken, and the job that holds its place longest."""
     words = f"Waits for a place: {facts.get('running')} of {facts.get('max_running')} of this type are taken"
-    if facts.get("holder") is None:
+    if facts.get("holder") is None or facts.get("since") is None:
         return f"{words}."
-    since = f"since {_moment(facts.get('since'))}"
-    longest = f"job {facts['holder']}" if facts.get("max_running") == 1 else f"the longest is job {facts['holder']}"
-    return f"{words}; {longest}, {since}."
-
-
-def _slots(facts: Facts) -> str:
-    """The slots of a type's workers: how many of its kind, and whether all are taken."""
-    slots, workers = int(facts.get("slots") or 0), int(facts.get("workers") or 0)
-    kind = facts.get("kind") or "thread"
-    whose = "the worker that handles" if workers == 1 else f"the {workers:,} workers that handle"
-    running = int(facts.get("running") or 0)
-    if running < slots:
-        return f"{running:,} of {slots:,} {kind} slots of {whose} this type are taken."
-    taken = f"All {slots:,} {kind} slots of {whose} this type are"
-    if slots == 1:
-        taken = f"The only {kind} slot of {whose} this type is"
-    seconds = facts.get("seconds")
-    longest = f"; the longest run is at {format_duration(timedelta(seconds=seconds))}" if seconds is not None else ""
-    return f"{taken} busy{longest}."
+    longest = "" if facts.get("max_running") == 1 else "the longest is "
+    return f"{words}; {longest}job {facts['holder']}, since {_moment(facts['since'])}."
 
 
 def _ahead(facts: Facts) -> str:
@@ -360,8 +343,8 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
             f"{facts.get('asked_by')} asked at {_moment(facts.get('asked_at'))} to run it next. No pause holds it."
         ),
         "canary-free": "Nothing holds it: a worker that handles its type takes it at its next claim.",
-        "slots-busy": _slots,
-        "slot-free": _slots,
+        "slots-busy": slot_words,
+        "slot-free": slot_words,
         "others-ahead": _ahead,
         "none-ahead": "No due job is ahead.",
     }

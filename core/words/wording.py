@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.read.stats.slots import lanes
+from jobdeck.core.read.workers.slots import lanes
 from jobdeck.core.times import parse_duration, parse_rate
 
 if TYPE_CHECKING:

@@ -195,7 +195,7 @@ begin
         where job_worker_is_alive(w.heartbeat_at, statement_timestamp())
             and (p_task_type is null or s.lane -> 'types' ? p_task_type)
     )
-    select l.id, l.kind, l.slots, count(q.locked_by), min(q.started_at)
+    select l.id, l.kind, l.slots, least(count(q.locked_by), l.slots), min(q.started_at)
     from lane l left join (
         select r.locked_by, r.task_type, r.started_at from job_queue r
         where r.status = 'running' and r.lease_expires_at > statement_timestamp()

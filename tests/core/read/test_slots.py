@@ -8,7 +8,7 @@ from typing import Any
 from jobdeck.core.model import Worker
 from jobdeck.core.queue import presence
 from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.read.stats.slots import Lane, lanes
+from jobdeck.core.read.workers.slots import Lane, lanes
 from jobdeck.core.registry import Done
 from jobdeck.core.words.wording import slots
 from tests.support.health import announce
@@ -56,6 +56,14 @@ def test_why_says_that_all_slots_of_the_kind_are_taken_and_how_many_jobs_are_ahe
     assert (free.holds, free.evidence) == (
         True, "0 of 200 async slots of the 2 workers that handle this type are taken."
     )  # fmt: skip
+
+
+def test_jobs_that_wait_in_a_worker_take_no_more_slots_than_there_are(conn: Connection) -> None:
+    report(conn)
+    for _ in range(3):
+        add(conn)
+    claim(conn, free=1)
+    assert slots(workers(conn)) == "1 of 1 thread slots, 0 of 100 async"
 
 
 def test_a_worker_of_an_earlier_program_has_threads_alone(conn: Connection) -> None:
