@@ -13,7 +13,7 @@ from jobdeck.core.errors import Refused, UnknownTaskType
 from jobdeck.core.model import Enqueued, NewJob, Status
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.queue.requests import admit, admit_change, changes, draft, new_job, new_jobs, new_payload
-from jobdeck.core.read import jobs
+from jobdeck.core.read import job_lists, jobs
 from jobdeck.core.read.sentences import result
 from jobdeck.core.read.type_settings import TypeLine, type_lines
 
@@ -84,7 +84,7 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
     with conn.transaction():
         ticket = producer.enqueue(conn, new, actor=actor)
         # The history is read only for a job that has left the queue.
-        found = jobs.queued([ticket.job_id]).run(conn) or jobs.removed([ticket.job_id]).run(conn)
+        found = job_lists.queued([ticket.job_id]).run(conn) or job_lists.removed([ticket.job_id]).run(conn)
     job = next(iter(found), None)
     if job is None and new.unique_seconds is not None:
         raise Refused(f"Job {ticket.job_id} has this dedupe key, which counts for a time. Nothing was enqueued.")
@@ -136,8 +136,8 @@ def run_again(  # noqa: PLR0913 -- one keyword per choice of the caller
     An ended series is still in the queue and becomes due itself; one with an entry in `versions` must still have that
     version.
     """
-    left = {job.id: job for job in jobs.removed(ids).run(conn)}
-    here = {job.id: job for job in jobs.queued(ids).run(conn)}
+    left = {job.id: job for job in job_lists.removed(ids).run(conn)}
+    here = {job.id: job for job in job_lists.queued(ids).run(conn)}
 
     def answer(job_id: UUID) -> ActionResult:
         if job_id in left:

@@ -14,10 +14,14 @@ from uuid import UUID
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, Status
+from jobdeck.core.read.batch import Query, select
+from jobdeck.core.read.rows import jobs_from
 from jobdeck.core.read.standings import CIRCUMSTANCES, RANK, STANDING
 
 if TYPE_CHECKING:
-    from jobdeck.core.model import Json
+    from collections.abc import Sequence
+
+    from jobdeck.core.model import Job, Json
 
 WINDOW: Final = 10_000
 LOOKED_AT: Final = 100_000
@@ -359,3 +363,21 @@ def cursor_parameters(after: str | None, *, natural: bool) -> Json:
     if natural:
         return {"after_key": cursor["key"], "after_id": cursor["id"], "skip": 0}
     return {"after_key": None, "after_id": None, "skip": cursor["skip"]}
+
+
+def removed(ids: Sequence[UUID]) -> Query[tuple[Job, ...]]:
+    """Those of the jobs that succeeded and left the queue, each with its newest success."""
+    return select(
+        """
+        SELECT DISTINCT ON (r.id) r.* FROM job_removed_list AS r
+        WHERE r.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM job_list AS j WHERE j.id = r.id)
+        ORDER BY r.id, r.left_with DESC
+        """,
+        {"ids": list(ids)},
+        read=jobs_from,
+    )
+
+
+def queued(ids: Sequence[UUID]) -> Query[tuple[Job, ...]]:
+    """Those of the jobs that are in the queue."""
+    return select("SELECT * FROM job_list WHERE id = ANY (%(ids)s)", {"ids": list(ids)}, read=jobs_from)

@@ -30,7 +30,6 @@ from jobdeck.core.read.job_lists import (
 )
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.report_types import (
-    EACH,
     Backlog,
     Clause,
     Counts,
@@ -41,12 +40,12 @@ from jobdeck.core.read.report_types import (
     Standing,
 )
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
-from jobdeck.core.read.sentences import sentence
-from jobdeck.core.read.standings import full_types
+from jobdeck.core.read.sentences import EACH, sentence
+from jobdeck.core.read.standings import full_types, next_due
 from jobdeck.core.read.verdict.health import health
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime, timedelta
 
     from jobdeck.core.model import Run
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
-NEXT_LOOKED_AT = 50
 MIN_ID_PREFIX = 4
 SHORT_ID = range(8, 13)
 """How many last digits may identify a job: from the part that lists show to the whole last group of an id."""
@@ -101,25 +99,6 @@ def glance() -> Query[Snapshot]:
 def clock() -> Query[datetime]:
     """The database's time, at the start of the batch or of the caller's transaction."""
     return select("SELECT now() AS at", read=lambda rows: rows[0]["at"])
-
-
-def next_due() -> Query[tuple[str, datetime] | None]:
-    """The task type and the time of the next run of a series that is not paused, among the next `NEXT_LOOKED_AT`."""
-    return select(
-        """
-        SELECT n.task_type, n.run_at FROM (
-            SELECT task_type, status, run_at FROM job_list
-            WHERE is_recurring AND status IN ('pending', 'running')
-                AND run_at > now() AND run_at < '9999-12-30 00:00+00'
-            ORDER BY run_at LIMIT %(most)s
-        ) AS n
-        WHERE n.status = 'pending' AND NOT EXISTS (SELECT FROM job_paused_types AS p WHERE p.task_type = n.task_type
-            AND (p.resume_at IS NULL OR p.resume_at > n.run_at))
-        ORDER BY n.run_at LIMIT 1
-        """,
-        {"most": NEXT_LOOKED_AT},
-        read=lambda rows: (rows[0]["task_type"], rows[0]["run_at"]) if rows else None,
-    )
 
 
 def page(
@@ -291,24 +270,6 @@ def job(job_id: UUID) -> Query[Job | None]:
         select("SELECT * FROM job_removed_job(%(id)s)", {"id": job_id}, read=_first_job),
         read=lambda here, left: here or left,
     )
-
-
-def removed(ids: Sequence[UUID]) -> Query[tuple[Job, ...]]:
-    """Those of the jobs that succeeded and left the queue, each with its newest success."""
-    return select(
-        """
-        SELECT DISTINCT ON (r.id) r.* FROM job_removed_list AS r
-        WHERE r.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM job_list AS j WHERE j.id = r.id)
-        ORDER BY r.id, r.left_with DESC
-        """,
-        {"ids": list(ids)},
-        read=jobs_from,
-    )
-
-
-def queued(ids: Sequence[UUID]) -> Query[tuple[Job, ...]]:
-    """Those of the jobs that are in the queue."""
-    return select("SELECT * FROM job_list WHERE id = ANY (%(ids)s)", {"ids": list(ids)}, read=jobs_from)
 
 
 def _first_job(rows: list[Row]) -> Job | None:

@@ -41,10 +41,6 @@ def left_lying(run: WorkerRun) -> int:
     return max(run.due_before - run.claimed, 0)
 
 
-EACH: Final = 1_000
-"""How many jobs of each status the list of all jobs has: the last that ended, and those that are due first."""
-
-
 class Standing(StrEnum):
     """How a job stands now. For a pending job it says why it does not run; its status is `pending` all the same.
 

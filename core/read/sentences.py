@@ -67,6 +67,8 @@ def amount(number: int, *, at_least: bool = False) -> str:
     return f"{number - number % 1000 if number >= 1000 else number:,}+"
 
 
+EACH: Final = 1_000
+"""How many jobs of each status the list of all jobs has: the last that ended, and those that are due first."""
 CLAIMED: Final = "claimed"
 """What is said of a job that a worker holds and has not begun; its stored status is `running`."""
 

@@ -6,11 +6,15 @@ Lists, their order and filters share the expression, so that they cannot disagre
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, LiteralString
+from typing import TYPE_CHECKING, Final, LiteralString
 
 from jobdeck.core.read.batch import Query, select
 from jobdeck.core.times import write_rate
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
+NEXT_LOOKED_AT: Final = 50
 _RUNNING: Final = """
 LEFT JOIN (
     SELECT q.task_type, count(*) AS jobs FROM job_list AS q WHERE q.status = 'running' GROUP BY q.task_type
@@ -92,4 +96,23 @@ def full_types() -> Query[tuple[FullType, ...]]:
     """The task types that are at their limit now."""
     return select(
         _FULL.format(running=_RUNNING, is_full=_IS_FULL), read=lambda rows: tuple(FullType(**row) for row in rows)
+    )
+
+
+def next_due() -> Query[tuple[str, datetime] | None]:
+    """The task type and the time of the next run of a series that is not paused, among the next `NEXT_LOOKED_AT`."""
+    return select(
+        """
+        SELECT n.task_type, n.run_at FROM (
+            SELECT task_type, status, run_at FROM job_list
+            WHERE is_recurring AND status IN ('pending', 'running')
+                AND run_at > now() AND run_at < '9999-12-30 00:00+00'
+            ORDER BY run_at LIMIT %(most)s
+        ) AS n
+        WHERE n.status = 'pending' AND NOT EXISTS (SELECT FROM job_paused_types AS p WHERE p.task_type = n.task_type
+            AND (p.resume_at IS NULL OR p.resume_at > n.run_at))
+        ORDER BY n.run_at LIMIT 1
+        """,
+        {"most": NEXT_LOOKED_AT},
+        read=lambda rows: (rows[0]["task_type"], rows[0]["run_at"]) if rows else None,
     )

@@ -119,8 +119,8 @@ READS: Final = {
     ),
     "one run": Operation(history.run(1001).run, entries=10, blocks=20, reads=True),
     "tokens of the newest runs": Operation(history.newest_tokens(100).run, entries=2000, blocks=2500, reads=True),
-    "jobs that left the queue, by id": Operation(read_jobs.removed([REMOVED, CROWD]).run, 200, 200, reads=True),
-    "jobs in the queue, by id": Operation(read_jobs.queued([REMOVED, CROWD]).run, 20, 40, reads=True),
+    "jobs that left the queue, by id": Operation(job_lists.removed([REMOVED, CROWD]).run, 200, 200, reads=True),
+    "jobs in the queue, by id": Operation(job_lists.queued([REMOVED, CROWD]).run, 20, 40, reads=True),
     "types of jobs, runs and workers": Operation(
         types_seen().run, entries=30_000, blocks=20_000, reads=True, growth=25, sorts=True
     ),

@@ -10,7 +10,8 @@ from textual.geometry import Offset
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import SORTS, Filter, Status
-from jobdeck.core.read.report_types import EACH, Counts
+from jobdeck.core.read.report_types import Counts
+from jobdeck.core.read.sentences import EACH
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
 from jobdeck.tui.commands import save_filter_twin
 from jobdeck.tui.format import one_line, plural

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message
 
-from jobdeck.core.read.stats.minutes import last_minutes
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.shape import MINUTES
 from jobdeck.tui.text.first.top import top
@@ -74,6 +73,8 @@ class Top(Pane, can_focus=False):
             return
         minute = deck.view.snapshot.at.replace(second=0, microsecond=0)
         if minute != self._asked:
+            from jobdeck.core.read.stats.minutes import last_minutes  # noqa: PLC0415 -- not for the first frame
+
             self._asked = minute
             deck.background(lambda: deck.reach().read(last_minutes, MINUTES), self._answered)
 

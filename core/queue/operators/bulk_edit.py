@@ -16,7 +16,7 @@ from jobdeck.core.queue import bulk
 from jobdeck.core.queue.calls import rows
 from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange, difference
 from jobdeck.core.queue.requests import admit_change, new_payload
-from jobdeck.core.read import jobs
+from jobdeck.core.read import job_lists
 from jobdeck.core.read.rows import result_from
 from jobdeck.core.read.sentences import result
 from jobdeck.core.redact import safe_error
@@ -141,7 +141,7 @@ def rehearse(
 def _edits(
     conn: Connection, registry: Registry, asked: Mapping[UUID, int | None], change: PayloadChange, settings: Settings
 ) -> Iterator[_Edit]:
-    found = {job.id: job for job in jobs.queued(list(asked)).run(conn)}
+    found = {job.id: job for job in job_lists.queued(list(asked)).run(conn)}
     for job_id, seen in asked.items():
         job = found.get(job_id)
         fixed = {Status.RUNNING, Status.SUCCEEDED}
@@ -207,7 +207,7 @@ def _rehearsed(conn: Connection, edits: Sequence[_Edit], actor: str) -> dict[UUI
 def _first(conn: Connection, edits: Sequence[_Edit], most: int) -> list[tuple[Job, Difference]]:
     """The first edits with the jobs as they are, and what differs."""
     wanted = {edit.job_id: edit.changes for edit in edits[: max(most, 0)] if edit.changes}
-    found = {job.id: job for job in jobs.queued(list(wanted)).run(conn)} if wanted else {}
+    found = {job.id: job for job in job_lists.queued(list(wanted)).run(conn)} if wanted else {}
     return [
         (found[job_id], difference(found[job_id].payload, changes["payload"]))
         for job_id, changes in wanted.items()

@@ -261,7 +261,7 @@ begin
                 return 1;
             end if;
     end;
-    return job_claim_try(p_worker, p_jobs[:v_half]) + job_claim_try(p_worker, p_jobs[v_half + 1:]);
+    return job_claim_try(p_worker, p_jobs[1:v_half]) + job_claim_try(p_worker, p_jobs[v_half + 1:]);
 end
 $$;
 

@@ -11,7 +11,7 @@ import pytest
 from jobdeck.core.model import ActionResult, Job, Status
 from jobdeck.core.queue import bulk, operator, service
 from jobdeck.core.queue.bulk_model import Bulk, Choice
-from jobdeck.core.read import jobs
+from jobdeck.core.read import job_lists
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.registry import Admission, JobType, Payload, Registry
 from jobdeck.core.settings import Settings
@@ -242,7 +242,7 @@ class TestRunAgain:
 
     def test_another_payload_brings_the_concurrency_key_that_follows_from_it(self, conn: Connection) -> None:
         job = succeeded(conn, "keyed", payload={"customerId": "c-1"}, concurrency_key="keyed:c-1")
-        (seen,) = jobs.removed([job.id]).run(conn)
+        (seen,) = job_lists.removed([job.id]).run(conn)
         answer = service.retry_with(conn, TYPES, seen, {"customerId": "c-2"}, settings=SETTINGS, actor=ACTOR)
         assert answer.ok, answer.message
         (copy,) = rows(conn, "SELECT payload, concurrency_key FROM job_queue")

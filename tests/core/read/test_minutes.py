@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from jobdeck.core.queue import operator
-from jobdeck.core.read import jobs
+from jobdeck.core.read import standings
 from jobdeck.core.read.stats.minutes import last_minutes
 from tests.support.queue import ACTOR, Connection, add, now
 
@@ -56,11 +56,11 @@ def test_pauses_are_marks(conn: Connection) -> None:
 
 
 def test_the_next_due_series_is_the_first_one_that_is_not_paused(conn: Connection) -> None:
-    assert jobs.next_due().run(conn) is None
+    assert standings.next_due().run(conn) is None
     at = now(conn) + 10 * MINUTE
     add(conn, run_at=at - 8 * MINUTE)
     add(conn, task_type="first_series", run_at=at - 5 * MINUTE, recurrence_interval_minutes=60)
     add(conn, task_type="second_series", run_at=at, recurrence_interval_minutes=60)
-    assert jobs.next_due().run(conn) == ("first_series", at - 5 * MINUTE)
+    assert standings.next_due().run(conn) == ("first_series", at - 5 * MINUTE)
     operator.pause(conn, reason=None, actor=ACTOR, task_type="first_series")
-    assert jobs.next_due().run(conn) == ("second_series", at)
+    assert standings.next_due().run(conn) == ("second_series", at)
