@@ -110,7 +110,7 @@ READS: Final = {
     "detail of what is in the trash": Operation(
         read_jobs.detail(UUID("00000000-0000-7000-8009-000000000001")).run, reads=True
     ),
-    "first screen": Operation(read_jobs.snapshot(Filter()).run, entries=60_000, blocks=30_000, reads=True, growth=9),
+    "first screen": Operation(read_jobs.snapshot(Filter()).run, entries=70_000, blocks=30_000, reads=True, growth=9),
     "jobs that need somebody first": Operation(_needy, entries=20_000, blocks=40_000, reads=True, growth=9),
     "runs of a job": Operation(history.runs(job_id=REMOVED).run, entries=60, blocks=80, reads=True),
     "runs behind a cursor": Operation(history.runs(after="4001").run, entries=60, blocks=80, reads=True),
