@@ -33,7 +33,7 @@ FUNCTIONS: Final = {
     """,
     "w": """
         job_alarm_clear job_alarm_raise job_bulk_continue job_bulk_failed job_bulk_take
-        job_queue_checkpoint job_queue_claim job_queue_traces
+        job_queue_checkpoint job_queue_claim job_queue_set_aside job_queue_traces
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
         job_queue_next_due job_queue_upkeep job_release_note job_types_declare
         job_types_fill_keys job_worker_remove job_worker_report job_worker_slots job_flow_add job_flow_outcomes

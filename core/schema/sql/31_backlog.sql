@@ -235,7 +235,7 @@ return case
         when not (p_job).is_recurring then 'skip-once'
         when (p_job).status = 'running' then 'skip-running'
         when (p_job).status <> 'pending' then 'skip-ended'
-        when (p_job).blocked_by = (p_job).id then 'series paused'
+        when (p_job).blocked_by = (p_job).id then 'series-paused'
         when p_next >= job_no_slot() then 'skip-without-slots'
         when (p_job).expires_at <= p_next then 'skip-last' end
     when not (p_job).is_recurring then 'pause-once'

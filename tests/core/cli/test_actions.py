@@ -57,7 +57,7 @@ def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: Co
             assert ran.code == 1
             [answer] = ran.data["results"]
             assert answer["code"] == f"{verb}-running"
-            assert "running" in answer["message"]
+            assert "A worker holds it" in answer["message"]
         assert jobdeck("edit", str(job), "--priority", "3").code == 1
     assert jobdeck("cancel", str(job)).code == 0
     assert conn.execute("SELECT cancel_requested_at IS NOT NULL FROM job_queue").fetchone() == (True,)

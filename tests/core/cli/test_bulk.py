@@ -88,7 +88,7 @@ def test_a_refused_job_is_exit_code_1_and_is_listed(jobdeck: Jobdeck, conn: Conn
     assert [answer["id"] for answer in ran.data["results"]] == [str(claimed.id)]
     assert statuses(conn) == ["running"]
     shown = jobdeck("bulk", "show", ran.data["bulk"], "--refused")
-    assert "running" in shown.out
+    assert "A worker holds it" in shown.out
     assert str(claimed.id) in shown.out
     assert not any(str(job) in shown.out for job in ids if job != claimed.id)
 

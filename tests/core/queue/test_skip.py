@@ -132,7 +132,7 @@ def test_what_has_no_next_run_is_refused_with_a_sentence_and_nothing_changes(con
         (once, "not recurring"),
         (last, "expires before"),
         (ended, "cancelled"),
-        (runs, "running"),
+        (runs, "A worker holds it"),
         (gone, "delet"),
     )
     with changes_nothing(conn):

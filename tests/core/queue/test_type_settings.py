@@ -175,7 +175,7 @@ class TestSetAside:
         add(conn, "alpha", recurrence_interval_minutes=15, run_at=now(conn) - DAY)
         conn.execute("UPDATE job_queue SET consecutive_failures = 9")
         before = {finding.signal: finding.verdict for finding in health.health().run(conn).findings}
-        assert before["late series"] == before["recurring jobs"] == "critical"
+        assert before["cannot run"] == before["recurring jobs"] == "critical"
         set_alpha(conn, set_aside=True, reason="the old runner has it")
         found = health.health().run(conn)
         assert found.verdict == "ok"

@@ -80,13 +80,13 @@ def test_a_job_that_has_the_dedupe_key_keeps_its_own_span_and_is_not_counted_aga
 
 
 def test_a_refused_enqueue_has_a_failed_span_without_the_message(conn: Conn, recorded: Recorded) -> None:
-    with pytest.raises(jobdeck.Refused, match="priority"):
-        jobdeck.enqueue(conn, TYPE, ADA, priority=1000)
+    with pytest.raises(jobdeck.Refused, match="blocker"):
+        jobdeck.enqueue(conn, TYPE, ADA, blocked_by=UUID(int=7))
     span = recorded.span(f"send {TYPE}")
     assert span.status.status_code is StatusCode.ERROR
     assert (span.attributes or {})["error.type"] == "Refused"
     assert (span.status.description, span.events) == (None, ())
-    assert "priority" not in recorded.text()
+    assert "blocker" not in recorded.text()
 
 
 def test_each_part_of_a_large_batch_carries_it(conn: Conn, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:

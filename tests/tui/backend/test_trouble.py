@@ -164,7 +164,7 @@ async def test_a_slow_database_is_named_as_what_is_wrong_and_no_longer_once_it_i
         slow.wait(14)
         slow.answer()
         await pilot.pause()
-        assert "⚠ Database slow: 14s" in slow.screen_text()
+        assert "! Database slow: 14s" in slow.screen_text()
         slow.app.poller.poke()
         slow.answer()
         await pilot.pause()

@@ -12,7 +12,7 @@ from jobdeck.core.read.report_types import Page
 from jobdeck.tui.backend.protocol import Request, View
 from jobdeck.tui.text import audit, errors
 from jobdeck.tui.widgets.pane import Entry
-from tests.support.waiting import becomes
+from tests.support.waiting import rounds
 from tests.tui.fake import NOW, FakeBackend, lost, make_job
 from tests.tui.sample import sample, trend
 from tests.tui.support import Deck, Held, dashboard, said, shown
@@ -206,8 +206,15 @@ async def test_a_note_stays_in_its_dialog_while_the_database_is_away_and_is_left
         assert "It is unknown whether Jobdeck could leave the note" in dialog_text(deck)
         assert "it is back at 14:00" in dialog_text(deck)
         backend.failure = None
+        for _ in rounds("the connection, and the end of the button's effect, during which it takes no press"):
+            await deck.refresh()
+            if deck.app.poller.connected and deck.app.focused and not deck.app.focused.has_class("-active"):
+                break
         await deck.press("enter")
-        await becomes(lambda: deck.here == "Audit", "the end of the dialog")
+        for _ in rounds("the end of the dialog"):
+            if deck.here == "Audit":
+                break
+            await deck.pilot.pause()
         assert ("leave note", "it is back at 14:00", 7) in backend.calls
 
 
