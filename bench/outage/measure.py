@@ -80,7 +80,7 @@ def _round() -> dict[str, float]:
         world.down.touch()
         signs: dict[str, Callable[[], object]] = {
             "warning: health": lambda: _says(world, "warning"),
-            "warning: dashboard": lambda: dashboard.line_with(f"⚠ {TYPE}:") or dashboard.line_with(f"✗ {TYPE}:"),
+            "warning: dashboard": lambda: dashboard.line_with(f"! {TYPE}:") or dashboard.line_with(f"✗ {TYPE}:"),
             "critical: health": lambda: _says(world, "critical"),
             "critical: dashboard": lambda: dashboard.line_with(f"✗ {TYPE}:"),
             "critical: Sentry": lambda: _alarms(world),

@@ -80,8 +80,8 @@ class Story:
         alive = "SELECT count(*) FROM job_workers"
         self.world.wait(lambda: truth.one(self.conn, alive), "the first worker")
         self.checks.equal("exit code of health", self.world.command("health").code, 0)
-        self.checks.becomes("the line of health on the dashboard", lambda: self.dashboard.line_with("/min"), 60)
-        self.checks.equal("failures in it", self.dashboard.line_with(f"{TYPE}:"), "")
+        self.checks.becomes("the boxes of the dashboard", lambda: self.dashboard.line_with("now"), 60)
+        self.checks.equal("failures in them", self.dashboard.line_with(f"{TYPE}:"), "")
 
     def sign(self) -> None:
         """Judges after each few runs: the verdict comes at the first judgement after each threshold, not before."""
@@ -109,15 +109,18 @@ class Story:
         words = f"{TYPE}: {percent} of runs failed in the 15 minutes to"
         counts = f" ({share.failed:,} of {share.runs:,}, usually"
         health = self.world.command("health")
-        (finding,) = [one for one in health.data["findings"] if one["subject"] == TYPE] or [{}]
+        (finding,) = [
+            one for one in health.data["findings"] if (one["signal"], one["subject"]) == ("failures", TYPE)
+        ] or [{}]
         self.checks.equal("verdict in health", finding.get("verdict"), verdict)
         evidence = finding.get("evidence", "")
         self.checks.holds(
             "words in health", evidence.startswith(words) and counts in evidence, evidence, words + counts
         )
         self.checks.equal("exit code of health", health.code, 4 if verdict == "critical" else 0)
-        mark = "✗" if verdict == "critical" else "⚠"
-        self.checks.becomes(f"{mark} on the dashboard", lambda: self.dashboard.line_with(f"{mark} {words}"), 60)
+        mark = "✗" if verdict == "critical" else "!"
+        shown = f"{mark} {TYPE}: {percent}"
+        self.checks.becomes(f"{mark} on the dashboard", lambda: self.dashboard.line_with(shown), 60)
         for _ in range(2):
             self.sentinel.look(self.conn)
         if verdict == "critical":

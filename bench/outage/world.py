@@ -48,8 +48,8 @@ class Dashboard:
             return self._terminal.lines
 
     def line_with(self, text: str) -> str:
-        """The line under the header or below that has a text; empty if none has."""
-        return next((line.strip() for line in self.lines[:4] if text in line), "")
+        """The line of the boxes under the header that has a text; empty if none has."""
+        return next((line.strip() for line in self.lines[1:12] if text in line), "")
 
     def close(self) -> None:
         self._ending.set()
