@@ -144,6 +144,18 @@ class TestNoWorker:
         found(conn, Verdict.CRITICAL, "beta: 2 jobs are due, and none of 2 live workers handles this type. Start one")
         assert (finding(conn, "due jobs").verdict, findings(conn, "claims")) == (Verdict.OK, [])
 
+    def test_a_type_that_the_calls_of_a_scheduler_run_is_none(self, conn: Connection) -> None:
+        announce(conn)
+        due = now(conn) - HOUR
+        add(conn, "beta", run_at=due)
+        add(conn, "beta", run_at=due)
+        found(conn, Verdict.CRITICAL, "beta: 2 jobs are due, and the one live worker does not handle this type.")
+        finish_one(conn, claim(conn, ["beta"], limit=1)[0])
+        assert cannot(conn) is None
+        advance(conn, HOUR)
+        announce(conn)
+        found(conn, Verdict.CRITICAL, "beta: 1 job is due, and the one live worker does not handle this type.")
+
     def test_without_any_worker_the_workers_are_the_finding(self, conn: Connection) -> None:
         add(conn)
         assert cannot(conn) is None
