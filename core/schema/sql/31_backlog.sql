@@ -1,4 +1,84 @@
--- The backlog over time, why due jobs cannot start, and one slot of a series.
+-- What health judges: failing types, the backlog over time, and why due jobs cannot start; and one slot of a series.
+
+-- Judges the runs of each type that ended since the judgement before. Nothing changes where none did, so a pause keeps the
+-- verdict; it becomes a note if for an hour no run ended and no job is due. A verdict rises only if one of these runs
+-- failed: runs are counted, not compared by time, so no step of the clock raises one. It falls when runs have ended for
+-- 15 minutes in which nothing as bad was found, or, if so few end, when none of the last 20 failed.
+create or replace function job_stats_judge(p_at timestamptz) returns void
+language plpgsql volatile
+set jit = off
+as $$
+declare
+    v_levels constant text[] := array['warning', 'critical'];
+begin
+    with ended as (
+        select s.task_type, sum(s.runs)::bigint as runs,
+            coalesce(sum(s.runs) filter (where s.outcome = any (job_outcomes(true))), 0)::bigint as failed
+        from job_stat_list s
+        where s.minutes = 0 and not s.dry_run and s.outcome = any (job_outcomes(true) || job_outcomes(false))
+        group by s.task_type
+    ), changed as materialized (
+        select e.task_type, e.runs as seen_runs, e.failed as seen_failed, e.failed > coalesce(f.seen_failed, 0) as may_rise
+        from ended e left join job_failing_types f using (task_type)
+        where e.failed <> coalesce(f.seen_failed, 0) or f.verdict is not null and e.runs <> f.seen_runs
+    ), counted as (
+        select c.*, s.runs is null as unknown, s.last_at, s.last_failed_at, j.runs, j.failed, s.runs < 20 as few,
+            s.failed_in_a_row, s.runs < 20 and s.failed_in_a_row >= 3 as in_a_row, s.lost,
+            coalesce(t.lost_jobs, 20) as lost_limit, n.runs as new_runs, n.first_at as new_since,
+            case when s.usual_runs > 0 then s.usual end as usual, s.warning_share, s.critical_share,
+            case when j.runs >= 20 then j.failed::double precision / j.runs else 0 end as share
+        from changed c
+        left join job_failure_shares(p_at, array(select h.task_type from changed h)) s using (task_type)
+        left join job_types t using (task_type)
+        cross join lateral job_new_error(c.task_type, p_at) n
+        left join lateral (
+            select s.runs, s.failed where s.runs >= 20
+            union all
+            select l.runs, l.failed from job_last_runs(c.task_type, p_at) l where s.runs < 20
+        ) j on true
+    ), judged as (
+        select c.*, f.since, f.verdict as was, w.before, least(coalesce(f.calm_since, p_at), p_at) as calm_since,
+            case
+                when c.unknown then w.before
+                when c.share >= c.critical_share or c.lost >= 10 * c.lost_limit then 2
+                when c.share >= c.warning_share or c.lost >= c.lost_limit or c.new_runs is not null or c.in_a_row then 1
+                else 0
+            end as found
+        from counted c left join job_failing_types f using (task_type)
+        cross join lateral (select coalesce(array_position(v_levels, f.verdict), 0) as before) w
+    ), decided as (
+        select j.*, case
+            when j.found > j.before and j.may_rise or j.found < j.before and (
+                    j.calm_since <= p_at - interval '15 minutes' or j.few and j.runs >= 20 and j.failed = 0)
+                then v_levels[j.found]
+            when j.found > 0 or j.before > 0 then j.was
+        end as verdict
+        from judged j
+    )
+    insert into job_failing_types as f (task_type, verdict, since, calm_since, judged_at, last_at, last_failed_at, runs,
+        failed, few, failed_in_a_row, in_a_row, lost, lost_limit, new_runs, new_since, usual, warning_share,
+        critical_share, seen_runs, seen_failed)
+    select d.task_type, d.verdict, case when d.before > 0 then least(d.since, p_at) else p_at end,
+        case when d.found < d.before and d.verdict = d.was then d.calm_since end, p_at, d.last_at, d.last_failed_at,
+        coalesce(d.runs, 0), coalesce(d.failed, 0), coalesce(d.few, true), coalesce(d.failed_in_a_row, 0),
+        coalesce(d.in_a_row, false), coalesce(d.lost, 0), d.lost_limit, d.new_runs, d.new_since, d.usual,
+        d.warning_share, d.critical_share, d.seen_runs, d.seen_failed
+    from decided d
+    on conflict (task_type) do update set verdict = excluded.verdict, since = excluded.since,
+        calm_since = excluded.calm_since, judged_at = excluded.judged_at,
+        last_at = coalesce(excluded.last_at, f.last_at), last_failed_at = coalesce(excluded.last_failed_at, f.last_failed_at),
+        runs = excluded.runs, failed = excluded.failed, few = excluded.few,
+        failed_in_a_row = excluded.failed_in_a_row, in_a_row = excluded.in_a_row, lost = excluded.lost,
+        lost_limit = excluded.lost_limit, new_runs = excluded.new_runs, new_since = excluded.new_since,
+        usual = excluded.usual, warning_share = excluded.warning_share, critical_share = excluded.critical_share,
+        seen_runs = excluded.seen_runs, seen_failed = excluded.seen_failed;
+    update job_failing_types f set verdict = case when f.verdict <> 'note' then 'note' end, calm_since = null
+    where f.verdict = 'note' and f.last_at <= p_at - interval '1 day'
+        or f.verdict <> 'note' and f.last_at <= p_at - interval '1 hour' and not exists (
+            select from job_queue q where q.task_type = f.task_type and q.status = 'running')
+            and coalesce(job_queue_due_since(array[f.task_type]) > p_at, true);
+end
+$$;
 
 -- The most jobs that were due and waited for a worker in each bucket, by type. `minutes` is the length of a bucket: 5, 15,
 -- 120 or 480, as in job_stats. The empty type has all types together; without this row, nobody counted. Once a minute the
