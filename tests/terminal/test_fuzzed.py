@@ -76,7 +76,7 @@ class Fuzzed(Running):
     def row(self) -> str:
         """The line of the list that has the cursor, near its top."""
         place = re.search(r"(\d+)/120", self.text)
-        header = next((at for at, line in enumerate(self.lines) if line.split()[:2] == ["job", "task"]), None)
+        header = next((at for at, line in enumerate(self.lines) if line.split()[:2] == ["task", "what"]), None)
         return self.lines[header + int(place[1])] if place is not None and header is not None else ""
 
     def walk(self) -> None:

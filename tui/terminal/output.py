@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.tui.format import plural
@@ -66,11 +67,20 @@ CONSOLE: Final = "linux"
 """The TERM of the Linux console, whose fonts have 256 or 512 characters."""
 OF_CONSOLE: Final = str.maketrans("✗✓●○◌‖⊘↻⚠↩↷━⏎╭╮╰╯▁▂▃▅▆▇", "x√*o~=/@!<>=<┌┐└┘__▄▄██")
 """Signs that these fonts have, as wide as those in whose place they are."""
+OF_ASCII: Final = {**OF_CONSOLE, **str.maketrans("✓▄▅▆▇█╭╮╰╯─│…·", "v==###++++-|..")}
+"""The same for a terminal whose encoding has no signs at all."""
+
+
+def _signs() -> dict[int, int] | None:
+    """The signs to write in place of others; None where all can be written."""
+    if not ((sys.__stderr__ and sys.__stderr__.encoding) or "utf-8").lower().startswith("utf"):
+        return OF_ASCII
+    return OF_CONSOLE if os.environ.get("TERM") == CONSOLE else None
 
 
 def thrifty(base: type[Driver]) -> type[Driver]:
-    """A subclass of the platform's driver that shortens its output, and writes signs that the Linux console has."""
-    on_console = os.environ.get("TERM") == CONSOLE
+    """A subclass of the platform's driver that shortens its output, and writes signs that the terminal has."""
+    signs = _signs()
 
     class ThriftyDriver(base):  # type: ignore[misc, valid-type]
         _thrift: Thrift | None = None
@@ -78,7 +88,7 @@ def thrifty(base: type[Driver]) -> type[Driver]:
         def write(self, data: str) -> None:
             if self._thrift is None:
                 self._thrift = Thrift()
-            needed = self._thrift.shorten(data.translate(OF_CONSOLE) if on_console else data)
+            needed = self._thrift.shorten(data.translate(signs) if signs else data)
             if needed:
                 super().write(needed)
 

@@ -200,13 +200,15 @@ create or replace trigger job_queue_before_insert before insert on job_queue
     for each row when (new.created_by is null or new.blocked_by is not null)
     execute function job_queue_before_insert();
 
--- Refuses a pending or running series whose interval or schedule does not fit. Claims and reports do not change these, so
--- they do not pay for this.
+-- Refuses a pending or running series whose interval or schedule does not fit; takes slots from a job that is no series.
+-- Claims and reports do not change these, so they do not pay for this.
 create or replace function job_refuse_interval() returns trigger
 language plpgsql security definer
 as $$
 begin
-    if not job_slots_fit(new.slots) then
+    if not new.is_recurring then
+        new.slots := null;
+    elsif not job_slots_fit(new.slots) then
         perform job_queue_refuse('A series has at most 1,100 slots, between the years 1 and 9999. Nothing was changed.');
     elsif not job_schedule_fits(true, new.recurrence_interval_minutes, new.schedule, new.slots) then
         raise exception using errcode = 'JD001', message = case when new.schedule is null
@@ -219,7 +221,8 @@ end
 $$;
 create or replace trigger job_hand_interval
     before insert or update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
-    for each row when (new.is_recurring and new.status in ('pending', 'running')) execute function job_refuse_interval();
+    for each row when (new.status in ('pending', 'running') and (new.is_recurring or new.slots is not null))
+    execute function job_refuse_interval();
 create or replace trigger job_hand_series before update of status on job_queue
     for each row when (new.is_recurring and new.status = 'pending' and old.status not in ('pending', 'running'))
     execute function job_refuse_interval();

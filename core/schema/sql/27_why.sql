@@ -193,6 +193,7 @@ begin
         from job_workers w cross join lateral jsonb_each(coalesce(w.slots, jsonb_build_object('thread',
             jsonb_build_object('slots', w.concurrency, 'types', to_jsonb(w.task_types))))) as s (kind, lane)
         where job_worker_is_alive(w.heartbeat_at, statement_timestamp())
+            and s.kind in ('thread', 'async', 'process') and s.lane ->> 'slots' ~ '^[0-9]{1,6}$'
             and (p_task_type is null or s.lane -> 'types' ? p_task_type)
     )
     select l.id, l.kind, l.slots, least(count(q.locked_by), l.slots), min(q.started_at)

@@ -97,7 +97,7 @@ def test_a_table_without_an_erasure_has_no_text_that_somebody_writes(conn: Conne
         "job_releases.name", "job_retention.component", "job_retention.name", "job_retention.part",
         "job_run_partitions.name",
         "job_stat_times.outcome", "job_stat_times.task_type", "job_stats.outcome", "job_stats.task_type",
-        "job_workers.host", "job_workers.id", "job_workers.mode", "job_workers.task_types",
+        "job_workers.host", "job_workers.id", "job_workers.mode", "job_workers.slots", "job_workers.task_types",
         "job_workers.version",
         "jobdeck_replaced.definition", "jobdeck_replaced.kind", "jobdeck_replaced.name", "jobdeck_replaced.rights",
         "jobdeck_schema.catalog", "jobdeck_schema.checksum", "jobdeck_schema.component", "jobdeck_schema.serves_from",
