@@ -28,7 +28,7 @@ SEARCH: Final = "x[/foo]"
 DOWN, TAB, LEAVE, SAVE, TRY, YES = "\x1b[6~", "\t", "\x1b", "\x13", "\x14", "y"
 LIST: Final = "/120"
 ASKS: Final = "Press esc again"
-BECOMES: Final = {"jobdeck retry": "pending", "jobdeck cancel": "cancelled"}
+BECOMES: Final = {"jobdeck retry": "overdue", "jobdeck cancel": "cancelled"}
 WALK: Final = (
     # Keys, and words of the program's own that stand on the screen once they have had their effect.
     *((tab, "1/24") for tab in "23456"), ("1", "1/120"), ("G", "120/120"), ("gjjk", "2/120"), ("sS", LIST),
@@ -49,7 +49,7 @@ WALK: Final = (
     ("D", "Delete 1 job"), ("y", "jobdeck delete"), ("u", "Undo the delete"), ("y", "jobdeck restore"),
     ("w", "Run Worker: one cycle"), ("\r", "jobdeck run-worker"), ("yY", "Copied"),
     ("Q", "Quick Sync"), ("f", "jobdeck quick-sync"), (LEAVE, LIST),
-    ("P", "Pause or resume"), (LEAVE, "PAUSED"),
+    ("P", "Pause or resume"), (LEAVE, LIST),
     # Pages.
     ("h", "Evidence"), (DOWN * 9, "Cron Health"), ("K", "Mark 4 stuck jobs failed"), ("y", "jobdeck cleanup"),
     ("qe", "6 groups"), ("jR", "as a canary"), ("y", "Errors"), (TAB + DOWN * 3, "Errors"), ("m", "Workers"),
