@@ -53,12 +53,18 @@ class TypeAhead:
         self._timer: TimerHandle | None = None
         self._openings = 0
         """How many dialogs will open when the database has answered."""
+        self._given_up = 0
+        """How often somebody has left such a wait by escape."""
 
     async def take(self, event: Key | Paste) -> None:
         """Delivers a key or paste, now or when its turn comes."""
         if self._openings and isinstance(event, Key) and event.key in LEAVING:
             await self._hand_on(event)
             return
+        if self._openings and isinstance(event, Key) and event.key == "escape":
+            # Somebody does not wait for the dialog: what was typed for it is dropped, and the keys work again.
+            self._held.clear()
+            self._given_up, self._openings, self._busy = self._given_up + 1, 0, False
         self._held.append(event)
         if not self._busy:
             await self._next()
@@ -66,13 +72,14 @@ class TypeAhead:
     def opening(self, done: Callable[[Any], None]) -> Callable[[Any], None]:
         """Keeps what is typed until the returned function is called, which calls `done`.
 
-        What was typed goes to the screen or dialog that `done` opens. If it opens none, it is dropped.
+        What was typed goes to the screen or dialog that `done` opens. If it opens none, it is dropped. Escape drops it,
+        too, and ends the wait.
         """
-        before, over = self._target_screen(), False
+        before, over, epoch = self._target_screen(), False, self._given_up
 
         def release() -> None:
             nonlocal over
-            if over:
+            if over or epoch != self._given_up:
                 return
             over = True
             self._openings -= 1
