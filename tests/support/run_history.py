@@ -26,7 +26,7 @@ class History:
         self._append(at, outcomes, dry_run=True)
 
     def lost(self, at: datetime, jobs: int) -> None:
-        """The runs of so many jobs ended at this time, which failed permanently."""
+        """Records runs that ended at this time and after which that many jobs failed permanently."""
         self.ran(at, failed=jobs)
         self.conn.execute(
             "UPDATE job_stat_delta SET permanent = runs WHERE task_type = %s AND outcome = 'failed' AND last_at = %s",
@@ -64,7 +64,7 @@ class History:
         self.conn.execute("SELECT job_stats_compact(100000)")
 
     def judged_good_runs(self, at: datetime, *, runs: int = 10) -> str | None:
-        """The verdict of the type at this time, when so many runs have succeeded."""
+        """The verdict of the type at this time, after that many more runs have succeeded."""
         self.ran(at, succeeded=runs)
         return self.judged(at)
 

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from jobdeck.core.registry.job_context import RunFacts
 
 
-def _documents(ordered: Sequence[tuple[Member, tuple[str, ...]]], drafts: Sequence[NewJob]) -> str:
+def _documents(ordered: Sequence[tuple[Member, tuple[str, ...]]], jobs: Sequence[NewJob]) -> str:
     """The list of members for `job_flow_create`, as JSON."""
-    made = [member.document(new, after) for (member, after), new in zip(ordered, drafts, strict=True)]
-    return json.dumps(made)
+    return json.dumps([member.document(new, after) for (member, after), new in zip(ordered, jobs, strict=True)])
 
 
 def _ticket(rows: Rows) -> FlowTicket:

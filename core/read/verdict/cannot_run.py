@@ -167,15 +167,18 @@ def holder(facts: Mapping[str, Any], at: datetime) -> str:
 def _full(one: Obstacle, at: datetime) -> str:
     places = one.facts.get("max_running") or 1
     held = "the only place is held by" if places == 1 else f"all {places} places are held, the longest by"
-    words = f"{_jobs(one, 'waits', 'wait')}, and {held} {holder(one.facts, at)}.{_expiry(one, at)}"
-    return f"{words} `jobdeck cancel {str(one.facts['holder'])[-8:]}` ends it."
+    return _held(one, f"{_jobs(one, 'waits', 'wait')}, and {held}", at)
 
 
 def _key(one: Obstacle, at: datetime) -> str:
     keys = one.facts.get("keys") or 1
     held = "a key that is held by" if keys == 1 else f"{keys:,} keys that are held, the longest by"
-    words = f"{_jobs(one, 'waits', 'wait')} for {held} {holder(one.facts, at)}.{_expiry(one, at)}"
-    return f"{words} `jobdeck cancel {str(one.facts['holder'])[-8:]}` ends it."
+    return _held(one, f"{_jobs(one, 'waits', 'wait')} for {held}", at)
+
+
+def _held(one: Obstacle, words: str, at: datetime) -> str:
+    ends = f"`jobdeck cancel {str(one.facts['holder'])[-8:]}` ends it."
+    return f"{words} {holder(one.facts, at)}.{_expiry(one, at)} {ends}"
 
 
 def _paused(one: Obstacle, at: datetime) -> str:

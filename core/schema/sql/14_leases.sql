@@ -41,8 +41,8 @@ end
 $$;
 
 -- Renews the leases of all jobs that a worker holds, stores their progress, and returns which of them are still its own
--- and which an operator asked to cancel. `p_began` says when those have begun that waited for a slot. A job whose row another transaction has locked is not waited for: its lease is
--- not renewed, and there is no answer for it.
+-- and which an operator asked to cancel. `p_began` says when those have begun that waited for a slot. A job whose row another
+-- transaction has locked is not waited for: its lease is not renewed, and there is no answer for it.
 create or replace function job_queue_heartbeat(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_progress jsonb[], p_lease_seconds double precision,
     p_began timestamptz[] default null

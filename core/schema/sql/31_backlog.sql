@@ -199,14 +199,15 @@ begin
     where t.paused_at is not null and t.task_type = any (v_waiting) and t.task_type <> all (v_open) and d.since <= p_at;
 
     for cause, task_type, since, facts in
-        select case when v_workers > 0 and o.name <> all (v_handled) and not exists (
-                    -- A type that the calls of a scheduler run has no worker, and its jobs start.
-                    select from job_stat_list s where s.task_type = o.name and s.minutes = 0
-                        and s.last_at >= greatest(d.since, p_at - interval '15 minutes')) then 'no worker'
-                when v_held ? o.name then 'type full' else 'order' end,
-            o.name, d.since, case when v_held ? o.name and o.name = any (v_handled) then v_held -> o.name
-                else jsonb_build_object('workers', v_workers) end
+        select c.cause, o.name, d.since,
+            case when c.cause = 'type full' then v_held -> o.name else jsonb_build_object('workers', v_workers) end
         from unnest(v_open) as o (name) cross join lateral job_queue_due_since(array[o.name]) as d (since)
+        cross join lateral (select case
+            when v_workers > 0 and o.name <> all (v_handled) and not exists (
+                -- A type that the calls of a scheduler run has no worker, and its jobs start.
+                select from job_stat_list s where s.task_type = o.name and s.minutes = 0
+                    and s.last_at >= greatest(d.since, p_at - interval '15 minutes')) then 'no worker'
+            when v_held ? o.name then 'type full' else 'order' end as cause) c
         where d.since <= p_at order by d.since
     loop
         if cause <> 'order' then

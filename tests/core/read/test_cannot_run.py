@@ -156,6 +156,18 @@ class TestNoWorker:
         announce(conn)
         found(conn, Verdict.CRITICAL, "beta: 1 job is due, and the one live worker does not handle this type.")
 
+    def test_where_those_calls_wait_for_a_place_its_holder_is_named(self, conn: Connection) -> None:
+        announce(conn, types=["beta"])
+        add(conn, run_at=now(conn) - HOUR)
+        run_once(conn)
+        operator.set_type(conn, "alpha", changes={"max_running": 1}, actor=ACTOR, reason=None)
+        add(conn, run_at=now(conn) - HOUR)
+        (held,) = claim(conn, lease=7200.0)
+        add(conn, run_at=now(conn) - MINUTE)
+        advance(conn, 6 * MINUTE)
+        announce(conn, types=["beta"])
+        found(conn, Verdict.WARNING, f"alpha: 1 job waits, and the only place is held by job {str(held.id)[-8:]} for ")
+
     def test_without_any_worker_the_workers_are_the_finding(self, conn: Connection) -> None:
         add(conn)
         assert cannot(conn) is None

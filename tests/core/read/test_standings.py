@@ -95,7 +95,7 @@ def test_a_type_that_is_set_aside_is_nobodys_worry(conn: Connection) -> None:
 
 
 def fail(conn: Connection) -> Job:
-    """A job that has just failed for good."""
+    """A job that has just failed permanently."""
     job = add(conn, "beta")
     finish_one(conn, claim_one(conn, ["beta"]), "failed", error="It broke.", permanent=True)
     return job
