@@ -35,7 +35,9 @@ CROSS JOIN (
         coalesce(array_agg(t.task_type) FILTER (WHERE {is_full}), '{{}}') AS full_types
     FROM job_types AS t {running}
 ) AS types CROSS JOIN (
-    SELECT count(*) > 0 AS any, coalesce(array_agg(h.task_type), '{{}}') AS handled
+    SELECT count(*) > 0 AS any, coalesce(array_agg(h.task_type), '{{}}') || ARRAY(
+        SELECT s.task_type FROM job_stat_list AS s
+        WHERE s.minutes = 0 AND s.last_at > now() - interval '15 minutes') AS handled
     FROM job_workers AS w LEFT JOIN LATERAL unnest(w.task_types) AS h (task_type) ON true
     WHERE job_worker_is_alive(w.heartbeat_at, now())
 ) AS working CROSS JOIN (
@@ -44,7 +46,10 @@ CROSS JOIN (
 ) AS switch
 """
 CIRCUMSTANCES: Final[LiteralString] = _CIRCUMSTANCES.format(is_full=_IS_FULL, running=_RUNNING)
-"""One row, joined to those of jobs, with what `STANDING` needs to know besides the job."""
+"""One row, joined to those of jobs, with what `STANDING` needs to know besides the job.
+
+A type that the calls of a scheduler run has no worker. It counts as handled while a run of it is 15 minutes old at most.
+"""
 
 STANDING: Final = """
 CASE

@@ -14,7 +14,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.report_types import Standing
 from jobdeck.core.read.standings import full_types
 from tests.support.health import announce
-from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, now
+from tests.support.queue import ACTOR, Connection, add, claim, claim_one, finish_one, now
 
 TYPES = ("alpha", "beta", "full", "held", "gamma")
 
@@ -35,6 +35,14 @@ def listed(conn: Connection, limit: int = 200) -> list[UUID]:
         after = page.next
         if after is None:
             return found
+
+
+def test_a_job_of_a_type_that_the_calls_of_a_scheduler_run_is_not_said_to_be_unable_to_run(conn: Connection) -> None:
+    announce(conn, types=TYPES)
+    job, ran = add(conn, "cron"), add(conn, "cron")
+    assert standings(conn) == {job.id: Standing.CANNOT_RUN, ran.id: Standing.CANNOT_RUN}
+    finish_one(conn, claim(conn, ["cron"], limit=1)[0])
+    assert list(standings(conn).values()) == [Standing.PENDING]
 
 
 def test_a_pending_job_says_why_it_does_not_run(conn: Connection) -> None:
