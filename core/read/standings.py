@@ -48,7 +48,7 @@ CROSS JOIN (
 CIRCUMSTANCES: Final[LiteralString] = _CIRCUMSTANCES.format(is_full=_IS_FULL, running=_RUNNING)
 """One row, joined to those of jobs, with what `STANDING` needs to know besides the job.
 
-A type that the calls of a scheduler run has no worker. It counts as handled while a run of it is 15 minutes old at most.
+A type that the calls of a scheduler run has no worker. It counts as handled for 15 minutes after a run of it.
 """
 
 STANDING: Final = """
