@@ -124,9 +124,9 @@ def test_while_it_is_frozen_not_even_the_clock_is_written() -> None:
 
 def test_one_changed_row_costs_less_than_2_kb_at_80_by_24() -> None:
     with settled("still") as running:
-        start = len(running.raw)
+        start, shown = len(running.raw), running.text.count("running")
         os.write(running.orders, b"x")
-        running.wait_for("3/5")
+        running.wait_for(lambda: running.text.count("running") > shown)
         running.readings(3)
         changed = running.raw[start:]
         assert 0 < len(changed) < 2_000

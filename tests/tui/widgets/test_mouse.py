@@ -214,7 +214,7 @@ async def test_a_dialog_is_answered_by_clicks_alone() -> None:
 
 
 async def test_the_form_is_filled_in_and_sent_by_clicks_alone() -> None:
-    async with dashboard(FakeBackend(), size=LARGE) as deck:
+    async with dashboard(FakeBackend([make_job(1)]), size=LARGE) as deck:
         await click(deck, "n new")
         rows = {row.field: row.widget for row in deck.app.screen.query(Row)}
         await press(deck, rows["forceFullSync"], x=7)
