@@ -33,3 +33,15 @@ def with_dashboard(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Env
     if made:
         return Environment(Path(made))
     return installed(tmp_path_factory.mktemp("dashboard") / "env", wheel, "dashboard")
+
+
+@pytest.fixture(scope="session")
+def beside_vendors(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment whose application has, for itself, all libraries that the competition's plugin requires.
+
+    The variable VENDORS_ENVIRONMENT names one that pip or uv made, with FastAPI beside them, as scripts/package does.
+    """
+    made = os.environ.get("VENDORS_ENVIRONMENT")
+    if made:
+        return Environment(Path(made))
+    return installed(tmp_path_factory.mktemp("vendors") / "env", wheel, "dashboard", "competition")

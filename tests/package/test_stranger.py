@@ -46,6 +46,8 @@ def send(params: Letter, ctx: JobContext) -> Done:
     ctx.db.execute("update public.messages set sent = true where conversation_id = %s", [params.conversation])
     return Done({"sent": 1})
 '''
+SAME = (("--help",), ("types", "--json"), ("types", "list"), ("status", "--help"))
+"""Commands that say the same in each installation that has the same plugins."""
 APPLICATION = """
 import os
 
@@ -230,6 +232,37 @@ def test_the_queue_in_public_beside_a_function_whose_name_begins_like_its_own(
     application.assert_untouched()
     admin.execute("DROP OWNED BY board_reader")
     admin.execute("DROP ROLE board_reader")
+
+
+@pytest.mark.parametrize("schema", ["jobs", "public"])
+def test_an_application_that_adds_the_vendors_libraries_for_itself_gets_nothing_of_the_competition(
+    slim: Environment,
+    beside_vendors: Environment,
+    admin: Connection,
+    empty_database_url: str,
+    folder: Path,
+    schema: str,
+) -> None:
+    found = beside_vendors.run(beside_vendors.python, "-c", "import httpx, jinja2, markdown_it, sendgrid, twilio")
+    assert found.returncode == 0, found.stderr
+    application = Application(admin)
+    before, after = (Stranger(folder, empty_database_url, one, schema) for one in (slim, beside_vendors))
+    before.jobdeck("init", "--schema", schema)
+    work(before, admin)
+    said = [before.jobdeck(*command) for command in SAME]
+    assert [after.jobdeck(*command) for command in SAME] == said
+    after.jobdeck("init", "--schema", schema)
+    work(after, admin)
+    assert complaints(after) == complaints(before) == []
+    assert tables(admin, application) == {schema: declared_tables()}
+    application.assert_untouched()
+
+    environ = {**after.environment.environ(after.settings()), "TERM": "xterm-256color"}
+    with Terminal([str(beside_vendors.jobdeck)], environ=environ, cwd=folder, python=beside_vendors.python) as terminal:
+        terminal.wait_for("The queue is empty.")
+        assert "Quick Sync" not in terminal.text
+        terminal.send("q")
+        assert terminal.wait_for_end() == 0
 
 
 def test_two_queues_in_two_schemas_of_one_database(
