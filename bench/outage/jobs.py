@@ -14,6 +14,7 @@ from jobdeck.core.registry import JobContext, Payload
 FOLDER: Final = Path(os.environ["INCIDENT_FOLDER"])
 DOWN: Final = FOLDER / "vendor-is-down"
 BUSY: Final = FOLDER / "images-are-large"
+HUNG: Final = FOLDER / "stock-sync-hangs"
 LARGE_SECONDS: Final = 0.1
 RETRY_SECONDS: Final = 7200.0
 """So that no job is tried again before the operator says so."""
@@ -54,5 +55,8 @@ def report(_params: Item, _ctx: JobContext) -> None:
 
 
 @job("stock_sync", payload=Item)
-def sync(_params: Item, _ctx: JobContext) -> None:
-    """Succeeds."""
+def sync(_params: Item, ctx: JobContext) -> None:
+    """Hangs while a file exists, until an operator cancels it."""
+    while HUNG.exists():
+        ctx.raise_if_cancelled()
+        _pause.wait(LARGE_SECONDS)

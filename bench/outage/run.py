@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 
+from bench.outage import scenes
 from bench.outage.world import World
 from bench.scripted.checks import Checks, judged
 
@@ -19,6 +20,7 @@ def incident(jobs: int) -> int:
     def tell(checks: Checks) -> None:
         with World() as world:
             Story(world, checks, jobs).tell()
+        scenes.tell(checks)
 
     return judged(tell)
 
@@ -26,6 +28,7 @@ def incident(jobs: int) -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/incident", description=__doc__)
     parser.add_argument("--jobs", type=int, default=JOBS, help=f"jobs of the day (default {JOBS}), at least 60000")
+    parser.add_argument("--scenes", action="store_true", help="only the incidents of one cause each")
     parser.add_argument("--measure", action="store_true", help="measure the signs in real time instead")
     parser.add_argument("--rounds", type=int, default=1, help="how often it is measured")
     arguments = parser.parse_args()
@@ -42,6 +45,8 @@ def main() -> int:
         from bench.outage.measure import measure  # noqa: PLC0415 -- as above
 
         return measure(arguments.rounds)
+    if arguments.scenes:
+        return int(judged(scenes.tell) > 0)
     return int(incident(arguments.jobs) > 0)
 
 

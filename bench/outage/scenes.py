@@ -1,0 +1,134 @@
+"""Incidents of one cause each: from the first sign to the cure that the sign names, each figure compared with SQL."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING, Any
+
+from bench.outage import truth
+from bench.outage.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from bench.scripted.checks import Checks
+
+HUNG, WAITING = "stock_sync", 30
+"""The type of the hung job, and how many jobs wait behind it."""
+NEWER, FIELD, DEPLOYED = "report_row", "locale", 300
+"""The type, the field that no worker knows, and how many jobs have it."""
+LONG = timedelta(minutes=20)
+LEFT = "SELECT count(*) FROM job_queue WHERE status IN ('pending', 'running')"
+FIRST_FAILS = "SELECT min(finished_at) + interval '1 hour' FROM job_runs WHERE error_kind = 'newer_payload'"
+"""A job whose payload is of a newer program fails an hour after a worker first put it off."""
+SECONDS = 60.0
+
+
+def tell(checks: Checks) -> None:
+    """All scenes, each in a world of its own."""
+    scenes: tuple[tuple[str, Callable[[World, Checks], None]], ...] = (
+        ("Nothing runs: a hung job holds the only place of its type", held_place),
+        ("A deploy whose new field no worker knows", unknown_field),
+    )
+    for title, scene in scenes:
+        checks.chapter(title)
+        with World() as world:
+            scene(world, checks)
+
+
+def held_place(world: World, checks: Checks) -> None:
+    """The first sign names the type, the cause and the job that holds the place; its command ends the wait."""
+    conn = world.conn
+    conn.execute("INSERT INTO job_queue (task_type) SELECT %s FROM generate_series(1, 20)", [HUNG])
+    world.start_workers(1)
+    world.wait(lambda: truth.one(conn, LEFT) == 0, "the runs of usual length")
+    dashboard = world.start_dashboard()
+    checks.becomes("the dashboard", lambda: dashboard.line_with("now"), SECONDS)
+    world.hung.touch()
+    checks.equal("exit code of the limit", world.command("types", "set", HUNG, "--max-running", "1").code, 0)
+    conn.execute("INSERT INTO job_queue (task_type) SELECT %s FROM generate_series(0, %s)", [HUNG, WAITING])
+    running = "SELECT id, started_at FROM job_queue WHERE status = 'running'"
+    world.wait(lambda: truth.rows(conn, running), "the hung job")
+    conn.execute("UPDATE job_queue SET started_at = started_at - %s WHERE status = 'running'", [LONG])
+    conn.execute("UPDATE job_queue SET run_at = run_at - %s, created_at = created_at - %s WHERE status = 'pending'",
+                 [LONG, LONG])  # fmt: skip
+    (holder, since) = truth.rows(conn, running)[0]
+    short = holder.hex[-8:]
+
+    found = _findings(world)
+    checks.equal("the signs, the worst first", [(one["signal"], one["subject"]) for one in found],
+                 [("cannot run", HUNG), ("long runs", "")])  # fmt: skip
+    evidence = found[0]["evidence"] if found else ""
+    _begins(checks, "the first sign", evidence,
+            f"{HUNG}: {WAITING} jobs wait, and the only place is held by job {short} for 20m "
+            f"(since {_clock(since)}")  # fmt: skip
+    checks.becomes("the same on the dashboard", lambda: dashboard.line_with(HUNG), SECONDS)
+    waiting = truth.one(conn, "SELECT id FROM job_queue WHERE status = 'pending' ORDER BY id LIMIT 1")
+    why = world.text("why", str(waiting)).text
+    checks.holds("why names the holder", short in why, why, f"a line with {short}")
+    _cure(world, checks, evidence)
+    world.hung.unlink()
+    _is_well(world, checks, runs=20 + WAITING)
+
+
+def unknown_field(world: World, checks: Checks) -> None:
+    """The first sign names the field, the number of jobs and when they fail; its command makes them run."""
+    conn = world.conn
+    world.start_workers(1)
+    dashboard = world.start_dashboard()
+    checks.becomes("the dashboard", lambda: dashboard.line_with("now"), SECONDS)
+    conn.execute(
+        "INSERT INTO job_queue (task_type, payload) "
+        "SELECT %s, jsonb_build_object('number', n, %s::text, 'de') FROM generate_series(1, %s) AS n",
+        [NEWER, FIELD, DEPLOYED],
+    )
+    put_off = "SELECT count(*) FROM job_queue WHERE status = 'pending' AND last_error LIKE '%%is not a field%%'"
+    world.wait(lambda: truth.one(conn, put_off) == DEPLOYED, "a look at each job by the worker")
+
+    found = _findings(world)
+    checks.equal("the signs, the worst first", [(one["signal"], one["subject"], one["verdict"]) for one in found],
+                 [("cannot run", NEWER, "critical")])  # fmt: skip
+    deadline = truth.one(conn, FIRST_FAILS)
+    evidence = found[0]["evidence"] if found else ""
+    _begins(checks, "the first sign", evidence,
+            f"{NEWER}: {DEPLOYED} jobs have `{FIELD}`, which the one worker does not know; "
+            f"they fail from {_clock(deadline)} on.")  # fmt: skip
+    checks.becomes("the same on the dashboard", lambda: dashboard.line_with(NEWER), SECONDS)
+    _cure(world, checks, evidence)
+    due = world.command("retry", "--filter", f"type:{NEWER} status:pending", "--yes", "--reason", "edited")
+    ready = [one for one in due.data.get("results", []) if one["code"] == "due-now"]
+    checks.equal("jobs that run now, not at the next look", len(ready), DEPLOYED)
+    _is_well(world, checks, runs=DEPLOYED)
+
+
+def _findings(world: World) -> list[dict[str, Any]]:
+    """What health finds that is not well."""
+    return [one for one in world.command("health").data["findings"] if one["verdict"] in {"critical", "warning"}]
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%H:%MZ}"
+
+
+def _begins(checks: Checks, what: str, found: str, expected: str) -> None:
+    checks.holds(what, found.startswith(expected), found, expected)
+
+
+def _cure(world: World, checks: Checks, evidence: str) -> None:
+    """Runs the command that a sign names."""
+    named = re.findall(r"`jobdeck ([^`]+)`", evidence)
+    checks.equal("commands that the sign names", len(named), 1)
+    words = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", named[0])] if named else ["health"]
+    asked = ["--yes", "--reason", "as the sign says"]
+    checks.equal(f"exit code of {words[0]}", world.command(*words, *asked).code, 0)
+
+
+def _is_well(world: World, checks: Checks, *, runs: int) -> None:
+    """All jobs end, each ran successfully once, and no sign is left."""
+    world.wait(lambda: truth.one(world.conn, LEFT) == 0, "the end of all jobs")
+    done = "SELECT count(*), count(DISTINCT job_id) FROM job_runs WHERE outcome = 'succeeded'"
+    checks.equal("runs that succeeded and their jobs", truth.rows(world.conn, done)[0], (runs, runs))
+    checks.equal("signs that are left", _findings(world), [])
+    checks.equal("exit codes of the workers", world.stop_workers(), [0])
