@@ -1,4 +1,4 @@
-"""On any walk the cursor stays on its job and line, marks on their jobs, and a dialog acts on the ids it showed."""
+"""On any walk the cursor stays on its job, marks on their jobs, and a dialog acts on the ids it showed."""
 
 from __future__ import annotations
 
@@ -188,11 +188,12 @@ class Expected:
     def read(self, jobs: Sequence[Job]) -> str:
         """Takes another list; returns the expected notice."""
         held, line, ids = self.current, self.cursor - self.top, [job.id for job in jobs]
+        at_head = self.top == 0
         lost = self.marks.difference(ids)
         self.jobs, self.marks = tuple(jobs), self.marks.intersection(ids)
         self.range_start = self.range_start if self.range_start in ids else None
         self.cursor = ids.index(held) if held in ids else self._within(self.cursor)
-        self._scroll(self.cursor - line)
+        self._scroll(max(0, self.cursor - self.lines + 1) if at_head else self.cursor - line)
         said = [f"{short_id(held)} left this list"] if held is not None and held not in ids else []
         said += [f"{plural(len(lost), 'marked job')} left this list, no longer marked"] if lost else []
         return " · ".join(said)

@@ -107,8 +107,12 @@ class JobTable(Lines[Row], can_focus=True):
         return self._range is not None
 
     def show(self, jobs: Sequence[Job], moment: Moment) -> Gone:
-        """Replaces the list. The cursor stays on its job, which stays on its screen line; marks stay on theirs."""
-        held, line = self.current, self.cursor - self.top
+        """Replaces the list. The cursor stays on its job, and marks on theirs.
+
+        The cursor's job stays on its screen line. At the head of the list it moves down instead, while it is in view,
+        so that a job which comes to the head is seen.
+        """
+        held, line, at_head = self.current, self.cursor - self.top, self.top == 0
         self.jobs, self._moment = tuple(jobs), moment
         self._index = {job.id: at for at, job in enumerate(self.jobs)}
         lost = {job_id for job_id in self.marks if job_id not in self._index}
@@ -117,7 +121,7 @@ class JobTable(Lines[Row], can_focus=True):
             self._range = None
         at = self._index.get(held.id) if held else None
         self.cursor = self._clamp(self.cursor if at is None else at)
-        self.top = self.cursor - line
+        self.top = max(0, self.cursor - self.lines + 1) if at_head else self.cursor - line
         self._place()
         return Gone(held.id if held and at is None else None, len(lost))
 
