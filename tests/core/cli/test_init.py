@@ -46,6 +46,13 @@ def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(
     assert "Migrations run: 901 column, 902 values, 903 function" in done
 
 
+def test_init_and_status_name_the_schema_that_they_work_in(jobdeck: Jobdeck) -> None:
+    assert jobdeck("init").out.startswith("Schema public of ")
+    assert jobdeck("init", "--schema", "elsewhere", "--dry-run").out.startswith("Schema elsewhere of ")
+    assert "schema        public\n" in jobdeck("status").out
+    assert jobdeck("status", "--json").data["schema"] == "public"
+
+
 @pytest.mark.installation
 def test_init_gives_the_jobs_that_are_there_their_keys(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type) SELECT 'game_platform_sync' FROM generate_series(1, 3)")

@@ -128,9 +128,10 @@ def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
         waiting_jobs, runs = batch.add(jobs.backlog()), batch.add(history.runs(limit=RECENT_RUNS))
         left = batch.add(notes.open_notes())
     seen, waiting, (recent, _), told = seeing(), waiting_jobs(), runs(), left()
+    schema = session.settings.database_schema
     session.answer(
-        {**_status_json(seen, waiting, recent), "notes": [output.plain(one) for one in told]},
-        [*_status_lines(seen, waiting, recent), *output.section("Notes", note_table(told))],
+        {**_status_json(seen, waiting, recent), "schema": schema, "notes": [output.plain(one) for one in told]},
+        [*_status_lines(seen, waiting, recent, schema), *output.section("Notes", note_table(told))],
     )
 
 
@@ -159,13 +160,14 @@ def _status_json(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Ru
     }
 
 
-def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Run]) -> list[str]:
+def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Run], schema: str) -> list[str]:
     known = {**output.plain(seen.counts), Status.RUNNING.value: seen.counts.begun}
     counts = ", ".join(f"{_jobs(known[name])} {name}" for name in (*Status, CLAIMED) if known[name])
     total = amount(seen.counts.of(None), at_least=seen.counts.at_least(None))
     oldest = seen.health.oldest_due
     lines = output.facts(
         [
+            ("schema", schema),
             ("verdict", _verdict(seen.health)),
             ("jobs", f"{total} in the queue{counts and ': '}{counts}"),
             ("removed", f"{_jobs(seen.counts.removed)} more succeeded and were removed from the queue"),

@@ -181,7 +181,7 @@ def _install(
                 )
                 presence.declare_types(conn, registry)
     before, wanted = plan.before.queue, schema.schema_version()
-    lines = [_outcome(database.label, plan, wanted, dry_run), *_plan_lines(plan, dry_run), *changes]
+    lines = [_outcome(database.label, database.schema, plan, wanted, dry_run), *_plan_lines(plan, dry_run), *changes]
     if database.schema != session.settings.database_schema:
         lines.append(f"Set JOBDECK_SCHEMA={database.schema} for all programs that use this queue.")
     session.answer(
@@ -212,14 +212,15 @@ def drop(session: Session, name: str | None, yes: bool) -> None:
     )  # fmt: skip
 
 
-def _outcome(label: str, plan: Plan, wanted: int, dry_run: bool) -> str:
+def _outcome(label: str, name: str, plan: Plan, wanted: int, dry_run: bool) -> str:
     before, verb = plan.before.queue, "would be" if dry_run else "was"
+    what = f"Schema {name} of {label}"
     if before is None:
-        return f"Schema of {label} {verb} installed (version {wanted})."
+        return f"{what} {verb} installed (version {wanted})."
     if before.version != wanted:
-        return f"Schema of {label} {verb} upgraded from version {before.version} to {wanted}."
+        return f"{what} {verb} upgraded from version {before.version} to {wanted}."
     changes = any(_plan_data(plan).values())
-    return f"Schema of {label} is {f'at version {wanted}' if changes else f'up to date (version {wanted})'}."
+    return f"{what} is {f'at version {wanted}' if changes else f'up to date (version {wanted})'}."
 
 
 def _plan_data(plan: Plan) -> dict[str, list[str]]:
