@@ -264,10 +264,10 @@ def load(extra_modules: Iterable[str] = ()) -> Registry:
     found: dict[int, JobType] = {}
     for name, plugin in [*_plugin_modules(), *((name, "") for name in extra_modules)]:
         if plugin:
-            _import(name, whole=True)
+            import_handlers(name, whole=True)
         else:
             with folder.searched(name):
-                _import(name, whole=False)
+                import_handlers(name)
         types = {id(one): one.job_type for one in registrations if one.belongs_to(name)}
         if not types:
             raise ConfigurationError(
@@ -284,8 +284,12 @@ def _plugin_modules() -> Iterator[tuple[str, str]]:
         yield from ((name, plugin.name) for name in plugin.handlers)
 
 
-def _import(name: str, *, whole: bool) -> None:
-    """Imports a module and, if it is a package and `whole`, all its modules."""
+def import_handlers(name: str, *, whole: bool = False) -> None:
+    """Imports a module and, if it is a package and `whole`, all its modules.
+
+    Raises:
+        ConfigurationError: it cannot be imported; the message has the reason.
+    """
     try:
         module = importlib.import_module(name)
         if whole and hasattr(module, "__path__"):

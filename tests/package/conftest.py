@@ -27,6 +27,13 @@ def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 
 @pytest.fixture(scope="session")
+def with_django(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the wheel and the extra `django`, with the Django of this test run."""
+    made = os.environ.get("DJANGO_ENVIRONMENT")
+    return Environment(Path(made)) if made else installed(tmp_path_factory.mktemp("django") / "env", wheel, "django")
+
+
+@pytest.fixture(scope="session")
 def with_dashboard(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with the wheel and the extra `dashboard`."""
     made = os.environ.get("DASHBOARD_ENVIRONMENT")

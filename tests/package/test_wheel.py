@@ -46,7 +46,9 @@ def test_the_wheel_puts_jobdeck_and_nothing_else_into_site_packages(wheel: Path)
 
 
 def test_the_wheel_holds_every_file_of_core_and_tui(wheel: Path) -> None:
-    expected = {f"jobdeck/{name}" for name in checked_in("core", "tui")} | checked_in("jobdeck/testing")
+    expected = {f"jobdeck/{name}" for name in checked_in("core", "tui")} | checked_in(
+        "jobdeck/testing", "jobdeck/django"
+    )
     expected |= {"jobdeck/__init__.py", "jobdeck/py.typed"}
     assert {name for name in files_of(wheel) if ".dist-info/" not in name} == expected
     for kind in ("core/schema/sql/01_namespace.sql", "tui/operations.md", "tui/app.tcss"):

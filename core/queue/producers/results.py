@@ -15,9 +15,10 @@ from jobdeck.core import settings
 from jobdeck.core.errors import DatabaseUnreachable, JobNotFound, Refused, ResultTimeout
 from jobdeck.core.model import RunOutcome, Status
 from jobdeck.core.queue.producer import Call
-from jobdeck.core.queue.producers import listening
+from jobdeck.core.queue.producers import connections, listening
 
 if TYPE_CHECKING:
+    from typing import LiteralString
     from uuid import UUID
 
     from jobdeck.core.model import Json
@@ -34,6 +35,19 @@ UNION ALL
     WHERE job_id = %s::text::uuid AND removed ORDER BY run_token DESC LIMIT 1)
 """
 """The job in the queue, if it is there, comes before a run with which it has left the queue."""
+_STATE: Final = """
+SELECT (to_jsonb(j) || jsonb_build_object('runs', (
+    SELECT coalesce(jsonb_agg(to_jsonb(r) - 'payload' - 'output' - 'log' - 'progress' ORDER BY r.run_token), '[]')
+    FROM {schema}.job_run_list r WHERE r.job_id = j.id AND NOT r.late
+)))::text FROM (
+    SELECT id, task_type, payload, status, created_at, started_at, completed_at, locked_by, output
+    FROM {schema}.job_list WHERE id = %s::text::uuid
+    UNION ALL
+    (SELECT id, task_type, payload, status, created_at, NULL, completed_at, NULL, output
+        FROM {schema}.job_removed_list WHERE id = %s::text::uuid ORDER BY left_with DESC LIMIT 1)
+    LIMIT 1
+) j
+"""
 _ENDS: Final = {Status.FAILED: RunOutcome.FAILED, Status.CANCELLED: RunOutcome.CANCELLED}
 
 
@@ -107,6 +121,17 @@ async def aresult(
             await asyncio.sleep(pause)
 
 
+def state(conn: SyncConnection, job_id: UUID, *, schema: str | None = None) -> Json | None:
+    """A job as it is now, with its columns and its `runs` from the first on, as JSON; None if there is none.
+
+    Reads once, in the caller's transaction. Needs the rights of `result`.
+    """
+    name = schema or settings.load().database_schema
+    rows = connections.sync(conn).fetch(Call(_of_schema(_STATE, name), (str(job_id), str(job_id))))
+    found: Json | None = json.loads(rows[0][0]) if rows else None
+    return found
+
+
 class _Watch:
     """One job that is waited for: the statement that reads it, and how long to pause before the next reading."""
 
@@ -119,7 +144,7 @@ class _Watch:
         self._pause = FIRST_PAUSE
         self._seen = False
         name = schema or settings.load().database_schema
-        self.call = Call(_read(name), (str(job_id), str(job_id)))
+        self.call = Call(_of_schema(_READ, name), (str(job_id), str(job_id)))
         self.wanted = listening.Wanted(job_id, timeout, name)
 
     def look(self, rows: Rows) -> Result | None:
@@ -161,5 +186,5 @@ class _Watch:
 
 
 @cache
-def _read(schema: str) -> bytes:
-    return sql.SQL(_READ).format(schema=sql.Identifier(schema)).as_bytes()
+def _of_schema(statement: LiteralString, schema: str) -> bytes:
+    return sql.SQL(statement).format(schema=sql.Identifier(schema)).as_bytes()

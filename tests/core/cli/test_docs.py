@@ -25,7 +25,7 @@ DECISIONS = sorted((ROOT / "docs").rglob("decisions/*.md"))
 ABOUT_THE_CODE = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md", *DECISIONS]
 NOT_OURS = [("saved-filters.md", "preferences.json")]
 """Where pages about the code name a file that a program makes."""
-SOURCES = ("core", "tui", "jobdeck/testing", "tests", "bench", "deploy", "scripts")
+SOURCES = ("core", "tui", "jobdeck/testing", "jobdeck/django", "tests", "bench", "deploy", "scripts")
 OF_THE_DASHBOARD = {"--worker", "--read-only", "--mouse"}
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 NAMED_FILE = re.compile(r"`([\w./-]+\.(?:py|sql|toml|md|yml|json|css|tcss|sh|txt|svg|example))`")

@@ -1,0 +1,1 @@
+"""Mails by the tasks of Django 6."""
