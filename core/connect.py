@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.errors import ConfigurationError, SchemaMismatch, UsageError
 from jobdeck.core.postgres.database import EMBEDDED_LABEL, Database, use_schema
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from jobdeck.core.postgres.embedded import EmbeddedPostgres
+
+NO_ADDRESS: Final = (
+    "No database is named, so there is no queue whose jobs could be run. Set DATABASE_URL. For a private Postgres of "
+    "this account, as that of the dashboard without DATABASE_URL, use the option --embedded."
+)
+
 
 @contextmanager
 def open_database(
@@ -28,8 +35,9 @@ def open_database(
     min_size: int = 1,
     max_size: int = 4,
     connect: bool = True,
+    embedded: bool = False,
 ) -> Iterator[Database]:
-    """The configured database, or the embedded one with the schema installed; closed at the end.
+    """The configured database; closed at the end.
 
     Args:
         settings: the source of `DATABASE_URL` and the state folder.
@@ -38,10 +46,12 @@ def open_database(
         min_size: the number of unused connections that stay open.
         max_size: the maximum number of pooled connections.
         connect: whether to connect at once, so that a wrong address is an error here.
+        embedded: whether to start this account's own Postgres, with the schema installed, where the settings name no
+            database.
 
     Raises:
-        ConfigurationError: the address is invalid, the server is too old, there is no address on Windows, or several
-            databases are listed and none is chosen.
+        ConfigurationError: the address is invalid, the server is too old, there is no address, or several databases are
+            listed and none is chosen.
         DatabaseUnreachable: no Postgres answers at the address.
         EmbeddedPostgresError: the embedded server does not start.
         SchemaMismatch: the embedded database has a schema from before the first release, or a newer one.
@@ -66,6 +76,18 @@ def open_database(
             f"{DATABASES} lists several databases, and this works on one. Give its address with --database-url or "
             "DATABASE_URL."
         )
+    if not embedded:
+        raise ConfigurationError(NO_ADDRESS)
+    with (
+        _embedded_server(settings) as server,
+        open_at(server.url, label=EMBEDDED_LABEL, revive=server.ensure_running) as database,
+    ):
+        yield database
+
+
+@contextmanager
+def _embedded_server(settings: Settings) -> Iterator[EmbeddedPostgres]:
+    """The running embedded server, whose schema is installed and current."""
     if sys.platform == "win32":
         raise ConfigurationError("On Windows there is no embedded Postgres. Set DATABASE_URL to a Postgres.")
     from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: PLC0415 -- imported on first use
@@ -76,8 +98,7 @@ def open_database(
             _refuse_unreleased(connection)
             if not is_current(connection):
                 install_schema(connection, schema=settings.database_schema, repair=True)
-        with open_at(server.url, label=EMBEDDED_LABEL, revive=server.ensure_running) as database:
-            yield database
+        yield server
 
 
 def _refuse_unreleased(connection: psycopg.Connection[Any]) -> None:

@@ -117,7 +117,7 @@ class Settings(OtelSettings):
 
     database_url: SecretStr | None = Field(None, validation_alias=names("DATABASE_URL"))
     """The Postgres to work on, 15 or newer; workers connect directly, where that is possible, and not through a pooler.
-    Unset: the embedded database (extra `embedded`)."""
+    Unset: the embedded database (extra `embedded`); `worker`, `run-worker` and `serve` then need `--embedded`."""
     database_schema: str = Field("public", validation_alias=names("JOBDECK_SCHEMA"))
     """The schema that holds the queue: a plain name in lower case."""
     databases: Annotated[dict[str, SecretStr], NoDecode] = Field({}, validation_alias=names(DATABASES))

@@ -168,10 +168,12 @@ class Session:
         program: str = "cli",
         max_size: int = 4,
         lock_seconds: float | None = None,
+        embedded: bool = True,
         note: Callable[[str], None] = output.note,
     ) -> Iterator[Database]:
         """The database, with its schema checked and at most `max_size` connections. `lock_seconds` limits their waits.
 
+        Without an address it is the embedded one, unless that is not `embedded`, as for what runs jobs by itself.
         The server lists its connections as those of `jobdeck PROGRAM`. `note` gets a sentence if the database holds
         components whose plugins are off in this process.
 
@@ -187,7 +189,11 @@ class Session:
         from jobdeck.core.schema import NOTHING, open_checked  # noqa: PLC0415 -- imported on first use
 
         with open_database(
-            self.settings, application_name=f"jobdeck {program}", max_size=max_size, connect=False
+            self.settings,
+            application_name=f"jobdeck {program}",
+            max_size=max_size,
+            connect=False,
+            embedded=embedded,
         ) as database:
             database.lock_seconds = lock_seconds
             try:
@@ -324,6 +330,9 @@ def limit_option(default: int, most: int, what: str = "Maximum number listed.") 
 
 after_option = click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
+embedded_option = click.option(
+    "--embedded", is_flag=True, help="Without DATABASE_URL, run jobs of this account's own embedded database."
+)
 yes_option = click.option("--yes", is_flag=True, help="Confirm deletions and changes to more than one job.")
 detach_option = click.option("--detach", is_flag=True, help="Let workers do it; do not wait for the end.")
 reason_option = click.option(

@@ -282,6 +282,7 @@ class LiveBackend(Access):
                         read_only=self._read_only,
                         max_size=self.settings.concurrency + SPARE_CONNECTIONS,
                         connect=False,
+                        embedded=True,
                     )
                 )
                 # Task types are loaded while a far server answers.

@@ -93,7 +93,7 @@ def demo_environment(settings: Settings, registry: Registry, *, calm: bool = Fal
         }
         competition = CompetitionSettings(**{**sandbox.settings_env(), **COMPETITION})
         demo_settings = settings.model_copy(update=changes).having(competition)
-        with open_database(demo_settings, application_name="jobdeck demo") as database:
+        with open_database(demo_settings, application_name="jobdeck demo", embedded=True) as database:
             with database.connection() as conn:
                 load(conn)
                 enqueue_demo_jobs(conn, registry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,14 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+import jobdeck as jobdeck_package
 from jobdeck.core.model import NewJob
+from jobdeck.core.postgres.binaries import server_account
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.read.jobs import permissions
 from jobdeck.core.read.report_types import Permissions
 from tests.core.cli.support import ROOT, Jobdeck, enqueued, finish, ran_alone, started
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, scratch_folder
 from tests.support.queue import Connection, changes_nothing
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import worker_process
@@ -41,6 +44,45 @@ def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(jobdeck:
     assert rows == [(left, "pending")]
     [trigger] = conn.execute("SELECT source, processed, succeeded, failed FROM job_worker_runs").fetchall()
     assert trigger == ("cli", 3, 2, 1)
+
+
+@pytest.mark.parametrize("command", ["worker", "worker --drain", "run-worker", "serve --port 0"])
+def test_what_runs_jobs_starts_no_postgres_of_its_own_without_being_asked(
+    jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    ran = jobdeck(*command.split())
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.rstrip().splitlines()[-1].startswith("jobdeck: No database is named")
+    assert not (tmp_path / "state" / "data").exists()
+
+
+def test_a_program_of_its_own_opens_no_postgres_of_its_own_either(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JOBDECK_STATE_DIR", str(tmp_path))
+    settings = jobdeck_package.load_settings()
+    with (
+        pytest.raises(jobdeck_package.ConfigurationError, match="Set DATABASE_URL"),
+        jobdeck_package.open_database(settings, application_name="test"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_runs_the_jobs_of_the_embedded_database(
+    jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = scratch_folder(server_account())
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv("JOBDECK_STATE_DIR", str(folder / "state"))
+    try:
+        assert jobdeck("enqueue", "cli_echo").code == 0
+        assert jobdeck("worker", "--drain", "--embedded", "--json").data["succeeded"] == 1
+        assert jobdeck("run-worker", "--embedded", "--json").data["status"] == "ok"
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_cycle_whose_job_failed_does_not_call_itself_ok(jobdeck: Jobdeck, conn: Connection) -> None:

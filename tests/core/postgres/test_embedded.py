@@ -188,7 +188,7 @@ def _attempts_beside_dying_children(state: Path) -> int:
 @needs_proc
 def test_a_database_in_use_starts_its_killed_server_again(state: Path) -> None:
     settings = Settings(state_dir=state)
-    with open_database(settings, application_name="test") as database:
+    with open_database(settings, application_name="test", embedded=True) as database:
         with database.connection() as connection:
             backend = connection.info.backend_pid
         _kill_server(state)
@@ -498,7 +498,10 @@ def test_an_ordinary_user_has_a_server_of_his_own(scratch: Path) -> None:
 def test_opening_installs_the_schema(scratch: Path) -> None:
     settings = Settings(state_dir=scratch / "state")
     for _ in range(2):
-        with open_database(settings, application_name="test") as database, database.connection() as connection:
+        with (
+            open_database(settings, application_name="test", embedded=True) as database,
+            database.connection() as connection,
+        ):
             assert connection.execute("SELECT count(*) FROM job_queue").fetchone() == (0,)
             assert database.label == "embedded/jobdeck"
 

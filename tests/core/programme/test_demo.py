@@ -74,7 +74,7 @@ def test_a_calm_demo_has_no_incident(calm: bool, state: Path, monkeypatch: pytes
     monkeypatch.setattr(demo, "incident", incident)
     with (
         demo.demo_environment(Settings(state_dir=state), registry.load(), calm=calm) as settings,
-        open_database(settings, application_name="test") as database,
+        open_database(settings, application_name="test", embedded=True) as database,
         database.connection() as conn,
     ):
         shares = {line.task_type: line.warning_share for line in type_lines().run(conn)}

@@ -69,7 +69,7 @@ def doctor(session: Session, checklist: str | None = None) -> int | None:
             found = list(_checklists()[checklist].run(database, session.settings, session.registry))
         return _answer(session, database.label, found, bad=[Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED])
     with (
-        open_database(session.settings, application_name="jobdeck doctor") as database,
+        open_database(session.settings, application_name="jobdeck doctor", embedded=True) as database,
         database.connection() as conn,
         limited_waits(database, conn),
     ):

@@ -159,7 +159,7 @@ def _install(
 ) -> None:
     registry = session.registry
     with (
-        open_database(settings, application_name="jobdeck cli") as database,
+        open_database(settings, application_name="jobdeck cli", embedded=True) as database,
         database.connection() as conn,
         limited_waits(database, conn),
     ):
@@ -201,7 +201,7 @@ def drop(session: Session, name: str | None, yes: bool) -> None:
     """List what Jobdeck installed; with --yes remove it. That is its tables with all rows, functions and views."""
     settings = session.settings.model_copy(update={"database_schema": name} if name else None)
     with (
-        open_database(settings, application_name="jobdeck cli") as database,
+        open_database(settings, application_name="jobdeck cli", embedded=True) as database,
         database.connection() as conn,
     ):
         owned = schema.drop_schema(conn) if yes else schema.owned_objects(conn)

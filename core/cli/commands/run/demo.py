@@ -105,7 +105,7 @@ def _own_demo(settings: Settings, *, calm: bool) -> Iterator[Settings]:
         "handlers": ",".join([*settings.handler_modules, HANDLERS]),
     }
     demo_settings = settings.model_copy(update=changes)
-    with open_database(demo_settings, application_name="jobdeck demo") as database:
+    with open_database(demo_settings, application_name="jobdeck demo", embedded=True) as database:
         with database.connection() as conn:
             enqueue_demo_jobs(conn)
             pause_newsletters(conn)
@@ -181,7 +181,9 @@ def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> N
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     connections = settings.concurrency + CONNECTIONS_BESIDE_HANDLERS
-    with open_database(settings, application_name="jobdeck demo worker", max_size=connections) as database:
+    with open_database(
+        settings, application_name="jobdeck demo worker", max_size=connections, embedded=True
+    ) as database:
         run_until_stopped(Worker(database, registry.load(settings.handler_modules), settings), stop, seconds=seconds)
         with database.connection() as conn:
             answer_status(session, conn)

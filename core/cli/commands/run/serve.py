@@ -14,7 +14,7 @@ import click
 
 from jobdeck.core import logs
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command
+from jobdeck.core.cli.session import Session, command, embedded_option
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import ConfigurationError, UsageError, require_extra
 
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks a free port.")
 @click.option("--openapi", is_flag=True, help="Print the OpenAPI document and exit.")
-def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
+@embedded_option
+def serve(session: Session, host: str, port: int, openapi: bool, embedded: bool) -> int | None:
     """Run the HTTP server until stopped.
 
     It serves /api/jobs, /api/jobs/run, /healthz, /metrics and the endpoints of the plugins. After SIGTERM, running
@@ -49,7 +50,7 @@ def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
     try:
         with (
             stop_signals() as stop,
-            session.database(program="serve", max_size=CONNECTIONS, note=off.append) as database,
+            session.database(program="serve", max_size=CONNECTIONS, embedded=embedded, note=off.append) as database,
         ):
             for sentence in off:
                 logs.event(log, logging.WARNING, sentence)

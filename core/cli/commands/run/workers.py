@@ -13,7 +13,7 @@ import psycopg
 
 from jobdeck.core import logs
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option
+from jobdeck.core.cli.session import Session, command, dry_run_option, embedded_option, limit_option
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import DatabaseUnreachable, Interrupted, Refused, UsageError, require_extra
 from jobdeck.core.queue import leases
@@ -46,8 +46,9 @@ WAIT_SECONDS = 1.0
 @click.option("--types", metavar="TYPE,…", help="Only these task types.")
 @click.option("--drain", is_flag=True, help="Exit when no job is due, with 5 if some are that cannot be run.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics of this worker here. Default: none.")
+@embedded_option
 def worker(
-    session: Session, concurrency: int | None, types: str | None, drain: bool, metrics: str | None
+    session: Session, *, concurrency: int | None, types: str | None, drain: bool, metrics: str | None, embedded: bool
 ) -> int | None:
     """Run jobs until stopped.
 
@@ -68,7 +69,7 @@ def worker(
     if not session.registry.names:
         output.note(NO_TYPES)
     with stop_signals() as stop, ExitStack() as stack:
-        database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, wait=not drain)
+        database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, embedded, wait=not drain)
         if database is None:
             return 130 if stop.interrupted else None
         running = Worker(database, session.registry, session.settings, concurrency=slots, task_types=wanted)
@@ -95,7 +96,8 @@ def worker(
 @limit_option(5, 10, "Maximum number of jobs.")
 @click.option("--scheduled", is_flag=True, help="Mark this as a scheduled run; Cron Health then expects the next one.")
 @dry_run_option
-def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> int | None:
+@embedded_option
+def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool, embedded: bool) -> int | None:
     """Run one cycle: up to --limit due jobs, one after another.
 
     The exit code is 0 also when jobs failed, as it is of `worker`; it is 1 when the cycle itself failed.
@@ -110,7 +112,7 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
         return None
     session.configure_logs()
     size = 1 + CONNECTIONS_BESIDE_HANDLERS
-    with stop_signals() as stop, session.database(program="worker", max_size=size) as database:
+    with stop_signals() as stop, session.database(program="worker", max_size=size, embedded=embedded) as database:
         source = "timer" if scheduled else "cli"
         if scheduled and session.settings.cron_interval_minutes is not None:
             with database.connection() as conn:
@@ -158,14 +160,16 @@ def _left(database: Database, task_types: Collection[str]) -> int:
         return sum(line.overdue for line in backlog(timedelta()).run(conn) if line.task_type in task_types)
 
 
-def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, *, wait: bool) -> Database | None:
+def _database(
+    session: Session, stack: ExitStack, stop: Stop, connections: int, embedded: bool, *, wait: bool
+) -> Database | None:
     """The database; with `wait` as soon as it answers. None if a signal arrived first."""
     noted = False
     while not stop.asked:
         try:
             with ExitStack() as opened:
                 database = opened.enter_context(
-                    session.database(program="worker", max_size=connections, note=_log_note)
+                    session.database(program="worker", max_size=connections, embedded=embedded, note=_log_note)
                 )
                 refuse_other_roles(database)
                 stack.enter_context(opened.pop_all())
