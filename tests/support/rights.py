@@ -16,7 +16,7 @@ FUNCTIONS: Final = {
         job_sees_payloads job_stat_bucket job_stat_histogram job_outcomes
         job_failure_shares job_queue_backlog job_queue_turn job_queue_await job_has_foreign_roles job_may_read_views
         job_run_last_token job_run_page job_run_page_of job_run_steps job_run_reach job_run_outcomes job_removed_job
-        job_worker_is_alive job_queue_cannot_run job_slots outbox_mask
+        job_worker_is_alive job_queue_cannot_run job_slots job_facets outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
     "owp": "job_queue_create job_queue_create_once job_queue_create_many job_queue_enqueue job_flow_create "

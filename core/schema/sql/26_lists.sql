@@ -218,6 +218,98 @@ begin
 end
 $$;
 
+-- What is odd about failed runs of a type, of one group of errors or of all, or about these jobs of it: for each key of their
+-- payloads, for worker and attempt, the value that they have most often compared with the runs of the type. The newest 500 are
+-- read, of a group those among the newest 10,000 failed runs of the queue. A value of a payload is personal, so it is not
+-- returned: the run or the job has it, for those who may read it.
+--
+-- Compared is with the first tries, because the later tries of jobs that fail would make their values usual. A value is odd
+-- that 10 runs have, and twice the usual share, of a key with 200 values at most. Attempts are never odd: what fails is tried
+-- again.
+create or replace function job_facets(p_task_type text, p_fingerprint text, p_jobs uuid[] default null)
+returns table (facet text, key text, value text, job_id uuid, run_token bigint, these bigint, sampled bigint,
+    everywhere bigint, failed bigint, compared bigint, odd boolean)
+language plpgsql stable security definer
+set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off
+set enable_bitmapscan = off set enable_sort = off
+as $$
+#variable_conflict use_column
+declare
+    v_most constant integer := 500;
+    v_tokens bigint[];
+    v_jobs uuid[];
+    v_payloads jsonb[];
+    v_workers text[];
+    v_attempts integer[];
+    v_before bigint;
+begin
+    perform job_refuse_outsiders();
+    select array_agg(r.run_token), array_agg(r.job_id), array_agg(r.payload), array_agg(r.worker_id), array_agg(r.attempt)
+    into v_tokens, v_jobs, v_payloads, v_workers, v_attempts
+    from (
+        (select n.run_token, n.job_id, n.payload, n.worker_id, n.attempt from (
+            select r.* from job_runs r where p_jobs is null and r.outcome in ('failed', 'retried', 'lost')
+                and r.finished_at <= case when p_fingerprint is null then 'infinity' else (
+                    select max(g.last_at) from job_error_group_list g
+                    where g.fingerprint = p_fingerprint and g.task_type = p_task_type) end
+            order by r.finished_at desc limit 10000) n
+        where n.task_type = p_task_type and (p_fingerprint is null or n.fingerprint = p_fingerprint) limit v_most)
+        union all
+        (select null, q.id, q.payload, null, q.attempts from job_queue q
+        where q.id = any (p_jobs) and q.task_type = p_task_type limit v_most)
+        union all
+        (select r.run_token, r.job_id, r.payload, r.worker_id, r.attempt from unnest(p_jobs) j (id)
+        cross join lateral job_removed_job(j.id) l join job_runs r on r.run_token = l.left_with and not r.late
+        where l.task_type = p_task_type limit v_most)
+    ) r;
+    if v_jobs is null then
+        return;
+    end if;
+    v_before := (select max(t.token) + 1 from unnest(v_tokens) t (token));
+    return query with first_tries as materialized (
+        -- The page hides the payload where the session reads for a viewer.
+        select r.payload, r.worker_id, f.outcome from (
+            select t.run_token, t.outcome from job_run_reach(v_before, false, 20000) b (reach)
+            cross join lateral job_run_page(p_task_type, null, v_before, false, b.reach, 4 * v_most) t
+            where not t.late and t.attempt = 1 and cardinality(v_jobs) >= 10 order by t.run_token desc limit v_most) f
+        cross join lateral (select * from job_runs r where r.run_token = f.run_token and not r.late limit 1) r
+    ), compared as (
+        select true as mine, s.run_token, s.job_id, s.payload, s.worker_id, s.attempt, null as outcome
+        from unnest(v_tokens, v_jobs, v_payloads, v_workers, v_attempts) s (run_token, job_id, payload, worker_id, attempt)
+        union all
+        select false, null, null, f.payload, f.worker_id, null, f.outcome from first_tries f
+    ), told as (
+        select c.*, f.facet, f.key, f.value from compared c cross join lateral (
+            select 'payload', e.key, e.value from (
+                select * from jsonb_each(case when jsonb_typeof(c.payload) = 'object' and pg_column_size(c.payload) <= 16384
+                    then c.payload else '{}' end) limit 100) e
+            union all
+            select w.name, w.name, to_jsonb(w.value) from (values ('worker', c.worker_id),
+                ('attempt', case when c.attempt > 1 then 'later' when c.attempt = 1 then 'first' end)) w (name, value)
+            where w.value is not null
+        ) f (facet, key, value)
+    ), counted as (
+        select t.facet, t.key, t.value, (array_agg(t.job_id) filter (where t.mine))[1] as job_id,
+            max(t.run_token) filter (where t.mine) as run_token, count(*) filter (where t.mine) as these,
+            count(*) filter (where not t.mine) as everywhere,
+            count(*) filter (where not t.mine and t.outcome = any (job_outcomes(true))) as failed
+        from told t group by t.facet, t.key, t.value
+    ), judged as (
+        select c.*, count(*) over (partition by c.facet, c.key) as values, a.sampled, a.compared, c.facet <> 'attempt'
+            and c.these >= 10 and a.compared >= 10 and c.these * a.compared >= 2 * c.everywhere * a.sampled as odd
+        from counted c cross join (
+            select cardinality(v_jobs)::bigint as sampled, (select count(*) from first_tries) as compared) a
+        where c.these > 0
+    ), best as (
+        select distinct on (j.facet, j.key) j.* from judged j where j.values <= 200
+        order by j.facet, j.key, j.odd desc, j.these desc, j.everywhere, j.value
+    )
+    select b.facet, b.key, case when b.facet <> 'payload' then b.value #>> '{}' end, b.job_id, b.run_token, b.these, b.sampled,
+        b.everywhere, b.failed, b.compared, b.odd
+    from best b order by b.odd desc, b.facet = 'attempt', b.these desc, b.everywhere, b.facet, b.key limit 50;
+end
+$$;
+
 -- The newest runs of one job, like job_run_page. They may be in any partition, so the plan has all of them: it is kept, since
 -- to make it takes longer than to look into each of them.
 create or replace function job_run_page_of(

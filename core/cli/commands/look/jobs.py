@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
+from jobdeck.core.cli.commands.look.facets import facet_section, facets_json
 from jobdeck.core.cli.session import Group, Session, Words, after_option, command, limit_option, shared_options
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, Job, Json, RunOutcome, Status
@@ -21,6 +23,7 @@ from jobdeck.core.read.operators import reach
 from jobdeck.core.read.operators.preferences import SIGN
 from jobdeck.core.read.operators.reach import check_type
 from jobdeck.core.read.sentences import status_word
+from jobdeck.core.read.stats.facets import of_jobs
 from jobdeck.core.schedules import next_runs, rhythm
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ def words(values: type[StrEnum]) -> Words:
     return Words(value.value for value in values)
 
 
+FACETED: Final = 3
+"""Of how many types, the commonest ones among the jobs, `jobs` shows facets."""
 DRY_LAST: Final = "Its last run was a dry run: it changed nothing."
 
 
@@ -45,9 +50,12 @@ DRY_LAST: Final = "Its last run was a dry run: it changed nothing."
 @click.option("--filter", "expression", metavar="FILTER", help='Filter as in the dashboard: "error:timeout older:2h".')
 @click.option("--sort", type=Words(SORTS), default="natural", show_default=True)
 @click.option("--ascending", is_flag=True, help="Sort in ascending order.")
+@click.option("--facets", "faceted", is_flag=True, help="Say which values these jobs have more often than all runs.")
 @limit_option(50, 10_000)
 @after_option
-def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
+def jobs(
+    session: Session, expression: str | None, limit: int, after: str | None, *, faceted: bool, **given: Any
+) -> None:
     """List jobs, newest first."""
     status = Status(given["status"]) if given["status"] else None
     wanted = narrowed(
@@ -62,7 +70,15 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
         ).run(conn)
         if wanted.task_type and not page.jobs:
             check_type(conn, wanted.task_type, session.registry.names)
-    session.answer_page({"jobs": page.jobs}, output.job_table(page.jobs) or ["No jobs."], page.next)
+        types = Counter(job.task_type for job in page.jobs).most_common() if faceted else ()
+        found = {name: of_jobs(name, [job.id for job in page.jobs]).run(conn) for name, _ in types[:FACETED]}
+    lines = output.job_table(page.jobs) or ["No jobs."]
+    for name, sample in found.items():
+        lines += facet_section(sample, f"Facets of {output.line(name)}: {sample.read:,} jobs read")
+    data = {"jobs": page.jobs} | (
+        {"facets": {name: facets_json(one) for name, one in found.items()}} if faceted else {}
+    )
+    session.answer_page(data, lines, page.next)
     if page.searched and not session.json:
         output.note(f"Only {page.searched:,} jobs were looked through.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -10,6 +11,7 @@ import click
 from jobdeck.core.alerts.alarms import timeouts_of
 from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.act.notes import note_table
+from jobdeck.core.cli.commands.look.facets import facet_section, facets_json
 from jobdeck.core.cli.commands.look.jobs import audit_table
 from jobdeck.core.cli.session import Session, command, limit_option
 from jobdeck.core.errors import UNHEALTHY, Refused
@@ -19,6 +21,7 @@ from jobdeck.core.read.batch import one_moment
 from jobdeck.core.read.operators import notes
 from jobdeck.core.read.report_types import Backlog, Counts, ErrorGroup, Snapshot
 from jobdeck.core.read.sentences import CLAIMED, amount, outcome_words
+from jobdeck.core.read.stats import facets
 from jobdeck.core.read.verdict.health import health as judge
 from jobdeck.core.times import format_duration, parse_duration
 from jobdeck.core.words.tables import DATABASES
@@ -60,13 +63,22 @@ def health(session: Session) -> int | None:
 
 
 @command("errors")
+@click.argument("group", required=False)
 @click.option("--since", metavar="DURATION", default="7d", show_default=True, help="Period to show.")
 @click.option("--new", "only_new", is_flag=True, help="Only groups that the newest release of the workers brought.")
 @limit_option(100, 1000)
-def errors(session: Session, since: str, only_new: bool, limit: int) -> None:
-    """List failed runs, grouped by task type and similar error. A group is new for 24 hours."""
+def errors(session: Session, group: str | None, since: str, only_new: bool, limit: int) -> None:
+    """List failed runs, grouped by task type and similar error. A group is new for 24 hours.
+
+    With a GROUP, its fingerprint or how that begins, shows which values of payload keys, workers and attempts its runs
+    have more often than all runs of the type.
+    """
     period = parse_duration(since, what="duration of --since")
-    found = session.read(reports.errors(since=period, limit=limit, new_in_release=only_new))
+    found = session.read(reports.errors(since=period, limit=1000 if group else limit, new_in_release=only_new))
+    if group is not None:
+        found = replace(found, trends=tuple(one for one in found.trends if one.fingerprint.startswith(group.lower())))
+        if not found.trends:
+            raise Refused(f"No group of errors of the last {since} begins with {group}. `jobdeck errors` lists them.")
     release, now = found.release, found.at
     if only_new and release is None:
         raise Refused(
@@ -94,10 +106,13 @@ def errors(session: Session, since: str, only_new: bool, limit: int) -> None:
     nothing = "No failed runs."
     if only_new and release is not None:
         nothing = f"No group of errors is new in {output.line(release.name)}."
-    session.answer(
-        {"errors": data, "release": output.plain(release)},
-        output.table(header, rows, least=least) or [nothing],
-    )
+    lines = output.table(header, rows, least=least) or [nothing]
+    if group is not None:
+        for one, line in zip(found.trends, data, strict=True):
+            sampled = session.read(facets.of_group(*one.key))
+            line["facets"] = facets_json(sampled)
+            lines += facet_section(sampled, f"Facets: {sampled.read:,} of {one.count:,} runs read")
+    session.answer({"errors": data, "release": output.plain(release)}, lines)
 
 
 def _mark(group: ErrorGroup, muted: Mute | None, now: datetime) -> str:

@@ -1,0 +1,34 @@
+"""What commands and the dashboard say of facets alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from jobdeck.core.redact import harmless_json, scrub_field
+from jobdeck.core.words.wording import percent
+
+if TYPE_CHECKING:
+    from jobdeck.core.read.stats.facets import Facet, Facets
+
+ONE_VALUE: Final = "one value"
+"""In place of a value that the session may not see."""
+
+
+def value(facet: Facet) -> str:
+    """The value of an odd facet, masked as it is in a payload."""
+    if facet.hidden:
+        return ONE_VALUE
+    found = facet.value if facet.kind != "payload" else scrub_field(facet.key, facet.value)
+    return found if isinstance(found, str) else harmless_json(found)
+
+
+def share(part: float) -> str:
+    return percent(round(part, 2)) if part >= 0.01 or not part else "under 1 %"
+
+
+def usual(facets: Facets) -> str:
+    """The keys whose values are as common as in all runs of the type, and how many runs were later tries."""
+    return ", ".join(
+        f"{facet.key} ({facet.value} {share(facet.share)})" if facet.kind == "attempt" else facet.key
+        for facet in facets.usual
+    )
