@@ -6,18 +6,14 @@ The values of every run are named tuples, which are created three times as fast 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from datetime import datetime, timedelta
     from uuid import UUID
 
 Json = dict[str, Any]
-STUCK_AFTER: Final = timedelta(minutes=20)
-"""How long a job with an expired lease has run before a clean-up takes it for stuck, unless it is told otherwise."""
-KEPT_FOR: Final = timedelta(days=14)
-"""How long jobs that have ended are kept before a purge moves them to the trash, unless it is told otherwise."""
 
 
 class Status(StrEnum):
@@ -63,7 +59,8 @@ class Verdict(StrEnum):
 class Job:
     """One row of `job_queue`, or with `removed` of the history, which stores neither `max_attempts` nor `priority`.
 
-    None: `last_run_dry` before a run, `created_at` if it is not in the id, `trace_id` if nothing has a trace.
+    None: `last_run_dry` before a run, `created_at` if it is not in the id, `trace_id` if nothing has a trace,
+    `timeout_seconds` if the job has no timeout of its own.
     """
 
     id: UUID
@@ -106,6 +103,7 @@ class Job:
     next_run_at: datetime | None = None
     overdue_seconds: float | None = None
     trace_id: str | None = None
+    timeout_seconds: float | None = None
     removed: bool = False
 
     @property
@@ -133,7 +131,7 @@ CANARY_PRIORITY: Final = MOST_PRIORITY + 1
 
 
 class ClaimedJob(NamedTuple):
-    """A claimed job. `due_at` is the due time of the slot that this run serves; times are the database's."""
+    """A claimed job. `due_at` is the due time of its slot, `timeout` its own, in seconds; times are the database's."""
 
     id: UUID
     run_token: int
@@ -147,6 +145,7 @@ class ClaimedJob(NamedTuple):
     checkpoint: Json | None
     cycle: int
     priority: int = 0
+    timeout: float | None = None
 
     @property
     def is_canary(self) -> bool:
@@ -383,7 +382,7 @@ class Enqueued:
 
 
 class NewJob(NamedTuple):
-    """A job to enqueue. `run_at` None means now; a series has minutes or a schedule."""
+    """A whole job, as `new_job` makes it. `run_at` None means now; a series has minutes or a schedule."""
 
     task_type: str
     payload: Json = {}  # noqa: RUF012 -- a payload is read, never changed
@@ -398,3 +397,4 @@ class NewJob(NamedTuple):
     unique_seconds: float | None = None
     schedule: Json | None = None
     slots: tuple[datetime, ...] | None = None
+    timeout: float | None = None

@@ -24,8 +24,8 @@ What an application imports is here; every name is imported when it is first use
 
 Stable, and changed in a major release alone after a release that warns (docs/versioning.md):
 `job`, `task`, `Task`, `Payload`, `JobContext`, `AsyncJobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`,
-`aenqueue`, `aenqueue_many`, `Ticket`, `result`, `aresult`, `Result`, `Cron`, `Every`, `schedule`, the errors,
-`__version__`.
+`aenqueue`, `aenqueue_many`, `new_job`, `NewJob`, `Ticket`, `result`, `aresult`, `Result`, `Cron`, `Every`, `schedule`,
+the errors, `__version__`.
 Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
 `load_types`, `middleware`, `on_failure`, `FailedJob`, `jobdeck.testing`, and flows: `Flow`, `enqueue_flow`,
 `aenqueue_flow`, `FlowTicket`, `flow_results`, `extend_flow`, `aflow_results`, `aextend_flow`, `BlockerResult`. Every
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
         UsageError,
         VendorError,
     )
-    from jobdeck.core.model import ClaimedJob, Ticket
-    from jobdeck.core.queue.producers.api import aenqueue, aenqueue_many, enqueue, enqueue_many
+    from jobdeck.core.model import ClaimedJob, NewJob, Ticket
+    from jobdeck.core.queue.producers.api import aenqueue, aenqueue_many, enqueue, enqueue_many, new_job
     from jobdeck.core.queue.producers.flow_calls import (
         aenqueue_flow,
         aextend_flow,
@@ -113,6 +113,7 @@ __all__ = [
     "LeaseLost",
     "Locked",
     "MissingExtra",
+    "NewJob",
     "Payload",
     "PermanentError",
     "Refused",
@@ -146,6 +147,7 @@ __all__ = [
     "load_settings",
     "load_types",
     "middleware",
+    "new_job",
     "on_failure",
     "open_database",
     "result",
@@ -154,10 +156,13 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
-    **{name: f"model:{name}" for name in ("ClaimedJob", "Ticket")},
+    **{name: f"model:{name}" for name in ("ClaimedJob", "NewJob", "Ticket")},
     "Worker": "worker.worker:Worker",
     **{name: f"queue.producers.results:{name}" for name in ("Result", "aresult", "result")},
-    **{name: f"queue.producers.api:{name}" for name in ("aenqueue", "aenqueue_many", "enqueue", "enqueue_many")},
+    **{
+        name: f"queue.producers.api:{name}"
+        for name in ("aenqueue", "aenqueue_many", "enqueue", "enqueue_many", "new_job")
+    },
     **{name: f"registry.around:{name}" for name in ("FailedJob", "middleware", "on_failure")},
     **{name: f"queue.producers.flows:{name}" for name in ("BlockerResult", "Flow", "FlowTicket")},
     **{name: f"queue.producers.flow_calls:{name}" for name in ("aenqueue_flow", "enqueue_flow", "extend_flow")},

@@ -128,10 +128,14 @@ def _claim(
         lanes = [list(part) for part in zip(*(lane + front for lane, front in fronts.items()), strict=True)]
     rows = conn.execute(
         """
-        SELECT id, run_token, task_type, payload, attempt, max_attempts, due_at, claimed_at, is_recurring, checkpoint,
-            cycle, priority
-        FROM job_queue_claim(%s, %s::text[], %s, %s, %s::text[], %s::integer[], %s::timestamptz[], %s::uuid[],
-            p_free => %s)
+        WITH claimed AS MATERIALIZED (
+            SELECT id, run_token, task_type, payload, attempt, max_attempts, due_at, claimed_at, is_recurring,
+                checkpoint, cycle, priority
+            FROM job_queue_claim(%s, %s::text[], %s, %s, %s::text[], %s::integer[], %s::timestamptz[], %s::uuid[],
+                p_free => %s)
+        )
+        SELECT c.*, ((SELECT job_queue_timeouts(ARRAY(SELECT id FROM claimed))) ->> c.id::text)::double precision
+        FROM claimed AS c
         """,
         (worker_id, texts(task_types), limit, lease_seconds, *lanes, free),
         binary=True,

@@ -7,7 +7,7 @@ and nothing is changed then.
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +19,6 @@ from jobdeck.core.read.rows import result_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import timedelta
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Json, Processing
@@ -27,6 +26,10 @@ if TYPE_CHECKING:
     from jobdeck.core.read.rows import Row
 
 PURGED_TOGETHER: Final = 1_000
+STUCK_AFTER: Final = timedelta(minutes=20)
+"""How long a job with an expired lease has run before a clean-up takes it for stuck, without a time of the caller."""
+KEPT_FOR: Final = timedelta(days=14)
+"""How long jobs that have ended are kept before a purge moves them to the trash, without a time of the caller."""
 
 
 def _act(

@@ -119,6 +119,11 @@ OPTIONS: Final = (
         note="default {max_attempts}; then it fails permanently",
     ),
     Option(
+        "timeout", "duration", "How long one run may take, in place of the type's timeout.", "DURATION", many=True,
+        mcp=True,
+        http="timeoutSeconds", http_words="How long one run may take, in place of the type's timeout.", most=31_622_400,
+    ),
+    Option(
         "dedupe_key", "text", "If an active job has this key, return it instead of creating one.", "KEY", mcp=True,
         most=200, http="dedupeKey",
         http_words="If a pending or running job of this producer has the key, that job is returned.",

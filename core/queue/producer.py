@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -26,9 +26,12 @@ from jobdeck.core.postgres.refusals import pipelined, refusals, unstorable
 from jobdeck.core.queue.calls import Connection, array, fetched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from typing import LiteralString
 
+    Rows = Sequence[Sequence[Any]]
+
+T = TypeVar("T")
 BULK = 2_000
 LOCKED: Final = (
     "Another transaction enqueues a job with the same dedupe key, or has locked the queue's tables. Nothing was "
@@ -38,8 +41,8 @@ _CREATE: Final = """
 SELECT job_id, created FROM {}(%s::text, %s::text::jsonb, %s::text::timestamptz, %s::text::integer,
     %s::text::integer, %s::text, %s::text, %s::text::uuid, %s::text::integer, %s::text::timestamptz, %s::text)
 """
-_CREATE_ONCE: Final = """
-SELECT job_id, created FROM {}(%s::text::double precision, %s::text, %s::text::jsonb, %s::text::timestamptz,
+_CREATE_WITH: Final = """
+SELECT job_id, created FROM {}(%s::text::jsonb, %s::text, %s::text::jsonb, %s::text::timestamptz,
     %s::text::integer, %s::text::integer, %s::text, %s::text, %s::text::uuid, %s::text::integer, %s::text::timestamptz,
     %s::text)
 """
@@ -52,12 +55,19 @@ _CREATE_MANY: Final = """
 SELECT job_id FROM {}(%s::text::text[], ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[],
     %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text) AS job_id
 """
+_CREATE_MANY_WITH: Final = """
+SELECT job_id FROM {}(%s::text::double precision[], %s::text::text[],
+    ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[], %s::text::integer[],
+    %s::text::integer[], %s::text::text[], %s::text::text[], %s::text) AS job_id
+"""
 _CREATE_FLOW: Final = "SELECT flow_id, name, job_id FROM {}(%s::text, %s::text::jsonb, %s::text)"
 _EXTEND_FLOW: Final = (
     "SELECT flow_id, name, job_id FROM {}(%s::text::uuid, %s::text::bigint, %s::text::jsonb, %s::text)"
 )
 _FLOW_OUTCOMES: Final = "SELECT name, job_id, task_type, outcome, output, error FROM {}(%s::text::uuid)"
 _DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
+_ALONE = slice(7, -1)
+"""The fields of a job that no bulk takes."""
 
 
 class Call(NamedTuple):
@@ -89,8 +99,7 @@ def enqueue(
             the queue's tables.
     """
     statement, params = create(new, actor=actor, schema=schema, trace=trace)
-    job_id, created = fetched(conn, statement, params, tuple_row, locked=LOCKED)[0]
-    return Ticket(plain_id(job_id), created)
+    return ticket(fetched(conn, statement, params, tuple_row, locked=LOCKED))
 
 
 def enqueue_many(
@@ -120,11 +129,35 @@ def enqueue_many(
     return sorted(ids) if deduped else ids
 
 
+def enqueue_each(
+    conn: Connection, jobs: Sequence[NewJob], *, actor: str, schema: str | None = None, trace: str | None = None
+) -> list[Ticket]:
+    """Enqueues jobs of any types, each with its own options, in one transaction; returns a ticket for each.
+
+    Raises:
+        Refused: as `enqueue`, for one of the jobs; none was enqueued.
+    """
+    calls = each(jobs, actor=actor, schema=schema, trace=trace)
+    with conn.transaction():
+        return drive(calls, lambda call: fetched(conn, *call, tuple_row, locked=LOCKED, plain=True))
+
+
+def drive(calls: Generator[Call, Rows, T], fetch: Callable[[Call], Rows]) -> T:
+    """Sends the calls one after the other, and returns what the generator does."""
+    rows: Any = None
+    while True:
+        try:
+            rows = fetch(calls.send(rows))
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+
+
 def create(new: NewJob, *, actor: str, schema: str | None, trace: str | None = None) -> Call:
     """The call that enqueues one job. It returns one row: the job's id, and whether it was created.
 
     Raises:
-        Refused: a recurring job is unique for a time.
+        Refused: a recurring job is unique for a time, or a text cannot be stored.
     """
     if new.unique_seconds is not None and (new.schedule or new.recurrence_interval_minutes) is not None:
         raise Refused(
@@ -133,16 +166,26 @@ def create(new: NewJob, *, actor: str, schema: str | None, trace: str | None = N
         )
     times = (new.run_at, new.max_attempts, new.priority)
     keys = (new.dedupe_key, new.concurrency_key)
+    rest = (new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor)
+    given = (new.task_type, json.dumps(new.payload), *times, *keys, *rest)
+    if new.unique_seconds is not None or new.timeout is not None:
+        return _traced(_CREATE_WITH, schema, "job_queue_create_with", (_seldom(new), *given), trace)
     if new.schedule is not None:
         slots = None if new.slots is None else array(slot.isoformat() for slot in new.slots)
         when = (json.dumps(new.schedule), slots, *times)
         series = (new.task_type, json.dumps(new.payload), *when, *keys, new.blocked_by, new.expires_at, actor)
         return _traced(_CREATE_SERIES, schema, "job_series_create", series, trace)
-    rest = (new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor)
-    given = (new.task_type, json.dumps(new.payload), *times, *keys, *rest)
-    if new.unique_seconds is not None:
-        return _traced(_CREATE_ONCE, schema, "job_queue_create_once", (new.unique_seconds, *given), trace)
     return _traced(_CREATE, schema, "job_queue_create", given, trace)
+
+
+def _seldom(new: NewJob) -> str:
+    """The options of which most jobs have none."""
+    slots = None if new.slots is None else [slot.isoformat() for slot in new.slots]
+    numbers = {"timeout": new.timeout, "unique_for": new.unique_seconds}
+    # JSON has no NaN, which the database refuses in a sentence.
+    found = {name: str(value) for name, value in numbers.items() if value is not None}
+    series = {} if new.schedule is None else {"schedule": new.schedule, "slots": slots}
+    return json.dumps(found | series)
 
 
 def _traced(template: str, schema: str | None, function: str, given: Sequence[object], trace: str | None) -> Call:
@@ -161,8 +204,8 @@ def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None, trace
     Raises:
         Refused: a job is recurring, has a blocker or an expiry, or is unique for a time.
     """
-    task_types, payloads, *options = zip(*part, strict=True)
-    given = list(zip(options, _DEFAULTS, strict=True))
+    task_types, payloads, *options, timeouts = zip(*part, strict=True)
+    given = list(zip(options, _DEFAULTS[:-1], strict=True))
     if any(values.count(default) < len(values) for values, default in given[5:]):
         raise Refused(
             "Jobs enqueued in bulk cannot recur, have a blocker, expire or be unique for a time. Enqueue those one at "
@@ -170,7 +213,42 @@ def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None, trace
         )
     arrays = [_array_unless_all(values, default) for values, default in given[:5]]
     options_given = (_array(task_types), json.dumps(payloads), *arrays, actor)
+    if own := _array_unless_all(timeouts, None):
+        return _traced(_CREATE_MANY_WITH, schema, "job_queue_create_many_with", (own, *options_given), trace)
     return _traced(_CREATE_MANY, schema, "job_queue_create_many", options_given, trace)
+
+
+def each(
+    jobs: Sequence[NewJob], *, actor: str, schema: str | None = None, trace: str | None = None
+) -> Generator[Call, Rows, list[Ticket]]:
+    """The calls that enqueue these jobs of any types, each of which gets its rows; returns a ticket for each job.
+
+    2,000 jobs are one call, without those whose dedupe key is taken and those that no bulk takes: they are one call
+    each, in the order of their keys, because two callers with the same keys wait for each other's rows.
+    """
+    made: dict[int, Ticket] = {}
+    places = iter([place for place, new in enumerate(jobs) if is_for_bulk(new)])
+    while part := list(islice(places, BULK)):
+        rows = yield create_many([jobs[place] for place in part], actor=actor, schema=schema, trace=trace)
+        for (given,) in rows:
+            job_id = plain_id(given)
+            # The id of a job has its place in its batch, from 1 on: see job_batch_id.
+            made[part[int(job_id.hex[16:23], 16) - 0x8000001]] = Ticket(job_id, created=True)
+    for place in sorted(set(range(len(jobs))) - made.keys(), key=lambda place: (jobs[place].dedupe_key or "", place)):
+        rows = yield create(jobs[place], actor=actor, schema=schema, trace=trace)
+        made[place] = ticket(rows)
+    return [made[place] for place in range(len(jobs))]
+
+
+def is_for_bulk(new: NewJob) -> bool:
+    """Whether `create_many` takes this job."""
+    return new[_ALONE] == _DEFAULTS[5:-1]
+
+
+def ticket(rows: Rows) -> Ticket:
+    """What `create` returned."""
+    job_id, created = rows[0]
+    return Ticket(plain_id(job_id), created)
 
 
 def create_flow(name: str, members: str, *, actor: str, schema: str | None, trace: str | None = None) -> Call:

@@ -75,7 +75,7 @@ _OF_SCHEDULE: Final = ("every", "cron", "tz", "catch_up")
 class Wanted:
     """A job as requested: due `at` (None: now), repeated by its `schedule` (None: never) for `lasting`.
 
-    No second job with its dedupe key is created for `unique_for`.
+    No second job with its dedupe key is created for `unique_for`. `timeout` is its own, in place of that of its type.
 
     A cron expression is due at its first slot from `at` on. When it edits an existing job, `at` and `lasting` of None
     keep the job's own values, as a `Rhythm` keeps its schedule; `endless` removes its expiry.
@@ -91,6 +91,7 @@ class Wanted:
     max_attempts: int | None = None
     dedupe_key: str | None = None
     unique_for: timedelta | None = None
+    timeout: timedelta | None = None
 
 
 def read_wanted(
@@ -152,6 +153,7 @@ def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
         max_attempts=wanted.max_attempts or made.max_attempts,
         dedupe_key=wanted.dedupe_key or None,
         unique_seconds=wanted.unique_for.total_seconds() if wanted.unique_for is not None else None,
+        timeout=wanted.timeout.total_seconds() if wanted.timeout is not None else None,
     )
     schedule = wanted.schedule.schedule() if isinstance(wanted.schedule, Rhythm) else wanted.schedule
     return scheduled(made, schedule, now)

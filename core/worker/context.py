@@ -45,7 +45,7 @@ class Stop(Enum):
     """Why a run must stop."""
 
     CANCELLED = "an operator asked for the job to be cancelled"
-    TIMED_OUT = "the run took longer than its task type allows"
+    TIMED_OUT = "the run took longer than its job or task type allows"
     RELEASED = "the worker is stopping and hands the job back"
     LOST = "the run no longer holds its job"
 

@@ -178,13 +178,19 @@ class Executor:
             context.dry_run = True
         return job_type, params
 
+    def allowed(self, job: ClaimedJob) -> float:
+        """How many seconds a run of this job may take: its own timeout, else that of its type."""
+        job_type = self.registry.get(job.task_type)
+        return job.timeout or (math.inf if job_type is None else job_type.timeout)
+
     def timed_out(self, context: RunContext) -> FinishedRun:
         """The failure report of a run that was still active after its timeout; `context.position` is where it was."""
         job_type = self.registry.get(context.job.task_type)
-        allowed = job_type.timeout if job_type else 0.0
+        allowed = self.allowed(context.job)
+        whose = "this job" if context.job.timeout else context.job.task_type
         stack = context.position
         kind = "timeout"
-        message = f"The run took longer than the {allowed:g} seconds that {context.job.task_type} allows."
+        message = f"The run took longer than the {allowed:g} seconds that {whose} allows."
         if context.starting:
             kind, message = "process_not_started", _NOT_STARTED
         delay = _own_delay(context, job_type, TimedOut(message))

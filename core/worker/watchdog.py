@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import threading
 import time
@@ -122,8 +121,7 @@ class Watchdog:
         """How long a run may take from `started` on, which is read afterwards: a process that begins sets it first."""
         if context.starting:
             return START_SECONDS
-        job_type = self._state.executor.registry.get(context.job.task_type)
-        return math.inf if job_type is None else job_type.timeout
+        return self._state.executor.allowed(context.job)
 
 
 def _main_has_ended() -> bool:

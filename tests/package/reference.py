@@ -21,7 +21,10 @@ PARTS: Final = {
         "job", "task", "Task", "Payload", "schedule", "Cron", "Every", "middleware", "on_failure", "FailedJob",
     ),
     "In a handler": ("JobContext", "AsyncJobContext", "ClaimedJob", "Done", "Continue"),
-    "Enqueueing": ("enqueue", "enqueue_many", "aenqueue", "aenqueue_many", "Ticket", "result", "aresult", "Result"),
+    "Enqueueing": (
+        "enqueue", "enqueue_many", "aenqueue", "aenqueue_many", "new_job", "NewJob", "Ticket", "result", "aresult",
+        "Result",
+    ),
     "Flows": (
         "Flow", "FlowTicket", "enqueue_flow", "aenqueue_flow", "flow_results", "aflow_results", "extend_flow",
         "aextend_flow", "BlockerResult",

@@ -19,8 +19,8 @@ FUNCTIONS: Final = {
         job_worker_is_alive job_queue_cannot_run job_slots job_facets outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
-    "owp": "job_queue_create job_queue_create_once job_queue_create_many job_queue_enqueue job_flow_create "
-    "job_series_create",
+    "owp": "job_queue_create job_queue_create_once job_queue_create_with job_queue_create_many "
+    "job_queue_create_many_with job_queue_enqueue job_flow_create job_series_create",
     "o": """
         job_bulk_choose job_bulk_drop job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
         job_queue_cleanup job_queue_edit job_note_add job_note_acknowledge job_error_mute
@@ -33,7 +33,7 @@ FUNCTIONS: Final = {
     """,
     "w": """
         job_alarm_clear job_alarm_raise job_bulk_continue job_bulk_failed job_bulk_take
-        job_queue_checkpoint job_queue_claim job_queue_set_aside job_queue_traces
+        job_queue_checkpoint job_queue_claim job_queue_set_aside job_queue_timeouts job_queue_traces
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
         job_queue_next_due job_queue_upkeep job_release_note job_types_declare
         job_types_fill_keys job_worker_remove job_worker_report job_worker_slots job_flow_add job_flow_outcomes
@@ -68,7 +68,8 @@ RELATIONS: Final = {
         job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
         job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
         job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
-        job_releases job_stat_time_list job_stat_times job_stat_list job_stats job_failing_types job_backlog
+        job_releases job_timeouts job_stat_time_list job_stat_times job_stat_list job_stats job_failing_types
+        job_backlog
         job_error_mutes job_note_list job_flow_list job_flow_member_list job_dependency_list job_producer_list
         outbox_receipts
     """,

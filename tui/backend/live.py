@@ -15,7 +15,7 @@ import psycopg
 
 from jobdeck.core import connect, registry
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
-from jobdeck.core.model import KEPT_FOR, STUCK_AFTER, Filter, Status
+from jobdeck.core.model import Filter, Status
 from jobdeck.core.plugins import PageAction
 from jobdeck.core.postgres import database
 from jobdeck.core.queue import operator, service
@@ -175,11 +175,13 @@ class LiveBackend(Access):
 
     def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
         with self.connection("to clean up") as conn:
-            return operator.cleanup(conn, actor=self.actor, older_than=STUCK_AFTER, dry_run=ids is None, ids=ids)
+            return operator.cleanup(
+                conn, actor=self.actor, older_than=operator.STUCK_AFTER, dry_run=ids is None, ids=ids
+            )
 
     def purge(self, *, dry_run: bool) -> int:
         with self.connection("to purge") as conn:
-            return operator.purge(conn, actor=self.actor, older_than=KEPT_FOR, dry_run=dry_run)
+            return operator.purge(conn, actor=self.actor, older_than=operator.KEPT_FOR, dry_run=dry_run)
 
     def act(self, verb: Verb, jobs: Sequence[Job], reason: str | None = None) -> list[ActionResult]:
         versions, actor = {job.id: job.version for job in jobs}, self.actor

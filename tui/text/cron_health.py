@@ -154,14 +154,14 @@ def _stuck(job: Job, at: datetime, width: int) -> Entry:
 
 
 def _used(job: Job, timeouts: Mapping[str, float], at: datetime) -> float:
-    allowed = timeouts.get(job.task_type)
+    allowed = job.timeout_seconds or timeouts.get(job.task_type)
     if not allowed or job.started_at is None:
         return 0.0
     return (at - job.started_at).total_seconds() / allowed
 
 
 def _slow(job: Job, timeouts: Mapping[str, float], at: datetime) -> Entry:
-    allowed = timedelta(seconds=timeouts[job.task_type])
+    allowed = timedelta(seconds=job.timeout_seconds or timeouts[job.task_type])
     runs = f"  runs for {duration(at - (job.started_at or at))} of {duration(allowed)}"
     return _line(job, 30, (runs, "warn"), (f"  {lease_left(job, at)}", "muted"))
 

@@ -310,7 +310,9 @@ def _facts(page: Page) -> Content:
         facts.append(
             ("cancel asked", f"{stamp(job.cancel_requested_at, now)} by {one_line(job.cancel_requested_by or '?')}")
         )
-    extra = (("priority", str(job.priority) if job.priority else ""), ("dedupe key", job.dedupe_key or ""),
+    extra = (("priority", str(job.priority) if job.priority else ""),
+             ("timeout", f"{job.timeout_seconds:g}s, its own" if job.timeout_seconds else ""),
+             ("dedupe key", job.dedupe_key or ""),
              ("concurrency", job.concurrency_key or ""), ("trace", job.trace_id or ""),
              ("waits for", "its own pause" if job.is_paused else str(job.blocked_by or "")))  # fmt: skip
     facts += [(name, one_line(value)) for name, value in extra if value]

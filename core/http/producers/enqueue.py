@@ -113,7 +113,7 @@ class Enqueue:
         if verdict.code is not None:
             raise _declined(verdict, len(asked))
         jobs = self._drafts(conn, asked, verdict.producer)
-        tickets = _enqueued(conn, jobs, f"producer:{verdict.producer}")
+        tickets = producer.enqueue_each(conn, jobs, actor=f"producer:{verdict.producer}")
         tokens.keep(conn, request, [ticket.job_id for ticket in tickets])
         return tickets
 
@@ -136,16 +136,6 @@ def _request(call: Call) -> Request:
     if key is None:
         return tokens.Request(token)
     return tokens.Request(token, tokens.hashed(key), tokens.hashed(call.body.decode("utf-8", "surrogateescape")))
-
-
-def _enqueued(conn: Connection, jobs: Sequence[NewJob], actor: str) -> list[Ticket]:
-    """A ticket for each job, in their order."""
-    if len(jobs) > 1 and all(job.dedupe_key is None for job in jobs):
-        return [Ticket(job_id, created=True) for job_id in producer.enqueue_many(conn, jobs, actor=actor)]
-    # In the order of the keys, because two requests with the same keys wait for each other's rows.
-    order = sorted(range(len(jobs)), key=lambda place: jobs[place].dedupe_key or "")
-    made = {place: producer.enqueue(conn, jobs[place], actor=actor) for place in order}
-    return [made[place] for place in range(len(jobs))]
 
 
 def _at(error: Refused, number: int, count: int) -> Refused:

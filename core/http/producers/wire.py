@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     create_model,
 )
 
@@ -51,6 +53,15 @@ def _written(moment: Any) -> Any:
     return moment
 
 
+def _seconds(number: Any) -> Any:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError("a duration is a number of seconds")  # noqa: TRY004 -- pydantic expects it
+    return number
+
+
+_SECONDS: Final = {"type": "number", "exclusiveMinimum": 0}
+
+
 class Asked(BaseModel):
     """One job of a request, without the fields of its options."""
 
@@ -67,9 +78,15 @@ class Asked(BaseModel):
 
 
 def _kind(option: Option) -> Any:
-    kinds = {
+    kinds: dict[str, Any] = {
         "time": Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)],
         "number": Annotated[int, Field(ge=option.least, le=option.most)],
+        "duration": Annotated[
+            timedelta,
+            Field(strict=False, gt=timedelta(0), le=timedelta(seconds=option.most)),
+            BeforeValidator(_seconds),
+            WithJsonSchema(_SECONDS | {"maximum": option.most}),
+        ],
         "text": Annotated[str, Field(min_length=1, max_length=option.most)],
     }
     return kinds[option.kind]

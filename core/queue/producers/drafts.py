@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psycopg
 from pydantic import BaseModel
@@ -25,12 +25,17 @@ if TYPE_CHECKING:
     from jobdeck.core.telemetry.spans import Sending
 
 
+LONGEST_TIMEOUT: Final = 366 * 86_400
+"""In seconds."""
+
+
 class Own(NamedTuple):
     """The caller's own values, in place of those of the type where the caller gave some."""
 
     max_attempts: int | None = None
     concurrency_key: str | None = None
     unique_for: timedelta | None = None
+    timeout: float | None = None
 
     def of(self, new: NewJob) -> NewJob:
         if not isinstance(self.unique_for, timedelta | None):
@@ -38,10 +43,17 @@ class Own(NamedTuple):
                 "unique_for is the time for which a job is unique: a timedelta, such as timedelta(hours=1), and not "
                 f"{type(self.unique_for).__name__}. Nothing was enqueued."
             )
+        given: object = self.timeout
+        if given is not None and not (isinstance(given, int | float) and 0 < given <= LONGEST_TIMEOUT):
+            raise Refused(
+                f"The timeout of a job is a number of seconds, more than 0 and at most {LONGEST_TIMEOUT:,} (366 days). "
+                "Nothing was enqueued."
+            )
         return new._replace(
             max_attempts=new.max_attempts if self.max_attempts is None else self.max_attempts,
             concurrency_key=self.concurrency_key or new.concurrency_key,
             unique_seconds=None if self.unique_for is None else self.unique_for.total_seconds(),
+            timeout=self.timeout,
         )
 
 
@@ -78,6 +90,11 @@ def scheduled(new: NewJob, schedule: Schedule | None) -> NewJob:
     if new.recurrence_interval_minutes is not None:
         raise Refused("A recurring job has either every_minutes or a schedule. Omit one of them.")
     return requests.scheduled(new, schedule, datetime.now(UTC))
+
+
+def recurs(new: NewJob) -> bool:
+    """Whether this is a series."""
+    return new.recurrence_interval_minutes is not None or new.schedule is not None
 
 
 def admit(conn: object, job_type: JobType, payloads: Iterable[Json], *, recurring: bool) -> None:

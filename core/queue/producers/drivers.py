@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from uuid import UUID
 
-    from jobdeck.core.model import NewJob
-    from jobdeck.core.queue.producer import Call
+    from jobdeck.core.model import NewJob, Ticket
+    from jobdeck.core.queue.producer import Call, Rows
 
-    Rows = Sequence[Sequence[Any]]
     Names = dict[str, Any]
     """The actor, the schema and the span (`trace`) of all jobs of a call."""
 
@@ -56,6 +55,10 @@ class Psycopg:
         begin(self._conn)  # otherwise the `conn.transaction()` of the producer would begin, and commit
         return producer.enqueue_many(self._conn, jobs, **names)
 
+    def enqueue_each(self, jobs: Sequence[NewJob], names: Names) -> list[Ticket]:
+        begin(self._conn)
+        return producer.enqueue_each(self._conn, jobs, **names)
+
 
 class _Library:
     """What connections of SQLAlchemy and Django share."""
@@ -71,6 +74,15 @@ class _Library:
     def enqueue_many(self, jobs: Iterable[NewJob], names: Names) -> list[UUID]:
         parts = producer.parts(jobs, None if self.at_once else producer.BULK)
         return _ids(row for part in parts for row in self.fetch(producer.create_many(part, **names)))
+
+    def enqueue_each(self, jobs: Sequence[NewJob], names: Names) -> list[Ticket]:
+        together = len(jobs) <= producer.BULK and all(map(producer.is_for_bulk, jobs))
+        if self.at_once and len(jobs) > 1 and not (together and all(new.dedupe_key is None for new in jobs)):
+            raise Refused(
+                "This connection commits each statement by itself, so that jobs with keys or options of their own "
+                "would not be all or none. Begin a transaction first. Nothing was enqueued."
+            )
+        return producer.drive(producer.each(jobs, **names), self.fetch)
 
 
 class Alchemy(_Library):
@@ -171,6 +183,18 @@ class _Async:
                 rows += await self.fetch(producer.create_many(part, **names))
         return _ids(rows)
 
+    async def enqueue_each(self, jobs: Sequence[NewJob], names: Names) -> list[Ticket]:
+        calls = producer.each(jobs, **names)
+        rows: Any = None
+        async with self._conn.transaction():
+            while True:
+                try:
+                    call = calls.send(rows)
+                except StopIteration as ended:
+                    tickets: list[Ticket] = ended.value
+                    return tickets
+                rows = await self.fetch(call)
+
 
 class AsyncPsycopg(_Async):
     """An async connection of psycopg."""
@@ -196,6 +220,11 @@ class AsyncPsycopg(_Async):
         if not self._conn.autocommit and not self.busy:
             await self._conn.execute("SELECT")  # begins; otherwise `transaction()` would, and commit
         return await super().enqueue_many(jobs, names)
+
+    async def enqueue_each(self, jobs: Sequence[NewJob], names: Names) -> list[Ticket]:
+        if not self._conn.autocommit and not self.busy:
+            await self._conn.execute("SELECT")
+        return await super().enqueue_each(jobs, names)
 
 
 class Asyncpg(_Async):
@@ -237,6 +266,10 @@ class AsyncAlchemy(_Async):
     async def enqueue_many(self, jobs: Iterable[NewJob], names: Names) -> list[UUID]:
         ids: list[UUID] = await self._run(Alchemy.enqueue_many, jobs, names)
         return ids
+
+    async def enqueue_each(self, jobs: Sequence[NewJob], names: Names) -> list[Ticket]:
+        tickets: list[Ticket] = await self._run(Alchemy.enqueue_each, jobs, names)
+        return tickets
 
 
 @cache

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.model import Json, NewJob
-    from jobdeck.core.queue.producer import Call
+    from jobdeck.core.queue.producer import Call, Rows
     from jobdeck.core.queue.producers.connections import AsyncConnection, SyncConnection
-    from jobdeck.core.queue.producers.drivers import Names, Rows
+    from jobdeck.core.queue.producers.drivers import Names
     from jobdeck.core.registry import AsyncJobContext, JobContext
     from jobdeck.core.registry.job_context import RunFacts
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Json
+    from jobdeck.core.queue.producer import Rows
     from jobdeck.core.queue.producers.connections import AsyncConnection, SyncConnection
-    from jobdeck.core.queue.producers.drivers import Rows
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing import Unpack
     from uuid import UUID
 
-    from jobdeck.core.model import Json, Ticket
-    from jobdeck.core.queue.producers.api import JobOptions, ManyOptions
+    from jobdeck.core.model import Json, NewJob, Ticket
+    from jobdeck.core.queue.producers.api import JobFacts, JobOptions, ManyOptions
     from jobdeck.core.queue.producers.connections import AsyncConnection, SyncConnection
     from jobdeck.core.registry import Admit, AsyncJobContext, Opener, Payload
     from jobdeck.core.registry.around import Backoff
@@ -71,6 +71,12 @@ class Task(Handle[P]):
         from jobdeck.core.queue.producers import api  # noqa: PLC0415 -- see enqueue
 
         return await api.aenqueue(conn, self, payload, **options)
+
+    def new(self, payload: P | None = None, **options: Unpack[JobFacts]) -> NewJob:
+        """A whole job with options of its own, as `jobdeck.new_job` makes it, for `jobdeck.enqueue_many`."""
+        from jobdeck.core.queue.producers import api  # noqa: PLC0415 -- see enqueue
+
+        return api.new_job(self, payload, **options)
 
     def enqueue_many(self, conn: SyncConnection, payloads: Iterable[P], **options: Unpack[ManyOptions]) -> list[UUID]:
         """Enqueues one job for each payload, all or none, as `jobdeck.enqueue_many` does."""

@@ -119,7 +119,8 @@ GROUP BY task_type ORDER BY since
 """
 
 _RUNNING: Final = """
-SELECT task_type, locked_by, extract(epoch FROM now() - started_at)::double precision AS seconds FROM job_list
+SELECT task_type, locked_by, extract(epoch FROM now() - started_at)::double precision AS seconds, timeout_seconds
+FROM job_list
 WHERE status = 'running' AND started_at IS NOT NULL AND lease_expires_at > now() ORDER BY started_at LIMIT %(most)s
 """
 
@@ -309,12 +310,15 @@ def _silent(facts: dict[str, Any]) -> list[Finding]:
 
 
 def _long_runs(running: list[dict[str, Any]], timeouts: Mapping[str, float]) -> list[Finding]:
-    long = [run for run in running if run["seconds"] > USED_UP * timeouts.get(run["task_type"], math.inf)]
+    def allowed(run: Row) -> float:
+        return run["timeout_seconds"] or timeouts.get(run["task_type"], math.inf)
+
+    long = [run for run in running if run["seconds"] > USED_UP * allowed(run)]
     if not long:
         return []
     number = f"At least {len(long)}" if len(running) == MOST_RUNNING else len(long)
     words = f"{number} past 80 % of their timeout, {long[0]['task_type']} the longest."
-    over = [run for run in long if run["seconds"] > timeouts[run["task_type"]] + OVER.total_seconds()]
+    over = [run for run in long if run["seconds"] > allowed(run) + OVER.total_seconds()]
     if over:
         first = over[0]
         words += (

@@ -92,6 +92,12 @@ alter table job_queue set (
 
 create sequence if not exists job_run_token_seq as bigint;
 
+-- The timeouts of those jobs that were enqueued with one of their own. Beside the row, which every claim and report writes again.
+create table if not exists job_timeouts (
+    job_id uuid primary key,
+    seconds double precision not null
+);
+
 create table if not exists job_queue_settings (
     id integer primary key default 1 constraint job_queue_settings_singleton check (id = 1),
     processing_enabled boolean not null default true,

@@ -168,6 +168,11 @@ language sql volatile
 return (p_time || to_hex(x'8000000'::bigint + p_place)
     || to_hex(x'100000000'::bigint + (random() * x'effffffff'::bigint)::bigint))::uuid;
 
+-- The place of a job in its batch, which its id has.
+create or replace function job_batch_place(p_id uuid) returns integer
+language sql immutable
+return ('x' || substr(replace(p_id::text, '-', ''), 17, 7))::bit(28)::integer - x'8000000'::integer;
+
 -- Enqueues checked one-time jobs, with the keys and the expiry of their types and their places in line. Each array has one
 -- element per job, or is null for the default. Returns the ids of the jobs whose dedupe key was free.
 create or replace function job_queue_insert(

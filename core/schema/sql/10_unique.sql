@@ -1,4 +1,5 @@
--- Unique within a period: a dedupe key that counts for a time, whatever becomes of its job.
+-- Enqueueing with what few jobs have: a dedupe key that counts for a time, whatever becomes of its job, and a timeout of its
+-- own.
 
 -- The job that was enqueued last with a key, and until when no other is. Keys may name people, so they are stored as hashes.
 -- Upkeep removes rows whose time is over.
@@ -52,6 +53,78 @@ begin
             until = clock_timestamp() + make_interval(secs => p_seconds)
         where k.key_hash = v_hash;
     end if;
+end
+$$;
+
+-- Whether a job may have this timeout, in seconds.
+create or replace function job_timeout_fits(p_seconds double precision) returns boolean
+language sql immutable parallel safe
+return p_seconds > 0 and p_seconds <= 31622400;
+
+-- Enqueues one job like job_queue_create, with options of which most jobs have none. The keys of p_with: `timeout` (the job's own,
+-- in seconds), `unique_for` (see job_queue_create_once), `schedule` and `slots` (see job_series_create).
+create or replace function job_queue_create_with(
+    p_with jsonb, p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
+    p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer, p_expires_at timestamptz,
+    p_actor text, out job_id uuid, out created boolean
+)
+language plpgsql volatile security definer
+set lock_timeout = '1500ms'
+as $$
+#variable_conflict use_variable
+declare
+    v_unknown text;
+    v_timeout constant double precision := p_with ->> 'timeout';
+begin
+    perform job_refuse_outsiders();
+    select k into v_unknown from jsonb_object_keys(p_with) k
+    where k not in ('timeout', 'unique_for', 'schedule', 'slots') limit 1;
+    if found then
+        perform job_queue_refuse(format('A job has no option "%s". Nothing was enqueued.', left(v_unknown, 50)));
+    elsif p_with ? 'timeout' and job_timeout_fits(v_timeout) is not true then
+        perform job_queue_refuse('The timeout of a job is more than 0 seconds and at most 366 days. Nothing was enqueued.');
+    elsif p_with ? 'unique_for' and (p_with ? 'schedule' or p_interval_minutes is not null) then
+        perform job_queue_refuse('A recurring job cannot be unique for a time, because it keeps its dedupe key until it '
+            'ends. Omit the time. Nothing was enqueued.');
+    elsif p_with ? 'unique_for' then
+        select c.job_id, c.created into job_id, created from job_queue_create_once(
+            (p_with ->> 'unique_for')::double precision, p_task_type, p_payload, p_run_at, p_max_attempts, p_priority,
+            p_dedupe_key, p_concurrency_key, p_blocked_by, null, p_expires_at, p_actor) c;
+    elsif p_with ? 'schedule' then
+        select c.job_id, c.created into job_id, created from job_series_create(p_task_type, p_payload,
+            p_with -> 'schedule', array(select s::timestamptz from jsonb_array_elements_text(nullif(p_with -> 'slots', 'null')) s),
+            p_run_at, p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, p_expires_at, p_actor) c;
+    else
+        select c.job_id, c.created into job_id, created from job_queue_create(p_task_type, p_payload, p_run_at,
+            p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, p_interval_minutes, p_expires_at,
+            p_actor) c;
+    end if;
+    if created and v_timeout is not null then
+        insert into job_timeouts values (job_id, v_timeout);
+    end if;
+end
+$$;
+
+-- Enqueues many one-time jobs like job_queue_create_many, each with the timeout of its own in p_timeouts; null for none.
+create or replace function job_queue_create_many_with(
+    p_timeouts double precision[], p_task_types text[], p_payloads jsonb[], p_run_at timestamptz[], p_max_attempts integer[],
+    p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text
+) returns setof uuid
+language plpgsql volatile security definer
+set lock_timeout = '1500ms'
+as $$
+declare
+    v_ids uuid[];
+begin
+    perform job_refuse_outsiders();
+    if exists (select from unnest(p_timeouts) t where not job_timeout_fits(t)) then
+        perform job_queue_refuse('The timeout of a job is more than 0 seconds and at most 366 days. None was enqueued.');
+    end if;
+    v_ids := array(select job_queue_create_many(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities,
+        p_dedupe_keys, p_concurrency_keys, p_actor));
+    insert into job_timeouts
+    select i, p_timeouts[job_batch_place(i)] from unnest(v_ids) i where p_timeouts[job_batch_place(i)] is not null;
+    return query select unnest(v_ids);
 end
 $$;
 

@@ -13,6 +13,23 @@ begin
 end
 $$;
 
+-- The timeouts, in seconds by the id, of those of these jobs that have one of their own; null if none has. It is volatile, so that
+-- it sees a job that was enqueued since the statement of the claim began.
+create or replace function job_queue_timeouts(p_ids uuid[]) returns jsonb
+language plpgsql volatile security definer
+set enable_seqscan = off set jit = off
+as $$
+begin
+    if job_is_outsider() then
+        perform job_refuse_outsiders();
+    end if;
+    if not exists (select from job_timeouts) then
+        return null;
+    end if;
+    return (select jsonb_object_agg(t.job_id, t.seconds) from job_timeouts t where t.job_id = any (p_ids));
+end
+$$;
+
 -- The due time, past or future, of the next job of these types; null if none is in the claim's index.
 create or replace function job_queue_next_due(p_types text[], out at timestamptz, out next_due timestamptz)
 language plpgsql stable security definer

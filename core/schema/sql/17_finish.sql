@@ -362,6 +362,9 @@ begin
         perform pg_notify(current_schema() || '.job_done', a.job_id::text) from job_awaited a where a.job_id = any (p_ids);
     end if;
     if v_removed is not null then
+        if exists (select from job_timeouts) then
+            delete from job_timeouts t where t.job_id = any (v_removed);
+        end if;
         perform job_runs_record(v_runs, '{}');
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
             v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', 'was cancelled');

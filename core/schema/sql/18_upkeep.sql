@@ -338,6 +338,8 @@ begin
                 select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
                 v_more := trouble is not null or done >= v_limit;
                 if p_part = 'retention' and not v_more then
+                    delete from job_timeouts t where not exists (select from job_queue q where q.id = t.job_id)
+                        and not exists (select from job_trash d where d.job_id = t.job_id);
                     -- A DELETE or an UPDATE by hand leaves lines without a job in front, and jobs whose blocker has ended or
                     -- is gone. A trigger would slow down each finish, which deletes too.
                     insert into job_recheck (walk, concurrency_key)

@@ -33,7 +33,8 @@ select q.id, q.task_type,
     case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
         then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
     q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint, q.last_run_dry,
-    q.schedule, q.slots, substring(coalesce(q.run_trace, q.trace_context) from '^00-([0-9a-f]{32})-') as trace_id
+    q.schedule, q.slots, substring(coalesce(q.run_trace, q.trace_context) from '^00-([0-9a-f]{32})-') as trace_id,
+    (select t.seconds from job_timeouts t where t.job_id = q.id) as timeout_seconds
 from job_queue q
 where (select job_may_read_views())
 with check option;

@@ -103,11 +103,13 @@ def test_a_job_is_enqueued_as_its_type_says_and_names_the_producer(shop: Client,
 
 
 def test_the_options_of_a_job_are_taken(shop: Client, conn: Connection) -> None:
-    options: Json = {"runAt": "2031-12-24T18:00:00+01:00", "priority": -3, "maxAttempts": 2, "dedupeKey": "a"}
+    options: Json = {"runAt": "2031-12-24T18:00:00+01:00", "priority": -3, "maxAttempts": 2, "dedupeKey": "a",
+                     "timeoutSeconds": 1.5}  # fmt: skip
     assert shop(one(**options)).status == 201
     (job,) = jobs(conn)
     assert job["run_at"].isoformat() == "2031-12-24T17:00:00+00:00"
     assert (job["priority"], job["max_attempts"], job["dedupe_key"]) == (-3, 2, "shop:a")
+    assert value(conn, "SELECT seconds FROM job_timeouts") == 1.5
 
 
 def test_a_dedupe_key_returns_the_job_that_has_it(shop: Client, conn: Connection) -> None:

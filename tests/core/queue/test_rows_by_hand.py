@@ -94,6 +94,9 @@ CREATED: Final = (
 WAYS: Final = {
     "job_queue_create": Way("job_queue_create(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)", CREATED),
     "job_queue_create_once": Way("job_queue_create_once(60, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)", CREATED),
+    "job_queue_create_with": Way(
+        "job_queue_create_with('{\"timeout\": 9}', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)", CREATED
+    ),
     "job_queue_create_many": Way(
         "job_queue_create_many(ARRAY[%s]::text[], ARRAY[%s]::jsonb[], ARRAY[%s]::timestamptz[], ARRAY[%s]::integer[], "
         "ARRAY[%s]::integer[], ARRAY[%s]::text[], ARRAY[%s]::text[], %s)",

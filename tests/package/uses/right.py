@@ -55,6 +55,8 @@ def enqueue(conn: "psycopg.Connection[tuple[object, ...]]") -> None:
     jobdeck.enqueue(conn, send_invoice, Invoice(customer=1))
     jobdeck.enqueue(conn, "send_invoice", {"customer": 1})
     check_stock.enqueue_many(conn, [Order(number=n) for n in range(3)], priority=1)
+    whole = [send_invoice.new(Invoice(customer=1), timeout=9.5), check_stock.new(Order(number=1), dedupe_key="1")]
+    bare.enqueue(conn, blocked_by=jobdeck.enqueue_many(conn, [*whole, jobdeck.new_job("report")])[0].job_id)
     flow = jobdeck.Flow("order")
     first = flow.add("first", send_invoice, Invoice(customer=1))
     flow.add("second", check_stock, Order(number=1), after=first)

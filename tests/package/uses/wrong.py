@@ -55,6 +55,9 @@ def enqueue(conn: "psycopg.Connection[tuple[object, ...]]", flow: jobdeck.Flow) 
     declared.enqueue(conn, Order(number=1))  # wrong
     send_invoice.enqueue_many(conn, [Order(number=1)])  # wrong
     jobdeck.enqueue(conn, send_invoice, Order(number=1))  # wrong
+    send_invoice.new(Order(number=1))  # wrong
+    send_invoice.new(Invoice(customer=1), timeout="90s")  # wrong
+    jobdeck.enqueue_many(conn, [Invoice(customer=1)])  # wrong
     jobdeck.enqueue_many(conn, send_invoice, [Order(number=1)])  # wrong
     jobdeck.enqueue(conn, other_payload, Order(number=1))  # wrong
     flow.add("first", send_invoice, Order(number=1))  # wrong

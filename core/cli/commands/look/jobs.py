@@ -206,6 +206,7 @@ def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, o
         ("then", ", ".join(map(output.when, next_runs(job, 4)[1:])) or None if own and own.cron else None),
         ("expires", output.when(job.expires_at) if job.expires_at else None),
         ("priority", job.priority or None),
+        ("timeout", f"{job.timeout_seconds:g}s, its own" if job.timeout_seconds else None),
         ("payload", output.payload(job.payload, revealed=revealed)),
         ("created", f"{output.when(job.created_at)}{f' by {job.created_by}' if job.created_by else ''}"),
         ("last run", output.last_run(job) or output.NONE),

@@ -16,7 +16,6 @@ from jobdeck.core.cli.output import Progress
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.cli.signals import Stop, interrupted_with, stop_signals
 from jobdeck.core.errors import Interrupted, StillRunning, UsageError
-from jobdeck.core.model import KEPT_FOR, STUCK_AFTER
 from jobdeck.core.plugins import Erased, load_plugins
 from jobdeck.core.queue import operator, privacy, service
 from jobdeck.core.read import jobs
@@ -96,7 +95,7 @@ def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
 @click.option(
     "--older-than",
     metavar="DURATION",
-    default=write_duration(STUCK_AFTER),
+    default=write_duration(operator.STUCK_AFTER),
     show_default=True,
     help="Minimum time since the start.",
 )
@@ -123,7 +122,7 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
 @click.option(
     "--older-than",
     metavar="DURATION",
-    default=f"{KEPT_FOR.days} days",
+    default=f"{operator.KEPT_FOR.days} days",
     show_default=True,
     help="Minimum time since the end.",
 )

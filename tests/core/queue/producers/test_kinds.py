@@ -174,6 +174,66 @@ def test_a_job_that_is_unique_for_a_time_has_its_key_after_its_end(app: Any, con
     assert second.job_id != first.job_id
 
 
+@in_transactions
+def test_whole_jobs_of_several_types_have_each_their_own_options(app: Any, conn: Connection, small_parts: None) -> None:
+    moment = datetime.now(UTC).replace(microsecond=7) + timedelta(days=2)
+
+    def whole() -> list[jobdeck.NewJob]:
+        return [
+            jobdeck.new_job(TYPE, ADA, dedupe_key="taken"),
+            jobdeck.new_job("made_plain", run_at=moment, priority=3),
+            jobdeck.new_job(TYPE, {"toWhom": ODD}, dedupe_key=ODD, concurrency_key=ODD, timeout=9.5),
+            jobdeck.new_job(TYPE, ADA, every_minutes=5, expires_at=moment + timedelta(days=1)),
+            jobdeck.new_job(TYPE, ADA, max_attempts=1, dedupe_key=ODD),
+            jobdeck.new_job("made_plain"),
+        ]
+
+    with app.transaction():
+        taken = app.enqueue(TYPE, ADA, dedupe_key="taken").job_id
+    with app.transaction():
+        tickets = app.enqueue_many(whole())
+    assert [ticket.created for ticket in tickets] == [False, True, True, True, False, True]
+    assert (tickets[0].job_id, tickets[4].job_id) == (taken, tickets[2].job_id)
+    found = [job_row(conn, ticket.job_id) for ticket in tickets]
+    assert [row["task_type"] for row in found] == [TYPE, "made_plain", TYPE, TYPE, TYPE, "made_plain"]
+    assert (found[1]["run_at"], found[1]["priority"], found[5]["priority"]) == (moment, 3, 0)
+    assert (found[2]["dedupe_key"], found[2]["concurrency_key"], found[2]["max_attempts"]) == (ODD, ODD, 3)
+    assert (found[3]["recurrence_interval_minutes"], found[3]["expires_at"]) == (5, moment + timedelta(days=1))
+    assert rows(conn, "SELECT job_id, seconds FROM job_timeouts") == [{"job_id": tickets[2].job_id, "seconds": 9.5}]
+
+
+def test_whole_jobs_that_one_statement_takes_need_no_transaction(app: Any, conn: Connection) -> None:
+    tickets = app.enqueue_many([jobdeck.new_job(TYPE, ADA), jobdeck.new_job("made_plain", timeout=3)])
+    if app.begins_by_itself:
+        app.conn.commit() if not isinstance(app, AsyncApplication) else app.run(app.conn.commit())
+    assert [job_row(conn, ticket.job_id)["task_type"] for ticket in tickets] == [TYPE, "made_plain"]
+    assert app.enqueue_many([]) == []
+
+
+def test_a_connection_that_commits_each_statement_takes_no_jobs_of_several(conn: Connection, database_url: str) -> None:
+    whole = [jobdeck.new_job(TYPE, ADA, dedupe_key=key) for key in "ab"]
+    with (
+        application("sqlalchemy-autocommit", database_url) as app,
+        pytest.raises(jobdeck.Refused, match="commits each statement by itself"),
+    ):
+        app.enqueue_many(whole)
+    assert jobs(conn) == 0
+
+
+@pytest.mark.parametrize("given", [["made_plain"], [{"toWhom": "Ada"}], [None]], ids=str)
+def test_what_is_no_whole_job_gets_the_name_of_what_makes_one(conn: Connection, given: Any) -> None:
+    with pytest.raises(jobdeck.UnknownTaskType, match=r"jobdeck\.new_job"):
+        jobdeck.enqueue_many(conn, given)
+
+
+@in_transactions
+def test_of_whole_jobs_one_that_is_refused_leaves_none(app: Any, conn: Connection) -> None:
+    good, bad = jobdeck.new_job(TYPE, ADA), jobdeck.new_job(TYPE, ADA, blocked_by=FAR)
+    with pytest.raises(jobdeck.Refused), app.transaction():
+        app.enqueue_many([good, good, bad])
+    assert jobs(conn) == 0
+
+
 BAD: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
     "type": (jobdeck.UnknownTaskType, {"task_type": "made_by_nobody"}),
     "payload": (jobdeck.InvalidPayload, {"payload": {"to": "Ada"}}),
@@ -206,6 +266,8 @@ BAD_SINGLE: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
         jobdeck.Refused,
         {"dedupe_key": "d", "unique_for": timedelta(hours=1), "schedule": jobdeck.Every(seconds=30)},
     ),
+    "a timeout of nothing": (jobdeck.Refused, {"timeout": 0}),
+    "a timeout in words": (jobdeck.Refused, {"timeout": "1m"}),
     "NUL in a key": (jobdeck.Refused, {"dedupe_key": "a\0"}),
     "half a character in a key": (jobdeck.Refused, {"concurrency_key": "a\ud800"}),
     "long key": (jobdeck.Refused, {"dedupe_key": "a" * 1001}),

@@ -33,6 +33,10 @@ def judge(params: Any, admission: Any) -> Mapping[str, str]:
 def judged(params: Greeting, ctx: jobdeck.JobContext) -> None: ...
 
 
+@jobdeck.job("made_plain")
+def plain(params: jobdeck.Payload, ctx: jobdeck.JobContext) -> None: ...
+
+
 async def judged_by_mypy(
     session: Session,
     scoped: scoped_session[Session],
