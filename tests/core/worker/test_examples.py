@@ -14,7 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobdeck.core.registry import around, load
+from jobdeck.core.errors import InvalidPayload
+from jobdeck.core.registry import around, load, registered
 from tests.support.serving import Quiet, serving
 from tests.support.worker_process import ROOT
 from tests.support.working import drain, enqueue, last_run, quick_settings
@@ -93,6 +94,26 @@ def test_the_example_of_a_run_that_ends_with_what_it_wrote(
     done = run(database_url, conn, example("book_invoice"), "book_invoice", {"number": 7}, tmp_path, monkeypatch)
     assert (done["outcome"], done["output"]) == ("succeeded", {"booked": 7})
     assert conn.execute("SELECT number FROM invoices WHERE booked").fetchall() == [(7,)]
+
+
+def test_the_example_of_a_renamed_field_reads_jobs_that_waited_and_new_ones(
+    database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue(conn, "post_letter", payload={"address": "ada@example.org"})
+    done = run(
+        database_url,
+        conn,
+        example("post_letter"),
+        "post_letter",
+        {"recipient": "bob@example.org"},
+        tmp_path,
+        monkeypatch,
+    )
+    assert (done["outcome"], done["output"]) == ("succeeded", {"sent_to": "bob@example.org"})
+    outputs = conn.execute("SELECT outcome::text, output FROM job_runs ORDER BY run_token").fetchall()
+    assert outputs[0] == ("succeeded", {"sent_to": "ada@example.org"})
+    with pytest.raises(InvalidPayload, match="is not a field"):
+        registered("post_letter").parse({"address": "ada@example.org", "adress": "bob@example.org"})
 
 
 class Page(Quiet, BaseHTTPRequestHandler):
