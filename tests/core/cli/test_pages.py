@@ -62,5 +62,5 @@ def test_the_page_of_a_framework_books_an_order_with_its_run(
 def test_the_application_of_the_page_of_fastapi_passes_its_own_tests(postgres: PostgresServer, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "fastapi.md").read_text(encoding="utf-8")
     server = {"JOBDECK_TEST_DATABASE_URL": postgres.url(), "JOBDECK_PLUGINS": ""}
-    (ran,) = walk(text, tmp_path, server)
-    assert ran.line == "python -m pytest -q test_app.py"
+    ran = [one.line for one in walk(text, tmp_path, server)]
+    assert ran == ["python -m pytest -q test_app.py", "python -m pytest -q test_inside.py"]
