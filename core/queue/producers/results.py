@@ -8,18 +8,18 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from psycopg import sql
 
 from jobdeck.core import settings
-from jobdeck.core.errors import DatabaseUnreachable, JobNotFound, Refused, ResultTimeout
+from jobdeck.core.errors import DatabaseUnreachable, JobNotFound, Refused, ResultTimeout, UsageError
 from jobdeck.core.model import RunOutcome, Status
 from jobdeck.core.queue.producer import Call
 from jobdeck.core.queue.producers import connections, listening
 
 if TYPE_CHECKING:
     from typing import LiteralString
-    from uuid import UUID
 
     from jobdeck.core.model import Json
     from jobdeck.core.queue.producer import Rows
@@ -65,7 +65,9 @@ class Result:
     error: str | None
 
 
-def result(where: str | SyncConnection, job_id: UUID, *, timeout: float = 30.0, schema: str | None = None) -> Result:
+def result(
+    where: str | SyncConnection, job_id: UUID | str, *, timeout: float = 30.0, schema: str | None = None
+) -> Result:
     """Waits until a one-time job has ended, and returns how. A failed job is a result, not an exception.
 
     It reads after 50 ms, then after pauses that grow up to a second. With an address, the report of the worker ends a
@@ -76,11 +78,12 @@ def result(where: str | SyncConnection, job_id: UUID, *, timeout: float = 30.0, 
         where: the address of the database, for a connection that is closed afterwards; or a connection that `enqueue`
             takes and that is in no transaction. A session of SQLAlchemy is not used itself: each reading takes a
             connection of its engine.
-        job_id: the id of the job, whose enqueueing transaction has been committed.
+        job_id: the id of the job, also as text, whose enqueueing transaction has been committed.
         timeout: how many seconds to wait; 0 reads once.
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
 
     Raises:
+        UsageError: `job_id` is the id of no job.
         ResultTimeout: the job has not ended within the timeout. It continues.
         JobNotFound: no job has this id, or the job was deleted while it was waited for.
         Refused: the job is recurring, so there is no end to wait for; or the connection is in a transaction.
@@ -102,7 +105,7 @@ def result(where: str | SyncConnection, job_id: UUID, *, timeout: float = 30.0, 
 
 async def aresult(
     where: str | AsyncConnection,
-    job_id: UUID,
+    job_id: UUID | str,
     *,
     timeout: float = 30.0,  # noqa: ASYNC109 -- `asyncio.timeout` around the call would lose the sentence
     schema: str | None = None,
@@ -135,17 +138,17 @@ def state(conn: SyncConnection, job_id: UUID, *, schema: str | None = None) -> J
 class _Watch:
     """One job that is waited for: the statement that reads it, and how long to pause before the next reading."""
 
-    def __init__(self, job_id: UUID, timeout: float, schema: str | None) -> None:
+    def __init__(self, job_id: UUID | str, timeout: float, schema: str | None) -> None:
         if not timeout >= 0:
             raise Refused("A timeout is a number of seconds, 0 or more.")
-        self._job_id = job_id
+        self._job_id = _read_id(job_id)
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._pause = FIRST_PAUSE
         self._seen = False
         name = schema or settings.load().database_schema
-        self.call = Call(_of_schema(_READ, name), (str(job_id), str(job_id)))
-        self.wanted = listening.Wanted(job_id, timeout, name)
+        self.call = Call(_of_schema(_READ, name), (str(self._job_id), str(self._job_id)))
+        self.wanted = listening.Wanted(self._job_id, timeout, name)
 
     def look(self, rows: Rows) -> Result | None:
         """The result in what was read, or None if the job has not ended yet."""
@@ -183,6 +186,15 @@ class _Watch:
         pause = min(self._pause, left)
         self._pause = min(self._pause * _GROWTH, LONGEST_PAUSE)
         return pause
+
+
+def _read_id(job_id: UUID | str) -> UUID:
+    try:
+        return job_id if isinstance(job_id, UUID) else UUID(job_id)
+    except (ValueError, AttributeError, TypeError):
+        raise UsageError(
+            "The id of a job is a UUID, as `enqueue` returns it and `jobdeck jobs` lists it. The given one is none."
+        ) from None
 
 
 @cache

@@ -155,6 +155,17 @@ def test_an_unknown_job_is_not_waited_for(wait: Callable[..., jobdeck.Result]) -
         wait(NOBODY, timeout=PATIENCE)
 
 
+@pytest.mark.parametrize("job_id", ["…", "", None, 7])
+def test_what_is_no_id_of_a_job_is_refused(wait: Callable[..., jobdeck.Result], job_id: Any) -> None:
+    with pytest.raises(jobdeck.UsageError, match="The id of a job is a UUID"):
+        wait(job_id, timeout=0)
+
+
+def test_an_id_may_be_given_as_text(wait: Callable[..., jobdeck.Result]) -> None:
+    with pytest.raises(jobdeck.JobNotFound, match=f"There is no job {NOBODY}"):
+        wait(str(NOBODY), timeout=0)
+
+
 def test_a_series_has_no_result(wait: Callable[..., jobdeck.Result], conn: Connection) -> None:
     job = add(conn, recurrence_interval_minutes=5)
     with pytest.raises(jobdeck.Refused, match=rf"Job {job.id} is recurring\. A series has no result"):
