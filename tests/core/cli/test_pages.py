@@ -50,12 +50,24 @@ def test_the_page_of_a_framework_books_an_order_with_its_run(
     empty_database_url: str, tmp_path: Path, page: str, table: str
 ) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    list(walk(text, tmp_path, settings(empty_database_url)))
+    list(walk(text.partition("## With Alembic")[0], tmp_path, settings(empty_database_url)))
     ((task_type, outcome, output),) = runs(empty_database_url)
     with psycopg.connect(empty_database_url) as conn:
         booked = conn.execute(sql.SQL("SELECT id, booked FROM {}").format(sql.Identifier(table))).fetchall()
     assert (task_type, outcome) == ("book_order", "succeeded")
     assert booked == [(output["booked"], True)]
+
+
+@pytest.mark.slow
+def test_a_migration_of_alembic_installs_the_queue_as_the_page_says(empty_database_url: str, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "sqlalchemy.md").read_text(encoding="utf-8").partition("## With Alembic")[2]
+    typed = {one.line: one.out for one in walk(text, tmp_path, settings(empty_database_url))}
+    assert "No new upgrade operations detected" in typed["alembic check"]
+    with psycopg.connect(empty_database_url) as conn:
+        assert conn.execute("SELECT version_num FROM alembic_version").fetchall() == [("jobdeck_6",)]
+    schema = {"JOBDECK_SCHEMA": "jobs"} | settings(empty_database_url)
+    with pytest.raises(AssertionError, match="Nothing leads back"):
+        list(walk("```sh\nalembic downgrade base\n```", tmp_path, schema))
 
 
 @pytest.mark.slow
