@@ -214,6 +214,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "key-locked": "Another transaction enqueues a job with the same dedupe key. Try again once it has ended.",
         "hopeless-blocker": _blocker,
         "not-needed": "It is for the failure of a member of its flow, and all that it waited for succeeded.",
+        "flow-final": 'The failure callback "{callback}" has run; its flow is final after that. Enqueue a new flow.',
         "no-interval": "It is recurring but has no interval. Edit it to set one, then retry it.",
         "not-editable": "{names} cannot be edited.",
         "no-changes": "No changes were given.",
@@ -366,6 +367,7 @@ CANARIES: Final[Mapping[str, Sentence]] = MappingProxyType(
 )
 """What has become of a request to run a job as a canary, unless its run has ended."""
 
+RETRIED: Final = ("would-retry", "due-now", "due-in-line", "due-blocked", "would-be-canary", "canary-asked")
 SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType({**ACTIONS, **CLAUSES, **CANARIES})
 
 
@@ -381,7 +383,9 @@ def sentence(code: str, facts: Facts | None = None) -> str:
     made = SENTENCES.get(code)
     if made is None:
         return f"{code.replace('-', ' ').capitalize()}."
-    return made.format_map(_Named(facts or {})) if isinstance(made, str) else made(facts or {})
+    said = made.format_map(_Named(facts or {})) if isinstance(made, str) else made(facts or {})
+    ran = (facts or {}).get("callback") if code in RETRIED else None
+    return f'{said} The failure callback "{ran}" of its flow has run already.' if ran is not None else said
 
 
 def result(

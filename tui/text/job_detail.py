@@ -212,6 +212,10 @@ def _flow(page: Page, tree: FlowTree) -> tuple[str, list[Content]]:
                 (f"  {page.line(line.text)}" if line.text else "", "$ink-muted"),
             )
         )
+    if page.job.status in {Status.FAILED, Status.CANCELLED} and (ran := tree.undone_by(page.job.id)):
+        after = "the flow is final after that" if tree.line.final else "a retry of this job does not take that back"
+        words = f'The failure callback "{page.line(ran.name)}" has run; {after}.'
+        lines.append(Content.styled(page.hanging(words, 2), "$warning"))
     if blockers := flow_tree.waits_below(tree, page.job.id):
         lines.append(Content.styled(page.hanging(f"This job runs {page.line(blockers)}", 2), "$ink-muted"))
     return heading, lines

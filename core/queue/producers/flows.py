@@ -47,6 +47,7 @@ class Member:
     dedupe_key: str | None = None
     concurrency_key: str | None = None
     is_callback: bool = False
+    is_final: bool = False
 
     def document(self, new: NewJob, after: Iterable[str]) -> Json:
         """The member as `job_flow_create` reads it; `new` has its validated payload and the values of its type."""
@@ -62,6 +63,7 @@ class Member:
             "after": list(after),
             "after_jobs": [str(job_id) for job_id in self.after_jobs],
             "needs": self.needs,
+            "final": self.is_final or None,
         }
         return {key: value for key, value in made.items() if value not in (None, [])}
 
@@ -164,17 +166,27 @@ class Flow:
         return self._callback(name, task_type, payload, "success")
 
     @overload
-    def on_failure(self, task_type: Handle[P], payload: P | None = None, *, name: str = ...) -> Member: ...
-    @overload
-    def on_failure(self, task_type: str, payload: Payload | Json | None = None, *, name: str = ...) -> Member: ...
     def on_failure(
-        self, task_type: str | Handle[Any], payload: Payload | Json | None = None, *, name: str = "on failure"
+        self, task_type: Handle[P], payload: P | None = None, *, name: str = ..., final: bool = ...
+    ) -> Member: ...
+    @overload
+    def on_failure(
+        self, task_type: str, payload: Payload | Json | None = None, *, name: str = ..., final: bool = ...
+    ) -> Member: ...
+    def on_failure(
+        self,
+        task_type: str | Handle[Any],
+        payload: Payload | Json | None = None,
+        *,
+        name: str = "on failure",
+        final: bool = False,
     ) -> Member:
         """Adds a job that runs once all members that are no callbacks have ended, and one did not succeed.
 
-        If all of them succeed, it is cancelled as not needed. Raises as `add`.
+        If all of them succeed, it is cancelled as not needed. With `final`, no member for whose failure it waited can
+        be retried or restored once it has begun, so that nothing is done again that it undoes. Raises as `add`.
         """
-        return self._callback(name, task_type, payload, "failure")
+        return self._callback(name, task_type, payload, "failure", final=final)
 
     @overload
     def on_end(self, task_type: Handle[P], payload: P | None = None, *, name: str = ...) -> Member: ...
@@ -206,9 +218,15 @@ class Flow:
         return [(known[name], waits[name]) for name in _in_order(waits)]
 
     def _callback(
-        self, name: str, task_type: str | Handle[Any], payload: Payload | Json | None, needs: Needs
+        self,
+        name: str,
+        task_type: str | Handle[Any],
+        payload: Payload | Json | None,
+        needs: Needs,
+        *,
+        final: bool = False,
     ) -> Member:
-        return self._keep(Member(name, _name(task_type), payload, needs=needs, is_callback=True))
+        return self._keep(Member(name, _name(task_type), payload, needs=needs, is_callback=True, is_final=final))
 
     def _keep(self, member: Member) -> Member:
         if member.name in self._names:

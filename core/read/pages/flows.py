@@ -30,7 +30,7 @@ _OPEN: Final = frozenset({"running", "claimed", "pending", "blocked"})
 _BAD: Final = frozenset({"failed", "cancelled", "deleted"})
 
 _FLOW: Final = """
-SELECT f.id, f.name, f.created_at, f.created_by FROM job_flow_list AS f
+SELECT f.id, f.name, f.created_at, f.created_by, f.final FROM job_flow_list AS f
 WHERE f.id = %(id)s OR f.id = (SELECT m.flow_id FROM job_flow_member_list AS m WHERE m.job_id = %(id)s)
 """
 _MEMBERS: Final = """
@@ -49,7 +49,7 @@ ORDER BY d.job_id, d.blocker_id
 """
 # The newest flows first; the members of each are one range of an index.
 _NEWEST: Final = """
-SELECT f.id, f.name, f.created_at, f.created_by, s.states
+SELECT f.id, f.name, f.created_at, f.created_by, f.final, s.states
 FROM (SELECT * FROM job_flow_list ORDER BY created_at DESC, id DESC LIMIT %(limit)s) AS f
 CROSS JOIN LATERAL (
     SELECT coalesce(jsonb_object_agg(c.state, c.members), '{}') AS states FROM (
@@ -88,13 +88,17 @@ class FlowMember:
 
 @dataclass(frozen=True, slots=True)
 class FlowLine:
-    """A flow, and how many of its members are in each state."""
+    """A flow, and how many of its members are in each state.
+
+    Of a `final` one, no member is retried once its failure callback has begun.
+    """
 
     id: UUID
     name: str
     created_at: datetime
     created_by: str
     states: dict[str, int]
+    final: bool = False
 
     @property
     def state(self) -> str:
@@ -119,6 +123,11 @@ class FlowTree:
 
     line: FlowLine
     members: tuple[FlowMember, ...]
+
+    def undone_by(self, job_id: UUID) -> FlowMember | None:
+        """The member that has begun because this one, or another one that it waited for, did not succeed."""
+        waiting = (one for one in self.members if one.needs == "failure" and job_id in one.blockers)
+        return next((one for one in waiting if one.attempts), None)
 
 
 def flow(wanted: UUID) -> Query[FlowTree | None]:

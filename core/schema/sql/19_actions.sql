@@ -173,6 +173,10 @@ begin
         facts := jsonb_build_object('holder', v_holder);
     elsif job_is_member(p_job.id) then
         select r.code, r.facts into code, facts from job_flow_refusal(p_job.id) r;
+        if code is null then
+            select case when c.final then 'flow-final' end, jsonb_build_object('callback', c.callback) into code, facts
+            from job_flow_callback(p_job.id) c where c.callback is not null;
+        end if;
     elsif p_job.blocked_by <> p_job.id and job_blocker_outcome(p_job.blocked_by) in ('failed', 'cancelled', 'deleted') then
         code := 'hopeless-blocker';
         facts := jsonb_build_object('blocker', p_job.blocked_by,
@@ -335,7 +339,7 @@ begin
             when p_action = 'retry' and v_job.is_recurring and not v_after.is_recurring then 'due-once'
             when p_action = 'retry' then 'due-now'
             when v_after.status = 'running' then 'asked-to-cancel'
-            else 'was-cancelled' end, jsonb_build_object('blocker', v_after.blocked_by), v_after.status,
+            else 'was-cancelled' end, jsonb_build_object('blocker', v_after.blocked_by) || coalesce(v_facts, '{}'), v_after.status,
             v_after.version;
     end loop;
     perform job_queue_advance_lines(v_keys);

@@ -20,6 +20,7 @@ begin
     -- the others, which are restored together.
     for v_group in
         select array_agg(t.job_id) from job_trash t where t.job_id = any (p_ids) and not p_dry_run
+            and not (t.job ->> 'status' = 'pending' and (select coalesce(c.final, false) from job_flow_callback(t.job_id) c))
         group by case when t.job ->> 'status' = 'pending' and t.job ->> 'dedupe_key' is not null then t.job_id end
         order by 1
     loop
@@ -50,16 +51,19 @@ begin
     return query
     select a.id, s.status is not null, r.code, case
             when s.status is not null then jsonb_build_object('status', s.status)
-            when r.code = 'key-held' then jsonb_build_object('holder', h.holder) end,
+            when r.code = 'key-held' then jsonb_build_object('holder', h.holder)
+            when r.code = 'flow-final' then jsonb_build_object('callback', f.callback) end,
         s.status, s.version
     from (select distinct unnest(p_ids)) a (id)
     left join job_trash t on t.job_id = a.id
     cross join lateral (
         select case when t.job ->> 'status' = 'pending' then job_queue_holder(t.job ->> 'dedupe_key') end as holder) h
+    left join lateral job_flow_callback(t.job_id) f on t.job ->> 'status' = 'pending'
     cross join lateral (
         select case
             when a.id = any (v_back) then 'was-restored'
             when t.job_id is null then 'not-in-trash'
+            when f.final then 'flow-final'
             when a.id = any (v_locked) then 'key-locked'
             when h.holder is not null then 'key-held'
             when p_dry_run then 'would-restore'

@@ -95,7 +95,8 @@ begin
             v_job := job_queue_make_due(v_job);
             -- A member may have to wait for a blocker again, or is not to run at all, since its canary was asked for.
             perform job_queue_refuse('It has to wait for other members of its flow.')
-            where (v_job.status <> 'pending' or v_job.blocked_by is not null) and job_is_member(v_job.id);
+            where (v_job.status <> 'pending' or v_job.blocked_by is not null) and job_is_member(v_job.id)
+                or (select c.final from job_flow_callback(v_job.id) c);
             select k.* into v_keys from job_queue q cross join lateral job_claim_keys(array[q.ctid], v_now) k
             where q.id = v_job.id;
             perform job_queue_refuse('Its key has no place.') where cardinality(v_keys.taken) = 0;
@@ -145,7 +146,7 @@ begin
         order by r.run_token desc limit 1);
     select r.code, r.facts into v_refusal, v_facts from job_queue_refusal('retry', v_job, p_version) r;
     if v_refusal is null then
-        select r.code, r.facts into v_refusal, v_facts from job_canary_refusal(v_job, v_fingerprint) r;
+        select r.code, coalesce(r.facts, v_facts) into v_refusal, v_facts from job_canary_refusal(v_job, v_fingerprint) r;
     end if;
     if v_refusal is null and not p_dry_run then
         begin
@@ -160,7 +161,8 @@ begin
         end;
     end if;
     return query select p_id, v_refusal is null, coalesce(v_refusal, case when p_dry_run then 'would-be-canary'
-        else 'canary-asked' end), coalesce(v_facts, jsonb_build_object('canary', v_canary)), v_job.status, v_job.version;
+        else 'canary-asked' end), case when v_refusal is null
+        then coalesce(v_facts, '{}') || jsonb_build_object('canary', v_canary) else v_facts end, v_job.status, v_job.version;
 end
 $$;
 

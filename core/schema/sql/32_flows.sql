@@ -14,6 +14,8 @@ create table if not exists job_flows (
     created_at timestamptz not null default clock_timestamp(),
     created_by text not null
 );
+-- Once a member has begun that needs a failure, no member for whose failure it waited is retried or restored.
+alter table job_flows add column if not exists final boolean not null default false;
 create index if not exists job_flows_created_at on job_flows (created_at);
 
 -- The ids of members rise in the order in which they were given.
@@ -260,6 +262,30 @@ as $$
         select 'not-needed', '{}', null
         where (select bool_and(e.needs = 'failure' and coalesce(e.outcome in ('succeeded', 'partial'), false)) from ended e)
     ) r order by r.id limit 1
+$$;
+
+-- The member that has begun because of a failure, after which this member would run again, and whether the flow is final then;
+-- null if there is none. Of a final flow it stays as it is until the end of the transaction.
+create or replace function job_flow_callback(p_job uuid, out callback text, out final boolean)
+language plpgsql volatile
+set enable_seqscan = off
+as $$
+declare
+    v_waiting constant uuid[] := array(select d.job_id from job_dependencies d
+        join job_flow_members m on m.job_id = d.job_id where d.blocker_id = p_job and m.needs = 'failure' order by 1);
+begin
+    if cardinality(v_waiting) > 0 then
+        final := (select f.final from job_flow_members m join job_flows f on f.id = m.flow_id where m.job_id = v_waiting[1]);
+        if final then
+            perform from job_queue q where q.id = any (v_waiting) order by q.id for update;
+        end if;
+        callback := (select m.name from job_flow_members m left join job_queue q on q.id = m.job_id
+            where m.job_id = any (v_waiting) and (q.status = 'running' or q.attempts > 0
+                or exists (select from job_runs r where r.job_id = m.job_id))
+            order by m.job_id limit 1);
+    end if;
+    final := final and callback is not null;
+end
 $$;
 
 do $$

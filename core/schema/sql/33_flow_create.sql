@@ -19,9 +19,16 @@ begin
     end if;
     select k into v_key from jsonb_array_elements(p_members) e (member) cross join lateral jsonb_object_keys(e.member) k
     where k not in ('name', 'task_type', 'payload', 'run_at', 'max_attempts', 'priority', 'dedupe_key',
-        'concurrency_key', 'after', 'after_jobs', 'needs') limit 1;
+        'concurrency_key', 'after', 'after_jobs', 'needs', 'final') limit 1;
     if found then
         perform job_queue_refuse(format('A member of a flow has no "%s". Nothing was enqueued.', left(v_key, 50)));
+    end if;
+    select e.member ->> 'name' into v_key from jsonb_array_elements(p_members) e (member)
+    where e.member ? 'final' and (e.member -> 'final' <> 'true' or e.member ->> 'needs' is distinct from 'failure'
+        or p_flow is not null) limit 1;
+    if found then
+        perform job_queue_refuse(format('The member %s cannot make its flow final. A member can that needs a failure, with '
+            '"final": true, when the flow is enqueued. Nothing was enqueued.', left(v_key, 200)));
     end if;
     v_given := array(
         select row(e.place, coalesce(o.job_id, job_batch_id(v_time, e.place)), m.name, m.task_type, coalesce(m.payload, '{}'),
@@ -160,7 +167,7 @@ $$;
 
 -- Enqueues a flow, all of its members or none, and returns their ids. p_members is a list of objects with: name, task_type,
 -- and optionally payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, after (names of earlier members that
--- it waits for), after_jobs (ids of other jobs), needs (success, end or failure). It waits for keys like job_queue_create.
+-- it waits for), after_jobs (ids of other jobs), needs (success, end or failure), final (true: see job_flows). It waits for keys like job_queue_create.
 create or replace function job_flow_create(p_name text, p_members jsonb, p_actor text)
 returns table (flow_id uuid, name text, job_id uuid)
 language plpgsql volatile security definer
@@ -175,7 +182,8 @@ begin
     if coalesce(trim(p_name), '') = '' or octet_length(p_name) > 200 then
         perform job_queue_refuse('A flow needs a name of up to 200 bytes. Nothing was enqueued.');
     end if;
-    insert into job_flows (id, name, created_by) values (v_flow, p_name, job_actor(p_actor));
+    insert into job_flows (id, name, created_by, final) values (v_flow, p_name, job_actor(p_actor),
+        exists (select from jsonb_array_elements(p_members) e (member) where e.member ? 'final'));
     perform job_flow_insert(v_flow, v_given, job_flow_link(v_given), null, p_actor);
     return query select v_flow, g.name, g.id from unnest(v_given) g order by g.place;
 end

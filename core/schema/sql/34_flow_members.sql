@@ -115,7 +115,7 @@ end
 $$;
 
 create or replace view job_flow_list as
-select f.id, f.name, f.created_at, f.created_by from job_flows f
+select f.id, f.name, f.created_at, f.created_by, f.final from job_flows f
 where (select job_may_read_views())
 with check option;
 

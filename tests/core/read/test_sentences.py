@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CODE = re.compile(r"'([a-z]+(?:-[a-z]+)+)'")
 PYTHON_CODE = re.compile(r'result\(\s*[\w.]+,\s*"([a-z-]+)"')
 FACTS: dict[str, Any] = {
+    "callback": "refund",
     "status": "failed", "state": "pending", "holder": "h1", "blocker": "b1", "copy": "c1",
     "earlier": "e1", "job": "j1", "names": "a, b",
     "older_than": "20m", "sentence": "It is refused.", "worker": "w1", "workers": 3, "handling": 2,

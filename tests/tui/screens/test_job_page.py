@@ -364,6 +364,22 @@ async def test_the_flow_of_a_job_is_shown_as_a_tree_in_which_it_is_marked() -> N
     assert "└─ ◌ merge  blocked  after the end of split" in text
 
 
+@pytest.mark.parametrize(
+    ("final", "after"), [(True, "the flow is final after that"), (False, "a retry of this job does not take that back")]
+)
+async def test_the_page_of_a_failed_step_says_that_the_failure_callback_has_run(*, final: bool, after: str) -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED)])
+    step, callback = job_id(1), job_id(2)
+    members = (
+        FlowMember(step, "ship", "game_platform_sync", "success", "failed", attempts=5),
+        FlowMember(callback, "refund", "game_platform_sync", "failure", "running", attempts=1, blockers=(step,)),
+    )
+    line = FlowLine(job_id(9), "order", NOW, "bob", {"failed": 1, "running": 1}, final=final)
+    backend.evidence.flows[step] = FlowTree(line, members)
+    text = " ".join((await shown(backend, "enter", size=LARGE)).split())
+    assert f'The failure callback "refund" has run; {after}.' in text
+
+
 async def test_the_page_of_a_join_names_all_whom_it_waits_for() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     loads = tuple(FlowMember(job_id(n), f"load{n}", "game_platform_sync", "success", "failed") for n in range(2, 9))

@@ -71,6 +71,7 @@ def _show(session: Session, wanted: str, limit: int) -> None:
         ("name", line.name),
         ("state", f"{line.state}: {line.ended:,} of {len(found.members):,} members have ended"),
         ("members", line.counts),
+        ("final", "no member is retried once the failure callback has begun" if line.final else None),
         ("created", f"{output.when(line.created_at)} by {line.created_by}"),
     ]
     drawn = flow_tree.lines(found, most=limit)
@@ -114,7 +115,7 @@ def _state(member: FlowMember) -> str:
 def _line_json(line: FlowLine) -> dict[str, Any]:
     return {
         "id": line.id, "name": line.name, "state": line.state, "members": line.states, "created_at": line.created_at,
-        "created_by": line.created_by,
+        "created_by": line.created_by, "final": line.final,
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import jobdeck
 from jobdeck.core import registry
+from jobdeck.core.queue import operator
 from jobdeck.testing import drain
 from tests.core.cli.support import ROOT
 from tests.core.queue.flows.steps import states
@@ -229,6 +230,17 @@ def test_the_page_enqueues_a_flow_in_sql(conn: Connection) -> None:
     conn.execute(example("SQL, from any language", "sql").encode())
     drain(conn)
     assert outputs(conn)["merge"] == {"rows": 10}
+
+
+@pytest.mark.usefixtures("import_jobs")
+def test_the_page_undoes_the_steps_of_a_saga_in_reverse_order_and_the_flow_is_final(conn: Connection) -> None:
+    module = run(example("Sagas"), "example")
+    drain(conn)
+    ran = rows(conn, "SELECT name FROM job_runs JOIN job_flow_members USING (job_id) ORDER BY run_token")
+    assert [row["name"] for row in ran] == ["take", "charge", "ship", "on failure", "undo charge", "undo take"]
+    (answer,) = operator.retry(conn, [module.ticket.jobs["ship"]], actor="mara")
+    assert not answer.ok
+    assert answer.message.startswith('The failure callback "on failure" has run; its flow is final after that.')
 
 
 @pytest.mark.usefixtures("own_types")
