@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import JobType
 
 FILLED_TOGETHER: Final = 10_000
-GONE_SECONDS: Final = 60.0
-"""A worker that has not reported for so long does not count among those that are there."""
 
 
 def report_worker(  # noqa: PLR0913 -- one keyword per column
@@ -45,12 +43,11 @@ def report_worker(  # noqa: PLR0913 -- one keyword per column
         """
         SELECT job_worker_report(%s, %s, %s, %s, %s, %s, %s::text[], %s), job_worker_slots(%s, %s::jsonb), (
             SELECT count(*) FROM job_workers AS w
-            WHERE w.task_types && %s::text[] AND w.id <> %s
-                AND w.heartbeat_at > clock_timestamp() - make_interval(secs => %s)
+            WHERE w.task_types && %s::text[] AND w.id <> %s AND job_worker_is_alive(w.heartbeat_at, clock_timestamp())
         )
         """,
         (worker_id, host, pid, mode, version, concurrency, list(task_types), running,
-         worker_id, None if slots is None else json.dumps(slots), list(task_types), worker_id, GONE_SECONDS),
+         worker_id, None if slots is None else json.dumps(slots), list(task_types), worker_id),
     ).fetchone()  # fmt: skip
     return row[2] + 1 if row else 1
 

@@ -162,7 +162,8 @@ def actions(*, since: timedelta, limit: int = 1000) -> Query[tuple[AuditLine, ..
                 sum(count(*)) OVER (ORDER BY line ROWS UNBOUNDED PRECEDING) = %(newest)s AS at_least
             FROM numbered GROUP BY line
         ), shown AS (
-            SELECT n.id, CASE WHEN l.jobs < %(alike)s THEN 1 ELSE l.jobs END AS jobs, l.mixed, l.at_least
+            SELECT n.id, CASE WHEN l.jobs < %(alike)s THEN 1 ELSE l.jobs END AS jobs,
+                l.mixed AND l.jobs >= %(alike)s AS mixed, l.at_least
             FROM numbered AS n JOIN lines AS l USING (line) WHERE l.jobs < %(alike)s OR n.id = l.newest
             ORDER BY n.id DESC LIMIT %(limit)s
         )

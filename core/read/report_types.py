@@ -396,5 +396,5 @@ class AuditReport:
 
 
 def overdue_by(job: Job, at: datetime) -> timedelta:
-    """How long a pending job has been due; negative before its due time."""
-    return at - (job.next_run_at or job.run_at)
+    """How long a pending job has waited since it was due and there; negative before its due time."""
+    return at - max(job.next_run_at or job.run_at, job.created_at or job.run_at)

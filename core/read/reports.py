@@ -211,7 +211,7 @@ def _triggers(since: timedelta) -> Query[tuple[TriggerCount, ...]]:
         """
         SELECT source, count(*) AS count, count(*) FILTER (
             WHERE status = 'error' OR completed_at IS NULL AND started_at < now() - interval '15 minutes'
-                AND source <> 'worker') AS troubled
+                AND source NOT IN ('worker', 'embedded')) AS troubled
         FROM job_worker_runs WHERE started_at > now() - %(since)s GROUP BY source ORDER BY source
         """,
         {"since": since},

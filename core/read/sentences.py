@@ -306,7 +306,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "type-set-aside": lambda facts: _paused(
             f"The type {facts.get('task_type')} has been set aside for another runner", facts
         ),
-        "no-worker": 'No worker was seen in the last 2 minutes. Start one: "jobdeck worker".',
+        "no-worker": 'No worker was seen in the last minute. Start one: "jobdeck worker".',
         "no-worker-for-type": "{workers} workers are alive, but none handles this type.",
         "one-worker": "The one live worker handles this type.",
         "some-workers": "{handling} of {workers} live workers handle this type.",

@@ -9,6 +9,7 @@ import random
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobdeck.core.alerts.alarms import LOOK_SECONDS, Outage, Sentinel, timeouts_of
@@ -272,7 +273,7 @@ class Maintenance(Rounds):
         """Closes a window that is over and opens the next; with `note`, and in a new window, writes its counts."""
         if self._window is not None and now >= self._window_end:
             self._close_window(conn)
-        if self._window is None and self._state.tally.totals() != self._counted:
+        if self._window is None and self._state.tally.totals() != self._noted:
             self._window = presence.open_worker_run(conn, source=self._source, worker_id=self._state.worker_id)
             self._window_end = now + WINDOW_SECONDS
             note = True
@@ -309,7 +310,9 @@ class Maintenance(Rounds):
             message=f"{done.other} cancelled or abandoned" if done.other else None,
             results=list(self._state.tally.failures),
         )
-        self._window, self._counted = None, totals
+        # A job that is held goes on in the next window, which ends no run that it has not claimed.
+        self._window, self._counted = None, replace(totals, claimed=totals.claimed - totals.held)
+        self._noted = totals
         self._state.tally.failures.clear()
 
     def sign_off(self) -> None:

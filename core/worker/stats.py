@@ -14,6 +14,7 @@ from jobdeck.core.read.stats.run_times import BOUND_SECONDS, Histogram, RunTimes
 from jobdeck.core.read.stats.trends import RAN
 
 if TYPE_CHECKING:
+    from jobdeck.core.model import ClaimedJob
     from jobdeck.core.queue.leases import Finished
     from jobdeck.core.worker.context import RunContext
 
@@ -36,6 +37,11 @@ class Totals:
     def processed(self) -> int:
         """Runs that a handler has ended; without released and snoozed runs, whose jobs will run again."""
         return self.succeeded + self.failed + self.other
+
+    @property
+    def held(self) -> int:
+        """Claimed jobs whose run has not ended."""
+        return self.claimed - self.processed - self.released
 
     def since(self, earlier: Totals) -> Totals:
         """The difference to earlier totals."""
@@ -74,7 +80,7 @@ class TypeTally:
             if job.task_type not in self._times:
                 self._times[job.task_type] = (_Bins(), _Bins())
             waits, durations = self._times[job.task_type]
-            waits.add(run.started - job.due_at.timestamp())
+            waits.add(run.started - _waits_since(job))
             durations.add(run.finished - run.started)
 
     def outcomes(self) -> dict[tuple[str, RunOutcome], int]:
@@ -89,6 +95,13 @@ class TypeTally:
                 RunTimes(name, waits.histogram(), durations.histogram())
                 for name, (waits, durations) in self._times.items()
             )
+
+
+def _waits_since(job: ClaimedJob) -> float:
+    """When the job was due or, if that was long before it was created, the time in its id; in seconds since 1970."""
+    due = job.due_at.timestamp()
+    created = (job.id.int >> 80) / 1000 if job.id.version == 7 else due
+    return created if created - due > 1.0 else due
 
 
 class _Bins:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -84,6 +85,13 @@ def add(conn: Connection, task_type: str = "alpha", **fields: Any) -> Job:
     if fields.get("recurrence_interval_minutes"):
         fields.setdefault("dedupe_key", str(uuid4()))
     return service.enqueue(conn, NewJob(task_type=task_type, **fields), actor=ACTOR).job
+
+
+def add_waiting(conn: Connection, since: datetime, task_type: str = "alpha", **fields: Any) -> Job:
+    """Enqueues one job that has waited since this time: it was due, and in the queue."""
+    job = add(conn, task_type, run_at=since, **fields)
+    conn.execute("UPDATE job_queue SET created_at = run_at WHERE id = %s", (job.id,))
+    return replace(job, created_at=since)
 
 
 def job_row(conn: Connection, job_id: UUID) -> Row:

@@ -55,6 +55,7 @@ SELECT now() AS at,
     job_queue_oldest_due() AS oldest_due,
     (SELECT count(*) FROM job_workers WHERE job_worker_is_alive(heartbeat_at, now())) AS workers,
     (SELECT max(heartbeat_at) FROM job_workers) AS last_heartbeat,
+    (SELECT max(heartbeat_at) FROM job_workers WHERE mode <> 'cycle') AS died_at,
     (SELECT max(completed_at) FROM (SELECT completed_at FROM job_worker_runs
         WHERE status IN ('ok', 'paused') AND (source IN ('worker', 'embedded') OR job_is_scheduled(source))
         ORDER BY started_at DESC LIMIT 50) AS recent) AS last_good_tick,
@@ -78,7 +79,8 @@ SELECT now() AS at,
     ARRAY(SELECT component FROM off ORDER BY component) AS plugins_off,
     (SELECT coalesce(sum(permanent), 0) FROM job_stat_list
         WHERE minutes = 1 AND bucket > now() - interval '1 hour' AND NOT dry_run) AS failed_last_hour,
-    (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker' AND worker_id IS NOT NULL
+    (SELECT count(*) FROM job_worker_runs
+        WHERE completed_at IS NULL AND source NOT IN ('worker', 'embedded') AND worker_id IS NOT NULL
         AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed,
     (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker' AND worker_id IS NULL
         AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed_elsewhere,
@@ -103,12 +105,12 @@ WITH trigger AS (
     SELECT coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
         interval '5 minutes') AS tick
 )
-SELECT task_type, count(*) AS late, min(run_at) AS since,
+SELECT task_type, count(*) AS late, min(greatest(run_at, created_at)) AS since,
     (SELECT count(*) = 500 FROM (SELECT FROM job_list
         WHERE is_recurring AND status IN ('pending', 'running') AND run_at <= now() - (SELECT tick FROM trigger)
         LIMIT 500) AS found) AS at_least
 FROM (
-    SELECT status, blocked_by, in_line, run_at, task_type FROM job_list
+    SELECT status, blocked_by, in_line, run_at, created_at, task_type FROM job_list
     WHERE is_recurring AND status IN ('pending', 'running') AND run_at <= now() - (SELECT tick FROM trigger)
     ORDER BY run_at LIMIT 500
 ) AS j
@@ -181,6 +183,8 @@ def _findings(facts: Row, calls: Row, cannot: tuple[Obstacle, ...], late: list[R
         # First among findings that are as bad: with the plugin off, the others may not say what is wrong.
         *_plugins_off(facts),
         _switch(facts),
+        # A scheduler that stopped is the cause of what follows.
+        *scheduler_health.judge(facts, calls),
         _workers(facts, calls),
         *cannot_run.judge(cannot, facts["at"], enabled=facts["enabled"], lateness=partial(_lateness, facts)),
         _due(facts, order),
@@ -191,7 +195,6 @@ def _findings(facts: Row, calls: Row, cannot: tuple[Obstacle, ...], late: list[R
         *_stalled(facts, order),
         *_late_series(facts, [one for one in late if one["task_type"] not in held]),
         *_silent(facts),
-        *scheduler_health.judge(facts, calls),
     ]
 
 
@@ -239,6 +242,10 @@ def _workers(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
         every = f"called {_ago(at, called)} ago and is expected every {scheduler_health.span(tick)}"
         return Finding("workers", Verdict.OK, f"The scheduler, which {every}, does the work; no worker is connected.")
     silent = at - last_seen
+    if last_seen == facts["died_at"]:
+        # A worker that ends removes its row.
+        words = f"No worker is alive; the last one died {_ago(at, last_seen)} ago."
+        return Finding("workers", Verdict.CRITICAL if silent > 3 * tick else Verdict.WARNING, words, last_seen)
     if silent <= 2 * tick:
         usual = f"up to {scheduler_health.span(2 * tick)} is normal"
         return Finding("workers", Verdict.OK, f"The last worker was active {_ago(at, last_seen)} ago; {usual}.")
@@ -348,7 +355,7 @@ def _series(facts: dict[str, Any]) -> Finding:
     if not facts["recurring"]:
         return Finding("recurring jobs", Verdict.OK, "No recurring jobs.")
     if not facts["failing"]:
-        return Finding("recurring jobs", Verdict.OK, "None failed in its last cycle.")
+        return Finding("recurring jobs", Verdict.OK, "No recurring job failed in its last cycle.")
     since = "in its last cycle" if facts["streak"] == 1 else f"for {facts['streak']} cycles in a row"
     words = f"{facts['failing']} failing; {facts['failing_type']} {since}."
     return Finding("recurring jobs", Verdict.CRITICAL if facts["streak"] >= STREAK else Verdict.WARNING, words)
@@ -364,11 +371,15 @@ def _dry_series(facts: dict[str, Any]) -> list[Finding]:
     return [Finding("dry runs", Verdict.WARNING, f"{words}{', '.join(named)}{more}. `jobdeck doctor` may say why.")]
 
 
+def _calls(number: int) -> str:
+    return "1 call" if number == 1 else f"{number:,} calls"
+
+
 def _crashed(facts: dict[str, Any]) -> Finding:
     if not facts["crashed"] and facts["crashed_elsewhere"]:
-        words = f"{facts['crashed_elsewhere']} of another runner started in the last day and never ended."
+        words = f"{_calls(facts['crashed_elsewhere'])} of another runner started in the last day and never ended."
         return Finding("cycles", Verdict.WARNING, f"{words} Jobs that it left running run again after 20 minutes.")
     if not facts["crashed"]:
-        return Finding("cycles", Verdict.OK, "No interrupted cycles.")
-    words = f"{facts['crashed']} started in the last day and never ended: crashed."
+        return Finding("cycles", Verdict.OK, "No call of a scheduler or a command was interrupted.")
+    words = f"{_calls(facts['crashed'])} of a scheduler or a command crashed: begun in the last day and never ended."
     return Finding("cycles", Verdict.CRITICAL, words)

@@ -47,10 +47,10 @@ create table if not exists job_workers (
 -- The slots of each kind of handler: {"thread": {"slots": 8, "types": ["a"]}}; null of a worker of an earlier program.
 alter table job_workers add column if not exists slots jsonb;
 
--- Whether a worker with this heartbeat is alive.
+-- Whether a worker with this heartbeat is alive: it reports every 20 seconds, and a lease lasts a minute.
 create or replace function job_worker_is_alive(p_heartbeat_at timestamptz, p_at timestamptz) returns boolean
 language sql stable parallel safe
-return p_heartbeat_at > p_at - interval '2 minutes';
+return p_heartbeat_at > p_at - interval '1 minute';
 
 -- The releases of the application whose workers have been here. Kept, because a release that a later worker brings again is
 -- not a new one.

@@ -137,7 +137,7 @@ begin
 end
 $$;
 
--- The row of the history for a run of this job. With p_removed the job leaves the queue with it, and the row keeps the
+-- The row of the history for a run of this job. Its wait begins with the creation of a job that was due before. With p_removed the job leaves the queue with it, and the row keeps the
 -- job's keys and producer. One expression, which the planner inlines.
 create or replace function job_run_of(
     p_job job_queue, p_outcome text, p_started timestamptz, p_finished timestamptz, p_details jsonb, p_removed boolean,
@@ -145,7 +145,8 @@ create or replace function job_run_of(
 ) returns job_runs
 language sql immutable parallel safe
 return row(
-    p_job.run_token, false, p_job.id, p_job.task_type, p_job.payload, p_job.attempts, p_job.locked_by, p_job.run_at,
+    p_job.run_token, false, p_job.id, p_job.task_type, p_job.payload, p_job.attempts, p_job.locked_by,
+    greatest(p_job.run_at, p_job.created_at),
     p_started, p_finished, p_outcome, p_removed, p_error_kind, p_error,
     case when p_outcome = any (job_outcomes(true)) or p_outcome = 'snoozed' and p_details ? 'give_up_after'
         then job_error_fingerprint(p_error_kind, p_error) end,

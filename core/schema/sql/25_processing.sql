@@ -292,14 +292,23 @@ as $$
     select array(select name from type where name is not null)
 $$;
 
--- The earliest due time of the claimable jobs of these types, past or future; null if there are none.
+-- Since when a claimable job of these types waits, or the earliest time at which one will be due; null if there are none. A
+-- job waits from the later of its due time and its creation: where the first of a lane is due before it was created, the first
+-- 100 are looked at.
 create or replace function job_queue_due_since(p_types text[]) returns timestamptz
 language sql stable
 set enable_seqscan = off set enable_sort = off set jit = off
 as $$
-    select min(h.run_at) from unnest(job_claim_lanes(p_types)) l
+    select min(case when h.run_at >= h.created_at then h.run_at else (
+        select min(greatest(n.run_at, n.created_at)) from (
+            select q.run_at, q.created_at from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+                and q.priority = l.priority
+            order by q.run_at, q.id limit 100
+        ) n) end)
+    from unnest(job_claim_lanes(p_types)) l
     cross join lateral (
-        select q.run_at from job_queue q
+        select q.run_at, q.created_at from job_queue q
         where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
             and q.priority = l.priority
         order by q.run_at, q.id limit 1

@@ -279,7 +279,7 @@ as $$
     from found f group by f.task_type
 $$;
 
--- The due time of the job that has waited longest; null if none is due. Jobs of paused types do not count.
+-- Since when the job waits that has waited longest; null if none is due. Jobs of paused types do not count.
 create or replace function job_queue_oldest_due() returns timestamptz
 language sql stable security definer
 set enable_seqscan = off set enable_sort = off set jit = off

@@ -271,9 +271,9 @@ as $$
             job_lanes_until(array[t.task_type], statement_timestamp()), p_most) end as jobs, t.since, t.facts
         from job_queue_held_types(statement_timestamp()) t
     ), in_line as materialized (
-        select w.task_type, h.name, h.facts, count(*) as jobs, min(w.run_at) as since
+        select w.task_type, h.name, h.facts, count(*) as jobs, min(w.since) as since
         from job_queue_held_places(statement_timestamp(), '{}') h cross join lateral (
-            select q.task_type, q.run_at from job_queue q
+            select q.task_type, greatest(q.run_at, q.created_at) as since from job_queue q
             where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key = h.name
                 and q.run_at <= statement_timestamp() limit p_most) w
         where job_types_open(array[w.task_type], statement_timestamp()) <> '{}' and h.places >= job_key_limit(w.task_type)
@@ -287,10 +287,10 @@ as $$
             (array_agg(l.facts order by l.facts ->> 'since'))[1] || jsonb_build_object('keys', count(*))
         from in_line l group by l.task_type
         union all
-        select 'series paused', s.task_type, count(*), min(s.run_at), null, jsonb_build_object(
+        select 'series paused', s.task_type, count(*), min(greatest(s.run_at, s.created_at)), null, jsonb_build_object(
             'job', (array_agg(s.id order by s.run_at))[1], 'paused_at', min(s.updated_at))
         from (
-            select q.id, q.task_type, q.run_at, q.updated_at from job_queue q
+            select q.id, q.task_type, q.run_at, q.created_at, q.updated_at from job_queue q
             where q.is_recurring and q.status = 'pending' and q.blocked_by = q.id and q.run_at <= statement_timestamp()
             order by q.run_at limit 500) s
         group by s.task_type

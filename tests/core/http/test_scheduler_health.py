@@ -13,7 +13,7 @@ from jobdeck.core.read import history
 from jobdeck.core.read.verdict.health import health
 from tests.core.http.support import opened, pass_time
 from tests.support.health import announce, called, finding, findings, judged, verdict
-from tests.support.queue import ACTOR, Connection, add, claim, claim_one, now, reap, run_once
+from tests.support.queue import ACTOR, Connection, add, add_waiting, claim, claim_one, now, reap, run_once
 from tests.support.waiting import until
 
 MINUTE = timedelta(minutes=1)
@@ -244,7 +244,7 @@ class TestRest:
 
     def test_lateness_is_counted_in_the_interval_of_the_scheduler(self, conn: Connection) -> None:
         expect_trigger(conn, 30)
-        add(conn, run_at=now(conn) - 20 * MINUTE)
+        add_waiting(conn, now(conn) - 20 * MINUTE)
         assert verdict(conn, "due jobs") is Verdict.OK
         pass_time(conn, 20 * MINUTE)
         assert verdict(conn, "due jobs") is Verdict.WARNING

@@ -12,6 +12,8 @@ import pytest
 from jobdeck.core.model import FAILURES, SUCCESSES, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.read.stats import figures
+from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.stats import TypeTally
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -24,6 +26,7 @@ from tests.support.queue import (
     finish_one,
     job_row,
     lose,
+    now,
     reap,
     report,
     rows,
@@ -155,6 +158,20 @@ class TestWhatIsCounted:
         )
         assert found == pytest.approx(expected, abs=1e-4)
         assert left(conn) == (0 if compacted else 2)
+
+    def test_a_job_that_was_due_before_it_was_created_did_not_wait_before(self, conn: Connection) -> None:
+        job = add(conn, run_at=now(conn) - 1000 * HOUR)
+        claimed = claim_one(conn)
+        assert claimed.due_at == job.run_at
+        began = now(conn).timestamp() + 7.5
+        tally, context = TypeTally(), RunContext.__new__(RunContext)
+        context.job, context.result = claimed, report(claimed, started=began, finished=began + 1.0)
+        finish(conn, context.result)
+        tally.add(context, RunOutcome.SUCCEEDED)
+        (stored,) = rows(conn, "SELECT wait_seconds FROM job_stat_time_list")
+        (counted_by_worker,) = tally.times()
+        for waited in (stored["wait_seconds"], counted_by_worker.waits.seconds):
+            assert 7.0 < waited < 600.0
 
     def test_a_dry_run_adds_nothing_to_the_sums_of_real_runs_that_are_added_up_with_it(self, conn: Connection) -> None:
         for dry_run in (False, True):

@@ -78,7 +78,7 @@ class TestByType:
         assert (found["push"].overdue, found["push"].overdue_at_least) == (MORE, True)
         overdue = {name: line.overdue for name, line in found.items() if not line.overdue_at_least}
         assert overdue == {"push tomorrow": 0, "few": 7, "at the limit": 10_000, "in line": 1}
-        since = value(skewed, "SELECT min(run_at) FROM job_queue WHERE task_type = 'push'")
+        since = value(skewed, "SELECT min(created_at) FROM job_queue WHERE task_type = 'push'")
         assert found["push"].due_since == since
 
     def test_only_what_is_due_for_longer_than_asked_is_overdue(self, conn: Connection) -> None:

@@ -11,7 +11,20 @@ from jobdeck.core.queue import operator
 from jobdeck.core.read.verdict.cannot_run import NAMED
 from jobdeck.core.read.verdict.health import health
 from tests.support.health import announce, finding, findings
-from tests.support.queue import ACTOR, Connection, add, advance, claim, finish, finish_one, now, reap, report, run_once
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    add,
+    add_waiting,
+    advance,
+    claim,
+    finish,
+    finish_one,
+    now,
+    reap,
+    report,
+    run_once,
+)
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -146,9 +159,8 @@ class TestNoWorker:
 
     def test_a_type_that_the_calls_of_a_scheduler_run_is_none(self, conn: Connection) -> None:
         announce(conn)
-        due = now(conn) - HOUR
-        add(conn, "beta", run_at=due)
-        add(conn, "beta", run_at=due)
+        for _ in range(2):
+            add_waiting(conn, now(conn) - HOUR, "beta")
         found(conn, Verdict.CRITICAL, "beta: 2 jobs are due, and the one live worker does not handle this type.")
         finish_one(conn, claim(conn, ["beta"], limit=1)[0])
         assert cannot(conn) is None

@@ -16,6 +16,7 @@ from tests.support.queue import (
     WORKER,
     Connection,
     add,
+    add_waiting,
     advance,
     claim,
     claim_one,
@@ -99,7 +100,10 @@ class TestWorkersAndTicks:
         advance(conn, age)
         assert finding(conn, "workers").verdict is verdict
 
-    @pytest.mark.parametrize(("age", "verdict"), [(MINUTE, Verdict.OK), (16 * MINUTE, Verdict.CRITICAL)])
+    @pytest.mark.parametrize(
+        ("age", "verdict"),
+        [(59 * SECOND, Verdict.OK), (61 * SECOND, Verdict.WARNING), (16 * MINUTE, Verdict.CRITICAL)],
+    )
     def test_a_standing_worker(self, conn: Connection, age: timedelta, verdict: Verdict) -> None:
         announce(conn)
         advance(conn, age)
@@ -127,10 +131,19 @@ class TestWorkersAndTicks:
             "The scheduler, which called 3m ago and is expected every 5m, does the work; no worker is connected."
         )
 
-    def test_a_worker_that_has_just_gone_is_missed_only_after_a_time_that_the_words_name(
+    def test_a_worker_that_was_killed_is_missed_at_once(self, conn: Connection) -> None:
+        announce(conn)
+        heard = now(conn)
+        advance(conn, 3 * MINUTE)
+        found = finding(conn, "workers")
+        assert (found.verdict, found.evidence) == (Verdict.WARNING, "No worker is alive; the last one died 3m ago.")
+        assert found.since is not None
+        assert abs(found.since - (heard - 3 * MINUTE)) < SECOND
+
+    def test_a_cycle_that_has_just_ended_is_missed_only_after_a_time_that_the_words_name(
         self, conn: Connection
     ) -> None:
-        announce(conn)
+        called(conn, source="embedded")
         advance(conn, 3 * MINUTE)
         found = finding(conn, "workers")
         assert (found.verdict, found.since) == (Verdict.OK, None)
@@ -172,7 +185,7 @@ class TestDueJobs:
         self, conn: Connection, late: timedelta, verdict: Verdict
     ) -> None:
         announce(conn)
-        oldest = add(conn, run_at=now(conn) - late)
+        oldest = add_waiting(conn, now(conn) - late)
         add(conn, "beta")
         told = health().run(conn)
         assert told.oldest_due == oldest.run_at
@@ -181,9 +194,9 @@ class TestDueJobs:
 
     def test_it_names_the_type_and_what_it_waits_for(self, conn: Connection) -> None:
         announce(conn)
-        add(conn, run_at=now(conn) - 6 * MINUTE)
+        add_waiting(conn, now(conn) - 6 * MINUTE)
         assert finding(conn, "due jobs").evidence == "Oldest job waiting 6m: alpha."
-        add(conn, run_at=now(conn) - 7 * MINUTE)
+        add_waiting(conn, now(conn) - 7 * MINUTE)
         claim(conn, limit=1)
         assert finding(conn, "due jobs").evidence == (
             "Oldest job waiting 6m: alpha. The only thread slot of the worker that handles this type is busy; the "
@@ -192,14 +205,14 @@ class TestDueJobs:
 
     def test_lateness_is_neutral_while_paused(self, conn: Connection) -> None:
         announce(conn)
-        add(conn, run_at=now(conn) - timedelta(hours=1))
+        add_waiting(conn, now(conn) - timedelta(hours=1))
         operator.pause(conn, reason=None, actor=ACTOR)
         assert finding(conn, "due jobs").verdict is Verdict.PAUSED
         assert health().run(conn).verdict is Verdict.PAUSED
 
     def test_jobs_of_a_paused_type_are_not_late(self, conn: Connection) -> None:
         announce(conn)
-        add(conn, run_at=now(conn) - timedelta(hours=1))
+        add_waiting(conn, now(conn) - timedelta(hours=1))
         operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
         assert finding(conn, "due jobs").verdict is Verdict.OK
         operator.resume(conn, actor=ACTOR, task_type="alpha")
@@ -214,6 +227,13 @@ class TestDueJobs:
         later = add(conn, run_at=now(conn) + timedelta(hours=1))
         add(conn, blocked_by=later.id, run_at=long_ago)
         assert finding(conn, "due jobs").verdict is Verdict.OK
+
+    def test_a_job_that_was_due_before_it_was_created_waits_since_its_creation(self, conn: Connection) -> None:
+        announce(conn)
+        long = add_waiting(conn, now(conn) - 6 * MINUTE)
+        add(conn, run_at=now(conn) - timedelta(days=2526))
+        found = finding(conn, "due jobs")
+        assert (found.verdict, found.since) == (Verdict.WARNING, long.run_at)
 
 
 class TestRunningJobs:
@@ -303,7 +323,7 @@ class TestRecurringJobs:
         operator.cancel(conn, [ended.id], actor=ACTOR)
         assert finding(conn, "recurring jobs").evidence == "No recurring jobs."
         add(conn, recurrence_interval_minutes=5)
-        assert finding(conn, "recurring jobs").evidence == "None failed in its last cycle."
+        assert finding(conn, "recurring jobs").evidence == "No recurring job failed in its last cycle."
 
     def test_a_streak_of_failures_warns_and_from_three_on_is_critical(self, conn: Connection) -> None:
         announce(conn)
@@ -339,6 +359,14 @@ class TestRecurringJobs:
 
 
 class TestCycles:
+    def test_the_window_of_a_worker_in_a_dashboard_that_was_killed_is_no_call_that_crashed(
+        self, conn: Connection
+    ) -> None:
+        announce(conn)
+        presence.open_worker_run(conn, source="embedded", worker_id="gone")
+        advance(conn, 16 * MINUTE)
+        assert finding(conn, "cycles").verdict is Verdict.OK
+
     def test_an_open_cycle_older_than_its_budget_has_crashed(self, conn: Connection) -> None:
         announce(conn)
         presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
@@ -353,7 +381,7 @@ class TestCycles:
         advance(conn, 16 * MINUTE)
         found = finding(conn, "cycles")
         assert found.verdict is Verdict.WARNING
-        assert found.evidence.startswith("1 of another runner started in the last day and never ended.")
+        assert found.evidence.startswith("1 call of another runner started in the last day and never ended.")
 
     def test_a_crash_is_forgotten_after_a_day(self, conn: Connection) -> None:
         announce(conn)

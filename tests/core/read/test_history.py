@@ -19,6 +19,7 @@ from tests.support.queue import (
     WORKER,
     Connection,
     add,
+    add_waiting,
     advance,
     audit_rows,
     changes_nothing,
@@ -62,9 +63,10 @@ class TestCron:
         assert [left_lying(run) for run in reports.cron().run(conn).runs] == [0, 0, 2]
 
     def test_overdue_are_the_jobs_late_by_a_tick_that_wait_for_no_other(self, conn: Connection) -> None:
-        late = add(conn, run_at=now(conn) - 6 * MINUTE)
-        add(conn, run_at=now(conn) - 4 * MINUTE)
-        add(conn, blocked_by=late.id, run_at=now(conn) - HOUR)
+        late = add_waiting(conn, now(conn) - 6 * MINUTE)
+        add_waiting(conn, now(conn) - 4 * MINUTE)
+        add(conn, run_at=now(conn) - 6 * MINUTE)
+        add_waiting(conn, now(conn) - HOUR, blocked_by=late.id)
         assert [job.id for job in reports.cron().run(conn).overdue] == [late.id]
 
     def test_running_jobs_are_told_with_their_leases_and_series_by_their_due_time(self, conn: Connection) -> None:
@@ -259,6 +261,10 @@ class TestActions:
     def test_nine_jobs_in_a_row_have_a_line_each(self, conn: Connection) -> None:
         operator.cancel(conn, [add(conn).id for _ in range(9)], actor=ACTOR)
         assert lines(conn) == [("cancel", 1, False)] * 9
+
+    def test_few_jobs_of_several_types_have_a_line_each_with_its_own_type(self, conn: Connection) -> None:
+        operator.cancel(conn, [add(conn, name).id for name in ("alpha", "beta")], actor=ACTOR)
+        assert lines(conn) == [("cancel", 1, False)] * 2
 
     @pytest.mark.parametrize(("actor", "reason"), [("somebody else", None), (ACTOR, "another reason")])
     def test_another_actor_and_another_reason_begin_a_line(

@@ -13,6 +13,7 @@ from tests.support.queue import (
     ACTOR,
     Connection,
     add,
+    add_waiting,
     advance,
     claim_one,
     ended_now,
@@ -32,8 +33,8 @@ def figures(conn: Connection, name: str) -> TypeFigures:
 
 def test_the_wait_is_that_of_the_oldest_due_job_of_the_type_also_while_it_is_paused(conn: Connection) -> None:
     at = now(conn)
-    add(conn, "alpha", run_at=at - 5 * MINUTE)
-    add(conn, "alpha", run_at=at - 9 * MINUTE, priority=-5)
+    add_waiting(conn, at - 5 * MINUTE, "alpha")
+    add_waiting(conn, at - 9 * MINUTE, "alpha", priority=-5)
     add(conn, "beta", run_at=at + MINUTE)
     operator.pause(conn, reason="vendor is down", actor=ACTOR, task_type="alpha")
     assert figures(conn, "alpha").oldest_due == at - 9 * MINUTE

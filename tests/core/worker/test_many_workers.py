@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobdeck.core.model import NewJob
+from jobdeck.core.model import NewJob, RunOutcome
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, presence, producer
 from jobdeck.core.worker import fetcher
@@ -238,6 +238,19 @@ class TestUpkeep:
     ) -> None:
         self.age(conn, 5)
         assert set(leases.upkeep_due(conn, 4.0)[1]) >= {"lost", "expired", "recheck", "pauses"}
+
+    def test_records_no_more_ends_than_claims_where_a_run_goes_on_in_the_next_window(
+        self, conn: Connection, state: WorkerState
+    ) -> None:
+        kept = self.maintenance(state)
+        for claimed, ended in ((9, 8), (9, 10)):
+            state.tally.claimed += claimed
+            state.tally.recorded[RunOutcome.SUCCEEDED] += ended
+            kept._keep_window(conn, 0.0)
+            kept._close_window(conn)
+            kept._keep_window(conn, 0.0)
+        figures = conn.execute("SELECT claimed, succeeded FROM job_worker_runs ORDER BY started_at").fetchall()
+        assert figures == [(9, 8), (10, 10)]
 
     def test_makes_the_next_partition_of_the_history_within_a_minute(self, conn: Connection) -> None:
         self.seldom(conn)

@@ -320,13 +320,13 @@ def test_every_text_of_the_page_goes_through_its_own_mask() -> None:
 
 
 def test_evidence_and_advice_that_need_more_lines_go_on_under_their_beginning() -> None:
-    evidence = "No worker was seen in the last 2 minutes. Start one here or there."
+    evidence = "No worker was seen in the last minute. Start one here or there."
     clauses = (Clause("status", holds=True, evidence="It is."), Clause("worker", holds=False, evidence=evidence))
     detail = JobDetail(make_job(1), (), clauses, ())
     text = job_detail.left(
         job_detail.Page(make_job(1), detail, NOW, width=40, advice=["Set the token, restart the workers, then retry."])
     ).plain
-    assert "\n✗ worker  No worker was seen in the last\n          2 minutes. Start one here or\n" in text
+    assert "\n✗ worker  No worker was seen in the last\n          minute. Start one here or\n          there.\n" in text
     assert "• Set the token, restart the workers,\n  then retry." in text
 
 
