@@ -51,6 +51,7 @@ FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
 NO_KEY: Final = "no key for "
 NO_ANSWER: Final = "The database does not answer. No changes are possible until it does."
+CONNECTING: Final = "The dashboard is still connecting to the database. Try again when the list is shown."
 
 KEY_NAMES = {"slash": "/", "question_mark": "?", "plus": "+", "minus": "-", "escape": "esc",
              "pagedown": "pgdn", "pageup": "pgup", "colon": ":", "left_square_bracket": "[",
@@ -80,13 +81,13 @@ class Action:
 class Situation:
     """The facts that decide whether an action is available.
 
-    `read_only` and `no_work` are the reasons why nothing may be changed and no job may run here; `refused` are a
+    `unreached`, `read_only` and `no_work` say why nothing may be changed, and why no job may run here; `refused` are a
     page's own reasons, by action id. `chosen` are the jobs that A chose and froze. `keymap` holds the configured
     keys. With `mouse`, everything must be clickable. `in_fleet` is whether the list of jobs leads back to the fleet.
     """
 
     jobs: tuple[Job, ...] = ()
-    connected: bool = True
+    unreached: str | None = None
     read_only: str | None = None
     no_work: str | None = None
     cycle_running: bool = False
@@ -348,8 +349,8 @@ def unavailable(action: Action, now: Situation) -> str | None:
         forbidden = now.no_work if action.id.startswith("worker.") else now.read_only
         if forbidden:
             return forbidden
-        if not now.connected:
-            return NO_ANSWER
+        if now.unreached:
+            return now.unreached
     if action.id in now.refused:
         return now.refused[action.id]
     if action.id == "worker.cycle" and now.cycle_running:
@@ -361,7 +362,7 @@ def unavailable(action: Action, now: Situation) -> str | None:
 
 def general(now: Situation) -> tuple[str, ...]:
     """The reasons that apply to all actions that change something, each once."""
-    given = (now.read_only, now.no_work, None if now.connected else NO_ANSWER)
+    given = (now.read_only, now.no_work, now.unreached)
     reasons = {unavailable(action, now) for action in ACTIONS if action.changes}
     return tuple(dict.fromkeys(reason for reason in given if reason and reason in reasons))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from jobdeck.core.model import Filter
 from jobdeck.tui import themes
-from jobdeck.tui.actions import NO_ANSWER, Situation
+from jobdeck.tui.actions import CONNECTING, NO_ANSWER, Situation
 from jobdeck.tui.backend.bulk_driver import unfinished
 from jobdeck.tui.backend.operations import Operations
 from jobdeck.tui.backend.poller import Poller
@@ -109,13 +109,10 @@ class JobdeckApp(Hosting):
 
     def now(self) -> datetime:
         """The database's time at the last read plus the time since then; this machine's time before the first read."""
-        return self.time_at(self.monotonic())
-
-    def time_at(self, monotonic: float) -> datetime:
         read_at = self.poller.read_at
         if self.view is None or read_at is None:
-            return datetime.now(UTC) + timedelta(seconds=monotonic - self.monotonic())
-        return self.view.snapshot.at + timedelta(seconds=monotonic - read_at)
+            return datetime.now(UTC)
+        return self.view.snapshot.at + timedelta(seconds=self.monotonic() - read_at)
 
     def shows(self, screen: Screen[Any]) -> bool:
         return bool(self._screen_stack) and self._screen_stack[-1] is screen
@@ -132,7 +129,7 @@ class JobdeckApp(Hosting):
     def situation(self, jobs: Sequence[Job]) -> Situation:
         return Situation(
             jobs=tuple(jobs),
-            connected=self.poller.connected,
+            unreached=self._unreached(),
             read_only=self.read_only_reason,
             no_work=self.no_work_reason,
             cycle_running=self.operations.cycle is not None,
@@ -215,6 +212,11 @@ class JobdeckApp(Hosting):
 
     def on_app_focus(self) -> None:
         self.poller.set_away(away=False)
+
+    def _unreached(self) -> str | None:
+        if self.poller.connected:
+            return None
+        return NO_ANSWER if self.poller.link.failures else CONNECTING
 
     def leave(self) -> None:
         self._leave(returns=False)
@@ -302,6 +304,7 @@ class JobdeckApp(Hosting):
         """Redraws the screen. Screens behind a dialog do not refresh, so there a toast reports a lost connection."""
         if self.poller.connected:
             self.unsay(NO_ANSWER)
+            self.unsay(CONNECTING)
         elif self.poller.link.failures == 1 and self._screen_stack and not isinstance(self.screen, Dashboard | Page):
             self.say(NO_ANSWER, "warning")
         self.redraw()

@@ -87,9 +87,6 @@ class Deck(Host, Protocol):
     def now(self) -> datetime:
         """The time of the database's clock."""
 
-    def time_at(self, monotonic: float) -> datetime:
-        """The database's time at a moment of the monotonic clock."""
-
     def shows(self, screen: Screen[Any]) -> bool:
         """Whether a screen is on top, without a dialog over it."""
 

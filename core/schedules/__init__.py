@@ -238,6 +238,8 @@ class Rhythm:
         """The interval as one word; `cron` for an expression, `never` without an interval."""
         if self.cron is not None:
             return "cron"
+        if self.minutes and self.minutes % 1440 == 0:
+            return f"{self.minutes // 1440}d"
         return f"{self.minutes}m" if self.minutes else f"{self.interval}s" if self.interval else "never"
 
     @property

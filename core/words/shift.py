@@ -26,7 +26,8 @@ def finished_words(digest: Digest) -> str:
     parts = [f"{digest.succeeded:,} succeeded"]
     parts += [f"{digest.partial:,} partial"] if digest.partial else []
     parts += [f"{digest.continued:,} to be continued"] if digest.continued else []
-    parts += [f"{digest.troubled:,} awaiting retry", f"{digest.failed:,} failed permanently"]
+    parts += [f"{digest.troubled:,} {'run' if digest.troubled == 1 else 'runs'} retried"]
+    parts += [f"{digest.failed:,} failed permanently"]
     parts += [f"{digest.dry_runs:,} {'dry run' if digest.dry_runs == 1 else 'dry runs'}"] if digest.dry_runs else []
     text = ", ".join(parts)
     if digest.counted_since > digest.since:
@@ -105,7 +106,8 @@ def _error(found: Digest, trend: ErrorGroup) -> str:
     marks = "**new** " if found.is_new(trend) else ""
     if muted is not None:
         marks = f"muted until {when(muted.until)} by {_text(muted.actor)} ({_text(muted.reason)}) "
-    counts = f"{trend.count:,} runs, {trend.failed:,} jobs failed now, last {when(trend.last_seen)}"
+    runs, jobs = ("run", "runs")[trend.count != 1], ("job", "jobs")[trend.failed != 1]
+    counts = f"{trend.count:,} {runs}, {trend.failed:,} {jobs} failed now, last {when(trend.last_seen)}"
     return f"{marks}{_text(trend.task_type)}: {_text(trend.sample)} ({counts})"
 
 

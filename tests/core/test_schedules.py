@@ -289,3 +289,4 @@ def test_a_series_without_an_interval_does_not_say_that_it_runs_every_0_seconds(
     endless = Rhythm(None, {})
     assert (endless.short, endless.words) == ("never", "never, because it has no interval")
     assert (Rhythm(60, {}).short, Rhythm(None, {"seconds": 10}).short) == ("60m", "10s")
+    assert (Rhythm(1440, {}).short, Rhythm(10_080, {}).short, Rhythm(1500, {}).short) == ("1d", "7d", "1500m")

@@ -76,7 +76,7 @@ def bar_of(deck: Deck, *, covered: bool) -> Bar:
         deck.read_only_reason is not None,
         None if poller.read_at is None else deck.monotonic() - poller.read_at,
         poller.pace,
-        None if poller.frozen_since is None else deck.time_at(poller.frozen_since),
+        None if poller.frozen_since is None or deck.view is None else deck.view.snapshot.at,
         covered,
         deck.backend.label if deck.backend else deck.options.opened,
     )
@@ -166,7 +166,7 @@ def _header_right(bar: Bar, words: tuple[str, str] | None) -> list[Span]:
         at = clock(bar.view.snapshot.at)
         return [(f"{f'as of {at}' if room > len(at) + 6 else at} ".rjust(room), "warn")]
     if bar.frozen is not None:
-        return [(f"FROZEN {'since ' if words == AGE_WORDS[0] else ''}{clock(bar.frozen)} ", "warn")]
+        return [(f"FROZEN {'as of ' if words == AGE_WORDS[0] else ''}{clock(bar.frozen)} ", "warn")]
     time: Span = (clock(bar.now), "text")
     late = bar.updated is not None and bar.updated >= bar.pace + LATE
     if bar.updated is None or (words is None and not late):

@@ -30,7 +30,7 @@ def test_it_tells_the_shift_in_words(jobdeck: Jobdeck, conn: Connection) -> None
     shift(conn)
     told = jobdeck("digest").out
     for words in (
-        "1 succeeded, 0 awaiting retry, 1 failed permanently", "1 cron_http (1 failed)", "paused 1, retried 1",
+        "1 succeeded, 0 runs retried, 1 failed permanently", "1 cron_http (1 failed)", "paused 1, retried 1",
         "pause processing by mara@local", "vendor is down", "MetaCTF answered 503", "new", "PAUSED",
     ):  # fmt: skip
         assert words in told, words
@@ -48,7 +48,7 @@ def test_partial_and_continued_runs_are_told_apart_from_those_that_succeeded(
     data = jobdeck("digest", "--json").data
     counted = [data[name] for name in ("succeeded", "partial", "continued", "troubled", "failed")]
     assert counted == [1, 2, 1, 0, 1]
-    told = "1 succeeded, 2 partial, 1 to be continued, 0 awaiting retry, 1 failed permanently"
+    told = "1 succeeded, 2 partial, 1 to be continued, 0 runs retried, 1 failed permanently"
     assert told in jobdeck("digest").out
 
 

@@ -97,6 +97,13 @@ async def test_a_frozen_screen_reads_nothing_by_itself_and_says_that_it_is_froze
         deck.app.dashboard.tick()
         assert "FROZEN 12:04:31Z" in deck.line("header")
         await deck.press("z")
+        deck.clock.now += 34
+        await deck.press("z")
+        deck.clock.now += 34
+        deck.app.dashboard.tick()
+        assert deck.app.view is not None
+        assert f"FROZEN {deck.app.view.snapshot.at:%H:%M:%S}Z" in deck.line("header")
+        await deck.press("z")
         assert "FROZEN" not in deck.line("header")
 
 

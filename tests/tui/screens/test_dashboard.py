@@ -298,8 +298,8 @@ async def test_while_nothing_is_wrong_80_columns_have_the_rate_and_the_failures(
     )  # fmt: skip
     async with dashboard(backend) as deck:
         first, second = deck.line("now").splitlines()
-        assert first == " ✓ All well, no backlog. 1,031 ok, 3,122 failed a minute, 187,320 given up in"
-        assert second == "   the last hour"
+        assert first == " ✓ All well, no backlog. 1,031 runs ok, 3,122 failed a minute, 187,320 jobs"
+        assert second == "   given up in the last hour"
 
 
 @pytest.mark.parametrize("wrong", [1, 3, 5])

@@ -106,7 +106,7 @@ async def test_enter_opens_the_job_under_the_cursor() -> None:
 async def test_the_digest_of_the_shift_stands_above_what_operators_did() -> None:
     text = await shown(sample(), "o", size=LARGE)
     for part in (
-        "Audit: last 8 h", "jobdeck digest --since 8h", "1,240 succeeded, 12 awaiting retry",
+        "Audit: last 8 h", "jobdeck digest --since 8h", "1,240 succeeded, 12 runs retried",
         "5 failed permanently",
         "alice@10.0.0.7 (jobdeck): paused 1, resumed 1, retried 1", "NEW sms_digest_processor: 2 runs",
         "game_platform_onboard_competitors: 9 runs", "19 cron_http, 1 manual",

@@ -9,6 +9,7 @@ from rich.cells import cell_len
 
 from jobdeck.core.model import Processing, Status
 from jobdeck.core.read.report_types import Counts
+from jobdeck.tui.actions import CONNECTING
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
 from jobdeck.tui.format import fit, middle
 from jobdeck.tui.widgets.ink import Line
@@ -17,6 +18,17 @@ from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed, shown
 
 LONG = "MetaCTF is being moved to another region and every answer until four in the morning may be wrong or missing"
+
+
+async def test_a_change_before_the_first_answer_is_refused_because_it_still_connects_until_it_answers() -> None:
+    slow = Slow(failed(2))
+    async with slow.app.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        await pilot.press("P")
+        assert [toast.message for toast in slow.app._notifications] == [CONNECTING]
+        slow.answer()
+        await pilot.pause()
+        assert not list(slow.app._notifications)
 
 
 async def test_while_the_database_is_slow_to_answer_the_seconds_are_counted() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 
 from jobdeck.core.model import Verdict
-from jobdeck.tui.format import OVERDUE_AFTER, age, ago, due, fit, one_line, seconds, since, wrapped
+from jobdeck.tui.format import OVERDUE_AFTER, age, ago, due, fit, one_line, plural, seconds, since, wrapped
 from jobdeck.tui.text.first.frames import merged, sides
 from jobdeck.tui.widgets.pause_banner import pause_line
 from jobdeck.tui.widgets.status_bar import LATE
@@ -69,7 +69,7 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     paused = snapshot.processing.paused_types
     found += [_paused(pause, now) for pause in paused]
     late = snapshot.health.oldest_due
-    if late is not None and now - late >= OVERDUE_AFTER and all(one.signal != WAITING for one in wrong):
+    if late is not None and now - late >= OVERDUE_AFTER and not any(_says_since(one, late) for one in wrong):
         ink = due(late, now, paused=not snapshot.processing.enabled)[1]
         found.append(Item("!" if ink != "muted" else "‖", ink, f"longest wait {age(now - late)}", "tab.pending"))
     rates = _rates(view)
@@ -133,9 +133,18 @@ def rates(view: View | None, room: int) -> str:
 
 def _finding(finding: Finding, now: datetime) -> Item:
     sign, ink = SIGNS[finding.verdict]
-    begun = f" ({since(finding.since, now)})" if finding.since else ""
-    words = f"{one_line(finding.evidence).rstrip('.')}{begun}"
+    words = one_line(finding.evidence).rstrip(".")
+    begun = since(finding.since, now) if finding.since else ""
+    if begun and begun not in words:
+        words += f"; {finding.verdict.value} {begun}" if finding.signal == "failures" else f" ({begun})"
     return Item(sign, ink, words, LEADS.get(finding.signal, "page.health"))
+
+
+def _says_since(finding: Finding, late: datetime) -> bool:
+    """Whether a finding is about the job that has waited longest."""
+    return finding.signal == WAITING or (
+        finding.signal == "cannot run" and finding.since is not None and finding.since <= late
+    )
 
 
 def _paused(pause: TypePause, now: datetime) -> Item:
@@ -146,13 +155,15 @@ def _paused(pause: TypePause, now: datetime) -> Item:
 
 
 def _rates(view: View, *, lost: bool = True) -> str:
+    """Runs, and beside them jobs: then both are named."""
     health = view.snapshot.health
     said = []
+    jobs = lost and health.failed_last_hour > 0
     if health.last_minute is not None:
         succeeded, failed = health.last_minute
-        said.append(f"{succeeded:,} ok, {failed:,} failed a minute")
-    if lost and health.failed_last_hour:
-        said.append(f"{health.failed_last_hour:,} given up in the last hour")
+        said.append(f"{succeeded:,}{' runs' if jobs else ''} ok, {failed:,} failed a minute")
+    if jobs:
+        said.append(f"{plural(health.failed_last_hour, 'job')} given up in the last hour")
     return ", ".join(said)
 
 

@@ -44,7 +44,7 @@ def test_a_calm_queue_says_so_and_what_comes_next() -> None:
 def test_the_second_half_of_a_line_is_below_it_while_there_is_room_worst_first() -> None:
     assert text(view(WORST, SILENT), 40, 4) == [
         "✗ sms_digest: 71 % of runs failed in   e",
-        "  the last 15 minutes (213 of 300) (sin…",
+        "  the last 15 minutes (213 of 300); cri…",
         "! Workers without a heartbeat that     m",
         "  did not sign off: vm-1 for 3m",
     ]
