@@ -55,10 +55,21 @@ def words(one: dict[str, Any]) -> str:
     elif one["calm_since"]:
         parts = [f"recovering since {_clock(one['calm_since'], one)}: {_counted(one)}", _end(one)]
     else:
-        parts = [*_reasons(one), _end(one)]
+        parts = [*_facet(one), *_reasons(one), _end(one)]
     if one["muted_until"]:
         parts.append(f"muted by {one['muted_by']} until {one['muted_until']:%Y-%m-%d %H:%M}Z")
     return f"{one['task_type']}: {'; '.join(parts)}."
+
+
+def facet_words(key: str, value: str | None = None) -> str:
+    """The subject of the sentence on a value of a payload key with most failures; without the value, it is not told."""
+    shown = key if len(key) <= LONGEST else key[: LONGEST - 1] + "…"
+    return f"one {shown}" if value is None else f"{shown} {value}"
+
+
+def _facet(one: dict[str, Any]) -> list[str]:
+    key = one["facet_key"]
+    return [] if key is None else [f"{facet_words(key)} fails {_percent(one['facet_share'])}"]
 
 
 def _verdict(one: dict[str, Any]) -> Verdict:

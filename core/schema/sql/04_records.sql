@@ -171,6 +171,13 @@ create table if not exists job_failing_types (
     seen_runs bigint not null,
     seen_failed bigint not null
 );
+-- The key of the payload of which one value fails most, the share of its runs that failed, and a run that has the value; looked
+-- for when a verdict rises. The value itself is personal, and only the run has it.
+alter table job_failing_types
+    add column if not exists facet_key text,
+    add column if not exists facet_share double precision,
+    add column if not exists facet_token bigint,
+    add column if not exists facet_at timestamptz;
 
 -- The locks of concurrency keys (slots from 0) and of names (slots below 0). A lock is a row lock, because row locks
 -- need no shared memory, and because only the functions of the queue's owner reach these rows. Two keys in one slot

@@ -194,7 +194,7 @@ create or replace function job_tables_with_texts() returns text[]
 language sql immutable
 as $$
     select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
-        'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_recheck',
+        'job_poison', 'job_upkeep', 'job_alarms', 'job_failing_types', 'job_types', 'job_queue_settings', 'job_recheck',
         'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
         'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members', 'job_producers']
 $$;

@@ -71,7 +71,16 @@ begin
         failed_in_a_row = excluded.failed_in_a_row, in_a_row = excluded.in_a_row, lost = excluded.lost,
         lost_limit = excluded.lost_limit, new_runs = excluded.new_runs, new_since = excluded.new_since,
         usual = excluded.usual, warning_share = excluded.warning_share, critical_share = excluded.critical_share,
-        seen_runs = excluded.seen_runs, seen_failed = excluded.seen_failed;
+        seen_runs = excluded.seen_runs, seen_failed = excluded.seen_failed,
+        facet_at = case when array_position(v_levels, excluded.verdict) <= array_position(v_levels, f.verdict)
+            then f.facet_at end;
+    update job_failing_types f set (facet_key, facet_share, facet_token, facet_at) = (
+        select x.key, x.failed::double precision / x.everywhere, x.run_token, p_at from (values (1)) one (n)
+        left join lateral (
+            select o.* from job_facets(f.task_type, null) o
+            where o.odd and o.facet = 'payload' and o.failed > 0 and o.everywhere >= 10 limit 1) x on true)
+    where f.task_type in (select n.task_type from job_failing_types n
+        where n.verdict = any (v_levels) and n.facet_at is null limit 10);
     update job_failing_types f set verdict = case when f.verdict <> 'note' then 'note' end, calm_since = null
     where f.verdict = 'note' and f.last_at <= p_at - interval '1 day'
         or f.verdict <> 'note' and f.last_at <= p_at - interval '1 hour' and not exists (

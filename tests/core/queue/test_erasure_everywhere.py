@@ -238,6 +238,6 @@ def test_every_text_of_the_queue_is_searched(conn: Connection) -> None:
         """
     ).fetchall()
     assert {name for (name,) in found} == {
-        "job_dependencies", "job_failing_types", "job_producer_keys", "job_releases", "job_retention",
+        "job_dependencies", "job_producer_keys", "job_releases", "job_retention",
         "job_run_partitions", "job_stat_times", "job_stats", "job_workers",
     }  # fmt: skip

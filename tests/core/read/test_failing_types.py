@@ -10,6 +10,7 @@ import pytest
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.read.verdict import failing_types
 from jobdeck.core.read.verdict.health import health
+from tests.support.failed_runs import of_coach, ran
 from tests.support.health import findings
 from tests.support.queue import Connection, add, claim, finish_one, now, value
 from tests.support.run_history import History
@@ -39,6 +40,38 @@ def test_a_type_that_fails_has_its_own_finding_with_the_counts(history: History)
     assert finding.evidence.startswith(words)
     assert finding.since == value(history.conn, "SELECT since FROM job_failing_types")
     assert health().run(history.conn).verdict is Verdict.CRITICAL
+
+
+def test_a_verdict_that_rises_names_the_payload_key_of_which_one_value_fails(history: History) -> None:
+    of_coach(history.conn)
+    at = now(history.conn)
+    history.ran(at, succeeded=279, retried=21)
+    history.conn.execute("INSERT INTO job_types (task_type, warning_share) VALUES ('push', 0.02)")
+    (finding,) = judged(history)
+    assert finding.evidence.startswith("push: one coachId fails 70 %; 7.0 % of runs failed in the 15 minutes to ")
+    assert "bad" not in str(history.conn.execute("SELECT f::text FROM job_failing_types AS f").fetchall())
+
+
+def test_the_key_is_looked_for_once_while_a_verdict_lasts_and_again_when_it_rises(history: History) -> None:
+    at = now(history.conn)
+    history.conn.execute("INSERT INTO job_types (task_type, warning_share, critical_share) VALUES ('push', 0.1, 0.8)")
+    history.ran(at, succeeded=60, retried=40)
+    assert history.judged(at) == "warning"
+    of_coach(history.conn)
+    history.ran(at, succeeded=60, retried=40)
+    assert history.judged(at) == "warning"
+    assert value(history.conn, "SELECT facet_key FROM job_failing_types") is None
+    history.ran(at, retried=1000)
+    assert history.judged(at) == "critical"
+    assert value(history.conn, "SELECT facet_key FROM job_failing_types") == "coachId"
+
+
+def test_a_long_key_is_cut(history: History) -> None:
+    ran(history.conn, 100, {"k" * 200: 1})
+    ran(history.conn, 20, {"k" * 200: 2}, "failed")
+    history.ran(now(history.conn), succeeded=20, failed=20)
+    (finding,) = judged(history)
+    assert f"one {'k' * 59}… fails 100 %" in finding.evidence
 
 
 def test_a_type_without_a_history_has_no_usual_share(history: History) -> None:
