@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from jobdeck.core.model import Filter
 from jobdeck.core.redact import harmless_json, scrub_field
 from jobdeck.core.words.wording import percent
 
 if TYPE_CHECKING:
     from jobdeck.core.read.stats.facets import Facet, Facets
 
+LONGEST: Final = 200
+"""Characters of a value that a filter compares."""
 ONE_VALUE: Final = "one value"
 """In place of a value that the session may not see."""
 
@@ -22,8 +25,19 @@ def value(facet: Facet) -> str:
     return found if isinstance(found, str) else harmless_json(found)
 
 
+def filter_of(task_type: str, fingerprint: str, facet: Facet) -> Filter | None:
+    """The filter for the jobs of a group of errors with the value of a facet; None if no filter can have it."""
+    found = facet.value
+    if facet.kind != "payload" or facet.hidden or isinstance(found, dict | list):
+        return None
+    text = found if isinstance(found, str) else harmless_json(found)
+    if not text or not text.isprintable() or len(text) > LONGEST:
+        return None
+    return Filter(task_type=task_type, fingerprint=fingerprint, payload_is=(facet.key, text))
+
+
 def share(part: float) -> str:
-    return percent(round(part, 2)) if part >= 0.01 or not part else "under 1 %"
+    return percent(round(part, 2)) if part >= 0.01 or not part else "<1 %"
 
 
 def usual(facets: Facets) -> str:

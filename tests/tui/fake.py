@@ -56,7 +56,7 @@ from jobdeck.core.read.report_types import (
     WorkerReport,
     overdue_by,
 )
-from jobdeck.core.read.stats import backlog, error_groups
+from jobdeck.core.read.stats import backlog, error_groups, facets
 from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.core.read.stats.minutes import last_minutes
 from jobdeck.core.registry import Registry
@@ -138,6 +138,7 @@ class Evidence:
         self.backlog: tuple[Backlog, ...] = ()
         self.trends: tuple[ErrorGroup, ...] = ()
         self.groups: dict[tuple[str, str], tuple[UUID, ...]] = {}
+        self.facets: dict[tuple[str, str], facets.Facets] = {}
         self.canaries: dict[int, CanaryAnswer] = {}
         self.entries: tuple[AuditEntry, ...] = ()
         self.many: dict[int, int] = {}
@@ -287,6 +288,7 @@ class FakeBackend(LiveBackend):
             reports.worker_report: lambda **_: self.evidence.worker_report(),
             reports.audit: lambda since, **_: self.evidence.audit(since),
             error_groups.counted_alike: self.evidence.alike,
+            facets.of_group: lambda *key: self.evidence.facets.get(key, facets.Facets()),
         }
         return cast("T", reads[query](*given, **named))
 

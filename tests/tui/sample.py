@@ -8,6 +8,7 @@ from typing import Any
 
 from jobdeck.core.model import Finding, Health, Job, Run, RunOutcome, Status, Verdict, Worker, WorkerRun
 from jobdeck.core.read.report_types import AuditEntry, Clause, Counts, ErrorGroup, JobDetail
+from jobdeck.core.read.stats.facets import Facet, Facets
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, make_job, minutes
 
@@ -75,6 +76,8 @@ def add_evidence(backend: FakeBackend) -> None:
         found.trends[2].key: (refused.id,),
         found.trends[3].key: (backend.jobs[4].id,),
     }
+    usual = facet(kind="worker", key="worker", value="web-1:4242", odd=False)
+    found.facets = {found.trends[1].key: Facets(47, (facet(value="coach-17", these=45, sampled=47), usual))}
     alice, bob = "alice@10.0.0.7 (jobdeck)", "bob@10.0.0.9 (jobdeck)"
     actions = (
         (alice, "retry", 25, limited.id, None), (alice, "resume", 26, None, None),
@@ -87,6 +90,15 @@ def add_evidence(backend: FakeBackend) -> None:
                    {"status": "pending" if action == "retry" else "cancelled"} if job_id else {"task_type": None}, why)
         for number, (actor, action, ago, job_id, why) in enumerate(actions, start=1)
     )  # fmt: skip
+
+
+def facet(**facts: Any) -> Facet:
+    """A facet of a group of errors: all its runs have a value that a tenth of all runs have."""
+    known: dict[str, Any] = {
+        "kind": "payload", "key": "coachId", "value": "c3", "these": 500, "sampled": 500, "everywhere": 50,
+        "compared": 500, "failed": 36, "odd": True, "hidden": False,
+    }  # fmt: skip
+    return Facet(**known | facts)
 
 
 def trend(job: Job, fingerprint: str, kind: str, **facts: Any) -> ErrorGroup:

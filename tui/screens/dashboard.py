@@ -15,12 +15,13 @@ from jobdeck.tui.format import one_line, plural, seconds, short_id
 from jobdeck.tui.screens.beside import Beside
 from jobdeck.tui.screens.dialogs.confirm import Confirm, ask, choice_question
 from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_toggle_worker, undo_question
-from jobdeck.tui.screens.listing import NOTICED_FOR, Listing, is_usual, moment_of, order, ordered
+from jobdeck.tui.screens.listing import NOTICED_FOR, Listing, is_usual, order, ordered
 from jobdeck.tui.screens.top import Top
 from jobdeck.tui.shape import LEAST, TALL, Shape
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.ink import Line, Reason, release_painted
+from jobdeck.tui.widgets.jobs.cells import moment_of
 from jobdeck.tui.widgets.jobs.job_table import Gone, JobTable
 from jobdeck.tui.widgets.pause_banner import is_paused
 

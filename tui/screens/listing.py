@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from textual.geometry import Offset
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import SORTS, Filter, Status
+from jobdeck.core.read.filters import EVERYTHING, format_filter
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import EACH
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
@@ -19,7 +20,6 @@ from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
-from jobdeck.tui.widgets.jobs.cells import Moment, shared_fronts
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 from jobdeck.tui.widgets.pane import MOVES
 
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
+    from textual.screen import Screen
+
     from jobdeck.core.model import Job
     from jobdeck.core.read.report_types import ErrorGroup
-    from jobdeck.tui.backend.protocol import Request, View
+    from jobdeck.tui.backend.protocol import Request
 
 NEAR_END: Final = 50
 NOTICED_FOR: Final = 10.0
@@ -67,6 +69,7 @@ class Listing(Acting):
         self._column_trouble = ""
         self._group: ErrorGroup | None = None
         self._order_before = ("natural", True)
+        self._back_to: Callable[[], Screen[Any]] | None = None
 
     def redraw(self) -> None:
         """Draws the lines around the table."""
@@ -109,24 +112,29 @@ class Listing(Acting):
         """The group of errors whose jobs are listed; None while tab and filter choose the jobs."""
         return self._group if self.deck.poller.request.group is not None else None
 
-    def list_group(self, group: ErrorGroup) -> None:
-        """Lists the jobs of a group of errors."""
+    def list_group(self, group: ErrorGroup, back: Callable[[], Screen[Any]]) -> None:
+        """Lists the jobs of a group of errors; who leaves it gets back to the page that `back` makes."""
         request = self.deck.poller.request
         if request.group is None:
             self._order_before = request.sort, request.descending
-        self._group = group
+        self._group, self._back_to = group, back
         self._list(group=group.key, sort="natural", descending=True)
 
-    def leave_group(self) -> None:
-        """Lists what was listed before the group, and goes back to the group on the page of errors."""
-        group = self.group
-        if group is None:
-            return
-        from jobdeck.tui.screens.pages.errors import Errors  # noqa: PLC0415 -- not needed for the first paint
+    def list_filter(self, wanted: Filter, back: Callable[[], Screen[Any]]) -> None:
+        """Lists the jobs of any status that match; who clears the filter gets back to the page that `back` makes."""
+        self.on_filter_bar_wanted(FilterBar.Wanted(f"status:{EVERYTHING} {format_filter(wanted)}", wanted))
+        self._back_to = back
 
+    def leave_group(self) -> None:
+        """Lists what was listed before the group, and goes back to the page that the group was on."""
         sort, descending = self._order_before
         self._list(sort=sort, descending=descending)
-        self.app.push_screen(Errors(group.key))
+        self._go_back()
+
+    def _go_back(self) -> None:
+        if self._back_to is not None:
+            page, self._back_to = self._back_to(), None
+            self.app.push_screen(page)
 
     def seek(self, job_id: UUID) -> None:
         """Moves the cursor to a new job, if the next reading lists it."""
@@ -163,6 +171,7 @@ class Listing(Acting):
     def on_filter_bar_wanted(self, event: FilterBar.Wanted) -> None:
         """Lists the jobs that match; a filter without a status keeps the tab."""
         wanted, tab = event.found, self.deck.poller.request.filter.status
+        self._back_to = None
         if wanted.status is None and "status:" not in event.text:
             wanted = replace(wanted, status=tab)
         elif "status:" not in self.filter_text:
@@ -344,6 +353,7 @@ class Listing(Acting):
             status = self._tab_before
         self.filter_text = ""
         self._list(filter=Filter(status=status))
+        self._go_back()
 
     def _close_filter(self) -> None:
         self.bar.close()
@@ -380,16 +390,3 @@ def ordered(request: Request) -> str:
     """The order in words, for a list without the heading of its column."""
     sort, descending = order(request)
     return f"by {SORT_WORDS.get(sort, sort)} {'↓' if descending else '↑'}"
-
-
-def moment_of(view: View) -> Moment:
-    """What the cells of the list depend on besides their jobs."""
-    snapshot = view.snapshot
-    names = {*view.session.task_types, *(job.task_type for job in snapshot.page.jobs)}
-    return Moment(
-        snapshot.at,
-        standings=snapshot.page.standings,
-        pauses={pause.task_type: pause for pause in snapshot.processing.paused_types},
-        full={full.task_type: full.words for full in snapshot.full},
-        fronts=shared_fronts(names),
-    )

@@ -277,7 +277,7 @@ class SplitPage(ListPage[T]):
         with Container(id="parts"):
             yield self.make_pane()
             yield Line(id="rule")
-            yield Pane(id="about", cursor=False)
+            yield Pane(id="about", cursor=False, links=True)
 
     def columns(self, width: int) -> Sequence[Span]:
         """The heading of the lines."""
@@ -295,6 +295,11 @@ class SplitPage(ListPage[T]):
     @property
     def list_pane(self) -> Pane:
         return self.query_one("#pane", Pane)
+
+    @property
+    def key_of_detail(self) -> Any:
+        """The key of the current line of the details; None unless the cursor is there."""
+        return self.query_one("#about", Pane).current if self.is_there else None
 
     @property
     def key_of_line(self) -> Any:

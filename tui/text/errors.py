@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobdeck.core.words import facets as words
 from jobdeck.tui.format import (
     age,
     ago,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.read.operators.notes import Mute
     from jobdeck.core.read.report_types import ErrorGroup
+    from jobdeck.core.read.stats.facets import Facets
     from jobdeck.tui.backend.protocol import Canary
     from jobdeck.tui.widgets.ink import Span
 
@@ -95,7 +97,7 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mut
 
 def about(
     trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "F",
-    mute: Mute | None = None,
+    mute: Mute | None = None, facets: Facets | None = None,
 ) -> list[Entry]:  # fmt: skip
     """The details of one group, and the playbook's advice."""
     room = max(width - 2, 20)
@@ -125,6 +127,8 @@ def about(
         if canary.answer is not None:
             found += [entry((f" {'':<{LABEL}}", "muted"), (line, "text"))
                       for line in wrapped(shown(canary.answer.message), max(room - LABEL - 1, 8))[:6]]  # fmt: skip
+    if facets is not None:
+        found += facet_lines(facets, trend.count, width)
     if advice:
         found += [BLANK, entry((" The playbook says", "run"))]
         for part in advice:
@@ -133,6 +137,29 @@ def about(
                 entry((" • " if number == 0 else "   ", "muted"), (text, "text")) for number, text in enumerate(lines)
             ]
     return found
+
+
+def facet_lines(facets: Facets, runs: int, width: int) -> list[Entry]:
+    """The values that these runs have more often than all runs of the type; the other keys are named in one line."""
+    if not facets.read:
+        return [_fact("facets", "None of these runs is among the newest failed runs.", width)]
+    found = []
+    bar = min(max(width - LABEL - 40, 8), 24)
+    for facet in facets.odd:
+        name: Span = (f" {fit(one_line(facet.key), LABEL - 1)} ", "muted")
+        value = one_line(words.value(facet))
+        for label, part in (("these", facet.share), ("all", facet.usual)):
+            counted = f"{label:<5} {words.share(part):>6} "
+            drawn = "█" * max(round(part * bar), 1 if part else 0)
+            said = fit(value, max(width - LABEL - len(counted) - bar - 2, 8)) if label == "these" else ""
+            first = name if label == "these" else (f" {'':<{LABEL}}", "muted")
+            ink = "bad" if label == "these" else "muted"
+            spans = (first, (counted, "text"), (f"{drawn:<{bar}} ", ink), (said.rstrip(), "strong"))
+            found.append(entry(*spans, key=("facet", facet.key) if label == "these" else None))
+    usual = one_line(words.usual(facets))
+    read = f"{facets.read:,} of {plural(max(runs, facets.read), 'run')} read"
+    last = _fact("as everywhere", f"{usual}; {read}", width) if usual else _fact("facets", read, width)
+    return [*found, last]
 
 
 def _fact(name: str, value: str, width: int) -> Entry:

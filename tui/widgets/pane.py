@@ -155,7 +155,8 @@ def entry(*spans: Span, key: Hashable | None = None) -> Entry:
 class Pane(Lines[tuple[Entry, bool]], can_focus=True):
     """A list of lines. `show` replaces them. With `cursor` one of them is current, otherwise they only scroll.
 
-    With `follow`, a pane that is scrolled to its end stays there when lines are added.
+    With `follow`, a pane that is scrolled to its end stays there when lines are added. With `links` there is a cursor
+    while the pane has the focus and lines with a key; it begins on the first of these.
     """
 
     class Moved(Message):
@@ -164,12 +165,20 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
     class Chosen(Message):
         """A line was double-clicked."""
 
-    def __init__(self, *, cursor: bool = True, follow: bool = False, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+    def __init__(
+        self,
+        *,
+        cursor: bool = True,
+        follow: bool = False,
+        links: bool = False,
+        id: str | None = None,  # noqa: A002 -- Textual's name
+    ) -> None:
         super().__init__(id=id)
         self.entries: tuple[Entry, ...] = ()
         self.cursor = 0
         self._has_cursor = cursor
         self._follow = follow
+        self._links = links
 
     @property
     def current(self) -> Hashable | None:
@@ -230,6 +239,17 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         self._settle()
         self.refresh()
         self.post_message(self.Resized())
+
+    def on_focus(self) -> None:
+        first = next((at for at, one in enumerate(self.entries) if one.key is not None), None)
+        if self._links and first is not None:
+            self._has_cursor = True
+            self.move_to(first)
+
+    def on_blur(self) -> None:
+        if self._links:
+            self._has_cursor = False
+            self._settle()
 
     def on_click(self, event: Click) -> None:
         """Puts the cursor on the clicked line; a double click chooses it."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
 from rich.cells import cell_len
 
 from jobdeck.core.errors import DatabaseUnreachable
-from jobdeck.core.model import Status, TypePause
+from jobdeck.core.model import Filter, Status, TypePause
 from jobdeck.core.read.canaries import CanaryAnswer, State
+from jobdeck.core.read.stats.facets import Facets
 from jobdeck.tui.backend.protocol import Canary
 from jobdeck.tui.format import short_id, sparkline
 from jobdeck.tui.text import errors
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
-from tests.tui.sample import sample, trend
+from tests.tui.sample import facet, sample, trend
 from tests.tui.support import LARGE, Deck, Held, dashboard, said, shown
 
 
@@ -61,7 +63,7 @@ async def test_each_group_has_counts_times_course_and_error(size: tuple[int, int
 
 
 async def test_what_is_known_of_the_group_and_the_playbooks_advice_stand_below() -> None:
-    text = await shown(sample(), "e", "j")
+    text = await shown(sample(), "e", "j", size=LARGE)
     assert "47 runs; first 2026-07-04 08:54:31Z" in text
     assert "11 failed permanently, 0 awaiting retry" in text
     assert "game_platform_rate_limited" in text
@@ -102,6 +104,67 @@ async def test_esc_goes_back_to_the_group_and_to_what_was_listed_before() -> Non
         request = deck.app.poller.request
         assert (request.group, request.filter.status, request.sort) == (None, Status.FAILED, "task")
         assert len(deck.table.jobs) == 2
+
+
+class Counting(dict[tuple[str, str], Facets]):
+    """Counts how often the facets of a group are read."""
+
+    times = 0
+
+    def get(self, *given: Any) -> Any:
+        self.times += 1
+        return super().get(*given)
+
+
+def of_coach(number: int = 3, **fields: Any) -> FakeBackend:
+    backend = broken(number)
+    usual = facet(kind="worker", key="worker", value="w1", odd=False)
+    (group,) = backend.evidence.trends
+    backend.evidence.facets[group.key] = Facets(500, (facet(**fields), usual))
+    return backend
+
+
+@pytest.mark.parametrize("size", [(80, 24), LARGE])
+async def test_the_odd_value_of_a_group_has_bars_and_other_keys_are_named(size: tuple[int, int]) -> None:
+    async with dashboard(of_coach(), "e", size=size) as deck:
+        lines = [" ".join(line.split()) for line in deck.screen_text().splitlines()]
+    assert [line for line in lines if line.startswith("coachId these 100 % ████") and line.endswith("█ c3")]
+    assert [line for line in lines if line.startswith("all 10 % █")]
+    assert "as everywhere worker; 500 of 500 runs read" in lines
+
+
+async def test_a_session_that_may_not_see_payloads_reads_one_value() -> None:
+    async with dashboard(of_coach(value=None, hidden=True), "e") as deck:
+        assert "█ one value" in deck.screen_text()
+
+
+async def test_enter_on_a_facet_filters_the_list_and_esc_goes_back_to_the_group() -> None:
+    async with dashboard(of_coach(), "e", "tab", "enter") as deck:
+        assert deck.here == "Dashboard"
+        wanted = Filter(task_type="game_platform_sync", fingerprint="f0", payload_is=("coachId", "c3"))
+        assert deck.app.poller.request.filter == wanted
+        await deck.press("escape")
+        assert deck.here == "Errors"
+        assert deck.app.poller.request.filter == Filter()
+
+
+@pytest.mark.parametrize("fields", [{"value": {"deep": 1}}, {"value": "x" * 300}, {"value": "a\nb"}, {"hidden": True}])
+async def test_enter_on_a_facet_that_no_filter_can_have_lists_the_group(fields: dict[str, Any]) -> None:
+    async with dashboard(of_coach(**fields), "e", "tab", "enter") as deck:
+        assert deck.app.poller.request.group == ("game_platform_sync", "f0")
+
+
+async def test_a_group_whose_runs_were_pruned_says_so() -> None:
+    assert "None of these runs is among the newest failed runs." in await shown(broken(), "e")
+
+
+async def test_the_facets_of_a_group_are_read_once() -> None:
+    backend = of_coach()
+    asked = backend.evidence.facets = Counting(backend.evidence.facets)
+    async with dashboard(backend, "e") as deck:
+        for _ in range(3):
+            await next_look(deck)
+    assert asked.times == 1
 
 
 @pytest.mark.parametrize("keys", [("2",), ("1",), ("slash", *"age>1m", "enter")])

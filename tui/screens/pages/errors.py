@@ -13,6 +13,8 @@ from jobdeck.core.queue import operator
 from jobdeck.core.queue.operators import notes
 from jobdeck.core.read.report_types import ErrorReport
 from jobdeck.core.read.stats.error_groups import Alike, counted_alike
+from jobdeck.core.read.stats.facets import Facets, of_group
+from jobdeck.core.words.facets import filter_of
 from jobdeck.tui.backend.protocol import Canary
 from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
@@ -52,6 +54,9 @@ class Errors(SplitPage[ErrorReport]):
         """With the key of a group, the cursor begins on it."""
         super().__init__(wanted)
         self._looking = False
+        self._sampling = False
+        self._facets: dict[tuple[str, str], tuple[int, Facets]] = {}
+        """The facets of each group that was looked at, and the number of its runs then."""
 
     @property
     def trend(self) -> ErrorGroup | None:
@@ -143,7 +148,8 @@ class Errors(SplitPage[ErrorReport]):
         paused = self._pause_of(trend.task_type, self.size.width - len(name))
         advice = playbook.advice(trend.task_type, trend.error_kind)
         key, mute = self.deck.key("errors.rest"), data.mute_of(trend)
-        details = errors.about(trend, data.at, width, self.canary, advice, rest_key=key, mute=mute)
+        details = errors.about(trend, data.at, width, self.canary, advice, rest_key=key, mute=mute,
+                               facets=self._facets.get(trend.key, (0, None))[1])  # fmt: skip
         return [(name, "tab"), (paused, "warn")], details
 
     def doing(self) -> str:
@@ -175,6 +181,22 @@ class Errors(SplitPage[ErrorReport]):
             reason = f"Canary {short_id(canary.job_id)} has not finished. Wait for its result."
             return {"errors.canary": reason, "errors.rest": reason}
         return {}
+
+    def draw_about(self) -> None:
+        """Draws the details, and reads the facets of a group that are not known, or when it has twice as many runs."""
+        super().draw_about()
+        trend, deck = self.trend, self.deck
+        if trend is None or self._sampling or trend.count < 2 * self._facets.get(trend.key, (0, None))[0]:
+            return
+        self._sampling = True
+
+        def found(answer: Facets | Exception) -> None:
+            self._sampling = False
+            if self.is_attached and not isinstance(answer, Exception):
+                self._facets[trend.key] = trend.count, answer
+                self.draw_about()
+
+        deck.background(lambda: deck.reach().read(of_group, *trend.key), found)
 
     def _look(
         self, read: Callable[[Backend, tuple[str, str]], T | None], then: Callable[[ErrorGroup, T], None]
@@ -227,8 +249,18 @@ class Errors(SplitPage[ErrorReport]):
             dialog = ask(self, unmute_question(trend, mute, deck.now()), unmuted)
 
     def _list_jobs(self) -> None:
-        if self.trend is not None:
-            self.deck.list_group(self.trend)
+        """Lists the jobs of the group; on a facet only those with its value, if a filter can find them."""
+        trend, chosen = self.trend, self.key_of_detail
+        if trend is None:
+            return
+        _, facets = self._facets.get(trend.key, (0, Facets()))
+        facet = next((one for one in facets.odd if chosen == ("facet", one.key)), None)
+        wanted = filter_of(*trend.key, facet) if facet is not None else None
+        back = partial(Errors, trend.key)
+        if wanted is None:
+            self.deck.list_group(trend, back)
+        else:
+            self.deck.list_filter(wanted, back)
 
     def _ask_for_canary(self, trend: ErrorGroup, alike: Alike) -> None:
         job, rest = alike.jobs[0], alike.total - 1

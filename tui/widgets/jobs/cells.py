@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Job, TypePause
+    from jobdeck.tui.backend.protocol import View
     from jobdeck.tui.widgets.ink import Span
 
 LEASE_STEP = 10
@@ -85,6 +86,19 @@ def shared_fronts(task_types: Collection[str]) -> tuple[str, ...]:
             if name[at] in ENDS:
                 counts[name[: at + 1]] = counts.get(name[: at + 1], 0) + 1
     return tuple(sorted((front for front, number in counts.items() if number >= SEVERAL), key=len, reverse=True))
+
+
+def moment_of(view: View) -> Moment:
+    """What the cells of the list depend on besides their jobs."""
+    snapshot = view.snapshot
+    names = {*view.session.task_types, *(job.task_type for job in snapshot.page.jobs)}
+    return Moment(
+        snapshot.at,
+        standings=snapshot.page.standings,
+        pauses={pause.task_type: pause for pause in snapshot.processing.paused_types},
+        full={full.task_type: full.words for full in snapshot.full},
+        fronts=shared_fronts(names),
+    )
 
 
 def _sign(job: Job, width: int, moment: Moment) -> Cell:
