@@ -10,9 +10,11 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from jobdeck.core.schema import install_schema
 from tests.core.cli.support import Jobdeck
+from tests.support.health import announce
 from tests.support.queue import add, advance, claim_one, finish_one, lose, run_once
 
 
@@ -27,6 +29,30 @@ def test_a_sound_database_is_exit_code_0(jobdeck: Jobdeck) -> None:
     found = verdicts(jobdeck)
     for signal in ("server", "LISTEN", "pooler", "clock", "schema", "rights", "indexes", "dead rows", "transactions"):
         assert found[signal][0] == "ok", found[signal]
+
+
+def test_a_declared_series_whose_type_was_removed_with_its_schedule_is_named_before_it_is_due(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    daily = {
+        "name": "nightly",
+        "task_type": "nightly",
+        "payload": {},
+        "schedule": {"seconds": 86_400},
+        "max_attempts": 5,
+    }
+    conn.execute("SELECT job_series_declare('{nightly}', %s, 'worker')", [Jsonb([daily])])
+    [(series,)] = conn.execute("UPDATE job_queue SET run_at = now() + interval '9 hours' RETURNING id").fetchall()
+    assert "series" not in verdicts(jobdeck), "no worker is there, so none lacks the type"
+    announce(conn)
+    verdict, evidence = verdicts(jobdeck)["series"]
+    assert verdict == "warning"
+    assert evidence == (
+        "1 series that a program declared has a type that no live worker handles: nightly. Start a worker that does. "
+        f"If the program has the type no more, cancel the series: `jobdeck cancel {series.hex[-8:]}`."
+    )
+    announce(conn, types=["nightly"])
+    assert "series" not in verdicts(jobdeck)
 
 
 def test_a_missing_index_is_named(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:

@@ -20,6 +20,7 @@ from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.plugins import Checklist, load_plugins, off_here
 from jobdeck.core.postgres import inspection
 from jobdeck.core.read import jobs
+from jobdeck.core.read.verdict.upkeep_health import lost_series
 from jobdeck.core.settings import Settings, secret_names
 from jobdeck.core.times import format_duration
 
@@ -76,7 +77,7 @@ def doctor(session: Session, checklist: str | None = None) -> int | None:
         findings = [
             *_server(database, conn),
             *_schema(conn),
-            *_time_zones(conn),
+            *_series(conn),
             _secrets(session.settings),
             _file(),
             *_plugins(session.settings),
@@ -172,12 +173,13 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
         yield Finding("run tokens", Verdict.CRITICAL, words)
 
 
-def _time_zones(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
-    """Compares the zones of series, if there are any and the schema is the program's."""
+def _series(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
+    """Looks at the types and the zones of series, if there are any and the schema is the program's."""
     try:
         schema.check_schema(conn)
     except SchemaMismatch:
         return
+    yield from lost_series().run(conn)
     found = inspection.zone_differences(conn, datetime.now(UTC))
     if found == []:
         words = "The database and Python have the same rules for the zones of series."
