@@ -43,6 +43,7 @@
 \ir core/schema/sql/33_flow_create.sql
 \ir core/schema/sql/34_flow_members.sql
 \ir core/schema/sql/35_schedules.sql
+\ir core/schema/sql/36_holds.sql
 \ir core/schema/sql/36_producers.sql
 \ir core/schema/sql/37_functions.sql
 \ir core/schema/sql/38_rights.sql

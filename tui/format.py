@@ -44,6 +44,7 @@ STANDING_LOOK: Mapping[Standing, tuple[str, str]] = {
     Standing.CLAIMED: ("◌", "text"),
     Standing.AT_LIMIT: ("◌", "warn"),
     Standing.WAITING: ("◌", "text"),
+    Standing.HELD: ("‖", "warn"),
     Standing.PENDING: ("○", "muted"),
     Standing.SUCCEEDED: ("✓", "muted"),
     Standing.CANCELLED: ("⊘", "muted"),

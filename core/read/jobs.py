@@ -29,6 +29,7 @@ from jobdeck.core.read.job_lists import (
     skipped,
 )
 from jobdeck.core.read.operators import reach
+from jobdeck.core.read.operators.holds import holds
 from jobdeck.core.read.report_types import (
     Backlog,
     Clause,
@@ -83,7 +84,7 @@ def snapshot(
     if refusal is not None:
         listed = Query((), lambda _: Page((), None, refusal))
     judged = health(timeouts=timeouts, production=production)
-    parts = clock(), listed, counts(), processing(), judged, workers(), full_types(), next_due()
+    parts = clock(), listed, counts(), processing(), judged, workers(), full_types(), next_due(), holds()
     return combine(*parts, read=Snapshot)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Health, Job, Json, Processing, Run, Worker, WorkerRun
     from jobdeck.core.read.canaries import CanaryAnswer
+    from jobdeck.core.read.operators.hold import Hold
     from jobdeck.core.read.operators.notes import Mute, Note
     from jobdeck.core.read.standings import FullType
 
@@ -42,10 +43,7 @@ def left_lying(run: WorkerRun) -> int:
 
 
 class Standing(StrEnum):
-    """How a job stands now. For a pending job it says why it does not run; its status is `pending` all the same.
-
-    A job is claimed while its status is `running` and its run has not begun.
-    """
+    """How a job stands now: for a pending job, why it does not run. A job whose run has not begun is `claimed`."""
 
     FAILED = "failed"
     CANNOT_RUN = "cannot run"
@@ -56,6 +54,7 @@ class Standing(StrEnum):
     CLAIMED = "claimed"
     AT_LIMIT = "at limit"
     WAITING = "waiting"
+    HELD = "held"
     PENDING = "pending"
     SUCCEEDED = "succeeded"
     CANCELLED = "cancelled"
@@ -175,6 +174,7 @@ class Snapshot:
     workers: tuple[Worker, ...]
     full: tuple[FullType, ...] = ()
     next_due: tuple[str, datetime] | None = None
+    holds: tuple[Hold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

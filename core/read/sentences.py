@@ -26,7 +26,7 @@ PAST: Final[Mapping[str, str]] = {
     "revert": "reverted", "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up",
     "reveal": "revealed", "note": "left notes", "acknowledge": "acknowledged notes", "mute errors": "muted errors",
     "unmute errors": "unmuted errors", "skip": "skipped", "pause series": "paused series",
-    "resume series": "resumed series",
+    "resume series": "resumed series", "hold": "held jobs", "release": "released jobs",
 }  # fmt: skip
 """What was done, by the action that the audit names."""
 
@@ -271,7 +271,9 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         ),
         # what was done
         "canary-asked": "The next worker that handles it runs it. If none takes it within a minute, it stays as it is.",
+        "canary-asked-held": "The next worker that handles it runs it once, although a hold keeps it.",
         "due-now": "Due now.",
+        "due-held": "Due now, but a hold keeps it from starting.",
         "due-once": "Due now, for one run: the recurring job had expired.",
         "due-in-line": "Due now, behind another job with its concurrency key.",
         "due-blocked": "Due now, but waits for job {blocker}.",
@@ -341,6 +343,10 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "start-refused": lambda facts: (
             f"The database refuses to start it: {facts.get('error')}. Look for a trigger or a constraint of the "
             f"application. A worker tries it again from {_moment(facts.get('retry_at'))} on."
+        ),
+        "is-held": lambda facts: (
+            f"{_paused('Hold {hold} keeps jobs with its value of {key}'.format_map(facts), facts)} "
+            f"`jobdeck release {facts.get('hold')}` releases them."
         ),
         "canary-requested": lambda facts: (
             f"{facts.get('asked_by')} asked at {_moment(facts.get('asked_at'))} to run it next. No pause holds it."

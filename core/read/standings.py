@@ -56,6 +56,7 @@ CASE
     WHEN j.status = 'running' AND j.started_at IS NULL THEN 'claimed'
     WHEN j.status <> 'pending' THEN j.status
     WHEN j.blocked_by = j.id THEN 'paused'
+    WHEN job_is_hold(j.blocked_by) THEN 'held'
     WHEN j.blocked_by IS NOT NULL OR j.in_line THEN 'waiting'
     WHEN j.task_type = ANY (types.paused) THEN 'paused'
     WHEN j.task_type = ANY (types.aside) THEN 'pending'
@@ -73,7 +74,7 @@ END
 
 RANK: Final = """
 array_position(ARRAY['failed', 'cannot run', 'overdue', 'retrying', 'running', 'claimed', 'at limit', 'waiting',
-    'pending', 'succeeded', 'cancelled'],
+    'held', 'pending', 'succeeded', 'cancelled'],
     CASE WHEN {standing} <> 'paused' THEN {standing} WHEN {run_at} <= now() THEN 'overdue' ELSE 'pending' END)
 """
 """The place of a standing where those come first that need somebody. A paused job counts once it is due."""

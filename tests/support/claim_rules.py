@@ -24,6 +24,7 @@ class Moment:
     types: dict[str, Row]
     processing: bool
     canaries: frozenset[UUID]
+    holds: tuple[Row, ...]
 
     @classmethod
     def of(cls, conn: Connection) -> Moment:
@@ -33,6 +34,15 @@ class Moment:
             {row["task_type"]: row for row in rows(conn, "SELECT * FROM job_types")},
             settings["processing_enabled"] and settings["held_by"] is None,
             frozenset(row["job_id"] for row in rows(conn, "SELECT job_id FROM job_canaries WHERE run_token IS NULL")),
+            tuple(rows(conn, "SELECT * FROM job_holds")),
+        )
+
+    def is_held(self, job: Row) -> bool:
+        """Whether a hold keeps the job: its payload has the value under the key."""
+        payload = job["payload"]
+        return any(
+            hold["task_type"] == job["task_type"] and hold["key"] in payload and payload[hold["key"]] == hold["value"]
+            for hold in self.holds
         )
 
     def is_open(self, task_type: str, at: datetime) -> bool:
@@ -52,6 +62,7 @@ class Moment:
             and job["task_type"] in types
             and self.is_open(job["task_type"], at)
             and job["blocked_by"] is None
+            and not self.is_held(job)
             and job["run_at"] <= at
             and (job["expires_at"] is None or job["expires_at"] > at)
         )

@@ -43,6 +43,7 @@ _TIMES: Final = {
     "job_queue_settings": ("updated_at", "paused_at", "resume_at"),
     "job_types": ("paused_at", "resume_at", "limited_at", "rate_until"),
     "job_canaries": ("asked_at",),
+    "job_holds": ("held_at", "until"),
     "job_notes": ("at", "until", "acknowledged_at"),
     "job_error_mutes": ("at", "until"),
     "job_runs": ("due_at", "started_at", "finished_at"),

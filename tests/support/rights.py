@@ -16,7 +16,8 @@ FUNCTIONS: Final = {
         job_sees_payloads job_stat_bucket job_stat_histogram job_outcomes
         job_failure_shares job_queue_backlog job_queue_turn job_queue_await job_has_foreign_roles job_may_read_views
         job_run_last_token job_run_page job_run_page_of job_run_steps job_run_reach job_run_outcomes job_removed_job
-        job_worker_is_alive job_queue_cannot_run job_slots job_facets outbox_mask
+        job_worker_is_alive job_queue_cannot_run job_slots job_facets job_hold_jobs
+        job_is_hold outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
     "owp": "job_queue_create job_queue_create_once job_queue_create_with job_queue_create_many "
@@ -26,7 +27,7 @@ FUNCTIONS: Final = {
         job_queue_cleanup job_queue_edit job_note_add job_note_acknowledge job_error_mute
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
         job_type_set competition_switch job_queue_ask_canary job_queue_canary job_series_act
-        job_flow_cancel
+        job_flow_cancel job_hold job_hold_reach job_hold_step job_release
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
         outbox_blocks_of outbox_lift outbox_suppress programme_find_people programme_reveal_sent
         programme_sent_to_address
@@ -71,11 +72,11 @@ RELATIONS: Final = {
         job_releases job_timeouts job_stat_time_list job_stat_times job_stat_list job_stats job_failing_types
         job_backlog
         job_error_mutes job_note_list job_flow_list job_flow_member_list job_dependency_list job_producer_list
-        outbox_receipts
+        job_hold_list outbox_receipts
     """,
     "o:read w:read": """
         job_audit job_bulk job_bulk_items job_canaries job_notes job_poison
-        job_flows job_flow_members job_dependencies
+        job_flows job_flow_members job_dependencies job_holds
         job_queue job_recheck job_runs job_trash job_key_rates job_unique_keys
         provider_rates send_batches
     """,
@@ -97,7 +98,7 @@ RELATIONS: Final = {
         jobdeck_replaced
         game_platform_challenge_solves_id_seq game_platform_flash_ctf_events_id_seq job_audit_id_seq job_locks
         job_notes_id_seq job_producers job_producer_keys job_awaited job_run_partitions job_runs_0 job_runs_10000000
-        job_run_token_seq outbox_left_out_id_seq provider_events_id_seq
+        job_holds_number_seq job_run_token_seq outbox_left_out_id_seq provider_events_id_seq
         provider_requests_id_seq
     """,
 }

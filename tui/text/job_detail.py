@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from jobdeck.core.model import Job, Json, Run, Status
+from jobdeck.core.read.operators.hold import blocker_words
 from jobdeck.core.read.pages import flow_tree
 from jobdeck.core.read.report_types import Standing
 from jobdeck.core.read.sentences import CLAIMED, outcome_words, status_word
@@ -318,7 +319,7 @@ def _facts(page: Page) -> Content:
              ("timeout", f"{job.timeout_seconds:g}s, its own" if job.timeout_seconds else ""),
              ("dedupe key", job.dedupe_key or ""),
              ("concurrency", job.concurrency_key or ""), ("trace", job.trace_id or ""),
-             ("waits for", "its own pause" if job.is_paused else str(job.blocked_by or "")))  # fmt: skip
+             ("waits for", "its own pause" if job.is_paused else blocker_words(job.blocked_by)))  # fmt: skip
     facts += [(name, one_line(value)) for name, value in extra if value]
     if job.removed:
         facts.append(("removed", f"succeeded and left the queue; {page.key('job.retry')} enqueues a copy"))

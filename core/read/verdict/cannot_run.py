@@ -104,6 +104,8 @@ def _verdict(one: Obstacle, at: datetime, lateness: Callable[[timedelta], Verdic
     if one.cause in {"type paused", "series paused"}:
         forgotten = one.facts.get("resume_at") is None and at - _paused_at(one) >= FORGOTTEN
         return Verdict.WARNING if forgotten else Verdict.OK
+    if one.cause == "held":
+        return Verdict.OK
     return max(Verdict.WARNING, lateness(at - one.since), key=_LEAST.index)
 
 
@@ -190,6 +192,19 @@ def _paused(one: Obstacle, at: datetime) -> str:
     return f"{words}{_expiry(one, at)} `jobdeck resume --type {one.task_type}` resumes it."
 
 
+def _kept(one: Obstacle, at: datetime) -> str:
+    facts, number = one.facts, one.facts.get("holds") or 1
+    if number > 1:
+        words = f"{_jobs(one, 'is', 'are')} due, and {number} holds keep them, since {clock(_paused_at(one), at)}."
+        return f"{words}{_expiry(one, at)} `jobdeck hold` lists them."
+    hold, why = facts["hold"], f": {facts['reason']}" if facts.get("reason") else ""
+    until = f" until {clock(facts['resume_at'], at)}" if facts.get("resume_at") else ""
+    who = f"since {clock(_paused_at(one), at)} by {facts.get('paused_by')}"
+    words = f"{_jobs(one, 'is', 'are')} due, and hold {hold} by {safe_error(facts['key'], 60)} keeps"
+    ends = f"`jobdeck release {hold}` ends it."
+    return f"{words} {'it' if one.jobs == 1 else 'them'} {who}{until}{why}.{_expiry(one, at)} {ends}"
+
+
 def _series(one: Obstacle, at: datetime) -> str:
     words = "1 paused series is overdue" if one.jobs == 1 else f"{one.number} paused series are overdue"
     resume = f"`jobdeck series resume {str(one.facts['job'])[-8:]}` resumes {'it' if one.jobs == 1 else 'the first'}."
@@ -203,6 +218,7 @@ _WORDS: Final[Mapping[str, Callable[[Obstacle, datetime], str]]] = {
     "key held": _key,
     "type paused": _paused,
     "series paused": _series,
+    "held": _kept,
 }
 
 

@@ -245,6 +245,23 @@ create table if not exists job_canaries (
 create unique index if not exists job_canaries_group on job_canaries (task_type, fingerprint);
 create index if not exists job_canaries_open on job_canaries (task_type) where run_token is null;
 
+-- Holds: jobs of a type that do not start while a key of their payload has a value (36). At most 100.
+create table if not exists job_holds (
+    number bigint generated always as identity primary key,
+    -- No job has such an id: see job_is_hold.
+    id uuid not null generated always as (('00000000-0000-8000-8000-' || lpad(to_hex(number), 12, '0'))::uuid) stored unique,
+    task_type text not null,
+    key text not null,
+    -- Compared as JSON: the text "7" is not the number 7.
+    value jsonb not null,
+    reason text,
+    held_by text not null,
+    held_at timestamptz not null default clock_timestamp(),
+    until timestamptz
+);
+-- Not unique: an erasure may make two values one.
+create index if not exists job_holds_values on job_holds (task_type, key, value);
+
 -- Notes to the next shift. One is shown until somebody acknowledges it, or until `until`.
 create table if not exists job_notes (
     id bigint generated always as identity primary key,

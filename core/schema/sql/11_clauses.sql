@@ -20,6 +20,12 @@ create or replace function job_clause_unblocked(p_blocked_by uuid) returns boole
 language sql immutable parallel safe
 return p_blocked_by is null;
 
+-- Whether this is the id of a hold (36), for which a job waits in place of another job. An id that ends a walk over all ids of
+-- holds, also of those that were released.
+create or replace function job_is_hold(p_id uuid) returns boolean
+language sql immutable parallel safe
+return coalesce(p_id between '00000000-0000-8000-8000-000000000000' and '00000000-0000-8000-8000-ffffffffffff', false);
+
 create or replace function job_clause_first_in_line(p_in_line boolean) returns boolean
 language sql immutable parallel safe
 return not p_in_line;

@@ -1,16 +1,17 @@
 -- The claim: which jobs a worker gets.
 --
 -- job_queue_claim first reads the settings: is the queue held, is processing on? A canary that is wanted is taken alone, and
--- lines and missed slots that are due to be looked at come before any other job. Then it asks five questions, in this order;
+-- lines and missed slots that are due to be looked at come before any other job. Then it asks six questions, in this order;
 -- where a question's function is in another part, its number is named.
 --   1. Which types may start jobs now?                         job_types_open (11), by pauses
 --   2. Where are their jobs in the index of claims?            job_claim_lanes
 --      How many jobs of each type may start?                   job_limits_admit (09), by places and rates
 --   3. Which series come first?                                job_claim_series
 --   4. Which of the other jobs are the best?                   job_claim_pick
---   5. Which of these have a place for their key?              job_claim_keys (13)
--- 3 and 4 leave out jobs whose key is taken and those that are set aside, and lock those that they return; 5 asks again under the
--- key's lock.
+--   5. Which of these does no hold keep?                       job_claim_unheld (13)
+--   6. Which of these have a place for their key?              job_claim_keys (13)
+-- 3 and 4 leave out jobs whose key is taken and those that are set aside, and lock those that they return; 6 asks again under the
+-- key's lock. 4 looks on in place of the jobs that are held.
 -- job_claim_start makes the jobs running, and uses up the rates of their types. A canary is not held up by pauses; it is asked
 -- for the limit of its type and for its key (24).
 -- The functions below have the planner's settings of job_queue_claim, which calls them, where they name none. Nothing compares each
@@ -327,6 +328,8 @@ declare
     v_types text[] := p_types;
     v_lanes job_lane[];
     v_jobs tid[] := '{}';
+    v_found integer;
+    v_about record;
     v_keys record;
     v_limited text[] := '{}';
 begin
@@ -378,16 +381,28 @@ begin
     if v_there.series and cardinality(v_lanes) > 0 then
         v_jobs := job_claim_series(v_lanes, v_there.limited, p_limit, v_now);
     end if;
-    if cardinality(v_lanes) > 0 and cardinality(v_jobs) < p_limit then
-        v_jobs := v_jobs || job_claim_pick(
-            v_lanes, v_there.limited, p_limit - cardinality(v_jobs), v_now, v_jobs);
-    end if;
+    -- Once, or while there are held jobs among those that it finds.
+    for look in 1..20 loop
+        v_found := cardinality(v_jobs);
+        if cardinality(v_lanes) > 0 and v_found < p_limit then
+            v_jobs := v_jobs || job_claim_pick(v_lanes, v_there.limited, p_limit - v_found, v_now, v_jobs);
+            v_found := cardinality(v_jobs);
+        end if;
+        exit when v_found = 0;
+        assert v_found <= p_limit, 'job_queue_claim would take more jobs than it was asked for';
+        -- After the jobs were picked: a hold that was committed before is seen, and one that comes now waits for their rows.
+        select exists (select from job_queue q where q.ctid = any (v_jobs) and q.concurrency_key is not null) as keyed,
+            array(select distinct h.key from job_holds h where h.task_type = any (p_types)) as held_keys
+        into v_about;
+        exit when v_about.held_keys = '{}';
+        v_jobs := job_claim_unheld(v_jobs, v_about.held_keys, v_lanes, v_now);
+        exit when cardinality(v_jobs) = v_found;
+    end loop;
     if cardinality(v_jobs) = 0 then
         return;
     end if;
-    assert cardinality(v_jobs) <= p_limit, 'job_queue_claim would take more jobs than it was asked for';
     select v_jobs as taken, null::tid[] as jobs, null::smallint[] as places into v_keys;
-    if exists (select from job_queue q where q.ctid = any (v_jobs) and q.concurrency_key is not null) then
+    if v_about.keyed then
         select k.* into v_keys from job_claim_keys(v_jobs, v_now) k;
     end if;
     return query select * from job_claim_start(

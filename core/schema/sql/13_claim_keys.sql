@@ -1,4 +1,45 @@
--- The last question of a claim: which of the jobs that it has locked have a place for their concurrency key.
+-- The last questions of a claim: which of the jobs that it has locked no hold keeps, and which have a place for their
+-- concurrency key.
+
+-- Of these jobs, which the caller has locked, those that no hold keeps (36), in their order. p_keys are the payload keys that
+-- holds of their types look at. The others wait for their hold from then on. Where those are most of the jobs, so do the held ones
+-- among the next 1,000 of each lane: a claim of one job would else pass as many held ones as it has looks.
+create or replace function job_claim_unheld(p_jobs tid[], p_keys text[], p_lanes job_lane[], p_now timestamptz) returns tid[]
+language plpgsql volatile
+as $$
+declare
+    v_rows tid[];
+    v_ids uuid[];
+    v_holds uuid[];
+begin
+    select array_agg(m.job), array_agg(m.id), array_agg(m.hold) into v_rows, v_ids, v_holds from (
+        select q.ctid as job, q.id, (
+            select h.id from unnest(p_keys) as k (key)
+            join job_holds h on h.task_type = q.task_type and h.key = k.key and h.value = q.payload -> k.key
+            where h.until is null or h.until > clock_timestamp()
+            limit 1) as hold
+        from job_queue q where q.ctid = any (p_jobs) offset 0) m
+    where m.hold is not null;
+    if v_rows is null then
+        return p_jobs;
+    end if;
+    -- Those of a hold that is released just now are left to the next claim.
+    perform job_hold_mark(v_ids, v_holds);
+    if p_lanes is not null and cardinality(v_rows) * 2 > cardinality(p_jobs) then
+        v_ids := array(
+            select c.id from unnest(p_lanes) l cross join lateral (
+                select q.id, q.task_type, q.payload from job_queue q
+                where job_clause_claimable(q) and job_clause_due(q.run_at, p_now) and q.task_type = l.task_type
+                    and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
+                order by q.run_at, q.id limit 1000) c
+            where exists (select from unnest(p_keys) as k (key)
+                join job_holds h on h.task_type = c.task_type and h.key = k.key and h.value = c.payload -> k.key));
+        perform job_claim_unheld(array(
+            select q.ctid from job_queue q where q.id = any (v_ids) for update skip locked), p_keys, null, p_now);
+    end if;
+    return array(select j from unnest(p_jobs) j where j <> all (v_rows));
+end
+$$;
 
 -- Of these jobs, which the caller has locked, those whose key has a place for them, in the order of claims (`taken`). Where a
 -- key may have several, `jobs` and `places` say the place of each among the running jobs of its key, null for the first. The

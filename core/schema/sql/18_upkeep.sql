@@ -186,12 +186,15 @@ begin
             select ctid from job_recheck where ctid = any (p_places) and walk is null for update skip locked))
         returning concurrency_key, blocker
     )
-    select count(*), array_agg(distinct concurrency_key), array_agg(distinct blocker) filter (where blocker is not null)
+    select count(*), array_agg(distinct concurrency_key), array_agg(distinct blocker) filter (where blocker is not null
+        and not exists (select from job_holds h where h.id = blocker))
     into v_checked, v_keys, v_blockers from taken;
     if v_blockers is not null then
         select array_agg(j.id) filter (where j.gone_well), array_agg(j.id) filter (where not j.gone_well)
         into v_succeeded, v_hopeless from (
             select b.id, case
+                -- A hold that is gone was released.
+                when job_is_hold(b.id) then true
                 -- A job waits for a success after its enqueue: what a series did before does not count.
                 when q.status = 'succeeded' then coalesce(q.last_success_at >= q.completed_at, false)
                 when q.status is not null then false

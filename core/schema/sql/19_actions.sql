@@ -48,7 +48,8 @@ begin
             when q.schedule ->> 'catch_up' = 'none' then v_now
             when job_series_runs_all(q.schedule) and q.status = 'pending' and q.run_at <= v_now then q.run_at end) end,
         expires_at = case when q.expires_at > v_now then q.expires_at end,
-        blocked_by = case when q.status = 'pending' or q.blocked_by is null then q.blocked_by
+        -- A claim looks whether it is held.
+        blocked_by = case when q.blocked_by is null or job_is_hold(q.blocked_by) then null when q.status = 'pending' then q.blocked_by
             -- A series that was paused when it ended is not paused any more.
             when q.blocked_by <> q.id and not job_is_member(q.id) then job_queue_live_blocker(q.blocked_by) end,
         in_line = q.concurrency_key is not null
@@ -177,7 +178,8 @@ begin
             select case when c.final then 'flow-final' end, jsonb_build_object('callback', c.callback) into code, facts
             from job_flow_callback(p_job.id) c where c.callback is not null;
         end if;
-    elsif p_job.blocked_by <> p_job.id and job_blocker_outcome(p_job.blocked_by) in ('failed', 'cancelled', 'deleted') then
+    elsif p_job.blocked_by <> p_job.id and not job_is_hold(p_job.blocked_by)
+        and job_blocker_outcome(p_job.blocked_by) in ('failed', 'cancelled', 'deleted') then
         code := 'hopeless-blocker';
         facts := jsonb_build_object('blocker', p_job.blocked_by,
             'status', (select q.status from job_queue q where q.id = p_job.blocked_by));
@@ -334,6 +336,7 @@ begin
         perform job_queue_write_audit(p_actor, p_action, v_job.id, job_audit_facts(v_job), job_audit_facts(v_after),
             p_reason);
         return query select v_job.id, true, case
+            when p_action = 'retry' and job_hold_of(v_after.task_type, v_after.payload) is not null then 'due-held'
             when p_action = 'retry' and v_after.in_line then 'due-in-line'
             when p_action = 'retry' and v_after.blocked_by is not null then 'due-blocked'
             when p_action = 'retry' and v_job.is_recurring and not v_after.is_recurring then 'due-once'

@@ -29,6 +29,7 @@ begin
                 insert into job_queue
                 select j.* from job_trash t cross join jsonb_populate_record(null::job_queue, t.job || jsonb_build_object(
                     'version', (t.job ->> 'version')::bigint + 1, 'updated_at', clock_timestamp(),
+                    'blocked_by', case when not job_is_hold((t.job ->> 'blocked_by')::uuid) then t.job -> 'blocked_by' end,
                     'in_line', t.job ->> 'status' = 'pending' and t.job ->> 'concurrency_key' is not null)) j
                 where t.job_id = any (v_group)
                 on conflict do nothing
@@ -139,6 +140,8 @@ begin
             else v_job.anchor_at
         end,
         slot_at = case when v_new.run_at = v_job.run_at and v_new.is_recurring then q.slot_at end,
+        -- A claim looks whether a hold keeps it still.
+        blocked_by = case when not job_is_hold(q.blocked_by) then q.blocked_by end,
         in_line = q.status = 'pending' and v_new.concurrency_key is not null,
         updated_at = clock_timestamp(), version = q.version + 1
     where q.id = p_id returning * into v_new;

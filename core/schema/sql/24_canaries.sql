@@ -31,7 +31,7 @@ declare
     v_now constant timestamptz := clock_timestamp();
 begin
     select l.code, l.facts into code, facts from job_left_to_another(p_job.task_type) l;
-    if code is null and p_job.blocked_by is not null then
+    if code is null and p_job.blocked_by is not null and not job_is_hold(p_job.blocked_by) then
         v_outcome := job_blocker_outcome(p_job.blocked_by);
         code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_outcome is null or job_flow_waits(p_job.id)
             then 'waits-for-blocker' when v_outcome in ('failed', 'cancelled', 'deleted') then 'hopeless-blocker' end;
@@ -161,6 +161,7 @@ begin
         end;
     end if;
     return query select p_id, v_refusal is null, coalesce(v_refusal, case when p_dry_run then 'would-be-canary'
+        when job_hold_of(v_job.task_type, v_job.payload) is not null then 'canary-asked-held'
         else 'canary-asked' end), case when v_refusal is null
         then coalesce(v_facts, '{}') || jsonb_build_object('canary', v_canary) else v_facts end, v_job.status, v_job.version;
 end

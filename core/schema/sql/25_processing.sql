@@ -124,12 +124,13 @@ begin
 end
 $$;
 
--- Ends pauses whose time is up. Claims do not wait for this; it updates the switch and the audit.
+-- Ends pauses and holds whose time is up. Claims do not wait for this; it updates the switch and the audit.
 create or replace function job_queue_resume_due() returns bigint
 language plpgsql volatile
 as $$
 declare
     v_type text;
+    v_hold bigint;
     v_resumed bigint := 0;
 begin
     perform from job_queue_settings where id = 1 and not processing_enabled and resume_at <= clock_timestamp() for update;
@@ -139,6 +140,11 @@ begin
     end if;
     for v_type in select t.task_type from job_types t where t.resume_at <= clock_timestamp() for update loop
         perform job_queue_resume(v_type, 'automatic resume');
+        v_resumed := v_resumed + 1;
+    end loop;
+    for v_hold in select h.number from job_holds h where h.until <= clock_timestamp() for update loop
+        perform job_release(v_hold, 'automatic release');
+        perform job_hold_step(v_hold, null);
         v_resumed := v_resumed + 1;
     end loop;
     return v_resumed;

@@ -24,11 +24,18 @@ declare
     v_handling integer;
     v_holder uuid;
     v_key_limit integer;
+    v_hold job_holds;
 begin
     perform job_refuse_outsiders();
     select * into v_job from job_queue where id = p_id;
     if not found then
         return;
+    end if;
+    select * into v_hold from job_holds h where h.id = case when job_is_hold(v_job.blocked_by) then v_job.blocked_by
+        else job_hold_of(v_job.task_type, v_job.payload) end;
+    if job_is_hold(v_job.blocked_by) then
+        v_job.blocked_by := null;
+        v_job.in_line := false;
     end if;
     select * into v_switch from job_queue_settings where id = 1;
     select * into v_pause from job_types where task_type = v_job.task_type;
@@ -97,7 +104,10 @@ begin
         else 'key-rate' end, jsonb_build_object('seconds', ceil(date_part('epoch', o.at - v_now)))
     from job_key_opens(v_job.concurrency_key, v_job.task_type, v_now) as o (at)
     where o.at is not null and v_job.concurrency_key is not null and v_job.status = 'pending';
-    return query select 11, 'database', false, 'start-refused', jsonb_build_object('error', p.error, 'retry_at', p.retry_at)
+    return query select 11, 'hold', false, 'is-held', jsonb_build_object('hold', v_hold.number, 'key', v_hold.key,
+        'reason', v_hold.reason, 'paused_by', v_hold.held_by, 'paused_at', v_hold.held_at, 'until', v_hold.until)
+    where v_hold.id is not null and v_job.status = 'pending';
+    return query select 12, 'database', false, 'start-refused', jsonb_build_object('error', p.error, 'retry_at', p.retry_at)
     from job_poison p where p.job_id = p_id and p.version = v_job.version and v_job.status = 'pending';
 end
 $$;
@@ -234,7 +244,8 @@ declare
 begin
     perform job_refuse_outsiders();
     select * into v_job from job_queue
-    where id = p_id and status = 'pending' and blocked_by is null and not in_line and run_at <= v_now;
+    where id = p_id and status = 'pending' and blocked_by is null and not in_line and run_at <= v_now
+        and job_hold_of(task_type, payload) is null;
     if not found then
         return;
     end if;

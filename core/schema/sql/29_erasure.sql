@@ -147,6 +147,7 @@ as $$
     select a.attname, format(case
             when a.attname in ('dedupe_key', 'concurrency_key') and not a.attnotnull
                 then 'case when not job_scrub_hit(t.%1$I, $1) then t.%1$I end'
+            when p_table = 'job_holds' and a.attname = 'value' then 'job_scrub_json(t.value, $1, t.key)'
             when a.atttypid = 'jsonb'::regtype then 'job_scrub_json(t.%1$I, $1)'
             when a.atttypid = 'text[]'::regtype then 'job_scrub_array(t.%1$I, $1)'
             when exists (select from pg_index i where i.indrelid = a.attrelid and i.indisunique
@@ -196,7 +197,8 @@ as $$
     select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
         'job_poison', 'job_upkeep', 'job_alarms', 'job_failing_types', 'job_types', 'job_queue_settings', 'job_recheck',
         'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
-        'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members', 'job_producers']
+        'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members', 'job_producers',
+        'job_holds']
 $$;
 
 -- Cancels these jobs where they wait, and returns how many. Refuses when one is running.

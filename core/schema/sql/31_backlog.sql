@@ -303,6 +303,17 @@ as $$
             where q.is_recurring and q.status = 'pending' and q.blocked_by = q.id and q.run_at <= statement_timestamp()
             order by q.run_at limit 500) s
         group by s.task_type
+        union all
+        -- Not by `expiring`, because other jobs of the type expire as well.
+        select 'held', h.task_type, least(sum(w.jobs), p_most), min(h.held_at), min(w.expires_at), jsonb_build_object(
+            'holds', count(*), 'hold', min(h.number), 'key', (array_agg(h.key order by h.number))[1], 'paused_at', min(h.held_at),
+            'paused_by', (array_agg(h.held_by order by h.number))[1], 'reason', (array_agg(h.reason order by h.number))[1],
+            'resume_at', (array_agg(h.until order by h.number))[1])
+        from job_holds h cross join lateral (
+            select count(*) as jobs, min(n.expires_at) as expires_at from (
+                select q.expires_at from job_queue q where q.status = 'pending' and q.blocked_by = h.id
+                    and q.run_at <= statement_timestamp() limit p_most) n) w
+        where w.jobs > 0 group by h.task_type
     ), expiring as materialized (
         -- Only the first 1,000 that expire: no index has them by type.
         select e.task_type, min(e.expires_at) as at from (
@@ -312,7 +323,7 @@ as $$
         group by e.task_type
     )
     select f.cause, f.task_type, f.jobs, f.since, least(f.deadline, e.at), f.facts
-    from found f left join expiring e on e.task_type = f.task_type and f.cause <> 'order'
+    from found f left join expiring e on e.task_type = f.task_type and f.cause not in ('order', 'held')
         and (e.at < (f.facts ->> 'resume_at')::timestamptz) is not false
     order by f.since
 $$;
@@ -334,7 +345,7 @@ return case
     when not (p_job).is_recurring then 'pause-once'
     when (p_job).status not in ('pending', 'running') then 'pause-ended'
     when p_action = 'pause' and (p_job).blocked_by = (p_job).id then 'already-paused'
-    when p_action = 'pause' and (p_job).blocked_by is not null then 'pause-blocked'
+    when p_action = 'pause' and (p_job).blocked_by is not null and not job_is_hold((p_job).blocked_by) then 'pause-blocked'
     when p_action = 'resume' and (p_job).blocked_by is distinct from (p_job).id then 'not-paused'
 end;
 

@@ -50,7 +50,8 @@ declare
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
         'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge',
-        'job_error_mute', 'job_series_act', 'job_flow_create', 'job_flow_cancel',
+        'job_error_mute', 'job_hold', 'job_hold_reach', 'job_hold_step', 'job_release', 'job_series_act', 'job_flow_create',
+        'job_flow_cancel',
         'job_queue_cleanup', 'job_queue_purge', 'job_queue_create', 'job_queue_create_once', 'job_queue_create_with',
         'job_queue_create_many', 'job_queue_create_many_with', 'job_queue_enqueue', 'job_series_create', 'job_bulk_choose', 'job_bulk_start', 'job_bulk_step',
         'job_bulk_edit_step', 'job_bulk_stop', 'job_bulk_drop'];
@@ -72,7 +73,7 @@ declare
         'job_may_read_views', 'job_worker_is_alive', 'job_queue_backlog', 'job_queue_turn', 'job_queue_await', 'job_stat_bucket',
         'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
         'job_run_page_of', 'job_run_steps', 'job_run_reach', 'job_run_outcomes', 'job_removed_job', 'job_queue_cannot_run',
-        'job_slots', 'job_facets'];
+        'job_slots', 'job_facets', 'job_hold_jobs', 'job_is_hold'];
 begin
     for v_object in select f.function from job_own_functions() f loop
         execute format('revoke all on function %s from %s', v_object,
@@ -101,18 +102,18 @@ declare
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list',
         'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list', 'job_error_group_list',
         'job_paused_types', 'job_note_list', 'job_producer_list', 'job_flow_list', 'job_flow_member_list',
-        'job_dependency_list'];
+        'job_dependency_list', 'job_hold_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_error_mutes', 'job_stats',
         'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
         'job_releases', 'job_timeouts'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_recheck', 'job_canaries', 'job_notes', 'job_key_rates',
-        'job_unique_keys', 'job_flows', 'job_flow_members', 'job_dependencies'];
+        'job_unique_keys', 'job_flows', 'job_flow_members', 'job_dependencies', 'job_holds'];
     -- Tables that only the owner's functions read.
     v_closed constant text[] := array['job_run_partitions', 'job_locks', 'job_producers', 'job_producer_keys',
         'job_awaited'];
-    v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq', 'job_notes_id_seq'];
+    v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq', 'job_notes_id_seq', 'job_holds_number_seq'];
 begin
     for v_object, v_name, v_guarded, v_table in
         select c.oid::regclass, c.relname, c.relrowsecurity, c.relkind in ('r', 'p') from pg_class c

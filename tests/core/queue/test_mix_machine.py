@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, producer
-from jobdeck.core.queue.operators import flows
+from jobdeck.core.queue.operators import flows, holds
 from tests.support.claim_rules import Moment, judge
 from tests.support.examples import machine_settings
 from tests.support.health import announce
@@ -48,7 +48,7 @@ DEEDS: Final = (
     *("enqueue",) * 6, *("flow",) * 2, *("claim",) * 5, *("finish",) * 5, *("limit",) * 3, *("time",) * 3,
     *("edit", "retry", "restore", "reap") * 2,
     *("begin", "crowd") * 3, "series", "lose", "pause", "resume", "cancel", "delete", "canary", "skip", "hold",
-    "workers", "cancel flow", "declare", "by hand", "extend",
+    "workers", "cancel flow", "declare", "by hand", "extend", *("keep", "keep", "release"),
 )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ class MixMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.conn.execute("SELECT forget_everything()")
-        self.conn.execute("TRUNCATE job_flows, job_flow_members, job_dependencies")
+        self.conn.execute("TRUNCATE job_flows, job_flow_members, job_dependencies, job_holds")
         self.conn.execute("UPDATE job_upkeep SET open_types = '{}'")
         self.running: dict[int, ClaimedJob] = {}
         self.claimed: set[int] = set()
@@ -114,6 +114,8 @@ class MixMachine(RuleBasedStateMachine):
         for name in TYPES:
             operator.set_type(self.conn, name, changes=NO_RATES, actor=ACTOR, reason=None)
         self.conn.execute("DELETE FROM job_canaries")
+        for row in rows(self.conn, "SELECT number FROM job_holds"):
+            holds.end(self.conn, row["number"], actor=ACTOR)
         for _ in range(ROUNDS):
             self.pass_time(STEP)
             reap(self.conn)
@@ -194,8 +196,8 @@ class MixMachine(RuleBasedStateMachine):
 
     def enqueue(self, step: Step) -> None:
         job = NewJob(
-            step.task_type, concurrency_key=step.key, priority=step.number % 3, run_at=self.at(step.seconds),
-            max_attempts=step.number + 1,
+            step.task_type, {"who": step.shape % 3}, concurrency_key=step.key, priority=step.number % 3,
+            run_at=self.at(step.seconds), max_attempts=step.number + 1,
         )  # fmt: skip
         if step.number > 2:
             producer.enqueue_many(self.conn, [job] * step.number, actor=ACTOR)
@@ -207,12 +209,14 @@ class MixMachine(RuleBasedStateMachine):
 
     def crowd(self, step: Step) -> None:
         """More due jobs than any claim takes, of one priority."""
-        producer.enqueue_many(self.conn, [NewJob(step.task_type, priority=step.number % 2)] * 15, actor=ACTOR)
+        jobs = [NewJob(step.task_type, {"who": step.shape % 3}, priority=step.number % 2)] * 15
+        producer.enqueue_many(self.conn, jobs, actor=ACTOR)
 
     def series(self, step: Step) -> None:
         end = self.at(900) if step.shape % 3 == 0 else None
-        job = NewJob(step.task_type, recurrence_interval_minutes=1 + 4 * (step.number % 2), concurrency_key=step.key,
-                     dedupe_key=str(uuid4()), expires_at=end)  # fmt: skip
+        job = NewJob(step.task_type, {"who": step.shape % 3}, concurrency_key=step.key,
+                     recurrence_interval_minutes=1 + 4 * (step.number % 2), dedupe_key=str(uuid4()),
+                     expires_at=end)  # fmt: skip
         producer.enqueue(self.conn, job, actor=ACTOR)
 
     def flow(self, step: Step) -> None:
@@ -223,7 +227,7 @@ class MixMachine(RuleBasedStateMachine):
             members.append({
                 "name": f"m{place}", "task_type": step.types[place % len(step.types)], "after": after,
                 "needs": needs if after else "success", "concurrency_key": step.key if place % 2 else None,
-                "max_attempts": 1 + step.number,
+                "max_attempts": 1 + step.number, "payload": {"who": place % 3},
             })  # fmt: skip
         members[-1]["after_jobs"] = [str(one) for one in self.ids(step, 1, "NOT is_recurring")]
         self.conn.execute("SELECT * FROM job_flow_create('f', %s, %s)", (json.dumps(members), ACTOR))
@@ -305,7 +309,7 @@ class MixMachine(RuleBasedStateMachine):
     def edit(self, step: Step) -> None:
         choices: tuple[dict[str, Any], ...] = (
             {"priority": step.place % 4}, {"run_at": str(self.at(step.seconds))}, {"expires_at": str(self.at(100))},
-            {"concurrency_key": step.key},
+            {"concurrency_key": step.key, "payload": {"who": step.place % 3}},
         )  # fmt: skip
         for one in self.ids(step):
             operator.edit(self.conn, one, actor=ACTOR, changes=choices[step.number % 4])
@@ -337,6 +341,18 @@ class MixMachine(RuleBasedStateMachine):
         switch = operator.pause_series if step.shape % 2 else operator.resume_series
         for one in self.ids(step, 2, "is_recurring"):
             switch(self.conn, one, actor=ACTOR)
+
+    def keep(self, step: Step) -> None:
+        """Holds jobs by their payload; at times the command ends before its steps are done."""
+        number = holds.begin(self.conn, step.task_type, "who", step.shape % 3, actor=ACTOR)
+        for _ in holds.carry_out(self.conn, number) if step.number else ():
+            pass
+
+    def release(self, step: Step) -> None:
+        for row in rows(self.conn, "SELECT number FROM job_holds ORDER BY number")[: step.number]:
+            holds.end(self.conn, row["number"], actor=ACTOR)
+            for _ in holds.carry_out(self.conn, row["number"]) if step.place % 2 else ():
+                pass
 
     def cancel_flow(self, step: Step) -> None:
         found = rows(self.conn, "SELECT id FROM job_flows ORDER BY id")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 
 from jobdeck.core.model import Verdict
+from jobdeck.core.read.operators.hold import COUNTED
 from jobdeck.tui.format import OVERDUE_AFTER, age, ago, due, fit, one_line, plural, seconds, since, wrapped
 from jobdeck.tui.text.first.frames import merged, sides
 from jobdeck.tui.widgets.pause_banner import pause_line
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.model import Finding, TypePause, WorkerRun
+    from jobdeck.core.read.operators.hold import Hold
     from jobdeck.tui.backend.protocol import View
     from jobdeck.tui.text.first.frames import Row
     from jobdeck.tui.widgets.ink import Span
@@ -68,6 +70,7 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
         found.insert(0, Item("!", "warn", f"Database slow: {seconds(took)}"))
     paused = snapshot.processing.paused_types
     found += [_paused(pause, now) for pause in paused]
+    found += [_held(hold, now) for hold in snapshot.holds]
     late = snapshot.health.oldest_due
     if late is not None and now - late >= OVERDUE_AFTER and not any(_says_since(one, late) for one in wrong):
         ink = due(late, now, paused=not snapshot.processing.enabled)[1]
@@ -150,6 +153,15 @@ def _says_since(finding: Finding, late: datetime) -> bool:
 def _paused(pause: TypePause, now: datetime) -> Item:
     def said(room: int) -> str:
         return pause_line(pause, now, room=room, verb=" paused")
+
+    return Item("‖", "warn", said(0), "processing", brief=said)
+
+
+def _held(hold: Hold, now: datetime) -> Item:
+    jobs = f" held ({plural(hold.jobs, 'job')})" if hold.jobs < COUNTED else f" held ({hold.number_of_jobs} jobs)"
+
+    def said(room: int) -> str:
+        return pause_line(hold.as_pause, now, room=room, verb=jobs)
 
     return Item("‖", "warn", said(0), "processing", brief=said)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 
 from jobdeck.core.model import SUCCESSES, Status
+from jobdeck.core.read.operators.hold import hold_number
 from jobdeck.core.read.report_types import Standing
 from jobdeck.core.read.sentences import DRY_RUN
 from jobdeck.tui.format import (
@@ -205,13 +206,14 @@ def _cause(job: Job, moment: Moment) -> str:
     if standing is Standing.PAUSED:
         pause = moment.pauses.get(job.task_type)
         return "this series is paused" if job.is_paused else _pause(pause) if pause else ""
-    if standing is Standing.AT_LIMIT:
-        return moment.full.get(job.task_type, "")
     if standing is Standing.WAITING:
         return f"after {short_id(job.blocked_by)}" if job.blocked_by else "another job with its key runs first"
-    if standing is Standing.CANNOT_RUN:
-        return "no live worker handles this type"
-    return job.last_error or ""
+    known = {
+        Standing.AT_LIMIT: moment.full.get(job.task_type, ""),
+        Standing.HELD: f"hold {hold_number(job.blocked_by)} keeps it",
+        Standing.CANNOT_RUN: "no live worker handles this type",
+    }
+    return known.get(standing, job.last_error or "")
 
 
 def _pause(pause: TypePause) -> str:
@@ -258,7 +260,7 @@ def _next(job: Job, width: int, moment: Moment) -> Cell:
     if job.status is not Status.PENDING:
         return ((fit("left queue" if job.removed else "never", width), "muted"),)
     standing = moment.standing(job)
-    if standing is Standing.WAITING:
+    if standing in {Standing.WAITING, Standing.HELD}:
         return ((fit(DASH, width), "muted"),)
     text, ink = due(job.next_run_at or job.run_at, moment.now)
     late = "bad" if standing is Standing.CANNOT_RUN else "warn"

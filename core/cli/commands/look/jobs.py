@@ -20,6 +20,7 @@ from jobdeck.core.read.batch import one_moment
 from jobdeck.core.read.filters import narrowed, parse_filter
 from jobdeck.core.read.job_lists import LOOKED_AT
 from jobdeck.core.read.operators import reach
+from jobdeck.core.read.operators.hold import blocker_words
 from jobdeck.core.read.operators.preferences import SIGN
 from jobdeck.core.read.operators.reach import check_type
 from jobdeck.core.read.sentences import status_word
@@ -213,7 +214,7 @@ def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, o
         ("last success", output.when(job.last_success_at) if job.last_success_at else None),
         ("consecutive failures", job.consecutive_failures or None),
         ("dedupe key", job.dedupe_key),
-        ("blocked by", "itself: the series is paused" if job.is_paused else job.blocked_by),
+        ("blocked by", "itself: the series is paused" if job.is_paused else blocker_words(job.blocked_by) or None),
         ("worker", job.locked_by),
         ("lease until", output.when(job.lease_expires_at) if job.lease_expires_at else None),
         ("cancel requested by", job.cancel_requested_by),
