@@ -54,6 +54,8 @@ PURPOSES: Final = {
         "restore": "act.actions",
         "edit": "act.edit",
         "bulk": "act.bulk",
+        "hold": "run.holds",
+        "release": "run.holds",
         "cleanup": "run.processing",
     },
     "Hand over": {

@@ -13,6 +13,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.act.notes import note_table
 from jobdeck.core.cli.commands.look.facets import facet_section, facets_json
 from jobdeck.core.cli.commands.look.jobs import audit_table
+from jobdeck.core.cli.commands.look.types import hold_json, hold_table
 from jobdeck.core.cli.session import Session, command, limit_option
 from jobdeck.core.errors import UNHEALTHY, Refused
 from jobdeck.core.model import Filter, Json, Status, Verdict
@@ -144,10 +145,9 @@ def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
         left = batch.add(notes.open_notes())
     seen, waiting, (recent, _), told = seeing(), waiting_jobs(), runs(), left()
     schema = session.settings.database_schema
-    session.answer(
-        {**_status_json(seen, waiting, recent), "schema": schema, "notes": [output.plain(one) for one in told]},
-        [*_status_lines(seen, waiting, recent, schema), *output.section("Notes", note_table(told))],
-    )
+    data = {"schema": schema, "holds": list(map(hold_json, seen.holds)), "notes": [output.plain(one) for one in told]}
+    last = [*output.section("Holds", hold_table(seen.holds)), *output.section("Notes", note_table(told))]
+    session.answer(_status_json(seen, waiting, recent) | data, [*_status_lines(seen, waiting, recent, schema), *last])
 
 
 def _status_json(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Run]) -> Json:

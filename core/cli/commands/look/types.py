@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.queue import service
 from jobdeck.core.queue.service import known_type
 from jobdeck.core.read import jobs
+from jobdeck.core.read.operators.hold import COUNTED
 from jobdeck.core.read.pages import overview
 from jobdeck.core.read.pages.overview import TypeFigures
 from jobdeck.core.read.stats.backlog import TrendReport, Waiting, trend_report
@@ -30,8 +32,9 @@ from jobdeck.core.words.wording import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from jobdeck.core.read.operators.hold import Hold
     from jobdeck.core.read.stats.figures import RunStats
     from jobdeck.core.read.type_settings import TypeLine
 
@@ -96,6 +99,25 @@ def warn_without_worker(line: TypeLine) -> None:
     """Says on stderr that no live worker handles a type, since its name may be a mistake."""
     if not line.workers and not line.set_aside:
         output.note(f"No live worker handles {line.task_type}.")
+
+
+def hold_json(one: Hold) -> dict[str, Any]:
+    """A hold as JSON. `payload` has the key and the value; it is null where the session may not see payloads."""
+    payload = None if one.value is None else {one.key: json.loads(one.value)}
+    given = {name: value for name, value in output.plain(one).items() if name not in {"value", "number"}}
+    return {"hold": one.number, **given, "at_least": one.jobs >= COUNTED, "payload": payload}
+
+
+def hold_table(found: Sequence[Hold]) -> list[str]:
+    """The holds, or nothing where there are none."""
+    rows = [
+        (
+            one.number, one.task_type, one.condition, one.number_of_jobs, one.held_by, output.when(one.held_at),
+            output.when(one.until), output.line(one.reason),
+        )
+        for one in found
+    ]  # fmt: skip
+    return output.table(("HOLD", "TYPE", "PAYLOAD", "JOBS", "BY", "SINCE", "UNTIL", "REASON"), rows)
 
 
 def _data(one: TypeFigures, at: datetime) -> dict[str, Any]:
