@@ -119,6 +119,12 @@ def pause_twin(reason: str | None, until: timedelta | datetime | None, task_type
     return shlex.join(["jobdeck", "pause", *_of_type(task_type), *why, *end])
 
 
+def hold_twin(task_type: str, condition: str, reason: str | None, until: timedelta | datetime | None) -> str:
+    """The command that holds the jobs of a type with this `KEY=VALUE` in their payload."""
+    words = shlex.split(pause_twin(reason, until))[2:]
+    return shlex.join(["jobdeck", "hold", clean(task_type), condition, *words])
+
+
 def type_twin(task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None) -> str:
     """The command that changes these settings of a task type."""
     words = ["jobdeck", "types", "set", clean(task_type)]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
+from jobdeck.core.model import arguments
 from jobdeck.core.plugins import Found
+from jobdeck.core.queue.operators import holds
+from jobdeck.core.read.operators.hold import condition_words
 from jobdeck.core.times import parse_ahead
-from jobdeck.tui.commands import pause_twin, resume_twin
+from jobdeck.tui.commands import hold_twin, pause_twin, resume_twin
 from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.form.widgets import PickField
-from jobdeck.tui.format import age, count, one_line
+from jobdeck.tui.format import age, count, one_line, plural
 from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
 from jobdeck.tui.screens.dialogs.dialog import FieldsDialog, answer_with, send_with
@@ -28,7 +33,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.screen import Screen
 
-    from jobdeck.core.model import Processing
+    from jobdeck.core.model import Filter, Job, Processing
+    from jobdeck.core.read.operators.hold import Hold
     from jobdeck.tui.backend.protocol import View
     from jobdeck.tui.deck import Deck
 
@@ -36,7 +42,9 @@ EVERYTHING: Final = "Everything (Automatic Processing)"
 PAUSE: Final = "pause"
 RESUME_ALL: Final = "resume"
 RESUME: Final = "resume "
-"""The ids in the list of what can be paused and resumed; a task type follows the last."""
+HOLD: Final = "hold"
+RELEASE: Final = "release "
+"""The ids in the list of what can be paused and resumed. A task type follows "resume ", a number "release "."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,36 @@ class PauseAnswer:
     reason: str | None
     until: timedelta | datetime | None
     task_type: str | None = None
+    condition: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Jobs of a type with a value in their payload."""
+
+    task_type: str
+    key: str
+    value: Any
+
+    @property
+    def assignment(self) -> str:
+        """`KEY=VALUE`, as `jobdeck hold` reads it."""
+        key = json.dumps(self.key) if "=" in self.key or self.key.startswith('"') else self.key
+        return f"{key}={json.dumps(self.value)}"
+
+    @property
+    def words(self) -> str:
+        """The type and the value, which is masked as in a payload."""
+        return f"{one_line(self.task_type)} {condition_words(self.key, json.dumps(self.value))}"
+
+
+def condition_of(wanted: Filter, jobs: Sequence[Job]) -> Condition | None:
+    """What a filter by a payload key says of the first job: its type and its value under the key; None without one."""
+    named = wanted.payload_is or wanted.payload
+    job = next(iter(jobs), None)
+    if named is None or job is None or named[0] not in arguments(job.payload):
+        return None
+    return Condition(job.task_type, named[0], job.payload[named[0]])
 
 
 class Pause(FieldsDialog[PauseAnswer]):
@@ -57,9 +95,15 @@ class Pause(FieldsDialog[PauseAnswer]):
     DIALOG: ClassVar[str] = "pause"
     FIELDS: ClassVar[tuple[str, ...]] = ("reason", "until")
 
-    def __init__(self, waiting: int, types: Sequence[str] = (), task_type: str | None = None) -> None:
-        """`types` are those to choose from, and `task_type` the one that is chosen first, None for everything."""
+    def __init__(
+        self, waiting: int, types: Sequence[str] = (), task_type: str | None = None, condition: Condition | None = None
+    ) -> None:
+        """`types` are those to choose from, and `task_type` the one that is chosen first, None for everything.
+
+        With a `condition`, jobs are held by it until another choice.
+        """
         super().__init__()
+        self.condition = condition
         self.waiting = waiting
         self.types = types
         self.task_type = task_type
@@ -86,10 +130,13 @@ class Pause(FieldsDialog[PauseAnswer]):
 
     def _choose(self, found: Found | None) -> None:
         if found is not None:
-            self.task_type = found.id or None
+            self.task_type, self.condition = found.id or None, None
             self.draw()
 
     def twin(self, answer: PauseAnswer) -> str:
+        held = answer.condition
+        if held is not None:
+            return hold_twin(held.task_type, held.assignment, answer.reason, answer.until)
         return pause_twin(answer.reason, answer.until, answer.task_type)
 
     def explain(self, answer: PauseAnswer | None) -> None:
@@ -101,6 +148,13 @@ class Pause(FieldsDialog[PauseAnswer]):
         self.query_one("#resumes", Static).update(Content.assemble("Resume time", (f"  {at}", "$ink-muted")))
 
     def _draw_effect(self) -> None:
+        held = self.condition
+        if held is not None:
+            self.query_one("#box").border_title = Content(f"Hold {held.words}")
+            self.query_one("#what", PickField).set_label(f"Jobs of {held.words}")
+            said = "No worker will start a job with this value, also those to come. Running jobs finish; others go on."
+            self.query_one("#effect", Static).update(Content(said))
+            return
         name = one_line(self.task_type) if self.task_type else ""
         self.query_one("#box").border_title = Content(f"Pause {name or 'Automatic Processing'}")
         self.query_one("#what", PickField).set_label(name or EVERYTHING)
@@ -123,69 +177,115 @@ class Pause(FieldsDialog[PauseAnswer]):
         """
         text = self.text("until")
         until = parse_ahead(text, self.deck.now(), what="time to resume") if text else None
-        return PauseAnswer(self.text("reason") or None, until, self.task_type)
+        return PauseAnswer(self.text("reason") or None, until, self.task_type, self.condition)
 
     def refuse(self, problem: str) -> None:
         super().refuse(problem)
         self.query_one("#until", Input).focus()
 
 
-def switch(here: Screen[Any], deck: Deck, task_type: str | None, *, first: bool) -> None:
+def switch(
+    here: Screen[Any], deck: Deck, task_type: str | None, *, first: bool, condition: Condition | None = None
+) -> None:
     """Asks what to pause or to resume. `task_type` is the type under the cursor; with `first` it is proposed.
 
-    Where one answer alone is possible it is asked about at once; while types are paused, a list says what is.
+    A `condition` proposes to hold the jobs of the list. Where one answer alone is possible it is asked about at once;
+    while types are paused or jobs are held, a list says what is.
     """
     view = deck.view
     if view is None:
         return
     processing = view.snapshot.processing
-    if processing.paused_types:
-        _choose(here, deck, view, task_type, first=first)
+    if processing.paused_types or view.snapshot.holds or (condition is not None and not processing.enabled):
+        _choose(here, deck, view, task_type, first=first, condition=condition)
+    elif condition is not None:
+        _pause(here, deck, view, task_type, first=first, condition=condition)
     elif processing.enabled:
         _pause(here, deck, view, task_type, first=first)
     else:
         _resume(here, deck, view, None)
 
 
-def _choose(here: Screen[Any], deck: Deck, view: View, task_type: str | None, *, first: bool) -> None:
+def _choose(
+    here: Screen[Any], deck: Deck, view: View, task_type: str | None, *, first: bool, condition: Condition | None
+) -> None:
     def chosen(found: Found) -> None:
-        if found.id == PAUSE:
-            _pause(here, deck, view, task_type, first=first)
+        if found.id in {PAUSE, HOLD}:
+            _pause(here, deck, view, task_type, first=first, condition=condition if found.id == HOLD else None)
+        elif found.id.startswith(RELEASE):
+            _release(here, deck, next(one for one in view.snapshot.holds if f"{RELEASE}{one.number}" == found.id))
         else:
             _resume(here, deck, view, found.id.removeprefix(RESUME) if found.id.startswith(RESUME) else None)
 
-    found = choices(view.snapshot.processing, deck.now())
+    found = choices(view.snapshot.processing, deck.now(), view.snapshot.holds, condition)
     wanted = f"{RESUME}{task_type}" if first and task_type else ""
     answer_with(here, Picker(Offer("Pause or resume", among(found), chosen=wanted)), chosen)
 
 
-def choices(processing: Processing, now: datetime) -> list[Found]:
-    """What is paused, each with since when, who, until when and why, and that something else can be paused."""
-    listed = []
+def choices(
+    processing: Processing, now: datetime, held: Sequence[Hold] = (), condition: Condition | None = None
+) -> list[Found]:
+    """What is paused or held, each with since when, who, until when and why, and what else can be."""
+    listed = [Found(HOLD, f"Hold {condition.words}", "these jobs alone")] if condition is not None else []
     if not processing.enabled:
         words = _paused(processing.paused_by, processing.paused_at, processing.paused_reason, processing.resume_at, now)
         listed.append(Found(RESUME_ALL, "Resume everything", words))
     for pause in processing.paused_types:
         words = _paused(pause.paused_by, pause.paused_at, pause.reason, pause.resume_at, now)
         listed.append(Found(f"{RESUME}{pause.task_type}", f"Resume {pause.task_type}", words))
+    for hold in held:
+        words = _paused(hold.held_by, hold.held_at, hold.reason, hold.until, now, "held")
+        listed.append(Found(f"{RELEASE}{hold.number}", f"Release {hold.words}", words))
     if processing.enabled:
         listed.append(Found(PAUSE, "Pause more…", "everything, or another task type"))
     return listed
 
 
-def _paused(by: str | None, at: datetime | None, reason: str | None, until: datetime | None, now: datetime) -> str:
+def _paused(
+    by: str | None, at: datetime | None, reason: str | None, until: datetime | None, now: datetime, verb: str = "paused"
+) -> str:
     """The reason comes last, because the end of the line may be cut."""
     who, length, why, end = pause_words(by, at, reason, until, now)
-    return f"paused{length}{who}{end}{why}"
+    return f"{verb}{length}{who}{end}{why}"
 
 
-def _pause(here: Screen[Any], deck: Deck, view: View, task_type: str | None, *, first: bool) -> None:
+def _release(here: Screen[Any], deck: Deck, hold: Hold) -> None:
+    """Asks before the jobs of a hold are released."""
+
+    def sure() -> None:
+        work, twin = partial(holds.release, number=hold.number), f"jobdeck release {hold.number}"
+        deck.operations.change(
+            f"release hold {hold.number}", work, lambda jobs: f"{plural(jobs, 'job')} released.", twin
+        )
+
+    jobs = "1 job waits" if hold.jobs == 1 else f"{hold.number_of_jobs} jobs wait"
+    body = Content(f"{jobs} for {one_line(hold.words)}. They may start again at once.")
+    ask(
+        here,
+        Question(f"Release hold {hold.number}", body, "Release", word="release", twin=f"jobdeck release {hold.number}"),
+        sure,
+    )
+
+
+def _pause(
+    here: Screen[Any], deck: Deck, view: View, task_type: str | None, *, first: bool, condition: Condition | None = None
+) -> None:
     def send(answer: PauseAnswer, ended: Callable[[str], None]) -> None:
+        held = answer.condition
+        if held is not None:
+            work = partial(
+                holds.hold, task_type=held.task_type, key=held.key, value=held.value, reason=answer.reason,
+                until=answer.until,
+            )  # fmt: skip
+            said = lambda made: f"Hold {made[0]}: {plural(made[1], 'job')} of {held.words} wait."  # noqa: E731
+            twin = hold_twin(held.task_type, held.assignment, answer.reason, answer.until)
+            deck.operations.change("hold these jobs", work, said, twin, ended)
+            return
         deck.operations.pause(answer.reason, answer.until, answer.task_type, ended)
 
     known = sorted({*view.session.task_types, *([task_type] if task_type else [])})
     types = sorted(known, key=lambda name: name != task_type)
-    dialog = Pause(view.snapshot.counts.pending, types, task_type if first else None)
+    dialog = Pause(view.snapshot.counts.pending, types, task_type if first else None, condition)
     send_with(here, dialog, send)
 
 
