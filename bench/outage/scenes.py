@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bench.outage import truth
@@ -11,7 +11,6 @@ from bench.outage.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from bench.scripted.checks import Checks
 
@@ -19,10 +18,25 @@ HUNG, WAITING = "stock_sync", 30
 """The type of the hung job, and how many jobs wait behind it."""
 NEWER, FIELD, DEPLOYED = "report_row", "locale", 300
 """The type, the field that no worker knows, and how many jobs have it."""
+LIMITED, PLACES, IMAGES = "image_resize", 3, 200
+"""The type with most of the due jobs, how many of them run at once, and how many are due."""
+SERIES, EVERY, LATE = 12, 10, 55
+"""How many series run once for all missed slots; their interval, and for how long they are due, in minutes."""
+HOUR = timedelta(hours=1)
 LONG = timedelta(minutes=20)
 LEFT = "SELECT count(*) FROM job_queue WHERE status IN ('pending', 'running')"
 FIRST_FAILS = "SELECT min(finished_at) + interval '1 hour' FROM job_runs WHERE error_kind = 'newer_payload'"
 """A job whose payload is of a newer program fails an hour after a worker first put it off."""
+RUNS = "SELECT count(*) FROM job_runs WHERE outcome = 'succeeded' AND task_type = ANY(%s)"
+DUE = "SELECT count(*) FROM job_queue WHERE status = 'running' OR (status = 'pending' AND run_at <= now())"
+AT_ONCE = """
+SELECT max(at_once) FROM (
+    SELECT sum(step) OVER (ORDER BY moment, step ROWS UNBOUNDED PRECEDING) AS at_once FROM (
+        SELECT started_at AS moment, 1 AS step FROM job_runs WHERE task_type = %s
+        UNION ALL SELECT finished_at, -1 FROM job_runs WHERE task_type = %s
+    ) AS ends
+) AS sums
+"""
 SECONDS = 60.0
 
 
@@ -31,6 +45,7 @@ def tell(checks: Checks) -> None:
     scenes: tuple[tuple[str, Callable[[World, Checks], None]], ...] = (
         ("Nothing runs: a hung job holds the only place of its type", held_place),
         ("A deploy whose new field no worker knows", unknown_field),
+        ("The scheduler has not called for an hour", silent_scheduler),
     )
     for title, scene in scenes:
         checks.chapter(title)
@@ -101,6 +116,54 @@ def unknown_field(world: World, checks: Checks) -> None:
     ready = [one for one in due.data.get("results", []) if one["code"] == "due-now"]
     checks.equal("jobs that run now, not at the next look", len(ready), DEPLOYED)
     _is_well(world, checks, runs=DEPLOYED)
+
+
+def silent_scheduler(world: World, checks: Checks) -> None:
+    """The first sign names the scheduler. The preview says what will start, and just this starts."""
+    conn = world.conn
+    _call(world, checks)
+    conn.execute("UPDATE job_worker_runs SET started_at = started_at - %(by)s, completed_at = completed_at - %(by)s, "
+                 "noted_at = noted_at - %(by)s", {"by": HOUR})  # fmt: skip
+    world.command("types", "set", LIMITED, "--max-running", str(PLACES))
+    late = timedelta(minutes=LATE)
+    every = ["--every", f"{EVERY}m", "--at", f"{datetime.now(UTC) - late:%Y-%m-%dT%H:%M:%SZ}"]
+    for number in range(SERIES):
+        world.command("enqueue", NEWER, "--payload", f'{{"number": {number}}}', *every)
+    world.command("enqueue", HUNG, *every, "--catch-up", "all")
+    conn.execute("INSERT INTO job_queue (task_type, run_at) SELECT %s, now() - %s FROM generate_series(1, %s)",
+                 [LIMITED, late, IMAGES])  # fmt: skip
+    world.busy.touch()
+
+    found = _findings(world)
+    evidence = found[0]["evidence"] if found else ""
+    checks.equal("the first sign", (found[0]["signal"], found[0]["verdict"]) if found else None,
+                 ("trigger", "critical"))  # fmt: skip
+    _begins(checks, "its words", evidence, "The scheduler has stopped: last good call 60m ago, expected every 5m")
+
+    checks.equal("exit code of pause", world.command("pause", "--reason", "until the scheduler calls").code, 0)
+    world.start_workers(2)
+    alive = "SELECT count(*) FROM job_workers"
+    world.wait(lambda: truth.one(conn, alive) == 2, "the workers")
+    starts = world.command("resume", "--dry-run").data.get("starts", {})
+    due = truth.one(conn, "SELECT count(*) FROM job_queue WHERE status = 'pending' AND run_at <= now()")
+    missed = LATE // EVERY
+    checks.equal("jobs that will start", starts.get("jobs"), due)
+    checks.equal("catch-up runs", starts.get("missed"), [[HUNG, missed]])
+    checks.equal("at once", starts.get("at_once"), PLACES + SERIES + 1)
+    checks.equal("jobs that ran in the pause", truth.one(conn, RUNS, [LIMITED, NEWER, HUNG]), 0)
+    checks.equal("exit code of resume", world.command("resume").code, 0)
+    world.wait(lambda: not truth.one(conn, DUE), "the end of all due jobs")
+    checks.equal("runs of each kind", [truth.one(conn, RUNS, [name]) for name in (LIMITED, NEWER, HUNG)],
+                 [IMAGES, SERIES, missed + 1])  # fmt: skip
+    most = truth.one(conn, AT_ONCE, LIMITED, LIMITED)
+    checks.holds("most runs of the limited type at once", most <= PLACES, most, f"at most {PLACES}")
+    _call(world, checks)
+    checks.equal("signs that are left", _findings(world), [])
+    checks.equal("exit codes of the workers", world.stop_workers(), [0, 0])
+
+
+def _call(world: World, checks: Checks) -> None:
+    checks.equal("exit code of a call of the scheduler", world.command("run-worker", "--scheduled").code, 0)
 
 
 def _findings(world: World) -> list[dict[str, Any]]:
