@@ -21,8 +21,13 @@ def value(facet: Facet) -> str:
     """The value of an odd facet, masked as it is in a payload."""
     if facet.hidden:
         return ONE_VALUE
-    found = facet.value if facet.kind != "payload" else scrub_field(facet.key, facet.value)
-    return found if isinstance(found, str) else harmless_json(found)
+    return masked(facet.key, facet.value) if facet.kind == "payload" else str(facet.value)
+
+
+def masked(key: str, found: object) -> str:
+    """A value of a payload key as text, masked."""
+    shown = scrub_field(key, found)
+    return shown if isinstance(shown, str) else harmless_json(shown)
 
 
 def filter_of(task_type: str, fingerprint: str, facet: Facet) -> Filter | None:

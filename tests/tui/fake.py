@@ -59,6 +59,7 @@ from jobdeck.core.read.report_types import (
 from jobdeck.core.read.stats import backlog, error_groups, facets
 from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.core.read.stats.minutes import last_minutes
+from jobdeck.core.read.verdict import failing_types
 from jobdeck.core.registry import Registry
 from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import BY_ID, applicable
@@ -139,6 +140,7 @@ class Evidence:
         self.trends: tuple[ErrorGroup, ...] = ()
         self.groups: dict[tuple[str, str], tuple[UUID, ...]] = {}
         self.facets: dict[tuple[str, str], facets.Facets] = {}
+        self.values: dict[str, tuple[str, Any]] = {}
         self.canaries: dict[int, CanaryAnswer] = {}
         self.entries: tuple[AuditEntry, ...] = ()
         self.many: dict[int, int] = {}
@@ -288,6 +290,7 @@ class FakeBackend(LiveBackend):
             reports.worker_report: lambda **_: self.evidence.worker_report(),
             reports.audit: lambda since, **_: self.evidence.audit(since),
             error_groups.counted_alike: self.evidence.alike,
+            failing_types.facet_values: lambda: self.evidence.values,
             facets.of_group: lambda *key: self.evidence.facets.get(key, facets.Facets()),
         }
         return cast("T", reads[query](*given, **named))

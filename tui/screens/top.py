@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
+from rich.cells import cell_len
 from textual.message import Message
 
 from jobdeck.tui.deck import deck_of
+from jobdeck.tui.format import fit, one_line
 from jobdeck.tui.shape import MINUTES
+from jobdeck.tui.text.first.now import FAILURES
 from jobdeck.tui.text.first.top import top
 from jobdeck.tui.widgets.ink import changed_cells
 from jobdeck.tui.widgets.pane import Entry, Pane
@@ -19,7 +23,12 @@ if TYPE_CHECKING:
     from textual.events import Click
 
     from jobdeck.core.read.stats.minutes import LastMinutes
+    from jobdeck.tui.backend.protocol import View
+    from jobdeck.tui.deck import Deck
     from jobdeck.tui.shape import Shape
+
+LONGEST: Final = 30
+"""Cells of a value in `now`."""
 
 
 class Top(Pane, can_focus=False):
@@ -40,6 +49,10 @@ class Top(Pane, can_focus=False):
         self._actions: list[str] = []
         self._shape: Shape | None = None
         self._stale = False
+        self._values: dict[str, tuple[str, str]] = {}
+        """By task type, what a finding says without a value, and with it."""
+        self._valued: frozenset[object] = frozenset()
+        """The verdicts for which the values of payload keys were read."""
 
     @property
     def text(self) -> str:
@@ -52,7 +65,7 @@ class Top(Pane, can_focus=False):
             return
         self._shape, self._stale = shape, stale
         deck = deck_of(self)
-        rows, self._actions = top(deck.view, self._minutes, shape, took=deck.poller.took, key=deck.key)
+        rows, self._actions = top(self._named(deck.view), self._minutes, shape, took=deck.poller.took, key=deck.key)
         if self.styles.height is None or self.styles.height.value != len(rows):
             self.styles.height = len(rows)
         self.show([Entry(tuple(dimmed(row, but="line")) if stale else row) for row in rows])
@@ -69,6 +82,7 @@ class Top(Pane, can_focus=False):
     def _read(self) -> None:
         """Reads the minutes if the plot is shown and a minute has ended since the last reading."""
         deck = deck_of(self)
+        self._read_values(deck)
         if deck.view is None or self._shape is None or not self._shape.minutes or self._stale:
             return
         minute = deck.view.snapshot.at.replace(second=0, microsecond=0)
@@ -77,6 +91,46 @@ class Top(Pane, can_focus=False):
 
             self._asked = minute
             deck.background(lambda: deck.reach().read(last_minutes, MINUTES), self._answered)
+
+    def _named(self, view: View | None) -> View | None:
+        """What was read, with the values of payload keys that this session may see in the findings."""
+        if view is None or not self._values:
+            return view
+        health = view.snapshot.health
+        findings = tuple(
+            replace(one, evidence=one.evidence.replace(*self._values[one.subject], 1))
+            if one.signal == FAILURES and one.subject in self._values else one
+            for one in health.findings
+        )  # fmt: skip
+        return replace(view, snapshot=replace(view.snapshot, health=replace(health, findings=findings)))
+
+    def _read_values(self, deck: Deck) -> None:
+        """Reads the values once for each verdict that names a key."""
+        found = deck.view.snapshot.health.findings if deck.view is not None else ()
+        verdicts = frozenset(
+            (one.subject, one.since, one.verdict) for one in found
+            if one.signal == FAILURES and one.evidence.startswith(f"{one.subject}: one ")
+        )  # fmt: skip
+        if verdicts != self._valued and not self._stale:
+            self._valued = verdicts
+            self._values = {}
+            if verdicts:
+                from jobdeck.core.read.verdict.failing_types import facet_values  # noqa: PLC0415 -- not for the first frame
+
+                deck.background(lambda: deck.reach().read(facet_values), self._took_values)
+
+    def _took_values(self, answer: dict[str, tuple[str, Any]] | Exception) -> None:
+        """Takes the values. After an error the keys alone are shown, until another verdict rises."""
+        if not isinstance(answer, Exception) and self.is_attached and self._shape is not None:
+            from jobdeck.core.read.verdict.failing_types import facet_words  # noqa: PLC0415 -- not for the first frame
+            from jobdeck.core.words.facets import masked  # noqa: PLC0415 -- not for the first frame
+
+            for task_type, (key, value) in answer.items():
+                text = one_line(masked(key, value))
+                words = facet_words(key), facet_words(key, fit(text, min(cell_len(text), LONGEST)))
+                hidden, shown = (f"{task_type}: {part} fails" for part in words)
+                self._values[task_type] = hidden, shown
+            self.draw(self._shape, stale=self._stale)
 
     def _answered(self, answer: LastMinutes | Exception) -> None:
         """Takes the minutes. After an error they are read again in the next minute; the list says what is wrong."""

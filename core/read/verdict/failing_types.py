@@ -35,6 +35,18 @@ ORDER BY f.verdict, f.lost DESC, f.failed DESC, f.task_type
 """
 
 
+def facet_values() -> Query[dict[str, tuple[str, Any]]]:
+    """By task type, the key of its facet and the value that a run has; without those that this session may not see."""
+    return select(
+        """
+        SELECT f.task_type, f.facet_key, r.payload -> f.facet_key AS value FROM job_failing_types AS f
+        JOIN job_run_list AS r ON r.run_token = f.facet_token AND NOT r.late
+        WHERE f.verdict IS NOT NULL AND f.facet_key IS NOT NULL AND job_sees_payloads() AND r.payload ? f.facet_key
+        """,
+        read=lambda rows: {row["task_type"]: (row["facet_key"], row["value"]) for row in rows},
+    )
+
+
 def raised_alarms() -> Query[tuple[str, ...]]:
     """The names of the alarms that were raised and are not over."""
     return select("SELECT name FROM job_alarms ORDER BY name", read=lambda rows: tuple(row["name"] for row in rows))
@@ -62,7 +74,7 @@ def words(one: dict[str, Any]) -> str:
 
 
 def facet_words(key: str, value: str | None = None) -> str:
-    """The subject of the sentence on a value of a payload key with most failures; without the value, it is not told."""
+    """What is said to fail: a key with its value, or one value of the key for those who may not see it."""
     shown = key if len(key) <= LONGEST else key[: LONGEST - 1] + "…"
     return f"one {shown}" if value is None else f"{shown} {value}"
 

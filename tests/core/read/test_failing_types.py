@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from jobdeck.core.model import Finding, Verdict
+from jobdeck.core.read.batch import as_viewer
 from jobdeck.core.read.verdict import failing_types
 from jobdeck.core.read.verdict.health import health
 from tests.support.failed_runs import of_coach, ran
@@ -64,6 +65,17 @@ def test_the_key_is_looked_for_once_while_a_verdict_lasts_and_again_when_it_rise
     history.ran(at, retried=1000)
     assert history.judged(at) == "critical"
     assert value(history.conn, "SELECT facet_key FROM job_failing_types") == "coachId"
+
+
+def test_the_value_is_read_from_a_run_by_who_may_see_payloads(history: History) -> None:
+    of_coach(history.conn)
+    history.ran(now(history.conn), succeeded=20, failed=20)
+    judged(history)
+    assert failing_types.facet_values().run(history.conn) == {"push": ("coachId", "bad")}
+    with as_viewer(history.conn):
+        assert failing_types.facet_values().run(history.conn) == {}
+    history.conn.execute("DELETE FROM job_runs")
+    assert failing_types.facet_values().run(history.conn) == {}
 
 
 def test_a_long_key_is_cut(history: History) -> None:

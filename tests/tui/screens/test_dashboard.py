@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from jobdeck.core.model import Finding, Health, Processing, Status, TypePause, Verdict
 from jobdeck.core.read.report_types import Counts
+from jobdeck.core.read.verdict import failing_types
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, dashboard, failed, shown
@@ -89,6 +91,34 @@ async def test_a_critical_finding_is_a_cross_and_a_sentence() -> None:
     backend.health = Health(Verdict.CRITICAL, (finding,))
     async with dashboard(backend) as deck:
         assert "✗ No trigger for 20 minutes (since 11:44Z)" in deck.line("now")
+
+
+def one_coach_fails() -> FakeBackend:
+    backend = FakeBackend()
+    words = "push: one coachId fails 71 %; 12 % of runs failed (60 of 500)."
+    backend.health = Health(Verdict.CRITICAL, (Finding("failures", Verdict.CRITICAL, words, NOW, subject="push"),))
+    return backend
+
+
+async def test_now_names_the_value_of_a_key_to_a_session_that_may_see_payloads_and_reads_it_once() -> None:
+    backend = one_coach_fails()
+    backend.evidence.values = {"push": ("coachId", "c3 mara@example.org \x1b[31m" + "x" * 100)}
+    read, asked = backend.read, []
+
+    def counting(query: Any, *given: Any, **named: Any) -> Any:
+        asked.append(query)
+        return read(query, *given, **named)
+
+    backend.read = counting  # type: ignore[method-assign]
+    async with dashboard(backend, size=LARGE) as deck:
+        assert "push: coachId c3 <email> \\x1b[31mxxxxxxxxxx… fails 71 %" in deck.screen_text()
+        await deck.refresh()
+    assert asked.count(failing_types.facet_values) == 1
+
+
+async def test_now_names_the_key_alone_to_all_others() -> None:
+    async with dashboard(one_coach_fails(), size=LARGE) as deck:
+        assert "push: one coachId fails 71 %" in deck.screen_text()
 
 
 async def test_tabs_show_exact_counts_and_say_that_there_are_more_than_ten_thousand() -> None:

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 WAITING: Final = "due jobs"
 """The signal of the finding that says how long the oldest job has waited."""
+FAILURES: Final = "failures"
+"""The signal of the findings of types of which too many runs fail."""
 SIGNS: Final = {Verdict.CRITICAL: ("✗", "bad"), Verdict.WARNING: ("!", "warn")}
 LEADS: Final = {
-    "failures": "page.errors", "workers": "page.workers", "silent workers": "page.workers", "due jobs": "tab.pending",
+    FAILURES: "page.errors", "workers": "page.workers", "silent workers": "page.workers", "due jobs": "tab.pending",
     "long runs": "tab.running", "recurring jobs": "page.series", "late series": "page.series",
     "dry runs": "page.series",
 }  # fmt: skip
