@@ -14,6 +14,7 @@ from jobdeck.core.queue import bulk
 from jobdeck.core.queue.operators import bulk_edit
 from jobdeck.core.read import jobs
 from jobdeck.core.read.operators import reach
+from jobdeck.core.read.pages.outlook import outlook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from jobdeck.core.cli.session import Session
     from jobdeck.core.model import ActionResult, Json
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice
+    from jobdeck.core.read.pages.outlook import Outlook
 
 MOST: Final = 10_000
 """Maximum number of ids in standard input, and of jobs that a dry run answers one by one."""
@@ -35,10 +37,11 @@ ANSWERS: Final = 1000
 
 
 def answer_results(
-    session: Session, results: Sequence[ActionResult], *, dry_run: bool, nothing: str = "No job matches."
-) -> int | None:
+    session: Session, results: Sequence[ActionResult], *, dry_run: bool, nothing: str = "No job matches.",
+    starts: Outlook | None = None,
+) -> int | None:  # fmt: skip
     """Prints the result for each job and returns the exit code: 1 when a job was refused."""
-    data = {"results": [answer_json(result) for result in results], "dry_run": dry_run}
+    data = {"results": [answer_json(result) for result in results], "dry_run": dry_run, **_started(starts)}
     done = "would" if dry_run else "done"
     rows = [(result.job_id, done if result.ok else "refused", result.message) for result in results]
     session.answer(data, output.table(("JOB", "ANSWER", ""), rows) or [nothing])
@@ -130,21 +133,32 @@ def act_in_bulk(
     try:
         confirm(verb, choice.bulk.total, needed=True, given=yes or dry_run)
         if dry_run:
-            preview(session, choice, verb)
+            preview(session, choice, verb, starting(conn, choice) if verb == "retry" else None)
             return None
         return start(session, conn, choice, verb, reason, detach=detach)
     finally:
         bulk.drop(conn, choice.bulk.id)
 
 
-def preview(session: Session, choice: Choice, verb: str) -> None:
-    """Prints how many jobs a bulk action would change, by type and status."""
+def starting(conn: psycopg.Connection[Any], choice: Choice) -> Outlook:
+    """What starts if these frozen jobs are retried, with what is due of their types; says so on standard error."""
+    found = outlook(choice.types, retried=choice.bulk.id).run(conn)
+    output.note(f"With what is due of these types: {found.words}")
+    return found
+
+
+def preview(session: Session, choice: Choice, verb: str, starts: Outlook | None = None) -> None:
+    """Prints how many jobs a bulk action would change, by type and status; `starts` is a part of the JSON alone."""
     shares = [{"task_type": share.task_type, "status": share.status, "jobs": share.jobs} for share in choice.shares]
     rows = [(share.task_type, share.status, share.jobs) for share in choice.shares]
     session.answer(
-        {"bulk": None, "jobs": choice.bulk.total, "shares": shares, "dry_run": True},
+        {"bulk": None, "jobs": choice.bulk.total, "shares": shares, "dry_run": True, **_started(starts)},
         [f"This would {verb} {choice.bulk.total} jobs:", *output.table(("TASK", "STATUS", "JOBS"), rows)],
     )
+
+
+def _started(starts: Outlook | None) -> Json:
+    return {} if starts is None else {"starts": output.plain(starts)}
 
 
 def start(

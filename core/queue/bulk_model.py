@@ -68,6 +68,10 @@ class Choice:
     shares: tuple[Share, ...]
     first: tuple[Job, ...]
 
+    @property
+    def types(self) -> list[str]:
+        return sorted({share.task_type for share in self.shares if share.task_type is not None})
+
     def of(self, status: str | None) -> int:
         """How many chosen jobs have this status."""
         return sum(share.jobs for share in self.shares if share.status == status)

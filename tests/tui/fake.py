@@ -36,6 +36,7 @@ from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
 from jobdeck.core.read.operators.notes import Mute, Note
 from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.pages.flows import FlowTree
+from jobdeck.core.read.pages.outlook import Outlook, outlook
 from jobdeck.core.read.report_types import (
     ActionCount,
     AuditEntry,
@@ -267,6 +268,7 @@ class FakeBackend(LiveBackend):
         self.details: dict[UUID, JobDetail] = {}
         self.counts: Counts | None = None
         self.searched: int | None = None
+        self.ahead = Outlook(1204, False, (("nightly_report", 13),), minutes(4), (60, 60), 5)
         self.calls: list[tuple[Any, ...]] = []
         self.reasons: list[str | None] = []
         self.requests: list[Request] = []
@@ -292,6 +294,7 @@ class FakeBackend(LiveBackend):
             error_groups.counted_alike: self.evidence.alike,
             failing_types.facet_values: lambda: self.evidence.values,
             facets.of_group: lambda *key: self.evidence.facets.get(key, facets.Facets()),
+            outlook: lambda *_, **__: self.ahead,
         }
         return cast("T", reads[query](*given, **named))
 
@@ -499,7 +502,8 @@ class FakeBackend(LiveBackend):
         self._reach(("due",))
         pending = tuple(job for job in self.jobs if job.status is Status.PENDING)
         counts = self.counts or _count(self.jobs)
-        return due_among(Snapshot(self.at, Page(pending, None), counts, self.processing, self.health, ()), TYPES)
+        found = due_among(Snapshot(self.at, Page(pending, None), counts, self.processing, self.health, ()), TYPES)
+        return replace(found, ahead=self.ahead)
 
     def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
         self._reach(("pause", reason, until, *([task_type] if task_type else [])))

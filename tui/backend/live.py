@@ -26,8 +26,10 @@ from jobdeck.core.read.batch import combine
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.operators.notes import open_notes
 from jobdeck.core.read.pages import flows
+from jobdeck.core.read.pages.outlook import outlook
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import open_checked
+from jobdeck.core.worker.runs.preview import slots_of
 from jobdeck.tui.backend.parts import Access, Bulks, Creating
 from jobdeck.tui.backend.protocol import PAGE, EmbeddedWorker, Session, View, due_among
 from jobdeck.tui.format import words
@@ -204,7 +206,9 @@ class LiveBackend(Access):
     def due(self) -> Due:
         with self.connection() as conn:
             pending = read_jobs.snapshot(Filter(status=Status.PENDING), sort="natural", descending=True, limit=PAGE)
-            return due_among(pending.run(conn), self.known.names)
+            found = due_among(pending.run(conn), self.known.names)
+            slots = slots_of(self.known, self.settings)
+            return replace(found, ahead=outlook(self.known.names, slots=slots).run(conn))
 
     def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
         with self.connection("to pause processing") as conn:

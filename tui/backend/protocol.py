@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Filter, Json
     from jobdeck.core.plugins import Preset
     from jobdeck.core.read.canaries import CanaryAnswer, State
+    from jobdeck.core.read.pages.outlook import Outlook
     from jobdeck.core.read.report_types import Permissions, Snapshot
 
 PAGE: Final = 200
@@ -71,11 +72,12 @@ class View:
 class Due:
     """The jobs that are due and not held back, by task type, most first.
 
-    `counted` is whether these are all; otherwise they are the first ones.
+    `counted` is whether these are all; otherwise they are the first ones. `ahead` is what a worker here would start.
     """
 
     types: tuple[tuple[str, int], ...]
     counted: bool = True
+    ahead: Outlook | None = None
 
 
 @dataclass(frozen=True, slots=True)

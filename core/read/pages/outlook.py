@@ -1,4 +1,4 @@
-"""What will start when a pause ends or a worker drains the queue: how many jobs, how fast, and how many at once."""
+"""What will start when a pause ends, a worker starts or jobs are retried: how many, how fast, and how many at once."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import about, amount
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
     from jobdeck.core.read.rows import Row
+
+    Slots = Mapping[str, tuple[str, int]]
+    """By task type the kind of its slots in a worker that is to start, and their number."""
 
 NAMED: Final = 3
 
 _DUE: Final = """
-SELECT b.task_type, b.overdue AS due, t.max_running, t.rate_runs, t.rate_seconds,
-    s.kind, s.slots
-FROM job_queue_backlog(interval '0', %(most)s) AS b LEFT JOIN job_types AS t ON t.task_type = b.task_type
+WITH due AS (
+    SELECT b.task_type, sum(b.jobs)::bigint AS jobs FROM (
+        SELECT task_type, overdue AS jobs FROM job_queue_backlog(interval '0', %(most)s)
+        UNION ALL
+        SELECT i.task_type, count(*) FROM job_bulk_items AS i JOIN job_list AS j ON j.id = i.job_id
+        WHERE i.bulk_id = %(retried)s AND j.status <> 'running' AND NOT (j.status = 'pending' AND j.run_at <= now())
+        GROUP BY i.task_type
+    ) AS b WHERE b.jobs > 0 GROUP BY b.task_type
+)
+SELECT d.task_type, d.jobs AS due, t.max_running, t.rate_runs, t.rate_seconds, s.kind, s.slots
+FROM due AS d LEFT JOIN job_types AS t ON t.task_type = d.task_type
 CROSS JOIN LATERAL (
-    SELECT min(s.kind) AS kind, sum(s.slots)::integer AS slots FROM job_slots(b.task_type) AS s
+    SELECT min(s.kind) AS kind, sum(s.slots)::integer AS slots FROM job_slots(d.task_type) AS s
 ) AS s
-WHERE b.overdue > 0 AND CASE WHEN %(types)s::text[] IS NULL
-    THEN NOT EXISTS (SELECT FROM job_paused_types AS p WHERE p.task_type = b.task_type)
-    ELSE b.task_type = ANY (%(types)s::text[]) END
-ORDER BY b.overdue DESC, b.task_type
+WHERE (%(types)s::text[] IS NULL OR d.task_type = ANY (%(types)s::text[])) AND NOT EXISTS (
+    SELECT FROM job_paused_types AS p WHERE p.task_type = d.task_type AND p.task_type IS DISTINCT FROM %(resumed)s)
+ORDER BY d.jobs DESC, d.task_type
 """
 _MISSED: Final = """
 SELECT task_type, sum(CASE
@@ -40,7 +51,8 @@ FROM (
         AND run_at <= now() AND schedule ->> 'catch_up' = 'all'
     ORDER BY run_at LIMIT 500
 ) AS late
-WHERE %(types)s::text[] IS NULL OR task_type = ANY (%(types)s::text[])
+WHERE (%(types)s::text[] IS NULL OR task_type = ANY (%(types)s::text[])) AND NOT EXISTS (
+    SELECT FROM job_paused_types AS p WHERE p.task_type = late.task_type AND p.task_type IS DISTINCT FROM %(resumed)s)
 GROUP BY task_type ORDER BY 2 DESC, 1
 """
 
@@ -70,25 +82,36 @@ class Outlook:
         named = [f"{runs:,} catch-up {'run' if runs == 1 else 'runs'} of {name}" for name, runs in self.missed if runs]
         parts += named[:NAMED]
         if len(named) > NAMED:
-            parts.append(f"catch-up runs of {len(named) - NAMED:,} more types")
+            more = len(named) - NAMED
+            parts.append(f"catch-up runs of {more:,} more {'type' if more == 1 else 'types'}")
         if self.lasts is not None and self.limit is not None:
             runs, seconds = self.limit
             unit = {1: "s", 60: "m", 3600: "h", 86_400: "d"}.get(seconds, f"{seconds}s")
             parts.append(f"{about(self.lasts.total_seconds())} at the limit of {runs:,}/{unit}")
-        parts.append("no worker handles them" if not self.at_once else f"at most {self.at_once:,} at once")
+        them = "it" if self.jobs == 1 else "them"
+        parts.append(f"no worker handles {them}" if not self.at_once else f"at most {self.at_once:,} at once")
         return f"{', '.join(parts)}."
 
 
-def outlook(types: Sequence[str] | None = None) -> Query[Outlook]:
-    """What starts when jobs of these types may start; None for all that are not paused themselves."""
-    given = {"types": None if types is None else list(types)}
+def outlook(
+    types: Sequence[str] | None = None,
+    *,
+    resumed: str | None = None,
+    retried: UUID | None = None,
+    slots: Slots | None = None,
+) -> Query[Outlook]:
+    """What starts when jobs of these types, or of all, may start; paused types are left out, but for the `resumed` one.
+
+    `retried` is a bulk action whose frozen jobs will be due as well; `slots` are those of a worker that is to start.
+    """
+    given = {"types": None if types is None else list(types), "resumed": resumed, "retried": retried}
 
     def read(due: list[Row], missed: list[Row]) -> Outlook:
         jobs = sum(one["due"] for one in due)
         made_up = tuple((one["task_type"], int(one["runs"])) for one in missed)
-        more = dict(made_up)
+        missing = dict(made_up)
         limited = [
-            ((one["due"] + more.get(one["task_type"], 0)) * one["rate_seconds"] / one["rate_runs"], one)
+            ((one["due"] + missing.get(one["task_type"], 0)) * one["rate_seconds"] / one["rate_runs"], one)
             for one in due
             if one["rate_runs"] is not None
         ]
@@ -99,7 +122,7 @@ def outlook(types: Sequence[str] | None = None) -> Query[Outlook]:
             missed=made_up,
             lasts=timedelta(seconds=longest[0]) if longest else None,
             limit=(longest[1]["rate_runs"], longest[1]["rate_seconds"]) if longest else None,
-            at_once=_at_once(due),
+            at_once=_at_once(due, slots or {}),
         )
 
     return combine(
@@ -107,13 +130,14 @@ def outlook(types: Sequence[str] | None = None) -> Query[Outlook]:
     )
 
 
-def _at_once(due: list[Row]) -> int:
+def _at_once(due: list[Row], here: Slots) -> int:
     """How many of these jobs run at the same time: types of one kind share its slots, and each may have a limit."""
     places: dict[str, int] = {}
     slots: dict[str, int] = {}
     for one in due:
-        if one["slots"]:
-            kind, own = one["kind"], one["slots"]
+        kind, added = here.get(one["task_type"], (one["kind"], 0))
+        own = (one["slots"] or 0) + added
+        if own:
             may = own if one["max_running"] is None else min(own, one["max_running"])
             places[kind] = places.get(kind, 0) + min(may, one["due"])
             slots[kind] = max(slots.get(kind, 0), own)

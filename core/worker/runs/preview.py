@@ -1,4 +1,4 @@
-"""The effects of a run before it happens: a task type's own preview, on a read-only connection."""
+"""What a run or a worker will do before it happens: a task type's own preview, and the slots of a worker."""
 
 from __future__ import annotations
 
@@ -13,11 +13,22 @@ from jobdeck.core.worker.context import RunContext, RunResources
 
 if TYPE_CHECKING:
     from jobdeck.core.postgres.database import Connection, Database
-    from jobdeck.core.registry import JobContext, JobType
+    from jobdeck.core.read.pages.outlook import Slots
+    from jobdeck.core.registry import JobContext, JobType, Registry
     from jobdeck.core.settings import Settings
 
 DENIED: Final = "This role may not read the tables that the preview needs. Connect as a member of job_worker."
 """What is said where a preview raises `InsufficientPrivilege`."""
+
+
+def slots_of(registry: Registry, settings: Settings, concurrency: int | None = None) -> Slots:
+    """The kind and the number of slots that a worker to come has for each task type."""
+    sizes = {
+        "thread": concurrency or settings.concurrency, "async": settings.async_concurrency,
+        "process": settings.process_concurrency,
+    }  # fmt: skip
+    kinds = {name: registry.require(name).kind for name in registry.names}
+    return {name: (kind, sizes[kind]) for name, kind in kinds.items()}
 
 
 def effects(job_type: JobType, payload: Json, *, settings: Settings, database: Database) -> Json | None:

@@ -26,6 +26,18 @@ def statuses(conn: Connection) -> list[str]:
     return sorted(status for (status,) in conn.execute("SELECT status FROM job_queue").fetchall())
 
 
+@pytest.mark.parametrize("jobs", [3, 5])
+def test_a_dry_run_of_a_retry_says_what_starts_then(jobdeck: Jobdeck, conn: Connection, jobs: int) -> None:
+    for _ in range(jobs):
+        enqueued(conn, "cli_refuse")
+    jobdeck("run-worker", "--limit", "10")
+    enqueued(conn, "cli_refuse")
+    with changes_nothing(conn):
+        told = jobdeck("retry", "--filter", "type:cli_refuse status:failed", "--dry-run", "--json")
+    assert told.data["starts"]["jobs"] == jobs + 1
+    assert f"With what is due of these types: {jobs + 1} jobs start, no worker handles them." in told.err
+
+
 def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = [enqueued(conn, message="x") for _ in range(5)]
     with changes_nothing(conn):

@@ -168,6 +168,18 @@ def test_a_limit_that_is_none_is_refused(jobdeck: Jobdeck, limit: str) -> None:
     jobdeck("run-worker", "--limit", limit).refused(2, "--limit")
 
 
+def test_a_dry_run_says_what_a_worker_would_start_here_and_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
+    for _ in range(3):
+        enqueued(conn)
+    operator.set_type(conn, "cli_echo", changes={"max_running": 2}, actor="mara", reason=None)
+    with changes_nothing(conn):
+        answer = jobdeck("worker", "--drain", "--concurrency", "8", "--dry-run")
+    assert answer.out == "3 jobs start, at most 2 at once.\n"
+    operator.pause(conn, reason=None, actor="mara")
+    paused = jobdeck("worker", "--types", "cli_echo", "--dry-run").out
+    assert "Processing is paused, so they would wait until `jobdeck resume`." in paused
+
+
 def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: Connection) -> None:
     for _ in range(20):
         enqueued(conn)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from jobdeck.core.queue import operator
+from jobdeck.core.queue import bulk, operator
 from jobdeck.core.read.pages.outlook import outlook
 from tests.support.health import announce
-from tests.support.queue import ACTOR, Connection, add, now
+from tests.support.queue import ACTOR, Connection, add, claim, finish_one, now
 
 HOUR = timedelta(hours=1)
 
 
 def words(conn: Connection, *types: str) -> str:
-    return outlook(types or None).run(conn).words
+    return outlook(types or None, resumed=types[0] if types else None).run(conn).words
 
 
 def limit(conn: Connection, **changes: Any) -> None:
@@ -52,7 +52,7 @@ def test_a_series_that_makes_up_for_its_slots_has_its_catch_up_runs_counted(conn
     add(conn, dedupe_key="a", run_at=late, schedule={"seconds": 3600, "catch_up": "all"})
     add(conn, "beta", recurrence_interval_minutes=60, run_at=late)
     assert words(conn, "alpha") == "1 job starts, 13 catch-up runs of alpha, at most 1 at once."
-    assert words(conn, "beta") == "1 job starts, no worker handles them."
+    assert words(conn, "beta") == "1 job starts, no worker handles it."
 
 
 def test_everything_leaves_out_types_that_stay_paused(conn: Connection) -> None:
@@ -61,3 +61,32 @@ def test_everything_leaves_out_types_that_stay_paused(conn: Connection) -> None:
     operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
     assert words(conn) == "No job is due."
     assert words(conn, "alpha") == "1 job starts, at most 1 at once."
+
+
+def test_jobs_that_are_retried_are_added_to_those_that_are_due(conn: Connection) -> None:
+    announce(conn, concurrency=8)
+    limit(conn, rate_runs=60, rate_seconds=60)
+    failed = [add(conn, payload={"n": number}, max_attempts=1).id for number in range(3)]
+    for claimed in claim(conn):
+        finish_one(conn, claimed, "failed")
+    due, later = add(conn), add(conn, run_at=now(conn) + HOUR)
+    choice = bulk.choose_ids(conn, dict.fromkeys([*failed, due.id, later.id]), actor=ACTOR)
+    found = outlook(choice.types, retried=choice.bulk.id).run(conn)
+    assert found.words == "5 jobs start, less than a minute at the limit of 60/m, at most 5 at once."
+    operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+    assert outlook(choice.types, retried=choice.bulk.id).run(conn).words == "No job is due."
+
+
+def test_a_worker_that_is_to_start_adds_its_slots(conn: Connection) -> None:
+    announce(conn, concurrency=2)
+    for name in ("alpha", "beta"):
+        conn.execute("INSERT INTO job_queue (task_type) SELECT %s FROM generate_series(1, 20)", [name])
+    slots = {"alpha": ("thread", 4), "beta": ("async", 100)}
+    assert outlook(slots=slots).run(conn).words == "40 jobs start, at most 26 at once."
+
+
+def test_more_types_that_catch_up_than_are_named_are_counted(conn: Connection) -> None:
+    for name in ("a", "b", "c", "d"):
+        late = now(conn) - 2.5 * HOUR
+        add(conn, name, dedupe_key=name, run_at=late, schedule={"seconds": 3600, "catch_up": "all"})
+    assert "2 catch-up runs of c, catch-up runs of 1 more type, no worker" in words(conn)

@@ -503,11 +503,13 @@ async def test_a_time_that_cannot_be_read_is_said_beside_its_field() -> None:
         assert not deck.backend.calls
 
 
-async def test_resume_asks_first_and_says_how_many_jobs_wait() -> None:
+async def test_resume_asks_first_and_says_what_will_start() -> None:
     backend = sample()
     backend.processing = Processing(enabled=False, paused_by="bob", paused_reason="MetaCTF", paused_at=NOW)
     async with dashboard(backend, "P") as deck:
-        assert "790 jobs are pending" in deck.screen_text()
+        text = deck.screen_text()
+        assert "1,204 jobs start, 13 catch-up runs of nightly_report, about 4 " in text
+        assert "minutes at the limit of 60/m, at most 5 at once. " in text
         await deck.press("y")
         assert backend.calls == [("resume",)]
         assert not deck.line("banner")

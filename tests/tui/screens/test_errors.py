@@ -353,6 +353,7 @@ async def test_the_rest_without_a_canary_warns() -> None:
         text = " ".join(deck.screen_text().replace("│", " ").split())
         assert "Warning: no job of this group has been tested. Press R to retry" in text
         assert "one first." in text
+        assert "With what is due of this type: 1,204 jobs start, 13 catch-up" in text
         await deck.press("escape")
         assert deck.backend.calls == []
 

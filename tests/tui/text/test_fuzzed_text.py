@@ -117,8 +117,8 @@ def dialog_texts(deck: FuzzedBackend) -> Iterator[object]:
     deck.pause(None, None)
     deck.write_anew()
     view = deck.view(Request(Filter()))
-    yield processing.resume_question(view, None, NOW)
-    yield processing.resume_question(view, deck.processing.paused_types[0].task_type, NOW)
+    yield processing.resume_question(view, None, NOW, None)
+    yield processing.resume_question(view, deck.processing.paused_types[0].task_type, NOW, None)
 
 
 def wanted(job: Job) -> Wanted:

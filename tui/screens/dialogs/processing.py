@@ -16,6 +16,7 @@ from jobdeck.core.model import arguments
 from jobdeck.core.plugins import Found
 from jobdeck.core.queue.operators import holds
 from jobdeck.core.read.operators.hold import condition_words
+from jobdeck.core.read.pages.outlook import Outlook, outlook
 from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import hold_twin, pause_twin, resume_twin
 from jobdeck.tui.form.lookup import Offer, among
@@ -290,13 +291,26 @@ def _pause(
 
 
 def _resume(here: Screen[Any], deck: Deck, view: View, task_type: str | None) -> None:
-    question = resume_question(view, task_type, deck.now())
-    if question is not None:
-        ask(here, question, lambda: deck.operations.resume(task_type))
+    """Asks with what will start, unless everything stays paused."""
+
+    def asked(ahead: Outlook | None) -> None:
+        question = resume_question(view, task_type, deck.now(), ahead)
+        if question is not None and deck.shows(here):
+            ask(here, question, lambda: deck.operations.resume(task_type))
+
+    if task_type is not None and not view.snapshot.processing.enabled:
+        asked(None)
+        return
+    types = None if task_type is None else [task_type]
+    read = partial(deck.reach().read, outlook, types, resumed=task_type)
+    deck.operations.run("look for what will start", read, asked, opens=True)
 
 
-def resume_question(view: View, task_type: str | None, now: datetime) -> Question | None:
-    """The question before resuming everything, or one task type; None where the type is not paused."""
+def resume_question(view: View, task_type: str | None, now: datetime, ahead: Outlook | None) -> Question | None:
+    """The question before resuming everything, or one task type; None where the type is not paused.
+
+    `ahead` is what will start.
+    """
     processing = view.snapshot.processing
     pause = next((pause for pause in processing.paused_types if pause.task_type == task_type), None)
     if task_type is not None and pause is None:
@@ -308,12 +322,9 @@ def resume_question(view: View, task_type: str | None, now: datetime) -> Questio
     )
     who = one_line(by) if by else "an unknown user"
     since = f" {age(now - at)} ago" if at else ""
-    pending = "" if pause is not None else f"{count(view.snapshot.counts.pending)} jobs are pending. "
-    lines = [
-        f"Paused by {who}{since}: {one_line(why) if why else 'no reason given'}",
-        "",
-        f"{pending}Each recurring job runs once; missed runs are not repeated.",
-    ]
+    lines = [f"Paused by {who}{since}: {one_line(why) if why else 'no reason given'}", ""]
+    lines += [one_line(ahead.words)] if ahead is not None else []
+    lines.append("A recurring job runs once for the slots that it missed, unless it catches up on all.")
     others = [one_line(other.task_type) for other in processing.paused_types]
     if pause is None and others:
         lines.append(f"Still paused afterwards: {', '.join(others)}.")

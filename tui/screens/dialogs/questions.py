@@ -75,6 +75,8 @@ def _work_question(deck: Deck, due: Due, title: str, verb: str, command: str) ->
         Content(""),
         *_due_lines(due),
     ]
+    if due.ahead is not None and command == WORKER:
+        lines += [Content(""), Content(one_line(due.ahead.words))]
     if view is not None and not view.snapshot.processing.enabled:
         resumes = f"Processing is paused, so no job would run. {deck.key('processing')} resumes it."
         lines += [Content(""), Content.styled(resumes, "$warning")]

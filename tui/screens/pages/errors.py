@@ -11,6 +11,7 @@ from textual.content import Content
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.queue import operator
 from jobdeck.core.queue.operators import notes
+from jobdeck.core.read.pages.outlook import Outlook, outlook
 from jobdeck.core.read.report_types import ErrorReport
 from jobdeck.core.read.stats.error_groups import Alike, counted_alike
 from jobdeck.core.read.stats.facets import Facets, of_group
@@ -73,7 +74,7 @@ class Errors(SplitPage[ErrorReport]):
             "errors.jobs": self._list_jobs,
             "errors.mute": self._mute,
             "errors.canary": lambda: self._look(_first_alike, self._ask_for_canary),
-            "errors.rest": lambda: self._look(lambda backend, key: backend.bulk.choose_alike(*key), self._ask_for_rest),
+            "errors.rest": lambda: self._look(_rest, self._ask_for_rest),
         }
 
     @property
@@ -280,8 +281,9 @@ class Errors(SplitPage[ErrorReport]):
         question = replace(question, title="Retry 1 job as a canary", twin=canary_twin(job), reasoned=False)
         ask(self, _about(trend, question, note), sure)
 
-    def _ask_for_rest(self, trend: ErrorGroup, choice: Choice) -> None:
+    def _ask_for_rest(self, trend: ErrorGroup, rest: tuple[Choice, Outlook]) -> None:
         """Asks about all jobs of the group, which are frozen; they are dropped if the answer is no."""
+        choice, ahead = rest
         canary, driver = self.deck.canaries.get(trend.key), self.deck.operations.bulk
         if canary is not None and canary.state == "succeeded":
             note = f"The canary {short_id(canary.job_id)} succeeded."
@@ -292,6 +294,8 @@ class Errors(SplitPage[ErrorReport]):
             note = f"Warning: no job of this group has been tested. Press {canary_key} to retry one first."
         if self._paused(trend.task_type) is not None:
             note += f"\n{one_line(trend.task_type)} is paused: the jobs wait until it is resumed."
+        else:
+            note += f"\nWith what is due of this type: {one_line(ahead.words)}"
 
         def answered(yes: bool | None) -> None:
             if not yes:
@@ -305,6 +309,13 @@ class Errors(SplitPage[ErrorReport]):
         question = replace(question, title=f"{question.title} of this group")
         dialog = Confirm(_about(trend, question, note))
         self.app.push_screen(dialog, answered)
+
+
+def _rest(backend: Backend, key: tuple[str, str]) -> tuple[Choice, Outlook] | None:
+    choice = backend.bulk.choose_alike(*key)
+    if choice is None:
+        return None
+    return choice, backend.read(outlook, choice.types, retried=choice.bulk.id)
 
 
 def _first_alike(backend: Backend, key: tuple[str, str]) -> Alike:

@@ -15,7 +15,7 @@ from jobdeck.core.cli import answers, output
 from jobdeck.core.cli.answers import IDS, INPUT, act_in_bulk, answer_results, confirm, resolved
 from jobdeck.core.cli.session import Session, command, detach_option, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import UsageError
-from jobdeck.core.queue import operator, service
+from jobdeck.core.queue import bulk, operator, service
 from jobdeck.core.queue.requests import parse_object
 from jobdeck.core.read import jobs
 from jobdeck.core.read.operators import reach
@@ -179,8 +179,12 @@ def _act(  # noqa: PLR0913 -- one keyword per option
         confirm(verb, len(found), needed=verb == "delete" or len(found) > 1, given=yes or dry_run)
         versions = {found[0]: if_version} if if_version is not None else None
         act = partial(action, conn, actor=session.actor, versions=versions, reason=reason, dry_run=dry_run)
-        results = answers.in_parts(act, found)
-    return answer_results(session, results, dry_run=dry_run)
+        results, starts = answers.in_parts(act, found), None
+        if dry_run and verb == "retry" and any(one.ok for one in results):
+            choice = bulk.choose_ids(conn, dict.fromkeys(one.job_id for one in results if one.ok), actor=session.actor)
+            starts = answers.starting(conn, choice)
+            bulk.drop(conn, choice.bulk.id)
+    return answer_results(session, results, dry_run=dry_run, starts=starts)
 
 
 def _matching(session: Session, conn: psycopg.Connection[Any], expression: str) -> list[UUID]:

@@ -79,7 +79,7 @@ def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
     """
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         before = jobs.processing().run(conn)
-        ahead = outlook([task_type] if task_type else None).run(conn) if dry_run else None
+        ahead = outlook([task_type] if task_type else None, resumed=task_type).run(conn) if dry_run else None
         switched = operator.resume(conn, actor=session.actor, task_type=task_type)
     paused = {pause.task_type for pause in before.paused_types}
     was_on = task_type not in paused if task_type else before.enabled

@@ -18,7 +18,7 @@ from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import DatabaseUnreachable, Interrupted, Refused, UsageError, require_extra
 from jobdeck.core.queue import leases
 from jobdeck.core.queue.operator import expect_trigger
-from jobdeck.core.read.jobs import backlog, permissions
+from jobdeck.core.read.jobs import backlog, permissions, processing
 from jobdeck.core.redact import safe_error
 from jobdeck.core.settings import Settings, host_and_port
 from jobdeck.core.words.wording import cycle_words
@@ -47,10 +47,18 @@ WAIT_SECONDS = 1.0
 @click.option("--drain", is_flag=True, help="Exit when no job is due, with 5 if some are that cannot be run.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics of this worker here. Default: none.")
 @embedded_option
+@dry_run_option
 def worker(
-    session: Session, *, concurrency: int | None, types: str | None, drain: bool, metrics: str | None, embedded: bool
+    session: Session,
+    *,
+    concurrency: int | None,
+    types: str | None,
+    drain: bool,
+    metrics: str | None,
+    embedded: bool,
+    dry_run: bool,
 ) -> int | None:
-    """Run jobs until stopped.
+    """Run jobs until stopped; --dry-run says which would start.
 
     While the database does not answer, the worker waits for it. After SIGTERM it takes no new jobs, gives running jobs
     JOBDECK_DRAIN_SECONDS, then returns them to the queue. A second SIGTERM returns them now.
@@ -65,6 +73,9 @@ def worker(
     slots = concurrency or session.settings.concurrency
     wanted = named_types(session, types)
     figures = _metrics(session.settings, metrics)
+    if dry_run:
+        _answer_ahead(session, slots, wanted)
+        return None
     session.configure_logs()
     if not session.registry.names:
         output.note(NO_TYPES)
@@ -125,6 +136,19 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool, emb
         raise Interrupted(f"Interrupted. Jobs of this cycle: {result.succeeded} succeeded, {result.failed} failed.")
     session.answer(output.plain(result), _cycle_lines(result))
     return 1 if result.status == "error" else None
+
+
+def _answer_ahead(session: Session, concurrency: int, types: Sequence[str] | None) -> None:
+    """Answers what a worker with these slots would start, beside those that are alive."""
+    from jobdeck.core.read.pages.outlook import outlook  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.runs.preview import slots_of  # noqa: PLC0415 -- imported on first use
+
+    slots = slots_of(session.registry, session.settings, concurrency)
+    with session.connection() as conn:
+        paused = not processing().run(conn).enabled
+        ahead = outlook(types or session.registry.names, slots=slots).run(conn)
+    pause = ["Processing is paused, so they would wait until `jobdeck resume`."] if paused else []
+    session.answer({"starts": output.plain(ahead), "dry_run": True}, [ahead.words, *pause])
 
 
 def _run_cycle(worker: Worker, limit: int, stop: Stop) -> CycleResult:
