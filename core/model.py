@@ -388,7 +388,7 @@ class NewJob(NamedTuple):
     payload: Json = {}  # noqa: RUF012 -- a payload is read, never changed
     run_at: datetime | None = None
     max_attempts: int = 5
-    priority: int = 0
+    priority: int | None = None
     dedupe_key: str | None = None
     concurrency_key: str | None = None
     blocked_by: UUID | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from jobdeck.core.model import Status
@@ -12,7 +13,7 @@ from jobdeck.core.times import write_duration, write_rate
 from jobdeck.tui.format import one_line, short_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
     from jobdeck.core.model import Job, Json
@@ -125,7 +126,7 @@ def hold_twin(task_type: str, condition: str, reason: str | None, until: timedel
     return shlex.join(["jobdeck", "hold", clean(task_type), condition, *words])
 
 
-def type_twin(task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None) -> str:
+def type_twin(task_type: str, changes: Mapping[str, float | datetime | str | None], reason: str | None) -> str:
     """The command that changes these settings of a task type."""
     words = ["jobdeck", "types", "set", clean(task_type)]
     for name, option in (("warning_share", "--warn"), ("critical_share", "--critical")):
@@ -142,22 +143,26 @@ def type_twin(task_type: str, changes: Mapping[str, float | datetime | None], re
     return shlex.join([*words, *(["--reason", clean(reason)] if reason else [])])
 
 
-def _limits(changes: Mapping[str, float | datetime | None]) -> list[str]:
+def _limits(changes: Mapping[str, float | datetime | str | None]) -> list[str]:
     """The options for the limits among these changes."""
-    given = {
-        name: None if isinstance(value, datetime) or value is None else int(value) for name, value in changes.items()
-    }
+
+    def said(name: str, write: Callable[[int], str] = str) -> str:
+        value = changes[name]
+        return value if isinstance(value, str) else write(int(value)) if isinstance(value, float | int) else "none"
+
     words = []
     for name, option in (("max_running", "--max-running"), ("max_per_key", "--max-per-key")):
-        if name in given:
-            words += [option, "none" if given[name] is None else f"{given[name]}"]
-    if "max_age_seconds" in given:
-        age = given["max_age_seconds"]
-        words += ["--max-age", write_duration(timedelta(seconds=age)) if age else "none"]
+        if name in changes:
+            words += [option, said(name)]
+    if "max_age_seconds" in changes:
+        words += ["--max-age", said("max_age_seconds", lambda age: write_duration(timedelta(seconds=age)))]
     for prefix, option in (("", "--rate"), ("key_", "--key-rate")):
-        if f"{prefix}rate_runs" in given:
-            runs, seconds = given[f"{prefix}rate_runs"], given[f"{prefix}rate_seconds"]
-            words += [option, write_rate(runs, seconds) if runs and seconds else "none"]
+        if f"{prefix}rate_runs" in changes:
+            seconds = changes[f"{prefix}rate_seconds"]
+            per = int(seconds) if isinstance(seconds, float | int) else 0
+            words += [option, said(f"{prefix}rate_runs", partial(write_rate, seconds=per))]
+    if "priority" in changes:
+        words += ["--priority", said("priority")]
     return words
 
 

@@ -177,14 +177,20 @@ def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Pro
 
 
 def set_type(
-    conn: Connection, task_type: str, *, changes: Mapping[str, float | datetime | None], actor: str, reason: str | None
+    conn: Connection,
+    task_type: str,
+    *,
+    changes: Mapping[str, float | datetime | str | None],
+    actor: str,
+    reason: str | None,
 ) -> None:
     """Changes settings of a task type, for the next claim of every worker.
 
     Keys of `changes`: `warning_share` and `critical_share` (0 to 1), `muted_until`, `set_aside` (whether the type is
     left to a runner that is no worker; needs a reason), and the limits, whole numbers: `max_running`, `max_per_key`,
-    `rate_runs` with `rate_seconds`, `rate_burst`, `key_rate_runs` with `key_rate_seconds`, `max_age_seconds`. A value
-    of None resets one. Jobs that run when a limit is lowered end as they would; none starts until fewer run.
+    `rate_runs` with `rate_seconds`, `rate_burst`, `key_rate_runs` with `key_rate_seconds`, `max_age_seconds`,
+    `priority`. A value of None resets one; of a limit or the priority, "code" makes the value of the code hold again.
+    Jobs that run when a limit is lowered end as they would; none starts until fewer run.
 
     Raises:
         Refused: a share or a limit is out of range, the one for a warning is above the other, the time is in the past,

@@ -37,7 +37,6 @@ class Option:
     edit: str | None = None
     least: int = 0
     most: int = 0
-    default: int | None = None
     choices: tuple[str, ...] = ()
     many: bool = False
     mcp: bool = False
@@ -108,9 +107,10 @@ OPTIONS: Final = (
         edit="How long to repeat, from the next run; or forever.", mcp=True, label="for", example="forever",
     ),
     Option(
-        "priority", "number", "Due jobs with a higher priority run first.", edit="", least=LEAST_PRIORITY,
-        most=MOST_PRIORITY, default=0,
-        many=True, mcp=True, http="priority", label="priority", example="0",
+        "priority", "number", "Due jobs with a higher priority run first. Default: the type's, else 0.",
+        edit="Due jobs with a higher priority run first.", least=LEAST_PRIORITY,
+        most=MOST_PRIORITY,
+        many=True, mcp=True, http="priority", label="priority", example="type default",
         note=f"{LEAST_PRIORITY} to {MOST_PRIORITY}; higher runs first",
     ),
     Option(

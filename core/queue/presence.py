@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.registry.code_values import columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,9 +69,13 @@ def declare_types(conn: Connection, types: Iterable[JobType]) -> None:
         filled = after is None
 
 
-def note_release(conn: Connection, name: str) -> None:
-    """Notes that a worker of this release of the application has started. The first one dates the release."""
-    conn.execute("SELECT job_release_note(%s)", (name,))
+def declare_values(conn: Connection, types: Iterable[JobType], *, release: str, worker_id: str) -> None:
+    """Writes what the code of this release says of its task types, unless a release that came later has said it.
+
+    Values of operators hold on. The first worker of a release dates it.
+    """
+    code = {one.task_type: columns(one.task_type, one.values) for one in types}
+    conn.execute("SELECT job_types_code(%s, %s, %s::jsonb)", (worker_id, release, json.dumps(code)))
 
 
 def remove_worker(conn: Connection, worker_id: str) -> None:

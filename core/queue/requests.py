@@ -87,7 +87,7 @@ class Wanted:
     schedule: Schedule | Rhythm | None = None
     lasting: timedelta | None = None
     endless: bool = False
-    priority: int = 0
+    priority: int | None = None
     max_attempts: int | None = None
     dedupe_key: str | None = None
     unique_for: timedelta | None = None
@@ -210,8 +210,8 @@ def changes(registry: Registry, job: Job, wanted: Wanted, now: datetime) -> Json
         made["expires_at"] = ((wanted.at or max(job.run_at, now)) + wanted.lasting).isoformat()
     elif (wanted.endless or job.is_recurring != bool(wanted.schedule)) and job.expires_at is not None:
         made["expires_at"] = None
-    if wanted.priority != job.priority:
-        made["priority"] = wanted.priority
+    if (wanted.priority or 0) != job.priority:
+        made["priority"] = wanted.priority or 0
     if wanted.max_attempts and wanted.max_attempts != job.max_attempts:
         made["max_attempts"] = wanted.max_attempts
     return made

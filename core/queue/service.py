@@ -231,7 +231,7 @@ def set_type(
     conn: Connection,
     registry: Registry,
     task_type: str,
-    changes: Mapping[str, float | datetime | None],
+    changes: Mapping[str, float | datetime | str | None],
     *,
     actor: str,
     reason: str | None = None,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.read.batch import combine, select
 from jobdeck.core.read.jobs import backlog
@@ -14,10 +14,17 @@ from jobdeck.core.times import write_duration, write_rate
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from jobdeck.core.model import Json
     from jobdeck.core.read.batch import Query
     from jobdeck.core.read.report_types import Backlog
 
 LIMIT: Final = Counts.LIMIT
+VALUES: Final = {
+    "max_running": "max-running", "max_per_key": "max-per-key", "rate_runs": "rate", "rate_seconds": "",
+    "rate_burst": "burst", "key_rate_runs": "key-rate", "key_rate_seconds": "", "max_age_seconds": "max-age",
+    "priority": "priority",
+}  # fmt: skip
+"""The values that code and operators can set, and their options in commands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,12 @@ class TypeLine:
     At most `max_running` of its jobs run at the same time over all workers, and `max_per_key` (None: one) of those that
     have the same concurrency key. At most `rate_runs` start in `rate_seconds`, `rate_burst` at once, and
     `key_rate_runs` with the same key in `key_rate_seconds`. One-time jobs expire `max_age_seconds` after they are due.
-    None is no limit. `concurrency` is the rule that gives its jobs their key, as a worker declared it; None is no rule.
+    None is no limit. Jobs that are enqueued without a priority have `priority` (None: 0). `concurrency` is the rule
+    that gives its jobs their key, as a worker declared it; None is no rule.
+
+    These are the values that hold. Of them, `own` are those that operators set (None: they took the code's value away),
+    and `code` is what the code says, as a worker of `release` declared it first at `declared_at`, all by the names of
+    the columns. `differing` are the releases with a live worker whose code says something else.
     """
 
     task_type: str
@@ -66,6 +78,12 @@ class TypeLine:
     max_age_seconds: int | None = None
     concurrency: str | None = None
     claimed: int = 0
+    priority: int | None = None
+    own: Json = field(default_factory=dict)
+    code: Json = field(default_factory=dict)
+    release: str | None = None
+    declared_at: datetime | None = None
+    differing: tuple[str, ...] = ()
 
     @property
     def is_full(self) -> bool:
@@ -90,14 +108,30 @@ class TypeLine:
     @property
     def limits(self) -> tuple[str, ...]:
         """The limits in words, with how many jobs run."""
-        burst = f", {self.rate_burst:,} at once" if self.rate_burst else ""
-        return (
-            *((f"{self.running:,} of {self.max_running:,} run",) if self.max_running is not None else ()),
-            *((f"{self.rate} start{burst}",) if self.rate else ()),
-            *((f"{self.max_per_key:,} per key run",) if self.max_per_key is not None else ()),
-            *((f"{self.key_rate} per key start",) if self.key_rate else ()),
-            *((f"cancelled {self.max_age} after due",) if self.max_age else ()),
-        )
+        return _words(self, f"{self.running:,} of ")
+
+    @property
+    def code_limits(self) -> tuple[str, ...]:
+        """What the code says, in words."""
+        said: dict[str, Any] = {name: self.code.get(name) for name in VALUES}
+        return _words(replace(self, **said), "")
+
+    @property
+    def overridden(self) -> tuple[str, ...]:
+        """The options of the values that operators set in place of those of the code."""
+        return tuple(option for name, option in VALUES.items() if option and name in self.code and name in self.own)
+
+
+def _words(one: TypeLine, running: str) -> tuple[str, ...]:
+    burst = f", {one.rate_burst:,} at once" if one.rate_burst else ""
+    return (
+        *((f"{running}{one.max_running:,} run",) if one.max_running is not None else ()),
+        *((f"{one.rate} start{burst}",) if one.rate else ()),
+        *((f"{one.max_per_key:,} per key run",) if one.max_per_key is not None else ()),
+        *((f"{one.key_rate} per key start",) if one.key_rate else ()),
+        *((f"cancelled {one.max_age} after due",) if one.max_age else ()),
+        *((f"priority {one.priority}",) if one.priority is not None else ()),
+    )
 
 
 def _rate(runs: int | None, seconds: int | None) -> str | None:
@@ -113,6 +147,12 @@ handled AS (
     SELECT t AS task_type, count(*)::integer AS workers FROM job_workers AS w, unnest(w.task_types) AS t
     WHERE job_worker_is_alive(w.heartbeat_at, now()) GROUP BY t
 ),
+differing AS (
+    SELECT said.key AS task_type, array_agg(DISTINCT w.release ORDER BY w.release) AS releases
+    FROM (SELECT DISTINCT release, code FROM job_workers WHERE job_worker_is_alive(heartbeat_at, now())) AS w
+    CROSS JOIN jsonb_each(w.code) AS said JOIN job_type_values AS v ON v.task_type = said.key AND v.code <> said.value
+    GROUP BY 1
+),
 muted AS (SELECT task_type, muted_until, muted_by, muted_reason FROM job_types WHERE muted_until > now())
 SELECT task_type, coalesce(l.jobs, 0) AS pending, coalesce(c.running - coalesce(l.jobs, 0), 0) AS running,
     coalesce(c.failed, 0) AS failed, false AS at_least,
@@ -120,9 +160,12 @@ SELECT task_type, coalesce(l.jobs, 0) AS pending, coalesce(c.running - coalesce(
     s.paused_reason, s.resume_at, s.warning_share, s.critical_share, s.lost_jobs, m.muted_until, m.muted_by,
     m.muted_reason,
     coalesce(s.set_aside, false) AS set_aside, s.max_running, s.max_per_key, s.rate_runs, s.rate_seconds, s.rate_burst,
-    s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds, s.concurrency, coalesce(l.jobs, 0) AS claimed
+    s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds, s.concurrency, coalesce(l.jobs, 0) AS claimed,
+    s.priority, coalesce(v.own, '{}') AS own, coalesce(v.code, '{}') AS code, v.release, v.declared_at,
+    coalesce(d.releases, '{}') AS differing
 FROM counted AS c FULL JOIN handled AS h USING (task_type) FULL JOIN job_types AS s USING (task_type)
 LEFT JOIN muted AS m USING (task_type) LEFT JOIN claimed AS l USING (task_type)
+LEFT JOIN job_type_values AS v USING (task_type) LEFT JOIN differing AS d USING (task_type)
 """
 
 
@@ -142,5 +185,8 @@ def type_lines() -> Query[tuple[TypeLine, ...]]:
             )  # fmt: skip
         return tuple(known[name] for name in sorted(known))
 
-    settings = select(_SETTINGS, {"most": LIMIT + 1}, read=lambda rows: tuple(TypeLine(**row) for row in rows))
+    settings = select(
+        _SETTINGS, {"most": LIMIT + 1},
+        read=lambda rows: tuple(TypeLine(**{**row, "differing": tuple(row["differing"])}) for row in rows),
+    )  # fmt: skip
     return combine(settings, backlog(timedelta(0)), read=read)

@@ -20,6 +20,7 @@ from jobdeck.core.errors import ConfigurationError, UnknownTaskType, meant
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.registry import folder
 from jobdeck.core.registry.checks import PER_KEY, SHARED_KEY, Isolation, check, is_async, misfit
+from jobdeck.core.registry.code_values import CodeValues
 from jobdeck.core.registry.handles import Handle, is_handler
 from jobdeck.core.registry.handles import NoArguments as NoArguments
 from jobdeck.core.registry.handles import Payload as Payload
@@ -69,6 +70,7 @@ class JobType:
     without it, they have the resources of their plugin. `backoff` chooses the delay before a retry, from the number of
     the failed attempt and its error. With `is_async`, `run` is an `async def` function.
     With `isolation="process"`, runs are in processes of their own, which import `module` to register the type.
+    `values` are limits and the like that hold where no operator has set others.
     """
 
     task_type: str
@@ -91,6 +93,7 @@ class JobType:
     playbook: str = ""
     backoff: Backoff | None = None
     module: str = ""
+    values: CodeValues = field(default_factory=CodeValues)
     is_async: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:

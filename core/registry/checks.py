@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from pydantic import BaseModel, ValidationError
 
 from jobdeck.core.errors import ConfigurationError, InvalidPayload
+from jobdeck.core.registry import code_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,6 +37,7 @@ def check(job_type: JobType) -> None:
         ConfigurationError: the message names the type and the part.
     """
     _check_call(job_type)
+    code_values.columns(job_type.task_type, job_type.values)
     if job_type.backoff is not None and not callable(job_type.backoff):
         raise ConfigurationError(
             f"The backoff of {job_type.task_type} is no function. It must be one of the attempt and its error; for the "

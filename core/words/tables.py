@@ -158,6 +158,17 @@ def _paused(line: TypeLine) -> str | None:
     return f"{until}{who}{why}"
 
 
+def code_words(line: TypeLine) -> str | None:
+    """What the code says of a type, which release said it, what operators changed, and which live releases differ."""
+    if line.release is None or not (line.code or line.differing):
+        return None
+    changed = f"; operators set {', '.join(line.overridden)}" if line.overridden else ""
+    differ = ", ".join(cut(name, 30) for name in line.differing)
+    return f"{'; '.join(line.code_limits) or 'no limits'} ({cut(line.release, 30)}){changed}" + (
+        f"; live workers of {differ} say otherwise" if differ else ""
+    )
+
+
 TYPE_SETTINGS: Final[Sequence[Column[TypeRow]]] = (
     Column("workers", lambda one: Amount(one.line.workers), cells=7, none="warn", roomy=True),
     Column("paused", lambda one: _paused(one.line)),
@@ -166,6 +177,7 @@ TYPE_SETTINGS: Final[Sequence[Column[TypeRow]]] = (
     Column("critical", lambda one: percent(one.line.critical_share)),
     Column("lost", lambda one: DEFAULT if one.line.lost_jobs is None else Amount(one.line.lost_jobs)),
     Column("limits", lambda one: "; ".join(one.line.limits) or None),
+    Column("code", lambda one: code_words(one.line)),
 )
 TYPE_JOBS: Final[Sequence[Column[TypeRow]]] = (
     Column("type", lambda one: one.line.task_type),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DEFAULT: Final = "default"
 NONE: Final = "none"
+CODE: Final = "code"
+"""Makes the value of a type's code hold again."""
 _WHOLE: Final = re.compile(r"-?\d{1,3}(?:,\d{3})+|-?\d{1,9}", re.ASCII)
 _PERCENT: Final = re.compile(r"(-?\d{1,9}(?:\.\d{1,4})?) ?%")
 
@@ -70,41 +72,46 @@ def parse_share(text: str, what: str) -> float | None:
     return round(float(match[1]) / 100, 6)
 
 
-def parse_limit(text: str, what: str, *, none: str = NONE) -> int | None:
-    """Parses a limit such as `5`; None for the word `none`. `what` begins the sentence of a refusal.
+def parse_limit(text: str, what: str, *, none: str = NONE) -> int | str | None:
+    """Parses a limit such as `5`; None for the word `none`, and `code` as it is. `what` begins a refusal.
 
     Raises:
         UsageError: the text is neither. Whether the number is in range is for the database to say.
     """
-    if text.strip().lower() == none:
-        return None
+    word = text.strip().lower()
+    if word == none or (word == CODE and none == NONE):
+        return CODE if word == CODE else None
     if _WHOLE.fullmatch(text.strip()) is None:
         raise UsageError(f"{what} needs a whole number such as 5, or {none}; {text[:60]!r} is neither.")
     return int(text.replace(",", ""))
 
 
-def parse_age(text: str, what: str) -> int | None:
-    """Parses a maximum age such as `2d`, in seconds; None for `none`.
+def parse_age(text: str, what: str) -> int | str | None:
+    """Parses a maximum age such as `2d`, in seconds; None for `none`, and `code` as it is.
 
     Raises:
         UsageError: the text is neither, or not a whole number of seconds.
     """
-    if text.strip().lower() == NONE:
-        return None
+    word = text.strip().lower()
+    if word in {NONE, CODE}:
+        return CODE if word == CODE else None
     age = parse_duration(text, what=what)
     if age.microseconds:
         raise UsageError(f"The {what} must be a whole number of seconds.")
     return int(age.total_seconds())
 
 
-def parse_rate_changes(text: str, what: str, *, of_key: bool = False) -> dict[str, int | None]:
+def parse_rate_changes(text: str, what: str, *, of_key: bool = False) -> dict[str, int | str | None]:
     """The settings of a type that a rate such as `100/m` stands for, or one for each key; `none` takes the rate away.
+
+    `code` makes the rate of the code hold again.
 
     Raises:
         UsageError: the text is neither.
     """
-    given = None if text.strip().lower() == NONE else parse_rate(text, what=what)
-    runs, seconds = given or (None, None)
+    word = text.strip().lower()
+    given = None if word in {NONE, CODE} else parse_rate(text, what=what)
+    runs, seconds = given or ((CODE, CODE) if word == CODE else (None, None))
     if of_key:
         return {"key_rate_runs": runs, "key_rate_seconds": seconds}
     return {"rate_runs": runs, "rate_seconds": seconds, **({} if given else {"rate_burst": None})}

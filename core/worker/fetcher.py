@@ -13,6 +13,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
+from jobdeck.core.worker.maintenance import declare_values
 from jobdeck.core.worker.runs.tracing import origins
 from jobdeck.core.worker.slots.pace import Crowd, LaneFronts
 
@@ -145,6 +146,8 @@ class Fetcher:
     def _step(self) -> None:
         if self._listener is None:
             self._link.connect()
+            # Limits in the code hold from the first claim.
+            self._link.run(lambda conn: declare_values(conn, self._state))
             self._listener = self._state.database.listen(self._state.database.channel, at_once=True)
         now = time.monotonic()
         # In this order: what another lane claims in between makes the number an old one.

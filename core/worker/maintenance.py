@@ -12,6 +12,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from jobdeck.core.alerts.alarms import LOOK_SECONDS, Outage, Sentinel, timeouts_of
 from jobdeck.core.errors import Refused
 from jobdeck.core.logs import event
@@ -68,10 +70,20 @@ def report(conn: Connection, state: WorkerState, mode: str) -> None:
 
 
 def sign_on(conn: Connection, state: WorkerState, mode: str) -> None:
-    """Writes the worker's row for the first time, the rules of its task types, and the release of the application."""
+    """Writes the worker's row for the first time, and the rules and values of its task types."""
     report(conn, state, mode)
     presence.declare_types(conn, state.executor.registry)
-    presence.note_release(conn, release_name(state.settings))
+    declare_values(conn, state)
+
+
+def declare_values(conn: Connection, state: WorkerState) -> None:
+    """Writes the values of task types in the code; if the database refuses, logs that and leaves those that hold."""
+    try:
+        presence.declare_values(
+            conn, state.executor.registry, release=release_name(state.settings), worker_id=state.worker_id
+        )
+    except (Refused, psycopg.errors.LockNotAvailable) as error:
+        event(log, logging.ERROR, "the limits of task types in the code were not written", error=safe_error(str(error)))
 
 
 def install_schedules(conn: Connection, state: WorkerState) -> list[str]:

@@ -36,7 +36,7 @@ FUNCTIONS: Final = {
         job_alarm_clear job_alarm_raise job_bulk_continue job_bulk_failed job_bulk_take
         job_queue_checkpoint job_queue_claim job_queue_set_aside job_queue_timeouts job_queue_traces
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
-        job_queue_next_due job_queue_upkeep job_release_note job_types_declare
+        job_queue_next_due job_queue_upkeep job_types_code job_types_declare
         job_types_fill_keys job_worker_remove job_worker_report job_worker_slots job_flow_add job_flow_outcomes
         job_series_short job_series_fill job_series_declare job_producer_begin job_producer_hashes job_producer_keep
         job_worker_run_close job_worker_run_note job_worker_run_open
@@ -67,7 +67,7 @@ A name stands for all functions of this name that have no line of their own.
 RELATIONS: Final = {
     "v:read o:read w:read": """
         job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
-        job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
+        job_retention job_trash_list job_types job_type_values job_upkeep job_worker_runs job_workers jobdeck_schema
         job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
         job_releases job_timeouts job_stat_time_list job_stat_times job_stat_list job_stats job_failing_types
         job_backlog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from jobdeck.core.errors import Refused
@@ -103,7 +103,7 @@ class FakeFigures:
         return ActionResult(job_id, ok=True, message="Paused." if changed.is_paused else "Resumed.")
 
     def set_type(
-        self, registry: object, task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None
+        self, registry: object, task_type: str, changes: Mapping[str, float | datetime | str | None], reason: str | None
     ) -> TypeLine:
         del registry
         self.backend.calls.append(("set type", task_type, dict(changes), reason))
@@ -112,6 +112,9 @@ class FakeFigures:
         if (changes.get("warning_share") or 0) > 1:  # type: ignore[operator]
             raise Refused("A threshold must be more than 0 % and at most 100 %. Nothing was changed.")
         line = next(one.line for one in self.found if one.line.task_type == task_type)
-        changed = replace(line, **changes)  # type: ignore[arg-type]
+        held: dict[str, Any] = {
+            name: line.code.get(name) if value == "code" else value for name, value in changes.items()
+        }
+        changed = replace(line, **held)
         self.found = tuple(replace(one, line=changed) if one.line is line else one for one in self.found)
         return changed

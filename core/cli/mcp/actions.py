@@ -72,7 +72,7 @@ def _argument(option: Option) -> Any:
         kind = When if option.kind == "time" else Text
         return Annotated[kind, Field(description=option.words)] | None, None
     number = Annotated[int, Field(ge=option.least, le=option.most, description=option.words)]
-    return (number, option.default) if option.default is not None else (number | None, None)
+    return number | None, None
 
 
 class _NewJob(Arguments):

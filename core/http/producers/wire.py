@@ -94,14 +94,13 @@ def _kind(option: Option) -> Any:
 
 def _field(option: Option) -> Any:
     """The type and the default of a key of the body."""
-    kind = _kind(option) if option.default is not None else _kind(option) | None
-    return Annotated[kind, Field(alias=option.http)], option.default
+    return Annotated[_kind(option) | None, Field(alias=option.http)], None
 
 
 def schema(option: Option) -> dict[str, Any]:
     """A key of the body in the OpenAPI document."""
-    words = {"default": option.default, "description": option.http_words or None}
-    return TypeAdapter(_kind(option)).json_schema() | {name: text for name, text in words.items() if text is not None}
+    words = {"description": option.http_words} if option.http_words else {}
+    return TypeAdapter(_kind(option)).json_schema() | words
 
 
 _Asked = create_model("Asked", __base__=Asked, **{one.name: _field(one) for one in OFFERED})

@@ -39,7 +39,7 @@ class JobFacts(TypedDict, total=False):
     every_minutes: int | None
     schedule: Schedule | None
     expires_at: datetime | None
-    priority: int
+    priority: int | None
     max_attempts: int | None
     dedupe_key: str | None
     concurrency_key: str | None
@@ -59,7 +59,7 @@ class ManyOptions(TypedDict, total=False):
     """The options of `enqueue_many`."""
 
     run_at: datetime | None
-    priority: int
+    priority: int | None
     max_attempts: int | None
     timeout: float | None
     actor: str | None
@@ -83,7 +83,7 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
     every_minutes: int | None = None,
     schedule: Schedule | None = None,
     expires_at: datetime | None = None,
-    priority: int = 0,
+    priority: int | None = None,
     max_attempts: int | None = None,
     dedupe_key: str | None = None,
     concurrency_key: str | None = None,
@@ -107,7 +107,7 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         every_minutes: the interval of a recurring job.
         schedule: in place of `every_minutes`, an `Every`, or a `Cron`, which is due at its first slot from `run_at` on.
         expires_at: when a recurring job ends, with a time zone.
-        priority: from -100 to 100; higher runs first.
+        priority: from -100 to 100; higher runs first. None for the type's own value, or 0.
         max_attempts: how often a failing job is tried; None for the type's own value.
         dedupe_key: if a pending or running job has this key, that job is returned and none is created.
         concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
@@ -187,7 +187,7 @@ def enqueue_many(  # noqa: PLR0913 -- one keyword per option of all jobs
     payloads: Iterable[Payload | Json] | None = None,
     *,
     run_at: datetime | None = None,
-    priority: int = 0,
+    priority: int | None = None,
     max_attempts: int | None = None,
     timeout: float | None = None,
     actor: str | None = None,
@@ -239,7 +239,7 @@ async def aenqueue_many(  # noqa: PLR0913 -- one keyword per option of all jobs
     payloads: Iterable[Payload | Json] | None = None,
     *,
     run_at: datetime | None = None,
-    priority: int = 0,
+    priority: int | None = None,
     max_attempts: int | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 -- that of the jobs
     actor: str | None = None,
@@ -272,7 +272,7 @@ def new_job(  # noqa: PLR0913 -- one keyword per option of a job
     every_minutes: int | None = None,
     schedule: Schedule | None = None,
     expires_at: datetime | None = None,
-    priority: int = 0,
+    priority: int | None = None,
     max_attempts: int | None = None,
     dedupe_key: str | None = None,
     concurrency_key: str | None = None,

@@ -67,7 +67,7 @@ def draft(job_type: JobType, payload: Payload | Json | None) -> NewJob:
     return requests.draft(registry.Registry([job_type]), job_type.task_type, given)
 
 
-def ranked(priority: int) -> int:
+def ranked(priority: int | None) -> int | None:
     """The priority of a job, as it is.
 
     Raises:

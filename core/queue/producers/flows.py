@@ -42,7 +42,7 @@ class Member:
     after_jobs: tuple[UUID, ...] = ()
     needs: Needs = "success"
     run_at: datetime | None = None
-    priority: int = 0
+    priority: int | None = None
     max_attempts: int | None = None
     dedupe_key: str | None = None
     concurrency_key: str | None = None
@@ -74,7 +74,7 @@ class MemberOptions(TypedDict, total=False):
     after: Blocker | Iterable[Blocker]
     needs: Needs
     run_at: datetime | None
-    priority: int
+    priority: int | None
     max_attempts: int | None
     dedupe_key: str | None
     concurrency_key: str | None
@@ -112,7 +112,7 @@ class Flow:
         after: Blocker | Iterable[Blocker] = (),
         needs: Needs = "success",
         run_at: datetime | None = None,
-        priority: int = 0,
+        priority: int | None = None,
         max_attempts: int | None = None,
         dedupe_key: str | None = None,
         concurrency_key: str | None = None,
@@ -129,7 +129,7 @@ class Flow:
                 good, is cancelled or is deleted. "end": it runs once all of them have ended in any way. "failure": it
                 runs once all have ended and one did not succeed; if all succeeded, it is cancelled as not needed.
             run_at: when it is due at the earliest, with a time zone; None for now.
-            priority: from -100 to 100; higher runs first.
+            priority: from -100 to 100; higher runs first. None for the type's own value, or 0.
             max_attempts: how often a failing job is tried; None for the type's own value.
             dedupe_key: if a pending or running job has this key, the whole flow is refused.
             concurrency_key: jobs with the same key never run at the same time; None for the type's own key.

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from jobdeck.core import registry
 from jobdeck.core.errors import ConfigurationError
-from jobdeck.core.registry import JobType, NoArguments
+from jobdeck.core.registry import JobType, NoArguments, code_values
 from jobdeck.core.registry.handles import Handle, P, model_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import Admit, AsyncJobContext, Opener, Payload
     from jobdeck.core.registry.around import Backoff
     from jobdeck.core.registry.checks import Isolation
+    from jobdeck.core.registry.code_values import CodeValues
     from jobdeck.core.registry.job_context import Outcome
 
 Q = TypeVar("Q", bound="Payload")
@@ -32,7 +33,7 @@ R = TypeVar("R")
 O = TypeVar("O", bound="Outcome")  # noqa: E741 -- an outcome
 
 
-class HandlerFacts(TypedDict, total=False):
+class HandlerFacts(code_values.CodeValues, total=False):
     """What a worker alone must know of a task type; `jobdeck.job` says what each means."""
 
     label: str | None
@@ -109,16 +110,17 @@ class Task(Handle[P]):
         Raises:
             ConfigurationError: the parts of the type do not fit together, or an option belongs to `jobdeck.task`.
         """
-        others = facts.keys() - HandlerFacts.__annotations__.keys()
-        if others:
+        wrong = facts.keys() - HandlerFacts.__annotations__.keys()
+        if wrong:
             raise ConfigurationError(
-                f"The handler of {self.name} has the options {', '.join(sorted(others))}. Give them where the type is "
+                f"The handler of {self.name} has the options {', '.join(sorted(wrong))}. Give them where the type is "
                 "declared: what enqueues jobs must know them, too."
             )
 
         def register(function: Any) -> Any:
             model_of(self.name, function, self.job_type.payload)
-            registry.register(replace(self.job_type, run=function, **facts))
+            values, others = code_values.split(facts)
+            registry.register(replace(self.job_type, run=function, values={**self.job_type.values, **values}, **others))
             return function
 
         return register(*given) if given else register
@@ -190,10 +192,16 @@ def task(
     max_attempts: int = 5,
     concurrency: str | None = None,
     admit: Admit | None = None,
+    **values: Unpack[CodeValues],
 ) -> Task[P]: ...
 @overload
 def task(
-    task_type: str, *, max_attempts: int = 5, concurrency: str | None = None, admit: Admit | None = None
+    task_type: str,
+    *,
+    max_attempts: int = 5,
+    concurrency: str | None = None,
+    admit: Admit | None = None,
+    **values: Unpack[CodeValues],
 ) -> Task[NoArguments]: ...
 def task(
     task_type: str,
@@ -202,16 +210,17 @@ def task(
     max_attempts: int = 5,
     concurrency: str | None = None,
     admit: Admit | None = None,
+    **values: Unpack[CodeValues],
 ) -> Task[Any]:
     """Declares a task type without its handler, in a module that is light enough for a web application.
 
     Jobs are enqueued through what it returns; `@send_invoice.handler` registers the handler in a module of the worker.
-    The options are those of `job` that a producer needs, too.
+    The options are those of `job` that a producer needs, too, and the `values` of `job`.
 
     Raises:
         ConfigurationError: the parts of the type do not fit together; the message names the part.
     """
-    return Task(registry.declare(_plain(task_type, _no_handler, payload, max_attempts, concurrency, admit)))
+    return Task(registry.declare(_plain(task_type, _no_handler, payload, max_attempts, concurrency, admit, values)))
 
 
 @overload
@@ -237,6 +246,7 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     resources: Opener | None = None,
     playbook: str = "",
     backoff: Backoff | None = None,
+    **values: Unpack[CodeValues],
 ) -> Callable[[Callable[..., Any]], TaskFunction[Any, Any]]:
     """Registers a function `(payload, ctx) -> Done | Continue | None` as the handler of a task type.
 
@@ -256,8 +266,10 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
 
     `backoff` is a plain function `(attempt, error)` to the seconds until the next attempt, at most a year, or to None
     for the default delay. It is called after each attempt that failed and was not the last; `attempt` counts from 1,
-    and `error` is what the handler raised, or a `TimedOut`. If it fails, the log of the run says so, and the default
-    delay is used, as for an attempt that was lost with its worker. A `RetryLater` of the handler comes first.
+    and `error` is what the handler raised, or a `TimedOut`. A `RetryLater` comes first.
+
+    The `values` hold where no operator set others: `max_running` jobs run at once over all workers, `per_key` of a key;
+    `rate` ("5/s", "100/m") of them start; jobs without a priority get `priority`, and expire `max_age` after due.
 
     Raises:
         ConfigurationError: the parts of the type do not fit together; the message names the part.
@@ -268,7 +280,7 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     def register(function: Any) -> TaskFunction[Any, Any]:
         model = model_of(task_type, function, payload) or NoArguments
         made = replace(
-            _plain(task_type, function, model, max_attempts, concurrency, admit),
+            _plain(task_type, function, model, max_attempts, concurrency, admit, values),
             purpose=purpose, recurring=recurring or None, timeout=timeout, retry_base=retry_base, retry_cap=retry_cap,
             quick=quick, preview=preview, isolation=isolation, resources=resources, playbook=playbook, backoff=backoff,
         )  # fmt: skip
@@ -278,11 +290,17 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
 
 
 def _plain(
-    task_type: str, run: Any, payload: Any, max_attempts: int, concurrency: str | None, admit: Admit | None
+    task_type: str,
+    run: Any,
+    payload: Any,
+    max_attempts: int,
+    concurrency: str | None,
+    admit: Admit | None,
+    values: CodeValues | None = None,
 ) -> JobType:
     return JobType(
         task_type=task_type, run=run, label=task_type.replace("_", " ").capitalize(), purpose="", payload=payload,
-        max_attempts=max_attempts, concurrency=concurrency, admit=admit,
+        max_attempts=max_attempts, concurrency=concurrency, admit=admit, values=values or {},
     )  # fmt: skip
 
 

@@ -148,6 +148,8 @@ create table if not exists job_types (
     key_rate_seconds integer,
     -- One-time jobs that are enqueued without an expiry expire so long after they are due.
     max_age_seconds integer,
+    -- The priority of jobs that are enqueued without one.
+    priority integer,
     limited boolean not null generated always as (max_running is not null or rate_runs is not null) stored,
     -- When the type got its first limit.
     limited_at timestamptz,
@@ -155,6 +157,16 @@ create table if not exists job_types (
     rate_until timestamptz
 -- Claims update the rows of types with a rate, and all claims read the table.
 ) with (fillfactor = 50);
+
+-- Where the limits and the priority of a type in job_types come from, by the names of its columns: what its code says, as a
+-- worker of a release declared it, and what operators set; null is none. An operator's value holds, else the code's.
+create table if not exists job_type_values (
+    task_type text primary key,
+    code jsonb not null default '{}',
+    release text,
+    declared_at timestamptz,
+    own jsonb not null default '{}'
+);
 
 -- The paused types, for reading: the check refuses an INSERT where a host has granted that on everything.
 create or replace view job_paused_types as

@@ -46,6 +46,8 @@ create table if not exists job_workers (
 
 -- The slots of each kind of handler: {"thread": {"slots": 8, "types": ["a"]}}; null of a worker of an earlier program.
 alter table job_workers add column if not exists slots jsonb;
+-- Its release of the application, and what its code says of its task types.
+alter table job_workers add column if not exists release text, add column if not exists code jsonb;
 
 -- Whether a worker with this heartbeat is alive: it reports every 20 seconds, and a lease lasts a minute.
 create or replace function job_worker_is_alive(p_heartbeat_at timestamptz, p_at timestamptz) returns boolean

@@ -31,7 +31,7 @@ begin
 end
 $$;
 
--- Enqueues one checked job like job_queue_create, with the key and the expiry of its type and its place in line.
+-- Enqueues one checked job like job_queue_create, with the key, priority and expiry of its type and its place in line.
 create or replace function job_queue_add(
     p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
     p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_expires_at timestamptz, p_actor text,
@@ -46,14 +46,16 @@ declare
     v_max_attempts constant integer := greatest(coalesce(p_max_attempts, 1), 1);
     v_has_rule boolean;
     v_max_age integer;
+    v_priority integer;
     v_blocked_by uuid;
     v_in_line boolean;
 begin
     if p_blocked_by is not null then
         v_blocked_by := job_queue_live_blocker(p_blocked_by);
     end if;
-    select t.concurrency is not null, t.max_age_seconds into v_has_rule, v_max_age
+    select t.concurrency is not null, t.max_age_seconds, t.priority into v_has_rule, v_max_age, v_priority
     from job_types t where t.task_type = p_task_type;
+    v_priority := coalesce(p_priority, v_priority, 0);
     if v_key is null and v_has_rule then
         v_key := job_key_of(p_task_type, p_payload);
     end if;
@@ -61,18 +63,18 @@ begin
         v_expires_at := coalesce(v_expires_at, v_run_at + make_interval(secs => v_max_age));
     end if;
     for attempt in 1..5 loop
-        v_in_line := v_key is not null and job_queue_joins_line(v_key, p_priority, v_run_at, p_task_type);
+        v_in_line := v_key is not null and job_queue_joins_line(v_key, v_priority, v_run_at, p_task_type);
         -- ON CONFLICT writes a second record to the write-ahead log for each row.
         if p_dedupe_key is null then
             insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line,
                 blocked_by, expires_at, created_by)
-            values (p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, v_key, v_in_line, v_blocked_by,
+            values (p_task_type, p_payload, v_run_at, v_max_attempts, v_priority, v_key, v_in_line, v_blocked_by,
                 v_expires_at, job_actor(p_actor))
             returning q.id into job_id;
         else
             insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
                 in_line, blocked_by, expires_at, created_by)
-            values (p_task_type, p_payload, v_run_at, v_max_attempts, p_priority, p_dedupe_key, v_key, v_in_line,
+            values (p_task_type, p_payload, v_run_at, v_max_attempts, v_priority, p_dedupe_key, v_key, v_in_line,
                 v_blocked_by, v_expires_at, job_actor(p_actor))
             on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
             returning q.id into job_id;
@@ -113,10 +115,10 @@ begin
         and num_nonnulls(p_dedupe_key, p_concurrency_key, p_blocked_by, p_interval_minutes) = 0
     then
         insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, expires_at, created_by)
-        select p_task_type, p_payload, v_run_at, greatest(coalesce(p_max_attempts, 1), 1), p_priority, p_expires_at,
-            job_actor(p_actor)
-        where not exists (select from job_types t where t.task_type = p_task_type
-            and (t.concurrency is not null or t.max_age_seconds is not null))
+        select p_task_type, p_payload, v_run_at, greatest(coalesce(p_max_attempts, 1), 1),
+            coalesce(p_priority, t.priority, 0), p_expires_at, job_actor(p_actor)
+        from (select 1) one left join job_types t on t.task_type = p_task_type
+        where t.concurrency is null and t.max_age_seconds is null
         returning q.id into job_id;
         created := found;
         if created then
@@ -149,7 +151,7 @@ create or replace function job_queue_enqueue(
 language plpgsql volatile security definer
 as $$
 declare
-    v_id constant uuid := (job_queue_create(p_task_type, coalesce(p_payload, '{}'), p_run_at, p_max_attempts, 0, null, null,
+    v_id constant uuid := (job_queue_create(p_task_type, coalesce(p_payload, '{}'), p_run_at, p_max_attempts, null, null, null,
         null, null, null, null)).job_id;
 begin
     return (select q from job_queue q where q.id = v_id);
@@ -173,7 +175,7 @@ create or replace function job_batch_place(p_id uuid) returns integer
 language sql immutable
 return ('x' || substr(replace(p_id::text, '-', ''), 17, 7))::bit(28)::integer - x'8000000'::integer;
 
--- Enqueues checked one-time jobs, with the keys and the expiry of their types and their places in line. Each array has one
+-- Enqueues checked one-time jobs, with the keys, priority and expiry of their types and their places in line. Each array has one
 -- element per job, or is null for the default. Returns the ids of the jobs whose dedupe key was free.
 create or replace function job_queue_insert(
     p_ids uuid[], p_task_types text[], p_payloads jsonb[], p_run_at timestamptz[], p_max_attempts integer[],
@@ -185,22 +187,24 @@ declare
     v_time constant text := job_batch_time();
     v_created_by constant text := job_actor(p_actor);
     v_keys text[] := p_concurrency_keys;
+    v_priorities integer[] := p_priorities;
     v_in_line boolean[];
     v_expires_at timestamptz[];
 begin
     if exists (select from job_types t where t.task_type = any (p_task_types)
-        and (t.concurrency is not null or t.max_age_seconds is not null))
+        and num_nonnulls(t.concurrency, t.max_age_seconds, t.priority) > 0)
     then
         select array_agg(coalesce(n.key, case when t.concurrency is not null
                 then job_key_of(n.task_type, coalesce(n.payload, '{}')) end) order by n.place),
-            array_agg(coalesce(n.run_at, now()) + make_interval(secs => t.max_age_seconds) order by n.place)
-        into v_keys, v_expires_at
-        from unnest(p_task_types, p_payloads, p_run_at, p_concurrency_keys) with ordinality
-            as n (task_type, payload, run_at, key, place)
+            array_agg(coalesce(n.run_at, now()) + make_interval(secs => t.max_age_seconds) order by n.place),
+            array_agg(coalesce(n.priority, t.priority) order by n.place)
+        into v_keys, v_expires_at, v_priorities
+        from unnest(p_task_types, p_payloads, p_run_at, p_concurrency_keys, p_priorities) with ordinality
+            as n (task_type, payload, run_at, key, priority, place)
         left join job_types t on t.task_type = n.task_type;
     end if;
     if cardinality(array_remove(v_keys, null)) > 0 then
-        v_in_line := job_queue_join_lines(v_keys, p_task_types, p_priorities, p_run_at, p_blocked_by);
+        v_in_line := job_queue_join_lines(v_keys, p_task_types, v_priorities, p_run_at, p_blocked_by);
         perform job_queue_ask_recheck(array(
             select l.key from unnest(v_keys, v_in_line) as l (key, in_line) where l.in_line), null);
     end if;
@@ -212,7 +216,7 @@ begin
         select coalesce(n.id, job_batch_id(v_time, n.place)), n.task_type, coalesce(n.payload, '{}'),
             coalesce(n.run_at, now()), greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0),
             n.concurrency_key, coalesce(n.in_line, false), n.blocked_by, n.expires_at, v_created_by
-        from unnest(p_ids, p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, v_keys, v_in_line,
+        from unnest(p_ids, p_task_types, p_payloads, p_run_at, p_max_attempts, v_priorities, v_keys, v_in_line,
             p_blocked_by, v_expires_at) with ordinality
             as n (id, task_type, payload, run_at, max_attempts, priority, concurrency_key, in_line, blocked_by,
                 expires_at, place)
@@ -225,7 +229,7 @@ begin
     select coalesce(n.id, job_batch_id(v_time, n.place)), n.task_type, coalesce(n.payload, '{}'),
         coalesce(n.run_at, now()), greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.dedupe_key,
         n.concurrency_key, coalesce(n.in_line, false), n.blocked_by, n.expires_at, v_created_by
-    from unnest(p_ids, p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, v_keys, v_in_line,
+    from unnest(p_ids, p_task_types, p_payloads, p_run_at, p_max_attempts, v_priorities, p_dedupe_keys, v_keys, v_in_line,
         p_blocked_by, v_expires_at) with ordinality
         as n (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, blocked_by,
             expires_at, place)

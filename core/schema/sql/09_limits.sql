@@ -165,6 +165,8 @@ as $$
             'The period of a rate must be between a second and 31 days. Nothing was changed.'
         when p_type.max_age_seconds not between 1 and 31622400 then
             'The maximum age of a job must be between a second and 366 days. Nothing was changed.'
+        when not job_priority_fits(p_type.priority) then format(
+            'A priority must be between -100 and 100, and %s is not. Nothing was changed.', p_type.priority)
         when p_type.rate_burst is not null and p_type.rate_runs is null then
             'A burst is how many runs of a rate may start at once, and the type has no rate. Nothing was changed.'
         -- Workers look once a second, so a smaller burst would not reach the rate.
@@ -172,6 +174,88 @@ as $$
             format('The burst of this rate must be between %s, the runs of one second, and 1,000,000, and %s is not. '
                 'Nothing was changed.', ceil(p_type.rate_runs::numeric / p_type.rate_seconds), p_type.rate_burst)
     end
+$$;
+
+-- The names of the values that code and operators can set.
+create or replace function job_value_names() returns text[]
+language sql immutable parallel safe
+return array['max_running', 'max_per_key', 'rate_runs', 'rate_seconds', 'rate_burst', 'key_rate_runs', 'key_rate_seconds',
+    'max_age_seconds', 'priority'];
+
+-- What operators have set of a type after these changes. The text "code" takes a value back; a null is kept where the code names
+-- a value, since that would hold otherwise. A rate is one value.
+create or replace function job_values_own(p_own jsonb, p_code jsonb, p_changes jsonb) returns jsonb
+language plpgsql immutable
+as $$
+declare
+    v_rate constant text[] := array['rate_runs', 'rate_seconds', 'rate_burst'];
+    v_back text[] := array(select c.key from jsonb_each(p_changes) c where c.value = '"code"');
+    v_own jsonb := p_own;
+begin
+    if v_back && v_rate then
+        v_back := v_back || v_rate;
+    elsif p_changes ?| v_rate then
+        v_own := p_code - array(select k from jsonb_object_keys(p_code) k where k <> all (v_rate)) || v_own;
+    end if;
+    v_own := (v_own || p_changes) - v_back;
+    if v_own ->> 'rate_runs' is null and not p_changes ? 'rate_burst' then
+        v_own := v_own - 'rate_burst';
+    end if;
+    return (select coalesce(jsonb_object_agg(o.key, o.value), '{}') from jsonb_each(v_own) o
+        where o.key = any (job_value_names()) and (o.value <> 'null' or p_code ? o.key));
+end
+$$;
+
+-- The type with the values that hold: those of operators, else those of the code.
+create or replace function job_values_held(p_type job_types, p_code jsonb, p_own jsonb) returns job_types
+language sql immutable
+as $$
+    select jsonb_populate_record(p_type, jsonb_object(job_value_names(), array_fill(null::text, array[9])) || p_code || p_own)
+$$;
+
+-- Whether a release was first seen before another one. Volatile, so that it sees a release that has just come.
+create or replace function job_release_precedes(p_release text, p_other text) returns boolean
+language sql volatile
+as $$
+    select exists (select from job_releases r join job_releases o on r.first_seen < o.first_seen
+        where r.name = p_release and o.name = p_other)
+$$;
+
+-- Takes what the code of a release says of its types, {"type": {"max_running": 5}}. A release that was first seen before the one
+-- that declared the values of a type changes none.
+create or replace function job_types_code(p_worker text, p_release text, p_code jsonb) returns void
+language plpgsql volatile security definer
+set lock_timeout = '900ms'
+as $$
+declare
+    v_release constant text := left(p_release, 200);
+    v_values job_type_values;
+    v_was job_types;
+    v_type job_types;
+begin
+    perform job_release_note(p_release);
+    update job_workers set release = v_release, code = p_code
+    where id = p_worker and (release, code) is distinct from (v_release, p_code);
+    for v_values in
+        insert into job_type_values as v (task_type, code, release, declared_at)
+        select n.key, n.value, v_release, clock_timestamp() from jsonb_each(p_code) n
+        where not exists (select from job_type_values o where o.task_type = n.key and (o.code, o.release) = (n.value, v_release))
+        order by n.key
+        on conflict (task_type) do update
+        set code = excluded.code, release = excluded.release, declared_at = excluded.declared_at
+        where v.release is null or not job_release_precedes(excluded.release, v.release)
+        returning v.*
+    loop
+        insert into job_types (task_type) select v_values.task_type where v_values.code || v_values.own <> '{}'
+        on conflict (task_type) do nothing;
+        select * into v_was from job_types where task_type = v_values.task_type for update;
+        v_type := job_values_held(v_was, v_values.code, v_values.own);
+        if v_type is distinct from v_was then
+            perform job_queue_refuse(r) from job_limits_refusal(v_type) r where r is not null;
+            perform job_limits_keep(v_was, v_type);
+        end if;
+    end loop;
+end
 $$;
 
 -- Refuses limits in p_changes that are no whole numbers.
@@ -184,9 +268,7 @@ declare
 begin
     for v_name, v_value in
         select c.key, c.value from jsonb_each(p_changes) c
-        where c.key in ('max_running', 'max_per_key', 'rate_runs', 'rate_seconds', 'rate_burst', 'key_rate_runs',
-            'key_rate_seconds', 'max_age_seconds')
-            and jsonb_typeof(c.value) <> 'null'
+        where c.key = any (job_value_names()) and jsonb_typeof(c.value) <> 'null' and c.value <> '"code"'
     loop
         if jsonb_typeof(v_value) <> 'number' or v_value #>> '{}' !~ '^-?[0-9]{1,9}$' then
             perform job_queue_refuse(format('A limit is a whole number, and %s is not one for %s. Nothing was changed.',
@@ -208,7 +290,7 @@ begin
     update job_types set max_running = p_after.max_running, rate_runs = p_after.rate_runs,
         rate_seconds = p_after.rate_seconds, rate_burst = p_after.rate_burst, max_per_key = p_after.max_per_key,
         key_rate_runs = p_after.key_rate_runs, key_rate_seconds = p_after.key_rate_seconds,
-        max_age_seconds = p_after.max_age_seconds,
+        max_age_seconds = p_after.max_age_seconds, priority = p_after.priority,
         rate_until = case when (p_before.rate_runs, p_before.rate_seconds, p_before.rate_burst)
             is not distinct from (p_after.rate_runs, p_after.rate_seconds, p_after.rate_burst) then rate_until end
     where task_type = p_after.task_type;

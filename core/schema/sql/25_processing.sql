@@ -176,8 +176,8 @@ as $$
 $$;
 
 -- Changes settings of a task type. Keys of p_changes: warning_share, critical_share, lost_jobs, muted_until, set_aside, and
--- the limits max_running, rate_runs with rate_seconds, rate_burst, max_per_key, key_rate_runs with key_rate_seconds,
--- max_age_seconds; null resets one. A type without a row has the settings that hold for all types.
+-- those of job_value_names; null resets one, and "code" makes the value of the type's code hold again. A type without a row has the
+-- settings that hold for all types.
 create or replace function job_type_set(p_task_type text, p_changes jsonb, p_actor text, p_reason text) returns void
 language plpgsql volatile security definer
 set lock_timeout = '900ms'
@@ -187,8 +187,8 @@ declare
     v_was job_types;
     v_before jsonb;
     v_unknown text;
-    v_limits constant text[] := array['max_running', 'max_per_key', 'rate_runs', 'rate_seconds', 'rate_burst',
-        'key_rate_runs', 'key_rate_seconds', 'max_age_seconds'];
+    v_limits constant text[] := job_value_names();
+    v_values job_type_values;
 begin
     perform job_refuse_outsiders();
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
@@ -209,10 +209,14 @@ begin
     select * into v_type from job_types where task_type = p_task_type for update;
     v_was := v_type;
     v_before := to_jsonb(v_type);
-    v_type := jsonb_populate_record(v_type, p_changes);
+    v_type := jsonb_populate_record(v_type, p_changes - v_limits);
     v_type.set_aside := coalesce(v_type.set_aside, false);
-    if v_type.rate_runs is null and not p_changes ? 'rate_burst' then
-        v_type.rate_burst := null;
+    if p_changes ?| v_limits then
+        insert into job_type_values (task_type) values (p_task_type) on conflict (task_type) do nothing;
+        select * into v_values from job_type_values where task_type = p_task_type for update;
+        v_values.own := job_values_own(v_values.own, v_values.code, p_changes);
+        update job_type_values set own = v_values.own where task_type = p_task_type;
+        v_type := job_values_held(v_type, v_values.code, v_values.own);
     end if;
     perform job_queue_refuse(r) from job_limits_refusal(v_type) r where r is not null;
     perform job_queue_refuse(r) from job_type_refusal(v_type.warning_share, v_type.critical_share, v_type.lost_jobs) r

@@ -32,7 +32,7 @@ begin
     end if;
     v_given := array(
         select row(e.place, coalesce(o.job_id, job_batch_id(v_time, e.place)), m.name, m.task_type, coalesce(m.payload, '{}'),
-            coalesce(m.run_at, now()), m.max_attempts, coalesce(m.priority, 0), m.dedupe_key, m.concurrency_key,
+            coalesce(m.run_at, now()), m.max_attempts, m.priority, m.dedupe_key, m.concurrency_key,
             coalesce(m.after, '{}'), coalesce(m.after_jobs, '{}'), coalesce(m.needs, 'success'))::job_flow_given
         from jsonb_array_elements(p_members) with ordinality as e (value, place)
         cross join lateral jsonb_to_record(e.value) as m (name text, task_type text, payload jsonb, run_at timestamptz,

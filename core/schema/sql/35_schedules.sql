@@ -232,7 +232,7 @@ declare
 begin
     perform job_refuse_outsiders();
     -- Another worker may enqueue the same series now, which this waits for: before it holds the lock of any row.
-    perform job_series_add(w.task_type, w.payload, w.schedule, w.slots, null, w.max_attempts, 0, w.dedupe_key,
+    perform job_series_add(w.task_type, w.payload, w.schedule, w.slots, null, w.max_attempts, null, w.dedupe_key,
         w.concurrency_key, null, null, p_actor, true)
     from unnest(v_wanted) w where job_queue_holder(w.dedupe_key) is null;
     foreach v_one in array v_wanted loop

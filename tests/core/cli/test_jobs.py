@@ -199,7 +199,7 @@ def test_errors_that_the_newest_release_brought_are_listed_alone(jobdeck: Jobdec
     enqueued(conn, "cli_refuse", reason="no room")
     assert jobdeck("run-worker").code == 0
     jobdeck("errors", "--new").refused(1, "one release only", "SENTRY_RELEASE")
-    presence.note_release(conn, "shop@2")
+    presence.declare_values(conn, (), release="shop@2", worker_id="")
     assert jobdeck("errors", "--new").out == "No group of errors is new in shop@2.\n"
     enqueued(conn, "cli_refuse", reason="it burns")
     assert jobdeck("run-worker").code == 0

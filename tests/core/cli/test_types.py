@@ -8,6 +8,7 @@ import pytest
 
 from jobdeck.core.queue import leases
 from tests.core.cli.support import Jobdeck, enqueued
+from tests.core.queue.test_code_values import start
 from tests.support.health import announce
 from tests.support.queue import Connection, add, changes_nothing, claim_one, finish_one, now, value
 from tests.support.waiting import rounds
@@ -21,10 +22,10 @@ def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: Connection) -
     head, row = jobdeck("types", "list").out.splitlines()
     assert head.split() == [
         "TYPE", "PENDING", "RUNNING", "FAILED", "WAIT", "OK/MIN", "FAILED/MIN", "FAILING", "USUALLY", "WORKERS",
-        "PAUSED", "MUTED", "WARNING", "CRITICAL", "LOST", "LIMITS",
+        "PAUSED", "MUTED", "WARNING", "CRITICAL", "LOST", "LIMITS", "CODE",
     ]  # fmt: skip
     assert "until 2099-01-01" in row
-    assert row.endswith("20 %     60.5 %    5     -")
+    assert row.split()[-6:] == ["%", "60.5", "%", "5", "-", "-"]
     reset = jobdeck("types", "set", "cli_echo", "--warn", "default", "--unmute", "--json").data
     assert (reset["warning_share"], reset["critical_share"], reset["muted_until"]) == (None, 0.605, None)
     assert reset["lost_jobs"] == 5
@@ -154,11 +155,55 @@ def test_limits_are_set_listed_and_taken_away(jobdeck: Jobdeck, conn: Connection
         "key_rate_seconds": 10, "max_age_seconds": 129_600,
     }  # fmt: skip
     words = "0 of 5 run; 100/m start, 20 at once; 2 per key run; 5/10s per key start; cancelled 1d12h after due"
-    assert jobdeck("types", "list").out.splitlines()[1].endswith(words)
+    assert words in jobdeck("types", "list").out.splitlines()[1]
     nothing = ("--max-running", "none", "--rate", "none", "--max-per-key", "none", "--key-rate", "none")
     jobdeck("types", "set", "cli_echo", *nothing, "--max-age", "none")
     assert "run;" not in jobdeck("types", "list").out
     assert conn.execute("SELECT limited, rate_burst FROM job_types").fetchone() == (False, None)
+
+
+def test_the_values_of_the_code_are_listed_with_their_release_and_hold_again_on_request(
+    jobdeck: Jobdeck, conn: Connection
+) -> None:
+    start(conn, "shop@7", "new", "cli_echo", max_running=5, rate="100/m", priority=3)
+    listed = jobdeck("types", "list").out.splitlines()[1]
+    assert "0 of 5 run; 100/m start; priority 3" in listed
+    assert listed.endswith("5 run; 100/m start; priority 3 (shop@7)")
+    found = jobdeck(
+        "types", "set", "cli_echo", "--max-running", "9", "--rate", "none", "--priority", "-4", "--json"
+    ).data
+    assert (found["max_running"], found["rate_runs"], found["priority"]) == (9, None, -4)
+    assert (found["code"]["max_running"], found["own"]["max_running"], found["release"]) == (5, 9, "shop@7")
+    assert "(shop@7); operators set max-running, rate, priority" in jobdeck("types", "list").out
+    again = ("--max-running", "code", "--rate", "code", "--priority", "code", "--max-age", "code", "--burst", "code")
+    jobdeck("types", "set", "cli_echo", *again)
+    assert jobdeck("types", "list").out.splitlines()[1] == listed
+
+
+def test_two_live_releases_that_differ_are_named(jobdeck: Jobdeck, conn: Connection) -> None:
+    start(conn, "shop@6", "old", "cli_echo", max_running=4)
+    start(conn, "shop@7", "new", "cli_echo", max_running=5)
+    assert "5 run (shop@7); live workers of shop@6 say otherwise" in jobdeck("types", "list").out
+    found = {one["signal"]: one for one in jobdeck("doctor", "--json").data["findings"]}["limits in code"]
+    assert found["verdict"] == "warning"
+    assert found["evidence"] == (
+        "Live releases disagree; the one in brackets holds. cli_echo: 5 run (shop@7); live workers of shop@6 say "
+        "otherwise."
+    )
+
+
+def test_doctor_says_whose_limits_hold(jobdeck: Jobdeck, conn: Connection) -> None:
+    def said() -> dict[str, str]:
+        return {one["signal"]: one["evidence"] for one in jobdeck("doctor", "--json").data["findings"]}
+
+    assert "limits in code" not in said()
+    start(conn, "shop@7", "new", "cli_echo", max_running=5)
+    assert said()["limits in code"] == "What the code says of 1 task type holds."
+    jobdeck("types", "set", "cli_echo", "--max-running", "9")
+    assert said()["limits in code"] == (
+        "cli_echo: 5 run (shop@7); operators set max-running. `jobdeck types set TYPE --max-running code` takes back "
+        "what operators set."
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,6 +256,8 @@ def test_a_limit_below_what_runs_is_set_and_says_what_happens(jobdeck: Jobdeck, 
         (("--rate", "0/m"), 1, "between 1 and 1,000,000 runs, and 0 is not"),
         (("--burst", "5"), 1, "the type has no rate"),
         (("--max-age", "soon"), 2, "is not a duration"),
+        (("--priority", "101"), 1, "A priority must be between -100 and 100, and 101 is not."),
+        (("--lost", "code"), 2, "needs a whole number"),
         (("--max-age", "500d"), 1, "between a second and 366 days"),
     ],
 )

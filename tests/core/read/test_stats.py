@@ -224,11 +224,11 @@ class TestErrorGroups:
     def test_a_group_is_new_in_the_release_before_which_it_never_failed(
         self, conn: Connection, compacted: bool
     ) -> None:
-        presence.note_release(conn, "shop@1")
+        presence.declare_values(conn, (), release="shop@1", worker_id="")
         failed_alike(conn, 1, error="old")
         conn.execute("UPDATE job_stat_delta SET first_at = first_at - interval '1 minute'")
-        presence.note_release(conn, "shop@2")
-        presence.note_release(conn, "shop@1")
+        presence.declare_values(conn, (), release="shop@2", worker_id="")
+        presence.declare_values(conn, (), release="shop@1", worker_id="")
         failed_alike(conn, 1, error="young")
         failed_alike(conn, 1, error="old")
         if compacted:
@@ -238,14 +238,14 @@ class TestErrorGroups:
         assert report.release.name == "shop@2"
         assert {group.sample: group.new_in_release for group in report.trends} == {"old": False, "young": True}
         assert [group.sample for group in error_groups.groups(new_in_release=True, limit=1).run(conn)] == ["young"]
-        presence.note_release(conn, "shop@3")
+        presence.declare_values(conn, (), release="shop@3", worker_id="")
         conn.execute("UPDATE job_releases SET first_seen = now() + interval '1 minute' WHERE name = 'shop@3'")
         assert not any(group.new_in_release for group in reports.errors().run(conn).trends)
         assert error_groups.groups(new_in_release=True).run(conn) == ()
 
     def test_the_first_release_has_no_new_groups(self, conn: Connection) -> None:
-        presence.note_release(conn, "shop@1")
-        presence.note_release(conn, "")
+        presence.declare_values(conn, (), release="shop@1", worker_id="")
+        presence.declare_values(conn, (), release="", worker_id="")
         failed_alike(conn, 1)
         report = reports.errors().run(conn)
         assert report.release is None

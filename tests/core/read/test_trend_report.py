@@ -46,13 +46,13 @@ def test_each_window_reads_the_backlog_in_its_own_steps(conn: Connection, hours:
 
 
 def test_pauses_resumes_and_releases_are_marks_in_their_order(conn: Connection) -> None:
-    presence.note_release(conn, "shop@1.9")
+    presence.declare_values(conn, (), release="shop@1.9", worker_id="")
     advance(conn, 2 * HOUR)
     operator.pause(conn, reason="down", actor=ACTOR, task_type="alpha")
     operator.pause(conn, reason=None, actor=ACTOR)
     operator.resume(conn, actor=ACTOR, task_type="alpha")
-    presence.note_release(conn, "shop@1.9")
-    presence.note_release(conn, "shop@2.0")
+    presence.declare_values(conn, (), release="shop@1.9", worker_id="")
+    presence.declare_values(conn, (), release="shop@2.0", worker_id="")
     found = trend_report(6 * HOUR).run(conn)
     assert [(mark.kind, mark.name) for mark in found.marks] == [
         ("release", "shop@1.9"), ("pause", "alpha"), ("pause", None), ("resume", "alpha"), ("release", "shop@2.0"),

@@ -90,7 +90,7 @@ async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
             "enter",
             *"2h",
             "enter",
-            *("enter",) * 6,
+            *("enter",) * 7,
             *"known",
             "enter",
         )
@@ -117,7 +117,7 @@ async def test_on_a_small_terminal_the_settings_begin_at_their_top_and_are_saved
 async def test_e_sets_a_type_aside_for_another_runner_and_takes_it_over() -> None:
     backend = incident()
     async with dashboard(backend) as deck:
-        await deck.press("i", "j", "j", "E", *("enter",) * 8, "ctrl+u", *"yes", "enter", *"old", "enter")
+        await deck.press("i", "j", "j", "E", *("enter",) * 9, "ctrl+u", *"yes", "enter", *"old", "enter")
         assert "--set-aside --reason old" in deck.screen_text()
         await deck.press("enter")
         assert backend.calls[-1] == ("set type", BROKEN, {"set_aside": True}, "old")
@@ -131,7 +131,7 @@ async def test_e_sets_a_type_aside_for_another_runner_and_takes_it_over() -> Non
         await deck.refresh()
         assert "set aside:" in line_of(deck, "processor")
         assert ", 1 set aside" in deck.screen_text()
-        await deck.press("E", *("enter",) * 8, "ctrl+u", *"no", "enter", "enter", "enter")
+        await deck.press("E", *("enter",) * 9, "ctrl+u", *"no", "enter", "enter", "enter")
         assert list(backend.calls[-1])[2:] == [{"set_aside": False}, None]
 
 
@@ -140,7 +140,7 @@ async def test_e_sets_limits_with_the_command_of_it_and_the_page_shows_them_and_
     async with dashboard(backend) as deck:
         await deck.press(
             "i", "j", "j", "E", *("enter",) * 3, "ctrl+u", *"1", "enter", "ctrl+u", *"2", "enter", "ctrl+u", *"100/m",
-            "enter", "ctrl+u", *"5/10s", "enter", "ctrl+u", *"2d", "enter", "enter",
+            "enter", "ctrl+u", *"5/10s", "enter", "ctrl+u", *"2d", *("enter",) * 3,
         )  # fmt: skip
         assert "--max-per-key 2 --max-age 2d --rate 100/m --key-rate 5/10s" in deck.screen_text()
         await deck.press("enter", "enter")
@@ -154,7 +154,7 @@ async def test_e_sets_limits_with_the_command_of_it_and_the_page_shows_them_and_
         await deck.refresh()
         assert "1 of 1 run" in line_of(deck, "processor")
         assert "1 of 1 run; 100/m start; 2 per key run; 5/10s per key start;" in deck.screen_text()
-        await deck.press("E", *("enter",) * 3, "ctrl+u", *"none", *("enter",) * 8)
+        await deck.press("E", *("enter",) * 3, "ctrl+u", *"none", *("enter",) * 9)
         assert list(backend.calls[-1])[2:] == [{"max_running": None}, None]
 
 
@@ -174,15 +174,15 @@ async def test_a_limit_for_each_key_of_a_type_without_one_is_set_with_a_warning(
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        (("enter",) * 10, "Nothing is changed yet."),
-        (("ctrl+u", *"0.2", *("enter",) * 10), "needs a share such as 20%"),
-        (("enter", "enter", *"yesterday", *("enter",) * 8), "not a time"),
-        (("enter", "enter", *"2020-01-01", *("enter",) * 8), "in the past"),
-        ((*("enter",) * 3, "ctrl+u", *"many", *("enter",) * 7), "needs a whole number such as 5"),
-        ((*("enter",) * 5, "ctrl+u", *"fast", *("enter",) * 5), "is not a rate"),
-        ((*("enter",) * 7, "ctrl+u", *"soon", *("enter",) * 3), "is not a duration"),
-        ((*("enter",) * 8, "ctrl+u", *"perhaps", "enter", "enter"), "answer yes or no"),
-        ((*("enter",) * 8, "ctrl+u", *"yes", "enter", "enter"), "Say in the reason which runner has the type."),
+        (("enter",) * 11, "Nothing is changed yet."),
+        (("ctrl+u", *"0.2", *("enter",) * 11), "needs a share such as 20%"),
+        (("enter", "enter", *"yesterday", *("enter",) * 9), "not a time"),
+        (("enter", "enter", *"2020-01-01", *("enter",) * 9), "in the past"),
+        ((*("enter",) * 3, "ctrl+u", *"many", *("enter",) * 8), "needs a whole number such as 5"),
+        ((*("enter",) * 5, "ctrl+u", *"fast", *("enter",) * 6), "is not a rate"),
+        ((*("enter",) * 7, "ctrl+u", *"soon", *("enter",) * 4), "is not a duration"),
+        ((*("enter",) * 9, "ctrl+u", *"perhaps", "enter", "enter"), "answer yes or no"),
+        ((*("enter",) * 9, "ctrl+u", *"yes", "enter", "enter"), "Say in the reason which runner has the type."),
     ],
 )
 @pytest.mark.slow
@@ -194,7 +194,7 @@ async def test_what_cannot_be_set_is_said_in_the_dialog_and_changes_nothing(type
 
 async def test_a_refusal_of_the_database_is_said_in_the_dialog_which_stays_open() -> None:
     backend = incident()
-    async with dashboard(backend, "i", "E", "ctrl+u", *"101%", *("enter",) * 11) as deck:
+    async with dashboard(backend, "i", "E", "ctrl+u", *"101%", *("enter",) * 12) as deck:
         await becomes(lambda: "at most 100 %" in dialog_text(deck), "the refusal")
         assert "Could not change" in dialog_text(deck)
         assert deck.here == "TypeSettings"
@@ -235,3 +235,30 @@ async def test_numbers_beyond_their_column_are_shortened_and_a_share_is_never_ro
 @pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x35"])
 def test_types_page_looks_like(size: tuple[int, int], snap_compare: SnapCompare) -> None:
     assert snap_compare(make_app(incident()), terminal_size=size, run_before=walk("i", "j", "j"))
+
+
+async def test_the_limits_of_the_code_are_shown_with_their_release_and_releases_that_differ() -> None:
+    backend = incident()
+    said = {"code": {"max_running": 4}, "own": {"max_running": 9}, "max_running": 9, "release": "shop@7"}
+    backend.figures.found = (
+        replace(backend.figures.found[0], line=type_line(CALM, **said, differing=("shop@6",))),
+        *backend.figures.found[1:],
+    )
+    async with dashboard(backend, "i", size=WIDE) as deck:
+        shown_text = " ".join(deck.screen_text().split())
+        assert "4 run (shop@7); operators set max-running; live workers of shop@6 say otherwise" in shown_text
+
+
+async def test_the_word_code_in_the_settings_makes_the_value_of_the_code_hold_again() -> None:
+    backend = incident()
+    said = {"code": {"max_running": 4}, "own": {"max_running": 9}, "max_running": 9, "release": "shop@7"}
+    backend.figures.found = (
+        replace(backend.figures.found[0], line=type_line(CALM, **said)),
+        *backend.figures.found[1:],
+    )
+    async with dashboard(backend, "i", "E", size=LARGE) as deck:
+        assert "over all workers: a number, or none, or code" in dialog_text(deck)
+        assert "same concurrency key: a number, or none" in dialog_text(deck)
+        await deck.press(*("enter",) * 3, "ctrl+u", *"code", *("enter",) * 9)
+        assert list(backend.calls[-1])[2:] == [{"max_running": "code"}, None]
+        assert "--max-running code" in deck.toasts[-1]

@@ -13,6 +13,7 @@ from textual.widgets import Static
 from jobdeck.core.errors import UsageError
 from jobdeck.core.times import parse_ahead
 from jobdeck.core.words.wording import (
+    CODE,
     DEFAULT,
     NONE,
     keyless_words,
@@ -42,6 +43,7 @@ SHARES: Final = (("warning_share", "Warn"), ("critical_share", "Critical"))
 COUNTS: Final = (
     ("max_running", "Jobs of the type that run at the same time, over all workers"),
     ("max_per_key", "Jobs that run with the same concurrency key"),
+    ("priority", "Priority of jobs that are enqueued without one"),
 )
 
 
@@ -49,7 +51,7 @@ COUNTS: Final = (
 class SettingsAnswer:
     """The settings to change, by their names; None resets one."""
 
-    changes: Mapping[str, float | datetime | None]
+    changes: Mapping[str, float | datetime | str | None]
     reason: str | None
 
 
@@ -62,7 +64,7 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
     DIALOG: ClassVar[str] = "type"
     FIELDS: ClassVar[tuple[str, ...]] = (
         "warning_share", "critical_share", "muted_until", "max_running", "max_per_key", "rate", "key_rate", "max_age",
-        "set_aside", "reason",
+        "priority", "set_aside", "reason",
     )  # fmt: skip
 
     def __init__(self, line: TypeLine) -> None:
@@ -80,20 +82,28 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
                 yield from self.field(label, name, percent(share))
             until = f"2h, tomorrow 9:00 (UTC), {OFF}; empty leaves it"
             yield from self.field(f"Mute failure alerts until{self._muted()}", "muted_until", example=until)
-            for name, word in COUNTS:
-                yield from self.field(f"{word}: a number, or {NONE}", name, self._count(name))
-            rate = f"Jobs that start in a time, such as 100/m or 5/10s, or {NONE}"
+            for name, word in COUNTS[:2]:
+                yield from self._number(name, word)
+            rate = f"Jobs that start in a time, such as 100/m or 5/10s, or {self._words('rate_runs')}"
             yield from self.field(rate, "rate", self.line.rate or NONE)
             rate = f"The same for the jobs with each concurrency key, or {NONE}"
             yield from self.field(rate, "key_rate", self.line.key_rate or NONE)
-            expires = f"New one-time jobs expire so long after they are due: 2d, or {NONE}"
+            expires = f"New one-time jobs expire so long after they are due: 2d, or {self._words('max_age_seconds')}"
             yield from self.field(expires, "max_age", self.line.max_age or NONE)
+            yield from self._number(*COUNTS[2])
             aside = "Set aside for another runner; no worker takes its jobs: yes or no"
             yield from self.field(aside, "set_aside", YES if self.line.set_aside else NO)
             reason = "Reason, for other operators; needed to set a type aside"
             yield from self.field(reason, "reason", example="e.g. known vendor outage, INC-123")
             yield Static(id="warning")
             yield from self.ending("Save")
+
+    def _number(self, name: str, word: str) -> ComposeResult:
+        yield from self.field(f"{word}: a number, or {self._words(name)}", name, self._count(name))
+
+    def _words(self, name: str) -> str:
+        """The words that a field takes, `code` where the code has a value."""
+        return f"{NONE}, or {CODE}" if name in self.line.code else NONE
 
     def _count(self, name: str) -> str:
         count: int | None = getattr(self.line, name)
@@ -118,13 +128,13 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
     def _reason(self) -> str | None:
         return self.text("reason") or None
 
-    def _changes(self) -> dict[str, float | datetime | None]:
+    def _changes(self) -> dict[str, float | datetime | str | None]:
         """The settings that differ.
 
         Raises:
             UsageError: a field cannot be read.
         """
-        found: dict[str, float | datetime | None] = {}
+        found: dict[str, float | datetime | str | None] = {}
         for name, word in SHARES:
             share = parse_share(self.text(name) or DEFAULT, word)
             if share != getattr(self.line, name):
@@ -144,9 +154,9 @@ class TypeSettings(FieldsDialog[SettingsAnswer]):
             found["set_aside"] = aside == YES
         return found
 
-    def _limits(self) -> dict[str, int | None]:
+    def _limits(self) -> dict[str, int | str | None]:
         """The limits that differ. A rate is changed as a whole."""
-        found: dict[str, int | None] = {}
+        found: dict[str, int | str | None] = {}
         for name, _ in COUNTS:
             count = parse_limit(self.text(name) or NONE, "A limit of jobs")
             if count != getattr(self.line, name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.words.tables import TYPES, Share, TypeRow, failing_ink
+from jobdeck.core.words.tables import TYPES, Share, TypeRow, code_words, failing_ink
 from jobdeck.core.words.wording import percent
 from jobdeck.tui.format import age, fit, middle, one_line, plural, stamp
 from jobdeck.tui.text.lines import cells, facts, heading, width_of
@@ -53,6 +53,8 @@ def about(one: TypeFigures, at: datetime, width: int) -> list[Entry]:
     ]  # fmt: skip
     if found.limits:
         pairs.append(("limits", *_limits(found)))
+    if said := code_words(found):
+        pairs.append(("code", said, "warn" if found.differing else "text"))
     if found.at_least or found.failed_at_least:
         pairs.append(("+", "There are more: jobs are counted up to 10,000.", "muted"))
     return facts(pairs, width)

@@ -50,10 +50,8 @@ def job_options(command: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for one in reversed(offered):
-            # An edit without an option keeps the job's own value, so that no option has a default there.
-            words, default = (one.edit or one.words, None) if command == "edit" else (one.words, one.default)
-            made = click.option(one.flag, one.name, type=_kind(one), metavar=one.metavar, default=default, help=words)
-            function = made(function)
+            words = one.edit or one.words if command == "edit" else one.words
+            function = click.option(one.flag, one.name, type=_kind(one), metavar=one.metavar, help=words)(function)
         return function
 
     return decorate

@@ -62,12 +62,19 @@ def listed(session: Session) -> None:
 @click.option("--key-rate", metavar="N/TIME", help="The same for the jobs with each concurrency key.")
 @click.option("--burst", metavar="N", help="At most N jobs of the rate start at once, or none for those of one second.")
 @click.option("--max-age", metavar="DURATION", help="New one-time jobs expire so long after they are due: 2d, or none.")
+@click.option(
+    "--priority", metavar="N", help="Of jobs that are enqueued without a priority, -100 to 100; or none for 0."
+)
 @click.option("--set-aside", is_flag=True, help="Leave the type to another runner. Needs a reason.")
 @click.option("--take-over", is_flag=True, help="Let workers run the type, after it was set aside.")
 @reason_option
 @dry_run_option
 def change(session: Session, task_type: str, reason: str | None, dry_run: bool, **given: Any) -> None:
-    """Change settings of a task type."""
+    """Change settings of a task type.
+
+    A limit or priority that is set here comes before the one in the code of the type. The word none takes it away,
+    and the word code makes the value of the code hold again.
+    """
     if sum(bool(given[name]) for name in ("mute_for", "mute_until", "unmute")) > 1:
         raise UsageError("Give one of --mute-for, --mute-until and --unmute.")
     if given["set_aside"] and given["take_over"]:
@@ -137,8 +144,8 @@ def _data(one: TypeFigures, at: datetime) -> dict[str, Any]:
     }
 
 
-def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime | None]:
-    found: dict[str, float | datetime | None] = {}
+def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime | str | None]:
+    found: dict[str, float | datetime | str | None] = {}
     if given["set_aside"] or given["take_over"]:
         found["set_aside"] = given["set_aside"]
     for option, column in (("warn", "warning_share"), ("critical", "critical_share")):
@@ -156,19 +163,20 @@ def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime
     if not found:
         raise UsageError(
             "Nothing to change. Give --warn, --critical, --lost, --mute-for, --mute-until, --unmute, --max-running, "
-            "--max-per-key, --rate, --burst, --key-rate, --max-age, --set-aside or --take-over."
+            "--max-per-key, --rate, --burst, --key-rate, --max-age, --priority, --set-aside or --take-over."
         )
     return found
 
 
-def _limits(given: dict[str, Any]) -> dict[str, int | None]:
-    found: dict[str, int | None] = {}
+def _limits(given: dict[str, Any]) -> dict[str, int | str | None]:
+    found: dict[str, int | str | None] = {}
     for option in ("rate", "key_rate"):
         if given[option] is not None:
             of_key = option == "key_rate"
             found.update(parse_rate_changes(given[option], f"--{option.replace('_', '-')}", of_key=of_key))
-    for option, column in (("max_running", "max_running"), ("max_per_key", "max_per_key"), ("burst", "rate_burst")):
+    for option in ("max_running", "max_per_key", "burst", "priority"):
         if given[option] is not None:
+            column = "rate_burst" if option == "burst" else option
             found[column] = parse_limit(given[option], f"--{option.replace('_', '-')}")
     if given["max_age"] is not None:
         found["max_age_seconds"] = parse_age(given["max_age"], "duration of --max-age")

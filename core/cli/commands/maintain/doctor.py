@@ -20,9 +20,11 @@ from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.plugins import Checklist, load_plugins, off_here
 from jobdeck.core.postgres import inspection
 from jobdeck.core.read import jobs
+from jobdeck.core.read.type_settings import type_lines
 from jobdeck.core.read.verdict.upkeep_health import lost_series
 from jobdeck.core.settings import Settings, secret_names
 from jobdeck.core.times import format_duration
+from jobdeck.core.words.tables import code_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.postgres.inspection import Diagnosis
+    from jobdeck.core.read.type_settings import TypeLine
     from jobdeck.core.schema import Examined
 
 SKEW_SECONDS: Final = (5.0, 60.0)
@@ -171,6 +174,26 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
             "recorded. Stop the workers and run `jobdeck init`, which moves it on."
         )
         yield Finding("run tokens", Verdict.CRITICAL, words)
+    if may.view:
+        yield from _limits_in_code(type_lines().run(conn))
+
+
+def _limits_in_code(lines: Sequence[TypeLine]) -> Iterator[Finding]:
+    """Names the types of which live releases say different things, or those whose limits operators changed."""
+    known = [line for line in lines if line.code or line.differing]
+    differing = [line for line in known if line.differing]
+    changed = [line for line in known if line.overridden]
+    named = [f"{output.cut(line.task_type, 60)}: {code_words(line)}" for line in (differing or changed)[:3]]
+    more = f". And {len(differing or changed) - 3:,} more types" if len(differing or changed) > 3 else ""
+    if differing:
+        words = f"Live releases disagree; the one in brackets holds. {'. '.join(named)}{more}."
+        yield Finding("limits in code", Verdict.WARNING, words)
+    elif changed:
+        words = f"{'. '.join(named)}{more}. `jobdeck types set TYPE --max-running code` takes back what operators set."
+        yield Finding("limits in code", Verdict.OK, words)
+    elif known:
+        words = f"What the code says of {len(known):,} task type{'' if len(known) == 1 else 's'} holds."
+        yield Finding("limits in code", Verdict.OK, words)
 
 
 def _series(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
