@@ -14,6 +14,8 @@ from jobdeck.core.registry import JobContext, Payload
 FOLDER: Final = Path(os.environ["INCIDENT_FOLDER"])
 DOWN: Final = FOLDER / "vendor-is-down"
 BUSY: Final = FOLDER / "images-are-large"
+SICK: Final = FOLDER / "mail-of-one-customer-bounces"
+CUSTOMER: Final = "c3"
 HUNG: Final = FOLDER / "stock-sync-hangs"
 LARGE_SECONDS: Final = 0.1
 RETRY_SECONDS: Final = 7200.0
@@ -22,9 +24,10 @@ _pause: Final = threading.Event()
 
 
 class Item(Payload):
-    """The number of the job within its type. It decides whether the run fails while the vendor is down."""
+    """The number of the job within its type, and whose it is. They decide whether the run fails."""
 
     number: int = 0
+    customer: str = ""
 
 
 @job("webhook_push", payload=Item, retry_base=RETRY_SECONDS, retry_cap=RETRY_SECONDS)
@@ -45,8 +48,10 @@ def resize(_params: Item, _ctx: JobContext) -> None:
 
 
 @job("order_mail", payload=Item)
-def mail(_params: Item, _ctx: JobContext) -> None:
-    """Succeeds."""
+def mail(params: Item, _ctx: JobContext) -> None:
+    """Fails for five of seven mails of one customer while a file exists."""
+    if params.customer == CUSTOMER and params.number % 7 < 5 and SICK.exists():
+        raise VendorError("the mail server refused the address")
 
 
 @job("report_row", payload=Item)

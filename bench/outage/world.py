@@ -64,6 +64,7 @@ class World(ScriptedWorld):
 
     def _begin(self, stack: ExitStack) -> None:
         self.down, self.busy = self.folder / "vendor-is-down", self.folder / "images-are-large"
+        self.sick = self.folder / "mail-of-one-customer-bounces"
         self.hung = self.folder / "stock-sync-hangs"
         cluster = Cluster(self.folder)
         cluster.start()
