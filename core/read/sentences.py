@@ -158,8 +158,7 @@ def _status(facts: Facts) -> str:
 
 
 def _earlier(facts: Facts) -> str:
-    who = f"at {_moment(facts.get('at'))} by {facts.get('actor')}"
-    return f"It was already run again {who}, as {facts.get('earlier')}."
+    return f"It was already run again at {_moment(facts.get('at'))} by {facts.get('actor')}, as {facts.get('earlier')}."
 
 
 def _asked(what: str, facts: Facts) -> str:

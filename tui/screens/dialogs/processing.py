@@ -14,9 +14,7 @@ from textual.widgets import Input, Static
 
 from jobdeck.core.model import arguments
 from jobdeck.core.plugins import Found
-from jobdeck.core.queue.operators import holds
 from jobdeck.core.read.operators.hold import condition_words
-from jobdeck.core.read.pages.outlook import Outlook, outlook
 from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import hold_twin, pause_twin, resume_twin
 from jobdeck.tui.form.lookup import Offer, among
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Filter, Job, Processing
     from jobdeck.core.read.operators.hold import Hold
+    from jobdeck.core.read.pages.outlook import Outlook
     from jobdeck.tui.backend.protocol import View
     from jobdeck.tui.deck import Deck
 
@@ -252,6 +251,7 @@ def _paused(
 
 def _release(here: Screen[Any], deck: Deck, hold: Hold) -> None:
     """Asks before the jobs of a hold are released."""
+    from jobdeck.core.queue.operators import holds  # noqa: PLC0415 -- loads the driver, which the first frame needs not
 
     def sure() -> None:
         work, twin = partial(holds.release, number=hold.number), f"jobdeck release {hold.number}"
@@ -274,6 +274,8 @@ def _pause(
     def send(answer: PauseAnswer, ended: Callable[[str], None]) -> None:
         held = answer.condition
         if held is not None:
+            from jobdeck.core.queue.operators import holds  # noqa: PLC0415 -- as above
+
             work = partial(
                 holds.hold, task_type=held.task_type, key=held.key, value=held.value, reason=answer.reason,
                 until=answer.until,
@@ -301,6 +303,8 @@ def _resume(here: Screen[Any], deck: Deck, view: View, task_type: str | None) ->
     if task_type is not None and not view.snapshot.processing.enabled:
         asked(None)
         return
+    from jobdeck.core.read.pages.outlook import outlook  # noqa: PLC0415 -- as above
+
     types = None if task_type is None else [task_type]
     read = partial(deck.reach().read, outlook, types, resumed=task_type)
     deck.operations.run("look for what will start", read, asked, opens=True)
