@@ -32,7 +32,7 @@ from jobdeck.tui.screens.dialogs.choosing import NEW, Palette
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, job_question, skipped
 from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.screens.dialogs.help import Help
-from jobdeck.tui.screens.dialogs.processing import condition_of, switch
+from jobdeck.tui.screens.dialogs.processing import Condition, condition_of, switch
 from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker
 from jobdeck.tui.terminal.output import copy, is_copied
 from jobdeck.tui.widgets import key_line
@@ -197,8 +197,11 @@ class Acting(Screen[None]):
 
     def switch_processing(self) -> None:
         """Asks what to pause, or what to resume."""
-        held = condition_of(self.deck.poller.request.filter, self.subject())
-        switch(self, self.deck, self.type_here, first=self.OF_TYPES, condition=held)
+        switch(self, self.deck, self.type_here, first=self.OF_TYPES, condition=self.condition_here())
+
+    def condition_here(self) -> Condition | None:
+        """What the filter says of the jobs, which `P` proposes to hold; None without a payload key."""
+        return condition_of(self.deck.poller.request.filter, self.subject())
 
     def copy_ids(self) -> None:
         """Copies the full ids, one per line."""

@@ -22,6 +22,7 @@ from jobdeck.tui.format import (
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from jobdeck.core.read.operators.notes import Mute
@@ -97,9 +98,9 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mut
 
 def about(
     trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "F",
-    mute: Mute | None = None, facets: Facets | None = None,
+    mute: Mute | None = None, facets: Sequence[Entry] = (),
 ) -> list[Entry]:  # fmt: skip
-    """The details of one group, and the playbook's advice."""
+    """The details of one group, with the lines of its facets, and the playbook's advice."""
     room = max(width - 2, 20)
     found = [entry((f" {text}", "bad")) for text in wrapped(shown(trend.sample), room)[:6]]
     runs = f"{'at least ' if trend.capped else ''}{plural(trend.count, 'run')}"
@@ -127,8 +128,7 @@ def about(
         if canary.answer is not None:
             found += [entry((f" {'':<{LABEL}}", "muted"), (line, "text"))
                       for line in wrapped(shown(canary.answer.message), max(room - LABEL - 1, 8))[:6]]  # fmt: skip
-    if facets is not None:
-        found += facet_lines(facets, trend.count, width)
+    found += facets
     if advice:
         found += [BLANK, entry((" The playbook says", "run"))]
         for part in advice:
@@ -139,8 +139,11 @@ def about(
     return found
 
 
-def facet_lines(facets: Facets, runs: int, width: int) -> list[Entry]:
-    """The values that these runs have more often than all runs of the type; the other keys are named in one line."""
+def facet_lines(facets: Facets, runs: int, width: int, hold_key: str = "P") -> list[Entry]:
+    """The values that these runs have more often than all runs of the type; the other keys are named in one line.
+
+    The last line says what can be held, and with which key.
+    """
     if not facets.read:
         return [_fact("facets", "None of these runs is among the newest failed runs.", width)]
     found = []
@@ -159,7 +162,11 @@ def facet_lines(facets: Facets, runs: int, width: int) -> list[Entry]:
     usual = one_line(words.usual(facets))
     read = f"{facets.read:,} of {plural(max(runs, facets.read), 'run')} read"
     last = _fact("as everywhere", f"{usual}; {read}", width) if usual else _fact("facets", read, width)
-    return [*found, last]
+    held = facets.first_to_hold
+    if held is None:
+        return [*found, last]
+    which = f"{one_line(held.key)} {one_line(words.value(held))}"
+    return [*found, last, _fact("", f"{hold_key} holds the jobs with {which}; all others go on", width)]
 
 
 def _fact(name: str, value: str, width: int) -> Entry:

@@ -66,6 +66,11 @@ class Facets:
         return tuple(facet for facet in self.all if facet.odd)
 
     @property
+    def first_to_hold(self) -> Facet | None:
+        """The first odd facet of a payload whose value may be seen: jobs can be held by it."""
+        return next((facet for facet in self.odd if facet.kind == "payload" and not facet.hidden), None)
+
+    @property
     def usual(self) -> tuple[Facet, ...]:
         return tuple(facet for facet in self.all if not facet.odd)
 

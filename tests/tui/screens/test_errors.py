@@ -154,6 +154,17 @@ async def test_enter_on_a_facet_that_no_filter_can_have_lists_the_group(fields: 
         assert deck.app.poller.request.group == ("game_platform_sync", "f0")
 
 
+@pytest.mark.parametrize("keys", [(), ("tab",)])
+async def test_p_proposes_to_hold_the_jobs_with_the_odd_value(keys: tuple[str, ...]) -> None:
+    async with dashboard(of_coach(), "e", *keys, "P") as deck:
+        assert 'Hold game_platform_sync coachId="c3"' in deck.screen_text()
+
+
+async def test_p_pauses_the_type_where_the_value_may_not_be_seen() -> None:
+    async with dashboard(of_coach(value=None, hidden=True), "e", "P") as deck:
+        assert "Pause game_platform_sync" in deck.screen_text()
+
+
 async def test_a_group_whose_runs_were_pruned_says_so() -> None:
     assert "None of these runs is among the newest failed runs." in await shown(broken(), "e")
 

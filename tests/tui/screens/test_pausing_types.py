@@ -34,8 +34,9 @@ def paused(name: str = "webhook_push", reason: str | None = "vendor outage") -> 
     return TypePause(name, reason, "bob@10.0.0.9", NOW - minutes(12), NOW + minutes(30))
 
 
-async def test_from_the_errors_page_p_proposes_the_type_of_the_group() -> None:
+async def test_from_the_errors_page_p_proposes_the_type_of_a_group_without_an_odd_value() -> None:
     backend = sample()
+    backend.evidence.facets = {}
     async with dashboard(backend, "e", "j", "P") as deck:
         text = deck.screen_text()
         assert f"Pause {RATE_LIMITED}" in text

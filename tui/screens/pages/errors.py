@@ -14,13 +14,14 @@ from jobdeck.core.queue.operators import notes
 from jobdeck.core.read.pages.outlook import Outlook, outlook
 from jobdeck.core.read.report_types import ErrorReport
 from jobdeck.core.read.stats.error_groups import Alike, counted_alike
-from jobdeck.core.read.stats.facets import Facets, of_group
+from jobdeck.core.read.stats.facets import of_group
 from jobdeck.core.words.facets import filter_of
 from jobdeck.tui.backend.protocol import Canary
 from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question
 from jobdeck.tui.screens.dialogs.dialog import send_with
+from jobdeck.tui.screens.dialogs.processing import Condition
 from jobdeck.tui.screens.dialogs.shift import SAMPLE, MuteAnswer, MuteErrors, unmute_question
 from jobdeck.tui.screens.page import SplitPage
 from jobdeck.tui.text import errors, playbook
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.bulk_model import Choice
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.report_types import ErrorGroup
+    from jobdeck.core.read.stats.facets import Facet, Facets
     from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.live import LiveBackend as Backend
     from jobdeck.tui.widgets.ink import Span
@@ -56,7 +58,7 @@ class Errors(SplitPage[ErrorReport]):
         super().__init__(wanted)
         self._looking = False
         self._sampling = False
-        self._facets: dict[tuple[str, str], tuple[int, Facets]] = {}
+        self._facets: dict[tuple[str, str], tuple[int, Facets | None]] = {}
         """The facets of each group that was looked at, and the number of its runs then."""
 
     @property
@@ -81,6 +83,24 @@ class Errors(SplitPage[ErrorReport]):
     def type_here(self) -> str | None:
         """The task type of the group under the cursor."""
         return self.trend.task_type if self.trend else None
+
+    @property
+    def facets(self) -> Facets | None:
+        """The facets of the group under the cursor; None until they are read."""
+        return self._facets.get(self.trend.key, (0, None))[1] if self.trend is not None else None
+
+    @property
+    def facet(self) -> Facet | None:
+        """The odd facet under the cursor; None unless the cursor is on one."""
+        odd = self.facets.odd if self.facets is not None else ()
+        return next((one for one in odd if self.key_of_detail == ("facet", one.key)), None)
+
+    def condition_here(self) -> Condition | None:
+        """The value of the facet under the cursor, otherwise of the first odd payload key that may be seen."""
+        facet = self.facet or (self.facets.first_to_hold if self.facets is not None else None)
+        if self.trend is None or facet is None or facet.kind != "payload" or facet.hidden:
+            return None
+        return Condition(self.trend.task_type, facet.key, facet.value)
 
     def read(self, backend: Backend) -> ErrorReport:
         """Reads the groups, and the canaries that have not finished."""
@@ -149,8 +169,10 @@ class Errors(SplitPage[ErrorReport]):
         paused = self._pause_of(trend.task_type, self.size.width - len(name))
         advice = playbook.advice(trend.task_type, trend.error_kind)
         key, mute = self.deck.key("errors.rest"), data.mute_of(trend)
+        hold = self.deck.key("processing")
+        facets = errors.facet_lines(self.facets, trend.count, width, hold) if self.facets is not None else ()
         details = errors.about(trend, data.at, width, self.canary, advice, rest_key=key, mute=mute,
-                               facets=self._facets.get(trend.key, (0, None))[1])  # fmt: skip
+                               facets=facets)  # fmt: skip
         return [(name, "tab"), (paused, "warn")], details
 
     def doing(self) -> str:
@@ -251,11 +273,9 @@ class Errors(SplitPage[ErrorReport]):
 
     def _list_jobs(self) -> None:
         """Lists the jobs of the group; on a facet only those with its value, if a filter can find them."""
-        trend, chosen = self.trend, self.key_of_detail
+        trend, facet = self.trend, self.facet
         if trend is None:
             return
-        _, facets = self._facets.get(trend.key, (0, Facets()))
-        facet = next((one for one in facets.odd if chosen == ("facet", one.key)), None)
         wanted = filter_of(*trend.key, facet) if facet is not None else None
         back = partial(Errors, trend.key)
         if wanted is None:
