@@ -73,8 +73,8 @@ async def test_a_history_shorter_than_the_window_says_since_when_it_counts() -> 
     assert f"counted since {found.trends.buckets[30]:%m-%d %H:%M}Z" in await shown(backend, "t")
 
 
-async def test_enter_on_a_type_opens_its_trends() -> None:
-    async with dashboard(incident(), "i", "j", "j", "enter") as deck:
+async def test_t_on_a_type_opens_its_trends() -> None:
+    async with dashboard(incident(), "i", "j", "j", "t") as deck:
         assert deck.here == "Trends"
         assert f" {BROKEN} ─" in deck.screen_text()
         await deck.press("k")

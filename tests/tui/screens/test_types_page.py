@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from jobdeck.core.model import Filter
 from tests.support.waiting import becomes
 from tests.tui.fake import NOW, FakeBackend, lost, minutes
 from tests.tui.figures_sample import BROKEN, CALM, incident, share, type_line
@@ -59,6 +60,17 @@ async def test_new_figures_do_not_move_the_cursor_or_the_order() -> None:
         await deck.refresh()
         assert [line.split()[0] for line in deck.screen_text().splitlines()[2:6]] == before
         assert f" {BROKEN} ─" in deck.screen_text()
+
+
+async def test_enter_lists_the_jobs_of_the_type_and_esc_goes_back_to_it() -> None:
+    async with dashboard(incident(), "i", "j", "j", "enter") as deck:
+        assert deck.here == "Dashboard"
+        assert deck.app.poller.request.filter == Filter(task_type=BROKEN)
+        await deck.press("escape")
+        assert deck.here == "Types"
+        assert f" {BROKEN} ─" in deck.screen_text()
+        await deck.press("t")
+        assert deck.here == "Trends"
 
 
 async def test_p_pauses_the_type_under_the_cursor_and_resumes_it() -> None:

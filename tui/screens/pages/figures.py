@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.content import Content
 
-from jobdeck.core.model import Status
+from jobdeck.core.model import Filter, Status
 from jobdeck.core.queue import operator, service
 from jobdeck.core.read.pages import overview
 from jobdeck.core.read.pages import series as read_series
@@ -60,11 +60,13 @@ class Types(SplitPage[TypeReport]):
         return next((one for one in found if ("type", one.line.task_type) == self.key_of_line), None)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        return super().handlers() | {"type.settings": self._change, "type.trends": self._open_trends}
+        return super().handlers() | {
+            "type.settings": self._change, "type.trends": self._open_trends, "type.jobs": self._list_jobs,
+        }  # fmt: skip
 
     def refused(self) -> dict[str, str]:
-        missing = self.current is None
-        return dict.fromkeys(("type.settings", "type.trends"), "No task type under the cursor.") if missing else {}
+        named = ("type.settings", "type.trends", "type.jobs") if self.current is None else ()
+        return dict.fromkeys(named, "No task type under the cursor.")
 
     @property
     def type_here(self) -> str | None:
@@ -89,7 +91,12 @@ class Types(SplitPage[TypeReport]):
         return types.summary(data)
 
     def on_pane_chosen(self) -> None:
-        self.action_do("type.trends")
+        self.action_do("type.jobs")
+
+    def _list_jobs(self) -> None:
+        if self.current is not None:
+            name = self.current.line.task_type
+            self.deck.list_filter(Filter(task_type=name), partial(Types, ("type", name)))
 
     def _open_trends(self) -> None:
         if self.current is not None:
