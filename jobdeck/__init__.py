@@ -27,9 +27,9 @@ Stable, and changed in a major release alone after a release that warns (docs/ve
 `aenqueue`, `aenqueue_many`, `new_job`, `NewJob`, `Ticket`, `result`, `aresult`, `Result`, `Cron`, `Every`, `schedule`,
 the errors, `__version__`.
 Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
-`load_types`, `middleware`, `on_failure`, `FailedJob`, `jobdeck.testing`, and flows: `Flow`, `enqueue_flow`,
-`aenqueue_flow`, `FlowTicket`, `flow_results`, `extend_flow`, `aflow_results`, `aextend_flow`, `BlockerResult`. Every
-other module, `jobdeck.core` and `jobdeck.tui` included, is internal.
+`load_types`, `middleware`, `on_failure`, `FailedJob`, `jobdeck.testing`, `jobdeck.django`, and flows: `Flow`,
+`enqueue_flow`, `aenqueue_flow`, `FlowTicket`, `flow_results`, `extend_flow`, `aflow_results`, `aextend_flow`,
+`BlockerResult`. Every other module, `jobdeck.core` and `jobdeck.tui` included, is internal.
 In a checkout `jobdeck/core` and `jobdeck/tui` are links to the folders `core/` and `tui/`.
 """
 
