@@ -392,10 +392,10 @@ begin
         assert v_found <= p_limit, 'job_queue_claim would take more jobs than it was asked for';
         -- After the jobs were picked: a hold that was committed before is seen, and one that comes now waits for their rows.
         select exists (select from job_queue q where q.ctid = any (v_jobs) and q.concurrency_key is not null) as keyed,
-            array(select distinct h.key from job_holds h where h.task_type = any (p_types)) as held_keys
+            exists (select from job_holds h where h.task_type = any (p_types)) as holds
         into v_about;
-        exit when v_about.held_keys = '{}';
-        v_jobs := job_claim_unheld(v_jobs, v_about.held_keys, v_lanes, v_now);
+        exit when not v_about.holds;
+        v_jobs := job_claim_unheld(v_jobs, p_types, v_lanes, v_now);
         exit when cardinality(v_jobs) = v_found;
     end loop;
     if cardinality(v_jobs) = 0 then

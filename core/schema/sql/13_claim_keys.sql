@@ -1,10 +1,10 @@
 -- The last questions of a claim: which of the jobs that it has locked no hold keeps, and which have a place for their
 -- concurrency key.
 
--- Of these jobs, which the caller has locked, those that no hold keeps (36), in their order. p_keys are the payload keys that
--- holds of their types look at. The others wait for their hold from then on. Where those are most of the jobs, so do the held ones
--- among the next 1,000 of each lane: a claim of one job would else pass as many held ones as it has looks.
-create or replace function job_claim_unheld(p_jobs tid[], p_keys text[], p_lanes job_lane[], p_now timestamptz) returns tid[]
+-- Of these jobs of these types, which the caller has locked, those that no hold keeps (36), in their order. The others wait for
+-- their hold from then on. Where those are most of the jobs, so do the held ones among the next 1,000 of each lane: a claim of
+-- one job would else pass as many held ones as it has looks.
+create or replace function job_claim_unheld(p_jobs tid[], p_types text[], p_lanes job_lane[], p_now timestamptz) returns tid[]
 language plpgsql volatile
 as $$
 declare
@@ -12,11 +12,15 @@ declare
     v_ids uuid[];
     v_holds uuid[];
 begin
+    -- Many holds look at one key, whose value is taken out of the payload once.
+    with looked_at as materialized (
+        select distinct h.task_type, h.key from job_holds h where h.task_type = any (p_types)
+    )
     select array_agg(m.job), array_agg(m.id), array_agg(m.hold) into v_rows, v_ids, v_holds from (
         select q.ctid as job, q.id, (
-            select h.id from unnest(p_keys) as k (key)
+            select h.id from looked_at k
             join job_holds h on h.task_type = q.task_type and h.key = k.key and h.value = q.payload -> k.key
-            where h.until is null or h.until > clock_timestamp()
+            where k.task_type = q.task_type and (h.until is null or h.until > clock_timestamp())
             limit 1) as hold
         from job_queue q where q.ctid = any (p_jobs) offset 0) m
     where m.hold is not null;
@@ -32,10 +36,9 @@ begin
                 where job_clause_claimable(q) and job_clause_due(q.run_at, p_now) and q.task_type = l.task_type
                     and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
                 order by q.run_at, q.id limit 1000) c
-            where exists (select from unnest(p_keys) as k (key)
-                join job_holds h on h.task_type = c.task_type and h.key = k.key and h.value = c.payload -> k.key));
+            where job_hold_of(c.task_type, c.payload) is not null);
         perform job_claim_unheld(array(
-            select q.ctid from job_queue q where q.id = any (v_ids) for update skip locked), p_keys, null, p_now);
+            select q.ctid from job_queue q where q.id = any (v_ids) for update skip locked), p_types, null, p_now);
     end if;
     return array(select j from unnest(p_jobs) j where j <> all (v_rows));
 end
