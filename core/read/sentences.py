@@ -344,8 +344,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
             f"application. A worker tries it again from {_moment(facts.get('retry_at'))} on."
         ),
         "is-held": lambda facts: (
-            f"{_paused('Hold {hold} keeps jobs with its value of {key}'.format_map(facts), facts)} "
-            f"`jobdeck release {facts.get('hold')}` releases them."
+            f"{_paused('Hold {hold} by {key} keeps it'.format_map(facts), facts)} See `jobdeck hold`."
         ),
         "canary-requested": lambda facts: (
             f"{facts.get('asked_by')} asked at {_moment(facts.get('asked_at'))} to run it next. No pause holds it."

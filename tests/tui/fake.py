@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -28,11 +29,12 @@ from jobdeck.core.model import (
 from jobdeck.core.plugins import Recipients
 from jobdeck.core.queue import operator, service
 from jobdeck.core.queue.bulk_model import BulkVerb
-from jobdeck.core.queue.operators import notes
+from jobdeck.core.queue.operators import holds, notes
 from jobdeck.core.queue.operators.flows import FlowCancelled
 from jobdeck.core.read import reports
 from jobdeck.core.read.batch import Query
 from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
+from jobdeck.core.read.operators.hold import Hold
 from jobdeck.core.read.operators.notes import Mute, Note
 from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.pages.flows import FlowTree
@@ -262,6 +264,7 @@ class FakeBackend(LiveBackend):
         self.processing = Processing(enabled=True)
         self.health = Health(Verdict.OK, ())
         self.workers: tuple[Worker, ...] = ()
+        self.holds: tuple[Hold, ...] = ()
         self.embedded = EmbeddedWorker()
         self.failure: JobdeckError | None = None
         self.cycle = CycleResult("ok", 0, 0, 0, "no jobs available")
@@ -314,6 +317,8 @@ class FakeBackend(LiveBackend):
                 (notes.acknowledge, self.evidence.acknowledge),
                 (notes.mute, self.evidence.mute),
                 (notes.unmute, self.evidence.unmute),
+                (holds.hold, self.hold),
+                (holds.release, self.release),
             )
         }
         return cast("T", changes[_called(work)](**work.keywords))
@@ -388,7 +393,8 @@ class FakeBackend(LiveBackend):
             TYPES,
             embedded=False,
         )
-        return View(session, Snapshot(self.at, page, counts, self.processing, self.health, self.workers), self.embedded)
+        seen = Snapshot(self.at, page, counts, self.processing, self.health, self.workers, holds=self.holds)
+        return View(session, seen, self.embedded)
 
     def detail(self, wanted: UUID) -> JobDetail | None:
         if self.failure is not None:
@@ -519,6 +525,18 @@ class FakeBackend(LiveBackend):
                 paused_types=types,
             )  # fmt: skip
         return self.processing
+
+    def hold(
+        self, task_type: str, key: str, value: Any, reason: str | None, until: timedelta | datetime | None
+    ) -> tuple[int, int]:
+        self.calls.append(("hold", task_type, key, value, reason, until))
+        self.holds = (Hold(7, task_type, key, json.dumps(value), reason, ALICE, self.at, None, 1),)
+        return 7, 1
+
+    def release(self, number: int) -> int:
+        self.calls.append(("release", number))
+        self.holds = ()
+        return 1
 
     def resume(self, task_type: str | None = None) -> Processing:
         self.calls.append(("resume", *([task_type] if task_type else [])))

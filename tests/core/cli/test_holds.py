@@ -23,7 +23,7 @@ def test_jobs_are_held_listed_and_released(jobdeck: Jobdeck, conn: Connection) -
         (line,) = [one for one in out.splitlines() if "id=5" in one]
         assert line.split()[:4] == [str(number), TYPE, "id=5", "1"], arguments
         assert "INC-1" in line
-    assert f"Hold {number} keeps jobs with its value of id since" in jobdeck("why", str(held.id)).out
+    assert f"Hold {number} by id keeps it since" in jobdeck("why", str(held.id)).out
     assert f"hold {number}" in jobdeck("job", str(held.id)).out
     (entry,) = jobdeck("audit", "--json").data["audit"]
     assert (entry["action"], entry["after"]["hold"], entry["reason"]) == ("hold", number, "INC-1")

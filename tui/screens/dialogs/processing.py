@@ -15,6 +15,7 @@ from textual.widgets import Input, Static
 from jobdeck.core.model import arguments
 from jobdeck.core.plugins import Found
 from jobdeck.core.read.operators.hold import condition_words
+from jobdeck.core.redact import scrub_field
 from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import hold_twin, pause_twin, resume_twin
 from jobdeck.tui.form.lookup import Offer, among
@@ -70,9 +71,9 @@ class Condition:
 
     @property
     def assignment(self) -> str:
-        """`KEY=VALUE`, as `jobdeck hold` reads it."""
+        """`KEY=VALUE`, as `jobdeck hold` reads it, unless the value has to be masked."""
         key = json.dumps(self.key) if "=" in self.key or self.key.startswith('"') else self.key
-        return f"{key}={json.dumps(self.value)}"
+        return f"{key}={json.dumps(scrub_field(self.key, self.value))}"
 
     @property
     def words(self) -> str:
@@ -251,9 +252,10 @@ def _paused(
 
 def _release(here: Screen[Any], deck: Deck, hold: Hold) -> None:
     """Asks before the jobs of a hold are released."""
-    from jobdeck.core.queue.operators import holds  # noqa: PLC0415 -- loads the driver, which the first frame needs not
 
     def sure() -> None:
+        from jobdeck.core.queue.operators import holds  # noqa: PLC0415 -- the first frame needs no driver
+
         work, twin = partial(holds.release, number=hold.number), f"jobdeck release {hold.number}"
         deck.operations.change(
             f"release hold {hold.number}", work, lambda jobs: f"{plural(jobs, 'job')} released.", twin
@@ -274,13 +276,13 @@ def _pause(
     def send(answer: PauseAnswer, ended: Callable[[str], None]) -> None:
         held = answer.condition
         if held is not None:
-            from jobdeck.core.queue.operators import holds  # noqa: PLC0415 -- as above
+            from jobdeck.core.queue.operators import holds  # noqa: PLC0415 -- the first frame needs no driver
 
             work = partial(
                 holds.hold, task_type=held.task_type, key=held.key, value=held.value, reason=answer.reason,
                 until=answer.until,
             )  # fmt: skip
-            said = lambda made: f"Hold {made[0]}: {plural(made[1], 'job')} of {held.words} wait."  # noqa: E731
+            said = lambda made: f"Hold {made[0]} keeps {held.words}: {plural(made[1], 'job')} waiting."  # noqa: E731
             twin = hold_twin(held.task_type, held.assignment, answer.reason, answer.until)
             deck.operations.change("hold these jobs", work, said, twin, ended)
             return
@@ -294,6 +296,7 @@ def _pause(
 
 def _resume(here: Screen[Any], deck: Deck, view: View, task_type: str | None) -> None:
     """Asks with what will start, unless everything stays paused."""
+    from jobdeck.core.read.pages.outlook import outlook  # noqa: PLC0415 -- the first frame needs no driver
 
     def asked(ahead: Outlook | None) -> None:
         question = resume_question(view, task_type, deck.now(), ahead)
@@ -303,8 +306,6 @@ def _resume(here: Screen[Any], deck: Deck, view: View, task_type: str | None) ->
     if task_type is not None and not view.snapshot.processing.enabled:
         asked(None)
         return
-    from jobdeck.core.read.pages.outlook import outlook  # noqa: PLC0415 -- as above
-
     types = None if task_type is None else [task_type]
     read = partial(deck.reach().read, outlook, types, resumed=task_type)
     deck.operations.run("look for what will start", read, asked, opens=True)
