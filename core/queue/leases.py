@@ -151,6 +151,18 @@ def limited_types(conn: Connection, task_types: Sequence[str]) -> frozenset[str]
     return frozenset(task_type for (task_type,) in rows)
 
 
+def types_of_queues(conn: Connection, task_types: Sequence[str], queues: Sequence[str]) -> dict[str, str]:
+    """Those of these types that are in one of these queues, with it. A type without a queue is in `default`."""
+    rows = conn.execute(
+        """
+        SELECT u.name, coalesce(t.queue, 'default') FROM unnest(%s::text[]) AS u (name)
+        LEFT JOIN job_types AS t ON t.task_type = u.name WHERE coalesce(t.queue, 'default') = ANY (%s::text[])
+        """,
+        (texts(task_types), texts(queues)),
+    ).fetchall()
+    return dict(rows)
+
+
 def origins(conn: Connection, job_ids: Sequence[UUID]) -> dict[UUID, Origin]:
     """The spans that jobs belong to, of those that belong to any."""
     rows = conn.execute(

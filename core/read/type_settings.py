@@ -22,7 +22,7 @@ LIMIT: Final = Counts.LIMIT
 VALUES: Final = {
     "max_running": "max-running", "max_per_key": "max-per-key", "rate_runs": "rate", "rate_seconds": "",
     "rate_burst": "burst", "key_rate_runs": "key-rate", "key_rate_seconds": "", "max_age_seconds": "max-age",
-    "priority": "priority",
+    "priority": "priority", "queue": "queue",
 }  # fmt: skip
 """The values that code and operators can set, and their options in commands."""
 
@@ -41,8 +41,8 @@ class TypeLine:
     At most `max_running` of its jobs run at the same time over all workers, and `max_per_key` (None: one) of those that
     have the same concurrency key. At most `rate_runs` start in `rate_seconds`, `rate_burst` at once, and
     `key_rate_runs` with the same key in `key_rate_seconds`. One-time jobs expire `max_age_seconds` after they are due.
-    None is no limit. Jobs that are enqueued without a priority have `priority` (None: 0). `concurrency` is the rule
-    that gives its jobs their key, as a worker declared it; None is no rule.
+    None is no limit. Jobs that are enqueued without a priority have `priority` (None: 0). It is in `queue` (None:
+    default). `concurrency` is the rule that gives its jobs their key, as a worker declared it; None is no rule.
 
     These are the values that hold. Of them, `own` are those that operators set (None: they took the code's value away),
     and `code` is what the code says, as a worker of `release` declared it first at `declared_at`, all by the names of
@@ -79,6 +79,7 @@ class TypeLine:
     concurrency: str | None = None
     claimed: int = 0
     priority: int | None = None
+    queue: str | None = None
     own: Json = field(default_factory=dict)
     code: Json = field(default_factory=dict)
     release: str | None = None
@@ -131,6 +132,7 @@ def _words(one: TypeLine, running: str) -> tuple[str, ...]:
         *((f"{one.key_rate} per key start",) if one.key_rate else ()),
         *((f"cancelled {one.max_age} after due",) if one.max_age else ()),
         *((f"priority {one.priority}",) if one.priority is not None else ()),
+        *((f"in the queue {one.queue}",) if one.queue is not None else ()),
     )
 
 
@@ -161,7 +163,7 @@ SELECT task_type, coalesce(l.jobs, 0) AS pending, coalesce(c.running - coalesce(
     m.muted_reason,
     coalesce(s.set_aside, false) AS set_aside, s.max_running, s.max_per_key, s.rate_runs, s.rate_seconds, s.rate_burst,
     s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds, s.concurrency, coalesce(l.jobs, 0) AS claimed,
-    s.priority, coalesce(v.own, '{}') AS own, coalesce(v.code, '{}') AS code, v.release, v.declared_at,
+    s.priority, s.queue, coalesce(v.own, '{}') AS own, coalesce(v.code, '{}') AS code, v.release, v.declared_at,
     coalesce(d.releases, '{}') AS differing
 FROM counted AS c FULL JOIN handled AS h USING (task_type) FULL JOIN job_types AS s USING (task_type)
 LEFT JOIN muted AS m USING (task_type) LEFT JOIN claimed AS l USING (task_type)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -18,6 +19,8 @@ DAY: Final = 86_400
 MOST: Final = 1_000_000
 """The bounds that `job_limits_refusal` of the schema has, so that a mistake is refused at import."""
 _WHOLE: Final = {"max_running": (1, MOST), "per_key": (1, 1000), "priority": (LEAST_PRIORITY, MOST_PRIORITY)}
+
+_QUEUE: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 
 
 class CodeValues(TypedDict, total=False):
@@ -36,6 +39,8 @@ class CodeValues(TypedDict, total=False):
     """The priority of jobs that are enqueued without one."""
     max_age: timedelta | None
     """One-time jobs that are enqueued without an expiry expire so long after they are due."""
+    queue: str | None
+    """The queue that the type is in, for `worker --queues`; None for "default"."""
 
 
 def columns(task_type: str, values: CodeValues) -> Json:
@@ -59,6 +64,13 @@ def columns(task_type: str, values: CodeValues) -> Json:
         made["rate_runs"], made["rate_seconds"] = _rate(task_type, rate)
     if (max_age := values.get("max_age")) is not None:
         made["max_age_seconds"] = _seconds(task_type, max_age)
+    if (queue := values.get("queue")) is not None:
+        if _QUEUE.fullmatch(str(queue)) is None:
+            raise ConfigurationError(
+                f"{task_type} has queue={queue!r}. The name of a queue has 1 to 100 letters, digits, dots, hyphens and "
+                "underscores."
+            )
+        made["queue"] = str(queue)
     return made
 
 

@@ -13,7 +13,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.maintenance import declare_values
+from jobdeck.core.worker.maintenance import choose_types, declare_values
 from jobdeck.core.worker.runs.tracing import origins
 from jobdeck.core.worker.slots.pace import Crowd, LaneFronts
 
@@ -148,6 +148,7 @@ class Fetcher:
             self._link.connect()
             # Limits in the code hold from the first claim.
             self._link.run(lambda conn: declare_values(conn, self._state))
+            self._link.run(lambda conn: choose_types(conn, self._state))
             self._listener = self._state.database.listen(self._state.database.channel, at_once=True)
         now = time.monotonic()
         # In this order: what another lane claims in between makes the number an old one.

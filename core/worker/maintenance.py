@@ -54,7 +54,8 @@ STEP_SECONDS = 1.0
 
 
 def report(conn: Connection, state: WorkerState, mode: str) -> None:
-    """Writes the worker's row in `job_workers`."""
+    """Writes the worker's row in `job_workers`, with the types that are in its queues now."""
+    choose_types(conn, state)
     state.workers = presence.report_worker(
         conn,
         worker_id=state.worker_id,
@@ -84,6 +85,19 @@ def declare_values(conn: Connection, state: WorkerState) -> None:
         )
     except (Refused, psycopg.errors.LockNotAvailable) as error:
         event(log, logging.ERROR, "the limits of task types in the code were not written", error=safe_error(str(error)))
+
+
+def choose_types(conn: Connection, state: WorkerState) -> None:
+    """Looks up which task types are in the queues of this worker, if it has any; logs queues of which it has none."""
+    if state.queues is None:
+        return
+    found = leases.types_of_queues(conn, state.handled, state.queues)
+    state.choose(found)
+    empty = frozenset(state.queues) - set(found.values())
+    if empty - state.empty_queues:
+        names = ", ".join(sorted(empty))
+        event(log, logging.WARNING, "no task type of this worker is in these queues", queues=safe_error(names))
+    state.empty_queues = empty
 
 
 def install_schedules(conn: Connection, state: WorkerState) -> list[str]:

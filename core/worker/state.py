@@ -22,7 +22,7 @@ from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.stats import Tally, WorkerFigures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence, Sized
+    from collections.abc import Callable, Collection, Mapping, Sequence, Sized
     from collections.abc import Set as AbstractSet
     from uuid import UUID
 
@@ -59,6 +59,7 @@ class WorkerState:
         *,
         worker_id: str,
         task_types: Sequence[str],
+        queues: Sequence[str] | None = None,
         concurrency: int,
         alerts: Alerts,
         one_by_one: bool = False,
@@ -73,6 +74,10 @@ class WorkerState:
         self.settings = settings
         self.worker_id = worker_id
         self.task_types = list(task_types)
+        self.handled = tuple(task_types)
+        self.queues = queues
+        self.empty_queues: AbstractSet[str] = frozenset()
+        """The queues that no type of this worker was in when that was last read."""
         self.alerts = alerts
         self.hooks = FailureHooks(worker_id)
         self.tally = Tally()
@@ -108,13 +113,21 @@ class WorkerState:
             kinds[found.kind if found is not None else "thread"].append(name)
         lanes = []
         if kinds["thread"] or not self.task_types:
-            lanes.append(Lane("threads", kinds["thread"], self.slots, self.pace))
+            lanes.append(Lane("threads", kinds["thread"], self.slots, self.pace, frozenset(kinds["thread"])))
         shared = (self.executor, self.done, self.worker_id)
         if kinds["async"]:
-            lanes.append(Lane("loop", kinds["async"], LoopSlots(*shared, keeps=not ends), None))
+            lanes.append(
+                Lane("loop", kinds["async"], LoopSlots(*shared, keeps=not ends), None, frozenset(kinds["async"]))
+            )
         if kinds["process"]:
-            lanes.append(Lane("processes", kinds["process"], ProcessSlots(*shared), None))
+            lanes.append(Lane("processes", kinds["process"], ProcessSlots(*shared), None, frozenset(kinds["process"])))
         return tuple(lanes)
+
+    def choose(self, task_types: Collection[str]) -> None:
+        """Claims jobs of these types alone from now on. Those that are held run on."""
+        self.task_types = [name for name in self.handled if name in task_types]
+        for lane in self.lanes:
+            lane.task_types[:] = [name for name in self.task_types if name in lane.handled]
 
     def start_slots(self) -> None:
         for lane in self.lanes:

@@ -67,10 +67,11 @@ class Worker:
         source: the source of its records in `job_worker_runs`.
         concurrency: jobs of thread handlers at a time; None for `JOBDECK_CONCURRENCY`.
         task_types: the types to run; None for all in the registry.
+        queues: the queues whose types to run, of those; None for all. A change holds within 20 seconds.
         worker_id: its name in the database; None for a name from host, process and random digits.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- one keyword per fact of a worker
         self,
         database: Database,
         registry: Registry,
@@ -80,6 +81,7 @@ class Worker:
         source: str = "worker",
         concurrency: int | None = None,
         task_types: Sequence[str] | None = None,
+        queues: Sequence[str] | None = None,
         worker_id: str | None = None,
     ) -> None:
         self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -90,6 +92,7 @@ class Worker:
         self._settings = settings
         self._concurrency = concurrency or settings.concurrency
         self.task_types = [registry.require(name).task_type for name in task_types or registry.names]
+        self._queues = queues
         self.cycle: Cycle | None = None
         """The cycle that `run_cycle` runs or ran last."""
         self._counts_types = False
@@ -132,6 +135,11 @@ class Worker:
             return self.cycle.run(source=self._source, http_method=http_method)
         finally:
             state.close()
+
+    @property
+    def claims(self) -> list[str]:
+        """The task types whose jobs it claims now: those of its queues."""
+        return self.task_types if self._state is None else self._state.task_types
 
     @property
     def status(self) -> WorkerStatus:
@@ -235,6 +243,7 @@ class Worker:
             self._settings,
             worker_id=self.worker_id,
             task_types=self.task_types,
+            queues=self._queues,
             concurrency=concurrency,
             alerts=Alerts(self._settings),
             one_by_one=one_by_one,

@@ -269,7 +269,7 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     and `error` is what the handler raised, or a `TimedOut`. A `RetryLater` comes first.
 
     The `values` hold where no operator set others: `max_running` jobs run at once over all workers, `per_key` of a key;
-    `rate` ("5/s", "100/m") of them start; jobs without a priority get `priority`, and expire `max_age` after due.
+    `rate` ("5/s") of them start; jobs without one get `priority`, expire `max_age` after due, and are in `queue`.
 
     Raises:
         ConfigurationError: the parts of the type do not fit together; the message names the part.

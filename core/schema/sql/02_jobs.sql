@@ -150,6 +150,8 @@ create table if not exists job_types (
     max_age_seconds integer,
     -- The priority of jobs that are enqueued without one.
     priority integer,
+    -- The queue that the type is in, which workers may be started for; null for "default".
+    queue text,
     limited boolean not null generated always as (max_running is not null or rate_runs is not null) stored,
     -- When the type got its first limit.
     limited_at timestamptz,

@@ -165,6 +165,8 @@ as $$
             'The period of a rate must be between a second and 31 days. Nothing was changed.'
         when p_type.max_age_seconds not between 1 and 31622400 then
             'The maximum age of a job must be between a second and 366 days. Nothing was changed.'
+        when p_type.queue !~ '^[A-Za-z0-9_.-]{1,100}$' then
+            'The name of a queue has 1 to 100 letters, digits, dots, hyphens and underscores. Nothing was changed.'
         when not job_priority_fits(p_type.priority) then format(
             'A priority must be between -100 and 100, and %s is not. Nothing was changed.', p_type.priority)
         when p_type.rate_burst is not null and p_type.rate_runs is null then
@@ -180,7 +182,7 @@ $$;
 create or replace function job_value_names() returns text[]
 language sql immutable parallel safe
 return array['max_running', 'max_per_key', 'rate_runs', 'rate_seconds', 'rate_burst', 'key_rate_runs', 'key_rate_seconds',
-    'max_age_seconds', 'priority'];
+    'max_age_seconds', 'priority', 'queue'];
 
 -- What operators have set of a type after these changes. The text "code" takes a value back; a null is kept where the code names
 -- a value, since that would hold otherwise. A rate is one value.
@@ -210,7 +212,7 @@ $$;
 create or replace function job_values_held(p_type job_types, p_code jsonb, p_own jsonb) returns job_types
 language sql immutable
 as $$
-    select jsonb_populate_record(p_type, jsonb_object(job_value_names(), array_fill(null::text, array[9])) || p_code || p_own)
+    select jsonb_populate_record(p_type, jsonb_object(job_value_names(), array_fill(null::text, array[10])) || p_code || p_own)
 $$;
 
 -- Whether a release was first seen before another one. Volatile, so that it sees a release that has just come.
@@ -268,7 +270,7 @@ declare
 begin
     for v_name, v_value in
         select c.key, c.value from jsonb_each(p_changes) c
-        where c.key = any (job_value_names()) and jsonb_typeof(c.value) <> 'null' and c.value <> '"code"'
+        where c.key = any (job_value_names()) and c.key <> 'queue' and jsonb_typeof(c.value) <> 'null' and c.value <> '"code"'
     loop
         if jsonb_typeof(v_value) <> 'number' or v_value #>> '{}' !~ '^-?[0-9]{1,9}$' then
             perform job_queue_refuse(format('A limit is a whole number, and %s is not one for %s. Nothing was changed.',
@@ -290,7 +292,7 @@ begin
     update job_types set max_running = p_after.max_running, rate_runs = p_after.rate_runs,
         rate_seconds = p_after.rate_seconds, rate_burst = p_after.rate_burst, max_per_key = p_after.max_per_key,
         key_rate_runs = p_after.key_rate_runs, key_rate_seconds = p_after.key_rate_seconds,
-        max_age_seconds = p_after.max_age_seconds, priority = p_after.priority,
+        max_age_seconds = p_after.max_age_seconds, priority = p_after.priority, queue = p_after.queue,
         rate_until = case when (p_before.rate_runs, p_before.rate_seconds, p_before.rate_burst)
             is not distinct from (p_after.rate_runs, p_after.rate_seconds, p_after.rate_burst) then rate_until end
     where task_type = p_after.task_type;

@@ -153,6 +153,8 @@ class Lane:
     task_types: list[str]
     slots: Slots
     pace: Pace | None
+    handled: frozenset[str]
+    """All types of this kind; `task_types` are those of them whose jobs are claimed now."""
 
     def busy(self, held: Mapping[int, RunContext], now: float) -> int:
         """How many slots have a run, or will have one of the jobs that the worker holds, that may take long."""
@@ -161,7 +163,7 @@ class Lane:
             return 0
         jobs = list(slots.running)
         if pace.is_mixed:
-            jobs = [one for one in list(held.values()) if one.job.task_type in self.task_types]
+            jobs = [one for one in list(held.values()) if one.job.task_type in self.handled]
         return sum(
             one is not slots.canary
             # One over its timeout has left its slot to another thread.

@@ -180,6 +180,26 @@ def test_the_values_of_the_code_are_listed_with_their_release_and_hold_again_on_
     assert jobdeck("types", "list").out.splitlines()[1] == listed
 
 
+def test_a_type_is_put_into_a_queue_and_the_queues_are_listed_with_their_figures(
+    jobdeck: Jobdeck, conn: Connection
+) -> None:
+    assert jobdeck("types", "queues").out == "No task types.\n"
+    start(conn, "shop@7", "new", "cli_echo", queue="mail")
+    enqueued(conn)
+    enqueued(conn, "foreign_type")
+    jobdeck("pause", "--type", "cli_echo")
+    head, default, mail = jobdeck("types", "queues").out.splitlines()
+    assert head.split() == ["QUEUE", "TYPES", "PENDING", "RUNNING", "FAILED", "PAUSED"]
+    assert (default.split(), mail.split()) == (["default", "1", "1", "0", "0", "0"], ["mail", "1", "1", "0", "0", "1"])
+    jobdeck("types", "set", "foreign_type", "--queue", "mail")
+    (only,) = jobdeck("types", "queues", "--json").data["queues"]
+    assert (only["queue"], only["types"], only["pending"]) == ("mail", ["cli_echo", "foreign_type"], 2)
+    jobdeck("types", "set", "cli_echo", "--queue", "default")
+    jobdeck("types", "set", "foreign_type", "--queue", "none")
+    assert [one["queue"] for one in jobdeck("types", "queues", "--json").data["queues"]] == ["default"]
+    jobdeck("types", "set", "cli_echo", "--queue", "two words").refused(1, "letters, digits, dots, hyphens")
+
+
 def test_two_live_releases_that_differ_are_named(jobdeck: Jobdeck, conn: Connection) -> None:
     start(conn, "shop@6", "old", "cli_echo", max_running=4)
     start(conn, "shop@7", "new", "cli_echo", max_running=5)

@@ -223,6 +223,17 @@ def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: Connec
     jobdeck("worker", "--drain", "--types", ",").refused(2, "--types")
 
 
+def test_a_worker_takes_only_the_types_of_its_queues_and_counts_those_alone(jobdeck: Jobdeck, conn: Connection) -> None:
+    other = enqueued(conn, "cli_refuse")
+    enqueued(conn)
+    operator.set_type(conn, "cli_refuse", changes={"queue": "bulk"}, actor="test", reason=None)
+    assert "1 job starts" in jobdeck("worker", "--queues", "default", "--dry-run").out
+    ran = jobdeck("worker", "--drain", "--queues", "mail, default", "--json")
+    assert (ran.code, ran.data["claimed"], ran.data["due"]) == (0, 1, 0)
+    assert conn.execute("SELECT id, status FROM job_queue").fetchall() == [(other, "pending")]
+    jobdeck("worker", "--drain", "--queues", ",").refused(2, "--queues names no queue. Separate several with commas.")
+
+
 @contextmanager
 def standing(conn: Connection, command: str = "worker", **changes: str) -> Iterator[subprocess.Popen[str]]:
     """A worker as a process of its own whose only job has begun."""

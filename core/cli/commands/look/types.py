@@ -21,9 +21,10 @@ from jobdeck.core.read.pages import overview
 from jobdeck.core.read.pages.overview import TypeFigures
 from jobdeck.core.read.stats.backlog import TrendReport, Waiting, trend_report
 from jobdeck.core.times import parse_duration, parse_time
-from jobdeck.core.words.tables import TRENDS, TYPE_JOBS, TYPE_SETTINGS, TYPES, TrendLine, TypeRow
+from jobdeck.core.words.tables import TRENDS, TYPE_JOBS, TYPE_SETTINGS, TYPES, Amount, TrendLine, TypeRow
 from jobdeck.core.words.wording import (
     DEFAULT,
+    NONE,
     keyless_words,
     parse_age,
     parse_limit,
@@ -65,6 +66,9 @@ def listed(session: Session) -> None:
 @click.option(
     "--priority", metavar="N", help="Of jobs that are enqueued without a priority, -100 to 100; or none for 0."
 )
+@click.option(
+    "--queue", metavar="NAME", help="The queue that the type is in, for worker --queues; or none for default."
+)
 @click.option("--set-aside", is_flag=True, help="Leave the type to another runner. Needs a reason.")
 @click.option("--take-over", is_flag=True, help="Let workers run the type, after it was set aside.")
 @reason_option
@@ -100,6 +104,42 @@ def change(session: Session, task_type: str, reason: str | None, dry_run: bool, 
     data = {**output.plain(line), "dry_run": dry_run}
     text = output.described([*TYPE_JOBS, *TYPE_SETTINGS], [TypeRow(TypeFigures(line), now)])
     session.answer(data, ["The settings would be:", *text] if dry_run else text)
+
+
+@command("queues")
+def queues(session: Session) -> None:
+    """List the queues with the figures of their types together."""
+    found = session.read(overview.types())
+    grouped: dict[str, list[TypeLine]] = {}
+    for one in found.types:
+        grouped.setdefault(one.line.queue or DEFAULT, []).append(one.line)
+    data = [_queue(name, lines) for name, lines in sorted(grouped.items())]
+    rows = [
+        (
+            one["queue"],
+            len(one["types"]),
+            Amount(one["pending"], one["at_least"]),
+            Amount(one["running"]),
+            Amount(one["failed"], one["failed_at_least"]),
+            len(one["paused"]),
+        )
+        for one in data
+    ]
+    header = ("QUEUE", "TYPES", "PENDING", "RUNNING", "FAILED", "PAUSED")
+    session.answer({"at": found.at, "queues": data}, output.table(header, rows) if rows else ["No task types."])
+
+
+def _queue(name: str, lines: Sequence[TypeLine]) -> dict[str, Any]:
+    return {
+        "queue": name,
+        "types": [line.task_type for line in lines],
+        "pending": sum(line.pending for line in lines),
+        "running": sum(line.running for line in lines),
+        "failed": sum(line.failed for line in lines),
+        "at_least": any(line.at_least for line in lines),
+        "failed_at_least": any(line.failed_at_least for line in lines),
+        "paused": [line.task_type for line in lines if line.paused_at is not None],
+    }
 
 
 def warn_without_worker(line: TypeLine) -> None:
@@ -163,7 +203,7 @@ def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime
     if not found:
         raise UsageError(
             "Nothing to change. Give --warn, --critical, --lost, --mute-for, --mute-until, --unmute, --max-running, "
-            "--max-per-key, --rate, --burst, --key-rate, --max-age, --priority, --set-aside or --take-over."
+            "--max-per-key, --rate, --burst, --key-rate, --max-age, --priority, --queue, --set-aside or --take-over."
         )
     return found
 
@@ -178,6 +218,9 @@ def _limits(given: dict[str, Any]) -> dict[str, int | str | None]:
         if given[option] is not None:
             column = "rate_burst" if option == "burst" else option
             found[column] = parse_limit(given[option], f"--{option.replace('_', '-')}")
+    if given["queue"] is not None:
+        word = given["queue"].strip()
+        found["queue"] = None if word.lower() == NONE else word
     if given["max_age"] is not None:
         found["max_age_seconds"] = parse_age(given["max_age"], "duration of --max-age")
     return found
@@ -192,7 +235,7 @@ def _without_word(context: click.Context) -> None:
 
 types = Group(
     "types",
-    commands={"list": listed, "set": change},
+    commands={"list": listed, "set": change, "queues": queues},
     params=shared_options(),
     callback=_without_word,
     invoke_without_command=True,

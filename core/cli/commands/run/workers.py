@@ -44,6 +44,9 @@ WAIT_SECONDS = 1.0
 @command("worker", logs=True)
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Slots of threads. Default: JOBDECK_CONCURRENCY.")
 @click.option("--types", metavar="TYPE,…", help="Only these task types.")
+@click.option(
+    "--queues", metavar="QUEUE,…", help="Only the types of these queues. Types without a queue are in default."
+)
 @click.option("--drain", is_flag=True, help="Exit when no job is due, with 5 if some are that cannot be run.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics of this worker here. Default: none.")
 @embedded_option
@@ -53,6 +56,7 @@ def worker(
     *,
     concurrency: int | None,
     types: str | None,
+    queues: str | None,
     drain: bool,
     metrics: str | None,
     embedded: bool,
@@ -65,16 +69,18 @@ def worker(
 
     With --metrics, or JOBDECK_WORKER_METRICS_ADDRESS, Prometheus can read figures of this worker. An address other than
     a loopback one needs JOBDECK_METRICS_TOKEN. If the address is taken, the worker runs jobs and tries again.
+
+    With --queues the worker follows a type that gets another queue (`jobdeck types set`) within 20 seconds.
     """
     from jobdeck.core.worker.oneshot import NO_TYPES  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.slots.forks import end_left_behind  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     slots = concurrency or session.settings.concurrency
-    wanted = named_types(session, types)
+    wanted, chosen = named_types(session, types), _listed(queues, "--queues names no queue")
     figures = _metrics(session.settings, metrics)
     if dry_run:
-        _answer_ahead(session, slots, wanted)
+        _answer_ahead(session, slots, wanted or session.registry.names, chosen)
         return None
     session.configure_logs()
     if not session.registry.names:
@@ -83,11 +89,13 @@ def worker(
         database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, embedded, wait=not drain)
         if database is None:
             return 130 if stop.interrupted else None
-        running = Worker(database, session.registry, session.settings, concurrency=slots, task_types=wanted)
+        running = Worker(
+            database, session.registry, session.settings, concurrency=slots, task_types=wanted, queues=chosen
+        )
         with _served(figures, running):
             run_until_stopped(running, stop, until_idle=drain)
         done = running.status
-        left = _left(database, wanted or session.registry.names) if drain and not stop.asked else 0
+        left = _left(database, running.claims) if drain and not stop.asked else 0
     end_left_behind()
     due = {"due": left} if drain else {}
     session.answer(
@@ -138,15 +146,16 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool, emb
     return 1 if result.status == "error" else None
 
 
-def _answer_ahead(session: Session, concurrency: int, types: Sequence[str] | None) -> None:
-    """Answers what a worker with these slots would start, beside those that are alive."""
+def _answer_ahead(session: Session, concurrency: int, types: Sequence[str], queues: Sequence[str] | None) -> None:
+    """Answers what a worker of these types and queues with these slots would start, beside those that are alive."""
     from jobdeck.core.read.pages.outlook import outlook  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.runs.preview import slots_of  # noqa: PLC0415 -- imported on first use
 
     slots = slots_of(session.registry, session.settings, concurrency)
     with session.connection() as conn:
         paused = not processing().run(conn).enabled
-        ahead = outlook(types or session.registry.names, slots=slots).run(conn)
+        names = types if queues is None else list(leases.types_of_queues(conn, types, queues))
+        ahead = outlook(names, slots=slots).run(conn)
     pause = ["Processing is paused, so they would wait until `jobdeck resume`."] if paused else []
     session.answer({"starts": output.plain(ahead), "dry_run": True}, [ahead.words, *pause])
 
@@ -260,12 +269,16 @@ def _run_until_idle(worker: Worker, stop: Stop) -> None:
 
 def named_types(session: Session, types: str | None) -> list[str] | None:
     """The task types that `--types` names, which the registry has to know; None without the option."""
-    if types is None:
-        return None
-    wanted = [name.strip() for name in types.split(",") if name.strip()]
-    if not wanted:
-        raise UsageError("--types names no task type. Separate several with commas.")
-    return [session.registry.require(name).task_type for name in wanted]
+    wanted = _listed(types, "--types names no task type")
+    return None if wanted is None else [session.registry.require(name).task_type for name in wanted]
+
+
+def _listed(text: str | None, wrong: str) -> list[str] | None:
+    """The names in an option, None without it. `wrong` begins the refusal of one that has none."""
+    found = None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    if found == []:
+        raise UsageError(f"{wrong}. Separate several with commas.")
+    return found
 
 
 def _answer_dry(session: Session, jobs: Sequence[ClaimedJob]) -> None:
