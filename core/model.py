@@ -331,10 +331,6 @@ class Health:
         return self.finished_per_minute[-2] - self.failed_per_minute[-2], self.failed_per_minute[-2]
 
 
-SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
-"""The orders in which jobs can be listed."""
-
-
 @dataclass(frozen=True, slots=True)
 class Filter:
     """The filter of a list of jobs. `search` is matched against id, task type, error and payload text.
@@ -367,18 +363,20 @@ class ActionResult:
 
 
 class Ticket(NamedTuple):
-    """The id of an enqueued job, or (`created` False) of the job that already has the dedupe key."""
+    """The id of an enqueued job, or (`created` False) of the job with the dedupe key: replaced by this one, or kept."""
 
     job_id: UUID
     created: bool
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """An enqueued job, or (`created` False) the job that already has the dedupe key."""
+    """An enqueued job, or (`created` False) the job that has the dedupe key: replaced by this one, or kept."""
 
     job: Job
     created: bool
+    replaced: bool = False
 
 
 class NewJob(NamedTuple):
@@ -397,4 +395,5 @@ class NewJob(NamedTuple):
     unique_seconds: float | None = None
     schedule: Json | None = None
     slots: tuple[datetime, ...] | None = None
+    longest_wait: float | None = None
     timeout: float | None = None

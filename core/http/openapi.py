@@ -50,7 +50,11 @@ _ASKED: Final[Json] = {
 _MADE: Final[Json] = {
     "type": "object",
     "required": ["id", "created"],
-    "properties": {"id": {"type": "string", "format": "uuid"}, "created": {"type": "boolean"}},
+    "properties": {
+        "id": {"type": "string", "format": "uuid"},
+        "created": {"type": "boolean"},
+        "replaced": {"type": "boolean", "description": "Whether this job replaced the one with its key."},
+    },
 }
 
 

@@ -7,15 +7,43 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from jobdeck.core.errors import UsageError
+from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY
 from jobdeck.core.schedules import CATCH_UPS
 from jobdeck.core.times import parse_duration, parse_time, write_duration
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+_NOTHING: Final = "Nothing was enqueued."
+
+
+DEDUPE: Final = ("keep", "replace")
+
+
+def longest_wait(dedupe: object, dedupe_key: str | None, wait: object) -> float | None:
+    """For how many seconds a job may be replaced from its enqueue on; None for one that is kept.
+
+    Raises:
+        Refused: the options do not fit together.
+    """
+    if dedupe not in {None, *DEDUPE}:
+        raise Refused(f"dedupe is {' or '.join(DEDUPE)}, and not {str(dedupe)[:50]}. {_NOTHING}")
+    if dedupe != "replace":
+        if wait is not None:
+            raise Refused(f"A longest wait is for jobs that replace others. Add dedupe=replace, or omit it. {_NOTHING}")
+        return None
+    if not dedupe_key:
+        raise Refused(f"A job that replaces another one needs a dedupe key. {_NOTHING}")
+    if not isinstance(wait, timedelta):
+        raise Refused(
+            "A job that may be replaced needs a longest wait (longest_wait, a duration): without one, a stream of "
+            f"newer jobs would put it off for ever. {_NOTHING}"
+        )
+    return wait.total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +156,16 @@ OPTIONS: Final = (
         most=200, http="dedupeKey",
         http_words="If a pending or running job of this producer has the key, that job is returned.",
         label="dedupe key", example="none", note="at most one active job with this key",
+    ),
+    Option(
+        "dedupe", "choice", "With --dedupe-key: keep the job that has the key, or replace it while it waits.",
+        choices=DEDUPE, mcp=True, http="dedupe",
+        http_words="What becomes of a job that has the dedupe key and waits; it is kept if this is missing.",
+    ),
+    Option(
+        "longest_wait", "duration", "With --dedupe replace: when it is due at the latest, from the first enqueue.",
+        "DURATION", mcp=True, http="longestWaitSeconds", most=31_622_400,
+        http_words="With replace: when the job is due at the latest, counted from the first enqueue.",
     ),
     Option(
         "unique_for", "duration", "With --dedupe-key: also while this time lasts, if that job ended.", "DURATION"

@@ -42,7 +42,7 @@ SELECT job_id, created FROM {}(%s::text, %s::text::jsonb, %s::text::timestamptz,
     %s::text::integer, %s::text, %s::text, %s::text::uuid, %s::text::integer, %s::text::timestamptz, %s::text)
 """
 _CREATE_WITH: Final = """
-SELECT job_id, created FROM {}(%s::text::jsonb, %s::text, %s::text::jsonb, %s::text::timestamptz,
+SELECT job_id, created, outcome FROM {}(%s::text::jsonb, %s::text, %s::text::jsonb, %s::text::timestamptz,
     %s::text::integer, %s::text::integer, %s::text, %s::text, %s::text::uuid, %s::text::integer, %s::text::timestamptz,
     %s::text)
 """
@@ -168,7 +168,7 @@ def create(new: NewJob, *, actor: str, schema: str | None, trace: str | None = N
     keys = (new.dedupe_key, new.concurrency_key)
     rest = (new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor)
     given = (new.task_type, json.dumps(new.payload), *times, *keys, *rest)
-    if new.unique_seconds is not None or new.timeout is not None:
+    if (new.unique_seconds, new.longest_wait, new.timeout) != (None, None, None):
         return _traced(_CREATE_WITH, schema, "job_queue_create_with", (_seldom(new), *given), trace)
     if new.schedule is not None:
         slots = None if new.slots is None else array(slot.isoformat() for slot in new.slots)
@@ -181,7 +181,7 @@ def create(new: NewJob, *, actor: str, schema: str | None, trace: str | None = N
 def _seldom(new: NewJob) -> str:
     """The options of which most jobs have none."""
     slots = None if new.slots is None else [slot.isoformat() for slot in new.slots]
-    numbers = {"timeout": new.timeout, "unique_for": new.unique_seconds}
+    numbers = {"timeout": new.timeout, "unique_for": new.unique_seconds, "longest_wait": new.longest_wait}
     # JSON has no NaN, which the database refuses in a sentence.
     found = {name: str(value) for name, value in numbers.items() if value is not None}
     series = {} if new.schedule is None else {"schedule": new.schedule, "slots": slots}
@@ -208,8 +208,8 @@ def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None, trace
     given = list(zip(options, _DEFAULTS[:-1], strict=True))
     if any(values.count(default) < len(values) for values, default in given[5:]):
         raise Refused(
-            "Jobs enqueued in bulk cannot recur, have a blocker, expire or be unique for a time. Enqueue those one at "
-            "a time."
+            "Jobs enqueued in bulk cannot recur, have a blocker, expire, be unique for a time or replace others. "
+            "Enqueue those one at a time."
         )
     arrays = [_array_unless_all(values, default) for values, default in given[:5]]
     options_given = (_array(task_types), json.dumps(payloads), *arrays, actor)
@@ -247,8 +247,8 @@ def is_for_bulk(new: NewJob) -> bool:
 
 def ticket(rows: Rows) -> Ticket:
     """What `create` returned."""
-    job_id, created = rows[0]
-    return Ticket(plain_id(job_id), created)
+    job_id, created, *outcome = rows[0]
+    return Ticket(plain_id(job_id), created, outcome == ["replaced"])
 
 
 def create_flow(name: str, members: str, *, actor: str, schema: str | None, trace: str | None = None) -> Call:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.errors import InvalidPayload, UsageError
 from jobdeck.core.model import NewJob
-from jobdeck.core.queue.options import OPTIONS
+from jobdeck.core.queue.options import OPTIONS, longest_wait
 from jobdeck.core.redact import clean, harmless_json
 from jobdeck.core.registry import Admission
 from jobdeck.core.schedules import Cron, Every, Rhythm, given, rhythm, stored
@@ -91,6 +91,8 @@ class Wanted:
     max_attempts: int | None = None
     dedupe_key: str | None = None
     unique_for: timedelta | None = None
+    dedupe: str | None = None
+    longest_wait: timedelta | None = None
     timeout: timedelta | None = None
 
 
@@ -144,6 +146,7 @@ def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
     Raises:
         UnknownTaskType: no such type.
         InvalidPayload: the payload does not fit.
+        Refused: it is to replace another one, without what that needs.
     """
     made = draft(registry, wanted.task_type, wanted.payload)
     made = made._replace(
@@ -153,6 +156,7 @@ def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
         max_attempts=wanted.max_attempts or made.max_attempts,
         dedupe_key=wanted.dedupe_key or None,
         unique_seconds=wanted.unique_for.total_seconds() if wanted.unique_for is not None else None,
+        longest_wait=longest_wait(wanted.dedupe, wanted.dedupe_key, wanted.longest_wait),
         timeout=wanted.timeout.total_seconds() if wanted.timeout is not None else None,
     )
     schedule = wanted.schedule.schedule() if isinstance(wanted.schedule, Rhythm) else wanted.schedule

@@ -90,7 +90,7 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
         raise Refused(f"Job {ticket.job_id} has this dedupe key, which counts for a time. Nothing was enqueued.")
     if job is None:
         raise Refused("The job with the same dedupe key has just left the queue. Enqueue again.")
-    return Enqueued(job, ticket.created)
+    return Enqueued(job, ticket.created, ticket.replaced)
 
 
 def edit(  # noqa: PLR0913 -- one keyword per choice of the caller

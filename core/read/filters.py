@@ -30,6 +30,8 @@ _WORD: Final = re.compile(
 )
 _PLAIN: Final = re.compile(r'[^\s":<>=\\]+(?: [^\s":<>=\\]+)*')
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,99})?(?:[eE][+-]?[0-9]{1,2})?")
+SORTS: Final = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
+"""The orders in which jobs can be listed."""
 PER_KEY: Final = "payload."
 _PAYLOAD: Final = frozenset({"payload", "payload_is"})
 EVERYTHING: Final = "all"

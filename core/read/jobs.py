@@ -13,9 +13,9 @@ from uuid import UUID
 import psycopg
 
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Verdict, Worker
+from jobdeck.core.model import Filter, Health, Job, Processing, Verdict, Worker
 from jobdeck.core.read.batch import Query, combine, select
-from jobdeck.core.read.filters import parameters
+from jobdeck.core.read.filters import SORTS, parameters
 from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import (
     GROUP,

@@ -131,6 +131,8 @@ def _blocker(facts: Facts) -> str:
 
 def _members(facts: Facts) -> str:
     """How many members a job waits for, of how many, and the names of the first ones."""
+    if facts.get("behind") is not None:
+        return f"Waits for the end of job {facts['behind']}, which was enqueued before it under the same dedupe key."
     number, total, named = int(facts.get("open") or 0), int(facts.get("total") or 0), facts.get("names") or []
     ends = "to succeed" if facts.get("needs") == "success" else "to end"
     if not number:
@@ -162,8 +164,7 @@ def _earlier(facts: Facts) -> str:
 
 
 def _asked(what: str, facts: Facts) -> str:
-    who = f"at {_moment(facts.get('asked_at'))} by {facts.get('asked_by')}"
-    return f"{what} was asked for {who}. Wait for its result."
+    return f"{what} was asked for at {_moment(facts.get('asked_at'))} by {facts.get('asked_by')}. Wait for its result."
 
 
 def _changed(facts: Facts) -> str:
@@ -371,7 +372,6 @@ CANARIES: Final[Mapping[str, Sentence]] = MappingProxyType(
 )
 """What has become of a request to run a job as a canary, unless its run has ended."""
 
-RETRIED: Final = ("would-retry", "due-now", "due-in-line", "due-blocked", "would-be-canary", "canary-asked")
 SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType({**ACTIONS, **CLAUSES, **CANARIES})
 
 
@@ -388,7 +388,7 @@ def sentence(code: str, facts: Facts | None = None) -> str:
     if made is None:
         return f"{code.replace('-', ' ').capitalize()}."
     said = made.format_map(_Named(facts or {})) if isinstance(made, str) else made(facts or {})
-    ran = (facts or {}).get("callback") if code in RETRIED else None
+    ran = (facts or {}).get("callback") if code != "flow-final" else None
     return f'{said} The failure callback "{ran}" of its flow has run already.' if ran is not None else said
 
 

@@ -23,7 +23,7 @@ Verb = Literal["retry", "run-again", "cancel", "delete", "restore"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which jobs to read, and in which order. `sort` is one of the model's `SORTS`.
+    """Which jobs to read, and in which order. `sort` is one of `SORTS` (`core/read/filters.py`).
 
     The natural order depends on the tab: of all jobs, those first that need somebody, or with a filter the newest;
     pending jobs by due time, finished jobs by end time.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from textual.geometry import Offset
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.core.model import SORTS, Filter, Status
-from jobdeck.core.read.filters import EVERYTHING, format_filter
+from jobdeck.core.model import Filter, Status
+from jobdeck.core.read.filters import EVERYTHING, SORTS, format_filter
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import EACH
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE

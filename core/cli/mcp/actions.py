@@ -144,10 +144,11 @@ def rehearse_enqueue(access: Access, given: _NewJob) -> Any:
         made = service.create(
             conn, session.registry, wanted, settings=session.settings, actor=access.actor, dry_run=True
         )
-    there = None if made.created else {"id": made.job.id, "status": made.job.status}
+    there = None if made.created or made.replaced else {"id": made.job.id, "status": made.job.status}
     return {
-        "dry_run": True, "task_type": made.job.task_type, "would_be_enqueued": made.created, "already_there": there,
-        "run_at": made.job.run_at if made.created else None, "max_attempts": made.job.max_attempts,
+        "dry_run": True, "task_type": made.job.task_type, "would_be_enqueued": made.created,
+        "would_replace": made.job.id if made.replaced else None, "already_there": there,
+        "run_at": made.job.run_at if made.created or made.replaced else None, "max_attempts": made.job.max_attempts,
     }  # fmt: skip
 
 

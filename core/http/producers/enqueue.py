@@ -169,6 +169,9 @@ def _declined(verdict: Verdict, count: int) -> Declined:
 
 
 def _answer(tickets: Sequence[Ticket], *, listed: bool) -> Answer:
-    jobs = [{"id": str(ticket.job_id), "created": ticket.created} for ticket in tickets]
+    jobs = [
+        {"id": str(ticket.job_id), "created": ticket.created} | ({"replaced": True} if ticket.replaced else {})
+        for ticket in tickets
+    ]
     status = 201 if any(ticket.created for ticket in tickets) else 200
     return Answer(status, {"status": "ok", "jobs": jobs} if listed else {"status": "ok", **jobs[0]})

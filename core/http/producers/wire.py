@@ -11,7 +11,7 @@ import logging
 import threading
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -87,6 +87,7 @@ def _kind(option: Option) -> Any:
             BeforeValidator(_seconds),
             WithJsonSchema(_SECONDS | {"maximum": option.most}),
         ],
+        "choice": Literal[option.choices],
         "text": Annotated[str, Field(min_length=1, max_length=option.most)],
     }
     return kinds[option.kind]

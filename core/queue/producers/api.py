@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 from jobdeck.core import registry
 from jobdeck.core.errors import UnknownTaskType
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jobdeck.core.registry.handles import P
     from jobdeck.core.schedules import Schedule
 
+Dedupe: TypeAlias = Literal["keep", "replace"]
 SEVERAL = "several"
 """Names the span of an enqueue of several types, in the place of a task type."""
 
@@ -46,6 +47,8 @@ class JobFacts(TypedDict, total=False):
     blocked_by: UUID | None
     unique_for: timedelta | None
     timeout: float | None
+    dedupe: Dedupe | None
+    longest_wait: timedelta | None
 
 
 class JobOptions(JobFacts, total=False):
@@ -90,6 +93,8 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
     blocked_by: UUID | None = None,
     unique_for: timedelta | None = None,
     timeout: float | None = None,
+    dedupe: Dedupe | None = None,
+    longest_wait: timedelta | None = None,
     actor: str | None = None,
     schema: str | None = None,
 ) -> Ticket:
@@ -97,7 +102,7 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
 
     On an autocommit connection the job is there at once. A refusal by the database inside a transaction aborts it,
     unless the call is in a savepoint: `with conn.transaction()` of psycopg, `session.begin_nested()` of SQLAlchemy,
-    `transaction.atomic()` of Django. Returns the id of the job, and whether it was created or had the dedupe key.
+    `transaction.atomic()` of Django. The ticket says whether the job was created, replaced the one before, or neither.
 
     Args:
         conn: a psycopg connection, an SQLAlchemy session or connection, or `django.db.connection`.
@@ -114,24 +119,24 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         blocked_by: the job runs after the success of this job.
         unique_for: no second one-time job with the dedupe key is created for this time, also after the first has ended.
         timeout: how many seconds a run of this job may take; None for the timeout of its type.
+        dedupe: "replace": the job with the dedupe key gets what is new while it waits; None, as "keep": it stays as is.
+        longest_wait: with "replace", when the job is due at the latest, from its first enqueue on.
         actor: the name in the audit; None for the account of this process.
         schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
 
     Raises:
         UnknownTaskType: no module that this process has imported registers the type.
         InvalidPayload: the payload does not fit the type; `problems` gives the reasons by field.
-        Refused: the database rejects one of the options; both intervals are given; the connection is of another kind;
-            or the type has an `admit` function, which needs a psycopg connection, and it is of another kind.
+        Refused: an option is not possible, or the connection is of another kind (with `admit`, than psycopg's).
     """
     used = connections.sync(conn)
     new = _new(
         conn, task_type, payload, run_at=run_at, every_minutes=every_minutes, schedule=schedule, expires_at=expires_at,
-        priority=priority, max_attempts=max_attempts, dedupe_key=dedupe_key, concurrency_key=concurrency_key,
-        blocked_by=blocked_by, unique_for=unique_for, timeout=timeout,
+        priority=priority, max_attempts=max_attempts, dedupe_key=dedupe_key, dedupe=dedupe, longest_wait=longest_wait,
+        concurrency_key=concurrency_key, blocked_by=blocked_by, unique_for=unique_for, timeout=timeout,
     )  # fmt: skip
     with switch.sending(new.task_type) as span:
-        call = producer.create(new, **drafts.names(actor, schema, span))
-        return span.enqueued(producer.ticket(used.fetch(call)))
+        return span.enqueued(producer.ticket(used.fetch(producer.create(new, **drafts.names(actor, schema, span)))))
 
 
 @overload
@@ -279,6 +284,8 @@ def new_job(  # noqa: PLR0913 -- one keyword per option of a job
     blocked_by: UUID | None = None,
     unique_for: timedelta | None = None,
     timeout: float | None = None,
+    dedupe: Dedupe | None = None,
+    longest_wait: timedelta | None = None,
 ) -> NewJob:
     """A whole job, with a validated payload and options of its own, which `enqueue_many` enqueues with others.
 
@@ -290,10 +297,10 @@ def new_job(  # noqa: PLR0913 -- one keyword per option of a job
         Refused: an option is not possible.
     """
     job_type = registry.registered(task_type)
-    own = drafts.Own(max_attempts, concurrency_key, unique_for, timeout)
+    own = drafts.Own(max_attempts, concurrency_key, unique_for, timeout, dedupe_key, dedupe, longest_wait)
     new = own.of(drafts.draft(job_type, payload))._replace(
-        run_at=with_zone(run_at, "run_at"), priority=drafts.ranked(priority), dedupe_key=dedupe_key,
-        blocked_by=blocked_by, recurrence_interval_minutes=every_minutes,
+        run_at=with_zone(run_at, "run_at"), priority=drafts.ranked(priority), blocked_by=blocked_by,
+        recurrence_interval_minutes=every_minutes,
         expires_at=with_zone(expires_at, "expires_at"),
     )  # fmt: skip
     return drafts.scheduled(new, schedule)

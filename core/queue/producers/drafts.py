@@ -14,6 +14,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY
 from jobdeck.core.postgres.database import actor as current_actor
 from jobdeck.core.queue import requests
+from jobdeck.core.queue.options import longest_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +37,9 @@ class Own(NamedTuple):
     concurrency_key: str | None = None
     unique_for: timedelta | None = None
     timeout: float | None = None
+    dedupe_key: str | None = None
+    dedupe: str | None = None
+    longest_wait: timedelta | None = None
 
     def of(self, new: NewJob) -> NewJob:
         if not isinstance(self.unique_for, timedelta | None):
@@ -54,6 +58,8 @@ class Own(NamedTuple):
             concurrency_key=self.concurrency_key or new.concurrency_key,
             unique_seconds=None if self.unique_for is None else self.unique_for.total_seconds(),
             timeout=self.timeout,
+            dedupe_key=self.dedupe_key,
+            longest_wait=longest_wait(self.dedupe, self.dedupe_key, self.longest_wait),
         )
 
 

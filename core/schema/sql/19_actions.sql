@@ -168,7 +168,7 @@ begin
     elsif p_action <> 'retry' or p_job.status = 'pending' then
         return;
     end if;
-    v_holder := job_queue_holder(p_job.dedupe_key);
+    v_holder := coalesce(job_queue_holder(p_job.dedupe_key), job_queue_holder(job_key_behind(p_job.dedupe_key)));
     if v_holder is not null then
         code := 'key-held';
         facts := jsonb_build_object('holder', v_holder);

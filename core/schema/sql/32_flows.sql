@@ -89,7 +89,9 @@ language sql stable
 as $$
     select coalesce((
         select jsonb_build_object('open', count(*) filter (where q.status in ('pending', 'running')),
-            'total', count(*), 'needs', max(d.needs),
+            'total', count(*), 'needs', max(d.needs), 'behind', (select d2.blocker_id from job_dependencies d2
+                join job_flow_members w on w.job_id = d2.job_id join job_flows f on f.id = w.flow_id and f.name = ''
+                where d2.job_id = p_job limit 1),
             'names', to_jsonb((array_agg(coalesce(m.name, d.blocker_id::text) order by d.blocker_id)
                 filter (where q.status in ('pending', 'running')))[1:3]))
         from job_dependencies d left join job_queue q on q.id = d.blocker_id

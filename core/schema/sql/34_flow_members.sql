@@ -116,7 +116,8 @@ $$;
 
 create or replace view job_flow_list as
 select f.id, f.name, f.created_at, f.created_by, f.final from job_flows f
-where (select job_may_read_views())
+-- One without a name is of a job that waits behind another one.
+where f.name <> '' and (select job_may_read_views())
 with check option;
 
 -- The members with their state: `blocked`, the status of the job in the queue, `succeeded` of one that left it with success,

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from jobdeck.core.model import SORTS, Job, Run
+from jobdeck.core.model import Job, Run
 from jobdeck.core.queue import operator, presence
 from jobdeck.core.read import jobs
+from jobdeck.core.read.filters import SORTS
 from jobdeck.core.redact import clean
 from tests.core.cli.support import Jobdeck, enqueued
 from tests.support.health import announce

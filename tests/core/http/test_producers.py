@@ -112,6 +112,26 @@ def test_the_options_of_a_job_are_taken(shop: Client, conn: Connection) -> None:
     assert value(conn, "SELECT seconds FROM job_timeouts") == 1.5
 
 
+def test_a_newer_job_replaces_the_one_that_waits_and_the_answer_says_so(shop: Client, conn: Connection) -> None:
+    replacing: Json = {"dedupeKey": "a", "dedupe": "replace", "longestWaitSeconds": 600}
+    first = shop(one(1, **replacing)).data
+    again = shop(one(2, **replacing))
+    assert (again.status, again.data) == (
+        200, {"status": "ok", "id": first["id"], "created": False, "replaced": True},
+    )  # fmt: skip
+    (job,) = jobs(conn)
+    assert (job["payload"], job["concurrency_key"]) == ({"to": 2}, "letter:2")
+    for wrong in (
+        {"longestWaitSeconds": None},
+        {"dedupeKey": None},
+        {"dedupe": "newest"},
+        {"longestWaitSeconds": "1h"},
+    ):
+        assert shop(one(3, **replacing | wrong)).status == 422
+    refused = shop({"type": "parcel", "payload": {"to": 1}, **replacing})
+    assert (refused.status, "of the type letter has this dedupe key" in refused.data["error"]) == (422, True)
+
+
 def test_a_dedupe_key_returns_the_job_that_has_it(shop: Client, conn: Connection) -> None:
     first = shop(one(dedupeKey="a")).data
     again = shop(one(dedupeKey="a"))

@@ -71,12 +71,13 @@ def test_a_sentence_names_an_option_as_the_person_wrote_it() -> None:
 def test_what_a_command_says_is_what_its_twin_writes() -> None:
     given = {
         "at": "2031-01-01T09:00:00Z", "priority": -5, "max_attempts": 7, "dedupe_key": "nightly one",
-        "unique_for": "1h30m", "timeout": "1m30s",
+        "unique_for": "1h30m", "timeout": "1m30s", "dedupe": "replace", "longest_wait": "10m",
     }  # fmt: skip
     wanted = read_wanted("x", {}, given, NOW)
     assert wanted == Wanted(
         "x", {}, datetime(2031, 1, 1, 9, tzinfo=UTC), priority=-5, max_attempts=7, dedupe_key="nightly one",
-        unique_for=timedelta(minutes=90), timeout=timedelta(seconds=90),
+        unique_for=timedelta(minutes=90), timeout=timedelta(seconds=90), dedupe="replace",
+        longest_wait=timedelta(minutes=10),
     )  # fmt: skip
     words = shlex.split(enqueue_twin(wanted))[3:]
     assert dict(zip(words[::2], words[1::2], strict=True)) == {

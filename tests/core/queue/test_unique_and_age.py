@@ -34,9 +34,9 @@ class TestUniqueWithinAPeriod:
         new = NewJob("alpha", dedupe_key="d", unique_seconds=3600)
         first = producer.enqueue(conn, new, actor=ACTOR)
         assert first.created
-        assert producer.enqueue(conn, new, actor=ACTOR) == (first.job_id, False)
+        assert producer.enqueue(conn, new, actor=ACTOR) == (first.job_id, False, False)
         finish_one(conn, claim(conn)[0])
-        assert producer.enqueue(conn, new, actor=ACTOR) == (first.job_id, False)
+        assert producer.enqueue(conn, new, actor=ACTOR) == (first.job_id, False, False)
         assert claim(conn) == []
         advance(conn, timedelta(seconds=3601))
         assert producer.enqueue(conn, new, actor=ACTOR).created
@@ -45,7 +45,7 @@ class TestUniqueWithinAPeriod:
         new = NewJob("alpha", dedupe_key="d", unique_seconds=1)
         first = producer.enqueue(conn, new, actor=ACTOR)
         advance(conn, timedelta(hours=1))
-        assert producer.enqueue(conn, new, actor=ACTOR) == (first.job_id, False)
+        assert producer.enqueue(conn, new, actor=ACTOR) == (first.job_id, False, False)
 
     def test_a_job_that_is_rolled_back_was_never_there(self, conn: Connection) -> None:
         new = NewJob("alpha", dedupe_key="d", unique_seconds=3600)

@@ -13,10 +13,11 @@ from uuid import UUID
 import pytest
 
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import SORTS, Filter, Job, NewJob, RunOutcome, Status
+from jobdeck.core.model import Filter, Job, NewJob, RunOutcome, Status
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.filters import SORTS
 from jobdeck.core.read.report_types import Counts
 from tests.support.health import announce
 from tests.support.postgres import PostgresServer

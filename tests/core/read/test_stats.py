@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.model import SORTS, Filter, RunOutcome, Status
+from jobdeck.core.model import Filter, RunOutcome, Status
 from jobdeck.core.queue import bulk, presence
 from jobdeck.core.read import job_lists, jobs, reports
-from jobdeck.core.read.filters import parse_filter
+from jobdeck.core.read.filters import SORTS, parse_filter
 from jobdeck.core.read.report_types import OTHER
 from jobdeck.core.read.stats import error_groups, figures
 from jobdeck.core.read.stats.figures import failure_shares

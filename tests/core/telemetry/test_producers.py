@@ -74,7 +74,7 @@ def test_a_job_that_has_the_dedupe_key_keeps_its_own_span_and_is_not_counted_aga
 ) -> None:
     first = jobdeck.enqueue(conn, TYPE, ADA, dedupe_key="ada")
     before = carried(conn, first.job_id)
-    assert jobdeck.enqueue(conn, TYPE, ADA, dedupe_key="ada") == (first.job_id, False)
+    assert jobdeck.enqueue(conn, TYPE, ADA, dedupe_key="ada") == (first.job_id, False, False)
     assert carried(conn, first.job_id) == before
     assert recorded.points("messaging.client.sent.messages")[TYPE,].value == 1
 

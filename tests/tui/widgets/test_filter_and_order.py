@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from jobdeck.core.model import SORTS, Status
+from jobdeck.core.model import Status
+from jobdeck.core.read.filters import SORTS
 from jobdeck.tui.widgets.jobs.columns import layout
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample

@@ -232,10 +232,12 @@ def _lines(source: str) -> Iterator[tuple[int, str]]:
 
 
 def _enqueued_json(enqueued: Enqueued) -> Json:
-    return {**output.plain(enqueued.job), "created": enqueued.created}
+    return {**output.plain(enqueued.job), "created": enqueued.created, "replaced": enqueued.replaced}
 
 
 def _sentence(enqueued: Enqueued, *, dry_run: bool) -> str:
+    if enqueued.replaced:
+        return f"{'Would replace' if dry_run else 'Replaced'} {enqueued.job.id} ({enqueued.job.task_type})."
     if not enqueued.created:
         return f"Already there: {enqueued.job.id} ({enqueued.job.task_type}, {enqueued.job.status.value})."
     verb = "Would enqueue" if dry_run else "Enqueued"

@@ -12,12 +12,12 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.look.facets import facet_section, facets_json
 from jobdeck.core.cli.session import Group, Session, Words, after_option, command, limit_option, shared_options
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import SORTS, Job, Json, RunOutcome, Status
+from jobdeck.core.model import Job, Json, RunOutcome, Status
 from jobdeck.core.queue import operator
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import one_moment
-from jobdeck.core.read.filters import narrowed, parse_filter
+from jobdeck.core.read.filters import SORTS, narrowed, parse_filter
 from jobdeck.core.read.job_lists import LOOKED_AT
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.operators.hold import blocker_words

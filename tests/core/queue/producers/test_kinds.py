@@ -30,6 +30,7 @@ from tests.support.waiting import PATIENCE, becomes
 ADA = Greeting(to_whom="Ada")
 TYPE = "made_greet"
 FAR = UUID(int=7)
+HOUR = timedelta(hours=1)
 ODD = "a,b \"c\" \\d {e} NULL é 'f' $1 %s"
 
 
@@ -234,6 +235,25 @@ def test_of_whole_jobs_one_that_is_refused_leaves_none(app: Any, conn: Connectio
     assert jobs(conn) == 0
 
 
+@in_transactions
+def test_a_newer_job_replaces_the_one_that_waits_and_the_answer_says_so(app: Any, conn: Connection) -> None:
+    def send(times: int) -> jobdeck.Ticket:
+        with app.transaction():
+            ticket: jobdeck.Ticket = app.enqueue(
+                TYPE, Greeting(to_whom="Ada", times=times), dedupe_key="a", dedupe="replace", longest_wait=HOUR
+            )
+        return ticket
+
+    first, second = send(1), send(2)
+    assert (first.created, first.replaced) == (True, False)
+    assert second == jobdeck.Ticket(first.job_id, created=False, replaced=True)
+    assert job_row(conn, first.job_id)["payload"]["times"] == 2
+    claim(conn, [TYPE])
+    with app.transaction():
+        whole = app.enqueue_many([jobdeck.new_job(TYPE, ADA, dedupe_key="a", dedupe="replace", longest_wait=HOUR)] * 2)
+    assert [(one.created, one.replaced) for one in whole] == [(True, False), (False, True)]
+
+
 BAD: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
     "type": (jobdeck.UnknownTaskType, {"task_type": "made_by_nobody"}),
     "payload": (jobdeck.InvalidPayload, {"payload": {"to": "Ada"}}),
@@ -265,6 +285,15 @@ BAD_SINGLE: dict[str, tuple[type[jobdeck.Refused], dict[str, Any]]] = {
     "a time for seconds": (
         jobdeck.Refused,
         {"dedupe_key": "d", "unique_for": timedelta(hours=1), "schedule": jobdeck.Every(seconds=30)},
+    ),
+    "replacing without a longest wait": (jobdeck.Refused, {"dedupe_key": "d", "dedupe": "replace"}),
+    "replacing without a key": (jobdeck.Refused, {"dedupe": "replace", "longest_wait": HOUR}),
+    "a longest wait in words": (jobdeck.Refused, {"dedupe_key": "d", "dedupe": "replace", "longest_wait": "1h"}),
+    "a longest wait without replacing": (jobdeck.Refused, {"dedupe_key": "d", "longest_wait": HOUR}),
+    "a word for dedupe that is none": (jobdeck.Refused, {"dedupe_key": "d", "dedupe": "newest"}),
+    "replacing of a series": (
+        jobdeck.Refused,
+        {"dedupe_key": "d", "dedupe": "replace", "longest_wait": HOUR, "every_minutes": 5},
     ),
     "a timeout of nothing": (jobdeck.Refused, {"timeout": 0}),
     "a timeout in words": (jobdeck.Refused, {"timeout": "1m"}),
