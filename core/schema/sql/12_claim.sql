@@ -366,7 +366,6 @@ begin
     if v_there.missed then
         perform job_series_pass_missed(v_now);
     end if;
-
     if v_there.paused or p_outside then
         v_types := job_types_open(p_types, v_now, p_outside, v_there.held);
     end if;
