@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 
 from jobdeck.core.cli.app import main
+from jobdeck.core.plugins import use_plugins
 from jobdeck.core.schema import Script, components, is_current, schema_version, scripts
 from jobdeck.core.schema.versions import FIRST_VERSION
 from tests.support.postgres import PostgresServer
@@ -59,13 +60,13 @@ def test_a_frozen_migration_is_what_init_prints(
 ) -> None:
     from jobdeck.django import schema  # noqa: PLC0415 -- needs Django's settings
 
-    monkeypatch.setenv("JOBDECK_PLUGINS", "")
     if upgrade:
         become_next_version(tmp_path / "schema", monkeypatch)
     version = NEEDED + upgrade
     given = ["--from", str(NEEDED)] if upgrade else []
     capsys.readouterr()
-    assert main(["init", "--print", "--schema", schema.PLACEHOLDER, *given]) == 0
+    with use_plugins():
+        assert main(["init", "--print", "--schema", schema.PLACEHOLDER, *given]) == 0
     (tmp_path / f"{version:04}.sql").write_text(capsys.readouterr().out, encoding="utf-8")
     monkeypatch.setattr(schema, "FROZEN", tmp_path)
     expected = queue_scripts(version, "jobs")
@@ -93,7 +94,7 @@ def test_a_migration_to_the_next_version_builds_its_indexes_outside_a_transactio
     for _again in range(2):
         with connection.schema_editor(atomic=False) as editor:
             Schema(NEEDED + 1).database_forwards("jobdeck", editor, None, None)
-    with psycopg.connect(migrated) as conn:
+    with psycopg.connect(migrated) as conn, use_plugins():
         conn.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier("jobs")))
         assert is_current(conn)
         assert conn.execute("SELECT to_regclass('job_audit_job') IS NOT NULL").fetchone() == (True,)
