@@ -249,14 +249,17 @@ def test_types_page_looks_like(size: tuple[int, int], snap_compare: SnapCompare)
     assert snap_compare(make_app(incident()), terminal_size=size, run_before=walk("i", "j", "j"))
 
 
-async def test_the_limits_of_the_code_are_shown_with_their_release_and_releases_that_differ() -> None:
+@pytest.mark.parametrize("size", [SMALL, WIDE])
+async def test_the_limits_of_the_code_are_shown_with_their_release_and_releases_that_differ(
+    size: tuple[int, int],
+) -> None:
     backend = incident()
     said = {"code": {"max_running": 4}, "own": {"max_running": 9}, "max_running": 9, "release": "shop@7"}
     backend.figures.found = (
         replace(backend.figures.found[0], line=type_line(CALM, **said, differing=("shop@6",))),
         *backend.figures.found[1:],
     )
-    async with dashboard(backend, "i", size=WIDE) as deck:
+    async with dashboard(backend, "i", size=size) as deck:
         shown_text = " ".join(deck.screen_text().split())
         assert "4 run (shop@7); operators set max-running; live workers of shop@6 say otherwise" in shown_text
 

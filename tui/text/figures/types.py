@@ -48,13 +48,12 @@ def about(one: TypeFigures, at: datetime, width: int) -> list[Entry]:
         ("failing", *_failing(one.share)),
         ("workers", f"{plural(found.workers, 'live worker')} handle{'s' if found.workers == 1 else ''} it"
          if found.workers else "No live worker handles it.", "text" if found.workers else "warn"),
-        ("health", _thresholds(found), "text"),
-        ("muted", *_mute(found, at)),
     ]  # fmt: skip
     if found.limits:
         pairs.append(("limits", *_limits(found)))
     if said := code_words(found):
         pairs.append(("code", said, "warn" if found.differing else "text"))
+    pairs += [("health", _thresholds(found), "text"), ("muted", *_mute(found, at))]
     if found.at_least or found.failed_at_least:
         pairs.append(("+", "There are more: jobs are counted up to 10,000.", "muted"))
     return facts(pairs, width)
