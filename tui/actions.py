@@ -163,6 +163,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("errors.mute", ("M",), "mute", "mute this group of errors until a time, or unmute it", "Act", scopes=ERRORS,
            changes=True, footer=True),
     Action("errors.jobs", ("enter",), "jobs", "list the jobs of this group", "Look", scopes=ERRORS, footer=True),
+    Action("errors.sort", ("s",), "sort", "sort by first seen, runs, failed jobs or last seen", "Look", scopes=ERRORS),
     Action("note.leave", ("L",), "leave note", "leave a note for the next shift", "Act", scopes=AUDIT, changes=True,
            footer=True),
     Action("note.acknowledge", ("D",), "acknowledge", "acknowledge the note on this line, which closes it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.words import facets as words
 from jobdeck.tui.format import (
@@ -22,7 +22,7 @@ from jobdeck.tui.format import (
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from jobdeck.core.read.operators.notes import Mute
@@ -41,6 +41,15 @@ CANARY_WORDS: dict[str, tuple[str, str]] = {
     "failed": ("failed again. Fix the cause first", "bad"),
     "taken back": ("was not run", "warn"),
 }
+
+
+SORTS: Final[Mapping[str, Callable[[ErrorGroup], Any]]] = {
+    "first seen": lambda _: 0,
+    "runs": lambda trend: trend.count,
+    "failed jobs": lambda trend: trend.failed,
+    "last seen": lambda trend: trend.last_seen,
+}
+"""The orders of the groups. The first one is how they are read: in it no group moves."""
 
 
 def fate(canary: Canary, rest_key: str) -> str:

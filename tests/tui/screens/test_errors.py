@@ -62,6 +62,26 @@ async def test_each_group_has_counts_times_course_and_error(size: tuple[int, int
     assert "11m ago" in line
 
 
+async def test_s_sorts_by_the_next_order_under_the_group_of_the_cursor() -> None:
+    backend = broken(3, trends=3)
+    few, most, more = backend.evidence.trends
+    backend.evidence.trends = (replace(few, count=2), replace(most, count=6782), replace(more, count=30))
+    async with dashboard(backend, "e", size=LARGE) as deck:
+
+        def runs() -> list[str]:
+            cells = [line.split() for line in deck.screen_text().splitlines()]
+            return [found[0] for found in cells if found and found[0] in {"2", "30", "6,782", "6.8k", "6782"}]
+
+        assert "sorted by first seen" in deck.screen_text()
+        usual, here = runs(), deck.app.screen.trend  # type: ignore[attr-defined]
+        await deck.press("s")
+        assert "sorted by runs" in deck.screen_text()
+        assert runs() == [usual[1], usual[2], usual[0]]
+        assert deck.app.screen.trend == here  # type: ignore[attr-defined]
+        await deck.press("s", "s", "s")
+        assert runs() == usual
+
+
 async def test_what_is_known_of_the_group_and_the_playbooks_advice_stand_below() -> None:
     text = await shown(sample(), "e", "j", size=LARGE)
     assert "47 runs; first 2026-07-04 08:54:31Z" in text

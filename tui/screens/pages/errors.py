@@ -57,6 +57,7 @@ class Errors(SplitPage[ErrorReport]):
         """With the key of a group, the cursor begins on it."""
         super().__init__(wanted)
         self._looking = False
+        self._sort = next(iter(errors.SORTS))
         self._sampling = False
         self._facets: dict[tuple[str, str], tuple[int, Facets | None]] = {}
         """The facets of each group that was looked at, and the number of its runs then."""
@@ -75,6 +76,7 @@ class Errors(SplitPage[ErrorReport]):
         return super().handlers() | {
             "errors.jobs": self._list_jobs,
             "errors.mute": self._mute,
+            "errors.sort": self._next_sort,
             "errors.canary": lambda: self._look(_first_alike, self._ask_for_canary),
             "errors.rest": lambda: self._look(_rest, self._ask_for_rest),
         }
@@ -136,8 +138,13 @@ class Errors(SplitPage[ErrorReport]):
             return [entry(("  No run has failed in the last 7 days.", "good"))]
         return [
             errors.line(trend, data.at, width, self.deck.canaries.get(trend.key), data.mute_of(trend))
-            for trend in data.trends
+            for trend in sorted(data.trends, key=errors.SORTS[self._sort], reverse=True)
         ]
+
+    def _next_sort(self) -> None:
+        orders = list(errors.SORTS)
+        self._sort = orders[(orders.index(self._sort) + 1) % len(orders)]
+        self.redraw()
 
     def summary(self, data: ErrorReport) -> list[Span]:
         failed = sum(trend.failed for trend in data.trends)
@@ -146,6 +153,7 @@ class Errors(SplitPage[ErrorReport]):
         return [(f"{groups} in 7 days, ", "muted"),
                 (f"{plural(failed, 'job')} failed", "bad" if failed else "muted"),
                 *self._marked(data),
+                (f", sorted by {self._sort}", "muted"),
                 ("  jobdeck errors", "muted")]  # fmt: skip
 
     def _marked(self, data: ErrorReport) -> list[Span]:
