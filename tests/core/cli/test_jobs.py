@@ -272,8 +272,9 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(jobdeck: J
 def test_status_says_that_there_are_more_than_ten_thousand(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute(
         """
-        INSERT INTO job_queue (id, task_type, run_at)
-        SELECT md5('push' || n)::uuid, 'cli_echo', now() - interval '1 hour' FROM generate_series(1, 10500) AS n
+        INSERT INTO job_queue (id, task_type, run_at, created_at)
+        SELECT md5('push' || n)::uuid, 'cli_echo', now() - interval '1 hour', now() - interval '1 hour'
+        FROM generate_series(1, 10500) AS n
         """
     )
     data = jobdeck("status", "--json").data

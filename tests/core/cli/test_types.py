@@ -10,7 +10,7 @@ from jobdeck.core.queue import leases
 from tests.core.cli.support import Jobdeck, enqueued
 from tests.core.queue.test_code_values import start
 from tests.support.health import announce
-from tests.support.queue import Connection, add, changes_nothing, claim_one, finish_one, now, value
+from tests.support.queue import Connection, add, add_waiting, changes_nothing, claim_one, finish_one, now, value
 from tests.support.waiting import rounds
 
 
@@ -106,7 +106,7 @@ def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn
     for second, outcome in enumerate(("succeeded", "failed", "failed")):
         add(conn, max_attempts=1)
         finish_one(conn, claim_one(conn), outcome, error="boom", started=ended, finished=ended + second)
-    add(conn, run_at=now(conn) - timedelta(minutes=5))
+    add_waiting(conn, now(conn) - timedelta(minutes=5))
     jobdeck("pause", "--type", "alpha", "--reason", "vendor is down")
     for _ in rounds("a reading within one minute"):
         minute = value(conn, "SELECT job_stat_bucket(1, now())")

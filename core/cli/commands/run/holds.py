@@ -40,7 +40,7 @@ def hold(
     session: Session, task_type: str | None, condition: str | None, *, reason: str | None, until: str | None,
     lasting: str | None, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Hold the jobs of a type with a value in their payload, or list the holds.
+    """Hold the jobs of a type by a value, or list the holds.
 
     Held jobs do not start, also those to come; running ones finish. VALUE is JSON, else text: 7 is not "7".
     """
