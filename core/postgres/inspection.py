@@ -12,6 +12,7 @@ from psycopg.rows import class_row, dict_row
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from uuid import UUID
 
     import psycopg
 
@@ -25,10 +26,28 @@ SELECT DISTINCT l.schedule ->> 'zone' AS name, EXISTS (SELECT FROM pg_timezone_n
     WHERE z.name = l.schedule ->> 'zone') AS known
 FROM job_list AS l WHERE l.is_recurring AND l.status IN ('pending', 'running') AND l.schedule ? 'zone' ORDER BY 1
 """
+_LOST_SERIES: Final = """
+SELECT q.id, q.task_type FROM job_list AS q
+WHERE q.is_recurring AND q.status = 'pending' AND starts_with(q.dedupe_key, 'schedule:')
+    AND EXISTS (SELECT FROM job_workers AS w WHERE job_worker_is_alive(w.heartbeat_at, now()))
+    AND NOT EXISTS (SELECT FROM job_workers AS w
+        WHERE job_worker_is_alive(w.heartbeat_at, now()) AND q.task_type = ANY (w.task_types))
+    AND NOT EXISTS (SELECT FROM job_stat_list AS s
+        WHERE s.task_type = q.task_type AND s.minutes = 0 AND s.last_at > now() - interval '15 minutes')
+ORDER BY q.run_at, q.id
+"""
 _CLOCKS: Final = """
 SELECT z AS name, array_agg((m AT TIME ZONE z) - (m AT TIME ZONE 'UTC') ORDER BY m) AS offsets
 FROM unnest(%(zones)s::text[]) AS z CROSS JOIN unnest(%(moments)s::timestamptz[]) AS m GROUP BY z
 """
+
+
+@dataclass(frozen=True, slots=True)
+class LostSeries:
+    """A series that code declared, of a type that no live worker handles."""
+
+    id: UUID
+    task_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,3 +275,11 @@ def _hidden_sessions(conn: psycopg.Connection[Any]) -> int:
         """
     ).fetchone()
     return row[0] if row else 0
+
+
+def lost_series(conn: psycopg.Connection[Any]) -> list[LostSeries]:
+    """The series that code declared and whose types no live worker handles, also before they are due.
+
+    A worker cancels a series whose declaration is gone only if it knows the type.
+    """
+    return conn.cursor(row_factory=class_row(LostSeries)).execute(_LOST_SERIES).fetchall()

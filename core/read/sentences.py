@@ -345,7 +345,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
             f"application. A worker tries it again from {_moment(facts.get('retry_at'))} on."
         ),
         "is-held": lambda facts: (
-            f"{_paused('Hold {hold} by {key} keeps it'.format_map(facts), facts)} See `jobdeck hold`."
+            _paused(f"Hold {facts.get('hold')} by {facts.get('key')} keeps it", facts) + " See `jobdeck hold`."
         ),
         "canary-requested": lambda facts: (
             f"{facts.get('asked_by')} asked at {_moment(facts.get('asked_at'))} to run it next. No pause holds it."

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.read.batch import Query, select
 from jobdeck.core.read.verdict.scheduler_health import span
-from jobdeck.core.redact import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import timedelta
 
     from jobdeck.core.read.rows import Row
@@ -72,40 +70,6 @@ def judge(facts: dict[str, Any], parts: list[Row]) -> list[Finding]:
         words = f"The database refuses to start or take back {jobs} set aside: {first}"
         return [Finding("upkeep", Verdict.CRITICAL, words)]
     return []
-
-
-_LOST: Final = """
-SELECT q.id, q.task_type FROM job_list AS q
-WHERE q.is_recurring AND q.status = 'pending' AND starts_with(q.dedupe_key, 'schedule:')
-    AND EXISTS (SELECT FROM job_workers AS w WHERE job_worker_is_alive(w.heartbeat_at, now()))
-    AND NOT EXISTS (SELECT FROM job_workers AS w
-        WHERE job_worker_is_alive(w.heartbeat_at, now()) AND q.task_type = ANY (w.task_types))
-    AND NOT EXISTS (SELECT FROM job_stat_list AS s
-        WHERE s.task_type = q.task_type AND s.minutes = 0 AND s.last_at > now() - interval '15 minutes')
-ORDER BY q.run_at, q.id
-"""
-
-
-def lost_series() -> Query[list[Finding]]:
-    """A finding about series that code declared and whose types no live worker handles, also before they are due.
-
-    A worker cancels a series whose declaration is gone only if it knows the type.
-    """
-    return select(_LOST, read=_lost)
-
-
-def _lost(rows: Sequence[Row]) -> list[Finding]:
-    if not rows:
-        return []
-    types = list(dict.fromkeys(clean(row["task_type"]) for row in rows))
-    named = ", ".join(types[:3]) + (f" and {len(types) - 3:,} more types" if len(types) > 3 else "")
-    one = len(rows) == 1
-    words = (
-        f"{len(rows):,} series that a program declared {'has a type' if one else 'have types'} that no live worker "
-        f"handles: {named}. Start a worker that does. If the program has the type no more, cancel the series: "
-        f"`jobdeck cancel {rows[0]['id'].hex[-8:]}`."
-    )
-    return [Finding("series", Verdict.WARNING, words)]
 
 
 def run_out(found: Row) -> list[Finding]:

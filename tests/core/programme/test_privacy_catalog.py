@@ -92,7 +92,6 @@ def test_a_table_without_an_erasure_has_no_text_that_somebody_writes(conn: Conne
     ).fetchall()
     assert [row[0] for row in found] == [
         "job_backlog.task_type", "job_dependencies.needs", "job_dependencies.outcome",
-        "job_failing_types.task_type", "job_failing_types.verdict",
         "job_producer_keys.producer",
         "job_releases.name", "job_retention.component", "job_retention.name", "job_retention.part",
         "job_run_partitions.name",

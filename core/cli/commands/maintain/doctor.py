@@ -21,7 +21,7 @@ from jobdeck.core.plugins import Checklist, load_plugins, off_here
 from jobdeck.core.postgres import inspection
 from jobdeck.core.read import jobs
 from jobdeck.core.read.type_settings import type_lines
-from jobdeck.core.read.verdict.upkeep_health import lost_series
+from jobdeck.core.redact import clean
 from jobdeck.core.settings import Settings, secret_names
 from jobdeck.core.times import format_duration
 from jobdeck.core.words.tables import code_words
@@ -202,7 +202,7 @@ def _series(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
         schema.check_schema(conn)
     except SchemaMismatch:
         return
-    yield from lost_series().run(conn)
+    yield from _lost_series(inspection.lost_series(conn))
     found = inspection.zone_differences(conn, datetime.now(UTC))
     if found == []:
         words = "The database and Python have the same rules for the zones of series."
@@ -214,6 +214,19 @@ def _series(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
             "these zones may differ. Update the older of the two."
         )
         yield Finding("time zones", Verdict.WARNING, words)
+
+
+def _lost_series(found: Sequence[inspection.LostSeries]) -> Iterator[Finding]:
+    if not found:
+        return
+    types = list(dict.fromkeys(clean(series.task_type) for series in found))
+    named = ", ".join(types[:3]) + (f" and {len(types) - 3:,} more types" if len(types) > 3 else "")
+    words = (
+        f"{len(found):,} series that a program declared {'has a type' if len(found) == 1 else 'have types'} that no "
+        f"live worker handles: {named}. Start a worker that does. If the program has the type no more, cancel the "
+        f"series: `jobdeck cancel {found[0].id.hex[-8:]}`."
+    )
+    yield Finding("series", Verdict.WARNING, words)
 
 
 def _version(examined: Examined, needed: int) -> Finding:
