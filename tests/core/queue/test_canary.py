@@ -361,6 +361,7 @@ def test_a_request_that_was_taken_back_keeps_no_later_action_away(conn: Connecti
     first = ask(conn, job.id)
     advance(conn, MINUTE)
     reap(conn)
+    announce(conn)
     second = ask(conn, job.id)
     assert second > first
     assert take(conn) == job.id

@@ -173,7 +173,7 @@ class TestSetAside:
     def test_it_is_neither_a_pause_nor_late_in_the_verdict(self, conn: Connection) -> None:
         announce(conn, types=["beta"])
         add(conn, "alpha", recurrence_interval_minutes=15, run_at=now(conn) - DAY)
-        conn.execute("UPDATE job_queue SET consecutive_failures = 9")
+        conn.execute("UPDATE job_queue SET consecutive_failures = 9, created_at = run_at")
         before = {finding.signal: finding.verdict for finding in health.health().run(conn).findings}
         assert before["cannot run"] == before["recurring jobs"] == "critical"
         set_alpha(conn, set_aside=True, reason="the old runner has it")
