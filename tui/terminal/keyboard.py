@@ -144,14 +144,21 @@ def attentive(base: type[Driver], bound: Callable[[], Collection[str]]) -> type[
 
     class AttentiveDriver(base):  # type: ignore[misc, valid-type]
         def run_input_thread(self) -> None:
-            """Reads the terminal until the application ends."""
+            """Reads the terminal until the application ends, or the terminal has gone.
+
+            A terminal that has gone is at its end for ever. The process waits for this thread when it ends, so one that
+            went on reading would keep a dashboard without a terminal alive, and a processor busy.
+            """
             keyboard = Keyboard(bound())
             decode = getincrementaldecoder("utf-8")(errors="replace").decode
             with selectors.SelectSelector() as selector:
                 selector.register(self.fileno, selectors.EVENT_READ)
                 while not self.exit_event.is_set():
                     if selector.select(LOOK_EVERY / 4 if keyboard.is_waiting else LOOK_EVERY):
-                        self._process(keyboard.feed(decode(os.read(self.fileno, PIECE))))
+                        piece = os.read(self.fileno, PIECE)
+                        if not piece:
+                            return
+                        self._process(keyboard.feed(decode(piece)))
                     self._process(keyboard.tick())
 
         def _process(self, messages: Iterable[Any]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 from textual.events import AppFocus, Key, MouseDown, Paste
 from textual.message import Message
 
-from jobdeck.tui.terminal.keyboard import APART, Keyboard
+from jobdeck.tui.terminal.keyboard import APART, Keyboard, attentive
+from tests.support.waiting import PATIENCE
 from tests.tui.fake import Clock
 
 
@@ -84,3 +88,24 @@ def test_a_paste_is_a_paste_whatever_is_in_it() -> None:
 def test_focus_and_clicks_are_no_keys() -> None:
     found = messages("\x1b[I", "\x1b[<0;3;4M")
     assert [type(message) for message in found] == [AppFocus, MouseDown]
+
+
+def test_a_terminal_that_has_gone_ends_the_thread_that_reads_it() -> None:
+    class Base:
+        exit_event = threading.Event()
+
+        def __init__(self, fileno: int) -> None:
+            self.fileno = fileno
+
+    ours, theirs = os.pipe()
+    driver = attentive(Base, lambda: ())(ours)  # type: ignore[arg-type]
+    thread = threading.Thread(target=driver.run_input_thread)  # type: ignore[attr-defined]
+    thread.start()
+    try:
+        os.close(theirs)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    finally:
+        Base.exit_event.set()
+        thread.join()
+        os.close(ours)

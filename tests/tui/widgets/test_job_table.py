@@ -75,6 +75,7 @@ async def test_through_any_sequence_of_listings_cursor_and_marks_follow_their_jo
         table.marks = {make_job(number).id for number in marked} & {job.id for job in table.jobs}
         for page in pages[1:]:
             held, line, marks = table.current, screen_line(table), set(table.marks)
+            at_head = table.top == 0
             gone = table.show(jobs(*page), MOMENT)
             listed = {job.id for job in table.jobs}
             assert table.marks == marks & listed
@@ -84,8 +85,20 @@ async def test_through_any_sequence_of_listings_cursor_and_marks_follow_their_jo
                 assert (gone.cursor is None) == (held is None)
                 continue
             assert table.current == held
+            if at_head:
+                assert table.top == max(0, table.cursor - LINES + 1)
+                continue
             room = 0 <= table.cursor - line <= max(len(page) - LINES, 0)
             assert not room or screen_line(table) == line
+
+
+async def test_a_job_that_comes_to_the_head_of_a_list_is_seen() -> None:
+    app = TableApp()
+    async with app.run_test(size=(80, LINES + 1)):
+        table = app.table
+        table.show(jobs(*range(10, 100)), MOMENT)
+        table.show(jobs(1, *range(10, 100)), MOMENT)
+        assert (table.current, table.top) == (make_job(10), 0)
 
 
 async def test_a_job_that_is_gone_takes_its_mark_with_it_and_is_said_to_be_gone() -> None:
