@@ -47,8 +47,8 @@ def trouble(url: str) -> Trouble:
 
 
 def test_the_figures_are_those_of_the_database(database_url: str, conn: psycopg.Connection[Any]) -> None:
-    conn.execute("INSERT INTO job_queue (task_type, run_at) SELECT 'a', now() - interval '50 minutes'"
-                 " FROM generate_series(1, 3)")  # fmt: skip
+    conn.execute("INSERT INTO job_queue (task_type, run_at, created_at) SELECT 'a', t, t"
+                 " FROM (SELECT now() - interval '50 minutes' FROM generate_series(1, 3)) AS waiting (t)")  # fmt: skip
     member = only(database_url)
     found = member.read()
     member.close()

@@ -108,8 +108,8 @@ async def shown(fleet: Sequence[Member], size: tuple[int, int] = SMALL, **given:
 async def test_each_database_says_what_is_wrong_with_it_while_the_others_are_shown(
     database_url: str, empty_database_url: str, conn: psycopg.Connection[Any]
 ) -> None:
-    conn.execute("INSERT INTO job_queue (task_type, run_at) SELECT 'a', now() - interval '50 minutes'"
-                 " FROM generate_series(1, 12)")  # fmt: skip
+    conn.execute("INSERT INTO job_queue (task_type, run_at, created_at) SELECT 'a', t, t"
+                 " FROM (SELECT now() - interval '50 minutes' FROM generate_series(1, 12)) AS waiting (t)")  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hanging = f"postgresql://bob:hunter2@127.0.0.1:{silent.getsockname()[1]}/hang?connect_timeout=600"
         urls = {"good": database_url, "bare": empty_database_url, "hanging": hanging, "gone": AWAY}

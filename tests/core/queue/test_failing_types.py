@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jobdeck.core.model import FAILURES, SUCCESSES
 from tests.support.examples import examples
-from tests.support.queue import Connection, add, claim, rows, value
+from tests.support.queue import Connection, add, add_waiting, claim, rows, value
 from tests.support.run_history import NOW, History
 
 MINUTE: Final = timedelta(minutes=1)
@@ -265,7 +265,7 @@ class TestNotes:
 
     @pytest.mark.parametrize("state", ["due", "running"])
     def test_it_stays_while_a_job_is_due_or_runs(self, history: History, state: str) -> None:
-        job = add(history.conn, "push", run_at=NOW)
+        job = add_waiting(history.conn, NOW, "push")
         if state == "running":
             claim(history.conn, ("push",))
         history.ran(NOW, failed=30)

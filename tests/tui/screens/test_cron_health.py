@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobdeck.core.model import Filter, Finding, Health, Status, TypePause, Verdict, Worker
+from jobdeck.core.model import Filter, Finding, Health, Job, Status, TypePause, Verdict, Worker
 from jobdeck.core.read.report_types import Backlog
 from jobdeck.tui.format import short_id
 from jobdeck.tui.screens.dialogs.confirm import choice_question
@@ -18,6 +18,11 @@ from tests.tui.sample import sample, worker_run
 from tests.tui.support import LARGE, dashboard, shown
 
 WIDTH = 140
+
+
+def waiting(number: int, since: int, **facts: Any) -> Job:
+    """A job that was enqueued an hour ago and has been due for this number of minutes."""
+    return make_job(number, next_run_at=NOW - minutes(since), created_at=NOW - minutes(60), **facts)
 
 
 def told(backend: FakeBackend, *, width: int = WIDTH) -> str:
@@ -148,7 +153,7 @@ def test_jobs_whose_lease_is_over_are_stuck_and_those_near_their_limit_slow() ->
 
 
 def test_overdue_jobs_are_listed_and_no_blame_while_they_are_paused() -> None:
-    late = make_job(1, next_run_at=NOW - minutes(22))
+    late = waiting(1, 22)
     backend = FakeBackend([late, make_job(2, next_run_at=NOW - minutes(4))])
     assert "Overdue: due for more than 5m" in told(backend)
     assert inks(backend, "due 22m ago") == {"bad"}
@@ -161,7 +166,7 @@ def test_overdue_jobs_are_listed_and_no_blame_while_they_are_paused() -> None:
 def test_series_that_are_late_or_fail_are_listed_and_the_others_counted() -> None:
     series: dict[str, Any] = {"is_recurring": True, "recurrence_interval_minutes": 15}
     fine = make_job(1, next_run_at=NOW + minutes(4), **series)
-    late = make_job(2, next_run_at=NOW - minutes(7), task_type="game_platform_totals_sweep", **series)
+    late = waiting(2, 7, task_type="game_platform_totals_sweep", **series)
     failing = make_job(
         3, next_run_at=NOW + minutes(4), consecutive_failures=3, task_type="admin_alert_dispatch", **series
     )
@@ -172,7 +177,7 @@ def test_series_that_are_late_or_fail_are_listed_and_the_others_counted() -> Non
 
 
 def test_overdue_jobs_are_grouped_by_type_most_first_and_a_few_follow_one_by_one() -> None:
-    backend = FakeBackend([make_job(number, next_run_at=NOW - minutes(22)) for number in range(1, 51)])
+    backend = FakeBackend([waiting(number, 22) for number in range(1, 51)])
     backend.evidence.backlog = (
         Backlog("few", 9, False, 3, False, NOW - minutes(6)),
         Backlog("fine", 12_000, True, 0, False, NOW + minutes(6)),
@@ -204,7 +209,7 @@ def test_one_type_that_a_question_does_not_list_is_named_in_the_singular() -> No
 
 def incident() -> FakeBackend:
     """One type is paused with a long backlog, and fifty single jobs are overdue."""
-    backend = FakeBackend([make_job(number, next_run_at=NOW - minutes(22)) for number in range(1, 51)])
+    backend = FakeBackend([waiting(number, 22) for number in range(1, 51)])
     worker = Worker("web-1", "web-1", 1, "headless", "0.2.0", 4, ("a",), NOW, NOW, 2, alive=True)
     backend.workers = tuple(replace(worker, id=f"web-{number}") for number in range(5))
     backend.evidence.runs = tuple(worker_run(number, number * 5 - 1, due_before=10_001) for number in range(1, 5))
@@ -237,7 +242,7 @@ def test_a_number_of_due_jobs_beyond_ten_thousand_says_in_the_history_that_there
 
 
 def test_many_series_in_trouble_are_counted_and_a_few_listed() -> None:
-    late = [make_job(number, next_run_at=NOW - minutes(7), is_recurring=True, recurrence_interval_minutes=15)
+    late = [waiting(number, 7, is_recurring=True, recurrence_interval_minutes=15)
             for number in range(1, 9)]  # fmt: skip
     backend = FakeBackend(late)
     text = told(backend)
@@ -249,7 +254,7 @@ def test_many_series_in_trouble_are_counted_and_a_few_listed() -> None:
 
 
 async def test_enter_opens_the_job_of_a_line_and_esc_comes_back() -> None:
-    backend = FakeBackend([make_job(1, next_run_at=NOW - minutes(22))])
+    backend = FakeBackend([waiting(1, 22)])
     async with dashboard(backend, "h", "enter") as deck:
         assert "No job on this line." in deck.toasts[-1]
         await deck.press(*"jjjj", "enter")
