@@ -342,7 +342,7 @@ class FakeBackend(LiveBackend):
             0, task_type=new.task_type, payload=new.payload, run_at=new.run_at or self.at, created_at=self.at,
             max_attempts=new.max_attempts, is_recurring=bool(every or new.schedule), recurrence_interval_minutes=every,
             schedule=new.schedule,
-            expires_at=new.expires_at, priority=new.priority, dedupe_key=new.dedupe_key, blocked_by=new.blocked_by,
+            expires_at=new.expires_at, priority=new.priority or 0, dedupe_key=new.dedupe_key, blocked_by=new.blocked_by,
         )  # fmt: skip
         made = replace(made, id=job_id(5_000 + len(self.jobs)))
         self.jobs.append(made)

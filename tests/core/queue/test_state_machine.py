@@ -245,7 +245,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Whether a new row is what was asked for."""
         asked = {
             "task_type": new.task_type, "payload": new.payload, "run_at": new.run_at or self.span(after),
-            "max_attempts": new.max_attempts, "priority": new.priority, "dedupe_key": new.dedupe_key,
+            "max_attempts": new.max_attempts, "priority": new.priority or 0, "dedupe_key": new.dedupe_key,
             "concurrency_key": new.concurrency_key, "expires_at": new.expires_at, "status": "pending", "attempts": 0,
             "recurrence_interval_minutes": new.recurrence_interval_minutes,
             "is_recurring": new.recurrence_interval_minutes is not None,
