@@ -94,7 +94,7 @@ def one_customer(world: World, checks: Checks) -> None:
     world.wait(lambda: truth.one(conn, others, newest, CUSTOMER) == CUSTOMERS - 1, "the runs of the others")
     kept = truth.one(conn, "SELECT id FROM job_queue WHERE status = 'pending'")
     why = world.text("why", str(kept)).text
-    checks.holds("why names the hold", "Hold 1 keeps" in why, why, "a line with Hold 1")
+    checks.holds("why names the hold", "Hold 1 by customer keeps" in why, why, "a line with Hold 1")
     checks.becomes("the hold on the dashboard", lambda: dashboard.line_with("held"), SECONDS)
     world.sick.unlink()
     checks.equal("runs of the customer", truth.one(conn, OF_CUSTOMER, newest, CUSTOMER), 0)
