@@ -128,7 +128,7 @@ class Story:
         self.checks.equal("alarms in Sentry after two looks", len(self._alarms()), int(verdict == "critical"))
 
     def pause(self) -> None:
-        # Before there are jobs: the worker that is there from the beginning would run most of the other types meanwhile.
+        # Before there are jobs: otherwise the first worker runs most of the other types meanwhile.
         self.world.busy.touch()
         self.enqueued += add_jobs(self.conn, self.enqueued, self.jobs)
         self.checks.equal("jobs enqueued", self.enqueued, self.jobs)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.read.batch import combine, select
 from jobdeck.core.read.jobs import backlog
 from jobdeck.core.read.report_types import Counts
+from jobdeck.core.redact import safe_error
 from jobdeck.core.times import write_duration, write_rate
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _words(one: TypeLine, running: str) -> tuple[str, ...]:
         *((f"{one.key_rate} per key start",) if one.key_rate else ()),
         *((f"cancelled {one.max_age} after due",) if one.max_age else ()),
         *((f"priority {one.priority}",) if one.priority is not None else ()),
-        *((f"in the queue {one.queue}",) if one.queue is not None else ()),
+        *((f"in the queue {safe_error(one.queue, 60)}",) if one.queue is not None else ()),
     )
 
 

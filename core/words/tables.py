@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from jobdeck.core.model import Status, Verdict
 from jobdeck.core.read.sentences import amount
+from jobdeck.core.redact import clean, redact
 from jobdeck.core.times import format_duration
 from jobdeck.core.words.plain import cut, when
 from jobdeck.core.words.wording import DEFAULT, percent
@@ -164,9 +165,8 @@ def code_words(line: TypeLine) -> str | None:
         return None
     changed = f"; operators set {', '.join(line.overridden)}" if line.overridden else ""
     differ = ", ".join(cut(name, 30) for name in line.differing)
-    return f"{'; '.join(line.code_limits) or 'no limits'} ({cut(line.release, 30)}){changed}" + (
-        f"; live workers of {differ} say otherwise" if differ else ""
-    )
+    said = f"{'; '.join(line.code_limits) or 'no limits'} ({cut(line.release, 30)}){changed}"
+    return clean(redact(f"{said}; live workers of {differ} say otherwise" if differ else said))
 
 
 TYPE_SETTINGS: Final[Sequence[Column[TypeRow]]] = (

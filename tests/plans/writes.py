@@ -132,8 +132,9 @@ WRITES: Final = {
     "finish one success": Operation(finish("succeeded"), given=held(1), blocks=300),
     "finish the head of a long line": Operation(finish("succeeded"), given=held(1, keyed=True), blocks=400),
     "give the head of a long line back": Operation(finish("released"), given=held(1, keyed=True), blocks=400),
-    # The backlog is counted exactly up to 10,000 jobs, and 5,000 rows of statistics are added up.
-    "reap": Operation(_reap, entries=50_000, blocks=25_000, growth=4),
+    # The backlog is counted exactly up to 10,000 jobs, and 5,000 rows of statistics are added up. For a verdict that
+    # rises, the newest 10,000 failed runs are looked through for the key that fails.
+    "reap": Operation(_reap, entries=110_000, blocks=25_000, growth=4),
     **{
         f"upkeep of {part}": Operation(_upkeep(part), entries=35_000, blocks=15_000, growth=8) for part in leases.UPKEEP
     },

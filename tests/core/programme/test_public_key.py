@@ -32,6 +32,9 @@ SELECT c.relname AS name, c.relkind::text AS kind, array(
     JOIN information_schema.columns AS i ON i.table_schema = 'public' AND i.table_name = c.relname
         AND i.column_name = a.attname AND i.is_updatable = 'YES'
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        AND NOT EXISTS (SELECT FROM pg_rewrite AS w JOIN pg_depend AS d ON d.objid = w.oid
+            JOIN pg_attribute AS g ON g.attrelid = d.refobjid AND g.attnum = d.refobjsubid
+            WHERE w.ev_class = c.oid AND g.attname = a.attname AND g.attgenerated <> '')
     ORDER BY a.attnum) AS columns
 FROM pg_class AS c
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') ORDER BY 1

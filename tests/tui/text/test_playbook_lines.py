@@ -71,7 +71,8 @@ async def test_one_job_of_each_type_is_created_as_it_is_typically_used(
         made, twin = jobs(conn), desk.twin
         (job,) = made
         assert (job[0], job[2], job[8]) == (task_type, "pending", RECURRING.get(task_type))
-        assert (f"↻ {RECURRING.get(task_type)}m" in desk.screen_text()) is (task_type in RECURRING)
+        every = {1440: "1d"}.get(RECURRING.get(task_type, 0), f"{RECURRING.get(task_type)}m")
+        assert (f"↻ {every}" in desk.screen_text()) is (task_type in RECURRING)
     again(conn)
     run(twin)
     assert jobs(conn) == made
