@@ -336,7 +336,7 @@ class Maintenance(Rounds):
             message=f"{done.other} cancelled or abandoned" if done.other else None,
             results=list(self._state.tally.failures),
         )
-        # A job that is held goes on in the next window, which ends no run that it has not claimed.
+        # A job that the worker still holds counts as claimed in the next window, where its run ends.
         self._window, self._counted = None, replace(totals, claimed=totals.claimed - totals.held)
         self._noted = totals
         self._state.tally.failures.clear()

@@ -124,7 +124,7 @@ class WorkerState:
         return tuple(lanes)
 
     def choose(self, task_types: Collection[str]) -> None:
-        """Claims jobs of these types alone from now on. Those that are held run on."""
+        """Claims jobs of these types alone from now on. Jobs that the worker has claimed still run."""
         self.task_types = [name for name in self.handled if name in task_types]
         for lane in self.lanes:
             lane.task_types[:] = [name for name in self.task_types if name in lane.handled]

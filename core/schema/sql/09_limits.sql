@@ -212,7 +212,7 @@ $$;
 create or replace function job_values_held(p_type job_types, p_code jsonb, p_own jsonb) returns job_types
 language sql immutable
 as $$
-    select jsonb_populate_record(p_type, jsonb_object(job_value_names(), array_fill(null::text, array[10])) || p_code || p_own)
+    select jsonb_populate_record(p_type, jsonb_object(job_value_names(), array_fill(null::text, array[cardinality(job_value_names())])) || p_code || p_own)
 $$;
 
 -- Whether a release was first seen before another one. Volatile, so that it sees a release that has just come.

@@ -83,7 +83,8 @@ begin
         priority = coalesce(p_priority, (select t.priority from job_types t where t.task_type = p_job.task_type), 0),
         in_line = v_key is not null, trace_context = default,
         -- The claim looks again whether a hold is for the payload.
-        blocked_by = case when not job_is_hold(q.blocked_by) then q.blocked_by end, updated_at = clock_timestamp(), version = q.version + 1,
+        blocked_by = case when not job_is_hold(q.blocked_by) then q.blocked_by end,
+        updated_at = clock_timestamp(), version = q.version + 1,
         expires_at = coalesce(p_expires_at, v_run_at + make_interval(secs => (
             select t.max_age_seconds from job_types t where t.task_type = p_job.task_type)))
     where q.id = p_job.id;

@@ -137,8 +137,8 @@ begin
 end
 $$;
 
--- The row of the history for a run of this job. Its wait begins with the creation of a job that was due before. With p_removed the job leaves the queue with it, and the row keeps the
--- job's keys and producer. One expression, which the planner inlines.
+-- The row of the history for a run of this job. Its wait begins with the creation of a job that was due before. With p_removed
+-- the job leaves the queue with it, and the row keeps the job's keys and producer. One expression, which the planner inlines.
 create or replace function job_run_of(
     p_job job_queue, p_outcome text, p_started timestamptz, p_finished timestamptz, p_details jsonb, p_removed boolean,
     p_error_kind text, p_error text

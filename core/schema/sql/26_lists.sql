@@ -279,7 +279,7 @@ begin
         from unnest(v_tokens, v_jobs, v_payloads, v_workers, v_attempts) s (run_token, job_id, payload, worker_id, attempt)
         union all
         select false, null, null, f.payload, f.worker_id, null, f.outcome from first_tries f
-    ), told as (
+    ), named as (
         select c.*, f.facet, f.key, f.value from compared c cross join lateral (
             select 'payload', e.key, e.value from (
                 select * from jsonb_each(case when jsonb_typeof(c.payload) = 'object' and pg_column_size(c.payload) <= 16384
@@ -294,7 +294,7 @@ begin
             max(t.run_token) filter (where t.mine) as run_token, count(*) filter (where t.mine) as these,
             count(*) filter (where not t.mine) as everywhere,
             count(*) filter (where not t.mine and t.outcome = any (job_outcomes(true))) as failed
-        from told t group by t.facet, t.key, t.value
+        from named t group by t.facet, t.key, t.value
     ), judged as (
         select c.*, count(*) over (partition by c.facet, c.key) as values, a.sampled, a.compared, c.facet <> 'attempt'
             and c.these >= 10 and a.compared >= 10 and c.these * a.compared >= 2 * c.everywhere * a.sampled as odd

@@ -142,7 +142,8 @@ begin
 end
 $$;
 
--- For operators, who see payloads: how many jobs of a type that wait have this value under this key, or with p_any, have the key at all; counted up to p_most.
+-- For operators, who see payloads: how many jobs of a type that wait have this value under this key, or with p_any, have the key
+-- at all; counted up to p_most.
 create or replace function job_hold_reach(p_task_type text, p_key text, p_value jsonb, p_any boolean, p_most integer)
 returns bigint
 language plpgsql stable security definer

@@ -57,7 +57,7 @@ def test_each_claimed_job_has_its_own_timeout_and_the_order_of_the_claim(conn: C
 
 
 def test_a_job_that_was_enqueued_while_the_claim_waited_has_its_timeout(conn: Connection) -> None:
-    """The claim sees jobs that its statement does not: a trigger stands for the producer that is faster."""
+    """The claim sees jobs that its statement does not: a trigger plays the producer that is faster."""
     conn.execute("""
         CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             INSERT INTO job_timeouts VALUES (new.id, 7); RETURN new; END $$;

@@ -110,7 +110,7 @@ class JobTable(Lines[Row], can_focus=True):
         """Replaces the list. The cursor stays on its job, and marks on theirs.
 
         The cursor's job stays on its screen line. At the head of the list it moves down instead, while it is in view,
-        so that a job which comes to the head is seen.
+        so that a new first job is seen.
         """
         held, line, at_head = self.current, self.cursor - self.top, self.top == 0
         self.jobs, self._moment = tuple(jobs), moment

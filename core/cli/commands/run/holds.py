@@ -12,7 +12,7 @@ from jobdeck.core.cli.commands.look.types import hold_json, hold_table, warn_wit
 from jobdeck.core.cli.output import Progress
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option
 from jobdeck.core.cli.signals import stop_signals
-from jobdeck.core.errors import Interrupted, Refused, UsageError
+from jobdeck.core.errors import Interrupted, UsageError
 from jobdeck.core.queue import service
 from jobdeck.core.queue.operators import holds
 from jobdeck.core.queue.operators.payload_change import parse_change
@@ -84,11 +84,9 @@ def release(session: Session, number: int, dry_run: bool) -> None:
     """Release the jobs of a hold. `hold` lists the holds with their numbers."""
     with session.connection() as conn:
         with conn.transaction(force_rollback=dry_run):
-            found = next((one for one in all_holds().run(conn) if one.number == number), None)
+            waiting = {one.number: one.jobs for one in all_holds().run(conn)}.get(number, 0)
             holds.end(conn, number, actor=session.actor)
-        if found is None:
-            raise Refused(f"There is no hold {number}.")
-        released = found.jobs if dry_run else _carried_out(conn, "release", number, found.jobs)
+        released = waiting if dry_run else _carried_out(conn, "release", number, waiting)
     verb = "would be released" if dry_run else "released"
     data = {"hold": number, "jobs": released, "dry_run": dry_run}
     session.answer(data, [f"Hold {number} {verb}: {_jobs(released)} may start again."])

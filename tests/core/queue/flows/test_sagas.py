@@ -19,7 +19,7 @@ FINAL = 'The failure callback "refund" has run; its flow is final after that. En
 
 
 def order(conn: Connection, **callback: Any) -> dict[str, UUID]:
-    """Two steps, of which the first fails for good, and a callback that waits to run."""
+    """Two steps, of which the first fails permanently, and a callback that waits to run."""
     ids = enqueue(
         conn, member("charge"), member("ship", ["charge"]),
         member("refund", ["charge", "ship"], needs="failure", **callback),
