@@ -53,9 +53,14 @@ def noted(note: Path, word: str) -> list[int]:
     return [int(number) for found, number in lines if found == word]
 
 
+def hear(worker: Worker, *, starting: bool = False) -> None:
+    """Waits until the worker has heard that its runs have begun; with `starting` until their processes are to begin."""
+    until(lambda: {run.starting for run in running(worker)} == {starting}, "what the processes say")
+
+
 def use_up_the_time(worker: Worker, *, starting: bool = False) -> None:
     """Makes the runs as old as their types allow; with `starting` those whose processes have not begun them."""
-    until(lambda: {run.starting for run in running(worker)} == {starting}, "what the processes say")
+    hear(worker, starting=starting)
     for run in running(worker):
         assert run.started is not None
         run.started -= 3600
@@ -212,6 +217,8 @@ def test_the_end_of_a_worker_kills_a_process_before_its_job_is_handed_back(
     job = enqueue(conn, "p_spins", payload={"note": str(note)})
     with working(database_url, *types, settings=SETTINGS) as worker:
         until(lambda: noted(note, "spins"), "the run")
+        # The handler writes its note before the worker has heard that the run began.
+        hear(worker)
         assert not worker.drain(0)
     assert outcomes(conn, job.id) == ["released"]
     assert gone
