@@ -72,6 +72,7 @@ class JobTable(Lines[Row], can_focus=True):
         self.jobs: tuple[Job, ...] = ()
         self.marks: set[UUID] = set()
         self.cursor = 0
+        self._moved = False
         self._empty = ""
         self._index: dict[UUID, int] = {}
         self._moment: Moment | None = None
@@ -110,7 +111,7 @@ class JobTable(Lines[Row], can_focus=True):
         """Replaces the list. The cursor stays on its job, and marks on theirs.
 
         The cursor's job stays on its screen line. At the head of the list it moves down instead, while it is in view,
-        so that a new first job is seen.
+        so that a new first job is seen. Where it would leave the view, a cursor that nobody has moved goes to the head.
         """
         held, line, at_head = self.current, self.cursor - self.top, self.top == 0
         self.jobs, self._moment = tuple(jobs), moment
@@ -121,6 +122,8 @@ class JobTable(Lines[Row], can_focus=True):
             self._range = None
         at = self._index.get(held.id) if held else None
         self.cursor = self._clamp(self.cursor if at is None else at)
+        if at_head and not self._moved and self.cursor >= self.lines:
+            self.cursor = 0
         self.top = max(0, self.cursor - self.lines + 1) if at_head else self.cursor - line
         self._place()
         return Gone(held.id if held and at is None else None, len(lost))
@@ -160,6 +163,7 @@ class JobTable(Lines[Row], can_focus=True):
     def home(self) -> None:
         """Clears the list: jobs, cursor, marks and range."""
         self.jobs, self._index, self.cursor, self.top, self._range = (), {}, 0, 0, None
+        self._moved = False
         self.marks.clear()
         self._repaint()
 
@@ -170,6 +174,7 @@ class JobTable(Lines[Row], can_focus=True):
     def move_to(self, index: int) -> None:
         """Puts the cursor on the job at an index, scrolling no further than needed."""
         self.cursor = self._clamp(index)
+        self._moved = True
         self._show_line(self.cursor)
         self._settle()
 
@@ -181,6 +186,7 @@ class JobTable(Lines[Row], can_focus=True):
 
     def toggle_range(self) -> None:
         """Opens a range at the cursor, or marks the jobs of the open range."""
+        self._moved = True
         if self._range is None:
             self._range = self.current.id if self.current else None
         else:
