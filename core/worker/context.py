@@ -17,6 +17,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.jsonb import storable
+from jobdeck.core.postgres.lent.loan import CLOSED
 from jobdeck.core.queue import leases
 from jobdeck.core.queue.producers.finishing import Reporter, record
 from jobdeck.core.redact import safe_error
@@ -68,8 +69,7 @@ class RunResources:
     """Shared by the runs of one process: settings, the database's pool, and the resources of each plugin."""
 
     def __init__(self, settings: Settings, database: Database | None) -> None:
-        self.settings = settings
-        self.database = database
+        self.settings, self.database = settings, database
         self.worker_id = ""
         """The worker that reports the runs; empty where there is none."""
         self.on_lost: Callable[[RunContext], object] | None = None
@@ -182,7 +182,7 @@ class RunContext:
         self.lease_end = lease_end
         self.epoch = epoch
         self._resources = resources
-        self._checkpoint = job.checkpoint
+        self._checkpoint, self._lending = job.checkpoint, threading.Lock()
 
     @property
     def settings(self) -> Settings:
@@ -213,10 +213,11 @@ class RunContext:
 
     @property
     def db(self) -> psycopg.Connection[Any]:
-        if self._connection is None:
-            self._borrowed = self._resources.lend()
-            self._connection = self._borrowed.__enter__()
-        return self._connection
+        with self._lending:
+            if self._connection is None:
+                self._borrowed = self._resources.lend()
+                self._connection = self._borrowed.__enter__()
+            return self._connection
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         """Reports the run's progress, which is kept in memory and sent with the next heartbeat.
@@ -392,7 +393,8 @@ class RunContext:
         self._reported = None
 
     def close(self) -> None:
-        """Returns the borrowed connection to the pool; called by the thread that ran the handler."""
-        borrowed, self._borrowed, self._connection = self._borrowed, None, None
+        """Returns the borrowed connection to the pool, for good; called by the thread that ran the handler."""
+        with self._lending:
+            borrowed, self._borrowed, self._connection = self._borrowed, None, CLOSED
         if borrowed is not None:
             borrowed.__exit__(None, None, None)

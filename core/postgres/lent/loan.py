@@ -6,6 +6,9 @@ locks, temporary tables. The next run must find none of it.
 
 from __future__ import annotations
 
+import os
+import socket
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -23,16 +26,20 @@ _DONE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 _WROTE = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 _GONE = PGconn.connect_start(b"no address")
 """A connection that was never opened: what a borrower's object has after the end of its loan."""
+CLOSED: psycopg.Connection[Any] = psycopg.Connection(_GONE)
+"""What a run's context has after its end, for a thread that asks it for a connection then."""
+_TRANSACTION = (
+    "A transaction was left open on the connection, so what was written in it is rolled back. Commit it, or write "
+    "within a block of conn.transaction()."
+)
+_STATEMENT = (
+    "A statement was still running on the connection, and it was cut off, so nobody knows whether it took effect. "
+    "Wait for it before the connection is returned."
+)
 
 
 class LeftOpen(JobdeckError):
-    """A borrower returned a connection in a transaction in which it had written."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "A transaction was left open on the connection, so what was written in it is rolled back. Commit it, or "
-            "write within a block of conn.transaction()."
-        )
+    """A borrower returned a connection in a transaction in which it had written, or in the middle of a statement."""
 
 
 class Loan(Generic[C]):
@@ -51,6 +58,8 @@ class Loan(Generic[C]):
         # in it, and the conversions of the pool's own object.
         lent._prepared = own._prepared  # noqa: SLF001
         lent._adapters = AdaptersMap(own.adapters)  # noqa: SLF001
+        # `check` asks through the pool's own object, and a thread that was left must not use the session meanwhile.
+        lent.lock = own.lock
         self.lent: C = lent
 
     @property
@@ -58,9 +67,21 @@ class Loan(Generic[C]):
         """The state of the transaction that the borrower may have left."""
         return TransactionStatus(self.lent.pgconn.transaction_status)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something that the borrower left is in the middle of a statement."""
+        return self.own.lock.locked() or self.own.pgconn.transaction_status == TransactionStatus.ACTIVE
+
     def end(self) -> None:
         """Takes the connection from its borrower, and starts to clean it. It is closed where that is not possible."""
         pgconn, self.lent.pgconn = self.lent.pgconn, _GONE
+        if self.busy:
+            # To close it would free the memory with which a thread still works, and give the number of its socket to
+            # another connection: that thread would read the answers for others. So the last user frees it.
+            self.own.pgconn = _GONE
+            with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(pgconn.socket)) as line:
+                line.shutdown(socket.SHUT_RDWR)
+            return
         usable = (
             pgconn.transaction_status == TransactionStatus.IDLE
             and pgconn.pipeline_status == PipelineStatus.OFF
@@ -96,22 +117,26 @@ def check(loan: Loan[psycopg.Connection[Any]]) -> None:
     """Checks what a borrower leaves that believes it has succeeded.
 
     Raises:
-        LeftOpen: what it wrote is rolled back with its transaction.
+        LeftOpen: what it wrote is rolled back with its transaction, or may be.
     """
+    if loan.busy:
+        raise LeftOpen(_STATEMENT)
     wrote = loan.status is TransactionStatus.INERROR
     if loan.status is TransactionStatus.INTRANS:
         wrote = loan.own.execute(_WROTE).fetchone() == (True,)
     if wrote:
-        raise LeftOpen
+        raise LeftOpen(_TRANSACTION)
 
 
 async def check_async(loan: Loan[psycopg.AsyncConnection[Any]]) -> None:
     """The same for a borrower on an event loop."""
+    if loan.busy:
+        raise LeftOpen(_STATEMENT)
     wrote = loan.status is TransactionStatus.INERROR
     if loan.status is TransactionStatus.INTRANS:
         wrote = await (await loan.own.execute(_WROTE)).fetchone() == (True,)
     if wrote:
-        raise LeftOpen
+        raise LeftOpen(_TRANSACTION)
 
 
 def cleaned(own: psycopg.Connection[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import decimal
 import locale
@@ -13,9 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from jobdeck.core.queue.producers.tasks import job
@@ -27,6 +31,8 @@ LEFT = "left by a handler"
 RELEASE = threading.Event()
 """Ends the threads that were left."""
 CHILDREN: list[subprocess.Popen[bytes]] = []
+TASKS: list[asyncio.Task[Any]] = []
+SLEEP = "SELECT pg_sleep(600)"
 
 
 class Params(Payload):
@@ -43,6 +49,24 @@ def _make_dicts(conn: Any) -> None:
 def _settings(conn: Any) -> str:
     row = conn.execute("SHOW work_mem").fetchone()
     return str(row)
+
+
+def leave_statement(conn: Any, *, copy: bool = False) -> None:
+    """Leaves a statement in progress; of an async connection, once its event loop goes on."""
+    if isinstance(conn, psycopg.AsyncConnection):
+        TASKS.append(asyncio.create_task(conn.execute(SLEEP)))
+        return
+
+    def execute() -> None:
+        with suppress(psycopg.Error):
+            if copy:
+                with conn.cursor().copy(f"COPY ({SLEEP}) TO STDOUT") as data:
+                    data.read()
+            conn.execute(SLEEP)
+
+    threading.Thread(target=execute, name=LEFT, daemon=True).start()
+    while conn.info.transaction_status is not TransactionStatus.ACTIVE:
+        RELEASE.wait(0.001)
 
 
 def _set_context(_conn: Any) -> None:
@@ -93,6 +117,7 @@ DEEDS: dict[str, tuple[Callable[[Any], None], Callable[[Any], object]]] = {
     "raises anything, also `SystemExit`": (_exit, lambda _conn: None),
     "sets what it likes on its connection": (_make_dicts, _settings),
     "leaves a transaction open in which it wrote": (lambda _conn: None, lambda _conn: None),
+    "leaves a statement running on its connection": (leave_statement, lambda _conn: None),
     "sets context variables, or the context of `decimal`": (
         _set_context,
         lambda _conn: (USER.get(), decimal.getcontext().prec),
@@ -161,7 +186,9 @@ async def on_loop(params: Params, ctx: Any) -> Done | None:
             return _do(params, _Waiting(row))
         for statement in STATEMENTS.get(params.misdeed, []):
             await conn.execute(statement)
-        return _do(params, conn)
+        done = _do(params, conn)
+        await asyncio.sleep(0)
+        return done
 
 
 @job("m_process", payload=Params, isolation="process")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,8 +13,10 @@ from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.postgres.lent.loan import LeftOpen
 from jobdeck.core.registry import Registry
 from jobdeck.core.worker.worker import Worker
+from tests.core.worker.misdeeds import LEFT, leave_statement
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes, quick_settings, status_of, working
@@ -148,6 +151,57 @@ def test_a_thread_that_a_borrower_left_finds_its_connection_closed(database: Dat
             with pytest.raises(psycopg.OperationalError):
                 use("SELECT 1")
         assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_statement_that_a_borrower_left_running_is_cut_off_and_reads_from_no_other_connection(
+    database: Database,
+) -> None:
+    def leave(number: int) -> None:
+        with database.lend() as conn:
+            leave_statement(conn, copy=number % 2 == 0)
+
+    for number in range(20):
+        with pytest.raises(LeftOpen, match="still running"):
+            leave(number)
+        with database.lend() as one, database.lend() as other:
+            assert one.execute("SELECT 1").fetchone() == other.execute("SELECT 1").fetchone() == (1,)
+    until(lambda: LEFT not in [thread.name for thread in threading.enumerate()], "the end of the threads")
+
+
+def test_a_thread_that_first_asks_for_a_connection_after_its_run_gets_a_closed_one(
+    conn: Connection, database_url: str
+) -> None:
+    contexts: list[Any] = []
+    job = enqueue(conn, "leaves", max_attempts=1).id
+    with working(database_url, job_type("leaves", lambda _params, ctx: contexts.append(ctx))):
+        until(lambda: status_of(conn, job) is None, "the end of the job")
+        with pytest.raises(psycopg.OperationalError, match="closed"):
+            contexts[0].db.execute("SELECT 1")
+
+
+def test_threads_of_one_run_that_ask_for_its_connection_at_once_get_the_same(
+    conn: Connection, database_url: str
+) -> None:
+    found: list[int] = []
+
+    def shares(_params: object, ctx: Any) -> None:
+        begin = threading.Barrier(8)
+
+        def ask() -> None:
+            begin.wait()
+            found.append(ctx.db.info.backend_pid)
+
+        threads = [threading.Thread(target=ask) for _ in range(begin.parties)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    job = enqueue(conn, "shares", max_attempts=1).id
+    with working(database_url, job_type("shares", shares)):
+        until(lambda: status_of(conn, job) in {None, "failed"}, "the end of the job")
+    assert len(found) == 8
+    assert len(set(found)) == 1
 
 
 @pytest.mark.parametrize("kind", ["thread", "async"])
