@@ -15,6 +15,7 @@ import stat
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -91,7 +92,7 @@ def configure(
     if file is not None:
         handlers.append(_file_handler(file))
     if console:
-        handlers.append(logging.StreamHandler(sys.stderr))
+        handlers.append(Console(sys.stderr))
     shutdown()
     formatter = JsonFormatter() if form == "json" else TextFormatter()
     least = _LEVELS[level]
@@ -158,7 +159,36 @@ def _file_handler(path: Path) -> logging.Handler:
         ) from error
 
 
-class OwnersFile(logging.handlers.RotatingFileHandler):
+class Interruptible(logging.Handler):
+    """A handler whose lock is free after any exception, also after one that another thread raises in the one that logs.
+
+    Such an exception may come between the standard library's `acquire` and its `try`. Then the lock would be held for
+    ever, and each thread that logs would wait for it. It never comes between the two within a `with`.
+    """
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        passed: object = self.filter(record)
+        if passed:
+            with self.lock or nullcontext():
+                self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return bool(passed)
+
+    def close(self) -> None:
+        with self.lock or nullcontext():
+            super().close()
+
+    def acquire(self) -> None:
+        """Does nothing: the methods that call it do so while `handle` or `close` holds the lock."""
+
+    def release(self) -> None:
+        """Does nothing, see `acquire`."""
+
+
+class Console(Interruptible, logging.StreamHandler[Any]):
+    """Writes to a stream."""
+
+
+class OwnersFile(Interruptible, logging.handlers.RotatingFileHandler):
     """A rotating file that only its owner can read, also after it was rotated."""
 
     def _open(self) -> TextIOWrapper:

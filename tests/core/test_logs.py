@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import stat
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +20,8 @@ from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.registry import Registry
 from jobdeck.core.worker.context import RunResources
 from jobdeck.core.worker.executor import Executor
+from tests.core.worker.test_interrupted_slots import TookTooLong, interrupt
+from tests.support.waiting import PATIENCE, until
 from tests.support.working import claimed, job_type, quick_settings
 
 log = logging.getLogger("jobdeck.core.test")
@@ -303,3 +307,40 @@ def test_times_are_utc(tmp_path: Path) -> None:
     before = time.strftime("%Y-%m-%dT", time.gmtime())
     line = written(tmp_path / "log", "text", lambda: logs.event(log, logging.INFO, "now"))
     assert line.startswith((before, time.strftime("%Y-%m-%dT", time.gmtime())))
+
+
+@pytest.mark.parametrize("console", [True, False])
+def test_an_exception_that_is_raised_in_a_thread_while_it_waits_to_log_leaves_the_log_to_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], console: bool
+) -> None:
+    path = tmp_path / "log"
+    logs.configure(console=console, file=None if console else path)
+    handler = logging.getLogger().handlers[-1]
+    assert handler.lock is not None
+    interrupted: list[type[BaseException]] = []
+
+    def write() -> None:
+        try:
+            log.warning("interrupted")
+        except TookTooLong as error:
+            interrupted.append(type(error))
+
+    thread = threading.Thread(target=write, daemon=True)
+    with handler.lock:
+        thread.start()
+        until(lambda: waits_for(handler, thread), "the thread that waits to log")
+        interrupt(thread)
+    thread.join(PATIENCE)
+    assert interrupted == [TookTooLong]
+    free = handler.lock.acquire(timeout=PATIENCE)
+    # For what the handler does at the end, where it is not free.
+    handler.createLock()
+    assert free
+    log.warning("still written")
+    assert "still written" in (capsys.readouterr().err if console else path.read_text(encoding="utf-8"))
+
+
+def waits_for(handler: logging.Handler, thread: threading.Thread) -> bool:
+    """Whether a thread executes the method of a handler that takes its lock."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_locals.get("self") is handler and frame.f_code.co_name in {"acquire", "handle"}
