@@ -57,12 +57,13 @@ CASE
     WHEN j.status <> 'pending' THEN j.status
     WHEN j.blocked_by = j.id THEN 'paused'
     WHEN job_is_hold(j.blocked_by) THEN 'held'
-    WHEN j.blocked_by IS NOT NULL OR j.in_line THEN 'waiting'
+    WHEN j.blocked_by IS NOT NULL THEN 'waiting'
     WHEN j.task_type = ANY (types.paused) THEN 'paused'
     WHEN j.task_type = ANY (types.aside) THEN 'pending'
     WHEN j.run_at > now() THEN
         CASE WHEN j.attempts > 0 AND j.last_outcome IN ('retried', 'lost') THEN 'retrying' ELSE 'pending' END
     WHEN NOT switch.processing THEN 'paused'
+    WHEN j.in_line THEN 'waiting'
     WHEN j.task_type = ANY (types.full_types) THEN 'at limit'
     WHEN working.any AND NOT j.task_type = ANY (working.handled) THEN 'cannot run'
     WHEN j.run_at <= now() - interval '1 minute' THEN 'overdue'
@@ -70,7 +71,10 @@ CASE
     ELSE 'pending'
 END
 """
-"""How the job `j`, a row of `job_list`, stands: a word of `jobdeck.core.read.report_types.Standing`."""
+"""How the job `j`, a row of `job_list`, stands: a word of `jobdeck.core.read.report_types.Standing`.
+
+A job that is behind another one with its key waits for that only once it is due and may start.
+"""
 
 RANK: Final = """
 array_position(ARRAY['failed', 'cannot run', 'overdue', 'retrying', 'running', 'claimed', 'at limit', 'waiting',

@@ -73,6 +73,23 @@ def test_a_pending_job_says_why_it_does_not_run(conn: Connection) -> None:
         }
 
 
+def test_a_job_behind_another_one_with_its_key_waits_only_once_it_is_due_and_its_type_is_not_paused(
+    conn: Connection,
+) -> None:
+    announce(conn, types=TYPES)
+    start = now(conn)
+    first, behind = add(conn, "alpha", concurrency_key="k"), add(conn, "alpha", concurrency_key="k")
+    later = add(conn, "alpha", concurrency_key="k", run_at=start + timedelta(hours=1))
+    paused = add(conn, "held", concurrency_key="k")
+    operator.pause(conn, reason="Twilio is down", actor=ACTOR, task_type="held")
+    assert standings(conn) == {
+        first.id: Standing.PENDING,
+        behind.id: Standing.WAITING,
+        later.id: Standing.PENDING,
+        paused.id: Standing.PAUSED,
+    }
+
+
 def test_jobs_behind_a_limit_say_so_and_how_many_places_there_are(conn: Connection) -> None:
     announce(conn, types=TYPES)
     operator.set_type(conn, "full", changes={"max_running": 1}, actor=ACTOR, reason=None)
