@@ -31,7 +31,9 @@ WITH due AS (
         GROUP BY i.task_type
     ) AS b WHERE b.jobs > 0 GROUP BY b.task_type
 )
-SELECT d.task_type, d.jobs AS due, t.max_running, t.rate_runs, t.rate_seconds, s.kind, s.slots
+SELECT d.task_type, d.jobs AS due, t.rate_runs, t.rate_seconds, s.kind, s.slots,
+    least(t.max_running, CASE WHEN t.concurrency = 'type' OR starts_with(t.concurrency, 'key:')
+        THEN coalesce(t.max_per_key, 1) END) AS max_running
 FROM due AS d LEFT JOIN job_types AS t ON t.task_type = d.task_type
 CROSS JOIN LATERAL (
     SELECT min(s.kind) AS kind, sum(s.slots)::integer AS slots FROM job_slots(d.task_type) AS s
@@ -131,7 +133,7 @@ def outlook(
 
 
 def _at_once(due: list[Row], here: Slots) -> int:
-    """How many of these jobs run at the same time: types of one kind share its slots, and each may have a limit."""
+    """How many of these jobs run at the same time: types of one kind share its slots; a type may have a limit."""
     places: dict[str, int] = {}
     slots: dict[str, int] = {}
     for one in due:

@@ -77,6 +77,24 @@ def test_jobs_that_are_retried_are_added_to_those_that_are_due(conn: Connection)
     assert outlook(choice.types, retried=choice.bulk.id).run(conn).words == "No job is due."
 
 
+def test_jobs_of_a_type_that_share_one_key_start_as_many_at_once_as_the_key_may_have(conn: Connection) -> None:
+    announce(conn, concurrency=8)
+    failed = [add(conn, payload={"n": number}, max_attempts=1).id for number in range(3)]
+    for claimed in claim(conn):
+        finish_one(conn, claimed, "failed")
+    choice = bulk.choose_ids(conn, dict.fromkeys(failed), actor=ACTOR)
+    asked = outlook(choice.types, retried=choice.bulk.id)
+    for rule, most in (("payload:n", 3), ("type", 1), ("key:vendor", 1)):
+        conn.execute(
+            "INSERT INTO job_types (task_type, concurrency) VALUES ('alpha', %s) "
+            "ON CONFLICT (task_type) DO UPDATE SET concurrency = excluded.concurrency",
+            [rule],
+        )
+        assert asked.run(conn).words == f"3 jobs start, at most {most} at once."
+    limit(conn, max_per_key=2)
+    assert asked.run(conn).words == "3 jobs start, at most 2 at once."
+
+
 def test_a_worker_that_is_to_start_adds_its_slots(conn: Connection) -> None:
     announce(conn, concurrency=2)
     for name in ("alpha", "beta"):
