@@ -154,9 +154,8 @@ def _status(facts: Facts) -> str:
     status = facts.get("status")
     if status == CLAIMED:
         return "A worker has claimed the job; its run has not begun."
-    where = "Its page shows the error, and a retry" if status == "failed" else "A retry"
-    again = f" {where} makes it due again." if status in {"failed", "cancelled"} else ""
-    return f"The job is {status}.{again}"
+    again = " A retry makes it due again." if status in {"failed", "cancelled"} else ""
+    return f"The job is {status}{': see its last error' if status == 'failed' else ''}.{again}"
 
 
 def _earlier(facts: Facts) -> str:
@@ -330,10 +329,12 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "concurrency-key-busy": "Job {holder} holds the same concurrency key.",
         "concurrency-key-shared": "{running} of {max_per_key} places of the same concurrency key are taken.",
         "lets-others-pass": (
-            "While no job of this type can run, the next job with the same concurrency key goes first; this one keeps "
-            "the place that its priority and due time give it."
+            "No job of this type can run now, so the next one with the same concurrency key goes first. This job keeps "
+            "its place."
         ),
-        "behind-in-line": "Another job with the same concurrency key goes first.",
+        "behind-in-line": lambda facts: (
+            f"{f'Job {ahead}' if (ahead := facts.get('ahead')) else 'Another job'} with the same key goes first."
+        ),
         "concurrency-key-free": "No job holds the same concurrency key.",
         "type-full": _full,
         "type-rate": "Waits for the rate: next in {seconds} s.",

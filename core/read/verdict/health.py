@@ -357,7 +357,8 @@ def _series(facts: dict[str, Any]) -> Finding:
     if not facts["failing"]:
         return Finding("recurring jobs", Verdict.OK, "No recurring job failed in its last cycle.")
     since = "in its last cycle" if facts["streak"] == 1 else f"for {facts['streak']} cycles in a row"
-    words = f"{facts['failing']} failing; {facts['failing_type']} {since}."
+    fail = "1 recurring job fails" if facts["failing"] == 1 else f"{facts['failing']:,} recurring jobs fail"
+    words = f"{fail}: {facts['failing_type']} {since}."
     return Finding("recurring jobs", Verdict.CRITICAL if facts["streak"] >= STREAK else Verdict.WARNING, words)
 
 

@@ -163,6 +163,6 @@ def test_why_says_that_others_go_first_while_the_type_cannot_run(conn: Connectio
     jobs = [add(conn, "alpha", concurrency_key="k") for _ in range(2)]
     pause(conn, "alpha")
     evidence = read_jobs.why(jobs[position].id).run(conn)
-    assert "the next job with the same concurrency key goes first" in evidence[7].evidence
+    assert "the next one with the same concurrency key goes first" in evidence[7].evidence
     resume(conn, "alpha")
-    assert "goes first; this one keeps" not in read_jobs.why(jobs[position].id).run(conn)[7].evidence
+    assert "This job keeps its place" not in read_jobs.why(jobs[position].id).run(conn)[7].evidence

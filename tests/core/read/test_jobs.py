@@ -651,9 +651,9 @@ class TestWhy:
         assert job_row(conn, job_id)["status"] == "pending"
 
     def test_key_free_behind_another_in_line(self, conn: Connection) -> None:
-        add(conn, concurrency_key="k")
+        first = add(conn, concurrency_key="k")
         job_id = self.claimable(conn, concurrency_key="k")
-        self.held_by(conn, job_id, "concurrency", "goes first")
+        self.held_by(conn, job_id, "concurrency", f"Job {first.id} with the same key goes first.")
         assert claim_one(conn).id != job_id
 
     def test_a_running_job_does_not_stand_in_its_own_way(self, conn: Connection) -> None:

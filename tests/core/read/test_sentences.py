@@ -109,7 +109,7 @@ def test_a_database_that_leaves_facts_out_breaks_no_sentence(code: str) -> None:
          "900 due jobs are ahead; the workers of this type finished no run in the last full minute."),
         ("has-status", {"status": "running"}, "The job is running."),
         ("has-status", {"status": "failed"},
-         "The job is failed. Its page shows the error, and a retry makes it due again."),
+         "The job is failed: see its last error. A retry makes it due again."),
         ("has-status", {"status": "cancelled"}, "The job is cancelled. A retry makes it due again."),
         ("a-newer-code", {"holder": "h1"}, "A newer code."),
     ],
