@@ -214,8 +214,8 @@ $$;
 -- Puts the next job of each line into the claim's index, unless a job of the key runs. If its type cannot run (paused, or
 -- no live worker handles it), it stays there, and the next of a type that can run is put beside it by job_queue_put_first. A
 -- type that is at its limit can run, so its job keeps the others waiting. Where types let several jobs of a key run,
--- job_queue_put_beside fills the places. No lock is waited for: a claim tries a key again whose lock is not free, after p_delay. It is held for milliseconds, so idle workers are woken
--- to try again at once, if there is no delay.
+-- job_queue_put_beside fills the places. No lock is waited for: a claim tries a key again whose lock is not free, after
+-- p_delay. A lock is held for milliseconds, so idle workers are woken to try again at once, if there is no delay.
 create or replace function job_queue_advance_lines(p_keys text[], p_delay interval default '0') returns void
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
