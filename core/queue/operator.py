@@ -112,7 +112,7 @@ def edit(
 
     Keys of `changes`: `payload` (validated by the caller) and with it `concurrency_key`, `run_at` and `expires_at`
     (ISO 8601), `recurrence_interval_minutes`, `schedule` with the `slots` of a cron expression, `priority`,
-    `max_attempts`. A value of None clears an optional column.
+    `max_attempts`, `timeout` in seconds. A value of None clears what is optional.
     """
     found = rows(
         conn,

@@ -67,6 +67,8 @@ def draft(registry: Registry, task_type: str, payload: Json) -> NewJob:
     )
 
 
+DEFAULT: Final = "default"
+"""In an edit, the timeout of the type."""
 ONLY_A_SERIES: Final = "--for is for recurring jobs. Add --every or --cron, or omit --for."
 _OF_SCHEDULE: Final = ("every", "cron", "tz", "catch_up")
 
@@ -75,10 +77,11 @@ _OF_SCHEDULE: Final = ("every", "cron", "tz", "catch_up")
 class Wanted:
     """A job as requested: due `at` (None: now), repeated by its `schedule` (None: never) for `lasting`.
 
-    No second job with its dedupe key is created for `unique_for`. `timeout` is its own, in place of that of its type.
+    No second job with its dedupe key is created for `unique_for`.
 
     A cron expression is due at its first slot from `at` on. When it edits an existing job, `at` and `lasting` of None
-    keep the job's own values, as a `Rhythm` keeps its schedule; `endless` removes its expiry.
+    keep the job's own values, as a `Rhythm` keeps its schedule; `endless` removes its expiry. A `timeout` of None is
+    that of the type.
     """
 
     task_type: str
@@ -218,7 +221,14 @@ def changes(registry: Registry, job: Job, wanted: Wanted, now: datetime) -> Json
         made["priority"] = wanted.priority or 0
     if wanted.max_attempts and wanted.max_attempts != job.max_attempts:
         made["max_attempts"] = wanted.max_attempts
+    if wanted.timeout != own_timeout(job):
+        made["timeout"] = wanted.timeout and wanted.timeout.total_seconds()
     return made
+
+
+def own_timeout(job: Job) -> timedelta | None:
+    """The timeout of the job's own; None for that of its type."""
+    return timedelta(seconds=job.timeout_seconds or 0) or None
 
 
 def _new_schedule(job: Job, schedule: Schedule | None, at: datetime | None, now: datetime) -> Json:
@@ -279,6 +289,8 @@ def edit_twin(job: Job, wanted: Wanted, made: Json) -> str:
         written["at"] = made["run_at"].replace("+00:00", "Z")
     if made.keys() & {"recurrence_interval_minutes", "schedule"}:
         written |= _schedule_words(wanted.schedule) if wanted.schedule else {"every": "off"}
+    if "timeout" in made:
+        written["timeout"] = write_duration(wanted.timeout) if wanted.timeout else DEFAULT
     if "expires_at" in made:
         written["lasting"] = write_duration(wanted.lasting) if made["expires_at"] and wanted.lasting else "forever"
     return shlex.join(words + _flags(written))

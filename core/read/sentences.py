@@ -228,6 +228,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "is-locked": "Another session has locked it. Nothing was changed; try again.",
         "bad-priority": f"A priority must be between {LEAST_PRIORITY} and {MOST_PRIORITY}.",
         "bad-attempts": "A job needs at least one attempt.",
+        "bad-timeout": "The timeout of a job is more than 0 seconds and at most 366 days.",
         "stuck-no-more": "Its worker or the reaper was faster; nothing was changed.",
         "not-stuck": "Not stuck: a stuck job has run for more than {older_than} and has an expired lease.",
         "key-held-create": "Job {holder} with the same dedupe key is already {state}. Nothing would be enqueued.",

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from jobdeck.core.errors import Unreadable, UsageError
 from jobdeck.core.model import arguments
 from jobdeck.core.queue.options import OPTIONS
-from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin, parse_object
+from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin, own_timeout, parse_object
 from jobdeck.core.redact import harmless_json
 from jobdeck.core.schedules import CATCH_UPS, Cron, Every, rhythm
 from jobdeck.core.times import parse_duration, parse_interval, parse_time, write_duration
@@ -87,6 +87,8 @@ class Form:
         self.texts["priority"] = str(job.priority) if job.priority else ""
         usual = self.job_type.max_attempts if self.job_type else None
         self.texts["max_attempts"] = str(job.max_attempts or "") if self.editing or job.max_attempts != usual else ""
+        timeout = own_timeout(job)
+        self.texts["timeout"] = write_duration(timeout) if timeout else ""
         if self.editing:
             self.texts[AT] = f"{job.run_at:%Y-%m-%d %H:%M:%S}Z"
 

@@ -78,7 +78,8 @@ end
 $$;
 
 -- Changes payload, schedule or limits of a job that is not running. Keys of p_changes: payload, run_at,
--- recurrence_interval_minutes, schedule, slots, expires_at, priority, max_attempts, and with a payload its concurrency_key.
+-- recurrence_interval_minutes, schedule, slots, expires_at, priority, max_attempts, timeout (the job's own, in seconds), and
+-- with a payload its concurrency_key.
 -- The caller has validated payload and schedule.
 create or replace function job_queue_edit(
     p_id uuid, p_version bigint, p_changes jsonb, p_actor text, p_reason text, p_dry_run boolean
@@ -92,12 +93,16 @@ declare
     v_new job_queue;
     v_refusal text;
     v_unknown text;
+    v_timeout constant double precision := case when jsonb_typeof(p_changes -> 'timeout') = 'number'
+        then (p_changes ->> 'timeout')::double precision end;
+    v_old_timeout double precision;
 begin
     perform job_refuse_outsiders();
     select * into v_job from job_queue q where q.id = p_id for update;
+    select t.seconds into v_old_timeout from job_timeouts t where t.job_id = p_id and p_changes ? 'timeout';
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
     where k not in ('payload', 'run_at', 'recurrence_interval_minutes', 'schedule', 'slots', 'expires_at', 'priority',
-        'max_attempts', 'concurrency_key');
+        'max_attempts', 'timeout', 'concurrency_key');
     -- A given key replaces the old value, also with null; all others keep it.
     v_new := jsonb_populate_record(v_job, p_changes);
     v_new.is_recurring := v_new.recurrence_interval_minutes is not null or v_new.schedule is not null;
@@ -121,6 +126,7 @@ begin
         when octet_length(v_new.concurrency_key) > 1000 then 'bad-key'
         when v_new.priority is null or not job_priority_fits(v_new.priority) then 'bad-priority'
         when v_new.max_attempts is null or v_new.max_attempts < 1 then 'bad-attempts'
+        when p_changes -> 'timeout' <> 'null' and job_timeout_fits(v_timeout) is not true then 'bad-timeout'
         when v_job.status = 'running' then 'edit-running'
         when v_job.status = 'succeeded' then 'edit-succeeded'
     end;
@@ -145,9 +151,14 @@ begin
         in_line = q.status = 'pending' and v_new.concurrency_key is not null,
         updated_at = clock_timestamp(), version = q.version + 1
     where q.id = p_id returning * into v_new;
+    if p_changes ? 'timeout' then
+        delete from job_timeouts t where t.job_id = p_id;
+        insert into job_timeouts select p_id, v_timeout where v_timeout is not null;
+    end if;
     perform job_queue_advance_lines(array[v_job.concurrency_key, v_new.concurrency_key]);
     perform job_queue_write_audit(p_actor, 'edit', p_id, job_audit_facts(v_job) || (
-        select coalesce(jsonb_object_agg(o.key, o.value), '{}') from jsonb_each(to_jsonb(v_job)) o where p_changes ? o.key
+        select coalesce(jsonb_object_agg(o.key, o.value), '{}')
+        from jsonb_each(to_jsonb(v_job) || jsonb_build_object('timeout', v_old_timeout)) o where p_changes ? o.key
     ), job_audit_facts(v_new) || p_changes, p_reason);
     perform pg_notify(current_schema() || '.job_queue', '');
     return query select p_id, true, 'was-edited', null::jsonb, v_new.status, v_new.version;

@@ -158,6 +158,8 @@ EDITS = [
            lasting=timedelta(days=2), max_attempts=3),
     Wanted("cli_echo", {"message": "x"}, schedule=Every(minutes=15, catch_up="none"), max_attempts=3),
     Wanted("cli_echo", {"message": "x"}, schedule=Every(seconds=40), max_attempts=3),
+    Wanted("cli_echo", {"message": "x"}, schedule=Every(minutes=15), timeout=timedelta(seconds=1.25)),
+    Wanted("cli_echo", {"message": "x"}, schedule=Every(minutes=15), priority=1),
     Wanted("cli_echo", {"message": "x"}, schedule=Cron("0 9 * * *", "Europe/Paris", "all"), max_attempts=3),
     Wanted("cli_echo", {"message": "x"}, schedule=Cron("0 9 * * *"), at=datetime(2031, 1, 1, 9, tzinfo=UTC),
            max_attempts=3),
@@ -171,7 +173,7 @@ def test_the_command_twin_of_an_edit_makes_the_same_changes(jobdeck: Jobdeck, co
     def series() -> Job:
         conn.execute("DELETE FROM job_queue")
         new = NewJob("cli_echo", {"message": "x"}, max_attempts=3, recurrence_interval_minutes=15,
-                     expires_at=datetime(2030, 1, 1, tzinfo=UTC))  # fmt: skip
+                     expires_at=datetime(2030, 1, 1, tzinfo=UTC), timeout=90.0)  # fmt: skip
         return service.enqueue(conn, new, actor="test").job
 
     first = series()

@@ -91,6 +91,27 @@ def test_a_retry_keeps_it(conn: Connection) -> None:
     assert claim_one(conn).timeout == 5.0
 
 
+@pytest.mark.parametrize("first", [None, 5.0])
+def test_an_edit_gives_another_timeout_or_takes_it_away_and_the_audit_has_both(
+    conn: Connection, first: float | None
+) -> None:
+    job = add(conn, timeout=first)
+    for given in (7.5, None):
+        assert operator.edit(conn, job.id, changes={"timeout": given}, actor=ACTOR).ok
+        assert value(conn, "SELECT (SELECT seconds FROM job_timeouts)") == given
+    kept = rows(conn, "SELECT before -> 'timeout' AS old, after -> 'timeout' AS new FROM job_audit ORDER BY id")
+    assert [(row["old"], row["new"]) for row in kept] == [(first, 7.5), (7.5, None)]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "NaN", "Infinity", 31_622_401, "soon", [1], {}])
+def test_an_edit_to_what_is_no_timeout_is_refused_with_a_sentence(conn: Connection, seconds: object) -> None:
+    job = add(conn, timeout=5.0)
+    answer = operator.edit(conn, job.id, changes={"timeout": seconds}, actor=ACTOR)
+    assert (answer.ok, answer.code) == (False, "bad-timeout")
+    assert "more than 0 seconds and at most 366 days" in answer.message
+    assert rows(conn, "SELECT seconds FROM job_timeouts") == [{"seconds": 5.0}]
+
+
 def test_health_judges_a_run_by_its_own_timeout(conn: Connection) -> None:
     add(conn, timeout=LONG)
     claim(conn, lease=2 * LONG)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, model_validator
 from jobdeck.core import registry as job_types
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Enqueued, Job, Status
-from jobdeck.core.queue.requests import Wanted, changes, parse_object
+from jobdeck.core.queue.requests import Wanted, changes, enqueue_twin, parse_object
 from jobdeck.core.registry import JobType, Payload
 from jobdeck.core.schedules import Cron, Every
 from jobdeck.tui.backend.protocol import Rehearsal
@@ -390,12 +390,27 @@ def test_an_edit_says_what_it_changes_and_no_more() -> None:
     filled.set_text(LASTING, "1d", NOW)
     filled.set_text("priority", "", NOW)
     filled.set_text("max_attempts", "2", NOW)
+    filled.set_text("timeout", "1m30s", NOW)
     found = wanted(filled)
     assert changes(REGISTRY, SERIES, found, NOW) == {
         "payload": {"batchSize": 60}, "concurrency_key": "game_platform_sync",
         "run_at": "2026-07-04T14:04:31+00:00", "recurrence_interval_minutes": 30,
         "expires_at": "2026-07-05T14:04:31+00:00", "priority": 0, "max_attempts": 2,
+        "timeout": 90.0,
     }  # fmt: skip
+
+
+def test_a_timeout_of_its_own_is_kept_in_an_edit_cleared_with_its_text_and_kept_by_a_duplicate() -> None:
+    own = make_job(1, task_type="game_platform_sync", timeout_seconds=90.5)
+    filled = begun(SYNC, own, editing=True)
+    assert (filled.texts["timeout"], changes(REGISTRY, own, wanted(filled), NOW)) == ("1m30.5s", {})
+    filled.set_text("timeout", "", NOW)
+    made = changes(REGISTRY, own, wanted(filled), NOW)
+    assert made == {"timeout": None}
+    assert filled.twin(wanted(filled), made).endswith("--timeout default")
+    copied = wanted(begun(SYNC, own))
+    assert copied.timeout == timedelta(seconds=90.5)
+    assert "--timeout 1m30.5s" in enqueue_twin(copied)
 
 
 def test_a_series_can_be_made_endless_or_to_run_once() -> None:

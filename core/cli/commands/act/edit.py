@@ -14,13 +14,13 @@ from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.queue import bulk, service
 from jobdeck.core.queue.operators import bulk_edit
 from jobdeck.core.queue.operators.payload_change import difference, parse_change
-from jobdeck.core.queue.requests import ONLY_A_SERIES, Wanted, parse_object, read_schedule
+from jobdeck.core.queue.requests import DEFAULT, ONLY_A_SERIES, Wanted, own_timeout, parse_object, read_schedule
 from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Rhythm, Schedule, rhythm
 from jobdeck.core.times import parse_duration, parse_time
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     import psycopg
 
@@ -69,7 +69,8 @@ def edit(  # noqa: PLR0913 -- one parameter per option
 def _check_one(given: dict[str, Any], *, changed: bool) -> None:
     if not changed and all(value is None for value in given.values()):
         raise UsageError(
-            "Nothing to change. Give --set, --payload, --at, --every, --cron, --for, --priority or --max-attempts."
+            "Nothing to change. Give --set, --payload, --at, --every, --cron, --for, --priority, --max-attempts or "
+            "--timeout."
         )
     if changed and given["payload"] is not None:
         raise UsageError("--payload replaces the payload, --set and --unset change its keys. Give one of them.")
@@ -166,7 +167,15 @@ def _wanted(job: Job, given: dict[str, Any], change: PayloadChange, now: datetim
         endless=endless,
         priority=(job.priority or 0) if given["priority"] is None else given["priority"],
         max_attempts=given["max_attempts"],
+        timeout=_timeout(job, given["timeout"]),
     )
+
+
+def _timeout(job: Job, given: str | None) -> timedelta | None:
+    """The timeout of the job's own that `--timeout` gives, or that it has; None for that of the type."""
+    if given is None:
+        return own_timeout(job)
+    return None if given.strip().lower() == DEFAULT else parse_duration(given, what="duration of --timeout")
 
 
 def _schedule(job: Job, given: dict[str, Any]) -> Schedule | Rhythm | None:
