@@ -151,7 +151,7 @@ def _flow_drafts(conn: object, members: Iterable[Member]) -> list[NewJob]:
         drafts.ranked(member.priority)
         new = drafts.draft(registry.registered(member.task_type), member.payload)
         payloads.setdefault(member.task_type, []).append(new.payload)
-        made.append(drafts.Own(member.max_attempts, member.concurrency_key).of(new))
+        made.append(drafts.Own(member.max_attempts, member.concurrency_key, timeout=member.timeout).of(new))
     for task_type, given in payloads.items():
         drafts.admit(conn, registry.registered(task_type), given, recurring=False)
     return made

@@ -44,6 +44,7 @@ class Member:
     run_at: datetime | None = None
     priority: int | None = None
     max_attempts: int | None = None
+    timeout: float | None = None
     dedupe_key: str | None = None
     concurrency_key: str | None = None
     is_callback: bool = False
@@ -57,6 +58,7 @@ class Member:
             "payload": new.payload,
             "run_at": self.run_at and self.run_at.isoformat(),
             "max_attempts": new.max_attempts,
+            "timeout": new.timeout,
             "priority": self.priority,
             "dedupe_key": self.dedupe_key,
             "concurrency_key": new.concurrency_key,
@@ -76,6 +78,7 @@ class MemberOptions(TypedDict, total=False):
     run_at: datetime | None
     priority: int | None
     max_attempts: int | None
+    timeout: float | None
     dedupe_key: str | None
     concurrency_key: str | None
 
@@ -114,6 +117,7 @@ class Flow:
         run_at: datetime | None = None,
         priority: int | None = None,
         max_attempts: int | None = None,
+        timeout: float | None = None,
         dedupe_key: str | None = None,
         concurrency_key: str | None = None,
     ) -> Member:
@@ -131,6 +135,7 @@ class Flow:
             run_at: when it is due at the earliest, with a time zone; None for now.
             priority: from -100 to 100; higher runs first. None for the type's own value, or 0.
             max_attempts: how often a failing job is tried; None for the type's own value.
+            timeout: how many seconds a run of this member may take; None for the timeout of its type.
             dedupe_key: if a pending or running job has this key, the whole flow is refused.
             concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
 
@@ -150,6 +155,7 @@ class Flow:
                 run_at,
                 priority,
                 max_attempts,
+                timeout,
                 dedupe_key,
                 concurrency_key,
             )

@@ -18,7 +18,7 @@ begin
             jsonb_array_length(p_members)));
     end if;
     select k into v_key from jsonb_array_elements(p_members) e (member) cross join lateral jsonb_object_keys(e.member) k
-    where k not in ('name', 'task_type', 'payload', 'run_at', 'max_attempts', 'priority', 'dedupe_key',
+    where k not in ('name', 'task_type', 'payload', 'run_at', 'max_attempts', 'timeout', 'priority', 'dedupe_key',
         'concurrency_key', 'after', 'after_jobs', 'needs', 'final') limit 1;
     if found then
         perform job_queue_refuse(format('A member of a flow has no "%s". Nothing was enqueued.', left(v_key, 50)));
@@ -29,6 +29,12 @@ begin
     if found then
         perform job_queue_refuse(format('The member %s cannot make its flow final. A member can that needs a failure, with '
             '"final": true, when the flow is enqueued. Nothing was enqueued.', left(v_key, 200)));
+    end if;
+    select m.name into v_key from jsonb_to_recordset(p_members) as m (name text, timeout double precision)
+    where job_timeout_fits(m.timeout) is false limit 1;
+    if found then
+        perform job_queue_refuse(format('The timeout of the member %s is more than 0 seconds and at most 366 days. Nothing was '
+            'enqueued.', left(v_key, 200)));
     end if;
     v_given := array(
         select row(e.place, coalesce(o.job_id, job_batch_id(v_time, e.place)), m.name, m.task_type, coalesce(m.payload, '{}'),
@@ -165,8 +171,17 @@ begin
 end
 $$;
 
+-- Stores the timeouts of their own that members in a document have, of those that were just enqueued.
+create or replace function job_flow_keep_timeouts(p_members jsonb, p_made job_flow_given[]) returns void
+language sql volatile
+as $$
+    insert into job_timeouts select g.id, m.timeout
+    from jsonb_to_recordset(p_members) as m (name text, timeout double precision) join unnest(p_made) g on g.name = m.name
+    where m.timeout is not null
+$$;
+
 -- Enqueues a flow, all of its members or none, and returns their ids. p_members is a list of objects with: name, task_type,
--- and optionally payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, after (names of earlier members that
+-- and optionally payload, run_at, max_attempts, timeout (its own, in seconds), priority, dedupe_key, concurrency_key, after (names of earlier members that
 -- it waits for), after_jobs (ids of other jobs), needs (success, end or failure), final (true: see job_flows). It waits
 -- for keys like job_queue_create.
 create or replace function job_flow_create(p_name text, p_members jsonb, p_actor text)
@@ -186,6 +201,7 @@ begin
     insert into job_flows (id, name, created_by, final) values (v_flow, p_name, job_actor(p_actor),
         exists (select from jsonb_array_elements(p_members) e (member) where e.member ? 'final'));
     perform job_flow_insert(v_flow, v_given, job_flow_link(v_given), null, p_actor);
+    perform job_flow_keep_timeouts(p_members, v_given);
     return query select v_flow, g.name, g.id from unnest(v_given) g order by g.place;
 end
 $$;
@@ -253,6 +269,7 @@ begin
                 ::job_dependencies
             from unnest(v_links) l left join unnest(v_new) n on n.id = l.blocker_id
             where l.job_id in (select o.id from unnest(v_new) o)), p_job, p_actor);
+        perform job_flow_keep_timeouts(p_members, v_new);
         insert into job_dependencies (job_id, blocker_id, needs)
         select m.job_id, n.id, m.needs from job_flow_members m cross join unnest(v_new) n where m.job_id = any (v_waiting)
         on conflict do nothing;

@@ -21,16 +21,16 @@ as $$
         job_erase_squeezed/1 job_erase_stop/2 job_erase_texts/2 job_erased_facts/1 job_erased_mark/0 job_error_fingerprint/2
         job_error_mute/5 job_error_pattern/1 job_facets/3 job_failure_shares/2 job_first_slot/2 job_flow_add/4
         job_flow_asks/1 job_flow_callback/1 job_flow_cancel/4 job_flow_create/3 job_flow_evidence/1 job_flow_given_of/2
-        job_flow_insert/5 job_flow_keep_outcomes/2 job_flow_link/1 job_flow_note_ends/1 job_flow_outcomes/1
-        job_flow_refusal/1 job_flow_retain/2 job_flow_wait_again/1 job_flow_waits/1 job_grant_functions/5
-        job_grant_relations/4 job_grant_roles/1 job_hand_update/0 job_hand_values/0 job_has_begun/1 job_has_foreign_roles/0
-        job_hold/6 job_hold_jobs/2 job_hold_mark/2 job_hold_of/2 job_hold_reach/5 job_hold_step/2 job_is_a_time/1
-        job_is_hold/1 job_is_member/1 job_is_outsider/0 job_is_put_off/1 job_is_scheduled/1 job_judge_waiting/1
-        job_key_behind/1 job_key_by_rule/3 job_key_hashes_erase/1 job_key_hashes_forget/1 job_key_is_busy/1
-        job_key_is_declared/1 job_key_limit/1 job_key_of/2 job_key_opens/3 job_key_running/1 job_lanes_until/2
-        job_last_runs/2 job_left_to_another/1 job_limit_running/1 job_limit_state/2 job_limits_admit/3 job_limits_keep/2
-        job_limits_mark/0 job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3 job_lock_slot/1
-        job_make_roles/1 job_matches/17 job_may_read_views/0 job_new_error/2 job_next_slot/3 job_no_slot/0
+        job_flow_insert/5 job_flow_keep_outcomes/2 job_flow_keep_timeouts/2 job_flow_link/1 job_flow_note_ends/1
+        job_flow_outcomes/1 job_flow_refusal/1 job_flow_retain/2 job_flow_wait_again/1 job_flow_waits/1
+        job_grant_functions/5 job_grant_relations/4 job_grant_roles/1 job_hand_update/0 job_hand_values/0 job_has_begun/1
+        job_has_foreign_roles/0 job_hold/6 job_hold_jobs/2 job_hold_mark/2 job_hold_of/2 job_hold_reach/5 job_hold_step/2
+        job_is_a_time/1 job_is_hold/1 job_is_member/1 job_is_outsider/0 job_is_put_off/1 job_is_scheduled/1
+        job_judge_waiting/1 job_key_behind/1 job_key_by_rule/3 job_key_hashes_erase/1 job_key_hashes_forget/1
+        job_key_is_busy/1 job_key_is_declared/1 job_key_limit/1 job_key_of/2 job_key_opens/3 job_key_running/1
+        job_lanes_until/2 job_last_runs/2 job_left_to_another/1 job_limit_running/1 job_limit_state/2 job_limits_admit/3
+        job_limits_keep/2 job_limits_mark/0 job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3
+        job_lock_slot/1 job_make_roles/1 job_matches/17 job_may_read_views/0 job_new_error/2 job_next_slot/3 job_no_slot/0
         job_note_acknowledge/2 job_note_add/3 job_order_key/10 job_outcomes/1 job_own_functions/0 job_payload_matches/5
         job_percent/1 job_permissions/0 job_place_holder/1 job_priority_fits/1 job_producer_add/7 job_producer_begin/4
         job_producer_hashes/0 job_producer_keep/4 job_producer_revoke/2 job_queue_absence/2 job_queue_act/6 job_queue_add/10

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from jobdeck.core.queue import operator
@@ -23,6 +24,7 @@ from tests.support.queue import (
     job_row,
     reap,
     report,
+    rows,
     value,
 )
 
@@ -81,6 +83,25 @@ class TestLimits:
         assert claim(conn) == []
         advance(conn, MINUTE)
         assert [run.task_type for run in claim(conn)] == ["alpha"]
+
+
+class TestTimeouts:
+    def test_members_have_the_timeouts_of_their_own_also_those_that_a_run_adds(self, conn: Connection) -> None:
+        ids = enqueue(conn, member("split", timeout=5), member("join", ["split"]))
+        run = claim_one(conn)
+        for _ in range(2):
+            ids |= extend(conn, run, member("load a", timeout=7.5), member("load b"))
+        given = rows(conn, "SELECT job_id, seconds FROM job_timeouts ORDER BY seconds")
+        assert given == [{"job_id": ids["split"], "seconds": 5.0}, {"job_id": ids["load a"], "seconds": 7.5}]
+        assert run.timeout == 5.0
+
+    @pytest.mark.parametrize("given", [0, -1, "NaN", 31_622_401, "soon"])
+    def test_what_is_no_timeout_is_refused_with_a_sentence_and_nothing_is_enqueued(
+        self, conn: Connection, given: object
+    ) -> None:
+        with changes_nothing(conn), pytest.raises(psycopg.Error, match="Nothing was enqueued") as raised:
+            enqueue(conn, member("load"), member("slow", timeout=given))
+        assert raised.value.sqlstate == "JD001"
 
 
 class TestMaximumAge:

@@ -57,6 +57,19 @@ def test_members_may_be_named_before_they_are_added(conn: Connection) -> None:
         (ids["last"], ids["first"]), (ids["last"], ids["second"]), (ids["second"], ids["first"])}  # fmt: skip
 
 
+def test_a_member_has_the_timeout_that_it_was_given(app: Any, conn: Connection) -> None:
+    flow = jobdeck.Flow()
+    flow.add("long", TYPE, ADA, timeout=90)
+    flow.add("usual", TYPE, ADA)
+    with app.transaction():
+        ids = app.enqueue_flow(flow).jobs
+    assert rows(conn, "SELECT job_id, seconds FROM job_timeouts") == [{"job_id": ids["long"], "seconds": 90.0}]
+    flow = jobdeck.Flow()
+    flow.add("never", TYPE, ADA, timeout=0)
+    with pytest.raises(jobdeck.Refused, match="timeout of a job is a number of seconds"):
+        jobdeck.enqueue_flow(conn, flow)
+
+
 def circle(*names: str) -> jobdeck.Flow:
     """Members of which each waits for the next, and the last for the first."""
     flow = jobdeck.Flow()
