@@ -363,7 +363,7 @@ class ActionResult:
 
 
 class Ticket(NamedTuple):
-    """The id of an enqueued job, or (`created` False) of the job with the dedupe key: replaced by this one, or kept."""
+    """The id of a job: a new one (`created`), or that with the dedupe key, `replaced` by this one or kept."""
 
     job_id: UUID
     created: bool
