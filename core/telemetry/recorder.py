@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,7 @@ from jobdeck.core.redact import safe_error
 from jobdeck.core.telemetry.spans import Origin, Sending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from uuid import UUID
 
     from opentelemetry.context import Context
@@ -77,13 +78,14 @@ class Recorder:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            made = Enqueue(span)
+            made = Enqueue(span, task_type)
             try:
                 yield made
             except BaseException as error:
                 _mark_wrong(span, type(error).__name__)
                 raise
-            self._sent.add(made.number, _labels("send", task_type))
+            for sent, number in made.sent.items():
+                self._sent.add(number, _labels("send", sent))
 
     def begin(self, job: ClaimedJob, worker: str, origin: Origin) -> Run:
         """Begins the span of a run.
@@ -159,20 +161,29 @@ class Recorder:
 class Enqueue(Sending):
     """The recorded span of an enqueue."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, task_type: str) -> None:
         self.traceparent = traceparent(span)
-        self.number = 0
-        self._span = span
+        self.sent: dict[str, int] = {}
+        """How many jobs of each type were created."""
+        self._span, self._task_type = span, task_type
 
     def enqueued(self, ticket: Ticket) -> Ticket:
-        self.number = int(ticket.created)
+        self.sent = {self._task_type: int(ticket.created)}
         self._span.set_attribute("messaging.message.id", str(ticket.job_id))
         return ticket
 
     def enqueued_many(self, ids: list[UUID]) -> list[UUID]:
-        self.number = len(ids)
-        self._span.set_attribute("messaging.batch.message_count", self.number)
+        self._counted({self._task_type: len(ids)})
         return ids
+
+    def enqueued_each(self, task_types: Iterable[str], flow_id: UUID | None = None) -> None:
+        self._counted(Counter(task_types))
+        if flow_id is not None:
+            self._span.set_attribute("jobdeck.flow.id", str(flow_id))
+
+    def _counted(self, sent: dict[str, int]) -> None:
+        self.sent = sent
+        self._span.set_attribute("messaging.batch.message_count", sum(sent.values()))
 
 
 class Run:

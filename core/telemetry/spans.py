@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from uuid import UUID
 
     from jobdeck.core.model import Ticket
@@ -28,5 +29,8 @@ class Sending:
         return ticket
 
     def enqueued_many(self, ids: list[UUID]) -> list[UUID]:
-        """The same for the jobs that were created together."""
+        """The same for the jobs of one type that were created together."""
         return ids
+
+    def enqueued_each(self, task_types: Iterable[str], flow_id: UUID | None = None) -> None:
+        """Notes and counts the jobs of these types that were created together, as members of a flow if it is given."""

@@ -217,7 +217,7 @@ def enqueue_many(  # noqa: PLR0913 -- one keyword per option of all jobs
         whole = _whole(conn, task_type)
         with switch.sending(_span_of(whole)) as span:
             tickets = used.enqueue_each(whole, drafts.names(actor, schema, span))
-            span.enqueued_many([ticket.job_id for ticket in tickets if ticket.created])
+            span.enqueued_each(new.task_type for new, ticket in zip(whole, tickets, strict=True) if ticket.created)
             return tickets
     job_type = registry.registered(task_type)  # type: ignore[arg-type]  # refuses what is neither name nor handle
     own = drafts.Own(max_attempts, timeout=timeout)
@@ -260,7 +260,7 @@ async def aenqueue_many(  # noqa: PLR0913 -- one keyword per option of all jobs
         whole = _whole(conn, task_type)
         with switch.sending(_span_of(whole)) as span:
             tickets = await used.enqueue_each(whole, drafts.names(actor, schema, span))
-            span.enqueued_many([ticket.job_id for ticket in tickets if ticket.created])
+            span.enqueued_each(new.task_type for new, ticket in zip(whole, tickets, strict=True) if ticket.created)
             return tickets
     job_type = registry.registered(task_type)  # type: ignore[arg-type]  # refuses what is neither name nor handle
     own = drafts.Own(max_attempts, timeout=timeout)

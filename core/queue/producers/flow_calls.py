@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.producers.drivers import Names
     from jobdeck.core.registry import AsyncJobContext, JobContext
     from jobdeck.core.registry.job_context import RunFacts
+    from jobdeck.core.telemetry.spans import Sending
 
 
 def _documents(ordered: Sequence[tuple[Member, tuple[str, ...]]], jobs: Sequence[NewJob]) -> str:
@@ -30,9 +31,11 @@ def _documents(ordered: Sequence[tuple[Member, tuple[str, ...]]], jobs: Sequence
     return json.dumps([member.document(new, after) for (member, after), new in zip(ordered, jobs, strict=True)])
 
 
-def _ticket(rows: Rows) -> FlowTicket:
-    """The answer of `job_flow_create` and `job_flow_add`."""
-    return FlowTicket(producer.plain_id(rows[0][0]), {name: producer.plain_id(job_id) for _, name, job_id in rows})
+def _noted(rows: Rows, flow: Flow, span: Sending) -> FlowTicket:
+    """The answer of `job_flow_create` and `job_flow_add`, noted in the span of the enqueue."""
+    ticket = FlowTicket(producer.plain_id(rows[0][0]), {name: producer.plain_id(job_id) for _, name, job_id in rows})
+    span.enqueued_each((member.task_type for member in flow.members), ticket.flow_id)
+    return ticket
 
 
 def _results(rows: Rows) -> tuple[BlockerResult, ...]:
@@ -61,9 +64,7 @@ def enqueue_flow(
     """
     used = connections.sync(conn)
     with switch.sending(SPAN) as span:
-        ticket = _ticket(used.fetch(_flow_call(conn, flow, drafts.names(actor, schema, span))))
-        span.enqueued_many(list(ticket.jobs.values()))
-        return ticket
+        return _noted(used.fetch(_flow_call(conn, flow, drafts.names(actor, schema, span))), flow, span)
 
 
 async def aenqueue_flow(
@@ -72,9 +73,7 @@ async def aenqueue_flow(
     """Does what `enqueue_flow` does, with the same errors, on an async connection: see `aenqueue`."""
     used = connections.asynchronous(conn)
     with switch.sending(SPAN) as span:
-        ticket = _ticket(await used.fetch(_flow_call(conn, flow, drafts.names(actor, schema, span))))
-        span.enqueued_many(list(ticket.jobs.values()))
-        return ticket
+        return _noted(await used.fetch(_flow_call(conn, flow, drafts.names(actor, schema, span))), flow, span)
 
 
 def flow_results(ctx: JobContext) -> tuple[BlockerResult, ...]:
@@ -108,7 +107,8 @@ def extend_flow(ctx: JobContext, flow: Flow, conn: psycopg.Connection[Any] | Non
         UnknownTaskType, InvalidPayload: as `enqueue`, for each member.
     """
     used = conn or ctx.db
-    return _ticket(connections.sync(used).fetch(_extend_call(used, ctx, flow)))
+    with switch.sending(SPAN) as span:
+        return _noted(connections.sync(used).fetch(_extend_call(used, ctx, flow, span)), flow, span)
 
 
 async def aextend_flow(
@@ -116,7 +116,8 @@ async def aextend_flow(
 ) -> FlowTicket:
     """Does what `extend_flow` does, with the same errors, for an async handler; None for a connection of `ctx.adb`."""
     if conn is not None:
-        return _ticket(await connections.asynchronous(conn).fetch(_extend_call(conn, ctx, flow)))
+        with switch.sending(SPAN) as span:
+            return _noted(await connections.asynchronous(conn).fetch(_extend_call(conn, ctx, flow, span)), flow, span)
     async with ctx.adb() as own:
         return await aextend_flow(ctx, flow, own)
 
@@ -125,13 +126,14 @@ def _outcomes_call(ctx: RunFacts) -> Call:
     return producer.flow_outcomes(ctx.job.id, schema=ctx.settings.database_schema)
 
 
-def _extend_call(conn: object, ctx: RunFacts, flow: Flow) -> Call:
+def _extend_call(conn: object, ctx: RunFacts, flow: Flow, span: Sending) -> Call:
     return producer.extend_flow(
         ctx.job.id,
         ctx.job.run_token,
         _members(conn, flow),
         actor=current_actor(),
         schema=ctx.settings.database_schema,
+        trace=span.traceparent,
     )
 
 

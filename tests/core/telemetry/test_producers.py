@@ -22,7 +22,7 @@ from tests.support.producers import KINDS, application
 from tests.support.queue import value
 
 Conn = psycopg.Connection[Any]
-TYPE = "made_greet"
+TYPE, OTHER = "made_greet", "made_plain"
 ADA = Greeting(to_whom="Ada")
 MADE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -67,6 +67,24 @@ def test_a_job_carries_the_span_of_its_enqueue_through_each_kind_of_connection(
     assert dict(one.attributes or {}) == {**facts, "messaging.message.id": str(ticket.job_id)}
     assert dict(batch.attributes or {}) == {**facts, "messaging.batch.message_count": 2}
     assert recorded.points("messaging.client.sent.messages")[TYPE,].value == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_of_a_flow_and_whole_jobs_carry_one_span_and_are_counted_by_their_types(
+    kind: str, database_url: str, conn: Conn, recorded: Recorded
+) -> None:
+    flow = jobdeck.Flow("greetings")
+    flow.add("second", OTHER, after=flow.add("first", TYPE, ADA))
+    with application(kind, database_url) as app, app.transaction():
+        ticket = app.enqueue_flow(flow)
+        app.enqueue_many([jobdeck.new_job(TYPE, ADA), jobdeck.new_job(OTHER), jobdeck.new_job(OTHER)])
+    span, whole = recorded.span("send flow"), recorded.span("send several")
+    assert {carried(conn, job_id) for job_id in ticket.jobs.values()} == {named(span)}
+    facts = dict(span.attributes or {})
+    assert (facts["jobdeck.flow.id"], facts["messaging.batch.message_count"]) == (str(ticket.flow_id), 2)
+    assert dict(whole.attributes or {})["messaging.batch.message_count"] == 3
+    points = recorded.points("messaging.client.sent.messages")
+    assert {name: point.value for (name,), point in points.items()} == {TYPE: 2, OTHER: 3}
 
 
 def test_a_job_that_has_the_dedupe_key_keeps_its_own_span_and_is_not_counted_again(

@@ -184,6 +184,25 @@ class TestWhatARunBelongsTo:
         assert place(inner.parent) == place(outer.context)
         assert place(last.parent) == place(inner.context)
 
+    def test_members_that_a_handler_adds_to_its_flow_are_in_the_trace(
+        self, database_url: str, conn: Conn, recorded: Recorded
+    ) -> None:
+        flow = jobdeck.Flow()
+        flow.add("first", TYPE, ADA)
+        jobdeck.enqueue_flow(conn, flow)
+
+        def run(params: Any, ctx: Any) -> Done:
+            if params.times == 1:
+                more = jobdeck.Flow()
+                more.add("second", TYPE, Greeting(to_whom="Bob", times=2))
+                jobdeck.extend_flow(ctx, more)
+            return Done()
+
+        run_all(database_url, run)
+        (_, inner), (outer, last) = recorded.spans("send flow"), recorded.spans(PROCESS)
+        assert place(inner.parent) == place(outer.context)
+        assert place(last.parent) == place(inner.context)
+
     def test_a_run_whose_origin_cannot_be_read_runs_all_the_same(
         self, database_url: str, conn: Conn, recorded: Recorded, caplog: pytest.LogCaptureFixture
     ) -> None:
