@@ -89,11 +89,14 @@ def _check_call(job_type: JobType) -> None:
         ) from None
     except ValueError:
         pass  # A function of a library in C, which does not say what it takes.
-    if job_type.timeout <= 0 or job_type.max_attempts < 1:
-        raise ConfigurationError(
-            f"{job_type.task_type} has a timeout of {job_type.timeout:g} seconds and {job_type.max_attempts} attempts. "
-            "Both must be above 0."
-        )
+    for name, kind in (("timeout", int | float), ("max_attempts", int)):
+        given: object = getattr(job_type, name)
+        if isinstance(given, bool) or not isinstance(given, kind) or not given > 0:
+            raise ConfigurationError(f"{job_type.task_type} has {name}={given!r}. It must be a number above 0.")
+    for name in ("retry_base", "retry_cap"):
+        delay: object = getattr(job_type, name)
+        if delay is not None and (isinstance(delay, bool) or not isinstance(delay, int | float) or not delay >= 0):
+            raise ConfigurationError(f"{job_type.task_type} has {name}={delay!r}. It must be a number of seconds.")
 
 
 UNKNOWN: Final = "extra_forbidden"

@@ -242,8 +242,11 @@ def test_a_key_of_the_payload_that_is_misspelt_gets_the_list_of_keys() -> None:
         ({"payload": NoArguments()}, nothing, "The payload of reg_odd is no model"),
         ({}, len, "The handler of reg_odd cannot be called with a payload and a context"),
         ({}, setattr, "The handler of reg_odd cannot be called with a payload and a context"),
-        ({"timeout": 0}, nothing, "reg_odd has a timeout of 0 seconds and 5 attempts"),
-        ({"max_attempts": 0}, nothing, "reg_odd has a timeout of 900 seconds and 0 attempts"),
+        ({"timeout": 0}, nothing, "reg_odd has timeout=0. It must be a number above 0."),
+        ({"max_attempts": 0}, nothing, "reg_odd has max_attempts=0. It must be a number above 0."),
+        ({"max_attempts": 2.5}, nothing, "reg_odd has max_attempts=2.5."),
+        ({"retry_base": "1m"}, nothing, "reg_odd has retry_base='1m'. It must be a number of seconds."),
+        ({"timeout": "5"}, nothing, "reg_odd has timeout='5'. It must be a number above 0."),
     ],
 )
 def test_a_handler_that_could_never_run_is_refused(options: dict[str, Any], run: Any, sentence: str) -> None:

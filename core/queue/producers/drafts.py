@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeGuard
 
 import psycopg
 from pydantic import BaseModel
@@ -30,6 +30,19 @@ LONGEST_TIMEOUT: Final = 366 * 86_400
 """In seconds."""
 
 
+MOST_ATTEMPTS: Final = 1_000_000_000
+_NOTHING: Final = "Nothing was enqueued."
+
+
+def _is_number(given: object) -> TypeGuard[float]:
+    return isinstance(given, int | float) and not isinstance(given, bool)
+
+
+def _shown(given: object) -> str:
+    """A wrong value in a sentence: a number itself, of all else its type, because it may be personal data."""
+    return f"{given:,}" if _is_number(given) else f"a value of the type {type(given).__name__}"
+
+
 class Own(NamedTuple):
     """The caller's own values, in place of those of the type where the caller gave some."""
 
@@ -48,10 +61,15 @@ class Own(NamedTuple):
                 f"{type(self.unique_for).__name__}. Nothing was enqueued."
             )
         given: object = self.timeout
-        if given is not None and not (isinstance(given, int | float) and 0 < given <= LONGEST_TIMEOUT):
+        if given is not None and not (_is_number(given) and 0 < given <= LONGEST_TIMEOUT):
             raise Refused(
                 f"The timeout of a job is a number of seconds, more than 0 and at most {LONGEST_TIMEOUT:,} (366 days). "
                 "Nothing was enqueued."
+            )
+        tries: object = self.max_attempts
+        if tries is not None and not (isinstance(tries, int) and _is_number(tries) and 1 <= tries <= MOST_ATTEMPTS):
+            raise Refused(
+                f"max_attempts is a whole number from 1 to {MOST_ATTEMPTS:,}, and not {_shown(tries)}. {_NOTHING}"
             )
         return new._replace(
             max_attempts=new.max_attempts if self.max_attempts is None else self.max_attempts,
@@ -80,8 +98,12 @@ def ranked(priority: int | None) -> int | None:
         Refused: it is out of range. The database would say the same, and the caller's transaction would be lost.
     """
     given: object = priority
-    if isinstance(given, int) and not LEAST_PRIORITY <= given <= MOST_PRIORITY:
-        raise Refused(f"A priority must be between {LEAST_PRIORITY} and {MOST_PRIORITY}. Nothing was enqueued.")
+    if given is None:
+        return None
+    if not (isinstance(given, int) and _is_number(given)):
+        raise Refused(f"A priority is a whole number, and not {_shown(given)}. {_NOTHING}")
+    if not LEAST_PRIORITY <= given <= MOST_PRIORITY:
+        raise Refused(f"A priority must be between {LEAST_PRIORITY} and {MOST_PRIORITY}. {_NOTHING}")
     return priority
 
 

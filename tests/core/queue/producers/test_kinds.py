@@ -228,6 +228,29 @@ def test_what_is_no_whole_job_gets_the_name_of_what_makes_one(conn: Connection, 
 
 
 @in_transactions
+def test_a_number_that_the_database_would_refuse_is_refused_before_and_the_transaction_goes_on(
+    app: Any, conn: Connection
+) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"priority": "high"}, "A priority is a whole number, and not a value of the type str"),
+        ({"priority": True}, "A priority is a whole number, and not a value of the type bool"),
+        ({"priority": 101}, "A priority must be between -100 and 100"),
+        ({"max_attempts": 0}, "max_attempts is a whole number from 1 to 1,000,000,000, and not 0"),
+        ({"max_attempts": 10**12}, "and not 1,000,000,000,000"),
+        ({"max_attempts": "many"}, "and not a value of the type str"),
+        ({"timeout": True}, "timeout of a job is a number of seconds"),
+    ]
+    with app.transaction():
+        for options, words in wrong:
+            for enqueue, given in ((app.enqueue, ADA), (app.enqueue_many, [ADA])):
+                with pytest.raises(jobdeck.Refused) as told:
+                    enqueue(TYPE, given, **options)
+                assert words in str(told.value)
+        app.enqueue(TYPE, ADA)
+    assert jobs(conn) == 1
+
+
+@in_transactions
 def test_of_whole_jobs_one_that_is_refused_leaves_none(app: Any, conn: Connection) -> None:
     good, bad = jobdeck.new_job(TYPE, ADA), jobdeck.new_job(TYPE, ADA, blocked_by=FAR)
     with pytest.raises(jobdeck.Refused), app.transaction():

@@ -218,7 +218,7 @@ def a_number(_payload: int, _ctx: Any) -> None:
         (lambda: loose.handler(max_attempts=3), "the options max_attempts. Give them where the type is declared"),
         (lambda: loose_task("task_odd", dict), "The payload of task_odd is no model"),
         (lambda: jobdeck.task("task_odd", Letter, concurrency="payload:to"), "It must be"),
-        (lambda: jobdeck.task("task_odd", Letter, max_attempts=0), "0 attempts"),
+        (lambda: jobdeck.task("task_odd", Letter, max_attempts=0), "max_attempts=0"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_where_they_are_written(register: Callable[[], Any], sentence: str) -> None:
