@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,14 @@ def beside_vendors(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Env
     if made:
         return Environment(Path(made))
     return installed(tmp_path_factory.mktemp("vendors") / "env", wheel, "dashboard", "competition")
+
+
+@pytest.fixture(scope="session")
+def for_shop(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the wheel and what the example application in `examples/shop` requires, and pytest."""
+    made = os.environ.get("SHOP_ENVIRONMENT")
+    if made:
+        return Environment(Path(made))
+    project = tomllib.loads((ROOT / "examples" / "shop" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    others = [line for line in project["dependencies"] if not line.startswith("jobdeck")]
+    return installed(tmp_path_factory.mktemp("shop") / "env", wheel, "dashboard", beside=[*others, "pytest"])

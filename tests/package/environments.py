@@ -8,7 +8,7 @@ import subprocess
 import sys
 import venv
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from configparser import ConfigParser
 from dataclasses import dataclass
 from importlib import metadata
@@ -60,8 +60,8 @@ class Environment:
         return {**kept, **own, **changes}
 
 
-def installed(folder: Path, wheel: Path, *extras: str) -> Environment:
-    """A new environment with the wheel, what it requires with these extras, and nothing else.
+def installed(folder: Path, wheel: Path, *extras: str, beside: Sequence[str] = ()) -> Environment:
+    """A new environment with the wheel, what it requires with these extras, the packages beside it, and nothing else.
 
     The packages it requires are links to those of this test run.
     """
@@ -69,7 +69,7 @@ def installed(folder: Path, wheel: Path, *extras: str) -> Environment:
     site = next(folder.glob("lib/python*/site-packages"))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    for distribution in _closure(_requirements(wheel), extras):
+    for distribution in _closure([*_requirements(wheel), *beside], extras):
         for entry in {file.parts[0] for file in distribution.files or () if file.parts[0] not in {"..", "__pycache__"}}:
             (site / entry).symlink_to(Path(str(distribution.locate_file(entry))))
     environment = Environment(folder)

@@ -63,7 +63,7 @@ def test_a_wheel_built_from_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_
 def test_the_sdist_holds_what_packagers_and_operators_need(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    folders = ("bench", "core", "deploy", "docs", "scripts", "tests", "tui")
+    folders = ("bench", "core", "deploy", "docs", "examples", "scripts", "tests", "tui")
     alone = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "run", "schema.sql", "test", "uv.lock"}
     assert checked_in(*folders) | alone <= names
 

@@ -19,13 +19,14 @@ from tests.core.cli.support import ROOT
 
 PLAYBOOKS = [ROOT / "docs" / "operations.md", ROOT / "core" / "programme" / "playbook.md"]
 GUIDES = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "competition").glob("*.md"))]
-PAGES = [ROOT / "README.md", *GUIDES, PLAYBOOKS[1]]
-EVERY_PAGE = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("bench/*.md"), PLAYBOOKS[1]]
+EXAMPLE = ROOT / "examples" / "shop" / "README.md"
+PAGES = [ROOT / "README.md", *GUIDES, EXAMPLE, PLAYBOOKS[1]]
+EVERY_PAGE = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("bench/*.md"), EXAMPLE, PLAYBOOKS[1]]
 DECISIONS = sorted((ROOT / "docs").rglob("decisions/*.md"))
 ABOUT_THE_CODE = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md", *DECISIONS]
 NOT_OURS = [("saved-filters.md", "preferences.json")]
 """Where pages about the code name a file that a program makes."""
-SOURCES = ("core", "tui", "jobdeck/testing", "jobdeck/django", "tests", "bench", "deploy", "scripts")
+SOURCES = ("core", "tui", "jobdeck/testing", "jobdeck/django", "tests", "bench", "deploy", "examples", "scripts")
 OF_THE_DASHBOARD = {"--worker", "--read-only", "--mouse"}
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 NAMED_FILE = re.compile(r"`([\w./-]+\.(?:py|sql|toml|md|yml|json|css|tcss|sh|txt|svg|example))`")

@@ -3,6 +3,7 @@
 from django.core.exceptions import PermissionDenied
 from django.core.mail import send_mail
 from django.tasks import TaskContext, task
+
 from shop.models import Order
 
 

@@ -9,11 +9,11 @@ from django.tasks import TaskResultStatus
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist, TaskResultMismatch
 from django.tasks.signals import task_enqueued, task_finished, task_started
 from django.utils import timezone
-from shop.models import Order
 
 from jobdeck.django.testing import JobTestCase
 from jobdeck.testing import assert_enqueued, drain, refute_enqueued
 from mails.tasks import add, count_attempts, give_up, thank
+from shop.models import Order
 
 
 class Mails(JobTestCase):
