@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from jobdeck.core.read.canaries import CanaryAnswer
     from jobdeck.core.read.operators.hold import Hold
     from jobdeck.core.read.operators.notes import Mute, Note
+    from jobdeck.core.read.runs.ran_twice import LostRuns
     from jobdeck.core.read.standings import FullType
 
 HOURS: Final = 24
 """The number of hours that the hourly counts of an error group cover."""
 OTHER: Final = "other"
-"""The fingerprint of failed runs beyond the first 1,000 groups of their task type in 5 minutes."""
+"""The fingerprint of failed runs beyond the first 1,000 groups of a type in 5 minutes."""
 
 
 def is_scheduled(source: str) -> bool:
@@ -34,8 +35,7 @@ def is_scheduled(source: str) -> bool:
 def left_lying(run: WorkerRun) -> int:
     """The number of due jobs that a scheduler's call left unclaimed although it ended with `ok`.
 
-    Above `Counts.LIMIT` due jobs are not counted, so that more may lie there. Paused calls and cycles by hand count as
-    0: they leave jobs on purpose.
+    Above `Counts.LIMIT` due jobs are not counted, so more may lie there. Paused calls and cycles by hand count as 0.
     """
     if not is_scheduled(run.source) or run.status != "ok" or run.due_before is None:
         return 0
@@ -351,10 +351,9 @@ class TriggerCount:
 class Digest:
     """The figures of a shift. Finished runs are counted from `counted_since`, in steps of 5 minutes.
 
-    That is after `since` if the statistics begin later, with the upgrade to version 3 of the schema. Each run is
-    counted once: `continued` runs were followed by another run, `troubled` runs will be retried, `dry_runs` changed
-    nothing. `bulks` are the audit rows of the bulk actions that were started, `canaries` those of canaries without an
-    answer; `notes` and `mutes` are those that hold now.
+    That is after `since` if the statistics begin later. Each run is counted once: `continued` runs were followed by
+    another run, `troubled` runs will be retried, `dry_runs` changed nothing. `bulks` are the audit rows of the bulk
+    actions that were started, `canaries` of those without an answer; `notes` and `mutes` are those that hold now.
     """
 
     at: datetime
@@ -372,6 +371,7 @@ class Digest:
     pauses: tuple[AuditEntry, ...]
     triggers: tuple[TriggerCount, ...]
     errors: tuple[ErrorGroup, ...]
+    lost: LostRuns
     dry_runs: int = 0
     notes: tuple[Note, ...] = ()
     mutes: tuple[Mute, ...] = ()

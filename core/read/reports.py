@@ -29,6 +29,7 @@ from jobdeck.core.read.report_types import (
     overdue_by,
 )
 from jobdeck.core.read.rows import Row, jobs_from
+from jobdeck.core.read.runs import ran_twice
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.read.stats.figures import OUTCOMES, SINCE
 from jobdeck.core.read.verdict.health import TICK, health
@@ -186,6 +187,7 @@ def digest(since: timedelta, *, production: bool = False) -> Query[Digest]:
         triggers=_triggers(since),
         notes=notes.open_notes(),
         mutes=notes.mutes(),
+        lost=ran_twice.lost_runs(since),
     )
 
 

@@ -10,6 +10,7 @@ from jobdeck.core.model import Status, TypePause
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read.sentences import PAST, amount
 from jobdeck.core.words.plain import cut, when
+from jobdeck.core.words.runs import lost_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +67,7 @@ def figures(found: Digest) -> dict[str, str]:
         "processing": "on" if found.processing.enabled else f"PAUSED: {reason}",
         "waiting": f"{jobs_words(found, Status.PENDING)} pending, {jobs_words(found, Status.FAILED)} failed",
         "finished": finished_words(found),
+        "ran twice": " ".join(lost_sentences(found.lost)),
         "triggers": trigger_words(found),
     }
 

@@ -15,6 +15,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import combine
 from jobdeck.core.read.operators.reach import types_seen
 from jobdeck.core.read.pages import flows, overview, series
+from jobdeck.core.read.runs.ran_twice import ran_twice
 from jobdeck.core.read.stats import backlog, error_groups, figures, run_times
 from jobdeck.core.read.verdict.health import health
 from tests.plans.operations import CROWD, EVERY_TYPE, REMOVED, Connection, Operation
@@ -94,6 +95,10 @@ READS: Final = {
     "detail of what left the queue": Operation(read_jobs.detail(REMOVED).run, reads=True),
     "newest runs": Operation(history.runs().run, entries=60, blocks=40, reads=True),
     "cron health": Operation(reports.cron().run, reads=True, entries=50_000, blocks=40_000, growth=6),
+    # Reads the newest 50,000 runs, and sorts those whose content is compared.
+    "jobs that may have acted twice": Operation(
+        ran_twice(timedelta(hours=24)).run, entries=210_000, blocks=220_000, reads=True, growth=90, sorts=True
+    ),
     "errors over time": Operation(reports.errors().run, reads=True, entries=70_000, blocks=150_000),
     "jobs that failed alike": Operation(
         error_groups.alike("crowd", "0123456789ab").run, entries=70_000, blocks=150_000, reads=True

@@ -59,6 +59,7 @@ from jobdeck.core.read.report_types import (
     WorkerReport,
     overdue_by,
 )
+from jobdeck.core.read.runs.ran_twice import LostRuns
 from jobdeck.core.read.stats import backlog, error_groups, facets
 from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.core.read.stats.minutes import last_minutes
@@ -212,6 +213,7 @@ class Evidence:
             tuple(TriggerCount(source, sum(run.source == source for run in self.runs), 0)
                   for source in sorted({run.source for run in self.runs})),
             tuple(trend for trend in self.trends if trend.last_seen > at - since),
+            LostRuns(),
             notes=self.notes,
             mutes=self.mutes,
         )  # fmt: skip

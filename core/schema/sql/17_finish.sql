@@ -410,8 +410,8 @@ begin
         select distinct on (r.token) row(
             r.token, true, r.id, l.task_type, l.payload, l.attempt, p_worker, l.due_at, r.started_at, r.finished_at,
             'abandoned', false, 'lease_lost',
-            'The worker reported after its lease had expired; its result was discarded.', null, null, null,
-            r.details ->> 'log', null, null, null, null, job_run_is_dry(l.payload, r.details))::job_runs
+            'The worker reported after its lease had expired; its result was discarded.', null, null,
+            nullif(r.details -> 'output', 'null'), r.details ->> 'log', null, null, null, null, job_run_is_dry(l.payload, r.details))::job_runs
         from unnest(p_ids, p_tokens, p_started, p_finished, p_details) as r (id, token, started_at, finished_at, details)
         join job_runs l on l.run_token = r.token and l.job_id = r.id and l.outcome = 'lost'
         where r.details -> 'began' is distinct from 'false'

@@ -312,3 +312,78 @@ as $$
         has_function_privilege('job_queue_claim('
             || 'text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[], boolean, integer)', 'execute')
 $$;
+
+-- The jobs of which a run was lost in this time, and how many were, of the newest p_limit of these runs: how many runs from
+-- the first lost one on began, of how many their worker did not say whether they did, and the tokens of all of them. The
+-- report of a worker that came back says that the run began. Dry runs changed nothing and do not count.
+create or replace function job_lost_runs(p_since interval, p_task_type text, p_limit integer)
+returns table (job_id uuid, lost bigint, tokens bigint[], began bigint, unclear bigint)
+language plpgsql stable rows 50
+set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+begin
+    return query with lost as materialized (
+        select r.job_id, r.run_token from job_run_list r
+        where r.outcome = 'lost' and r.finished_at > now() - p_since and r.dry_run is not true
+            and (p_task_type is null or r.task_type = p_task_type)
+        order by r.finished_at desc limit p_limit
+    ), first as (
+        select l.job_id, count(*) as lost, min(l.run_token) as token, max(l.run_token) as newest from lost l group by l.job_id
+    )
+    select f.job_id, f.lost, array_agg(t.run_token order by t.run_token), count(*) filter (where t.began),
+        count(*) filter (where not t.began)
+    from first f cross join lateral (
+        (select r.run_token, bool_or(r.late or r.outcome <> 'lost'
+            or r.error not like '% before it reported whether the run had begun:%') as began
+        from job_run_list r
+        where r.job_id = f.job_id and r.run_token >= f.token and r.dry_run is not true
+        group by r.run_token order by r.run_token limit 50)
+        union all
+        select q.run_token, q.started_at is not null from job_list q
+        where q.id = f.job_id and q.status = 'running' and q.run_token > f.token
+    ) t
+    group by f.job_id, f.lost, f.newest order by f.newest desc;
+end
+$$;
+
+-- What the newest p_most runs of all types say of this time, without dry runs. `read`: how many runs there are, and since when
+-- if there are more in the time. `once` and `again`: how many jobs have one run, or several, of which none was lost. `same`:
+-- one-time jobs with the same content that ended within an hour of the next one, some of their ids, for who may see payloads.
+create or replace function job_runs_by_job(p_since interval, p_task_type text, p_most integer)
+returns table (part text, task_type text, jobs bigint, first_at timestamptz, last_at timestamptz, job_ids uuid[])
+language plpgsql stable rows 20
+set plan_cache_mode = force_custom_plan set jit = off set enable_seqscan = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_reach constant bigint := job_run_reach(null, false, p_most);
+    v_first constant bigint := coalesce(v_reach, -9223372036854775808);
+    v_sees constant boolean := job_sees_payloads();
+begin
+    return query with newest as materialized (
+        select r.job_id, r.task_type, r.finished_at, r.outcome,
+            case when r.removed and v_sees and pg_column_size(r.payload) <= 16384 then r.payload end as payload
+        from job_run_list r
+        where r.run_token >= v_first and not r.late and r.finished_at > now() - p_since and r.dry_run is not true
+            and (p_task_type is null or r.task_type = p_task_type)
+    ), each_job as (
+        select count(*) as runs, bool_or(n.outcome = 'lost') as lost from newest n group by n.job_id
+    ), alike as (
+        select n.task_type, n.payload, array_agg(n.job_id order by n.finished_at) as ids,
+            array_agg(n.finished_at order by n.finished_at) as times
+        from newest n where n.payload <> '{}' group by n.task_type, n.payload having count(*) > 1
+    ), same as (
+        select a.task_type, count(*) as jobs, min(t.at) as first_at, max(t.at) as last_at,
+            (array_agg(t.id order by t.at))[:5] as job_ids
+        from alike a cross join lateral (
+            select u.id, u.at, least(u.at - lag(u.at) over (order by u.at), lead(u.at) over (order by u.at) - u.at) as apart
+            from unnest(a.ids, a.times) u (id, at)) t
+        where t.apart <= interval '1 hour' group by a.task_type, a.payload order by 4 desc limit 20
+    )
+    select 'same', s.* from same s
+    union all select 'read', null, count(*), case when v_reach is not null then min(n.finished_at) end, null, null from newest n
+    union all select 'once', null, count(*) filter (where e.runs = 1), null, null, null from each_job e where not e.lost
+    union all select 'again', null, count(*) filter (where e.runs > 1), null, null, null from each_job e where not e.lost;
+end
+$$;

@@ -23,12 +23,16 @@ from jobdeck.core.read.operators import reach
 from jobdeck.core.read.operators.hold import blocker_words
 from jobdeck.core.read.operators.preferences import SIGN
 from jobdeck.core.read.operators.reach import check_type
+from jobdeck.core.read.runs.ran_twice import ran_twice
 from jobdeck.core.read.sentences import status_word
 from jobdeck.core.read.stats.facets import of_jobs
 from jobdeck.core.schedules import next_runs, rhythm
+from jobdeck.core.times import parse_duration
+from jobdeck.core.words import runs as run_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import timedelta
     from enum import StrEnum
 
     from jobdeck.core.read.report_types import AuditEntry, Clause
@@ -119,12 +123,24 @@ def job(session: Session, wanted: str, reveal: bool) -> None:
 @click.option("--job", "wanted", metavar="ID", help="Only runs of this job.")
 @click.option("--type", "task_type", metavar="TYPE")
 @click.option("--outcome", type=words(RunOutcome))
+@click.option(
+    "--twice", is_flag=True, help="Only runs of jobs that may have acted twice, and jobs with the same content."
+)
+@click.option("--since", metavar="DURATION", help="With --twice: how far back. Default: 24h.")
 @limit_option(50, 10_000)
 @after_option
 def runs(
-    session: Session, wanted: str | None, task_type: str | None, outcome: str | None, limit: int, after: str | None
-) -> None:
+    session: Session, wanted: str | None, task_type: str | None, outcome: str | None, limit: int, after: str | None,
+    *, twice: bool, since: str | None,
+) -> None:  # fmt: skip
     """List runs, newest first. Runs are kept longer than their jobs."""
+    if twice and (wanted or outcome or after):
+        raise UsageError("--twice goes with --type and --since alone.")
+    if since is not None and not twice:
+        raise UsageError("--since needs --twice.")
+    if twice:
+        _show_twice(session, parse_duration(since or "24h", what="duration of --since"), task_type)
+        return
     with session.connection() as conn:
         found, following = history.runs(
             job_id=read_jobs.resolve_id(conn, wanted) if wanted else None,
@@ -138,6 +154,21 @@ def runs(
     session.answer_page({"runs": found}, output.run_table(found) or ["No runs."], following)
     if following and len(found) < limit and not session.json:
         output.note(f"Only {LOOKED_AT:,} runs were looked through.")
+
+
+def _show_twice(session: Session, since: timedelta, task_type: str | None) -> None:
+    with session.connection() as conn:
+        found = ran_twice(since, task_type=task_type).run(conn)
+        if task_type and not found.read:
+            check_type(conn, task_type, session.registry.names, whole=True)
+    header = [column.heading for column in run_words.RUNS]
+    rows = ([column.whole(run) for column in run_words.RUNS] for run in found.lost.runs)
+    session.answer(output.plain(found) | {"sentences": run_words.sentences(found)}, [
+        *run_words.sentences(found),
+        *output.section("Runs", output.table(header, rows, least=("WORKER", "TOOK"))),
+        *output.section("Same content", [run_words.same_words(one) for one in found.same]),
+        *([run_words.HIDDEN] if found.hidden else []),
+    ])  # fmt: skip
 
 
 @command("why")
