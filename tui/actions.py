@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.bulk_model import Choice
 
 Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk", "table", "types",
-                "trends", "series", "fleet"]  # fmt: skip
+                "trends", "series", "runs", "fleet"]  # fmt: skip
 LIST: Final[frozenset[Scope]] = frozenset({"list"})
 DETAIL: Final[frozenset[Scope]] = frozenset({"detail"})
 BOTH: Final[frozenset[Scope]] = LIST | DETAIL
@@ -34,7 +34,7 @@ ALL: Final[frozenset[Scope]] = frozenset(get_args(Scope)) - FLEET
 HEALTH: Final[frozenset[Scope]] = frozenset({"health"})
 ERRORS: Final[frozenset[Scope]] = frozenset({"errors"})
 AUDIT: Final[frozenset[Scope]] = frozenset({"audit"})
-LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "workers", "audit", "bulk", "series"})
+LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "workers", "audit", "bulk", "series", "runs"})
 RUNNING_JOBS: Final[frozenset[Scope]] = frozenset({"list", "workers", "health"})
 READING: Final[frozenset[Scope]] = frozenset({"playbook"})
 BULK: Final[frozenset[Scope]] = frozenset({"bulk"})
@@ -193,6 +193,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     _page("types", "i", "types", "task types: jobs, wait, rate and failures of each; pause, thresholds, mute"),
     _page("series", "c", "series", "recurring jobs: next and last run, streak; skip one, run now, pause"),
     _page("audit", "o", "operators", "audit log: who did what, and a digest of the shift"),
+    _page("runs", "x", "runs", "newest runs, and jobs that may have acted twice"),
     Action("page.bulk", ("b",), "bulk actions", "progress of bulk actions, and the answer for each job",
            "Pages", scopes=ALL - READING - BULK),
     _page("playbook", "p", "playbook", "the operators' playbook"),

@@ -50,6 +50,7 @@ PAGES: Final = {
     "series": ("figures", "Series"),
     "audit": ("operators", "Audit"),
     "bulk": ("bulk", "BulkPage"),
+    "runs": ("runs", "Runs"),
     "playbook": ("operators", "Playbook"),
     "log": ("workers", "Log"),
 }
@@ -178,8 +179,8 @@ class JobdeckApp(Hosting):
         while len(self._screen_stack) > 1:
             self.pop_screen()
 
-    def open_job(self, job: Job | UUID) -> None:
-        self.push_screen(JobDetailScreen(job))
+    def open_job(self, job: Job | UUID, run: int | None = None) -> None:
+        self.push_screen(JobDetailScreen(job, run))
 
     def open_page(self, name: str) -> None:
         """Opens a page by its name. It replaces an open list page; job pages stay open below it."""

@@ -93,8 +93,8 @@ class Deck(Host, Protocol):
     def situation(self, jobs: Sequence[Job]) -> Situation:
         """The facts that decide which actions are possible on these jobs."""
 
-    def open_job(self, job: Job | UUID) -> None:
-        """Opens the page of a job."""
+    def open_job(self, job: Job | UUID, run: int | None = None) -> None:
+        """Opens the page of a job, with this run in full instead of the newest one."""
 
     def open_page(self, name: str) -> None:
         """Opens a page by its name in the table of actions."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from jobdeck.core.errors import VendorError
 from jobdeck.core.queue.producers.tasks import job
-from jobdeck.core.registry import JobContext, Payload
+from jobdeck.core.registry import Done, JobContext, Payload
 
 FOLDER: Final = Path(os.environ["INCIDENT_FOLDER"])
 DOWN: Final = FOLDER / "vendor-is-down"
@@ -60,8 +60,9 @@ def report(_params: Item, _ctx: JobContext) -> None:
 
 
 @job("stock_sync", payload=Item)
-def sync(_params: Item, ctx: JobContext) -> None:
-    """Hangs while a file exists, until an operator cancels it."""
+def sync(params: Item, ctx: JobContext) -> Done:
+    """Hangs while a file exists, until an operator cancels it. Returns what it sent."""
     while HUNG.exists():
         ctx.raise_if_cancelled()
         _pause.wait(LARGE_SECONDS)
+    return Done({"sid": f"S{params.number}"})

@@ -33,6 +33,14 @@ FIRST_FAILS = "SELECT min(finished_at) + interval '1 hour' FROM job_runs WHERE e
 """A job whose payload is of a newer program fails an hour after a worker first put it off."""
 RUNS = "SELECT count(*) FROM job_runs WHERE outcome = 'succeeded' AND task_type = ANY(%s)"
 OF_CUSTOMER = "SELECT count(*) FROM job_runs WHERE run_token > %s AND payload ->> 'customer' = %s"
+ALONE = 20
+"""How many jobs run once while another one's worker dies."""
+LOST = "SELECT count(*) FROM job_runs WHERE outcome = 'lost'"
+ONE_RUN = "SELECT count(*) FROM (SELECT FROM job_runs GROUP BY job_id HAVING count(*) = 1) AS once"
+RUNS_OF_LOST = """
+SELECT job_id, outcome, output FROM job_runs WHERE job_id IN (SELECT job_id FROM job_runs WHERE outcome = 'lost')
+ORDER BY run_token
+"""
 DUE = "SELECT count(*) FROM job_queue WHERE status = 'running' OR (status = 'pending' AND run_at <= now())"
 AT_ONCE = """
 SELECT max(at_once) FROM (
@@ -51,6 +59,7 @@ def tell(checks: Checks) -> None:
         ("The runs of one customer fail, a tenth of a type", one_customer),
         ("Nothing runs: a hung job holds the only place of its type", held_place),
         ("A deploy whose new field no worker knows", unknown_field),
+        ("A message is sent twice: prove it or exclude it", sent_twice),
         ("The scheduler has not called for an hour", silent_scheduler),
     )
     for title, scene in scenes:
@@ -177,6 +186,44 @@ def unknown_field(world: World, checks: Checks) -> None:
     ready = [one for one in due.data.get("results", []) if one["code"] == "due-now"]
     checks.equal("jobs that run now, not at the next look", len(ready), DEPLOYED)
     _is_well(world, checks, runs=DEPLOYED)
+
+
+def sent_twice(world: World, checks: Checks) -> None:
+    """A worker dies within a run: which job may have sent twice, what each run sent, and that no other job did."""
+    conn = world.conn
+    world.start_workers(1)
+    dashboard = world.start_dashboard()
+    checks.becomes("the dashboard", lambda: dashboard.line_with("now"), SECONDS)
+    conn.execute("INSERT INTO job_queue (task_type, payload) SELECT %s, jsonb_build_object('number', n) "
+                 "FROM generate_series(1, %s) AS n", [HUNG, ALONE])  # fmt: skip
+    world.wait(lambda: truth.one(conn, LEFT) == 0, "the runs that no worker leaves")
+    world.hung.touch()
+    conn.execute("INSERT INTO job_queue (task_type, payload) VALUES (%s, '{\"number\": 0}')", [HUNG])
+    begun = "SELECT count(*) FROM job_queue WHERE status = 'running' AND started_at IS NOT NULL"
+    world.wait(lambda: truth.one(conn, begun) == 1, "the run that will be lost")
+    world.workers.pop().kill()
+    world.hung.unlink()
+    conn.execute("UPDATE job_queue SET lease_expires_at = now() WHERE status = 'running'")
+    world.start_workers(1)
+    world.wait(lambda: truth.one(conn, LOST) == 1, "the loss")
+    conn.execute("UPDATE job_queue SET run_at = now() WHERE status = 'pending'")
+    world.wait(lambda: truth.one(conn, LEFT) == 0, "the second run")
+
+    said = ["1 job may have acted twice: a run was lost or late after it began, and another one began.",
+            f"{ALONE} jobs have one run that began."]  # fmt: skip
+    found = world.command("runs", "--twice").data
+    checks.equal("what the command says", found["sentences"], said)
+    checks.equal("jobs with one run", found["once"], truth.one(conn, ONE_RUN))
+    shown = [(one["job_id"], one["outcome"], one["output"]) for one in found["lost"]["runs"]]
+    exact = [(str(job), outcome, output) for job, outcome, output in truth.rows(conn, RUNS_OF_LOST)]
+    checks.equal("the runs of the job, and what each sent", shown, exact)
+    checks.equal("what the second run sent", exact[-1][1:], ("succeeded", {"sid": "S0"}))
+    digest = world.text("digest", "--since", "1h", "--markdown").text
+    checks.holds("the hand-over says the same", said[0] in digest, said[0] in digest, said[0])
+    dashboard.press("x")
+    checks.becomes("the same on the dashboard", lambda: dashboard.line_with(said[0]), SECONDS)
+    dashboard.press("q")
+    _is_well(world, checks, runs=ALONE + 1)
 
 
 def silent_scheduler(world: World, checks: Checks) -> None:

@@ -51,6 +51,11 @@ class Dashboard:
         """The line of the boxes under the header that has a text; empty if none has."""
         return next((line.strip() for line in self.lines[1:12] if text in line), "")
 
+    def press(self, key: str) -> None:
+        """Presses a key."""
+        with self._lock:
+            self._terminal.send(key)
+
     def close(self) -> None:
         self._ending.set()
         self._thread.join()

@@ -32,12 +32,12 @@ def _ink(run: Run) -> str:
 
 
 RUNS: Final[Sequence[Column[Run]]] = (
-    Column("began", lambda run: when(run.started_at), cells=20, ink="muted"),
-    Column("took", lambda run: Seconds(run.duration.total_seconds()), cells=6, ink="muted"),
-    Column("outcome", lambda run: outcome_words(run.outcome, dry=run.dry_run), cells=10, ink=_ink),
-    Column("job", lambda run: run.job_id.hex[-8:], cells=8, ink="muted"),
-    Column("task", lambda run: run.task_type, cells=28),
-    Column("worker", lambda run: run.worker_id, cells=20, ink="muted", roomy=True),
+    Column("began", lambda run: when(run.started_at), cells=20, ink="muted", left=True),
+    Column("took", lambda run: Seconds(run.duration.total_seconds()), cells=6, ink="muted", roomy=True),
+    Column("outcome", lambda run: outcome_words(run.outcome, dry=run.dry_run), cells=10, ink=_ink, left=True),
+    Column("job", lambda run: run.job_id.hex[-8:], cells=8, ink="muted", left=True),
+    Column("task", lambda run: run.task_type, cells=20, left=True),
+    Column("worker", lambda run: run.worker_id, cells=20, ink="muted", roomy=True, left=True),
     Column("sent", sent),
 )
 """A run and what it returned, such as the ids of a vendor. The dashboard shows that in the room that is left."""

@@ -87,7 +87,8 @@ class Column(Generic[T]):
     """One column: its heading on the dashboard, and its value in a row.
 
     `long` is the heading of commands if it is not the same in capitals. On the dashboard the column has `cells`; with 0
-    it is not shown, and if it is `roomy` only on a wide screen. `ink` is its colour, `none` that of an empty value.
+    it is not shown, and if it is `roomy` only on a wide screen. Texts are at the `left`. `ink` is its colour, `none`
+    that of an empty value.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Column(Generic[T]):
     ink: str | Callable[[T], str] = "text"
     none: str = "muted"
     roomy: bool = False
+    left: bool = False
 
     @property
     def heading(self) -> str:

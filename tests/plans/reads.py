@@ -15,7 +15,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import combine
 from jobdeck.core.read.operators.reach import types_seen
 from jobdeck.core.read.pages import flows, overview, series
-from jobdeck.core.read.runs.ran_twice import ran_twice
+from jobdeck.core.read.runs.ran_twice import ran_twice, run_report
 from jobdeck.core.read.stats import backlog, error_groups, figures, run_times
 from jobdeck.core.read.verdict.health import health
 from tests.plans.operations import CROWD, EVERY_TYPE, REMOVED, Connection, Operation
@@ -98,6 +98,14 @@ READS: Final = {
     # Reads the newest 50,000 runs, and sorts those whose content is compared.
     "jobs that may have acted twice": Operation(
         ran_twice(timedelta(hours=24)).run, entries=210_000, blocks=220_000, reads=True, growth=90, sorts=True
+    ),
+    "runs of a group of errors": Operation(
+        run_report(timedelta(hours=24), group=("crowd", "0123456789ab")).run,
+        entries=240_000,
+        blocks=260_000,
+        reads=True,
+        growth=90,
+        sorts=True,
     ),
     "errors over time": Operation(reports.errors().run, reads=True, entries=70_000, blocks=150_000),
     "jobs that failed alike": Operation(

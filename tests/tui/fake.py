@@ -19,6 +19,7 @@ from jobdeck.core.model import (
     Job,
     NewJob,
     Processing,
+    Run,
     RunOutcome,
     Status,
     TypePause,
@@ -59,7 +60,7 @@ from jobdeck.core.read.report_types import (
     WorkerReport,
     overdue_by,
 )
-from jobdeck.core.read.runs.ran_twice import LostRuns
+from jobdeck.core.read.runs.ran_twice import LostRuns, RanTwice, RunReport, SameContent, run_report
 from jobdeck.core.read.stats import backlog, error_groups, facets
 from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.core.read.stats.minutes import last_minutes
@@ -157,6 +158,10 @@ class Evidence:
         self.reads: list[str] = []
         self.notes: tuple[Note, ...] = ()
         self.mutes: tuple[Mute, ...] = ()
+        self.lost = LostRuns()
+        self.same: tuple[SameContent, ...] = ()
+        self.newest: tuple[Run, ...] = ()
+        self.asked_runs: dict[str, Any] = {}
 
     def _read(self, what: str) -> None:
         self.reads.append(what)
@@ -165,6 +170,12 @@ class Evidence:
 
     def _running(self) -> tuple[Job, ...]:
         return tuple(job for job in self.backend.jobs if job.status is Status.RUNNING)
+
+    def run_report(self, **given: Any) -> RunReport:
+        self._read("runs")
+        self.asked_runs = given
+        twice = RanTwice(self.backend.at, self.backend.at - given["since"], self.lost, 0, 3, 1, None, self.same, False)
+        return RunReport(twice, self.newest)
 
     def cron(self) -> CronReport:
         self._read("cron")
@@ -213,7 +224,7 @@ class Evidence:
             tuple(TriggerCount(source, sum(run.source == source for run in self.runs), 0)
                   for source in sorted({run.source for run in self.runs})),
             tuple(trend for trend in self.trends if trend.last_seen > at - since),
-            LostRuns(),
+            self.lost,
             notes=self.notes,
             mutes=self.mutes,
         )  # fmt: skip
@@ -294,6 +305,7 @@ class FakeBackend(LiveBackend):
             last_minutes: self.figures.last_minutes,
             series.series: self.figures.series,
             reports.cron: lambda **_: self.evidence.cron(),
+            run_report: self.evidence.run_report,
             reports.worker_report: lambda **_: self.evidence.worker_report(),
             reports.audit: lambda since, **_: self.evidence.audit(since),
             error_groups.counted_alike: self.evidence.alike,

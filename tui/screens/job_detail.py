@@ -50,13 +50,13 @@ class JobDetailScreen(Page[Reading]):
 
     SCOPE: ClassVar[Scope] = "detail"
 
-    def __init__(self, job: Job | UUID) -> None:
+    def __init__(self, job: Job | UUID, run: int | None = None) -> None:
         super().__init__()
         self.job = None if isinstance(job, UUID) else job
         self.job_id = job if isinstance(job, UUID) else job.id
         self.gone = False
         self.revealed = False
-        self.run_shown: int | None = None
+        self.run_shown = run
 
     @property
     def pane(self) -> Sheet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from rich.cells import cell_len
 from textual.containers import Container
@@ -20,20 +20,25 @@ from jobdeck.tui.widgets.pane import MOVES, Entry, Pane, entry
 from jobdeck.tui.widgets.pause_banner import is_paused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
-    from uuid import UUID
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from textual.app import ComposeResult
     from textual.events import Resize
 
     from jobdeck.core.model import Job
     from jobdeck.tui.backend.live import LiveBackend as Backend
+    from jobdeck.tui.deck import Deck
     from jobdeck.tui.widgets.ink import Span
     from jobdeck.tui.widgets.pane import Lines, Sheet
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+OPENS: Final[Mapping[str, Callable[[Deck, Any], None]]] = {
+    "job": lambda deck, key: deck.open_job(key[1]),
+    "job run": lambda deck, key: deck.open_job(key[1], key[2]),
+}
+"""What a line of a page opens, by the kind of its subject, which is the first part of the line's key."""
 
 
 class Page(Acting, Generic[T]):
@@ -237,11 +242,13 @@ class ListPage(Page[T]):
             self.action_do("open")
 
     def open_chosen(self) -> None:
-        job_id = chosen_job(self.pane)
-        if job_id is None:
+        """Opens what the line under the cursor is about, if `OPENS` has it."""
+        key: Any = self.pane.current
+        opens = OPENS.get(key[0]) if isinstance(key, tuple) else None
+        if opens is None:
             self.deck.say("No job on this line.")
         else:
-            self.deck.open_job(job_id)
+            opens(self.deck, key)
 
     def redraw(self) -> None:
         if not self.is_there:
@@ -348,9 +355,3 @@ class SplitPage(ListPage[T]):
     def _other_pane(self) -> None:
         other = self.query_one("#about", Pane) if self.pane is self.list_pane else self.list_pane
         other.focus()
-
-
-def chosen_job(pane: Pane) -> UUID | None:
-    """The id of the job on the line under the cursor, or None."""
-    key: Any = pane.current
-    return key[1] if isinstance(key, tuple) and key[0] == "job" else None

@@ -41,6 +41,8 @@ def digest(shift: Digest, width: int) -> list[Entry]:
         for n, one in enumerate(shift.notes)
     ]  # fmt: skip
     found.append(_fact("finished", words["finished"], width, "text"))
+    if shift.lost.twice or shift.lost.unclear:
+        found.append(_fact("ran twice", words["ran twice"], width, "warn"))
     troubled = any(trigger.troubled for trigger in shift.triggers)
     found.append(_fact("triggers", one_line(words["triggers"]), width, "bad" if troubled else "text"))
     found += [

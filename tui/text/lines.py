@@ -20,7 +20,7 @@ LABEL = 14
 
 def heading(columns: Iterable[Column[T]], *, roomy: bool = True) -> str:
     """The names of the columns that the dashboard shows, each behind a blank, above their values."""
-    return "".join(f" {one.name:>{one.cells}}" for one in _shown(columns, roomy=roomy))
+    return "".join(f" {one.name:{'<' if one.left else '>'}{one.cells}}" for one in _shown(columns, roomy=roomy))
 
 
 def cells(columns: Iterable[Column[T]], row: T, *, roomy: bool = True) -> list[Span]:

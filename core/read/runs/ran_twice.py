@@ -22,6 +22,8 @@ MOST: Final = 1_000
 """The maximum number of lost runs that are read."""
 SAMPLED: Final = 50_000
 """The maximum number of runs whose jobs are counted."""
+FAILED: Final = 10_000
+"""Among how many failed runs of the queue those of a group of errors are looked for."""
 LISTED: Final = 50
 """Of how many jobs the runs are listed."""
 
@@ -30,6 +32,13 @@ SELECT l.job_id AS of_job, l.lost, l.began AS runs_began, l.unclear AS runs_uncl
 FROM (SELECT l.*, row_number() OVER () <= %(listed)s AND l.began + l.unclear > 1 AS shown
     FROM job_lost_runs(%(since)s, %(task_type)s, %(most)s) AS l) AS l
 LEFT JOIN LATERAL (SELECT r.* FROM job_run_list AS r WHERE r.run_token = ANY(l.tokens)) AS r ON l.shown
+"""
+_NEWEST: Final = "SELECT * FROM job_run_page(NULL, NULL, NULL, NULL, NULL, %(limit)s)"
+_OF_GROUP: Final = """
+SELECT * FROM (
+    SELECT * FROM job_run_list WHERE outcome IN ('failed', 'retried', 'lost')
+    ORDER BY finished_at DESC LIMIT %(most)s
+) AS r WHERE r.task_type = %(task_type)s AND r.fingerprint = %(fingerprint)s LIMIT %(limit)s
 """
 _BY_JOB: Final = "SELECT * FROM job_runs_by_job(%(since)s, %(task_type)s, %(most)s)"
 
@@ -79,6 +88,14 @@ class RanTwice:
     hidden: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """The page of runs: which jobs may have acted twice, and the newest runs."""
+
+    twice: RanTwice
+    newest: tuple[Run, ...]
+
+
 def lost_runs(since: timedelta, *, task_type: str | None = None) -> Query[LostRuns]:
     """The jobs of which a run was lost in the period up to now."""
     return select(_LOST, {"since": since, "task_type": task_type, "most": MOST, "listed": LISTED}, read=_lost)
@@ -93,6 +110,14 @@ def ran_twice(since: timedelta, *, task_type: str | None = None) -> Query[RanTwi
     by_job = select(_BY_JOB, {"since": since, "task_type": task_type, "most": SAMPLED}, read=_counted)
     now = select("SELECT now() AS at, job_sees_payloads() AS sees", read=lambda rows: rows[0])
     return combine(now, lost_runs(since, task_type=task_type), by_job, read=read)
+
+
+def run_report(since: timedelta, *, group: tuple[str, str] | None = None, limit: int = 200) -> Query[RunReport]:
+    """The page of runs; with a group of errors, by type and fingerprint, those of its type and of the group."""
+    task_type, fingerprint = group or (None, None)
+    given = {"task_type": task_type, "fingerprint": fingerprint, "most": FAILED, "limit": limit}
+    newest = select(_OF_GROUP if group else _NEWEST, given, read=lambda rows: tuple(map(run_from, rows)))
+    return combine(ran_twice(since, task_type=task_type), newest, read=RunReport)
 
 
 def _lost(rows: list[Row]) -> LostRuns:

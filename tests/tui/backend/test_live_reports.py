@@ -16,6 +16,7 @@ from jobdeck.core.queue import leases, operator, producer, service
 from jobdeck.core.queue.operators import notes
 from jobdeck.core.queue.operators.payload_change import PayloadChange
 from jobdeck.core.read import reports
+from jobdeck.core.read.runs.ran_twice import run_report
 from jobdeck.core.read.stats.error_groups import counted_alike
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
@@ -49,6 +50,19 @@ def test_the_time_each_type_may_take_is_known(settings: Settings, gate: Gate) ->
         assert dict(backend.timeouts()) == {}
         backend.view(ALL)
         assert set(backend.timeouts()) == {"test_wait", "test_fail", "test_quick"}
+
+
+def test_the_runs_of_a_group_of_errors_are_read_although_its_jobs_have_run_again(
+    backend: LiveBackend, conn: Connection
+) -> None:
+    fail(backend, conn, 3)
+    (trend,) = backend.errors([]).trends
+    conn.execute("DELETE FROM job_queue")
+    found = backend.read(run_report, HOUR, group=trend.key)
+    assert [(run.task_type, run.error_kind) for run in found.newest] == [("test_fail", trend.error_kind)] * 3
+    assert backend.read(run_report, HOUR, group=("test_fail", "another")).newest == ()
+    assert len(backend.read(run_report, HOUR).newest) == 3
+    assert backend.read(run_report, HOUR).twice.once == 3
 
 
 def test_errors_are_read_in_groups_with_the_jobs_behind_them(backend: LiveBackend, conn: Connection) -> None:

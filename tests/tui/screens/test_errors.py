@@ -214,12 +214,6 @@ async def test_all_jobs_of_the_group_are_selected_and_acted_on() -> None:
         assert len(backend.calls[-1][1]) == 5
 
 
-async def test_a_group_of_which_no_job_is_left_is_not_listed() -> None:
-    async with dashboard(broken(trends=2), "e", "j", "enter") as deck:
-        assert deck.here == "Errors"
-        assert "each has run again or was removed" in deck.toasts[-1]
-
-
 async def test_jobs_that_leave_the_group_while_it_is_listed_are_said() -> None:
     backend = broken(1)
     async with dashboard(backend, "e", "enter") as deck:

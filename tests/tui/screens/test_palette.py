@@ -105,16 +105,16 @@ def test_a_label_that_begins_with_the_word_comes_first() -> None:
 
 
 async def test_a_moved_key_does_it_the_old_one_does_not_and_every_text_names_the_new_one() -> None:
-    moved = keymap.read({"job.retry": "x f5", "page.health": "ctrl+g"})
+    moved = keymap.read({"job.retry": "J f5", "page.health": "ctrl+g"})
     async with dashboard(failed(1), "R", size=LARGE, keymap=moved) as deck:
         assert deck.here == "Dashboard"
-        assert "x retry" in deck.line("keys")
+        assert "J retry" in deck.line("keys")
         assert "ctrl+g cron health" in deck.line("keys")
         await deck.press("question_mark")
-        assert "x f5" in deck.screen_text()
+        assert "J f5" in deck.screen_text()
         await deck.press("escape", "colon", *"retry")
-        assert "retry             x f5" in deck.screen_text()
-        for key in ("x", "f5"):
+        assert "retry             J f5" in deck.screen_text()
+        for key in ("J", "f5"):
             await deck.press("escape", key)
             assert deck.here == "Confirm"
 

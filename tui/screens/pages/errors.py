@@ -24,6 +24,7 @@ from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.processing import Condition
 from jobdeck.tui.screens.dialogs.shift import SAMPLE, MuteAnswer, MuteErrors, unmute_question
 from jobdeck.tui.screens.page import SplitPage
+from jobdeck.tui.screens.pages.runs import Runs
 from jobdeck.tui.text import errors, playbook
 from jobdeck.tui.widgets.pane import Entry, entry
 from jobdeck.tui.widgets.pause_banner import pause_line
@@ -206,8 +207,7 @@ class Errors(SplitPage[ErrorReport]):
             return dict.fromkeys(("errors.canary", "errors.rest", "errors.jobs", "errors.mute"), reason)
         if not trend.failed and not trend.waiting:
             reason = "No job is still in the state this error left it in: each has run again or was removed."
-            refused = {"errors.canary": reason, "errors.rest": reason}
-            return refused if trend.jobs else {**refused, "errors.jobs": reason}
+            return {"errors.canary": reason, "errors.rest": reason}
         if canary is not None and not canary.settled:
             reason = f"Canary {short_id(canary.job_id)} has not finished. Wait for its result."
             return {"errors.canary": reason, "errors.rest": reason}
@@ -280,9 +280,15 @@ class Errors(SplitPage[ErrorReport]):
             dialog = ask(self, unmute_question(trend, mute, deck.now()), unmuted)
 
     def _list_jobs(self) -> None:
-        """Lists the jobs of the group; on a facet only those with its value, if a filter can find them."""
+        """Lists the jobs of the group; on a facet only those with its value, if a filter can find them.
+
+        Where no job is still as the error left it, opens the runs of the group.
+        """
         trend, facet = self.trend, self.facet
         if trend is None:
+            return
+        if not trend.jobs:
+            self.app.push_screen(Runs(trend))
             return
         wanted = filter_of(*trend.key, facet) if facet is not None else None
         back = partial(Errors, trend.key)
