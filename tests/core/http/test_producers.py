@@ -426,10 +426,13 @@ def test_a_request_beside_a_transaction_that_holds_the_producer_is_refused(
     assert shop(one()).status == 201
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"dedupe": "replace", "longestWaitSeconds": 60}], ids=["together", "each for itself"]
+)
 def test_a_list_is_enqueued_in_the_order_of_its_keys_so_that_no_two_requests_wait_for_each_other(
-    shop: Client, conn: Connection
+    shop: Client, conn: Connection, more: Json
 ) -> None:
-    got = shop([one(number, dedupeKey=key) for number, key in enumerate("cab")])
+    got = shop([one(number, dedupeKey=key, **more) for number, key in enumerate("cab")])
     assert got.status == 201
     made = rows(conn, "SELECT dedupe_key, id::text FROM job_queue ORDER BY cmin::text::integer")
     assert [row["dedupe_key"] for row in made] == ["shop:a", "shop:b", "shop:c"]
