@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,10 +16,20 @@ GRID_SECONDS = 0.001
 SPREAD_SECONDS = 2.0
 """A step of the clock reaches the server's sessions within this time."""
 ENDED = ("failed", "cancelled", "succeeded")
+LIMITED = "the limited type"
+"""The key under which the runs of a type with a limit note their effects."""
+AT_ONCE = 3
+"""Its limit. Of each other key one job runs at a time."""
+RATED = "the type with a rate"
+PER_SECOND = 10
+"""Its rate, and how many may start at once."""
 
 
 class Effect(NamedTuple):
-    """One line of the effects. `what` is "begin" or "effect"; times are seconds since the epoch."""
+    """One line of the effects. `what` is "begin" or "effect"; times are seconds since the epoch.
+
+    `writes`: the run wrote its token into the database through its connection.
+    """
 
     what: str
     job: str
@@ -27,6 +39,7 @@ class Effect(NamedTuple):
     key: str
     begin: float
     end: float
+    writes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +96,9 @@ class Record:
     """All that is judged.
 
     `accepted` are the jobs whose enqueue was committed, `deleted` those in the trash, `messages` what the vendors
-    accepted (what it was, and to whom), `steps` the steps of the server's clock. `now` is a time at which all jobs had
-    had time to end, and `patience` how late a series may be then.
+    accepted (what it was, and to whom), `steps` the steps of the server's clock, `written` the tokens that runs wrote,
+    `joined` the jobs that wait for the success of others. `now` is a time at which all jobs had had time to end, and
+    `patience` how late a series may be then.
     """
 
     effects: Sequence[Effect]
@@ -96,6 +110,8 @@ class Record:
     patience: float
     messages: Sequence[tuple[str, str]] = ()
     steps: Sequence[Step] = ()
+    written: Collection[int] = ()
+    joined: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def judge(record: Record) -> list[Finding]:
@@ -106,9 +122,12 @@ def judge(record: Record) -> list[Finding]:
         *stuck(record.rows, record.now - record.patience),
         *finished_twice(record.runs, series),
         *without_effect(record.effects, record.runs),
+        *without_write(record.effects, record.runs, record.written),
+        *joined_early(record.effects, record.joined),
         *earlier_claims(record.effects, record.runs, series),
         *before_the_effect(record.effects, record.runs, record.steps),
         *overlaps(record.effects, record.runs, record.steps),
+        *over_the_rate(record.effects, record.steps),
         *off_grid(record.runs, series),
         *starved(series.values(), record.runs, record.now, record.patience),
         *sent_twice(record.messages),
@@ -159,6 +178,30 @@ def without_effect(effects: Iterable[Effect], runs: Iterable[Run]) -> list[Findi
         Finding("without effect", run.job, f"{run.token} succeeded")
         for run in runs
         if run.writes and run.outcome == "succeeded" and run.token not in had
+    ]
+
+
+def without_write(effects: Iterable[Effect], runs: Iterable[Run], written: Collection[int]) -> list[Finding]:
+    """Successes of runs that wrote into the database, and whose write is not there."""
+    succeeded = {run.token for run in runs if run.outcome == "succeeded"}
+    return [
+        Finding("without write", effect.job, f"{effect.token} wrote, and its row is gone")
+        for effect in effects
+        if effect.what == "effect" and effect.writes and effect.token in succeeded and effect.token not in written
+    ]
+
+
+def joined_early(effects: Sequence[Effect], joined: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Jobs of flows that began before one that they wait for had its effect."""
+    had: dict[str, float] = {}
+    for effect in effects:
+        if effect.what == "effect":
+            had[effect.job] = min(effect.end, had.get(effect.job, effect.end))
+    return [
+        Finding("joined early", effect.job, f"{effect.token} began before {blocker} had its effect")
+        for effect in effects
+        for blocker in joined.get(effect.job, ())
+        if effect.begin < had.get(blocker, math.inf)
     ]
 
 
@@ -216,21 +259,31 @@ def _held_until(effect: Effect, lost_at: Mapping[int, float]) -> float:
 
 
 def overlaps(effects: Iterable[Effect], runs: Iterable[Run], steps: Sequence[Step]) -> list[Finding]:
-    """Runs of one key at the same time, while both held their leases."""
+    """More runs of one key at the same time than may be, while all of them held their leases."""
     lost_at = {run.token: true_time(run.finished, steps) for run in runs if run.outcome == "lost"}
     by_key: dict[str, list[Effect]] = defaultdict(list)
     for effect in effects:
-        if effect.what == "effect" and effect.key:
+        if effect.what == "effect" and effect.key not in {"", RATED}:
             by_key[effect.key].append(effect)
     found = []
     for key, of_key in by_key.items():
-        latest: Effect | None = None
+        holding: list[tuple[float, int]] = []
         for effect in sorted(of_key, key=lambda one: (one.begin, one.token)):
-            if latest is not None and effect.begin < _held_until(latest, lost_at):
-                found.append(Finding("key overlap", effect.job, f"{latest.token} and {effect.token} of {key}"))
-            if latest is None or _held_until(effect, lost_at) > _held_until(latest, lost_at):
-                latest = effect
+            while holding and holding[0][0] <= effect.begin:
+                heappop(holding)
+            heappush(holding, (_held_until(effect, lost_at), effect.token))
+            if len(holding) > (AT_ONCE if key == LIMITED else 1):
+                tokens = " and ".join(str(token) for _, token in sorted(holding))
+                found.append(Finding("key overlap", effect.job, f"{tokens} of {key}"))
     return found
+
+
+def over_the_rate(effects: Iterable[Effect], steps: Sequence[Step]) -> list[Finding]:
+    """More begins than the rate allows in all. Each step of the clock, there and back, may allow a burst."""
+    begins = [effect.begin for effect in effects if effect.what == "begin" and effect.key == RATED]
+    seconds = max(begins, default=0.0) - min(begins, default=0.0) + SPREAD_SECONDS
+    most = PER_SECOND * (seconds + 1 + 2 * len(steps))
+    return [Finding("over the rate", "", f"{len(begins)} begins in {seconds:.0f} s")] if len(begins) > most else []
 
 
 def off_grid(runs: Iterable[Run], series: Mapping[str, Row]) -> list[Finding]:

@@ -17,6 +17,7 @@ import psycopg
 
 from bench.faults import judge
 from bench.faults.faults import FAULTS, DidNotBegin, Fault, left_out
+from bench.faults.leftovers import left_behind
 from bench.faults.operators import Operator
 from bench.faults.report import counted, story, table, totals
 from bench.faults.stage import LEASE_SECONDS, Stage, lines
@@ -36,7 +37,7 @@ ATTEMPTS = 20
 AGAIN_SECONDS = 1.0
 NEWS_SECONDS = 60.0
 SHOWN = 40
-WRITING_TYPES = ("sweep_work", "sweep_series")
+WRITING_TYPES = ("sweep_work", "sweep_series", "sweep_async", "sweep_process", "sweep_limited", "sweep_rated")
 RUNS = """
 SELECT job_id::text, run_token, late, outcome, extract(epoch FROM finished_at)::float8,
     extract(epoch FROM due_at)::float8, removed, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8,
@@ -178,10 +179,11 @@ class Sweep:
             runs = [judge.Run(sys.intern(job), *rest) for job, *rest in conn.execute(RUNS, [list(WRITING_TYPES)])]
             rows = [judge.Row(*row) for row in conn.execute(ROWS, [list(WAITING_TYPES)])]
             deleted = {job for (job,) in conn.execute("SELECT job_id::text FROM job_trash")}
+            written = {token for (token,) in conn.execute("SELECT token FROM sweep_written")}
         effects = [_effect(json.loads(line)) for line in lines(self._stage.effects)]
         return judge.Record(
             effects, runs, rows, self.operator.accepted, deleted, read_at, 2 * LEASE_SECONDS,
-            accepted_messages(self._stage.sandbox), self._stage.steps,
+            accepted_messages(self._stage.sandbox), self._stage.steps, written, self.operator.joined,
         )  # fmt: skip
 
     def findings(self, record: judge.Record, least: int) -> list[judge.Finding]:
@@ -253,6 +255,7 @@ def one(arguments: argparse.Namespace, seed: int) -> int:
         sweep.settle()
         record = sweep.record()
         found = sweep.findings(record, 0 if early else arguments.least)
+        found += [judge.Finding("left behind", "", text) for text in left_behind(stage, sweep.operator.canaries)]
         print(f"seed {seed}, {time.monotonic() - began:.0f} s{', ended early' if early else ''}")
         _print(stage, sweep, record, found, alone=arguments.alone)
     return len(found)

@@ -18,6 +18,8 @@ ROLE = "sweep"
 DISK_MEGABYTES = 8192
 """The limit of the small file system. Only what lies in it takes memory."""
 ROOM_BYTES = 64 * 1024
+MOST_CONNECTIONS = 250
+"""Three workers whose handlers all use the database have up to 150."""
 CLOCK_LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.so.1")
 
 
@@ -51,6 +53,7 @@ class Server(Cluster):
             (self.data / "pg_hba.conf").write_text("local all all scram-sha-256\n")
             # The time of a commit says when a finish counted, which no column of a row can say.
             admin.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+            admin.execute(f"ALTER SYSTEM SET max_connections = {MOST_CONNECTIONS}")
         os.environ["PGPASSWORD"] = password
         self.stop()
         self.start()

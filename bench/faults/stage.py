@@ -61,19 +61,21 @@ class Stage(World):
             f"postgresql://{ROLE}@127.0.0.1:{self.line.port}/{ROLE}",
             **settings_env(self.sandbox),
             JOBDECK_PLUGINS="competition",
-            JOBDECK_HANDLERS="bench.faults.jobs,bench.faults.messages",
+            JOBDECK_HANDLERS="bench.faults.jobs,bench.faults.messages,bench.faults.misdeeds",
             JOBDECK_CONCURRENCY=str(CONCURRENCY),
             JOBDECK_LEASE_SECONDS=str(LEASE_SECONDS),
             JOBDECK_HEARTBEAT_SECONDS=str(LEASE_SECONDS / 4),
             JOBDECK_RETRY_BASE_SECONDS="0",
             JOBDECK_DRAIN_SECONDS="5",
             SWEEP_EFFECTS=str(self.effects),
+            PYTHONFAULTHANDLER="1",
         )
         refused = self.init()
         if refused:
             raise RuntimeError(refused)
         with self.server.connect(role=ROLE) as conn:
             add_people(conn)
+            conn.execute("CREATE TABLE sweep_written (token bigint)")
         self.start_workers(WORKERS)
 
     def _stop_server(self) -> None:

@@ -107,6 +107,32 @@ def test_two_runs_of_one_key_at_once_overlap() -> None:
     assert found(effects=[effect(1, end=3), effect(2, "b", begin=2, end=4), OF_SERIES]) == {"key overlap"}
 
 
+def test_more_runs_of_a_type_at_once_than_its_limit_overlap() -> None:
+    at_once = [effect(token, begin=0, end=2)._replace(key=judge.LIMITED) for token in range(1, 5)]
+    assert judge.overlaps(at_once[:3], [], []) == []
+    assert len(judge.overlaps(at_once, [], [])) == 1
+    assert judge.overlaps([*at_once[:3], at_once[3]._replace(begin=2, end=3)], [], []) == []
+
+
+def test_more_begins_than_a_rate_allows_are_over_the_rate() -> None:
+    begins = [effect(token, what="begin", begin=token / 100)._replace(key=judge.RATED) for token in range(100)]
+    assert [finding.kind for finding in judge.over_the_rate(begins, [])] == ["over the rate"]
+    assert judge.over_the_rate(begins[:30], []) == []
+    assert judge.over_the_rate(begins, [Step(0, 1, 30)] * 4) == []
+
+
+def test_a_success_whose_write_is_gone_is_without_write() -> None:
+    effects = [SOUND.effects[0], SOUND.effects[1]._replace(writes=True), *SOUND.effects[2:]]
+    assert found(effects=effects) == {"without write"}
+    assert found(effects=effects, written={1}) == set()
+
+
+def test_a_job_that_began_before_the_success_of_one_that_it_waits_for_joined_early() -> None:
+    assert found(joined={"b": ["a"]}) == set()
+    assert found(joined={"a": ["b"]}) == {"joined early"}
+    assert found(joined={"b": ["a", "never ran"]}) == {"joined early"}
+
+
 def test_a_frozen_run_holds_its_key_until_its_lease_is_taken_back() -> None:
     effects = [effect(1, end=30), effect(2, "b", begin=13, end=14), OF_SERIES]
     runs = [run(1, outcome="lost", finished=12), run(4), *SOUND.runs[1:]]
