@@ -112,8 +112,7 @@ def _full(facts: Facts) -> str:
 
 
 def _ahead(facts: Facts) -> str:
-    number, rate = int(facts.get("ahead") or 0), facts.get("per_second")
-    at_least = bool(facts.get("at_least"))
+    number, rate, at_least = int(facts.get("ahead") or 0), facts.get("per_second"), bool(facts.get("at_least"))
     words = f"{amount(number, at_least=at_least)} due {'job is' if number == 1 else 'jobs are'} ahead"
     if not rate:
         return f"{words}; the workers of this type finished no run in the last full minute."
