@@ -31,7 +31,8 @@ class Facet:
     """One key, and the value that the sample has most often compared with the runs of the type.
 
     `these` of the `sampled` have the value, and `everywhere` of the `compared` runs of the type, of which `failed`
-    failed. `kind` is `payload`, `worker` or `attempt`; `value` is None unless the facet is odd and may be seen.
+    failed. `kind` is `payload`, `worker`, `release` (of a worker whose row is there) or `attempt`; `value` is None
+    unless the facet is odd and may be seen.
     """
 
     kind: str

@@ -286,6 +286,7 @@ begin
                     then c.payload else '{}' end) limit 100) e
             union all
             select w.name, w.name, to_jsonb(w.value) from (values ('worker', c.worker_id),
+                ('release', (select d.release from job_workers d where d.id = c.worker_id)),
                 ('attempt', case when c.attempt > 1 then 'later' when c.attempt = 1 then 'first' end)) w (name, value)
             where w.value is not null
         ) f (facet, key, value)

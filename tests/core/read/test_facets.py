@@ -69,6 +69,21 @@ def test_a_worker_can_be_odd(conn: Connection) -> None:
     assert (odd.kind, odd.value) == ("worker", "w2")
 
 
+def test_a_release_of_several_workers_can_be_odd(conn: Connection) -> None:
+    conn.execute("""
+        INSERT INTO job_workers (id, host, pid, mode, version, concurrency, task_types, release)
+        SELECT w.id, 'h', 1, 'worker', '1', 1, '{push}', w.release
+        FROM (VALUES ('w1', '1.0'), ('w2', '1.1'), ('w3', '1.1')) AS w (id, release)
+    """)
+    ran(conn, 300, {}, worker_id="w1")
+    ran(conn, 30, {}, worker_id="w2")
+    ran(conn, 30, {}, worker_id="w3")
+    ran(conn, 15, {}, "failed", worker_id="w2")
+    ran(conn, 15, {}, "failed", worker_id="w3")
+    (odd,) = [one for one in found(conn).odd if one.kind == "release"]
+    assert (odd.value, odd.these, odd.sampled) == ("1.1", 30, 30)
+
+
 @pytest.mark.parametrize(("runs", "odd"), [(9, False), (10, True)])
 def test_a_value_counts_with_ten_runs(conn: Connection, runs: int, odd: bool) -> None:
     ran(conn, 100, {"coachId": "good"})
