@@ -125,7 +125,7 @@ class Session:
     @cached_property
     def actor(self) -> str:
         """The user name for the audit log."""
-        from jobdeck.core.postgres.database import actor  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.queue.calls import actor  # noqa: PLC0415 -- imported on first use
 
         return actor()
 

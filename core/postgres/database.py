@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 from copy import copy
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
@@ -359,12 +357,6 @@ def limit_waits(connection: Connection, seconds: float) -> None:
     connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{seconds}s"])
 
 
-def begin(connection: Connection) -> None:
-    """Begins the transaction of a connection without autocommit; returns if it is open, or the connection commits."""
-    if not connection.autocommit and connection.info.transaction_status is TransactionStatus.IDLE:
-        connection.execute("SELECT")
-
-
 def _escaped(value: str) -> str:
     """Escapes a value for the startup option `-c`."""
     return re.sub(r"([\\\s])", r"\\\1", value)
@@ -379,21 +371,3 @@ def database_label(settings: Settings) -> str:
     if settings.database_url is None:
         return EMBEDDED_LABEL
     return Address.parse(settings.database_url.get_secret_value()).label
-
-
-def actor() -> str:
-    """The actor for the audit: the account of the operating system, and the client address of an SSH session.
-
-    A dashboard in a browser adds `via web`, because another person than this account may use the browser.
-    """
-    user = os.environ.get("USERNAME") or "unknown"
-    with contextlib.suppress(ImportError, KeyError):
-        import pwd  # noqa: PLC0415 -- POSIX only
-
-        user = pwd.getpwuid(os.getuid()).pw_name
-    via = " via web" if os.environ.get("JOBDECK_VIA") == "web" else ""
-    client = os.environ.get("SSH_CONNECTION", os.environ.get("SSH_CLIENT", "")).split(" ")[0]
-    try:
-        return f"{user}@{ip_address(client)}{via}"
-    except ValueError:
-        return f"{user}@local{via}"

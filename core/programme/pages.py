@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.plugins import Found
-from jobdeck.core.postgres.database import actor
 from jobdeck.core.programme import people
 from jobdeck.core.programme.sync.rules import as_id
+from jobdeck.core.queue.calls import actor
 from jobdeck.core.redact import clean, safe_text
 
 if TYPE_CHECKING:

@@ -1,9 +1,12 @@
-"""Helpers for calls into the functions of `schema.sql`: sending, repeating after a deadlock, array literals."""
+"""Helpers for calls into the functions of `schema.sql`: their actor, sending, repeating after a deadlock, arrays."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -23,6 +26,30 @@ T = TypeVar("T")
 Connection = psycopg.Connection[Any]
 
 _GIVE_WAY_SECONDS = 0.05
+
+
+def actor() -> str:
+    """The actor for the audit: the account of the operating system, and the client address of an SSH session.
+
+    A dashboard in a browser adds `via web`, because another person than this account may use the browser.
+    """
+    user = os.environ.get("USERNAME") or "unknown"
+    with suppress(ImportError, KeyError):
+        import pwd  # noqa: PLC0415 -- POSIX only
+
+        user = pwd.getpwuid(os.getuid()).pw_name
+    via = " via web" if os.environ.get("JOBDECK_VIA") == "web" else ""
+    client = os.environ.get("SSH_CONNECTION", os.environ.get("SSH_CLIENT", "")).split(" ")[0]
+    try:
+        return f"{user}@{ip_address(client)}{via}"
+    except ValueError:
+        return f"{user}@local{via}"
+
+
+def begin(connection: Connection) -> None:
+    """Begins the transaction of a connection without autocommit; returns if it is open, or the connection commits."""
+    if not connection.autocommit and connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE:
+        connection.execute("SELECT")
 
 
 def rows(conn: Connection, statement: Any, params: Any, *, locked: str = LOCKED) -> list[Row]:

@@ -17,7 +17,8 @@ from psycopg.pq import TransactionStatus
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import SUCCESSES, ClaimedJob, FinishedRun, Json, RunOutcome
-from jobdeck.core.postgres.database import Connection, Database, begin, connect_beside
+from jobdeck.core.postgres.database import Connection, Database, connect_beside
+from jobdeck.core.queue.calls import begin
 from jobdeck.core.redact import safe_text
 from jobdeck.core.registry import Done, JobType, Registry
 from jobdeck.core.testing.borrowed import QueueCursor

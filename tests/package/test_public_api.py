@@ -57,6 +57,23 @@ def test_importing_it_loads_nothing_else() -> None:
     assert [name for name in loaded if name.startswith("jobdeck.")] == []
 
 
+def test_an_enqueue_loads_nothing_of_the_pool_and_the_worker(database_url: str) -> None:
+    code = (
+        "import json, sys, psycopg, jobdeck\n"
+        "class Mail(jobdeck.Payload): ...\n"
+        "@jobdeck.job('mail')\n"
+        "def mail(params: Mail, ctx: jobdeck.JobContext) -> None: ...\n"
+        "with psycopg.connect(sys.argv[1]) as conn: jobdeck.enqueue(conn, 'mail', {})\n"
+        "print(json.dumps(list(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, database_url]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name for name in json.loads(ran.stdout) if name.startswith("jobdeck.core.")}
+    rooms = {".".join(name.split(".")[2:4]) for name in loaded}
+    assert not rooms & {"postgres.database", "postgres.pool", "postgres.listener", "postgres.lent"}
+    assert not {room.split(".")[0] for room in rooms} & {"worker", "read", "cli", "http", "alerts"}
+
+
 def test_every_name_is_there_and_documented() -> None:
     assert {name: getattr(jobdeck, name) for name in jobdeck.__all__}
     assert set(jobdeck.__all__) <= set(dir(jobdeck))

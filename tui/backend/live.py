@@ -17,8 +17,9 @@ from jobdeck.core import connect, registry
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.plugins import PageAction
-from jobdeck.core.postgres import database
+from jobdeck.core.postgres.database import database_label
 from jobdeck.core.queue import operator, service
+from jobdeck.core.queue.calls import actor
 from jobdeck.core.queue.operators.flows import cancel as cancel_flow
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
@@ -95,7 +96,7 @@ class LiveBackend(Access):
     @property
     def label(self) -> str:
         with suppress(ConfigurationError):  # `view` reports it
-            return self._label or database.database_label(self.settings)
+            return self._label or database_label(self.settings)
         return ""
 
     def view(self, request: Request) -> View:
@@ -272,7 +273,7 @@ class LiveBackend(Access):
 
     @property
     def actor(self) -> str:
-        return self._session.actor if self._session else database.actor()
+        return self._session.actor if self._session else actor()
 
     def _open(self, request: Request) -> tuple[Session, Snapshot | None]:
         """Opens the database, and answers the request in the same round trip if its filter needs no judging."""
@@ -302,7 +303,7 @@ class LiveBackend(Access):
         if (embedded or self._autostart) and permissions.work and not self._read_only:
             self.start_worker()
         self._session = Session(
-            self._label or self.database.label, database.actor(), permissions, tuple(self._registry.names), embedded
+            self._label or self.database.label, actor(), permissions, tuple(self._registry.names), embedded
         )
         return self._session, snapshot if first is request else None
 

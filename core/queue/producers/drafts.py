@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from jobdeck.core import registry, settings
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY
-from jobdeck.core.postgres.database import actor as current_actor
 from jobdeck.core.queue import requests
+from jobdeck.core.queue.calls import actor as current_actor
 from jobdeck.core.queue.options import longest_wait
 
 if TYPE_CHECKING:

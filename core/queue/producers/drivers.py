@@ -16,10 +16,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.postgres.database import begin
 from jobdeck.core.postgres.refusals import refusal, refusals
 from jobdeck.core.queue import producer
-from jobdeck.core.queue.calls import fetched
+from jobdeck.core.queue.calls import begin, fetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core import registry
-from jobdeck.core.postgres.database import actor as current_actor
 from jobdeck.core.queue import producer
+from jobdeck.core.queue.calls import actor as current_actor
 from jobdeck.core.queue.producers import connections, drafts
 from jobdeck.core.queue.producers.flows import SPAN, BlockerResult, Flow, FlowTicket, Member
 from jobdeck.core.telemetry import switch

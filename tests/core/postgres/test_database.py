@@ -20,8 +20,9 @@ from jobdeck.core.connect import open_database
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
 from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.postgres import address
-from jobdeck.core.postgres.database import Database, actor
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import producer
+from jobdeck.core.queue.calls import actor
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.batch import one_moment, select
 from jobdeck.core.redact import redact

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from jobdeck.core.postgres import database
+from jobdeck.core.queue.calls import actor
 from tests.core.cli.support import environment, runner
 from tests.core.web.browser import CHROMIUM, browser
 from tests.core.web.site import lives, page, person, shows, site
@@ -222,11 +222,11 @@ def test_an_address_that_cannot_be_used_is_refused_in_a_sentence(
 def test_the_audit_names_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_CONNECTION", raising=False)
     monkeypatch.delenv("SSH_CLIENT", raising=False)
-    assert database.actor().endswith("@local")
+    assert actor().endswith("@local")
     monkeypatch.setenv("JOBDECK_VIA", "web")
-    assert database.actor().endswith("@local via web")
+    assert actor().endswith("@local via web")
     monkeypatch.setenv("JOBDECK_VIA", "a forged name")
-    assert database.actor().endswith("@local")
+    assert actor().endswith("@local")
 
 
 @pytest.mark.slow
