@@ -173,7 +173,10 @@ begin
             outcome := 'kept';
             exit;
         elsif job_has_begun(v_there) then
-            if (select count(*) from job_queue q where q.dedupe_key = any (v_keys) and q.status in ('pending', 'running')) > 1 then
+            -- A job that another producer has just put behind it has not begun: the next attempt finds it.
+            if (select count(*) from job_queue q where q.dedupe_key = any (v_keys) and q.status in ('pending', 'running')
+                and job_has_begun(q)) > 1
+            then
                 perform job_queue_refuse(format('Job %s and another one with its dedupe key have both begun, because somebody '
                     'retried one of them. Try again once one has ended. Nothing was enqueued.', v_there.id));
             end if;

@@ -193,21 +193,24 @@ def test_nonsense_is_refused_and_changes_nothing(conn: Connection, fields: dict[
         send(conn, **fields)
 
 
-def test_concurrent_enqueues_leave_one_job_and_the_last_payload(conn: Connection, database_url: str) -> None:
-    def one(number: int) -> Ticket:
-        with psycopg.connect(database_url, autocommit=True) as own:
-            return send(own, number)
+def test_concurrent_enqueues_leave_one_job_and_one_behind_it_once_it_runs(conn: Connection, database_url: str) -> None:
+    opened = [psycopg.connect(database_url, autocommit=True) for _ in range(8)]
 
-    with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(one, range(24)))
-    assert sorted(map(outcome, made)) == ["created"] + ["replaced"] * 23
-    assert len({ticket.job_id for ticket in made}) == 1
-    (run,) = claim(conn)
-    with ThreadPoolExecutor(8) as pool:
-        behind = list(pool.map(one, range(24)))
-    assert sorted(map(outcome, behind)) == ["created"] + ["replaced"] * 23
-    assert {ticket.job_id for ticket in behind} & {run.id} == set()
-    assert value(conn, "SELECT count(*) FROM job_queue") == 2
+    def at_once(key: str) -> list[Ticket]:
+        with ThreadPoolExecutor(len(opened)) as pool:
+            return list(pool.map(lambda own: send(own, dedupe_key=key), opened))
+
+    for key in map(str, range(12)):
+        made = at_once(key)
+        assert sorted(map(outcome, made)) == ["created"] + ["replaced"] * 7
+        assert len({ticket.job_id for ticket in made}) == 1
+        (run,) = claim(conn)
+        behind = at_once(key)
+        assert sorted(map(outcome, behind)) == ["created"] + ["replaced"] * 7
+        assert {ticket.job_id for ticket in behind} & {run.id} == set()
+        assert value(conn, "SELECT count(*) FROM job_queue WHERE dedupe_key IN (%s, 'behind:' || %s)", key, key) == 2
+    for one in opened:
+        one.close()
 
 
 def test_an_enqueue_waits_for_another_and_says_so_where_that_takes_long(conn: Connection, database_url: str) -> None:
