@@ -596,7 +596,8 @@ class TestFence:
         assert (abandoned["outcome"], abandoned["late"], abandoned["run_token"]) == (
             "abandoned", True, late.run_token,
         )  # fmt: skip
-        assert (abandoned["worker_id"], abandoned["log"], abandoned["output"]) == ("worker-a", "what it did", None)
+        # What it returned is evidence of what it did, and the job does not get it.
+        assert (abandoned["worker_id"], abandoned["log"], abandoned["output"]) == ("worker-a", "what it did", {"x": 1})
         assert abandoned["attempt"] == 1
 
     def test_a_late_report_that_is_sent_twice_at_a_time_is_recorded_once(
