@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
-from jobdeck.core.model import Verdict
+from jobdeck.core.model import Status, Verdict
 from jobdeck.core.read.operators.hold import COUNTED
+from jobdeck.core.read.sentences import amount
 from jobdeck.tui.format import OVERDUE_AFTER, age, ago, due, fit, one_line, plural, seconds, since, wrapped
 from jobdeck.tui.text.first.frames import merged, sides
 from jobdeck.tui.widgets.pause_banner import pause_line
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from jobdeck.core.model import Finding, TypePause, WorkerRun
+    from jobdeck.core.model import Counts, Finding, TypePause, WorkerRun
     from jobdeck.core.read.operators.hold import Hold
     from jobdeck.tui.backend.protocol import View
     from jobdeck.tui.text.first.frames import Row
@@ -81,6 +82,8 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     if not wrong and snapshot.processing.enabled:
         backlog = ", no backlog" if late is None else ""
         found.insert(0, Item("✓", "good", f"All well{backlog}{f'. {rates}' if figures and rates else ''}"))
+        if snapshot.counts.failed:
+            found.append(_failed(snapshot.counts))
     elif figures and rates:
         found.append(Item("·", "muted", rates, extra=True))
     if snapshot.next_due is not None:
@@ -134,6 +137,13 @@ def rates(view: View | None, room: int) -> str:
         return ""
     whole = _rates(view)
     return whole if len(whole) <= room else _rates(view, lost=False)
+
+
+def _failed(counts: Counts) -> Item:
+    """The jobs that failed permanently, which nothing but a person ends."""
+    number = amount(counts.failed, at_least=counts.at_least(Status.FAILED))
+    wait = "failed job waits" if counts.failed == 1 else "failed jobs wait"
+    return Item("·", "muted", f"{number} {wait} for a retry or a deletion", "tab.failed", extra=True)
 
 
 def _finding(finding: Finding, now: datetime) -> Item:

@@ -41,6 +41,14 @@ def test_a_calm_queue_says_so_and_what_comes_next() -> None:
     ]
 
 
+@pytest.mark.parametrize(("failed", "words"), [(1, "1 failed job waits"), (2, "2 failed jobs wait")])
+def test_a_calm_queue_names_the_failed_jobs_that_only_a_person_ends(failed: int, words: str) -> None:
+    found = view()
+    counts = replace(found.snapshot.counts, failed=failed)
+    found = replace(found, snapshot=replace(found.snapshot, counts=counts))
+    assert text(found, 78, 3)[1] == f"· {words} for a retry or a deletion".ljust(77) + "5"
+
+
 def test_the_second_half_of_a_line_is_below_it_while_there_is_room_worst_first() -> None:
     assert text(view(WORST, SILENT), 40, 4) == [
         "✗ sms_digest: 71 % of runs failed in   e",
