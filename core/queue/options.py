@@ -150,7 +150,7 @@ OPTIONS: Final = (
         "timeout", "duration", "How long one run may take, in place of the type's timeout.", "DURATION",
         edit="How long one run may take; or default, the type's timeout.", many=True, mcp=True,
         http="timeoutSeconds", http_words="How long one run may take, in place of the type's timeout.", most=31_622_400,
-        label="timeout", example="type default", note="90s, 30m: how long one run may take",
+        label="timeout", example="type default", note="90s, 30m: limit of one run",
     ),
     Option(
         "dedupe_key", "text", "If an active job has this key, return it instead of creating one.", "KEY", mcp=True,

@@ -114,7 +114,7 @@ def _edit_many(
         answers.confirm("edit", chosen.total, needed=True, given=yes)
         now = bulk_edit.start(conn, chosen.id, change, actor=session.actor, reason=reason)
         output.note(
-            f"Bulk action {now.id}: edit {now.total} jobs ({change.words}). "
+            f"Bulk action {now.id}: edit {now.total:,} {'job' if now.total == 1 else 'jobs'} ({change.words}). "
             "If this command is interrupted, a worker of these types finishes it."
         )
         return answers.finish(session, conn, now)
