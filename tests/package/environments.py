@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTEST_ADDOPTS")
 
 
 def build(kind: str, source: Path, target: Path) -> Path:

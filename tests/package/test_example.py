@@ -84,7 +84,7 @@ class Shop:
     def run(self, *words: str | Path, **changes: str) -> str:
         """Runs a program, which must succeed, and returns what it prints."""
         ran = self.environment.run(*words, cwd=self.folder, **{**self.environ(), **changes})
-        assert ran.returncode == 0, (words, ran.stdout, ran.stderr)
+        assert ran.returncode == 0, f"{words}\n{ran.stdout}\n{ran.stderr}"
         return ran.stdout
 
     @contextmanager

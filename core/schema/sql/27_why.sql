@@ -375,7 +375,7 @@ begin
         from newest n where n.payload <> '{}' group by n.task_type, n.payload having count(*) > 1
     ), same as (
         select a.task_type, count(*) as jobs, min(t.at) as first_at, max(t.at) as last_at,
-            (array_agg(t.id order by t.at))[:5] as job_ids
+            (array_agg(t.id order by t.at))[1:5] as job_ids
         from alike a cross join lateral (
             select u.id, u.at, least(u.at - lag(u.at) over (order by u.at), lead(u.at) over (order by u.at) - u.at) as apart
             from unnest(a.ids, a.times) u (id, at)) t

@@ -178,7 +178,7 @@ async def test_a_failed_job_is_inspected_before_it_is_deleted(settings: Settings
     add(conn, "cli_refuse", max_attempts=1, payload={"reason": "the school is gone"})
     async with live(settings, "w", "enter", "5", "enter") as desk:
         text = desk.screen_text()
-        for words in ("Last error", "the school is gone", "Why it is not running", "The job is failed."):
+        for words in ("Last error", "the school is gone", "Why it is not running", "The job is failed"):
             assert words in text, words
         await desk.press("D", "y", "escape")
         assert statuses(conn) == []
