@@ -29,9 +29,10 @@ LISTED: Final = 50
 
 _LOST: Final = """
 SELECT l.job_id AS of_job, l.lost, l.began AS runs_began, l.unclear AS runs_unclear, r.*
-FROM (SELECT l.*, row_number() OVER () <= %(listed)s AND l.began + l.unclear > 1 AS shown
-    FROM job_lost_runs(%(since)s, %(task_type)s, %(most)s) AS l) AS l
+FROM (SELECT l.*, l.ordinality <= %(listed)s AND l.began + l.unclear > 1 AS shown
+    FROM job_lost_runs(%(since)s, %(task_type)s, %(most)s) WITH ORDINALITY AS l) AS l
 LEFT JOIN LATERAL (SELECT r.* FROM job_run_list AS r WHERE r.run_token = ANY(l.tokens)) AS r ON l.shown
+ORDER BY l.ordinality, r.run_token, r.late
 """
 _NEWEST: Final = "SELECT * FROM job_run_page(NULL, NULL, NULL, NULL, NULL, %(limit)s)"
 _OF_GROUP: Final = """
