@@ -280,7 +280,9 @@ def _findings(world: World) -> list[dict[str, Any]]:
 
 
 def _clock(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%H:%MZ}"
+    """A time as findings say it: with the day where that is not today."""
+    today = moment.astimezone(UTC).date() == datetime.now(UTC).date()
+    return f"{moment.astimezone(UTC):{'%H:%MZ' if today else '%Y-%m-%d %H:%MZ'}}"
 
 
 def _begins(checks: Checks, what: str, found: str, expected: str) -> None:
