@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from jobdeck.core.model import Counts, Finding, TypePause, WorkerRun
+    from jobdeck.core.model import Finding, TypePause, WorkerRun
     from jobdeck.core.read.operators.hold import Hold
+    from jobdeck.core.read.report_types import Counts
     from jobdeck.tui.backend.protocol import View
     from jobdeck.tui.text.first.frames import Row
     from jobdeck.tui.widgets.ink import Span
