@@ -333,7 +333,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
             "its place."
         ),
         "behind-in-line": lambda facts: (
-            f"{f'Job {ahead}' if (ahead := facts.get('ahead')) else 'Another job'} with the same key goes first."
+            f"{f'Job {first}' if (first := facts.get('goes_first')) else 'Another job'} with the same key goes first."
         ),
         "concurrency-key-free": "No job holds the same concurrency key.",
         "type-full": _full,

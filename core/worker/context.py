@@ -393,7 +393,7 @@ class RunContext:
         self._reported = None
 
     def close(self) -> None:
-        """Returns the borrowed connection to the pool, for good; called by the thread that ran the handler."""
+        """Returns the borrowed connection to the pool, and lends none after it. The handler's thread calls it."""
         with self._lending:
             borrowed, self._borrowed, self._connection = self._borrowed, None, CLOSED
         if borrowed is not None:

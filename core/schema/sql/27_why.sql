@@ -95,7 +95,7 @@ begin
             when v_workers > 0 and not job_type_can_run(v_job.task_type, v_now) then 'lets-others-pass'
             when v_job.in_line and v_job.status = 'pending' then 'behind-in-line'
             else 'concurrency-key-free' end, jsonb_build_object('holder', v_holder, 'max_per_key', v_key_limit,
-                'ahead', (select q.id from job_queue q where q.concurrency_key = v_job.concurrency_key
+                'goes_first', (select q.id from job_queue q where q.concurrency_key = v_job.concurrency_key
                     and q.status = 'pending' and q.blocked_by is null and not q.in_line
                     order by q.concurrency_key, q.priority desc, q.run_at limit 1),
                 'running', case when v_key_limit > 1 then (select count(*) from job_queue q

@@ -181,9 +181,9 @@ as $$
 $$;
 
 -- Enqueues a flow, all of its members or none, and returns their ids. p_members is a list of objects with: name, task_type,
--- and optionally payload, run_at, max_attempts, timeout (its own, in seconds), priority, dedupe_key, concurrency_key, after (names of earlier members that
--- it waits for), after_jobs (ids of other jobs), needs (success, end or failure), final (true: see job_flows). It waits
--- for keys like job_queue_create.
+-- and optionally payload, run_at, max_attempts, timeout (its own, in seconds), priority, dedupe_key, concurrency_key,
+-- after (names of earlier members that it waits for), after_jobs (ids of other jobs), needs (success, end or failure),
+-- final (true: see job_flows). It waits for keys like job_queue_create.
 create or replace function job_flow_create(p_name text, p_members jsonb, p_actor text)
 returns table (flow_id uuid, name text, job_id uuid)
 language plpgsql volatile security definer

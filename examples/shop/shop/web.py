@@ -73,7 +73,7 @@ async def get_order(number: int, request: Request) -> dict[str, str | None]:
 
 
 def order_flow(order: int, cents: int) -> jobdeck.Flow:
-    """The steps of an order. If one fails for good, `undo_order` undoes those before it, and none can be retried."""
+    """The steps of an order. If one fails permanently, `undo_order` undoes those before it, and none can be retried."""
     ref, payment = tasks.OrderRef(order=order), tasks.Charge(order=order, cents=cents)
     flow = jobdeck.Flow(f"order {order}")
     taken = flow.add("take", tasks.take_from_stock, ref)

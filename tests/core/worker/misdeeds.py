@@ -52,7 +52,7 @@ def _settings(conn: Any) -> str:
 
 
 def leave_statement(conn: Any, *, copy: bool = False) -> None:
-    """Leaves a statement in progress; of an async connection, once its event loop goes on."""
+    """Leaves a statement in progress. On an async connection it begins when the handler next waits."""
     if isinstance(conn, psycopg.AsyncConnection):
         TASKS.append(asyncio.create_task(conn.execute(SLEEP)))
         return
