@@ -23,7 +23,7 @@ from tests.support.hostile_rows import hostile_database
 from tests.support.postgres import PUBLISHED, PostgresServer, scratch_folder
 from tests.support.schema import install_everything, install_queue
 
-pytest_plugins = ("tests.support.limits",)
+pytest_plugins = ("tests.support.limits", "tests.support.rows")
 
 TESTS = Path(__file__).parent
 QUEUE_ALONE = ("core/alerts", "core/postgres", "core/queue", "core/read", "core/testing")

@@ -8,6 +8,7 @@ import pytest
 from bench.common import finds_row, sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("query", "found"), [("SELECT FROM jobs", True), ("SELECT FROM jobs WHERE n = 2", False)])
 def test_a_drain_ends_only_when_its_query_finds_no_job_although_rows_of_it_have_no_columns(
     conn: psycopg.Connection[tuple[object, ...]], query: str, found: bool

@@ -40,6 +40,7 @@ def _read(client: socket.socket, size: int) -> bytes:
     return found
 
 
+@pytest.mark.slow
 def test_it_carries_everything_in_order(echo: str) -> None:
     sent = bytes(range(256)) * 4000
     with line(echo, 0.02) as (port, turns), socket.create_connection(("127.0.0.1", port)) as client:

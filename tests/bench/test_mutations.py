@@ -91,6 +91,7 @@ def test_the_copy_has_the_files_as_they_are_and_links_as_links(tmp_path: Path) -
     assert not (tmp_path / "copy" / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_every_change_of_the_lists_applies_to_the_code_of_today() -> None:
     assert [change.name for change in read_changes(LISTS) if not change.edits(LISTS.parents[1])] == []
 

@@ -179,6 +179,7 @@ RUN: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 def test_the_program_prints_circumstances_and_the_table_and_one_for_each_workload(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     file.write_text("\n".join(json.dumps(record) for record in RUN))

@@ -170,6 +170,7 @@ def test_a_silent_server_and_one_that_is_away_hold_no_other_up(database_url: str
     fleet_of_three[2].close()
 
 
+@pytest.mark.slow
 def test_all_are_read_at_once_and_one_without_an_answer_is_left_behind(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

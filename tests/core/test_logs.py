@@ -107,6 +107,7 @@ def test_a_field_is_masked_by_its_name(tmp_path: Path, form: Literal["text", "js
         assert "3" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_text_is_masked_before_it_is_cut(tmp_path: Path, form: Literal["text", "json"]) -> None:
     def write(before: int, after: int) -> None:

@@ -89,6 +89,7 @@ def test_the_server_asks_vendors_to_send_their_events_again(database_url: str) -
         assert door.run().status == 200
 
 
+@pytest.mark.slow
 def test_a_login_after_the_steps_of_the_documentation_has_the_competition(
     database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

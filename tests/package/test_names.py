@@ -41,10 +41,12 @@ def loaded_twice(files: Mapping[str, str | None]) -> dict[str, list[str]]:
     return short | {file: found for file, found in names.items() if len(found) > 1 and file not in entrances}
 
 
+@pytest.mark.slow
 def test_no_module_of_this_test_run_has_two_names() -> None:
     assert loaded_twice({name: getattr(module, "__file__", None) for name, module in sys.modules.items()}) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["core", "tui"])
 def test_a_program_of_the_checkout_loads_each_module_once(program: str, tmp_path: Path) -> None:
     (tmp_path / "probe.py").write_text(PROBE, encoding="utf-8")

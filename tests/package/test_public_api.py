@@ -57,6 +57,7 @@ def test_importing_it_loads_nothing_else() -> None:
     assert [name for name in loaded if name.startswith("jobdeck.")] == []
 
 
+@pytest.mark.slow
 def test_an_enqueue_loads_nothing_of_the_pool_and_the_worker(database_url: str) -> None:
     code = (
         "import json, sys, psycopg, jobdeck\n"

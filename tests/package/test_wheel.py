@@ -40,6 +40,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))
 
 
+@pytest.mark.slow
 def test_the_wheel_puts_jobdeck_and_nothing_else_into_site_packages(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in files_of(wheel)}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"jobdeck"}
@@ -55,11 +56,13 @@ def test_the_wheel_holds_every_file_of_core_and_tui(wheel: Path) -> None:
         assert files_of(wheel)[f"jobdeck/{kind}"], "a link is packed as its file"
 
 
+@pytest.mark.slow
 def test_a_wheel_built_from_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:
     again = build("wheel", unpacked(sdist, tmp_path / "source"), tmp_path / "wheel")
     assert files_of(again) == files_of(wheel)
 
 
+@pytest.mark.slow
 def test_the_sdist_holds_what_packagers_and_operators_need(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -74,6 +77,7 @@ def test_the_index_gets_no_link_that_leads_nowhere(wheel: Path) -> None:
     assert re.findall(r"\]\((?!https?:|#)[^)]*\)", text) == []
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_beside_an_applications_own_core_and_tui(slim: Environment, tmp_path: Path) -> None:
     for name in ("core", "tui"):
         (tmp_path / name).mkdir()

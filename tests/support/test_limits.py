@@ -52,6 +52,7 @@ def test_a_test_that_hangs_fails_by_name_and_the_others_go_on_in_another_process
     assert 'threading.py", line' in ran.stderr, "the thread that it waits for"
 
 
+@pytest.mark.slow
 def test_without_processes_the_run_ends_with_the_name_of_the_test_that_hangs(tmp_path: Path) -> None:
     ran = run_hanging(tmp_path)
     assert ran.returncode == 1

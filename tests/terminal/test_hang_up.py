@@ -143,6 +143,7 @@ def test_a_worker_goes_on_with_it_and_the_result_is_there_to_be_read(
         assert terminal.wait_for_end() == 0
 
 
+@pytest.mark.slow
 def test_with_the_mouse_a_click_is_taken_and_without_it_none_is_asked_for(
     conn: Connection, environ: dict[str, str]
 ) -> None:
@@ -161,6 +162,7 @@ def test_with_the_mouse_a_click_is_taken_and_without_it_none_is_asked_for(
     assert left(conn) == 0
 
 
+@pytest.mark.slow
 def test_when_another_shell_has_taken_the_terminal_back_it_is_given_back_as_it_was(environ: dict[str, str]) -> None:
     with Terminal(JOBDECK, environ=environ, shell=SHELL_IN_SHELL) as terminal:
         terminal.wait_for("The queue is empty.")
@@ -172,6 +174,7 @@ def test_when_another_shell_has_taken_the_terminal_back_it_is_given_back_as_it_w
         assert terminal.wait_for_end() == 0
 
 
+@pytest.mark.slow
 def test_bytes_that_are_no_text_are_passed_over_and_the_next_key_works(environ: dict[str, str]) -> None:
     with Terminal(JOBDECK, environ=environ) as terminal:
         terminal.wait_for("The queue is empty.")

@@ -75,6 +75,7 @@ def test_the_setting_names_a_theme(setting: str, given: dict[str, str], theme: s
     assert prepare_environment(dict(given), setting) == theme
 
 
+@pytest.mark.slow
 def test_keys_that_clash_are_a_sentence_before_anything_is_drawn(environ: dict[str, str], tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('[keys]\n"job.retry" = "C"\n', encoding="utf-8")
@@ -84,6 +85,7 @@ def test_keys_that_clash_are_a_sentence_before_anything_is_drawn(environ: dict[s
         assert b"\x1b" not in terminal.raw
 
 
+@pytest.mark.slow
 def test_a_moved_key_and_a_theme_of_the_configuration_file_are_used(environ: dict[str, str], tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('JOBDECK_THEME = "contrast"\n[keys]\n"page.playbook" = "ctrl+b"\n', encoding="utf-8")
@@ -105,6 +107,7 @@ def run(*arguments: str, environ: dict[str, str]) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_a_terminal_the_status_is_printed_instead(environ: dict[str, str]) -> None:
     done = run(environ=environ)
     assert done.returncode == 0, done.stderr
@@ -112,6 +115,7 @@ def test_without_a_terminal_the_status_is_printed_instead(environ: dict[str, str
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["dumb", ""])
 def test_on_a_dumb_terminal_the_status_is_printed_instead(term: str, environ: dict[str, str]) -> None:
     with Terminal(JOBDECK, environ={**environ, "TERM": term}) as terminal:
@@ -120,6 +124,7 @@ def test_on_a_dumb_terminal_the_status_is_printed_instead(term: str, environ: di
         assert b"\x1b" not in terminal.raw
 
 
+@pytest.mark.slow
 def test_a_command_does_not_import_textual(environ: dict[str, str]) -> None:
     code = "import sys, jobdeck.tui.__main__ as m; m.main(['types']); sys.exit('textual' in sys.modules)"
     done = subprocess.run(
@@ -129,6 +134,7 @@ def test_a_command_does_not_import_textual(environ: dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "code", "sentence"), [
     (["--refresh", "soon"], 2, "--refresh"),
     (["--refresh", "0"], 2, "0.5 to 3600"),
@@ -143,6 +149,7 @@ def test_unusable_arguments_are_a_sentence_and_exit_code_2(
         assert b"\x1b" not in terminal.raw
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_is_a_sentence_before_anything_is_drawn(environ: dict[str, str]) -> None:
     with Terminal(JOBDECK, size=(160, 24), environ={**environ, "JOBDECK_CONCURRENCY": "many"}) as terminal:
         assert terminal.wait_for_end() == 1
@@ -150,6 +157,7 @@ def test_a_wrong_setting_is_a_sentence_before_anything_is_drawn(environ: dict[st
         assert b"\x1b" not in terminal.raw
 
 
+@pytest.mark.slow
 def test_a_database_without_the_schema_ends_the_dashboard_with_the_sentence(
     empty_database_url: str, environ: dict[str, str]
 ) -> None:
@@ -158,6 +166,7 @@ def test_a_database_without_the_schema_ends_the_dashboard_with_the_sentence(
         assert "jobdeck init" in terminal.text
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_is_shown_as_disconnected(environ: dict[str, str]) -> None:
     with Terminal(JOBDECK, environ={**environ, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}) as terminal:
         terminal.wait_for("disconnected")
@@ -179,6 +188,7 @@ def test_whatever_goes_wrong_before_the_first_paint_is_a_sentence(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_the_help_of_the_command_line_tells_of_the_dashboards_options(environ: dict[str, str]) -> None:
     done = run("--help", environ=environ)
     assert done.returncode == 0
@@ -189,6 +199,7 @@ def _looks_different(terminal: Terminal, text: str, before: object) -> bool:
     return terminal.look_of(text) != before
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_a_real_queue_and_acts_on_it(environ: dict[str, str]) -> None:
     enqueued = run("enqueue", "game_platform_sync", "--payload", '{"dryRun": true}', "--at", "in 2h", environ=environ)
     assert enqueued.returncode == 0, enqueued.stderr

@@ -22,6 +22,7 @@ WAY_OUT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("installed", WAY_OUT)
 def test_another_schema_ends_the_dashboard_with_one_sentence_that_says_what_to_do(
     installed: int, conn: psycopg.Connection[Any], database_url: str, tmp_path: Path

@@ -64,6 +64,7 @@ async def test_every_action_of_a_page_has_a_handler_there() -> None:
         assert set(deck.app.screen.handlers()) == {action.id for action in offered("detail")}
 
 
+@pytest.mark.slow
 async def test_help_lists_every_key_of_the_page() -> None:
     text = await shown(sample(), "question_mark", size=(200, 60))
     for action in ACTIONS:
@@ -72,6 +73,7 @@ async def test_help_lists_every_key_of_the_page() -> None:
             assert " ".join(key_name(key) for key in action.keys) in text
 
 
+@pytest.mark.slow
 async def test_help_says_why_a_key_is_greyed() -> None:
     assert "Cannot retry: a running job does not allow it." in await shown(sample(), "question_mark", size=LARGE)
 

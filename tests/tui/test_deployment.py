@@ -67,6 +67,7 @@ async def test_the_admin_of_the_page_presses_run_worker(deployed: PostgresServer
     assert left(deployed) == 0
 
 
+@pytest.mark.slow
 async def test_the_admin_of_the_page_runs_the_worker_inside_the_dashboard(
     deployed: PostgresServer, tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ async def test_the_admin_of_the_page_runs_the_worker_inside_the_dashboard(
         await desk.press("W")
 
 
+@pytest.mark.slow
 async def test_the_admin_of_the_page_changes_jobs(deployed: PostgresServer, tmp_path: Path) -> None:
     enqueue(deployed, OPERATOR)
     async with live(settings(deployed, ADMIN, tmp_path), "D", "y") as desk:
@@ -83,6 +85,7 @@ async def test_the_admin_of_the_page_changes_jobs(deployed: PostgresServer, tmp_
     assert left(deployed) == 0
 
 
+@pytest.mark.slow
 def test_the_admin_of_the_page_runs_jobs_by_command(deployed: PostgresServer, jobdeck: Jobdeck) -> None:
     enqueue(deployed, ADMIN)
     assert "processed 1: 1 succeeded, 0 failed" in jobdeck("run-worker").out
@@ -90,6 +93,7 @@ def test_the_admin_of_the_page_runs_jobs_by_command(deployed: PostgresServer, jo
     assert "Claimed 1: 1 succeeded, 0 failed." in jobdeck("worker", "--drain").out
 
 
+@pytest.mark.slow
 async def test_the_operator_of_the_page_changes_jobs_and_is_told_who_runs_them(
     deployed: PostgresServer, tmp_path: Path
 ) -> None:

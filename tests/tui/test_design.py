@@ -34,6 +34,7 @@ def test_the_keys_of_the_list_are_those_of_the_design() -> None:
     assert {key: bound.get(key) for key in KEYS} == KEYS
 
 
+@pytest.mark.slow
 async def test_a_cycle_is_watched_while_it_runs_and_its_sum_is_said() -> None:
     backend = failed(2)
     backend.cycle = CycleResult("ok", 3, 2, 1, "")

@@ -143,6 +143,7 @@ async def test_a_database_that_does_not_answer_is_slow_and_is_asked_no_second_ti
         assert " ok " in page.line_of("stuck")
 
 
+@pytest.mark.slow
 async def test_a_slow_database_does_not_hold_the_others_up() -> None:
     stuck, good = FakeMember("stuck", figures()), FakeMember("good", figures(), figures(pending=7))
     waiting: list[Callable[[], object]] = []
@@ -188,6 +189,7 @@ async def test_the_cursor_starts_on_the_worst_and_then_stays_with_its_database()
     assert page.app.chosen == "c"
 
 
+@pytest.mark.slow
 async def test_enter_opens_the_database_and_q_leaves() -> None:
     async with shown([FakeMember("a", figures()), FakeMember("b", away())], background=Held()) as page:
         await page.press("G", "enter")
@@ -242,6 +244,7 @@ async def test_every_action_of_the_page_is_done_and_help_and_keys_come_from_the_
         assert "⊘ cancelled" not in page.text
 
 
+@pytest.mark.slow
 async def test_with_a_mouse_the_keys_are_clicked_and_a_double_click_opens() -> None:
     fleet = [FakeMember("a", figures()), FakeMember("b", figures())]
     async with shown(fleet, background=Held(), mouse=True) as page:
@@ -273,6 +276,7 @@ async def test_many_databases_scroll_and_long_names_are_cut_in_the_middle() -> N
         assert max(map(len, page.lines)) <= 80
 
 
+@pytest.mark.slow
 async def test_a_dashboard_of_the_fleet_returns_to_it_with_q_and_esc() -> None:
     for keys in (("q",), ("escape",), ("h", "q", "q")):
         async with dashboard(failed(2), opened="orders") as deck:
@@ -282,6 +286,7 @@ async def test_a_dashboard_of_the_fleet_returns_to_it_with_q_and_esc() -> None:
         assert (deck.app.returns, deck.app.return_code) == (True, 0)
 
 
+@pytest.mark.slow
 async def test_esc_clears_marks_before_it_returns_to_the_fleet() -> None:
     async with dashboard(failed(2), "space", "escape", opened="orders") as deck:
         assert (deck.app.returns, deck.table.marks) == (False, set())
@@ -295,6 +300,7 @@ async def test_ctrl_c_leaves_the_program_from_a_dashboard_of_the_fleet() -> None
     assert (deck.app.returns, deck.app.return_code) == (False, 0)
 
 
+@pytest.mark.slow
 async def test_running_jobs_are_asked_about_before_it_returns_to_the_fleet() -> None:
     backend = failed(1)
     backend.embedded = EmbeddedWorker("running", 1)
@@ -364,6 +370,7 @@ def test_ctrl_c_and_signals_end_the_program_from_a_dashboard(code: int, monkeypa
     assert (visits.start(), len(visits.pages)) == (code, 1)
 
 
+@pytest.mark.slow
 def test_the_page(snap_compare: Callable[..., bool]) -> None:
     fleet = [
         FakeMember("billing", figures(pending=4)),

@@ -246,6 +246,7 @@ async def test_when_every_key_is_moved_no_state_of_the_list_names_an_old_one(sta
         assert not old_names(deck.screen_text()), deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_when_every_key_is_moved_a_form_that_is_wrong_or_half_filled_in_names_no_old_one(
     size: tuple[int, int],
@@ -330,6 +331,7 @@ async def check(deck: Deck, name: str, found: list[str]) -> None:
     found.clear()
 
 
+@pytest.mark.slow
 async def test_a_tab_is_called_by_the_key_it_was_moved_to() -> None:
     async with dashboard(failed(5), size=LARGE, keymap=keymap.read({"tab.failed": "F"})) as deck:
         assert "F Failed 5" in deck.line("tabs")

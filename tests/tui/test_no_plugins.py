@@ -75,6 +75,7 @@ async def test_without_plugins_the_playbook_names_no_competition() -> None:
     assert [line for line in lines if WORDS.search(line.replace("Quick Sync", "").replace("quick-sync", ""))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("alone")
 async def test_without_presets_the_key_of_quick_sync_does_nothing(backend: FakeBackend) -> None:
     async with dashboard(backend, "Q") as deck:
@@ -82,6 +83,7 @@ async def test_without_presets_the_key_of_quick_sync_does_nothing(backend: FakeB
         assert "quick.sync" not in {action.id for action in offered("list")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("alone")
 async def test_without_plugins_a_filter_has_no_key_of_one(backend: FakeBackend) -> None:
     assert (await said(backend, "slash", *"coach:kim", "enter", size=LARGE)).startswith('Unknown filter key "coach".')
@@ -153,6 +155,7 @@ def shop(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shop")
 async def test_a_page_of_a_plugin_is_opened_by_its_key_and_acts_on_a_row(backend: FakeBackend) -> None:
     async with dashboard(backend, "I", size=LARGE) as deck:
@@ -176,6 +179,7 @@ def customers_shown(text: str) -> list[str]:
     return [name for name in ("Ada", "Grace") if re.search(rf"^ \d  +{name}", text, re.MULTILINE)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shop")
 async def test_a_page_of_a_plugin_is_narrowed_down_by_its_search(backend: FakeBackend) -> None:
     async with dashboard(backend, "J") as deck:
@@ -189,6 +193,7 @@ async def test_a_page_of_a_plugin_is_narrowed_down_by_its_search(backend: FakeBa
         assert customers_shown(deck.screen_text()) == ["Ada", "Grace"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shop")
 async def test_an_action_of_a_page_asks_for_its_texts_and_gets_the_whole_row(backend: FakeBackend) -> None:
     async with dashboard(backend, "J", "j", "enter", "enter") as deck:
@@ -202,6 +207,7 @@ async def test_an_action_of_a_page_asks_for_its_texts_and_gets_the_whole_row(bac
         assert deck.toasts[-1] == "Closed 1 of ada: paid."
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shop")
 async def test_an_action_without_a_row_is_there_on_every_line_and_what_it_reveals_is_shown(
     backend: FakeBackend,
@@ -220,6 +226,7 @@ async def test_a_page_without_a_search_says_so(backend: FakeBackend) -> None:
     assert (await said(backend, "I", "slash")).startswith("This page has no search.")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shop")
 async def test_a_name_behind_a_plugins_filter_key_is_looked_up(backend: FakeBackend) -> None:
     async with dashboard(backend, "slash", *"customer:", size=LARGE) as deck:
@@ -228,12 +235,14 @@ async def test_a_name_behind_a_plugins_filter_key_is_looked_up(backend: FakeBack
         assert backend.requests[-1].filter.payload == ("customerId", CUSTOMER)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shop")
 async def test_a_preset_of_a_plugin_is_enqueued_by_its_key(backend: FakeBackend) -> None:
     assert "nightly_report" in await shown(backend, "Q", "x", size=LARGE)
     assert ("quick_sync", "all") in backend.calls
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shop")
 async def test_a_field_of_a_looked_up_key_is_picked_by_name(backend: FakeBackend) -> None:
     assert "Ada Lovelace" in await shown(backend, "n", "tab", *"ada", "enter", size=LARGE)

@@ -19,6 +19,7 @@ def playbook() -> None:
     """The pictures show the real playbook."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 async def test_a_picture_in_the_documents_is_the_dashboard_of_today(name: str) -> None:
     """`python -m tests.tui.picture` redraws them."""

@@ -83,6 +83,7 @@ def run(url: str, dsn: str | None) -> None:
     drain(url, *types, settings=settings, worker_id="w1")
 
 
+@pytest.mark.slow
 def test_one_alert_per_job_that_failed_for_good_and_none_for_an_attempt_that_is_retried(
     database_url: str, conn: psycopg.Connection[Any]
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_receiver_in_trouble_is_no_trouble(database_url: str, conn: psycopg.Co
     assert outcomes(conn) == ["failed"]
 
 
+@pytest.mark.slow
 def test_the_sdk_is_imported_only_where_a_dsn_is_set() -> None:
     code = (
         "import sys; from jobdeck.core.alerts.sentry import Alerts; from jobdeck.core.settings import Settings; "

@@ -48,6 +48,7 @@ def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(jobdeck: Job
     assert statuses(conn) == {here: "cancelled"}
 
 
+@pytest.mark.slow
 def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
@@ -63,6 +64,7 @@ def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: Co
     assert conn.execute("SELECT cancel_requested_at IS NOT NULL FROM job_queue").fetchone() == (True,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["retry", "cancel", "delete"])
 def test_more_than_one_job_needs_yes_and_says_so_without_changing_anything(
     jobdeck: Jobdeck, conn: Connection, verb: str
@@ -96,6 +98,7 @@ def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: 
     assert jobdeck("cancel", "--filter", "status:failed", "--json").data["results"] == []
 
 
+@pytest.mark.slow
 def test_run_again_of_several_jobs_needs_yes_and_another_payload_is_for_one_job(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:

@@ -209,6 +209,7 @@ def test_an_interrupt_is_exit_code_130_and_silent(offline: Jobdeck, monkeypatch:
     assert (ran.code, ran.out, ran.err) == (130, "", "")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_ends_the_command_quietly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment(monkeypatch, tmp_path, NOWHERE)
     with started("types", "--json") as process:
@@ -219,6 +220,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(monkeypatch: pytest.Monke
         assert process.stderr.read() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_ends_a_standing_command_in_order(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, code: int
@@ -237,6 +239,7 @@ def test_a_rule_of_the_sandbox_that_is_none_is_refused(offline: Jobdeck) -> None
     offline("sandbox", "--fail", "sometimes").refused(2, "sometimes")
 
 
+@pytest.mark.slow
 def test_python_m_core_is_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment(monkeypatch, tmp_path, NOWHERE)
     ran_alone("jobs").refused(3, "127.0.0.1:1/nowhere")
@@ -245,6 +248,7 @@ def test_python_m_core_is_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "cli_echo" in listed.out
 
 
+@pytest.mark.slow
 def test_without_handlers_types_says_how_to_name_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment(monkeypatch, tmp_path, NOWHERE)
     listed = ran_alone("types", JOBDECK_PLUGINS="", JOBDECK_HANDLERS="")
@@ -253,6 +257,7 @@ def test_without_handlers_types_says_how_to_name_them(monkeypatch: pytest.Monkey
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_handlers_a_worker_says_that_it_takes_no_jobs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str
 ) -> None:
@@ -292,6 +297,7 @@ def drop_own_roles(conn: Connection) -> None:
         conn.execute(sql.SQL(statement).format(groups))
 
 
+@pytest.mark.slow
 def test_a_queue_works_in_a_schema_of_its_own(
     offline: Jobdeck, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

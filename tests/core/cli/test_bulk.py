@@ -26,6 +26,7 @@ def statuses(conn: Connection) -> list[str]:
     return sorted(status for (status,) in conn.execute("SELECT status FROM job_queue").fetchall())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [3, 5])
 def test_a_dry_run_of_a_retry_says_what_starts_then(jobdeck: Jobdeck, conn: Connection, jobs: int) -> None:
     for _ in range(jobs):
@@ -38,6 +39,7 @@ def test_a_dry_run_of_a_retry_says_what_starts_then(jobdeck: Jobdeck, conn: Conn
     assert f"With what is due of these types: {jobs + 1} jobs start, no worker handles them." in told.err
 
 
+@pytest.mark.slow
 def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = [enqueued(conn, message="x") for _ in range(5)]
     with changes_nothing(conn):
@@ -146,6 +148,7 @@ def test_nothing_that_matches_is_nothing_done(jobdeck: Jobdeck, conn: Connection
     assert "No bulk actions" in jobdeck("bulk", "list").out
 
 
+@pytest.mark.slow
 def test_one_that_nobody_carries_further_goes_on_to_its_end(jobdeck: Jobdeck, conn: Connection) -> None:
     [enqueued(conn, message="x") for _ in range(5)]
     choice = bulk.choose(conn, parse_filter("type:cli_echo"), actor="somebody")

@@ -24,6 +24,7 @@ def worker(conn: Connection, database_url: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worker")
 def test_the_result_that_is_waited_for_decides_the_exit_code(jobdeck: Jobdeck, conn: Connection) -> None:
     good = enqueued(conn)
@@ -40,6 +41,7 @@ def test_the_result_that_is_waited_for_decides_the_exit_code(jobdeck: Jobdeck, c
     assert told >= {("canary", "vendor says fixed"), ("canary ended", None)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worker")
 def test_without_wait_it_answers_that_it_was_asked_for(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn)

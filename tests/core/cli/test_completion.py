@@ -71,6 +71,7 @@ def test_bash_completes_at_the_end_of_a_line(shell: dict[str, str], line: str, o
     assert completed(shell, line) == offered
 
 
+@pytest.mark.slow
 def test_bash_completes_the_names_of_saved_filters(
     shell: dict[str, str], jobdeck: Jobdeck, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ def test_bash_completes_the_names_of_saved_filters(
     assert completed({**shell, "JOBDECK_STATE_DIR": str(tmp_path)}, "jobdeck jobs --filter @l") == ["@late", "@lost"]
 
 
+@pytest.mark.slow
 def test_bash_offers_all_commands_behind_the_program_and_types_with_a_broken_setting_are_none(
     shell: dict[str, str],
 ) -> None:

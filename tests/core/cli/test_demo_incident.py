@@ -106,6 +106,7 @@ def test_the_shop_refuses_webhooks_while_it_fails_and_takes_them_again() -> None
     demo_jobs.shop.take(7)
 
 
+@pytest.mark.slow
 def test_in_the_incident_health_is_critical_and_one_group_has_the_failed_jobs(
     database_url: str, conn: Connection
 ) -> None:
@@ -144,6 +145,7 @@ def pushes(conn: Connection) -> list[tuple[Any, ...]]:
     return conn.execute("SELECT id, run_at FROM job_queue WHERE task_type = %s ORDER BY id", [PUSHES]).fetchall()
 
 
+@pytest.mark.slow
 def test_a_second_start_soon_after_the_first_adds_no_webhooks(conn: Connection) -> None:
     enqueue_demo_jobs(conn)
     before = pushes(conn)
@@ -152,6 +154,7 @@ def test_a_second_start_soon_after_the_first_adds_no_webhooks(conn: Connection) 
     assert pushes(conn) == before
 
 
+@pytest.mark.slow
 def test_a_later_start_has_webhooks_that_meet_its_incident_instead_of_those_that_are_left(conn: Connection) -> None:
     enqueue_demo_jobs(conn)
     conn.execute("UPDATE job_queue SET run_at = run_at - interval '1 hour' WHERE task_type = %s", [PUSHES])
@@ -163,6 +166,7 @@ def test_a_later_start_has_webhooks_that_meet_its_incident_instead_of_those_that
     assert min(run_at for _, run_at in new) > max(run_at for _, run_at in left)
 
 
+@pytest.mark.slow
 def test_what_failed_in_an_earlier_demo_can_be_retried_beside_the_new_webhooks(conn: Connection) -> None:
     enqueue_demo_jobs(conn)
     conn.execute(

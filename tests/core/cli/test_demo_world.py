@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from jobdeck.core import registry
 from jobdeck.core.cli.commands.run.demo import (
     CLOSING,
@@ -18,6 +20,7 @@ from jobdeck.core.read import jobs
 from tests.support.queue import ACTOR, Connection, claim
 
 
+@pytest.mark.slow
 def test_many_types_run_at_once_one_is_at_its_limit_one_is_paused_and_a_flow_waits(conn: Connection) -> None:
     enqueue_demo_jobs(conn)
     pause_newsletters(conn)
@@ -44,6 +47,7 @@ def test_the_paused_type_says_why_and_is_paused_once(conn: Connection) -> None:
     assert len(jobs.processing().run(conn).paused_types) == 1
 
 
+@pytest.mark.slow
 def test_a_second_start_adds_no_second_flow(conn: Connection) -> None:
     for _ in range(2):
         enqueue_demo_jobs(conn)

@@ -28,6 +28,7 @@ def as_member(people: People, database_url: str, monkeypatch: pytest.MonkeyPatch
     return sign_in
 
 
+@pytest.mark.slow
 def test_a_worker_is_told_that_actions_take_an_operator(jobdeck: Jobdeck, as_member: SignIn) -> None:
     role = as_member("job_worker")
     for command in (("pause",), ("purge", "--yes")):
@@ -71,6 +72,7 @@ def test_a_member_of_no_group_is_told_so(jobdeck: Jobdeck, as_member: SignIn) ->
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_doctor_says_that_a_role_cannot_see_the_transactions_of_others(
     jobdeck: Jobdeck, as_member: SignIn, postgres: PostgresServer, conn: psycopg.Connection[Any]
 ) -> None:

@@ -36,6 +36,7 @@ def test_it_tells_the_shift_in_words(jobdeck: Jobdeck, conn: Connection) -> None
         assert words in told, words
 
 
+@pytest.mark.slow
 def test_partial_and_continued_runs_are_told_apart_from_those_that_succeeded(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:

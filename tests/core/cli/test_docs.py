@@ -126,6 +126,7 @@ def sources() -> list[Path]:
     return [*ours, ROOT / "schema.sql", ROOT / "pyproject.toml", ROOT / "jobdeck" / "__init__.py"]
 
 
+@pytest.mark.slow
 def test_every_page_that_code_or_a_message_names_is_there() -> None:
     texts = {path: path.read_bytes().decode(errors="ignore") for path in sources()}
     named = {(path, *found) for path, text in texts.items() for found in NAMED_PAGE.findall(text)}
@@ -142,6 +143,7 @@ def test_every_file_that_a_page_about_the_code_names_is_there() -> None:
     assert [one for one in named if not any(path.endswith(f"/{one[1]}") for path in known)] == NOT_OURS
 
 
+@pytest.mark.slow
 def test_every_table_and_function_of_the_database_that_a_page_names_is_there() -> None:
     sql = "\n".join(
         path.read_text(encoding="utf-8") for path in (ROOT / "core").rglob("*") if path.suffix in {".sql", ".py"}

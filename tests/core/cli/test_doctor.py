@@ -24,6 +24,7 @@ def verdicts(jobdeck: Jobdeck) -> dict[str, tuple[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_a_sound_database_is_exit_code_0(jobdeck: Jobdeck) -> None:
     assert jobdeck("doctor").code == 0
     found = verdicts(jobdeck)
@@ -31,6 +32,7 @@ def test_a_sound_database_is_exit_code_0(jobdeck: Jobdeck) -> None:
         assert found[signal][0] == "ok", found[signal]
 
 
+@pytest.mark.slow
 def test_a_declared_series_whose_type_was_removed_with_its_schedule_is_named_before_it_is_due(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
@@ -55,6 +57,7 @@ def test_a_declared_series_whose_type_was_removed_with_its_schedule_is_named_bef
     assert "series" not in verdicts(jobdeck)
 
 
+@pytest.mark.slow
 def test_a_missing_index_is_named(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     conn.execute("DROP INDEX job_queue_claimable")
     assert jobdeck("doctor").code == 4
@@ -63,6 +66,7 @@ def test_a_missing_index_is_named(jobdeck: Jobdeck, conn: psycopg.Connection[Any
     assert "job_queue_claimable" in evidence
 
 
+@pytest.mark.slow
 def test_an_invalid_index_is_named(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     conn.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'job_queue_claimable'::regclass")
     assert jobdeck("doctor").code == 4
@@ -78,6 +82,7 @@ def test_a_missing_schema_is_critical_and_the_rest_is_still_looked_at(
     assert "LISTEN" in ran.out
 
 
+@pytest.mark.slow
 def test_a_sequence_of_run_tokens_behind_the_history_is_named_and_an_installation_moves_it_on(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
@@ -113,6 +118,7 @@ def account(conn: psycopg.Connection[Any]) -> Iterator[str]:
     conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_roles", "account")
 def test_missing_roles_are_no_warning_where_only_the_owner_may_change_jobs(jobdeck: Jobdeck) -> None:
     verdict, evidence = verdicts(jobdeck)["roles"]
@@ -120,6 +126,7 @@ def test_missing_roles_are_no_warning_where_only_the_owner_may_change_jobs(jobde
     assert "init --roles" in evidence
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_roles")
 def test_missing_roles_are_a_warning_where_another_account_may_change_jobs(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], account: str
@@ -131,6 +138,7 @@ def test_missing_roles_are_a_warning_where_another_account_may_change_jobs(
     assert "init --roles" in evidence
 
 
+@pytest.mark.slow
 def test_the_oldest_open_transaction_is_named_with_its_application(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
 ) -> None:

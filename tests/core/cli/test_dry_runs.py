@@ -23,6 +23,7 @@ def series(conn: Connection) -> UUID:
     return job.id
 
 
+@pytest.mark.slow
 def test_each_list_and_each_page_of_a_job_says_it_in_words(jobdeck: Jobdeck, series: UUID) -> None:
     for arguments in (["jobs"], ["job", str(series)], ["runs"], ["series"], ["status"]):
         assert SAID in jobdeck(*arguments).out, arguments
@@ -36,6 +37,7 @@ def test_the_status_of_a_job_that_left_the_queue_says_it(jobdeck: Jobdeck, conn:
     assert f"{SAID}, removed" in jobdeck("jobs", "--status", "succeeded").out
 
 
+@pytest.mark.slow
 def test_the_json_has_it_as_a_field(jobdeck: Jobdeck, series: UUID) -> None:
     assert [job["last_run_dry"] for job in jobdeck("jobs", "--json").data["jobs"]] == [True]
     assert jobdeck("job", str(series), "--json").data["last_run_dry"] is True
@@ -47,6 +49,7 @@ def test_the_json_has_it_as_a_field(jobdeck: Jobdeck, series: UUID) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_real_run_is_shown_without_it(jobdeck: Jobdeck, conn: Connection) -> None:
     job = add(conn, TYPE, recurrence_interval_minutes=60)
     run_once(conn, [TYPE])
@@ -54,6 +57,7 @@ def test_a_real_run_is_shown_without_it(jobdeck: Jobdeck, conn: Connection) -> N
         assert "dry" not in jobdeck(*arguments).out, arguments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("environment", "warns"), [("production", True), ("staging", False)])
 def test_health_warns_in_production_while_a_series_runs_dry(
     jobdeck: Jobdeck, conn: Connection, series: UUID, monkeypatch: pytest.MonkeyPatch, environment: str, warns: bool

@@ -35,6 +35,7 @@ def test_a_dry_run_shows_the_differences_and_changes_nothing(jobdeck: Jobdeck, c
         ]
 
 
+@pytest.mark.slow
 def test_it_needs_yes_then_edits_each_job_and_lists_the_refused(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, message="here", times=2)
     wrong = enqueued(conn, times=99)
@@ -50,6 +51,7 @@ def test_it_needs_yes_then_edits_each_job_and_lists_the_refused(jobdeck: Jobdeck
     assert str(wrong) in {one["id"] for one in again.data["results"]}
 
 
+@pytest.mark.slow
 def test_an_edit_of_many_is_undone_and_what_was_changed_since_is_counted(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, message="here", times=2)
     changed = enqueued(conn, message="there")
@@ -92,6 +94,7 @@ def test_what_cannot_be_read_is_refused(jobdeck: Jobdeck, conn: Connection, argu
     assert "No job matches" in jobdeck("edit", "--filter", "type:nobody", "--set", "a=1").out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("payload", ['"text"', "[1]", "5", "null"])
 def test_a_payload_that_is_no_object_can_be_edited(jobdeck: Jobdeck, conn: Connection, payload: str) -> None:
     job = enqueued(conn)

@@ -102,6 +102,7 @@ def test_a_dedupe_key_answers_with_the_job_that_is_there(jobdeck: Jobdeck) -> No
     assert "Already there" in jobdeck("enqueue", "cli_echo", "--dedupe-key", "once").out
 
 
+@pytest.mark.slow
 def test_a_dedupe_key_that_counts_for_a_time_does_so_after_the_job_has_ended(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
@@ -229,6 +230,7 @@ def test_what_no_run_could_carry_out_is_refused_by_its_field(
     assert_refused_everywhere(jobdeck, conn, task_type, payload, words)
 
 
+@pytest.mark.slow
 def test_a_campaign_without_a_way_to_unsubscribe_is_refused_unless_allowed(jobdeck: Jobdeck, conn: Connection) -> None:
     add_campaigns(conn)
     words = ["allowWithoutUnsubscribe", "SENDGRID_UNSUBSCRIBE_GROUP_ID"]
@@ -239,6 +241,7 @@ def test_a_campaign_without_a_way_to_unsubscribe_is_refused_unless_allowed(jobde
         assert jobdeck("enqueue", DISPATCH, "--payload", payload).code == 0
 
 
+@pytest.mark.slow
 def test_a_series_that_would_write_to_everyone_at_every_run_is_refused(jobdeck: Jobdeck, conn: Connection) -> None:
     everyone, one = json.dumps({"force": True}), json.dumps({"force": True, "coachId": NOBODY})
     before = everything(conn)
@@ -257,6 +260,7 @@ def test_a_series_that_would_write_to_everyone_at_every_run_is_refused(jobdeck: 
     assert jobdeck("edit", made, "--every", "2h").code == 0
 
 
+@pytest.mark.slow
 def test_a_second_series_alike_is_refused_unless_it_has_a_dedupe_key(jobdeck: Jobdeck, conn: Connection) -> None:
     series = ("enqueue", "cli_echo", "--every", "15m")
     first = jobdeck(*series, "--json").data["id"]
@@ -335,6 +339,7 @@ def test_enqueue_many_wants_a_count_or_a_readable_file(jobdeck: Jobdeck, argumen
     jobdeck("enqueue-many", "cli_echo", *arguments).refused(2)
 
 
+@pytest.mark.slow
 def test_a_quick_sync_without_its_handler_is_refused_in_a_sentence(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from tests.support.people import People
 from tests.support.queue import Connection, add
 
 
+@pytest.mark.slow
 def test_a_group_shows_the_value_that_is_odd_and_the_keys_that_are_not(jobdeck: Jobdeck, conn: Connection) -> None:
     of_coach(conn)
     answer = jobdeck("errors", ERROR[:4])
@@ -22,6 +23,7 @@ def test_a_group_shows_the_value_that_is_odd_and_the_keys_that_are_not(jobdeck: 
     assert group["facets"] == {"read": 21, "odd": [odd], "usual": ["division", "worker", "attempt"]}
 
 
+@pytest.mark.slow
 def test_who_may_not_see_payloads_reads_one_value(
     jobdeck: Jobdeck, conn: Connection, people: People, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +48,7 @@ def test_a_group_that_is_not_there_is_refused(jobdeck: Jobdeck) -> None:
     jobdeck("errors", "abc").refused(1, "No group of errors of the last 7d begins with abc")
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_filter_show_their_facets(jobdeck: Jobdeck, conn: Connection) -> None:
     of_coach(conn)
     for number in range(12):

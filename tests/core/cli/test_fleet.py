@@ -39,6 +39,7 @@ def test_the_worst_database_is_first_and_its_exit_code_counts(
     assert "bob" not in ran.out
 
 
+@pytest.mark.slow
 def test_a_critical_database_has_the_exit_code_of_health(jobdeck: Jobdeck, database_url: str, conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type, run_at) VALUES ('a', now() - interval '1 hour')")
     assert jobdeck("health").code == 4
@@ -69,6 +70,7 @@ def test_every_other_command_refuses_two_databases(
     jobdeck("--database-url", database_url, *command, "--database-url", AWAY).refused(2, *words)
 
 
+@pytest.mark.slow
 def test_a_command_asks_which_of_the_listed_databases(
     jobdeck: Jobdeck, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

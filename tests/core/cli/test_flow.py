@@ -66,6 +66,7 @@ def test_a_flow_is_found_by_its_id_and_by_that_of_a_job(
     assert (jobs["end"]["needs"], jobs["b"]["last_error"]) == ("end", "boom")
 
 
+@pytest.mark.slow
 def test_a_long_flow_is_cut_to_the_lines_that_are_asked_for(jobdeck: Jobdeck, conn: Connection) -> None:
     names = [f"load {number}" for number in range(300)]
     made = enqueue(conn, *map(member, names), *(member(f"next {name}", [name]) for name in names[:20]))
@@ -76,6 +77,7 @@ def test_a_long_flow_is_cut_to_the_lines_that_are_asked_for(jobdeck: Jobdeck, co
     assert "more lines" in cut[-1]
 
 
+@pytest.mark.slow
 def test_a_flow_is_cancelled_with_yes_alone(jobdeck: Jobdeck, conn: Connection, ids: dict[str, UUID]) -> None:
     with changes_nothing(conn):
         jobdeck("flow", "cancel", str(ids["a"])).refused(1, "This would cancel 2 jobs", "--yes")
@@ -100,6 +102,7 @@ def test_what_cannot_be_found_or_understood_is_refused(jobdeck: Jobdeck, conn: C
     jobdeck("flow", str(alone), "--yes").refused(2, "are for `jobdeck flow cancel ID`")
 
 
+@pytest.mark.slow
 def test_personal_data_in_names_is_masked(jobdeck: Jobdeck, conn: Connection) -> None:
     made = enqueue(conn, member("mail jane.doe@example.org"), member("next", ["mail jane.doe@example.org"]))
     for arguments in (("flow",), ("flow", str(made["next"])), ("flow", str(made["next"]), "--json"),

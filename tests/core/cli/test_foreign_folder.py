@@ -22,6 +22,7 @@ def of_run() -> list[str]:
     return [sys.executable if part == "$python" else part for part in last if part not in {"exec", "$@"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [of_run(), dashboard({"refresh": 1, "read_only": False})[:-2]])
 def test_a_file_with_the_name_of_a_package_is_not_run(tmp_path: Path, command: list[str]) -> None:
     for name in ("click", "pydantic", "psycopg", "textual", "tui", "jobdeck", "sitecustomize"):

@@ -11,6 +11,7 @@ from tests.support.queue import ACTOR, Connection, add, changes_nothing, claim, 
 TYPE = "cli_echo"
 
 
+@pytest.mark.slow
 def test_jobs_are_held_listed_and_released(jobdeck: Jobdeck, conn: Connection) -> None:
     held, free = add(conn, TYPE, payload={"id": 5}), add(conn, TYPE, payload={"id": "5"})
     ran = jobdeck("hold", TYPE, "id=5", "--reason", "INC-1", "--for", "2h")
@@ -32,6 +33,7 @@ def test_jobs_are_held_listed_and_released(jobdeck: Jobdeck, conn: Connection) -
     assert [job.id for job in claim(conn, [TYPE])] == [held.id]
 
 
+@pytest.mark.slow
 def test_the_json_of_a_hold_has_its_payload_and_its_number(jobdeck: Jobdeck, conn: Connection) -> None:
     add(conn, TYPE, payload={"id": "c3"})
     made = jobdeck("hold", TYPE, "id=c3", "--json").data
@@ -56,6 +58,7 @@ def test_a_dry_run_of_both_says_how_many_jobs_and_changes_nothing(jobdeck: Jobde
         )
 
 
+@pytest.mark.slow
 def test_a_value_that_may_name_a_person_is_masked(jobdeck: Jobdeck, conn: Connection) -> None:
     add(conn, TYPE, payload={"email": "mara.long@example.org"})
     ran = jobdeck("hold", TYPE, "email=mara.long@example.org")

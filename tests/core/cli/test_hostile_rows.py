@@ -166,6 +166,7 @@ def test_nothing_but_words_of_a_hostile_row_reaches_the_terminal(
             check(jobdeck, [*path, *way, *form])
 
 
+@pytest.mark.slow
 def test_an_answer_about_a_job_that_was_there_is_harmless(jobdeck: Jobdeck, hostile_url: str) -> None:
     with psycopg.connect(hostile_url, autocommit=True) as conn:
         conn.execute(
@@ -182,6 +183,7 @@ def test_an_answer_about_a_job_that_was_there_is_harmless(jobdeck: Jobdeck, host
             assert FORGED in jobdeck("enqueue", "cli_echo", "--dedupe-key", "one", *form).out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["jobs"], ["doctor"], ["init", "--dry-run"], ["drop"], ["init"]])
 def test_a_hostile_record_of_the_schema_is_harmless(jobdeck: Jobdeck, hostile_url: str, arguments: list[str]) -> None:
     with psycopg.connect(hostile_url, autocommit=True) as conn:

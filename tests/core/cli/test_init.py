@@ -46,6 +46,7 @@ def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(
     assert "Migrations run: 901 column, 902 values, 903 function" in done
 
 
+@pytest.mark.slow
 def test_init_and_status_name_the_schema_that_they_work_in(jobdeck: Jobdeck) -> None:
     assert jobdeck("init").out.startswith("Schema public of ")
     assert jobdeck("init", "--schema", "elsewhere", "--dry-run").out.startswith("Schema elsewhere of ")
@@ -63,6 +64,7 @@ def test_init_gives_the_jobs_that_are_there_their_keys(jobdeck: Jobdeck, conn: C
     assert found == [("game_platform_sync", waits) for waits in (False, True, True)]
 
 
+@pytest.mark.slow
 def test_a_dry_run_waits_for_no_worker_and_holds_none_up(jobdeck: Jobdeck, conn: Connection, database_url: str) -> None:
     with conn.transaction():
         add(conn)
@@ -85,6 +87,7 @@ def test_a_dry_run_refuses_what_init_refuses(jobdeck: Jobdeck, conn: Connection)
     assert finding(jobdeck, "objects")[0] == "ok"
 
 
+@pytest.mark.slow
 def test_doctor_names_the_objects_that_were_altered(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("DROP INDEX job_queue_held")
     conn.execute("CREATE INDEX job_queue_held ON job_queue (id)")
@@ -94,6 +97,7 @@ def test_doctor_names_the_objects_that_were_altered(jobdeck: Jobdeck, conn: Conn
     assert "index job_queue_held differs" in evidence
 
 
+@pytest.mark.slow
 def test_doctor_says_that_a_newer_schema_serves_this_program(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute(
         "INSERT INTO jobdeck_schema (version, serves_from) VALUES (%s, %s)",
@@ -106,6 +110,7 @@ def test_doctor_says_that_a_newer_schema_serves_this_program(jobdeck: Jobdeck, c
     jobdeck("init").refused(1, "newer", "Upgrade Jobdeck")
 
 
+@pytest.mark.slow
 def test_a_component_whose_plugin_is_not_named_is_noted_by_each_command_and_refused_by_init(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
@@ -120,6 +125,7 @@ def test_a_component_whose_plugin_is_not_named_is_noted_by_each_command_and_refu
     jobdeck("init").refused(1, words, "Nothing was changed")
 
 
+@pytest.mark.slow
 def test_drop_lists_what_it_would_remove_and_removes_it_with_yes(jobdeck: Jobdeck, conn: Connection) -> None:
     add(conn)
     conn.execute("CREATE TABLE job_board (id int)")
@@ -136,6 +142,7 @@ def test_drop_lists_what_it_would_remove_and_removes_it_with_yes(jobdeck: Jobdec
     jobdeck("drop").refused(1, "nothing to remove")
 
 
+@pytest.mark.slow
 def test_it_prints_the_script_without_a_database_and_doctor_finds_the_same(
     jobdeck: Jobdeck, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +172,7 @@ def test_it_prints_the_script_without_a_database_and_doctor_finds_the_same(
         assert finding(jobdeck, signal)[0] == "ok"
 
 
+@pytest.mark.slow
 def test_it_prints_one_script_for_each_transaction_of_an_upgrade(
     jobdeck: Jobdeck, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +217,7 @@ def test_what_makes_no_sense_is_refused(jobdeck: Jobdeck, arguments: tuple[str, 
     jobdeck("init", *arguments).refused(code, words)
 
 
+@pytest.mark.slow
 def test_init_installs_nothing_while_a_job_runs_that_it_waits_for(jobdeck: Jobdeck, conn: Connection) -> None:
     add(conn)
     claim_one(conn)
@@ -237,6 +246,7 @@ def test_init_goes_on_when_the_last_job_that_it_waits_for_has_ended(conn: Connec
     assert "is up to date" in out
 
 
+@pytest.mark.slow
 def test_init_waits_for_no_job_where_there_is_no_queue(
     jobdeck: Jobdeck, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,10 +256,12 @@ def test_init_waits_for_no_job_where_there_is_no_queue(
     postgres.drop_database(name)
 
 
+@pytest.mark.slow
 def test_a_script_with_a_plugin_that_is_not_there_is_refused() -> None:
     ran_alone("init", "--print", JOBDECK_PLUGINS="raffle").refused(1, "There is no plugin raffle")
 
 
+@pytest.mark.slow
 def test_the_embedded_database_of_an_older_program_is_set_aside_by_fresh(
     jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch
 ) -> None:

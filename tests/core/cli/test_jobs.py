@@ -22,6 +22,7 @@ HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]\u202egnp.exe\r\n\x9b31m"
 CONTROLS = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) != "\n"]
 
 
+@pytest.mark.slow
 def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = {str(enqueued(conn)) for _ in range(5)}
     seen: list[str] = []
@@ -39,6 +40,7 @@ def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: Connection)
     assert "--after" in first.err
 
 
+@pytest.mark.slow
 def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: Connection) -> None:
     red, blue = enqueued(conn, message="red"), enqueued(conn, message="blue")
     other = enqueued(conn, "from_elsewhere")
@@ -55,6 +57,7 @@ def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: Con
     jobdeck("jobs", "--filter", "status:failed", "--status", "pending").refused(2, "--filter", "status")
 
 
+@pytest.mark.slow
 def test_of_a_job_that_left_the_queue_only_what_is_known_is_shown(jobdeck: Jobdeck, conn: Connection) -> None:
     told = enqueued(conn)
     untold = conn.execute(
@@ -112,12 +115,14 @@ def test_a_job_that_is_not_there_is_refused(jobdeck: Jobdeck, name: str) -> None
     jobdeck(name, "11111111-1111-1111-1111-111111111111").refused(1, "11111111", "job")
 
 
+@pytest.mark.slow
 def test_the_orders_offered_are_those_there_are(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn)
     for order in SORTS:
         assert len(jobdeck("jobs", "--sort", order, "--ascending", "--json").data["jobs"]) == 1
 
 
+@pytest.mark.slow
 def test_hostile_text_from_the_database_is_harmless(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, HOSTILE, message=HOSTILE)
     conn.execute("UPDATE job_queue SET status = 'failed', last_error = %s, dedupe_key = %s", [HOSTILE, HOSTILE])
@@ -143,6 +148,7 @@ def test_personal_data_is_masked_where_people_read(jobdeck: Jobdeck, conn: Conne
         assert "hunter2" not in shown
 
 
+@pytest.mark.slow
 def test_a_job_shows_its_runs_why_and_audit(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, "cli_refuse", reason="the field is wet")
     assert jobdeck("run-worker").code == 0
@@ -159,6 +165,7 @@ def test_a_job_shows_its_runs_why_and_audit(jobdeck: Jobdeck, conn: Connection) 
         assert words in shown
 
 
+@pytest.mark.slow
 def test_a_job_shows_the_trace_in_which_it_was_enqueued_or_ran_last(jobdeck: Jobdeck, conn: Connection) -> None:
     begun, ran = (f"00-{number * 16}-b7ad6b7169203331-01" for number in ("0a", "1b"))
     with conn.transaction():
@@ -178,6 +185,7 @@ def test_a_job_shows_the_trace_in_which_it_was_enqueued_or_ran_last(jobdeck: Job
     assert shown() is None
 
 
+@pytest.mark.slow
 def test_runs_outlive_their_jobs_and_can_be_narrowed(jobdeck: Jobdeck, conn: Connection) -> None:
     done, failed = enqueued(conn), enqueued(conn, "cli_refuse")
     assert jobdeck("run-worker").code == 0
@@ -196,6 +204,7 @@ def test_runs_outlive_their_jobs_and_can_be_narrowed(jobdeck: Jobdeck, conn: Con
     jobdeck("why", str(done)).refused(1, "not in the queue", "jobdeck runs")
 
 
+@pytest.mark.slow
 def test_errors_that_the_newest_release_brought_are_listed_alone(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, "cli_refuse", reason="no room")
     assert jobdeck("run-worker").code == 0
@@ -211,6 +220,7 @@ def test_errors_that_the_newest_release_brought_are_listed_alone(jobdeck: Jobdec
     assert "new in release" in jobdeck("errors").out
 
 
+@pytest.mark.slow
 def test_errors_are_grouped(jobdeck: Jobdeck, conn: Connection) -> None:
     for number in range(3):
         enqueued(conn, "cli_refuse", reason=f"no room for {number} more")
@@ -240,6 +250,7 @@ def test_types_lists_the_registry_with_payload_schema_and_policy(jobdeck: Jobdec
     assert "coachId" in jobdeck("types").out
 
 
+@pytest.mark.slow
 def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn)
     enqueued(conn, "cli_refuse")
@@ -269,6 +280,7 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(jobdeck: J
         assert words in shown
 
 
+@pytest.mark.slow
 def test_status_says_that_there_are_more_than_ten_thousand(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute(
         """
@@ -289,6 +301,7 @@ def test_status_says_that_there_are_more_than_ten_thousand(jobdeck: Jobdeck, con
     assert "10,000+ pending, 0 failed" in jobdeck("digest").out
 
 
+@pytest.mark.slow
 def test_why_says_how_many_jobs_are_ahead_and_the_claim_may_still_take_it(jobdeck: Jobdeck, conn: Connection) -> None:
     first, second = enqueued(conn), enqueued(conn)
     announce(conn, types=["cli_echo"])
@@ -299,6 +312,7 @@ def test_why_says_how_many_jobs_are_ahead_and_the_claim_may_still_take_it(jobdec
     assert "No due job is ahead." in jobdeck("why", str(first)).out
 
 
+@pytest.mark.slow
 def test_personal_data_is_masked_in_json_as_well_until_it_is_revealed_which_is_on_record(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
@@ -313,6 +327,7 @@ def test_personal_data_is_masked_in_json_as_well_until_it_is_revealed_which_is_o
     assert conn.execute(looks, (job,)).fetchone() == (2,)
 
 
+@pytest.mark.slow
 def test_health_is_exit_code_4_when_it_is_critical(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn)
     conn.execute("UPDATE job_queue SET run_at = now() - interval '2 hours'")
@@ -334,6 +349,7 @@ def test_audit_says_who_did_what(jobdeck: Jobdeck, conn: Connection) -> None:
     assert "not now" in jobdeck("audit").out
 
 
+@pytest.mark.slow
 def test_looking_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     job = str(enqueued(conn))
     with changes_nothing(conn):

@@ -47,6 +47,7 @@ def test_a_command_names_the_session_that_holds_the_versions_of_the_schema(
         jobdeck("jobs").refused(1, "Another session has locked the queue's tables", "an upgrade")
 
 
+@pytest.mark.slow
 def test_a_job_that_another_session_has_locked_is_no_locked_table(
     jobdeck: Jobdeck, conn: Connection, database_url: str
 ) -> None:

@@ -17,6 +17,7 @@ def failed(conn: Connection, error: str = "the vendor answered 503") -> None:
     run_once(conn, outcome="failed", error=error, error_kind="vendor")
 
 
+@pytest.mark.slow
 def test_a_note_is_left_listed_and_acknowledged(jobdeck: Jobdeck, conn: Connection) -> None:
     left = jobdeck("note", "the vendor calls back", "--days", "3", "--json").data["note"]
     for arguments in (["note"], ["status"], ["digest"], ["digest", "--markdown"]):
@@ -54,6 +55,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
         jobdeck(*arguments).refused(code, words)
 
 
+@pytest.mark.slow
 def test_a_group_is_muted_by_the_beginning_of_its_fingerprint(jobdeck: Jobdeck, conn: Connection) -> None:
     failed(conn)
     assert " new " in jobdeck("errors").out
@@ -69,6 +71,7 @@ def test_a_group_is_muted_by_the_beginning_of_its_fingerprint(jobdeck: Jobdeck, 
     assert [row["reason"] for row in audit_rows(conn, "unmute errors")] == ["mended"]
 
 
+@pytest.mark.slow
 def test_the_hand_over_is_written_to_a_new_file_alone(jobdeck: Jobdeck, conn: Connection, tmp_path: Path) -> None:
     failed(conn, "no *answer* for ada@example.org <b>")
     operator.pause(conn, reason="vendor outage", actor=ACTOR, task_type="alpha")

@@ -40,6 +40,7 @@ def test_the_tutorial_sets_again_what_the_quick_start_exported() -> None:
     assert (after["DATABASE_URL"] != before["DATABASE_URL"], after["JOBDECK_HANDLERS"]) == (True, "")
 
 
+@pytest.mark.slow
 def test_the_quick_start_enqueues_and_runs_a_job(empty_database_url: str, tmp_path: Path) -> None:
     typed = [one.line.split("#")[0].strip() for one in walk(quick_start(), tmp_path, settings(empty_database_url))]
     assert typed == ["jobdeck init --schema jobs", "python order.py", "jobdeck run-worker", "jobdeck runs"]

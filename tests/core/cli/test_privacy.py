@@ -59,6 +59,7 @@ class TestRetention:
 
 
 class TestErase:
+    @pytest.mark.slow
     def test_without_yes_the_places_are_listed_and_nothing_is_changed(self, jobdeck: Jobdeck, conn: Connection) -> None:
         add(conn, payload=PAYLOAD)
         with changes_nothing(conn):
@@ -69,16 +70,19 @@ class TestErase:
             assert listed["dry_run"] is True
             assert {"place": "job_queue", "rows": 1} in listed["erased"]
 
+    @pytest.mark.slow
     def test_contents_of_jobs_are_erased_without_any_plugin(self, jobdeck: Jobdeck, conn: Connection) -> None:
         add(conn, payload=PAYLOAD)
         with use_plugins():
             assert "1 row erased in job_queue.\n" in jobdeck("erase", "--payload-key", "customerId=5", "--yes").out
         assert places(dumped(conn), ["Quokka Zzyx"]) == {}
 
+    @pytest.mark.slow
     def test_a_person_is_erased(self, jobdeck: Jobdeck, conn: Connection, child: Child) -> None:
         assert jobdeck("erase", "--person", f"competitor={child.id}", "--yes").code == 0
         assert places(dumped(conn), child.texts) == {}
 
+    @pytest.mark.slow
     def test_a_dash_reads_the_value_so_that_no_history_has_it(
         self, jobdeck: Jobdeck, conn: Connection, child: Child, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -86,6 +90,7 @@ class TestErase:
         assert jobdeck("erase", "--person", "email=-", "--yes").code == 0
         assert places(dumped(conn), child.texts) == {}
 
+    @pytest.mark.slow
     def test_what_is_said_names_nobody(self, jobdeck: Jobdeck, child: Child) -> None:
         ran = jobdeck("erase", "--person", f"email={child.email}", "--yes")
         assert [text for text in child.texts if text.lower() in (ran.out + ran.err).lower()] == []
@@ -129,6 +134,7 @@ class TestErase:
         running = claim_one(conn)
         jobdeck("erase", "--payload-key", "customerId=5", "--yes").refused(1, f"jobdeck cancel {running.id}")
 
+    @pytest.mark.slow
     def test_what_remains_is_listed_and_the_exit_code_is_3(self, jobdeck: Jobdeck, conn: Connection) -> None:
         add(conn, payload={"mail": "zzpat@zz.example"})
         series = add(conn, payload={"to": "zzpat@zz.example"}, recurrence_interval_minutes=5)
@@ -143,6 +149,7 @@ class TestErase:
         answer = json.loads(jobdeck(*asked, "--yes", "--json").out)
         assert answer["left"] == [{"place": f"job_queue (series {series.id})", "rows": 1}]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("person", [False, True])
     def test_with_wait_it_erases_after_the_end_of_the_job_that_runs(
         self, jobdeck: Jobdeck, conn: Connection, child: Child, monkeypatch: pytest.MonkeyPatch, person: bool
@@ -160,6 +167,7 @@ class TestErase:
 class TestWhoMay:
     """Only the owner of the tables erases and sets periods."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("group", ["job_viewer", "job_operator", "job_worker"])
     def test_no_group_may(
         self,

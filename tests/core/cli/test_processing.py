@@ -93,6 +93,7 @@ def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(jobdeck: Jobdec
     assert found == {stuck: "failed", healthy.id: "running"}
 
 
+@pytest.mark.slow
 def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:

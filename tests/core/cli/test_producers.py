@@ -14,6 +14,7 @@ from tests.support.queue import ACTOR, Connection, audit_rows, changes_nothing, 
 ADD = ["producers", "add", "shop", "--types", "cli_echo, cli_echo,other", "--rate", "60/min"]
 
 
+@pytest.mark.slow
 def test_a_producer_is_made_shown_once_listed_and_revoked(jobdeck: Jobdeck, conn: Connection) -> None:
     made = jobdeck(*ADD)
     *words, token = made.out.splitlines()

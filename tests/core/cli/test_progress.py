@@ -40,6 +40,7 @@ def test_nothing_of_the_progress_is_written_to_a_pipe(
     assert value(conn, "SELECT count(*) FROM job_queue") == 1500
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_the_progress_and_the_answer_takes_its_place(jobdeck: Jobdeck, conn: Connection) -> None:
     arguments = ["enqueue-many", "cli_echo", "--count", "3000"]
     program = (

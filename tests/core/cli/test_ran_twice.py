@@ -48,6 +48,7 @@ def test_its_json_has_the_sentences_the_figures_and_the_runs(jobdeck: Jobdeck, t
     assert [one["jobs"] for one in data["same"]] == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("twice")
 def test_who_may_not_see_payloads_reads_the_verdict_and_nothing_that_was_sent(
     jobdeck: Jobdeck, people: People, database_url: str, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from tests.support.queue import Connection, changes_nothing
 WEEKDAYS = ("--cron", "0 9 * * 1-5", "--tz", "America/New_York")
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_the_next_runs_in_a_zone_and_the_job_is_due_at_the_first(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
@@ -37,6 +38,7 @@ def test_a_dry_run_shows_the_next_runs_in_a_zone_and_the_job_is_due_at_the_first
     assert (row["interval_minutes"], row["schedule"]) == (None, made["schedule"])
 
 
+@pytest.mark.slow
 def test_seconds_and_what_missed_slots_are_worth(jobdeck: Jobdeck) -> None:
     made = jobdeck("enqueue", "cli_echo", "--every", "30s", "--catch-up", "all", "--json").data
     assert made["schedule"] == {"seconds": 30, "catch_up": "all"}
@@ -72,6 +74,7 @@ def test_a_bad_schedule_is_one_sentence_and_changes_nothing(
         jobdeck("edit", made, *options).refused(2, *words)
 
 
+@pytest.mark.slow
 def test_an_edit_changes_the_zone_or_the_catch_up_alone(jobdeck: Jobdeck) -> None:
     made = jobdeck("enqueue", "cli_echo", *WEEKDAYS, "--json").data["id"]
     for options, schedule in (
@@ -86,6 +89,7 @@ def test_an_edit_changes_the_zone_or_the_catch_up_alone(jobdeck: Jobdeck) -> Non
         assert jobdeck("job", made, "--json").data["schedule"] == schedule
 
 
+@pytest.mark.slow
 def test_the_doctor_compares_the_zones_of_series_with_those_of_the_database(
     jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +109,7 @@ def test_the_doctor_compares_the_zones_of_series_with_those_of_the_database(
     assert evidence.startswith("America/New_York differs. Series run by the rules of Python (tzdata)")
 
 
+@pytest.mark.slow
 def test_the_doctor_names_a_zone_that_only_one_of_the_two_knows(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("""
         SELECT job_series_create('cli_echo', '{}', '{"cron": "0 9 * * *", "zone": "Mars/Olympus"}', NULL, NULL, 3, 0,

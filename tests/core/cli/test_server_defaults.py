@@ -50,6 +50,7 @@ def jobdeck_at(
     return at
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unusual")
 def test_commands_and_a_worker_do_what_they_do_everywhere(
     jobdeck_at: Callable[[str], Jobdeck], database_url: str

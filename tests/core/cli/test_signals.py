@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from jobdeck.core.cli.signals import Stop, stop_signals
 from tests.support.waiting import PATIENCE, until
 
@@ -61,6 +63,7 @@ def test_each_wait_uses_up_one_event() -> None:
         stop.wait()
 
 
+@pytest.mark.slow
 def test_more_events_than_the_socket_holds_lose_none() -> None:
     stop = Stop()
     for _ in range(100_000):

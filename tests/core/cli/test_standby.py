@@ -42,6 +42,7 @@ def jobdeck(
     return support.runner(capsys)
 
 
+@pytest.mark.slow
 def test_the_server_is_one_in_recovery(standby: str) -> None:
     with psycopg.connect(standby) as conn:
         assert conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)

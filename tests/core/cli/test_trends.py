@@ -60,6 +60,7 @@ def test_a_window_or_type_that_cannot_be_is_refused(
     jobdeck("trends", *arguments).refused(code, *words)
 
 
+@pytest.mark.slow
 def test_series_are_listed_and_one_run_is_skipped(jobdeck: Jobdeck, conn: Connection) -> None:
     assert jobdeck("series").out == "No recurring jobs.\n"
     job = add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
@@ -73,6 +74,7 @@ def test_series_are_listed_and_one_run_is_skipped(jobdeck: Jobdeck, conn: Connec
     assert [one["action"] for one in jobdeck("audit", "--json").data["audit"]] == ["skip"]
 
 
+@pytest.mark.slow
 def test_one_series_is_paused_and_resumed_and_the_list_says_so(jobdeck: Jobdeck, conn: Connection) -> None:
     job = add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
     add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)

@@ -14,6 +14,7 @@ from tests.support.queue import Connection, add, add_waiting, changes_nothing, c
 from tests.support.waiting import rounds
 
 
+@pytest.mark.slow
 def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: Connection) -> None:
     given = ("--warn", "20%", "--critical", "60.5 %", "--lost", "5", "--mute-for", "2h", "--reason", "known")
     found = jobdeck("types", "set", "cli_echo", *given, "--json").data
@@ -34,6 +35,7 @@ def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: Connection) -
     assert conn.execute("SELECT count(*) FROM job_types").fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, "foreign_type")
     ran = jobdeck("types", "set", "foreign_type", "--warn", "30%")
@@ -44,6 +46,7 @@ def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: 
     assert jobdeck("types", "set", "foreign_type", "--warn", "40%").err == ""
 
 
+@pytest.mark.slow
 def test_a_type_of_another_runner_is_set_aside_and_taken_over(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, "foreign_type")
     ran = jobdeck("types", "set", "foreign_type", "--set-aside", "--reason", "the old runner makes images")
@@ -100,6 +103,7 @@ def test_bad_input_changes_nothing(
         jobdeck("types", "set", *arguments).refused(code, *words)
 
 
+@pytest.mark.slow
 def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn: Connection) -> None:
     assert jobdeck("types", "list").out == "No task types.\n"
     ended = now(conn).replace(second=30).timestamp() - 60.0
@@ -147,6 +151,7 @@ def test_an_unknown_word_is_refused_with_the_nearest(jobdeck: Jobdeck) -> None:
     jobdeck("type", "list").refused(2, 'did you mean "types"')
 
 
+@pytest.mark.slow
 def test_limits_are_set_listed_and_taken_away(jobdeck: Jobdeck, conn: Connection) -> None:
     given = ("--max-running", "5", "--rate", "100/m", "--burst", "20", "--max-per-key", "2", "--key-rate", "5/10s")
     found = jobdeck("types", "set", "cli_echo", *given, "--max-age", "1d12h", "--json").data
@@ -162,6 +167,7 @@ def test_limits_are_set_listed_and_taken_away(jobdeck: Jobdeck, conn: Connection
     assert conn.execute("SELECT limited, rate_burst FROM job_types").fetchone() == (False, None)
 
 
+@pytest.mark.slow
 def test_the_values_of_the_code_are_listed_with_their_release_and_hold_again_on_request(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
@@ -180,6 +186,7 @@ def test_the_values_of_the_code_are_listed_with_their_release_and_hold_again_on_
     assert jobdeck("types", "list").out.splitlines()[1] == listed
 
 
+@pytest.mark.slow
 def test_a_type_is_put_into_a_queue_and_the_queues_are_listed_with_their_figures(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
@@ -200,6 +207,7 @@ def test_a_type_is_put_into_a_queue_and_the_queues_are_listed_with_their_figures
     jobdeck("types", "set", "cli_echo", "--queue", "two words").refused(1, "letters, digits, dots, hyphens")
 
 
+@pytest.mark.slow
 def test_two_live_releases_that_differ_are_named(jobdeck: Jobdeck, conn: Connection) -> None:
     start(conn, "shop@6", "old", "cli_echo", max_running=4)
     start(conn, "shop@7", "new", "cli_echo", max_running=5)
@@ -212,6 +220,7 @@ def test_two_live_releases_that_differ_are_named(jobdeck: Jobdeck, conn: Connect
     )
 
 
+@pytest.mark.slow
 def test_doctor_says_whose_limits_hold(jobdeck: Jobdeck, conn: Connection) -> None:
     def said() -> dict[str, str]:
         return {one["signal"]: one["evidence"] for one in jobdeck("doctor", "--json").data["findings"]}

@@ -110,6 +110,7 @@ def test_a_worker_waits_for_a_database_that_is_away_at_its_start(
         assert process.wait(timeout=PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_a_worker_whose_connection_is_lost_during_its_start_tries_again(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: Conn
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_draining_worker_waits_for_jobs_that_a_rate_holds_back(jobdeck: Jobdeck, conn: Connection) -> None:
     operator.set_type(conn, "cli_echo", changes={"rate_runs": 4, "rate_seconds": 1}, actor="test", reason=None)
     for _ in range(9):
@@ -246,6 +248,7 @@ def standing(conn: Connection, command: str = "worker", **changes: str) -> Itera
             yield process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
     [
@@ -279,6 +282,7 @@ def test_a_second_signal_does_not_wait_for_running_jobs(jobdeck: Jobdeck, conn: 
     assert conn.execute("SELECT status, attempts FROM job_queue").fetchall() == [("pending", 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [
@@ -358,6 +362,7 @@ class TestMetrics:
         monkeypatch.setattr("jobdeck.core.errors.find_spec", lambda _name: None)
         jobdeck("worker", "--drain", "--metrics", "127.0.0.1:0").refused(1, "jobdeck[server]")
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("jobdeck")
     def test_nothing_of_them_is_loaded_without_an_address(
         self, conn: Connection, monkeypatch: pytest.MonkeyPatch

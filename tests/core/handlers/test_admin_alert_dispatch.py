@@ -76,6 +76,7 @@ def test_a_private_reply_alerts_its_addressee_only(notices: NoticeWorld) -> None
     assert notices.mailed == [notices.address(one)]
 
 
+@pytest.mark.slow
 def test_texts_go_only_where_asked_for_by_the_job_and_the_person(notices: NoticeWorld) -> None:
     admin(notices, texts=True, mobile_number="500 555 0110")
     admin(notices, texts=True, instant_sms_enabled=False)
@@ -329,6 +330,7 @@ def test_messages_whose_notice_another_run_begins_to_send_meanwhile_stay_bound_t
     assert notices.mailed == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_and_changes_nothing(notices: NoticeWorld) -> None:
     person = admin(notices, 3, texts=True)
     admin(notices, email_alerts_enabled=False)

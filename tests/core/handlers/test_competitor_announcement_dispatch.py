@@ -65,6 +65,7 @@ def test_three_recipients_are_one_request(mail: MailWorld) -> None:
     assert done["completed_at"] is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("people", "requests"), [(1500, [1000, 500]), (2500, [1000, 1000, 500])])
 def test_more_recipients_than_a_request_may_have_are_all_mailed_once(
     mail: MailWorld, people: int, requests: list[int]
@@ -386,6 +387,7 @@ def test_where_the_outcome_is_open_the_batch_is_uncertain_and_not_repeated(mail:
     assert (row["status"], "20 uncertain" in row["failed_reason"]) == ("partially_failed", True)
 
 
+@pytest.mark.slow
 def test_a_timeout_is_uncertain(mail: MailWorld) -> None:
     campaign = mail.campaign(3)
     mail.sandbox.rules.add("slow:mail/send:1,seconds=300")
@@ -402,6 +404,7 @@ def test_where_nobody_listens_everyone_stays_queued(mail: MailWorld) -> None:
     assert mail.statuses(campaign) == {"queued": 3}
 
 
+@pytest.mark.slow
 def test_after_trouble_the_first_requests_are_small(mail: MailWorld) -> None:
     campaign = mail.campaign(500)
     mail.dispatch(campaign, mail.context(attempt=2), batchSize=1000)

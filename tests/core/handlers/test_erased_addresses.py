@@ -53,6 +53,7 @@ def test_a_campaign_mails_an_erased_address_that_nothing_was_recorded_of(notices
     assert notices.mailed == [ADDRESS]
 
 
+@pytest.mark.slow
 def test_a_campaign_that_goes_on_mails_nobody_a_second_time(notices: NoticeWorld) -> None:
     campaign = notices.campaign([ADDRESS, "p1@example.org"])
     notices.dispatch(campaign, maxRecipients=1)
@@ -111,6 +112,7 @@ def test_without_an_erasure_no_key_is_needed(notices: NoticeWorld) -> None:
     assert notices.mailed == ["p1@example.org"]
 
 
+@pytest.mark.slow
 def test_a_report_that_comes_after_the_erasure_blocks_the_hash_and_not_the_address(notices: NoticeWorld) -> None:
     campaign = notices.campaign([ADDRESS])
     notices.dispatch(campaign)

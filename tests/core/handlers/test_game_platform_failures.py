@@ -54,6 +54,7 @@ def test_a_refused_or_missing_token_stops_the_run_early_and_fails_it_for_good(
     assert len(world.sandbox.requests) < 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("handler", "rule"),
     [

@@ -124,6 +124,7 @@ def test_a_creation_in_doubt_is_settled_by_a_second_look(world: World) -> None:
     assert world.lap(onboard, world.successor(context)).output["created"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["503", "408", "cut-before", "cut-after"])
 def test_an_outage_stops_the_run_and_loses_nobody(world: World, fault: str) -> None:
     for _ in range(20):
@@ -136,6 +137,7 @@ def test_an_outage_stops_the_run_and_loses_nobody(world: World, fault: str) -> N
     assert world.lap(onboard, world.successor(context)).output["created"] == 20
 
 
+@pytest.mark.slow
 def test_an_outage_names_the_last_answer_of_the_vendor(world: World) -> None:
     for _ in range(5):
         world.coach()

@@ -284,6 +284,7 @@ def test_a_creation_in_doubt_is_settled_by_a_second_look_after_the_doubt_is_over
     assert _count(world, "select count(*) from activity_logs") == 1
 
 
+@pytest.mark.slow
 def test_a_creation_that_the_vendor_carries_out_late_is_found_by_the_second_look(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +325,7 @@ def test_a_person_who_is_deleted_while_the_vendor_is_asked_is_passed_over(world:
     assert world.person(other)["game_platform_id"] == str(other)
 
 
+@pytest.mark.slow
 def test_a_creation_that_stays_in_doubt_is_counted_as_failed_and_looked_up_by_the_next_job(world: World) -> None:
     good, person = _people(world, 2)
     rule = world.sandbox.rules.add(f"503:users,method=POST,user={person}")
@@ -415,6 +417,7 @@ def test_an_account_that_cannot_be_stored_leaves_nothing_half_done(world: World)
     assert world.created()[str(person)] == 1
 
 
+@pytest.mark.slow
 def test_an_outage_stops_the_run_says_when_it_goes_on_and_loses_nobody(world: World) -> None:
     people = _people(world, 30)
     rule = world.sandbox.rules.add("cut-before:users,method=GET")
@@ -438,6 +441,7 @@ def test_the_pause_doubles_with_each_attempt(world: World) -> None:
     assert failure.value.seconds == 2400
 
 
+@pytest.mark.slow
 def test_now_and_then_a_failure_is_made_good(world: World) -> None:
     people = _people(world, 20)
     world.sandbox.rules.add("503:users:3,method=POST")
@@ -448,6 +452,7 @@ def test_now_and_then_a_failure_is_made_good(world: World) -> None:
     assert set(world.created().values()) == {1}
 
 
+@pytest.mark.slow
 def test_one_poisoned_competitor_does_not_stop_the_others(world: World) -> None:
     people = _people(world, 6)
     world.sandbox.rules.add(f"422:users,user={people[2]},method=POST,detail=Zzfirst Zzlast is not welcome")
@@ -468,6 +473,7 @@ def _cancelled_after(world: World, context: FakeContext, posts: int) -> None:
     context.cancel_when = lambda: sum(world.created().values()) >= posts
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_stores_what_was_created_and_starts_nothing_new(world: World) -> None:
     people = _people(world, 40)
     context = world.context()
@@ -517,6 +523,7 @@ def test_nobody_is_fetched_or_put_on_a_team_by_onboarding(world: World) -> None:
     assert _paths(world) == ["GET /users", "POST /users"]
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_create_one_account_each(world: World, database_url: str) -> None:
     """The queue keeps two runs apart; this is what holds where it does not, as after a lease that was lost."""
     people = _people(world, 10)

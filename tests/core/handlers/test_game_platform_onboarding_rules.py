@@ -170,6 +170,7 @@ def test_the_task_types_are_what_the_playbook_says() -> None:
     assert all(registry.require(name).field("coachId") for name in told)
 
 
+@pytest.mark.slow
 def test_no_personal_data_in_logs_outputs_errors_audit_or_ledger(
     world: World, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

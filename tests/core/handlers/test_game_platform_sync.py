@@ -193,6 +193,7 @@ def test_a_run_for_one_coach_moves_no_other_coachs_watermark(world: World) -> No
     assert world.stored(stranger) == []
 
 
+@pytest.mark.slow
 def test_a_failed_competitor_gets_the_old_window_again(world: World) -> None:
     person, _ = world.competitor(coach := world.coach()), world.competitor(coach)
     world.solves(person, 1)
@@ -440,6 +441,7 @@ def test_everyone_failing_fails_the_job_with_a_delay(world: World) -> None:
     assert world.row("select status from game_platform_sync_runs")["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_errors_are_capped_at_twenty_and_counts_are_exact(world: World) -> None:
     people = world.competitors(26)
     world.solves(people[0], 1)

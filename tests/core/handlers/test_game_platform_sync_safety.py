@@ -29,6 +29,7 @@ def test_the_runners_dry_run_counts_too(world: World) -> None:
     assert world.everything() == before
 
 
+@pytest.mark.slow
 def test_a_preview_says_what_would_be_asked(world: World) -> None:
     people = world.everything_to_sync()
     told = preview(Params(create_teams=True), world.context())
@@ -82,6 +83,7 @@ def test_an_outage_stops_the_run_after_a_few_and_says_when_it_goes_on(world: Wor
     assert all(world.person(person)["game_platform_sync_error"] is None for person in people)
 
 
+@pytest.mark.slow
 def test_now_and_then_a_failure_does_not_stop_a_run(world: World) -> None:
     people = world.competitors(12)
     for person in people:
@@ -99,6 +101,7 @@ def test_a_malformed_answer_is_not_asked_for_again(world: World) -> None:
     assert [who for _, who in world.asked("odl")].count(person) == 1
 
 
+@pytest.mark.slow
 def test_no_personal_data_in_logs_outputs_errors_or_health(
     world: World, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +134,7 @@ def test_no_personal_data_in_logs_outputs_errors_or_health(
         assert not any(mark in text for text in seen), mark
 
 
+@pytest.mark.slow
 def test_the_sample_loads_twice_and_syncs_with_something_new_each_time(conn: Connection) -> None:
     with Sandbox() as sandbox:
         world = World(conn, sandbox)

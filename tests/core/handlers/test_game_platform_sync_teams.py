@@ -22,6 +22,7 @@ def _changes(world: World) -> list[tuple[str, str | None]]:
     return [(seen.path, seen.user) for seen in world.sandbox.requests if seen.mutating]
 
 
+@pytest.mark.slow
 def test_only_the_difference_is_sent(world: World) -> None:
     coach = world.coach()
     there, missing, gone = (world.competitor(coach) for _ in range(3))
@@ -163,6 +164,7 @@ def test_teams_are_created_only_when_asked_for(world: World) -> None:
     assert mapping["metactf_team_id"] == world.sandbox.metactf.teams[str(team)].metactf_team_id
 
 
+@pytest.mark.slow
 def test_a_team_whose_creation_was_never_answered_is_adopted_next_time(world: World) -> None:
     world.sandbox.metactf.switches.duplicate_create = "409"
     coach = world.coach(account="k-1")
@@ -190,6 +192,7 @@ def test_one_coachs_sync_leaves_other_coaches_teams_alone(world: World) -> None:
     assert _roster(world, "t-other") == set()
 
 
+@pytest.mark.slow
 def test_an_outage_among_the_teams_goes_on_with_the_teams(world: World) -> None:
     coach = world.coach()
     people = [world.competitor(coach) for _ in range(5)]

@@ -160,6 +160,7 @@ def test_a_competitor_who_fails_does_not_hold_the_cursor_up(world: World) -> Non
     assert outcome.failed == 1
 
 
+@pytest.mark.slow
 def test_an_outage_is_noticed_across_the_runs_of_a_wave(world: World) -> None:
     world.competitors(8)
     world.sandbox.rules.add("503:scores")

@@ -56,6 +56,7 @@ def test_one_timestamp_across_the_borders_of_batches_loses_nobody(notices: Notic
     assert count(notices) == 10
 
 
+@pytest.mark.slow
 def test_a_batch_of_five_thousand_is_not_mistaken_for_the_last(notices: NoticeWorld) -> None:
     archived(notices, 6100)
     output = notices.output(backfill, batchSize=5000)

@@ -69,6 +69,7 @@ def payload_of(task_type: str, campaign: UUID) -> Json:
     return {"createTeams": True} if task_type == "game_platform_sync" else {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_type", NAMES)
 def test_an_operator_sees_what_a_worker_would_do_and_a_dry_run_tells_it(
     notices: NoticeWorld, database_url: str, operator_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
@@ -109,6 +110,7 @@ def test_a_dry_run_tells_that_a_run_would_fail(
     assert "parent_probe.txt" in told.err
 
 
+@pytest.mark.slow
 def test_an_operator_reads_no_message_and_puts_and_sends_nothing(notices: NoticeWorld, operator_url: str) -> None:
     populate(notices)
     person = notices.profile()
@@ -210,6 +212,7 @@ def test_an_operator_sees_whose_address_no_account_can_be_made_of(notices: Notic
     assert (seen["toOnboard"], seen["others"]) == (1, {"invalid": 1, "no_email": 1})
 
 
+@pytest.mark.slow
 def test_an_operator_sees_the_effects_where_the_originals_host_guards_each_row(
     notices: NoticeWorld, database_url: str, operator_url: str
 ) -> None:

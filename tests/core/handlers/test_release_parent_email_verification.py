@@ -440,6 +440,7 @@ def test_an_uncertain_probe_that_an_event_confirms_is_not_repeated(notices: Noti
 # Dry run, payload
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_by_reason_and_changes_nothing(notices: NoticeWorld) -> None:
     forms = [notices.form(parent(1)), notices.form(parent(1)), notices.form(parent(2), age="9 hours")]
     notices.form(None)

@@ -495,6 +495,7 @@ def a_bad_day_of_parents(notices: NoticeWorld, number: int, *, last: bool) -> No
         notices.form("zzlast@example.org")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sends", "a_bad_day", "days"),
     [
@@ -563,6 +564,7 @@ def test_texts_go_out_while_mail_pauses(notices: NoticeWorld) -> None:
     nobody_twice(notices)
 
 
+@pytest.mark.slow
 def test_a_429_for_an_hour_loses_nobody(notices: NoticeWorld) -> None:
     coaches(notices, 1, False)
     notices.sandbox.rules.add("429:mail/send,retry-after=300")
@@ -605,6 +607,7 @@ def test_sandbox_mode_counts_as_sent(notices: NoticeWorld) -> None:
 # Alerts alone
 
 
+@pytest.mark.slow
 def test_an_outage_for_hours_loses_no_alert(notices: NoticeWorld) -> None:
     (one,) = admins(notices, 1, False)
     notices.sandbox.rules.add("503:mail/send")
@@ -688,6 +691,7 @@ def test_a_failed_probe_that_is_sent_after_all_counts_as_one_attempt(notices: No
     assert [notices.probe_of(form)["attempts"] for form in found] == [1] * 3
 
 
+@pytest.mark.slow
 def test_an_outage_that_returns_loses_no_probe(notices: NoticeWorld) -> None:
     forms(notices, 5, False)
     rule = notices.sandbox.rules.add("503:mail/send")

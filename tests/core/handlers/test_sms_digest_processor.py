@@ -400,6 +400,7 @@ def test_whoever_answered_stop_gets_no_more_texts(notices: NoticeWorld) -> None:
 # Dry run, preview, payload
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_what_it_would_do_and_changes_nothing(notices: NoticeWorld) -> None:
     first = notices.reader(texts=True, mobile_number="500 555 0110", count=2)
     notices.reader(email_alerts_enabled=False)

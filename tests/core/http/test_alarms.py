@@ -64,6 +64,7 @@ def told_after_closing(server: Receiver, alerts: Alerts) -> list[tuple[str, str]
 
 
 class TestSentinel:
+    @pytest.mark.slow
     def test_an_incident_is_told_once_however_many_watch_and_so_is_its_end(
         self, conn: Connection, sentry: Receiver
     ) -> None:
@@ -155,6 +156,7 @@ class TestSentinel:
         assert "No worker has connected yet" in told(sentry)[0][1]
         assert 'Start one: "jobdeck worker".' in told(sentry)[0][1]
 
+    @pytest.mark.slow
     def test_an_open_door_watches_by_itself(
         self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -173,6 +175,7 @@ class TestSentinel:
         assert any(message.startswith("The scheduler has stopped") for message in messages)
         assert any(message.startswith("Recovered: trigger.") for message in messages)
 
+    @pytest.mark.slow
     def test_a_standing_worker_watches_too(
         self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -187,6 +190,7 @@ class TestSentinel:
 
 
 class TestLostRuns:
+    @pytest.mark.slow
     def test_each_lost_run_is_told_and_the_last_attempt_as_a_failure(
         self, database_url: str, conn: Connection, sentry: Receiver
     ) -> None:
@@ -224,6 +228,7 @@ class TestLostRuns:
 
 
 class TestOutage:
+    @pytest.mark.slow
     def test_a_database_out_of_reach_is_told_once_and_so_is_its_return(
         self, postgres: Any, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -266,6 +271,7 @@ class TestOutage:
 
 
 class TestCheckIns:
+    @pytest.mark.slow
     def test_each_cycle_of_a_series_checks_in_with_a_monitor_of_its_own(
         self, database_url: str, conn: Connection, sentry: Receiver
     ) -> None:
@@ -287,6 +293,7 @@ class TestCheckIns:
         assert one["duration"] >= 0
         assert one["release"].startswith("jobdeck@")
 
+    @pytest.mark.slow
     def test_a_cycle_over_http_checks_in_too_and_only_where_it_is_asked_for(
         self, database_url: str, conn: Connection, sentry: Receiver
     ) -> None:

@@ -87,6 +87,7 @@ class World:
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_together_ends_as_one_by_one_in_any_order(conn: Connection) -> None:
     @settings(max_examples=examples(80), deadline=None, database=None, suppress_health_check=list(HealthCheck))

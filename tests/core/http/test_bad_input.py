@@ -139,6 +139,7 @@ class TestTooMuch:
             assert door.call("GET", "/healthz").status == 200
         assert grown < 24 * 1024, f"{grown} KiB more at the peak"
 
+    @pytest.mark.slow
     def test_a_body_without_an_announced_length_is_cut_where_it_is_too_long(self, database_url: str) -> None:
         with opened(database_url) as door, door.connect() as connection:
             connection.sendall(
@@ -177,6 +178,7 @@ class TestTooSlow:
         ):
             assert status_line(answer_of(connection)) == 408
 
+    @pytest.mark.slow
     def test_a_head_that_drips_is_cut_off_and_so_is_silence(self, database_url: str) -> None:
         with opened(database_url, limits=self.SLOW) as door, door.connect() as talking, door.connect() as silent:
             talking.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")
@@ -184,6 +186,7 @@ class TestTooSlow:
             assert answer_of(silent) == b""
             assert door.call("GET", "/healthz").status == 200
 
+    @pytest.mark.slow
     def test_the_time_for_a_head_starts_anew_with_each_request_of_a_connection(self, database_url: str) -> None:
         with opened(database_url, limits=self.SLOW) as door, door.connect() as connection:
             answer = b""
@@ -194,6 +197,7 @@ class TestTooSlow:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
             assert status_line(answer_of(connection)) == 408
 
+    @pytest.mark.slow
     def test_a_request_that_breaks_off_runs_nothing(self, database_url: str, conn: Connection) -> None:
         enqueue(conn, "fine")
         with opened(database_url) as door:

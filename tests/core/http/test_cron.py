@@ -61,6 +61,7 @@ class TestWhoMayCall:
 
 
 class TestAnswers:
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", ["GET", "POST"])
     def test_a_call_runs_what_is_due_and_says_how_it_went(
         self, database_url: str, conn: Connection, method: str
@@ -93,6 +94,7 @@ class TestAnswers:
         }  # fmt: skip
         assert history(conn) == [("cron_http", "ok", 200, "GET", 0)]
 
+    @pytest.mark.slow
     def test_the_limit_is_5_unless_asked_otherwise_and_10_at_most(self, database_url: str, conn: Connection) -> None:
         asked: list[tuple[dict[str, Any] | None, str, int]] = [
             (None, "", 5), ({"limit": 1}, "", 1), ({"limit": 10}, "", 10), ({"limit": 99}, "", 10),
@@ -139,6 +141,7 @@ class TestAnswers:
 
 
 class TestTime:
+    @pytest.mark.slow
     def test_overlapping_calls_share_the_work_and_run_each_job_once(self, database_url: str, conn: Connection) -> None:
         held = Held()
         jobs = [enqueue(conn, "held") for _ in range(4)]
@@ -150,6 +153,7 @@ class TestTime:
         assert all(answer.data["processed"] >= 1 for answer in answers)
         assert outcomes(conn) == ["succeeded"] * len(jobs)
 
+    @pytest.mark.slow
     def test_more_calls_than_can_be_carried_out_at_a_time_are_told_to_come_again(
         self, database_url: str, conn: Connection
     ) -> None:
@@ -185,6 +189,7 @@ class TestTime:
         assert history(conn) == [("cron_http", "ok", 200, "GET", 1)]
         assert status_of(conn, second.id) == "pending"
 
+    @pytest.mark.slow
     def test_a_job_that_usually_takes_longer_than_the_time_left_is_left_to_the_next_call(
         self, database_url: str, conn: Connection
     ) -> None:
@@ -200,6 +205,7 @@ class TestTime:
 
 
 class TestEnding:
+    @pytest.mark.slow
     def test_a_door_that_closes_lets_what_runs_finish_and_claims_no_more(
         self, database_url: str, conn: Connection
     ) -> None:
@@ -215,6 +221,7 @@ class TestEnding:
         assert status_of(conn, first.id) is None
         assert status_of(conn, second.id) == "pending"
 
+    @pytest.mark.slow
     def test_what_does_not_finish_in_time_is_handed_back_with_its_attempt(
         self, database_url: str, conn: Connection
     ) -> None:
@@ -231,6 +238,7 @@ class TestEnding:
         ]
         assert [one[1] for one in history(conn)] == ["ok"]
 
+    @pytest.mark.slow
     def test_calls_bring_back_what_a_dead_worker_left_running(self, database_url: str, conn: Connection) -> None:
         job = enqueue(conn, "fine")
         assert leases.claim(conn, "dead", ["fine"], 1, 60.0)
@@ -240,6 +248,7 @@ class TestEnding:
         assert outcomes(conn, job.id) == ["lost", "succeeded"]
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_is_answered_with_503_and_is_asked_again(
     postgres: Any, database_url: str, conn: Connection
 ) -> None:

@@ -31,6 +31,7 @@ def erased(conn: Connection, address: str) -> None:
         erase(conn, Settings().having(CompetitionSettings(erasure_key=KEY)), "email", address, False, "mara")
 
 
+@pytest.mark.slow
 def test_a_pushed_report_after_an_erasure_keeps_the_hash_alone(database_url: str, conn: Connection) -> None:
     message = accepted(conn)
     erased(conn, ADDRESS)
@@ -43,6 +44,7 @@ def test_a_pushed_report_after_an_erasure_keeps_the_hash_alone(database_url: str
     assert places(dumped(conn), [ADDRESS, *hashes(ADDRESS)]) == {}
 
 
+@pytest.mark.slow
 def test_a_pulled_report_after_an_erasure_keeps_the_hash_alone(world: MailWorld) -> None:
     address = "p1@example.org"
     world.sandbox.sendgrid.fates[address] = "bounce"

@@ -38,6 +38,7 @@ def test_healthz_says_only_whether_it_and_its_database_answer(database_url: str)
         assert door.call("HEAD", "/healthz").status == 200
 
 
+@pytest.mark.slow
 def test_metrics_count_jobs_that_are_only_claimed_apart_from_those_that_run(
     database_url: str, conn: Connection
 ) -> None:
@@ -51,6 +52,7 @@ def test_metrics_count_jobs_that_are_only_claimed_apart_from_those_that_run(
     assert told['jobdeck_jobs{status="claimed"}'] == 2
 
 
+@pytest.mark.slow
 def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection) -> None:
     enqueue(conn, "fine")
     operator.pause(conn, reason=None, actor=ACTOR)
@@ -98,6 +100,7 @@ class TestHistograms:
             headers = {"Authorization": f"Bearer {METRICS}", "Accept": accept}
             return door.call("GET", "/metrics", headers=headers).body.decode()
 
+    @pytest.mark.slow
     def test_each_type_has_one_of_waits_and_one_of_durations(self, database_url: str, conn: Connection) -> None:
         history = History(conn, "push")
         history.ran(now(conn), succeeded=3)
@@ -115,6 +118,7 @@ class TestHistograms:
             assert told[f'jobdeck_run_{name}_seconds_count{{task_type="push"}}'] == 5
             assert told[f'jobdeck_run_{name}_seconds_sum{{task_type="push"}}'] == 5
 
+    @pytest.mark.slow
     def test_they_do_not_become_smaller_when_statistics_are_removed(self, database_url: str, conn: Connection) -> None:
         history = History(conn, "push")
         history.ran(now(conn) - timedelta(days=40), succeeded=3)
@@ -159,6 +163,7 @@ def test_on_an_address_of_their_own_metrics_are_there_and_nothing_else(database_
         assert statuses == {"/metrics": 401 if token else 200, "/healthz": 200, "/api/jobs/run": 404}
 
 
+@pytest.mark.slow
 def test_with_the_database_away_the_figures_say_so(postgres: Any, database_url: str, conn: Connection) -> None:
     conn.close()
     with opened(database_url) as door:

@@ -36,6 +36,7 @@ def troubles(conn: Connection) -> dict[str, Verdict]:
     return {one.signal: one.verdict for one in findings if one.verdict is not Verdict.OK}
 
 
+@pytest.mark.slow
 @pytest.mark.limit(300)
 def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdeck: Jobdeck) -> None:
     with Sandbox() as sandbox, receiving() as sentry:

@@ -68,6 +68,7 @@ def table() -> dict[str, tuple[str, frozenset[str], str]]:
     return rows
 
 
+@pytest.mark.slow
 def test_the_page_lists_exactly_what_is_exported(scraped: tuple[str, str]) -> None:
     listed = table()
     assert len(listed) > 40
@@ -76,6 +77,7 @@ def test_the_page_lists_exactly_what_is_exported(scraped: tuple[str, str]) -> No
         assert {one.name: (one.kind, one.labels) for one in exported(text)} == told
 
 
+@pytest.mark.slow
 def test_names_and_labels_keep_the_rules_of_prometheus(scraped: tuple[str, str]) -> None:
     for text in scraped:
         for one in exported(text):
@@ -94,6 +96,7 @@ def promtool(*arguments: str, given: str | None = None) -> str:
     return ran.stdout + ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
 def test_promtool_has_no_complaint_about_what_is_exported(scraped: tuple[str, str]) -> None:
     for text in scraped:
@@ -158,6 +161,7 @@ def unknown_words(expression: str, known: dict[str, frozenset[str]]) -> list[str
     return bad
 
 
+@pytest.mark.slow
 def test_rules_and_dashboard_use_only_metrics_and_labels_that_are_exported(scraped: tuple[str, str]) -> None:
     known = {
         sample.name: frozenset(sample.labels) - {"le"}

@@ -148,6 +148,7 @@ def deliver(door: Open, conn: Connection, requests: list[list[Json]]) -> None:
         until(lambda: not waiting(conn), "applying")
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_recipients_end_as_the_precedence_says_whatever_the_order(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as conn, opened(database_url) as door:
@@ -180,6 +181,7 @@ def test_a_delivery_that_happened_after_a_block_counts_whichever_is_told_first(d
         assert [status for status, *_ in campaign.ended()] == ["delivered", "delivered", "blocked"]
 
 
+@pytest.mark.slow
 def test_a_probe_of_a_parents_address_ends_the_same_way(database_url: str) -> None:
     """The states of a release form follow the same rule."""
     orders = [["delivered@8", "blocked@2"], ["blocked@2", "delivered@8"], ["delivered@8", "delivered@12", "blocked@10"],

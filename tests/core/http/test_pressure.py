@@ -64,6 +64,7 @@ def pressed(door: Open, count: int) -> Iterator[None]:
 
 
 class TestWithoutReading:
+    @pytest.mark.slow
     def test_calls_with_the_secret_are_answered_beside_connections_that_ask_and_do_not_read(
         self, database_url: str, conn: Connection
     ) -> None:
@@ -74,6 +75,7 @@ class TestWithoutReading:
                 assert door.report([]).status == 200
         assert len(outcomes(conn)) == 15
 
+    @pytest.mark.slow
     def test_connections_that_are_blocked_in_writing_make_room_for_others(
         self, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -86,6 +88,7 @@ class TestWithoutReading:
                 assert door.run().status == 200
                 assert door.report([]).status == 200
 
+    @pytest.mark.slow
     def test_a_client_that_does_not_read_is_disconnected_after_the_time_for_it(
         self, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -145,6 +148,7 @@ def fill(line: socket.socket) -> None:
         ask_forever(line)
 
 
+@pytest.mark.slow
 def test_requests_without_a_proof_take_no_thread_of_those_with_one(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +198,7 @@ class TestSmallChunks:
             connection.close()
         assert (got.status, told["new"]) == (200, 200)
 
+    @pytest.mark.slow
     def test_calls_with_the_secret_are_answered_beside_bodies_in_small_chunks(
         self, database_url: str, conn: Connection
     ) -> None:

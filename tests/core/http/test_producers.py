@@ -147,6 +147,7 @@ def test_a_dedupe_key_of_others_is_out_of_reach(shop: Client, conn: Connection) 
     assert shop(one(dedupeKey="a")).data["created"]
 
 
+@pytest.mark.slow
 def test_a_list_is_enqueued_in_its_order(shop: Client, conn: Connection) -> None:
     got = shop([one(number) if number % 2 else {**one(number), "type": "parcel"} for number in range(600)])
     assert got.status == 201
@@ -196,6 +197,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
 }
 
 
+@pytest.mark.slow
 def test_what_cannot_be_enqueued_gets_a_sentence_and_leaves_nothing(shop: Client, conn: Connection) -> None:
     for name, (body, status, words) in BAD.items():
         got = shop(body, key="the key")
@@ -271,6 +273,7 @@ class TestIdempotencyKeys:
         assert (got.status, "another body" in got.data["error"]) == (409, True)
         assert len(jobs(conn)) == 1
 
+    @pytest.mark.slow
     def test_keys_of_another_producer_are_others(self, shop: Client, conn: Connection) -> None:
         shop(one(1), key="k")
         token = tokens.add(conn, "till", ["letter"], Rate(10, 60), actor=ACTOR)
@@ -346,6 +349,7 @@ class TestTokens:
         assert (got.status, got.headers["www-authenticate"]) == (401, "Bearer")
         assert jobs(conn) == []
 
+    @pytest.mark.slow
     def test_one_that_was_replaced_is_refused_and_the_new_one_is_taken(self, shop: Client, conn: Connection) -> None:
         token = tokens.add(conn, "shop", ["parcel"], Rate(10, 60), replace=True, actor=ACTOR)
         assert shop(one()).status == 401
@@ -415,6 +419,7 @@ def test_a_database_that_is_read_only_is_said_with_a_time_until_it_takes_writes(
     assert len(jobs(conn)) == 1
 
 
+@pytest.mark.slow
 def test_a_request_beside_a_transaction_that_holds_the_producer_is_refused(
     shop: Client, conn: Connection, other: Connection
 ) -> None:
@@ -439,6 +444,7 @@ def test_a_list_is_enqueued_in_the_order_of_its_keys_so_that_no_two_requests_wai
     assert [one["id"] for one in got.data["jobs"]] == [made[place]["id"] for place in (2, 0, 1)]
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_be_enqueued_takes_back_all_of_its_list(
     shop: Client, conn: Connection, other: Connection
 ) -> None:

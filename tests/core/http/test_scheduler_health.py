@@ -93,6 +93,7 @@ class TestTrigger:
         called(conn)
         judged(conn, "trigger", Verdict.WARNING, "4 times")
 
+    @pytest.mark.slow
     def test_calls_with_the_wrong_secret_are_part_of_the_evidence(self, database_url: str, conn: Connection) -> None:
         called(conn)
         pass_time(conn, 20 * MINUTE)
@@ -102,6 +103,7 @@ class TestTrigger:
         assert health().run(conn).last_trigger is not None
         assert health().run(conn).last_trigger.source == "cron_http"  # type: ignore[union-attr]  # it was looked at above
 
+    @pytest.mark.slow
     def test_calls_refused_before_the_last_good_one_are_no_evidence(self, database_url: str, conn: Connection) -> None:
         called(conn)
         pass_time(conn, 20 * MINUTE)

@@ -36,6 +36,7 @@ def call(where: tuple[str, int], path: str) -> int:
     return ask(where, "GET", path, headers=BEARER).status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_it_serves_until_a_signal_and_ends_in_order(
     database_url: str, conn: Connection, number: signal.Signals, code: int
@@ -60,6 +61,7 @@ def test_it_serves_until_a_signal_and_ends_in_order(
         socket.create_connection(where, timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_job_that_runs_is_handed_back_when_the_time_to_finish_is_over(database_url: str, conn: Connection) -> None:
     job = service.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
     settings = {"DATABASE_URL": database_url, "CRON_SECRET": SECRET, "CRON_BUDGET_SECONDS": "0.2"}
@@ -91,6 +93,7 @@ def test_its_description_can_be_had_without_a_database(jobdeck: Jobdeck) -> None
     assert json.loads(told.out)["openapi"] == "3.1.0"
 
 
+@pytest.mark.slow
 def test_the_door_is_loaded_only_where_it_is_opened() -> None:
     code = (
         "import sys, jobdeck.core.cli.app, jobdeck.core.cli.commands.run.serve; "
@@ -99,6 +102,7 @@ def test_the_door_is_loaded_only_where_it_is_opened() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_member_of_job_worker_can_do_all_that_the_door_does(
     people: People, database_url: str, conn: Connection
 ) -> None:
@@ -119,6 +123,7 @@ def test_a_member_of_job_worker_can_do_all_that_the_door_does(
 
 
 class TestScheduledRuns:
+    @pytest.mark.slow
     def test_a_timers_cycle_counts_for_cron_health_and_one_by_hand_does_not(
         self, jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:

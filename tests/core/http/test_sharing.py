@@ -65,6 +65,7 @@ def everybody_is_served(door: Open, other: Client) -> None:
 
 
 class TestSlowBodies:
+    @pytest.mark.slow
     def test_those_of_one_producer_leave_room_for_all_others(self, database_url: str, conn: Connection) -> None:
         with two(database_url, conn) as (shop, till), ExitStack() as lines:
             for _ in range(30):
@@ -72,6 +73,7 @@ class TestSlowBodies:
             everybody_is_served(shop._door, till)
             assert shop(one()).status == 201, "the producer itself is served too, because its slowest gives way"
 
+    @pytest.mark.slow
     def test_one_gives_way_to_another_connection_of_its_producer(self, database_url: str, conn: Connection) -> None:
         with two(database_url, conn) as (shop, till), ExitStack() as lines:
             other = lines.enter_context(slow(till))
@@ -84,6 +86,7 @@ class TestSlowBodies:
             assert sorted(status_line(answer) if answer else 0 for answer in answers) == [0, 400, 400, 400]
             assert status_line(answer_of(other)) == 400
 
+    @pytest.mark.slow
     def test_requests_in_work_are_answered_and_further_ones_of_their_producer_refused(
         self, database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -99,6 +102,7 @@ class TestSlowBodies:
 
 
 class TestEndlessBodies:
+    @pytest.mark.slow
     def test_those_of_strangers_leave_room_for_producers_and_for_signed_webhooks(
         self, database_url: str, conn: Connection
     ) -> None:
@@ -155,6 +159,7 @@ def held_up(monkeypatch: pytest.MonkeyPatch, client: Client) -> Iterator[HeldUp]
 
 
 class TestThreads:
+    @pytest.mark.slow
     def test_those_of_one_producers_requests_leave_some_for_others(
         self, database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -198,6 +198,7 @@ class TestSendGrid:
             with opened(database_url, sendgrid_event_webhook_public_key=key) as door:
                 assert door.report([event()]).status == 503
 
+    @pytest.mark.slow
     def test_a_database_that_is_away_makes_the_provider_come_again(
         self, postgres: Any, database_url: str, conn: Connection
     ) -> None:
@@ -450,6 +451,7 @@ class TestReplays:
                 retain(conn)
         assert value(conn, "SELECT count(*) FROM provider_events") == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("code", ["21610", "30005"])
     def test_a_repeated_callback_does_not_block_a_number_again(
         self, database_url: str, conn: Connection, code: str
@@ -466,6 +468,7 @@ class TestReplays:
             until(lambda: waiting(conn) == 0, "applying")
         assert opted_out(conn) == 0
 
+    @pytest.mark.slow
     def test_other_events_are_deleted_after_90_days(self, database_url: str, conn: Connection) -> None:
         with opened(database_url) as door:
             door.report([event(), event("group_resubscribe")])

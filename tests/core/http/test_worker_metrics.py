@@ -55,6 +55,7 @@ def is_cut(connection: socket.socket) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_worker_and_the_queue_count_the_same_runs(database_url: str, conn: Connection) -> None:
     for kind in range(6):
         enqueue(conn, "mixed", payload={"number": kind}, max_attempts=2)
@@ -78,6 +79,7 @@ def test_a_worker_and_the_queue_count_the_same_runs(database_url: str, conn: Con
     assert number(mine, "jobdeck_worker_run_duration_seconds_count", task_type="mixed") == 5
 
 
+@pytest.mark.slow
 def test_a_worker_shows_what_it_holds(database_url: str, conn: Connection) -> None:
     held = Held(stubborn=True)
     for _ in range(4):
@@ -99,6 +101,7 @@ def test_a_worker_shows_what_it_holds(database_url: str, conn: Connection) -> No
     assert number(text, "process_cpu_seconds_total") > 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_write_its_row_shows_its_start_until_it_can(database_url: str) -> None:
     name = "jobdeck_worker_last_heartbeat_timestamp_seconds"
     with psycopg.connect(database_url) as other:
@@ -112,6 +115,7 @@ def test_a_worker_that_cannot_write_its_row_shows_its_start_until_it_can(databas
             until(lambda: number(one.text(), name) > started, one.text)
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_taken_away_is_counted(database_url: str, conn: Connection) -> None:
     held = Held(stubborn=True)
     enqueue(conn, "held")
@@ -138,6 +142,7 @@ def test_it_drains_in_sight(database_url: str, conn: Connection) -> None:
                 held.let_go()
 
 
+@pytest.mark.slow
 def test_readers_of_open_metrics_understand_it(database_url: str, conn: Connection) -> None:
     enqueue(conn, "fine")
     with exporting(database_url, FINE) as one:
@@ -164,6 +169,7 @@ def test_a_header_that_cannot_be_understood_gets_text(
 
 
 class TestWhoMayRead:
+    @pytest.mark.slow
     def test_on_this_machine_it_needs_no_token_unless_one_is_configured(self, database_url: str) -> None:
         with exporting(database_url, FINE) as one:
             until(one.metrics.opened.is_set)
@@ -221,6 +227,7 @@ class TestNothingDisturbsTheWorker:
             until(lambda: outcomes(conn) == ["succeeded"], "the run")
             until(lambda: "no metrics of this worker" in caplog.text, lambda: caplog.text)
 
+    @pytest.mark.slow
     def test_clients_that_say_nothing_or_read_nothing_keep_nobody_away(
         self, database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -283,6 +290,7 @@ class TestTaskTypes:
         assert TypeLabels([], most=9).value(name) == OTHER
         assert TypeLabels([name], most=9).value(name) == name
 
+    @pytest.mark.slow
     def test_jobs_of_any_type_cannot_make_the_metrics_of_the_queue_grow_without_end(
         self, database_url: str, conn: Connection
     ) -> None:
@@ -298,6 +306,7 @@ class TestTaskTypes:
         assert pending[("task_type", "fine"),] == 1
         assert sum(pending.values()) == MOST_TYPES + 51
 
+    @pytest.mark.slow
     def test_a_type_that_a_worker_runs_has_its_label_also_after_many_others(
         self, database_url: str, conn: Connection
     ) -> None:
@@ -313,6 +322,7 @@ class TestTaskTypes:
                 until(lambda: number(of_the_queue(door), "jobdeck_runs_total", **labels) == 1, "the label")
 
 
+@pytest.mark.slow
 def test_no_sample_of_a_worker_holds_what_is_in_a_job(database_url: str, conn: Connection) -> None:
     enqueue(conn, "mixed", payload={"number": 3}, dedupe_key="mail jane@example.org", concurrency_key="secret-key")
     with exporting(database_url, MIXED, worker_id="host-of-jane") as one:

@@ -82,6 +82,7 @@ def test_what_is_no_parameter_is_refused_as_an_address(query: str, caplog: pytes
     assert caplog.records == []
 
 
+@pytest.mark.slow
 def test_a_command_warns_on_stderr_and_does_its_work(database_url: str, tmp_path: Path) -> None:
     sign = "&" if "?" in database_url else "?"
     ran = ran_alone("jobs", "--json", DATABASE_URL=f"{database_url}{sign}supa=s3cret", XDG_CONFIG_HOME=str(tmp_path))

@@ -177,6 +177,7 @@ def test_an_open_pool_survives_a_restart_of_the_server(database: Database, postg
         assert first.execute("SELECT 1").fetchone() == second.execute("SELECT 1").fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_shows_at_once_and_serves_at_once_when_it_is_back(
     database: Database, postgres: PostgresServer
 ) -> None:
@@ -393,6 +394,7 @@ def test_two_databases_share_one_pgbouncer_connection_in_transaction_mode(
                 assert reader.execute("SHOW transaction_read_only").fetchone() == ("on",)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_pgbouncer() is None, reason="PgBouncer is not installed")
 def test_whole_readings_go_through_one_pgbouncer_connection_that_others_write_through(
     postgres: PostgresServer, socket_folder: Path, database_url: str
@@ -565,6 +567,7 @@ def test_the_actor_is_the_account_and_where_it_came_from(
     assert actor() == f"{pwd.getpwuid(os.getuid()).pw_name}@{place}"
 
 
+@pytest.mark.slow
 def test_importing_the_module_loads_no_more_than_psycopg() -> None:
     script = "import sys, jobdeck.core.postgres.database; print(sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -126,6 +126,7 @@ def test_four_processes_that_race_on_the_first_start_share_one_server(scratch: P
     assert _server_pid(state) is None
 
 
+@pytest.mark.slow
 def test_a_server_outlives_a_killed_client_and_the_next_one_out_stops_it(state: Path) -> None:
     with clients(2, lambda: Client(state)) as (killed, other):
         killed.ready()
@@ -313,6 +314,7 @@ def test_root_keeps_nothing_in_a_folder_that_another_account_can_change(scratch:
     assert target.read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_the_server_lets_nobody_in_but_through_its_socket(state: Path) -> None:
     """Also a server whose data an earlier release made; lines that somebody added are kept."""
     rules = state / "data" / "pg_hba.conf"
@@ -377,6 +379,7 @@ def test_with_no_postgres_at_all_the_error_names_the_way_out(scratch: Path, monk
         EmbeddedPostgres.open(scratch / "state")
 
 
+@pytest.mark.slow
 def test_data_of_a_version_that_is_not_installed_is_refused_and_left_alone(state: Path) -> None:
     (state / "data" / "PG_VERSION").write_text("9\n")
     before = sorted(path.name for path in (state / "data").iterdir())
@@ -385,6 +388,7 @@ def test_data_of_a_version_that_is_not_installed_is_refused_and_left_alone(state
     assert sorted(path.name for path in (state / "data").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_data_that_is_set_aside_gives_way_to_new_data_also_where_its_version_is_not_installed(state: Path) -> None:
     (state / "data" / "PG_VERSION").write_text("9\n")
     assert EmbeddedPostgres.set_aside(state) == state / "data.old"

@@ -68,6 +68,7 @@ def test_the_preview_is_harmless_on_a_terminal(jobdeck: Jobdeck, world: MailWorl
     assert "Nothing was created. Add --yes" in ran.out
 
 
+@pytest.mark.slow
 def test_a_campaign_is_created_with_everyone_and_its_job_in_one_step(
     jobdeck: Jobdeck, world: MailWorld, text: str
 ) -> None:
@@ -198,6 +199,7 @@ def test_what_cannot_be_understood_is_refused(
         jobdeck("campaign", "create", "--yes", *(files.get(one, one) for one in arguments)).refused(2, word)
 
 
+@pytest.mark.slow
 def test_show_masks_addresses_and_reveals_them_only_with_a_reason(
     jobdeck: Jobdeck, world: MailWorld, text: str
 ) -> None:
@@ -233,6 +235,7 @@ def _half_sent(world: MailWorld) -> UUID:
     return campaign
 
 
+@pytest.mark.slow
 def test_resume_mails_only_the_unsent(jobdeck: Jobdeck, world: MailWorld) -> None:
     campaign = _half_sent(world)
     told = jobdeck("campaign", "resume", str(campaign), "--json").data
@@ -250,6 +253,7 @@ def test_a_dry_resume_changes_nothing(jobdeck: Jobdeck, world: MailWorld) -> Non
         assert (told["recipients"], told["dry_run"]) == (40, True)
 
 
+@pytest.mark.slow
 def test_uncertain_ones_need_a_decision_which_is_audited(jobdeck: Jobdeck, world: MailWorld) -> None:
     campaign = _half_sent(world)
     jobdeck("campaign", "resume", str(campaign), "--include-uncertain").refused(1, "--yes", "twice")
@@ -261,6 +265,7 @@ def test_uncertain_ones_need_a_decision_which_is_audited(jobdeck: Jobdeck, world
     assert actions == ["send again", "resume campaign"]
 
 
+@pytest.mark.slow
 def test_refused_ones_are_tried_again_when_asked_for(jobdeck: Jobdeck, world: MailWorld) -> None:
     campaign = world.campaign(3)
     world.sandbox.sendgrid.refused.add(next(iter(world.recipients(campaign))))
@@ -274,6 +279,7 @@ def test_refused_ones_are_tried_again_when_asked_for(jobdeck: Jobdeck, world: Ma
     assert world.campaign_row(campaign)["status"] == "sent"
 
 
+@pytest.mark.slow
 def test_a_failed_campaign_of_the_original_can_be_resumed(jobdeck: Jobdeck, world: MailWorld) -> None:
     campaign = world.campaign(4, status="failed")
     world.conn.execute("update competitor_announcement_recipients set email_norm = null")
@@ -299,6 +305,7 @@ def test_what_cannot_be_resumed(jobdeck: Jobdeck, world: MailWorld, status: str,
     jobdeck("campaign", "resume", str(campaign)).refused(1, word)
 
 
+@pytest.mark.slow
 def test_retrying_the_failed_job_mails_the_unsent(
     jobdeck: Jobdeck, world: MailWorld, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +323,7 @@ def test_retrying_the_failed_job_mails_the_unsent(
     assert world.campaign_row(told["campaign"])["status"] == "sent"
 
 
+@pytest.mark.slow
 def test_events_are_pulled_and_told(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
     world.sandbox.sendgrid.fates["b@example.org"] = "bounce"
     campaign = create(jobdeck, text, "--yes").data["campaign"]
@@ -331,6 +339,7 @@ def test_events_are_pulled_and_told(jobdeck: Jobdeck, world: MailWorld, text: st
     assert "bounced" in shown.out
 
 
+@pytest.mark.slow
 def test_an_operator_creates_shows_reveals_and_resumes_and_the_worker_pulls(
     jobdeck: Jobdeck, world: MailWorld, text: str, database_url: str, people: People,
     monkeypatch: pytest.MonkeyPatch,
@@ -365,6 +374,7 @@ def test_an_operator_creates_shows_reveals_and_resumes_and_the_worker_pulls(
     assert "b@example.org" not in repr(pulled)
 
 
+@pytest.mark.slow
 def test_a_retried_job_whose_campaign_was_sent_meanwhile_ends_harmlessly(
     jobdeck: Jobdeck, world: MailWorld, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +393,7 @@ def test_a_retried_job_whose_campaign_was_sent_meanwhile_ends_harmlessly(
     assert world.rows("select status from job_queue") == []
 
 
+@pytest.mark.slow
 def test_a_job_that_would_run_again_is_refused_where_its_campaign_is_a_draft_by_now(
     jobdeck: Jobdeck, world: MailWorld, text: str
 ) -> None:
@@ -405,11 +416,13 @@ def test_a_provider_that_refuses_the_key_is_one_sentence(
     jobdeck("events", "pull").refused(1, "SENDGRID_API_KEY")
 
 
+@pytest.mark.slow
 def test_shared_options_stand_anywhere(jobdeck: Jobdeck, world: MailWorld) -> None:
     for arguments in (("--json", "events", "pull"), ("events", "--json", "pull"), ("events", "pull", "--json")):
         assert jobdeck(*arguments).data["new"] == 0
 
 
+@pytest.mark.slow
 def test_receipts_of_a_job_outlive_it(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
     told = create(jobdeck, text, "--yes").data
     work(jobdeck)
@@ -428,6 +441,7 @@ def test_receipts_of_a_job_outlive_it(jobdeck: Jobdeck, world: MailWorld, text: 
     assert jobdeck("receipts", told["job"], "--run", str(token + 1), "--json").data["receipts"] == []
 
 
+@pytest.mark.slow
 def test_receipts_show_whole_addresses_only_with_a_reason(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
     told = create(jobdeck, text, "--yes").data
     work(jobdeck)
@@ -448,6 +462,7 @@ def _doctor(jobdeck: Jobdeck) -> dict[str, tuple[str, str]]:
     return {one["signal"]: (one["verdict"], one["evidence"]) for one in found}
 
 
+@pytest.mark.slow
 def test_the_doctor_asks_the_providers_whether_they_accept_us(jobdeck: Jobdeck, world: MailWorld) -> None:
     found = _doctor(jobdeck)
     assert [found[name][0] for name in ("mail", "campaigns", "text messages")] == ["ok"] * 3
@@ -483,6 +498,7 @@ def test_the_doctor_names_the_setting_before_any_job_runs(
     assert "wrong" not in found[1]
 
 
+@pytest.mark.slow
 def test_commands_that_look_go_on_with_a_provider_of_texts_that_is_unknown(
     jobdeck: Jobdeck, world: MailWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,6 +536,7 @@ def test_the_doctor_is_critical_in_production_while_links_lead_to_this_machine(
     assert ("Set APP_BASE_URL to" in found[1]) is (verdict == "critical")
 
 
+@pytest.mark.slow
 def test_the_doctor_notices_a_key_that_may_not_send_and_a_closed_account(jobdeck: Jobdeck, world: MailWorld) -> None:
     world.sandbox.sendgrid.scopes.remove("mail.send")
     world.sandbox.twilio.account_status = "suspended"
@@ -527,6 +544,7 @@ def test_the_doctor_notices_a_key_that_may_not_send_and_a_closed_account(jobdeck
     assert (found["mail"][0], found["text messages"][0]) == ("critical", "critical")
 
 
+@pytest.mark.slow
 def test_a_provider_that_does_not_answer_is_a_warning(jobdeck: Jobdeck, world: MailWorld) -> None:
     world.sandbox.rules.add("503:scopes")
     world.sandbox.rules.add("malformed:Accounts")

@@ -290,6 +290,7 @@ class TestSwitch:
             assert [one.run.job_id for one in watch.answers()] == [last.id]
 
 
+@pytest.mark.slow
 def test_a_workers_account_may_watch(people: People, database_url: str, earlier: Connection) -> None:
     with Database(people.address(database_url, "job_worker"), application_name="test") as database:
         assert database.probe().role == people.name("job_worker")

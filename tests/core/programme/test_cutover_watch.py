@@ -108,6 +108,7 @@ def test_each_run_is_a_block_and_a_signal_ends_it_with_the_counts_and_nothing_ch
     }
 
 
+@pytest.mark.slow
 def test_hostile_text_of_a_run_reaches_the_terminal_as_words(earlier: Connection) -> None:
     with watching() as process:
         run_at_once(earlier, "evil\x1b[2J\x07type", copies=2)
@@ -120,6 +121,7 @@ def test_hostile_text_of_a_run_reaches_the_terminal_as_words(earlier: Connection
     assert not harmful(text.replace("\n", ""))
 
 
+@pytest.mark.slow
 def test_with_json_each_run_and_the_counts_are_one_object_on_one_line(earlier: Connection) -> None:
     with watching("--json") as process:
         sent = run_at_once(earlier, "cli_letter", copies=2)
@@ -185,6 +187,7 @@ def test_the_switch_ends_it_with_a_sentence(earlier: Connection) -> None:
     assert ran.out.endswith("\n  no preview\n\nThe earlier runner began 1 run: 1 cli_plain.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("jobdeck")
 def test_it_is_refused_while_the_workers_have_the_queue() -> None:
     ran = ran_alone("cutover", "watch")

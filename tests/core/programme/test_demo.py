@@ -82,6 +82,7 @@ def test_a_calm_demo_has_no_incident(calm: bool, state: Path, monkeypatch: pytes
     assert shares["game_platform_sync"] == THRESHOLDS["warning_share"]
 
 
+@pytest.mark.slow
 def test_the_demos_jobs_are_those_there_are_handlers_for_and_are_not_doubled(conn: Connection) -> None:
     known = registry.load()
     enqueue_demo_jobs(conn, known)

@@ -113,6 +113,7 @@ def both_at_work(url: str) -> Iterator[list[BaseException]]:
 
 
 class TestShadow:
+    @pytest.mark.slow
     def test_the_earlier_runner_has_the_queue_after_the_installation_and_no_worker_takes_a_job(
         self, conn: Connection
     ) -> None:
@@ -179,6 +180,7 @@ class TestShadow:
     def test_an_unknown_id_is_answered_with_an_empty_row(self, conn: Connection) -> None:
         assert set(succeed(conn, uuid4()).values()) == {None}
 
+    @pytest.mark.slow
     def test_a_report_after_the_lease_changes_nothing(self, conn: Connection) -> None:
         job = add(conn)
         take(conn)
@@ -332,6 +334,7 @@ class TestSwitch:
             if runner == "earlier":
                 switch(conn)
 
+    @pytest.mark.slow
     def test_no_job_is_lost_and_none_runs_in_both_while_the_switch_is_thrown_again_and_again(
         self, conn: Connection, shadow_url: str
     ) -> None:

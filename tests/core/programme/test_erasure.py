@@ -52,6 +52,7 @@ def unchanged(conn: Connection) -> Iterator[None]:
 class TestNothingIsLeft:
     """The dump of the whole database, before and after."""
 
+    @pytest.mark.slow
     def test_of_a_competitor_and_their_parent(self, conn: Connection, child: Child) -> None:
         put = child.put_everywhere()
         before = places(dumped(conn), child.texts)
@@ -61,6 +62,7 @@ class TestNothingIsLeft:
         assert places(dumped(conn), child.texts) == {}
         assert put <= told | {"provider_events"}
 
+    @pytest.mark.slow
     def test_of_a_coach(self, conn: Connection, coach: Coach) -> None:
         put = coach.put_everywhere()
         before = places(dumped(conn), coach.texts)
@@ -69,6 +71,7 @@ class TestNothingIsLeft:
         erased(conn, "profile", coach.id)
         assert places(dumped(conn), coach.texts) == {}
 
+    @pytest.mark.slow
     def test_of_a_parent_while_the_children_stay(self, conn: Connection, coach: Coach, child: Child) -> None:
         sibling = Child(conn, coach.id, word="Quaggar")
         child.put_everywhere()
@@ -83,17 +86,20 @@ class TestNothingIsLeft:
         assert value(conn, "select parent_name from competitors where id = %s", other.id) == child.parent_name
         assert value(conn, "select parent_name from competitors where id = %s", child.id) is None
 
+    @pytest.mark.slow
     def test_of_an_address_whose_person_the_application_has_deleted(self, conn: Connection, child: Child) -> None:
         message(conn, child.id, "zzgone@zz.example", "announcement", "announcement:x:zzgone@zz.example")
         erased(conn, "email", "zzgone@zz.example")
         assert places(dumped(conn), ["zzgone@zz.example"]) == {}
         assert value(conn, "select count(*) from competitors") == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("way", ["email", "school_email"])
     def test_an_address_of_their_own_means_the_whole_person(self, conn: Connection, child: Child, way: str) -> None:
         erased(conn, "email", getattr(child, way))
         assert places(dumped(conn), child.texts) == {}
 
+    @pytest.mark.slow
     def test_a_number_means_the_whole_coach(self, conn: Connection, coach: Coach) -> None:
         erased(conn, "phone", f"{coach.phone[2:5]}-{coach.phone[5:8]}-{coach.phone[8:]}")
         assert places(dumped(conn), coach.texts) == {}
@@ -119,6 +125,7 @@ class TestNothingIsLeft:
         ]
         assert value(conn, "select address from outbox_messages where id = %s", near_message) == f"x{child.email}"
 
+    @pytest.mark.slow
     def test_a_job_that_waits_is_cancelled(self, conn: Connection, child: Child) -> None:
         child.put_everywhere()
         erased(conn, "competitor", child.id)
@@ -127,6 +134,7 @@ class TestNothingIsLeft:
             {"status": "failed", "count": 1},
         ]
 
+    @pytest.mark.slow
     def test_a_request_for_the_second_receiver_about_them_is_removed(self, conn: Connection, child: Child) -> None:
         child.put_everywhere()
         form = value(conn, "select id::text from agreements")
@@ -143,12 +151,14 @@ class TestNothingIsLeft:
         assert ("provider_requests", 3) in [(one.place, one.rows) for one in erased(conn, "competitor", child.id)]
         assert rows(conn, "select body from provider_requests") == [{"body": kept.body}]
 
+    @pytest.mark.slow
     def test_the_audit_says_that_somebody_was_erased_and_not_who(self, conn: Connection, child: Child) -> None:
         erased(conn, "competitor", child.id)
         (row,) = rows(conn, "select actor, after, job_id, reason from job_audit where action = 'erase'")
         assert row["actor"].startswith("mara (")
         assert (row["after"], row["job_id"], row["reason"]) == ({"kind": "competitor"}, None, None)
 
+    @pytest.mark.slow
     def test_a_dry_run_lists_the_places_and_changes_nothing(
         self, conn: Connection, child: Child, request: pytest.FixtureRequest
     ) -> None:
@@ -163,6 +173,7 @@ class TestNothingIsLeft:
 class TestSpellings:
     """Texts that contain an address, a number or an id, wherever they are and however they are written."""
 
+    @pytest.mark.slow
     def test_texts_around_an_address_and_an_id_are_emptied(self, conn: Connection, child: Child) -> None:
         mum, ident = child.parent_email, str(child.id)
         texts = [
@@ -183,6 +194,7 @@ class TestSpellings:
         assert [one for one in found if one.remains] == []
         assert value(conn, "select count(*) from job_queue where status = 'pending'") == len(texts)
 
+    @pytest.mark.slow
     def test_a_number_is_found_in_each_of_its_forms(self, conn: Connection, coach: Coach) -> None:
         area, office, line = coach.phone[2:5], coach.phone[5:8], coach.phone[8:]
         forms = [
@@ -196,6 +208,7 @@ class TestSpellings:
         erased(conn, "profile", coach.id)
         assert places(dumped(conn), forms) == {}
 
+    @pytest.mark.slow
     def test_a_short_id_is_erased_in_its_fields_alone(self, conn: Connection, child: Child) -> None:
         conn.execute("update competitors set game_platform_id = '4711'")
         payload = {"who": {"synced_user_id": 4711, "syncedUserId": "4711", "n": 4711, "note": "4711"}}
@@ -206,6 +219,7 @@ class TestSpellings:
         assert who == {"synced_user_id": gone, "syncedUserId": gone, "n": 4711, "note": "4711"}
         assert [one for one in found if one.remains] == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("key", ["competitorIds", "coachIds"])
     def test_a_job_for_several_people_runs_for_the_others(self, conn: Connection, child: Child, key: str) -> None:
         other = str(uuid4())
@@ -215,6 +229,7 @@ class TestSpellings:
             {"status": "pending", "payload": {key: [other]}}
         ]
 
+    @pytest.mark.slow
     def test_a_series_for_the_person_is_left_and_listed(self, conn: Connection, coach: Coach) -> None:
         series = insert(
             conn, "job_queue", task_type="zz", payload={"coachId": str(coach.id)}, is_recurring=True,
@@ -223,6 +238,7 @@ class TestSpellings:
         found = erased(conn, "profile", coach.id)
         assert [one.place for one in found if one.remains] == [f"job_queue (series {series})"]
 
+    @pytest.mark.slow
     def test_others_whose_addresses_names_and_ids_are_longer_stay(
         self, conn: Connection, coach: Coach, child: Child
     ) -> None:
@@ -293,6 +309,7 @@ class TestRefusals:
             conn, "competitor", child.id, "1 of their addresses also belong to 1 other people (z…@zz-home.example)"
         )
 
+    @pytest.mark.slow
     def test_with_keep_shared_the_sibling_keeps_the_address_and_the_rest_goes(
         self, conn: Connection, coach: Coach, child: Child
     ) -> None:
@@ -340,6 +357,7 @@ class TestRefusals:
         request.getfixturevalue("unchanged")
         self.refused(conn, "competitor", child.id, "The table medals, which is not Jobdeck's, refers to this person")
 
+    @pytest.mark.slow
     def test_somebody_whose_row_another_session_has_locked(
         self, conn: Connection, child: Child, database_url: str, request: pytest.FixtureRequest
     ) -> None:
@@ -358,6 +376,7 @@ class TestRefusals:
             erase(conn, settings(key), "competitor", str(child.id), False, "mara")
         assert "JOBDECK_ERASURE_KEY" in str(refusal.value)
 
+    @pytest.mark.slow
     def test_with_another_key_than_before(
         self, conn: Connection, coach: Coach, child: Child, request: pytest.FixtureRequest
     ) -> None:

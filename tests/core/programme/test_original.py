@@ -180,12 +180,14 @@ class TestInstallation:
 
 
 class TestRowsLeftBehind:
+    @pytest.mark.slow
     def test_jobs_that_were_due_are_claimed_with_their_old_ids(self, installed: Connection) -> None:
         claimed = claim_one(installed, ["due", "later"])
         assert claimed.id == UUID("f1000000-0000-4000-8000-000000000001")
         assert (claimed.payload, claimed.attempt, claimed.max_attempts) == ({"dryRun": True}, 1, 3)
         assert finish_one(installed, claimed).status is None
 
+    @pytest.mark.slow
     def test_a_running_row_comes_back_twenty_minutes_after_its_last_change(self, installed: Connection) -> None:
         conn = installed
         assert reap(conn).lost == 2
@@ -316,6 +318,7 @@ class TestRowsLeftBehind:
             assert (claimed.id, claimed.attempt) == (row["id"], 1)
             finish_one(conn, claimed)
 
+    @pytest.mark.slow
     def test_every_row_ends_and_none_is_left_running(self, installed: Connection) -> None:
         conn = installed
         kinds = [row["task_type"] for row in rows(conn, "SELECT DISTINCT task_type FROM job_queue")]
@@ -462,12 +465,14 @@ class TestOutsiders:
         (of_held,) = (one for one in claimed if one.id == held)
         assert finish_one(installed, of_held).recorded == ("abandoned" if deleted else "succeeded")
 
+    @pytest.mark.slow
     def test_workers_finish_where_the_host_forces_row_security_on_the_owner(self, old: Connection) -> None:
         old.execute("ALTER TABLE job_queue FORCE ROW LEVEL SECURITY")
         install_schema(old)
         policies = rows(old, "SELECT polname::text AS name FROM pg_policy WHERE polrelid = 'job_queue'::regclass")
         assert "jobdeck_keep_running" not in {row["name"] for row in policies}
 
+    @pytest.mark.slow
     def test_the_originals_own_tables_keep_their_policies_and_grants(self, old: Connection) -> None:
         def grants() -> list[Row]:
             return rows(

@@ -118,6 +118,7 @@ def test_only_a_person_decides_on_what_is_uncertain_and_it_is_audited(conn: Conn
     assert audit[0][1] == ("send again" if again else "give up")
 
 
+@pytest.mark.slow
 def test_two_claims_at_once_take_a_message_once(conn: Connection, database_url: str) -> None:
     messages = [put_one(conn, intent(add_profile(conn), f"k{n}", address=f"zz{n}@example.org")) for n in range(40)]
     taken: list[UUID] = []

@@ -188,6 +188,7 @@ class Outbox(RuleBasedStateMachine):
         assert {key: (state, attempts) for key, state, attempts in rows} == told
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_no_order_of_events_sends_a_message_twice(conn: Connection) -> None:
     Outbox.conn = conn

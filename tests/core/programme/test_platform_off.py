@@ -22,6 +22,7 @@ def enqueue(conn: psycopg.Connection[Any], task_type: str, payload: dict[str, An
     producer.enqueue(conn, NewJob(task_type, payload, recurrence_interval_minutes=every), actor="test")
 
 
+@pytest.mark.slow
 def test_series_of_the_platform_are_dry_runs_and_health_warns_of_them(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

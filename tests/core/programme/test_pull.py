@@ -227,6 +227,7 @@ def test_uncertain_recipients_are_settled_by_the_log(mail: MailWorld) -> None:
     assert mail.campaign_row(campaign)["status"] == "sent"
 
 
+@pytest.mark.slow
 def test_a_log_longer_than_one_answer_is_read_in_halves(mail: MailWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events_pull, "LOG_PAGE", 4)
     campaign = mail.campaign(12)
@@ -282,6 +283,7 @@ def test_a_bounce_by_address_belongs_to_no_message_that_was_put_in_later(mail: M
     assert [state(mail.conn, one) for one in messages] == ["accepted", "accepted"]
 
 
+@pytest.mark.slow
 def test_texts_are_asked_about(mail: MailWorld) -> None:
     mail.sandbox.twilio.fates.update({"+15005551001": 30007, "+15005551002": 30006, "+15005551003": "sent"})
     messages = send(mail, 4, "sms")
@@ -310,6 +312,7 @@ def test_stop_is_pulled(mail: MailWorld) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_dry_run_keeps_nothing_and_counts_what_it_would(mail: MailWorld) -> None:
     send(mail, 2)
     before = mail.everything()

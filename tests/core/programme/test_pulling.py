@@ -102,6 +102,7 @@ def test_a_provider_that_is_away_holds_up_no_other(world: MailWorld, caplog: pyt
     assert world.rows("select 1 from provider_cursors where name = 'sendgrid:bounces'") == []
 
 
+@pytest.mark.slow
 def test_health_says_when_no_pull_has_succeeded_for_three_hours(world: MailWorld) -> None:
     rounds(world)
     assert alarms(world) == []
@@ -124,6 +125,7 @@ def test_health_says_when_no_pull_has_succeeded_for_three_hours(world: MailWorld
     assert alarms(world) == []
 
 
+@pytest.mark.slow
 def test_a_pull_by_hand_counts_too(world: MailWorld) -> None:
     rounds(world)
     world.conn.execute("update job_upkeep set succeeded_at = now() - interval '4 hours' where part like 'pulling %%'")
@@ -132,6 +134,7 @@ def test_a_pull_by_hand_counts_too(world: MailWorld) -> None:
     assert alarms(world) == []
 
 
+@pytest.mark.slow
 def test_a_pull_of_upkeep_is_in_the_audit_only_with_new_events(world: MailWorld) -> None:
     rounds(world)
     assert world.rows("select 1 from job_audit where action = 'pull events'") == []

@@ -98,12 +98,14 @@ def test_the_ids_of_answers_to_texts_are_kept_as_long_as_the_opt_outs(conn: Conn
     assert value(conn, "select count(*) from provider_events") == 1
 
 
+@pytest.mark.slow
 def test_a_period_that_the_owner_chose_outlives_the_next_installation(conn: Connection) -> None:
     privacy.set_period(conn, "provider_events", 7, actor="mara")
     install_schema(conn)
     assert [line.days for line in privacy.periods().run(conn) if line.name == "provider_events"] == [7]
 
 
+@pytest.mark.slow
 def test_a_plugin_with_periods_and_no_function_that_keeps_them_is_not_installed(conn: Connection) -> None:
     shop = Part("shop", 1, retention=(Period("orders", 10, "the law"),))
     with pytest.raises(Refused, match="shop_retain"):

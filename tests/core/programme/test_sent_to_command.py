@@ -130,6 +130,7 @@ class TestPerson:
         assert found["person"] == {"kind": "address", "id": None}
         assert [one["id"] for one in found["messages"]] == [str(mail)]
 
+    @pytest.mark.slow
     def test_an_erased_person_is_found_no_more(
         self, jobdeck: Jobdeck, persons: PeopleWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -167,6 +168,7 @@ class TestReveal:
         with changes_nothing(persons.conn):
             jobdeck("sent-to", str(COACH), "--reveal", " ").refused(1, "Give a reason")
 
+    @pytest.mark.slow
     def test_a_viewer_asks_by_id_alone_and_may_not_reveal(
         self, persons: PeopleWorld, accounts: People, database_url: str, jobdeck: Jobdeck,
         monkeypatch: pytest.MonkeyPatch,
@@ -180,6 +182,7 @@ class TestReveal:
             jobdeck("sent-to", *arguments).refused(1, "Only members of job_operator may")
         assert persons.audit() == []
 
+    @pytest.mark.slow
     def test_an_operator_reveals(self, persons: PeopleWorld, accounts: People, database_url: str) -> None:
         made = persons.message("zzada@example.org", COACH)
         with accounts.sign_in(database_url, "job_operator") as operator:

@@ -46,6 +46,7 @@ class TestList:
         assert listed(jobdeck) == []
         assert jobdeck("suppressions", "list").out == "No blocked addresses.\n"
 
+    @pytest.mark.slow
     def test_the_list_is_narrowed_by_channel_kind_person_and_address(
         self, jobdeck: Jobdeck, persons: PeopleWorld
     ) -> None:
@@ -159,6 +160,7 @@ class TestAdd:
         with changes_nothing(persons.conn):
             jobdeck("suppressions", "add", address, *options, "--reason", "why", "--yes").refused(1, *words)
 
+    @pytest.mark.slow
     def test_a_reason_and_a_confirmation_are_needed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         with changes_nothing(persons.conn):
             jobdeck("suppressions", "add", "zznew@example.org", "--reason", " ", "--yes").refused(1, "reason")
@@ -218,6 +220,7 @@ class TestLift:
         assert jobdeck("suppressions", "lift", ids["spam"], "--reason", "mistake", "--yes").code == 0
         assert listed(jobdeck) == [("email", "z…@example.org", "hard_bounce")]
 
+    @pytest.mark.slow
     def test_an_address_is_lifted_whole_or_by_kind(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         for kind in ("spam", "hard_bounce", "invalid"):
             persons.bar("zzada@example.org", kind)
@@ -257,6 +260,7 @@ class TestLift:
 
 
 class TestRights:
+    @pytest.mark.slow
     def test_a_viewer_lists_blocks_but_asks_about_nobody_and_changes_nothing(
         self, persons: PeopleWorld, accounts: People, database_url: str, jobdeck: Jobdeck,
         monkeypatch: pytest.MonkeyPatch,
@@ -274,6 +278,7 @@ class TestRights:
         ):
             jobdeck("suppressions", *command).refused(1, "Only members of job_operator may")
 
+    @pytest.mark.slow
     def test_an_operator_does_all_of_it_and_reads_no_address(
         self, persons: PeopleWorld, accounts: People, database_url: str
     ) -> None:

@@ -45,6 +45,7 @@ print(json.dumps({"types": [one["task_type"] for one in json.loads(out)["types"]
 """
 
 
+@pytest.mark.slow
 def test_types_lists_all_with_label_purpose_and_what_they_take() -> None:
     listed = ran_alone("types", "--json").data["types"]
     assert [one["task_type"] for one in listed] == TYPES

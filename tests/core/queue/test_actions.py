@@ -419,6 +419,7 @@ class TestCancel:
         row = job_row(conn, job_id)
         assert (row["status"], row["last_outcome"], row["last_error"]) == ("cancelled", "failed", "It broke.")
 
+    @pytest.mark.slow
     def test_cancel_and_finish_at_once_leave_the_job_cancelled_or_gone(
         self, conn: Connection, database_url: str
     ) -> None:
@@ -650,6 +651,7 @@ class TestBulk:
             assert operator.retry(conn, [], actor=ACTOR) == []
             assert operator.restore(conn, [], actor=ACTOR) == []
 
+    @pytest.mark.slow
     def test_many_are_done_in_one_call(self, conn: Connection) -> None:
         ids = producer.enqueue_many(conn, [NewJob("alpha") for _ in range(500)], actor=ACTOR)
         assert all(result.ok for result in operator.delete(conn, ids, actor=ACTOR))

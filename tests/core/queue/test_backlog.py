@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from jobdeck.core.queue import operator
 from tests.support.queue import ACTOR, Connection, add, advance, claim_one, now, reap, rows, value
 
@@ -49,6 +51,7 @@ def test_what_waits_is_what_is_due_and_free_also_of_paused_types(conn: Connectio
     assert kept(conn) == {"": (3, False), "alpha": (2, False), "beta": (1, False)}
 
 
+@pytest.mark.slow
 def test_where_there_are_more_jobs_than_are_counted_the_numbers_say_so(conn: Connection) -> None:
     crowd(conn, 2 * MANY)
     crowd(conn, 20, task_type="beta")

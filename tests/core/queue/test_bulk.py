@@ -190,6 +190,7 @@ def test_a_step_that_fails_half_way_has_done_nothing_and_the_next_does_it_once(c
     assert [row["action"] for row in audit_rows(conn)].count("cancel") == 4
 
 
+@pytest.mark.slow
 def test_two_that_carry_out_one_action_do_each_job_once(conn: Connection, database_url: str) -> None:
     for _ in range(40):
         add(conn)
@@ -347,6 +348,7 @@ def test_a_bulk_action_is_found_by_the_end_of_its_id(conn: Connection) -> None:
         bulk.resolve(conn, "nonsense")
 
 
+@pytest.mark.slow
 def test_ten_thousand_jobs_and_more_are_acted_on(conn: Connection) -> None:
     producer.enqueue_many(conn, [NewJob("alpha")] * 10_500, actor=ACTOR)
     choice = chosen(conn, "type:alpha")
@@ -385,6 +387,7 @@ def test_only_an_operator_chooses_and_begins(
             other.execute(sql.SQL("SELECT * FROM job_bulk_items"))
 
 
+@pytest.mark.slow
 def test_a_standing_worker_finishes_what_was_left_unfinished(conn: Connection, database_url: str) -> None:
     producer.enqueue_many(conn, [NewJob("alpha")] * (2 * bulk.BATCH + 1), actor=ACTOR)
     choice = chosen(conn)

@@ -53,6 +53,7 @@ def calls(conn: Connection, function: str) -> int:
     return int(value(conn, "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = %s", function))
 
 
+@pytest.mark.slow
 def test_each_way_to_choose_reads_no_more_jobs_than_it_chooses(conn: Connection) -> None:
     fill(conn, MANY)
     conn.execute(
@@ -104,6 +105,7 @@ def test_the_last_batches_of_a_long_action_read_no_more_than_the_first_beside_an
     assert not last.whole_tables
 
 
+@pytest.mark.slow
 def test_the_undo_of_an_edit_finds_former_payloads_without_reading_the_audit(conn: Connection) -> None:
     fill(conn, 100)
     conn.execute("VACUUM ANALYZE")  # of an empty audit, which grows at once
@@ -122,6 +124,7 @@ def test_the_undo_of_an_edit_finds_former_payloads_without_reading_the_audit(con
     assert rows(conn, "SELECT DISTINCT payload FROM job_queue") == [{"payload": {}}]
 
 
+@pytest.mark.slow
 def test_a_batch_calls_what_runs_statements_once_and_not_for_each_job(conn: Connection) -> None:
     fill(conn, BATCH)
     conn.execute("SET track_functions = 'all'")

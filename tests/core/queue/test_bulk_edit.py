@@ -80,6 +80,7 @@ def test_every_job_is_edited_once_and_audited(conn: Connection) -> None:
     assert len(audit_rows(conn, "edit")) == 3
 
 
+@pytest.mark.slow
 def test_two_programs_that_carry_out_one_edit_edit_each_job_once(conn: Connection, database_url: str) -> None:
     for number in range(30):
         add(conn, payload={"tries": 1 + number % 5})
@@ -243,6 +244,7 @@ class TestUndo:
         assert len(audit_rows(conn, "edit")) == 6
         assert len(audit_rows(conn, "bulk revert")) == 1
 
+    @pytest.mark.slow
     def test_jobs_that_were_changed_or_claimed_since_keep_theirs_and_are_counted(self, conn: Connection) -> None:
         fine, changed = add(conn, payload={"tries": 1}).id, add(conn, payload={"tries": 2}).id
         running, tried = add(conn, priority=9).id, add(conn, priority=8, max_attempts=5).id
@@ -276,6 +278,7 @@ class TestUndo:
         assert answers(conn, ended) == {job: (False, "former-not-kept")}
         assert job_row(conn, job)["payload"]["url"] == NEW["url"]
 
+    @pytest.mark.slow
     def test_a_row_that_somebody_has_locked_is_refused_and_the_others_are_not(
         self, conn: Connection, database_url: str
     ) -> None:
@@ -372,6 +375,7 @@ def test_a_difference_names_each_key_and_masks_private_values() -> None:
         assert not any(hidden in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_difference_of_large_payloads_is_cut_and_says_so() -> None:
     large = {"list": list(range(200_000)), "text": "x" * 1_000_000}
     found = difference(large, {"list": [*range(200_000), 1], "text": "x" * 1_000_000 + "y"})

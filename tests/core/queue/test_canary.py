@@ -262,6 +262,7 @@ def test_asked_twice_the_second_names_the_first(conn: Connection) -> None:
     ask(conn, stranger.id)
 
 
+@pytest.mark.slow
 def test_two_people_who_ask_at_once_for_one_group_get_one_canary(conn: Connection, database_url: str) -> None:
     announce(conn)
     first, other = fail(conn), fail(conn)
@@ -340,6 +341,7 @@ def test_a_request_that_there_is_not_is_said(conn: Connection) -> None:
         answer(conn, 77)
 
 
+@pytest.mark.slow
 def test_an_operator_asks_and_reads_and_a_viewer_and_a_worker_do_not(
     owner: Connection, viewer: Connection, operator: Connection, worker: Connection
 ) -> None:

@@ -200,6 +200,7 @@ def test_the_value_is_always_the_operators_else_that_of_the_newest_code_else_non
             )
 
 
+@pytest.mark.slow
 def test_limits_in_the_code_hold_from_the_first_claim_of_a_worker(conn: Connection, database_url: str) -> None:
     effects = Effects()
     producer.enqueue_many(conn, [NewJob("limited")] * 30, actor=ACTOR)

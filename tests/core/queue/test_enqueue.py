@@ -137,6 +137,7 @@ def test_what_is_not_acceptable_is_refused_with_a_sentence(
         service.enqueue(conn, NewJob(**({"task_type": "alpha"} | fields)), actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_ids_rise_with_time_so_that_equals_run_first_in_first_out(conn: Connection) -> None:
     ids = [add(conn).id for _ in range(200)]
     assert ids == sorted(ids)
@@ -195,6 +196,7 @@ class TestBlockers:
 
 
 class TestBulk:
+    @pytest.mark.slow
     def test_ten_thousand_jobs_run_in_the_order_given(self, conn: Connection) -> None:
         ids = producer.enqueue_many(conn, [NewJob("alpha", {"n": n}) for n in range(10_000)], actor=ACTOR)
         assert len(ids) == len(set(ids)) == 10_000

@@ -62,6 +62,7 @@ def everywhere(conn: Connection) -> UUID:
     return job
 
 
+@pytest.mark.slow
 def test_nothing_of_the_customer_is_left_in_a_dump(conn: Connection) -> None:
     everywhere(conn)
     before = places(dumped(conn), SECRETS)
@@ -71,6 +72,7 @@ def test_nothing_of_the_customer_is_left_in_a_dump(conn: Connection) -> None:
     assert {one.place for one in told} == EVERYWHERE
 
 
+@pytest.mark.slow
 def test_the_rows_stay_with_their_types_times_and_outcomes(conn: Connection) -> None:
     job = everywhere(conn)
     before = job_row(conn, job)
@@ -146,6 +148,7 @@ def test_a_running_job_is_refused_by_name_and_nothing_is_half_done(conn: Connect
     assert dumped(conn) == before
 
 
+@pytest.mark.slow
 def test_a_job_that_another_session_has_locked_is_refused(conn: Connection, database_url: str) -> None:
     fail(conn)
     before = dumped(conn)

@@ -47,6 +47,7 @@ SPELLINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", SPELLINGS)
 def test_texts_that_contain_the_value_in_any_spelling_are_emptied(conn: Connection, wanted: str) -> None:
     done(conn, wanted)
@@ -195,6 +196,7 @@ def test_what_the_erasure_did_not_recognise_is_listed_by_place_and_count(conn: C
     assert ("job_types", 1) in found
 
 
+@pytest.mark.slow
 def test_the_statistics_of_postgres_keep_no_value(conn: Connection) -> None:
     done(conn)
     for number in range(20):

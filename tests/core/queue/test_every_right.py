@@ -106,6 +106,7 @@ def allowed(conn: Connection, statement: str, *, refusals: tuple[type[psycopg.Er
     return True
 
 
+@pytest.mark.slow
 def test_every_relation_is_listed_and_every_function_that_is_listed_is_there(owner: Connection) -> None:
     functions, relations = listed(FUNCTIONS), listed(RELATIONS)
     found = rows(owner, _FUNCTIONS)
@@ -115,6 +116,7 @@ def test_every_relation_is_listed_and_every_function_that_is_listed_is_there(own
     assert {name for name in functions if "(" not in name} - {function["name"] for function in found} == set()
 
 
+@pytest.mark.slow
 def test_each_role_executes_what_is_listed_and_nothing_else(
     owner: Connection, signed_in: Connection, role: str
 ) -> None:
@@ -165,6 +167,7 @@ OWNING_A_TABLE: Final = (
 KINDS: Final = {"v": "VIEW", "S": "SEQUENCE", "m": "MATERIALIZED VIEW"}
 
 
+@pytest.mark.slow
 def test_each_role_reads_writes_and_locks_what_is_listed_and_nothing_else(
     owner: Connection, signed_in: Connection, role: str
 ) -> None:
@@ -184,6 +187,7 @@ def test_each_role_reads_writes_and_locks_what_is_listed_and_nothing_else(
                 assert allowed(signed_in, statement), f"{role}: {statement}"
 
 
+@pytest.mark.slow
 def test_no_role_changes_a_function_or_creates_anything_beside_the_queue(
     owner: Connection, signed_in: Connection, role: str
 ) -> None:
@@ -219,6 +223,7 @@ def test_no_role_changes_a_function_or_creates_anything_beside_the_queue(
         assert not allowed(signed_in, statement), f"{role}: {statement}"
 
 
+@pytest.mark.slow
 def test_no_role_becomes_another(owner: Connection, signed_in: Connection, role: str) -> None:
     groups = {"job_viewer", "job_operator", "job_worker", "job_producer"}
     own = {"operator": {"job_operator", "job_viewer"}}.get(role, {f"job_{role}"})

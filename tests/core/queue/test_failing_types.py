@@ -135,6 +135,7 @@ def test_failures_after_a_success_of_the_same_hour_are_in_a_row(history: History
     assert value(history.conn, "SELECT failed_in_a_row FROM job_failing_types") == 3
 
 
+@pytest.mark.slow
 def test_it_falls_after_a_quarter_of_an_hour_of_runs_below_the_threshold(history: History) -> None:
     history.usually(succeeded=99, failed=1)
     history.ran(NOW, failed=30)
@@ -157,6 +158,7 @@ def test_a_relapse_begins_the_quarter_of_an_hour_again(history: History) -> None
     assert history.judged_good_runs(NOW + 56 * MINUTE, runs=30) is None
 
 
+@pytest.mark.slow
 def test_what_was_critical_becomes_a_warning_where_that_still_holds(history: History) -> None:
     history.usually(succeeded=99, failed=1)
     history.ran(NOW, failed=30)
@@ -194,6 +196,7 @@ class TestRising:
         (found,) = rows(history.conn, "SELECT runs, failed, few FROM job_failing_types")
         assert found == {"runs": 20, "failed": 9, "few": True}
 
+    @pytest.mark.slow
     def test_it_rises_with_the_next_failed_run(self, history: History) -> None:
         history.usually(succeeded=99, failed=1)
         history.ran(NOW - 14 * MINUTE, succeeded=500)
@@ -324,6 +327,7 @@ class TestJobsLost:
 
 
 class TestNewErrors:
+    @pytest.mark.slow
     def test_twenty_runs_of_a_group_that_was_not_there_an_hour_ago_are_a_warning(self, history: History) -> None:
         history.usually(succeeded=990, failed=10)
         history.ran(NOW - MINUTE, succeeded=1000)
@@ -350,6 +354,7 @@ class TestNewErrors:
         history.erred(NOW, "new", 20)
         assert history.judged() is None
 
+    @pytest.mark.slow
     def test_it_ends_a_quarter_of_an_hour_after_it_is_new_no_more(self, history: History) -> None:
         history.usually(succeeded=990, failed=10)
         history.ran(NOW - MINUTE, succeeded=1000)
@@ -408,6 +413,7 @@ def tried(history: History, steps: list[tuple[str, int, int]]) -> None:
         before = verdict
 
 
+@pytest.mark.slow
 @pytest.mark.limit(300)
 def test_in_no_history_does_a_verdict_rise_at_a_judgement_that_sees_no_new_failed_run(history: History) -> None:
     @settings(max_examples=examples(200), deadline=None, derandomize=True, database=None)

@@ -88,6 +88,7 @@ def test_cleaning_up_a_stuck_job_that_was_asked_to_cancel_says_that_it_is_cancel
     assert (answer.status, answer.message.split(",")[0]) == (Status.CANCELLED, "Cancelled")
 
 
+@pytest.mark.slow
 def test_an_action_that_the_database_undoes_to_end_a_deadlock_is_done_again(
     conn: Connection, database_url: str
 ) -> None:

@@ -139,6 +139,7 @@ class TestTheNext:
         assert ranges(conn) == [(None, 10 * MILLION), (10 * MILLION, 40 * MILLION), (40 * MILLION, None)]
         assert partition_of(conn, job.id) == "job_runs_10000000"
 
+    @pytest.mark.slow
     def test_an_owner_that_may_not_create_tables_loses_no_run(self, conn: Connection, postgres: PostgresServer) -> None:
         role = f"owner_{uuid.uuid4().hex[:8]}"
         conn.execute(f"CREATE ROLE {role} LOGIN".encode())
@@ -264,6 +265,7 @@ class TestPruning:
         assert value(conn, "SELECT count(*) FROM job_runs") == 0
         assert len(ranges(conn)) == 3
 
+    @pytest.mark.slow
     def test_a_long_transaction_delays_the_drop_and_no_finish(self, conn: Connection, other: Connection) -> None:
         old_partition(conn)
         other.execute("LOCK TABLE job_runs IN ACCESS SHARE MODE")  # as pg_dump does
@@ -279,6 +281,7 @@ class TestPruning:
         assert look(conn) == {}
         assert len(ranges(conn)) == 2
 
+    @pytest.mark.slow
     def test_after_three_days_it_is_an_alarm(self, conn: Connection, other: Connection) -> None:
         old_partition(conn)
         conn.execute(
@@ -301,6 +304,7 @@ class TestPruning:
         (message,) = found(4)
         assert "The partition job_runs_0" in message
 
+    @pytest.mark.slow
     def test_the_late_report_of_a_run_whose_partition_is_gone_is_answered(self, conn: Connection) -> None:
         job = add(conn, max_attempts=1)
         claimed = claim_one(conn)
@@ -313,6 +317,7 @@ class TestPruning:
         assert finish_one(conn, claimed).recorded is RunOutcome.ABANDONED
         assert rows(conn, "SELECT * FROM job_runs WHERE job_id = %s", job.id) == []
 
+    @pytest.mark.slow
     def test_a_late_report_reads_the_run_that_it_is_of_and_not_the_history(self, conn: Connection) -> None:
         conn.execute(
             """

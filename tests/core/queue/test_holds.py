@@ -314,6 +314,7 @@ def test_a_claim_passes_held_jobs_that_came_first_and_is_full(conn: Connection) 
     assert all(row["payload"] == FREE for row in running)
 
 
+@pytest.mark.slow
 def test_a_claim_of_one_job_passes_any_number_of_held_ones(conn: Connection) -> None:
     hold(conn)
     producer.enqueue_many(conn, [NewJob("alpha", HELD)] * 3000 + [NewJob("alpha", FREE)], actor=ACTOR)
@@ -409,6 +410,7 @@ def test_a_canary_runs_a_held_job_and_its_answer_says_that_it_is_held(conn: Conn
 # Many jobs, two sessions
 
 
+@pytest.mark.slow
 def test_steps_hold_and_release_a_thousand_jobs_each(conn: Connection) -> None:
     producer.enqueue_many(conn, [NewJob("alpha", HELD if place % 2 else FREE) for place in range(4500)], actor=ACTOR)
     number = holds.begin(conn, "alpha", "coachId", "c3", actor=ACTOR)
@@ -524,6 +526,7 @@ def test_the_audit_names_the_hold_and_never_its_value(conn: Connection) -> None:
     assert "secret-person" not in str([held, released])
 
 
+@pytest.mark.slow
 def test_an_erasure_searches_the_values_of_holds(conn: Connection) -> None:
     hold(conn, "mara.long@example.org", "email")
     hold(conn, "c3")

@@ -192,6 +192,7 @@ def report_target(conn: Connection, job_id: UUID) -> ClaimedJob:
 
 
 class TestConcurrencyKeysUnderContention:
+    @pytest.mark.slow
     def test_claimers_at_once_take_one_job_of_a_key(self, conn: Connection, database_url: str) -> None:
         for round_number in range(10):
             key = f"k{round_number}"
@@ -384,6 +385,7 @@ class TestDedupeUnderContention:
         for name in ("job_queue_create", "job_queue_create_many"):
             conn.execute(sql.SQL("ALTER FUNCTION {} SET lock_timeout = '60s'").format(sql.Identifier(name)))
 
+    @pytest.mark.slow
     def test_enqueues_at_once_make_one_job_and_all_answer_with_it(self, database_url: str) -> None:
         for number in range(10):
             new = NewJob("alpha", dedupe_key=f"sync-{number}")
@@ -417,6 +419,7 @@ class TestDedupeUnderContention:
         assert len(ids) == len(set(ids)) == 300
         assert value(conn, "SELECT count(*) FROM job_queue") == 300
 
+    @pytest.mark.slow
     def test_finish_and_enqueue_at_once_never_lose_the_key(self, conn: Connection, database_url: str) -> None:
         for number in range(10):
             add(conn, dedupe_key=f"sync-{number}")
@@ -430,6 +433,7 @@ class TestDedupeUnderContention:
             assert not is_queued(conn, running.id)
 
 
+@pytest.mark.slow
 def test_operators_workers_and_producers_at_once_break_nothing(conn: Connection, database_url: str) -> None:
     """Every kind of call against one key and one chain; nothing raises and nothing is left running."""
 

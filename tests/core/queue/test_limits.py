@@ -282,6 +282,7 @@ class TestSoManyOfATypeAtATime:
             assert claim(conn) == []
         assert len(claim(conn)) == 2
 
+    @pytest.mark.slow
     def test_a_claim_that_has_waited_too_long_counts_no_type_whose_row_it_has_not_locked(
         self, conn: Connection, database_url: str
     ) -> None:

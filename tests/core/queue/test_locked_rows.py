@@ -77,6 +77,7 @@ def test_the_place_of_a_locked_job_goes_to_the_best_of_the_others(
         assert [job.priority for job in claim(patient, limit=2)] == [5, 5]
 
 
+@pytest.mark.slow
 def test_an_enqueue_that_meets_a_locked_table_says_so_and_not_only_that_a_key_is_taken(
     patient: Connection, database_url: str
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_heartbeat_renews_the_other_leases_and_does_not_answer_for_a_locked_ro
     assert [answer.alive for answer in renewed] == [True]
 
 
+@pytest.mark.slow
 def test_a_finish_gives_up_on_a_locked_row_and_the_rest_is_finished_without_it(
     patient: Connection, database_url: str
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_finish_gives_up_on_a_locked_row_and_the_rest_is_finished_without_it(
     assert finish_one(patient, jobs[0]).recorded is RunOutcome.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_lost_runs_whose_rows_a_session_holds_keep_no_others_from_being_taken_back(
     patient: Connection, database_url: str
 ) -> None:
@@ -272,6 +275,7 @@ def test_a_claim_of_one_is_not_empty_while_another_session_holds_the_head(
         assert {job.id for _ in others for job in claim(patient, types, limit=1)} == others
 
 
+@pytest.mark.slow
 def test_claims_of_one_at_the_same_time_are_never_empty_while_jobs_are_due(conn: Connection, database_url: str) -> None:
     for place in range(60):
         add(conn, ("alpha", "beta")[place % 2])
@@ -282,6 +286,7 @@ def test_claims_of_one_at_the_same_time_are_never_empty_while_jobs_are_due(conn:
         assert [len(jobs) for jobs in taken] == [1, 1]
 
 
+@pytest.mark.slow
 def test_thousands_that_wait_for_one_job_are_released_without_a_lock_for_each(conn: Connection) -> None:
     blocker = add(conn, "beta")
     conn.execute(
@@ -309,6 +314,7 @@ def test_only_the_worker_that_claimed_a_run_reports_and_renews_it(conn: Connecti
     assert finish(conn, report(claimed), worker="worker-a")[0].recorded is RunOutcome.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_batches_with_the_same_dedupe_keys_in_other_orders_do_not_deadlock(database_url: str, conn: Connection) -> None:
     keys = [f"key {n}" for n in range(300)]
     conn.execute("ALTER FUNCTION job_queue_create_many SET lock_timeout = '60s'")
@@ -383,6 +389,7 @@ def test_each_part_of_upkeep_is_done_by_one_worker_at_a_time(patient: Connection
 class TestActions:
     """What an operator gets while another session has locked a job."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("action", [operator.retry, operator.cancel, operator.delete])
     def test_an_action_leaves_out_the_locked_job_and_does_the_others(
         self, patient: Connection, database_url: str, action: Callable[..., list[ActionResult]]
@@ -395,6 +402,7 @@ class TestActions:
             "Another session has locked it. Nothing was changed; try again."
         ]
 
+    @pytest.mark.slow
     def test_an_edit_is_refused_with_a_sentence(self, patient: Connection, database_url: str) -> None:
         job = add(patient)
         with held_row(database_url, job.id), pytest.raises(Refused, match="Another session has locked this job"):

@@ -75,6 +75,7 @@ def opened(server: PostgresServer, *numbers: int) -> Iterator[dict[str, Connecti
             server.drop_database(name)
 
 
+@pytest.mark.slow
 def test_no_operation_reads_a_whole_table_of_none_or_ten_thousand_jobs(postgres: PostgresServer) -> None:
     with opened(postgres, SMALL) as connections:
         found = {name: judge(operation, connections) for name, operation in OPERATIONS.items()}
@@ -92,6 +93,7 @@ def test_an_operation_costs_the_same_whatever_the_queue_holds(name: str, queues:
 # Backlogs that the fill above does not hold
 
 
+@pytest.mark.slow
 def test_a_key_that_many_jobs_came_first_for_costs_claims_nothing_once_one_of_them_runs(conn: Connection) -> None:
     conn.execute(
         """
@@ -104,6 +106,7 @@ def test_a_key_that_many_jobs_came_first_for_costs_claims_nothing_once_one_of_th
     assert cost_of(conn, claim(100, "alpha")).rows < 20
 
 
+@pytest.mark.slow
 def test_a_queue_of_jobs_that_wait_for_one_other_costs_those_that_finish_nothing(conn: Connection) -> None:
     fill(conn, Size(blocked=20_000))
     set_to_work(conn)
@@ -124,6 +127,7 @@ def test_a_heartbeat_of_a_hundred_reads_no_other_running_jobs_though_the_planner
     assert cost_of(conn, lambda conn: heartbeat(conn, *hundred)).rows < 1000
 
 
+@pytest.mark.slow
 def test_jobs_that_ran_out_of_time_in_an_outage_are_out_of_the_way_within_a_minute_of_reaping(conn: Connection) -> None:
     conn.execute(
         """

@@ -95,6 +95,7 @@ class TestLostRuns:
         assert (row["status"], row["last_outcome"]) == ("failed", "lost")
         assert [run["outcome"] for run in run_rows(conn, job.id)] == ["lost"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("max_attempts", [1, 5])
     def test_a_series_always_comes_back(self, conn: Connection, max_attempts: int) -> None:
         series = add(conn, recurrence_interval_minutes=15, max_attempts=max_attempts)
@@ -122,6 +123,7 @@ class TestLostRuns:
         assert value(conn, "SELECT count(*) FROM job_runs WHERE outcome = 'lost'") == 60
         assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'pending' AND attempts = 1") == 60
 
+    @pytest.mark.slow
     def test_a_finish_and_a_reaper_at_once_settle_a_run_once(self, conn: Connection, database_url: str) -> None:
         conn.execute("ALTER FUNCTION job_queue_finish SET lock_timeout = '60s'")
         for _ in range(15):
@@ -309,6 +311,7 @@ class TestRetention:
         assert is_queued(conn, pending.id)
         assert is_queued(conn, running.id)
 
+    @pytest.mark.slow
     def test_it_is_done_in_batches_and_once_a_minute_when_nothing_is_left(self, conn: Connection) -> None:
         conn.execute(
             """
@@ -342,6 +345,7 @@ class TestRetention:
         assert value(conn, "SELECT count(*) FROM job_workers") == 0
 
 
+@pytest.mark.slow
 def test_the_delay_after_a_lost_run_has_the_cap_given(conn: Connection) -> None:
     job = add(conn, max_attempts=99)
     for _ in range(3):

@@ -65,6 +65,7 @@ def test_a_job_that_the_application_refuses_is_set_aside_and_the_others_are_clai
     assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'pending' AND attempts = 0") == 2
 
 
+@pytest.mark.slow
 def test_many_refused_jobs_before_the_others_keep_no_claim_from_them(refusing: Connection) -> None:
     for _ in range(250):
         add_bad(refusing)

@@ -193,6 +193,7 @@ def test_nonsense_is_refused_and_changes_nothing(conn: Connection, fields: dict[
         send(conn, **fields)
 
 
+@pytest.mark.slow
 def test_concurrent_enqueues_leave_one_job_and_one_behind_it_once_it_runs(conn: Connection, database_url: str) -> None:
     opened = [psycopg.connect(database_url, autocommit=True) for _ in range(8)]
 
@@ -213,6 +214,7 @@ def test_concurrent_enqueues_leave_one_job_and_one_behind_it_once_it_runs(conn: 
         one.close()
 
 
+@pytest.mark.slow
 def test_an_enqueue_waits_for_another_and_says_so_where_that_takes_long(conn: Connection, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as other, other.transaction():
         send(other, 1)

@@ -100,6 +100,7 @@ def work_calls() -> dict[str, Callable[[Connection, Any], object]]:
 
 
 class TestViewer:
+    @pytest.mark.slow
     def test_it_reads_every_screen(self, owner: Connection, viewer: Connection) -> None:
         job = add(owner)
         claim_one(owner)
@@ -125,6 +126,7 @@ class TestViewer:
         for tab in Status:
             read_jobs.page(Filter(status=tab), sort="updated").run(viewer)
 
+    @pytest.mark.slow
     def test_payloads_outputs_and_logs_are_hidden_from_it_everywhere(
         self, owner: Connection, viewer: Connection
     ) -> None:
@@ -158,6 +160,7 @@ class TestViewer:
         assert read_jobs.page(Filter(search="ada@example.org")).run(viewer).jobs == ()
         assert len(read_jobs.page(Filter(search="ada@example.org")).run(owner).jobs) == 3
 
+    @pytest.mark.slow
     def test_payload_output_and_checkpoint_of_a_deleted_job_are_hidden_from_it(
         self, owner: Connection, viewer: Connection
     ) -> None:
@@ -171,6 +174,7 @@ class TestViewer:
             assert found.in_trash
             assert (found.job.payload, found.job.output, found.job.checkpoint) == shown
 
+    @pytest.mark.slow
     def test_the_log_of_a_lost_run_is_hidden_from_it(self, owner: Connection, viewer: Connection) -> None:
         told = add(owner)
         running = claim_one(owner)
@@ -264,12 +268,14 @@ class TestWorker:
         job = add(owner)
         (work_calls() | enqueue_calls())[call](worker, job)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("call", [*act_calls()])
     def test_it_does_not_act(self, owner: Connection, worker: Connection, call: str) -> None:
         job = add(owner)
         with changes_nothing(owner), pytest.raises(DENIED):
             act_calls()[call](worker, job)
 
+    @pytest.mark.slow
     def test_it_runs_jobs_from_claim_to_finish(self, owner: Connection, worker: Connection) -> None:
         first = add(owner, payload=SECRET, concurrency_key="k")
         second = add(owner, "beta", blocked_by=first.id)
@@ -356,6 +362,7 @@ class TestCatalog:
         )
         assert found == []
 
+    @pytest.mark.slow
     def test_the_groups_use_the_schema_where_the_public_may_not(
         self, conn: Connection, people: People, database_url: str
     ) -> None:
@@ -380,6 +387,7 @@ class TestCatalog:
         owner.execute("DROP TABLE pg_temp.job_queue, pg_temp.job_queue_settings")
         assert job_row(owner, job.id)["status"] == "running"
 
+    @pytest.mark.slow
     def test_making_the_roles_again_changes_nothing(self, owner: Connection) -> None:
         install_schema(owner, roles=True)
         first = catalog(owner)

@@ -452,6 +452,7 @@ def test_a_slot_that_is_made_up_is_retried_and_put_off_before_the_next(conn: Con
     assert claim_one(conn).due_at == begin + 26 * MINUTE
 
 
+@pytest.mark.slow
 def test_slots_that_are_written_before_a_retry_go_on_after_the_slot_that_it_serves(world: World) -> None:
     made = world.add(Cron("*/10 * * * *", catch_up="all"), max_attempts=3)
     first = world.run_at(made.id)

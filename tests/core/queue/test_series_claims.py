@@ -29,6 +29,7 @@ def overdue(
 # Overdue series that cannot run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["paused one by one", "of a paused type", "of another worker's type", "less urgent"])
 @pytest.mark.parametrize("analyzed", [False, True])
 def test_a_claim_does_not_read_overdue_series_that_it_cannot_take(

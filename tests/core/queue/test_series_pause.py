@@ -207,6 +207,7 @@ def test_what_cannot_be_paused_or_resumed_is_refused_with_a_sentence(conn: Conne
         assert words in answer.message
 
 
+@pytest.mark.slow
 def test_a_series_that_another_transaction_holds_is_left_alone(conn: Connection, database_url: str) -> None:
     job = series(conn)
     with psycopg.connect(database_url) as other:

@@ -259,6 +259,7 @@ def test_a_quick_sync_whose_key_another_job_has_is_refused_with_the_job(
     assert jobs.find_ids(conn, Filter()) == [holder.id]
 
 
+@pytest.mark.slow
 def test_a_role_that_only_enqueues_takes_no_key_of_a_quick_sync(
     conn: Connection, people: People, database_url: str
 ) -> None:

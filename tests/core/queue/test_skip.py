@@ -145,6 +145,7 @@ def test_what_has_no_next_run_is_refused_with_a_sentence_and_nothing_changes(con
     assert "has changed" in changed.message
 
 
+@pytest.mark.slow
 def test_a_series_that_another_transaction_holds_is_left_alone(conn: Connection, database_url: str) -> None:
     job = series(conn)
     with psycopg.connect(database_url) as other:

@@ -98,6 +98,7 @@ def test_a_type_is_listed_with_its_jobs_and_the_workers_that_handle_it(conn: Con
     assert not line(conn, "alpha").at_least
 
 
+@pytest.mark.slow
 def test_jobs_are_counted_up_to_ten_thousand_and_more_say_so(conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type) SELECT 'alpha' FROM generate_series(1, %s)", (2 * LIMIT,))
     add(conn, "beta")
@@ -107,6 +108,7 @@ def test_jobs_are_counted_up_to_ten_thousand_and_more_say_so(conn: Connection) -
     assert (beta.pending, beta.at_least) == (1, False)
 
 
+@pytest.mark.slow
 def test_of_many_failed_jobs_the_last_are_counted_and_each_type_may_have_more(conn: Connection) -> None:
     conn.execute(
         """

@@ -53,6 +53,7 @@ class TestUniqueWithinAPeriod:
             producer.enqueue(conn, new, actor=ACTOR)
         assert producer.enqueue(conn, new, actor=ACTOR).created
 
+    @pytest.mark.slow
     def test_of_two_transactions_one_waits_for_the_other_and_says_so_if_that_takes_long(
         self, conn: Connection, database_url: str
     ) -> None:

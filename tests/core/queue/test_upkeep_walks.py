@@ -47,6 +47,7 @@ def test_lines_stay_as_they_are_while_their_first_jobs_can_run(conn: Connection)
     assert value(conn, WITH_FIRST) == 0
 
 
+@pytest.mark.slow
 def test_every_line_whose_first_job_was_deleted_by_hand_gets_another(conn: Connection) -> None:
     conn.execute("DELETE FROM job_queue WHERE task_type = 'alpha'")
     advance(conn, timedelta(minutes=61))

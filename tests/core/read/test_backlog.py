@@ -67,12 +67,14 @@ def skewed(conn: Connection) -> Connection:
 
 
 class TestByType:
+    @pytest.mark.slow
     def test_types_up_to_ten_thousand_are_exact_and_others_say_that_there_are_more(self, skewed: Connection) -> None:
         found, exact = backlog(skewed), stored(skewed)
         assert {name: (line.waiting, line.at_least) for name, line in found.items()} == {
             name: (min(jobs, MORE), jobs > Counts.LIMIT) for name, jobs in exact.items()
         }
 
+    @pytest.mark.slow
     def test_what_is_overdue_is_counted_apart_and_not_what_waits_for_another_job(self, skewed: Connection) -> None:
         found = backlog(skewed)
         assert (found["push"].overdue, found["push"].overdue_at_least) == (MORE, True)
@@ -96,12 +98,14 @@ class TestByType:
         line = backlog(conn)["second"]
         assert (line.waiting, line.at_least, line.overdue, line.due_since) == (3, False, 0, None)
 
+    @pytest.mark.slow
     def test_behind_a_long_line_each_type_may_have_more_jobs_than_were_counted(self, conn: Connection) -> None:
         wait(conn, "line", 20_000, concurrency_key="'key'", in_line="n > 1")
         wait(conn, "free", 30)
         found = {name: (line.waiting, line.at_least, line.overdue) for name, line in backlog(conn).items()}
         assert found == {"line": (MORE + 1, True, 1), "free": (30, True, 30)}
 
+    @pytest.mark.slow
     def test_behind_types_with_very_many_jobs_each_is_counted_up_to_a_thousand(self, conn: Connection) -> None:
         for number in range(10):
             wait(conn, f"a{number}", Counts.LIMIT + 5)
@@ -112,6 +116,7 @@ class TestByType:
             "behind": (1000, True), "behind too": (999, False)
         }  # fmt: skip
 
+    @pytest.mark.slow
     def test_in_a_vacuumed_queue_jobs_are_counted_in_the_index_of_the_claim_alone(self, skewed: Connection) -> None:
         skewed.execute("CHECKPOINT")  # VACUUM passes over rows whose commit is not on the disk
         skewed.execute("VACUUM job_queue")
@@ -125,6 +130,7 @@ class TestByType:
 
 
 class TestCounts:
+    @pytest.mark.slow
     def test_each_status_is_counted_up_to_ten_thousand_and_then_says_that_there_are_more(
         self, skewed: Connection
     ) -> None:
@@ -157,6 +163,7 @@ class TestCounts:
         counts = read_jobs.counts().run(conn)
         assert (counts.removed, counts.at_least(Status.SUCCEEDED)) == (MORE, True)
 
+    @pytest.mark.slow
     def test_a_call_of_the_scheduler_records_how_many_jobs_were_due(self, skewed: Connection) -> None:
         presence.open_worker_run(skewed, source="cron_http", worker_id=WORKER)
         (run,) = history.worker_runs().run(skewed)
@@ -195,6 +202,7 @@ class TestTurn:
         operator.pause(conn, reason=None, actor=ACTOR, task_type="paused")
         assert turn(conn, wanted).facts["ahead"] == 0
 
+    @pytest.mark.slow
     def test_a_job_behind_a_backlog_says_that_more_than_ten_thousand_are_ahead_and_how_fast_they_run(
         self, conn: Connection
     ) -> None:

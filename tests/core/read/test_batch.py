@@ -142,6 +142,7 @@ def test_a_question_that_fails_raises_its_own_error_and_logs_nothing(
     assert select(COUNT, read=number).run(conn) == 0
 
 
+@pytest.mark.slow
 def test_jobs_and_their_counts_agree_while_others_come_and_go(conn: Connection, other: Connection) -> None:
     for number_ in range(20):
         if number_ % 3 == 2:

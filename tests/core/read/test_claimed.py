@@ -96,6 +96,7 @@ def test_health_takes_no_claimed_job_for_a_long_run(conn: Connection) -> None:
         assert finding.evidence.startswith("3 past 80 %")
 
 
+@pytest.mark.slow
 def test_commands_say_claimed(jobdeck: Jobdeck, conn: Connection, held: list[ClaimedJob]) -> None:
     claimed, running = held[0].id, held[1].id
     assert "2 claimed" in jobdeck("status").out

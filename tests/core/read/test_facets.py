@@ -171,6 +171,7 @@ def test_jobs_that_left_the_queue_have_facets(conn: Connection) -> None:
     assert (odd.value, odd.share) == ("c2", 1.0)
 
 
+@pytest.mark.slow
 def test_a_long_history_is_not_read(conn: Connection) -> None:
     fill(conn, Size(runs=60_000))
     conn.execute(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,7 @@ def test_many_alike_are_counted_and_the_others_shown() -> None:
     assert "… 14 more load, pending" in drawn(*loads, around=19)
 
 
+@pytest.mark.slow
 def test_a_chain_of_ten_thousand_is_drawn_up_to_the_lines_that_fit() -> None:
     chain = [made(1), *(made(number, number - 1) for number in range(2, 10_001))]
     found = drawn(*chain, most=40, around=9_000)

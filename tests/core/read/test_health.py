@@ -30,6 +30,7 @@ MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
 
 
+@pytest.mark.slow
 def test_a_queue_with_a_worker_and_nothing_amiss_is_ok(conn: Connection) -> None:
     announce(conn)
     add(conn, run_at=now(conn) + timedelta(hours=1))
@@ -325,6 +326,7 @@ class TestRecurringJobs:
         add(conn, recurrence_interval_minutes=5)
         assert finding(conn, "recurring jobs").evidence == "No recurring job failed in its last cycle."
 
+    @pytest.mark.slow
     def test_a_streak_of_failures_warns_and_from_three_on_is_critical(self, conn: Connection) -> None:
         announce(conn)
         add(conn, "beta", recurrence_interval_minutes=60, run_at=now(conn) + timedelta(days=1))

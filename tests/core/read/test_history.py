@@ -414,6 +414,7 @@ def test_a_cleanup_touches_only_the_stuck_jobs_that_were_named(conn: Connection)
 
 @pytest.mark.competition
 class TestRecipients:
+    @pytest.mark.slow
     def test_a_job_that_wrote_to_nobody_has_none(self, conn: Connection) -> None:
         assert reports.recipients(conn, add(conn).id) is None
 

@@ -305,6 +305,7 @@ class TestFilters:
         assert ids(conn, Filter(older_than=timedelta(0))) == [young.id, old.id]
         assert ids(conn, Filter(outcome=RunOutcome.RETRIED)) == [old.id]
 
+    @pytest.mark.slow
     def test_filters_are_joined_in_every_tab_and_paged(self, full: Connection) -> None:
         for tab in TABS:
             whole = read_jobs.page(Filter(status=tab)).run(full).jobs
@@ -386,6 +387,7 @@ class TestCounts:
     def test_nothing_is_zero(self, conn: Connection) -> None:
         assert read_jobs.counts().run(conn) == Counts()
 
+    @pytest.mark.slow
     def test_above_ten_thousand_says_that_there_are_more(self, conn: Connection) -> None:
         conn.execute(
             """
@@ -401,6 +403,7 @@ class TestCounts:
         page = read_jobs.page(Filter(status=Status.PENDING), sort="created", limit=100).run(conn)
         assert len(page.jobs) == 100
 
+    @pytest.mark.slow
     def test_what_falls_below_ten_thousand_is_exact_at_once(self, conn: Connection) -> None:
         conn.execute(
             "INSERT INTO job_queue (task_type, status) SELECT 'alpha', 'failed' FROM generate_series(1, 40000)"
@@ -409,6 +412,7 @@ class TestCounts:
         conn.execute("DELETE FROM job_queue WHERE id IN (SELECT id FROM job_queue LIMIT 30001)")
         assert read_jobs.counts().run(conn).failed == Counts.LIMIT - 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("most", [1, 63, 1000, 3999, 4000, 4001, 100_000])
     def test_numbers_are_counted_up_to_a_limit(self, most: int, conn: Connection) -> None:
         conn.execute(

@@ -61,6 +61,7 @@ def crowded(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     return conn
 
 
+@pytest.mark.slow
 def test_no_page_reads_a_large_table_and_each_reads_no_more_than_it_shows(crowded: psycopg.Connection[Any]) -> None:
     for name, (query, most) in PAGES.items():
         cost = cost_of(crowded, query.run)
@@ -69,6 +70,7 @@ def test_no_page_reads_a_large_table_and_each_reads_no_more_than_it_shows(crowde
         assert cost.rows < most, (name, cost.entries)
 
 
+@pytest.mark.slow
 def test_the_known_types_are_found_without_reading_the_queue(crowded: psycopg.Connection[Any]) -> None:
     crowded.execute("INSERT INTO job_queue (task_type, status, completed_at) SELECT 'old', 'failed', now()")
     cost = cost_of(crowded, types_seen().run)
@@ -77,6 +79,7 @@ def test_the_known_types_are_found_without_reading_the_queue(crowded: psycopg.Co
     assert types_seen().run(crowded) == ["alpha", "crowd", "later", "old", "series"]
 
 
+@pytest.mark.slow
 def test_who_paused_a_series_is_found_without_reading_the_audit(crowded: psycopg.Connection[Any]) -> None:
     crowded.execute(
         """

@@ -182,6 +182,7 @@ def test_dry_runs_do_not_count(conn: Connection) -> None:
     assert numbers(found(conn).lost) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_long_history_is_not_read(conn: Connection) -> None:
     fill(conn, Size(runs=60_000))
     cost = cost_of(conn, lost_runs(DAY).run)

@@ -100,6 +100,7 @@ class TestRuns:
         assert tokens == sorted(tokens, reverse=True)
         assert len(set(tokens)) == 23
 
+    @pytest.mark.slow
     def test_a_page_may_end_between_a_lost_run_and_its_late_return(self, conn: Connection) -> None:
         for _ in range(2):
             job = add(conn)

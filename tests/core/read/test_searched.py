@@ -45,6 +45,7 @@ def full(conn: Connection) -> Connection:
     return conn
 
 
+@pytest.mark.slow
 def test_nothing_is_left_out_and_nothing_comes_twice(full: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = all_pages(full, 50)
     assert len(wanted) == 7
@@ -54,6 +55,7 @@ def test_nothing_is_left_out_and_nothing_comes_twice(full: Connection, monkeypat
             assert all_pages(full, limit) == wanted
 
 
+@pytest.mark.slow
 def test_the_pages_end_where_all_jobs_ended_at_once(full: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     full.execute("UPDATE job_runs SET finished_at = (SELECT max(finished_at) FROM job_runs)")
     wanted = all_pages(full, 50)
@@ -97,6 +99,7 @@ def queue(conn: Connection) -> Connection:
     return conn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", SEARCHED)
 @pytest.mark.parametrize("task_type", [None, "beta"])
 def test_pages_of_a_search_find_the_jobs_of_one_long_page_in_its_order(

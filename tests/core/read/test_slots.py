@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from jobdeck.core.model import Worker
 from jobdeck.core.queue import presence
 from jobdeck.core.read import jobs as read_jobs
@@ -85,6 +87,7 @@ async def on_the_loop(_params: object, _context: object) -> Done:
     return Done()
 
 
+@pytest.mark.slow
 def test_a_worker_reports_the_slots_of_each_kind_of_its_types(database_url: str, conn: Connection) -> None:
     def in_a_thread(_params: object, _context: object) -> Done:
         return Done()

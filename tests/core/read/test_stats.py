@@ -277,6 +277,7 @@ class TestErrorGroups:
         wanted = parse_filter(f"status:all fingerprint:{group.fingerprint}")
         assert {job.id for job in jobs.page(wanted).run(conn).jobs} == {*ids, waits.id}
 
+    @pytest.mark.slow
     def test_all_jobs_of_a_group_are_listed_page_by_page_and_counted_exactly(self, conn: Connection) -> None:
         conn.execute(
             """
@@ -312,6 +313,7 @@ class TestErrorGroups:
         assert {job.id for job in shot.page.jobs} == {*ids, waits.id}
         assert shot.page.total == 3
 
+    @pytest.mark.slow
     def test_a_page_of_a_group_reads_little_of_a_large_queue(self, conn: Connection) -> None:
         conn.execute(
             """
@@ -327,6 +329,7 @@ class TestErrorGroups:
         assert cost.whole_tables == []
         assert cost.entries["job_queue_pkey"] < 1_000, cost
 
+    @pytest.mark.slow
     def test_the_rest_of_a_group_is_chosen_in_the_database_each_job_once(self, conn: Connection) -> None:
         conn.execute(
             """

@@ -82,6 +82,7 @@ def end(conn: Connection, outcome: str) -> None:
     finish_one(conn, claim_one(conn), outcome, error="boom", permanent=True, checkpoint={})
 
 
+@pytest.mark.slow
 def test_the_streak_is_how_many_last_runs_ended_alike(conn: Connection) -> None:
     add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=60)
     assert (the_line(conn).streak, the_line(conn).streak_is_least) == (0, False)

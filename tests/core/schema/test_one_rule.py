@@ -133,6 +133,7 @@ def test_the_indexes_of_pending_jobs_have_the_conditions_of_the_clauses(
     assert found["job_queue_unmissed"] >= {pending, unblocked}
 
 
+@pytest.mark.slow
 def test_each_condition_on_waiting_jobs_in_the_parts_is_that_of_an_index(
     conn: Connection, claimable: frozenset[str]
 ) -> None:

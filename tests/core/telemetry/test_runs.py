@@ -148,6 +148,7 @@ class TestWhatARunBelongsTo:
         assert fact(first, "jobdeck.outcome") == how
         assert links(second)["run_before"] == place(first.context)
 
+    @pytest.mark.slow
     def test_a_series_has_a_trace_for_each_run_and_a_link_to_what_enqueued_it(
         self, database_url: str, conn: Conn, recorded: Recorded
     ) -> None:
@@ -240,6 +241,7 @@ class TestWhatASpanTells:
         assert fact(recorded.span(PROCESS), "error.type") == "_OTHER"
         assert "ada@" not in recorded.text()
 
+    @pytest.mark.slow
     def test_a_run_over_its_timeout_has_failed_when_its_handler_returns(
         self, database_url: str, conn: Conn, recorded: Recorded
     ) -> None:
@@ -357,6 +359,7 @@ class TestMetrics:
         assert recorded.points("jobdeck.runs.active")[TYPE,].value == 0
         assert recorded.points("jobdeck.runs") == {}
 
+    @pytest.mark.slow
     def test_a_dry_run_is_not_counted_and_a_released_one_has_no_duration(
         self, database_url: str, conn: Conn, recorded: Recorded
     ) -> None:

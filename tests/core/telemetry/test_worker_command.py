@@ -64,6 +64,7 @@ def test_each_kind_of_handler_is_in_the_trace_that_enqueued_it(database_url: str
         assert (where == pid) == (name != "process")
 
 
+@pytest.mark.slow
 def test_without_the_setting_nothing_of_opentelemetry_is_imported(
     database_url: str, conn: Conn, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
     assert value(conn, "SELECT count(*) FROM job_queue") == 0
 
 
+@pytest.mark.slow
 def test_a_worker_whose_application_sets_no_provider_says_that_nothing_is_recorded(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def add(conn: Connection, **fields: Any) -> UUID:
     return jobdeck.enqueue(conn, "testing_bill", Bill(**fields)).job_id
 
 
+@pytest.mark.slow
 def test_it_finds_the_jobs_of_a_type_by_a_part_of_their_payload(conn: Connection) -> None:
     seven, eight = add(conn, customer_id=7, due_on=date(2026, 3, 1)), add(conn, customer_id=8)
     jobdeck.enqueue(conn, "testing_parcel", Parcel(number=7, address={"city": "Oslo", "at": [1, 2]}))
@@ -52,6 +53,7 @@ def test_it_finds_the_jobs_of_a_type_by_a_part_of_their_payload(conn: Connection
     refute_enqueued(conn, "testing_bill", payload={"customer_id": 7, "reminder": True})
 
 
+@pytest.mark.slow
 def test_a_job_that_runs_counts_and_one_that_has_ended_does_not(conn: Connection, behave: Callable[..., None]) -> None:
     behave(lambda _params, ctx: jobdeck.Done({"listed": len(enqueued(ctx.db, "testing_parcel"))}))
     jobdeck.enqueue(conn, "testing_parcel")
@@ -62,6 +64,7 @@ def test_a_job_that_runs_counts_and_one_that_has_ended_does_not(conn: Connection
     refute_enqueued(conn, "testing_bill")
 
 
+@pytest.mark.slow
 def test_it_sees_the_tests_own_transaction(conn: Connection, database_url: str) -> None:
     with psycopg.connect(database_url) as own:
         add(own, customer_id=7)

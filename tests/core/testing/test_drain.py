@@ -44,6 +44,7 @@ def facts(results: list[JobResult]) -> list[tuple[str, int | None, str]]:
 # What runs
 
 
+@pytest.mark.slow
 def test_it_runs_what_is_due_and_what_the_handlers_enqueue(conn: Connection, behave: Callable[..., None]) -> None:
     def work(params: Parcel, ctx: jobdeck.JobContext) -> jobdeck.Done:
         jobdeck.enqueue(ctx.db, "testing_other", {"number": params.number + 1})
@@ -115,6 +116,7 @@ def test_nothing_runs_while_processing_is_paused(conn: Connection, behave: Calla
 # What is due later
 
 
+@pytest.mark.slow
 def test_what_is_due_later_runs_in_its_order_with_its_retries(conn: Connection, behave: Callable[..., None]) -> None:
     def work(params: Parcel, ctx: jobdeck.JobContext) -> None:
         if params.number == 1 and ctx.job.attempt < 3:
@@ -134,6 +136,7 @@ def test_what_is_due_later_runs_in_its_order_with_its_retries(conn: Connection, 
     assert enqueued(conn) == []
 
 
+@pytest.mark.slow
 def test_a_series_runs_once_and_waits_for_its_next_slot(conn: Connection, behave: Callable[..., None]) -> None:
     def work(params: Parcel, ctx: jobdeck.JobContext) -> None:
         if ctx.job.attempt == 1:
@@ -172,6 +175,7 @@ def test_a_job_that_another_one_holds_is_left_alone(
     assert [made.job.payload["number"] for made in drain(conn, scheduled=True)] == [3]
 
 
+@pytest.mark.slow
 def test_a_job_that_never_ends_is_named_and_stays_in_the_queue(conn: Connection, behave: Callable[..., None]) -> None:
     behave(raising(jobdeck.Snooze(60)))
     ticket = add(conn)
@@ -305,6 +309,7 @@ def test_a_handler_may_drain_the_queue_itself(conn: Connection, behave: Callable
     assert [(made.job.task_type, made.output) for made in results] == [("testing_parcel", {"ran": 1})]
 
 
+@pytest.mark.slow
 def test_the_queue_may_be_in_its_own_schema(
     conn: Connection, behave: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +340,7 @@ def test_a_due_job_that_nobody_here_runs_is_an_error(conn: Connection, behave: C
     assert drain(conn, task_types=["testing_parcel"]) == []
 
 
+@pytest.mark.slow
 def test_a_connection_that_reads_json_as_text_as_that_of_django_serves_and_is_given_back(
     empty_database_url: str, behave: Callable[..., None]
 ) -> None:
@@ -406,6 +412,7 @@ RULES: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", [1, 2, 3, 4])
 def test_a_run_without_a_queue_has_the_sequel_that_the_database_decides(
     conn: Connection, behave: Callable[..., None], attempt: int

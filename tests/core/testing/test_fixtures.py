@@ -151,6 +151,7 @@ def test_a_server_that_does_not_answer_is_named_in_a_sentence(tmp_path: Path) ->
     assert "hidden" not in ran.stdout
 
 
+@pytest.mark.slow
 def test_a_role_that_may_not_create_databases_is_named(tmp_path: Path, postgres: PostgresServer) -> None:
     application = written(tmp_path, conftest=CONFTEST, shop=SHOP, test_shop=TESTS)
     role = f"tester_{os.getpid()}"
@@ -207,6 +208,7 @@ def test_a_killed_test_run_leaves_no_server(tmp_path: Path) -> None:
         os.kill(server, 0)
 
 
+@pytest.mark.slow
 def test_only_the_fixtures_need_pytest() -> None:
     code = (
         "import sys; sys.modules['pytest'] = None\n"

@@ -50,6 +50,7 @@ def half_open(of: Site) -> socket.socket:
     return line
 
 
+@pytest.mark.slow
 async def test_half_open_connections_keep_the_person_with_the_cookie_in_and_the_log_small(served: Site) -> None:
     async with person(served) as somebody:
         with ExitStack() as lines:
@@ -63,6 +64,7 @@ async def test_half_open_connections_keep_the_person_with_the_cookie_in_and_the_
     assert len(served.log) < 20_000
 
 
+@pytest.mark.slow
 async def test_a_connection_that_has_shown_the_cookie_stays_beside_strangers(served: Site) -> None:
     async with person(served) as somebody:
         (cookie,) = somebody.cookie_jar
@@ -77,6 +79,7 @@ async def test_a_connection_that_has_shown_the_cookie_stays_beside_strangers(ser
         assert answer_of(line).count(b"HTTP/1.1 200") == 1
 
 
+@pytest.mark.slow
 async def test_a_stranger_is_disconnected_after_an_answer(served: Site) -> None:
     with opened(served) as line:
         line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 50)

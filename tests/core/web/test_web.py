@@ -21,6 +21,7 @@ from tests.support.waiting import PATIENCE, becomes, rounds, until
 PROC = Path("/proc")
 
 
+@pytest.mark.slow
 async def test_nobody_gets_in_without_the_token_which_works_once(database_url: str, tmp_path: Path) -> None:
     with site(database_url, tmp_path) as served:
         async with aiohttp.ClientSession() as stranger:
@@ -51,6 +52,7 @@ async def test_nobody_gets_in_without_the_token_which_works_once(database_url: s
             assert served.address != unspent, "a token is spent also by somebody who has the cookie"
 
 
+@pytest.mark.slow
 async def test_the_page_loads_nothing_from_elsewhere_and_is_in_no_other_page(database_url: str, tmp_path: Path) -> None:
     with site(database_url, tmp_path) as served:
         async with person(served) as somebody:
@@ -71,6 +73,7 @@ async def test_the_page_loads_nothing_from_elsewhere_and_is_in_no_other_page(dat
                 assert answered.status == 405
 
 
+@pytest.mark.slow
 async def test_with_the_cookie_another_name_or_page_is_refused_still(database_url: str, tmp_path: Path) -> None:
     with site(database_url, tmp_path) as served:
         async with person(served) as somebody:
@@ -135,6 +138,7 @@ def _look_for_secrets(pid: int, address: str, database_url: str) -> None:
     assert not [word for word in variables if address.partition("token=")[2] in word]
 
 
+@pytest.mark.slow
 async def test_the_dashboard_has_the_role_of_the_server(database_url: str, people: People, tmp_path: Path) -> None:
     with site(people.address(database_url, "job_viewer"), tmp_path) as served:
         async with person(served) as somebody, page(served, somebody, width=140) as socket:
@@ -204,6 +208,7 @@ async def test_a_server_that_is_killed_leaves_no_dashboard_behind(database_url: 
             await becomes(lambda: not lives(pid), "the end of the dashboard")
 
 
+@pytest.mark.slow
 def test_an_address_that_cannot_be_used_is_refused_in_a_sentence(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,6 +111,7 @@ class TestMiddleware:
         assert (outcomes(conn, jobs[0].id), last_run(conn, jobs[0].id)["error"]) == (["failed"], "not today")
         assert last_run(conn, jobs[1].id)["output"] == {"skipped": True}
 
+    @pytest.mark.slow
     def test_it_is_around_a_handler_in_a_process(self, database_url: str, conn: Conn) -> None:
         importlib.reload(importlib.import_module("tests.core.worker.process_middleware"))
         job = enqueue(conn, "p_done", payload={"number": 6})
@@ -118,6 +119,7 @@ class TestMiddleware:
         log = last_run(conn, job.id)["log"]
         assert log.index("before 6") < log.index("a line of p_done") < log.index("after")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("module", "kind", "words"),
         [(__name__, "process_died", "is not registered when its module is imported"),
@@ -151,6 +153,7 @@ def counts(params: Any, _ctx: Any) -> Done:
 
 
 class TestHooks:
+    @pytest.mark.slow
     def test_a_failure_for_good_is_told_once_with_its_facts_and_an_attempt_that_is_retried_is_not(
         self, database_url: str, conn: Conn
     ) -> None:
@@ -183,6 +186,7 @@ class TestHooks:
         drain(database_url, job_type("fails", fails))
         assert [(one.recurring, one.error) for one in told] == [(True, "never")]
 
+    @pytest.mark.slow
     def test_a_job_whose_last_run_was_lost_is_told_by_the_worker_that_finds_it(
         self, database_url: str, conn: Conn
     ) -> None:
@@ -197,6 +201,7 @@ class TestHooks:
             until(lambda: outcomes(conn, again.id) == ["lost"], "the other lost run")
         assert [(one.job_id, one.error_kind) for one in told] == [(last.id, "lease_expired")]
 
+    @pytest.mark.slow
     def test_a_slot_of_a_series_whose_last_run_was_lost_is_told_too(self, database_url: str, conn: Conn) -> None:
         told: list[FailedJob] = []
         on_failure(told.append)
@@ -328,6 +333,7 @@ def opened() -> Opened:
 
 
 class TestResources:
+    @pytest.mark.slow
     def test_types_with_the_same_function_share_what_it_opens_and_it_is_left_with_the_worker(
         self, database_url: str, conn: Conn, opened: Opened
     ) -> None:
@@ -401,6 +407,7 @@ class TestResources:
         assert last_run(conn, job.id)["output"] == {"got": "open"}
         assert conn.execute("SELECT error FROM job_runs WHERE outcome = 'retried'").fetchone() == ("OSError: no route",)
 
+    @pytest.mark.slow
     def test_a_process_opens_them_once_for_all_its_runs(self, database_url: str, conn: Conn) -> None:
         jobs = [enqueue(conn, "p_shares", payload={"number": number}) for number in (1, 2)]
         settings = quick_settings(lease_seconds=120.0, process_concurrency=1)

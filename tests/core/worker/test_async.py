@@ -41,6 +41,7 @@ from tests.support.working import (
 # Running
 
 
+@pytest.mark.slow
 def test_two_thousand_jobs_are_in_flight_at_once(database_url: str, conn: Conn, gate: Gate) -> None:
     all_async(conn, "gate", 2000)
     settings = quick_settings(async_concurrency=2000, lease_seconds=120.0, heartbeat_seconds=5.0)
@@ -65,6 +66,7 @@ def test_no_more_jobs_are_in_flight_than_the_setting_says(database_url: str, con
     assert gate.most == 7
 
 
+@pytest.mark.slow
 def test_async_jobs_take_no_slot_of_threads_and_threads_none_of_them(database_url: str, conn: Conn, gate: Gate) -> None:
     all_async(conn, "gate", 3)
     enqueue(conn, "plain")
@@ -87,6 +89,7 @@ def test_a_worker_without_async_types_has_no_loop_and_one_fetcher(database_url: 
     assert not any("loop" in name for name in names)
 
 
+@pytest.mark.slow
 def test_a_worker_runs_until_idle_what_each_kind_enqueues_for_the_other(database_url: str, conn: Conn) -> None:
     def plain(params: Any, ctx: Any) -> None:
         if params.number:
@@ -124,6 +127,7 @@ def test_a_cycle_runs_async_jobs_one_by_one(database_url: str, conn: Conn) -> No
     assert most == 1
 
 
+@pytest.mark.slow
 def test_a_canary_runs_while_all_places_are_taken_and_everything_is_paused(
     database_url: str, conn: Conn, gate: Gate
 ) -> None:

@@ -56,6 +56,7 @@ def test_checkpoints_are_saved_while_all_connections_are_taken(database_url: str
     assert rows == [("succeeded", True)] * 40
 
 
+@pytest.mark.slow
 def test_async_runs_share_as_many_connections_as_the_setting_says(database_url: str, conn: Conn) -> None:
     servers: set[int] = set()
 
@@ -71,6 +72,7 @@ def test_async_runs_share_as_many_connections_as_the_setting_says(database_url: 
     assert 1 <= len(servers) <= 3
 
 
+@pytest.mark.slow
 def test_a_connection_of_a_cancelled_query_is_not_used_again_in_its_transaction(database_url: str, conn: Conn) -> None:
     async def sleeps(_params: Any, ctx: Any) -> None:
         async with ctx.adb() as own, own.transaction():
@@ -126,6 +128,7 @@ def test_a_checkpoint_of_a_run_that_lost_its_job_is_refused(database_url: str, c
 # The loop
 
 
+@pytest.mark.slow
 def test_a_handler_that_blocks_the_loop_is_named_with_its_position_once(
     database_url: str, conn: Conn, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -173,6 +176,7 @@ def test_a_loop_that_waits_is_not_said_to_be_blocked(gate: Gate, caplog: pytest.
     assert "blocks the event loop" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_lane_without_jobs_does_not_claim_for_each_batch_of_another(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,6 +243,7 @@ def test_a_context_variable_of_one_run_is_not_seen_by_another(database_url: str,
     assert set(seen) == {"nobody"}
 
 
+@pytest.mark.slow
 def test_a_line_that_a_thread_of_an_async_run_logs_is_kept_with_the_run(database_url: str, conn: Conn) -> None:
     async def handler(_params: Any, ctx: Any) -> None:
         ctx.log.info("of the handler")

@@ -37,6 +37,7 @@ from tests.support.working import (
 # Handlers that do not stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["cycle", "until idle"])
 def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_swallows_its_cancellation(
     database_url: str, conn: Conn, stubborn: Gate, monkeypatch: pytest.MonkeyPatch, way: str
@@ -56,6 +57,7 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_swallows_
     assert (outcomes(conn, job.id), last_run(conn, job.id)["error_kind"]) == (["failed"], "timeout")
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_blocks_the_loop(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def test_an_operators_cancel_cancels_the_task(database_url: str, conn: Conn, gat
     assert outcomes(conn, job.id) == ["cancelled"]
 
 
+@pytest.mark.slow
 def test_a_run_over_its_timeout_is_cancelled_and_reported_with_its_position(
     database_url: str, conn: Conn, gate: Gate
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_run_over_its_timeout_is_cancelled_and_reported_with_its_position(
     assert "run_async" not in run["traceback"]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_after_its_timeout_keeps_its_key_until_it_ends_and_is_shown(
     database_url: str, conn: Conn, stubborn: Gate
 ) -> None:
@@ -131,6 +133,7 @@ def test_draining_hands_back_what_will_not_stop(
     assert outcomes(conn, job.id) == ["released"]
 
 
+@pytest.mark.slow
 def test_draining_reports_what_is_over_its_timeout_and_will_not_stop_as_timed_out(
     database_url: str, conn: Conn, stubborn: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

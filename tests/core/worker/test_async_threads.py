@@ -276,6 +276,7 @@ assert sys.stdin.readline()
 """
 
 
+@pytest.mark.slow
 def test_a_worker_whose_main_thread_has_ended_hands_back_a_run_that_waits_for_a_thread(
     database_url: str, conn: Conn, tmp_path: Path
 ) -> None:

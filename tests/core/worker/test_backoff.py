@@ -176,6 +176,7 @@ def test_a_thread_whose_backoff_exits_runs_the_next_job(database_url: str, conn:
     assert all(2500 <= due_in(conn, one.id) <= 5001 for one in jobs)
 
 
+@pytest.mark.slow
 def test_a_timeout_of_an_async_run_asks_it(database_url: str, conn: psycopg.Connection[Any]) -> None:
     async def hang(_params: Any, _ctx: Any) -> None:
         await asyncio.Event().wait()
@@ -189,6 +190,7 @@ def test_a_timeout_of_an_async_run_asks_it(database_url: str, conn: psycopg.Conn
     assert due_in(conn, own.id) == pytest.approx(700.0, abs=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "number", "delay", "error_kind"),
     [
@@ -207,6 +209,7 @@ def test_a_run_in_a_process_asks_it_however_the_run_ended(
     assert due_in(conn, own.id) == pytest.approx(delay, abs=60)
 
 
+@pytest.mark.slow
 def test_an_error_of_it_in_a_process_is_in_the_log_of_the_run(database_url: str, conn: psycopg.Connection[Any]) -> None:
     own = enqueue(conn, "p_backs_off", payload={"number": 2})
     settings = quick_settings(lease_seconds=120.0, retry_base_seconds=9000.0, retry_cap_seconds=9000.0)

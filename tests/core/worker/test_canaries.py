@@ -41,6 +41,7 @@ def ended(conn: Conn, canary: int) -> CanaryAnswer:
     return operator.canary_answer(conn, canary)
 
 
+@pytest.mark.slow
 def test_it_runs_beside_slots_that_are_all_taken_and_although_everything_is_paused(
     conn: Conn, database_url: str, held: Held
 ) -> None:
@@ -58,6 +59,7 @@ def test_it_runs_beside_slots_that_are_all_taken_and_although_everything_is_paus
         held.wait_for(2)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hears_no_notification_looks_for_one_by_itself(
     conn: Conn, database_url: str, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +73,7 @@ def test_a_worker_that_hears_no_notification_looks_for_one_by_itself(
         assert ended(conn, ask(conn, job.id)).state == "succeeded"
 
 
+@pytest.mark.slow
 def test_two_canaries_run_at_once_where_a_slot_is_free(conn: Conn, database_url: str, held: Held) -> None:
     other = Held()
     with working(database_url, job_type("one", held), job_type("two", other), concurrency=1):
@@ -103,6 +106,7 @@ def test_while_one_runs_no_job_is_claimed_ahead_since_it_may_be_another_canary_t
         assert fetcher._limit(0.0) == 1
 
 
+@pytest.mark.slow
 def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(conn: Conn, database_url: str, held: Held) -> None:
     stuck = threading.Event()
     types = (
@@ -142,6 +146,7 @@ def test_a_canary_that_takes_too_long_leaves_no_slot_free_that_another_job_has(
         assert (found, slots.occupied, slots.canary) == ([1], 1, None)
 
 
+@pytest.mark.slow
 def test_other_jobs_are_claimed_at_once_after_a_canary(conn: Conn, database_url: str) -> None:
     with working(database_url, job_type("quick", lambda *_: Done({})), concurrency=2):
         operator.pause(conn, reason=None, actor=ACTOR)

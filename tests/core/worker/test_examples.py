@@ -78,6 +78,7 @@ def test_the_example_of_the_event_loop(
     assert (done["outcome"], done["output"]) == ("succeeded", {"pages": ["[0]", "[1]", "[2]", "[3]"]})
 
 
+@pytest.mark.slow
 def test_the_example_of_a_process(
     database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,6 +155,7 @@ def test_output_that_is_too_large_loses_its_largest_parts_and_keeps_its_counts()
     assert len(json.dumps(output)) < 1000
 
 
+@pytest.mark.slow
 def test_output_of_very_many_small_parts_is_bounded_as_well() -> None:
     finished = run(returning(Done({f"key {number}": number for number in range(100_000)})))
     assert len(json.dumps(finished.output)) < 262_144

@@ -50,6 +50,7 @@ class TestTheLine:
         assert line.scale == 5.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("far", [False, True])
 def test_a_worker_claims_and_reports_more_at_a_time_over_a_far_line(
     conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, *, far: bool

@@ -215,6 +215,7 @@ def test_the_progress_of_many_runs_is_sent_in_statements_of_limited_size(
     assert sent == [[0, 1, 2], [3, 4], [1, 2, 4]]
 
 
+@pytest.mark.slow
 def test_the_report_of_a_held_row_is_kept_and_stored_when_the_row_is_free(
     conn: Connection, database_url: str, held: Held
 ) -> None:
@@ -273,6 +274,7 @@ class TestLastReports:
         ):
             yield state
 
+    @pytest.mark.slow
     def test_they_are_tried_until_they_are_stored_and_the_log_blames_no_database(
         self,
         conn: Connection,
@@ -294,6 +296,7 @@ class TestLastReports:
         assert outcomes(conn, run.job.id) == ["succeeded"]
         assert "the database failed" not in caplog.text
 
+    @pytest.mark.slow
     def test_a_slow_run_among_them_makes_claims_small_only_once(
         self, conn: Connection, database_url: str, state: WorkerState, tries: threading.Semaphore
     ) -> None:
@@ -338,6 +341,7 @@ def refuse_poison(conn: Connection, sqlstate: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sqlstate", ["53200", "57014", "54000", "XX000"])
 def test_a_report_that_cannot_be_stored_ends_as_a_failure_and_holds_up_no_other(
     conn: Connection, database_url: str, sqlstate: str
@@ -350,6 +354,7 @@ def test_a_report_that_cannot_be_stored_ends_as_a_failure_and_holds_up_no_other(
     assert last_run(conn, jobs[13])["error_kind"] == "not_stored"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [(1, 13, 2), (13, 1, 2), (2, 1, 13)])
 def test_a_report_that_cannot_be_stored_beside_one_of_a_locked_row_holds_up_no_other(
     conn: Connection, database_url: str, numbers: tuple[int, ...]
@@ -390,6 +395,7 @@ def test_an_error_that_belongs_to_the_connection_is_not_blamed_on_the_report(
     assert len(stale) == 1
 
 
+@pytest.mark.slow
 def test_reports_are_kept_while_the_server_is_read_only(
     conn: Connection, database_url: str, held: Held, caplog: pytest.LogCaptureFixture
 ) -> None:

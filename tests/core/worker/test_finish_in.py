@@ -119,6 +119,7 @@ def test_a_transaction_that_is_rolled_back_in_silence_is_a_failure_that_says_so(
     assert booked(ledger) == [2]
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_job_books_nothing(database_url: str, ledger: Conn) -> None:
     entered, lost = threading.Event(), threading.Event()
     raised: list[type[BaseException]] = []
@@ -153,6 +154,7 @@ def test_a_run_that_lost_its_job_books_nothing(database_url: str, ledger: Conn) 
     assert figures.lost_leases == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_a_run_enqueues_is_taken_back_with_a_run_that_lost_its_own(database_url: str, conn: Conn) -> None:
     entered, lost = threading.Event(), threading.Event()
     raised: list[str] = []
@@ -291,6 +293,7 @@ def test_an_async_run_ends_in_an_async_connection(database_url: str, ledger: Con
     assert last_run(ledger, job.id)["output"] == {"paid": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["psycopg", "sqlalchemy", "async psycopg", "asyncpg"])
 def test_a_job_that_another_session_has_locked_is_refused_with_the_way_out(
     database_url: str, conn: Conn, engine: sqlalchemy.Engine, kind: str
@@ -330,6 +333,7 @@ def test_a_job_that_another_session_has_locked_is_refused_with_the_way_out(
     assert raised == [finishing.LOCKED]
 
 
+@pytest.mark.slow
 def test_a_run_in_a_process_ends_in_its_transaction(database_url: str, ledger: Conn) -> None:
     types = [one for one in jobdeck.core.registry.load([process_handlers.__name__]) if one.task_type == "p_books"]
     job = enqueue(ledger, "p_books", max_attempts=3)

@@ -50,6 +50,7 @@ with Database(sys.argv[1], application_name="parent") as database, database.conn
 """
 
 
+@pytest.mark.slow
 def test_a_forked_process_can_neither_use_nor_close_a_connection_of_its_parent(database_url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORKS, database_url],
@@ -62,6 +63,7 @@ def test_a_forked_process_can_neither_use_nor_close_a_connection_of_its_parent(d
     assert done.stdout.splitlines() == ["1 0", "(None,)"], done.stderr
 
 
+@pytest.mark.slow
 def test_the_server_notices_the_death_of_a_process_whose_fork_lives_on(database_url: str, conn: Connection) -> None:
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'parent'"
     with subprocess.Popen(

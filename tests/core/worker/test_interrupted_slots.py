@@ -63,6 +63,7 @@ def test_a_slot_that_is_interrupted_after_its_handler_returned_reports_a_failed_
     assert outcomes(conn, job) == ["retried", "succeeded"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("began", [True, False])
 def test_a_job_that_no_slot_has_any_more_is_given_back_and_named(
     conn: Connection,

@@ -266,6 +266,7 @@ def test_a_handler_that_sets_autocommit_loses_no_writes_of_other_jobs(conn: Conn
     assert written(conn) == list(range(9))
 
 
+@pytest.mark.slow
 def test_a_setting_of_a_handler_stops_neither_other_jobs_nor_the_upkeep(
     conn: Connection, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

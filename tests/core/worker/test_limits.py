@@ -53,6 +53,7 @@ def running(conn: Connection) -> list[UUID]:
     return [job_id for (job_id,) in conn.execute("SELECT id FROM job_queue WHERE status = 'running'")]
 
 
+@pytest.mark.slow
 def test_two_workers_never_run_more_than_the_limit_and_reach_it(conn: Connection, database_url: str) -> None:
     effects = Effects()
     kind = job_type("limited", effects)
@@ -67,6 +68,7 @@ def test_two_workers_never_run_more_than_the_limit_and_reach_it(conn: Connection
     assert effects.ran == 300
 
 
+@pytest.mark.slow
 def test_a_place_is_used_again_as_soon_as_the_worker_has_reported_the_run(conn: Connection, database_url: str) -> None:
     effects = Effects()
     effects.gate.set()
@@ -78,6 +80,7 @@ def test_a_place_is_used_again_as_soon_as_the_worker_has_reported_the_run(conn: 
     assert effects.most == 1
 
 
+@pytest.mark.slow
 def test_a_limited_type_does_not_hold_the_jobs_of_others(conn: Connection, database_url: str) -> None:
     held, effects = Effects(), Effects()
     release = threading.Event()
@@ -110,6 +113,7 @@ class Held(Effects):
             self.ran += 1
 
 
+@pytest.mark.slow
 def test_runs_that_go_on_after_their_timeout_keep_their_places_until_they_end(
     conn: Connection, database_url: str
 ) -> None:
@@ -155,6 +159,7 @@ def test_async_runs_keep_the_limit_while_a_thousand_are_in_flight(conn: Connecti
     assert limited.most == 10
 
 
+@pytest.mark.slow
 def test_an_async_run_that_goes_on_after_its_timeout_keeps_its_place(conn: Connection, database_url: str) -> None:
     stubborn = Gate(stubborn=True)
     limit(conn, "limited", max_running=1)

@@ -92,6 +92,7 @@ class TestTheDraw:
 
 
 class TestAWorkerAmongMany:
+    @pytest.mark.slow
     def test_claims_later_what_it_left_to_others(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -105,6 +106,7 @@ class TestAWorkerAmongMany:
                 enqueue(conn, "alpha")
                 until(lambda jobs=jobs: len(outcomes(conn)) == jobs)  # type: ignore[misc]
 
+    @pytest.mark.slow
     def test_calls_the_others_when_there_may_be_more_jobs_than_it_could_claim(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -118,6 +120,7 @@ class TestAWorkerAmongMany:
             producer.enqueue_many(conn, [NewJob("alpha")] * 50, actor=ACTOR)
             until(lambda: fetcher.MORE in listener.wait(1))
 
+    @pytest.mark.slow
     def test_comes_soon_when_it_is_called_for_more(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -135,6 +138,7 @@ class TestAWorkerAmongMany:
             leases.announce_more(conn, database.channel, fetcher.MORE)
             until(lambda: outcomes(conn, job.id) == ["succeeded"])
 
+    @pytest.mark.slow
     def test_none_of_them_misses_a_job_though_none_polls(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -239,6 +243,7 @@ class TestUpkeep:
         self.age(conn, 5)
         assert set(leases.upkeep_due(conn, 4.0)[1]) >= {"lost", "expired", "recheck", "pauses"}
 
+    @pytest.mark.slow
     def test_records_no_more_ends_than_claims_where_a_run_goes_on_in_the_next_window(
         self, conn: Connection, state: WorkerState
     ) -> None:

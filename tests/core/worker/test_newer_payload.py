@@ -153,6 +153,7 @@ def test_a_payload_with_another_fault_fails_at_once(payload: dict[str, Any]) -> 
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handler", [nothing, nothing_async])
 def test_a_worker_of_the_newer_program_runs_what_an_older_one_has_put_off(
     database_url: str, conn: Conn, handler: Callable[..., Any]
@@ -178,6 +179,7 @@ def test_a_handler_in_a_process_is_not_begun(database_url: str, conn: Conn, in_p
     assert (outcomes(conn, job.id), last_run(conn, job.id)["error_kind"]) == (["snoozed"], "newer_payload")
 
 
+@pytest.mark.slow
 def test_a_process_whose_module_is_older_than_its_worker_puts_the_job_off_as_well(
     database_url: str, conn: Conn, in_process: JobType
 ) -> None:
@@ -201,6 +203,7 @@ def test_the_job_and_why_say_at_once_what_is_wrong(database_url: str, conn: Conn
     assert error in due.evidence
 
 
+@pytest.mark.slow
 def test_after_an_hour_the_job_fails_for_good_and_says_how_long_it_waited(database_url: str, conn: Conn) -> None:
     job = enqueue(conn, "painted", payload=NEW, max_attempts=1)
     old = job_type("painted", nothing)
@@ -215,6 +218,7 @@ def test_after_an_hour_the_job_fails_for_good_and_says_how_long_it_waited(databa
     assert row["fingerprint"] == ended["fingerprint"] is not None
 
 
+@pytest.mark.slow
 def test_jobs_that_are_put_off_are_a_group_of_errors_and_no_failures(database_url: str, conn: Conn) -> None:
     first, second = enqueue(conn, "painted", payload=NEW), enqueue(conn, "painted", payload={"colour": "blue"})
     old = job_type("painted", nothing)
@@ -249,6 +253,7 @@ def test_a_failed_run_keeps_its_group_while_its_handler_puts_the_job_off(databas
         advance(conn, minutes(2))
 
 
+@pytest.mark.slow
 def test_several_workers_count_one_hour_and_a_lost_run_does_not_begin_it_again(database_url: str, conn: Conn) -> None:
     job = enqueue(conn, "painted", payload=NEW)
     old = job_type("painted", nothing)
@@ -264,6 +269,7 @@ def test_several_workers_count_one_hour_and_a_lost_run_does_not_begin_it_again(d
     assert status_of(conn, job.id) == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["retry", "edit", "by hand"])
 def test_who_retries_or_edits_the_job_begins_the_hour_again(database_url: str, conn: Conn, how: str) -> None:
     job = enqueue(conn, "painted", payload=NEW)
@@ -282,6 +288,7 @@ def test_who_retries_or_edits_the_job_begins_the_hour_again(database_url: str, c
     assert status_of(conn, job.id) == "failed"
 
 
+@pytest.mark.slow
 def test_a_corrected_payload_runs_at_once_when_it_is_retried(database_url: str, conn: Conn) -> None:
     job = enqueue(conn, "painted", payload={"nubmer": 1})
     old = job_type("painted", nothing)
@@ -292,6 +299,7 @@ def test_a_corrected_payload_runs_at_once_when_it_is_retried(database_url: str, 
     assert (status_of(conn, job.id), outcomes(conn, job.id)) == (None, ["snoozed", "succeeded"])
 
 
+@pytest.mark.slow
 def test_a_series_that_has_given_up_fails_at_each_slot_until_its_payload_is_right(
     database_url: str, conn: Conn
 ) -> None:
@@ -307,6 +315,7 @@ def test_a_series_that_has_given_up_fails_at_each_slot_until_its_payload_is_righ
     assert outcomes(conn, job.id)[-1] == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_later_reason_to_wait_replaces_the_message(database_url: str, conn: Conn) -> None:
     def busy(_params: object, _ctx: object) -> None:
         raise Snooze(60, "busy")
@@ -328,6 +337,7 @@ def failures() -> Iterator[list[FailedJob]]:
     failure_hooks.remove(seen.append)
 
 
+@pytest.mark.slow
 def test_a_hook_of_failed_jobs_is_called_when_the_hour_is_over_and_not_before(
     database_url: str, conn: Conn, failures: list[FailedJob]
 ) -> None:

@@ -24,6 +24,7 @@ async def waits(_params: Any, _ctx: Any) -> None:
     await asyncio.Event().wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["thread", "async"])
 def test_a_run_over_the_timeout_of_its_job_is_stopped_though_its_type_allows_more(
     database_url: str, conn: Connection, kind: str
@@ -38,6 +39,7 @@ def test_a_run_over_the_timeout_of_its_job_is_stopped_though_its_type_allows_mor
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_may_take_longer_than_its_type_allows_where_its_job_says_so(database_url: str, conn: Connection) -> None:
     held = Held()
     long = enqueue(conn, "waits", timeout=LONG)

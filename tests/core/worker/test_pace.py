@@ -195,6 +195,7 @@ class TestAWorker:
             assert counts(conn, "held") == {"running": 2, "pending": 8}
             held.let_go()
 
+    @pytest.mark.slow
     def test_claims_short_jobs_far_ahead(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, claims: list[int]
     ) -> None:
@@ -204,6 +205,7 @@ class TestAWorker:
             until(lambda: worker.status.succeeded == 3000)
         assert max(claims) > 500
 
+    @pytest.mark.slow
     def test_returns_long_jobs_at_once_that_it_claimed_among_short_ones(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, held: Held
     ) -> None:
@@ -223,6 +225,7 @@ class TestAWorker:
                 until(lambda: counts(conn, "alpha") == counts(conn, "held") == {}, "the rest")
         assert set(outcomes(conn)) == {"succeeded"}
 
+    @pytest.mark.slow
     def test_returns_jobs_that_wait_behind_runs_that_have_become_long(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -262,6 +265,7 @@ class TestAWorker:
             assert begun(conn, "held") == {True: 3}
             held.let_go()
 
+    @pytest.mark.slow
     def test_starts_at_once_what_a_busy_one_returns(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

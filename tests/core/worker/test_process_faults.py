@@ -51,6 +51,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     go_on.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["timeout", pytest.param("cancel", marks=pytest.mark.slow)])
 def test_a_process_is_killed_although_the_database_keeps_its_slot_waiting(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, stored: threading.Event, why: str
@@ -70,6 +71,7 @@ def test_a_process_is_killed_although_the_database_keeps_its_slot_waiting(
     assert last_run(conn, job.id)["error_kind"] == {"timeout": "timeout", "cancel": "cancelled"}[why]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_comes_while_the_process_says_where_it_is_is_saved(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +108,7 @@ while True:
 """A program that prints its position in two parts."""
 
 
+@pytest.mark.slow
 def test_a_position_is_whole_although_its_process_has_to_wait_while_it_prints_it(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +150,7 @@ def test_a_job_that_is_handed_back_before_its_process_has_started_is_not_run(
     assert (outcomes(conn, job.id), noted(note, "spins")) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_run_in_the_same_process_is_refused(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
@@ -160,6 +164,7 @@ def test_a_checkpoint_of_an_earlier_run_in_the_same_process_is_refused(
     assert last_run(conn, second.id)["output"] == {"stored": "the second"}
 
 
+@pytest.mark.slow
 def test_a_process_that_a_handler_forks_can_be_ended_by_a_signal(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
@@ -169,6 +174,7 @@ def test_a_process_that_a_handler_forks_can_be_ended_by_a_signal(
     assert last_run(conn, job.id)["output"] == {"ended": -signal.SIGTERM}
 
 
+@pytest.mark.slow
 def test_a_process_that_a_handler_forks_can_log_and_is_refused_what_only_the_handler_may(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
@@ -178,6 +184,7 @@ def test_a_process_that_a_handler_forks_can_log_and_is_refused_what_only_the_han
     assert last_run(conn, job.id)["output"] == {"ended": 7}
 
 
+@pytest.mark.slow
 def test_a_run_ends_although_what_its_process_left_prints_for_ever(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
@@ -192,6 +199,7 @@ def test_a_run_ends_although_what_its_process_left_prints_for_ever(
     assert "ended with status 3" in last_run(conn, job.id)["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pytest.param("process", marks=pytest.mark.slow), "thread", "async"])
 def test_a_run_that_has_ended_in_its_transaction_is_not_taken_for_lost_while_its_handler_goes_on(
     database_url: str,
@@ -254,6 +262,7 @@ def dead_answers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return dead
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["p_spins", pytest.param("p_asks", marks=pytest.mark.slow)])
 def test_a_run_that_has_lost_its_job_is_stopped_and_changes_nothing(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, name: str
@@ -291,6 +300,7 @@ def test_a_signal_to_a_worker_and_its_processes_hands_their_jobs_back(
     assert (outcomes(conn, job.id), status_of(conn, job.id)) == (["released"], "pending")
 
 
+@pytest.mark.slow
 def test_the_report_of_a_process_waits_for_a_database_that_is_away(
     database_url: str, conn: Conn, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 def test_a_run_in_a_process_tells_what_one_in_a_thread_tells(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_run_in_a_process_tells_what_one_in_a_thread_tells(
         assert line in run["log"]
 
 
+@pytest.mark.slow
 def test_a_process_is_used_again_and_there_are_no_more_than_the_setting_says(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_process_is_used_again_and_there_are_no_more_than_the_setting_says(
     until(lambda: all(is_gone(int(pid)) for pid in pids), "the end of the processes")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_saved_and_seen_and_the_process_has_a_connection_of_its_own(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
@@ -112,6 +115,7 @@ def test_a_checkpoint_is_saved_and_seen_and_the_process_has_a_connection_of_its_
     assert last_run(conn, job.id)["output"] == {"stored": "2", "seen": {"page": 2}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "outcome", "kind", "words"),
     [
@@ -133,6 +137,7 @@ def test_a_failure_is_recorded_as_that_of_a_thread(
     assert "in fails" in run["traceback"] or number == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "words", "log"),
     [
@@ -164,6 +169,7 @@ def test_a_process_that_dies_is_a_failed_attempt_and_the_next_job_gets_another(
     assert outcomes(conn, fine.id) == ["succeeded"]
 
 
+@pytest.mark.slow
 def test_a_run_over_its_timeout_is_killed_with_what_it_started_and_then_reported(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +189,7 @@ def test_a_run_over_its_timeout_is_killed_with_what_it_started_and_then_reported
     until(lambda: all(map(is_gone, noted(note, "started"))), "the end of what the handler started")
 
 
+@pytest.mark.slow
 def test_a_run_is_reported_when_its_process_is_gone(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +216,7 @@ def gone_at_each_report(note: Path, monkeypatch: pytest.MonkeyPatch) -> list[boo
     return gone
 
 
+@pytest.mark.slow
 def test_the_end_of_a_worker_kills_a_process_before_its_job_is_handed_back(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +233,7 @@ def test_the_end_of_a_worker_kills_a_process_before_its_job_is_handed_back(
     assert all(gone)
 
 
+@pytest.mark.slow
 def test_a_handler_that_asks_is_cancelled_and_its_process_goes_on_for_others(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +275,7 @@ def test_draining_hands_back_the_job_of_a_process_that_is_killed(
     assert conn.execute("SELECT status, attempts FROM job_queue").fetchone() == ("pending", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_process_that_died_between_two_jobs_costs_the_next_one_no_attempt(
     database_url: str, conn: Conn, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch, *, seen: bool
@@ -284,6 +294,7 @@ def test_a_process_that_died_between_two_jobs_costs_the_next_one_no_attempt(
     assert outcomes(conn) == ["succeeded"] * 2
 
 
+@pytest.mark.slow
 def test_what_a_run_prints_is_in_its_own_log_to_the_last_line_and_in_no_other(
     database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
 ) -> None:
@@ -302,6 +313,7 @@ def test_what_a_run_prints_is_in_its_own_log_to_the_last_line_and_in_no_other(
     assert "the first" not in last_run(conn, second.id)["log"]
 
 
+@pytest.mark.slow
 def test_a_process_imports_from_where_its_worker_does_and_hands_no_path_on(
     database_url: str, conn: Conn, types: tuple[JobType, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +326,7 @@ def test_a_process_imports_from_where_its_worker_does_and_hands_no_path_on(
     assert last_run(conn, job.id)["output"] == {"path": None, "folder": str(tmp_path)}
 
 
+@pytest.mark.slow
 def test_a_worker_with_thousands_of_open_files_can_use_processes(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
@@ -332,6 +345,7 @@ def test_a_worker_with_thousands_of_open_files_can_use_processes(
     assert outcomes(conn, job.id) == ["succeeded"]
 
 
+@pytest.mark.slow
 def test_a_library_that_logs_each_request_is_not_in_the_log_of_a_run(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
@@ -342,6 +356,7 @@ def test_a_library_that_logs_each_request_is_not_in_the_log_of_a_run(
     assert "a request" not in log
 
 
+@pytest.mark.slow
 def test_progress_that_json_cannot_have_is_a_failure_that_says_so(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
@@ -351,6 +366,7 @@ def test_progress_that_json_cannot_have_is_a_failure_that_says_so(
     assert last_run(conn, job.id)["error"].startswith("The progress of a run is a number of done items and a total")
 
 
+@pytest.mark.slow
 def test_an_exception_that_cannot_be_read_is_the_failure_of_its_run_alone(
     database_url: str, conn: Conn, types: tuple[JobType, ...]
 ) -> None:
@@ -390,6 +406,7 @@ def test_a_canary_runs_beside_processes_that_are_all_taken(
         assert ended(conn, ask(conn, waiting.id)).state == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_cycle_runs_a_job_in_a_process(database_url: str, conn: Conn, types: tuple[JobType, ...]) -> None:
     enqueue(conn, "p_done", payload={"number": 2})
     with a_worker(database_url, *types, settings=SETTINGS, mode="cycle", source="cli") as worker:
@@ -405,6 +422,7 @@ def test_a_handler_that_no_other_process_can_import_fails_with_the_way_out(datab
     assert "Move it into a module" in run["error"]
 
 
+@pytest.mark.slow
 def test_a_module_that_the_process_cannot_load_is_a_failed_attempt_that_says_so(database_url: str, conn: Conn) -> None:
     job = enqueue(conn, "absent", max_attempts=1)
     drain(database_url, job_type("absent", nothing, isolation="process", module="no_such_module"), settings=SETTINGS)
@@ -413,6 +431,7 @@ def test_a_module_that_the_process_cannot_load_is_a_failed_attempt_that_says_so(
     assert "No module named 'no_such_module'" in run["error"]
 
 
+@pytest.mark.slow
 def test_the_start_of_a_process_is_no_part_of_the_time_of_its_run(
     database_url: str, conn: Conn, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,6 +459,7 @@ def test_the_start_of_a_process_is_no_part_of_the_time_of_its_run(
     assert run["finished_at"] - run["started_at"] < timedelta(seconds=100)
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_start_is_a_failed_attempt_that_says_so_and_where_it_was(
     database_url: str, conn: Conn, note: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

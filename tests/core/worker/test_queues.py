@@ -74,6 +74,7 @@ def test_a_worker_follows_a_label_that_changes_and_a_new_type_needs_no_other_wor
         assert state.empty_queues == {"maill"}
 
 
+@pytest.mark.slow
 def test_a_worker_of_a_queue_that_no_type_has_goes_on_and_runs_the_type_that_joins_it(
     conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

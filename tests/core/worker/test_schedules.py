@@ -37,6 +37,7 @@ def declaring(schedule: Schedule) -> JobType:
     return registrations[-1].job_type
 
 
+@pytest.mark.slow
 def test_a_worker_installs_a_declared_series_and_runs_it_again_and_again(conn: Conn, database_url: str) -> None:
     with working(database_url, declaring(Every(seconds=1))):
         until(lambda: outcomes(conn).count("succeeded") >= 3)
@@ -44,6 +45,7 @@ def test_a_worker_installs_a_declared_series_and_runs_it_again_and_again(conn: C
     assert [row[:2] for row in rows] == [("schedule:tick:often", {"seconds": 1, "name": "tick:often"})]
 
 
+@pytest.mark.slow
 def test_the_next_worker_writes_the_slots_of_a_series_that_ran_out(
     conn: Conn, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_cycle_installs_what_is_declared_before_it_claims(conn: Conn, database
     assert outcomes(conn) == ["succeeded"]
 
 
+@pytest.mark.slow
 def test_a_series_that_a_worker_cannot_install_now_is_installed_later(conn: Conn, database_url: str) -> None:
     # By hand, because the functions keep such keys for the programs that declare series.
     by_hand = "INSERT INTO job_queue (task_type, dedupe_key, blocked_by) VALUES ('tick', %s, %s) RETURNING id"

@@ -69,6 +69,7 @@ def gone(conn: Conn, job_id: UUID) -> bool:
 # Running
 
 
+@pytest.mark.slow
 def test_every_job_is_run_once(database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "LONGEST_WAIT", 3600.0)
     seen: list[int] = []
@@ -88,6 +89,7 @@ def test_a_standing_worker_runs_what_comes_later(database_url: str, conn: Conn) 
         until(lambda: worker.status.succeeded == 3, "the count of the last run")
 
 
+@pytest.mark.slow
 def test_a_job_that_becomes_due_is_run_without_being_told(database_url: str, conn: Conn) -> None:
     at = conn.execute("SELECT now() + interval '600 milliseconds'").fetchone()
     assert at is not None
@@ -260,6 +262,7 @@ def test_no_outcome_of_a_handler_leaves_a_row_running(database_url: str, values:
         assert "lost" not in counts(conn, "job_runs")
 
 
+@pytest.mark.slow
 def test_a_report_that_the_database_refuses_fails_its_job_alone(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +355,7 @@ def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(databa
         until(lambda: status_of(conn, job.id) == "cancelled")
 
 
+@pytest.mark.slow
 def test_a_run_beyond_its_timeout_keeps_its_key_and_lease_until_its_handler_ends_and_is_shown(
     database_url: str, conn: Conn
 ) -> None:
@@ -376,6 +380,7 @@ def test_a_run_beyond_its_timeout_keeps_its_key_and_lease_until_its_handler_ends
     assert "its concurrency key" in run["log"]
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_lease_and_is_over_its_timeout_gives_its_slot_up(database_url: str, conn: Conn) -> None:
     stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn", max_attempts=1)
@@ -388,6 +393,7 @@ def test_a_run_that_lost_its_lease_and_is_over_its_timeout_gives_its_slot_up(dat
         stubborn.let_go()
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_by_itself_does_not_wait_for_a_run_over_its_timeout(database_url: str, conn: Conn) -> None:
     stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn", max_attempts=1)
@@ -401,6 +407,7 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_run_over_its_timeout(d
     assert (status_of(conn, job.id), outcomes(conn, job.id)) == ("failed", ["failed"])
 
 
+@pytest.mark.slow
 def test_a_hanging_handler_costs_no_slot(database_url: str, conn: Conn) -> None:
     stubborn = Held(stubborn=True)
     enqueue(conn, "stubborn", max_attempts=1, priority=9)
@@ -411,6 +418,7 @@ def test_a_hanging_handler_costs_no_slot(database_url: str, conn: Conn) -> None:
         stubborn.let_go()
 
 
+@pytest.mark.slow
 def test_a_handler_is_told_of_its_timeout(database_url: str, conn: Conn, held: Held) -> None:
     enqueue(conn, "held", max_attempts=1)
     with working(database_url, job_type("held", held, timeout=0.1)):
@@ -502,6 +510,7 @@ def test_leases_are_renewed_once_per_heartbeat_interval(database_url: str, monke
     assert beats == [20.0, 40.0, 60.0]
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_renew_stops_its_handlers(
     database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -617,6 +626,7 @@ def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn
     assert outcomes(conn) == ["released"]
 
 
+@pytest.mark.slow
 def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(database_url: str, conn: Conn, held: Held) -> None:
     enqueue(conn, "held")
     with working(database_url, job_type("held", held)) as worker:
@@ -628,6 +638,7 @@ def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(database_url: 
     assert outcomes(conn) == ["released"]
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: Conn) -> None:
     enqueue(conn, "fine")
     with working(database_url, job_type("fine", nothing), worker_id="w7") as worker:
@@ -639,6 +650,7 @@ def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: C
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_worker_writes_the_rules_of_its_types_and_earlier_jobs_run_one_by_one(database_url: str, conn: Conn) -> None:
     beside: list[int] = []
     running: set[int] = set()
@@ -669,6 +681,7 @@ def test_a_worker_notes_the_release_of_the_application_that_stays_when_it_ends(d
     assert conn.execute("SELECT name FROM job_releases").fetchall() == [("shop@7",)]
 
 
+@pytest.mark.slow
 def test_a_worker_finishes_an_edit_of_many_payloads_that_was_interrupted(database_url: str, conn: Conn) -> None:
     later = datetime.now(UTC) + timedelta(days=1)
     jobs = [enqueue(conn, "fine", run_at=later).id for _ in range(3)]
@@ -733,6 +746,7 @@ def test_an_idle_worker_records_nothing(database_url: str, conn: Conn) -> None:
 # The database
 
 
+@pytest.mark.slow
 def test_a_report_is_applied_once_when_its_answer_was_lost(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -810,6 +824,7 @@ def sometimes(params: Any, ctx: Any) -> None:
         raise ValueError("not this one")
 
 
+@pytest.mark.slow
 def test_a_cycle_counts_what_succeeded_and_what_failed(database_url: str, conn: Conn) -> None:
     jobs = [enqueue(conn, "some", payload={"number": number}) for number in range(3)]
     result = cycle(database_url, job_type("some", sometimes, retry_base=60.0))
@@ -949,6 +964,7 @@ def test_a_cycle_without_a_database_is_refused_with_a_sentence() -> None:
         cycle("postgresql://nobody@127.0.0.1:1/none", job_type("some", nothing))
 
 
+@pytest.mark.slow
 def test_a_cycle_keeps_its_lease_and_its_types_timeout(database_url: str, conn: Conn) -> None:
     stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn", max_attempts=1)

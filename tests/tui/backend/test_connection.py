@@ -41,6 +41,7 @@ async def test_operating_and_running_jobs_are_two_permissions(
         assert all(sentence in toast for toast in refused)
 
 
+@pytest.mark.slow
 async def test_esc_leaves_the_filter_as_it_was() -> None:
     async with dashboard(sample()) as deck:
         before = len(deck.backend.requests)
@@ -50,6 +51,7 @@ async def test_esc_leaves_the_filter_as_it_was() -> None:
         assert not deck.app.dashboard.query_one("#filter").display
 
 
+@pytest.mark.slow
 async def test_a_database_that_is_down_at_the_start_is_explained_with_all_words_where_the_list_will_be() -> None:
     backend = failed(2)
     backend.failure = lost()
@@ -62,6 +64,7 @@ async def test_a_database_that_is_down_at_the_start_is_explained_with_all_words_
         assert len(deck.table.jobs) == 2
 
 
+@pytest.mark.slow
 async def test_when_the_connection_is_lost_the_last_data_stay_dimmed_and_the_banner_counts() -> None:
     async with dashboard(failed(2)) as deck:
         deck.backend.failure = lost()
@@ -80,6 +83,7 @@ async def test_when_the_connection_is_lost_the_last_data_stay_dimmed_and_the_ban
         assert not any(row.stale for row in deck.table._painted)
 
 
+@pytest.mark.slow
 async def test_an_action_whose_connection_is_lost_is_not_repeated_and_said_to_be_unknown() -> None:
     async with dashboard(failed(1), "R") as deck:
         deck.backend.failure = lost()
@@ -91,6 +95,7 @@ async def test_an_action_whose_connection_is_lost_is_not_repeated_and_said_to_be
         assert "does not try again" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_a_frozen_screen_reads_nothing_by_itself_and_says_that_it_is_frozen() -> None:
     async with dashboard(failed(1), "z") as deck:
         deck.clock.now += 34

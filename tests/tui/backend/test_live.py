@@ -217,6 +217,7 @@ def test_a_cycle_while_paused_runs_nothing_and_says_why(backend: LiveBackend, co
     assert "MetaCTF is down" in result.message
 
 
+@pytest.mark.slow
 def test_what_succeeded_and_left_the_queue_can_run_again_as_a_copy(backend: LiveBackend, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
     backend.run_cycle(lambda _text: None)
@@ -231,6 +232,7 @@ def test_what_succeeded_and_left_the_queue_can_run_again_as_a_copy(backend: Live
     assert copy.status is Status.PENDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "taken"), [("welcome", True), ("stranger", False)])
 def test_what_runs_again_is_asked_of_its_type_like_any_new_job(
     settings: Settings, conn: Connection, asking: Gate, name: str, taken: bool
@@ -247,6 +249,7 @@ def test_what_runs_again_is_asked_of_its_type_like_any_new_job(
         assert len(backend.view(ALL).snapshot.page.jobs) == taken
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_retried_unasked_and_with_another_payload_asked(
     settings: Settings, conn: Connection, asking: Gate
 ) -> None:
@@ -263,6 +266,7 @@ def test_a_failed_job_is_retried_unasked_and_with_another_payload_asked(
         assert result.ok
 
 
+@pytest.mark.slow
 def test_the_page_of_a_job_has_its_runs_and_clauses(backend: LiveBackend, conn: Connection) -> None:
     job = service.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job
     backend.run_cycle(lambda _text: None)
@@ -290,6 +294,7 @@ def test_the_embedded_worker_runs_jobs_and_is_stopped_when_its_jobs_have_ended(
         assert backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
 
 
+@pytest.mark.slow
 def test_handing_back_puts_the_job_back_with_its_attempt(settings: Settings, conn: Connection, gate: Gate) -> None:
     producer.enqueue(conn, NewJob("test_wait"), actor="a")
     with backend_of(settings, worker=True) as backend:

@@ -37,6 +37,7 @@ def fail(backend: LiveBackend, conn: Connection, number: int = 1) -> list[UUID]:
     return ids
 
 
+@pytest.mark.slow
 def test_cron_health_is_read_with_the_cycles_that_ran(backend: LiveBackend, conn: Connection) -> None:
     fail(backend, conn)
     told = backend.read(reports.cron)
@@ -52,6 +53,7 @@ def test_the_time_each_type_may_take_is_known(settings: Settings, gate: Gate) ->
         assert set(backend.timeouts()) == {"test_wait", "test_fail", "test_quick"}
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_group_of_errors_are_read_although_its_jobs_have_run_again(
     backend: LiveBackend, conn: Connection
 ) -> None:
@@ -65,6 +67,7 @@ def test_the_runs_of_a_group_of_errors_are_read_although_its_jobs_have_run_again
     assert backend.read(run_report, HOUR).twice.once == 3
 
 
+@pytest.mark.slow
 def test_errors_are_read_in_groups_with_the_jobs_behind_them(backend: LiveBackend, conn: Connection) -> None:
     ids = fail(backend, conn, 3)
     told = backend.errors([])
@@ -82,6 +85,7 @@ def test_errors_are_read_in_groups_with_the_jobs_behind_them(backend: LiveBacken
     assert listed.total == 3
 
 
+@pytest.mark.slow
 def test_a_canary_is_asked_for_and_its_answer_comes_with_the_groups(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
@@ -102,6 +106,7 @@ def test_a_canary_is_asked_for_and_its_answer_comes_with_the_groups(
         assert "kim@" not in answer.message
 
 
+@pytest.mark.slow
 def test_notes_and_mutes_are_kept_in_the_database_and_audited(backend: LiveBackend, conn: Connection) -> None:
     fail(backend, conn)
     (trend,) = backend.errors([]).trends
@@ -126,6 +131,7 @@ def test_notes_and_mutes_are_kept_in_the_database_and_audited(backend: LiveBacke
     assert done == [("acknowledge", None), ("unmute errors", "fixed"), ("mute errors", "known"), ("note", None)]
 
 
+@pytest.mark.slow
 def test_the_report_has_the_embedded_worker_by_its_name(settings: Settings, conn: Connection, gate: Gate) -> None:
     producer.enqueue(conn, NewJob("test_wait"), actor="a")
     producer.enqueue(conn, NewJob("unheard_of"), actor="a")
@@ -163,6 +169,7 @@ def test_a_glance_has_the_clock_and_the_switch_and_lists_nothing(backend: LiveBa
     assert glance.page.jobs == ()
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_retried_with_another_payload(backend: LiveBackend, conn: Connection) -> None:
     fail(backend, conn)
     conn.execute("""UPDATE job_queue SET payload = '{"left": "over"}'""")
@@ -173,6 +180,7 @@ def test_a_failed_job_is_retried_with_another_payload(backend: LiveBackend, conn
     assert (job.id, job.status, job.payload) == (seen.id, Status.PENDING, {})
 
 
+@pytest.mark.slow
 def test_a_payload_that_does_not_fit_changes_nothing(backend: LiveBackend, conn: Connection) -> None:
     fail(backend, conn)
     (seen,) = backend.view(ALL).snapshot.page.jobs
@@ -185,6 +193,7 @@ def test_a_payload_that_does_not_fit_changes_nothing(backend: LiveBackend, conn:
     assert backend.view(ALL).snapshot.page.jobs == (seen,)
 
 
+@pytest.mark.slow
 def test_another_payload_for_a_job_that_changed_meanwhile_is_refused_whole(
     backend: LiveBackend, conn: Connection
 ) -> None:
@@ -197,6 +206,7 @@ def test_another_payload_for_a_job_that_changed_meanwhile_is_refused_whole(
     assert backend.view(ALL).snapshot.page.jobs[0].status is Status.FAILED
 
 
+@pytest.mark.slow
 def test_a_job_that_left_the_queue_runs_again_with_another_payload(backend: LiveBackend, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
     backend.run_cycle(lambda _text: None)
@@ -234,6 +244,7 @@ def test_a_job_that_wrote_to_nobody_has_no_recipients(backend: LiveBackend, conn
     assert backend.recipients(job.id) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["reveal", "cleanup", "purge", "retry"])
 def test_read_only_refuses_what_would_change_anything(
     settings: Settings, conn: Connection, gate: Gate, what: str

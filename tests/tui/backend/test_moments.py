@@ -17,6 +17,7 @@ from tests.tui.screens.test_pages import KEYS
 from tests.tui.support import SMALL, dashboard, failed, make_app
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [*KEYS, "job"])
 async def test_a_second_that_begins_and_an_answer_that_comes_while_a_page_is_made_are_no_trouble(page: str) -> None:
     async with dashboard(sample()) as deck:
@@ -53,6 +54,7 @@ async def test_what_was_to_come_later_is_no_trouble_once_the_dashboard_is_left(m
         await invoke(callback)
 
 
+@pytest.mark.slow
 async def test_a_process_that_was_held_up_when_it_set_a_timer_goes_on_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     backend, read = failed(1), asyncio.Event()
     app = make_app(backend, interval=0.01)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from tests.tui.fake import FakeBackend, lost
 from tests.tui.sample import sample
 from tests.tui.support import SMALL, Slow
@@ -34,6 +36,7 @@ async def test_a_page_is_read_while_the_queue_is_and_not_again_with_its_answer()
         assert not slow.waiting
 
 
+@pytest.mark.slow
 async def test_a_page_is_read_with_the_first_answer_after_a_lost_connection() -> None:
     backend = sample()
     async with on_a_page(backend) as slow:

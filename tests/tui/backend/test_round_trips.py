@@ -79,6 +79,7 @@ def test_a_refresh_of_each_page_is_one_round_trip(trips: RoundTrips, backend: Li
     assert len(trips.since(before)) == 1, trips.since(before)
 
 
+@pytest.mark.slow
 def test_a_filter_by_payload_is_judged_once_and_then_read_in_one_round_trip(
     trips: RoundTrips, backend: LiveBackend
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_filter_by_payload_is_judged_once_and_then_read_in_one_round_trip(
     assert len(trips.since(before)) == 1, trips.since(before)
 
 
+@pytest.mark.slow
 def test_a_dashboard_may_open_with_a_filter_by_payload(backend: LiveBackend) -> None:
     assert len(backend.view(BY_KEY).snapshot.page.jobs) == 1
 

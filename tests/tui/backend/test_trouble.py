@@ -43,6 +43,7 @@ async def test_the_advice_of_a_lost_connection_is_never_cut(page: str) -> None:
         assert "does not answer" not in words(deck.screen_text())
 
 
+@pytest.mark.slow
 async def test_a_page_that_cannot_be_read_says_why_in_full() -> None:
     backend = failed(3)
     async with dashboard(backend) as deck:
@@ -55,6 +56,7 @@ def _refuse() -> CronReport:
     raise DatabaseUnreachable(ADVICE)
 
 
+@pytest.mark.slow
 @SIZES
 async def test_that_personal_data_is_shown_is_said_in_full_whatever_the_job_is_called(size: tuple[int, int]) -> None:
     job = make_job(1, Status.FAILED, task_type="release_parent_email_verification_of_everybody", is_recurring=True)
@@ -79,6 +81,7 @@ async def test_that_nothing_can_be_changed_is_said_once_and_until_the_database_a
         assert deck.toasts == []
 
 
+@pytest.mark.slow
 async def test_what_else_was_said_stays_when_the_database_answers_again() -> None:
     backend = failed(1)
     async with dashboard(backend, "R") as deck:
@@ -90,6 +93,7 @@ async def test_what_else_was_said_stays_when_the_database_answers_again() -> Non
         assert "is unknown" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 @pytest.mark.parametrize("why", ["lost", "role", "option"])
 async def test_the_help_says_once_and_first_why_nothing_can_be_changed(why: str, size: tuple[int, int]) -> None:
@@ -109,6 +113,7 @@ async def test_the_help_says_once_and_first_why_nothing_can_be_changed(why: str,
             assert shown.index(sentence_) < shown.index("run jobs again")
 
 
+@pytest.mark.slow
 async def test_a_dialog_that_covers_the_list_says_of_when_the_list_is_and_that_the_connection_was_lost() -> None:
     backend = sample()
     async with dashboard(backend) as deck:
@@ -127,6 +132,7 @@ async def test_a_dialog_that_covers_the_list_says_of_when_the_list_is_and_that_t
         assert deck.toasts == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(60, 24), SMALL, (90, 24), (100, 24), LARGE])
 async def test_covering_the_list_moves_nothing_in_the_header(size: tuple[int, int]) -> None:
     async with dashboard(sample(), size=size) as deck:
@@ -137,6 +143,7 @@ async def test_covering_the_list_moves_nothing_in_the_header(size: tuple[int, in
         assert deck.app.dashboard.line("clock").size.width == width
 
 
+@pytest.mark.slow
 async def test_no_number_of_jobs_is_given_before_the_list_is_there() -> None:
     slow = Slow(failed(2))
     async with slow.app.run_test(size=SMALL) as pilot:
@@ -150,6 +157,7 @@ async def test_no_number_of_jobs_is_given_before_the_list_is_there() -> None:
         assert "0 jobs" not in slow.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_a_slow_database_is_named_as_what_is_wrong_and_no_longer_once_it_is_quick(size: tuple[int, int]) -> None:
     slow = Slow(sample())
@@ -178,6 +186,7 @@ async def test_data_that_are_late_are_said_to_be_old_at_80_columns() -> None:
         assert "41s old" in deck.line("header")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["enter", "e", "h"])
 async def test_a_page_says_how_old_it_is_when_no_answer_comes(page: str) -> None:
     slow = Slow(failed(2))
@@ -214,6 +223,7 @@ def test_the_last_sentence_breaks_between_words() -> None:
     assert "`jobdeck init`" in sentence(text, 80)
 
 
+@pytest.mark.slow
 async def test_which_lines_are_seen_is_right_while_a_line_above_comes_and_goes() -> None:
     async with dashboard(sample(), "j", "j", "j", "j", "j", "enter") as deck:
         assert "1-21/" in deck.screen_text()
@@ -224,6 +234,7 @@ async def test_which_lines_are_seen_is_right_while_a_line_above_comes_and_goes()
         assert "1-16/" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_a_database_that_is_down_at_the_start_is_not_said_to_be_connecting() -> None:
     backend = failed(2)
     backend.failure = DatabaseUnreachable(ADVICE)
@@ -239,6 +250,7 @@ async def test_a_database_that_is_down_at_the_start_is_not_said_to_be_connecting
         assert "disconnected" not in deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["lost", "paused"])
 async def test_on_a_tiny_terminal_nothing_stands_beside_the_sentence(why: str) -> None:
     backend = failed(2)

@@ -15,6 +15,7 @@ from tests.support.queue import Connection, rows
 from tests.tui.live import live
 
 
+@pytest.mark.slow
 async def test_a_copy_of_a_series_is_refused_in_the_form_unless_it_differs(
     conn: Connection, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from tests.tui.sample import sample
 from tests.tui.support import LARGE, Slow, dashboard, failed, said, shown
 
 
+@pytest.mark.slow
 async def test_the_dialog_names_verb_count_breakdown_and_ids_and_the_harmless_answer_has_the_focus() -> None:
     backend = FakeBackend([make_job(1), make_job(2, Status.FAILED)])
     async with dashboard(backend, "a", "D") as deck:
@@ -34,6 +35,7 @@ async def test_the_dialog_names_verb_count_breakdown_and_ids_and_the_harmless_an
         assert not backend.calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "verb"), [("R", "retry"), ("C", "cancel"), ("D", "delete")])
 async def test_an_action_is_carried_out_once_and_its_toast_names_the_command(key: str, verb: str) -> None:
     async with dashboard(failed(1), key, "tab", "enter") as deck:
@@ -41,6 +43,7 @@ async def test_an_action_is_carried_out_once_and_its_toast_names_the_command(key
         assert f"jobdeck {verb} {job_id(1)}" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "number"), [("R", 1), ("C", 1), ("D", 5)])
 async def test_a_reason_that_was_typed_goes_with_the_action(key: str, number: int) -> None:
     backend = FakeBackend([make_job(one) for one in range(1, number + 1)])
@@ -52,11 +55,13 @@ async def test_a_reason_that_was_typed_goes_with_the_action(key: str, number: in
             assert "--reason 'yes ok'" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_without_a_reason_none_is_given() -> None:
     async with dashboard(failed(1), "R", "y") as deck:
         assert deck.backend.reasons == [None]
 
 
+@pytest.mark.slow
 async def test_a_dialog_acts_on_the_ids_it_showed_whatever_the_list_has_become() -> None:
     async with dashboard(failed(2), "D") as deck:
         deck.backend.jobs.insert(0, make_job(0, Status.FAILED))
@@ -68,6 +73,7 @@ async def test_a_dialog_acts_on_the_ids_it_showed_whatever_the_list_has_become()
         assert {job.id for job in deck.backend.jobs} == {job_id(0), job_id(2)}
 
 
+@pytest.mark.slow
 async def test_a_job_that_changed_meanwhile_is_not_touched() -> None:
     async with dashboard(failed(1), "R") as deck:
         deck.backend.jobs[0] = replace(deck.backend.jobs[0], version=2)
@@ -76,11 +82,13 @@ async def test_a_job_that_changed_meanwhile_is_not_touched() -> None:
         assert deck.backend.jobs[0].status is Status.FAILED
 
 
+@pytest.mark.slow
 async def test_up_to_25_jobs_need_no_word() -> None:
     async with dashboard(failed(25), "a", "R", "y") as deck:
         assert len(deck.backend.calls[0][1]) == 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "production"), [(26, False), (1, True)])
 async def test_many_jobs_or_a_production_database_ask_for_the_word(number: int, production: bool) -> None:
     async with dashboard(failed(number), "a", "R", production=production) as deck:
@@ -96,6 +104,7 @@ async def test_many_jobs_or_a_production_database_ask_for_the_word(number: int, 
         assert len(deck.backend.calls[0][1]) == number
 
 
+@pytest.mark.slow
 async def test_a_key_for_yes_that_is_no_letter_needs_the_word_too() -> None:
     async with dashboard(failed(26), "a", "C", keymap=keymap.read({"confirm.yes": "f8"})) as deck:
         await deck.press("f8")
@@ -106,12 +115,14 @@ async def test_a_key_for_yes_that_is_no_letter_needs_the_word_too() -> None:
         assert len(deck.backend.calls) == 1
 
 
+@pytest.mark.slow
 async def test_the_two_answers_to_cancelling_cannot_be_mixed_up() -> None:
     async with dashboard(failed(2), "a", "C") as deck:
         labels = [str(button.label) for button in deck.app.screen.query(Button)]
         assert labels == ["Keep", "Cancel 2 jobs"]
 
 
+@pytest.mark.slow
 async def test_jobs_whose_status_does_not_allow_the_action_are_left_out_and_said_to_be() -> None:
     backend = FakeBackend([make_job(1, Status.RUNNING), make_job(2, Status.FAILED)])
     async with dashboard(backend, "a", "D") as deck:
@@ -127,6 +138,7 @@ ALLOWED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ALLOWED)
 @pytest.mark.parametrize("status", Status)
 async def test_each_status_allows_what_the_table_of_actions_says_and_refusals_say_why(key: str, status: Status) -> None:
@@ -138,6 +150,7 @@ async def test_each_status_allows_what_the_table_of_actions_says_and_refusals_sa
             assert f"a {status.value} job does not allow it" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_a_job_that_left_the_queue_can_only_run_again() -> None:
     removed = make_job(1, Status.SUCCEEDED, removed=True)
     async with dashboard(FakeBackend([removed]), "4", "D") as deck:
@@ -154,6 +167,7 @@ async def test_a_job_that_left_the_queue_can_only_run_again() -> None:
         assert f"jobdeck run-again {job_id(1)}" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 5])
 async def test_a_series_that_ended_is_run_again_by_this_name_too(number: int) -> None:
     ended = [make_job(at, Status.SUCCEEDED) for at in range(1, number + 1)]
@@ -165,6 +179,7 @@ async def test_a_series_that_ended_is_run_again_by_this_name_too(number: int) ->
         assert [call[0] for call in deck.backend.calls] == ["run-again"]
 
 
+@pytest.mark.slow
 async def test_a_pending_job_is_run_now_and_a_failed_one_beside_it_is_retried() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING), make_job(2, Status.FAILED)])
     async with dashboard(backend, "g", "R") as deck:
@@ -175,6 +190,7 @@ async def test_a_pending_job_is_run_now_and_a_failed_one_beside_it_is_retried() 
         assert [call[0] for call in backend.calls] == ["retry"]
 
 
+@pytest.mark.slow
 async def test_a_job_that_succeeded_after_it_was_shown_is_retried_by_name_and_refused() -> None:
     async with dashboard(failed(1)) as deck:
         seen = deck.backend.jobs[0]
@@ -186,6 +202,7 @@ async def test_a_job_that_succeeded_after_it_was_shown_is_retried_by_name_and_re
         assert "refused: It has succeeded and left the queue." in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_among_marked_jobs_those_that_have_succeeded_are_left_out_of_a_retry_and_the_dialog_says_so() -> None:
     backend = FakeBackend([make_job(1, Status.SUCCEEDED), make_job(2, Status.FAILED), make_job(3, Status.RUNNING)])
     async with dashboard(backend, "a", size=LARGE) as deck:
@@ -214,6 +231,7 @@ def consequence(*jobs: Job) -> str:
     return job_question("run-again", jobs, left_out="").body.plain.splitlines()[-1]
 
 
+@pytest.mark.slow
 async def test_undo_takes_the_last_delete_back() -> None:
     async with dashboard(failed(2), "D", "y") as deck:
         assert "u undoes it" in deck.toasts[-1]
@@ -225,6 +243,7 @@ async def test_undo_takes_the_last_delete_back() -> None:
         assert len(deck.backend.calls) == 2
 
 
+@pytest.mark.slow
 async def test_undo_goes_back_one_deletion_after_the_other_and_the_cursor_to_what_is_back() -> None:
     backend = failed(5)
     first, second = (job.id for job in backend.jobs[:2])
@@ -242,6 +261,7 @@ async def test_undo_goes_back_one_deletion_after_the_other_and_the_cursor_to_wha
         assert "no delete to undo. o lists earlier deletions" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_of_a_deletion_that_was_refused_for_some_jobs_undo_takes_back_the_others() -> None:
     backend = failed(2)
     kept, deleted = backend.jobs
@@ -255,6 +275,7 @@ async def test_of_a_deletion_that_was_refused_for_some_jobs_undo_takes_back_the_
         assert len(backend.jobs) == 2
 
 
+@pytest.mark.slow
 async def test_a_deletion_that_could_not_be_taken_back_can_be_tried_again() -> None:
     backend = failed(2)
     async with dashboard(backend, "D", "y") as deck:
@@ -351,6 +372,7 @@ async def test_of_a_deletion_that_failed_nothing_is_taken_back_and_no_earlier_on
         assert backend.trash == [first]
 
 
+@pytest.mark.slow
 async def test_deletions_of_many_and_of_few_are_taken_back_in_their_order() -> None:
     backend = failed(9)
     async with dashboard(backend, "D", "y", *"    ", "D", "y", "D", "y") as deck:
@@ -392,6 +414,7 @@ async def test_a_job_that_comes_back_has_not_left_the_list() -> None:
         assert "left this list" not in deck.line("peek")
 
 
+@pytest.mark.slow
 async def test_two_toasts_at_most_are_shown_and_none_over_a_dialog() -> None:
     backend = failed(6)
     async with dashboard(backend) as deck:
@@ -402,12 +425,14 @@ async def test_two_toasts_at_most_are_shown_and_none_over_a_dialog() -> None:
         assert deck.toasts == []
 
 
+@pytest.mark.slow
 async def test_u_drops_marks_before_it_undoes_anything() -> None:
     async with dashboard(failed(3), "D", "y", "space", "u") as deck:
         assert not deck.table.marks
         assert [call[0] for call in deck.backend.calls] == ["delete"]
 
 
+@pytest.mark.slow
 async def test_marks_follow_their_jobs_and_are_counted() -> None:
     async with dashboard(failed(3), "space", "space") as deck:
         deck.backend.jobs.append(make_job(0, Status.FAILED))
@@ -421,6 +446,7 @@ async def test_marks_follow_their_jobs_and_are_counted() -> None:
         assert not deck.table.marks
 
 
+@pytest.mark.slow
 async def test_run_worker_says_what_came_of_the_cycle() -> None:
     backend = failed(1)
     backend.cycle = CycleResult("ok", 3, 2, 1, "")
@@ -430,6 +456,7 @@ async def test_run_worker_says_what_came_of_the_cycle() -> None:
     assert "jobdeck run-worker" in toast
 
 
+@pytest.mark.slow
 async def test_run_worker_while_paused_says_why_it_ran_nothing() -> None:
     backend = failed(1)
     backend.cycle = CycleResult("paused", 0, 0, 0, "MetaCTF is down")
@@ -438,6 +465,7 @@ async def test_run_worker_while_paused_says_why_it_ran_nothing() -> None:
     assert toast.endswith("\njobdeck resume")
 
 
+@pytest.mark.slow
 async def test_run_worker_that_was_stopped_by_a_pause_says_what_had_run_before_it() -> None:
     backend = failed(1)
     backend.cycle = CycleResult("paused", 2, 1, 1, "MetaCTF is down")
@@ -445,6 +473,7 @@ async def test_run_worker_that_was_stopped_by_a_pause_says_what_had_run_before_i
     assert words in await said(backend, "w", "enter")
 
 
+@pytest.mark.slow
 async def test_the_embedded_worker_is_stopped_with_one_key_and_started_after_a_question() -> None:
     async with dashboard(sample(), "W", size=LARGE) as deck:
         assert deck.backend.calls == [("stop", None)]
@@ -454,6 +483,7 @@ async def test_the_embedded_worker_is_stopped_with_one_key_and_started_after_a_q
         assert "1 here" in deck.line("header")
 
 
+@pytest.mark.slow
 async def test_pause_asks_for_a_reason_and_a_time_and_nothing_happens_until_it_is_pressed() -> None:
     async with dashboard(sample(), "P", *"down", "enter", *"30m", "enter") as deck:
         assert not deck.backend.calls
@@ -463,6 +493,7 @@ async def test_pause_asks_for_a_reason_and_a_time_and_nothing_happens_until_it_i
         assert "PAUSED" in deck.line("banner")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "moment"), [
     ("tomorrow 9:00", "2026-07-05 09:00"), ("at 13:30", "2026-07-04 13:30"),
     ("2026-07-09T08:00+02:00", "2026-07-09 06:00"),
@@ -479,12 +510,14 @@ async def test_a_pause_takes_a_time_as_well_and_shows_it_in_full_beside_the_fiel
         assert deck.backend.processing.resume_at == resumes
 
 
+@pytest.mark.slow
 async def test_a_length_of_a_pause_is_shown_as_the_time_it_comes_to() -> None:
     text = await shown(sample(), "P", "enter", *"in 2h")
     assert "= 2026-07-04 14:04Z, in 2h" in text
     assert "jobdeck pause --for 2h" in text
 
 
+@pytest.mark.slow
 async def test_a_pause_until_a_time_that_is_past_is_refused() -> None:
     async with dashboard(sample(), "P", "enter", *"today 9:00", "enter") as deck:
         assert "in the past" in deck.screen_text()
@@ -492,6 +525,7 @@ async def test_a_pause_until_a_time_that_is_past_is_refused() -> None:
         assert not deck.backend.calls
 
 
+@pytest.mark.slow
 async def test_a_time_that_cannot_be_read_is_said_beside_its_field() -> None:
     async with dashboard(sample(), "P", "enter", *"soon", "enter") as deck:
         text = " ".join(deck.screen_text().split())
@@ -503,6 +537,7 @@ async def test_a_time_that_cannot_be_read_is_said_beside_its_field() -> None:
         assert not deck.backend.calls
 
 
+@pytest.mark.slow
 async def test_resume_asks_first_and_says_what_will_start() -> None:
     backend = sample()
     backend.processing = Processing(enabled=False, paused_by="bob", paused_reason="MetaCTF", paused_at=NOW)
@@ -515,6 +550,7 @@ async def test_resume_asks_first_and_says_what_will_start() -> None:
         assert not deck.line("banner")
 
 
+@pytest.mark.slow
 async def test_in_production_resume_asks_for_its_word() -> None:
     backend = sample()
     backend.processing = Processing(enabled=False, paused_by="bob", paused_reason="MetaCTF", paused_at=NOW)
@@ -534,6 +570,7 @@ async def test_the_pause_dialog_stays_as_large_as_it_is_while_its_command_grows(
         assert "…" in deck.screen_text().split("jobdeck pause")[1]
 
 
+@pytest.mark.slow
 async def test_a_dialog_about_many_that_left_the_queue_is_seen_whole_with_a_command_that_reads_their_ids() -> None:
     jobs = [make_job(at, Status.SUCCEEDED, removed=True) for at in range(1, 61)]
     async with dashboard(FakeBackend(jobs), "4", "a", "R", production=True) as deck:
@@ -543,6 +580,7 @@ async def test_a_dialog_about_many_that_left_the_queue_is_seen_whole_with_a_comm
         assert deck.app.screen.query_one("#box").max_scroll_y == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["a", "A"])
 @pytest.mark.parametrize("number", [1, 12, 25, 60])
 async def test_a_dialog_is_seen_whole_on_24_lines_even_where_it_wants_a_word(key: str, number: int) -> None:

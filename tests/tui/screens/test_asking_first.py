@@ -36,6 +36,7 @@ async def test_w_and_esc_run_nothing() -> None:
         assert deck.here == "Dashboard"
 
 
+@pytest.mark.slow
 async def test_w_says_that_nothing_is_due_or_that_processing_is_paused() -> None:
     backend = failed(1)
     backend.processing = Processing(enabled=False, paused_by="bob", paused_at=NOW)
@@ -44,6 +45,7 @@ async def test_w_says_that_nothing_is_due_or_that_processing_is_paused() -> None
     assert "Processing is paused, so no job would run. P resumes it." in text
 
 
+@pytest.mark.slow
 async def test_w_in_production_asks_for_its_word() -> None:
     backend = due("game_platform_sync")
     async with dashboard(backend, "w", "enter", environment="prod", production=True) as deck:
@@ -52,6 +54,7 @@ async def test_w_in_production_asks_for_its_word() -> None:
         assert ("cycle",) in backend.calls
 
 
+@pytest.mark.slow
 async def test_a_dialog_that_asks_for_a_word_says_how_to_go_on_without_it() -> None:
     backend = due("game_platform_sync")
     toast = await said(backend, "w", "x", "enter", environment="prod", production=True)
@@ -62,6 +65,7 @@ async def test_an_environment_without_a_name_names_the_setting_that_gives_it_one
     assert "not named (JOBDECK_ENV)" in await shown(due("game_platform_sync"), "w")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["", "m", "h"])
 async def test_a_worker_inside_is_started_only_after_a_question_that_names_what_is_due(page: str) -> None:
     backend = due("game_platform_sync", "sms_digest_processor")
@@ -76,6 +80,7 @@ async def test_a_worker_inside_is_started_only_after_a_question_that_names_what_
         assert backend.calls[-2:] == [("start",), ("stop", None)]
 
 
+@pytest.mark.slow
 async def test_a_worker_inside_in_production_asks_for_its_word() -> None:
     backend = due("game_platform_sync")
     async with dashboard(backend, "W", "enter", environment="prod", production=True) as deck:
@@ -92,6 +97,7 @@ async def test_jobs_of_a_paused_type_are_not_due() -> None:
     assert backend.due().types == (("game_platform_sync", 1),)
 
 
+@pytest.mark.slow
 async def test_u_names_what_it_would_restore_and_enter_restores_it() -> None:
     backend = failed(2)
     async with dashboard(backend, "D", "y", "u") as deck:
@@ -104,6 +110,7 @@ async def test_u_names_what_it_would_restore_and_enter_restores_it() -> None:
         assert backend.calls[-1] == ("restore", (job_id(1),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["escape", "left"])
 async def test_u_can_be_cancelled(key: str) -> None:
     backend = failed(2)

@@ -43,6 +43,7 @@ def beside_text(deck: Deck) -> str:
     return "\n".join(line.rstrip() for line in lines if "whole page" not in line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [WIDE, LARGE])
 async def test_the_details_follow_the_cursor(size: tuple[int, int]) -> None:
     async with dashboard(Counting(), size=size) as deck:
@@ -54,6 +55,7 @@ async def test_the_details_follow_the_cursor(size: tuple[int, int]) -> None:
         assert str(job_id(1)) not in beside_text(deck)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [TALL, (80, 30)])
 async def test_below_150_columns_the_details_are_below_the_list(size: tuple[int, int]) -> None:
     async with dashboard(Counting(), "j", size=size) as deck:
@@ -62,6 +64,7 @@ async def test_below_150_columns_the_details_are_below_the_list(size: tuple[int,
         assert str(job_id(2)) in beside_text(deck)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(60, 12), SMALL, (80, 35), TALL, WIDE, LARGE])
 async def test_the_parts_are_where_the_shape_of_the_screen_has_them(size: tuple[int, int]) -> None:
     async with dashboard(Counting(), size=size) as deck:
@@ -71,6 +74,7 @@ async def test_the_parts_are_where_the_shape_of_the_screen_has_them(size: tuple[
                 assert tuple(deck.app.screen.query_one(f"#{of_widget}").region) == parts[name]
 
 
+@pytest.mark.slow
 async def test_below_30_lines_the_list_is_alone() -> None:
     backend = Counting()
     async with dashboard(backend, "j", "d", size=SMALL) as deck:
@@ -85,6 +89,7 @@ async def test_below_30_lines_the_list_is_alone() -> None:
         assert not deck.app.screen.query_one("#beside").display
 
 
+@pytest.mark.slow
 async def test_a_key_hides_the_details_and_shows_them_again() -> None:
     backend = Counting()
     async with dashboard(backend, "d", "j", size=WIDE) as deck:
@@ -94,6 +99,7 @@ async def test_a_key_hides_the_details_and_shows_them_again() -> None:
         assert str(job_id(2)) in beside_text(deck)
 
 
+@pytest.mark.slow
 async def test_the_choice_to_hide_them_is_kept() -> None:
     mine = Preferences()
     async with dashboard(Counting(), size=WIDE, preferences=mine) as deck:
@@ -105,6 +111,7 @@ async def test_the_choice_to_hide_them_is_kept() -> None:
     assert mine.beside()
 
 
+@pytest.mark.slow
 async def test_a_choice_that_cannot_be_kept_is_said_and_holds_for_now(tmp_path: Path) -> None:
     (tmp_path / "preferences.json").write_text("[]")
     async with dashboard(Counting(), size=WIDE, preferences=Preferences(tmp_path / "preferences.json")) as deck:
@@ -114,6 +121,7 @@ async def test_a_choice_that_cannot_be_kept_is_said_and_holds_for_now(tmp_path: 
         assert not deck.app.screen.query_one("#beside").display
 
 
+@pytest.mark.slow
 async def test_while_the_cursor_moves_fast_only_the_first_and_the_last_history_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -148,6 +156,7 @@ class Timed:
         self.cancelled = True
 
 
+@pytest.mark.slow
 async def test_what_is_shown_of_a_job_does_not_move_when_its_history_comes() -> None:
     backend = sample()
     running = next(job for job in backend.jobs if job.id in backend.details)
@@ -165,6 +174,7 @@ async def test_what_is_shown_of_a_job_does_not_move_when_its_history_comes() -> 
         assert [line for line in after if line.strip()][: len(known)] == known
 
 
+@pytest.mark.slow
 async def test_a_job_is_read_again_when_it_changes_and_otherwise_every_ten_seconds() -> None:
     backend = Counting()
     async with dashboard(backend, size=WIDE) as deck:
@@ -180,6 +190,7 @@ async def test_a_job_is_read_again_when_it_changes_and_otherwise_every_ten_secon
         assert backend.read_jobs == [job_id(1)] * 3
 
 
+@pytest.mark.slow
 async def test_nothing_is_read_for_it_while_another_screen_is_on_top() -> None:
     backend = Counting()
     async with dashboard(backend, "R", size=WIDE) as deck:
@@ -191,6 +202,7 @@ async def test_nothing_is_read_for_it_while_another_screen_is_on_top() -> None:
         assert backend.read_jobs == [job_id(1)]
 
 
+@pytest.mark.slow
 async def test_a_history_that_a_dialog_kept_from_being_read_is_read_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "REST", 60.0)
     backend = Counting()
@@ -201,6 +213,7 @@ async def test_a_history_that_a_dialog_kept_from_being_read_is_read_after_it(mon
         assert "It has not run yet." in beside_text(deck)
 
 
+@pytest.mark.slow
 async def test_after_a_dialog_the_history_is_still_there_and_is_not_read_again_at_once() -> None:
     backend = Counting()
     async with dashboard(backend, "R", size=WIDE) as deck:
@@ -211,6 +224,7 @@ async def test_after_a_dialog_the_history_is_still_there_and_is_not_read_again_a
         assert "It has not run yet." in beside_text(deck)
 
 
+@pytest.mark.slow
 async def test_a_late_history_of_another_job_is_not_shown() -> None:
     backend = Counting()
     async with dashboard(backend, size=WIDE) as deck:
@@ -223,6 +237,7 @@ async def test_a_late_history_of_another_job_is_not_shown() -> None:
         assert str(job_id(1)) not in beside_text(deck)
 
 
+@pytest.mark.slow
 async def test_no_job_is_beside_a_list_that_is_still_being_read() -> None:
     backend, held = Counting(), Held()
     async with dashboard(backend, size=WIDE, background=held) as deck:

@@ -50,6 +50,7 @@ async def test_the_verdict_comes_first_as_a_word_with_its_reason() -> None:
     assert "Evidence" in lines[3]
 
 
+@pytest.mark.slow
 async def test_a_healthy_queue_is_said_to_be_ok() -> None:
     backend = FakeBackend()
     backend.health = Health(Verdict.OK, (Finding("workers", Verdict.OK, "2 workers alive."),))
@@ -253,6 +254,7 @@ def test_many_series_in_trouble_are_counted_and_a_few_listed() -> None:
     assert "(8 of the first 8 of 1,234)" in shown
 
 
+@pytest.mark.slow
 async def test_enter_opens_the_job_of_a_line_and_esc_comes_back() -> None:
     backend = FakeBackend([waiting(1, 22)])
     async with dashboard(backend, "h", "enter") as deck:
@@ -264,6 +266,7 @@ async def test_enter_opens_the_job_of_a_line_and_esc_comes_back() -> None:
         assert deck.here == "CronHealth"
 
 
+@pytest.mark.slow
 async def test_stuck_jobs_are_shown_and_exactly_those_are_cleaned_up() -> None:
     backend = sample()
     backend.evidence.stuck = (job_id(2), job_id(3))
@@ -284,6 +287,7 @@ async def test_with_nothing_stuck_there_is_nothing_to_ask() -> None:
         assert "No stuck jobs" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_in_production_a_cleanup_asks_for_its_word() -> None:
     backend = sample()
     backend.evidence.stuck = (job_id(2),)
@@ -293,6 +297,7 @@ async def test_in_production_a_cleanup_asks_for_its_word() -> None:
         assert backend.calls[-1] == ("cleanup", (job_id(2),))
 
 
+@pytest.mark.slow
 async def test_old_jobs_are_counted_before_they_are_removed() -> None:
     backend = sample()
     backend.evidence.old = 7
@@ -303,6 +308,7 @@ async def test_old_jobs_are_counted_before_they_are_removed() -> None:
         assert "jobdeck purge --yes" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_with_nothing_old_there_is_nothing_to_remove() -> None:
     async with dashboard(sample(), "colon", *"purge", "enter") as deck:
         assert deck.here == "Dashboard"
@@ -322,6 +328,7 @@ def test_no_line_is_wider_than_the_page(width: int) -> None:
         assert len(line) <= width, line
 
 
+@pytest.mark.slow
 async def test_nothing_of_the_list_that_stands_still_meanwhile_shows_beside_it() -> None:
     text = await shown(sample(), "h", size=LARGE)
     assert "Automatic Processing" not in text

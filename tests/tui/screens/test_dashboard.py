@@ -45,6 +45,7 @@ async def test_the_header_counts_the_seconds_since_the_last_answer_once_one_is_o
         assert "12:04:38Z" in deck.line("header")
 
 
+@pytest.mark.slow
 async def test_the_age_of_the_data_is_told_wherever_there_is_room_for_it() -> None:
     told = []
     async with dashboard(sample(), size=(60, 24), environment="staging") as deck:
@@ -158,6 +159,7 @@ async def test_at_80_columns_what_is_beyond_ten_thousand_is_short() -> None:
         assert "5,992" in words
 
 
+@pytest.mark.slow
 async def test_number_keys_choose_the_tab_and_the_succeeded_one_lists_what_left_the_queue() -> None:
     async with dashboard(sample(), "5", size=LARGE) as deck:
         assert {job.status for job in deck.table.jobs} == {Status.FAILED}
@@ -188,6 +190,7 @@ async def test_while_paused_a_late_job_says_that_it_is_paused_and_how_late_it_is
         assert (status, when) == ((("paused    ", "warn"),), (("due 20m   ", "warn"),))
 
 
+@pytest.mark.slow
 async def test_a_paused_queue_wears_a_banner_with_who_why_since_when_and_how_many_wait() -> None:
     backend = sample()
     backend.processing = Processing(
@@ -233,6 +236,7 @@ async def test_the_first_paint_does_not_wait_for_the_database() -> None:
         assert "disconnected 0s, retry in 1s" in deck.line("banner")
 
 
+@pytest.mark.slow
 async def test_a_terminal_that_is_too_small_gets_a_sentence_and_recovers() -> None:
     async with dashboard(sample()) as deck:
         await deck.pilot.resize_terminal(40, 10)
@@ -245,6 +249,7 @@ async def test_a_terminal_that_is_too_small_gets_a_sentence_and_recovers() -> No
         assert "game_platform_sync" in deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [("D",), ("P",), ("question_mark",), ("enter",), ("slash",)])
 async def test_every_page_survives_a_tiny_terminal(keys: tuple[str, ...]) -> None:
     async with dashboard(failed(3), *keys) as deck:
@@ -258,6 +263,7 @@ async def test_every_page_survives_a_tiny_terminal(keys: tuple[str, ...]) -> Non
         assert deck.table.cursor == 1
 
 
+@pytest.mark.slow
 async def test_a_terminal_made_tiny_under_a_dialog_and_large_again_gives_the_keys_back_to_the_list() -> None:
     async with dashboard(failed(5), "D") as deck:
         await deck.pilot.resize_terminal(40, 10)
@@ -284,6 +290,7 @@ async def test_no_column_comes_or_goes_when_the_rows_of_a_tab_change() -> None:
         assert "status" in deck.screen_text().splitlines()[4]
 
 
+@pytest.mark.slow
 async def test_a_filter_that_leaves_one_type_gives_its_cells_to_the_arguments() -> None:
     backend = FakeBackend([make_job(at, Status.FAILED, payload={"orderId": at}, last_error="boom") for at in (1, 2)])
     async with dashboard(backend, "5", "slash", *"type:game_platform_sync", "enter", size=SMALL) as deck:
@@ -294,6 +301,7 @@ async def test_a_filter_that_leaves_one_type_gives_its_cells_to_the_arguments() 
         assert "task" in deck.screen_text().splitlines()[5]
 
 
+@pytest.mark.slow
 async def test_now_says_each_thing_once() -> None:
     backend = sample()
     waiting = Finding("due jobs", Verdict.CRITICAL, "Oldest job waiting 12m.", NOW - minutes(12))
@@ -303,6 +311,7 @@ async def test_now_says_each_thing_once() -> None:
         assert "longest wait" not in deck.line("now")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("finished", "failed", "words"),
     [
@@ -358,6 +367,7 @@ async def test_a_paused_type_has_a_line_with_who_why_since_when_and_until_when(s
             assert said in now
 
 
+@pytest.mark.slow
 async def test_several_paused_types_have_a_line_each() -> None:
     backend = failed(1)
     types = (_pause("webhook_push", "vendor outage", 30), _pause("sms_digest_processor", None))
@@ -368,6 +378,7 @@ async def test_several_paused_types_have_a_line_each() -> None:
         assert "‖ sms_digest_processor paused for 12m" in deck.line("now")
 
 
+@pytest.mark.slow
 async def test_the_banner_of_everything_paused_says_that_types_are_paused_too() -> None:
     backend = failed(1)
     backend.processing = Processing(

@@ -51,6 +51,7 @@ async def try_one(deck: Deck) -> None:
     await deck.press("e", "R", "y")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), LARGE])
 async def test_each_group_has_counts_times_course_and_error(size: tuple[int, int]) -> None:
     text = await shown(sample(), "e", size=size)
@@ -62,6 +63,7 @@ async def test_each_group_has_counts_times_course_and_error(size: tuple[int, int
     assert "11m ago" in line
 
 
+@pytest.mark.slow
 async def test_s_sorts_by_the_next_order_under_the_group_of_the_cursor() -> None:
     backend = broken(3, trends=3)
     few, most, more = backend.evidence.trends
@@ -82,6 +84,7 @@ async def test_s_sorts_by_the_next_order_under_the_group_of_the_cursor() -> None
         assert runs() == usual
 
 
+@pytest.mark.slow
 async def test_what_is_known_of_the_group_and_the_playbooks_advice_stand_below() -> None:
     text = await shown(sample(), "e", "j", size=LARGE)
     assert "47 runs; first 2026-07-04 08:54:31Z" in text
@@ -98,6 +101,7 @@ async def test_no_errors_is_good_news() -> None:
         assert "No group under the cursor." in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_enter_lists_all_jobs_of_the_group_and_no_others() -> None:
     backend = broken(3)
     backend.jobs.append(make_job(9, Status.FAILED, last_error="another error"))
@@ -111,6 +115,7 @@ async def test_enter_lists_all_jobs_of_the_group_and_no_others() -> None:
         assert deck.here == "JobDetailScreen"
 
 
+@pytest.mark.slow
 async def test_esc_goes_back_to_the_group_and_to_what_was_listed_before() -> None:
     backend = broken(2, trends=3)
     backend.evidence.groups[backend.evidence.trends[2].key] = (job_id(1),)
@@ -144,6 +149,7 @@ def of_coach(number: int = 3, **fields: Any) -> FakeBackend:
     return backend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), LARGE])
 async def test_the_odd_value_of_a_group_has_bars_and_other_keys_are_named(size: tuple[int, int]) -> None:
     async with dashboard(of_coach(), "e", size=size) as deck:
@@ -153,11 +159,13 @@ async def test_the_odd_value_of_a_group_has_bars_and_other_keys_are_named(size: 
     assert "as everywhere worker; 500 of 500 runs read" in lines
 
 
+@pytest.mark.slow
 async def test_a_session_that_may_not_see_payloads_reads_one_value() -> None:
     async with dashboard(of_coach(value=None, hidden=True), "e") as deck:
         assert "█ one value" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_enter_on_a_facet_filters_the_list_and_esc_goes_back_to_the_group() -> None:
     async with dashboard(of_coach(), "e", "tab", "enter") as deck:
         assert deck.here == "Dashboard"
@@ -168,27 +176,32 @@ async def test_enter_on_a_facet_filters_the_list_and_esc_goes_back_to_the_group(
         assert deck.app.poller.request.filter == Filter()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"value": {"deep": 1}}, {"value": "x" * 300}, {"value": "a\nb"}, {"hidden": True}])
 async def test_enter_on_a_facet_that_no_filter_can_have_lists_the_group(fields: dict[str, Any]) -> None:
     async with dashboard(of_coach(**fields), "e", "tab", "enter") as deck:
         assert deck.app.poller.request.group == ("game_platform_sync", "f0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), ("tab",)])
 async def test_p_proposes_to_hold_the_jobs_with_the_odd_value(keys: tuple[str, ...]) -> None:
     async with dashboard(of_coach(), "e", *keys, "P") as deck:
         assert 'Hold game_platform_sync coachId="c3"' in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_p_pauses_the_type_where_the_value_may_not_be_seen() -> None:
     async with dashboard(of_coach(value=None, hidden=True), "e", "P") as deck:
         assert "Pause game_platform_sync" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_a_group_whose_runs_were_pruned_says_so() -> None:
     assert "None of these runs is among the newest failed runs." in await shown(broken(), "e")
 
 
+@pytest.mark.slow
 async def test_the_facets_of_a_group_are_read_once() -> None:
     backend = of_coach()
     asked = backend.evidence.facets = Counting(backend.evidence.facets)
@@ -198,6 +211,7 @@ async def test_the_facets_of_a_group_are_read_once() -> None:
     assert asked.times == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [("2",), ("1",), ("slash", *"age>1m", "enter")])
 async def test_a_tab_or_a_filter_leaves_the_group(keys: tuple[str, ...]) -> None:
     async with dashboard(broken(), "e", "enter", *keys) as deck:
@@ -205,6 +219,7 @@ async def test_a_tab_or_a_filter_leaves_the_group(keys: tuple[str, ...]) -> None
         assert "of this error" not in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_all_jobs_of_the_group_are_selected_and_acted_on() -> None:
     backend = broken(5)
     async with dashboard(backend, "e", "enter", "A") as deck:
@@ -214,6 +229,7 @@ async def test_all_jobs_of_the_group_are_selected_and_acted_on() -> None:
         assert len(backend.calls[-1][1]) == 5
 
 
+@pytest.mark.slow
 async def test_jobs_that_leave_the_group_while_it_is_listed_are_said() -> None:
     backend = broken(1)
     async with dashboard(backend, "e", "enter") as deck:
@@ -222,6 +238,7 @@ async def test_jobs_that_leave_the_group_while_it_is_listed_are_said() -> None:
         assert "No job of this group is left in the queue" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_a_new_group_above_does_not_move_the_cursor() -> None:
     backend = broken(trends=2)
     async with dashboard(backend, "e", "j") as deck:
@@ -232,6 +249,7 @@ async def test_a_new_group_above_does_not_move_the_cursor() -> None:
         assert deck.app.screen.trend.key == before  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), LARGE])
 async def test_in_its_first_hour_a_group_has_bars_of_five_minutes(size: tuple[int, int]) -> None:
     backend = broken(1)
@@ -248,6 +266,7 @@ async def test_in_its_first_hour_a_group_has_bars_of_five_minutes(size: tuple[in
         assert "bars of 5 minutes" not in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_one_job_is_retried_and_the_others_wait() -> None:
     async with dashboard(broken(), "e", "R") as deck:
         assert "Retry 1 job as a canary" in deck.screen_text()
@@ -257,6 +276,7 @@ async def test_one_job_is_retried_and_the_others_wait() -> None:
         assert f"canary        {short_id(job_id(1))} is waiting for a worker" in deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "words"), [
     (1, "This is the only job of this group."), (2, "Only this job is retried. The other one stays as it is until"),
     (3, "Only this job is retried. The other 2 stay as they are until"),
@@ -269,6 +289,7 @@ async def test_the_question_before_a_canary_says_of_which_error_it_is_and_how_ma
     assert "boom" in text.partition("Retry 1 job as a canary")[2].partition(words)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [False, True])
 async def test_a_canary_that_could_not_be_retried_does_not_keep_its_group_waiting(lost: bool) -> None:
     backend = broken()
@@ -283,6 +304,7 @@ async def test_a_canary_that_could_not_be_retried_does_not_keep_its_group_waitin
         assert "Retry 1 job as a canary" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_a_group_that_is_gone_from_under_the_cursor_is_said_to_be_gone() -> None:
     backend = broken(trends=2)
     async with dashboard(backend, "e") as deck:
@@ -294,6 +316,7 @@ async def test_a_group_that_is_gone_from_under_the_cursor_is_said_to_be_gone() -
         assert len(deck.toasts) == 1
 
 
+@pytest.mark.slow
 async def test_the_canary_is_watched_to_its_success_and_then_the_rest_is_one_key() -> None:
     backend = broken()
     async with dashboard(backend) as deck:
@@ -316,6 +339,7 @@ async def test_the_canary_is_watched_to_its_success_and_then_the_rest_is_one_key
         assert backend.calls[-1] == ("retry", (job_id(2), job_id(3)))
 
 
+@pytest.mark.slow
 async def test_the_rest_is_all_jobs_of_the_group_with_progress_and_a_reason() -> None:
     backend = broken(1_500)
     backend.bulk.batch = 700
@@ -338,6 +362,7 @@ async def test_the_rest_is_all_jobs_of_the_group_with_progress_and_a_reason() ->
         assert {job.status for job in backend.jobs} == {Status.PENDING}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paused", ["game_platform_sync", "sms_digest_processor"], ids=["its type", "another type"])
 async def test_before_the_rest_is_retried_it_says_whether_the_type_is_paused(paused: str) -> None:
     backend = broken(3)
@@ -346,6 +371,7 @@ async def test_before_the_rest_is_retried_it_says_whether_the_type_is_paused(pau
     assert said is (paused == "game_platform_sync")
 
 
+@pytest.mark.slow
 async def test_the_frozen_jobs_of_a_group_are_dropped_when_the_answer_is_no() -> None:
     backend = broken(3)
     async with dashboard(backend, "e", "F") as deck:
@@ -355,11 +381,13 @@ async def test_the_frozen_jobs_of_a_group_are_dropped_when_the_answer_is_no() ->
         assert backend.calls == []
 
 
+@pytest.mark.slow
 async def test_a_canary_of_a_large_group_says_exactly_how_many_stay() -> None:
     text = await shown(broken(1_843), "e", "R")
     assert "The other 1,842 stay as they are" in " ".join(text.replace("│", " ").split())
 
 
+@pytest.mark.slow
 async def test_a_canary_that_fails_again_is_said_and_the_rest_warns() -> None:
     backend = broken()
     async with dashboard(backend) as deck:
@@ -373,6 +401,7 @@ async def test_a_canary_that_fails_again_is_said_and_the_rest_warns() -> None:
         assert f"Warning: the canary {short_id(job_id(1))} failed again" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_the_rest_without_a_canary_warns() -> None:
     async with dashboard(broken(), "e", "F") as deck:
         text = " ".join(deck.screen_text().replace("│", " ").split())
@@ -383,6 +412,7 @@ async def test_the_rest_without_a_canary_warns() -> None:
         assert deck.backend.calls == []
 
 
+@pytest.mark.slow
 async def test_a_canary_is_watched_on_after_the_page_was_left() -> None:
     backend = broken()
     async with dashboard(backend) as deck:
@@ -398,6 +428,7 @@ async def test_a_group_that_nothing_stands_in_any_more_cannot_be_retried() -> No
         assert deck.backend.calls == []
 
 
+@pytest.mark.slow
 async def test_what_changed_between_question_and_answer_is_not_acted_on() -> None:
     backend = broken()
     async with dashboard(backend, "e", "R") as deck:
@@ -414,6 +445,7 @@ async def test_jobs_that_cannot_be_read_are_said_and_nothing_is_asked() -> None:
         assert "does not answer" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_the_part_below_can_be_scrolled() -> None:
     async with dashboard(sample(), "e", "j", "tab", "G", size=(80, 16)) as deck:
         assert deck.app.screen.focused is not None
@@ -423,6 +455,7 @@ async def test_the_part_below_can_be_scrolled() -> None:
         assert deck.app.screen.query_one("#pane").cursor == 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["R", "F"])
 async def test_a_role_that_may_only_look_is_told_so(key: str) -> None:
     backend = broken()
@@ -430,6 +463,7 @@ async def test_a_role_that_may_only_look_is_told_so(key: str) -> None:
     assert "has read-only access" in await said(backend, "e", key)
 
 
+@pytest.mark.slow
 async def test_a_canary_that_no_worker_took_is_said_and_another_can_be_asked_for() -> None:
     backend = broken()
     async with dashboard(backend) as deck:
@@ -442,6 +476,7 @@ async def test_a_canary_that_no_worker_took_is_said_and_another_can_be_asked_for
         assert "Retry 1 job as a canary" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_the_command_of_a_canary_is_shown_before_and_after() -> None:
     async with dashboard(broken(), "e", "R", size=LARGE) as deck:
         assert f"jobdeck retry --canary {job_id(1)}" in deck.screen_text()

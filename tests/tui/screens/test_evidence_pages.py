@@ -85,6 +85,7 @@ async def test_types_nobody_handles_versions_that_differ_and_jobs_of_nobody_are_
     assert "Held by workers that are no longer listed" in text
 
 
+@pytest.mark.slow
 async def test_the_worker_inside_is_marked_and_the_worker_keys_are_at_hand() -> None:
     backend = sample()
     backend.embedded = replace(backend.embedded, id="here")
@@ -94,6 +95,7 @@ async def test_the_worker_inside_is_marked_and_the_worker_keys_are_at_hand() -> 
         assert backend.calls == [("stop", None)]
 
 
+@pytest.mark.slow
 async def test_enter_opens_the_job_under_the_cursor() -> None:
     async with dashboard(sample(), "m", "j", "j", "j", "enter") as deck:
         assert deck.here == "JobDetailScreen"
@@ -103,6 +105,7 @@ async def test_enter_opens_the_job_under_the_cursor() -> None:
 # Audit and digest
 
 
+@pytest.mark.slow
 async def test_the_digest_of_the_shift_stands_above_what_operators_did() -> None:
     text = await shown(sample(), "o", size=LARGE)
     for part in (
@@ -124,6 +127,7 @@ async def test_another_time_can_be_looked_at() -> None:
         assert "bob@10.0.0.9" not in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_enter_opens_the_job_of_an_entry_wherever_it_is() -> None:
     backend = sample()
     gone = backend.jobs.pop(7)
@@ -133,10 +137,12 @@ async def test_enter_opens_the_job_of_an_entry_wherever_it_is() -> None:
         assert "This job no longer exists" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_an_entry_about_no_job_says_so() -> None:
     assert "No job on this line." in await said(sample(), "o", "enter")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
 async def test_alike_actions_on_many_jobs_are_one_line(size: tuple[int, int]) -> None:
     backend = sample()
@@ -169,6 +175,7 @@ async def test_a_type_of_an_application_brings_its_part_of_the_playbook(monkeypa
     assert playbook.OWN_TYPES in playbook.sections()
 
 
+@pytest.mark.slow
 async def test_the_playbook_is_read_inside_and_walked_by_sections() -> None:
     async with dashboard(sample(), "p", size=(80, 14)) as deck:
         assert "Operations" in deck.screen_text()
@@ -258,6 +265,7 @@ async def test_an_empty_log_says_how_to_fill_it_unless_the_worker_is_there(state
     assert ("W on the list starts the worker" in text) is (state == "off")
 
 
+@pytest.mark.slow
 def test_the_log_is_harmless_redacted_and_bounded() -> None:
     log = WorkerLog()
     logger = logging.getLogger("tests.elsewhere")
@@ -287,6 +295,7 @@ def test_a_record_that_cannot_be_formatted_fails_nobody() -> None:
     assert "said %s (arguments cannot be formatted: RuntimeError)" in log.lines[-1]
 
 
+@pytest.mark.slow
 async def test_the_digest_is_copied_as_markdown_for_the_hand_over() -> None:
     async with dashboard(sample(), "o", "y") as deck:
         assert deck.app.clipboard.startswith("# Hand-over ")

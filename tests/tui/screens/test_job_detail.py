@@ -21,6 +21,7 @@ async def open_failed(deck: Deck) -> str:
     return deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_the_page_shows_facts_clauses_runs_log_traceback_payload_and_operators() -> None:
     async with dashboard(sample(), size=LARGE) as deck:
         text = await open_failed(deck)
@@ -33,6 +34,7 @@ async def test_the_page_shows_facts_clauses_runs_log_traceback_payload_and_opera
             assert part in text, part
 
 
+@pytest.mark.slow
 async def test_a_running_job_shows_its_progress_lease_and_holder() -> None:
     text = await shown(sample(), "enter", size=LARGE)
     assert "62%  412 of 655" in text
@@ -40,6 +42,7 @@ async def test_a_running_job_shows_its_progress_lease_and_holder() -> None:
     assert "web-1:4242, run 81022, lease 40s" in text
 
 
+@pytest.mark.slow
 async def test_esc_goes_back_to_the_same_job_in_the_list() -> None:
     async with dashboard(sample()) as deck:
         await open_failed(deck)
@@ -48,6 +51,7 @@ async def test_esc_goes_back_to_the_same_job_in_the_list() -> None:
         assert deck.table.cursor == FAILED_ROW
 
 
+@pytest.mark.slow
 async def test_an_action_on_the_page_acts_on_this_job_whatever_is_marked_in_the_list() -> None:
     async with dashboard(sample(), "j", "j", "space") as deck:
         await deck.press("j", "j", "enter", "R", "y")
@@ -79,6 +83,7 @@ async def test_a_deleted_job_is_said_to_be_in_the_trash() -> None:
     assert "It stays in the trash" in await shown(backend, "enter")
 
 
+@pytest.mark.slow
 async def test_the_page_says_when_the_connection_is_lost() -> None:
     async with dashboard(sample()) as deck:
         await open_failed(deck)
@@ -88,6 +93,7 @@ async def test_the_page_says_when_the_connection_is_lost() -> None:
         assert "game_platform_profile_refresh" in deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), LARGE])
 async def test_a_page_that_has_not_changed_is_not_painted_again(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
@@ -101,6 +107,7 @@ async def test_a_page_that_has_not_changed_is_not_painted_again(
         assert painted == []
 
 
+@pytest.mark.slow
 async def test_y_copies_the_id_and_capital_y_the_job_as_json() -> None:
     async with dashboard(sample()) as deck:
         await open_failed(deck)

@@ -60,6 +60,7 @@ async def open_deleted(deck: Deck) -> None:
 # What runs now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("progress", "words"), [
     ({"done": 412, "total": 655, "rate": 6.867}, "6.9/s, about 35s left, ends about 12:05:06Z"),
     ({"done": 10, "total": 1000, "rate": 0.05}, "3.0/min, about 5h 30m left, ends about 17:34:31Z"),
@@ -71,6 +72,7 @@ async def test_progress_is_told_with_its_rate_and_its_estimated_end(progress: di
     assert words in [line.strip().rstrip("│ ▐▕█") for line in text.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress", [
     {"done": "much", "total": None, "rate": "fast"}, {"rate": -1}, {"rate": 1e-300, "done": 0, "total": 1e300},
     {"log": "no list"}, {"log": [1, None]}, {},
@@ -79,6 +81,7 @@ async def test_whatever_a_handler_says_of_its_progress_can_be_shown(progress: di
     assert "● running" in await shown(running(**progress), "enter")
 
 
+@pytest.mark.slow
 async def test_the_log_of_a_running_job_follows_it() -> None:
     backend = running(log=["12:04:01.000 INFO    first"])
     async with dashboard(backend, "enter") as deck:
@@ -95,6 +98,7 @@ async def test_the_log_of_a_running_job_follows_it() -> None:
 # Runs
 
 
+@pytest.mark.slow
 async def test_each_run_can_be_looked_at_with_its_error_log_output_and_payload() -> None:
     async with dashboard(three_runs(), "enter", size=LARGE) as deck:
         assert "Log of run 3" in deck.screen_text()
@@ -109,6 +113,7 @@ async def test_each_run_can_be_looked_at_with_its_error_log_output_and_payload()
         assert "Payload of run 3" not in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_a_new_run_does_not_change_which_one_is_looked_at() -> None:
     backend = three_runs()
     async with dashboard(backend, "enter", "left_square_bracket", size=LARGE) as deck:
@@ -119,6 +124,7 @@ async def test_a_new_run_does_not_change_which_one_is_looked_at() -> None:
         assert "Log of run 2" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_with_one_run_there_is_none_to_choose() -> None:
     assert "There is no other run." in await said(FakeBackend([make_job(1)]), "enter", "left_square_bracket")
 
@@ -126,6 +132,7 @@ async def test_with_one_run_there_is_none_to_choose() -> None:
 # The trash
 
 
+@pytest.mark.slow
 async def test_a_deleted_job_is_opened_from_the_audit_and_restored() -> None:
     backend = deleted()
     async with dashboard(backend, size=LARGE) as deck:
@@ -140,6 +147,7 @@ async def test_a_deleted_job_is_opened_from_the_audit_and_restored() -> None:
         assert backend.calls == [("restore", (job_id(1),))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["R", "C", "D", "T"])
 async def test_what_is_in_the_trash_cannot_be_acted_on_and_says_why(key: str) -> None:
     async with dashboard(deleted()) as deck:
@@ -156,6 +164,7 @@ async def test_a_job_that_is_not_in_the_trash_cannot_be_restored() -> None:
 # Personal data
 
 
+@pytest.mark.slow
 async def test_personal_data_is_masked_until_it_is_revealed_which_is_on_record() -> None:
     job = make_job(1, Status.FAILED, payload=PERSON, last_error="no mailbox kim@example.org\x1b[31m")
     backend = FakeBackend([job])
@@ -173,6 +182,7 @@ async def test_personal_data_is_masked_until_it_is_revealed_which_is_on_record()
         assert len(backend.calls) == 1
 
 
+@pytest.mark.slow
 async def test_what_was_revealed_is_masked_again_when_the_page_is_left() -> None:
     async with dashboard(FakeBackend([make_job(1, payload=PERSON)]), "enter", "X", "escape", size=LARGE) as deck:
         assert "kim@" not in deck.screen_text()
@@ -180,6 +190,7 @@ async def test_what_was_revealed_is_masked_again_when_the_page_is_left() -> None
         assert "kim@" not in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_what_is_not_on_record_is_not_shown() -> None:
     backend = FakeBackend([make_job(1, payload=PERSON)])
     async with dashboard(backend, "enter", size=LARGE) as deck:
@@ -205,6 +216,7 @@ async def edit(deck: Deck, text: str) -> None:
     await deck.pilot.pause()
 
 
+@pytest.mark.slow
 async def test_a_job_is_retried_with_another_payload_and_the_look_at_it_is_on_record() -> None:
     backend = FakeBackend([make_job(1, Status.FAILED, payload=PERSON)])
     async with dashboard(backend, "enter", "T", size=LARGE) as deck:
@@ -219,12 +231,14 @@ async def test_a_job_is_retried_with_another_payload_and_the_look_at_it_is_on_re
         assert f"jobdeck edit {job_id(1)} --payload '{{\"to\": null}}' && jobdeck retry {job_id(1)}" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_the_command_of_another_payload_does_the_same_with_personal_data_in_it_too() -> None:
     backend = FakeBackend([make_job(1, Status.FAILED, payload=PERSON)])
     words = shlex.split((await said(backend, "enter", "T", "ctrl+s", size=LARGE)).splitlines()[-1])
     assert json.loads(words[words.index("--payload") + 1]) == PERSON
 
 
+@pytest.mark.slow
 async def test_a_payload_with_control_characters_is_shown_harmless_and_goes_back_as_it_was() -> None:
     payload = {"note": "a\x9b31mb\x7f\u202ec"}
     backend = FakeBackend([make_job(1, Status.FAILED, payload=payload)])
@@ -234,6 +248,7 @@ async def test_a_payload_with_control_characters_is_shown_harmless_and_goes_back
         assert backend.calls[-1] == ("retry with", job_id(1), payload)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "words"), [
     ('{"to": ', "Line 1, column 8"),
     ("[1, 2]", "A payload must be a JSON object"),
@@ -251,6 +266,7 @@ async def test_a_payload_that_does_not_fit_is_said_in_place_and_changes_nothing(
         assert deck.here == "JobDetailScreen"
 
 
+@pytest.mark.slow
 async def test_a_job_that_succeeded_is_enqueued_anew_with_the_other_payload() -> None:
     backend = FakeBackend([make_job(1, Status.SUCCEEDED, removed=True)])
     async with dashboard(backend, "4") as deck:
@@ -261,6 +277,7 @@ async def test_a_job_that_succeeded_is_enqueued_anew_with_the_other_payload() ->
         assert f"jobdeck run-again {job_id(1)} --payload '{{\"n\": 2}}'" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["g", "X"])
 async def test_of_a_very_long_payload_the_beginning_is_shown_and_how_much_more_there_is(key: str) -> None:
     job = make_job(1, payload={"competitorIds": [f"id-{at:05}" for at in range(5000)]})
@@ -269,12 +286,14 @@ async def test_of_a_very_long_payload_the_beginning_is_shown_and_how_much_more_t
     assert f"… 4004 more lines: jobdeck job {short_id(job.id)} --json" in text
 
 
+@pytest.mark.slow
 async def test_a_long_text_is_not_cut_in_silence() -> None:
     job = make_job(1, payload={"note": "word " * 20_000 + "end"})
     text = await shown(FakeBackend([job]), "enter", "G", size=LARGE)
     assert "characters were left out here" in " ".join(text.split())
 
 
+@pytest.mark.slow
 async def test_of_a_job_that_runs_it_is_not_asked_why_it_does_not() -> None:
     backend = running()
     job = backend.jobs[0]
@@ -285,6 +304,7 @@ async def test_of_a_job_that_runs_it_is_not_asked_why_it_does_not() -> None:
     assert "Why it is not running" not in text
 
 
+@pytest.mark.slow
 async def test_a_running_job_cannot_be_given_another_payload() -> None:
     async with dashboard(running(), "enter", "T") as deck:
         assert deck.here == "JobDetailScreen"
@@ -294,6 +314,7 @@ async def test_a_running_job_cannot_be_given_another_payload() -> None:
 # Recipients and advice
 
 
+@pytest.mark.slow
 async def test_whom_a_job_wrote_to_is_told_with_counts_and_troubled_ones_first() -> None:
     backend = FakeBackend([make_job(1)])
     backend.evidence.recipients[job_id(1)] = Recipients(
@@ -305,6 +326,7 @@ async def test_whom_a_job_wrote_to_is_told_with_counts_and_troubled_ones_first()
     assert "failed     k…@example.org  address_refused" in text
 
 
+@pytest.mark.slow
 async def test_the_playbooks_entry_for_the_type_stands_on_the_page() -> None:
     text = await shown(sample(), *"jjjjj", "enter", size=LARGE)
     assert "The playbook says" in text
@@ -348,6 +370,7 @@ def test_failures_in_a_row_are_cycles_of_a_series_and_runs_of_one_job(recurring:
 # The flow
 
 
+@pytest.mark.slow
 async def test_the_flow_of_a_job_is_shown_as_a_tree_in_which_it_is_marked() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     first, second = job_id(1), job_id(2)
@@ -364,6 +387,7 @@ async def test_the_flow_of_a_job_is_shown_as_a_tree_in_which_it_is_marked() -> N
     assert "└─ ◌ merge  blocked  after the end of split" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("final", "after"), [(True, "the flow is final after that"), (False, "a retry of this job does not take that back")]
 )
@@ -380,6 +404,7 @@ async def test_the_page_of_a_failed_step_says_that_the_failure_callback_has_run(
     assert f'The failure callback "refund" has run; {after}.' in text
 
 
+@pytest.mark.slow
 async def test_the_page_of_a_join_names_all_whom_it_waits_for() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     loads = tuple(FlowMember(job_id(n), f"load{n}", "game_platform_sync", "success", "failed") for n in range(2, 9))
@@ -401,6 +426,7 @@ async def test_a_job_in_no_flow_has_no_such_part() -> None:
     assert backend.calls == []
 
 
+@pytest.mark.slow
 async def test_a_flow_is_cancelled_as_a_whole_after_a_question() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     tree = backend.evidence.flows[job_id(1)] = small_flow({"pending": 1, "blocked": 2, "running": 1, "succeeded": 4})
@@ -423,6 +449,7 @@ async def test_a_flow_is_cancelled_as_a_whole_after_a_question() -> None:
     assert backend.reasons == ["too late"]
 
 
+@pytest.mark.slow
 async def test_in_production_the_end_of_a_flow_asks_for_its_word() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     flow = backend.evidence.flows[job_id(1)] = small_flow({"pending": 8})
@@ -434,6 +461,7 @@ async def test_in_production_the_end_of_a_flow_asks_for_its_word() -> None:
     assert backend.calls == [("cancel flow", flow.line.id)]
 
 
+@pytest.mark.slow
 async def test_the_flow_is_read_again_after_it_was_cancelled() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     backend.evidence.flows[job_id(1)] = small_flow({"pending": 8})
@@ -444,6 +472,7 @@ async def test_the_flow_is_read_again_after_it_was_cancelled() -> None:
         assert "cancel flow" not in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_a_flow_that_has_ended_is_not_cancelled() -> None:
     backend = FakeBackend([make_job(1, Status.FAILED)])
     backend.evidence.flows[job_id(1)] = small_flow({"failed": 8})
@@ -461,6 +490,7 @@ def small_flow(states: dict[str, int]) -> FlowTree:
     return FlowTree(FlowLine(job_id(99), "nightly", NOW, "bob", states), members)
 
 
+@pytest.mark.slow
 async def test_an_edited_payload_stays_while_the_database_is_away_and_where_the_retry_is_refused() -> None:
     backend = FakeBackend([make_job(1, Status.FAILED)])
     async with dashboard(backend) as deck:

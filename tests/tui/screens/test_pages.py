@@ -25,6 +25,7 @@ def test_every_page_has_a_key() -> None:
     assert set(KEYS) <= set(PAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", KEYS)
 async def test_a_key_opens_the_page_and_esc_and_q_leave_it(page: str) -> None:
     async with dashboard(sample()) as deck:
@@ -58,6 +59,7 @@ async def test_a_page_is_painted_before_its_data_arrive(page: str) -> None:
         assert "Reading…" not in deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["workers", "errors"])
 async def test_pages_take_each_others_place(page: str) -> None:
     async with dashboard(sample(), "o", KEYS[page]) as deck:
@@ -66,6 +68,7 @@ async def test_pages_take_each_others_place(page: str) -> None:
         assert deck.here == "Dashboard"
 
 
+@pytest.mark.slow
 async def test_a_page_opened_from_a_job_goes_back_to_it() -> None:
     async with dashboard(sample(), "enter", "m") as deck:
         assert deck.here == "Workers"
@@ -73,6 +76,7 @@ async def test_a_page_opened_from_a_job_goes_back_to_it() -> None:
         assert deck.here == "JobDetailScreen"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", FULL)
 async def test_while_a_page_covers_the_list_the_list_is_not_read(page: str) -> None:
     async with dashboard(sample(), KEYS[page]) as deck:
@@ -86,6 +90,7 @@ async def test_while_a_page_covers_the_list_the_list_is_not_read(page: str) -> N
         assert len(deck.table.jobs) == listed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["h", "P", "question_mark", "colon"])
 async def test_behind_a_dialog_the_list_stands_still_and_is_right_when_it_is_seen_again(key: str) -> None:
     async with dashboard(sample(), size=LARGE) as deck:
@@ -104,6 +109,7 @@ async def test_ctrl_c_leaves_from_every_page_and_dialog(key: str) -> None:
         assert deck.app.return_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", READS)
 async def test_a_page_that_is_not_on_top_is_not_read(page: str) -> None:
     async with dashboard(sample(), KEYS[page], "question_mark") as deck:
@@ -161,6 +167,7 @@ async def test_a_reading_that_is_refused_is_said_on_the_page() -> None:
         assert "The role may not." in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_a_pause_is_said_on_every_page() -> None:
     backend = sample()
     backend.processing = Processing(enabled=False, paused_reason="MetaCTF is down", paused_at=NOW - minutes(3))
@@ -177,6 +184,7 @@ async def test_production_is_marked_on_every_page(page: str) -> None:
     assert text.splitlines()[0].endswith("  production")
 
 
+@pytest.mark.slow
 async def test_processing_can_be_paused_from_a_page() -> None:
     async with dashboard(sample(), "e", "P", *"down", "enter", "enter", "enter") as deck:
         assert deck.backend.calls == [("pause", "down", None, "sms_digest_processor")]
@@ -216,6 +224,7 @@ async def test_a_page_opened_before_the_first_answer_reads_when_it_has_come() ->
         assert len(deck.table.jobs) == 1
 
 
+@pytest.mark.slow
 async def test_the_theme_can_be_changed_from_the_palette() -> None:
     async with dashboard(sample()) as deck:
         seen = {deck.app.theme}

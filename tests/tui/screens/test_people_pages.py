@@ -47,6 +47,7 @@ def rows(desk: Desk) -> list[str]:
     return [line.strip() for line in desk.screen_text().split("\n") if line.strip().startswith("2026-")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_blocked_addresses_are_listed_masked_and_whole(
     settings: Settings, world: PeopleWorld, size: tuple[int, int]
@@ -79,6 +80,7 @@ async def test_the_list_is_narrowed_down_to_a_person_a_kind_or_a_channel(
         assert len(rows(desk)) == 3
 
 
+@pytest.mark.slow
 async def test_a_block_is_lifted_with_a_reason_and_the_answer_says_what_is_left(
     settings: Settings, world: PeopleWorld
 ) -> None:
@@ -94,6 +96,7 @@ async def test_a_block_is_lifted_with_a_reason_and_the_answer_says_what_is_left(
         assert [(row["action"], row["reason"]) for row in world.audit()] == [("lift block", "mailbox works")]
 
 
+@pytest.mark.slow
 async def test_the_dialog_names_the_command_that_lifts_the_same_block(settings: Settings, world: PeopleWorld) -> None:
     block = world.rows("select id from email_suppressions where reason = 'hard_bounce'")[0]["id"]
     async with live(settings, "B", "j", "j", "enter", "enter", *"why") as desk:
@@ -104,6 +107,7 @@ async def test_the_dialog_names_the_command_that_lifts_the_same_block(settings: 
         assert len(rows(desk)) == 3
 
 
+@pytest.mark.slow
 async def test_an_address_is_blocked_from_any_line_and_a_bad_one_is_refused(
     settings: Settings, world: PeopleWorld
 ) -> None:
@@ -116,6 +120,7 @@ async def test_an_address_is_blocked_from_any_line_and_a_bad_one_is_refused(
         assert "zznew" not in str(world.audit())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_messages_are_listed_once_a_person_is_chosen(
     settings: Settings, world: PeopleWorld, size: tuple[int, int]
@@ -139,6 +144,7 @@ async def test_messages_are_listed_once_a_person_is_chosen(
         assert "1 row" in desk.screen_text()
 
 
+@pytest.mark.slow
 async def test_namesakes_are_told_apart_and_minors_are_not_named(settings: Settings, world: PeopleWorld) -> None:
     world.pupil(uuid4(), "Alan", "Turing")
     async with live(settings, "U", "slash", *"alan") as desk:
@@ -147,6 +153,7 @@ async def test_namesakes_are_told_apart_and_minors_are_not_named(settings: Setti
         assert desk.screen_text().count("competitor of Ada Byron") == 2
 
 
+@pytest.mark.slow
 async def test_an_address_is_revealed_with_a_reason(settings: Settings, world: PeopleWorld) -> None:
     world.message("zzada@example.org", COACH)
     async with live(settings, "U", "slash", *"ada", "enter", "j", "enter", "enter") as desk:
@@ -159,6 +166,7 @@ async def test_an_address_is_revealed_with_a_reason(settings: Settings, world: P
         assert [(row["action"], row["reason"]) for row in world.audit()] == [("reveal", "complaint 12")]
 
 
+@pytest.mark.slow
 async def test_both_pages_are_in_the_help_and_the_palette(settings: Settings, world: PeopleWorld) -> None:
     del world
     async with live(settings, "question_mark", size=(120, 100)) as desk:

@@ -118,6 +118,7 @@ def let_an_hour_pass(conn: Connection) -> None:
         conn.execute("UPDATE job_failing_types SET verdict = NULL")
 
 
+@pytest.mark.slow
 async def test_incident_response_from_alert_to_stable(
     database_url: str, conn: Connection, tmp_path: Path, vendor: Vendor
 ) -> None:
@@ -177,6 +178,7 @@ async def test_incident_response_from_alert_to_stable(
             assert words in operator.text, words
 
 
+@pytest.mark.slow
 async def test_daily_monitoring(database_url: str, conn: Connection, tmp_path: Path, vendor: Vendor) -> None:
     vendor.up.set()
     producer.enqueue(conn, NewJob("game_platform_sync", recurrence_interval_minutes=60), actor="a")
@@ -207,6 +209,7 @@ async def test_daily_monitoring(database_url: str, conn: Connection, tmp_path: P
         assert standing(conn) == {"cancelled": 1, "pending": 1}
 
 
+@pytest.mark.slow
 async def test_cleanup(database_url: str, conn: Connection, tmp_path: Path, vendor: Vendor) -> None:
     stuck, old = enqueue(conn, 2)
     queue_operator.cancel(conn, [old], actor="a")

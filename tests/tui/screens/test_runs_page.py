@@ -32,6 +32,7 @@ def backend() -> FakeBackend:
     return backend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_the_verdict_is_first_then_the_runs_with_what_they_sent(
     backend: FakeBackend, size: tuple[int, int]
@@ -46,6 +47,7 @@ async def test_the_verdict_is_first_then_the_runs_with_what_they_sent(
         assert backend.evidence.asked_runs == {"since": timedelta(days=1)}
 
 
+@pytest.mark.slow
 async def test_enter_opens_the_job_at_this_run_and_esc_goes_back(backend: FakeBackend) -> None:
     async with dashboard(backend, "x", size=LARGE) as deck:
         pane = deck.app.screen.query_one("#pane", Pane)
@@ -57,6 +59,7 @@ async def test_enter_opens_the_job_at_this_run_and_esc_goes_back(backend: FakeBa
         assert deck.here == "Runs"
 
 
+@pytest.mark.slow
 async def test_enter_on_a_group_whose_jobs_have_all_run_again_opens_its_runs() -> None:
     backend = broken(trends=2)
     backend.evidence.newest = (LOST,)
@@ -74,6 +77,7 @@ async def test_a_queue_without_runs_says_so() -> None:
         assert "No run has ended yet." in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_the_hand_over_of_a_shift_names_the_jobs_that_may_have_acted_twice(backend: FakeBackend) -> None:
     async with dashboard(backend, "o", size=LARGE) as deck:
         assert "1 job may have acted twice" in deck.screen_text()

@@ -68,12 +68,14 @@ class Wide(FakeBackend):
         return replace(seen, snapshot=replace(seen.snapshot, page=Page((), None, "Too many. Add a type.")))
 
 
+@pytest.mark.slow
 async def test_a_filter_that_would_read_too_much_says_so_in_place_of_the_list() -> None:
     async with dashboard(Wide([make_job(1)]), "slash", *"orderId=5", "enter") as deck:
         assert "Too many. Add a type." in deck.screen_text()
         assert deck.app.poller.connected
 
 
+@pytest.mark.slow
 async def test_a_note_is_left_with_the_command_of_it_and_is_on_the_page() -> None:
     backend = sample()
     async with dashboard(backend, "o", "L", *"it is back at 14:00", "enter", *"3", "enter") as deck:
@@ -85,6 +87,7 @@ async def test_a_note_is_left_with_the_command_of_it_and_is_on_the_page() -> Non
         assert "notes      12:04:31Z alice@10.0.0.7: it is back at 14:00" in deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
@@ -100,6 +103,7 @@ async def test_a_note_that_cannot_be_left_is_said_in_the_dialog(typed: tuple[str
     assert backend.calls == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["enter", "D"])
 async def test_a_note_is_read_in_full_and_acknowledged(key: str) -> None:
     backend = sample()
@@ -148,6 +152,7 @@ async def test_open_notes_are_said_at_the_start() -> None:
         assert any("Note of bob and 1 other: second\no shows all notes." in toast for toast in deck.toasts)
 
 
+@pytest.mark.slow
 async def test_a_group_of_errors_is_muted_with_end_and_reason_and_unmuted() -> None:
     backend = sample()
     async with dashboard(backend, "e", "M", *"2h", "enter", *"INC-123", "enter") as deck:
@@ -179,6 +184,7 @@ async def test_a_mute_without_an_end_lasts_a_year() -> None:
         assert backend.calls[-1][3:] == (NOW + timedelta(weeks=52), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "words"),
     [("yesterday", "is not a time"), ("2020-01-01", "is in the past"), ("2y", "is not"), ("400d", "365 days at most")],
@@ -197,6 +203,7 @@ async def test_new_groups_are_counted_and_said_in_the_details() -> None:
     assert "First known failure within the last 24 hours." in text
 
 
+@pytest.mark.slow
 async def test_a_note_stays_in_its_dialog_while_the_database_is_away_and_is_left_when_it_is_back() -> None:
     backend = sample()
     async with dashboard(backend, "o", "L", *"it is back at 14:00", "enter", "enter") as deck:
@@ -218,6 +225,7 @@ async def test_a_note_stays_in_its_dialog_while_the_database_is_away_and_is_left
         assert ("leave note", "it is back at 14:00", 7) in backend.calls
 
 
+@pytest.mark.slow
 async def test_what_is_typed_for_a_mute_stays_while_the_database_is_away() -> None:
     backend = sample()
     async with dashboard(backend, "e", "M", *"2h", "enter", *"INC-123", "enter") as deck:
@@ -228,6 +236,7 @@ async def test_what_is_typed_for_a_mute_stays_while_the_database_is_away() -> No
         assert "It is unknown whether Jobdeck could mute these errors" in dialog_text(deck)
 
 
+@pytest.mark.slow
 async def test_a_note_whose_dialog_was_left_meanwhile_says_its_trouble_in_a_toast() -> None:
     backend, held = sample(), Held()
     async with dashboard(backend, "o", "L", *"x", "enter", "enter", background=held) as deck:
@@ -239,6 +248,7 @@ async def test_a_note_whose_dialog_was_left_meanwhile_says_its_trouble_in_a_toas
         assert any("could leave the note" in toast for toast in deck.toasts)
 
 
+@pytest.mark.slow
 async def test_the_reason_of_a_pause_stays_while_the_database_is_away() -> None:
     backend = FakeBackend([make_job(1)])
     async with dashboard(backend, "P", *"vendor outage", "enter", "enter") as deck:

@@ -60,6 +60,7 @@ def test_page(page: str, size: tuple[int, int], snap_compare: SnapCompare) -> No
     assert snap_compare(make_app(sample()), terminal_size=size, run_before=walk(*PAGES[page]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
 def test_paused_and_disconnected(size: tuple[int, int], snap_compare: SnapCompare) -> None:
     backend = sample()
@@ -77,6 +78,7 @@ def test_paused_and_disconnected(size: tuple[int, int], snap_compare: SnapCompar
     assert snap_compare(app, terminal_size=size, run_before=lose)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
 def test_the_log_with_lines_in_it(size: tuple[int, int], snap_compare: SnapCompare) -> None:
     app = make_app(sample())

@@ -166,6 +166,7 @@ async def test_a_new_order_is_said_in_its_line_and_covers_no_job() -> None:
         assert not deck.toasts
 
 
+@pytest.mark.slow
 async def test_a_job_that_another_order_takes_out_of_sight_has_not_left_but_its_mark_is_said_to_be_dropped() -> None:
     backend = failed(5)
     async with dashboard(backend, "space", "j", size=LARGE) as deck:
@@ -175,6 +176,7 @@ async def test_a_job_that_another_order_takes_out_of_sight_has_not_left_but_its_
         assert "has left" not in deck.line("peek")
 
 
+@pytest.mark.slow
 async def test_an_order_among_the_first_ten_thousand_says_that_it_is_one() -> None:
     backend = failed(5)
     backend.counts = Counts(failed=20_000)
@@ -186,6 +188,7 @@ async def test_an_order_among_the_first_ten_thousand_says_that_it_is_one() -> No
         assert "among" not in deck.line("peek")
 
 
+@pytest.mark.slow
 async def test_at_the_end_of_the_longest_list_it_is_said_that_there_are_more() -> None:
     async with dashboard(failed(LONGEST_PAGE + 50), "G") as deck:
         assert deck.table.cursor == LONGEST_PAGE - 1
@@ -194,6 +197,7 @@ async def test_at_the_end_of_the_longest_list_it_is_said_that_there_are_more() -
         assert "Only the first" not in deck.line("peek")
 
 
+@pytest.mark.slow
 async def test_at_the_end_of_the_list_by_need_it_is_said_that_the_other_tabs_have_all() -> None:
     backend = failed(1_000)
     for counted, said in ((20_000, True), (1_000, False)):
@@ -212,6 +216,7 @@ async def test_at_the_end_of_what_was_found_among_some_jobs_it_is_said_that_ther
         assert "Only the first 100,000 jobs of this list were looked through." in deck.line("peek")
 
 
+@pytest.mark.slow
 async def test_a_search_that_ended_without_a_match_says_among_how_many_jobs() -> None:
     backend = failed(2)
     backend.searched = 1_000_000
@@ -219,6 +224,7 @@ async def test_a_search_that_ended_without_a_match_says_among_how_many_jobs() ->
     assert "No job among the first 1,000,000 matches zebra. esc clears the filter." in text
 
 
+@pytest.mark.slow
 async def test_back_at_the_top_the_list_is_short_again_unless_something_is_marked() -> None:
     async with dashboard(failed(2_000), "G", "space", "g") as deck:
         assert deck.app.poller.request.limit == LONGEST_PAGE
@@ -252,6 +258,7 @@ def test_the_ellipsis_follows_what_was_cut_without_a_gap() -> None:
     assert fit("one two three", 5) == "one… "
 
 
+@pytest.mark.slow
 async def test_wide_and_joined_characters_keep_every_column_in_its_place() -> None:
     names = ("游戏平台同步任务处理器非常长的名字需要截断", "sync_👨‍👩‍👧‍👦_family", "🏴‍☠️👩🏽‍💻🇩🇪", "é" * 9, "plain")
     backend = FakeBackend([make_job(at, Status.FAILED, task_type=name) for at, name in enumerate(names)])

@@ -43,6 +43,7 @@ def test_more_values_than_columns_and_fewer_both_fill_the_width() -> None:
 # Trends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, WIDE, (200, 50)])
 async def test_a_table_of_types_and_four_plots_of_the_chosen_one(size: tuple[int, int]) -> None:
     async with dashboard(incident(), "t", size=size) as deck:
@@ -59,6 +60,7 @@ async def test_a_table_of_types_and_four_plots_of_the_chosen_one(size: tuple[int
         assert "? help  q back" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_t_goes_through_the_windows() -> None:
     backend = incident()
     assert "last 1 h" in await shown(backend, "t", "t", "t", "t", "t")
@@ -66,6 +68,7 @@ async def test_t_goes_through_the_windows() -> None:
     assert hours == [6, 24, 168, 720, 1]
 
 
+@pytest.mark.slow
 async def test_a_history_shorter_than_the_window_says_since_when_it_counts() -> None:
     backend = incident()
     found = trends()
@@ -73,6 +76,7 @@ async def test_a_history_shorter_than_the_window_says_since_when_it_counts() -> 
     assert f"counted since {found.trends.buckets[30]:%m-%d %H:%M}Z" in await shown(backend, "t")
 
 
+@pytest.mark.slow
 async def test_t_on_a_type_opens_its_trends() -> None:
     async with dashboard(incident(), "i", "j", "j", "t") as deck:
         assert deck.here == "Trends"
@@ -83,6 +87,7 @@ async def test_t_on_a_type_opens_its_trends() -> None:
         assert deck.here == "Dashboard"
 
 
+@pytest.mark.slow
 async def test_without_runs_it_says_that_there_is_no_data_and_a_lost_connection_is_said() -> None:
     backend = FakeBackend()
     async with dashboard(backend, "t") as deck:
@@ -102,6 +107,7 @@ async def test_a_mark_of_the_last_minute_leaves_the_end_of_the_axis_readable() -
     assert "N release jobdeck@0.2.0" in text
 
 
+@pytest.mark.slow
 async def test_a_hostile_name_comes_out_harmless() -> None:
     backend = incident()
     found = trends()
@@ -113,6 +119,7 @@ async def test_a_hostile_name_comes_out_harmless() -> None:
     assert not [character for character in text if ord(character) < 32 and character != "\n"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x35"])
 def test_trends_page_looks_like(size: tuple[int, int], snap_compare: SnapCompare) -> None:
     assert snap_compare(make_app(incident()), terminal_size=size, run_before=walk("t"))
@@ -121,6 +128,7 @@ def test_trends_page_looks_like(size: tuple[int, int], snap_compare: SnapCompare
 # Series
 
 
+@pytest.mark.slow
 async def test_each_series_has_one_line_with_its_streak_and_details_below() -> None:
     text = await shown(incident(), "c")
     assert "6 recurring jobs, 6 late, 1 failing" in text
@@ -130,6 +138,7 @@ async def test_each_series_has_one_line_with_its_streak_and_details_below() -> N
     assert "interval      every 5m" in text
 
 
+@pytest.mark.slow
 async def test_r_runs_the_series_now_and_s_skips_one_run_with_the_command_of_it() -> None:
     backend = incident()
     async with dashboard(backend, "c", "S") as deck:
@@ -145,6 +154,7 @@ async def test_r_runs_the_series_now_and_s_skips_one_run_with_the_command_of_it(
         assert backend.calls[-1] == ("retry", (job_id,))
 
 
+@pytest.mark.slow
 async def test_z_pauses_one_series_alone_and_resumes_it() -> None:
     backend = incident()
     async with dashboard(backend, "c", "Z") as deck:
@@ -167,6 +177,7 @@ async def test_z_pauses_one_series_alone_and_resumes_it() -> None:
         assert backend.calls[-1] == ("resume series", job_id)
 
 
+@pytest.mark.slow
 async def test_p_proposes_to_pause_the_type_of_the_series_and_enter_opens_its_job() -> None:
     async with dashboard(incident(), "c", "P") as deck:
         assert "Pause admin_alert_dispatch" in deck.screen_text()
@@ -188,6 +199,7 @@ async def test_a_running_series_and_an_empty_list_say_why_nothing_can_be_done() 
         assert deck.toasts[-1] == "No recurring job under the cursor."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, WIDE])
 async def test_a_cron_series_shows_its_expression_and_its_next_runs_and_one_without_slots_says_so(
     size: tuple[int, int],
@@ -215,6 +227,7 @@ async def test_a_cron_series_shows_its_expression_and_its_next_runs_and_one_with
         assert "no slot yet: a worker writes it" in deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x35"])
 def test_series_page_looks_like(size: tuple[int, int], snap_compare: SnapCompare) -> None:
     assert snap_compare(make_app(incident()), terminal_size=size, run_before=walk("c", "j"))

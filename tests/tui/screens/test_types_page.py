@@ -21,6 +21,7 @@ def line_of(deck: Deck, name: str) -> str:
     return next(line for line in deck.screen_text().splitlines()[2:] if name[-12:] in line)
 
 
+@pytest.mark.slow
 async def test_each_type_has_one_line_by_name_with_its_figures() -> None:
     async with dashboard(incident(), "i", size=WIDE) as deck:
         broken = line_of(deck, BROKEN).split()
@@ -31,6 +32,7 @@ async def test_each_type_has_one_line_by_name_with_its_figures() -> None:
         assert "4 types" in deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, WIDE, LARGE])
 async def test_the_first_type_is_selected_and_its_details_are_below(size: tuple[int, int]) -> None:
     async with dashboard(incident(), "i", size=size) as deck:
@@ -48,6 +50,7 @@ async def test_the_first_type_is_selected_and_its_details_are_below(size: tuple[
             assert part in deck.screen_text(), part
 
 
+@pytest.mark.slow
 async def test_new_figures_do_not_move_the_cursor_or_the_order() -> None:
     backend = incident()
     async with dashboard(backend, "i", "j", "j") as deck:
@@ -62,6 +65,7 @@ async def test_new_figures_do_not_move_the_cursor_or_the_order() -> None:
         assert f" {BROKEN} ─" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_enter_lists_the_jobs_of_the_type_and_esc_goes_back_to_it() -> None:
     async with dashboard(incident(), "i", "j", "j", "enter") as deck:
         assert deck.here == "Dashboard"
@@ -73,6 +77,7 @@ async def test_enter_lists_the_jobs_of_the_type_and_esc_goes_back_to_it() -> Non
         assert deck.here == "Trends"
 
 
+@pytest.mark.slow
 async def test_p_pauses_the_type_under_the_cursor_and_resumes_it() -> None:
     backend = incident()
     async with dashboard(backend, "i", "j", "j", "P") as deck:
@@ -88,6 +93,7 @@ async def test_p_pauses_the_type_under_the_cursor_and_resumes_it() -> None:
         assert backend.calls[-1] == ("resume", BROKEN)
 
 
+@pytest.mark.slow
 async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
     backend = incident()
     async with dashboard(backend, "i", "j", "j", "E") as deck:
@@ -115,6 +121,7 @@ async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
         assert f"jobdeck types set {BROKEN} --warn 30%" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_on_a_small_terminal_the_settings_begin_at_their_top_and_are_saved_from_any_field() -> None:
     backend = incident()
     async with dashboard(backend, "i", "j", "j", "E", size=(80, 24)) as deck:
@@ -126,6 +133,7 @@ async def test_on_a_small_terminal_the_settings_begin_at_their_top_and_are_saved
         assert backend.calls[-1] == ("set type", BROKEN, {"warning_share": 0.3}, None)
 
 
+@pytest.mark.slow
 async def test_e_sets_a_type_aside_for_another_runner_and_takes_it_over() -> None:
     backend = incident()
     async with dashboard(backend) as deck:
@@ -147,6 +155,7 @@ async def test_e_sets_a_type_aside_for_another_runner_and_takes_it_over() -> Non
         assert list(backend.calls[-1])[2:] == [{"set_aside": False}, None]
 
 
+@pytest.mark.slow
 async def test_e_sets_limits_with_the_command_of_it_and_the_page_shows_them_and_how_many_run() -> None:
     backend = incident()
     async with dashboard(backend) as deck:
@@ -170,6 +179,7 @@ async def test_e_sets_limits_with_the_command_of_it_and_the_page_shows_them_and_
         assert list(backend.calls[-1])[2:] == [{"max_running": None}, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "is_warned"), [(None, True), ("payload:customerId", False)])
 async def test_a_limit_for_each_key_of_a_type_without_one_is_set_with_a_warning(
     rule: str | None, is_warned: bool
@@ -204,6 +214,7 @@ async def test_what_cannot_be_set_is_said_in_the_dialog_and_changes_nothing(type
     assert backend.calls == []
 
 
+@pytest.mark.slow
 async def test_a_refusal_of_the_database_is_said_in_the_dialog_which_stays_open() -> None:
     backend = incident()
     async with dashboard(backend, "i", "E", "ctrl+u", *"101%", *("enter",) * 12) as deck:
@@ -244,6 +255,7 @@ async def test_numbers_beyond_their_column_are_shortened_and_a_share_is_never_ro
         assert "1%" in line_of(deck, "totals_sweep")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x35"])
 def test_types_page_looks_like(size: tuple[int, int], snap_compare: SnapCompare) -> None:
     assert snap_compare(make_app(incident()), terminal_size=size, run_before=walk("i", "j", "j"))
@@ -264,6 +276,7 @@ async def test_the_limits_of_the_code_are_shown_with_their_release_and_releases_
         assert "4 run (shop@7); operators set max-running; live workers of shop@6 say otherwise" in shown_text
 
 
+@pytest.mark.slow
 async def test_the_word_code_in_the_settings_makes_the_value_of_the_code_hold_again() -> None:
     backend = incident()
     said = {"code": {"max_running": 4}, "own": {"max_running": 9}, "max_running": 9, "release": "shop@7"}

@@ -55,6 +55,7 @@ def test_where_text_is_typed_the_cursor_is_put_back() -> None:
     assert Thrift().shorten(typed) == typed
 
 
+@pytest.mark.slow
 def test_whatever_is_painted_the_screen_is_the_same() -> None:
     chance = random.Random(5)
     for _ in range(200):

@@ -25,6 +25,7 @@ def test_lines_that_fit_stay_and_of_others_the_longest_are_cut(lines: list[str])
     assert max(whole, default=0) <= max(cut) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 @pytest.mark.parametrize("long", ["a" * 5_000, "漢字" * 2_000, "words " * 900], ids=["letters", "wide", "words"])
 async def test_what_a_toast_begins_and_ends_with_is_seen_however_long_the_names_in_it_are(

@@ -44,6 +44,7 @@ async def settle(deck: Deck) -> None:
     await deck.pilot.pause()
 
 
+@pytest.mark.slow
 async def test_the_word_typed_right_behind_the_key_that_asks_for_it_is_complete() -> None:
     backend = failed(40)
     async with dashboard(backend, "a") as deck:
@@ -53,6 +54,7 @@ async def test_the_word_typed_right_behind_the_key_that_asks_for_it_is_complete(
         assert backend.jobs == []
 
 
+@pytest.mark.slow
 async def test_the_word_typed_letter_by_letter_is_complete_as_well() -> None:
     backend = failed(40)
     async with dashboard(backend, "a", "D", *"delete", "enter") as deck:
@@ -69,6 +71,7 @@ async def test_while_all_that_match_are_being_chosen_no_question_is_about_the_jo
             assert "are being selected" in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_a_reason_typed_right_behind_p_is_the_reason_and_none_of_its_letters_is_a_key_of_the_list() -> None:
     backend = failed(3)
     async with dashboard(backend) as deck:
@@ -78,6 +81,7 @@ async def test_a_reason_typed_right_behind_p_is_the_reason_and_none_of_its_lette
         assert deck.here == "Dashboard"
 
 
+@pytest.mark.slow
 async def test_a_filter_typed_right_behind_the_slash_is_the_filter() -> None:
     backend = FakeBackend([make_job(1), make_job(2, Status.FAILED, task_type="sms_digest_processor")])
     async with dashboard(backend) as deck:
@@ -88,6 +92,7 @@ async def test_a_filter_typed_right_behind_the_slash_is_the_filter() -> None:
         assert backend.calls == []
 
 
+@pytest.mark.slow
 async def test_keys_behind_a_filter_reach_the_list_again() -> None:
     async with dashboard(failed(5)) as deck:
         type_at_once(deck.app, "/boom\rjj /x\x1bj")
@@ -97,6 +102,7 @@ async def test_keys_behind_a_filter_reach_the_list_again() -> None:
         assert len(deck.table.marks) == 1
 
 
+@pytest.mark.slow
 async def test_a_word_typed_into_a_list_to_choose_from_is_the_word() -> None:
     async with dashboard(failed(1)) as deck:
         type_at_once(deck.app, "nannounce\r\x1b\x1b\x1b")
@@ -116,6 +122,7 @@ async def test_a_paste_right_behind_the_slash_goes_into_the_line_too() -> None:
         assert deck.app.query_one("#filter-input", Input).value == "xtype:smsy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keys", "calls"), [("Dy", 1), ("D\x1b", 0), ("D\r", 0), ("D\x1bjDy", 1), ("DyDyDy", 3)])
 async def test_an_answer_typed_right_behind_the_question_is_the_answer_to_it(keys: str, calls: int) -> None:
     backend = failed(5)
@@ -128,6 +135,7 @@ async def test_an_answer_typed_right_behind_the_question_is_the_answer_to_it(key
         assert (first in backend.jobs) == (not calls or "j" in keys)
 
 
+@pytest.mark.slow
 async def test_keys_reach_the_page_that_the_key_before_them_opened() -> None:
     async with dashboard(failed(5)) as deck:
         type_at_once(deck.app, "jj\rq?\x1beq/k2\r")
@@ -158,6 +166,7 @@ async def test_a_key_whose_way_is_cut_off_holds_the_next_ones_back_only_for_a_mo
         await becomes(lambda: deck.table.cursor == 2, "the effect of the second key")
 
 
+@pytest.mark.slow
 async def test_what_is_typed_for_a_dialog_that_opens_late_reaches_it_and_is_no_command() -> None:
     backend = FakeBackend([make_job(1, Status.FAILED, payload={"note": "kim@example.org"})])
     held = Held()

@@ -17,6 +17,7 @@ from tests.tui.support import LARGE, dashboard, failed
 HOSTILE = "a\x1b]52;c;UFdORUQ=\x07b\x1b[31mc[/foo][red]d\u202ee\x9bm"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), LARGE])
 async def test_hostile_text_in_every_field_comes_out_harmless(size: tuple[int, int]) -> None:
     job = make_job(
@@ -101,6 +102,7 @@ async def test_personal_data_is_masked_in_the_list_and_on_the_page() -> None:
         assert "<email>" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_what_stands_under_a_private_key_is_masked_in_the_list_as_on_the_page() -> None:
     payload = {"fullName": "Amara Kim", "lastName": "Kim", "cookie": "abcdef", "kim@example.org": 1}
     async with dashboard(FakeBackend([make_job(1, payload=payload)]), size=LARGE) as deck:
@@ -112,6 +114,7 @@ async def test_what_stands_under_a_private_key_is_masked_in_the_list_as_on_the_p
         assert "<email>" in first
 
 
+@pytest.mark.slow
 async def test_a_refused_result_is_shown_without_reading_it_as_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = failed(1)
     monkeypatch.setattr(backend, "_act", lambda _verb, seen: ActionResult(seen.id, ok=False, message=HOSTILE))

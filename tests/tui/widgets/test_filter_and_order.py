@@ -14,6 +14,7 @@ from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard, shown
 
 
+@pytest.mark.slow
 async def test_a_filter_of_words_reaches_the_queue_and_esc_clears_it() -> None:
     async with dashboard(sample(), "slash", *"type:totals dry", "enter") as deck:
         asked = deck.backend.requests[-1].filter
@@ -24,6 +25,7 @@ async def test_a_filter_of_words_reaches_the_queue_and_esc_clears_it() -> None:
         assert not deck.app.dashboard.query_one("#filter").display
 
 
+@pytest.mark.slow
 async def test_every_word_of_the_language_is_read() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("slash", *'error:"rate limit" coach:c-1 age>2h attempts>=3 outcome:lost', "enter")
@@ -32,6 +34,7 @@ async def test_every_word_of_the_language_is_read() -> None:
         assert (asked.attempts_at_least, asked.outcome) == (3, "lost")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "word"), [("status:nope", "nope"), ("state:failed", 'filter key "state"')])
 async def test_a_filter_that_cannot_be_read_is_said_and_changes_nothing(text: str, word: str) -> None:
     async with dashboard(sample()) as deck:
@@ -44,6 +47,7 @@ async def test_a_filter_that_cannot_be_read_is_said_and_changes_nothing(text: st
         assert deck.app.dashboard.bar.editing
 
 
+@pytest.mark.slow
 async def test_the_status_word_chooses_the_tab_and_no_word_keeps_it() -> None:
     async with dashboard(sample(), "slash", *"status:failed", "enter") as deck:
         assert deck.backend.requests[-1].filter.status is Status.FAILED
@@ -52,6 +56,7 @@ async def test_the_status_word_chooses_the_tab_and_no_word_keeps_it() -> None:
         assert (asked.status, asked.error) == (Status.FAILED, "429")
 
 
+@pytest.mark.slow
 async def test_tab_completes_the_last_word_and_goes_on_to_the_next_that_fits() -> None:
     async with dashboard(sample(), "slash", *"red st") as deck:
         assert "tab status:" in deck.line("peek")
@@ -67,6 +72,7 @@ async def test_tab_completes_the_last_word_and_goes_on_to_the_next_that_fits() -
         assert field.value == "red status:succeeded type:game_platform_totals_sweep"
 
 
+@pytest.mark.slow
 async def test_filters_of_this_session_come_back_by_up_and_down() -> None:
     async with dashboard(sample()) as deck:
         for text in ("error:429", "status:failed"):
@@ -82,6 +88,7 @@ async def test_filters_of_this_session_come_back_by_up_and_down() -> None:
         assert deck.backend.requests[-1].filter.status is Status.FAILED
 
 
+@pytest.mark.slow
 async def test_esc_leaves_the_line_and_keeps_the_filter_that_is_on() -> None:
     async with dashboard(sample(), "slash", *"error:429", "enter", "slash", *" more", "escape") as deck:
         assert "error:429" in deck.line("filter-line")
@@ -92,6 +99,7 @@ def listed(deck: Deck) -> Status | None:
     return deck.app.poller.request.filter.status
 
 
+@pytest.mark.slow
 async def test_esc_goes_back_to_the_tab_that_was_there_before_a_filter_named_its_status() -> None:
     async with dashboard(sample(), "3", "slash", *"status:failed error:nosuch", "enter", size=LARGE) as deck:
         assert listed(deck) is Status.FAILED
@@ -103,16 +111,19 @@ async def test_esc_goes_back_to_the_tab_that_was_there_before_a_filter_named_its
         assert listed(deck) is Status.RUNNING
 
 
+@pytest.mark.slow
 async def test_a_filter_stays_while_tabs_change() -> None:
     async with dashboard(sample(), "slash", *"error:429", "enter", "5") as deck:
         asked = deck.backend.requests[-1].filter
         assert (asked.status, asked.error) == (Status.FAILED, "429")
 
 
+@pytest.mark.slow
 async def test_a_filter_without_a_match_says_so() -> None:
     assert "No job matches zebra" in await shown(sample(), "slash", *"zebra", "enter")
 
 
+@pytest.mark.slow
 async def test_sorting_keeps_the_cursor_on_its_job() -> None:
     async with dashboard(sample(), "j", "j") as deck:
         held = deck.table.current
@@ -122,6 +133,7 @@ async def test_sorting_keeps_the_cursor_on_its_job() -> None:
         assert deck.table.current == held
 
 
+@pytest.mark.slow
 async def test_s_goes_through_every_column_and_the_heading_shows_the_order() -> None:
     async with dashboard(sample(), size=LARGE) as deck:
         seen = []
@@ -135,6 +147,7 @@ async def test_s_goes_through_every_column_and_the_heading_shows_the_order() -> 
         assert "what ↑" in deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80, 110, 132, 160, 200])
 async def test_the_order_is_seen_at_every_width_for_as_long_as_it_is_there(width: int) -> None:
     async with dashboard(sample(), size=(width, 24)) as deck:
@@ -162,6 +175,7 @@ async def test_a_longer_list_is_read_when_the_cursor_comes_near_its_end() -> Non
         assert deck.table.cursor == 180
 
 
+@pytest.mark.slow
 async def test_the_last_job_is_one_key_away_even_when_it_was_not_read_yet() -> None:
     backend = FakeBackend([make_job(at + 1) for at in range(450)])
     async with dashboard(backend, "G") as deck:

@@ -44,6 +44,7 @@ def test_what_is_typed_behind_coach_is_found_wherever_it_stands(text: str, parts
     assert (tuple(named[1:]) if named else None) == parts
 
 
+@pytest.mark.slow
 async def test_a_coach_is_found_by_a_part_of_the_name_and_tab_takes_one_after_the_other() -> None:
     async with dashboard(with_jobs_of_coaches(), "slash", *"status:pending coach:") as deck:
         assert "a part of a coach's name" in deck.line("peek")
@@ -58,6 +59,7 @@ async def test_a_coach_is_found_by_a_part_of_the_name_and_tab_takes_one_after_th
         assert asked(deck) == COACH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_whose_jobs_are_listed_stays_said_by_name(size: tuple[int, int]) -> None:
     async with dashboard(with_jobs_of_coaches(), "slash", *"coach:bo", "enter", size=size) as deck:
@@ -67,12 +69,14 @@ async def test_whose_jobs_are_listed_stays_said_by_name(size: tuple[int, int]) -
         assert "Bo Lindqvist" in deck.line("filter-line")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ['coach:"bo lindqvist"', "coach:eastside", "coach:lind status:pending"])
 async def test_enter_takes_the_only_coach_that_has_the_words(text: str) -> None:
     async with dashboard(with_jobs_of_coaches(), "slash", *text, "enter") as deck:
         assert asked(deck) == BO
 
 
+@pytest.mark.slow
 async def test_enter_takes_none_of_several_coaches_and_changes_nothing() -> None:
     async with dashboard(with_jobs_of_coaches()) as deck:
         before = len(deck.backend.requests)
@@ -82,6 +86,7 @@ async def test_enter_takes_none_of_several_coaches_and_changes_nothing() -> None
         assert deck.app.dashboard.bar.editing
 
 
+@pytest.mark.slow
 async def test_a_name_that_no_coach_has_is_said_and_lists_nothing_as_if_it_were_an_answer() -> None:
     async with dashboard(with_jobs_of_coaches(), "slash", *"coach:zebra") as deck:
         assert "No coach matches zebra. Type a part of a coach's name" in deck.line("peek")
@@ -91,12 +96,14 @@ async def test_a_name_that_no_coach_has_is_said_and_lists_nothing_as_if_it_were_
         assert len(deck.backend.requests) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["5d0c7f6a", "c-1"])
 async def test_an_id_or_its_beginning_is_taken_as_it_is(words: str) -> None:
     async with dashboard(with_jobs_of_coaches(), "slash", *f"coach:{words}", "enter") as deck:
         assert asked(deck) == words
 
 
+@pytest.mark.slow
 async def test_while_coaches_cannot_be_looked_for_that_is_said_and_later_they_can() -> None:
     async with dashboard(with_jobs_of_coaches()) as deck:
         deck.backend.failure = lost()
@@ -109,6 +116,7 @@ async def test_while_coaches_cannot_be_looked_for_that_is_said_and_later_they_ca
         assert asked(deck) == BO
 
 
+@pytest.mark.slow
 async def test_enter_before_the_answer_filters_when_it_has_come() -> None:
     held = Held(holding=True)
     async with dashboard(with_jobs_of_coaches()) as deck:
@@ -123,6 +131,7 @@ async def test_enter_before_the_answer_filters_when_it_has_come() -> None:
         assert asked(deck) == BO
 
 
+@pytest.mark.slow
 async def test_an_enter_counts_no_more_once_something_else_is_typed() -> None:
     held = Held(holding=True)
     async with dashboard(with_jobs_of_coaches()) as deck:
@@ -135,6 +144,7 @@ async def test_an_enter_counts_no_more_once_something_else_is_typed() -> None:
         assert deck.app.dashboard.filter_text == ""
 
 
+@pytest.mark.slow
 async def test_an_answer_that_comes_when_the_line_was_left_filters_nothing() -> None:
     held = Held(holding=True)
     async with dashboard(with_jobs_of_coaches()) as deck:

@@ -14,6 +14,7 @@ def painted(deck: Deck) -> list[list[Segment]]:
     return [list(strip) for strip in deck.app.screen._compositor.render_strips()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["jobdeck-dark", "jobdeck-light", "ansi-dark"])
 @pytest.mark.parametrize("after", ["jobdeck-dark", "jobdeck-light", "ansi-dark"])
 async def test_a_change_of_the_theme_repaints_every_line_in_its_colours(before: str, after: str) -> None:

@@ -14,6 +14,7 @@ from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, dashboard, failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_a_filter_is_saved_under_a_name_and_chosen_by_it(size: tuple[int, int]) -> None:
     mine = Preferences()
@@ -41,6 +42,7 @@ async def test_a_filter_is_saved_under_a_name_and_chosen_by_it(size: tuple[int, 
         assert deck.app.dashboard.filter_text == "status:failed"
 
 
+@pytest.mark.slow
 async def test_a_name_that_nothing_has_and_one_that_no_longer_parses_change_nothing(tmp_path: Path) -> None:
     path = tmp_path / "preferences.json"
     path.write_text('{"version": 1, "filters": {"old": "coach:1 older>x"}}')
@@ -55,6 +57,7 @@ async def test_a_name_that_nothing_has_and_one_that_no_longer_parses_change_noth
         assert deck.app.dashboard.bar.editing
 
 
+@pytest.mark.slow
 async def test_what_is_typed_is_saved_only_if_it_is_a_filter() -> None:
     mine = Preferences()
     async with dashboard(sample(), "slash", "ctrl+s", preferences=mine) as deck:
@@ -65,6 +68,7 @@ async def test_what_is_typed_is_saved_only_if_it_is_a_filter() -> None:
     assert mine.filters() == {}
 
 
+@pytest.mark.slow
 async def test_columns_are_chosen_for_one_tab_and_kept() -> None:
     mine = Preferences()
     async with dashboard(failed(3), "5", size=LARGE, preferences=mine) as deck:
@@ -86,6 +90,7 @@ async def test_columns_are_chosen_for_one_tab_and_kept() -> None:
         assert "status" not in deck.app.dashboard.table.columns
 
 
+@pytest.mark.slow
 async def test_columns_that_cannot_be_read_are_said_once_and_the_usual_ones_shown(tmp_path: Path) -> None:
     path = tmp_path / "preferences.json"
     path.write_text("{")

@@ -35,12 +35,14 @@ def seen(sheet: Sheet) -> list[str]:
     return [sheet.render_line(y).text.rstrip() for y in range(HEIGHT)]
 
 
+@pytest.mark.slow
 async def test_the_columns_follow_each_other_where_there_is_no_room_for_two() -> None:
     async with shown() as sheet:
         sheet.show((numbered(2, "left"), numbered(2, "right")))
         assert seen(sheet) == ["left 0", "left 1", "", "right 0", "right 1", ""]
 
 
+@pytest.mark.slow
 async def test_they_stand_side_by_side_where_there_is() -> None:
     async with shown(LARGE) as sheet:
         sheet.show((numbered(2, "left"), numbered(1, "right")))
@@ -48,6 +50,7 @@ async def test_they_stand_side_by_side_where_there_is() -> None:
         assert all(sheet.render_line(y).cell_length == sheet.size.width for y in range(HEIGHT))
 
 
+@pytest.mark.slow
 async def test_scrolling_stops_at_the_ends_and_says_where_one_is() -> None:
     async with shown() as sheet:
         sheet.show((numbered(20),))
@@ -65,6 +68,7 @@ async def test_a_text_that_fits_has_no_place() -> None:
         assert sheet.place == ""
 
 
+@pytest.mark.slow
 async def test_a_change_leaves_one_where_one_was_and_paints_its_line_only(monkeypatch: pytest.MonkeyPatch) -> None:
     async with shown() as sheet:
         sheet.show((numbered(20),))

@@ -136,6 +136,7 @@ async def test_the_owners_assistant_sees_what_a_viewers_assistant_sees(
     assert len(ids) > 3
 
 
+@pytest.mark.slow
 async def test_a_text_of_a_payload_is_neither_shown_nor_found(
     conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ async def test_long_texts_are_cut_and_a_long_answer_is_refused(
         assert len({job["id"] for job in page["jobs"] + following["jobs"]}) == 40
 
 
+@pytest.mark.slow
 async def test_a_reason_that_somebody_wrote_is_quoted_where_it_is_part_of_our_sentence(
     conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
@@ -184,6 +186,7 @@ async def test_a_reason_that_somebody_wrote_is_quoted_where_it_is_part_of_our_se
     assert why["claimable"] is False
 
 
+@pytest.mark.slow
 async def test_an_action_is_done_and_audited_as_an_assistants(
     conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
@@ -214,6 +217,7 @@ async def test_an_action_is_done_and_audited_as_an_assistants(
     assert all(row["actor"].endswith(" via mcp (jobdeck)") for row in written)
 
 
+@pytest.mark.slow
 async def test_a_job_that_succeeded_is_run_again_as_an_audited_copy(
     conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
@@ -229,6 +233,7 @@ async def test_a_job_that_succeeded_is_run_again_as_an_audited_copy(
     assert "via mcp" in row["actor"]
 
 
+@pytest.mark.slow
 async def test_an_action_needs_the_right_that_the_command_needs(
     conn: Connection, database_url: str, address: Callable[[str, str], str], tmp_path: Path
 ) -> None:
@@ -243,6 +248,7 @@ async def test_an_action_needs_the_right_that_the_command_needs(
     assert job_row(conn, job.id)["status"] == "pending"
 
 
+@pytest.mark.slow
 async def test_a_dry_run_changes_nothing_and_names_the_command(
     conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
@@ -273,6 +279,7 @@ async def test_a_dry_run_changes_nothing_and_names_the_command(
             assert 'did you mean "cli_echo"' in await looking.refused("dry_run_enqueue", type="cli_ecko")
 
 
+@pytest.mark.slow
 async def test_bad_arguments_are_refused_in_a_sentence(conn: Connection, database_url: str, tmp_path: Path) -> None:
     add(conn, "cli_echo")
     async with assistant(database_url, tmp_path) as looking:

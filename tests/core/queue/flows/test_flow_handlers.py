@@ -53,6 +53,7 @@ def test_a_handler_of_each_kind_adds_members_and_gets_the_outcomes(
     assert (told["pid"] != os.getpid()) == (kind == "process")
 
 
+@pytest.mark.slow
 def test_members_that_an_async_handler_adds_in_a_transaction_are_taken_back_with_it(
     database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
@@ -63,6 +64,7 @@ def test_members_that_an_async_handler_adds_in_a_transaction_are_taken_back_with
     assert value(conn, "SELECT count(*) FROM job_flow_members") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["thread", "async", "process"])
 def test_a_run_that_is_in_no_flow_gets_no_outcomes_and_adds_nothing(
     database_url: str, conn: Connection, types: tuple[JobType, ...], kind: str

@@ -125,6 +125,7 @@ class TestEndsAtTheSameTime:
         reap(conn)
         assert states(conn) == {"a": "failed", "b": "succeeded", "join": "lost"}
 
+    @pytest.mark.slow
     def test_a_retry_waits_for_a_release_that_has_not_ended_and_blocks_the_join_again(
         self, conn: Connection, other: Connection, database_url: str
     ) -> None:

@@ -132,6 +132,7 @@ class TestJoins:
         finish_one_gone(conn, one(conn, "third"))
         one(conn, "last")
 
+    @pytest.mark.slow
     def test_ten_thousand_members_are_enqueued_and_their_join_runs_once(self, conn: Connection) -> None:
         loads = [f"load {number}" for number in range(9_999)]
         enqueue(conn, *map(member, loads), member("join", loads))
@@ -362,6 +363,7 @@ class TestCancel:
         with changes_nothing(conn):
             assert flows.cancel(conn, flow_of(conn, ids["join"]), actor=ACTOR) == (0, 0, 4)
 
+    @pytest.mark.slow
     def test_a_flow_with_a_locked_member_is_refused_as_a_whole(self, conn: Connection, database_url: str) -> None:
         ids = fan(conn)
         with psycopg.connect(database_url) as other:

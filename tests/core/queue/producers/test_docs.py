@@ -74,6 +74,7 @@ def test_a_worker_runs_the_handler_of_a_job_that_the_light_module_enqueued(conn:
     assert [one.outcome for one in drain(conn)] == ["succeeded"] * 3
 
 
+@pytest.mark.slow
 def test_the_route_of_fastapi_enqueues_with_the_row(conn: Connection) -> None:
     module = run(example("FastAPI"), "example")
 

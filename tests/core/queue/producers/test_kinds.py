@@ -481,6 +481,7 @@ def test_each_kind_reaches_a_queue_in_its_own_schema_and_keeps_the_search_path(e
             assert value(admin, "SELECT count(*) FROM job_queue") == 2 * number, kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", [None, "a_schema_that_is_not_there"])
 def test_each_kind_says_where_no_queue_is_and_what_to_do(empty_database_url: str, schema: str | None) -> None:
     for kind in KINDS:
@@ -492,6 +493,7 @@ def test_each_kind_says_where_no_queue_is_and_what_to_do(empty_database_url: str
             assert refusal_of(app, jobdeck.Refused, {"schema": schema}, many=True) == said, kind
 
 
+@pytest.mark.slow
 def test_a_producer_loads_no_library_that_it_does_not_use(database_url: str) -> None:
     code = f"""
 import sys, psycopg, jobdeck

@@ -469,6 +469,7 @@ def test_behind_a_pooler_it_polls(
         it_polls(lambda *a, **o: wait(address, *a, **o), conn, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", [from_sync, from_async])
 def test_a_role_that_may_not_be_notified_polls(
     conn: Connection,
@@ -483,6 +484,7 @@ def test_a_role_that_may_not_be_notified_polls(
     it_polls(lambda *a, **o: wait(address, *a, **o), conn, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_viewer_is_notified(
     conn: Connection, database_url: str, people: People, monkeypatch: pytest.MonkeyPatch, no_polls: None
 ) -> None:

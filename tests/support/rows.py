@@ -1,0 +1,35 @@
+"""Which rows of a table of cases `./test` tries: all where they cost little, a few where each has a database.
+
+A test that is parametrised is one behaviour with many rows. The rows that `./test` leaves out are marked slow, so
+`./test --long` tries them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Final
+
+import pytest
+
+QUICK_ROWS: Final = 3
+"""How many rows with a database `./test` tries of a table: the first, the last and the one between."""
+
+
+def quick_places(rows: int) -> set[int]:
+    """The places, from 0, of the rows that `./test` tries of a table of so many, spread evenly over it."""
+    if rows <= QUICK_ROWS:
+        return set(range(rows))
+    return {place * (rows - 1) // (QUICK_ROWS - 1) for place in range(QUICK_ROWS)}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tables: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if hasattr(item, "callspec") and "postgres" in getattr(item, "fixturenames", ()):
+            tables[item.nodeid.partition("[")[0]].append(item)
+    for rows in tables.values():
+        quick = quick_places(len(rows))
+        for place, row in enumerate(rows):
+            if place not in quick:
+                row.add_marker(pytest.mark.slow)
