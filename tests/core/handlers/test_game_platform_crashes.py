@@ -17,12 +17,11 @@ from jobdeck.core.programme.onboarding import laps
 from jobdeck.core.programme.sandbox.metactf import Reply
 from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.registry import load
-from jobdeck.core.settings import Settings
 from tests.core.handlers.world import World
 from tests.support.context import sandbox_settings
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import STANDING, bury, worker_process
-from tests.support.working import enqueue, outcomes, working
+from tests.support.working import enqueue, outcomes, quick_settings, working
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +82,7 @@ def _killed(world: World, folder: Path, nth: int, *, after: bool, concurrency: i
 
 
 def _finished(world: World, job: UUID) -> None:
-    settings = Settings().having(sandbox_settings(world.sandbox, **SETTINGS))
+    settings = quick_settings().having(sandbox_settings(world.sandbox, GAME_PLATFORM_RATE_PER_SECOND="1000"))
     with working(_url(world), *load(), settings=settings):
         until(lambda: outcomes(world.conn, job)[-1:] == ["succeeded"], "the end of the job")
 

@@ -13,12 +13,11 @@ from uuid import UUID
 import pytest
 
 from jobdeck.core.registry import load
-from jobdeck.core.settings import Settings
 from tests.core.handlers.world import World
 from tests.support.context import sandbox_settings
 from tests.support.waiting import until
 from tests.support.worker_process import worker_process
-from tests.support.working import enqueue, outcomes, working
+from tests.support.working import enqueue, outcomes, quick_settings, working
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +69,7 @@ def test_a_bulk_onboarding_creates_everybody_once_in_flat_memory(world: World, t
 def test_a_second_job_of_the_type_waits_for_the_first(world: World) -> None:
     coach = world.coach(account="k-1")
     people = [world.candidate(coach) for _ in range(20)]
-    settings = Settings().having(sandbox_settings(world.sandbox, GAME_PLATFORM_RATE_PER_SECOND=1000))
+    settings = quick_settings().having(sandbox_settings(world.sandbox, GAME_PLATFORM_RATE_PER_SECOND=1000))
     registry = load()
     job_type, params = registry.validate("game_platform_onboard_competitors", {})
     key = job_type.concurrency_key(params)
