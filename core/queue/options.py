@@ -18,7 +18,7 @@ from jobdeck.core.times import parse_duration, parse_time, write_duration
 if TYPE_CHECKING:
     from datetime import datetime
 
-_NOTHING: Final = "Nothing was enqueued."
+NOTHING: Final = "Nothing was enqueued."
 
 
 DEDUPE: Final = ("keep", "replace")
@@ -31,17 +31,17 @@ def longest_wait(dedupe: object, dedupe_key: str | None, wait: object) -> float 
         Refused: the options do not fit together.
     """
     if dedupe not in {None, *DEDUPE}:
-        raise Refused(f"dedupe is {' or '.join(DEDUPE)}, and not {str(dedupe)[:50]}. {_NOTHING}")
+        raise Refused(f"dedupe is {' or '.join(DEDUPE)}, and not {str(dedupe)[:50]}. {NOTHING}")
     if dedupe != "replace":
         if wait is not None:
-            raise Refused(f"A longest wait is for jobs that replace others. Add dedupe=replace, or omit it. {_NOTHING}")
+            raise Refused(f"A longest wait is for jobs that replace others. Add dedupe=replace, or omit it. {NOTHING}")
         return None
     if not dedupe_key:
-        raise Refused(f"A job that replaces another one needs a dedupe key. {_NOTHING}")
+        raise Refused(f"A job that replaces another one needs a dedupe key. {NOTHING}")
     if not isinstance(wait, timedelta):
         raise Refused(
             "A job that may be replaced needs a longest wait (longest_wait, a duration): without one, a stream of "
-            f"newer jobs would put it off for ever. {_NOTHING}"
+            f"newer jobs would put it off for ever. {NOTHING}"
         )
     return wait.total_seconds()
 

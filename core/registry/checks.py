@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 Isolation = Literal["thread", "process"]
 PER_KEY: Final = "payload:"
 SHARED_KEY: Final = "key:"
+MOST_ATTEMPTS: Final = 1_000_000_000
+_NUMBERS: Final = {
+    "timeout": "a number of seconds above 0",
+    "max_attempts": f"a whole number from 1 to {MOST_ATTEMPTS:,}",
+    "retry_base": "a number of seconds, 0 or more",
+    "retry_cap": "a number of seconds, 0 or more",
+}
 
 
 def is_async(function: Callable[..., object]) -> bool:
@@ -89,14 +97,18 @@ def _check_call(job_type: JobType) -> None:
         ) from None
     except ValueError:
         pass  # A function of a library in C, which does not say what it takes.
-    for name, kind in (("timeout", int | float), ("max_attempts", int)):
+    for name, words in _NUMBERS.items():
         given: object = getattr(job_type, name)
-        if isinstance(given, bool) or not isinstance(given, kind) or not given > 0:
-            raise ConfigurationError(f"{job_type.task_type} has {name}={given!r}. It must be a number above 0.")
-    for name in ("retry_base", "retry_cap"):
-        delay: object = getattr(job_type, name)
-        if delay is not None and (isinstance(delay, bool) or not isinstance(delay, int | float) or not delay >= 0):
-            raise ConfigurationError(f"{job_type.task_type} has {name}={delay!r}. It must be a number of seconds.")
+        if not _fits(name, given):
+            raise ConfigurationError(f"{job_type.task_type} has {name}={given!r}. It must be {words}.")
+
+
+def _fits(name: str, given: object) -> bool:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return given is None and name in {"retry_base", "retry_cap"}
+    if name == "max_attempts":
+        return isinstance(given, int) and 1 <= given <= MOST_ATTEMPTS
+    return given > 0 if name == "timeout" else 0 <= given < math.inf
 
 
 UNKNOWN: Final = "extra_forbidden"

@@ -29,7 +29,7 @@ from jobdeck.core.http.clients.proof import bearer
 from jobdeck.core.http.endpoints import Call, Declined
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
-from jobdeck.core.queue.options import OPTIONS, Option
+from jobdeck.core.queue.options import NOTHING, OPTIONS, Option
 from jobdeck.core.queue.producers import tokens
 from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.redact import safe_error
@@ -123,7 +123,8 @@ def parse(body: bytes) -> tuple[list[Asked], bool]:
 
 def refused(sentence: str) -> Declined:
     """The refusal of jobs that cannot be enqueued as they are."""
-    return Declined(422, f"{sentence[:MOST_WORDS]}{'…' if len(sentence) > MOST_WORDS else ''} Nothing was enqueued.")
+    sentence = sentence.removesuffix(f" {NOTHING}")
+    return Declined(422, f"{sentence[:MOST_WORDS]}{'…' if len(sentence) > MOST_WORDS else ''} {NOTHING}")
 
 
 def _json(body: bytes) -> Any:

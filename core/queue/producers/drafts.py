@@ -14,7 +14,8 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY
 from jobdeck.core.queue import requests
 from jobdeck.core.queue.calls import actor as current_actor
-from jobdeck.core.queue.options import longest_wait
+from jobdeck.core.queue.options import NOTHING, longest_wait
+from jobdeck.core.registry.checks import MOST_ATTEMPTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 LONGEST_TIMEOUT: Final = 366 * 86_400
 """In seconds."""
-
-
-MOST_ATTEMPTS: Final = 1_000_000_000
-_NOTHING: Final = "Nothing was enqueued."
 
 
 def _is_number(given: object) -> TypeGuard[float]:
@@ -69,7 +66,7 @@ class Own(NamedTuple):
         tries: object = self.max_attempts
         if tries is not None and not (isinstance(tries, int) and _is_number(tries) and 1 <= tries <= MOST_ATTEMPTS):
             raise Refused(
-                f"max_attempts is a whole number from 1 to {MOST_ATTEMPTS:,}, and not {_shown(tries)}. {_NOTHING}"
+                f"max_attempts is a whole number from 1 to {MOST_ATTEMPTS:,}, and not {_shown(tries)}. {NOTHING}"
             )
         return new._replace(
             max_attempts=new.max_attempts if self.max_attempts is None else self.max_attempts,
@@ -101,9 +98,9 @@ def ranked(priority: int | None) -> int | None:
     if given is None:
         return None
     if not (isinstance(given, int) and _is_number(given)):
-        raise Refused(f"A priority is a whole number, and not {_shown(given)}. {_NOTHING}")
+        raise Refused(f"A priority is a whole number, and not {_shown(given)}. {NOTHING}")
     if not LEAST_PRIORITY <= given <= MOST_PRIORITY:
-        raise Refused(f"A priority must be between {LEAST_PRIORITY} and {MOST_PRIORITY}. {_NOTHING}")
+        raise Refused(f"A priority must be between {LEAST_PRIORITY} and {MOST_PRIORITY}. {NOTHING}")
     return priority
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, Ty
 from uuid import UUID
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.queue.options import NOTHING
 from jobdeck.core.registry.handles import Handle
 from jobdeck.core.times import with_zone
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 Needs = Literal["success", "end", "failure"]
 """What a member needs of the jobs that it waits for: the success of all, the end of all, or a failure among them."""
-_NOTHING: Final = "Nothing was enqueued."
 _LONGEST: Final = 10
 """How many members of a circle a sentence names."""
 SPAN: Final = "flow"
@@ -211,15 +211,15 @@ class Flow:
             Refused: there are none; a member names one that is not there; or members wait for each other in a circle.
         """
         if not self.members:
-            raise Refused(f"The flow has no members. {_NOTHING}")
+            raise Refused(f"The flow has no members. {NOTHING}")
         work = tuple(member.name for member in self.members if not member.is_callback)
         if not work:
-            raise Refused(f"The flow has callbacks alone, which wait for nothing. {_NOTHING}")
+            raise Refused(f"The flow has callbacks alone, which wait for nothing. {NOTHING}")
         waits = {member.name: work if member.is_callback else member.after for member in self.members}
         for name, after in waits.items():
             unknown = next((other for other in after if other not in waits), None)
             if unknown is not None:
-                raise Refused(f"The member {name} waits for {unknown}, which is no member of this flow. {_NOTHING}")
+                raise Refused(f"The member {name} waits for {unknown}, which is no member of this flow. {NOTHING}")
         known = {member.name: member for member in self.members}
         return [(known[name], waits[name]) for name in _in_order(waits)]
 
@@ -284,12 +284,12 @@ def _in_order(waits: Mapping[str, tuple[str, ...]]) -> list[str]:
     except CycleError as error:
         circle: list[str] = error.args[1]
         if len(circle) == 2:
-            raise Refused(f"The member {circle[0]} waits for itself. {_NOTHING}") from None
+            raise Refused(f"The member {circle[0]} waits for itself. {NOTHING}") from None
         # The sorter names each before the one that waits for it.
         path = " → ".join(circle[::-1][: _LONGEST + 1])
         more = "" if len(circle) <= _LONGEST + 1 else " → …"
         raise Refused(
-            f"Members of the flow wait for each other in a circle, so that none can ever run: {path}{more}. {_NOTHING}"
+            f"Members of the flow wait for each other in a circle, so that none can ever run: {path}{more}. {NOTHING}"
         ) from None
 
 
