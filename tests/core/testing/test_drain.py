@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -255,6 +258,33 @@ def test_what_ends_a_test_returns_the_job_to_the_queue(conn: Connection, behave:
     ticket = add(conn)
     with pytest.raises(pytest.fail.Exception, match="a call too many"):
         drain(conn)
+    row = job_row(conn, ticket.job_id)
+    assert (row["status"], row["attempts"]) == ("pending", 0)
+
+
+@pytest.mark.parametrize("task_type", ["testing_other", "testing_async"])
+def test_the_time_limit_of_a_test_ends_a_handler_that_hangs_and_its_job_goes_back(
+    conn: Connection, behave: Callable[..., None], task_type: str
+) -> None:
+    def limit(_number: int, _frame: object) -> None:
+        pytest.fail("Timeout")  # as pytest-timeout does
+
+    def hang(_params: Any, _ctx: Any) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        threading.Event().wait()
+
+    async def wait(_params: Any, _ctx: Any) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        await asyncio.Event().wait()
+
+    behave(hang, other=hang, **{"async": wait})
+    ticket = jobdeck.enqueue(conn, task_type, {})
+    before = signal.signal(signal.SIGALRM, limit)
+    try:
+        with pytest.raises(pytest.fail.Exception, match="Timeout"):
+            drain(conn)
+    finally:
+        signal.signal(signal.SIGALRM, before)
     row = job_row(conn, ticket.job_id)
     assert (row["status"], row["attempts"]) == ("pending", 0)
 
