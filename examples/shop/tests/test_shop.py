@@ -1,6 +1,7 @@
 """What the shop promises, with its web application, its jobs and its database, and vendors of the tests."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -68,8 +69,15 @@ def test_an_order_of_an_unknown_product_leaves_no_job(
 def test_changes_of_a_product_in_a_row_are_indexed_once(
     web: TestClient, jobdeck_connection: psycopg.Connection[Any]
 ) -> None:
+    changed = datetime.now(UTC)
     web.put("/products/1", json={"name": "Green Cup", "cents": 900, "stock": 1}).raise_for_status()
-    assert_enqueued(jobdeck_connection, "index_product", payload=tasks.ProductRef(product=1), count=1)
+    assert_enqueued(
+        jobdeck_connection,
+        "index_product",
+        payload=tasks.ProductRef(product=1),
+        due_after=changed + timedelta(seconds=10),  # ten seconds after the last change, not after the first
+        count=1,
+    )
     drain(jobdeck_connection, scheduled=True, task_types=["index_product"])
     assert jobdeck_connection.execute("SELECT words FROM products").fetchall() == [("'cup':2 'green':1",)]
 
