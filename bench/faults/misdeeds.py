@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import ctypes
 import decimal
 import locale
 import multiprocessing
@@ -22,6 +21,7 @@ from psycopg.rows import dict_row
 
 from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.registry import Done, Payload
+from tests.support.interrupting import interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,10 +51,6 @@ class Hostile(Exception):
 
     def __str__(self) -> str:
         raise SystemExit("str")
-
-
-class TookTooLong(BaseException):
-    """What a library raises in the thread of a handler to limit its time."""
 
 
 def change_connection(ctx: Any) -> None:
@@ -120,10 +116,6 @@ def set_all(_ctx: Any) -> None:
 
 def raise_anything(_ctx: Any) -> None:
     raise random.choice((SystemExit(3), KeyboardInterrupt(), GeneratorExit(), Hostile(), asyncio.CancelledError()))
-
-
-def interrupt(thread: int) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TookTooLong))
 
 
 def misbehave(deeds: Sequence[Callable[[Any], object]], params: Deed, ctx: Any) -> Done | None:

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from weakref import WeakSet
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -40,6 +41,10 @@ class _Spare(NamedTuple, Generic[C]):
     lent: bool
 
 
+class _Place:
+    """One use of a connection. It counts while it lives, so that a user who is interrupted at any step leaves it."""
+
+
 class _Spares(Generic[C]):
     """The unused connections of a pool; the one returned last is used first.
 
@@ -52,7 +57,7 @@ class _Spares(Generic[C]):
         self._max_size = max_size
         self._lock = threading.Lock()
         self._idle: list[_Spare[C]] = []
-        self._using = 0
+        self._used: WeakSet[_Place] = WeakSet()
         self._closed = False
 
     def _pop(self, *, lent: bool) -> _Spare[C] | None:
@@ -69,7 +74,7 @@ class _Spares(Generic[C]):
             fitting = [place for place, spare in enumerate(self._idle) if lent or not spare.lent]
             # Those that were lent first: the pool's own users cannot have them.
             place = max(fitting, key=lambda place: (self._idle[place].lent, place), default=None)
-            if place is None and self._idle and self._using + len(self._idle) > self._max_size:
+            if place is None and self._idle and len(self._used) + len(self._idle) > self._max_size:
                 place = 0
             return None if place is None else self._idle.pop(place)
 
@@ -93,10 +98,6 @@ class _Spares(Generic[C]):
             idle, self._idle = self._idle, []
         return [spare.connection for spare in idle]
 
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self._using += change
-
     def _all_taken(self) -> psycopg.OperationalError:
         return psycopg.OperationalError(
             f"All {self._max_size} connections to {self._label} have been in use for {WAIT_SECONDS:.0f} s."
@@ -117,7 +118,7 @@ class Pool(_Spares[Connection]):
         """
         super().__init__(label, min_size, max_size)
         self._connect = connect
-        self._slots = threading.Semaphore(max_size)
+        self._freed = threading.Condition(self._lock)
         self._ahead: list[Future[Connection]] = []
 
     @contextmanager
@@ -127,15 +128,12 @@ class Pool(_Spares[Connection]):
         Raises:
             psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
         """
-        self._begin()
-        try:
+        with self._place():
             connection = self._take(lent=False)
             try:
                 yield connection
             finally:
                 self.take_in(connection)
-        finally:
-            self._end()
 
     @contextmanager
     def lend(self) -> Iterator[Connection]:
@@ -145,8 +143,7 @@ class Pool(_Spares[Connection]):
             psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
             LeftOpen: the block ended in a transaction in which it had written.
         """
-        self._begin()
-        try:
+        with self._place():
             connection = self._take(lent=True)
             loan = lend(connection)
             try:
@@ -156,17 +153,22 @@ class Pool(_Spares[Connection]):
                 loan.end()
                 for spare in self._keep(connection, lent=True):
                     spare.close()
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        place, deadline = _Place(), time.monotonic() + WAIT_SECONDS
+        try:
+            with self._lock:
+                while len(self._used) >= self._max_size:
+                    if time.monotonic() >= deadline:
+                        raise self._all_taken()
+                    self._freed.wait(min(1.0, deadline - time.monotonic()))
+                self._used.add(place)
+            yield
         finally:
-            self._end()
-
-    def _begin(self) -> None:
-        if not self._slots.acquire(timeout=WAIT_SECONDS):
-            raise self._all_taken()
-        self._count(1)
-
-    def _end(self) -> None:
-        self._count(-1)
-        self._slots.release()
+            with self._lock:
+                self._used.discard(place)
+                self._freed.notify()
 
     def take_in(self, connection: Connection) -> None:
         """Keeps a connection that the caller has opened, to give it out as its own."""
@@ -319,11 +321,12 @@ class AsyncPool(_Spares[AsyncConnection]):
                 await self._slots.acquire()
         except TimeoutError:
             raise self._all_taken() from None
-        self._count(1)
+        place = _Place()
         try:
+            self._used.add(place)
             yield
         finally:
-            self._count(-1)
+            self._used.discard(place)
             self._slots.release()
 
     async def close(self) -> None:

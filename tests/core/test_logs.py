@@ -20,7 +20,7 @@ from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.registry import Registry
 from jobdeck.core.worker.context import RunResources
 from jobdeck.core.worker.executor import Executor
-from tests.core.worker.test_interrupted_slots import TookTooLong, interrupt
+from tests.support.interrupting import TookTooLong, interrupt
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import claimed, job_type, quick_settings
 
@@ -330,7 +330,7 @@ def test_an_exception_that_is_raised_in_a_thread_while_it_waits_to_log_leaves_th
     with handler.lock:
         thread.start()
         until(lambda: waits_for(handler, thread), "the thread that waits to log")
-        interrupt(thread)
+        interrupt(thread.ident)
     thread.join(PATIENCE)
     assert interrupted == [TookTooLong]
     free = handler.lock.acquire(timeout=PATIENCE)

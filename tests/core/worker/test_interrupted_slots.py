@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import sys
 import threading
 from collections.abc import Callable
@@ -14,18 +13,10 @@ import pytest
 from jobdeck.core.worker import watchdog
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.slots.threads import ThreadSlots
+from tests.support.interrupting import TookTooLong, interrupt
 from tests.support.queue import Connection
 from tests.support.waiting import until
 from tests.support.working import Held, enqueue, job_type, last_run, nothing, outcomes, status_of, working
-
-
-class TookTooLong(BaseException):
-    """What a library raises in the thread of a handler to limit its time."""
-
-
-def interrupt(thread: threading.Thread) -> None:
-    """Raises an exception in another thread, at its next step."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TookTooLong))
 
 
 def slots_of(worker_id: str) -> list[threading.Thread]:
@@ -37,7 +28,7 @@ def test_a_slot_that_is_interrupted_while_it_waits_runs_the_next_jobs(conn: Conn
         first = enqueue(conn, "quick").id
         until(lambda: status_of(conn, first) is None, "the end of the first job")
         for thread in slots_of(worker.worker_id):
-            interrupt(thread)
+            interrupt(thread.ident)
         jobs = [enqueue(conn, "quick").id for _ in range(5)]
         until(lambda: not any(status_of(conn, job) for job in jobs), "the end of the other jobs")
         assert len(slots_of(worker.worker_id)) == 2
@@ -106,7 +97,7 @@ def test_no_job_is_lost_while_slots_are_interrupted_at_any_step(
     with working(database_url, short, concurrency=3) as worker:
         for _ in range(200):
             for thread in slots_of(worker.worker_id):
-                interrupt(thread)
+                interrupt(thread.ident)
             pause.wait(0.005)
         until(lambda: not any(status_of(conn, job) for job in jobs), "the end of all jobs")
         assert len(slots_of(worker.worker_id)) >= 4
@@ -188,6 +179,6 @@ def test_a_held_handler_that_is_interrupted_is_a_failed_attempt(
     job = enqueue(conn, "held", max_attempts=1).id
     with working(database_url, job_type("held", held), concurrency=1):
         held.wait_for()
-        interrupt(held.threads[0])
+        interrupt(held.threads[0].ident)
         until(lambda: status_of(conn, job) == "failed", "the failure")
     assert last_run(conn, job)["error_kind"] == "TookTooLong"
