@@ -1,4 +1,4 @@
-"""How many examples a property is tried with: few in `./test`, half in `./test --long`, all where that is asked for."""
+"""How many examples of a property are tried: few in `./test`, a quarter in `./test --long`, all where that is asked for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Final
 from hypothesis import HealthCheck, Phase, settings
 
 WANTED: Final = os.environ.get("JOBDECK_TEST_EXAMPLES", "")
-"""`half` or `all` of the examples, or how many times all of them."""
+"""`quarter` or `all` of the examples, or how many times all of them."""
 
-THOROUGH: Final = WANTED in {"half", "all"} or WANTED.isdecimal()
+THOROUGH: Final = WANTED in {"quarter", "all"} or WANTED.isdecimal()
 SHARE: Final = 10
 
 
@@ -18,7 +18,7 @@ def examples(number: int) -> int:
     """The wanted part of this number, or a tenth of it; always at least five, if it is at least five."""
     if WANTED.isdecimal():
         return number * int(WANTED)
-    share = {"all": 1, "half": 2}.get(WANTED, SHARE)
+    share = {"all": 1, "quarter": 4}.get(WANTED, SHARE)
     return max(number // share, min(number, 5))
 
 
