@@ -1,4 +1,4 @@
-"""How many examples of a property are tried: few in `./test`, a quarter in `./test --long`, all where that is asked for."""
+"""How many examples a property is tried with: a tenth in `./test`, a quarter in `./test --long`, all if asked for."""
 
 from __future__ import annotations
 
