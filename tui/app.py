@@ -167,17 +167,11 @@ class JobdeckApp(Hosting):
     def seek(self, job_id: UUID) -> None:
         self.dashboard.seek(job_id)
 
-    def list_group(self, group: ErrorGroup, back: Callable[[], Screen[Any]]) -> None:
-        self._uncover_list()
-        self.dashboard.list_group(group, back)
+    def list_group(self, group: ErrorGroup) -> None:
+        self.dashboard.list_group(group)
 
-    def list_filter(self, wanted: Filter, back: Callable[[], Screen[Any]]) -> None:
-        self._uncover_list()
-        self.dashboard.list_filter(wanted, back)
-
-    def _uncover_list(self) -> None:
-        while len(self._screen_stack) > 1:
-            self.pop_screen()
+    def list_filter(self, wanted: Filter) -> None:
+        self.dashboard.list_filter(wanted)
 
     def open_job(self, job: Job | UUID, run: int | None = None) -> None:
         self.push_screen(JobDetailScreen(job, run))

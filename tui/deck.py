@@ -10,7 +10,7 @@ from jobdeck.tui import themes
 from jobdeck.tui.backend.threads import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -105,11 +105,11 @@ class Deck(Host, Protocol):
     def act_on_list(self, action_id: str) -> None:
         """Runs an action of the job list, even when another screen covers it."""
 
-    def list_group(self, group: ErrorGroup, back: Callable[[], Screen[Any]]) -> None:
-        """Shows the list of jobs with those of a group of errors. Who leaves it gets back to the page `back` makes."""
+    def list_group(self, group: ErrorGroup) -> None:
+        """Shows the list of jobs with those of a group of errors. Who leaves it gets back to the pages open now."""
 
-    def list_filter(self, wanted: Filter, back: Callable[[], Screen[Any]]) -> None:
-        """Shows the list of jobs with those that match. Who clears the filter gets back to `back`."""
+    def list_filter(self, wanted: Filter) -> None:
+        """Shows the list of jobs with those that match. Who leaves it gets back to the pages open now."""
 
     def seek(self, job_id: UUID) -> None:
         """Moves the cursor of the list to a job, as soon as the job is listed."""

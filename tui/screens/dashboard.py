@@ -172,7 +172,7 @@ class Dashboard(Listing):
         banner = self._banner()
         self.line("banner").display = bool(banner) and not self.has_class("-small")
         self.line("banner").show(banner)
-        self.bar.draw("" if self.group else self.filter_text)
+        self.bar.draw("" if self.group else self.filter_text, leads_back=bool(self.trail))
         self.draw_foot()
         self._follow()
         self.tick()
@@ -382,8 +382,8 @@ class Dashboard(Listing):
             self.table.close_range()
         elif self.deck.operations.bulk.choice is not None:
             self._drop_choice()
-        elif self.group is not None:
-            self.leave_group()
+        elif self.trail:
+            self.go_back()
         elif self.filter_text:
             self._clear_filter()
         elif self.table.marks:

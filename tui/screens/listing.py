@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from textual.geometry import Offset
 
@@ -18,6 +18,7 @@ from jobdeck.tui.commands import save_filter_twin
 from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs.dialog import answer_with
+from jobdeck.tui.screens.trail import Place, Trail, reopen, set_aside
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.jobs.job_table import JobTable
@@ -26,8 +27,6 @@ from jobdeck.tui.widgets.pane import MOVES
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
-
-    from textual.screen import Screen
 
     from jobdeck.core.model import Job
     from jobdeck.core.read.report_types import ErrorGroup
@@ -68,8 +67,9 @@ class Listing(Acting):
         self._tab_before: Status | None = None
         self._column_trouble = ""
         self._group: ErrorGroup | None = None
-        self._order_before = ("natural", True)
-        self._back_to: Callable[[], Screen[Any]] | None = None
+        self._sought_line: int | None = None
+        self.trail = Trail()
+        """Where `esc` leads, once what a page has listed here is left."""
 
     def redraw(self) -> None:
         """Draws the lines around the table."""
@@ -112,39 +112,44 @@ class Listing(Acting):
         """The group of errors whose jobs are listed; None while tab and filter choose the jobs."""
         return self._group if self.deck.poller.request.group is not None else None
 
-    def list_group(self, group: ErrorGroup, back: Callable[[], Screen[Any]]) -> None:
-        """Lists the jobs of a group of errors; who leaves it gets back to the page that `back` makes."""
-        request = self.deck.poller.request
-        if request.group is None:
-            self._order_before = request.sort, request.descending
-        self._group, self._back_to = group, back
+    def list_group(self, group: ErrorGroup) -> None:
+        """Lists the jobs of a group of errors in place of the open pages, until somebody goes back to them."""
+        self._keep_place()
+        self._group = group
         self._list(group=group.key, sort="natural", descending=True)
 
-    def list_filter(self, wanted: Filter, back: Callable[[], Screen[Any]]) -> None:
-        """Lists the jobs of any status that match; who clears the filter gets back to the page that `back` makes."""
-        self.on_filter_bar_wanted(FilterBar.Wanted(f"status:{EVERYTHING} {format_filter(wanted)}", wanted))
-        self._back_to = back
+    def list_filter(self, wanted: Filter) -> None:
+        """Lists the jobs of any status that match in place of the open pages, until somebody goes back to them."""
+        self._keep_place()
+        self._filter(f"status:{EVERYTHING} {format_filter(wanted)}", wanted)
 
-    def leave_group(self) -> None:
-        """Lists what was listed before the group, and goes back to the page that the group was on."""
-        sort, descending = self._order_before
-        self._list(sort=sort, descending=descending)
-        self._go_back()
+    def _keep_place(self) -> None:
+        request, table = self.deck.poller.request, self.table
+        job = table.current.id if table.current and table.cursor else None
+        place = Place(request, self.filter_text, self._tab_before, self.group, job, table.cursor - table.top,
+                      set_aside(self.app))  # fmt: skip
+        self.trail.keep(self.app, place)
 
-    def _go_back(self) -> None:
-        if self._back_to is not None:
-            page, self._back_to = self._back_to(), None
-            self.app.push_screen(page)
+    def go_back(self) -> None:
+        """Lists what was listed before, with the cursor where it was, and shows the pages that were open then."""
+        place = self.trail.back()
+        self.filter_text, self._tab_before, self._group = place.filter_text, place.tab_before, place.group
+        if place.job_id is not None:
+            self.seek(place.job_id, line=place.line)
+        before = place.request
+        self._list(filter=before.filter, sort=before.sort, descending=before.descending, limit=before.limit,
+                   group=before.group)  # fmt: skip
+        reopen(self.app, place.pages)
 
-    def seek(self, job_id: UUID) -> None:
-        """Moves the cursor to a new job, if the next reading lists it."""
-        self._sought, self._sought_at = job_id, self.deck.monotonic()
+    def seek(self, job_id: UUID, *, line: int | None = None) -> None:
+        """Moves the cursor to a job, if the next reading lists it; on this line of the screen, or scrolling least."""
+        self._sought, self._sought_at, self._sought_line = job_id, self.deck.monotonic(), line
 
     def _find_sought(self, jobs: Sequence[Job]) -> None:
         poller = self.deck.poller
         place = next((at for at, job in enumerate(jobs) if job.id == self._sought), None)
         if place is not None:
-            self.table.move_to(place)
+            self.table.move_to(place, line=self._sought_line)
         elif not poller.request.glance and poller.read_at is not None and poller.read_at >= self._sought_at:
             self._sought = None
 
@@ -170,13 +175,16 @@ class Listing(Acting):
 
     def on_filter_bar_wanted(self, event: FilterBar.Wanted) -> None:
         """Lists the jobs that match; a filter without a status keeps the tab."""
-        wanted, tab = event.found, self.deck.poller.request.filter.status
-        self._back_to = None
-        if wanted.status is None and "status:" not in event.text:
+        self.trail.forget(self.app)
+        self._filter(event.text, event.found)
+
+    def _filter(self, text: str, wanted: Filter) -> None:
+        tab = self.deck.poller.request.filter.status
+        if wanted.status is None and "status:" not in text:
             wanted = replace(wanted, status=tab)
         elif "status:" not in self.filter_text:
             self._tab_before = tab
-        self.filter_text = event.text
+        self.filter_text = text
         self._close_filter()
         self._list(filter=wanted)
 
@@ -262,7 +270,8 @@ class Listing(Acting):
             what = f"No {status.value} job" if status and "status:" not in self.filter_text else "No job"
             if view is not None and view.snapshot.page.searched:
                 what = f"{what} among the first {view.snapshot.page.searched:,}"
-            return f"{what} matches {one_line(self.filter_text)}. {self.deck.key('back')} clears the filter."
+            leaves = "goes back" if self.trail else "clears the filter"
+            return f"{what} matches {one_line(self.filter_text)}. {self.deck.key('back')} {leaves}."
         if request.filter.status is None:
             hint = "" if self.deck.read_only_reason else f" {self.deck.key('job.new')} creates a job."
             return f"The queue is empty.{hint}"
@@ -276,7 +285,7 @@ class Listing(Acting):
         self.table.home()
         self._awaited = READING
         self.table.say_empty(self._awaited)
-        poller.change(replace(poller.request, limit=PAGE, group=group, **changes))  # type: ignore[arg-type]
+        poller.change(replace(poller.request, **{"limit": PAGE, "group": group, **changes}))  # type: ignore[arg-type]
         self.notice(f"{plural(dropped, 'mark')} dropped" if dropped else "")
         self.redraw()
 
@@ -353,13 +362,12 @@ class Listing(Acting):
             status = self._tab_before
         self.filter_text = ""
         self._list(filter=Filter(status=status))
-        self._go_back()
 
     def _close_filter(self) -> None:
         self.bar.close()
         self._leave_text()
         self.table.focus()
-        self.bar.draw(self.filter_text)
+        self.bar.draw(self.filter_text, leads_back=bool(self.trail))
         self.draw_foot()
 
     def _leave_text(self) -> None:

@@ -148,8 +148,8 @@ class FilterBar(Horizontal):
         self._applying = False
         self.field.display = self.field.can_focus = False
 
-    def draw(self, text: str) -> None:
-        """Shows the filter, or makes room for the input."""
+    def draw(self, text: str, *, leads_back: bool = False) -> None:
+        """Shows the filter and whether `esc` clears it or leads back to a page, or makes room for the input."""
         self.display = self.editing or bool(text)
         line = self.query_one("#filter-line", Line)
         slash = f" {self.key('filter')} "
@@ -161,7 +161,8 @@ class FilterBar(Horizontal):
             named = naming(text)
             name = self._finder.name(named.words) if named is not None else ""
             shown += [(one_line(text), "strong"), (f"  {name}", "muted")]
-        line.show(shown, () if self.editing else ((f"{self.key('back')} clears ", "muted"),))
+        does = "goes back" if leads_back else "clears"
+        line.show(shown, () if self.editing else ((f"{self.key('back')} {does} ", "muted"),))
 
     def hint(self) -> list[Span]:
         """The candidates for the last word, or why the filter cannot be read."""

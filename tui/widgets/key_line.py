@@ -190,9 +190,9 @@ def _on_banner(spans: Sequence[Span], _x: int, _scope: Scope, _situation: Situat
 
 
 def _on_filter(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> str | None:
-    """Edits the filter; clears it at the end of the line. None while a filter is being typed."""
+    """Edits the filter; leaves it at the end of the line. None while a filter is being typed."""
     text = _cells(spans)
-    clears = text.rfind(f"{situation.key(BY_ID['back'])} clears")
+    clears = max(text.rfind(f"{situation.key(BY_ID['back'])} {does}") for does in ("clears", "goes back"))
     if clears < 0:
         return None
     return "back" if x >= clears else "filter"

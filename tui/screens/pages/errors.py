@@ -54,9 +54,8 @@ class Errors(SplitPage[ErrorReport]):
     HEADING: ClassVar[str] = "Errors"
     EVERY: ClassVar[float] = 10.0
 
-    def __init__(self, wanted: tuple[str, str] | None = None) -> None:
-        """With the key of a group, the cursor begins on it."""
-        super().__init__(wanted)
+    def __init__(self) -> None:
+        super().__init__()
         self._looking = False
         self._sort = next(iter(errors.SORTS))
         self._sampling = False
@@ -291,11 +290,10 @@ class Errors(SplitPage[ErrorReport]):
             self.app.push_screen(Runs(trend))
             return
         wanted = filter_of(*trend.key, facet) if facet is not None else None
-        back = partial(Errors, trend.key)
         if wanted is None:
-            self.deck.list_group(trend, back)
+            self.deck.list_group(trend)
         else:
-            self.deck.list_filter(wanted, back)
+            self.deck.list_filter(wanted)
 
     def _ask_for_canary(self, trend: ErrorGroup, alike: Alike) -> None:
         job, rest = alike.jobs[0], alike.total - 1

@@ -96,7 +96,7 @@ class Types(SplitPage[TypeReport]):
     def _list_jobs(self) -> None:
         if self.current is not None:
             name = self.current.line.task_type
-            self.deck.list_filter(Filter(task_type=name), partial(Types, ("type", name)))
+            self.deck.list_filter(Filter(task_type=name))
 
     def _open_trends(self) -> None:
         if self.current is not None:

@@ -171,9 +171,11 @@ class JobTable(Lines[Row], can_focus=True):
         """Moves the cursor by a number of jobs and stops at the ends."""
         self.move_to(self.cursor + by)
 
-    def move_to(self, index: int) -> None:
-        """Puts the cursor on the job at an index, scrolling no further than needed."""
+    def move_to(self, index: int, *, line: int | None = None) -> None:
+        """Puts the cursor on the job at an index, on this `line` of the screen or scrolling no further than needed."""
         self.cursor = self._clamp(index)
+        if line is not None:
+            self.top = self.cursor - line
         self._moved = True
         self._show_line(self.cursor)
         self._settle()
