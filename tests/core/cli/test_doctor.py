@@ -55,6 +55,11 @@ def test_a_declared_series_whose_type_was_removed_with_its_schedule_is_named_bef
     )
     announce(conn, types=["nightly"])
     assert "series" not in verdicts(jobdeck)
+    announce(conn)
+    assert "series" in verdicts(jobdeck)
+    assert jobdeck("cancel", series.hex[-8:]).code == 0
+    assert "series" not in verdicts(jobdeck), "what the sentence advises ends it"
+    assert conn.execute("SELECT status FROM job_queue").fetchall() == [("cancelled",)]
 
 
 @pytest.mark.slow
