@@ -81,6 +81,13 @@ def test_a_line_of_the_environment_file_that_is_off_shows_the_default() -> None:
             )
 
 
+def test_what_starts_the_programs_of_the_competition_names_its_plugin() -> None:
+    for path in (ROOT / "run", DEPLOY / "container" / "Containerfile", DEPLOY / "profile" / "jobdeck.sh", ENVIRONMENT):
+        assert re.search(rf"^[^#]*\b{SETTING}\S*\bcompetition\b", path.read_text(encoding="utf-8"), re.MULTILINE), path
+    for path in (*DEPLOY.glob("systemd/*.service"), DEPLOY / "cron" / "jobdeck"):
+        assert "/etc/jobdeck/jobdeck.env" in path.read_text(encoding="utf-8"), path
+
+
 def test_schedulers_and_the_proxy_call_what_the_door_serves() -> None:
     vercel = json.loads((DEPLOY / "http" / "vercel.json").read_text(encoding="utf-8"))
     called = {one["path"] for one in vercel["crons"]} | {one["source"] for one in vercel["rewrites"]}
