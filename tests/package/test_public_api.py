@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -93,6 +95,12 @@ def test_a_page_that_is_made_from_the_code_is_as_the_code_says(name: str) -> Non
 
 def test_the_version_is_that_of_the_package() -> None:
     assert f'version = "{jobdeck.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_queue_without_extras_requires_six_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = {re.split(r"[\[<>= ]", line)[0] for line in project["dependencies"]}
+    assert required == {"click", "cronsim", "psycopg", "pydantic", "pydantic-settings", "tzdata"}
 
 
 def test_a_job_joins_the_callers_transaction(own: Connection, conn: Connection) -> None:

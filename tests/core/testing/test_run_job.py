@@ -70,8 +70,8 @@ def test_the_handler_gets_the_workers_context(behave: Callable[..., None]) -> No
 
     def work(params: Parcel, ctx: jobdeck.JobContext) -> None:
         seen.update(
-            attempt=ctx.job.attempt, most=ctx.job.max_attempts, checkpoint=ctx.checkpoint, settings=ctx.settings,
-            resources=ctx.resources, key=ctx.idempotency_key, dry=(ctx.dry_run, params.dry_run),
+            job=ctx.job_id, attempt=ctx.attempt, most=ctx.job.max_attempts, checkpoint=ctx.checkpoint,
+            settings=ctx.settings, resources=ctx.resources, key=ctx.idempotency_key, dry=(ctx.dry_run, params.dry_run),
         )  # fmt: skip
 
     behave(work)
@@ -80,8 +80,8 @@ def test_the_handler_gets_the_workers_context(behave: Callable[..., None]) -> No
         parcel, attempt=2, max_attempts=3, checkpoint={"page": 4}, settings=settings, resources="shared", dry_run=True
     )
     assert seen == {
-        "attempt": 2, "most": 3, "checkpoint": {"page": 4}, "settings": settings, "resources": "shared",
-        "key": str(result.job.id), "dry": (True, True),
+        "job": result.job.id, "attempt": 2, "most": 3, "checkpoint": {"page": 4}, "settings": settings,
+        "resources": "shared", "key": str(result.job.id), "dry": (True, True),
     }  # fmt: skip
     assert result.dry_run
 
