@@ -390,6 +390,8 @@ def test_whoever_answered_stop_gets_no_more_texts(notices: NoticeWorld) -> None:
     notices.sandbox.twilio.stop(NUMBER)
     done = ended(notices.run_job(digest))
     assert (sent(done.output), done.failed) == ((1, 0), 1)
+    # Of people: one who was reached by mail has been reached.
+    assert (done.output["successes"], done.output["failures"]) == (1, 0)
     assert notices.row("select sms_notifications_enabled as on from profiles where id = %s", coach)["on"] is False
     notices.later("2 days")
     asked = len(notices.sandbox.requests)

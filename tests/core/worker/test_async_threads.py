@@ -206,6 +206,27 @@ def test_a_run_over_its_timeout_keeps_its_slot_while_no_thread_can_be_started(mo
     slots.close()
 
 
+def test_a_run_over_its_timeout_that_ends_in_its_own_slot_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hangs(_params: Any, _ctx: Any) -> None:
+        entered.set()
+        go_on.wait(PATIENCE)
+
+    runner = runner_of(hangs)
+    done: SimpleQueue[Any] = SimpleQueue()
+    slots = ThreadSlots(runner, done, 1, "test")
+    slots.start()
+    run = RunContext(claimed(), runner.resources, 0.0, float("inf"))
+    slots.put([run])
+    assert entered.wait(PATIENCE)
+    monkeypatch.setattr(slots, "_starts", lambda _line: False)
+    assert "keeps its slot" in str(slots.time_out(run))
+    go_on.set()
+    assert done.get(timeout=PATIENCE).result.error_kind == "timeout"
+    slots.close()
+
+
 def test_a_run_over_its_timeout_that_loses_its_lease_as_well_is_reported() -> None:
     entered, go_on = threading.Semaphore(0), threading.Event()
 
