@@ -15,7 +15,8 @@ as $$
         select array_agg(e.id) as ids, array_agg(e.run_token) as tokens, array_agg('lost'::text) as outcomes,
             array_agg(coalesce(e.started_at, clock_timestamp())) as started,
             array_agg(clock_timestamp()) as finished,
-            array_agg(jsonb_build_object('error_kind', 'lease_expired', 'error', format(
+            array_agg(jsonb_build_object('error_kind',
+                case when e.started_at is null then 'begin_not_reported' else 'lease_expired' end, 'error', format(
                 'The lease of %s expired%s: it crashed, lost its connection or was stopped.', e.locked_by,
                 case when e.started_at is null then ' before it reported whether the run had begun' else '' end))
                 || p_details) as details

@@ -334,8 +334,7 @@ begin
     select f.job_id, f.lost, array_agg(t.run_token order by t.run_token), count(*) filter (where t.began),
         count(*) filter (where not t.began)
     from first f cross join lateral (
-        (select r.run_token, bool_or(r.late or r.outcome <> 'lost'
-            or r.error not like '% before it reported whether the run had begun:%') as began
+        (select r.run_token, bool_or(r.late or r.outcome <> 'lost' or r.error_kind is distinct from 'begin_not_reported') as began
         from job_run_list r
         where r.job_id = f.job_id and r.run_token >= f.token and r.dry_run is not true
         group by r.run_token order by r.run_token limit 50)

@@ -73,6 +73,7 @@ class TestLostRuns:
         claim(conn, worker="worker-a", free=0)
         assert lose(conn).lost == 1
         (run,) = run_rows(conn, job.id)
+        assert run["error_kind"] == "begin_not_reported"
         assert run["error"] == (
             "The lease of worker-a expired before it reported whether the run had begun: "
             "it crashed, lost its connection or was stopped."

@@ -87,6 +87,9 @@ def test_of_a_run_that_was_lost_before_its_worker_said_that_it_began_no_more_is_
     advance(conn, timedelta(hours=1))
     run_once(conn)
     assert numbers(found(conn).lost) == (0, 1, 0)
+    # An erasure empties the text.
+    conn.execute("UPDATE job_runs SET error = 'erased' WHERE outcome = 'lost'")
+    assert numbers(found(conn).lost) == (0, 1, 0)
 
 
 def test_a_lost_run_without_another_one_has_not_acted_twice(conn: Connection) -> None:
