@@ -21,11 +21,11 @@ from jobdeck.tui.format import fit, one_line, plural
 from jobdeck.tui.screens.dashboard import Dashboard
 from jobdeck.tui.screens.dialogs.questions import Leave
 from jobdeck.tui.screens.job_detail import JobDetailScreen
-from jobdeck.tui.screens.page import ListPage, Page
+from jobdeck.tui.screens.page import ALL_HERE, ListPage, Page
 from jobdeck.tui.terminal.hosting import Hosting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
     from uuid import UUID
 
     from textual.screen import Screen
@@ -178,11 +178,18 @@ class JobdeckApp(Hosting):
 
     def open_page(self, name: str) -> None:
         """Opens a page by its name. It replaces an open list page; job pages stay open below it."""
-        module, class_name = PAGES[name]
-        page: type[ListPage[Any]] = getattr(import_module(f"jobdeck.tui.screens.pages.{module}"), class_name)
+        page = _page(name)
+        if not isinstance(self.screen, page):
+            self._show_page(page())
+
+    def open_over(self, name: str, wanted: Hashable | None = None) -> None:
+        page = _page(name)
         if isinstance(self.screen, page):
+            self.say(ALL_HERE)
             return
-        self._show_page(page())
+        opened = page()
+        opened.wanted = wanted
+        self.push_screen(opened)
 
     def open_table(self, page: PluginPage) -> None:
         """Opens a page of a plugin. It replaces an open list page."""
@@ -322,3 +329,9 @@ class JobdeckApp(Hosting):
         if facing is not None:
             facing.tick()
         self.later(1.01 - self.now().microsecond / 1e6, self.tick)
+
+
+def _page(name: str) -> type[ListPage[Any]]:
+    module, class_name = PAGES[name]
+    page: type[ListPage[Any]] = getattr(import_module(f"jobdeck.tui.screens.pages.{module}"), class_name)
+    return page

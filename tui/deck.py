@@ -10,7 +10,7 @@ from jobdeck.tui import themes
 from jobdeck.tui.backend.threads import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -98,6 +98,9 @@ class Deck(Host, Protocol):
 
     def open_page(self, name: str) -> None:
         """Opens a page by its name in the table of actions."""
+
+    def open_over(self, name: str, wanted: Hashable | None = None) -> None:
+        """Opens a page over the open one, with the cursor on the line with the key `wanted`. `esc` leads back."""
 
     def open_table(self, page: Page) -> None:
         """Opens a page of a plugin."""

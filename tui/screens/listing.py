@@ -121,7 +121,7 @@ class Listing(Acting):
     def list_filter(self, wanted: Filter) -> None:
         """Lists the jobs of any status that match in place of the open pages, until somebody goes back to them."""
         self._keep_place()
-        self._filter(f"status:{EVERYTHING} {format_filter(wanted)}", wanted)
+        self._filter(f"{'' if wanted.status else f'status:{EVERYTHING} '}{format_filter(wanted)}".rstrip(), wanted)
 
     def _keep_place(self) -> None:
         request, table = self.deck.poller.request, self.table

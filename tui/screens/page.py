@@ -10,10 +10,12 @@ from rich.cells import cell_len
 from textual.containers import Container
 
 from jobdeck.core.errors import JobdeckError
+from jobdeck.core.model import Filter, Status
 from jobdeck.tui.actions import offered
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, seconds
 from jobdeck.tui.screens.acting import Acting
+from jobdeck.tui.text.first.now import LEADS
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.ink import Line, Reason, width_of
 from jobdeck.tui.widgets.pane import MOVES, Entry, Pane, entry
@@ -37,8 +39,23 @@ logger = logging.getLogger(__name__)
 OPENS: Final[Mapping[str, Callable[[Deck, Any], None]]] = {
     "job": lambda deck, key: deck.open_job(key[1]),
     "job run": lambda deck, key: deck.open_job(key[1], key[2]),
+    "type": lambda deck, key: deck.list_filter(Filter(task_type=key[1])),
+    "worker": lambda deck, key: deck.open_over("workers", key),
+    "finding": lambda deck, key: open_lead(deck, LEADS.get(key[1], "")),
 }
 """What a line of a page opens, by the kind of its subject, which is the first part of the line's key."""
+ALL_HERE: Final = "This page shows all there is about this line."
+
+
+def open_lead(deck: Deck, action_id: str) -> None:
+    """Opens the page or the jobs that the action leads to, over the open page."""
+    to, _, name = action_id.partition(".")
+    if to == "page":
+        deck.open_over(name)
+    elif to == "tab":
+        deck.list_filter(Filter(status=Status(name)))
+    else:
+        deck.say(ALL_HERE)
 
 
 class Page(Acting, Generic[T]):
@@ -206,9 +223,16 @@ class Page(Acting, Generic[T]):
 
 
 class ListPage(Page[T]):
-    """A page with a heading, a pane of lines and the keys."""
+    """A page with a heading, a pane of lines and the keys.
+
+    The cursor begins on the line with the key `wanted`. Without such a line, a message says so.
+    """
 
     HEADING: ClassVar[str] = ""
+
+    def __init__(self, wanted: Hashable | None = None) -> None:
+        super().__init__()
+        self.wanted = wanted
 
     @property
     def heading(self) -> str:
@@ -231,6 +255,10 @@ class ListPage(Page[T]):
 
     @property
     def pane(self) -> Pane:
+        return self.list_pane
+
+    @property
+    def list_pane(self) -> Pane:
         return self.query_one("#pane", Pane)
 
     def on_pane_moved(self) -> None:
@@ -244,9 +272,11 @@ class ListPage(Page[T]):
     def open_chosen(self) -> None:
         """Opens what the line under the cursor is about, if `OPENS` has it."""
         key: Any = self.pane.current
+        if key is None:
+            key = self.list_pane.current
         opens = OPENS.get(key[0]) if isinstance(key, tuple) else None
         if opens is None:
-            self.deck.say("No job on this line.")
+            self.deck.say("Nothing to open on this line.")
         else:
             opens(self.deck, key)
 
@@ -259,8 +289,20 @@ class ListPage(Page[T]):
             self.pane.show([Entry(((" Reading…", "muted"),))])
         elif width:
             self.pane.show(self.entries(self.data, width))
+            self.seek_wanted()
         self.draw_title()
         self.draw_keys()
+
+    def seek_wanted(self) -> None:
+        """Puts the cursor on the line that the page was opened for, once it was read."""
+        if self.wanted is None or self.data is None:
+            return
+        key, self.wanted = self.wanted, None
+        if any(one.key == key for one in self.list_pane.entries):
+            self.list_pane.seek(key)
+        else:
+            kind, name = key if isinstance(key, tuple) else ("line", key)
+            self.deck.say(f"The {kind} {one_line(str(name))} is no longer listed.")
 
     def draw_title(self) -> None:
         right = [*self.place(), *status_bar.environment(self.deck.options)]
@@ -271,13 +313,8 @@ class ListPage(Page[T]):
 class SplitPage(ListPage[T]):
     """A heading of columns, a line for each subject, a rule with the subject's name, and its details.
 
-    The lines keep their order, so the cursor stays where it is when the figures change. It begins on the line with
-    the key `wanted`, if there is one.
+    The lines keep their order, so the cursor stays where it is when the figures change.
     """
-
-    def __init__(self, wanted: Hashable | None = None) -> None:
-        super().__init__()
-        self._wanted = wanted
 
     def middle(self) -> ComposeResult:
         yield Line(id="columns")
@@ -298,10 +335,6 @@ class SplitPage(ListPage[T]):
     def pane(self) -> Pane:
         """The pane with the focus, otherwise the lines."""
         return self.focused if isinstance(self.focused, Pane) else self.list_pane
-
-    @property
-    def list_pane(self) -> Pane:
-        return self.query_one("#pane", Pane)
 
     @property
     def key_of_detail(self) -> Any:
@@ -325,9 +358,7 @@ class SplitPage(ListPage[T]):
         if width:
             reading = [entry((" Reading…", "muted"))]
             self.list_pane.show(reading if self.data is None else self.entries(self.data, width))
-        if self._wanted is not None and self.data is not None:
-            key, self._wanted = self._wanted, None
-            self.list_pane.seek(key)
+            self.seek_wanted()
         self.draw_title()
         self.draw_keys()
         self.draw_about()

@@ -128,7 +128,7 @@ def _finding(finding: Finding, at: datetime, width: int) -> list[Entry]:
         (f" {GLYPHS[finding.verdict]} {fit(finding.verdict.value, 9)}", VERDICT_INK[finding.verdict]),
         (fit(one_line(finding.signal), 16), "muted" if ok else "strong"),
         (lines_of_text[0], "muted" if ok else "text"),
-        key=("finding", finding.name),
+        key=("finding", finding.signal, finding.subject),
     )
     return [first, *(entry((f"{'':28}{line}", "muted" if ok else "text")) for line in lines_of_text[1:])]
 

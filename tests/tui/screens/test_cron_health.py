@@ -258,7 +258,7 @@ def test_many_series_in_trouble_are_counted_and_a_few_listed() -> None:
 async def test_enter_opens_the_job_of_a_line_and_esc_comes_back() -> None:
     backend = FakeBackend([waiting(1, 22)])
     async with dashboard(backend, "h", "enter") as deck:
-        assert "No job on this line." in deck.toasts[-1]
+        assert "Nothing to open on this line." in deck.toasts[-1]
         await deck.press(*"jjjj", "enter")
         assert deck.here == "JobDetailScreen"
         assert str(job_id(1)) in deck.screen_text()

@@ -139,7 +139,7 @@ async def test_enter_opens_the_job_of_an_entry_wherever_it_is() -> None:
 
 @pytest.mark.slow
 async def test_an_entry_about_no_job_says_so() -> None:
-    assert "No job on this line." in await said(sample(), "o", "enter")
+    assert "Nothing to open on this line." in await said(sample(), "o", "enter")
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from jobdeck.core.model import Filter, Status
+from jobdeck.core.model import Filter, Finding, Health, Status, Verdict
+from jobdeck.tui.screens.page import OPENS, ListPage
 from tests.tui.fake import make_job
 from tests.tui.figures_sample import BROKEN, incident
+from tests.tui.sample import sample
 from tests.tui.support import dashboard
 
 
@@ -28,3 +30,37 @@ async def test_esc_walks_back_through_pages_and_lists_with_cursor_scroll_and_fil
         await deck.press("escape")
         assert (table.cursor, table.top, deck.app.poller.request, deck.line("filter-line")) == here
         assert not deck.app._installed_screens
+
+
+async def test_enter_on_a_finding_a_worker_and_a_type_opens_it_and_esc_walks_back_to_the_line() -> None:
+    backend = sample()
+    worker = backend.workers[0].id
+    words = "The workers are silent."
+    backend.health = Health(Verdict.CRITICAL, (Finding("silent workers", Verdict.CRITICAL, words),))
+    async with dashboard(backend, "h") as deck:
+        health = deck.app.screen
+        assert isinstance(health, ListPage)
+        health.pane.seek(("finding", "silent workers", ""))
+        await deck.press("enter")
+        assert deck.screen_text().startswith(" Workers")
+        await deck.press("escape")
+        assert deck.here == "CronHealth"
+        health.pane.seek(("worker", worker))
+        await deck.press("enter")
+        assert isinstance(deck.app.screen, ListPage)
+        assert deck.app.screen.pane.current == ("worker", worker)
+        await deck.press("enter")
+        assert "shows all there is" in deck.toasts[-1]
+        await deck.press("escape")
+        assert deck.here == "CronHealth"
+        assert health.pane.current == ("worker", worker)
+        OPENS["worker"](deck.app, ("worker", "long-gone:1"))
+        await deck.pilot.pause()
+        assert "The worker long-gone:1 is no longer listed." in deck.toasts[-1]
+
+
+async def test_enter_on_a_type_of_the_trends_lists_its_jobs_and_esc_goes_back() -> None:
+    async with dashboard(incident(), "t", "j", "enter") as deck:
+        assert deck.app.poller.request.filter.task_type
+        await deck.press("escape")
+        assert deck.screen_text().startswith(" Trends")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.content import Content
 
-from jobdeck.core.model import Filter, Status
+from jobdeck.core.model import Status
 from jobdeck.core.queue import operator, service
 from jobdeck.core.read.pages import overview
 from jobdeck.core.read.pages import series as read_series
@@ -61,7 +61,7 @@ class Types(SplitPage[TypeReport]):
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
-            "type.settings": self._change, "type.trends": self._open_trends, "type.jobs": self._list_jobs,
+            "type.settings": self._change, "type.trends": self._open_trends, "type.jobs": self.open_chosen,
         }  # fmt: skip
 
     def refused(self) -> dict[str, str]:
@@ -92,11 +92,6 @@ class Types(SplitPage[TypeReport]):
 
     def on_pane_chosen(self) -> None:
         self.action_do("type.jobs")
-
-    def _list_jobs(self) -> None:
-        if self.current is not None:
-            name = self.current.line.task_type
-            self.deck.list_filter(Filter(task_type=name))
 
     def _open_trends(self) -> None:
         if self.current is not None:
@@ -136,7 +131,7 @@ class Trends(SplitPage[TrendReport]):
         return {"window": self.window}
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        return super().handlers() | {"window": self._next_window}
+        return super().handlers() | {"open": self.open_chosen, "window": self._next_window}
 
     def on_mount(self) -> None:
         self.set_class(self.app.size.width >= BESIDE, "-wide")
