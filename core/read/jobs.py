@@ -314,7 +314,9 @@ def why(job_id: UUID) -> Query[tuple[Clause, ...]]:
 
 
 def _clause(row: Row) -> Clause:
-    return Clause(row["clause"], row["holds"], sentence(row["code"], row["facts"]), row["code"])
+    facts = row["facts"]
+    held = {"holder": facts["holder"]} if facts.get("holder") else {}
+    return Clause(row["clause"], row["holds"], sentence(row["code"], facts), row["code"], held)
 
 
 def permissions() -> Query[Permissions]:

@@ -7,12 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from uuid import UUID
 
+from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.format import middle, short_id
+from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import ask
-from jobdeck.tui.screens.dialogs.dialog import send_with
+from jobdeck.tui.screens.dialogs.dialog import answer_with, send_with
 from jobdeck.tui.screens.dialogs.questions import cancel_flow_question, restore_question
-from jobdeck.tui.screens.page import Page
+from jobdeck.tui.screens.page import Page, open_noun
 from jobdeck.tui.text import job_detail, playbook
+from jobdeck.tui.text.nouns import named
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.ink import Line, width_of
 from jobdeck.tui.widgets.pane import GAP, ROOMY, Sheet
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from jobdeck.core.model import Job
-    from jobdeck.core.plugins import Recipients
+    from jobdeck.core.plugins import Found, Recipients
     from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import JobDetail
     from jobdeck.tui.actions import Scope
@@ -99,6 +102,7 @@ class JobDetailScreen(Page[Reading]):
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
+            "open": self._open_noun,
             "job.restore": self._ask_to_restore,
             "flow.cancel": self._ask_to_cancel_flow,
             "job.reveal": self._reveal,
@@ -153,12 +157,16 @@ class JobDetailScreen(Page[Reading]):
         self.query_one("#title", Line).show(_shortened(left, self.size.width - width_of(right) - 1), right)
 
     def _draw_page(self) -> None:
+        if (page := self._page()) is not None:
+            self.pane.show((job_detail.left(page), job_detail.right(page)))
+
+    def _page(self) -> job_detail.Page | None:
         if self.job is None:
-            return
+            return None
         now = self.deck.now()
         runs = self.detail.runs if self.detail is not None else ()
         latest = runs[0].error_kind if runs else None
-        page = job_detail.Page(
+        return job_detail.Page(
             self.job,
             self.detail,
             now,
@@ -170,7 +178,20 @@ class JobDetailScreen(Page[Reading]):
             advice=playbook.advice(self.job.task_type, latest),
             key=self.deck.key,
         )
-        self.pane.show((job_detail.left(page), job_detail.right(page)))
+
+    def _open_noun(self) -> None:
+        """Offers what the page names, and opens what is chosen."""
+        page = self._page()
+        if page is None:
+            self.deck.say("Nothing to open: the job was not read.")
+            return
+        keys = {found.id: (key, found) for key, found in named(page).items()}
+        offer = Offer("Open", among([found for _, found in keys.values()]), example="What this page names")
+
+        def chosen(found: Found) -> None:
+            open_noun(self.deck, keys[found.id][0])
+
+        answer_with(self, Picker(offer), chosen)
 
     @property
     def _column_width(self) -> int:

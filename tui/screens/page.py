@@ -47,6 +47,15 @@ OPENS: Final[Mapping[str, Callable[[Deck, Any], None]]] = {
 ALL_HERE: Final = "This page shows all there is about this line."
 
 
+def open_noun(deck: Deck, key: Any) -> None:
+    """Opens what a key is about, if `OPENS` has it."""
+    opens = OPENS.get(key[0]) if isinstance(key, tuple) else None
+    if opens is None:
+        deck.say("Nothing to open on this line.")
+    else:
+        opens(deck, key)
+
+
 def open_lead(deck: Deck, action_id: str) -> None:
     """Opens the page or the jobs that the action leads to, over the open page."""
     to, _, name = action_id.partition(".")
@@ -271,14 +280,8 @@ class ListPage(Page[T]):
 
     def open_chosen(self) -> None:
         """Opens what the line under the cursor is about, if `OPENS` has it."""
-        key: Any = self.pane.current
-        if key is None:
-            key = self.list_pane.current
-        opens = OPENS.get(key[0]) if isinstance(key, tuple) else None
-        if opens is None:
-            self.deck.say("Nothing to open on this line.")
-        else:
-            opens(self.deck, key)
+        key = self.pane.current
+        open_noun(self.deck, self.list_pane.current if key is None else key)
 
     def redraw(self) -> None:
         if not self.is_there:

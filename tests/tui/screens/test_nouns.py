@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from jobdeck.core.model import Filter, Finding, Health, Status, Verdict
+from jobdeck.core.read.report_types import Clause, JobDetail
+from jobdeck.tui.format import short_id
 from jobdeck.tui.screens.page import OPENS, ListPage
-from tests.tui.fake import make_job
+from tests.tui.fake import FakeBackend, job_id, make_job
 from tests.tui.figures_sample import BROKEN, incident
 from tests.tui.sample import sample
 from tests.tui.support import dashboard
@@ -64,3 +66,33 @@ async def test_enter_on_a_type_of_the_trends_lists_its_jobs_and_esc_goes_back() 
         assert deck.app.poller.request.filter.task_type
         await deck.press("escape")
         assert deck.screen_text().startswith(" Trends")
+
+
+async def test_enter_on_a_job_offers_its_holder_worker_flow_and_type_and_esc_walks_back() -> None:
+    holder, waiting = make_job(2, Status.RUNNING, locked_by="w:1"), make_job(1, locked_by=None)
+    backend = FakeBackend([waiting, holder])
+    clause = Clause("concurrency key", holds=False, evidence="Another job has it.", facts={"holder": str(holder.id)})
+    backend.details[waiting.id] = JobDetail(waiting, (), (clause,), ())
+    async with dashboard(backend) as deck:
+        deck.app.open_job(waiting)
+        await deck.pilot.pause()
+        page = deck.app.screen
+        await deck.press("enter")
+        assert f"job {short_id(holder.id)}" in deck.screen_text()
+        assert "concurrency key: Another job has it." in deck.screen_text()
+        await deck.press("enter")
+        assert str(holder.id) in deck.screen_text()
+        await deck.press("enter")
+        assert "worker w:1" in deck.screen_text()
+        await deck.press("enter")
+        assert deck.screen_text().startswith(" Workers")
+        assert "The worker w:1 is no longer listed." in deck.toasts[-1]
+        await deck.press("escape", "escape")
+        assert deck.app.screen is page
+        await deck.press("enter", *"type", "enter")
+        assert deck.app.poller.request.filter == Filter(task_type=waiting.task_type)
+        await deck.press("escape")
+        assert deck.app.screen is page
+        deck.app.open_job(job_id(99))
+        await deck.pilot.pause()
+        assert "no longer exists" in deck.screen_text()
