@@ -20,6 +20,7 @@ from jobdeck.core.postgres.binaries import server_account
 from jobdeck.core.programme.plugin import plugin
 from tests.support.examples import examples
 from tests.support.hostile_rows import hostile_database
+from tests.support.people import People, make_groups
 from tests.support.postgres import PUBLISHED, PostgresServer, scratch_folder
 from tests.support.schema import install_everything, install_queue
 
@@ -163,6 +164,15 @@ def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """An autocommit connection to the test's database."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def people(conn: psycopg.Connection[Any], postgres: PostgresServer) -> Iterator[People]:
+    """Accounts in the group roles, which have their rights in the test's database."""
+    make_groups(conn)
+    people = People(postgres)
+    yield people
+    people.remove()
 
 
 @pytest.fixture

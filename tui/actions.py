@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.bulk_model import Choice
 
 Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk", "table", "types",
-                "trends", "series", "runs", "fleet"]  # fmt: skip
+                "trends", "series", "runs", "facets", "fleet"]  # fmt: skip
 LIST: Final[frozenset[Scope]] = frozenset({"list"})
 DETAIL: Final[frozenset[Scope]] = frozenset({"detail"})
 BOTH: Final[frozenset[Scope]] = LIST | DETAIL
@@ -33,6 +33,7 @@ ALL: Final[frozenset[Scope]] = frozenset(get_args(Scope)) - FLEET
 """All pages of one database."""
 HEALTH: Final[frozenset[Scope]] = frozenset({"health"})
 ERRORS: Final[frozenset[Scope]] = frozenset({"errors"})
+FACETS: Final[frozenset[Scope]] = frozenset({"facets"})
 AUDIT: Final[frozenset[Scope]] = frozenset({"audit"})
 LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "workers", "audit", "bulk", "series", "runs"})
 RUNNING_JOBS: Final[frozenset[Scope]] = frozenset({"list", "workers", "health"})
@@ -162,7 +163,8 @@ ACTIONS: Final[tuple[Action, ...]] = (
            "Act", scopes=ERRORS, changes=True, footer=True),
     Action("errors.mute", ("M",), "mute", "mute this group of errors until a time, or unmute it", "Act", scopes=ERRORS,
            changes=True, footer=True),
-    Action("errors.jobs", ("enter",), "jobs", "list the jobs of this group", "Look", scopes=ERRORS, footer=True),
+    Action("errors.jobs", ("enter",), "jobs", "list the jobs of this group, or those with the value of a facet", "Look",
+           scopes=ERRORS | FACETS, footer=True),
     Action("errors.sort", ("s",), "sort", "sort by first seen, runs, failed jobs or last seen", "Look", scopes=ERRORS),
     Action("note.leave", ("L",), "leave note", "leave a note for the next shift", "Act", scopes=AUDIT, changes=True,
            footer=True),
@@ -193,6 +195,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     _page("types", "i", "types", "task types: jobs, wait, rate and failures of each; pause, thresholds, mute"),
     _page("series", "c", "series", "recurring jobs: next and last run, streak; skip one, run now, pause"),
     _page("audit", "o", "operators", "audit log: who did what, and a digest of the shift"),
+    Action("page.facets", ("f",), "facets", "what these jobs have more often than all runs of their type", "Pages"),
     _page("runs", "x", "runs", "newest runs, and jobs that may have acted twice"),
     Action("page.bulk", ("b",), "bulk actions", "progress of bulk actions, and the answer for each job",
            "Pages", scopes=ALL - READING - BULK),

@@ -51,6 +51,7 @@ PAGES: Final = {
     "audit": ("operators", "Audit"),
     "bulk": ("bulk", "BulkPage"),
     "runs": ("runs", "Runs"),
+    "facets": ("facets", "FacetsOfJobs"),
     "playbook": ("operators", "Playbook"),
     "log": ("workers", "Log"),
 }

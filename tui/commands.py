@@ -84,6 +84,12 @@ def save_filter_twin(name: str, words: str) -> str:
     return shlex.join(["jobdeck", "filter", "save", clean(name), clean(words)])
 
 
+def facets_twin(words: str, limit: int) -> str:
+    """The command that shows the facets of the first jobs of a filter."""
+    wanted = ["--filter", clean(words)] if words else []
+    return shlex.join(["jobdeck", "jobs", *wanted, "--facets", "--limit", str(limit)])
+
+
 def canary_twin(job: Job) -> str:
     """The command that runs one job as a canary; with --wait it would print the result."""
     return f"jobdeck retry --canary {job.id}"

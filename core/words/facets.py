@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.model import Filter
 from jobdeck.core.redact import harmless_json, scrub_field
 from jobdeck.core.words.wording import percent
 
 if TYPE_CHECKING:
+    from jobdeck.core.model import Filter
     from jobdeck.core.read.stats.facets import Facet, Facets
 
+LEAST: Final = 10
+"""How many runs have to have a value, and to be compared with."""
 LONGEST: Final = 200
 """Characters of a value that a filter compares."""
 ONE_VALUE: Final = "one value"
@@ -30,15 +33,29 @@ def masked(key: str, found: object) -> str:
     return shown if isinstance(shown, str) else harmless_json(shown)
 
 
-def filter_of(task_type: str, fingerprint: str, facet: Facet) -> Filter | None:
-    """The filter for the jobs of a group of errors with the value of a facet; None if no filter can have it."""
+def filter_of(wanted: Filter, facet: Facet) -> Filter | None:
+    """The filter for those of its jobs that have the value of a facet; None if no filter can have both."""
     found = facet.value
     if facet.kind != "payload" or facet.hidden or isinstance(found, dict | list):
+        return None
+    if wanted.payload or wanted.payload_is:
         return None
     text = found if isinstance(found, str) else harmless_json(found)
     if not text or not text.isprintable() or len(text) > LONGEST:
         return None
-    return Filter(task_type=task_type, fingerprint=fingerprint, payload_is=(facet.key, text))
+    return replace(wanted, payload_is=(facet.key, text))
+
+
+def nothing_odd(facets: Facets) -> str:
+    """Why no value is odd."""
+    compared = next((facet.compared for facet in facets.all), 0)
+    if facets.read < LEAST:
+        return f"Too few to compare: a value counts from {LEAST} jobs on."
+    if not facets.all:
+        return "No payload key has at most 200 values among these jobs."
+    if compared < LEAST:
+        return f"This type has fewer than {LEAST} runs to compare with."
+    return "No value is twice as common as in all runs of this type."
 
 
 def share(part: float) -> str:

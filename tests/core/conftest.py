@@ -8,9 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.core.cli.support import Jobdeck, environment, runner
-from tests.support.people import People, make_groups
-from tests.support.postgres import PostgresServer
-from tests.support.queue import Connection
 from tests.support.working import Held
 
 
@@ -21,15 +18,6 @@ def jobdeck(
     """Runs commands against the test's database."""
     environment(monkeypatch, tmp_path, database_url)
     return runner(capsys)
-
-
-@pytest.fixture
-def people(conn: Connection, postgres: PostgresServer) -> Iterator[People]:
-    """Accounts in the group roles, which have their rights in the test's database."""
-    make_groups(conn)
-    people = People(postgres)
-    yield people
-    people.remove()
 
 
 @pytest.fixture

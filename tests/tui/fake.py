@@ -15,6 +15,7 @@ from jobdeck.core import plugins
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError, Refused
 from jobdeck.core.model import (
     ActionResult,
+    Filter,
     Health,
     Job,
     NewJob,
@@ -310,10 +311,14 @@ class FakeBackend(LiveBackend):
             reports.audit: lambda since, **_: self.evidence.audit(since),
             error_groups.counted_alike: self.evidence.alike,
             failing_types.facet_values: lambda: self.evidence.values,
+            facets.of_jobs: lambda *_: facets.Facets(),
             facets.of_group: lambda *key: self.evidence.facets.get(key, facets.Facets()),
             outlook: lambda *_, **__: self.ahead,
         }
         return cast("T", reads[query](*given, **named))
+
+    def first_jobs(self, wanted: Filter, limit: int) -> Page:
+        return Page(tuple(self.matching(Request(wanted))[:limit]), None)
 
     def change(self, doing: str, work: Callable[..., T]) -> T:
         """Does what the function of the queue would do, by the function of the fake that has its place."""

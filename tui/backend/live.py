@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from jobdeck.core.read.operators.notes import Note
     from jobdeck.core.read.pages.flows import FlowTree
     from jobdeck.core.read.report_types import ErrorReport, JobDetail, Permissions, Snapshot
+    from jobdeck.core.read.report_types import Page as JobPage
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.oneshot import CycleResult
@@ -133,6 +134,16 @@ class LiveBackend(Access):
 
     def detail(self, job_id: UUID) -> JobDetail | None:
         return self.read(read_jobs.detail, job_id)
+
+    def first_jobs(self, wanted: Filter, limit: int) -> JobPage:
+        """The first jobs of a filter, in the order of its list.
+
+        Raises:
+            UsageError: the filter would read too many jobs.
+        """
+        with self.connection() as conn:
+            reach.check(conn, wanted)
+            return read_jobs.page(wanted, limit=limit).run(conn)
 
     def recipients(self, job_id: UUID) -> Recipients | None:
         with self.connection() as conn:

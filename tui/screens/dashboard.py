@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 WHEN_SMALL: Final = ("quit", "refresh", "move.")
 """The ids or their beginnings of actions that a terminal too small for the list still allows."""
 NOTHING_YET: Final = "No data yet."
+OF_GROUP: Final = "The facets of this error are on the page of errors. {back} goes back to it."
 CHOOSING: Final = "Matching jobs are being selected. Press the key again in a moment."
 
 
@@ -269,6 +270,8 @@ class Dashboard(Listing):
         A key typed ahead means all the chosen jobs, not the job under the cursor.
         """
         refused = dict.fromkeys(ON_MANY, CHOOSING) if self.deck.operations.bulk.choosing else {}
+        if self.group is not None:
+            refused["page.facets"] = OF_GROUP.format(back=self.deck.key("back"))
         if self.app.size.height < TALL:
             refused["beside"] = f"The details of the job under the cursor need {TALL} lines."
         return refused

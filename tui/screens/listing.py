@@ -119,7 +119,7 @@ class Listing(Acting):
         self._list(group=group.key, sort="natural", descending=True)
 
     def list_filter(self, wanted: Filter) -> None:
-        """Lists the jobs of any status that match in place of the open pages, until somebody goes back to them."""
+        """Lists the jobs that match in place of the open pages, until somebody goes back to them."""
         self._keep_place()
         self._filter(f"{'' if wanted.status else f'status:{EVERYTHING} '}{format_filter(wanted)}".rstrip(), wanted)
 

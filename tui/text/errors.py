@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.words import facets as words
 from jobdeck.tui.format import (
     age,
     ago,
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from jobdeck.core.read.operators.notes import Mute
     from jobdeck.core.read.report_types import ErrorGroup
-    from jobdeck.core.read.stats.facets import Facets
     from jobdeck.tui.backend.protocol import Canary
     from jobdeck.tui.widgets.ink import Span
 
@@ -61,11 +59,11 @@ def fate(canary: Canary, rest_key: str) -> str:
 def heading(width: int) -> Entry:
     if width >= ROOMY:
         text = (
-            f"  {'runs':>6} {'failed':>7} {'waiting':>8}  {'first seen':<11}{'last seen':<11}{'last 24 hours':<26}"
-            f"{'task':<36}{'kind':<22}error"
+            f"  {'runs':>6} {'failed':>7} {'waiting':>8}  {'first seen':<11}{'last seen':<11}"
+            f"{'last 24 hours, or 1 hour':<26}{'task':<36}{'kind':<22}error"
         )
     else:
-        text = f"  {'runs':>6} {'failed':>6}  {'last':<8}{'24 hours':<14}{'task':<20} error"
+        text = f"  {'runs':>6} {'failed':>6}  {'last':<8}{'24 h or 1 h':<14}{'task':<20} error"
     return entry((fit(text, width), "head"))
 
 
@@ -146,36 +144,6 @@ def about(
                 entry((" • " if number == 0 else "   ", "muted"), (text, "text")) for number, text in enumerate(lines)
             ]
     return found
-
-
-def facet_lines(facets: Facets, runs: int, width: int, hold_key: str = "P") -> list[Entry]:
-    """The values that these runs have more often than all runs of the type; the other keys are named in one line.
-
-    The last line says what can be held, and with which key.
-    """
-    if not facets.read:
-        return [_fact("facets", "None of these runs is among the newest failed runs.", width)]
-    found = []
-    bar = min(max(width - LABEL - 40, 8), 24)
-    for facet in facets.odd:
-        name: Span = (f" {fit(one_line(facet.key), LABEL - 1)} ", "muted")
-        value = one_line(words.value(facet))
-        for label, part in (("these", facet.share), ("all", facet.usual)):
-            counted = f"{label:<5} {words.share(part):>6} "
-            drawn = "█" * max(round(part * bar), 1 if part else 0)
-            said = fit(value, max(width - LABEL - len(counted) - bar - 2, 8)) if label == "these" else ""
-            first = name if label == "these" else (f" {'':<{LABEL}}", "muted")
-            ink = "bad" if label == "these" else "muted"
-            spans = (first, (counted, "text"), (f"{drawn:<{bar}} ", ink), (said.rstrip(), "strong"))
-            found.append(entry(*spans, key=("facet", facet.key) if label == "these" else None))
-    usual = one_line(words.usual(facets))
-    read = f"{facets.read:,} of {plural(max(runs, facets.read), 'run')} read"
-    last = _fact("as everywhere", f"{usual}; {read}", width) if usual else _fact("facets", read, width)
-    held = facets.first_to_hold
-    if held is None:
-        return [*found, last]
-    which = f"{one_line(held.key)} {one_line(words.value(held))}"
-    return [*found, last, _fact("", f"{hold_key} holds the jobs with {which}; all others go on", width)]
 
 
 def _fact(name: str, value: str, width: int) -> Entry:

@@ -5,15 +5,17 @@ Values of payloads are personal. Who may not see payloads gets the key and the s
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.read.batch import Query, select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from uuid import UUID
 
+    from jobdeck.core.model import Job
     from jobdeck.core.read.rows import Row
 
 _FACETS: Final = """
@@ -24,6 +26,10 @@ SELECT f.facet, f.key, f.these, f.sampled, f.everywhere, f.failed, f.compared, f
         (SELECT j.payload -> f.key FROM job_list AS j WHERE j.id = f.job_id)) END AS value
 FROM job_facets(%(task_type)s, %(fingerprint)s, %(jobs)s) AS f
 """
+FACETED: Final = 3
+"""Of how many types of a list, the commonest ones, the facets are read."""
+SAMPLE: Final = 500
+"""The most runs or jobs of a type that are read for its facets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +88,22 @@ def of_group(task_type: str, fingerprint: str | None) -> Query[Facets]:
 
 
 def of_jobs(task_type: str, jobs: Iterable[UUID]) -> Query[Facets]:
-    """The facets of those of the jobs that have this type."""
+    """The facets of those of the jobs that have this type; at most `SAMPLE` are read."""
     return _facets(task_type, None, list(jobs))
 
 
+def commonest(jobs: Sequence[Job]) -> dict[str, list[UUID]]:
+    """The jobs of each of the `FACETED` types that most of them have, the commonest first."""
+    types = Counter(job.task_type for job in jobs).most_common(FACETED)
+    return {name: [job.id for job in jobs if job.task_type == name] for name, _ in types}
+
+
 def _facets(task_type: str, fingerprint: str | None, jobs: list[UUID] | None) -> Query[Facets]:
-    return select(_FACETS, {"task_type": task_type, "fingerprint": fingerprint, "jobs": jobs}, read=_read)
+    # Of jobs that have no key to compare no row says how many they are.
+    bare = min(len(jobs or ()), SAMPLE)
 
+    def read(rows: list[Row]) -> Facets:
+        facets = tuple(Facet(kind=row.pop("facet"), **row) for row in rows)
+        return Facets(facets[0].sampled if facets else bare, facets)
 
-def _read(rows: list[Row]) -> Facets:
-    facets = tuple(Facet(kind=row.pop("facet"), **row) for row in rows)
-    return Facets(facets[0].sampled if facets else 0, facets)
+    return select(_FACETS, {"task_type": task_type, "fingerprint": fingerprint, "jobs": jobs}, read=read)

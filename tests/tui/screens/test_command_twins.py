@@ -49,7 +49,7 @@ Connection = psycopg.Connection[Any]
 WAY: dict[Scope, tuple[str, ...]] = {
     "list": (), "detail": ("enter",), "health": ("h",), "errors": ("e",), "workers": ("m",), "audit": ("o",),
     "playbook": ("p",), "log": ("l",), "bulk": ("b",), "types": ("i",), "trends": ("t",), "series": ("c",),
-    "runs": ("x",),
+    "runs": ("x",), "facets": ("f",),
 }  # fmt: skip
 """The keys that lead from the list to each screen."""
 

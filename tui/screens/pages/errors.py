@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from textual.content import Content
 
 from jobdeck.core.errors import JobdeckError
+from jobdeck.core.model import Filter
 from jobdeck.core.queue import operator
 from jobdeck.core.queue.operators import notes
 from jobdeck.core.read.pages.outlook import Outlook, outlook
@@ -25,7 +26,7 @@ from jobdeck.tui.screens.dialogs.processing import Condition
 from jobdeck.tui.screens.dialogs.shift import SAMPLE, MuteAnswer, MuteErrors, unmute_question
 from jobdeck.tui.screens.page import SplitPage
 from jobdeck.tui.screens.pages.runs import Runs
-from jobdeck.tui.text import errors, playbook
+from jobdeck.tui.text import errors, facets, lines, playbook
 from jobdeck.tui.widgets.pane import Entry, entry
 from jobdeck.tui.widgets.pause_banner import pause_line
 
@@ -95,7 +96,7 @@ class Errors(SplitPage[ErrorReport]):
     def facet(self) -> Facet | None:
         """The odd facet under the cursor; None unless the cursor is on one."""
         odd = self.facets.odd if self.facets is not None else ()
-        return next((one for one in odd if self.key_of_detail == ("facet", one.key)), None)
+        return next((one for one in odd if self.key_of_detail == ("facet", "", one.key)), None)
 
     def condition_here(self) -> Condition | None:
         """The value of the facet under the cursor, otherwise of the first odd payload key that may be seen."""
@@ -178,9 +179,8 @@ class Errors(SplitPage[ErrorReport]):
         advice = playbook.advice(trend.task_type, trend.error_kind)
         key, mute = self.deck.key("errors.rest"), data.mute_of(trend)
         hold = self.deck.key("processing")
-        facets = errors.facet_lines(self.facets, trend.count, width, hold) if self.facets is not None else ()
         details = errors.about(trend, data.at, width, self.canary, advice, rest_key=key, mute=mute,
-                               facets=facets)  # fmt: skip
+                               facets=_facets(self.facets, trend.count, width, hold))  # fmt: skip
         return [(name, "tab"), (paused, "warn")], details
 
     def doing(self) -> str:
@@ -289,7 +289,8 @@ class Errors(SplitPage[ErrorReport]):
         if not trend.jobs:
             self.app.push_screen(Runs(trend))
             return
-        wanted = filter_of(*trend.key, facet) if facet is not None else None
+        of_group = Filter(task_type=trend.task_type, fingerprint=trend.fingerprint)
+        wanted = filter_of(of_group, facet) if facet is not None else None
         if wanted is None:
             self.deck.list_group(trend)
         else:
@@ -352,6 +353,16 @@ def _rest(backend: Backend, key: tuple[str, str]) -> tuple[Choice, Outlook] | No
 
 def _first_alike(backend: Backend, key: tuple[str, str]) -> Alike:
     return backend.read(counted_alike, *key, limit=FIRST_ALIKE)
+
+
+def _facets(found: Facets | None, runs: int, width: int, hold_key: str) -> Sequence[Entry]:
+    """The lines of the facets of a group with this many runs; none until they are read."""
+    if found is None:
+        return ()
+    if not found.read:
+        return lines.facts([("facets", "None of these runs is among the newest failed runs.", "text")], width)
+    read = f"{found.read:,} of {plural(max(runs, found.read), 'run')} read"
+    return facets.facet_lines(found, read, width, hold_key)
 
 
 def _about(trend: ErrorGroup, question: Question, note: str) -> Question:

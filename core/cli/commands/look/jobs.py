@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -25,7 +24,7 @@ from jobdeck.core.read.operators.preferences import SIGN
 from jobdeck.core.read.operators.reach import check_type
 from jobdeck.core.read.runs.ran_twice import ran_twice
 from jobdeck.core.read.sentences import status_word
-from jobdeck.core.read.stats.facets import of_jobs
+from jobdeck.core.read.stats.facets import commonest, of_jobs
 from jobdeck.core.schedules import next_runs, rhythm
 from jobdeck.core.times import parse_duration
 from jobdeck.core.words import runs as run_words
@@ -43,8 +42,6 @@ def words(values: type[StrEnum]) -> Words:
     return Words(value.value for value in values)
 
 
-FACETED: Final = 3
-"""Of how many types, the commonest ones among the jobs, `jobs` shows facets."""
 DRY_LAST: Final = "Its last run was a dry run: it changed nothing."
 
 
@@ -75,8 +72,8 @@ def jobs(
         ).run(conn)
         if wanted.task_type and not page.jobs:
             check_type(conn, wanted.task_type, session.registry.names)
-        types = Counter(job.task_type for job in page.jobs).most_common() if faceted else ()
-        found = {name: of_jobs(name, [job.id for job in page.jobs]).run(conn) for name, _ in types[:FACETED]}
+        types = commonest(page.jobs) if faceted else {}
+        found = {name: of_jobs(name, ids).run(conn) for name, ids in types.items()}
     lines = output.job_table(page.jobs) or ["No jobs."]
     for name, sample in found.items():
         lines += facet_section(sample, f"Facets of {output.line(name)}: {sample.read:,} jobs read")
