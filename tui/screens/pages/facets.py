@@ -37,22 +37,22 @@ class FacetsOfJobs(ListPage[Sample]):
     EVERY: ClassVar[float] = math.inf
 
     @cached_property
-    def wanted(self) -> Filter:
+    def listed(self) -> Filter:
         """The filter whose jobs are read: that of the list when the page was opened."""
         return self.deck.poller.request.filter
 
     def read(self, backend: Backend) -> Sample:
-        page = backend.first_jobs(self.wanted, SAMPLE)
+        page = backend.first_jobs(self.listed, SAMPLE)
         found = {name: backend.read(of_jobs, name, ids) for name, ids in commonest(page.jobs).items()}
         return Sample(len(page.jobs), page.next is not None, len({job.task_type for job in page.jobs}), found)
 
     def entries(self, data: Sample, width: int) -> Sequence[Entry]:
-        said = one_line(format_filter(self.wanted))
+        said = one_line(format_filter(self.listed))
         nothing = f"No job matches {said}." if said else "The queue is empty."
         return facets.sample_lines(data, width, nothing, self.deck.key("processing"))
 
     def summary(self, data: Sample) -> list[Span]:
-        said = one_line(format_filter(self.wanted))
+        said = one_line(format_filter(self.listed))
         first = "the first " if data.more else ""
         return [(f"{said}  " if said else "", "accent"), (f"{first}{plural(data.jobs, 'job')} read", "text"),
                 (f"  {facets_twin(said, SAMPLE)}", "muted")]  # fmt: skip
@@ -89,7 +89,7 @@ class FacetsOfJobs(ListPage[Sample]):
         if self.type_here is None:
             self.deck.say("No job on this line.")
             return
-        facet, wanted = self.facet, replace(self.wanted, task_type=self.type_here)
+        facet, wanted = self.facet, replace(self.listed, task_type=self.type_here)
         narrower = filter_of(wanted, facet) if facet is not None else wanted
         if narrower is None:
             self.deck.say("No filter finds the jobs with this value.", "warning")
