@@ -55,6 +55,7 @@ def test_it_carries_everything_in_order(echo: str) -> None:
         assert turns[0] > 2
 
 
+@pytest.mark.slow
 def test_each_question_after_an_answer_is_a_turn(echo: str) -> None:
     with line(echo, 0.0) as (port, turns), socket.create_connection(("127.0.0.1", port)) as client:
         for number in range(1, 6):

@@ -81,6 +81,7 @@ def test_the_summary_counts_known_ones_apart() -> None:
     assert summary([(known, RED)])[1] is False
 
 
+@pytest.mark.slow
 def test_the_copy_has_the_files_as_they_are_and_links_as_links(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():

@@ -73,6 +73,7 @@ def test_it_is_the_first_of_findings_that_are_as_bad(conn: Connection) -> None:
     assert {one.verdict for one in found[:2]} == {Verdict.WARNING}
 
 
+@pytest.mark.slow
 def test_a_worker_says_it_first_and_runs_the_jobs_of_other_types(jobdeck: Jobdeck, conn: Connection) -> None:
     mine, theirs = add(conn, "cli_echo"), add(conn, TYPE)
     ran = jobdeck("worker", "--drain")
@@ -81,6 +82,7 @@ def test_a_worker_says_it_first_and_runs_the_jobs_of_other_types(jobdeck: Jobdec
     assert job_row(conn, theirs.id)["status"] == "pending"
 
 
+@pytest.mark.slow
 def test_the_server_asks_vendors_to_send_their_events_again(database_url: str) -> None:
     with opened(database_url, plugins_off=True) as door:
         answer = door.call("POST", "/api/sendgrid/events")

@@ -46,6 +46,7 @@ def test_the_wheel_puts_jobdeck_and_nothing_else_into_site_packages(wheel: Path)
     assert {top for top in tops if not top.endswith(".dist-info")} == {"jobdeck"}
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_core_and_tui(wheel: Path) -> None:
     expected = {f"jobdeck/{name}" for name in checked_in("core", "tui")} | checked_in(
         "jobdeck/testing", "jobdeck/django"

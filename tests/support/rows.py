@@ -1,4 +1,4 @@
-"""Which rows of a table of cases `./test` tries: all where they cost little, a few where each has a database.
+"""Which rows of a table of cases `./test` tries: all of cheap ones, a few where each has a database or a picture.
 
 A test that is parametrised is one behaviour with many rows. The rows that `./test` leaves out are marked slow, so
 `./test --long` tries them.
@@ -12,7 +12,9 @@ from typing import Final
 import pytest
 
 QUICK_ROWS: Final = 3
-"""How many rows with a database `./test` tries of a table: the first, the last and the one between."""
+"""How many rows with a database or a picture `./test` tries of a table: the first, the last and the one between."""
+DEAR: Final = {"postgres", "snap_compare"}
+"""The fixtures that make a row cost more than the rest of its test."""
 
 
 def quick_places(rows: int) -> set[int]:
@@ -26,7 +28,7 @@ def quick_places(rows: int) -> set[int]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tables: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if hasattr(item, "callspec") and "postgres" in getattr(item, "fixturenames", ()):
+        if hasattr(item, "callspec") and DEAR & set(getattr(item, "fixturenames", ())):
             tables[item.nodeid.partition("[")[0]].append(item)
     for rows in tables.values():
         quick = quick_places(len(rows))

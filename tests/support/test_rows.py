@@ -52,6 +52,7 @@ def collected(folder: Path, marks: str) -> list[str]:
     return [line.partition("::")[2] for line in ran.stdout.splitlines() if "::" in line]
 
 
+@pytest.mark.slow
 def test_a_quick_run_has_three_rows_with_a_database_of_a_long_table_and_a_long_run_has_the_others(
     tmp_path: Path,
 ) -> None:

@@ -105,6 +105,7 @@ async def shown(fleet: Sequence[Member], size: tuple[int, int] = SMALL, **given:
         app.databases.close()
 
 
+@pytest.mark.slow
 async def test_each_database_says_what_is_wrong_with_it_while_the_others_are_shown(
     database_url: str, empty_database_url: str, conn: psycopg.Connection[Any]
 ) -> None:
@@ -160,6 +161,7 @@ async def test_a_slow_database_does_not_hold_the_others_up() -> None:
         assert (len(waiting), stuck.reads) == (1, 0)
 
 
+@pytest.mark.slow
 async def test_a_database_without_an_answer_is_asked_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     delays: list[float] = []
     at_once = Held()
@@ -200,6 +202,7 @@ async def test_enter_opens_the_database_and_q_leaves() -> None:
         assert (page.app.chosen, page.app.return_code) == (None, 0)
 
 
+@pytest.mark.slow
 async def test_an_unusable_database_says_why_it_is_not_opened_and_one_that_is_away_is_opened() -> None:
     async with shown([FakeMember("bare", UNUSABLE), FakeMember("gone", away())], background=Held()) as page:
         await page.press("j", "enter")
@@ -267,6 +270,7 @@ async def test_hostile_text_of_a_database_reaches_no_terminal() -> None:
         assert "jane.doe" not in page.text
 
 
+@pytest.mark.slow
 async def test_many_databases_scroll_and_long_names_are_cut_in_the_middle() -> None:
     fleet = [FakeMember(f"database-with-a-long-name-{at:02}-of-40", figures()) for at in range(40)]
     async with shown(fleet, background=Held()) as page:

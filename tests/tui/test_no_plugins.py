@@ -248,6 +248,7 @@ async def test_a_field_of_a_looked_up_key_is_picked_by_name(backend: FakeBackend
     assert "Ada Lovelace" in await shown(backend, "n", "tab", *"ada", "enter", size=LARGE)
 
 
+@pytest.mark.slow
 def test_no_word_of_the_competition_is_in_the_dashboards_code() -> None:
     root = Path(__file__).parents[2] / "tui"
     files = [path for path in root.rglob("*") if path.suffix in {".py", ".tcss"}]

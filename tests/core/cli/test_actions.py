@@ -79,6 +79,7 @@ def test_more_than_one_job_needs_yes_and_says_so_without_changing_anything(
     assert everything(conn) != before
 
 
+@pytest.mark.slow
 def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     with changes_nothing(conn):
@@ -91,6 +92,7 @@ def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: Conn
     assert statuses(conn) == {job: "pending"}
 
 
+@pytest.mark.slow
 def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: Connection) -> None:
     one, two, other = enqueued(conn, message="red"), enqueued(conn, message="red"), enqueued(conn, message="blue")
     assert jobdeck("cancel", "--filter", "status:pending red", "--yes").code == 0
@@ -196,6 +198,7 @@ def test_the_beginning_of_an_id_names_its_job_and_an_ambiguous_one_lists_the_job
     assert statuses(conn) == {first: "cancelled", second: "pending"}
 
 
+@pytest.mark.slow
 def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     with changes_nothing(conn):
@@ -206,6 +209,7 @@ def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: Connection
     assert jobdeck("cancel", str(job), "--if-version", "1").code == 0
 
 
+@pytest.mark.slow
 def test_edit_changes_payload_and_schedule(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     arguments = ["--payload", '{"times": 3}', "--at", "2030-01-01T00:00Z", "--every", "30m", "--for", "1d"]
@@ -249,12 +253,14 @@ def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(jobdeck: 
         assert jobdeck("edit", str(job), "--priority", "3", "--if-version", "99").code == 1
 
 
+@pytest.mark.slow
 def test_the_payload_of_a_type_without_handler_cannot_be_edited(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, "from_elsewhere", message="hello")
     jobdeck("edit", str(job), "--payload", "{}").refused(1, "from_elsewhere")
     assert jobdeck("edit", str(job), "--priority", "2").code == 0
 
 
+@pytest.mark.slow
 def test_run_again_enqueues_a_copy_with_the_key_and_the_attempts_of_the_job_and_retry_names_it(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:

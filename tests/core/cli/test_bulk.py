@@ -94,6 +94,7 @@ def test_a_dry_run_of_many_jobs_answers_for_each_and_locks_few_at_a_time(
         assert sizes == [3, 2]
 
 
+@pytest.mark.slow
 def test_a_refused_job_is_exit_code_1_and_is_listed(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = [enqueued(conn, message="x") for _ in range(5)]
     (claimed,) = leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
@@ -107,6 +108,7 @@ def test_a_refused_job_is_exit_code_1_and_is_listed(jobdeck: Jobdeck, conn: Conn
     assert not any(str(job) in shown.out for job in ids if job != claimed.id)
 
 
+@pytest.mark.slow
 def test_a_bulk_deletion_is_taken_back(jobdeck: Jobdeck, conn: Connection) -> None:
     [enqueued(conn, message="x") for _ in range(5)]
     deleted = jobdeck("delete", "--filter", "type:cli_echo", "--yes", "--json").data["bulk"]
@@ -128,6 +130,7 @@ def test_the_jobs_of_an_earlier_bulk_action_can_be_acted_on_again(jobdeck: Jobde
     jobdeck("retry", "--bulk", "00000000").refused(1, "00000000")
 
 
+@pytest.mark.slow
 def test_an_unfinished_one_is_stopped(jobdeck: Jobdeck, conn: Connection) -> None:
     [enqueued(conn, message="x") for _ in range(5)]
     choice = bulk.choose(conn, parse_filter(""), actor="test")
@@ -162,6 +165,7 @@ def test_one_that_nobody_carries_further_goes_on_to_its_end(jobdeck: Jobdeck, co
     jobdeck("bulk", "resume", str(choice.bulk.id)).refused(1, "already finished")
 
 
+@pytest.mark.slow
 def test_deleted_jobs_of_an_earlier_bulk_action_are_restored(jobdeck: Jobdeck, conn: Connection) -> None:
     [enqueued(conn, message="x") for _ in range(5)]
     deleted = jobdeck("delete", "--filter", "type:cli_echo", "--yes", "--json").data["bulk"]

@@ -65,6 +65,7 @@ def test_a_viewer_is_told_that_enqueueing_takes_an_operator_or_a_worker(jobdeck:
     )
 
 
+@pytest.mark.slow
 def test_a_member_of_no_group_is_told_so(jobdeck: Jobdeck, as_member: SignIn) -> None:
     as_member(None)
     jobdeck("jobs").refused(

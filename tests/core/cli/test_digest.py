@@ -63,6 +63,7 @@ def test_as_json_it_has_the_same_and_says_what_is_new(jobdeck: Jobdeck, conn: Co
     assert data["at"].endswith("Z")
 
 
+@pytest.mark.slow
 def test_it_looks_back_as_far_as_it_is_told(jobdeck: Jobdeck, conn: Connection) -> None:
     shift(conn)
     advance(conn, timedelta(hours=9))

@@ -94,6 +94,7 @@ def test_a_time_that_is_past_is_accepted_with_a_remark(jobdeck: Jobdeck) -> None
     assert "past" in ran.err
 
 
+@pytest.mark.slow
 def test_a_dedupe_key_answers_with_the_job_that_is_there(jobdeck: Jobdeck) -> None:
     first = jobdeck("enqueue", "cli_echo", "--dedupe-key", "once", "--json").data
     second = jobdeck("enqueue", "cli_echo", "--dedupe-key", "once", "--json").data
@@ -282,6 +283,7 @@ def test_a_file_that_names_one_campaign_that_is_none_enqueues_nothing(
         jobdeck("enqueue-many", DISPATCH, "--file", str(source)).refused(1, "campaignId", "no such campaign")
 
 
+@pytest.mark.slow
 def test_a_job_is_not_changed_to_what_would_be_refused(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +355,7 @@ def test_a_quick_sync_that_is_none_lists_those_there_are(jobdeck: Jobdeck) -> No
     jobdeck("quick-sync", "partial").refused(2, "full", "incremental", "totals")
 
 
+@pytest.mark.slow
 def test_a_full_sync_is_two_jobs_the_second_blocked_and_a_second_press_doubles_nothing(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

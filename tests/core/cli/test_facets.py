@@ -34,6 +34,7 @@ def test_who_may_not_see_payloads_reads_one_value(
     assert "bad" not in answer.out + jobdeck("errors", ERROR, "--json").out
 
 
+@pytest.mark.slow
 def test_a_value_is_masked_as_in_a_payload(jobdeck: Jobdeck, conn: Connection) -> None:
     ran(conn, 30, {})
     ran(conn, 20, {"who": "mara@example.org", "phone": "+1 202 555 0143", "o": {"deep": ["\x1b[31m" * 200]}}, "failed")

@@ -52,6 +52,7 @@ def test_a_saved_filter_is_used_wherever_a_filter_is_accepted(
     assert ran.data.get("done", 1) == 1
 
 
+@pytest.mark.slow
 def test_one_that_no_longer_parses_is_said_and_changes_nothing(jobdeck: Jobdeck, conn: Connection, state: Path) -> None:
     enqueued(conn)
     jobdeck("filter", "save", "old", "age>2h")

@@ -25,6 +25,7 @@ def ids(conn: Connection) -> dict[str, UUID]:
     return made
 
 
+@pytest.mark.slow
 def test_without_an_id_the_newest_flows_are_listed(jobdeck: Jobdeck, conn: Connection, ids: dict[str, UUID]) -> None:
     enqueue(conn, member("alone"))
     newest, first = jobdeck("flow", "--json").data["flows"]

@@ -81,6 +81,7 @@ def test_of_a_job_that_left_the_queue_only_what_is_known_is_shown(jobdeck: Jobde
     assert ["  1/-  " in line for line in listed.splitlines()[1:]] == [True, True]
 
 
+@pytest.mark.slow
 def test_an_empty_list_says_so(jobdeck: Jobdeck) -> None:
     assert jobdeck("jobs").out == "No jobs.\n"
     assert jobdeck("runs").out == "No runs.\n"

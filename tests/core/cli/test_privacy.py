@@ -117,6 +117,7 @@ class TestErase:
         with changes_nothing(conn):
             jobdeck("erase", *arguments, *confirmed).refused(code, word)
 
+    @pytest.mark.slow
     def test_without_the_key_a_person_is_not_erased_and_contents_of_jobs_are(
         self, jobdeck: Jobdeck, conn: Connection, child: Child, monkeypatch: pytest.MonkeyPatch
     ) -> None:

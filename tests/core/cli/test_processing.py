@@ -115,6 +115,7 @@ def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck
     assert found == {one: "failed", other: "running", waiting: "pending"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_purge_counts_old_jobs_and_with_yes_removes_them(jobdeck: Jobdeck, conn: Connection, count: int) -> None:
     kept = enqueued(conn)

@@ -27,6 +27,7 @@ def twice(conn: Connection) -> str:
     return job.id.hex[-8:]
 
 
+@pytest.mark.slow
 def test_the_verdict_comes_with_what_each_run_sent_and_jobs_with_the_same_content(jobdeck: Jobdeck, twice: str) -> None:
     lines = [" ".join(line.split()) for line in jobdeck("runs", "--twice").out.splitlines()]
     assert lines[:2] == [VERDICT, "2 jobs have one run that began."]

@@ -85,6 +85,7 @@ def test_a_worker_that_is_told_to_runs_the_jobs_of_the_embedded_database(
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_cycle_whose_job_failed_does_not_call_itself_ok(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, "cli_refuse")
     answer = jobdeck("run-worker")
@@ -169,6 +170,7 @@ def test_a_limit_that_is_none_is_refused(jobdeck: Jobdeck, limit: str) -> None:
     jobdeck("run-worker", "--limit", limit).refused(2, "--limit")
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_a_worker_would_start_here_and_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     for _ in range(3):
         enqueued(conn)
@@ -216,6 +218,7 @@ def test_a_draining_worker_says_how_many_due_jobs_it_left(
     assert "jobdeck why ID" in ran.err
 
 
+@pytest.mark.slow
 def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: Connection) -> None:
     other = enqueued(conn, "cli_refuse")
     enqueued(conn)
@@ -225,6 +228,7 @@ def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: Connec
     jobdeck("worker", "--drain", "--types", ",").refused(2, "--types")
 
 
+@pytest.mark.slow
 def test_a_worker_takes_only_the_types_of_its_queues_and_counts_those_alone(jobdeck: Jobdeck, conn: Connection) -> None:
     other = enqueued(conn, "cli_refuse")
     enqueued(conn)

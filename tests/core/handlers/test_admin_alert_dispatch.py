@@ -107,6 +107,7 @@ def test_sendgrids_own_template_gets_the_link_too(notices: NoticeWorld) -> None:
     assert data["dashboard_url"] == "https://dashboard.example.org/dashboard/messages"
 
 
+@pytest.mark.slow
 def test_more_people_than_a_page_are_all_told(notices: NoticeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts, "PAGE", 3)
     people = [admin(notices) for _ in range(8)]
@@ -147,6 +148,7 @@ def test_urgent_messages_ask_for_one_job_however_many_they_are(notices: NoticeWo
 # Windows
 
 
+@pytest.mark.slow
 def test_there_is_an_hour_between_two_alerts_to_a_person_unless_told_otherwise(notices: NoticeWorld) -> None:
     person = admin(notices)
     notices.output(alerts)
@@ -359,6 +361,7 @@ def test_a_dry_run_counts_and_changes_nothing(notices: NoticeWorld) -> None:
     assert (done["emailSent"], done["smsSent"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_dry_run_knows_the_window(notices: NoticeWorld) -> None:
     person = admin(notices)
     notices.output(alerts)

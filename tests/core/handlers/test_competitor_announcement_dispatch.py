@@ -122,6 +122,7 @@ def test_a_draft_is_not_sent(mail: MailWorld) -> None:
     assert mail.sandbox.requests == []
 
 
+@pytest.mark.slow
 def test_without_a_way_to_unsubscribe_nothing_is_sent(mail: MailWorld) -> None:
     campaign = mail.campaign(2)
     before = mail.everything()
@@ -312,6 +313,7 @@ def test_where_sendgrid_names_nobody_the_batch_is_halved_until_the_culprit_is_fo
     assert mail.sandbox.sendgrid.accepted.repeated() == []
 
 
+@pytest.mark.slow
 def test_a_request_that_is_too_large_is_halved(mail: MailWorld) -> None:
     campaign = mail.campaign(40)
     mail.sandbox.rules.add("413:mail/send:2")
@@ -321,6 +323,7 @@ def test_a_request_that_is_too_large_is_halved(mail: MailWorld) -> None:
     assert mail.sandbox.sendgrid.accepted.repeated() == []
 
 
+@pytest.mark.slow
 def test_mail_too_large_for_anybody_fails_for_good(mail: MailWorld) -> None:
     campaign = mail.campaign(4)
     mail.sandbox.rules.add("413:mail/send")
@@ -505,6 +508,7 @@ def test_an_operators_cancel_is_obeyed_between_batches(mail: MailWorld) -> None:
     assert mail.sandbox.sendgrid.accepted.repeated() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_type", [None, TASK_TYPE])
 def test_the_processing_switch_is_obeyed_between_batches(mail: MailWorld, task_type: str | None) -> None:
     campaign = mail.campaign(60)
@@ -524,6 +528,7 @@ def test_the_processing_switch_is_obeyed_between_batches(mail: MailWorld, task_t
     assert mail.sandbox.sendgrid.accepted.repeated() == []
 
 
+@pytest.mark.slow
 def test_a_limited_run_stops_at_its_number(mail: MailWorld) -> None:
     campaign = mail.campaign(50)
     outcome = mail.dispatch(campaign, batchSize=20, maxRecipients=30)

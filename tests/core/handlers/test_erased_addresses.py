@@ -38,6 +38,7 @@ def person_of(notices: NoticeWorld, campaign: UUID, address: str) -> UUID:
     return found["competitor_id"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_campaign_does_not_mail_an_address_that_was_blocked_before_its_erasure(notices: NoticeWorld) -> None:
     block(notices)
     erased_by(notices, "competitor", notices.competitor(email_personal=ADDRESS))
@@ -47,6 +48,7 @@ def test_a_campaign_does_not_mail_an_address_that_was_blocked_before_its_erasure
     assert notices.recipients(campaign)[ADDRESS.upper()] == "skipped: unsubscribed"
 
 
+@pytest.mark.slow
 def test_a_campaign_mails_an_erased_address_that_nothing_was_recorded_of(notices: NoticeWorld) -> None:
     erased_by(notices, "competitor", notices.competitor(email_personal=ADDRESS))
     notices.dispatch(notices.campaign([ADDRESS]), notices.context(JOBDECK_ERASURE_KEY=KEY))
@@ -83,6 +85,7 @@ def test_a_digest_does_not_reach_a_number_or_an_address_that_was_blocked(notices
     assert {"unsubscribed", "opted_out"} & reasons
 
 
+@pytest.mark.slow
 def test_a_parent_is_not_probed_at_a_blocked_address(notices: NoticeWorld) -> None:
     block(notices)
     form = notices.form(ADDRESS)
@@ -93,6 +96,7 @@ def test_a_parent_is_not_probed_at_a_blocked_address(notices: NoticeWorld) -> No
     assert notices.probe_of(form)["sent_at"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "words"), [(None, "without JOBDECK_ERASURE_KEY"), (KEY[::-1], "is not the key")])
 def test_without_the_key_nothing_is_sent_at_all(notices: NoticeWorld, key: str | None, words: str) -> None:
     erased_by(notices, "competitor", notices.competitor(email_personal=ADDRESS))
@@ -130,6 +134,7 @@ def test_a_report_that_comes_after_the_erasure_blocks_the_hash_and_not_the_addre
     assert notices.recipients(again)[ADDRESS] == "skipped: unsubscribed"
 
 
+@pytest.mark.slow
 def test_reports_of_others_stay_as_they_are(notices: NoticeWorld) -> None:
     erased_by(notices, "competitor", notices.competitor(email_personal=ADDRESS))
     one = {"provider": "sendgrid", "event_key": "k", "event": "bounced", "occurred_at": 1, "address": "zzx@example.org"}

@@ -14,6 +14,7 @@ from jobdeck.core.registry import Continue, load, registered
 from tests.core.handlers.world import T0, World
 
 
+@pytest.mark.slow
 def test_everyone_is_asked_for_flash_ctfs_alone_a_batch_per_run(world: World) -> None:
     people = world.competitors(5)
     for person in people:
@@ -30,6 +31,7 @@ def test_everyone_is_asked_for_flash_ctfs_alone_a_batch_per_run(world: World) ->
     assert outcome.output["competitors"]["wrapped"] is True
 
 
+@pytest.mark.slow
 def test_a_batch_has_25_people_where_the_payload_does_not_say(world: World) -> None:
     world.competitors(26)
     assert isinstance(world.run(flash, batchSize=None), Continue)

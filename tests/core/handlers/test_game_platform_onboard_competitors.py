@@ -30,6 +30,7 @@ def _count(world: World, query: str) -> Any:
     return world.conn.execute(query.encode()).fetchall()[0][0]
 
 
+@pytest.mark.slow
 def test_everybody_with_a_complete_profile_is_given_an_account(world: World) -> None:
     people = _people(world, 7)
     world.candidate(world.coach(account="k-2"), status="pending")
@@ -490,6 +491,7 @@ def test_a_cancelled_run_stores_what_was_created_and_starts_nothing_new(world: W
     assert set(world.created()) == {str(one) for one in people}
 
 
+@pytest.mark.slow
 def test_progress_says_how_far_the_run_is(world: World) -> None:
     _people(world, 5)
     context = world.context()
@@ -498,6 +500,7 @@ def test_progress_says_how_far_the_run_is(world: World) -> None:
     assert [done for done, _, _ in context.steps] == sorted(done for done, _, _ in context.steps)
 
 
+@pytest.mark.slow
 def test_a_long_run_hands_over_and_counts_everybody_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobdeck.core.programme.onboarding.laps.RUN_SECONDS", 0.0)
     people = _people(world, 5)

@@ -298,6 +298,7 @@ def test_flash_is_asked_for_again_only_when_due(world: World) -> None:
     assert [who for _, who in world.asked("flash")] == [person]
 
 
+@pytest.mark.slow
 def test_how_far_and_how_often_is_asked_are_settings(world: World) -> None:
     person = world.competitor(world.coach())
     world.solves(person, 1, at=T0 + DAY)

@@ -70,6 +70,7 @@ def test_a_refused_token_stops_the_run_early_and_fails_the_job(world: World) -> 
     assert world.row("select status from game_platform_sync_runs")["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_an_outage_stops_the_run_after_a_few_and_says_when_it_goes_on(world: World) -> None:
     people = world.competitors(30)
     world.sandbox.rules.add("cut-before:scores")

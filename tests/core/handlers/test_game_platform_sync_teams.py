@@ -151,6 +151,7 @@ def test_a_team_needs_an_approved_coach(world: World, approved: bool) -> None:
     assert _roster(world, "t-1") == ({person} if approved else set())
 
 
+@pytest.mark.slow
 def test_teams_are_created_only_when_asked_for(world: World) -> None:
     coach = world.coach(account="k-1")
     person = world.competitor(coach)
@@ -184,6 +185,7 @@ def test_a_team_without_a_usable_coach_account_says_what_to_run(world: World) ->
     assert "game_platform_onboard_coaches" in told["errors"][0]["message"]
 
 
+@pytest.mark.slow
 def test_one_coachs_sync_leaves_other_coaches_teams_alone(world: World) -> None:
     mine, other = world.coach(), world.coach()
     world.team(mine, world.competitor(mine), synced_team_id="t-mine")

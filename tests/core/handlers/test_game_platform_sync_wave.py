@@ -80,6 +80,7 @@ def test_the_next_job_or_cycle_begins_a_new_lap(world: World) -> None:
     assert sorted(str(who) for _, who in world.asked("odl")) == sorted(people)
 
 
+@pytest.mark.slow
 def test_a_recurring_wave_syncs_one_batch_in_each_slot(world: World) -> None:
     people = world.competitors(5)
     batches, outcomes = _slots(world, 4, batchSize=2)
@@ -98,6 +99,7 @@ def test_a_recurring_wave_syncs_the_teams_when_it_has_come_round(world: World) -
     assert [one.output["teams"]["total"] for one in outcomes] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_person_who_fails_counts_in_the_slot_in_which_they_fail(world: World) -> None:
     people = world.competitors(3)
     world.sandbox.rules.add(f"403:scores,user={people[0]}")

@@ -92,6 +92,7 @@ def test_an_operator_sees_what_a_worker_would_do_and_a_dry_run_tells_it(
     assert numbers(told.data["effects"]) > 0
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_that_a_run_would_fail(
     notices: NoticeWorld,
     database_url: str,

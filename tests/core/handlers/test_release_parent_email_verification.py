@@ -370,6 +370,7 @@ def test_a_form_that_shares_a_probe_takes_over_when_its_outcome_happened(notices
     ) == [{"same": True}]
 
 
+@pytest.mark.slow
 def test_a_blocked_probe_is_tried_again_a_day_later_and_given_up_after_a_few(notices: NoticeWorld) -> None:
     form = notices.form()
     notices.sandbox.sendgrid.fates["zzparent@example.org"] = "blocked"

@@ -399,6 +399,7 @@ def test_a_report_that_cannot_be_written_does_not_repeat_the_message(
 # Workers that die
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sends", "target", "name", "after", "uncertain"),
     [
@@ -551,6 +552,7 @@ def test_nothing_that_is_kept_of_good_and_bad_runs_names_anybody(
 # The digest alone
 
 
+@pytest.mark.slow
 def test_texts_go_out_while_mail_pauses(notices: NoticeWorld) -> None:
     coaches(notices, 3, True)
     notices.sandbox.rules.add("429:mail/send:1,retry-after=3600")
@@ -576,6 +578,7 @@ def test_a_429_for_an_hour_loses_nobody(notices: NoticeWorld) -> None:
     assert DIGEST.output(notices)["emailSent"] == 1
 
 
+@pytest.mark.slow
 def test_an_outage_that_outlasts_a_notice_loses_nobody(notices: NoticeWorld) -> None:
     coaches(notices, 1, False)
     notices.sandbox.rules.add("503:mail/send")

@@ -214,6 +214,7 @@ class TestLostRuns:
             assert event["tags"]["worker"] == "silent-1"
             assert event["exception"]["values"][0]["type"] == "lease_expired"
 
+    @pytest.mark.slow
     def test_a_fleet_that_went_down_is_told_in_figures(
         self, database_url: str, conn: Connection, sentry: Receiver
     ) -> None:

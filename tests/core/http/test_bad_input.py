@@ -46,6 +46,7 @@ def signed_headers(door: Open) -> dict[str, str]:
 
 
 class TestWhatIsNotServed:
+    @pytest.mark.slow
     def test_paths_and_methods_that_are_not_there(self, database_url: str, conn: Connection) -> None:
         enqueue(conn, "fine")
         with opened(database_url) as door:
@@ -208,6 +209,7 @@ class TestTooSlow:
 
 
 class TestTooMany:
+    @pytest.mark.slow
     def test_two_hundred_idle_connections_keep_nobody_out(self, database_url: str, conn: Connection) -> None:
         job = enqueue(conn, "fine")
         with opened(database_url, limits=Limits(header_seconds=60.0)) as door:

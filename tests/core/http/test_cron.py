@@ -25,6 +25,7 @@ def fail(_params: Any, _context: Any) -> None:
 
 
 class TestWhoMayCall:
+    @pytest.mark.slow
     def test_whoever_lacks_the_secret_is_refused_and_runs_nothing(self, database_url: str, conn: Connection) -> None:
         job = enqueue(conn, "fine")
         strangers: list[dict[str, str]] = [
@@ -86,6 +87,7 @@ class TestAnswers:
         assert (run["status"], run["processed"], len(run["results"])) == ("ok", 3, 3)
         assert run["duration_ms"] > 0
 
+    @pytest.mark.slow
     def test_a_call_that_finds_nothing_says_so_and_is_on_record(self, database_url: str, conn: Connection) -> None:
         with opened(database_url) as door:
             got = door.run()
@@ -117,6 +119,7 @@ class TestAnswers:
                 assert "No jobs were run" in got.data["error"]
         assert outcomes(conn) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("body", [None, {"force": True, "limit": 3}])
     def test_a_pause_is_answered_with_its_reason_and_force_does_not_pass_it(
         self, database_url: str, conn: Connection, body: dict[str, Any] | None

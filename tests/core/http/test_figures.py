@@ -86,6 +86,7 @@ def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection
     assert told['jobdeck_door_seconds_count{path="/api/jobs/run"}'] == 2
 
 
+@pytest.mark.slow
 def test_metrics_are_written_as_open_metrics_for_a_reader_that_asks_for_them(database_url: str) -> None:
     accept = {"Authorization": f"Bearer {METRICS}", "Accept": "application/openmetrics-text; version=1.0.0"}
     with opened(database_url) as door:
@@ -153,6 +154,7 @@ def test_without_a_token_there_are_no_metrics_outside(database_url: str) -> None
         assert door.call("GET", "/metrics", headers={"Authorization": "Bearer "}).status == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", [None, METRICS])
 def test_on_an_address_of_their_own_metrics_are_there_and_nothing_else(database_url: str, token: str | None) -> None:
     with opened(database_url, metrics_address="127.0.0.1:0", metrics_token=token) as door:

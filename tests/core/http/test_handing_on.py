@@ -88,6 +88,7 @@ def test_a_request_is_handed_on_byte_by_byte_with_its_signature(
         assert email_wire.verified(door.vendor.public_key, got, same)
 
 
+@pytest.mark.slow
 def test_events_of_our_own_mail_are_not_handed_on(database_url: str, conn: Connection, other: Receiver) -> None:
     with opened(database_url, sendgrid_event_forward_url=other.url) as door:
         ours = event(outbox_id=accepted(conn))
@@ -121,6 +122,7 @@ def hurry(conn: Connection) -> None:
     conn.execute("UPDATE job_upkeep SET failed_at = NULL WHERE part = 'handing events on'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [500, 401, 404, 302])
 def test_what_the_second_receiver_does_not_take_is_kept_until_it_does(
     database_url: str, conn: Connection, other: Receiver, status: int, caplog: pytest.LogCaptureFixture
@@ -140,6 +142,7 @@ def test_what_the_second_receiver_does_not_take_is_kept_until_it_does(
     assert "kim@" not in written
 
 
+@pytest.mark.slow
 def test_a_second_receiver_that_is_away_loses_nothing(database_url: str, conn: Connection) -> None:
     receiver = Receiver()
     configured = settings(receiver.url)
@@ -258,6 +261,7 @@ def test_a_second_receiver_that_drips_is_given_up(conn: Connection, monkeypatch:
     assert value(conn, KEPT) == 1
 
 
+@pytest.mark.slow
 def test_health_says_when_the_second_receiver_has_taken_nothing_for_three_minutes(
     conn: Connection, other: Receiver
 ) -> None:

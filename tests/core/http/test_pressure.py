@@ -115,6 +115,7 @@ class TestWithoutReading:
         assert answers.endswith(b'connection: close\r\n\r\n{"status": "ok"}')
 
 
+@pytest.mark.slow
 def test_a_connection_whose_last_request_had_the_secret_keeps_its_place_beside_strangers(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

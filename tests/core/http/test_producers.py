@@ -380,6 +380,7 @@ class TestTokens:
         assert not shop._door.door._tokens.knows(digest(shop.token)[:8] + bytes(24))
 
 
+@pytest.mark.slow
 def test_the_server_enqueues_with_the_role_of_a_worker(database_url: str, conn: Connection, people: People) -> None:
     with people.sign_in(database_url, "job_worker") as worker:
         for table in ("job_producers", "job_producer_keys", "job_awaited"):

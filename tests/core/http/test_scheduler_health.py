@@ -203,6 +203,7 @@ class TestRest:
         announce(conn)
         assert findings(conn, "silent workers") == []
 
+    @pytest.mark.slow
     def test_the_warning_of_a_worker_that_died_ends_when_its_jobs_run_elsewhere(self, conn: Connection) -> None:
         announce(conn, "idle-1")
         announce(conn, "gone-1")

@@ -122,6 +122,7 @@ class TestSendGrid:
             until(lambda: waiting(conn) == 0, "applying")
         assert ADDRESS not in repr(rows(conn, "SELECT * FROM provider_events"))
 
+    @pytest.mark.slow
     def test_what_is_not_signed_for_this_body_and_this_time_is_refused_and_nothing_is_kept(
         self, database_url: str, conn: Connection
     ) -> None:
@@ -193,6 +194,7 @@ class TestSendGrid:
         assert email_wire.reason_text({"a": 1}, [], True, 550) == "550"
         assert email_wire.reason_text({}, None, "") is None
 
+    @pytest.mark.slow
     def test_without_a_key_nothing_is_taken(self, database_url: str) -> None:
         for key in (None, "no key at all"):
             with opened(database_url, sendgrid_event_webhook_public_key=key) as door:
@@ -258,6 +260,7 @@ class TestTwilio:
         assert state(conn, message) == ends
         assert value(conn, "SELECT count(*) FROM provider_events") == int(status != "sent")
 
+    @pytest.mark.slow
     def test_two_statuses_of_one_message_are_two_events(self, database_url: str, conn: Connection) -> None:
         with opened(database_url) as door:
             texted(door, sms("undelivered", ErrorCode="30003"))
@@ -434,6 +437,7 @@ class TestMovedBoundaries:
 
 
 class TestReplays:
+    @pytest.mark.slow
     def test_a_repeated_start_does_not_clear_a_later_stop_even_after_years(
         self, database_url: str, conn: Connection
     ) -> None:
@@ -507,6 +511,7 @@ def test_a_list_entry_of_an_impossible_time_is_kept_without_it(conn: Connection,
     assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"
 
 
+@pytest.mark.slow
 def test_the_figures_say_what_became_of_events(database_url: str) -> None:
     sent = [event(), event("launched")]
     with opened(database_url) as door:

@@ -130,6 +130,7 @@ def test_a_lease_that_is_taken_away_is_counted(database_url: str, conn: Connecti
             held.let_go()
 
 
+@pytest.mark.slow
 def test_it_drains_in_sight(database_url: str, conn: Connection) -> None:
     held = Held(stubborn=True)
     enqueue(conn, "held")
@@ -200,6 +201,7 @@ class TestWhoMayRead:
 
 
 class TestNothingDisturbsTheWorker:
+    @pytest.mark.slow
     def test_a_worker_whose_address_is_taken_runs_jobs_and_opens_it_when_it_is_free(
         self, database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -169,6 +169,7 @@ def test_an_error_in_the_callers_block_gives_the_connection_back(database: Datab
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_an_open_pool_survives_a_restart_of_the_server(database: Database, postgres: PostgresServer) -> None:
     with database.connection(), database.connection():
         pass
@@ -459,6 +460,7 @@ def test_a_listener_survives_a_restart_and_says_that_it_may_have_missed_somethin
         assert listener.wait(PATIENCE) == ["again"]
 
 
+@pytest.mark.slow
 def test_a_listener_that_finds_the_server_down_connects_when_it_is_up(
     database: Database, postgres: PostgresServer
 ) -> None:

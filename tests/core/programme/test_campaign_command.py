@@ -99,6 +99,7 @@ def test_dry_run_goes_before_yes(jobdeck: Jobdeck, world: MailWorld, text: str) 
     assert world.rows("select id from competitor_announcement_campaigns") == []
 
 
+@pytest.mark.slow
 def test_audiences(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
     world.competitor(email_personal="off@example.org", game_platform_id=None)
     world.competitor(email_personal="old@example.org", is_active=False)
@@ -246,6 +247,7 @@ def test_resume_mails_only_the_unsent(jobdeck: Jobdeck, world: MailWorld) -> Non
     jobdeck("campaign", "resume", str(campaign)).refused(1, "Nobody is left to mail")
 
 
+@pytest.mark.slow
 def test_a_dry_resume_changes_nothing(jobdeck: Jobdeck, world: MailWorld) -> None:
     campaign = _half_sent(world)
     with changes_nothing(world.conn):

@@ -137,6 +137,7 @@ def test_a_type_without_a_preview_is_said_to_have_none(database: Database, earli
         assert [(one.answer, one.sentence) for one in answers(watch)] == [("no-preview", "no preview")]
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_and_ends_between_two_looks_is_answered(database: Database, earlier: Connection) -> None:
     with watched(database) as watch:
         done, failed = add(earlier, "letters"), add(earlier, "letters")
@@ -190,6 +191,7 @@ def test_nothing_is_answered_twice_or_missed_when_there_are_more_runs_than_are_r
     assert len(found) == len(set(found)) == 8
 
 
+@pytest.mark.slow
 def test_a_claim_that_commits_after_a_later_one_is_answered(
     database: Database, database_url: str, earlier: Connection
 ) -> None:

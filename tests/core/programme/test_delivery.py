@@ -130,6 +130,7 @@ def put_again(mail: MailWorld, context: FakeContext, decisions: list[Decision]) 
     return outbox.put(mail.conn, wanted, Policy(), job_id=context.job.id, run_token=context.job.run_token)
 
 
+@pytest.mark.slow
 def test_an_outage_ends_the_run_after_a_few_and_leaves_the_rest(mail: MailWorld) -> None:
     mail.sandbox.rules.add("503:mail/send")
     context = mail.context()

@@ -93,6 +93,7 @@ def test_the_demos_jobs_are_those_there_are_handlers_for_and_are_not_doubled(con
     assert everything(conn)["job_queue"] == before["job_queue"]
 
 
+@pytest.mark.slow
 def test_a_misspelt_job_that_failed_is_not_enqueued_again(conn: Connection) -> None:
     known = registry.load()
     enqueue_demo_jobs(conn, known)

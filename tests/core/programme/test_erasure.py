@@ -116,6 +116,7 @@ class TestNothingIsLeft:
         insert(conn, "job_alarms", name=made)
         assert places(dumped(conn), ["zzhidden@zz.example"]) == {"job_alarms": {"zzhidden@zz.example"}}
 
+    @pytest.mark.slow
     def test_others_stay_as_they_are(self, conn: Connection, coach: Coach, child: Child) -> None:
         near = Child(conn, coach.id, word="jquokkar", parent="yzzparent")
         near_message = message(conn, near.id, f"x{child.email}", "announcement", "k-near")
@@ -292,6 +293,7 @@ class TestRefusals:
         request.getfixturevalue("unchanged")
         self.refused(conn, "competitor", child.id, "which is being sent, is still to reach them. Nothing was erased.")
 
+    @pytest.mark.slow
     def test_somebody_whom_a_running_campaign_has_reached_is_erased(self, conn: Connection, child: Child) -> None:
         insert(
             conn, "competitor_announcement_recipients", campaign_id=campaign(conn, status="sending"),
@@ -332,6 +334,7 @@ class TestRefusals:
     def test_a_coach_who_has_competitors(self, conn: Connection, coach: Coach) -> None:
         self.refused(conn, "profile", coach.id, "This coach has 1 competitors and 0 teams")
 
+    @pytest.mark.slow
     def test_somebody_whom_a_running_job_is_about(
         self, conn: Connection, child: Child, request: pytest.FixtureRequest
     ) -> None:
@@ -349,6 +352,7 @@ class TestRefusals:
         request.getfixturevalue("unchanged")
         self.refused(conn, "competitor", child.id, "A message to them is being sent.")
 
+    @pytest.mark.slow
     def test_somebody_to_whom_a_table_of_the_application_refers(
         self, conn: Connection, child: Child, request: pytest.FixtureRequest
     ) -> None:

@@ -174,6 +174,7 @@ def test_an_absurd_retry_after_is_capped_at_an_hour(sandbox: Sandbox, client: Me
     assert failure.value.seconds == 3600
 
 
+@pytest.mark.slow
 def test_requests_are_paced_after_a_short_burst(sandbox: Sandbox, clock: FakeClock) -> None:
     sandbox.metactf.add_account("c-1")
     with closing(_client(sandbox, clock, GAME_PLATFORM_RATE_PER_SECOND=2)) as client:

@@ -79,6 +79,7 @@ def test_an_action_by_name_is_done_to_that_coachs_jobs(jobdeck: Jobdeck, jobs: d
     ]
 
 
+@pytest.mark.slow
 def test_the_id_of_a_coach_who_is_gone_still_finds_the_jobs(jobdeck: Jobdeck, jobs: dict[UUID, UUID]) -> None:
     assert listed(jobdeck, f"coach:{GONE}") == listed(jobdeck, "coach:7f0c") == {str(jobs[GONE])}
     assert jobdeck("jobs", "--filter", "coach:9999").out == "No jobs.\n"

@@ -300,6 +300,7 @@ class TestRowsLeftBehind:
         assert answer.run_at is not None
         assert answer.run_at > now(conn)
 
+    @pytest.mark.slow
     def test_finished_rows_can_be_listed_retried_and_deleted(self, installed: Connection) -> None:
         conn = installed
         for tab, kinds in [

@@ -53,6 +53,7 @@ def test_what_became_of_mail_is_pulled(mail: MailWorld) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_drop_for_the_text_of_a_mail_leaves_its_whole_audience_mailable(mail: MailWorld) -> None:
     campaign = mail.campaign(5)
     mail.sandbox.sendgrid.fates["*"] = "dropped-content"
@@ -240,6 +241,7 @@ def test_a_log_longer_than_one_answer_is_read_in_halves(mail: MailWorld, monkeyp
     assert mail.statuses(campaign) == {"delivered": 12}
 
 
+@pytest.mark.slow
 def test_a_second_with_more_than_one_answer_is_told(mail: MailWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events_pull, "LOG_PAGE", 4)
     campaign = mail.campaign(12)
@@ -298,6 +300,7 @@ def test_texts_are_asked_about(mail: MailWorld) -> None:
     assert found.warnings == []
 
 
+@pytest.mark.slow
 def test_a_sender_that_carriers_do_not_know_is_an_alarm(mail: MailWorld) -> None:
     mail.sandbox.twilio.fates["+15005551000"] = 30034
     send(mail, 1, "sms")

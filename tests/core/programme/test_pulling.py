@@ -58,6 +58,7 @@ def alarms(world: MailWorld) -> list[str]:
     return [said for said in late if "pulling" in said]
 
 
+@pytest.mark.slow
 def test_the_plugin_pulls_by_itself(world: MailWorld) -> None:
     messages = send(world, 2)
     (known,) = (one for one in load_plugins()[0].upkeep if one.name == "pulling delivery events")

@@ -287,6 +287,7 @@ def test_a_refused_search_of_the_log_has_no_field_either(sandbox: Sandbox) -> No
     assert (answer.status_code, [list(error) for error in answer.json()["errors"]]) == (403, [["message"]])
 
 
+@pytest.mark.slow
 def test_the_log_is_searched_by_category_time_and_status(sandbox: Sandbox) -> None:
     sandbox.sendgrid.fates["b@example.org"] = "bounce"
     _send(sandbox, "a@example.org", "b@example.org", category="campaign-1")

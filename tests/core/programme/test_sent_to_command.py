@@ -55,6 +55,7 @@ class TestMessages:
         assert ids(jobdeck, str(PUPIL)) == ids(jobdeck, str(sister)) == [str(probe)]
         assert ids(jobdeck, "zzparent@example.org") == [str(probe)]
 
+    @pytest.mark.slow
     def test_what_the_original_sent_is_listed_too(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         persons.insert("competitor_announcement_campaigns",
                      {"id": CAMPAIGN, "subject": "s", "body_markdown": "b", "body_html": "b", "status": "sent",
@@ -145,6 +146,7 @@ class TestPerson:
 
 
 class TestReveal:
+    @pytest.mark.slow
     def test_addresses_are_masked_until_somebody_says_why(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         persons.message("zzada@example.org", COACH)
         assert "zzada" not in jobdeck("sent-to", str(COACH)).out

@@ -213,6 +213,7 @@ class TestLift:
             {"why": None}
         ]
 
+    @pytest.mark.slow
     def test_a_block_is_lifted_by_the_id_of_the_list(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         persons.bar("zzada@example.org", "spam")
         persons.bar("zzada@example.org", "hard_bounce")

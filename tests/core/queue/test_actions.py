@@ -158,6 +158,7 @@ class TestTable:
         assert (result.ok, result.status, result.version) == (False, None, None)
         assert "no longer in the queue" in result.message
 
+    @pytest.mark.slow
     def test_every_way_a_job_moves_changes_its_version(self, conn: Connection) -> None:
         job_id = add(conn).id
         versions = [job_row(conn, job_id)["version"]]
@@ -343,6 +344,7 @@ class TestRetryOfAJobThatWaits:
         assert (result.ok, told.ok) == (False, False)
         assert str(first) in result.message
 
+    @pytest.mark.slow
     def test_it_is_refused_where_the_other_is_a_series_that_ended_without_a_run(self, conn: Connection) -> None:
         first = add(conn, "first", recurrence_interval_minutes=60, expires_at=now(conn) + timedelta(minutes=1)).id
         second = add(conn, blocked_by=first).id

@@ -17,6 +17,7 @@ def test_white_space_in_a_name_does_not_push_the_role_away(conn: Connection, spa
     assert value(conn, "SELECT actor FROM job_audit") == f"Zoë (postgres) ({conn.info.user})"
 
 
+@pytest.mark.slow
 def test_a_name_of_megabytes_is_cut(conn: Connection) -> None:
     ticket = producer.enqueue(conn, NewJob("alpha"), actor="é" * 5_000_000)
     name = value(conn, "SELECT created_by FROM job_queue WHERE id = %s", ticket.job_id)

@@ -300,6 +300,7 @@ def test_a_bulk_delete_can_be_taken_back(conn: Connection) -> None:
         bulk.choose_again(conn, uuid4(), "all", actor=ACTOR)
 
 
+@pytest.mark.slow
 def test_the_audit_names_who_began_it_and_who_carried_it_out(
     conn: Connection, postgres: PostgresServer, database_url: str, people: People
 ) -> None:
@@ -323,6 +324,7 @@ def test_the_audit_names_who_began_it_and_who_carried_it_out(
     assert {row["reason"] for row in (begun, first, second)} == {"bad data"}
 
 
+@pytest.mark.slow
 def test_old_actions_and_choices_that_came_to_nothing_are_taken_away(conn: Connection) -> None:
     add(conn)
     kept = carried_out(conn, chosen(conn), "cancel")

@@ -121,6 +121,7 @@ def test_the_next_job_with_the_key_runs(conn: Connection) -> None:
     assert claim_one(conn).id == follower.id
 
 
+@pytest.mark.slow
 def test_the_audit_says_what_was_erased_and_not_the_value(conn: Connection) -> None:
     fail(conn)
     erased(conn)

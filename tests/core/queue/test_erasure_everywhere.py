@@ -208,6 +208,7 @@ def test_the_statistics_of_postgres_keep_no_value(conn: Connection) -> None:
     assert value(conn, in_statistics, f"%{PAT}%") == 0
 
 
+@pytest.mark.slow
 def test_a_group_of_errors_whose_pattern_has_no_digits_is_found(conn: Connection) -> None:
     done(conn, "zzpat22@zz.example")
     conn.execute(

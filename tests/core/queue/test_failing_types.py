@@ -54,6 +54,7 @@ def test_a_failed_a_retried_and_a_lost_run_count_whether_they_are_summed_yet_or_
     assert history.judged() == "critical"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("usual_failures", "failed", "verdict"),
     [
@@ -146,6 +147,7 @@ def test_it_falls_after_a_quarter_of_an_hour_of_runs_below_the_threshold(history
     assert {minute for minute, verdict in shown.items() if verdict} == set(range(1, 19))
 
 
+@pytest.mark.slow
 def test_a_relapse_begins_the_quarter_of_an_hour_again(history: History) -> None:
     history.usually(succeeded=99, failed=1)
     history.ran(NOW, failed=30)
@@ -172,6 +174,7 @@ def test_what_was_critical_becomes_a_warning_where_that_still_holds(history: His
 
 
 class TestRising:
+    @pytest.mark.slow
     def test_a_verdict_does_not_rise_because_successes_leave_the_window_first(self, history: History) -> None:
         history.usually(succeeded=99, failed=1)
         history.ran(NOW - MINUTE, succeeded=16_000, retried=700)
@@ -235,6 +238,7 @@ class TestFewRuns:
         (found,) = rows(history.conn, "SELECT runs, failed, few FROM job_failing_types")
         assert found == {"runs": 20, "failed": 3, "few": True}
 
+    @pytest.mark.slow
     def test_it_falls_after_twenty_good_runs(self, history: History) -> None:
         history.usually(succeeded=99, failed=1)
         for before in range(10):

@@ -385,6 +385,7 @@ class TestBothAlike:
         assert run_once(conn, outcome="cancelled").status is Status.CANCELLED
         assert job_row(conn, job.id)["status"] == "cancelled"
 
+    @pytest.mark.slow
     def test_a_request_to_cancel_wins_over_a_lost_lease(self, conn: Connection, recurring: bool) -> None:
         job = self.job(conn, recurring)
         claim_one(conn)
@@ -469,6 +470,7 @@ class TestBackoff:
         assert full * 0.95 < high <= full
         assert spread > 400
 
+    @pytest.mark.slow
     def test_a_task_types_own_base_and_cap_are_used(self, conn: Connection) -> None:
         job = add(conn, max_attempts=50)
         for _ in range(6):
@@ -542,6 +544,7 @@ class TestBatch:
         assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
         assert value(conn, "SELECT count(*) FROM job_runs") == 5
 
+    @pytest.mark.slow
     def test_no_outcome_leaves_a_job_running(self, conn: Connection) -> None:
         for outcome in ("succeeded", "partial", "continued", "failed", "released", "cancelled"):
             kinds: list[dict[str, Any]] = [{}, {"recurrence_interval_minutes": 5}, {"concurrency_key": outcome}]

@@ -191,6 +191,7 @@ class TestTheNext:
         look(conn)
         assert value(conn, bound) == 0
 
+    @pytest.mark.slow
     def test_tokens_whose_partition_is_gone_get_one_when_they_are_drawn_again(self, conn: Connection) -> None:
         old_partition(conn)
         assert look(conn) == {}
@@ -204,6 +205,7 @@ class TestTheNext:
 
 
 class TestPruning:
+    @pytest.mark.slow
     def test_a_closed_partition_whose_tokens_are_drawn_again_is_closed_again_after_them(self, conn: Connection) -> None:
         old_partition(conn, days=29)
         draw_to(conn, 5 * MILLION)
@@ -226,6 +228,7 @@ class TestPruning:
         assert value(conn, "SELECT count(*) FROM job_runs") == 0
         assert value(conn, "SELECT count(*) FROM job_run_partitions") == 0
 
+    @pytest.mark.slow
     def test_one_with_the_token_of_a_running_job_stays_until_its_period_after_that_run(self, conn: Connection) -> None:
         add(conn, "beta")
         running = claim_one(conn, ["beta"])
@@ -253,6 +256,7 @@ class TestPruning:
         assert value(conn, "SELECT count(*) FROM job_runs") == 0
         assert value(conn, "SELECT outcome FROM job_dependencies") == "succeeded"
 
+    @pytest.mark.slow
     def test_rows_are_not_deleted_one_by_one_where_the_partition_goes_within_a_day(self, conn: Connection) -> None:
         draw_to(conn, 5)
         old = old_partition(conn, days=29)

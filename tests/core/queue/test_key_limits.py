@@ -195,6 +195,7 @@ class TestARateOfAKey:
         (run,) = claim(conn)
         assert run.due_at == slot - timedelta(seconds=61)
 
+    @pytest.mark.slow
     def test_a_job_that_waits_for_the_rate_waits_for_no_other_of_its_key_that_no_worker_takes(
         self, conn: Connection
     ) -> None:

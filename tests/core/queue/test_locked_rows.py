@@ -354,6 +354,7 @@ class TestPoison:
             """
         )
 
+    @pytest.mark.slow
     def test_they_are_set_aside_and_the_others_are_taken_back(self, conn: Connection) -> None:
         bad = add(conn, payload={"poison": True})
         good = [add(conn).id for _ in range(3)]

@@ -116,6 +116,7 @@ def test_a_queue_of_jobs_that_wait_for_one_other_costs_those_that_finish_nothing
     assert cost_of(conn, lambda conn: finish("succeeded")(conn, *thousand)).rows < 10_000
 
 
+@pytest.mark.slow
 def test_a_heartbeat_of_a_hundred_reads_no_other_running_jobs_though_the_planner_believes_in_none(
     conn: Connection,
 ) -> None:

@@ -31,6 +31,7 @@ def published(conn: Connection) -> Connection:
     return conn
 
 
+@pytest.mark.slow
 def test_jobs_lines_blockers_statistics_and_the_history_go_on_in_a_publication_for_all_tables(
     published: Connection,
 ) -> None:

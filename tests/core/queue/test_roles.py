@@ -186,6 +186,7 @@ class TestViewer:
         (seen,), _ = history.runs(job_id=told.id).run(viewer)
         assert seen.progress == {"done": 3}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("call", [*act_calls(), *enqueue_calls(), *work_calls()])
     def test_it_can_do_nothing(self, owner: Connection, viewer: Connection, call: str) -> None:
         job = add(owner)
@@ -217,6 +218,7 @@ class TestOperator:
         with pytest.raises(DENIED):
             work_calls()[call](operator, job)
 
+    @pytest.mark.slow
     def test_it_sees_payloads_whole_and_its_permissions(self, owner: Connection, operator: Connection) -> None:
         job = add(owner, payload=SECRET)
         seen = read_jobs.job(job.id).run(operator)
@@ -263,6 +265,7 @@ class TestOperator:
 
 
 class TestWorker:
+    @pytest.mark.slow
     @pytest.mark.parametrize("call", [*work_calls(), *enqueue_calls()])
     def test_it_works_and_enqueues(self, owner: Connection, worker: Connection, call: str) -> None:
         job = add(owner)
@@ -293,6 +296,7 @@ class TestWorker:
         told = read_jobs.permissions().run(worker)
         assert (told.view, told.operate, told.work) == (True, False, True)
 
+    @pytest.mark.slow
     @pytest.mark.competition
     def test_it_writes_the_programmes_tables(self, owner: Connection, worker: Connection) -> None:
         tables = owner.execute("SELECT job_programme_tables()").fetchall()
@@ -379,6 +383,7 @@ class TestCatalog:
             assert not value(owner, "SELECT rolcanlogin OR rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = %s",
                              group)  # fmt: skip
 
+    @pytest.mark.slow
     def test_a_table_put_in_the_way_is_not_taken_for_the_queues(self, owner: Connection) -> None:
         job = add(owner)
         owner.execute("CREATE TEMP TABLE job_queue (LIKE public.job_queue INCLUDING ALL)")

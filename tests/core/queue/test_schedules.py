@@ -360,6 +360,7 @@ def test_each_slot_is_served_once_through_clock_changes_and_leap_days(
     assert len(wanted) > 2
 
 
+@pytest.mark.slow
 def test_a_series_that_makes_up_all_slots_gets_more_of_them_than_the_database_holds(world: World) -> None:
     made = world.add(Cron("*/30 * * * *", catch_up="all"))
     first = world.run_at(made.id)

@@ -56,6 +56,7 @@ def test_every_line_whose_first_job_was_deleted_by_hand_gets_another(conn: Conne
     assert value(conn, WITH_FIRST) == LINES
 
 
+@pytest.mark.slow
 def test_a_pass_that_ends_before_a_walk_asks_for_another(conn: Connection) -> None:
     conn.execute("DELETE FROM job_queue WHERE task_type = 'alpha'")
     conn.execute("ALTER FUNCTION job_queue_walk RENAME TO job_queue_walk_at_once")

@@ -417,6 +417,7 @@ class TestFigures:
         advance(conn, timedelta(minutes=62))
         assert health().run(conn).failed_last_hour == 0
 
+    @pytest.mark.slow
     def test_a_job_that_failed_because_its_last_run_was_lost_is_a_failure(self, conn: Connection) -> None:
         add(conn, max_attempts=1)
         claim_one(conn)
@@ -448,6 +449,7 @@ class TestLimits:
         conn.execute(fill, (100,))
         assert finding(conn, "late series").evidence.startswith("At least 500 late, alpha the longest")
 
+    @pytest.mark.slow
     def test_long_runs_beyond_the_limit_are_at_least_so_many(self, conn: Connection) -> None:
         conn.execute("INSERT INTO job_queue (task_type) SELECT 'alpha' FROM generate_series(1, 501)")
         assert len(leases.claim(conn, WORKER, ["alpha"], 501, 3600.0)) == 501

@@ -78,6 +78,7 @@ class TestCron:
         assert told.running[0].lease_expires_at is not None
         assert [job.id for job in told.series] == [sooner.id, later.id]
 
+    @pytest.mark.slow
     def test_looking_changes_nothing(self, conn: Connection) -> None:
         add(conn)
         with changes_nothing(conn):
@@ -134,6 +135,7 @@ class TestErrors:
         (trend,) = error_groups.groups().run(conn)
         assert (trend.failed, trend.waiting) == (0, 0)
 
+    @pytest.mark.slow
     def test_lost_runs_are_a_group_as_well(self, conn: Connection) -> None:
         add(conn, max_attempts=1)
         claim_one(conn)

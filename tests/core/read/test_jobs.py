@@ -128,6 +128,7 @@ KEYS: dict[str, Callable[[Job], Any]] = {
 
 
 class TestOrder:
+    @pytest.mark.slow
     @DIRECTIONS
     @pytest.mark.parametrize("sort", SORTS)
     def test_pages_of_every_tab_leave_none_out_and_repeat_none(
@@ -168,6 +169,7 @@ class TestOrder:
         for tab in TABS:
             assert ids(full, Filter(status=tab), descending=False) == ids(full, Filter(status=tab))[::-1]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("held_by", ["a key", "a blocker"])
     def test_long_lines_of_waiting_jobs_are_paged_through_whole(self, conn: Connection, held_by: str) -> None:
         blocker = add(conn, "beta", run_at=now(conn) - timedelta(days=2))

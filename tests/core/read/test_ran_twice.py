@@ -50,6 +50,7 @@ def numbers(lost: LostRuns) -> tuple[int, int, int]:
     return lost.twice, lost.unclear, lost.alone
 
 
+@pytest.mark.slow
 def test_a_job_whose_first_run_was_lost_after_it_began_may_have_acted_twice(conn: Connection) -> None:
     add(conn)
     first = lost_after_it_began(conn)
@@ -100,6 +101,7 @@ def test_a_lost_run_without_another_one_has_not_acted_twice(conn: Connection) ->
     assert words.sentences(seen) == ["1 job lost a run and has no other."]
 
 
+@pytest.mark.slow
 def test_a_second_run_that_goes_on_counts_once_it_began(conn: Connection) -> None:
     add(conn)
     lost_after_it_began(conn)
@@ -149,6 +151,7 @@ def test_one_time_jobs_with_the_same_content_within_an_hour_are_listed(conn: Con
     assert len(found(conn).same) == 1
 
 
+@pytest.mark.slow
 def test_a_viewer_compares_no_payloads_and_sees_nothing_that_a_run_returned(conn: Connection) -> None:
     for _ in range(2):
         add(conn, payload={"order": 1})

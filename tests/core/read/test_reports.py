@@ -218,6 +218,7 @@ class TestErrorGroups:
             ("alpha", "Boom", "Not found", 1),
         ]
 
+    @pytest.mark.slow
     def test_retried_and_lost_runs_are_errors_and_successes_are_not(self, conn: Connection) -> None:
         add(conn)
         run_once(conn)

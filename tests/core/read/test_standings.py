@@ -155,6 +155,7 @@ def every_need(conn: Connection) -> list[UUID]:
     return [job.id for job in ordered]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 3, 200])
 def test_all_jobs_are_listed_by_their_need_page_by_page(conn: Connection, limit: int) -> None:
     expected = every_need(conn)

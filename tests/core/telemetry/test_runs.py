@@ -308,6 +308,7 @@ class TestWhatASpanTells:
 
 
 class TestMetrics:
+    @pytest.mark.slow
     def test_runs_are_counted_by_type_and_recorded_outcome(
         self, database_url: str, conn: Conn, recorded: Recorded
     ) -> None:
@@ -382,6 +383,7 @@ class TestMetrics:
         assert recorded.points("messaging.process.duration") == {}
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_not_asked_records_nothing(database_url: str, conn: Conn, recorded: Recorded) -> None:
     job_id = jobdeck.enqueue(conn, TYPE, ADA, max_attempts=1).job_id
     seen: list[object] = []

@@ -77,6 +77,7 @@ def test_it_sees_the_tests_own_transaction(conn: Connection, database_url: str) 
     assert_enqueued(database_url, "testing_bill")
 
 
+@pytest.mark.slow
 def test_it_compares_the_due_time(conn: Connection) -> None:
     jobdeck.enqueue(conn, "testing_bill", Bill(customer_id=7), run_at=TOMORROW)
     second = timedelta(seconds=1)

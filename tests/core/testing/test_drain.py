@@ -157,6 +157,7 @@ def test_a_series_runs_once_and_waits_for_its_next_slot(conn: Connection, behave
     assert made[-1].what_follows.startswith("The job succeeded. The series goes on in ")
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_for_another_runs_after_it(conn: Connection, behave: Callable[..., None]) -> None:
     behave(lambda _params, _ctx: None)
     first = add(conn, 1, run_at=TOMORROW)
@@ -165,6 +166,7 @@ def test_a_job_that_waits_for_another_runs_after_it(conn: Connection, behave: Ca
     assert [made.job.payload["number"] for made in drain(conn, scheduled=True)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_job_that_another_one_holds_is_left_alone(
     conn: Connection, database_url: str, behave: Callable[..., None]
 ) -> None:

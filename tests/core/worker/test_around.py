@@ -254,6 +254,7 @@ class TestHooks:
             assert [outcomes(conn, one.id) for one in jobs] == [["failed"]] * 5
             go_on.set()
 
+    @pytest.mark.slow
     def test_a_worker_ends_without_a_hook_that_does_not_and_says_so(
         self, database_url: str, conn: Conn, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:

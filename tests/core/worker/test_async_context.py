@@ -40,6 +40,7 @@ from tests.support.working import (
 # The context
 
 
+@pytest.mark.slow
 def test_checkpoints_are_saved_while_all_connections_are_taken(database_url: str, conn: Conn) -> None:
     async def handler(params: Any, ctx: Any) -> Done:
         async with ctx.adb() as own:
@@ -103,6 +104,7 @@ def test_the_connection_of_threads_is_refused_with_the_way_that_works(database_u
     assert "async with ctx.adb() as conn" in last_run(conn, job.id)["error"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_run_that_lost_its_job_is_refused(database_url: str, conn: Conn) -> None:
     entered, lost = threading.Event(), threading.Event()
 

@@ -118,6 +118,7 @@ def test_draining_cancels_when_the_time_is_over_and_hands_back(
     assert conn.execute("SELECT DISTINCT status, attempts FROM job_queue").fetchall() == [("pending", 0)]
 
 
+@pytest.mark.slow
 def test_draining_hands_back_what_will_not_stop(
     database_url: str, conn: Conn, stubborn: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

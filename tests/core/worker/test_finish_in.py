@@ -204,6 +204,7 @@ def test_a_job_that_an_operator_has_cancelled_books_nothing(database_url: str, l
     assert (booked(ledger), outcomes(ledger, job.id)) == ([], ["cancelled"])
 
 
+@pytest.mark.slow
 def test_a_series_and_a_continued_run_end_in_a_transaction_too(database_url: str, ledger: Conn) -> None:
     def steps(_params: Any, ctx: Any) -> None:
         with psycopg.connect(database_url) as own:
@@ -264,6 +265,7 @@ def test_a_run_ends_in_an_sqlalchemy_session(database_url: str, ledger: Conn, en
     assert (outcomes(ledger, job.id), booked(ledger)) == (["retried", "succeeded"], [2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["psycopg", "asyncpg"])
 def test_an_async_run_ends_in_an_async_connection(database_url: str, ledger: Conn, kind: str) -> None:
     async def pays(_params: Any, ctx: Any) -> None:

@@ -153,6 +153,7 @@ def test_a_thread_that_a_borrower_left_finds_its_connection_closed(database: Dat
         assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_a_statement_that_a_borrower_left_running_is_cut_off_and_reads_from_no_other_connection(
     database: Database,
 ) -> None:
@@ -295,6 +296,7 @@ def upkeep_of(worker: Worker) -> float:
     return figures.upkeep_at or 0.0
 
 
+@pytest.mark.slow
 def test_what_an_async_handler_sets_is_gone_before_the_next_block(conn: Connection, database_url: str) -> None:
     conn.execute("CREATE TABLE written (number int)")
 

@@ -235,6 +235,7 @@ def test_jobs_that_are_put_off_are_a_group_of_errors_and_no_failures(database_ur
     assert (group.jobs, group.waiting) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_failed_run_keeps_its_group_while_its_handler_puts_the_job_off(database_url: str, conn: Conn) -> None:
     ran: list[int] = []
 

@@ -216,6 +216,7 @@ def test_a_continued_job_goes_on_from_its_checkpoint(database_url: str, conn: Co
     assert last_run(conn, job.id)["output"] == {"end": 3}
 
 
+@pytest.mark.slow
 def test_jobs_with_one_concurrency_key_run_one_after_another_and_without_waiting_for_a_poll(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +329,7 @@ def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
     assert held.asked_to_stop.is_set()
 
 
+@pytest.mark.slow
 def test_a_cancellation_reaches_a_worker_that_drains_at_once(
     database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,6 +428,7 @@ def test_a_handler_is_told_of_its_timeout(database_url: str, conn: Conn, held: H
         until(lambda: outcomes(conn) == ["failed"])
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_lease_is_told_and_recorded_as_abandoned(database_url: str, conn: Conn, held: Held) -> None:
     job = enqueue(conn, "held", max_attempts=5)
     with working(database_url, job_type("held", held), concurrency=1):
@@ -543,6 +546,7 @@ def test_a_job_whose_lease_ended_while_it_waited_is_not_started() -> None:
 # Following a run
 
 
+@pytest.mark.slow
 def test_a_running_jobs_progress_and_log_can_be_followed(database_url: str, conn: Conn) -> None:
     release = threading.Event()
 
@@ -570,6 +574,7 @@ def test_a_running_jobs_progress_and_log_can_be_followed(database_url: str, conn
 # Draining
 
 
+@pytest.mark.slow
 def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -770,6 +775,7 @@ def test_a_report_is_applied_once_when_its_answer_was_lost(
     assert outcomes(conn, series.id) == ["succeeded"]
 
 
+@pytest.mark.slow
 def test_a_worker_whose_connections_are_cut_goes_on(database_url: str, conn: Conn, held: Held) -> None:
     job = enqueue(conn, "held")
     with working(database_url, job_type("held", held), job_type("fine", nothing)) as worker:
@@ -920,6 +926,7 @@ def test_a_cycle_that_is_handed_back_while_it_claims_does_not_run_the_job(
     assert outcomes(conn) == []
 
 
+@pytest.mark.slow
 def test_a_cycle_hands_back_the_jobs_that_it_claimed_and_did_not_run(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

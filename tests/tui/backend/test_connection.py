@@ -10,6 +10,7 @@ from tests.tui.sample import sample
 from tests.tui.support import dashboard, failed, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["R", "C", "D", "w", "W", "P"])
 async def test_read_only_keys_change_nothing_and_say_why(key: str) -> None:
     backend = failed(1)
@@ -22,6 +23,7 @@ async def test_read_only_keys_change_nothing_and_say_why(key: str) -> None:
         assert not backend.calls
 
 
+@pytest.mark.slow
 async def test_a_role_that_may_only_look_is_told_so() -> None:
     backend = FakeBackend([make_job(1)], operate=False)
     assert "role job_viewer has read-only access" in await said(backend, "D")
@@ -112,6 +114,7 @@ async def test_a_frozen_screen_reads_nothing_by_itself_and_says_that_it_is_froze
         assert "FROZEN" not in deck.line("header")
 
 
+@pytest.mark.slow
 async def test_the_interval_can_be_stepped() -> None:
     async with dashboard(failed(1), "plus", interval=2.0) as deck:
         assert deck.app.poller.interval == 5
@@ -119,6 +122,7 @@ async def test_the_interval_can_be_stepped() -> None:
         assert deck.app.poller.interval == 1
 
 
+@pytest.mark.slow
 async def test_q_leaves_at_once_when_nothing_runs_here() -> None:
     async with dashboard(failed(1), "q") as deck:
         assert deck.app.return_code == 0

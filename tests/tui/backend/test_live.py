@@ -200,6 +200,7 @@ def test_pause_keeps_reason_author_and_the_time_to_resume(backend: LiveBackend) 
     assert backend.resume().enabled
 
 
+@pytest.mark.slow
 def test_a_cycle_runs_due_jobs_here_and_counts_them(backend: LiveBackend, conn: Connection) -> None:
     for task_type in ("test_quick", "test_quick", "test_fail"):
         producer.enqueue(conn, NewJob(task_type, max_attempts=1), actor="a")
@@ -277,6 +278,7 @@ def test_the_page_of_a_job_has_its_runs_and_clauses(backend: LiveBackend, conn: 
     assert detail.why
 
 
+@pytest.mark.slow
 def test_the_embedded_worker_runs_jobs_and_is_stopped_when_its_jobs_have_ended(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
@@ -305,6 +307,7 @@ def test_handing_back_puts_the_job_back_with_its_attempt(settings: Settings, con
         assert (job.status, job.attempts) == (Status.PENDING, 0)
 
 
+@pytest.mark.slow
 def test_closing_drains_the_worker_and_hands_back_what_does_not_end(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
@@ -330,6 +333,7 @@ def test_a_worker_on_a_shared_database_starts_only_when_asked(backend: LiveBacke
     assert backend.worker().state == "running"
 
 
+@pytest.mark.slow
 def test_read_only_starts_no_worker_and_the_server_refuses_changes(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
@@ -372,6 +376,7 @@ def test_nobody_listening_is_unreachable_and_later_it_connects(
         backend.close()
 
 
+@pytest.mark.slow
 def test_a_killed_connection_is_noticed_and_replaced(backend: LiveBackend, conn: Connection) -> None:
     conn.execute(f"SELECT pg_terminate_backend(pid) {CONNECTIONS}")
     with suppress(DatabaseUnreachable):

@@ -148,6 +148,7 @@ def test_the_report_has_the_embedded_worker_by_its_name(settings: Settings, conn
         gate.open.set()
 
 
+@pytest.mark.slow
 def test_the_audit_and_its_digest_are_read(backend: LiveBackend, conn: Connection) -> None:
     ids = fail(backend, conn)
     backend.act("retry", backend.read(counted_alike, *backend.errors([]).trends[0].key, limit=20).jobs)
@@ -216,6 +217,7 @@ def test_a_job_that_left_the_queue_runs_again_with_another_payload(backend: Live
     assert copy.id != removed.id
 
 
+@pytest.mark.slow
 def test_stuck_jobs_are_listed_and_those_named_are_marked_failed(backend: LiveBackend, conn: Connection) -> None:
     ids = [producer.enqueue(conn, NewJob("test_quick"), actor="a").job_id for _ in range(2)]
     leases.claim(conn, "dead worker", ["test_quick"], 2, 60)
@@ -229,6 +231,7 @@ def test_stuck_jobs_are_listed_and_those_named_are_marked_failed(backend: LiveBa
     assert by_id[ids[0]] is not Status.RUNNING
 
 
+@pytest.mark.slow
 def test_old_jobs_are_counted_and_removed(backend: LiveBackend, conn: Connection) -> None:
     job = service.enqueue(conn, NewJob("test_quick"), actor="a").job
     operator.cancel(conn, [job.id], actor="a")
@@ -272,6 +275,7 @@ def test_read_only_refuses_what_would_change_anything(
         assert (now.id, now.version, now.status) == (job.id, job.version, job.status)
 
 
+@pytest.mark.slow
 def test_a_bulk_edit_is_rehearsed_started_and_carried_to_its_end(
     settings: Settings, conn: Connection, asking: Gate
 ) -> None:
@@ -301,6 +305,7 @@ def test_a_selection_that_is_dropped_is_gone(backend: LiveBackend, conn: Connect
         backend.bulk.stop(choice.bulk.id)
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_type_are_changed_with_their_reason(backend: LiveBackend, conn: Connection) -> None:
     producer.enqueue(conn, NewJob("test_quick"), actor="a")
     work = partial(service.set_type, registry=backend.known, task_type="test_quick", reason="noisy")

@@ -61,6 +61,7 @@ def test_a_dashboard_that_opens_reads_in_one_round_trip_after_the_connection(
     assert len(trips.since(len(CONNECTING))) == 1, trips.taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [None, *Status])
 def test_a_refresh_of_each_list_is_one_round_trip(
     trips: RoundTrips, backend: LiveBackend, status: Status | None
@@ -97,6 +98,7 @@ def test_a_dashboard_may_open_with_a_filter_by_payload(backend: LiveBackend) -> 
     assert len(backend.view(BY_KEY).snapshot.page.jobs) == 1
 
 
+@pytest.mark.slow
 def test_an_action_and_a_job_are_one_round_trip_each(trips: RoundTrips, backend: LiveBackend) -> None:
     job, *_ = backend.view(ALL).snapshot.page.jobs
     for act in (

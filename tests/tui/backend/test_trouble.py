@@ -69,6 +69,7 @@ async def test_that_personal_data_is_shown_is_said_in_full_whatever_the_job_is_c
         assert "PERSONAL DATA" not in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_that_nothing_can_be_changed_is_said_once_and_until_the_database_answers() -> None:
     backend = failed(1)
     async with dashboard(backend) as deck:

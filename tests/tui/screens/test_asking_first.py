@@ -14,6 +14,7 @@ def due(*types: str) -> FakeBackend:
     return FakeBackend([make_job(at + 1, task_type=name) for at, name in enumerate(types)])
 
 
+@pytest.mark.slow
 async def test_w_names_the_database_the_environment_and_what_is_due_and_enter_runs() -> None:
     backend = due("game_platform_sync", "game_platform_sync", "sms_digest_processor", "of_nobody")
     backend.jobs.append(make_job(9, run_at=NOW + minutes(5)))
@@ -29,6 +30,7 @@ async def test_w_names_the_database_the_environment_and_what_is_due_and_enter_ru
         assert backend.calls == [("due",), ("cycle",)]
 
 
+@pytest.mark.slow
 async def test_w_and_esc_run_nothing() -> None:
     backend = due("game_platform_sync")
     async with dashboard(backend, "w", "escape") as deck:
@@ -61,6 +63,7 @@ async def test_a_dialog_that_asks_for_a_word_says_how_to_go_on_without_it() -> N
     assert toast == "Nothing was changed. Type run to confirm, or press esc to close the dialog."
 
 
+@pytest.mark.slow
 async def test_an_environment_without_a_name_names_the_setting_that_gives_it_one() -> None:
     assert "not named (JOBDECK_ENV)" in await shown(due("game_platform_sync"), "w")
 

@@ -43,6 +43,7 @@ def history(*runs: Any) -> FakeBackend:
     return backend
 
 
+@pytest.mark.slow
 async def test_the_verdict_comes_first_as_a_word_with_its_reason() -> None:
     lines = (await shown(sample(), "h")).splitlines()
     assert "⚠ WARNING" in lines[1]
@@ -92,6 +93,7 @@ def test_a_200_that_left_due_jobs_lying_is_red_and_one_by_hand_is_not() -> None:
     assert "not claimed" not in told(by_hand)
 
 
+@pytest.mark.slow
 async def test_a_cycle_that_a_pause_kept_from_running_does_not_look_like_a_good_one_in_now() -> None:
     backend = FakeBackend()
     for status, words in (("paused", "‖ Run Worker 4m ago, paused"), ("ok", "● Run Worker 4m ago")):
@@ -226,6 +228,7 @@ def incident() -> FakeBackend:
     return backend
 
 
+@pytest.mark.slow
 async def test_in_an_incident_workers_and_triggers_stay_on_the_page_at_80_columns() -> None:
     text = await shown(incident(), "h")
     assert "webhook_push                10,000+ overdue" in text
@@ -335,6 +338,7 @@ async def test_nothing_of_the_list_that_stands_still_meanwhile_shows_beside_it()
     assert "All 8" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ago", "begun"), [(64, "since 11:00Z"), (3 * 1440 + 64, "since 07-01 11:00Z")])
 async def test_since_when_stands_inside_the_sentence_of_the_evidence_with_its_day_where_needed(
     ago: int, begun: str

@@ -72,6 +72,7 @@ async def test_at_80_columns_the_switch_keeps_its_name_whatever_else_there_is_to
         assert len(header) <= 80
 
 
+@pytest.mark.slow
 async def test_a_production_database_is_labelled_as_such() -> None:
     async with dashboard(sample(), environment="production", production=True, size=LARGE) as deck:
         assert "production" in deck.line("header")
@@ -101,6 +102,7 @@ def one_coach_fails() -> FakeBackend:
     return backend
 
 
+@pytest.mark.slow
 async def test_now_names_the_value_of_a_key_to_a_session_that_may_see_payloads_and_reads_it_once() -> None:
     backend = one_coach_fails()
     backend.evidence.values = {"push": ("coachId", "c3 mara@example.org \x1b[31m" + "x" * 100)}
@@ -179,6 +181,7 @@ async def test_a_recurring_job_wears_its_badge_and_an_overdue_one_says_how_late_
     assert "⚠ 4m" in text
 
 
+@pytest.mark.slow
 async def test_while_paused_a_late_job_says_that_it_is_paused_and_how_late_it_is() -> None:
     backend = FakeBackend([make_job(20, next_run_at=NOW - minutes(20))])
     async with dashboard(backend) as deck:
@@ -213,6 +216,7 @@ async def test_paused_task_types_are_named_in_now() -> None:
         assert "‖ sms_digest_processor paused for <1m by bob: Twilio" in deck.line("now")
 
 
+@pytest.mark.slow
 async def test_the_banner_says_who_holds_the_queue() -> None:
     backend = sample()
     backend.processing = Processing(enabled=True, held_by="another runner")
@@ -220,6 +224,7 @@ async def test_the_banner_says_who_holds_the_queue() -> None:
         assert "No worker takes jobs: the queue is held by another runner." in deck.line("banner")
 
 
+@pytest.mark.slow
 async def test_an_empty_queue_says_so() -> None:
     async with dashboard(FakeBackend()) as deck:
         assert "The queue is empty." in deck.screen_text()
@@ -227,6 +232,7 @@ async def test_an_empty_queue_says_so() -> None:
         assert "No failed jobs." in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_the_first_paint_does_not_wait_for_the_database() -> None:
     backend = FakeBackend()
     backend.failure = lost()
@@ -277,6 +283,7 @@ async def test_a_terminal_made_tiny_under_a_dialog_and_large_again_gives_the_key
         assert deck.app.screen.focused is deck.table
 
 
+@pytest.mark.slow
 async def test_no_column_comes_or_goes_when_the_rows_of_a_tab_change() -> None:
     jobs = [make_job(1, Status.FAILED, last_error="boom"), make_job(2, Status.FAILED, last_error="boom")]
     backend = FakeBackend(jobs)
@@ -357,6 +364,7 @@ def _pause(name: str, reason: str | None, until: float | None = None) -> TypePau
     return TypePause(name, reason, "bob@10.0.0.9 (jobdeck)", NOW - minutes(12), NOW + minutes(until) if until else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_a_paused_type_has_a_line_with_who_why_since_when_and_until_when(size: tuple[int, int]) -> None:
     backend = failed(1)

@@ -94,6 +94,7 @@ async def test_what_is_known_of_the_group_and_the_playbooks_advice_stand_below()
     assert "• Refreshes names and states of accounts" in text
 
 
+@pytest.mark.slow
 async def test_no_errors_is_good_news() -> None:
     async with dashboard(FakeBackend(), "e") as deck:
         assert "No run has failed in the last 7 days." in deck.screen_text()
@@ -422,6 +423,7 @@ async def test_a_canary_is_watched_on_after_the_page_was_left() -> None:
         assert "◆" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_a_group_that_nothing_stands_in_any_more_cannot_be_retried() -> None:
     async with dashboard(broken(trends=2), "e", "j", "R") as deck:
         assert "No job is still in the state this error left it in" in deck.toasts[-1]

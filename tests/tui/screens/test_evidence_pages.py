@@ -119,6 +119,7 @@ async def test_the_digest_of_the_shift_stands_above_what_operators_did() -> None
     assert "NEW game_platform_onboard_competitors" not in text
 
 
+@pytest.mark.slow
 async def test_another_time_can_be_looked_at() -> None:
     async with dashboard(sample(), "o", "t") as deck:
         assert "Audit: last 24 h" in deck.screen_text()
@@ -156,6 +157,7 @@ async def test_alike_actions_on_many_jobs_are_one_line(size: tuple[int, int]) ->
         assert "This line is about many jobs. b lists the bulk actions." in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_a_shift_in_which_nobody_did_anything() -> None:
     assert "No operator actions." in await shown(FakeBackend(), "o")
 
@@ -242,6 +244,7 @@ class TestTheRealPage:
 # Log
 
 
+@pytest.mark.slow
 async def test_the_log_shows_what_the_worker_inside_says_and_follows() -> None:
     async with dashboard(sample()) as deck:
         logger = logging.getLogger("tests.somewhere")
@@ -256,6 +259,7 @@ async def test_the_log_shows_what_the_worker_inside_says_and_follows() -> None:
             assert "WARNING tests.somewhere the lease of a run is lost run=7" in deck.screen_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["off", "running"])
 async def test_an_empty_log_says_how_to_fill_it_unless_the_worker_is_there(state: Literal["off", "running"]) -> None:
     backend = FakeBackend()

@@ -58,6 +58,7 @@ async def test_an_action_on_the_page_acts_on_this_job_whatever_is_marked_in_the_
         assert deck.backend.calls == [("retry", (job_id(24),))]
 
 
+@pytest.mark.slow
 async def test_the_page_follows_its_job() -> None:
     backend = FakeBackend([make_job(1)])
     async with dashboard(backend, "enter") as deck:
@@ -67,6 +68,7 @@ async def test_the_page_follows_its_job() -> None:
         assert "● running" in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_a_job_that_is_gone_is_said_to_be_gone_and_cannot_be_acted_on() -> None:
     backend = FakeBackend([make_job(1)])
     async with dashboard(backend, "enter") as deck:
@@ -77,6 +79,7 @@ async def test_a_job_that_is_gone_is_said_to_be_gone_and_cannot_be_acted_on() ->
         assert deck.here == "JobDetailScreen"
 
 
+@pytest.mark.slow
 async def test_a_deleted_job_is_said_to_be_in_the_trash() -> None:
     backend = FakeBackend([make_job(1)])
     backend.details[job_id(1)] = JobDetail(backend.jobs[0], (), (), in_trash=True)

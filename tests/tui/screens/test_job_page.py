@@ -157,6 +157,7 @@ async def test_what_is_in_the_trash_cannot_be_acted_on_and_says_why(key: str) ->
         assert "This job is in the trash. u restores it." in deck.toasts[-1]
 
 
+@pytest.mark.slow
 async def test_a_job_that_is_not_in_the_trash_cannot_be_restored() -> None:
     assert "This job is not in the trash." in await said(FakeBackend([make_job(1)]), "enter", "u")
 
@@ -416,6 +417,7 @@ async def test_the_page_of_a_join_names_all_whom_it_waits_for() -> None:
     assert "This job runs after the end of 7: load2, load3, load4, load5, load6, load7, load8" in text
 
 
+@pytest.mark.slow
 async def test_a_job_in_no_flow_has_no_such_part() -> None:
     backend = FakeBackend([make_job(1, Status.PENDING)])
     async with dashboard(backend, "enter") as deck:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from jobdeck.core.model import Filter, Finding, Health, Status, Verdict
 from jobdeck.core.read.report_types import Clause, JobDetail
 from jobdeck.tui.format import short_id
@@ -12,6 +14,7 @@ from tests.tui.sample import sample
 from tests.tui.support import dashboard
 
 
+@pytest.mark.slow
 async def test_esc_walks_back_through_pages_and_lists_with_cursor_scroll_and_filter() -> None:
     backend = incident()
     backend.jobs = [

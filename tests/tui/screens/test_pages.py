@@ -37,6 +37,7 @@ async def test_a_key_opens_the_page_and_esc_and_q_leave_it(page: str) -> None:
         assert deck.app.is_running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", KEYS)
 async def test_every_key_of_a_page_has_a_handler_and_no_other(page: str) -> None:
     async with dashboard(sample(), KEYS[page]) as deck:
@@ -47,6 +48,7 @@ async def test_every_key_of_a_page_has_a_handler_and_no_other(page: str) -> None
         assert bound == {key for action in ACTIONS if page in action.scopes for key in action.keys}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["health", "errors", "workers", "audit"])
 async def test_a_page_is_painted_before_its_data_arrive(page: str) -> None:
     backend, held = sample(), Held()
@@ -103,6 +105,7 @@ async def test_behind_a_dialog_the_list_stands_still_and_is_right_when_it_is_see
         assert len(deck.table.jobs) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["question_mark", "colon", "h", "P", "n", "slash", "C", "e"])
 async def test_ctrl_c_leaves_from_every_page_and_dialog(key: str) -> None:
     async with dashboard(failed(1), key, "ctrl+c") as deck:
@@ -123,6 +126,7 @@ async def test_a_page_that_is_not_on_top_is_not_read(page: str) -> None:
         assert deck.backend.evidence.reads == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", READS)
 async def test_a_page_is_read_again_when_its_time_has_come_and_at_once_with_r(page: str) -> None:
     async with dashboard(sample(), KEYS[page]) as deck:
@@ -145,6 +149,7 @@ async def test_a_page_that_has_not_changed_is_not_painted_again(page: str, monke
         assert painted == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", READS)
 async def test_a_page_says_when_the_connection_is_lost_and_keeps_what_it_knew(page: str) -> None:
     async with dashboard(sample(), KEYS[page]) as deck:

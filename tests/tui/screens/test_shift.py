@@ -122,6 +122,7 @@ async def test_a_note_is_read_in_full_and_acknowledged(key: str) -> None:
         assert "INC-123" not in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_who_may_only_read_reads_notes_and_is_told_why_nothing_else() -> None:
     backend = sample()
     backend.operate = False
@@ -175,6 +176,7 @@ async def test_a_group_of_errors_is_muted_with_end_and_reason_and_unmuted() -> N
         assert "muted for" not in deck.screen_text()
 
 
+@pytest.mark.slow
 async def test_a_mute_without_an_end_lasts_a_year() -> None:
     backend = sample()
     async with dashboard(backend, "e", "M") as deck:

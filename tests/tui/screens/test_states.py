@@ -62,6 +62,7 @@ async def test_which_database_is_being_opened_is_said_before_it_answers(size: tu
         assert "db.example.org/queue  not connected" in slow.header()
 
 
+@pytest.mark.slow
 async def test_data_are_as_old_as_the_question_that_brought_them() -> None:
     slow = Slow(failed(2))
     async with slow.app.run_test(size=LARGE) as pilot:
@@ -96,6 +97,7 @@ async def test_a_long_name_leaves_room_for_the_beginning_of_the_reason() -> None
         assert "790 waiting · resumes in 3h" in deck.line("banner")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["", "e"], ids=["list", "page"])
 @pytest.mark.parametrize("size", [(60, 24), SMALL, (100, 24), LARGE])
 async def test_a_long_reason_leaves_room_for_who_paused_since_when_and_how_many_wait(
@@ -115,6 +117,7 @@ async def test_a_long_reason_leaves_room_for_who_paused_since_when_and_how_many_
         assert cell_len(banner) <= size[0]
 
 
+@pytest.mark.slow
 async def test_a_lost_connection_says_why_in_full_and_nothing_old_looks_as_if_it_were_new() -> None:
     backend = sample()
     async with dashboard(backend) as deck:
@@ -160,6 +163,7 @@ async def test_that_the_job_under_the_cursor_has_left_stays_said_until_the_curso
         assert "has left" not in deck.line("peek")
 
 
+@pytest.mark.slow
 async def test_a_new_order_is_said_in_its_line_and_covers_no_job() -> None:
     async with dashboard(failed(5), "s") as deck:
         assert "Sorted by task; S reverses." in deck.line("peek")

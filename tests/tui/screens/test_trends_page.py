@@ -185,6 +185,7 @@ async def test_p_proposes_to_pause_the_type_of_the_series_and_enter_opens_its_jo
         assert deck.here == "JobDetailScreen"
 
 
+@pytest.mark.slow
 async def test_a_running_series_and_an_empty_list_say_why_nothing_can_be_done() -> None:
     backend = incident()
     series = [job for job in backend.jobs if job.is_recurring]

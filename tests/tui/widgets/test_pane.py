@@ -56,6 +56,7 @@ async def test_a_subject_that_is_gone_leaves_the_cursor_where_it_was() -> None:
         assert pane.current is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "current"), [((1, 1), "c"), ((99,), "d"), ((99, -1), "c"), ((-5,), "a")])
 async def test_moving_stops_at_the_ends(steps: tuple[int, ...], current: str) -> None:
     async with shown() as pane:

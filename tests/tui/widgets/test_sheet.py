@@ -62,6 +62,7 @@ async def test_scrolling_stops_at_the_ends_and_says_where_one_is() -> None:
         assert sheet.place == "15-20/20"
 
 
+@pytest.mark.slow
 async def test_a_text_that_fits_has_no_place() -> None:
     async with shown() as sheet:
         sheet.show((numbered(3),))

@@ -131,6 +131,7 @@ class TestMaximumAge:
         ended = {name: (one["outcome"], one["error"]) for name, one in outcomes(conn, ids["told"]).items()}
         assert ended == {"a": ("cancelled", "The job expired before a worker could run it."), "b": ("succeeded", None)}
 
+    @pytest.mark.slow
     def test_a_retry_of_an_expired_member_revives_its_join_without_the_expiry_that_has_passed(
         self, conn: Connection
     ) -> None:

@@ -140,6 +140,7 @@ class TestEndsAtTheSameTime:
 
 
 class TestManyAtOnce:
+    @pytest.mark.slow
     def test_joins_whose_blockers_end_in_four_sessions_are_each_released_once(
         self, conn: Connection, database_url: str
     ) -> None:

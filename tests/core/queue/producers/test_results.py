@@ -296,6 +296,7 @@ def test_the_pauses_grow_to_a_second_and_end_with_the_timeout(monkeypatch: pytes
     assert len(pauses) < 20
 
 
+@pytest.mark.slow
 def test_a_viewer_sees_how_a_job_ended_but_not_its_output(people: People, conn: Connection, database_url: str) -> None:
     job = run(conn, "succeeded", output={"to": "ada@example.org"})
     with people.sign_in(database_url, "job_viewer") as viewer:
