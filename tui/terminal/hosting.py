@@ -46,6 +46,8 @@ TOAST: Final = 640
 INPUT = 0
 OUTPUTS = (1, 2)
 LOOK_EVERY = 1_000
+HUNG_UP = 128 + signal.SIGHUP
+"""The exit code when the terminal has gone."""
 """Milliseconds between two checks of the terminal's foreground process."""
 
 logger = logging.getLogger(__name__)
@@ -64,16 +66,15 @@ class Ending(App[int]):
             return
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.exit, 128 + signal.SIGTERM, 128 + signal.SIGTERM)
-        hung_up = 128 + signal.SIGHUP
 
         def heard(*_: object) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self.exit, hung_up, hung_up)
+                loop.call_soon_threadsafe(self.exit, HUNG_UP, HUNG_UP)
 
         # The terminal sends one, and its shell another. A handler of the loop is removed when the loop is closed. Then
         # the second signal would end the process before its worker has drained.
         signal.signal(signal.SIGHUP, heard)
-        self.call_later(watch, lambda: tell(lambda: self.exit(hung_up, hung_up)), lambda: self.is_running)
+        self.call_later(watch, lambda: tell(lambda: self.exit(HUNG_UP, HUNG_UP)), lambda: self.is_running)
 
     def _handle_exception(self, error: Exception) -> None:
         """Ends the app with a sentence. Textual would print a traceback with the values of all variables."""
@@ -95,11 +96,15 @@ class Ending(App[int]):
         self._end_because_of(stacks[0].exc_type if stacks else "error")
 
     def _end_because_of(self, error: str) -> None:
-        self.failure = JobdeckError(
-            f"The dashboard ended because of an unexpected {error}. "
-            "To keep the traceback, set JOBDECK_LOG_FILE and do the same again."
-        )
-        self._return_code = 1
+        if _is_gone():  # to read or write it then is what failed, maybe before `watch` has seen it
+            _quieten()
+            self._return_code = HUNG_UP
+        else:
+            self.failure = JobdeckError(
+                f"The dashboard ended because of an unexpected {error}. "
+                "To keep the traceback, set JOBDECK_LOG_FILE and do the same again."
+            )
+            self._return_code = 1
         self._close_messages_no_wait()
 
     def give_up(self, error: JobdeckError) -> None:
@@ -251,6 +256,13 @@ def _wait(gone: Callable[[], None], wanted: Callable[[], bool]) -> None:
         return
     _quieten()
     gone()
+
+
+def _is_gone() -> bool:
+    """Whether the terminal on standard input is closed at its other end."""
+    poll = select.poll()
+    poll.register(INPUT, 0)
+    return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
 
 def _another_has_it() -> bool:
