@@ -29,6 +29,7 @@ from tests.support.queue import (
     add_waiting,
     advance,
     claim,
+    ended_now,
     finish_one,
     now,
     reap,
@@ -102,6 +103,7 @@ def _new_error(conn: Connection) -> None:
         add(conn, "push", payload={"n": number}, run_at=now(conn) - MINUTE)
     for number, job in enumerate(claim(conn, ("push",), limit=30)):
         finish_one(conn, job, "failed", error=f"vendor answered {number}", error_kind="vendor", permanent=True)
+    ended_now(conn)
     History(conn).ran(now(conn), succeeded=1000)
     conn.execute("SELECT job_stats_compact(1000)")
     _judged(conn, 0)
