@@ -18,7 +18,7 @@ DEAR: Final = {"postgres", "snap_compare"}
 
 
 def quick_places(rows: int) -> set[int]:
-    """The places, from 0, of the rows that `./test` tries of a table of so many, spread evenly over it."""
+    """The places, from 0, of the rows that `./test` tries, spread evenly over a table of `rows` rows."""
     if rows <= QUICK_ROWS:
         return set(range(rows))
     return {place * (rows - 1) // (QUICK_ROWS - 1) for place in range(QUICK_ROWS)}
