@@ -149,13 +149,13 @@ WRITES: Final = {
     "enqueue a hundred": Operation(
         _enqueue(*(NewJob("beta", dedupe_key=str(n), concurrency_key="idle") for n in range(100))), entries=600
     ),
-    "retry": Operation(lambda conn: operator.retry(conn, [FAILED], actor="mara"), entries=20, blocks=150),
+    "retry": Operation(lambda conn: operator.retry(conn, [FAILED], actor="mara"), entries=20, blocks=200),
     "run now in a long line": Operation(
         lambda conn, ids: operator.retry(conn, ids, actor="mara"), given=_last_in_line, entries=60, blocks=320
     ),
     "run again what left the queue": Operation(lambda conn: operator.run_again(conn, REMOVED, actor="mara"), 20, 150),
     "cancel": Operation(lambda conn: operator.cancel(conn, [CROWD], actor="mara"), entries=20, blocks=150),
-    "delete": Operation(lambda conn: operator.delete(conn, [CROWD], actor="mara"), entries=20, blocks=150),
+    "delete": Operation(lambda conn: operator.delete(conn, [CROWD], actor="mara"), entries=20, blocks=200),
     "edit": Operation(
         lambda conn: operator.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
     ),
