@@ -1,4 +1,4 @@
-"""How many examples a property is tried with: a tenth in `./test`, a quarter in `./test --long`, all if asked for."""
+"""How many examples a property is tried with: a tenth in `./test`, a quarter in `./test --long`, all in `--release`."""
 
 from __future__ import annotations
 
