@@ -64,7 +64,7 @@ def words(one: dict[str, Any]) -> str:
     """What was found, what has become of it, and when it ends, as one sentence."""
     if one["verdict"] == "note":
         parts = [f"ended at {_value(one)}, no run since {_clock(one['last_at'], one)}"]
-    elif one["calm_since"]:
+    elif one["calm_since"] and _is_over(one):
         parts = [f"recovering since {_clock(one['calm_since'], one)}: {_counted(one)}", _end(one)]
     else:
         parts = [*_facet(one), *_reasons(one), _end(one)]
@@ -173,8 +173,10 @@ def _end(one: dict[str, Any]) -> str:
     if one["at"] - last >= WINDOW:
         return f"no run since {_clock(last, one)}"
     if one["calm_since"]:
-        after = "green" if _is_over(one) else "a warning"
-        return f"{after} at {_ceiling(one['calm_since'] + WINDOW, one)} if no run fails"
+        less = _ceiling(one["calm_since"] + WINDOW, one)
+        if _is_over(one):
+            return f"green at {less} if no run fails"
+        return f"critical until {_clock(one['calm_since'], one)}, and a warning at {less} if it gets no worse"
     if one["few"]:
         good = "the next 20 good runs" if one["runs"] >= 20 else "15 minutes of good runs"
         return f"green after {good}{_from(one)}"
@@ -191,7 +193,7 @@ def _from(one: dict[str, Any]) -> str:
 
 
 def _is_over(one: dict[str, Any]) -> bool:
-    """Whether nothing at all is found, so that a verdict that is critical does not become a warning."""
+    """Whether nothing at all is found. A verdict that is critical becomes a warning where something is."""
     return not (_is_high(one) or one["in_a_row"] or one["lost"] >= one["lost_limit"] or one["new_runs"])
 
 

@@ -139,6 +139,21 @@ def test_an_incident_that_calms_down_says_since_when_and_until_when(history: His
     assert finding.evidence.endswith(f"green at {calm + 16 * MINUTE:%H:%M}Z if no run fails.")
 
 
+def test_an_incident_that_is_less_bad_and_goes_on_is_not_called_a_recovery(history: History) -> None:
+    at = now(history.conn)
+    history.ran(at - 20 * MINUTE, failed=30)
+    assert history.judged(at - 20 * MINUTE) == "critical"
+    history.conn.execute("INSERT INTO job_types (task_type, warning_share) VALUES ('push', 0.1)")
+    history.ran(at, succeeded=70, failed=30)
+    (finding,) = judged(history)
+    calm = value(history.conn, "SELECT calm_since FROM job_failing_types")
+    assert finding.verdict is Verdict.CRITICAL
+    assert finding.evidence == (
+        f"push: 30 % of runs failed in the 15 minutes to {calm:%H:%M}Z (30 of 100); critical until {calm:%H:%M}Z, and a "
+        f"warning at {calm + 16 * MINUTE:%H:%M}Z if it gets no worse."
+    )
+
+
 def test_it_says_of_which_time_the_runs_are_where_nobody_judges_any_more(history: History) -> None:
     at = now(history.conn) - 6 * MINUTE
     history.ran(at, succeeded=20, failed=80)
