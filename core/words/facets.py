@@ -55,7 +55,7 @@ def nothing_odd(facets: Facets) -> str:
         return "No payload key has at most 200 values among these jobs."
     if compared < LEAST:
         return f"This type has fewer than {LEAST} runs to compare with."
-    return "No value is twice as common as in all runs of this type."
+    return "No value stands out: each is about as common in all runs of this type."
 
 
 def share(part: float) -> str:
@@ -65,6 +65,6 @@ def share(part: float) -> str:
 def usual(facets: Facets) -> str:
     """The keys whose values are as common as in all runs of the type, and how many runs were later tries."""
     return ", ".join(
-        f"{facet.key} ({facet.value} {share(facet.share)})" if facet.kind == "attempt" else facet.key
+        f"{facet.key} ({facet.value} tries {share(facet.share)})" if facet.kind == "attempt" else facet.key
         for facet in facets.usual
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jobdeck.core.read.stats.facets import Facet, Facets
     from jobdeck.tui.widgets.ink import Span
 
-LIKE_ALL: Final = "like all runs"
+NO_PATTERN: Final = "no pattern in"
 """Before the keys whose values are as common as in all runs of the type."""
 
 
@@ -38,7 +38,7 @@ def facet_lines(facets: Facets, read: str, width: int, hold_key: str, *, task_ty
     """
     found = [line for facet in facets.odd for line in _odd(facet, task_type, width)]
     usual = one_line(words.usual(facets))
-    last = (LIKE_ALL, f"{usual}; {read}") if usual else ("facets", read)
+    last = (NO_PATTERN, f"{usual}; {read}") if usual else ("facets", read)
     found += facts([(*last, "text")], width, most=2)
     held = facets.first_to_hold
     if held is not None:

@@ -157,7 +157,7 @@ async def test_the_odd_value_of_a_group_has_bars_and_other_keys_are_named(size: 
         lines = [" ".join(line.split()) for line in deck.screen_text().splitlines()]
     assert [line for line in lines if line.startswith("coachId these 100 % ████") and line.endswith("█ c3")]
     assert [line for line in lines if line.startswith("all 10 % █")]
-    assert "like all runs worker; 500 of 500 runs read" in lines
+    assert "no pattern in worker; 500 of 500 runs read" in lines
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ async def test_the_page_says_what_the_jobs_of_a_filter_have_in_common_and_how_ma
     assert [line for line in shown if line.startswith("Facets status:pending type:push 12 jobs read")]
     assert [line for line in shown if line.startswith("coachId these 100 % ███") and line.endswith("c3")]
     assert [line for line in shown if line.startswith("all 10 % █")]
-    assert "like all runs n; 12 jobs read" in shown
+    assert "no pattern in n; 12 jobs read" in shown
     assert "P holds the jobs with coachId c3; all others go on" in shown
 
 

@@ -81,8 +81,9 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
         found.append(Item("!" if ink != "muted" else "‖", ink, f"longest wait {age(now - late)}", "tab.pending"))
     rates = _rates(view)
     if not wrong and snapshot.processing.enabled:
+        well = "No alarm" if snapshot.counts.failed else "All well"
         backlog = ", no backlog" if late is None else ""
-        found.insert(0, Item("✓", "good", f"All well{backlog}{f'. {rates}' if figures and rates else ''}"))
+        found.insert(0, Item("✓", "good", f"{well}{backlog}{f'. {rates}' if figures and rates else ''}"))
         if snapshot.counts.failed:
             found.append(_failed(snapshot.counts))
     elif figures and rates:
@@ -195,7 +196,7 @@ def _rates(view: View, *, lost: bool = True) -> str:
 def _trigger(trigger: WorkerRun, now: datetime) -> Item:
     source = SOURCE_WORDS.get(trigger.source, one_line(trigger.source))
     answer = f" {trigger.http_status}" if trigger.http_status else ""
-    called = f"{source}{answer} {ago(trigger.started_at, now)}"
+    called = f"last trigger: {source}{answer}, {ago(trigger.started_at, now)}"
     if trigger.status == "error" or trigger.http_status not in {None, 200}:
         return Item("✗", "bad", called, "page.health")
     if trigger.status == "paused":

@@ -46,7 +46,10 @@ def test_a_calm_queue_names_the_failed_jobs_that_only_a_person_ends(failed: int,
     found = view()
     counts = replace(found.snapshot.counts, failed=failed)
     found = replace(found, snapshot=replace(found.snapshot, counts=counts))
-    assert text(found, 78, 3)[1] == f"· {words} for a retry or a deletion".ljust(77) + "5"
+    assert text(found, 78, 3)[:2] == [
+        "✓ No alarm, no backlog. 12 ok, 2 failed a minute",
+        f"· {words} for a retry or a deletion".ljust(77) + "5",
+    ]
 
 
 def test_the_second_half_of_a_line_is_below_it_while_there_is_room_worst_first() -> None:
