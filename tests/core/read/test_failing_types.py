@@ -149,8 +149,8 @@ def test_an_incident_that_is_less_bad_and_goes_on_is_not_called_a_recovery(histo
     calm = value(history.conn, "SELECT calm_since FROM job_failing_types")
     assert finding.verdict is Verdict.CRITICAL
     assert finding.evidence == (
-        f"push: 30 % of runs failed in the 15 minutes to {calm:%H:%M}Z (30 of 100); critical until {calm:%H:%M}Z, and a "
-        f"warning at {calm + 16 * MINUTE:%H:%M}Z if it gets no worse."
+        f"push: 30 % of runs failed in the 15 minutes to {calm:%H:%M}Z (30 of 100); critical until {calm:%H:%M}Z, and "
+        f"a warning at {calm + 16 * MINUTE:%H:%M}Z if it gets no worse."
     )
 
 
