@@ -20,10 +20,11 @@ from tests.support.queue import Connection, add, changes_nothing, claim_one, fin
 RUNNING: Final = {"status": "running", "run_token": 7, "lease_expires_at": datetime(2026, 1, 1, tzinfo=UTC)}
 COUNTS: Final = ("attempts", "cycle", "consecutive_failures")
 TIMES: Final = (
-    "anchor_at", "slot_at", "created_at", "updated_at", "completed_at", "last_run_at", "last_success_at", "started_at",
-    "cancel_requested_at",
+    "run_at", "expires_at", "anchor_at", "slot_at", "created_at", "updated_at", "completed_at", "last_run_at",
+    "last_success_at", "started_at", "lease_expires_at", "cancel_requested_at",
 )  # fmt: skip
-FAR: Final = ("infinity", "-infinity", "294000-01-01", "4000-01-01 BC")
+LATE: Final = ("infinity", "294000-01-01")
+EARLY: Final = ("-infinity", "4000-01-01 BC")
 KEYS: Final = ("dedupe_key", "concurrency_key", "fingerprint")
 # Nothing that compresses, so that an index cannot hold it either.
 NOISE: Final = random.Random(7).randbytes(2000).hex()
@@ -33,15 +34,13 @@ RULES: Final = [
     ({"max_attempts": 0}, "attempts", "at least 1"),
     ({"priority": 101}, "priority", "between -100 and 100"),
     ({"priority": -101}, "priority", "between -100 and 100"),
-    ({"run_at": "infinity"}, "times", "between the years 1 and 9999"),
-    ({"run_at": "4000-01-01 BC"}, "times", "between the years 1 and 9999"),
-    ({"expires_at": "infinity"}, "times", "between the years 1 and 9999"),
     *(({column: 2_147_483_647}, "counts", "at most 1,000,000,000") for column in COUNTS),
     ({"version": 9_223_372_036_854_775_807}, "counts", "at most 1,000,000,000"),
     *(({column: -1}, "counts", "from 0") for column in ("cycle", "consecutive_failures", "version")),
     *(
         ({column: time}, "times", "between the years 1 and 9999")
-        for column, time in zip(TIMES, cycle(FAR), strict=False)
+        for far in (LATE, EARLY)
+        for column, time in zip(TIMES, cycle(far), strict=False)
     ),
     *(({column: NOISE}, "keys", "1,000 bytes") for column in KEYS),
     ({"task_type": NOISE}, "type", "a task type of at most 200 bytes"),
@@ -94,6 +93,20 @@ def test_a_row_by_hand_needs_a_type_and_waits_in_no_line_without_a_key(conn: Con
     for fields, words in (({"task_type": " "}, "needs a task type"), ({"in_line": True}, "is in no line")):
         with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match=words):
             write(conn, fields)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize(
+    "slots", ["{infinity}", "{-infinity,2030-01-01}", "{NULL}", "{" + "2030-01-01," * 1100 + "2030-01-01}"]
+)
+def test_a_series_whose_slots_no_claim_could_read_is_refused(conn: Connection, *, existing: bool, slots: str) -> None:
+    series = {"is_recurring": True, "schedule": '{"cron": "0 9 * * *", "zone": "UTC"}', "slots": "{2030-01-01}"}
+    job_id = None
+    if existing:
+        write(conn, series)
+        job_id = value(conn, "SELECT id FROM job_queue")
+    with changes_nothing(conn), pytest.raises(psycopg.Error, match="at most 1,100 slots, between the years 1 and 9999"):
+        write(conn, {**series, "slots": slots}, job_id)
 
 
 @pytest.mark.parametrize("column", ["task_type", "concurrency_key"])
