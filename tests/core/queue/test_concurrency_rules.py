@@ -162,10 +162,14 @@ class TestEarlierJobs:
         lose(conn)
         assert keys(conn, [job.id]) == ["alpha"]
 
+    @pytest.mark.parametrize("run", [False, True])
     def test_a_row_that_another_session_holds_is_left_and_nobody_waits(
-        self, conn: Connection, database_url: str
+        self, conn: Connection, database_url: str, *, run: bool
     ) -> None:
         held, free = add(conn), add(conn)
+        if run:
+            claim(conn)
+        conn.execute("SET lock_timeout = '5s'")
         with psycopg.connect(database_url) as other:
             other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (held.id,))
             declare(conn, "type")
