@@ -33,7 +33,7 @@ return case
     when job_key_is_declared(p_dedupe_key) then
         'A dedupe key that begins with "schedule:" belongs to a series that a program declares. Choose another key.'
     -- A job of somebody else that had it would keep those of Quick Sync from being enqueued.
-    when starts_with(p_dedupe_key, 'quick-sync:') and not has_function_privilege(session_user,
+    when coalesce(starts_with(p_dedupe_key, 'quick-sync:'), false) and not has_function_privilege(session_user,
         'job_queue_act(text, uuid[], bigint[], text, text, boolean)', 'execute') then
         'A dedupe key that begins with "quick-sync:" belongs to Quick Sync, which operators use. Choose another key.'
 end;

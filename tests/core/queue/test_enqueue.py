@@ -162,6 +162,14 @@ def test_a_refusal_inside_a_savepoint_leaves_the_callers_transaction_usable(conn
     assert job_row(conn, kept.id)["status"] == "pending"
 
 
+def test_rights_are_looked_up_only_for_a_job_with_a_dedupe_key(conn: Connection) -> None:
+    conn.execute("ALTER FUNCTION job_queue_act(text, uuid[], bigint[], text, text, boolean) RENAME TO elsewhere")
+    assert producer.enqueue(conn, NewJob("alpha", {}), actor=ACTOR).created
+    assert producer.enqueue(conn, NewJob("alpha", {}, dedupe_key="another"), actor=ACTOR).created
+    with pytest.raises(psycopg.errors.UndefinedFunction):
+        producer.enqueue(conn, NewJob("alpha", {}, dedupe_key="quick-sync:one"), actor=ACTOR)
+
+
 def test_each_statement_that_enqueues_notifies_once(conn: Connection, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute('LISTEN "public.job_queue"')
