@@ -11,6 +11,7 @@ and the statement says its type, so that no driver adapts a value in its own way
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -22,6 +23,7 @@ from psycopg.rows import tuple_row
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, Ticket
+from jobdeck.core.postgres.prepared import answer
 from jobdeck.core.postgres.refusals import pipelined, refusals, unstorable
 from jobdeck.core.queue.calls import Connection, array, fetched
 
@@ -98,8 +100,7 @@ def enqueue(
             recurring; or a transaction that has not ended for 1.5 s enqueues a job with the same dedupe key, or holds
             the queue's tables.
     """
-    statement, params = create(new, actor=actor, schema=schema, trace=trace)
-    return ticket(fetched(conn, statement, params, tuple_row, locked=LOCKED))
+    return ticket(carried_out(conn, create(new, actor=actor, schema=schema, trace=trace)))
 
 
 def enqueue_many(
@@ -139,7 +140,19 @@ def enqueue_each(
     """
     calls = each(jobs, actor=actor, schema=schema, trace=trace)
     with conn.transaction():
-        return drive(calls, lambda call: fetched(conn, *call, tuple_row, locked=LOCKED, plain=True))
+        return drive(calls, lambda call: carried_out(conn, call, plain=True))
+
+
+def carried_out(conn: Connection, call: Call, *, plain: bool = False) -> Rows:
+    """The rows of a call. With `plain`, its cursor is psycopg's own, if it needs one.
+
+    Raises:
+        Refused: the database refuses it, or a lock was held for 1.5 s.
+    """
+    found = None
+    with refusals(LOCKED), suppress(psycopg.errors.DeadlockDetected):
+        found = answer(conn, *call)
+    return fetched(conn, *call, tuple_row, locked=LOCKED, plain=plain) if found is None else found
 
 
 def drive(calls: Generator[Call, Rows, T], fetch: Callable[[Call], Rows]) -> T:

@@ -18,7 +18,7 @@ from psycopg.rows import tuple_row
 from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.refusals import refusal, refusals
 from jobdeck.core.queue import producer
-from jobdeck.core.queue.calls import begin, fetched
+from jobdeck.core.queue.calls import begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ class Psycopg:
         return self._conn.info.transaction_status is not TransactionStatus.IDLE
 
     def fetch(self, call: Call) -> Rows:
-        return fetched(self._conn, *call, tuple_row, locked=producer.LOCKED, plain=True)
+        return producer.carried_out(self._conn, call, plain=True)
 
     def read(self, call: Call) -> Rows:
         rows = self.fetch(call)
