@@ -194,15 +194,18 @@ create or replace function job_lock_slot(p_key text) returns integer
 language sql immutable parallel safe
 return hashtext(p_key) & 4095;
 
--- Takes the locks of these keys until the end of the transaction, those that are free, and returns their slots.
+-- Takes the locks of these keys until the end of the transaction, those that are free, and returns their slots. Each claim and
+-- report of a job with a key calls it, and the statement of a function in SQL would be planned each time.
 create or replace function job_queue_try_locks(p_keys text[]) returns integer[]
-language sql volatile
+language plpgsql volatile
 set enable_seqscan = off
 as $$
-    select coalesce(array_agg(l.slot), '{}') from (
+begin
+    return array(
         select slot from job_locks where slot = any (array(
             select distinct job_lock_slot(k) from unnest(p_keys) k where k is not null))
-        for update skip locked) l
+        for update skip locked);
+end
 $$;
 
 -- Waits for the lock of a name and holds it until the end of the transaction.
