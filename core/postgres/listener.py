@@ -129,8 +129,10 @@ class Listener:
         with selectors.DefaultSelector() as selector:
             selector.register(self._stopped, selectors.EVENT_READ)
             selector.register(connection.fileno(), selectors.EVENT_READ)
+            # What came with the answer of LISTEN, psycopg has kept.
+            self._pass_on([notify.payload for notify in connection.notifies(timeout=0)])
             while not self._closing.is_set():
-                self._pass_on([notify.payload for notify in connection.notifies(timeout=0)])
+                self._pass_on(_received(connection))
                 selector.select()
 
     def _pass_on(self, payloads: list[str]) -> None:
@@ -138,3 +140,17 @@ class Listener:
             with self._condition:
                 self._payloads.extend(payloads)
                 self._condition.notify_all()
+
+
+def _received(connection: psycopg.Connection[Any]) -> list[str]:
+    """The payloads of the notifications that have come. `Connection.notifies` takes twenty times as long for none.
+
+    Raises:
+        psycopg.OperationalError: the connection is lost.
+    """
+    payloads = []
+    with connection.lock:
+        connection.pgconn.consume_input()
+        while (notify := connection.pgconn.notifies()) is not None:
+            payloads.append(notify.extra.decode())
+    return payloads

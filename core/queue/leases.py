@@ -10,13 +10,14 @@ import json
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome, Status
+from jobdeck.core.postgres.prepared import answer
 from jobdeck.core.queue.calls import Connection, array, dumped, microseconds, texts
 from jobdeck.core.telemetry.spans import Origin
 
@@ -114,6 +115,18 @@ def claim(
         fronts = None
 
 
+_CLAIM: Final = b"""
+WITH claimed AS MATERIALIZED (
+    SELECT id, run_token, task_type, payload, attempt, max_attempts, due_at, claimed_at, is_recurring,
+        checkpoint, cycle, priority
+    FROM job_queue_claim(%s, %s::text[], %s, %s, %s::text[], %s::integer[], %s::timestamptz[], %s::uuid[],
+        p_free => %s)
+)
+SELECT c.*, ((SELECT job_queue_timeouts(ARRAY(SELECT id FROM claimed))) ->> c.id::text)::double precision
+FROM claimed AS c
+"""
+
+
 def _claim(
     conn: Connection,
     worker_id: str,
@@ -126,20 +139,12 @@ def _claim(
     lanes: Sequence[object] = (None,) * 4
     if fronts:
         lanes = [list(part) for part in zip(*(lane + front for lane, front in fronts.items()), strict=True)]
-    rows = conn.execute(
-        """
-        WITH claimed AS MATERIALIZED (
-            SELECT id, run_token, task_type, payload, attempt, max_attempts, due_at, claimed_at, is_recurring,
-                checkpoint, cycle, priority
-            FROM job_queue_claim(%s, %s::text[], %s, %s, %s::text[], %s::integer[], %s::timestamptz[], %s::uuid[],
-                p_free => %s)
-        )
-        SELECT c.*, ((SELECT job_queue_timeouts(ARRAY(SELECT id FROM claimed))) ->> c.id::text)::double precision
-        FROM claimed AS c
-        """,
-        (worker_id, texts(task_types), limit, lease_seconds, *lanes, free),
-        binary=True,
-    ).fetchall()
+    given = (worker_id, texts(task_types), str(limit), repr(lease_seconds))
+    slots = None if free is None else str(free)
+    # A worker that has nothing to do claims without fronts, and its next job waits for this answer.
+    rows = None if fronts else answer(conn, _CLAIM, (*given, None, None, None, None, slots))
+    if rows is None:
+        rows = conn.execute(_CLAIM, (*given, *lanes, slots), binary=True).fetchall()
     return list(map(ClaimedJob._make, rows))
 
 

@@ -12,7 +12,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.prepared import answer
-from jobdeck.core.queue import producer
+from jobdeck.core.queue import leases, producer
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -153,3 +153,17 @@ def test_jobs_are_enqueued_and_refused_in_the_same_way_once_the_call_is_prepared
     kept = producer.enqueue(conn, JOB._replace(dedupe_key="one"), actor="bench")
     again = producer.enqueue(conn, JOB._replace(dedupe_key="one"), actor="bench")
     assert (kept.created, again.created, again.job_id) == (True, False, kept.job_id)
+
+
+def test_a_claim_without_fronts_returns_the_same_once_it_is_prepared(conn: Connection) -> None:
+    def claimed() -> list[tuple[Any, ...]]:
+        producer.enqueue(conn, JOB._replace(priority=3, timeout=2.5), actor="bench")
+        return [job[2:6] + job[8:] for job in leases.claim(conn, "one", ["alpha"], 5, 60.0, free=5)]
+
+    by_cursor = claimed()
+    assert by_cursor == [("alpha", {"name": "Zoë"}, 1, 5, False, None, 0, 3, 2.5)]
+    assert [claimed() for _ in range(10)] == [by_cursor] * 10
+    statements = (
+        "SELECT FROM pg_prepared_statements WHERE statement LIKE '%job_queue_claim(%' AND name LIKE 'jobdeck_%'"
+    )
+    assert conn.execute(statements).fetchall()
