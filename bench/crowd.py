@@ -65,7 +65,7 @@ class Counts:
 
 def counting(counts: Counts, process: int) -> None:
     """Makes this process count its claims, statements and connections."""
-    claim, execute, connect = leases.claim, psycopg.Cursor.execute, psycopg.connect
+    claim, execute, connect, answer = leases.claim, psycopg.Cursor.execute, psycopg.connect, leases.answer
     claimed, sent, opened = (counts.counter(process, kind) for kind in KINDS)
 
     def counted_claim(*args: Any, **kwargs: Any) -> Any:
@@ -76,11 +76,18 @@ def counting(counts: Counts, process: int) -> None:
         sent()
         return execute(*args, **kwargs)
 
+    def counted_answer(*args: Any, **kwargs: Any) -> Any:
+        found = answer(*args, **kwargs)
+        if found is not None:
+            sent()
+        return found
+
     def counted_connect(*args: Any, **kwargs: Any) -> Any:
         opened()
         return connect(*args, **kwargs)
 
     leases.claim = counted_claim  # type: ignore[assignment]
+    leases.answer = counted_answer  # type: ignore[attr-defined]
     psycopg.Cursor.execute = counted_execute  # type: ignore[method-assign]
     psycopg.connect = counted_connect
 

@@ -34,6 +34,15 @@ COLUMNS = {
     "payload": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
     "mixed": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
     "lending": {"ratio": "× not cleaned", "rate": "jobs/s", "noop_rate": "not cleaned"},
+    "blocks": {
+        "ratio": "× beside",
+        "rate": "a second",
+        "beside_rate": "beside",
+        "server_us": "server, µs",
+        "beside_server_us": "beside",
+        "client_us": "client, µs",
+        "beside_client_us": "beside",
+    },
     "limited": {"ratio": "× without limits", "rate": "jobs/s", "noop_rate": "without limits"},
     "waiting": {"ratio": "× one process", "rate": "jobs/s of two", "one_rate": "of one"},
     "computing": {
@@ -99,7 +108,13 @@ COLUMNS = {
         "line_ms": "line ms",
     },
     "drain": DRAIN,
-    "pickup": {"p50_ms": "p50 ms", "p95_ms": "p95 ms", "p99_ms": "p99 ms"},
+    "pickup": {
+        "p50_ms": "p50 ms",
+        "p95_ms": "p95 ms",
+        "p99_ms": "p99 ms",
+        "p50_call_ms": "p50 from the call's start",
+        "p95_call_ms": "p95",
+    },
     "enqueue_single": RATE | WAL,
     "enqueue_bulk": RATE | WAL,
     "backlog": DRAIN,
@@ -111,6 +126,7 @@ TITLES = {
     "payload": "A kilobyte of payload; a kilobyte of output and twenty log lines, kept and dropped",
     "mixed": "A mix: recurring, failing, keyed",
     "lending": "Jobs that use ctx.db, beside the same on connections that are not cleaned",
+    "blocks": "By turns on open connections: enqueues beside the bare loop's, jobs of a key beside others",
     "limited": "Ten types with limits: places for each type, or a rate that is never reached",
     "waiting": "Handlers that wait 10 ms",
     "computing": "Jobs of 200 ms of processor time in processes",
@@ -135,8 +151,8 @@ TITLES = {
 
 # Workloads of Jobdeck alone, by the first word of their names; and one that is in another's table.
 OWN = {
-    "stuck", "payload", "mixed", "lending", "limited", "waiting", "computing", "churn", "growth", "start", "snapshot",
-    "keys", "history", "large", "crowd", "far",
+    "stuck", "payload", "mixed", "blocks", "lending", "limited", "waiting", "computing", "churn", "growth", "start",
+    "snapshot", "keys", "history", "large", "crowd", "far",
 }  # fmt: skip
 FAMILIES = {"old_transaction": "churn"}
 
