@@ -348,8 +348,7 @@ $$;
 -- Releases jobs whose blocker succeeded, and cancels jobs (and the jobs that wait for them) whose blocker can no longer
 -- succeed. Members of flows are judged by all their blockers; a success cancels a member that needs a failure. Returns the keys
 -- whose lines the caller has to advance.
-create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
-returns text[]
+create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[]) returns text[]
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
@@ -379,7 +378,7 @@ begin
         v_judged := job_judge_waiting(v_waiting);
         update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
             version = version + 1, last_outcome = 'cancelled',
-            last_error = format('Cancelled because its blocker, job %s, %s.', blocked_by, p_reason)
+            last_error = job_blocker_verdict(blocked_by)
         where id = any (v_judged.plain);
         v_ended := v_judged.plain || v_judged.cancelled;
         -- Those who report an end without success do not expect keys.

@@ -285,9 +285,7 @@ begin
     select array_agg(m.key) into v_keys from unnest(v_moves) m where m.key is not null;
     v_keys := v_keys || p_keys || job_queue_release_waiting(
         array(select m.id from unnest(v_moves) m where m.move = 'success'),
-        array(select m.id from unnest(v_moves) m where m.move = 'cancel'), 'was cancelled');
-    perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m
-        where m.move = 'failure' and not m.goes_on), 'failed permanently');
+        array(select m.id from unnest(v_moves) m where m.move = 'cancel' or m.move = 'failure' and not m.goes_on));
     perform job_queue_advance_lines(v_keys);
     -- The worker that returns a job has no slot for it, or is about to end.
     if exists (select from unnest(v_moves) m where m.move = 'release') then
@@ -368,7 +366,7 @@ begin
         end if;
         perform job_runs_record(v_runs, '{}');
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
-            v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', 'was cancelled');
+            v_keys := v_keys || job_queue_release_waiting(v_removed, '{}');
         end if;
         if cardinality(v_done) = cardinality(p_tokens) then
             if v_keys is not null then

@@ -100,7 +100,7 @@ begin
     if v_ended is null then
         return 0;
     end if;
-    perform job_queue_release_waiting('{}', v_ended, 'expired');
+    perform job_queue_release_waiting('{}', v_ended);
     perform job_queue_advance_lines(v_keys);
     return cardinality(v_ended);
 end
@@ -204,8 +204,7 @@ begin
             from unnest(v_blockers) as b (id) left join job_queue q on q.id = b.id
             where q.status is null or q.status not in ('pending', 'running')
         ) j;
-        v_keys := v_keys || job_queue_release_waiting(coalesce(v_succeeded, '{}'), coalesce(v_hopeless, '{}'),
-            'failed, was cancelled or was deleted');
+        v_keys := v_keys || job_queue_release_waiting(coalesce(v_succeeded, '{}'), coalesce(v_hopeless, '{}'));
         -- A blocker whose row another transaction has locked may be ending there, and that transaction may not see the
         -- jobs that wait for it. One that has ended since it was read above is checked again, too.
         v_free := array(select q.id from job_queue q

@@ -80,7 +80,7 @@ begin
     update job_queue q set status = 'cancelled', completed_at = v_now, updated_at = v_now, version = q.version + 1,
         last_outcome = case when q.status = 'pending' then 'cancelled' else q.last_outcome end, in_line = false
     where q.id = p_job.id returning * into v_job;
-    perform job_queue_release_waiting('{}', array[p_job.id], 'was cancelled');
+    perform job_queue_release_waiting('{}', array[p_job.id]);
     return v_job;
 end
 $$;
@@ -254,7 +254,7 @@ begin
     )
     select coalesce(array_agg(g.id), '{}'), array_agg(g.concurrency_key) into v_gone, v_keys from gone g;
     if cardinality(v_gone) > 0 then
-        perform job_queue_release_waiting('{}', v_gone, 'was deleted');
+        perform job_queue_release_waiting('{}', v_gone);
         perform job_queue_advance_lines(v_keys);
     end if;
     return v_gone;

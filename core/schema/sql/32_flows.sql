@@ -83,6 +83,18 @@ return (
     end
     from (select) one left join job_queue q on q.id = p_blocker);
 
+-- Why a job is cancelled that waits for the success of this blocker, which has ended without one.
+create or replace function job_blocker_verdict(p_blocker uuid) returns text
+language sql stable
+return format('Cancelled because its blocker, job %s, %s.', p_blocker, (
+    select case
+        when q.id is null then 'was deleted'
+        when q.status = 'failed' then 'failed permanently'
+        when q.status = 'succeeded' or q.completed_at >= q.expires_at then 'expired'
+        else 'was cancelled'
+    end
+    from (select) one left join job_queue q on q.id = p_blocker));
+
 -- What `why` says of a member: how many of its blockers have not ended, of how many, and the names of the first three.
 create or replace function job_flow_evidence(p_job uuid) returns jsonb
 language sql stable
@@ -150,8 +162,7 @@ begin
             case j.move when 'lost' then j.bad when 'wait' then j.live end as blocker,
             case j.move
                 when 'skipped' then 'Not needed: all jobs that it waited for succeeded.'
-                when 'lost' then format('Cancelled because its blocker, job %s, %s.', j.bad, case job_blocker_outcome(j.bad)
-                    when 'failed' then 'failed permanently' when 'deleted' then 'was deleted' else 'was cancelled' end)
+                when 'lost' then job_blocker_verdict(j.bad)
             end as error
         from judged j join job_queue q on q.id = j.job_id
         -- Another job may have taken its dedupe key since it was cancelled.
@@ -227,7 +238,7 @@ begin
                 select d.blocker_id from job_dependencies d
                 where d.job_id = any (v_again) and d.outcome is null and d.needs = 'success'));
             perform job_queue_advance_lines(v_judged.keys);
-            perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
+            perform job_queue_release_waiting('{}', v_judged.cancelled);
         end if;
         exit when not exists (select from job_dependencies d where d.blocker_id = any (v_live));
         v_waiting := array(

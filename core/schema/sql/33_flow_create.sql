@@ -167,7 +167,7 @@ begin
     v_judged := job_judge_waiting(array(
         select l.job_id from unnest(p_links) l group by l.job_id having bool_and(l.outcome is not null)));
     perform job_queue_advance_lines(v_judged.keys);
-    perform job_queue_release_waiting('{}', v_judged.cancelled, 'was cancelled');
+    perform job_queue_release_waiting('{}', v_judged.cancelled);
 end
 $$;
 

@@ -49,8 +49,7 @@ begin
         from changed c join unnest(v_open) o on o.id = c.id order by c.id
     )
     select array_agg(c.concurrency_key) filter (where c.status = 'cancelled') into v_keys from changed c;
-    perform job_queue_release_waiting('{}', array(select o.id from unnest(v_open) o where o.status = 'pending'),
-        'was cancelled');
+    perform job_queue_release_waiting('{}', array(select o.id from unnest(v_open) o where o.status = 'pending'));
     perform job_queue_advance_lines(v_keys);
     perform pg_notify(current_schema() || '.job_queue', 'cancel');
 end

@@ -9,20 +9,20 @@ as $$
     select p.oid::regprocedure, p.proname
     from regexp_matches($list$
         job_actor/1 job_alarm_clear/1 job_alarm_raise/1 job_audit_facts/1 job_backlog_sample/0 job_backoff/3 job_batch_id/2
-        job_batch_place/1 job_batch_time/0 job_bind_functions/0 job_blocker_outcome/1 job_bulk_carry_out/4
-        job_bulk_choose/17 job_bulk_continue/2 job_bulk_drop/1 job_bulk_edit/5 job_bulk_edit_step/3 job_bulk_failed/2
-        job_bulk_is_over/2 job_bulk_next/2 job_bulk_start/5 job_bulk_step/3 job_bulk_stop/2 job_bulk_take/3
-        job_canary_hold/1 job_canary_refusal/2 job_canary_stands/2 job_claim_keys/2 job_claim_lanes/1 job_claim_left/2
-        job_claim_pick/5 job_claim_rank/4 job_claim_series/4 job_claim_start/8 job_claim_try/2 job_claim_unheld/4
-        job_claim_within/2 job_clause_claimable/1 job_clause_due/2 job_clause_first_in_line/1 job_clause_key_free/2
-        job_clause_missed/2 job_clause_pending/1 job_clause_processing/1 job_clause_startable/2 job_clause_type_open/2
-        job_clause_unblocked/1 job_clause_unexpired/2 job_clause_unmissed/2 job_delay/1 job_erase_fingerprints/2
-        job_erase_groups/1 job_erase_jobs/2 job_erase_keys/2 job_erase_left/2 job_erase_others/2 job_erase_payload/3
-        job_erase_squeezed/1 job_erase_stop/2 job_erase_texts/2 job_erased_facts/1 job_erased_mark/0 job_error_fingerprint/2
-        job_error_mute/5 job_error_pattern/1 job_facets/3 job_failure_shares/2 job_first_slot/2 job_flow_add/4
-        job_flow_asks/1 job_flow_callback/1 job_flow_cancel/4 job_flow_create/3 job_flow_evidence/1 job_flow_given_of/2
-        job_flow_insert/5 job_flow_keep_outcomes/2 job_flow_keep_timeouts/2 job_flow_link/1 job_flow_note_ends/1
-        job_flow_outcomes/1 job_flow_refusal/1 job_flow_retain/2 job_flow_wait_again/1 job_flow_waits/1
+        job_batch_place/1 job_batch_time/0 job_bind_functions/0 job_blocker_outcome/1 job_blocker_verdict/1
+        job_bulk_carry_out/4 job_bulk_choose/17 job_bulk_continue/2 job_bulk_drop/1 job_bulk_edit/5 job_bulk_edit_step/3
+        job_bulk_failed/2 job_bulk_is_over/2 job_bulk_next/2 job_bulk_start/5 job_bulk_step/3 job_bulk_stop/2
+        job_bulk_take/3 job_canary_hold/1 job_canary_refusal/2 job_canary_stands/2 job_claim_keys/2 job_claim_lanes/1
+        job_claim_left/2 job_claim_pick/5 job_claim_rank/4 job_claim_series/4 job_claim_start/8 job_claim_try/2
+        job_claim_unheld/4 job_claim_within/2 job_clause_claimable/1 job_clause_due/2 job_clause_first_in_line/1
+        job_clause_key_free/2 job_clause_missed/2 job_clause_pending/1 job_clause_processing/1 job_clause_startable/2
+        job_clause_type_open/2 job_clause_unblocked/1 job_clause_unexpired/2 job_clause_unmissed/2 job_delay/1
+        job_erase_fingerprints/2 job_erase_groups/1 job_erase_jobs/2 job_erase_keys/2 job_erase_left/2 job_erase_others/2
+        job_erase_payload/3 job_erase_squeezed/1 job_erase_stop/2 job_erase_texts/2 job_erased_facts/1 job_erased_mark/0
+        job_error_fingerprint/2 job_error_mute/5 job_error_pattern/1 job_facets/3 job_failure_shares/2 job_first_slot/2
+        job_flow_add/4 job_flow_asks/1 job_flow_callback/1 job_flow_cancel/4 job_flow_create/3 job_flow_evidence/1
+        job_flow_given_of/2 job_flow_insert/5 job_flow_keep_outcomes/2 job_flow_keep_timeouts/2 job_flow_link/1
+        job_flow_note_ends/1 job_flow_outcomes/1 job_flow_refusal/1 job_flow_retain/2 job_flow_wait_again/1 job_flow_waits/1
         job_grant_functions/5 job_grant_relations/4 job_grant_roles/1 job_hand_update/0 job_hand_values/0 job_has_begun/1
         job_has_foreign_roles/0 job_hold/6 job_hold_jobs/2 job_hold_mark/2 job_hold_of/2 job_hold_reach/5 job_hold_step/2
         job_is_a_time/1 job_is_hold/1 job_is_member/1 job_is_outsider/0 job_is_put_off/1 job_is_scheduled/1
@@ -48,7 +48,7 @@ as $$
         job_queue_newer_payloads/1 job_queue_next_due/1 job_queue_note_late/6 job_queue_note_open_types/0
         job_queue_oldest_due/0 job_queue_pause/4 job_queue_purge/4 job_queue_put_all_first/2 job_queue_put_beside/2
         job_queue_put_first/3 job_queue_put_off/4 job_queue_put_off_since/3 job_queue_reap_lost/2 job_queue_refusal/3
-        job_queue_refuse/1 job_queue_release_waiting/3 job_queue_replace/7 job_queue_restore/4 job_queue_resume/2
+        job_queue_refuse/1 job_queue_release_waiting/2 job_queue_replace/7 job_queue_restore/4 job_queue_resume/2
         job_queue_resume_due/0 job_queue_reveal/2 job_queue_run_again/7 job_queue_set_aside/3 job_queue_settle/10
         job_queue_take_back/5 job_queue_take_canary/3 job_queue_timeouts/1 job_queue_traces/1 job_queue_try_locks/1
         job_queue_turn/1 job_queue_type_jobs/1 job_queue_upkeep/3 job_queue_waiting_types/0 job_queue_walk/3 job_queue_why/1

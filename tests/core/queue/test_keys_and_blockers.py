@@ -287,11 +287,18 @@ class TestBlockers:
         run_once(conn, ["beta"])
         assert claim_one(conn).id == second.id
 
-    @pytest.mark.parametrize("how", ["failed", "cancelled", "cancel", "delete", "lost"])
+    @pytest.mark.parametrize(
+        ("how", "end"),
+        [
+            ("failed", "failed permanently"), ("cancelled", "was cancelled"), ("cancel", "was cancelled"),
+            ("delete", "was deleted"), ("lost", "failed permanently"), ("expire", "expired"),
+        ],
+    )  # fmt: skip
     def test_when_it_can_no_longer_succeed_the_whole_chain_is_cancelled_with_the_reason(
-        self, conn: Connection, how: str
+        self, conn: Connection, how: str, end: str
     ) -> None:
-        first = add(conn, "beta", max_attempts=1)
+        expires_at = now(conn) + timedelta(minutes=1) if how == "expire" else None
+        first = add(conn, "beta", max_attempts=1, expires_at=expires_at)
         second = add(conn, blocked_by=first.id)
         third = add(conn, blocked_by=second.id)
         if how == "cancel":
@@ -301,12 +308,15 @@ class TestBlockers:
         elif how == "lost":
             claim_one(conn, ["beta"])
             lose(conn)
+        elif how == "expire":
+            advance(conn, timedelta(minutes=2))
+            reap(conn)
         else:
             run_once(conn, ["beta"], how)
-        for job, blocker in ((second, first), (third, second)):
+        for job, blocker, words in ((second, first, end), (third, second, "was cancelled")):
             row = job_row(conn, job.id)
             assert (row["status"], row["last_outcome"]) == ("cancelled", "cancelled")
-            assert str(blocker.id) in row["last_error"]
+            assert row["last_error"] == f"Cancelled because its blocker, job {blocker.id}, {words}."
             assert row["completed_at"] is not None
 
     def test_a_success_that_is_over_frees_and_a_failed_cycle_of_a_series_does_not_cancel(
