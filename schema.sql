@@ -53,6 +53,7 @@
 \ir core/schema/sql/23_cleanup.sql
 \ir core/schema/sql/24_canaries.sql
 \ir core/schema/sql/25_processing.sql
+\ir core/schema/sql/25_queues.sql
 
 -- What people read, and what is removed
 \ir core/schema/sql/26_lists.sql

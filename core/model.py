@@ -269,6 +269,19 @@ class TypePause:
     paused_at: datetime
     resume_at: datetime | None
     set_aside: bool = False
+    queue: str | None = None
+    """The queue with which the type is paused; None where it is paused by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePause:
+    """The pause of all types of a queue."""
+
+    queue: str
+    reason: str | None
+    paused_by: str | None
+    paused_at: datetime
+    resume_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +295,18 @@ class Processing:
     resume_at: datetime | None = None
     paused_types: tuple[TypePause, ...] = ()
     set_aside: tuple[TypePause, ...] = ()
+    paused_queues: tuple[QueuePause, ...] = ()
     held_by: str | None = None
     """Who has the queue in place of the workers, and until when, in words."""
+
+    @property
+    def pauses(self) -> tuple[TypePause, ...]:
+        """The pauses that people began: those of queues, named `queue NAME`, and those of types."""
+        queues = [
+            TypePause(f"queue {one.queue}", one.reason, one.paused_by, one.paused_at, one.resume_at, queue=one.queue)
+            for one in self.paused_queues
+        ]
+        return (*queues, *(one for one in self.paused_types if one.queue is None))
 
     @property
     def held_types(self) -> frozenset[str]:

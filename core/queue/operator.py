@@ -166,11 +166,34 @@ def pause(
     return processing().run(conn)
 
 
+def pause_queue(
+    conn: Connection, queue: str, *, reason: str | None, actor: str, resume_at: datetime | None = None
+) -> Processing:
+    """Stops claims of all types of a queue, also of those that join it later; running jobs finish.
+
+    Raises:
+        Refused: no type is in the queue; or `resume_at` is in the past.
+    """
+    rows(conn, "SELECT job_queue_pause_queue(%s, %s, %s, %s)", (queue, reason, resume_at, actor))
+    return processing().run(conn)
+
+
+def resume_queue(conn: Connection, queue: str, *, actor: str) -> Processing:
+    """Ends the pause of a queue; types that are paused by themselves stay paused.
+
+    Raises:
+        Refused: the queue is not paused.
+    """
+    rows(conn, "SELECT job_queue_resume_queue(%s, %s)", (queue, actor))
+    return processing().run(conn)
+
+
 def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Processing:
     """Resumes processing, or one paused task type. Missed slots are not replayed.
 
     Raises:
-        Refused: the task type is not paused; or nothing is, and somebody else holds the queue.
+        Refused: the task type is not paused, or only with its queue; or nothing is paused, and somebody else holds
+            the queue.
     """
     rows(conn, "SELECT job_queue_resume(%s, %s)", (task_type, actor))
     return processing().run(conn)

@@ -236,11 +236,11 @@ def backlog(late: timedelta | None = None) -> Query[tuple[Backlog, ...]]:
 
 
 def processing() -> Query[Processing]:
-    """The processing switch, the paused task types, and those set aside."""
+    """The processing switch, the paused task types and queues, and the types set aside."""
     return combine(
         select("SELECT * FROM job_queue_settings WHERE id = 1", read=lambda rows: next(iter(rows), None)),
         select(
-            "SELECT task_type, reason, paused_by, paused_at, resume_at, set_aside FROM job_paused_types "
+            "SELECT task_type, reason, paused_by, paused_at, resume_at, set_aside, queue FROM job_paused_types "
             "ORDER BY task_type",
             read=list,
         ),

@@ -304,6 +304,9 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "processing-off": lambda facts: _paused("Automatic processing has been off", facts),
         "type-open": "The type {task_type} is not paused.",
         "type-paused": lambda facts: _paused(f"The type {facts.get('task_type')} has been paused", facts),
+        "queue-paused": lambda facts: _paused(
+            f"The queue {facts.get('queue')} of the type {facts.get('task_type')} has been paused", facts
+        ),
         "type-set-aside": lambda facts: _paused(
             f"The type {facts.get('task_type')} has been set aside for another runner", facts
         ),

@@ -29,8 +29,8 @@ FROM job_types AS t {running} WHERE {is_full}
 
 _CIRCUMSTANCES: Final = """
 CROSS JOIN (
-    SELECT coalesce(array_agg(t.task_type) FILTER (WHERE t.paused_at IS NOT NULL AND NOT t.set_aside
-            AND (t.resume_at IS NULL OR t.resume_at > now())), '{{}}') AS paused,
+    SELECT ARRAY(SELECT p.task_type FROM job_paused_types AS p
+            WHERE NOT p.set_aside AND (p.resume_at IS NULL OR p.resume_at > now())) AS paused,
         coalesce(array_agg(t.task_type) FILTER (WHERE t.paused_at IS NOT NULL AND t.set_aside), '{{}}') AS aside,
         coalesce(array_agg(t.task_type) FILTER (WHERE {is_full}), '{{}}') AS full_types
     FROM job_types AS t {running}

@@ -34,20 +34,19 @@ class TypeLine:
 
     `claimed` are the pending ones that a worker holds and has not begun.
 
-    `due_since` is the earliest due time of its jobs that could be claimed. `workers` live ones handle it. It is paused
-    while `paused_at` is set, and left to a runner that is no worker if `set_aside`. The shares are those of failed runs
-    from which health warns and is critical, and `lost_jobs` is the number of jobs that failed permanently in 15 minutes
-    from which it warns; None for the rule that holds for all types.
-
-    At most `max_running` of its jobs run at the same time over all workers, and `max_per_key` (None: one) of those that
-    have the same concurrency key. At most `rate_runs` start in `rate_seconds`, `rate_burst` at once, and
-    `key_rate_runs` with the same key in `key_rate_seconds`. One-time jobs expire `max_age_seconds` after they are due.
-    None is no limit. Jobs that are enqueued without a priority have `priority` (None: 0). It is in `queue` (None:
-    default). `concurrency` is the rule that gives its jobs their key, as a worker declared it; None is no rule.
-
-    These are the values that hold. Of them, `own` are those that operators set (None: they took the code's value away),
-    and `code` is what the code says, as a worker of `release` declared it first at `declared_at`, all by the names of
-    the columns. `differing` are the releases with a live worker whose code says something else.
+    `due_since` is the earliest due time of its jobs that could be claimed. `workers` live ones handle it. It is
+    paused while `paused_at` is set, with its queue if `paused_queue` names one, and left to a runner that is no
+    worker if `set_aside`. The shares are those of failed runs from which health warns and is critical, and
+    `lost_jobs` is the number of jobs that failed permanently in 15 minutes from which it warns; None for the rule
+    that holds for all types. At most `max_running` of its jobs run at the same time over all workers, and
+    `max_per_key` (None: one) of those that have the same concurrency key. At most `rate_runs` start in
+    `rate_seconds`, `rate_burst` at once, and `key_rate_runs` with the same key in `key_rate_seconds`. One-time jobs
+    expire `max_age_seconds` after they are due. None is no limit. Jobs that are enqueued without a priority have
+    `priority` (None: 0). It is in `queue` (None: default). `concurrency` is the rule that gives its jobs their key,
+    as a worker declared it; None is no rule. These are the values that hold. Of them, `own` are those that
+    operators set (None: they took the code's value away), and `code` is what the code says, as a worker of
+    `release` declared it first at `declared_at`, all by the names of the columns. `differing` are the releases with
+    a live worker whose code says something else.
     """
 
     task_type: str
@@ -59,6 +58,7 @@ class TypeLine:
     paused_at: datetime | None = None
     paused_by: str | None = None
     paused_reason: str | None = None
+    paused_queue: str | None = None
     resume_at: datetime | None = None
     warning_share: float | None = None
     critical_share: float | None = None
@@ -159,16 +159,17 @@ differing AS (
 muted AS (SELECT task_type, muted_until, muted_by, muted_reason FROM job_types WHERE muted_until > now())
 SELECT task_type, coalesce(l.jobs, 0) AS pending, coalesce(c.running - coalesce(l.jobs, 0), 0) AS running,
     coalesce(c.failed, 0) AS failed, false AS at_least,
-    coalesce(c.at_least, false) AS failed_at_least, coalesce(h.workers, 0) AS workers, s.paused_at, s.paused_by,
-    s.paused_reason, s.resume_at, s.warning_share, s.critical_share, s.lost_jobs, m.muted_until, m.muted_by,
-    m.muted_reason,
+    coalesce(c.at_least, false) AS failed_at_least, coalesce(h.workers, 0) AS workers, p.paused_at, p.paused_by,
+    p.reason AS paused_reason, p.resume_at, p.queue AS paused_queue,
+    s.warning_share, s.critical_share, s.lost_jobs, m.muted_until, m.muted_by, m.muted_reason,
     coalesce(s.set_aside, false) AS set_aside, s.max_running, s.max_per_key, s.rate_runs, s.rate_seconds, s.rate_burst,
     s.key_rate_runs, s.key_rate_seconds, s.max_age_seconds, s.concurrency, coalesce(l.jobs, 0) AS claimed,
     s.priority, s.queue, coalesce(v.own, '{}') AS own, coalesce(v.code, '{}') AS code, v.release, v.declared_at,
     coalesce(d.releases, '{}') AS differing
 FROM counted AS c FULL JOIN handled AS h USING (task_type) FULL JOIN job_types AS s USING (task_type)
 LEFT JOIN muted AS m USING (task_type) LEFT JOIN claimed AS l USING (task_type)
-LEFT JOIN job_type_values AS v USING (task_type) LEFT JOIN differing AS d USING (task_type)
+LEFT JOIN job_paused_types AS p USING (task_type) LEFT JOIN job_type_values AS v USING (task_type)
+LEFT JOIN differing AS d USING (task_type)
 """
 
 

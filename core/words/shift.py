@@ -74,7 +74,8 @@ def figures(found: Digest) -> dict[str, str]:
 
 def deed_words(entry: AuditEntry, subject: str | None = None) -> str:
     """What was done, by whom and why: `pause processing by mara: the vendor is down`."""
-    what = subject or (entry.after or {}).get("task_type") or "processing"
+    after = entry.after or {}
+    what = subject or after.get("task_type") or (f"queue {after['queue']}" if "queue" in after else "processing")
     return f"{entry.action} {what} by {entry.actor}{f': {entry.reason}' if entry.reason else ''}"
 
 
@@ -85,7 +86,7 @@ def markdown(found: Digest) -> str:
         [f"- {name}: {_text(words)}" for name, words in figures(found).items()],
         _section("Notes", [f"{when(one.at)} {_text(one.actor)}: {_text(one.note, 2_000)}" for one in found.notes]),
         _section("Errors", [_error(found, trend) for trend in found.errors]),
-        _section("Paused types", [_paused(pause) for pause in found.processing.paused_types]),
+        _section("Paused types and queues", [_paused(pause) for pause in found.processing.pauses]),
         _section("Pauses", [_entry(one) for one in found.pauses]),
         _section("Canaries without a result", [_entry(one, _job(one)) for one in found.canaries]),
         _section("Bulk actions", [_entry(one, _bulk(one)) for one in found.bulks]),

@@ -156,6 +156,7 @@ def _paused(line: TypeLine) -> str | None:
     if line.paused_at is None:
         return None
     until = f"until {when(line.resume_at)}" if line.resume_at else "set aside" if line.set_aside else "yes"
+    until += f" with queue {line.paused_queue}" if line.paused_queue else ""
     who = f", by {cut(line.paused_by, 30)}" if line.paused_by else ""
     why = f": {cut(line.paused_reason, 40)}" if line.paused_reason else ""
     return f"{until}{who}{why}"

@@ -25,16 +25,18 @@ class Moment:
     processing: bool
     canaries: frozenset[UUID]
     holds: tuple[Row, ...]
+    paused_queues: frozenset[str]
 
     @classmethod
     def of(cls, conn: Connection) -> Moment:
-        (settings,) = rows(conn, "SELECT processing_enabled, held_by FROM job_queue_settings")
+        (settings,) = rows(conn, "SELECT processing_enabled, held_by, paused_queues FROM job_queue_settings")
         return cls(
             {row["id"]: row for row in rows(conn, "SELECT * FROM job_queue")},
             {row["task_type"]: row for row in rows(conn, "SELECT * FROM job_types")},
             settings["processing_enabled"] and settings["held_by"] is None,
             frozenset(row["job_id"] for row in rows(conn, "SELECT job_id FROM job_canaries WHERE run_token IS NULL")),
             tuple(rows(conn, "SELECT * FROM job_holds")),
+            frozenset(settings["paused_queues"]),
         )
 
     def is_held(self, job: Row) -> bool:
@@ -46,8 +48,10 @@ class Moment:
         )
 
     def is_open(self, task_type: str, at: datetime) -> bool:
-        """Whether the type is not paused."""
+        """Whether neither the type nor its queue is paused."""
         row = self.types.get(task_type)
+        if ((row and row["queue"]) or "default") in self.paused_queues:
+            return False
         return row is None or row["paused_at"] is None or (row["resume_at"] is not None and row["resume_at"] <= at)
 
     def is_limited(self, task_type: str) -> bool:

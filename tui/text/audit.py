@@ -99,6 +99,8 @@ def _detail(line: AuditLine) -> str:
         parts.append("several task types")
     elif task_type:
         parts.append(one_line(str(task_type)))
+    elif one.action in {"pause", "resume"} and "queue" in after:
+        parts.append(f"queue {one_line(str(after['queue']))}")
     moved = _moved(before, after) if line.jobs == 1 else ""
     return "  ".join([*parts, moved] if moved else parts)
 

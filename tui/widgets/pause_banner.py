@@ -29,7 +29,7 @@ LEAST_TYPE: Final = 50
 
 def is_paused(processing: Processing) -> bool:
     """Whether there is anything to resume."""
-    return not processing.enabled or bool(processing.paused_types)
+    return not processing.enabled or bool(processing.pauses)
 
 
 def pause_banner(view: View, now: datetime, width: int, resumes: str, *, named: bool = False) -> list[Span]:
@@ -38,13 +38,13 @@ def pause_banner(view: View, now: datetime, width: int, resumes: str, *, named: 
     With `named`, the screen names paused types elsewhere, so there is only the banner of a pause of everything.
     """
     processing = view.snapshot.processing
-    types = processing.paused_types
+    types = processing.pauses
     if processing.enabled and processing.held_by is not None:
-        also = f" · {plural(len(types), 'type')} paused" if types else ""
+        also = f" · {_number(types)} paused" if types else ""
         return [(f" {sentence('queue-held', {'who': one_line(processing.held_by)})}{also}", "alert")]
     if processing.enabled:
         return [(_paused_types(types, now, width, resumes), "alert")] if types and not named else []
-    also = f" · {plural(len(types), 'type')} paused too" if types else ""
+    also = f" · {_number(types)} paused too" if types else ""
     waiting = f" · {count(view.snapshot.counts.pending)} waiting"
     who, length, why, until = pause_words(
         processing.paused_by, processing.paused_at, processing.paused_reason, processing.resume_at, now
@@ -92,9 +92,18 @@ def pause_line(pause: TypePause, now: datetime, *, room: int = 0, named: bool = 
     return fit(f"{name}{length}{who}{fit(why, left).rstrip() if left >= least else ''}{until}", room).rstrip()
 
 
+def _number(pauses: Sequence[TypePause]) -> str:
+    """How many types and queues these are."""
+    queues = sum(pause.queue is not None for pause in pauses)
+    parts = [plural(queues, "queue")] if queues else []
+    if queues < len(pauses):
+        parts.append(plural(len(pauses) - queues, "type"))
+    return " and ".join(parts)
+
+
 def _paused_types(types: Sequence[TypePause], now: datetime, width: int, resumes: str) -> str:
     """Each paused type with who, since when, why and until when; in `width` as many as fit, and how many more."""
-    opening = " PAUSED " if len(types) == 1 else f" PAUSED {len(types)} types: "
+    opening = " PAUSED " if len(types) == 1 else f" PAUSED {_number(types)}: "
     whole = "; ".join(pause_line(pause, now) for pause in types)
     if not width or cell_len(opening + whole + resumes) <= width:
         return f"{opening}{whole}{resumes}"

@@ -188,8 +188,10 @@ def _paused(one: Obstacle, at: datetime) -> str:
     who = f" by {facts['paused_by']}" if facts.get("paused_by") else ""
     why = f": {facts['reason']}" if facts.get("reason") else ""
     until = f" until {clock(facts['resume_at'], at)}" if facts.get("resume_at") else ""
-    words = f"{_jobs(one, 'is', 'are')} due, and the type was paused{who} at {clock(_paused_at(one), at)}{until}{why}."
-    return f"{words}{_expiry(one, at)} `jobdeck resume --type {one.task_type}` resumes it."
+    queue = facts.get("queue")
+    what, option = (f"its queue {queue}", f"--queue {queue}") if queue else ("the type", f"--type {one.task_type}")
+    words = f"{_jobs(one, 'is', 'are')} due, and {what} was paused{who} at {clock(_paused_at(one), at)}{until}{why}."
+    return f"{words}{_expiry(one, at)} `jobdeck resume {option}` resumes it."
 
 
 def _kept(one: Obstacle, at: datetime) -> str:

@@ -113,7 +113,9 @@ alter table job_queue_settings
     -- Runs that were reported before are not in job_stats.
     add column if not exists stats_since timestamptz not null default now(),
     -- Who has the queue in place of the workers, and until when, in words; null if the workers have it.
-    add column if not exists held_by text;
+    add column if not exists held_by text,
+    -- The paused queues by name, each with reason, paused_by, paused_at and resume_at.
+    add column if not exists paused_queues jsonb not null default '{}';
 insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
 
 -- The settings of task types. A type is paused while `paused_at` is set. The shares of failed runs from which health
@@ -169,9 +171,3 @@ create table if not exists job_type_values (
     declared_at timestamptz,
     own jsonb not null default '{}'
 );
-
--- The paused types, for reading: the check refuses an INSERT where a host has granted that on everything.
-create or replace view job_paused_types as
-select task_type, paused_reason as reason, paused_by, paused_at, resume_at, set_aside
-from job_types where paused_at is not null and (select job_may_read_views())
-with check option;

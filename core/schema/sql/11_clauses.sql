@@ -86,19 +86,24 @@ begin
 end
 $$;
 
--- Those of these types that may start jobs, in their order. Workers take no jobs of types that are paused or set aside. An
+-- Those of these types that may start jobs, in their order. Workers take no jobs of types that are paused, by themselves or with
+-- their queue, or set aside. An
 -- outside runner takes those of the types that are set aside, and while the queue is held, of all that are not paused.
 create or replace function job_types_open(
     p_types text[], p_at timestamptz, p_outside boolean default false, p_held boolean default false
 ) returns text[]
 language plpgsql stable
 as $$
+declare
+    v_paused constant text[] := array(
+        select q.queue from job_paused_queues q where q.resume_at is null or q.resume_at > p_at);
 begin
     return array(
         select u.name from unnest(p_types) with ordinality u (name, place)
         left join job_types t on t.task_type = u.name
         where case when t.set_aside then p_outside
-            else (not p_outside or p_held) and (t.paused_at is null or t.resume_at <= p_at) end
+            else (not p_outside or p_held) and (t.paused_at is null or t.resume_at <= p_at)
+                and coalesce(t.queue, 'default') <> all (v_paused) end
         order by u.place);
 end
 $$;

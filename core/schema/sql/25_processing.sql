@@ -116,6 +116,9 @@ begin
             perform job_queue_refuse(format('The task type %s is set aside for another runner. Once that one has stopped, '
                 'run "jobdeck types set %s --take-over".', t.task_type, t.task_type))
             from job_types t where t.task_type = p_task_type and t.set_aside;
+            perform job_queue_refuse(format('The task type %s is paused with its queue %s. Run "jobdeck resume --queue %s", or '
+                'set another queue: "jobdeck types set %s --queue NAME".', p_task_type, p.queue, p.queue, p_task_type))
+            from jsonb_to_record(job_type_pause(p_task_type, clock_timestamp())) as p (queue text) where p.queue is not null;
             perform job_queue_refuse(format('The task type %s is not paused.', p_task_type));
         end if;
     end if;
@@ -130,6 +133,7 @@ language plpgsql volatile
 as $$
 declare
     v_type text;
+    v_queue text;
     v_hold bigint;
     v_resumed bigint := 0;
 begin
@@ -140,6 +144,10 @@ begin
     end if;
     for v_type in select t.task_type from job_types t where t.resume_at <= clock_timestamp() for update loop
         perform job_queue_resume(v_type, 'automatic resume');
+        v_resumed := v_resumed + 1;
+    end loop;
+    for v_queue in select q.queue from job_paused_queues q where q.resume_at <= clock_timestamp() loop
+        perform job_queue_resume_queue(v_queue, 'automatic resume');
         v_resumed := v_resumed + 1;
     end loop;
     for v_hold in select h.number from job_holds h where h.until <= clock_timestamp() for update loop

@@ -62,9 +62,9 @@ begin
         (3, 'type not paused', job_clause_type_open(v_job.task_type, v_now), case
             when job_clause_type_open(v_job.task_type, v_now) then 'type-open'
             when v_pause.set_aside then 'type-set-aside'
+            when job_type_pause(v_job.task_type, v_now) ? 'queue' then 'queue-paused'
             else 'type-paused' end,
-            jsonb_build_object('task_type', v_job.task_type, 'paused_at', v_pause.paused_at,
-                'paused_by', v_pause.paused_by, 'reason', v_pause.paused_reason)),
+            jsonb_build_object('task_type', v_job.task_type) || coalesce(job_type_pause(v_job.task_type, v_now), '{}')),
         (4, 'worker', v_handling > 0, case
             when v_workers = 0 then 'no-worker'
             when v_handling = 0 then 'no-worker-for-type'

@@ -202,10 +202,10 @@ declare
     v_named boolean := false;
 begin
     return query
-    select case when t.set_aside then 'set aside' else 'type paused' end, t.task_type, d.since, jsonb_build_object(
-        'paused_at', t.paused_at, 'paused_by', t.paused_by, 'reason', t.paused_reason, 'resume_at', t.resume_at)
-    from job_types t cross join lateral job_queue_due_since(array[t.task_type]) as d (since)
-    where t.paused_at is not null and t.task_type = any (v_waiting) and t.task_type <> all (v_open) and d.since <= p_at;
+    select case when t.set_aside then 'set aside' else 'type paused' end, w.name, d.since, job_type_pause(w.name, p_at)
+    from unnest(v_waiting) as w (name) left join job_types t on t.task_type = w.name
+    cross join lateral job_queue_due_since(array[w.name]) as d (since)
+    where w.name <> all (v_open) and d.since <= p_at;
 
     for cause, task_type, since, facts in
         select c.cause, o.name, d.since,

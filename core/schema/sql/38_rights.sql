@@ -48,7 +48,8 @@ declare
     v_role text;
     v_object text;
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
-        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
+        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_queue_pause_queue',
+        'job_queue_resume_queue', 'job_type_set',
         'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge',
         'job_error_mute', 'job_hold', 'job_hold_reach', 'job_hold_step', 'job_release', 'job_series_act', 'job_flow_create',
         'job_flow_cancel', 'job_queue_cleanup', 'job_queue_purge', 'job_queue_create', 'job_queue_create_once',
@@ -112,7 +113,7 @@ declare
         'job_unique_keys', 'job_flows', 'job_flow_members', 'job_dependencies', 'job_holds'];
     -- Tables that only the owner's functions read.
     v_closed constant text[] := array['job_run_partitions', 'job_locks', 'job_producers', 'job_producer_keys',
-        'job_awaited'];
+        'job_awaited', 'job_paused_queues'];
     v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq', 'job_notes_id_seq', 'job_holds_number_seq'];
 begin
     for v_object, v_name, v_guarded, v_table in

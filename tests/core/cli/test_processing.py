@@ -43,6 +43,28 @@ def test_one_task_type_is_paused_and_resumed_alone(jobdeck: Jobdeck, conn: Conne
     assert jobdeck("resume", "--type", "cli_echo", "--json").data["paused_types"] == []
 
 
+def test_a_queue_is_paused_and_resumed(jobdeck: Jobdeck, conn: Connection) -> None:
+    conn.execute("INSERT INTO job_types (task_type, queue) VALUES ('cli_echo', 'mail'), ('cli_wait', 'mail')")
+    said = jobdeck("pause", "--queue", "mail", "--reason", "relay is down", "--for", "1h").out
+    assert said.startswith("Processing of queue mail is paused until ")
+    assert "queue mail" in jobdeck("status").out
+    assert "with queue mail" in jobdeck("types", "list").out
+    (mail,) = (one for one in jobdeck("types", "queues", "--json").data["queues"] if one["queue"] == "mail")
+    assert mail["paused"] == ["cli_echo", "cli_wait"]
+    assert "pause queue mail" in jobdeck("digest").out
+    jobdeck("resume", "--type", "cli_echo").refused(1, "paused with its queue mail", "jobdeck resume --queue mail")
+    jobdeck("pause", "--type", "cli_echo", "--reason", "bad data")
+    stays = "Processing of cli_echo resumed. It stays paused with its queue mail.\n"
+    assert jobdeck("resume", "--type", "cli_echo").out == stays
+    before = everything(conn)
+    assert jobdeck("resume", "--queue", "mail", "--dry-run").out.startswith(
+        "Processing of queue mail would be resumed."
+    )
+    assert everything(conn) == before
+    assert jobdeck("resume", "--queue", "mail").out == "Processing of queue mail resumed.\n"
+    assert jobs.processing().run(conn).pauses == ()
+
+
 def test_a_dry_run_turns_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     before = everything(conn)
     assert "would be" in jobdeck("pause", "--reason", "x", "--dry-run").out
@@ -61,6 +83,10 @@ def test_a_dry_run_turns_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
         (["pause", "--for", "0m"], 2, ["0m", "--for"]),
         (["pause", "--until", "2099-01-01", "--for", "1h"], 2, ["--until", "--for"]),
         (["pause", "--type", "cli_ecco"], 1, ["cli_ecco", "cli_echo"]),
+        (["pause", "--queue", "mial"], 1, ["No task type is in the queue mial", "default"]),
+        (["pause", "--queue", "mail", "--type", "cli_echo"], 2, ["--type", "--queue"]),
+        (["resume", "--queue", "mail"], 1, ["queue mail is not paused"]),
+        (["resume", "--queue", "mail", "--type", "cli_echo"], 2, ["--type", "--queue"]),
         (["cleanup", "--older-than", "20"], 2, ["20", "--older-than"]),
         (["purge", "--older-than", "-1d"], 2, ["-1d", "--older-than"]),
         (["purge", "--older-than", "0d"], 2, ["0d", "--older-than"]),

@@ -44,10 +44,12 @@ OUTCOMES: Final = (
 NEEDS: Final = ("success", "success", "end", "failure")
 RATES: Final = ((None, None), (None, None), (1, 10), (6, 60), (1, 1))
 NO_RATES: Final = dict.fromkeys(("key_rate_runs", "key_rate_seconds", "rate_runs", "rate_seconds"))
+QUEUES: Final = ("mail", "default")
 DEEDS: Final = (
     *("enqueue",) * 6, *("flow",) * 2, *("claim",) * 5, *("finish",) * 5, *("limit",) * 3, *("time",) * 3,
     *("edit", "retry", "restore", "reap") * 2,
     *("begin", "crowd") * 3, "series", "lose", "pause", "resume", "cancel", "delete", "canary", "skip", "hold",
+    "pause queue", "resume queue", "join",
     "workers", "cancel flow", "declare", "by hand", "extend", *("keep", "keep", "release"),
 )  # fmt: skip
 
@@ -301,7 +303,21 @@ class MixMachine(RuleBasedStateMachine):
     def pause(self, step: Step) -> None:
         operator.pause(self.conn, actor=ACTOR, reason="x", task_type=step.task_type)
 
+    def pause_queue(self, step: Step) -> None:
+        operator.pause_queue(self.conn, QUEUES[step.number % 2], actor=ACTOR, reason="x")
+
+    def resume_queue(self, step: Step) -> None:
+        operator.resume_queue(self.conn, QUEUES[step.number % 2], actor=ACTOR)
+
+    def join(self, step: Step) -> None:
+        """Moves a type to another queue, paused or not."""
+        queue = (None, *QUEUES)[step.number % 3]
+        operator.set_type(self.conn, step.task_type, changes={"queue": queue}, actor=ACTOR, reason=None)
+
     def resume(self, _step: Step | None = None) -> None:
+        for queue in QUEUES:
+            with suppress(Refused):
+                operator.resume_queue(self.conn, queue, actor=ACTOR)
         for name in TYPES:
             with suppress(Refused):
                 operator.resume(self.conn, actor=ACTOR, task_type=name)

@@ -95,7 +95,8 @@ def _pause(found: TypeLine, at: datetime) -> tuple[str, str]:
     who, length, why, until = pause_words(found.paused_by, found.paused_at, found.paused_reason, found.resume_at, at)
     if found.set_aside:
         return f"set aside for another runner{length}{who}{why}; no worker takes its jobs", "text"
-    return f"PAUSED{length}{who}{why or ', no reason given'}{until}", "warn"
+    queue = f" with its queue {found.paused_queue}" if found.paused_queue else ""
+    return f"PAUSED{queue}{length}{who}{why or ', no reason given'}{until}", "warn"
 
 
 def _wait(one: TypeFigures, at: datetime) -> tuple[str, str]:

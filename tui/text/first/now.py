@@ -72,7 +72,7 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     found = [_finding(finding, now) for finding in wrong]
     if took >= LATE:
         found.insert(0, Item("!", "warn", f"Database slow: {seconds(took)}"))
-    paused = snapshot.processing.paused_types
+    paused = snapshot.processing.pauses
     found += [_paused(pause, now) for pause in paused]
     found += [_held(hold, now) for hold in snapshot.holds]
     late = snapshot.health.oldest_due

@@ -195,7 +195,7 @@ def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[R
     return [
         *lines,
         *output.section("Waiting", _waiting_lines(waiting, seen.at)),
-        *output.section("Paused types", _paused_lines(seen.processing.paused_types)),
+        *output.section("Paused types", _paused_lines(seen.processing.pauses)),
         *output.section("Set aside", _paused_lines(seen.processing.set_aside)),
         *output.section("Workers", worker_table(seen.workers, seen.at) or ["none"]),
         *output.section("Last trigger", _trigger_lines(seen.health.last_trigger)),

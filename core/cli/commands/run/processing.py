@@ -37,6 +37,7 @@ LEFT: Final = (
     "delete it. Read the other rows; they can be about somebody else. Then run the command again."
 )
 LEFT_CODE: Final = 3
+ONE_OF_BOTH: Final = "Give --type or --queue, not both."
 POLL_SECONDS: Final = 0.5
 """Between two looks whether a job still runs."""
 
@@ -46,6 +47,7 @@ POLL_SECONDS: Final = 0.5
 @click.option("--until", metavar="TIME", help="Resume automatically at this time (UTC).")
 @click.option("--for", "lasting", metavar="DURATION", help="Resume automatically after this time.")
 @click.option("--type", "task_type", metavar="TYPE", help="Pause only this task type.")
+@click.option("--queue", metavar="QUEUE", help="Pause only the types of this queue, also those that join it later.")
 @dry_run_option
 def pause(
     session: Session,
@@ -53,41 +55,59 @@ def pause(
     until: str | None,
     lasting: str | None,
     task_type: str | None,
+    queue: str | None,
     dry_run: bool,
 ) -> None:
     """Stop all workers from taking jobs. Running jobs finish, and jobs can still be enqueued."""
     if until and lasting:
         raise UsageError("Give --until or --for, not both.")
+    if task_type and queue:
+        raise UsageError(ONE_OF_BOTH)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         if task_type:
             warn_without_worker(service.known_type(conn, session.registry, task_type))
         now = jobs.clock().run(conn)
         resume_at = _resume_at(until, lasting, now)
-        switched = operator.pause(conn, reason=reason, actor=session.actor, resume_at=resume_at, task_type=task_type)
-    what = f"Processing of {task_type}" if task_type else "Processing"
+        if queue:
+            switched = operator.pause_queue(conn, queue, reason=reason, actor=session.actor, resume_at=resume_at)
+        else:
+            switched = operator.pause(
+                conn, reason=reason, actor=session.actor, resume_at=resume_at, task_type=task_type
+            )
+    what = _subject(task_type, queue)
     until_text = f" until {output.when(resume_at)}" if resume_at else ""
     _answer(session, switched, f"{what} {'would be' if dry_run else 'is'} paused{until_text}.")
 
 
 @command("resume")
 @click.option("--type", "task_type", metavar="TYPE", help="Resume only this task type.")
+@click.option("--queue", metavar="QUEUE", help="End the pause of this queue.")
 @dry_run_option
-def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
+def resume(session: Session, task_type: str | None, queue: str | None, dry_run: bool) -> None:
     """Let workers take jobs again; --dry-run says what will start.
 
     A recurring job runs once for the slots that it missed, unless it catches up on all.
     """
+    if task_type and queue:
+        raise UsageError(ONE_OF_BOTH)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         before = jobs.processing().run(conn)
-        ahead = outlook([task_type] if task_type else None, resumed=task_type).run(conn) if dry_run else None
-        switched = operator.resume(conn, actor=session.actor, task_type=task_type)
-    paused = {pause.task_type for pause in before.paused_types}
-    was_on = task_type not in paused if task_type else before.enabled
-    what = f"Processing of {task_type}" if task_type else "Processing"
+        if queue:
+            switched = operator.resume_queue(conn, queue, actor=session.actor)
+            open_again = {one.task_type for one in before.paused_types} - {
+                one.task_type for one in switched.paused_types
+            }
+            ahead = outlook(sorted(open_again)).run(conn) if dry_run else None
+        else:
+            ahead = outlook([task_type] if task_type else None, resumed=task_type).run(conn) if dry_run else None
+            switched = operator.resume(conn, actor=session.actor, task_type=task_type)
+    was_on = not (task_type or queue) and before.enabled
     outcome = "was not paused" if was_on else "would be resumed" if dry_run else "resumed"
     said = f" {ahead.words}" if ahead is not None and not was_on else ""
+    still = next((one.queue for one in switched.paused_types if one.task_type == task_type and one.queue), None)
+    said += f" It stays paused with its queue {still}." if still else ""
     data = output.plain(switched) | ({"starts": output.plain(ahead)} if ahead is not None else {})
-    session.answer(data, [f"{what} {outcome}.{said}"])
+    session.answer(data, [f"{_subject(task_type, queue)} {outcome}.{said}"])
 
 
 @command("cleanup")
@@ -268,6 +288,10 @@ def _added_up(found: Iterable[Erased]) -> dict[str, int]:
     for one in found:
         rows[one.place] = rows.get(one.place, 0) + one.rows
     return {place: count for place, count in rows.items() if count}
+
+
+def _subject(task_type: str | None, queue: str | None) -> str:
+    return f"Processing of queue {queue}" if queue else f"Processing of {task_type}" if task_type else "Processing"
 
 
 def _resume_at(until: str | None, lasting: str | None, now: datetime) -> datetime | None:
