@@ -1,4 +1,4 @@
-"""Processes that handlers fork: signals end them, and they end with their worker."""
+"""What handlers leave behind: processes, which signals end, and threads. All end with their worker."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ import os
 import signal
 import sys
 import threading
+import time
 from functools import cache
+from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.logs import running
+from jobdeck.core.redact import safe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+LEFT_SECONDS: Final = 5.0
+"""How long a program that ends waits for the threads that handlers left."""
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What this process handles in a way of its own, and its forks must not."""
@@ -48,11 +57,27 @@ def install() -> None:
         _Forks()
 
 
-def end_left_behind() -> None:
+def end_left_behind(code: int, before: Container[threading.Thread]) -> None:
     """Kills the processes of `multiprocessing` that still run, when a program ends whose handlers began them.
 
-    The interpreter waits for each of them before it ends, and nobody will ask for what they do.
+    The interpreter waits for each of them before it ends, and nobody will ask for what they do. It also waits for
+    threads. Those that were not there `before` get `LEFT_SECONDS`; then the program ends with this code.
     """
     if (module := sys.modules.get("multiprocessing")) is not None:
         for process in module.active_children():
             process.kill()
+    left = [one for one in threading.enumerate() if not one.daemon and one not in before]
+    if left:
+        threading.Thread(target=_end_after, args=(left, code), name="end", daemon=True).start()
+
+
+def _end_after(left: Sequence[threading.Thread], code: int) -> None:
+    last = time.monotonic() + LEFT_SECONDS
+    for thread in left:
+        thread.join(max(last - time.monotonic(), 0.0))
+    names = ", ".join(one.name for one in left if one.is_alive())
+    if names:
+        sys.stdout.flush()
+        sys.stderr.write(f"jobdeck: The worker ends without the threads that its handlers left: {safe_error(names)}.\n")
+        sys.stderr.flush()
+        os._exit(code)

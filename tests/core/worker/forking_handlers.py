@@ -1,4 +1,4 @@
-"""Handlers of threads that fork, for a worker in a process of its own."""
+"""Handlers of threads that leave processes or a thread, for a worker in a process of its own."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def pool(_settings: object, _database: object) -> Iterator[ProcessPoolExecutor]:
 @job("f_leaves_a_pool", payload=Nothing, resources=pool)
 def leaves_a_pool(_params: Nothing, ctx: Any) -> None:
     ctx.resources.submit(wait_for_ever)
+
+
+@job("f_leaves_a_thread", payload=Nothing)
+def leaves_a_thread(_params: Nothing, _ctx: JobContext) -> None:
+    threading.Thread(target=wait_for_ever, name="left", daemon=False).start()
 
 
 @job("f_ends_its_fork", payload=Nothing)

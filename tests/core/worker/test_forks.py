@@ -1,4 +1,4 @@
-"""Processes that handlers of threads fork: what they have of their worker, and that it ends without them."""
+"""What handlers of threads leave behind: what forked processes have of their worker, and that it ends without them."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def test_the_server_lists_the_connections_of_a_worker_as_a_workers(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("leaves", ["f_leaves_a_fork", "f_leaves_a_pool"])
-def test_a_worker_ends_and_hands_back_its_jobs_whatever_processes_its_handlers_left(
+@pytest.mark.parametrize("leaves", ["f_leaves_a_fork", "f_leaves_a_pool", "f_leaves_a_thread"])
+def test_a_worker_ends_and_hands_back_its_jobs_whatever_its_handlers_left(
     conn: Connection, worker: subprocess.Popen[bytes], leaves: str
 ) -> None:
     first, second = enqueue(conn, leaves).id, enqueue(conn, "f_waits").id

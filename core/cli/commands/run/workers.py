@@ -85,6 +85,7 @@ def worker(
     session.configure_logs()
     if not session.registry.names:
         output.note(NO_TYPES)
+    before = threading.enumerate()
     with stop_signals() as stop, ExitStack() as stack:
         database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, embedded, wait=not drain)
         if database is None:
@@ -96,7 +97,8 @@ def worker(
             run_until_stopped(running, stop, until_idle=drain)
         done = running.status
         left = _left(database, running.claims) if drain and not stop.asked else 0
-    end_left_behind()
+    code = 130 if stop.interrupted else LEFT if left else 0
+    end_left_behind(code, before)
     due = {"due": left} if drain else {}
     session.answer(
         {"claimed": done.claimed, "succeeded": done.succeeded, "failed": done.failed, **due},
@@ -108,7 +110,7 @@ def worker(
             "`jobdeck jobs --status pending` lists them, `jobdeck why ID` says what each waits for."
         )
     logs.shutdown()
-    return 130 if stop.interrupted else LEFT if left else None
+    return code or None
 
 
 @command("run-worker", logs=True)
@@ -131,6 +133,7 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool, emb
         return None
     session.configure_logs()
     size = 1 + CONNECTIONS_BESIDE_HANDLERS
+    before = threading.enumerate()
     with stop_signals() as stop, session.database(program="worker", max_size=size, embedded=embedded) as database:
         source = "timer" if scheduled else "cli"
         if scheduled and session.settings.cron_interval_minutes is not None:
@@ -138,7 +141,7 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool, emb
                 expect_trigger(conn, session.settings.cron_interval_minutes)
         worker = Worker(database, session.registry, session.settings, mode="cycle", source=source)
         result = _run_cycle(worker, limit, stop)
-    end_left_behind()
+    end_left_behind(130 if stop.asked else 1 if result.status == "error" else 0, before)
     logs.shutdown()
     if stop.asked:
         raise Interrupted(f"Interrupted. Jobs of this cycle: {result.succeeded} succeeded, {result.failed} failed.")
