@@ -18,7 +18,7 @@ from weakref import WeakSet
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from jobdeck.core.postgres.lent.loan import check, check_async, cleaned, cleaned_async, lend, lend_async
+from jobdeck.core.postgres.lent.loan import Loan, begin, begin_async, check, check_async, cleaned, cleaned_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -145,8 +145,9 @@ class Pool(_Spares[Connection]):
         """
         with self._place():
             connection = self._take(lent=True)
-            loan = lend(connection)
+            loan = Loan(connection)
             try:
+                begin(loan)
                 yield loan.lent
                 check(loan)
             finally:
@@ -305,8 +306,10 @@ class AsyncPool(_Spares[AsyncConnection]):
         """
         async with self._slot():
             connection = await self._take(lent=True)
-            loan = await lend_async(connection)
+            loan = Loan(connection)
             try:
+                # A task may be cancelled here, as well as in the block.
+                await begin_async(loan)
                 yield loan.lent
                 await check_async(loan)
             finally:

@@ -98,19 +98,15 @@ class Loan(Generic[C]):
             pgconn.finish()
 
 
-def lend(own: psycopg.Connection[Any]) -> Loan[psycopg.Connection[Any]]:
+def begin(loan: Loan[psycopg.Connection[Any]]) -> None:
     """Begins a loan in the mode of the pool's own object."""
-    loan = Loan(own)
-    loan.lent.autocommit, loan.lent.read_only = own.autocommit, own.read_only
-    return loan
+    loan.lent.autocommit, loan.lent.read_only = loan.own.autocommit, loan.own.read_only
 
 
-async def lend_async(own: psycopg.AsyncConnection[Any]) -> Loan[psycopg.AsyncConnection[Any]]:
+async def begin_async(loan: Loan[psycopg.AsyncConnection[Any]]) -> None:
     """The same for a borrower on an event loop."""
-    loan = Loan(own)
-    await loan.lent.set_autocommit(own.autocommit)
-    await loan.lent.set_read_only(own.read_only)
-    return loan
+    await loan.lent.set_autocommit(loan.own.autocommit)
+    await loan.lent.set_read_only(loan.own.read_only)
 
 
 def check(loan: Loan[psycopg.Connection[Any]]) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import asyncio
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from itertools import count, takewhile
+from typing import Any
 
+import psycopg
 import pytest
 
 from jobdeck.core.postgres import pool as module
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.postgres.pool import Pool
+from jobdeck.core.postgres.pool import AsyncConnection, AsyncPool, Pool
 from tests.support.interrupting import interrupted_at
+from tests.support.waiting import until
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -32,3 +37,63 @@ def test_a_user_that_is_interrupted_at_any_step_leaves_its_place_to_others(
             with pool.connection() as first, pool.connection() as second:
                 assert first is not second, step
         assert step > 10
+
+
+@types.coroutine
+def cancelled_at(step: int, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
+    """Does something that is cancelled at one of its waits, counted from 0; False if it is over before."""
+    error: BaseException | None = None
+    while True:
+        try:
+            waits_for = work.send(None) if error is None else work.throw(error)
+        except StopIteration:
+            return step < 0
+        except asyncio.CancelledError:
+            return True
+        finally:
+            error = None
+        task = asyncio.current_task()
+        if step == 0 and task is not None:
+            asyncio.get_running_loop().call_soon(task.cancel)
+        step -= 1
+        try:
+            yield waits_for
+        except BaseException as raised:  # noqa: BLE001 -- the work decides
+            error = raised
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("used", [True, False])
+@pytest.mark.parametrize("use", [AsyncPool.connection, AsyncPool.lend])
+async def test_a_task_that_is_cancelled_wherever_it_waits_leaves_its_place_to_others_and_no_session(
+    empty_database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    use: Callable[[AsyncPool], AbstractAsyncContextManager[AsyncConnection]],
+    *,
+    used: bool,
+    trusted: bool,
+) -> None:
+    monkeypatch.setattr(module, "TRUST_SECONDS", 30.0 if trusted else 0.0)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.0)
+
+    async def work(pool: AsyncPool) -> None:
+        async with use(pool), use(pool) as conn:
+            await conn.execute("SELECT 1")
+
+    async def is_cancelled(database: Database, step: int) -> bool:
+        pool = AsyncPool(database.connect_async, label="test", max_size=2)
+        if used:
+            await work(pool)
+        cancelled = await asyncio.create_task(cancelled_at(step, work(pool)))
+        await work(pool)
+        await pool.close()
+        return cancelled
+
+    with Database(empty_database_url, application_name="cancelled", max_size=2) as database:
+        step = 0
+        while await is_cancelled(database, step):
+            step += 1
+        assert step > 0
+    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+        left = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cancelled'"
+        until(lambda: conn.execute(left).fetchall() == [], "the end of all sessions")
