@@ -96,6 +96,8 @@ class MixMachine(RuleBasedStateMachine):
         self.running: dict[int, ClaimedJob] = {}
         self.claimed: set[int] = set()
         """The tokens of running jobs whose run has not begun."""
+        self.timeouts: dict[UUID, float | None] = {}
+        """Of the jobs that may have one of their own."""
         self.handled: Sequence[str] = TYPES[:3]
         self.report()
 
@@ -160,6 +162,7 @@ class MixMachine(RuleBasedStateMachine):
         got = leases.claim(self.conn, WORKER, types, limit, LEASE, free=free)
         judge(moment, got, types, limit, at)
         assert not {job.id for job in got} & {job.id for job in self.running.values()}
+        assert [job.timeout for job in got] == [self.timeouts.get(job.id) for job in got]
         self.running |= {job.run_token: job for job in got}
         if free is not None and len(got) > free:
             self.claimed |= {job.run_token for job in got if not job.is_canary}
@@ -199,15 +202,16 @@ class MixMachine(RuleBasedStateMachine):
     def enqueue(self, step: Step) -> None:
         job = NewJob(
             step.task_type, {"who": step.shape % 3}, concurrency_key=step.key, priority=step.number % 3,
-            run_at=self.at(step.seconds), max_attempts=step.number + 1,
+            run_at=self.at(step.seconds), max_attempts=step.number + 1, timeout=(None, 5.0, 90.0)[step.place % 3],
         )  # fmt: skip
         if step.number > 2:
-            producer.enqueue_many(self.conn, [job] * step.number, actor=ACTOR)
+            made = producer.enqueue_many(self.conn, [job] * step.number, actor=ACTOR)
+            self.timeouts |= dict.fromkeys(made, job.timeout)
             return
         blockers = self.ids(step, 1, "NOT is_recurring") if step.number == 0 else []
         end = self.at(400) if step.shape % 3 == 0 else None
         job = job._replace(blocked_by=next(iter(blockers), None), expires_at=end)
-        producer.enqueue(self.conn, job, actor=ACTOR)
+        self.timeouts[producer.enqueue(self.conn, job, actor=ACTOR).job_id] = job.timeout
 
     def crowd(self, step: Step) -> None:
         """More due jobs than any claim takes, of one priority."""
@@ -218,8 +222,8 @@ class MixMachine(RuleBasedStateMachine):
         end = self.at(900) if step.shape % 3 == 0 else None
         job = NewJob(step.task_type, {"who": step.shape % 3}, concurrency_key=step.key,
                      recurrence_interval_minutes=1 + 4 * (step.number % 2), dedupe_key=str(uuid4()),
-                     expires_at=end)  # fmt: skip
-        producer.enqueue(self.conn, job, actor=ACTOR)
+                     expires_at=end, timeout=(None, 7.0)[step.place % 2])  # fmt: skip
+        self.timeouts[producer.enqueue(self.conn, job, actor=ACTOR).job_id] = job.timeout
 
     def flow(self, step: Step) -> None:
         members: list[dict[str, Any]] = []
@@ -230,9 +234,12 @@ class MixMachine(RuleBasedStateMachine):
                 "name": f"m{place}", "task_type": step.types[place % len(step.types)], "after": after,
                 "needs": needs if after else "success", "concurrency_key": step.key if place % 2 else None,
                 "max_attempts": 1 + step.number, "payload": {"who": place % 3},
+                "timeout": (None, 3.0 + place)[place % 2],
             })  # fmt: skip
         members[-1]["after_jobs"] = [str(one) for one in self.ids(step, 1, "NOT is_recurring")]
-        self.conn.execute("SELECT * FROM job_flow_create('f', %s, %s)", (json.dumps(members), ACTOR))
+        made = rows(self.conn, "SELECT * FROM job_flow_create('f', %s, %s)", json.dumps(members), ACTOR)
+        given = {member["name"]: member["timeout"] for member in members}
+        self.timeouts |= {row["job_id"]: given[row["name"]] for row in made}
 
     def extend(self, step: Step) -> None:
         for token in sorted(self.running)[:1]:
@@ -325,10 +332,12 @@ class MixMachine(RuleBasedStateMachine):
     def edit(self, step: Step) -> None:
         choices: tuple[dict[str, Any], ...] = (
             {"priority": step.place % 4}, {"run_at": str(self.at(step.seconds))}, {"expires_at": str(self.at(100))},
-            {"concurrency_key": step.key, "payload": {"who": step.place % 3}},
+            {"concurrency_key": step.key, "payload": {"who": step.place % 3}}, {"timeout": 11.0}, {"timeout": None},
         )  # fmt: skip
+        changes = choices[step.number]
         for one in self.ids(step):
-            operator.edit(self.conn, one, actor=ACTOR, changes=choices[step.number % 4])
+            if operator.edit(self.conn, one, actor=ACTOR, changes=changes).ok and "timeout" in changes:
+                self.timeouts[one] = changes["timeout"]
 
     def retry(self, step: Step) -> None:
         operator.retry(self.conn, self.ids(step, 5), actor=ACTOR)
@@ -347,6 +356,7 @@ class MixMachine(RuleBasedStateMachine):
         for one in self.ids(step, 1, "status <> 'running'"):
             operator.ask_canary(self.conn, one, actor=ACTOR)
             leased = leases.claim(self.conn, WORKER, list(self.handled), 1, LEASE)
+            assert [job.timeout for job in leased] == [self.timeouts.get(job.id) for job in leased]
             self.running |= {job.run_token: job for job in leased}
 
     def skip(self, step: Step) -> None:
