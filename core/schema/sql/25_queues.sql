@@ -3,7 +3,7 @@
 create or replace view job_paused_queues as
 select q.key as queue, q.value ->> 'reason' as reason, q.value ->> 'paused_by' as paused_by,
     (q.value ->> 'paused_at')::timestamptz as paused_at, (q.value ->> 'resume_at')::timestamptz as resume_at
-from job_queue_settings s cross join jsonb_each(s.paused_queues) q;
+from job_queue_settings s cross join jsonb_each(s.paused_queues) q where (select job_may_read_views());
 
 -- The types that are paused, by themselves or with their queue, for reading. Where both hold, this is the pause of the type.
 create or replace view job_paused_types as

@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from jobdeck.core.programme.cutover import ends
+from jobdeck.core.queue import operator
 from jobdeck.core.queue.operators import notes
 from jobdeck.core.schema import install_schema
 from tests.support.hostile_rows import fill_tables, work_a_little
@@ -77,6 +78,7 @@ def world(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[
             fill_tables(admin)
         _fill_partitions(owner)
         notes.add(owner, "Look at this.", actor=ACTOR)
+        operator.pause_queue(owner, "default", reason=None, actor=ACTOR)
         relations, functions = (
             tuple(row for row in rows(owner, statement) if row["name"] not in theirs)
             for statement in (_RELATIONS, _FUNCTIONS)

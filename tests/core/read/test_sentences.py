@@ -22,7 +22,7 @@ FACTS: dict[str, Any] = {
     "ahead": 10_001, "at_least": True, "per_second": 50.0,
     "task_type": "alpha", "paused_by": "mara@local", "reason": "a drill", "actor": "mara@local",
     "action": "edit", "asked_by": "mara@local", "canary_job": "j2", "held_by": "key-held", "who": "another runner",
-    "hold": 3, "key": "customerId",
+    "hold": 3, "key": "customerId", "queue": "mail",
     "running": 2, "max_running": 2, "max_per_key": 2, "seconds": 12, "slots": 2, "kind": "thread",
     "asked_at": "2026-08-01T14:03:07.5+02:00",
     **dict.fromkeys(("paused_at", "expired_at", "expires_at", "run_at", "at"), "2026-08-01T14:03:07.5+02:00"),
