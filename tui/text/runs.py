@@ -30,8 +30,9 @@ def lines(report: RunReport, width: int, error: str) -> list[Entry]:
         found += [entry((f" {part}", "muted")) for part in wrapped(HIDDEN, max(width - 2, 20))]
     found += _part("Runs of jobs that may have acted twice", report.twice.lost.runs, width, roomy=roomy)
     same = [
-        entry((f" {fit(one_line(same_words(one)), width - 2).rstrip()}", "text"), key=("job", one.job_ids[-1], n))
+        entry((f" {part}", "text"), key=None if at else ("job", one.job_ids[-1], n))
         for n, one in enumerate(report.twice.same)
+        for at, part in enumerate(wrapped(one_line(same_words(one)), max(width - 2, 20)))
     ]
     if same:
         found += [BLANK, entry((" Same content", "run")), *same]

@@ -47,6 +47,14 @@ async def test_the_verdict_is_first_then_the_runs_with_what_they_sent(
         assert backend.evidence.asked_runs == {"since": timedelta(days=1)}
 
 
+async def test_every_id_of_the_same_content_is_shown_at_80_columns(backend: FakeBackend) -> None:
+    ids = tuple(UUID(int=0x10000000 + at) for at in range(8))
+    backend.evidence.same = (SameContent("send_mail", 9, NOW - minutes(30), NOW, ids),)
+    async with dashboard(backend, "x", size=SMALL) as deck:
+        text = " ".join(deck.screen_text().split())
+        assert ", ".join(one.hex[-8:] for one in ids) + " and 1 more" in text
+
+
 @pytest.mark.slow
 async def test_enter_opens_the_job_at_this_run_and_esc_goes_back(backend: FakeBackend) -> None:
     async with dashboard(backend, "x", size=LARGE) as deck:
