@@ -9,6 +9,7 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static
 
+from jobdeck.core.model import Filter
 from jobdeck.tui.actions import ON_MANY
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, plural, seconds, short_id
@@ -167,7 +168,9 @@ class Dashboard(Listing):
             total = view.snapshot.page.total if view else None
             self.line("tabs").show(*status_bar.group(self.group, total, stale=stale, key=deck.key))
         else:
-            self.line("tabs").show(status_bar.tabs(counts, tab, width, stale=stale, key=deck.key))
+            filtered = poller.request.filter != Filter(status=tab)
+            spans = status_bar.tabs(counts, tab, width, stale=stale, filtered=filtered, key=deck.key)
+            self.line("tabs").show(spans)
         self.query_one(Reason).say(one_line(link.error) if stale else "")
         self.query_one(Top).draw(self.shape, stale=stale)
         banner = self._banner()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.model import Status, arguments
 from jobdeck.core.read.sentences import status_word
@@ -44,6 +44,7 @@ AGE_WORDS = (("updated ", "ago"), ("", "old"), None)
 LATE = 3.0
 """From this many seconds on, a late answer is reported."""
 ON, PAUSED = "● ON", "○ PAUSED"
+ALL_JOBS: Final[Sequence[Span]] = (("  counts of all jobs", "muted"),)
 SHORT_TABS = {"Pending": "Pend", "Running": "Run", "Succeeded": "Succ", "Failed": "Fail", "Cancelled": "Canc"}
 
 
@@ -181,10 +182,16 @@ def _header_right(bar: Bar, words: tuple[str, str] | None) -> list[Span]:
 
 
 def tabs(
-    counts: Counts | None, active: Status | None, width: int, *, stale: bool = False, key: Named = key_of
-) -> list[Span]:
-    """The status tabs with their keys and counts; shortened where they do not fit, dimmed when out of date."""
+    counts: Counts | None, active: Status | None, width: int, *, stale: bool = False, filtered: bool = False,
+    key: Named = key_of,
+) -> list[Span]:  # fmt: skip
+    """The status tabs with their keys and counts; shortened where they do not fit, dimmed when out of date.
+
+    Where the list is `filtered` and there is room, the line says that the counts are of all jobs.
+    """
     spans = _tabs(counts, active, width, key)
+    if filtered and width_of(spans) + width_of(ALL_JOBS) <= width:
+        spans += ALL_JOBS
     return dimmed(spans, but="tab") if stale else spans
 
 

@@ -25,6 +25,15 @@ async def test_a_filter_of_words_reaches_the_queue_and_esc_clears_it() -> None:
         assert not deck.app.dashboard.query_one("#filter").display
 
 
+async def test_the_tabs_say_that_a_filter_does_not_change_their_counts() -> None:
+    async with dashboard(sample(), "slash", *"type:totals", "enter", size=LARGE) as deck:
+        assert deck.line("tabs").endswith("counts of all jobs")
+        await deck.press("5")
+        assert deck.line("tabs").endswith("counts of all jobs")
+        await deck.press("1", "escape")
+        assert "counts of all jobs" not in deck.line("tabs")
+
+
 @pytest.mark.slow
 async def test_every_word_of_the_language_is_read() -> None:
     async with dashboard(sample()) as deck:
