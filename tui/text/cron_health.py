@@ -284,7 +284,7 @@ def _run(run: WorkerRun, at: datetime, width: int) -> Entry:
         (f"{when:<22}" if roomy else f"{clock(run.started_at)} {age(at - run.started_at):>4} ", "text"),
         (figures, ink if bad else "text"),
         (fit(f"  {word}", max(width - (75 if roomy else 60), 0)).rstrip(), ink),
-        key=("run", run.id),
+        key=("trigger", run.worker_id, run.id) if run.worker_id else ("run", run.id),
     )
 
 

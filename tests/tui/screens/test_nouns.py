@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jobdeck.core.model import Filter, Finding, Health, Status, Verdict
@@ -62,6 +64,22 @@ async def test_enter_on_a_finding_a_worker_and_a_type_opens_it_and_esc_walks_bac
         OPENS["worker"](deck.app, ("worker", "long-gone:1"))
         await deck.pilot.pause()
         assert "The worker long-gone:1 is no longer listed." in deck.toasts[-1]
+
+
+async def test_enter_on_a_trigger_opens_its_worker() -> None:
+    backend = sample()
+    worker = backend.workers[0].id
+    run = replace(backend.evidence.runs[0], worker_id=worker)
+    backend.evidence.runs = (run,)
+    async with dashboard(backend, "h") as deck:
+        health = deck.app.screen
+        assert isinstance(health, ListPage)
+        health.pane.seek(("trigger", worker, run.id))
+        await deck.press("enter")
+        assert isinstance(deck.app.screen, ListPage)
+        assert deck.app.screen.pane.current == ("worker", worker)
+        await deck.press("escape")
+        assert deck.here == "CronHealth"
 
 
 async def test_enter_on_a_type_of_the_trends_lists_its_jobs_and_esc_goes_back() -> None:
