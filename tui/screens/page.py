@@ -311,7 +311,11 @@ class ListPage(Page[T]):
     def draw_title(self) -> None:
         right = [*self.place(), *status_bar.environment(self.deck.options)]
         beside = self.summary(self.data) if self.data is not None else []
-        self.query_one("#title", Line).show([(f" {self.heading}", "strong"), ("  ", "text"), *beside], right)
+        left = [(f" {self.heading}", "strong"), ("  ", "text"), *beside]
+        room = self.size.width - width_of(right) - 1
+        if left[-1][0].startswith("  jobdeck ") and width_of(left) > room:
+            del left[-1]  # Half a command helps nobody.
+        self.query_one("#title", Line).show(left, right)
 
 
 class SplitPage(ListPage[T]):

@@ -82,6 +82,14 @@ async def test_enter_on_a_trigger_opens_its_worker() -> None:
         assert deck.here == "CronHealth"
 
 
+async def test_a_page_names_its_command_whole_or_not_at_all() -> None:
+    for width, named in ((80, False), (120, True)):
+        async with dashboard(incident(), "e", size=(width, 35)) as deck:
+            title = deck.screen_text().splitlines()[0]
+            assert title.endswith("jobdeck errors") is named
+            assert "…" not in title
+
+
 async def test_enter_on_a_type_of_the_trends_lists_its_jobs_and_esc_goes_back() -> None:
     async with dashboard(incident(), "t", "j", "enter") as deck:
         assert deck.app.poller.request.filter.task_type
