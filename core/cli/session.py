@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jobdeck.core import settings as configuration
-from jobdeck.core.cli import output
 from jobdeck.core.cli.completing import complete_parameters
-from jobdeck.core.cli.output import waiting
 from jobdeck.core.errors import Refused, UsageError, meant
-from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -169,13 +166,13 @@ class Session:
         max_size: int = 4,
         lock_seconds: float | None = None,
         embedded: bool = True,
-        note: Callable[[str], None] = output.note,
+        note: Callable[[str], None] | None = None,
     ) -> Iterator[Database]:
         """The database, with its schema checked and at most `max_size` connections. `lock_seconds` limits their waits.
 
         Without an address it is the embedded one, unless that is not `embedded`, as for what runs jobs by itself.
         The server lists its connections as those of `jobdeck PROGRAM`. `note` gets a sentence if the database holds
-        components whose plugins are off in this process.
+        components whose plugins are off in this process. Without `note` it goes to standard error.
 
         Raises:
             DatabaseUnreachable: the database does not answer.
@@ -184,6 +181,7 @@ class Session:
         """
         from psycopg.errors import InsufficientPrivilege, LockNotAvailable  # noqa: PLC0415 -- imported on first use
 
+        from jobdeck.core.cli import output  # noqa: PLC0415 -- imported on first use
         from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
         from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
         from jobdeck.core.schema import NOTHING, open_checked  # noqa: PLC0415 -- imported on first use
@@ -198,12 +196,14 @@ class Session:
             database.lock_seconds = lock_seconds
             try:
                 try:
-                    open_checked(database, NOTHING, note=note)
+                    open_checked(database, NOTHING, note=note or output.note)
                 except LockNotAvailable:
                     with database.connection() as conn, limited_waits(database, conn):
                         raise
                 yield database
             except InsufficientPrivilege as error:
+                from jobdeck.core.redact import safe_error  # noqa: PLC0415 -- imported on first use
+
                 said = safe_error(str(error), 300).rstrip(".")
                 with database.connection() as conn:
                     raise Refused(inspection.denied(conn, said)) from error
@@ -233,6 +233,8 @@ class Session:
 
     def answer(self, data: Json, text: Iterable[str], *, revealed: bool = False) -> None:
         """Prints `data` as JSON with `--json`, else the lines of `text`; both masked, unless they are `revealed`."""
+        from jobdeck.core.cli import output  # noqa: PLC0415 -- imported on first use
+
         if self.json:
             output.write_json(data, revealed=revealed)
         else:
@@ -240,6 +242,8 @@ class Session:
 
     def answer_page(self, data: Json, text: Iterable[str], cursor: str | None) -> None:
         """Prints one page like `answer`, with the cursor of the next page; None for the last one."""
+        from jobdeck.core.cli import output  # noqa: PLC0415 -- imported on first use
+
         following = output.Verbatim(cursor) if cursor else None
         self.answer({**data, "next": following}, text)
         if following and not self.json:
@@ -289,6 +293,8 @@ def command(
     def decorate(function: Callable[..., int | None]) -> click.Command:
         @wraps(function)
         def run(session: Session, **given: Any) -> int | None:
+            from jobdeck.core.cli.output import waiting  # noqa: PLC0415 -- imported on first use
+
             if not several:
                 session.refuse_several()
             with nullcontext() if logs else waiting(name):

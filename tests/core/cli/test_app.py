@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from psycopg.conninfo import make_conninfo
 from jobdeck.core import schema
 from jobdeck.core.cli.app import COMMANDS, PURPOSES, commands, main
 from jobdeck.core.plugins import use_plugins
-from tests.core.cli.support import Jobdeck, environment, finish, ran_alone, runner, started
+from tests.core.cli.support import ROOT, Jobdeck, environment, finish, ran_alone, runner, started
 from tests.support.queue import Connection, changes_nothing, value
 from tests.support.waiting import PATIENCE
 
@@ -44,6 +46,17 @@ def test_every_command_of_the_table_is_there_and_helps(offline: Jobdeck) -> None
         assert "--database-url" in helped.out
         assert "--handlers" in helped.out
         assert f"  {name} " in whole.out
+
+
+@pytest.mark.slow
+def test_help_and_completion_load_nothing_of_the_model_and_of_what_is_printed() -> None:
+    code = "import sys, jobdeck.core.cli.app; print(*(name for name in sys.modules if 'jobdeck.core.' in name))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    assert {name.removeprefix("jobdeck.core.") for name in ran.stdout.split()} == {
+        "cli", "cli.app", "cli.completing", "cli.session", "config_file", "errors", "plugins", "settings",
+    }  # fmt: skip
 
 
 def test_the_help_shows_the_line_of_each_command_whole_at_80_columns(
