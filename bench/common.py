@@ -167,6 +167,26 @@ class Workers:
         return sum(int(text.partition("VmHWM:")[2].split()[0]) for text in status) / 1024
 
 
+def _hold_imports(ready: Any, end: Any) -> None:
+    importlib.import_module("psycopg")
+    importlib.import_module("pydantic")
+    ready.set()
+    end.wait()
+
+
+def memory_of_imports() -> float:
+    """Megabytes of a process of the benchmarks that has imported the libraries and does nothing."""
+    ready, end = spawn.Event(), spawn.Event()
+    process = spawn.Process(target=_hold_imports, args=(ready, end))
+    process.start()
+    if not ready.wait(GIVE_UP_AFTER):
+        raise TimeoutError("the imports took too long")
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text(encoding="ascii").split()[1])
+    end.set()
+    process.join()
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def wal_position(connection):
     lsn = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
     return connection.execute(lsn).fetchone()[0]

@@ -277,20 +277,46 @@ def wal(records: Records) -> Row:
 
 
 def memory(records: Records) -> Row:
-    """A worker that has nothing to do, and one that has had much."""
+    """A worker that has nothing to do, and one that has had much, above the libraries that it cannot do without."""
     jobs = records.middle("growth", "jobs")
+    idle, grown = records.middle("idle", "rss_mb"), records.middle("growth", "rss_mb")
+    imports = records.middle("idle", "imports_rss_mb")
     return Row(
-        "memory of a worker",
-        (
-            Part("idle", "≤", 50, "MB", records.middle("idle", "rss_mb")),
-            Part("after 1 M jobs", "≤", 55, "MB", records.middle("growth", "rss_mb")),
+        "memory of a worker above psycopg and pydantic",
+        tuple(
+            Part(name, "≤", limit, "MB", None if imports is None or found is None else found - imports)
+            for name, limit, found in (("idle", 16, idle), ("after 1 M jobs", 21, grown))
         ),
         (
             *told("jobs", jobs),
+            *told("whole", idle, "MB"),
+            *told("whole after the jobs", grown, "MB"),
             *(f"idle {text}" for text in peer(records.best("idle", "rss_mb", least=True), "MB")),
             *told("idle bare loop", records.middle("idle", "rss_mb", peer=BARE), "MB"),
         ),
         limited(jobs, 1_000_000, "jobs"),
+    )
+
+
+def starts(records: Records) -> Row:
+    """Processor time of starts, of the imports that each cannot do without."""
+    names = {
+        "header": ("first header", 2.0),
+        "rows": ("first rows", 2.6),
+        "status": ("`status`", 1.3),
+        "app": ("the command line", 1.6),
+    }
+    return Row(
+        "processor time of a start, of its imports",
+        tuple(
+            Part(name, "≤", limit, "×", records.middle("starts", f"{field}_ratio"))
+            for field, (name, limit) in names.items()
+        ),
+        tuple(
+            text
+            for field, (name, _) in names.items()
+            for text in told(name, records.middle("starts", f"{field}_cpu_ms"), "ms")
+        ),
     )
 
 
@@ -313,6 +339,7 @@ def rows(records: Records) -> Iterator[Row]:
     yield far(records)
     yield wal(records)
     yield memory(records)
+    yield starts(records)
 
 
 def table(records: Records) -> Iterator[str]:
