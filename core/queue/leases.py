@@ -17,8 +17,8 @@ from psycopg.pq import TransactionStatus
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome, Status
-from jobdeck.core.postgres.prepared import answer
 from jobdeck.core.queue.calls import Connection, array, dumped, microseconds, texts
+from jobdeck.core.queue.prepared import answer
 from jobdeck.core.telemetry.spans import Origin
 
 if TYPE_CHECKING:

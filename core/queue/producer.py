@@ -23,9 +23,9 @@ from psycopg.rows import tuple_row
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, Ticket
-from jobdeck.core.postgres.prepared import answer
 from jobdeck.core.postgres.refusals import pipelined, refusals, unstorable
 from jobdeck.core.queue.calls import Connection, array, fetched
+from jobdeck.core.queue.prepared import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence

@@ -11,8 +11,8 @@ import pytest
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob
-from jobdeck.core.postgres.prepared import answer
 from jobdeck.core.queue import leases, producer
+from jobdeck.core.queue.prepared import answer
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
