@@ -8,7 +8,7 @@ as well, and takes it where this returns None.
 from __future__ import annotations
 
 from functools import cache
-from itertools import count
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Connection = psycopg.Connection[Any]
 _LOST = (b"26000", b"0A000")
 """A rollback of psycopg or an application has removed the statement, or its result has other columns since."""
-_names = count(1)
+_IS_THERE = b"42P05"
 _sent: WeakKeyDictionary[Connection, dict[bytes, int | bytes]] = WeakKeyDictionary()
 """By connection and statement: how often it was sent, or the name that it was prepared with."""
 
@@ -75,10 +75,11 @@ def answer(conn: Connection, statement: bytes, params: Sequence[str | None]) -> 
 
 
 def _prepare(conn: Connection, statement: bytes) -> bytes:
-    name = b"jobdeck_%d" % next(_names)
+    # A pooler may give a connection that another client has used: one name is one statement, whoever prepared it.
+    name = b"jobdeck_" + sha256(statement).hexdigest()[:16].encode()
     conn.pgconn.send_prepare(name, _numbered(statement))
     [made] = conn.wait(generators.execute(conn.pgconn))
-    if made.status != ExecStatus.COMMAND_OK:
+    if made.status != ExecStatus.COMMAND_OK and made.error_field(DiagnosticField.SQLSTATE) != _IS_THERE:
         raise errors.error_from_result(made)
     return name
 

@@ -12,7 +12,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, producer
-from jobdeck.core.queue.prepared import answer
+from jobdeck.core.queue.prepared import _sent, answer
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -54,6 +54,13 @@ def test_two_statements_of_a_connection_are_two(conn: Connection) -> None:
     warm(conn)
     warm(conn, b"SELECT %s::text", ("other",))
     assert (answer(conn, STATEMENT, PARAMS), len(prepared(conn))) == (ROWS, 2)
+
+
+def test_a_statement_that_another_client_of_a_pooler_has_prepared_is_the_same_statement(conn: Connection) -> None:
+    warm(conn)
+    _sent.clear()
+    warm(conn)
+    assert (answer(conn, STATEMENT, PARAMS), len(prepared(conn))) == (ROWS, 1)
 
 
 @pytest.mark.parametrize(
