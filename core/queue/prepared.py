@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Connection = psycopg.Connection[Any]
-_LOST = (b"26000", b"0A000")
-"""A rollback of psycopg or an application has removed the statement, or its result has other columns since."""
-_IS_THERE = b"42P05"
+_LOST, _CHANGED, _IS_THERE = b"26000", b"0A000", b"42P05"
+"""A rollback of psycopg or an application has removed the statement; its result has other columns since; it exists."""
 _sent: WeakKeyDictionary[Connection, dict[bytes, int | bytes]] = WeakKeyDictionary()
 """By connection and statement: how often it was sent, or the name that it was prepared with."""
 
@@ -65,7 +64,11 @@ def answer(conn: Connection, statement: bytes, params: Sequence[str | None]) -> 
         [result] = conn.wait(generators.execute(pgconn))
         if result.status != ExecStatus.TUPLES_OK:
             # There is no transaction, so nothing was done.
-            if result.error_field(DiagnosticField.SQLSTATE) in _LOST:
+            code = result.error_field(DiagnosticField.SQLSTATE)
+            if code == _CHANGED:
+                pgconn.send_query(b"DEALLOCATE " + name)
+                conn.wait(generators.execute(pgconn))
+            if code in {_LOST, _CHANGED}:
                 del sent[statement]
                 return None
             raise errors.error_from_result(result)
