@@ -122,7 +122,7 @@ def _ahead(facts: Facts) -> str:
 
 
 def _blocker(facts: Facts) -> str:
-    states = {None: "does not exist", "succeeded": "expired before it ran"}
+    states = {None: "does not exist", "succeeded": "has expired"}
     state = states.get(facts.get("status")) or f"is {facts['status']}"
     way_out = "Retry the blocker first, or enqueue this job without a blocker."
     return f"The blocker, job {facts.get('blocker')}, {state}. {way_out}"

@@ -410,17 +410,17 @@ class Draft:
         self.condemn(ends)
         return len(past)
 
-    def verdict_on(self, blocker: UUID, *, waiting: bool = False) -> str:
+    def verdict_on(self, blocker: UUID) -> str:
         """Whether a job behind this one waits on (`live`), may run (`done`), or waits in vain (`vain`).
 
-        A job that is `waiting` was not released by the earlier successes of a series, which counts for a new one.
+        A series has ended well only if its last success ended it.
         """
         row = self.row(blocker)
         if row is not None:
             success, end = row["last_success_at"], row["completed_at"]
             if row["status"] in ACTIVE:
                 return "live"
-            expired = waiting and isinstance(end, datetime) and isinstance(success, datetime) and success < end
+            expired = isinstance(end, datetime) and isinstance(success, datetime) and success < end
             return "done" if row["status"] == "succeeded" and success is not None and not expired else "vain"
         left = any(run["job_id"] == blocker and run["removed"] for run in self.before.runs.values())
         leaves = any(job_id == blocker and outcome in SUCCESS for job_id, outcome in self.runs.values())
@@ -429,7 +429,7 @@ class Draft:
     def mend(self) -> None:
         """Judges jobs that wait for one that is over or gone, as the reaper does."""
         blockers = {row["blocked_by"] for row in self.rows().values() if row["status"] == "pending"} - {None}
-        verdicts = {blocker: self.verdict_on(blocker, waiting=True) for blocker in blockers}
+        verdicts = {blocker: self.verdict_on(blocker) for blocker in blockers}
         self.release(blocker for blocker, verdict in verdicts.items() if verdict == "done")
         self.condemn(blocker for blocker, verdict in verdicts.items() if verdict == "vain")
 

@@ -13,7 +13,7 @@ begin
             'The blocker, job %s, %s. Retry the blocker first, or enqueue this job without a blocker.', p_blocked_by, case
                 when v_outcome = 'deleted' then 'does not exist'
                 when exists (select from job_queue where id = p_blocked_by and status = 'succeeded')
-                    then 'expired before it ran'
+                    then 'has expired'
                 else 'is ' || v_outcome end));
     end if;
     return case when v_outcome is null then p_blocked_by end;

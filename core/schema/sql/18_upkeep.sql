@@ -191,18 +191,12 @@ begin
         and not exists (select from job_holds h where h.id = blocker))
     into v_checked, v_keys, v_blockers from taken;
     if v_blockers is not null then
-        select array_agg(j.id) filter (where j.gone_well), array_agg(j.id) filter (where not j.gone_well)
+        select array_agg(j.id) filter (where j.outcome in ('succeeded', 'partial')),
+            array_agg(j.id) filter (where j.outcome in ('failed', 'cancelled', 'deleted'))
         into v_succeeded, v_hopeless from (
-            select b.id, case
-                -- A hold that is gone was released.
-                when job_is_hold(b.id) then true
-                -- A job waits for a success after its enqueue: what a series did before does not count.
-                when q.status = 'succeeded' then coalesce(q.last_success_at >= q.completed_at, false)
-                when q.status is not null then false
-                -- A series that was deleted may have succeeded too, but no cycle of it will again.
-                else exists (select from job_runs r where r.job_id = b.id and r.removed) end as gone_well
-            from unnest(v_blockers) as b (id) left join job_queue q on q.id = b.id
-            where q.status is null or q.status not in ('pending', 'running')
+            -- A hold that is gone was released.
+            select b as id, case when job_is_hold(b) then 'succeeded' else job_blocker_outcome(b) end as outcome
+            from unnest(v_blockers) b
         ) j;
         v_keys := v_keys || job_queue_release_waiting(coalesce(v_succeeded, '{}'), coalesce(v_hopeless, '{}'));
         -- A blocker whose row another transaction has locked may be ending there, and that transaction may not see the

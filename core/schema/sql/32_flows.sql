@@ -69,13 +69,14 @@ as $$
         where d.blocker_id = p_blocker and d.outcome is null and q.status = 'pending')
 $$;
 
--- How a blocker ended; null while it waits or runs.
+-- How a blocker ended; null while it waits or runs. A series ends well by its last success alone: what it did before is not the
+-- success that a job waits for.
 create or replace function job_blocker_outcome(p_blocker uuid) returns text
 language sql stable
 return (
     select case
         when q.status in ('pending', 'running') then null
-        when q.status = 'succeeded' then case when q.last_success_at is null then 'cancelled' else 'succeeded' end
+        when q.status = 'succeeded' then case when q.last_success_at >= q.completed_at then 'succeeded' else 'cancelled' end
         when q.status is not null then q.status
         else coalesce((
             select r.outcome from job_runs r where r.job_id = p_blocker and r.removed

@@ -355,7 +355,7 @@ class TestRetryOfAJobThatWaits:
         with changes_nothing(conn):
             (result,) = operator.retry(conn, [second], actor=ACTOR)
         assert (result.ok, result.code) == (False, "hopeless-blocker")
-        assert f"The blocker, job {first}, expired before it ran." in result.message
+        assert f"The blocker, job {first}, has expired." in result.message
 
 
 class Waiting:

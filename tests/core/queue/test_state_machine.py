@@ -227,7 +227,12 @@ class QueueMachine(RuleBasedStateMachine):
         except Refused:
             assert new.blocked_by is not None, "a job was refused that waits for none"
             blocker = self.now.jobs.get(new.blocked_by)
-            expired = blocker is not None and blocker["status"] == "succeeded" and blocker["last_success_at"] is None
+            # A series ends well by its last success alone.
+            expired = (
+                blocker is not None
+                and blocker["status"] == "succeeded"
+                and (blocker["last_success_at"] is None or blocker["last_success_at"] < blocker["completed_at"])
+            )
             hopeless = blocker is None or expired or blocker["status"] in {"failed", "cancelled"}
             assert hopeless, "its blocker can still succeed"
             self.step(draft)

@@ -11,7 +11,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from jobdeck.core.model import NewJob
-from jobdeck.core.queue import producer
+from jobdeck.core.queue import operator, producer
 from tests.support.queue import ACTOR, add, advance, claim, claim_one, finish_one, job_row, now, reap, rows, value
 
 Connection = psycopg.Connection[Any]
@@ -177,8 +177,30 @@ class TestBlockers:
         )  # fmt: skip
         advance(conn, timedelta(hours=2))
         reap(conn)
-        with pytest.raises(Exception, match="expired before it ran"):
+        with pytest.raises(Exception, match="has expired"):
             add(conn, blocked_by=series.id)
+
+    @pytest.mark.parametrize("last", [True, False])
+    def test_a_job_enqueued_or_retried_behind_a_series_that_has_ended_counts_its_last_success_alone(
+        self, conn: Connection, *, last: bool
+    ) -> None:
+        at = now(conn) - timedelta(minutes=5)
+        series = add(
+            conn, "beta", run_at=at, recurrence_interval_minutes=60, expires_at=at + timedelta(hours=1 if last else 3)
+        )
+        finish_one(conn, claim_one(conn, ["beta"]))
+        if not last:
+            waiting = add(conn, blocked_by=series.id)
+            advance(conn, timedelta(hours=4))
+            reap(conn)
+            (retried,) = operator.retry(conn, [waiting.id], actor=ACTOR)
+            assert (retried.ok, retried.code) == (False, "hopeless-blocker")
+            assert f"The blocker, job {series.id}, has expired." in retried.message
+            with pytest.raises(Exception, match="has expired"):
+                add(conn, blocked_by=series.id)
+        else:
+            assert job_row(conn, add(conn, blocked_by=series.id).id)["blocked_by"] is None
+        assert job_row(conn, series.id)["status"] == "succeeded"
 
     @pytest.mark.parametrize(
         ("runs", "expires", "status"), [(0, True, "cancelled"), (1, True, "cancelled"), (2, False, "pending")]
