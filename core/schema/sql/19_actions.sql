@@ -337,8 +337,8 @@ begin
             p_reason);
         return query select v_job.id, true, case
             when p_action = 'retry' and job_hold_of(v_after.task_type, v_after.payload) is not null then 'due-held'
-            when p_action = 'retry' and v_after.in_line then 'due-in-line'
             when p_action = 'retry' and v_after.blocked_by is not null then 'due-blocked'
+            when p_action = 'retry' and v_after.in_line then 'due-in-line'
             when p_action = 'retry' and v_job.is_recurring and not v_after.is_recurring then 'due-once'
             when p_action = 'retry' then 'due-now'
             when v_after.status = 'running' then 'asked-to-cancel'

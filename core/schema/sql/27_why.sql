@@ -37,6 +37,8 @@ begin
         v_job.blocked_by := null;
         v_job.in_line := false;
     end if;
+    -- A place in the line counts only for a job that waits for nothing else.
+    v_job.in_line := v_job.in_line and v_job.status = 'pending' and v_job.blocked_by is null;
     select * into v_switch from job_queue_settings where id = 1;
     select * into v_pause from job_types where task_type = v_job.task_type;
     select count(*), count(*) filter (where v_job.task_type = any (w.task_types)) into v_workers, v_handling
@@ -86,14 +88,13 @@ begin
             else 'waits-for-blocker' end, job_flow_evidence(p_id) ||
             jsonb_build_object('job', v_job.id, 'blocker', v_job.blocked_by,
                 'status', coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone'))),
-        -- A place in the line counts only while the job waits.
-        (8, 'concurrency', job_clause_first_in_line(v_job.in_line and v_job.status = 'pending')
+        (8, 'concurrency', job_clause_first_in_line(v_job.in_line)
                 and (v_holder is null or job_clause_key_free(v_job.concurrency_key, v_job.task_type)), case
             when v_job.concurrency_key is null then 'no-concurrency-key'
             when v_holder is not null and v_key_limit > 1 then 'concurrency-key-shared'
             when v_holder is not null then 'concurrency-key-busy'
             when v_workers > 0 and not job_type_can_run(v_job.task_type, v_now) then 'lets-others-pass'
-            when v_job.in_line and v_job.status = 'pending' then 'behind-in-line'
+            when v_job.in_line then 'behind-in-line'
             else 'concurrency-key-free' end, jsonb_build_object('holder', v_holder, 'max_per_key', v_key_limit,
                 'goes_first', (select q.id from job_queue q where q.concurrency_key = v_job.concurrency_key
                     and q.status = 'pending' and q.blocked_by is null and not q.in_line

@@ -154,6 +154,14 @@ class TestConcurrencyKeys:
         finish_one(conn, running)
         assert claim_one(conn).id == second.id
 
+    def test_run_now_of_a_job_with_a_key_that_waits_for_another_job_names_that_job(self, conn: Connection) -> None:
+        first = add(conn, "beta")
+        second = add(conn, concurrency_key="k", blocked_by=first.id)
+        (result,) = operator.retry(conn, [second.id], actor=ACTOR)
+        assert (result.code, str(first.id) in result.message) == ("due-blocked", True)
+        clauses = {row["clause"]: row["code"] for row in rows(conn, "SELECT * FROM job_queue_why(%s)", second.id)}
+        assert (clauses["dependencies"], clauses["concurrency"]) == ("waits-for-blocker", "concurrency-key-free")
+
     def test_a_restored_job_stands_in_line_again(self, conn: Connection) -> None:
         job = add(conn, concurrency_key="k")
         operator.delete(conn, [job.id], actor=ACTOR)
