@@ -369,6 +369,8 @@ begin
             returning concurrency_key
         )
         select array_agg(concurrency_key) || v_judged.keys into v_keys from released;
+        -- The worker that reports the end may handle other types, or have no slot for all of them.
+        perform pg_notify(current_schema() || '.job_queue', '');
     end if;
     while cardinality(v_ended) > 0 loop
         v_waiting := job_queue_lock_waiting(v_ended, true);

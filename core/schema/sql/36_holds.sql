@@ -77,7 +77,6 @@ begin
     v_ids := array(
         select q.id from job_queue q where q.status = 'pending' and q.blocked_by = v_id order by q.blocked_by, q.id limit v_most);
     perform job_queue_advance_lines(job_queue_release_waiting(array[v_id], '{}'));
-    perform pg_notify(current_schema() || '.job_queue', '') where v_ids <> '{}';
     jobs := (select count(*) from job_queue q where q.id = any (v_ids) and q.blocked_by is distinct from v_id);
     reached := case when jobs > 0 then v_ids[v_most] end;
 end

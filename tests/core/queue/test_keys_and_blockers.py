@@ -338,6 +338,18 @@ class TestBlockers:
         run_once(conn, ["beta"])
         assert claim_one(conn).id == waiting.id
 
+    @pytest.mark.parametrize("waited_for", [True, False])
+    def test_a_success_calls_idle_workers_for_the_jobs_that_waited_for_it_and_for_no_others(
+        self, conn: Connection, *, waited_for: bool
+    ) -> None:
+        first = add(conn, "beta")
+        add(conn, "gamma", blocked_by=first.id if waited_for else add(conn, "delta").id)
+        conn.execute('LISTEN "public.job_queue"')
+        run_once(conn, ["beta"])
+        conn.execute("NOTIFY \"public.job_queue\", 'last'")
+        told = [notice.payload for notice in conn.notifies(timeout=PATIENCE, stop_after=2 if waited_for else 1)]
+        assert told == ["", "last"] if waited_for else told == ["last"]
+
     def test_a_waiting_job_that_is_due_is_not_in_the_claims_way(self, conn: Connection) -> None:
         first = add(conn, "beta", run_at=now(conn) + timedelta(hours=1))
         for _ in range(20):
