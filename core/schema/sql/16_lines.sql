@@ -5,6 +5,9 @@
 -- job_queue_release_waiting, which takes the blocker away and puts the job into the line; the same report calls
 -- job_queue_advance_lines, which puts the best due job of the line, or else the one due first, into the index of claims. A
 -- blocker whose end did not see the job, because its enqueue had not committed, is judged by upkeep (18).
+--
+-- A new or retried job that is more urgent than those of its key in the index goes into it beside them, and the claim takes the
+-- best. A job that comes from the line does not: while one of its key is in the index and due, the line waits.
 
 -- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
 -- false: then both are in the claim's index, and the claim takes one of them.

@@ -52,7 +52,7 @@ begin
         blocked_by = case when q.blocked_by is null or job_is_hold(q.blocked_by) then null when q.status = 'pending' then q.blocked_by
             -- A series that was paused when it ended is not paused any more.
             when q.blocked_by <> q.id and not job_is_member(q.id) then job_queue_live_blocker(q.blocked_by) end,
-        in_line = q.concurrency_key is not null
+        in_line = job_queue_joins_line(q.concurrency_key, q.priority, v_now, q.task_type)
     where q.id = p_job.id returning * into v_job;
     perform job_flow_wait_again(array[p_job.id]);
     perform job_queue_ask_recheck(null, array[v_job.blocked_by]);

@@ -154,6 +154,14 @@ class TestConcurrencyKeys:
         finish_one(conn, running)
         assert claim_one(conn).id == second.id
 
+    def test_a_retried_job_goes_ahead_of_less_urgent_ones_as_a_new_one_does(self, conn: Connection) -> None:
+        urgent = add(conn, concurrency_key="k", priority=50)
+        finish_one(conn, claim_one(conn), "failed", permanent=True)
+        others = [add(conn, concurrency_key="k").id for _ in range(2)]
+        (result,) = operator.retry(conn, [urgent.id], actor=ACTOR)
+        assert (result.code, [job.id for job in claim(conn)]) == ("due-now", [urgent.id])
+        assert [job_row(conn, job)["in_line"] for job in others] == [True, True]
+
     def test_run_now_of_a_job_with_a_key_that_waits_for_another_job_names_that_job(self, conn: Connection) -> None:
         first = add(conn, "beta")
         second = add(conn, concurrency_key="k", blocked_by=first.id)
