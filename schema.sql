@@ -14,10 +14,13 @@
 -- job_queue_why (27) says where a job is on this way.
 --
 -- Words that are easily taken for each other:
---   lane   the pending jobs of one type and priority that a claim can find (09)
+--   hold   keeps jobs with a value in their payload from starting (36); a queue that is held is another runner's (02)
+--   lane   the pending jobs of one type and priority that a claim can find (09), or those in one line (16)
 --   line   the jobs that wait for one concurrency key; those of them that a claim can find are not `in_line` (16)
---   place  what one running job takes of the limit of a type or a key; room is how many places are free (09, 13)
---   slot   a time at which a series is due (15), or, of a worker, one of the jobs that it runs at the same time (27)
+--   place  what one running job takes of the limit of a type or a key; room is how many more may start (09, 13)
+--   slot   a time at which a series is due (15); of a worker, one of the jobs that it runs at the same time (27); a row of
+--          job_locks (04)
+--   aside  of a type, left to another runner (02); of a job, refused by the database (12); of a member, cancelled (32)
 
 -- Tables and indexes
 \ir core/schema/sql/01_namespace.sql

@@ -285,7 +285,7 @@ declare
     v_ids constant uuid[] := array(select q.id from job_queue q
         where q.id > coalesce(p_after, '00000000-0000-0000-0000-000000000000') order by q.id limit p_limit);
     v_keys text[];
-    v_slots integer[];
+    v_locks integer[];
 begin
     perform job_refuse_outsiders();
     with free as (
@@ -301,7 +301,7 @@ begin
     select array_agg(distinct concurrency_key) into v_keys from keyed;
     -- Of jobs that run already without a key, one holds it; the others end beside it. Claims leave a key out whose lock is
     -- not free, so that none of them waits for this transaction.
-    v_slots := job_queue_try_locks(array(
+    v_locks := job_queue_try_locks(array(
         select job_key_of(q.task_type, q.payload) from job_queue q
         where q.id = any (v_ids) and q.concurrency_key is null and q.status = 'running' and q.task_type = any (p_types)));
     begin
@@ -313,7 +313,7 @@ begin
         )
         update job_queue q set concurrency_key = f.key
         from (select distinct on (key) id, key from free where key is not null order by key, started_at) f
-        where q.id = f.id and job_lock_slot(f.key) = any (v_slots) and not job_key_is_busy(f.key);
+        where q.id = f.id and job_lock_slot(f.key) = any (v_locks) and not job_key_is_busy(f.key);
     exception when unique_violation then
         null;
     end;

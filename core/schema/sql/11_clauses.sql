@@ -116,7 +116,7 @@ begin
 end
 $$;
 
--- Whether a job of this type can run: the type is not paused, and a live worker handles it.
+-- Whether a job of this type can run: the type is not paused, and a live worker handles it. Limits do not count.
 create or replace function job_type_can_run(p_task_type text, p_at timestamptz) returns boolean
 language plpgsql stable
 as $$

@@ -56,7 +56,7 @@ set enable_seqscan = off set enable_nestloop = on set enable_hashjoin = on
 set enable_sort = on set jit = off
 as $$
 declare
-    v_slots constant integer[] := job_queue_try_locks(array(
+    v_locks constant integer[] := job_queue_try_locks(array(
         select q.concurrency_key from job_queue q where q.ctid = any (p_jobs) and q.concurrency_key is not null));
     v_paced constant text[] := array(select t.task_type from job_types t where t.key_rate_runs is not null);
     -- What is stored of the rates; an erasure, which takes long, is not waited for.
@@ -68,14 +68,14 @@ declare
     v_refused tid[];
     v_takers uuid[];
     v_keys text[];
-    v_held uuid[];
+    v_early uuid[];
     v_others uuid[];
 begin
     -- A new statement, which sees what was committed before the locks were taken. `room` is how many more jobs of the key may
     -- run, `starts` how many its rate lets start, and `number` the place of a job among those of the key that have room.
     with keyed as (
         select q.ctid as job, q.id, q.concurrency_key as key, q.priority, q.run_at, coalesce(t.max_per_key, 1) as most,
-            job_lock_slot(q.concurrency_key) = any (v_slots) and (q.task_type <> all (v_paced) or not exists (
+            job_lock_slot(q.concurrency_key) = any (v_locks) and (q.task_type <> all (v_paced) or not exists (
                 select from job_key_rates r where r.key_hash = md5(q.concurrency_key)::uuid and r.ctid <> all (v_rates))) as mine,
             -- The order makes the planner read the index of running keys.
             coalesce(t.max_per_key, 1) - (select count(*) from (
@@ -93,18 +93,18 @@ begin
         from keyed k
     ), judged as (
         select n.*, case when not n.mine or n.number > n.room then 'refuse'
-            when n.number > n.starts then 'hold' else 'take' end as verdict
+            when n.number > n.starts then 'wait' else 'take' end as verdict
         from numbered n
     )
     select array_agg(j.job) filter (where j.verdict <> 'take'), array_agg(j.id) filter (where j.verdict = 'take'),
-        array_agg(j.key) filter (where j.verdict = 'take'), array_agg(j.id) filter (where j.verdict = 'hold'),
+        array_agg(j.key) filter (where j.verdict = 'take'), array_agg(j.id) filter (where j.verdict = 'wait'),
         array_agg(j.job) filter (where j.verdict = 'take' and j.most > 1),
         array_agg(nullif((
             select p.place from generate_series(0, j.most) as p (place)
             where p.place not in (select coalesce(r.key_place, 0) from job_queue r
                 where r.concurrency_key = j.key and r.status = 'running')
             order by p.place offset j.number - 1 limit 1), 0)::smallint) filter (where j.verdict = 'take' and j.most > 1)
-    into v_refused, v_takers, v_keys, v_held, jobs, places from judged j;
+    into v_refused, v_takers, v_keys, v_early, jobs, places from judged j;
     taken := case when v_refused is null then p_jobs else array(select j from unnest(p_jobs) j where j <> all (v_refused)) end;
 
     if v_paced <> '{}' then
@@ -129,7 +129,7 @@ begin
             from (select q.id, q.concurrency_key, q.task_type, q.priority,
                     job_key_opens(q.concurrency_key, q.task_type, p_now) as opens,
                     row_number() over (partition by q.concurrency_key order by q.priority desc, q.run_at, q.id) as number
-                from job_queue q where q.id = any (v_held)) w) h
+                from job_queue q where q.id = any (v_early)) w) h
         where q.id = h.id;
     end if;
 

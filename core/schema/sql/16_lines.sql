@@ -152,7 +152,7 @@ as $$
 declare
     v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, p_types);
 begin
-    -- The order makes the planner read the index of the heads of lines.
+    -- The order makes the planner read job_queue_keyed.
     if v_job.id is not null and (
         select true from job_queue q
         where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
@@ -225,10 +225,10 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set j
 as $$
 declare
     v_now timestamptz := clock_timestamp();
-    v_slots constant integer[] := job_queue_try_locks(p_keys);
+    v_locks constant integer[] := job_queue_try_locks(p_keys);
     v_later text[];
     v_lines text[];
-    v_heads text[];
+    v_front_types text[];
     v_busy boolean[];
     v_next uuid[];
     v_next_types text[];
@@ -246,7 +246,7 @@ begin
                 and (select true from job_poison p where p.job_id = q.id) is null
             order by q.concurrency_key, q.priority desc limit 1) end) filter (where k.waits),
         array_agg(k.next) filter (where k.waits), array_agg(k.next_type) filter (where k.waits)
-    into v_later, v_lines, v_busy, v_heads, v_next, v_next_types
+    into v_later, v_lines, v_busy, v_front_types, v_next, v_next_types
     from (
         select d.key, d.mine, f.id is not null as waits, f.id is not null and (
             select true from job_queue r where r.concurrency_key = d.key and r.status = 'running'
@@ -258,7 +258,7 @@ begin
                 order by q.concurrency_key desc, q.task_type desc, q.priority, q.run_at desc, q.id desc limit 1)
             then f.id end as next, f.task_type as next_type
         from (
-            select k as key, job_lock_slot(k) = any (v_slots) as mine
+            select k as key, job_lock_slot(k) = any (v_locks) as mine
             from (select distinct k from unnest(p_keys) k where k is not null) each
         ) d
         -- Most keys of one-time jobs have nothing that waits.
@@ -273,12 +273,12 @@ begin
         v_several := exists (select from job_types t where t.max_per_key > 1);
         if not v_several then
             -- A key of which a job runs stays as it is, and one whose first job is due and can run.
-            v_open_types := array(select t from (select distinct unnest(v_heads || v_next_types) as t) each
+            v_open_types := array(select t from (select distinct unnest(v_front_types || v_next_types) as t) each
                 where t is not null and job_type_can_run(t, v_now));
             select array_agg(l.key order by l.key),
                 array_agg(l.next) filter (where l.head is null and l.next_type = any (v_open_types))
             into v_lines, v_next
-            from unnest(v_lines, v_busy, v_heads, v_next, v_next_types) as l (key, busy, head, next, next_type)
+            from unnest(v_lines, v_busy, v_front_types, v_next, v_next_types) as l (key, busy, head, next, next_type)
             where not l.busy and (l.head is null or l.head <> all (v_open_types));
             v_lines := job_queue_put_all_first(v_lines, v_next);
             v_open_types := null;

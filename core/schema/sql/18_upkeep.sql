@@ -153,7 +153,7 @@ begin
             select b::uuid from unnest(v_found[1:p_limit]) b where not exists (
                 select from job_queue q where q.id = b::uuid and q.status in ('pending', 'running'))));
     else
-        -- The orders make the planner read the index of the heads of lines.
+        -- The orders make the planner read job_queue_keyed.
         perform job_queue_ask_recheck(array(
             select k from unnest(v_found[1:p_limit]) k where case p_walk
                 when 'lines' then not job_key_is_busy(k) and (

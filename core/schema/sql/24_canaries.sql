@@ -21,7 +21,7 @@ as $$
 $$;
 
 -- Why a job cannot be taken as a canary now; no code if it can.
-create or replace function job_canary_hold(p_job job_queue, out code text, out facts jsonb)
+create or replace function job_canary_obstacle(p_job job_queue, out code text, out facts jsonb)
 language plpgsql volatile
 set enable_seqscan = off set jit = off
 as $$
@@ -87,7 +87,7 @@ begin
         continue when v_job.status = 'running' or not job_canary_stands(v_canary, v_job);
         continue when v_job.concurrency_key is not null
             and cardinality(job_queue_try_locks(array[v_job.concurrency_key])) = 0;
-        continue when (select h.code from job_canary_hold(v_job) h) is not null;
+        continue when (select h.code from job_canary_obstacle(v_job) h) is not null;
         select a.lanes, a.counted_at into v_lanes, v_now from job_limits_admit(
             array[row(v_job.task_type, v_job.priority, null, null, null)::job_lane], p_worker, 1) a;
         continue when cardinality(v_lanes) = 0;
@@ -234,7 +234,7 @@ begin
             v_answer := (select jsonb_build_object(
                 'code', case when h.code is null then 'canary-not-taken' else 'canary-held' end,
                 'facts', coalesce(h.facts, '{}') || jsonb_build_object('held_by', h.code))
-                from job_canary_hold(v_job) h);
+                from job_canary_obstacle(v_job) h);
         else
             continue;
         end if;
@@ -266,7 +266,7 @@ begin
         case when c.run_token is not null then 'canary-runs' else coalesce(h.code, 'canary-waits') end,
         coalesce(h.facts, '{}'), null::text, null::text, null::double precision, c.asked_at
     from job_canaries c left join job_queue q on q.id = c.job_id
-    left join lateral job_canary_hold(q) h on c.run_token is null
+    left join lateral job_canary_obstacle(q) h on c.run_token is null
     where c.id = p_canary;
     if found then
         return;
@@ -291,7 +291,7 @@ declare
     v_facts jsonb;
 begin
     select * into v_canary from job_canaries c where c.job_id = p_job.id;
-    select h.code, h.facts into v_code, v_facts from job_canary_hold(p_job) h;
+    select h.code, h.facts into v_code, v_facts from job_canary_obstacle(p_job) h;
     return query values
         (1, 'canary', true, 'canary-requested',
             jsonb_build_object('asked_by', v_canary.asked_by, 'asked_at', v_canary.asked_at)),

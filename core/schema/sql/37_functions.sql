@@ -12,7 +12,7 @@ as $$
         job_batch_place/1 job_batch_time/0 job_bind_functions/0 job_blocker_outcome/1 job_blocker_verdict/1
         job_bulk_carry_out/4 job_bulk_choose/17 job_bulk_continue/2 job_bulk_drop/1 job_bulk_edit/5 job_bulk_edit_step/3
         job_bulk_failed/2 job_bulk_is_over/2 job_bulk_next/2 job_bulk_start/5 job_bulk_step/3 job_bulk_stop/2
-        job_bulk_take/3 job_canary_hold/1 job_canary_refusal/2 job_canary_stands/2 job_claim_keys/2 job_claim_lanes/1
+        job_bulk_take/3 job_canary_obstacle/1 job_canary_refusal/2 job_canary_stands/2 job_claim_keys/2 job_claim_lanes/1
         job_claim_left/2 job_claim_pick/5 job_claim_rank/4 job_claim_series/4 job_claim_start/8 job_claim_try/2
         job_claim_unheld/4 job_claim_within/2 job_clause_claimable/1 job_clause_due/2 job_clause_first_in_line/1
         job_clause_key_free/2 job_clause_missed/2 job_clause_pending/1 job_clause_processing/1 job_clause_startable/2

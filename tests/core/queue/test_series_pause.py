@@ -219,7 +219,7 @@ def test_a_series_that_another_transaction_holds_is_left_alone(conn: Connection,
 def test_a_canary_of_a_paused_series_is_held_and_says_why(conn: Connection) -> None:
     job = series(conn, due_in=-MINUTE)
     assert pause(conn, job).ok
-    (found,) = rows(conn, "SELECT h.code FROM job_queue AS q, job_canary_hold(q) AS h WHERE q.id = %s", job.id)
+    (found,) = rows(conn, "SELECT h.code FROM job_queue AS q, job_canary_obstacle(q) AS h WHERE q.id = %s", job.id)
     assert found["code"] == "series-paused"
 
 
