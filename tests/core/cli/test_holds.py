@@ -73,7 +73,7 @@ def test_a_key_that_no_job_has_and_a_type_without_a_worker_are_held_and_it_is_sa
     ran = jobdeck("hold", TYPE, "coachId=c3")
     assert ran.code == 0
     assert f"No waiting job of {TYPE} has the key coachId in its payload now." in ran.err
-    assert f"No live worker handles {TYPE}." in ran.err
+    assert f"No live worker handles {TYPE}. Its jobs wait until one does." in ran.err
     assert "0 jobs with this coachId wait" in ran.out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,8 @@ from tests.core.queue.test_code_values import start
 from tests.support.health import announce
 from tests.support.queue import Connection, add, add_waiting, changes_nothing, claim_one, finish_one, now, value
 from tests.support.waiting import rounds
+
+WITHOUT_WORKER = "No live worker handles foreign_type. Its jobs wait until one does.\n"
 
 
 @pytest.mark.slow
@@ -40,10 +43,29 @@ def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: 
     enqueued(conn, "foreign_type")
     ran = jobdeck("types", "set", "foreign_type", "--warn", "30%")
     assert ran.code == 0
-    assert ran.err == "No live worker handles foreign_type.\n"
-    assert jobdeck("pause", "--type", "foreign_type").err == "No live worker handles foreign_type.\n"
+    assert ran.err == WITHOUT_WORKER
+    assert jobdeck("pause", "--type", "foreign_type").err == WITHOUT_WORKER
     announce(conn, types=["foreign_type"])
     assert jobdeck("types", "set", "foreign_type", "--warn", "40%").err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("types", "set", "foreign_type", "--max-running", "2"),
+        ("pause", "--type", "foreign_type"),
+        ("hold", "foreign_type", "id=5"),
+    ],
+)
+def test_what_a_command_did_is_said_before_its_notes(
+    jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    enqueued(conn, "foreign_type")
+    monkeypatch.setattr(sys, "stderr", sys.stdout)
+    said, note, _ = jobdeck(*arguments).out.partition(WITHOUT_WORKER)
+    assert said
+    assert note
 
 
 @pytest.mark.slow

@@ -89,6 +89,9 @@ def change(session: Session, task_type: str, reason: str | None, dry_run: bool, 
         line = service.set_type(
             conn, session.registry, task_type, changes, actor=session.actor, reason=reason, dry_run=dry_run
         )
+    data = {**output.plain(line), "dry_run": dry_run}
+    text = output.described([*TYPE_JOBS, *TYPE_SETTINGS], [TypeRow(TypeFigures(line), now)])
+    session.answer(data, ["The settings would be:", *text] if dry_run else text)
     warn_without_worker(line)
     if line.set_aside and not (line.workers or line.pending or line.running or line.failed):
         output.note(f"The queue has no job of {task_type} at the moment. Check that its name is right.")
@@ -101,9 +104,6 @@ def change(session: Session, task_type: str, reason: str | None, dry_run: bool, 
             f"{line.running:,} jobs of {task_type} run and end as they would. None starts until fewer than "
             f"{line.max_running:,} run."
         )
-    data = {**output.plain(line), "dry_run": dry_run}
-    text = output.described([*TYPE_JOBS, *TYPE_SETTINGS], [TypeRow(TypeFigures(line), now)])
-    session.answer(data, ["The settings would be:", *text] if dry_run else text)
 
 
 @command("queues")
@@ -145,7 +145,7 @@ def _queue(name: str, lines: Sequence[TypeLine]) -> dict[str, Any]:
 def warn_without_worker(line: TypeLine) -> None:
     """Says on stderr that no live worker handles a type, since its name may be a mistake."""
     if not line.workers and not line.set_aside:
-        output.note(f"No live worker handles {line.task_type}.")
+        output.note(f"No live worker handles {line.task_type}. Its jobs wait until one does.")
 
 
 def hold_json(one: Hold) -> dict[str, Any]:

@@ -63,9 +63,6 @@ def hold(
             waiting, with_key = reach(task_type, key, json.dumps(value)).run(conn)
         if not dry_run:
             waiting = _carried_out(conn, "hold", number, waiting)
-    warn_without_worker(known)
-    if not with_key:
-        output.note(f"No waiting job of {task_type} has the key {key} in its payload now.")
     until_text = f" until {output.when(ends)}" if ends else ""
     which = f"{_jobs(waiting)} with this {key} {'waits' if waiting == 1 else 'wait'}"
     words = (
@@ -75,6 +72,9 @@ def hold(
     )
     data = {"hold": None if dry_run else number, "jobs": waiting, "until": ends, "dry_run": dry_run}
     session.answer(data, [words])
+    warn_without_worker(known)
+    if not with_key:
+        output.note(f"No waiting job of {task_type} has the key {key} in its payload now.")
 
 
 @command("release")

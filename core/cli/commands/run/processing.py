@@ -64,8 +64,7 @@ def pause(
     if task_type and queue:
         raise UsageError(ONE_OF_BOTH)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
-        if task_type:
-            warn_without_worker(service.known_type(conn, session.registry, task_type))
+        known = service.known_type(conn, session.registry, task_type) if task_type else None
         now = jobs.clock().run(conn)
         resume_at = _resume_at(until, lasting, now)
         if queue:
@@ -77,6 +76,8 @@ def pause(
     what = _subject(task_type, queue)
     until_text = f" until {output.when(resume_at)}" if resume_at else ""
     _answer(session, switched, f"{what} {'would be' if dry_run else 'is'} paused{until_text}.")
+    if known is not None:
+        warn_without_worker(known)
 
 
 @command("resume")
