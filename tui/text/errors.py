@@ -63,7 +63,7 @@ def heading(width: int) -> Entry:
             f"{'last 24 hours, or 1 hour':<26}{'task':<36}{'kind':<22}error"
         )
     else:
-        text = f"  {'runs':>6} {'failed':>6}  {'last':<8}{'24 h or 1 h':<14}{'task':<20} error"
+        text = f"  {'runs':>6} {'failed':>6}  {'last':<8}{'24 h or 1 h':<15}{'task':<19} error"
     return entry((fit(text, width), "head"))
 
 
@@ -96,8 +96,8 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mut
             (f"{short_count(trend.count):>6}", "text"),
             failed,
             (f"  {fit(ago(trend.last_seen, at), 8)}", "muted"),
-            (fit(f"{sparkline(trend.bars[1:])}5m" if fresh else sparkline(halves), 14), "run"),
-            (fit(middle(one_line(trend.task_type), 20), 20), "text"),
+            (fit(f"{sparkline(trend.bars[1:])} 5m" if fresh else sparkline(halves), 15), "run"),
+            (fit(middle(one_line(trend.task_type), 19), 19), "text"),
             (f" {fit(sample, max(width - 60, 8))}", ink),
         )
     return entry(mark, *spans, key=trend.key)

@@ -260,7 +260,7 @@ async def test_in_its_first_hour_a_group_has_bars_of_five_minutes(size: tuple[in
     backend.evidence.trends = (fresh, old)
     async with dashboard(backend, "e", size=size) as deck:
         text = deck.screen_text()
-        course = f"{sparkline(bars)} 5 min each" if size == LARGE else f" {sparkline(bars[1:])}5m "
+        course = f"{sparkline(bars)} 5 min each" if size == LARGE else f" {sparkline(bars[1:])} 5m "
         assert text.count(course) == 1
         assert f"last hour     {sparkline(bars)}  bars of 5 minutes, up to 1,200 runs" in text
         await deck.press("j")
