@@ -43,11 +43,7 @@ def walk(text: str, folder: Path, settings: dict[str, str]) -> Iterator[Typed]:
     environment = dict(settings)
     for language, block in _BLOCK.findall(text):
         if language == "python":
-            named = _FILE.match(block)
-            assert named, block
-            (folder / named[1]).parent.mkdir(exist_ok=True)
-            with (folder / named[1]).open("a" if named[2] else "w", encoding="utf-8") as file:
-                file.write(f"\n\n{block}" if named[2] else block)
+            _write(block, folder)
         elif language == "sh":
             for line in filter(None, block.splitlines()):
                 if _NOT_TYPED.match(line):
@@ -62,6 +58,21 @@ def walk(text: str, folder: Path, settings: dict[str, str]) -> Iterator[Typed]:
             assert typed is not None, block
             for line in block.splitlines():
                 assert re.search(".*".join(map(re.escape, line.split("…"))), typed.out), (line, typed)
+
+
+def write(text: str, folder: Path) -> None:
+    """Writes the files of a page into a folder, and types no command."""
+    for language, block in _BLOCK.findall(text):
+        if language == "python":
+            _write(block, folder)
+
+
+def _write(block: str, folder: Path) -> None:
+    named = _FILE.match(block)
+    assert named, block
+    (folder / named[1]).parent.mkdir(exist_ok=True)
+    with (folder / named[1]).open("a" if named[2] else "w", encoding="utf-8") as file:
+        file.write(f"\n\n{block}" if named[2] else block)
 
 
 def _type(line: str, folder: Path, settings: dict[str, str]) -> Typed:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytest
 from psycopg import sql
 
 from tests.core.cli.support import ROOT
-from tests.support.pages import walk
+from tests.support.pages import walk, write
 from tests.support.postgres import PostgresServer
+from tests.support.waiting import PATIENCE
 
 
 def settings(url: str) -> dict[str, str]:
@@ -96,3 +99,15 @@ def test_the_application_of_the_page_of_fastapi_passes_its_own_tests(postgres: P
     server = {"JOBDECK_TEST_DATABASE_URL": postgres.url(), "JOBDECK_PLUGINS": ""}
     ran = [one.line for one in walk(text, tmp_path, server)]
     assert ran == ["python -m pytest -q test_app.py", "python -m pytest -q test_inside.py"]
+
+
+@pytest.mark.slow
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("page", ["tutorial", "fastapi", "testing"])
+def test_a_strict_type_checker_accepts_the_files_of_a_page(tmp_path: Path, page: str) -> None:
+    write((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), tmp_path)
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache" / "pages", "."],
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE * 2, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout + checked.stderr
