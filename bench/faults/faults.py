@@ -12,6 +12,7 @@ import psycopg
 
 from bench.faults.server import ROLE
 from bench.faults.stage import LEASE_SECONDS
+from bench.scripted.world import STOP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,8 +93,8 @@ def term(stage: Stage) -> Iterator[float]:
     worker = stage.a_worker()
     try:
         code = worker.stop()
-        if code is None:
-            stage.troubles.append("a worker did not end within a minute of SIGTERM")
+        if isinstance(code, str):
+            stage.troubles.append(f"a worker did not end within {STOP_SECONDS:.0f} s of SIGTERM: {code}")
         elif code:
             stage.notes[f"a worker ended with {code} after SIGTERM"] += 1
         yield 0.0

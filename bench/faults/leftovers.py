@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,17 +50,13 @@ def left_behind(stage: Stage, canaries: Sequence[int]) -> Iterator[str]:
 
 
 def _stop(workers: list[Worker]) -> Iterator[str]:
-    """Terminates all workers. One that does not end writes the stacks of its threads to its log."""
+    """Terminates all workers, and says where the threads of one are that does not end."""
     for worker in workers:
-        worker.process.terminate()
-    for worker in workers:
-        try:
-            if code := worker.process.wait(END_SECONDS):
-                yield f"a worker ended with {code} at the end"
-        except subprocess.TimeoutExpired:
-            worker.signal(signal.SIGABRT)
-            worker.process.wait()
-            yield f"a worker did not end within {END_SECONDS:.0f} s; the stacks of its threads are in its log"
+        code = worker.stop(END_SECONDS)
+        if isinstance(code, str):
+            yield f"a worker did not end within {END_SECONDS:.0f} s: {code}"
+        elif code:
+            yield f"a worker ended with {code} at the end"
 
 
 def _becomes(condition: Callable[[], bool]) -> bool:

@@ -55,14 +55,22 @@ class Worker:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def stop(self) -> int | None:
-        """Terminates the worker and returns its exit code; None if it had to be killed."""
+    def stop(self, seconds: float = STOP_SECONDS) -> int | str:
+        """Terminates the worker and returns its exit code; or where its threads are, if it had to be killed."""
         self.signal(signal.SIGTERM)
         try:
-            return self.process.wait(STOP_SECONDS)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.kill()
-            return None
+            return self._aborted()
+
+    def _aborted(self) -> str:
+        """Aborts the worker, and returns the stacks of its threads if it has the fault handler of Python."""
+        begun = self._log.stat().st_size
+        self.signal(signal.SIGABRT)
+        self.process.wait()
+        with self._log.open("rb") as log:
+            log.seek(begun)
+            return log.read().decode(errors="replace").strip()
 
 
 class World(ABC):
