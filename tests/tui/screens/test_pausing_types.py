@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from jobdeck.core.model import Processing, TypePause
+from jobdeck.core.queue import operator
 from jobdeck.core.settings import Settings
 from jobdeck.tui.widgets.ink import Line
 from tests.core.cli.support import environment
@@ -127,3 +128,19 @@ async def test_a_pause_of_one_type_holds_its_jobs_and_its_audit_row_names_it(
         assert len(named) >= 2
         audit = conn.execute("SELECT action, after->>'task_type' FROM job_audit ORDER BY id").fetchall()
         assert audit == [("pause", "cli_echo"), ("resume", "cli_echo")]
+
+
+async def test_a_paused_queue_is_named_and_resumed_as_one(settings: Settings, conn: Connection) -> None:
+    conn.execute("INSERT INTO job_types (task_type, queue) VALUES ('cli_echo', 'mail')")
+    operator.pause_queue(conn, "mail", reason="relay is down", actor="kim")
+    async with live(settings) as desk:
+        assert "‖ queue mail paused" in desk.screen_text()
+        await desk.press("P")
+        text = desk.screen_text()
+        assert "Resume queue mail" in text
+        assert "Resume cli_echo" not in text
+        await desk.press("enter")
+        assert "by kim: relay is down" in desk.screen_text()
+        await desk.press("y")
+        assert conn.execute("SELECT FROM job_paused_types").fetchall() == []
+        assert desk.toasts[-1] == "Processing of queue mail resumed.\njobdeck resume --queue mail"
