@@ -202,6 +202,18 @@ def test_a_draining_worker_waits_for_jobs_that_a_rate_holds_back(jobdeck: Jobdec
     assert (ran.code, ran.data["claimed"], ran.data["due"]) == (0, 9, 0)
 
 
+@pytest.mark.parametrize(("limit", "told"), [("5", True), ("1", False)])
+def test_a_cycle_that_finds_no_more_to_run_says_how_many_due_jobs_it_left(
+    jobdeck: Jobdeck, conn: Connection, limit: str, told: bool
+) -> None:
+    enqueued(conn)
+    enqueued(conn, "cli_refuse")
+    operator.pause(conn, reason="quota", actor="test", task_type="cli_refuse")
+    ran = jobdeck("run-worker", "--limit", limit)
+    assert ran.code == 0
+    assert ("1 due job of these types cannot be run now. " in ran.err) == told
+
+
 @pytest.mark.parametrize("limits", [{}, {"rate_runs": 4, "rate_seconds": 1}, {"max_running": 2}])
 def test_a_draining_worker_says_how_many_due_jobs_it_left(
     jobdeck: Jobdeck, conn: Connection, limits: dict[str, Any]

@@ -104,11 +104,7 @@ def worker(
         {"claimed": done.claimed, "succeeded": done.succeeded, "failed": done.failed, **due},
         [f"Claimed {done.claimed}: {done.succeeded} succeeded, {done.failed} failed."],
     )
-    if left:
-        output.note(
-            f"{left:,} due {'job' if left == 1 else 'jobs'} of these types cannot be run now. "
-            "`jobdeck jobs --status pending` lists them, `jobdeck why ID` says what each waits for."
-        )
+    _note_left(left)
     logs.shutdown()
     return code or None
 
@@ -141,11 +137,14 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool, emb
                 expect_trigger(conn, session.settings.cron_interval_minutes)
         worker = Worker(database, session.registry, session.settings, mode="cycle", source=source)
         result = _run_cycle(worker, limit, stop)
+        ended_early = result.status == "ok" and result.processed < limit and not stop.asked
+        left = _left(database, session.registry.names) if ended_early else 0
     end_left_behind(130 if stop.asked else 1 if result.status == "error" else 0, before)
     logs.shutdown()
     if stop.asked:
         raise Interrupted(f"Interrupted. Jobs of this cycle: {result.succeeded} succeeded, {result.failed} failed.")
     session.answer(output.plain(result), _cycle_lines(result))
+    _note_left(left)
     return 1 if result.status == "error" else None
 
 
@@ -194,6 +193,14 @@ def _left(database: Database, task_types: Collection[str]) -> int:
     """How many jobs of these types are due and wait for no other job, up to 10,001 of each type."""
     with database.connection() as conn:
         return sum(line.overdue for line in backlog(timedelta()).run(conn) if line.task_type in task_types)
+
+
+def _note_left(left: int) -> None:
+    if left:
+        output.note(
+            f"{left:,} due {'job' if left == 1 else 'jobs'} of these types cannot be run now. "
+            "`jobdeck jobs --status pending` lists them, `jobdeck why ID` says what each waits for."
+        )
 
 
 def _database(
