@@ -24,8 +24,8 @@ alter table job_queue
     add column if not exists priority integer not null default 0,
     add column if not exists dedupe_key text,
     add column if not exists concurrency_key text,
-    -- Is not in the index of claims because of its concurrency key, whether or not a job is ahead of it.
-    -- job_queue_advance_lines takes it out of the line.
+    -- Is not in the index of claims because of its concurrency key, whether or not a job is ahead of it. It says something
+    -- only of a pending job without a blocker. job_queue_advance_lines and what it calls take the job out of the line.
     add column if not exists in_line boolean not null default false,
     add column if not exists blocked_by uuid,
     add column if not exists checkpoint jsonb,

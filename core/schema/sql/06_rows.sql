@@ -163,7 +163,8 @@ create or replace trigger job_hand_counts before update of attempts, cycle, cons
     execute function job_hand_values('counts');
 
 -- Asks upkeep to judge the blocker of a new job once more when the transaction that enqueues has ended: a blocker that ends
--- before that does not see the job. Gives a job its key that was not enqueued by a function.
+-- before that does not see the job. Gives a job that was not enqueued by a function the key of its type's rule, and its place in
+-- line. A row that brings a key of its own is in the index at once; a claim puts it into the line while the key is busy (13).
 create or replace function job_queue_before_insert() returns trigger
 language plpgsql security definer
 as $$

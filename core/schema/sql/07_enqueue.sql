@@ -83,7 +83,7 @@ begin
         if not created then
             job_id := job_queue_holder(p_dedupe_key);
         elsif v_in_line then
-            -- Its blocker is looked at again, too, by the trigger job_queue_before_insert.
+            -- The trigger job_queue_before_insert asks the same for each blocker.
             perform job_queue_ask_recheck(array[v_key], null);
         end if;
         if job_id is not null then

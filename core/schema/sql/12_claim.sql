@@ -1,8 +1,8 @@
 -- The claim: which jobs a worker gets.
 --
--- job_queue_claim first reads the settings: is the queue held, is processing on? A canary that is wanted is taken alone, and
--- lines and missed slots that are due to be looked at come before any other job. Then it asks six questions, in this order;
--- where a question's function is in another part, its number is named.
+-- job_queue_claim first asks: is the queue held, is a canary wanted, which is taken alone, and is processing on? Lines and missed
+-- slots that are due to be looked at come before any other job. Then it asks these questions, in this order; where a
+-- question's function is in another part, its number is named. A worker that brings its lanes knows the first half of 2.
 --   1. Which types may start jobs now?                         job_types_open (11), by pauses
 --   2. Where are their jobs in the index of claims?            job_claim_lanes
 --      How many jobs of each type may start?                   job_limits_admit (09), by places and rates
@@ -11,7 +11,8 @@
 --   5. Which of these does no hold keep?                       job_claim_unheld (13)
 --   6. Which of these have a place for their key?              job_claim_keys (13)
 -- 3 and 4 leave out jobs whose key is taken and those that are set aside, and lock those that they return; 6 asks again under the
--- key's lock. 4 looks on in place of the jobs that are held.
+-- key's lock. 4 looks on in place of the jobs that are held, and nothing does in place of those that 6 refuses: the next claim
+-- takes others, also of a type whose room they had.
 -- job_claim_start makes the jobs running, and uses up the rates of their types. A canary is not held up by pauses; it is asked
 -- for the limit of its type and for its key (24).
 -- The functions below have the planner's settings of job_queue_claim, which calls them, where they name none. Nothing compares each

@@ -47,7 +47,8 @@ $$;
 -- Of these jobs, which the caller has locked, those whose key has a place for them, in the order of claims (`taken`). Where a
 -- key may have several, `jobs` and `places` say the place of each among the running jobs of its key, null for the first. The
 -- lock of a key is tried and not waited for; it decides between two claims that do not see each other. What these jobs use
--- of the rates of keys is used up here. Other jobs of a key whose places are taken leave the index of claims.
+-- of the rates of keys is used up here. Where these jobs take the last places of a key, other jobs of it leave the index of
+-- claims. A job whose key's lock was not free stays there.
 create or replace function job_claim_keys(
     p_jobs tid[], p_now timestamptz, out taken tid[], out jobs tid[], out places smallint[]
 )

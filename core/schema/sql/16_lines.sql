@@ -9,8 +9,8 @@
 -- A new or retried job that is more urgent than those of its key in the index goes into it beside them, and the claim takes the
 -- best. A job that comes from the line does not: while one of its key is in the index and due, the line waits.
 
--- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
--- false: then both are in the claim's index, and the claim takes one of them.
+-- Whether a new job with this key waits behind one that will run before it. A job that waits for a blocker is not in its way.
+-- Two concurrent enqueues may both get false: then both are in the claim's index, and the claim takes one of them.
 create or replace function job_queue_joins_line(
     p_key text, p_priority integer, p_run_at timestamptz, p_task_type text
 ) returns boolean
@@ -386,7 +386,7 @@ begin
             last_error = job_blocker_verdict(blocked_by)
         where id = any (v_judged.plain);
         v_ended := v_judged.plain || v_judged.cancelled;
-        -- Those who report an end without success do not expect keys.
+        -- Not left to the caller: most callers that only cancel look at no keys.
         perform job_queue_advance_lines(v_judged.keys);
     end loop;
     return v_keys;

@@ -1,4 +1,4 @@
--- The end of runs. A report counts only with the token that holds the job; what it makes of the job is in job_queue_settle.
+-- The end of runs. A report counts only with the token of the job's run; what it makes of the job is in job_queue_settle.
 
 do $$
 begin
@@ -79,6 +79,7 @@ begin
         order by q.id for update of q
     ), judged as (
         select h.*,
+            -- A request counts also where the run succeeded all the same: what waits for the job does not start.
             h.cancel_requested_at is not null or h.outcome = 'cancelled' as cancels,
             -- After a clock that was set back during the run, its slot is still to come, and is not served again.
             case when h.is_recurring

@@ -70,7 +70,7 @@ end
 $$;
 
 -- Ends jobs that wait past their expiry: a series as succeeded, or failed if its last cycle failed; a one-time job as
--- cancelled. No job that waits for one of them is released: each success before has released those that waited then.
+-- cancelled. The jobs that wait for one of them are cancelled: each success before has released those that waited then.
 create or replace function job_queue_end_expired(p_limit integer) returns bigint
 language plpgsql volatile
 set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off set jit = off

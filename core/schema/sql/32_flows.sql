@@ -87,14 +87,10 @@ return (
 -- Why a job is cancelled that waits for the success of this blocker, which has ended without one.
 create or replace function job_blocker_verdict(p_blocker uuid) returns text
 language sql stable
-return format('Cancelled because its blocker, job %s, %s.', p_blocker, (
-    select case
-        when q.id is null then 'was deleted'
-        when q.status = 'failed' then 'failed permanently'
-        when q.status = 'succeeded' or q.completed_at >= q.expires_at then 'expired'
-        else 'was cancelled'
-    end
-    from (select) one left join job_queue q on q.id = p_blocker));
+return format('Cancelled because its blocker, job %s, %s.', p_blocker, coalesce((
+    select case when q.status = 'failed' then 'failed permanently'
+        when q.status = 'succeeded' or q.completed_at >= q.expires_at then 'expired' else 'was cancelled' end
+    from job_queue q where q.id = p_blocker), 'was deleted'));
 
 -- What `why` says of a member: how many of its blockers have not ended, of how many, and the names of the first three.
 create or replace function job_flow_evidence(p_job uuid) returns jsonb
