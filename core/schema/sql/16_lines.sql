@@ -388,6 +388,8 @@ begin
         v_ended := v_judged.plain || v_judged.cancelled;
         -- Not left to the caller: most callers that only cancel look at no keys.
         perform job_queue_advance_lines(v_judged.keys);
+        -- Others than those that are cancelled: members for which an end of any kind is enough.
+        perform pg_notify(current_schema() || '.job_queue', '') where cardinality(v_waiting) > cardinality(v_ended);
     end loop;
     return v_keys;
 end

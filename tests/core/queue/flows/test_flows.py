@@ -35,6 +35,7 @@ from tests.support.queue import (
     report,
     value,
 )
+from tests.support.waiting import PATIENCE
 
 
 def names(conn: Connection, runs: list[ClaimedJob]) -> list[str]:
@@ -54,6 +55,19 @@ def fan(conn: Connection, needs: str = "success", parts: int = 3) -> dict[str, U
     """Parts that run at once, and a join that waits for all of them."""
     loads = [f"load {number}" for number in range(parts)]
     return enqueue(conn, *map(member, loads), member("join", loads, needs=needs))
+
+
+@pytest.mark.parametrize("needs", ["end", "success"])
+def test_a_failure_calls_idle_workers_for_a_join_that_it_releases_and_for_no_other(
+    conn: Connection, needs: str
+) -> None:
+    fan(conn, needs, parts=1)
+    (part,) = claim(conn)
+    conn.execute('LISTEN "public.job_queue"')
+    fail(conn, part)
+    conn.execute("NOTIFY \"public.job_queue\", 'last'")
+    expected = ["", "last"] if needs == "end" else ["last"]
+    assert [notice.payload for notice in conn.notifies(timeout=PATIENCE, stop_after=len(expected))] == expected
 
 
 class TestJoins:
