@@ -261,7 +261,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class TypePause:
-    """The pause of one task type. With `set_aside` the type is left to a runner that is no worker of this program."""
+    """The pause of a task type, or with its `queue`. With `set_aside` it is left to a runner that is no worker."""
 
     task_type: str
     reason: str | None
@@ -270,23 +270,11 @@ class TypePause:
     resume_at: datetime | None
     set_aside: bool = False
     queue: str | None = None
-    """The queue with which the type is paused; None where it is paused by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueuePause:
-    """The pause of all types of a queue."""
-
-    queue: str
-    reason: str | None
-    paused_by: str | None
-    paused_at: datetime
-    resume_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """The processing switch, the paused task types, and those set aside, of which workers take no jobs either."""
+    """The switch; the types and queues ("queue NAME") that are paused or set aside; in words, who has the jobs."""
 
     enabled: bool
     paused_reason: str | None = None
@@ -295,18 +283,8 @@ class Processing:
     resume_at: datetime | None = None
     paused_types: tuple[TypePause, ...] = ()
     set_aside: tuple[TypePause, ...] = ()
-    paused_queues: tuple[QueuePause, ...] = ()
+    paused_queues: tuple[TypePause, ...] = ()
     held_by: str | None = None
-    """Who has the queue in place of the workers, and until when, in words."""
-
-    @property
-    def pauses(self) -> tuple[TypePause, ...]:
-        """The pauses that people began: those of queues, named `queue NAME`, and those of types."""
-        queues = [
-            TypePause(f"queue {one.queue}", one.reason, one.paused_by, one.paused_at, one.resume_at, queue=one.queue)
-            for one in self.paused_queues
-        ]
-        return (*queues, *(one for one in self.paused_types if one.queue is None))
 
     @property
     def held_types(self) -> frozenset[str]:

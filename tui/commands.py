@@ -212,9 +212,9 @@ def _group(group: ErrorGroup) -> tuple[str, str]:
     return clean(group.task_type), clean(group.fingerprint)
 
 
-def resume_twin(task_type: str | None) -> str:
-    """The command that resumes everything or one task type."""
-    return shlex.join([*RESUME.split(), *_of_type(task_type)])
+def resume_twin(task_type: str | None = None, queue: str | None = None) -> str:
+    """The command that resumes everything, one task type, or the types of a queue."""
+    return shlex.join([*RESUME.split(), *_of_type(task_type), *(["--queue", clean(queue)] if queue else [])])
 
 
 def _of_type(task_type: str | None) -> list[str]:

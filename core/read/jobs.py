@@ -244,6 +244,7 @@ def processing() -> Query[Processing]:
             "ORDER BY task_type",
             read=list,
         ),
+        select("SELECT 'queue ' || queue AS task_type, * FROM job_paused_queues ORDER BY queue", read=list),
         read=processing_from,
     )
 

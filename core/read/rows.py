@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.model import ActionResult, Job, Processing, QueuePause, Run, RunOutcome, Status, TypePause
+from jobdeck.core.model import ActionResult, Job, Processing, Run, RunOutcome, Status, TypePause
 from jobdeck.core.read.sentences import sentence
 
 if TYPE_CHECKING:
@@ -45,15 +44,7 @@ def result_from(row: Mapping[str, Any]) -> ActionResult:
     )
 
 
-def _queue_pause(queue: str, said: Mapping[str, Any]) -> QueuePause:
-    until = said["resume_at"]
-    return QueuePause(
-        queue, said["reason"], said["paused_by"], datetime.fromisoformat(said["paused_at"]),
-        datetime.fromisoformat(until) if until else None,
-    )  # fmt: skip
-
-
-def processing_from(settings: Mapping[str, Any] | None, pauses: list[Row]) -> Processing:
+def processing_from(settings: Mapping[str, Any] | None, pauses: list[Row], queues: list[Row]) -> Processing:
     """The processing switch; a missing settings row means off, as it does in the claim."""
     held = [TypePause(**pause) for pause in pauses]
     paused_types = tuple(one for one in held if not one.set_aside)
@@ -69,6 +60,6 @@ def processing_from(settings: Mapping[str, Any] | None, pauses: list[Row]) -> Pr
         resume_at=settings["resume_at"],
         paused_types=paused_types,
         set_aside=set_aside,
-        paused_queues=tuple(_queue_pause(*one) for one in sorted(settings["paused_queues"].items())),
+        paused_queues=tuple(TypePause(**queue) for queue in queues),
         held_by=settings["held_by"],
     )

@@ -122,8 +122,7 @@ def _ahead(facts: Facts) -> str:
 
 
 def _blocker(facts: Facts) -> str:
-    states = {None: "does not exist", "succeeded": "has expired"}
-    state = states.get(facts.get("status")) or f"is {facts['status']}"
+    state = {None: "does not exist", "succeeded": "has expired"}.get(facts.get("status")) or f"is {facts['status']}"
     way_out = "Retry the blocker first, or enqueue this job without a blocker."
     return f"The blocker, job {facts.get('blocker')}, {state}. {way_out}"
 
@@ -304,9 +303,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "processing-off": lambda facts: _paused("Automatic processing has been off", facts),
         "type-open": "The type {task_type} is not paused.",
         "type-paused": lambda facts: _paused(f"The type {facts.get('task_type')} has been paused", facts),
-        "queue-paused": lambda facts: _paused(
-            f"The queue {facts.get('queue')} of the type {facts.get('task_type')} has been paused", facts
-        ),
+        "queue-paused": lambda facts: _paused(f"The queue {facts.get('queue')} has been paused", facts),
         "type-set-aside": lambda facts: _paused(
             f"The type {facts.get('task_type')} has been set aside for another runner", facts
         ),

@@ -14,11 +14,16 @@ from jobdeck.core.redact import clean, redact, safe_text, scrub
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
-    from jobdeck.core.model import Json
+    from jobdeck.core.model import Json, Processing, TypePause
 
 NONE = "-"
 _FOREIGN = frozenset({"payload", "output", "checkpoint", "progress", "before", "after", "effects", "schedule"})
 """Fields whose keys producers and handlers choose."""
+
+
+def pauses(processing: Processing) -> tuple[TypePause, ...]:
+    """The pauses that people began: those of queues, and those of types by themselves."""
+    return (*processing.paused_queues, *(one for one in processing.paused_types if one.queue is None))
 
 
 class Verbatim(str):

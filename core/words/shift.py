@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from jobdeck.core.model import Status, TypePause
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read.sentences import PAST, amount
-from jobdeck.core.words.plain import cut, when
+from jobdeck.core.words.plain import cut, pauses, when
 from jobdeck.core.words.runs import lost_sentences
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def markdown(found: Digest) -> str:
         [f"- {name}: {_text(words)}" for name, words in figures(found).items()],
         _section("Notes", [f"{when(one.at)} {_text(one.actor)}: {_text(one.note, 2_000)}" for one in found.notes]),
         _section("Errors", [_error(found, trend) for trend in found.errors]),
-        _section("Paused types and queues", [_paused(pause) for pause in found.processing.pauses]),
+        _section("Paused types and queues", [_paused(pause) for pause in pauses(found.processing)]),
         _section("Pauses", [_entry(one) for one in found.pauses]),
         _section("Canaries without a result", [_entry(one, _job(one)) for one in found.canaries]),
         _section("Bulk actions", [_entry(one, _bulk(one)) for one in found.bulks]),

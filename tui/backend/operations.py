@@ -244,6 +244,13 @@ class Operations:
         work = lambda: self._reach().resume(task_type)  # noqa: E731 -- as above
         self.do(f"resume processing{of}", work, lambda _: f"Processing{of} resumed.", resume_twin(task_type))
 
+    def resume_queue(self, queue: str) -> None:
+        """Resumes the types of a queue."""
+        from jobdeck.core.queue import operator  # noqa: PLC0415 -- the first frame needs no driver
+
+        name, work = f"queue {one_line(queue)}", partial(operator.resume_queue, queue=queue)
+        self.change(f"resume {name}", work, lambda _: f"Processing of {name} resumed.", resume_twin(queue=queue))
+
     def do(
         self,
         what: str,

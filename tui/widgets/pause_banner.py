@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 
 from jobdeck.core.read.sentences import sentence
+from jobdeck.core.words.plain import pauses
 from jobdeck.tui.format import age, count, fit, middle, one_line, plural
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ LEAST_TYPE: Final = 50
 
 def is_paused(processing: Processing) -> bool:
     """Whether there is anything to resume."""
-    return not processing.enabled or bool(processing.pauses)
+    return not processing.enabled or bool(pauses(processing))
 
 
 def pause_banner(view: View, now: datetime, width: int, resumes: str, *, named: bool = False) -> list[Span]:
@@ -38,7 +39,7 @@ def pause_banner(view: View, now: datetime, width: int, resumes: str, *, named: 
     With `named`, the screen names paused types elsewhere, so there is only the banner of a pause of everything.
     """
     processing = view.snapshot.processing
-    types = processing.pauses
+    types = pauses(processing)
     if processing.enabled and processing.held_by is not None:
         also = f" · {_number(types)} paused" if types else ""
         return [(f" {sentence('queue-held', {'who': one_line(processing.held_by)})}{also}", "alert")]

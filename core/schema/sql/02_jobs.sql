@@ -113,10 +113,17 @@ alter table job_queue_settings
     -- Runs that were reported before are not in job_stats.
     add column if not exists stats_since timestamptz not null default now(),
     -- Who has the queue in place of the workers, and until when, in words; null if the workers have it.
-    add column if not exists held_by text,
-    -- The paused queues by name, each with reason, paused_by, paused_at and resume_at.
-    add column if not exists paused_queues jsonb not null default '{}';
+    add column if not exists held_by text;
 insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
+
+-- The queues of which all types are paused, also those that join later.
+create table if not exists job_paused_queues (
+    queue text primary key,
+    reason text,
+    paused_by text,
+    paused_at timestamptz not null default clock_timestamp(),
+    resume_at timestamptz
+);
 
 -- The settings of task types. A type is paused while `paused_at` is set. The shares of failed runs from which health
 -- warns and is critical, and the number of jobs that failed permanently in 15 minutes, are null for the rule that holds for

@@ -344,7 +344,7 @@ begin
         exists (select from job_queue q where q.status = 'pending' and q.blocked_by is null
             and job_clause_missed(q, v_now)) as missed,
         exists (select from job_types t where t.task_type = any (p_types) and t.paused_at is not null)
-            or s.paused_queues <> '{}' as paused,
+            or exists (select from job_paused_queues) as paused,
         exists (select from job_types t where t.task_type = any (p_types) and t.limited) as limited,
         exists (select from job_queue q where q.is_recurring and job_clause_pending(q.status)
             and job_clause_due(q.run_at, v_now)) as series

@@ -1,10 +1,5 @@
 -- The pause of a queue, which holds all types with its label.
 
-create or replace view job_paused_queues as
-select q.key as queue, q.value ->> 'reason' as reason, q.value ->> 'paused_by' as paused_by,
-    (q.value ->> 'paused_at')::timestamptz as paused_at, (q.value ->> 'resume_at')::timestamptz as resume_at
-from job_queue_settings s cross join jsonb_each(s.paused_queues) q where (select job_may_read_views());
-
 -- The types that are paused, by themselves or with their queue, for reading. Where both hold, this is the pause of the type.
 create or replace view job_paused_types as
 select n.task_type, case when own.holds then t.paused_reason else q.reason end as reason,
@@ -53,11 +48,10 @@ begin
         perform job_queue_refuse(format('No task type is in the queue %s. The queues are %s. Nothing was changed.',
             left(p_queue, 100), array_to_string(v_queues, ', ')));
     end if;
-    insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
-    update job_queue_settings set updated_at = now(), paused_queues = paused_queues || jsonb_build_object(p_queue,
-        jsonb_build_object('reason', p_reason, 'paused_by', job_actor(p_actor), 'paused_at', clock_timestamp(),
-            'resume_at', p_resume_at))
-    where id = 1;
+    insert into job_paused_queues as q (queue, reason, paused_by, resume_at)
+    values (p_queue, p_reason, job_actor(p_actor), p_resume_at)
+    on conflict (queue) do update set reason = excluded.reason, paused_by = excluded.paused_by,
+        paused_at = excluded.paused_at, resume_at = excluded.resume_at;
     perform job_queue_write_audit(p_actor, 'pause', null, null, jsonb_build_object('queue', p_queue,
         'resume_at', p_resume_at), p_reason);
 end
@@ -69,8 +63,7 @@ language plpgsql volatile security definer
 as $$
 begin
     perform job_refuse_outsiders();
-    update job_queue_settings set paused_queues = paused_queues - p_queue, updated_at = now()
-    where id = 1 and paused_queues ? p_queue;
+    delete from job_paused_queues q where q.queue = p_queue;
     if not found then
         perform job_queue_refuse(format('The queue %s is not paused. Nothing was changed.', left(p_queue, 100)));
     end if;

@@ -107,13 +107,13 @@ declare
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_error_mutes', 'job_stats',
         'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
-        'job_releases', 'job_timeouts', 'job_type_values'];
+        'job_releases', 'job_timeouts', 'job_type_values', 'job_paused_queues'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_recheck', 'job_canaries', 'job_notes', 'job_key_rates',
         'job_unique_keys', 'job_flows', 'job_flow_members', 'job_dependencies', 'job_holds'];
     -- Tables that only the owner's functions read.
     v_closed constant text[] := array['job_run_partitions', 'job_locks', 'job_producers', 'job_producer_keys',
-        'job_awaited', 'job_paused_queues'];
+        'job_awaited'];
     v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq', 'job_notes_id_seq', 'job_holds_number_seq'];
 begin
     for v_object, v_name, v_guarded, v_table in

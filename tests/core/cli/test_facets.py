@@ -17,7 +17,7 @@ def test_a_group_shows_the_value_that_is_odd_and_the_keys_that_are_not(jobdeck: 
     assert "Facets: 21 of 21 runs read" in answer.out
     lines = [" ".join(line.split()) for line in answer.out.splitlines()]
     assert "coachId bad 100 % 10 %" in lines
-    assert "Like all runs of the type: division, worker, attempt (first 100 %)." in lines
+    assert "No pattern in: division, worker, attempt (first tries 100 %)." in lines
     (group,) = jobdeck("errors", ERROR, "--json").data["errors"]
     odd = {"key": "coachId", "kind": "payload", "share": 1.0, "usual_share": 0.1, "value": "bad"}
     assert group["facets"] == {"read": 21, "odd": [odd], "usual": ["division", "worker", "attempt"]}

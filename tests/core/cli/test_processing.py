@@ -8,6 +8,7 @@ import pytest
 
 from jobdeck.core.queue import leases, operator
 from jobdeck.core.read import jobs
+from jobdeck.core.words.plain import pauses
 from tests.core.cli.support import Jobdeck, enqueued, everything
 from tests.support.queue import Connection, changes_nothing
 
@@ -62,7 +63,7 @@ def test_a_queue_is_paused_and_resumed(jobdeck: Jobdeck, conn: Connection) -> No
     )
     assert everything(conn) == before
     assert jobdeck("resume", "--queue", "mail").out == "Processing of queue mail resumed.\n"
-    assert jobs.processing().run(conn).pauses == ()
+    assert pauses(jobs.processing().run(conn)) == ()
 
 
 def test_a_dry_run_turns_nothing(jobdeck: Jobdeck, conn: Connection) -> None:

@@ -14,6 +14,7 @@ from jobdeck.core.read import jobs
 from jobdeck.core.read.report_types import Clause
 from jobdeck.core.read.type_settings import type_lines
 from jobdeck.core.registry.code_values import CodeValues
+from jobdeck.core.words.plain import pauses
 from tests.support.health import announce, findings
 from tests.support.queue import (
     ACTOR,
@@ -51,11 +52,9 @@ def pause(conn: Connection, queue: str = "mail", **given: Any) -> None:
 
 
 def written(conn: Connection, name: str, time: str) -> None:
-    """Sets a time of the pause, because tests move no times within JSON."""
-    statement = (
-        "UPDATE job_queue_settings SET paused_queues = jsonb_set(paused_queues, ARRAY['mail', %s], to_jsonb({}))"
-    )
-    conn.execute(statement.format(time).encode(), (name,))
+    """Sets a time of the pause."""
+    statement = "UPDATE job_paused_queues SET {} = {} WHERE queue = 'mail'"
+    conn.execute(statement.format(name, time).encode())
 
 
 def claimed(conn: Connection) -> list[str]:
@@ -99,7 +98,7 @@ def test_why_names_the_queue_and_since_when_and_why(mail: Connection) -> None:
     pause(mail)
     clause = type_clause(mail, "alpha")
     assert (clause.holds, clause.code) == (False, "queue-paused")
-    assert clause.evidence.startswith("The queue mail of the type alpha has been paused since")
+    assert clause.evidence.startswith("The queue mail has been paused since")
     assert clause.evidence.endswith(": relay is down.")
     assert type_clause(mail, "gamma").holds
     operator.pause(mail, reason="bad data", actor=ACTOR, task_type="alpha")
@@ -163,9 +162,9 @@ def test_a_queue_whose_types_have_all_left_is_still_named_and_can_be_resumed(mai
     pause(mail)
     for task_type in ("alpha", "beta"):
         label(mail, task_type, None)
-    assert [one.task_type for one in jobs.processing().run(mail).pauses] == ["queue mail"]
+    assert [one.task_type for one in pauses(jobs.processing().run(mail))] == ["queue mail"]
     operator.resume_queue(mail, "mail", actor=ACTOR)
-    assert jobs.processing().run(mail).pauses == ()
+    assert pauses(jobs.processing().run(mail)) == ()
 
 
 def test_the_figures_of_its_types_name_it(mail: Connection) -> None:

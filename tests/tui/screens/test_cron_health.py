@@ -96,7 +96,10 @@ def test_a_200_that_left_due_jobs_lying_is_red_and_one_by_hand_is_not() -> None:
 @pytest.mark.slow
 async def test_a_cycle_that_a_pause_kept_from_running_does_not_look_like_a_good_one_in_now() -> None:
     backend = FakeBackend()
-    for status, words in (("paused", "‖ Run Worker 4m ago, paused"), ("ok", "● Run Worker 4m ago")):
+    for status, words in (
+        ("paused", "‖ last trigger: Run Worker, 4m ago, paused"),
+        ("ok", "● last trigger: Run Worker, 4m ago"),
+    ):
         last = worker_run(1, 4, source="manual", http_status=None, status=status)
         backend.health = Health(Verdict.OK, (), last_trigger=last)
         async with dashboard(backend) as deck:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,8 +15,9 @@ from textual.widgets import Input, Static
 from jobdeck.core.model import arguments
 from jobdeck.core.plugins import Found
 from jobdeck.core.read.operators.hold import condition_words
-from jobdeck.core.redact import clean, scrub_field
+from jobdeck.core.redact import scrub_field
 from jobdeck.core.times import parse_ahead
+from jobdeck.core.words.plain import pauses
 from jobdeck.tui.commands import hold_twin, pause_twin, resume_twin
 from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.form.widgets import PickField
@@ -199,7 +199,7 @@ def switch(
     if view is None:
         return
     processing = view.snapshot.processing
-    if processing.pauses or view.snapshot.holds or (condition is not None and not processing.enabled):
+    if pauses(processing) or view.snapshot.holds or (condition is not None and not processing.enabled):
         _choose(here, deck, view, task_type, first=first, condition=condition)
     elif condition is not None:
         _pause(here, deck, view, task_type, first=first, condition=condition)
@@ -235,12 +235,10 @@ def choices(
     if not processing.enabled:
         words = _paused(processing.paused_by, processing.paused_at, processing.paused_reason, processing.resume_at, now)
         listed.append(Found(RESUME_ALL, "Resume everything", words))
-    for queue in processing.paused_queues:
-        words = _paused(queue.paused_by, queue.paused_at, queue.reason, queue.resume_at, now)
-        listed.append(Found(f"{RESUME_QUEUE}{queue.queue}", f"Resume queue {queue.queue}", words))
-    for pause in (one for one in processing.paused_types if one.queue is None):
+    for pause in pauses(processing):
         words = _paused(pause.paused_by, pause.paused_at, pause.reason, pause.resume_at, now)
-        listed.append(Found(f"{RESUME}{pause.task_type}", f"Resume {pause.task_type}", words))
+        what = f"{RESUME_QUEUE}{pause.queue}" if pause.queue else f"{RESUME}{pause.task_type}"
+        listed.append(Found(what, f"Resume {pause.task_type}", words))
     for hold in held:
         words = _paused(hold.held_by, hold.held_at, hold.reason, hold.until, now, "held")
         listed.append(Found(f"{RELEASE}{hold.number}", f"Release {hold.words}", words))
@@ -260,16 +258,14 @@ def _paused(
 def _resume_queue(here: Screen[Any], deck: Deck, found: Found) -> None:
     """Asks before the types of a queue are resumed."""
     queue = found.id.removeprefix(RESUME_QUEUE)
-    name, twin = f"queue {one_line(queue)}", shlex.join(["jobdeck", "resume", "--queue", clean(queue)])
-
-    def sure() -> None:
-        from jobdeck.core.queue import operator  # noqa: PLC0415 -- the first frame needs no driver
-
-        work = partial(operator.resume_queue, queue=queue)
-        deck.operations.change(f"resume {name}", work, lambda _: f"Processing of {name} resumed.", twin)
+    name, twin = f"queue {one_line(queue)}", resume_twin(queue=queue)
 
     body = Content(f"{one_line(found.detail).capitalize()}\n\nTypes of it that are paused by themselves stay paused.")
-    ask(here, Question(f"Resume {name}", body, "Resume", word="resume", twin=twin), sure)
+    ask(
+        here,
+        Question(f"Resume {name}", body, "Resume", word="resume", twin=twin),
+        lambda: deck.operations.resume_queue(queue),
+    )
 
 
 def _release(here: Screen[Any], deck: Deck, hold: Hold) -> None:
@@ -352,7 +348,7 @@ def resume_question(view: View, task_type: str | None, now: datetime, ahead: Out
     lines = [f"Paused by {who}{since}: {one_line(why) if why else 'no reason given'}", ""]
     lines += [one_line(ahead.words)] if ahead is not None else []
     lines.append("A recurring job runs once for the slots that it missed, unless it catches up on all.")
-    others = [one_line(other.task_type) for other in processing.pauses]
+    others = [one_line(other.task_type) for other in pauses(processing)]
     if pause is None and others:
         lines.append(f"Still paused afterwards: {', '.join(others)}.")
     elif pause is not None and not processing.enabled:

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from jobdeck.core.model import Status, Verdict
 from jobdeck.core.read.operators.hold import COUNTED
 from jobdeck.core.read.sentences import amount
+from jobdeck.core.words.plain import pauses
 from jobdeck.tui.format import OVERDUE_AFTER, age, ago, due, fit, one_line, plural, seconds, since, wrapped
 from jobdeck.tui.text.first.frames import merged, sides
 from jobdeck.tui.widgets.pause_banner import pause_line
@@ -72,7 +73,7 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     found = [_finding(finding, now) for finding in wrong]
     if took >= LATE:
         found.insert(0, Item("!", "warn", f"Database slow: {seconds(took)}"))
-    paused = snapshot.processing.pauses
+    paused = pauses(snapshot.processing)
     found += [_paused(pause, now) for pause in paused]
     found += [_held(hold, now) for hold in snapshot.holds]
     late = snapshot.health.oldest_due

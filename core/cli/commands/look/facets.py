@@ -17,9 +17,7 @@ def facet_section(found: Facets, title: str) -> list[str]:
     header = ("KEY", "VALUE", "THESE", "ALL RUNS")
     odd = [(one.key, words.value(one), words.share(one.share), words.share(one.usual)) for one in found.odd]
     usual = words.usual(found)
-    return output.section(
-        title, [*output.table(header, odd), *([f"Like all runs of the type: {usual}."] if usual else [])]
-    )
+    return output.section(title, [*output.table(header, odd), *([f"No pattern in: {usual}."] if usual else [])])
 
 
 def facets_json(found: Facets) -> Json:

@@ -25,6 +25,7 @@ from jobdeck.core.read.sentences import CLAIMED, amount, outcome_words
 from jobdeck.core.read.stats import facets
 from jobdeck.core.read.verdict.health import health as judge
 from jobdeck.core.times import format_duration, parse_duration
+from jobdeck.core.words.plain import pauses
 from jobdeck.core.words.tables import DATABASES
 from jobdeck.core.words.wording import slots
 
@@ -195,7 +196,7 @@ def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[R
     return [
         *lines,
         *output.section("Waiting", _waiting_lines(waiting, seen.at)),
-        *output.section("Paused types", _paused_lines(seen.processing.pauses)),
+        *output.section("Paused types", _paused_lines(pauses(seen.processing))),
         *output.section("Set aside", _paused_lines(seen.processing.set_aside)),
         *output.section("Workers", worker_table(seen.workers, seen.at) or ["none"]),
         *output.section("Last trigger", _trigger_lines(seen.health.last_trigger)),
