@@ -53,8 +53,9 @@ def _mark(row: pytest.Item, *, first: bool, quick: bool, long: bool) -> None:
     fixtures = set(getattr(row, "fixturenames", ()))
     if not quick and fixtures & {DATABASE, PICTURE}:
         row.add_marker(pytest.mark.slow)
-    # A picture shows what no other row shows, so each is compared.
-    if not long and PICTURE not in fixtures and any(row.get_closest_marker(mark) for mark in LONG):
+    # A picture shows what no other row shows, so each is compared, as is each row of a table that says so.
+    whole = PICTURE in fixtures or row.get_closest_marker("every_row") is not None
+    if not long and not whole and any(row.get_closest_marker(mark) for mark in LONG):
         row.add_marker(pytest.mark.release)
     if first and DATABASE in fixtures:
         row.add_marker(pytest.mark.server)

@@ -39,6 +39,12 @@ class TestShort:
 def test_without_a_database(row):
     pass
 
+@pytest.mark.slow
+@pytest.mark.every_row
+@pytest.mark.parametrize("row", range(9))
+def test_whole_table(row, conn):
+    pass
+
 def test_alone(conn):
     pass
 """
@@ -46,7 +52,7 @@ def test_alone(conn):
 
 def collected(folder: Path, marks: str) -> list[str]:
     (folder / "test_it.py").write_text(TABLES)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n slow: 1\n release: 2\n server: 3\n installation: 4\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n slow: 1\n release: 2\n server: 3\n installation: 4\n every_row: 5\n")
     options = ["-p", "tests.support.rows", "--collect-only", "-q", "-m", marks]
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *options, f"--rootdir={folder}", str(folder)],
@@ -78,11 +84,13 @@ def test_a_quick_run_has_three_rows_with_a_database_of_a_long_table_and_a_long_r
     cheap = [f"test_without_a_database[{row}]" for row in range(4)]
     assert collected(tmp_path, "not slow") == [*quick, *short, *cheap, "test_alone"]
     others = [f"test_long_table[{row}]" for row in (1, 2, 4, 5)]
-    assert collected(tmp_path, "slow") == others
+    whole = [f"test_whole_table[{row}]" for row in range(9)]
+    assert collected(tmp_path, "slow") == [*others, *whole]
     tried = collected(tmp_path, "slow and not release")
-    assert tried == [row for row in others if row not in collected(tmp_path, "release")]
-    assert 0 < len(tried) < len(others)
-    assert collected(tmp_path, "server") == ["test_long_table[0]", "TestShort::test_table[a]", "test_alone"]
+    assert tried == [row for row in others if row not in collected(tmp_path, "release")] + whole
+    assert len(whole) < len(tried) < len(others) + len(whole)
+    server = ["test_long_table[0]", "TestShort::test_table[a]", "test_whole_table[0]", "test_alone"]
+    assert collected(tmp_path, "server") == server
 
 
 def test_ci_tries_every_function_and_a_release_every_row() -> None:

@@ -84,6 +84,7 @@ def test_no_operation_reads_a_whole_table_of_none_or_ten_thousand_jobs(postgres:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("plans")  # the queues of a million jobs are made once
+@pytest.mark.every_row
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_costs_the_same_whatever_the_queue_holds(name: str, queues: dict[str, Connection]) -> None:
     problems = judge(OPERATIONS[name], queues, big=BIG)

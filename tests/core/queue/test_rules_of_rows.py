@@ -74,6 +74,7 @@ def copy_in(conn: Connection, *priorities: int) -> None:
             copy.write_row(("alpha", priority))
 
 
+@pytest.mark.every_row
 @pytest.mark.parametrize("more", [{}, {"created_by": "by hand", "version": 9}])
 @pytest.mark.parametrize("existing", [False, True])
 @pytest.mark.parametrize(("fields", "rule", "words"), RULES)

@@ -332,6 +332,7 @@ def test_every_action_that_changes_something_has_its_command_tried() -> None:
     assert {case.action for case in CASES} | set(WITHOUT_TWIN) == changing
 
 
+@pytest.mark.every_row
 @pytest.mark.parametrize(("case", "scope"), TAKEN)
 async def test_the_command_that_is_shown_does_what_the_key_does(
     case: Case, scope: Scope, twins: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
