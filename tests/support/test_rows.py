@@ -52,7 +52,9 @@ def test_alone(conn):
 
 def collected(folder: Path, marks: str) -> list[str]:
     (folder / "test_it.py").write_text(TABLES)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n slow: 1\n release: 2\n server: 3\n installation: 4\n every_row: 5\n")
+    (folder / "pytest.ini").write_text(
+        "[pytest]\nmarkers =\n slow: 1\n release: 2\n server: 3\n installation: 4\n every_row: 5\n"
+    )
     options = ["-p", "tests.support.rows", "--collect-only", "-q", "-m", marks]
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *options, f"--rootdir={folder}", str(folder)],
