@@ -16,7 +16,17 @@ from jobdeck.core.worker.slots.threads import ThreadSlots
 from tests.support.interrupting import TookTooLong, interrupt
 from tests.support.queue import Connection
 from tests.support.waiting import until
-from tests.support.working import Held, enqueue, job_type, last_run, nothing, outcomes, status_of, working
+from tests.support.working import (
+    Held,
+    enqueue,
+    job_type,
+    last_run,
+    nothing,
+    outcomes,
+    quick_settings,
+    status_of,
+    working,
+)
 
 
 def slots_of(worker_id: str) -> list[threading.Thread]:
@@ -81,6 +91,25 @@ def test_a_job_that_no_slot_has_any_more_is_given_back_and_named(
         until(lambda: status_of(conn, job) is None, "the end of the job")
     assert outcomes(conn, job) == (["retried", "succeeded"] if began else ["succeeded"])
     assert "no slot has this job any more" in caplog.text
+
+
+@pytest.mark.slow
+def test_jobs_that_no_slot_takes_within_a_lease_are_given_back_and_named(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = ThreadSlots.start
+    monkeypatch.setattr(watchdog, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(ThreadSlots, "start", lambda _slots: None)
+    settings = quick_settings(lease_seconds=1.0, heartbeat_seconds=0.3)
+    with working(database_url, job_type("quick", nothing), settings=settings, concurrency=1) as worker:
+        job = enqueue(conn, "quick").id
+        until(lambda: "no slot took these jobs within a lease" in caplog.text, "the watchdog")
+        assert worker._state is not None
+        (slots,) = (lane.slots for lane in worker._state.lanes)
+        assert isinstance(slots, ThreadSlots)
+        start(slots)
+        until(lambda: status_of(conn, job) is None, "the end of the job")
+    assert outcomes(conn, job) == ["succeeded"]
 
 
 @pytest.mark.slow
