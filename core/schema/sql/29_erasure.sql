@@ -198,7 +198,7 @@ as $$
         'job_poison', 'job_upkeep', 'job_alarms', 'job_failing_types', 'job_types', 'job_queue_settings', 'job_recheck',
         'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes',
         'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members', 'job_producers',
-        'job_holds']
+        'job_holds', 'job_paused_queues']
 $$;
 
 -- Cancels these jobs where they wait, and returns how many. Refuses when one is running.
