@@ -389,7 +389,9 @@ begin
             v_jobs := v_jobs || job_claim_pick(v_lanes, v_there.limited, p_limit - v_found, v_now, v_jobs);
             v_found := cardinality(v_jobs);
         end if;
-        exit when v_found = 0;
+        if v_found = 0 then
+            return;
+        end if;
         assert v_found <= p_limit, 'job_queue_claim would take more jobs than it was asked for';
         -- After the jobs were picked: a hold that was committed before is seen, and one that comes now waits for their rows.
         select exists (select from job_queue q where q.ctid = any (v_jobs) and q.concurrency_key is not null) as keyed,
@@ -399,9 +401,6 @@ begin
         v_jobs := job_claim_unheld(v_jobs, p_types, v_lanes, v_now);
         exit when cardinality(v_jobs) = v_found;
     end loop;
-    if cardinality(v_jobs) = 0 then
-        return;
-    end if;
     select v_jobs as taken, null::tid[] as jobs, null::smallint[] as places into v_keys;
     if v_about.keyed then
         select k.* into v_keys from job_claim_keys(v_jobs, v_now) k;
