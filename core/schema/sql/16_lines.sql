@@ -67,11 +67,13 @@ $$;
 -- jobs. Upkeep does; with p_due_at, so does the next claim from then on.
 create or replace function job_queue_ask_recheck(p_keys text[], p_blockers uuid[], p_due_at timestamptz default null)
 returns void
-language sql volatile
+language plpgsql volatile
 as $$
+begin
     insert into job_recheck (concurrency_key, blocker, due_at)
     select distinct k, null::uuid, p_due_at from unnest(p_keys) k where k is not null
-    union all select distinct null, b, p_due_at from unnest(p_blockers) b where b is not null
+    union all select distinct null, b, p_due_at from unnest(p_blockers) b where b is not null;
+end
 $$;
 
 -- The next job of each lane of a line, the lanes being its task types (of p_types, if that is not null) and priorities.
