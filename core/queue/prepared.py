@@ -78,7 +78,7 @@ def answer(conn: Connection, statement: bytes, params: Sequence[str | None]) -> 
 
 
 def _prepare(conn: Connection, statement: bytes) -> bytes:
-    # A pooler may give a connection that another client has used: one name is one statement, whoever prepared it.
+    # A pooler may give a connection on which another client has prepared it: one name always means one statement.
     name = b"jobdeck_" + sha256(statement).hexdigest()[:16].encode()
     conn.pgconn.send_prepare(name, _numbered(statement))
     [made] = conn.wait(generators.execute(conn.pgconn))

@@ -16,7 +16,7 @@ import pytest
 QUICK_ROWS: Final = 3
 """How many rows with a database or a picture `./test` tries of a table: the first, the last and the one between."""
 LONG_ROWS: Final = 4
-"""`./test --long` tries one of so many rows of a long table, beside those that are quick."""
+"""`./test --long` tries each fourth row of a long table, beside those that are quick."""
 LONG: Final = ("slow", "installation", "thorough")
 """The marks of what `./test --long` tries."""
 DATABASE: Final = "postgres"
