@@ -303,7 +303,8 @@ begin
     if to_regtype('job_flow_given') is null then
         create type job_flow_given as (
             place bigint, id uuid, name text, task_type text, payload jsonb, run_at timestamptz, max_attempts integer,
-            priority integer, dedupe_key text, concurrency_key text, after text[], after_jobs uuid[], needs text
+            timeout double precision, priority integer, dedupe_key text, concurrency_key text, after text[], after_jobs uuid[],
+            needs text
         );
     end if;
 end

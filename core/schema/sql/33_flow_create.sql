@@ -8,7 +8,6 @@ as $$
 declare
     v_time constant text := job_batch_time();
     v_given job_flow_given[];
-    v_key text;
     v_refusal text;
 begin
     if jsonb_typeof(p_members) is distinct from 'array' then
@@ -17,33 +16,21 @@ begin
         perform job_queue_refuse(format('A flow has 1 to 10,000 members; this one has %s. Nothing was enqueued.',
             jsonb_array_length(p_members)));
     end if;
-    select k into v_key from jsonb_array_elements(p_members) e (member) cross join lateral jsonb_object_keys(e.member) k
+    perform job_queue_refuse(format('A member of a flow has no "%s". Nothing was enqueued.', left(k, 50)))
+    from jsonb_array_elements(p_members) e (member) cross join lateral jsonb_object_keys(e.member) k
     where k not in ('name', 'task_type', 'payload', 'run_at', 'max_attempts', 'timeout', 'priority', 'dedupe_key',
-        'concurrency_key', 'after', 'after_jobs', 'needs', 'final') limit 1;
-    if found then
-        perform job_queue_refuse(format('A member of a flow has no "%s". Nothing was enqueued.', left(v_key, 50)));
-    end if;
-    select e.member ->> 'name' into v_key from jsonb_array_elements(p_members) e (member)
+        'concurrency_key', 'after', 'after_jobs', 'needs', 'final');
+    perform job_queue_refuse(format('The member %s cannot make its flow final. A member can that needs a failure, with '
+        '"final": true, when the flow is enqueued. Nothing was enqueued.', left(e.member ->> 'name', 200)))
+    from jsonb_array_elements(p_members) e (member)
     where e.member ? 'final' and (e.member -> 'final' <> 'true' or e.member ->> 'needs' is distinct from 'failure'
-        or p_flow is not null) limit 1;
-    if found then
-        perform job_queue_refuse(format('The member %s cannot make its flow final. A member can that needs a failure, with '
-            '"final": true, when the flow is enqueued. Nothing was enqueued.', left(v_key, 200)));
-    end if;
-    select m.name into v_key from jsonb_to_recordset(p_members) as m (name text, timeout double precision)
-    where job_timeout_fits(m.timeout) is false limit 1;
-    if found then
-        perform job_queue_refuse(format('The timeout of the member %s is more than 0 seconds and at most 366 days. Nothing was '
-            'enqueued.', left(v_key, 200)));
-    end if;
+        or p_flow is not null);
     v_given := array(
         select row(e.place, coalesce(o.job_id, job_batch_id(v_time, e.place)), m.name, m.task_type, coalesce(m.payload, '{}'),
-            coalesce(m.run_at, now()), m.max_attempts, m.priority, m.dedupe_key, m.concurrency_key,
+            coalesce(m.run_at, now()), m.max_attempts, m.timeout, m.priority, m.dedupe_key, m.concurrency_key,
             coalesce(m.after, '{}'), coalesce(m.after_jobs, '{}'), coalesce(m.needs, 'success'))::job_flow_given
         from jsonb_array_elements(p_members) with ordinality as e (value, place)
-        cross join lateral jsonb_to_record(e.value) as m (name text, task_type text, payload jsonb, run_at timestamptz,
-            max_attempts integer, priority integer, dedupe_key text, concurrency_key text, after text[],
-            after_jobs uuid[], needs text)
+        cross join lateral jsonb_populate_record(null::job_flow_given, e.value) m
         left join job_flow_members o on o.flow_id = p_flow and o.name = m.name
         order by e.place);
     select r.words into v_refusal from unnest(v_given) g cross join lateral (
@@ -56,6 +43,8 @@ begin
                 left(g.needs, 50))
             when g.needs <> 'success' and cardinality(g.after) + cardinality(g.after_jobs) = 0 then format(
                 'The member %s waits for no other, so there is no %s that it could need.', g.name, g.needs)
+            when job_timeout_fits(g.timeout) is false then format(
+                'The timeout of the member %s is more than 0 seconds and at most 366 days.', g.name)
             else format('The member %s cannot be enqueued. ', g.name) || job_refusal(
                 g.task_type, g.payload, g.priority, g.run_at, null, g.dedupe_key, g.concurrency_key)
         end as words) r
@@ -137,7 +126,6 @@ set jit = off
 as $$
 declare
     v_made uuid[];
-    v_taken job_flow_given;
     v_judged record;
 begin
     v_made := array(
@@ -150,16 +138,15 @@ begin
                 select distinct on (l.job_id) l.job_id, l.blocker_id from unnest(p_links) l
                 where l.outcome is null order by l.job_id, l.blocker_id desc) l on l.job_id = g.id
             order by g.place) m);
-    select * into v_taken from unnest(p_given) g where g.id <> all (v_made) order by g.place limit 1;
-    if found then
-        perform job_queue_refuse(case when job_queue_holder(v_taken.dedupe_key) = any (v_made)
+    perform job_queue_refuse(case when job_queue_holder(g.dedupe_key) = any (v_made)
             then 'Two members have the same dedupe key.'
-            else format('A job with the dedupe key of the member %s is already pending or running.', v_taken.name) end
-            || ' Nothing was enqueued.');
-    end if;
+            else format('A job with the dedupe key of the member %s is already pending or running.', g.name) end
+            || ' Nothing was enqueued.')
+    from unnest(p_given) g where g.id <> all (v_made) order by g.place;
     insert into job_flow_members (job_id, flow_id, name, task_type, needs, added_by)
     select g.id, p_flow, g.name, g.task_type, g.needs, p_added_by from unnest(p_given) g order by g.place;
     insert into job_dependencies select l.* from unnest(p_links) l;
+    insert into job_timeouts select g.id, g.timeout from unnest(p_given) g where g.timeout is not null;
     perform job_queue_ask_recheck(null, array(
         select l.blocker_id from unnest(p_links) l where l.outcome is null and l.needs = 'success'
             and not exists (select from unnest(p_given) g where g.id = l.blocker_id)));
@@ -169,15 +156,6 @@ begin
     perform job_queue_advance_lines(v_judged.keys);
     perform job_queue_release_waiting('{}', v_judged.cancelled);
 end
-$$;
-
--- Stores the timeouts of their own that members in a document have, of those that were just enqueued.
-create or replace function job_flow_keep_timeouts(p_members jsonb, p_made job_flow_given[]) returns void
-language sql volatile
-as $$
-    insert into job_timeouts select g.id, m.timeout
-    from jsonb_to_recordset(p_members) as m (name text, timeout double precision) join unnest(p_made) g on g.name = m.name
-    where m.timeout is not null
 $$;
 
 -- Enqueues a flow, all of its members or none, and returns their ids. p_members is a list of objects with: name, task_type,
@@ -201,7 +179,6 @@ begin
     insert into job_flows (id, name, created_by, final) values (v_flow, p_name, job_actor(p_actor),
         exists (select from jsonb_array_elements(p_members) e (member) where e.member ? 'final'));
     perform job_flow_insert(v_flow, v_given, job_flow_link(v_given), null, p_actor);
-    perform job_flow_keep_timeouts(p_members, v_given);
     return query select v_flow, g.name, g.id from unnest(v_given) g order by g.place;
 end
 $$;
@@ -222,7 +199,6 @@ declare
     v_flow constant uuid := (select m.flow_id from job_flow_members m where m.job_id = p_job);
     v_asked timestamptz;
     v_waiting uuid[];
-    v_name text;
 begin
     perform job_refuse_outsiders();
     -- The order of these locks is that of job_flow_cancel.
@@ -240,17 +216,13 @@ begin
             'enqueued.', p_job));
     end if;
     v_given := job_flow_given_of(p_members, v_flow);
-    select g.name into v_name from unnest(v_given) g where cardinality(g.after_jobs) > 0 limit 1;
-    if found then
-        perform job_queue_refuse(format('The member %s waits for a job outside the list. A member that a run adds waits '
-            'for others of the list alone. Nothing was enqueued.', v_name));
-    end if;
+    perform job_queue_refuse(format('The member %s waits for a job outside the list. A member that a run adds waits '
+        'for others of the list alone. Nothing was enqueued.', g.name))
+    from unnest(v_given) g where cardinality(g.after_jobs) > 0;
     v_links := job_flow_link(v_given);
-    select m.name into v_name from job_flow_members m join unnest(v_given) g on g.name = m.name
-    where m.flow_id = v_flow and m.added_by is distinct from p_job limit 1;
-    if found then
-        perform job_queue_refuse(format('The flow has another member named %s already. Nothing was enqueued.', v_name));
-    end if;
+    perform job_queue_refuse(format('The flow has another member named %s already. Nothing was enqueued.', m.name))
+    from job_flow_members m join unnest(v_given) g on g.name = m.name
+    where m.flow_id = v_flow and m.added_by is distinct from p_job;
     v_new := array(select n from unnest(v_given) n
         where not exists (select from job_flow_members m where m.job_id = n.id) order by n.place);
     if (select count(*) from job_flow_members m where m.flow_id = v_flow) + cardinality(v_new) > 10000 then
@@ -269,7 +241,6 @@ begin
                 ::job_dependencies
             from unnest(v_links) l left join unnest(v_new) n on n.id = l.blocker_id
             where l.job_id in (select o.id from unnest(v_new) o)), p_job, p_actor);
-        perform job_flow_keep_timeouts(p_members, v_new);
         insert into job_dependencies (job_id, blocker_id, needs)
         select m.job_id, n.id, m.needs from job_flow_members m cross join unnest(v_new) n where m.job_id = any (v_waiting)
         on conflict do nothing;

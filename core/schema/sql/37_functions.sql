@@ -21,8 +21,8 @@ as $$
         job_erase_payload/3 job_erase_squeezed/1 job_erase_stop/2 job_erase_texts/2 job_erased_facts/1 job_erased_mark/0
         job_error_fingerprint/2 job_error_mute/5 job_error_pattern/1 job_facets/3 job_failure_shares/2 job_first_slot/2
         job_flow_add/4 job_flow_asks/1 job_flow_callback/1 job_flow_cancel/4 job_flow_create/3 job_flow_evidence/1
-        job_flow_given_of/2 job_flow_insert/5 job_flow_keep_outcomes/2 job_flow_keep_timeouts/2 job_flow_link/1
-        job_flow_note_ends/1 job_flow_outcomes/1 job_flow_refusal/1 job_flow_retain/2 job_flow_wait_again/1 job_flow_waits/1
+        job_flow_given_of/2 job_flow_insert/5 job_flow_keep_outcomes/2 job_flow_link/1 job_flow_note_ends/1
+        job_flow_outcomes/1 job_flow_refusal/1 job_flow_retain/2 job_flow_wait_again/1 job_flow_waits/1
         job_grant_functions/5 job_grant_relations/4 job_grant_roles/1 job_hand_update/0 job_hand_values/0 job_has_begun/1
         job_has_foreign_roles/0 job_hold/6 job_hold_jobs/2 job_hold_mark/2 job_hold_of/2 job_hold_reach/5 job_hold_step/2
         job_is_a_time/1 job_is_hold/1 job_is_member/1 job_is_outsider/0 job_is_put_off/1 job_is_scheduled/1
