@@ -41,13 +41,13 @@ create table if not exists job_workers (
     task_types text[] not null,
     running integer not null default 0,
     started_at timestamptz not null default now(),
-    heartbeat_at timestamptz not null default now()
+    heartbeat_at timestamptz not null default now(),
+    -- The slots of each kind of handler: {"thread": {"slots": 8, "types": ["a"]}}; null: all are those of threads.
+    slots jsonb,
+    -- Its release of the application, and what its code says of its task types.
+    release text,
+    code jsonb
 );
-
--- The slots of each kind of handler: {"thread": {"slots": 8, "types": ["a"]}}; null of a worker of an earlier program.
-alter table job_workers add column if not exists slots jsonb;
--- Its release of the application, and what its code says of its task types.
-alter table job_workers add column if not exists release text, add column if not exists code jsonb;
 
 -- Whether a worker with this heartbeat is alive: it reports every 20 seconds, and a lease lasts a minute.
 create or replace function job_worker_is_alive(p_heartbeat_at timestamptz, p_at timestamptz) returns boolean
@@ -171,15 +171,14 @@ create table if not exists job_failing_types (
     warning_share double precision,
     critical_share double precision,
     seen_runs bigint not null,
-    seen_failed bigint not null
+    seen_failed bigint not null,
+    -- The key of the payload of which one value fails most, the share of its runs that failed, and a run that has the value;
+    -- looked for when a verdict rises. The value itself is personal, and only the run has it.
+    facet_key text,
+    facet_share double precision,
+    facet_token bigint,
+    facet_at timestamptz
 );
--- The key of the payload of which one value fails most, the share of its runs that failed, and a run that has the value; looked
--- for when a verdict rises. The value itself is personal, and only the run has it.
-alter table job_failing_types
-    add column if not exists facet_key text,
-    add column if not exists facet_share double precision,
-    add column if not exists facet_token bigint,
-    add column if not exists facet_at timestamptz;
 
 -- The locks of concurrency keys (slots from 0) and of names (slots below 0). A lock is a row lock, because row locks
 -- need no shared memory, and because only the functions of the queue's owner reach these rows. Two keys in one slot
@@ -298,9 +297,9 @@ create table if not exists job_poison (
     run_token bigint,
     error text not null,
     since timestamptz not null default clock_timestamp(),
-    retry_at timestamptz not null
+    retry_at timestamptz not null,
+    version bigint
 );
-alter table job_poison alter column run_token drop not null, add column if not exists version bigint;
 
 -- The parts of upkeep: how often each has to succeed, when it last did, and why it did not since. A worker locks the row
 -- of the part that it does, so that each part is done by one worker at a time.

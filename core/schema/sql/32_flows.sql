@@ -12,10 +12,10 @@ create table if not exists job_flows (
     id uuid primary key,
     name text not null,
     created_at timestamptz not null default clock_timestamp(),
-    created_by text not null
+    created_by text not null,
+    -- Once a member has begun that needs a failure, no member for whose failure it waited is retried or restored.
+    final boolean not null default false
 );
--- Once a member has begun that needs a failure, no member for whose failure it waited is retried or restored.
-alter table job_flows add column if not exists final boolean not null default false;
 create index if not exists job_flows_created_at on job_flows (created_at);
 
 -- The ids of members rise in the order in which they were given.
