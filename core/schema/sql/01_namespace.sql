@@ -4,6 +4,9 @@
 -- The queue. Safe to run again: rows and columns are kept. Runs in one transaction (psql --single-transaction) on
 -- Postgres 15 and later, and needs no extension.
 --
+-- Planner settings stand at the functions that programs call. One that only such functions call has their settings while it
+-- runs, and none of its own unless its query needs others.
+--
 -- Only the functions of these files change the status of a job. Errors for people have SQLSTATE JD001 and a sentence as
 -- message; every other error is a defect.
 

@@ -113,7 +113,6 @@ $$;
 create or replace function job_queue_lock_next_in_line(p_key text, p_at timestamptz, p_types text[])
 returns job_queue
 language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_job job_queue;
@@ -149,7 +148,6 @@ $$;
 -- of the key.
 create or replace function job_queue_put_first(p_key text, p_now timestamptz, p_types text[]) returns text
 language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, p_types);
@@ -173,7 +171,6 @@ $$;
 -- has a place left for the key. Returns whether it did. The caller has the lock of the key.
 create or replace function job_queue_put_beside(p_key text, p_now timestamptz) returns boolean
 language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, null);
@@ -195,7 +192,6 @@ $$;
 -- another transaction has locked is put there, nor one that has left its line.
 create or replace function job_queue_put_all_first(p_keys text[], p_jobs uuid[]) returns text[]
 language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_free uuid[];

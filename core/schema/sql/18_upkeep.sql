@@ -5,7 +5,6 @@ create or replace function job_queue_take_back(
     p_worker text, p_ids uuid[], p_details jsonb, p_retry_base double precision, p_retry_cap double precision
 ) returns setof uuid
 language sql volatile
-set enable_seqscan = off set jit = off
 as $$
     with expired as materialized (
         select q.id, q.run_token, q.started_at, q.locked_by from job_queue q
@@ -33,7 +32,6 @@ $$;
 create or replace function job_queue_reap_lost(p_retry_base double precision, p_retry_cap double precision)
 returns uuid[]
 language plpgsql volatile
-set enable_seqscan = off set jit = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -214,7 +212,6 @@ $$;
 -- Continues the walks and checks up to p_limit rows of job_recheck, about until p_until. Returns the number of rows.
 create or replace function job_queue_check_again(p_limit integer, p_until timestamptz) returns bigint
 language plpgsql volatile
-set jit = off
 as $$
 declare
     v_chunk constant integer := 25;

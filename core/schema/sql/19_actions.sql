@@ -194,7 +194,6 @@ $$;
 -- The code for a job that is not in the queue.
 create or replace function job_queue_absence(p_action text, p_id uuid) returns text
 language sql stable
-set enable_seqscan = off
 as $$
     select case
         when exists (select from job_trash t where t.job_id = p_id) then 'is-deleted'
@@ -233,7 +232,6 @@ create or replace function job_queue_make_deleted(
     p_ids uuid[], p_versions bigint[], p_free uuid[], p_actor text, p_reason text
 ) returns uuid[]
 language plpgsql volatile
-set enable_seqscan = off set jit = off
 as $$
 declare
     v_gone uuid[];

@@ -9,7 +9,6 @@ create or replace function job_bulk_edit(
     p_bulk job_bulk, p_ids uuid[], p_versions bigint[], p_edits jsonb[], p_actor text
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile
-set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare

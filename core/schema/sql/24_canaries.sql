@@ -196,7 +196,6 @@ $$;
 -- the answers to the audit. Requests that another session has locked are left to it.
 create or replace function job_queue_judge_canaries() returns void
 language plpgsql volatile
-set jit = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();

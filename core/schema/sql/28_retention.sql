@@ -166,7 +166,6 @@ $$;
 -- least a day. Their rows are not deleted one by one, unless the drop is late by as much.
 create or replace function job_run_goes_soon(p_before timestamptz) returns boolean
 language plpgsql stable
-set enable_seqscan = off set jit = off
 as $$
 declare
     v_while constant interval := greatest((clock_timestamp() - p_before) / 30, interval '1 day');

@@ -42,7 +42,6 @@ $$;
 -- To the runs of each bucket, and to the times of all runs ever.
 create or replace function job_stats_add_runs(p_delta job_stat_delta[]) returns void
 language sql volatile
-set jit = off
 as $$
     with delta as materialized (
         select job_stat_bucket(5, d.minute) as bucket, d.* from unnest(p_delta) d
@@ -88,7 +87,6 @@ $$;
 -- A group that is new in its type and 5 minutes, where there are 1,000 already, is counted as `other`.
 create or replace function job_stats_add_errors(p_delta job_stat_delta[]) returns void
 language sql volatile
-set jit = off
 as $$
     with found as materialized (
         select d.task_type, d.fingerprint, job_stat_bucket(5, d.minute) as bucket, sum(d.runs) as runs,
@@ -242,7 +240,6 @@ $$;
 -- the newest one on, and the oldest one that is needed minute by minute.
 create or replace function job_last_runs(p_task_type text, p_at timestamptz, out runs bigint, out failed bigint)
 language sql stable
-set jit = off
 as $$
     with quarters as (
         select * from (
@@ -277,7 +274,6 @@ $$;
 -- the one with the most runs.
 create or replace function job_new_error(p_task_type text, p_at timestamptz, out runs bigint, out first_at timestamptz)
 language sql stable
-set jit = off
 as $$
     select e.runs, g.first_at
     from (
@@ -302,7 +298,6 @@ $$;
 -- Counts a failed run in another group of errors.
 create or replace function job_stat_move_error(p_run job_runs, p_fingerprint text) returns void
 language plpgsql volatile
-set jit = off
 as $$
 declare
     v_bucket constant timestamptz := job_stat_bucket(5, p_run.finished_at);

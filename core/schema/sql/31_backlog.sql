@@ -6,7 +6,6 @@
 -- 15 minutes in which nothing as bad was found, or, if so few end, when none of the last 20 failed.
 create or replace function job_stats_judge(p_at timestamptz) returns void
 language plpgsql volatile
-set jit = off
 as $$
 declare
     v_levels constant text[] := array['warning', 'critical'];

@@ -81,7 +81,6 @@ $$;
 -- Stores the outcomes of blockers that left the queue with success, before the history loses the runs that say so.
 create or replace function job_flow_keep_outcomes(p_before timestamptz, p_limit integer) returns void
 language plpgsql volatile
-set enable_seqscan = off set jit = off
 as $$
 begin
     if exists (select from job_dependencies d where d.outcome is null) then
@@ -95,7 +94,6 @@ $$;
 -- Removes flows from before p_before of which no member is in the queue or in the trash. Returns p_limit if there may be more.
 create or replace function job_flow_retain(p_before timestamptz, p_limit integer) returns bigint
 language plpgsql volatile
-set enable_seqscan = off set jit = off
 as $$
 declare
     v_most constant integer := 100;

@@ -103,7 +103,6 @@ $$;
 -- for a claim. If there may be more, idle workers are woken, whose claims pass over the next ones.
 create or replace function job_series_pass_missed(p_now timestamptz) returns void
 language plpgsql volatile
-set enable_seqscan = off set jit = off
 as $$
 declare
     v_most constant integer := 500;
