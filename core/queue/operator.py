@@ -174,7 +174,7 @@ def pause_queue(
     Raises:
         Refused: no type is in the queue; or `resume_at` is in the past.
     """
-    rows(conn, "SELECT job_queue_pause_queue(%s, %s, %s, %s)", (queue, reason, resume_at, actor))
+    rows(conn, "SELECT job_queue_pause(NULL, %s, %s, %s, %s)", (reason, resume_at, actor, queue))
     return processing().run(conn)
 
 
@@ -184,7 +184,7 @@ def resume_queue(conn: Connection, queue: str, *, actor: str) -> Processing:
     Raises:
         Refused: the queue is not paused.
     """
-    rows(conn, "SELECT job_queue_resume_queue(%s, %s)", (queue, actor))
+    rows(conn, "SELECT job_queue_resume(NULL, %s, %s)", (actor, queue))
     return processing().run(conn)
 
 

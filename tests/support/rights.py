@@ -25,8 +25,7 @@ FUNCTIONS: Final = {
     "o": """
         job_bulk_choose job_bulk_drop job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
         job_queue_cleanup job_queue_edit job_note_add job_note_acknowledge job_error_mute
-        job_queue_pause job_queue_pause_queue job_queue_resume_queue
-        job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
+        job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
         job_type_set competition_switch job_queue_ask_canary job_queue_canary job_series_act
         job_flow_cancel job_hold job_hold_reach job_hold_step job_release
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal

@@ -48,8 +48,7 @@ declare
     v_role text;
     v_object text;
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
-        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_queue_pause_queue',
-        'job_queue_resume_queue', 'job_type_set',
+        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
         'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge',
         'job_error_mute', 'job_hold', 'job_hold_reach', 'job_hold_step', 'job_release', 'job_series_act', 'job_flow_create',
         'job_flow_cancel', 'job_queue_cleanup', 'job_queue_purge', 'job_queue_create', 'job_queue_create_once',
