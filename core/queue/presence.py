@@ -42,15 +42,15 @@ def report_worker(  # noqa: PLR0913 -- one keyword per column
     """
     row = conn.execute(
         """
-        SELECT job_worker_report(%s, %s, %s, %s, %s, %s, %s::text[], %s), job_worker_slots(%s, %s::jsonb), (
+        SELECT job_worker_report(%s, %s, %s, %s, %s, %s, %s::text[], %s, %s::jsonb), (
             SELECT count(*) FROM job_workers AS w
             WHERE w.task_types && %s::text[] AND w.id <> %s AND job_worker_is_alive(w.heartbeat_at, clock_timestamp())
         )
         """,
         (worker_id, host, pid, mode, version, concurrency, list(task_types), running,
-         worker_id, None if slots is None else json.dumps(slots), list(task_types), worker_id),
+         None if slots is None else json.dumps(slots), list(task_types), worker_id),
     ).fetchone()  # fmt: skip
-    return row[2] + 1 if row else 1
+    return row[1] + 1 if row else 1
 
 
 def declare_types(conn: Connection, types: Iterable[JobType]) -> None:

@@ -37,7 +37,7 @@ FUNCTIONS: Final = {
         job_queue_checkpoint job_queue_claim job_queue_set_aside job_queue_timeouts job_queue_traces
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
         job_queue_next_due job_queue_upkeep job_types_code job_types_declare
-        job_types_fill_keys job_worker_remove job_worker_report job_worker_slots job_flow_add job_flow_outcomes
+        job_types_fill_keys job_worker_remove job_worker_report job_flow_add job_flow_outcomes
         job_series_short job_series_fill job_series_declare job_producer_begin job_producer_hashes job_producer_keep
         job_worker_run_close job_worker_run_note job_worker_run_open
         outbox_apply_events outbox_audience outbox_campaign_batch outbox_campaign_close outbox_campaign_hold

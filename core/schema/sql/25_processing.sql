@@ -162,25 +162,18 @@ begin
 end
 $$;
 
+-- Notes that a worker is alive, what it runs, and the slots of each kind of handler (see job_workers).
 create or replace function job_worker_report(
     p_id text, p_host text, p_pid integer, p_mode text, p_version text, p_concurrency integer, p_types text[],
-    p_running integer
+    p_running integer, p_slots jsonb default null
 ) returns void
 language sql volatile security definer
 as $$
     select job_refuse_outsiders();
-    insert into job_workers as w (id, host, pid, mode, version, concurrency, task_types, running)
-    values (p_id, p_host, p_pid, p_mode, p_version, p_concurrency, p_types, p_running)
-    on conflict (id) do update set heartbeat_at = clock_timestamp(), running = excluded.running,
+    insert into job_workers as w (id, host, pid, mode, version, concurrency, task_types, running, slots)
+    values (p_id, p_host, p_pid, p_mode, p_version, p_concurrency, p_types, p_running, p_slots)
+    on conflict (id) do update set heartbeat_at = clock_timestamp(), running = excluded.running, slots = excluded.slots,
         concurrency = excluded.concurrency, task_types = excluded.task_types, mode = excluded.mode
-$$;
-
--- Notes the slots of a worker, which has reported; earlier programs do not.
-create or replace function job_worker_slots(p_id text, p_slots jsonb) returns void
-language sql volatile security definer
-as $$
-    select job_refuse_outsiders();
-    update job_workers set slots = p_slots where id = p_id and slots is distinct from p_slots
 $$;
 
 -- Notes the release of a worker that starts.

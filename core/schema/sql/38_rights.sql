@@ -59,7 +59,7 @@ declare
         'job_queue_timeouts', 'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_take', 'job_bulk_edit_step', 'job_bulk_failed',
         'job_queue_create', 'job_queue_create_once', 'job_queue_create_with', 'job_queue_create_many',
         'job_queue_create_many_with', 'job_queue_enqueue', 'job_types_declare', 'job_types_fill_keys',
-        'job_types_code', 'job_worker_report', 'job_worker_slots', 'job_worker_remove', 'job_worker_run_open',
+        'job_types_code', 'job_worker_report', 'job_worker_remove', 'job_worker_run_open',
         'job_worker_run_note', 'job_worker_run_close', 'job_flow_create', 'job_flow_add', 'job_flow_outcomes',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear', 'job_series_create', 'job_series_short',
         'job_series_fill', 'job_series_declare', 'job_producer_hashes', 'job_producer_begin', 'job_producer_keep'];
