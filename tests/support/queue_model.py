@@ -89,7 +89,7 @@ def install_clock(conn: psycopg.Connection[Any]) -> None:
         $$;
         CREATE FUNCTION forget_everything() RETURNS void LANGUAGE sql AS $$
             TRUNCATE job_queue, job_runs, job_trash, job_audit, job_queue_settings, job_types, job_canaries,
-                job_workers, job_worker_runs, job_stats, job_stat_times, job_stat_delta, job_stat_errors,
+                job_workers, job_worker_runs, job_stats, job_stat_delta, job_stat_errors,
                 job_error_groups, job_backlog, job_recheck, job_poison, job_key_rates,
                 job_unique_keys;
             UPDATE job_upkeep SET succeeded_at = clock_timestamp(), failed_at = NULL, trouble = NULL;

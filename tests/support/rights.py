@@ -68,8 +68,8 @@ RELATIONS: Final = {
     "v:read o:read w:read": """
         job_alarms job_audit_list job_list job_paused_queues job_paused_types job_queue_settings job_removed_list
         job_run_list job_retention job_trash_list job_types job_type_values job_upkeep job_worker_runs job_workers
-        jobdeck_schema job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list
-        job_stat_errors job_releases job_timeouts job_stat_time_list job_stat_times job_stat_list job_stats
+        jobdeck_schema job_error_group_list job_error_groups job_stat_delta job_stat_error_list
+        job_stat_errors job_releases job_timeouts job_stat_list job_stats
         job_failing_types job_backlog
         job_error_mutes job_note_list job_flow_list job_flow_member_list job_dependency_list job_producer_list
         job_hold_list outbox_receipts

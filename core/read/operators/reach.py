@@ -64,7 +64,7 @@ UNION SELECT ended.task_type FROM unnest(array['succeeded', 'failed', 'cancelled
     ORDER BY j.ended_at DESC, j.id DESC LIMIT %(beside)s) AS ended
 UNION SELECT task_type FROM (
     SELECT task_type FROM job_run_list ORDER BY run_token DESC LIMIT %(newest)s) AS newest
-UNION SELECT task_type FROM job_stat_time_list
+UNION SELECT task_type FROM job_stat_list WHERE minutes = 0 AND NOT dry_run
 UNION SELECT unnest(task_types) FROM job_workers
 ORDER BY 1
 """

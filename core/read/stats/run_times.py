@@ -56,8 +56,8 @@ def run_times() -> Query[tuple[RunTimes, ...]]:
     """Waits and durations of all runs whose handler came to an end, without dry runs, by the name of the type."""
     return select(
         """
-        SELECT task_type, waits, durations, wait_seconds, duration_seconds FROM job_stat_time_list
-        WHERE outcome = ANY(%(ran)s) ORDER BY task_type
+        SELECT task_type, waits, durations, wait_seconds, duration_seconds FROM job_stat_list
+        WHERE minutes = 0 AND NOT dry_run AND outcome = ANY(%(ran)s) ORDER BY task_type
         """,
         {"ran": RAN},
         read=_by_type,

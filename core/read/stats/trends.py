@@ -56,7 +56,7 @@ GROUP BY 1, 2, 3, 4
 _BINS: Final[LiteralString] = """
 SELECT c.at, c.task_type, array_agg(c.runs ORDER BY c.bin) AS bins FROM (
     SELECT date_bin(%(step)s, s.bucket, '2000-01-01 00:00+00') AS at, s.task_type, b.bin, sum(b.runs)::bigint AS runs
-    FROM job_stat_bin_list AS s CROSS JOIN LATERAL unnest(s.{name}) WITH ORDINALITY AS b (runs, bin)
+    FROM job_stat_list AS s CROSS JOIN LATERAL unnest(s.{name}) WITH ORDINALITY AS b (runs, bin)
     WHERE s.minutes = %(minutes)s AND NOT s.dry_run AND s.outcome = ANY(%(ran)s)
         AND s.bucket >= date_bin(%(step)s, now() - %(window)s, '2000-01-01 00:00+00') AND s.bucket <= now()
         AND (%(task_type)s::text IS NULL OR s.task_type = %(task_type)s)

@@ -36,7 +36,7 @@ begin
     select format('%s, which is not Jobdeck''s', t) into v_trouble
     from unnest(array['job_types', 'job_type_values', 'job_paused_types', 'job_paused_queues', 'job_canaries', 'job_notes', 'job_error_mutes', 'job_runs',
         'job_workers', 'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats',
-        'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
+        'job_stat_delta', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
         'job_releases', 'job_key_rates', 'job_unique_keys', 'job_flows', 'job_flow_members', 'job_dependencies',
         'job_producers', 'job_producer_keys', 'job_awaited', 'job_timeouts', 'job_holds', 'job_run_partitions', 'job_runs_0',
         'job_runs_10000000']) t

@@ -89,8 +89,8 @@ alter table job_stat_delta replica identity full;
 alter table job_stat_delta set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- Finished runs by the time of their end. `minutes` is the length of a bucket: 1 (kept for a day, without counts of bins),
--- 5, 15, 120 or 480, so that a read of any window adds up few rows; 0 for all runs ever (kept, without counts of bins),
--- because a counter of a monitor must not become smaller.
+-- 5, 15, 120 or 480, so that a read of any window adds up few rows; 0 for all runs ever (kept), because a counter of a monitor
+-- must not become smaller.
 create table if not exists job_stats (
     minutes smallint not null,
     bucket timestamptz not null,
@@ -101,21 +101,11 @@ create table if not exists job_stats (
     permanent bigint not null,
     first_at timestamptz not null,
     last_at timestamptz not null,
-    waits integer[],
-    durations integer[],
+    wait_seconds double precision not null default 0,
+    duration_seconds double precision not null default 0,
+    waits bigint[],
+    durations bigint[],
     primary key (minutes, bucket, task_type, outcome, dry_run)
-) with (fillfactor = 70);
-
--- Waits and durations of all runs ever, without dry runs: the counts of bins and the sums. Kept, because the histograms of a
--- monitor must not become smaller.
-create table if not exists job_stat_times (
-    task_type text not null,
-    outcome text not null,
-    waits bigint[] not null,
-    durations bigint[] not null,
-    wait_seconds double precision not null,
-    duration_seconds double precision not null,
-    primary key (task_type, outcome)
 ) with (fillfactor = 70);
 
 -- Failed runs by group of errors and 5 minutes. The group `other` has those beyond the first 1,000 groups of its task

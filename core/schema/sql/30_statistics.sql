@@ -9,11 +9,11 @@ as $$
 $$;
 
 -- The counts of all bins, from the counts of some, or from bins with one run each; a bin may be in the list several times.
-create or replace function job_stat_histogram(p_bins integer[], p_runs integer[] default null) returns integer[]
+create or replace function job_stat_histogram(p_bins integer[], p_runs integer[] default null) returns bigint[]
 language sql immutable parallel safe
 return (
     with counted as (
-        select t.bin, sum(coalesce(t.runs, 1))::integer as runs from unnest(p_bins, p_runs) as t (bin, runs) group by t.bin)
+        select t.bin, sum(coalesce(t.runs, 1))::bigint as runs from unnest(p_bins, p_runs) as t (bin, runs) group by t.bin)
     select array_agg(coalesce(c.runs, 0) order by g.bin)
     from generate_series(1, (select max(d.bin) from counted d)) as g (bin) left join counted c on c.bin = g.bin);
 
@@ -39,7 +39,7 @@ begin
 end
 $$;
 
--- To the runs of each bucket, and to the times of all runs ever.
+-- To the runs of each bucket.
 create or replace function job_stats_add_runs(p_delta job_stat_delta[]) returns void
 language sql volatile
 as $$
@@ -53,34 +53,23 @@ as $$
         select l.minutes, job_stat_bucket(l.minutes, f.bucket) as bucket, f.task_type, f.outcome, f.dry_run,
             job_stat_histogram(array_agg(f.bins / 128), array_agg(f.runs)) as waits,
             job_stat_histogram(array_agg(f.bins % 128), array_agg(f.runs)) as durations
-        from found f cross join (values (5), (15), (120), (480)) as l (minutes) group by 1, 2, 3, 4, 5
+        from found f cross join (values (0), (5), (15), (120), (480)) as l (minutes) group by 1, 2, 3, 4, 5
     ), counted as (
         select l.minutes, job_stat_bucket(l.minutes, d.minute) as bucket, d.task_type, d.outcome, d.dry_run,
-            sum(d.runs) as runs, sum(d.permanent) as permanent, min(d.first_at) as first_at, max(d.last_at) as last_at
+            sum(d.runs) as runs, sum(d.permanent) as permanent, min(d.first_at) as first_at, max(d.last_at) as last_at,
+            sum(d.wait_seconds) as wait_seconds, sum(d.duration_seconds) as duration_seconds
         from delta d cross join (values (0), (1), (5), (15), (120), (480)) as l (minutes) group by 1, 2, 3, 4, 5
-    ), kept as (
-        insert into job_stat_times as t (task_type, outcome, waits, durations, wait_seconds, duration_seconds)
-        select f.task_type, f.outcome, job_stat_histogram(array_agg(f.bins / 128), array_agg(f.runs)),
-            job_stat_histogram(array_agg(f.bins % 128), array_agg(f.runs)), s.wait_seconds, s.duration_seconds
-        from found f join (
-            select d.task_type, d.outcome, sum(d.wait_seconds) as wait_seconds,
-                sum(d.duration_seconds) as duration_seconds
-            from delta d where not d.dry_run group by 1, 2
-        ) s using (task_type, outcome)
-        where not f.dry_run group by f.task_type, f.outcome, s.wait_seconds, s.duration_seconds
-        on conflict (task_type, outcome) do update set
-            waits = job_stat_add(t.waits, excluded.waits), durations = job_stat_add(t.durations, excluded.durations),
-            wait_seconds = t.wait_seconds + excluded.wait_seconds,
-            duration_seconds = t.duration_seconds + excluded.duration_seconds
     )
-    insert into job_stats as s (minutes, bucket, task_type, outcome, dry_run, runs, permanent, first_at, last_at, waits,
-        durations)
+    insert into job_stats as s (minutes, bucket, task_type, outcome, dry_run, runs, permanent, first_at, last_at,
+        wait_seconds, duration_seconds, waits, durations)
     select c.minutes, c.bucket, c.task_type, c.outcome, c.dry_run, c.runs, c.permanent, c.first_at, c.last_at,
-        a.waits, a.durations
+        c.wait_seconds, c.duration_seconds, a.waits, a.durations
     from counted c left join added a using (minutes, bucket, task_type, outcome, dry_run)
     on conflict (minutes, bucket, task_type, outcome, dry_run) do update set
         runs = s.runs + excluded.runs, permanent = s.permanent + excluded.permanent,
         first_at = least(s.first_at, excluded.first_at), last_at = greatest(s.last_at, excluded.last_at),
+        wait_seconds = s.wait_seconds + excluded.wait_seconds,
+        duration_seconds = s.duration_seconds + excluded.duration_seconds,
         waits = job_stat_add(s.waits, excluded.waits), durations = job_stat_add(s.durations, excluded.durations)
 $$;
 
@@ -125,38 +114,19 @@ as $$
         first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at)
 $$;
 
--- The counts of runs, those in job_stats and those still in job_stat_delta: exact at any moment. For one value of
--- `minutes`; the sum over all lengths has each run several times.
+-- The runs that were counted, those in job_stats and those still in job_stat_delta: exact at any moment. For one value of
+-- `minutes`; the sum over all lengths has each run several times. The counts of bins cost nothing where they are not read.
 create or replace view job_stat_list as
-select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.runs, s.permanent, s.first_at, s.last_at
+select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.runs, s.permanent, s.first_at, s.last_at, s.wait_seconds,
+    s.duration_seconds, s.waits, s.durations
 from job_stats s where (select job_may_read_views())
 union all
 select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run, d.runs::bigint,
-    d.permanent::bigint, d.first_at, d.last_at
-from job_stat_delta d cross join unnest(array[0, 1, 5, 15, 120, 480]::smallint[]) as l (minutes)
-where (select job_may_read_views());
-
--- The same with the counts of bins, for the lengths that have them.
-create or replace view job_stat_bin_list as
-select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.waits, s.durations
-from job_stats s where s.minutes > 1 and (select job_may_read_views())
-union all
-select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run,
+    d.permanent::bigint, d.first_at, d.last_at, d.wait_seconds, d.duration_seconds,
     job_stat_histogram(array(select b / 128 from unnest(d.bins) b)),
     job_stat_histogram(array(select b % 128 from unnest(d.bins) b))
-from job_stat_delta d
-cross join unnest(array[5, 15, 120, 480]::smallint[]) as l (minutes)
+from job_stat_delta d cross join unnest(array[0, 1, 5, 15, 120, 480]::smallint[]) as l (minutes)
 where (select job_may_read_views());
-
--- The waits and durations of all runs ever, without dry runs. A type and outcome may have several lines.
-create or replace view job_stat_time_list as
-select t.task_type, t.outcome, t.waits, t.durations, t.wait_seconds, t.duration_seconds from job_stat_times t
-where (select job_may_read_views())
-union all
-select d.task_type, d.outcome, job_stat_histogram(array(select b / 128 from unnest(d.bins) b))::bigint[],
-    job_stat_histogram(array(select b % 128 from unnest(d.bins) b))::bigint[], d.wait_seconds, d.duration_seconds
-from job_stat_delta d
-where not d.dry_run and (select job_may_read_views());
 
 -- The same for failed runs by group of errors.
 create or replace view job_stat_error_list as

@@ -134,9 +134,10 @@ create or replace function job_usual_seconds(p_task_type text) returns double pr
 language sql stable
 as $$
     with bin as (
-        select d.bin, sum(d.runs) as runs from job_stat_times t
+        select d.bin, sum(d.runs) as runs from job_stats t
         cross join unnest(t.durations) with ordinality as d (runs, bin)
-        where t.task_type = p_task_type and t.outcome = any (job_outcomes(false)) group by d.bin
+        where t.minutes = 0 and t.task_type = p_task_type and not t.dry_run and t.outcome = any (job_outcomes(false))
+        group by d.bin
     ), summed as (
         select b.bin, sum(b.runs) over (order by b.bin) as so_far, sum(b.runs) over () as total from bin b
     )

@@ -100,12 +100,12 @@ declare
     v_table boolean;
     v_foreign constant boolean := job_has_foreign_roles();
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list',
-        'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list', 'job_error_group_list',
+        'job_stat_list', 'job_stat_error_list', 'job_error_group_list',
         'job_paused_types', 'job_note_list', 'job_producer_list', 'job_flow_list', 'job_flow_member_list',
         'job_dependency_list', 'job_hold_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_error_mutes', 'job_stats',
-        'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
+        'job_stat_delta', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
         'job_releases', 'job_timeouts', 'job_type_values', 'job_paused_queues'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_recheck', 'job_canaries', 'job_notes', 'job_key_rates',

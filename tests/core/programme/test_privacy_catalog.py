@@ -95,7 +95,7 @@ def test_a_table_without_an_erasure_has_no_text_that_somebody_writes(conn: Conne
         "job_producer_keys.producer",
         "job_releases.name", "job_retention.component", "job_retention.name", "job_retention.part",
         "job_run_partitions.name",
-        "job_stat_times.outcome", "job_stat_times.task_type", "job_stats.outcome", "job_stats.task_type",
+        "job_stats.outcome", "job_stats.task_type",
         "job_type_values.code", "job_type_values.own", "job_type_values.release", "job_type_values.task_type",
         "job_workers.code", "job_workers.host", "job_workers.id", "job_workers.mode", "job_workers.release",
         "job_workers.slots", "job_workers.task_types", "job_workers.version",

@@ -242,5 +242,5 @@ def test_every_text_of_the_queue_is_searched(conn: Connection) -> None:
     ).fetchall()
     assert {name for (name,) in found} == {
         "job_dependencies", "job_producer_keys", "job_releases", "job_retention",
-        "job_run_partitions", "job_stat_times", "job_stats", "job_type_values", "job_workers",
+        "job_run_partitions", "job_stats", "job_type_values", "job_workers",
     }  # fmt: skip

@@ -57,7 +57,7 @@ SELECT task_type, extract(epoch FROM started_at - due_at)::double precision AS w
 FROM job_runs WHERE NOT late AND finished_at > now() - interval '29 days'
 """
 BINS: Final = """
-SELECT task_type, waits, durations FROM job_stat_bin_list
+SELECT task_type, waits, durations FROM job_stat_list
 WHERE minutes = 5 AND outcome <> 'abandoned' AND bucket > now() - interval '29 days'
 """
 RUNS_EVER: Final = """
@@ -66,7 +66,7 @@ GROUP BY 1, 2 ORDER BY 1, 2
 """
 TIMES_EVER: Final = """
 SELECT t.task_type, t.outcome, sum((SELECT sum(n) FROM unnest(t.{name}) AS n))::bigint AS runs
-FROM job_stat_time_list AS t
+FROM job_stat_list AS t WHERE t.minutes = 0 AND NOT t.dry_run
 GROUP BY 1, 2 ORDER BY 1, 2
 """
 
