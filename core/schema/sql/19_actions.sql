@@ -62,26 +62,36 @@ begin
 end
 $$;
 
-create or replace function job_queue_make_cancelled(p_job job_queue, p_actor text)
-returns job_queue
+-- Cancels these jobs, or asks their workers to, and records it in the audit. The caller has locked them. Returns the keys whose
+-- lines the caller has to advance.
+create or replace function job_queue_make_cancelled(p_jobs uuid[], p_actor text, p_reason text) returns text[]
 language plpgsql volatile
+set enable_seqscan = off set jit = off
 as $$
 declare
-    v_now timestamptz := clock_timestamp();
-    v_job job_queue;
+    v_now constant timestamptz := clock_timestamp();
+    v_ended uuid[];
+    v_keys text[];
 begin
-    if p_job.status = 'running' then
-        update job_queue q set cancel_requested_at = v_now, cancel_requested_by = job_actor(p_actor),
-            updated_at = v_now, version = q.version + 1
-        where q.id = p_job.id returning * into v_job;
-        perform pg_notify(current_schema() || '.job_queue', 'cancel');
-        return v_job;
-    end if;
-    update job_queue q set status = 'cancelled', completed_at = v_now, updated_at = v_now, version = q.version + 1,
-        last_outcome = case when q.status = 'pending' then 'cancelled' else q.last_outcome end, in_line = false
-    where q.id = p_job.id returning * into v_job;
-    perform job_queue_release_waiting('{}', array[p_job.id]);
-    return v_job;
+    with changed as (
+        update job_queue q set updated_at = v_now, version = q.version + 1, in_line = false,
+            status = case when q.status = 'running' then q.status else 'cancelled' end,
+            completed_at = case when q.status <> 'running' then v_now end,
+            last_outcome = case when q.status = 'pending' then 'cancelled' else q.last_outcome end,
+            cancel_requested_at = case when q.status = 'running' then v_now else q.cancel_requested_at end,
+            cancel_requested_by = case when q.status = 'running' then job_actor(p_actor) else q.cancel_requested_by end
+        from job_queue o where q.id = any (p_jobs) and o.id = any (p_jobs) and o.id = q.id
+        returning q.id, q.concurrency_key, q.status, job_audit_facts(o) as before, job_audit_facts(q) as after
+    ), noted as (
+        insert into job_audit (actor, action, job_id, before, after, reason)
+        select job_actor(p_actor), 'cancel', c.id, c.before, c.after, p_reason from changed c order by c.id
+    )
+    select coalesce(array_agg(c.id) filter (where c.status = 'cancelled'), '{}'),
+        array_agg(c.concurrency_key) filter (where c.status = 'cancelled')
+    into v_ended, v_keys from changed c;
+    perform pg_notify(current_schema() || '.job_queue', 'cancel') where cardinality(v_ended) < cardinality(p_jobs);
+    perform job_queue_release_waiting('{}', v_ended);
+    return v_keys;
 end
 $$;
 
@@ -302,8 +312,8 @@ begin
         select * into v_refusal, v_facts from job_queue_refusal(p_action, v_job, v_asked.version);
         if v_refusal is null and not p_dry_run then
             if p_action = 'cancel' then
-                v_after := job_queue_make_cancelled(v_job, p_actor);
-                v_keys := v_keys || v_job.concurrency_key;
+                v_keys := v_keys || job_queue_make_cancelled(array[v_job.id], p_actor, p_reason);
+                select * into v_after from job_queue q where q.id = v_job.id;
             elsif p_action = 'delete' then
                 -- It came into the queue after the others were locked.
                 v_refusal := 'is-locked';
@@ -332,7 +342,7 @@ begin
             continue;
         end if;
         perform job_queue_write_audit(p_actor, p_action, v_job.id, job_audit_facts(v_job), job_audit_facts(v_after),
-            p_reason);
+            p_reason) where p_action = 'retry';
         return query select v_job.id, true, case
             when p_action = 'retry' and job_hold_of(v_after.task_type, v_after.payload) is not null then 'due-held'
             when p_action = 'retry' and v_after.blocked_by is not null then 'due-blocked'

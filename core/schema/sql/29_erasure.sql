@@ -206,25 +206,17 @@ create or replace function job_erase_stop(p_jobs uuid[], p_actor text) returns b
 language plpgsql volatile
 as $$
 declare
-    v_job job_queue;
-    v_cancelled bigint := 0;
-    v_keys text[];
+    v_open constant uuid[] := array(select q.id from job_queue q
+        where q.id = any (p_jobs) and q.status in ('pending', 'running') order by q.id for update);
+    v_running constant uuid := (select q.id from job_queue q where q.id = any (v_open) and q.status = 'running' limit 1);
 begin
-    for v_job in select * from job_queue q where q.id = any (p_jobs) and q.status in ('pending', 'running')
-        order by q.id for update
-    loop
-        if v_job.status = 'running' then
-            raise exception using errcode = 'JD001', hint = 'running', message = format('Job %s, whose texts would be '
-                'erased, is running. Nothing was erased. Wait for its end, or cancel it with "jobdeck cancel %s".',
-                v_job.id, v_job.id);
-        end if;
-        perform job_queue_write_audit(p_actor, 'cancel', v_job.id, job_audit_facts(v_job),
-            job_audit_facts(job_queue_make_cancelled(v_job, p_actor)), btrim(job_erased_mark(), '[]'));
-        v_cancelled := v_cancelled + 1;
-        v_keys := v_keys || v_job.concurrency_key;
-    end loop;
-    perform job_queue_advance_lines(v_keys);
-    return v_cancelled;
+    if v_running is not null then
+        raise exception using errcode = 'JD001', hint = 'running', message = format('Job %s, whose texts would be '
+            'erased, is running. Nothing was erased. Wait for its end, or cancel it with "jobdeck cancel %s".',
+            v_running, v_running);
+    end if;
+    perform job_queue_advance_lines(job_queue_make_cancelled(v_open, p_actor, btrim(job_erased_mark(), '[]')));
+    return cardinality(v_open);
 end
 $$;
 
@@ -242,22 +234,16 @@ declare
         and (job_scrub_about(q.payload, v_rules)
             or job_scrub_hit(concat_ws(' ', q.dedupe_key, q.concurrency_key), v_rules)));
 begin
-    place := 'job_queue (cancelled)';
-    rows := job_erase_stop(array(
+    return query select 'job_queue (cancelled)', s from job_erase_stop(array(
         select q.id from job_queue q where case q.status
             when 'pending' then not q.is_recurring and job_scrub_about(q.payload, v_rules)
             when 'running' then job_scrub_json(q.payload, v_rules) <> q.payload or job_scrub_hit(concat_ws(' ',
-                q.checkpoint::text, q.progress::text, q.dedupe_key, q.concurrency_key), v_rules) end), p_actor);
-    if rows > 0 then
-        return next;
-    end if;
-    delete from job_trash t where job_scrub_about(t.job -> 'payload', v_rules)
-        or job_scrub_hit(concat_ws(' ', t.job ->> 'dedupe_key', t.job ->> 'concurrency_key'), v_rules);
-    get diagnostics rows = row_count;
-    place := 'job_trash';
-    if rows > 0 then
-        return next;
-    end if;
+                q.checkpoint::text, q.progress::text, q.dedupe_key, q.concurrency_key), v_rules) end), p_actor) s
+    where s > 0;
+    return query with gone as (
+        delete from job_trash t where job_scrub_about(t.job -> 'payload', v_rules)
+            or job_scrub_hit(concat_ws(' ', t.job ->> 'dedupe_key', t.job ->> 'concurrency_key'), v_rules) returning 1)
+    select 'job_trash', count(*) from gone having count(*) > 0;
     -- The hash of an error would confirm a guess of the text that it was made from.
     delete from job_error_mutes m using job_runs r
     where r.fingerprint = m.fingerprint and r.task_type = m.task_type and r.error ~* v_found
@@ -324,9 +310,8 @@ begin
     end if;
     v_marks := v_marks || job_erase_others(p_key, p_value);
     return query
-        with cancelled as (select job_erase_stop(array(select unnest(v_jobs) except select unnest(v_series)), p_actor)
-            as rows)
-        select 'job_queue (cancelled)', c.rows, false from cancelled c where c.rows > 0;
+        select 'job_queue (cancelled)', s, false
+        from job_erase_stop(array(select unnest(v_jobs) except select unnest(v_series)), p_actor) s where s > 0;
     perform job_erase_fingerprints(array(
         select r.run_token from job_runs r where r.job_id = any (v_jobs) and r.fingerprint is not null), null);
     perform job_key_hashes_erase(v_jobs);

@@ -9,10 +9,8 @@ language plpgsql volatile security definer
 set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 declare
-    v_now timestamptz;
     v_jobs uuid[];
     v_open job_queue[];
-    v_keys text[];
 begin
     perform job_refuse_outsiders();
     perform from job_flows f where f.id = p_flow for no key update;
@@ -32,26 +30,8 @@ begin
     if p_dry_run or cardinality(v_open) = 0 then
         return;
     end if;
-    v_now := clock_timestamp();
-    with changed as (
-        update job_queue q set
-            status = case when q.status = 'pending' then 'cancelled' else q.status end,
-            completed_at = case when q.status = 'pending' then v_now end,
-            last_outcome = case when q.status = 'pending' then 'cancelled' else q.last_outcome end,
-            cancel_requested_at = case when q.status = 'running' then v_now end,
-            cancel_requested_by = case when q.status = 'running' then job_actor(p_actor) end,
-            in_line = false, updated_at = v_now, version = q.version + 1
-        where q.id in (select o.id from unnest(v_open) o)
-        returning q.id, q.concurrency_key, q.status, job_audit_facts(q) as facts
-    ), noted as (
-        insert into job_audit (actor, action, job_id, before, after, reason)
-        select job_actor(p_actor), 'cancel', c.id, job_audit_facts(o), c.facts, coalesce(p_reason, 'with its flow')
-        from changed c join unnest(v_open) o on o.id = c.id order by c.id
-    )
-    select array_agg(c.concurrency_key) filter (where c.status = 'cancelled') into v_keys from changed c;
-    perform job_queue_release_waiting('{}', array(select o.id from unnest(v_open) o where o.status = 'pending'));
-    perform job_queue_advance_lines(v_keys);
-    perform pg_notify(current_schema() || '.job_queue', 'cancel');
+    perform job_queue_advance_lines(job_queue_make_cancelled(array(select o.id from unnest(v_open) o), p_actor,
+        coalesce(p_reason, 'with its flow')));
 end
 $$;
 

@@ -281,10 +281,9 @@ begin
             v_left := v_left || v_name;
             continue;
         end if;
-        perform job_queue_make_cancelled(v_job, p_actor);
+        perform job_queue_advance_lines(job_queue_make_cancelled(array[v_job.id], p_actor,
+            'The code does not declare it any more.'));
         update job_queue q set last_error = 'The code that runs now does not declare this series.' where q.id = v_job.id;
-        perform job_queue_write_audit(p_actor, 'cancel', v_job.id, job_audit_facts(v_job), null,
-            'The code does not declare it any more.');
     end loop;
     return v_left;
 end

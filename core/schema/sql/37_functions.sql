@@ -44,7 +44,7 @@ as $$
         job_queue_held_places/2 job_queue_held_types/1 job_queue_holder/1 job_queue_insert/10 job_queue_join_lines/5
         job_queue_joins_line/4 job_queue_judge/10 job_queue_judge_canaries/0 job_queue_line_lanes/2 job_queue_live_blocker/1
         job_queue_lock_jobs/1 job_queue_lock_name/1 job_queue_lock_next_in_line/3 job_queue_lock_waiting/2
-        job_queue_locked/2 job_queue_long_runs/1 job_queue_make_cancelled/2 job_queue_make_deleted/5 job_queue_make_due/1
+        job_queue_locked/2 job_queue_long_runs/1 job_queue_make_cancelled/3 job_queue_make_deleted/5 job_queue_make_due/1
         job_queue_newer_payloads/1 job_queue_next_due/1 job_queue_note_late/6 job_queue_note_open_types/0
         job_queue_oldest_due/0 job_queue_pause/5 job_queue_purge/4 job_queue_put_all_first/2 job_queue_put_beside/2
         job_queue_put_first/3 job_queue_put_off/4 job_queue_put_off_since/3 job_queue_reap_lost/2 job_queue_refusal/3
