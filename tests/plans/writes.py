@@ -140,7 +140,7 @@ WRITES: Final = {
     },
     "slots of series": Operation(series.refill, entries=20, blocks=60),
     "due jobs for a trigger": Operation(
-        lambda conn: conn.execute("SELECT job_queue_due_count()"), 12_000, 12_000, growth=6
+        lambda conn: conn.execute("SELECT job_worker_run_open('cron_http', 'w', NULL)"), 12_000, 12_000, growth=6
     ),
     "enqueue once a day": Operation(_enqueue(NewJob("beta", dedupe_key="x", unique_seconds=86400.0)), 20, 120),
     "enqueue": Operation(_enqueue(NewJob("beta", dedupe_key="once", concurrency_key="busy")), entries=20, blocks=100),

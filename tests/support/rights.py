@@ -12,7 +12,7 @@ FUNCTIONS: Final = {
     # The queue.
     "vow": """
         job_is_scheduled job_matches job_order_key job_payload_matches job_permissions job_queue_counts
-        job_queue_due_count job_queue_oldest_due job_queue_type_jobs job_queue_why job_redact_payload job_roles_prefix
+        job_queue_oldest_due job_queue_type_jobs job_queue_why job_redact_payload job_roles_prefix
         job_sees_payloads job_stat_bucket job_stat_histogram job_outcomes
         job_failure_shares job_queue_backlog job_queue_turn job_queue_await job_has_foreign_roles job_may_read_views
         job_run_last_token job_run_page job_run_page_of job_run_steps job_run_reach job_run_outcomes job_removed_job

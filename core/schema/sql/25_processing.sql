@@ -68,25 +68,6 @@ create or replace function job_percent(p_share double precision) returns text
 language sql immutable parallel safe
 return trim(trim_scale(round((p_share * 100)::numeric, 2))::text) || ' %';
 
--- Why these settings of a type cannot be; null if they can.
-create or replace function job_type_refusal(p_warning double precision, p_critical double precision, p_lost integer)
-returns text
-language sql immutable
-as $$
-    select case
-        -- Not a number is greater than all numbers.
-        when p_warning <= 0 or p_warning > 1 or p_critical <= 0 or p_critical > 1 then format(
-            'A threshold must be more than 0 %% and at most 100 %%, and %s is not. Nothing was changed.',
-            job_percent(case when p_warning <= 0 or p_warning > 1 then p_warning else p_critical end))
-        when p_warning > p_critical then format(
-            'The threshold for a warning, %s, must not be above the one for critical, %s. Nothing was changed.',
-            job_percent(p_warning), job_percent(p_critical))
-        when p_lost not between 1 and 1000000000 then format(
-            'The number of jobs that fail permanently must be from 1 to 1,000,000,000, and %s is not. Nothing was changed.',
-            p_lost)
-    end
-$$;
-
 -- Changes settings of a task type. Keys of p_changes: warning_share, critical_share, lost_jobs, muted_until, set_aside, and
 -- those of job_value_names; null resets one, and "code" makes the value of the type's code hold again. A type without a row has the
 -- settings that hold for all types.
@@ -98,16 +79,15 @@ declare
     v_type job_types;
     v_was job_types;
     v_before jsonb;
-    v_unknown text;
     v_limits constant text[] := job_value_names();
     v_values job_type_values;
 begin
     perform job_refuse_outsiders();
-    select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
-    where k <> all (v_limits || array['warning_share', 'critical_share', 'lost_jobs', 'muted_until', 'set_aside']);
-    if v_unknown is not null then
-        perform job_queue_refuse(format('A task type has no setting %s. Nothing was changed.', v_unknown));
-    elsif coalesce(trim(p_task_type), '') = '' or p_changes = '{}' then
+    perform job_queue_refuse(format('A task type has no setting %s. Nothing was changed.', string_agg(k, ', ' order by k)))
+    from jsonb_object_keys(p_changes) k
+    where k <> all (v_limits || array['warning_share', 'critical_share', 'lost_jobs', 'muted_until', 'set_aside'])
+    having count(*) > 0;
+    if coalesce(trim(p_task_type), '') = '' or p_changes = '{}' then
         perform job_queue_refuse('Name a task type and a setting to change. Nothing was changed.');
     elsif not job_is_a_time((p_changes ->> 'muted_until')::timestamptz) then
         perform job_queue_refuse('A time must be between the years 1 and 9999. Nothing was changed.');
@@ -131,8 +111,18 @@ begin
         v_type := job_values_held(v_type, v_values.code, v_values.own);
     end if;
     perform job_queue_refuse(r) from job_limits_refusal(v_type) r where r is not null;
-    perform job_queue_refuse(r) from job_type_refusal(v_type.warning_share, v_type.critical_share, v_type.lost_jobs) r
-    where r is not null;
+    perform job_queue_refuse(format('A threshold must be more than 0 %% and at most 100 %%, and %s is not. Nothing was changed.',
+        job_percent(share)))
+    -- Not a number is greater than all numbers.
+    from unnest(array[v_type.warning_share, v_type.critical_share]) share where share <= 0 or share > 1;
+    if v_type.warning_share > v_type.critical_share then
+        perform job_queue_refuse(format(
+            'The threshold for a warning, %s, must not be above the one for critical, %s. Nothing was changed.',
+            job_percent(v_type.warning_share), job_percent(v_type.critical_share)));
+    elsif v_type.lost_jobs not between 1 and 1000000000 then
+        perform job_queue_refuse(format('The number of jobs that fail permanently must be from 1 to 1,000,000,000, and %s is '
+            'not. Nothing was changed.', v_type.lost_jobs));
+    end if;
     if p_changes ? 'muted_until' then
         v_type.muted_by := case when v_type.muted_until is not null then job_actor(p_actor) end;
         v_type.muted_reason := case when v_type.muted_until is not null then p_reason end;
@@ -254,22 +244,15 @@ as $$
     ) found
 $$;
 
--- Jobs that are due and could be claimed, counted up to 10,001.
-create or replace function job_queue_due_count() returns integer
-language sql stable security definer
-as $$
-    select job_refuse_outsiders();
-    select job_queue_before(job_lanes_until(job_types_open(job_queue_waiting_types(), statement_timestamp()),
-        statement_timestamp()), 10001)::integer
-$$;
-
+-- Opens the record of a cycle or window, with the number of jobs that are due and could be claimed, counted up to 10,001.
 create or replace function job_worker_run_open(p_source text, p_worker text, p_http_method text)
 returns uuid
 language sql volatile security definer
 as $$
     select job_refuse_outsiders();
     insert into job_worker_runs (started_at, source, worker_id, http_method, due_before)
-    values (clock_timestamp(), p_source, p_worker, p_http_method, job_queue_due_count()) returning id
+    values (clock_timestamp(), p_source, p_worker, p_http_method, job_queue_before(job_lanes_until(
+        job_types_open(job_queue_waiting_types(), statement_timestamp()), statement_timestamp()), 10001)) returning id
 $$;
 
 -- Updates the counts of an open record, and its other columns where they are given. Only the role that opened it does.

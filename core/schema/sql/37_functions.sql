@@ -39,7 +39,7 @@ as $$
         job_queue_before_insert/0 job_queue_canary/1 job_queue_cannot_run/1 job_queue_check_again/2 job_queue_check_rows/2
         job_queue_checkpoint/3 job_queue_claim/10 job_queue_clean_stuck/4 job_queue_cleanup/1 job_queue_counts/1
         job_queue_create/11 job_queue_create_many/8 job_queue_create_many_with/9 job_queue_create_once/12
-        job_queue_create_replacing/10 job_queue_create_with/12 job_queue_due_count/0 job_queue_due_since/1 job_queue_edit/6
+        job_queue_create_replacing/10 job_queue_create_with/12 job_queue_due_since/1 job_queue_edit/6
         job_queue_end_expired/1 job_queue_enqueue/4 job_queue_expect_trigger/1 job_queue_finish/9 job_queue_heartbeat/6
         job_queue_held_places/2 job_queue_held_types/1 job_queue_holder/1 job_queue_insert/10 job_queue_join_lines/5
         job_queue_joins_line/4 job_queue_judge/10 job_queue_judge_canaries/0 job_queue_line_lanes/2 job_queue_live_blocker/1
@@ -66,10 +66,10 @@ as $$
         job_series_short/2 job_series_slot/5 job_slot_state/1 job_slots/1 job_slots_fit/1 job_stat_add/2 job_stat_bins/2
         job_stat_bucket/2 job_stat_edges/0 job_stat_histogram/2 job_stat_move_error/2 job_stat_seconds/1
         job_stats_add_errors/1 job_stats_add_runs/1 job_stats_compact/1 job_stats_judge/1 job_tables_with_texts/0
-        job_timeout_fits/1 job_type_can_run/2 job_type_pause/2 job_type_refusal/3 job_type_set/4 job_types_code/3
-        job_types_declare/2 job_types_fill_keys/3 job_types_open/4 job_types_that_can_run/1 job_use_roles_prefix/1
-        job_usual_seconds/1 job_value_names/0 job_values_held/3 job_values_own/3 job_worker_is_alive/2 job_worker_remove/1
-        job_worker_report/9 job_worker_run_close/10 job_worker_run_note/8 job_worker_run_open/3
+        job_timeout_fits/1 job_type_can_run/2 job_type_pause/2 job_type_set/4 job_types_code/3 job_types_declare/2
+        job_types_fill_keys/3 job_types_open/4 job_types_that_can_run/1 job_use_roles_prefix/1 job_usual_seconds/1
+        job_value_names/0 job_values_held/3 job_values_own/3 job_worker_is_alive/2 job_worker_remove/1 job_worker_report/9
+        job_worker_run_close/10 job_worker_run_note/8 job_worker_run_open/3
     $list$, '(\w+)/(\d+)', 'g') f join pg_proc p on p.proname = f[1] and p.pronargs = f[2]::integer
     where p.pronamespace = quote_ident(current_schema())::regnamespace
 $$;

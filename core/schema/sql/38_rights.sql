@@ -47,27 +47,25 @@ as $$
 declare
     v_role text;
     v_object text;
-    v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
-        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
-        'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge',
-        'job_error_mute', 'job_hold', 'job_hold_reach', 'job_hold_step', 'job_release', 'job_series_act', 'job_flow_create',
-        'job_flow_cancel', 'job_queue_cleanup', 'job_queue_purge', 'job_queue_create', 'job_queue_create_once',
-        'job_queue_create_with', 'job_queue_create_many', 'job_queue_create_many_with', 'job_queue_enqueue',
-        'job_series_create', 'job_bulk_choose', 'job_bulk_start', 'job_bulk_step', 'job_bulk_edit_step', 'job_bulk_stop', 'job_bulk_drop'];
-    v_work constant text[] := array['job_queue_claim', 'job_queue_set_aside', 'job_queue_next_due', 'job_queue_heartbeat',
-        'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_upkeep', 'job_queue_traces',
-        'job_queue_timeouts', 'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_take', 'job_bulk_edit_step', 'job_bulk_failed',
-        'job_queue_create', 'job_queue_create_once', 'job_queue_create_with', 'job_queue_create_many',
-        'job_queue_create_many_with', 'job_queue_enqueue', 'job_types_declare', 'job_types_fill_keys',
-        'job_types_code', 'job_worker_report', 'job_worker_remove', 'job_worker_run_open',
-        'job_worker_run_note', 'job_worker_run_close', 'job_flow_create', 'job_flow_add', 'job_flow_outcomes',
-        'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear', 'job_series_create', 'job_series_short',
-        'job_series_fill', 'job_series_declare', 'job_producer_hashes', 'job_producer_begin', 'job_producer_keep'];
     v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_once', 'job_queue_create_with',
         'job_queue_create_many', 'job_queue_create_many_with', 'job_queue_enqueue', 'job_flow_create',
         'job_series_create'];
+    v_actions constant text[] := v_enqueue || array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
+        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
+        'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge', 'job_error_mute', 'job_hold',
+        'job_hold_reach', 'job_hold_step', 'job_release', 'job_series_act', 'job_flow_cancel', 'job_queue_cleanup',
+        'job_queue_purge', 'job_bulk_choose', 'job_bulk_start', 'job_bulk_step', 'job_bulk_edit_step', 'job_bulk_stop',
+        'job_bulk_drop'];
+    v_work constant text[] := v_enqueue || array['job_queue_claim', 'job_queue_set_aside', 'job_queue_next_due',
+        'job_queue_heartbeat', 'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_upkeep',
+        'job_queue_traces', 'job_queue_timeouts', 'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_take',
+        'job_bulk_edit_step', 'job_bulk_failed', 'job_types_declare', 'job_types_fill_keys', 'job_types_code',
+        'job_worker_report', 'job_worker_remove', 'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
+        'job_flow_add', 'job_flow_outcomes', 'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear',
+        'job_series_short', 'job_series_fill', 'job_series_declare', 'job_producer_hashes', 'job_producer_begin',
+        'job_producer_keep'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
-        'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
+        'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
         'job_payload_matches', 'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_has_foreign_roles',
         'job_may_read_views', 'job_worker_is_alive', 'job_queue_backlog', 'job_queue_turn', 'job_queue_await', 'job_stat_bucket',
         'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',

@@ -62,7 +62,7 @@ NEVER = [
     "CREATE INDEX mine ON job_queue (id)",
     "CREATE TRIGGER mine AFTER UPDATE ON competitors EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     "CREATE RULE mine AS ON DELETE TO competitors DO INSTEAD NOTHING",
-    "CREATE OR REPLACE FUNCTION job_queue_due_count() RETURNS integer LANGUAGE sql AS 'SELECT 0'",
+    "CREATE OR REPLACE FUNCTION job_queue_oldest_due() RETURNS timestamptz LANGUAGE sql AS 'SELECT now()'",
     "ALTER FUNCTION job_permissions() SECURITY INVOKER",
     "ALTER FUNCTION job_permissions() RESET search_path",
     "DROP FUNCTION job_permissions()",
