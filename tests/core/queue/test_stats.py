@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -36,7 +36,7 @@ from tests.support.queue import (
 
 HOUR = timedelta(hours=1)
 EVERY_MINUTES = (0, 1, 5, 15, 120, 480)
-EVER: LiteralString = "job_stat_list WHERE minutes = 0 AND NOT dry_run"
+EVER = "SELECT wait_seconds, duration_seconds, waits, durations FROM job_stat_list WHERE minutes = 0 AND NOT dry_run"
 
 
 def counted(conn: Connection, minutes: int = 5) -> dict[tuple[str, str, bool], tuple[int, int]]:
@@ -170,7 +170,7 @@ class TestWhatIsCounted:
         context.job, context.result = claimed, report(claimed, started=began, finished=began + 1.0)
         finish(conn, context.result)
         tally.add(context, RunOutcome.SUCCEEDED)
-        (stored,) = rows(conn, f"SELECT wait_seconds FROM {EVER}")
+        (stored,) = rows(conn, EVER)
         (counted_by_worker,) = tally.times()
         for waited in (stored["wait_seconds"], counted_by_worker.waits.seconds):
             assert 7.0 < waited < 600.0
@@ -182,17 +182,15 @@ class TestWhatIsCounted:
             began = claimed.due_at.timestamp() + 7.5
             finish(conn, report(claimed, started=began, finished=began + 40.0, dry_run=dry_run))
         compact(conn)
-        (found,) = rows(conn, f"SELECT wait_seconds, duration_seconds FROM {EVER}")
-        assert found == pytest.approx({"wait_seconds": 7.5, "duration_seconds": 40.0}, abs=1e-4)
+        (found,) = rows(conn, EVER)
+        assert (found["wait_seconds"], found["duration_seconds"]) == pytest.approx((7.5, 40.0), abs=1e-4)
 
     def test_a_run_before_its_job_was_due_makes_no_sum_smaller(self, conn: Connection) -> None:
         add(conn)
         claimed = claim_one(conn)
         began = claimed.due_at.timestamp() - 50.0
         finish(conn, report(claimed, started=began, finished=began - 1.0))
-        assert rows(conn, f"SELECT wait_seconds, duration_seconds, waits, durations FROM {EVER}") == [
-            {"wait_seconds": 0.0, "duration_seconds": 0.0, "waits": [1], "durations": [1]}
-        ]
+        assert rows(conn, EVER) == [{"wait_seconds": 0.0, "duration_seconds": 0.0, "waits": [1], "durations": [1]}]
 
     def test_more_runs_than_an_integer_holds_are_counted(self, conn: Connection) -> None:
         add(conn)

@@ -29,7 +29,6 @@ from tests.support.queue import (
     rows,
     run_once,
     run_rows,
-    value,
 )
 
 WEEK = timedelta(days=7)
