@@ -132,10 +132,10 @@ def close_worker_run(  # noqa: PLR0913 -- one keyword per column
     A closed record does not change.
     """
     conn.execute(
-        "SELECT job_worker_run_close(%s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s)",
+        "SELECT job_worker_run_note(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, true)",
         (
-            run_id, status, claimed, succeeded, failed, released, message, error, json.dumps(list(results)),
-            http_status,
+            run_id, claimed, succeeded, failed, released, status, message, http_status, error,
+            json.dumps(list(results)),
         ),
     )  # fmt: skip
 

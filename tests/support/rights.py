@@ -39,7 +39,7 @@ FUNCTIONS: Final = {
         job_queue_next_due job_queue_upkeep job_types_code job_types_declare
         job_types_fill_keys job_worker_remove job_worker_report job_flow_add job_flow_outcomes
         job_series_short job_series_fill job_series_declare job_producer_begin job_producer_hashes job_producer_keep
-        job_worker_run_close job_worker_run_note job_worker_run_open
+        job_worker_run_note job_worker_run_open
         outbox_apply_events outbox_audience outbox_campaign_batch outbox_campaign_close outbox_campaign_hold
         outbox_campaign_release outbox_campaign_start outbox_claim outbox_close_provider outbox_closed_for
         outbox_has_address outbox_leave_out outbox_obstacle outbox_preference_off outbox_put

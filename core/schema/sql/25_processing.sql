@@ -255,39 +255,25 @@ as $$
         job_types_open(job_queue_waiting_types(), statement_timestamp()), statement_timestamp()), 10001)) returning id
 $$;
 
--- Updates the counts of an open record, and its other columns where they are given. Only the role that opened it does.
+-- Updates the counts of an open record, and its other columns where they are given. Only the role that opened it does. With p_end
+-- it closes the record, which does not change any more.
 create or replace function job_worker_run_note(
     p_id uuid, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer,
-    p_status text default null, p_message text default null, p_http_status integer default null
+    p_status text default null, p_message text default null, p_http_status integer default null,
+    p_error text default null, p_results jsonb default null, p_end boolean default false
 ) returns void
 language sql volatile security definer
 as $$
     select job_refuse_outsiders();
+    select job_queue_refuse('Another role opened this record of a worker run. Nothing was changed.')
+    from job_worker_runs w where p_end and w.id = p_id and w.opened_by <> session_user;
     update job_worker_runs set claimed = p_claimed, processed = p_succeeded + p_failed, succeeded = p_succeeded,
         failed = p_failed, released = p_released, status = coalesce(p_status, status),
         message = coalesce(p_message, message), http_status = coalesce(p_http_status, http_status),
-        noted_at = clock_timestamp()
+        error_message = p_error, results = p_results, noted_at = case when p_end then noted_at else clock_timestamp() end,
+        completed_at = case when p_end then clock_timestamp() end,
+        duration_ms = case when p_end then extract(epoch from clock_timestamp() - started_at) * 1000 end
     where id = p_id and completed_at is null and coalesce(opened_by = session_user, true)
-$$;
-
--- Closes a record. A closed one does not change any more, and only the role that opened it closes it.
-create or replace function job_worker_run_close(
-    p_id uuid, p_status text, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer,
-    p_message text, p_error text, p_results jsonb, p_http_status integer
-) returns void
-language plpgsql volatile security definer
-as $$
-begin
-    perform job_refuse_outsiders();
-    if exists (select from job_worker_runs w where w.id = p_id and w.opened_by <> session_user) then
-        perform job_queue_refuse('Another role opened this record of a worker run. Nothing was changed.');
-    end if;
-    update job_worker_runs set completed_at = clock_timestamp(), status = p_status, claimed = p_claimed,
-        processed = p_succeeded + p_failed, succeeded = p_succeeded, failed = p_failed, released = p_released,
-        message = p_message, error_message = p_error, results = p_results, http_status = p_http_status,
-        duration_ms = extract(epoch from clock_timestamp() - started_at) * 1000
-    where id = p_id and completed_at is null;
-end
 $$;
 
 -- Whether a scheduler started a cycle.

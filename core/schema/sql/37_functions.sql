@@ -69,7 +69,7 @@ as $$
         job_timeout_fits/1 job_type_can_run/2 job_type_pause/2 job_type_set/4 job_types_code/3 job_types_declare/2
         job_types_fill_keys/3 job_types_open/4 job_types_that_can_run/1 job_use_roles_prefix/1 job_usual_seconds/1
         job_value_names/0 job_values_held/3 job_values_own/3 job_worker_is_alive/2 job_worker_remove/1 job_worker_report/9
-        job_worker_run_close/10 job_worker_run_note/8 job_worker_run_open/3
+        job_worker_run_note/11 job_worker_run_open/3
     $list$, '(\w+)/(\d+)', 'g') f join pg_proc p on p.proname = f[1] and p.pronargs = f[2]::integer
     where p.pronamespace = quote_ident(current_schema())::regnamespace
 $$;

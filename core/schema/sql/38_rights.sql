@@ -60,7 +60,7 @@ declare
         'job_queue_heartbeat', 'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_upkeep',
         'job_queue_traces', 'job_queue_timeouts', 'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_take',
         'job_bulk_edit_step', 'job_bulk_failed', 'job_types_declare', 'job_types_fill_keys', 'job_types_code',
-        'job_worker_report', 'job_worker_remove', 'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
+        'job_worker_report', 'job_worker_remove', 'job_worker_run_open', 'job_worker_run_note',
         'job_flow_add', 'job_flow_outcomes', 'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear',
         'job_series_short', 'job_series_fill', 'job_series_declare', 'job_producer_hashes', 'job_producer_begin',
         'job_producer_keep'];

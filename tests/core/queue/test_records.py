@@ -185,8 +185,8 @@ class TestWorkerRuns:
 
 def test_rights_that_an_earlier_schema_granted_are_taken_back(conn: Connection, people: People) -> None:
     del people
-    conn.execute("GRANT EXECUTE ON FUNCTION job_worker_run_close, job_queue_write_audit TO job_operator, job_viewer")
+    conn.execute("GRANT EXECUTE ON FUNCTION job_worker_run_note, job_queue_write_audit TO job_operator, job_viewer")
     conn.execute("SELECT job_grant_roles()")
     for role in ("job_operator", "job_viewer"):
-        for name in ("job_worker_run_close", "job_queue_write_audit"):
+        for name in ("job_worker_run_note", "job_queue_write_audit"):
             assert not value(conn, "SELECT has_function_privilege(%s, %s::regproc, 'execute')", role, name)
