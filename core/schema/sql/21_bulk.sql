@@ -172,18 +172,15 @@ $$;
 -- p_types it is a bulk edit whose next jobs are of these types, without them another action. Another worker, or "jobdeck bulk
 -- resume", takes the other edits.
 create or replace function job_bulk_take(p_worker text, p_types text[], p_limit integer) returns uuid
-language plpgsql volatile security definer
+language sql volatile security definer
 set jit = off
 as $$
-begin
-    perform job_refuse_outsiders();
-    return (
-        select b.id from job_bulk b
-        where b.state = 'running' and (b.action = 'edit') = (p_types is not null)
-            and (b.driver = p_worker or b.stepped_at < clock_timestamp() - interval '10 seconds')
-            and not exists (select from job_bulk_next(b.id, p_limit) n where n.task_type <> all (p_types))
-        order by b.stepped_at limit 1 for update skip locked);
-end
+    select job_refuse_outsiders();
+    select b.id from job_bulk b
+    where b.state = 'running' and (b.action = 'edit') = (p_types is not null)
+        and (b.driver = p_worker or b.stepped_at < clock_timestamp() - interval '10 seconds')
+        and not exists (select from job_bulk_next(b.id, p_limit) n where n.task_type <> all (p_types))
+    order by b.stepped_at limit 1 for update skip locked
 $$;
 
 -- Notes why a worker could not carry out a batch, which is tried again after 10 seconds.

@@ -282,21 +282,15 @@ $$;
 -- The clauses for a job that is asked for as a canary: pauses, due time and expiry do not hold it.
 create or replace function job_queue_why_canary(p_job job_queue, p_workers integer, p_handling integer)
 returns table (place integer, clause text, holds boolean, code text, facts jsonb)
-language plpgsql stable
+language sql stable
 as $$
-declare
-    v_canary job_canaries;
-    v_code text;
-    v_facts jsonb;
-begin
-    select * into v_canary from job_canaries c where c.job_id = p_job.id;
-    select h.code, h.facts into v_code, v_facts from job_canary_obstacle(p_job) h;
-    return query values
-        (1, 'canary', true, 'canary-requested',
-            jsonb_build_object('asked_by', v_canary.asked_by, 'asked_at', v_canary.asked_at)),
-        (2, 'worker', p_handling > 0, case when p_workers = 0 then 'no-worker' when p_handling = 0
-            then 'no-worker-for-type' when p_workers = 1 then 'one-worker' else 'some-workers' end,
-            jsonb_build_object('workers', p_workers, 'handling', p_handling)),
-        (3, 'nothing else holds it', v_code is null, coalesce(v_code, 'canary-free'), v_facts);
-end
+    select 1, 'canary', true, 'canary-requested', jsonb_build_object('asked_by', c.asked_by, 'asked_at', c.asked_at)
+    from job_canaries c where c.job_id = p_job.id
+    union all
+    select 2, 'worker', p_handling > 0, case when p_workers = 0 then 'no-worker' when p_handling = 0
+        then 'no-worker-for-type' when p_workers = 1 then 'one-worker' else 'some-workers' end,
+        jsonb_build_object('workers', p_workers, 'handling', p_handling)
+    union all
+    select 3, 'nothing else holds it', h.code is null, coalesce(h.code, 'canary-free'), h.facts
+    from job_canary_obstacle(p_job) h
 $$;

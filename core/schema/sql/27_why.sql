@@ -191,17 +191,13 @@ end
 $$;
 
 -- The slots of live workers by kind of handler (thread, async, process), and how many jobs have one: a job takes a slot of its
--- worker from its claim on. With a type, only the slots of those workers that handle it, and of its kind. A worker of an
--- earlier program has threads alone.
+-- worker from its claim on. With a type, only the slots of those workers that handle it, and of its kind.
 create or replace function job_slots(p_task_type text)
 returns table (worker_id text, kind text, slots integer, running bigint, oldest timestamptz)
-language plpgsql stable security definer
+language sql stable security definer
 set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set jit = off
 as $$
-#variable_conflict use_column
-begin
-    perform job_refuse_outsiders();
-    return query
+    select job_refuse_outsiders();
     with lane as (
         select w.id, s.kind, (s.lane ->> 'slots')::integer as slots, s.lane -> 'types' as types
         from job_workers w cross join lateral jsonb_each(coalesce(w.slots, jsonb_build_object('thread',
@@ -215,8 +211,7 @@ begin
         select r.locked_by, r.task_type, r.started_at from job_queue r
         where r.status = 'running' and r.lease_expires_at > statement_timestamp()
     ) q on q.locked_by = l.id and l.types ? q.task_type
-    group by l.id, l.kind, l.slots order by l.id, l.kind;
-end
+    group by l.id, l.kind, l.slots order by l.id, l.kind
 $$;
 
 -- Whether a worker that handles this type has a free slot for it, as a code and facts; null without such a worker.

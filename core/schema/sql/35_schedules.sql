@@ -89,14 +89,12 @@ create or replace function job_series_create(
     p_max_attempts integer, p_priority integer, p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid,
     p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
 )
-language plpgsql volatile security definer
+language sql volatile security definer
 set lock_timeout = '1500ms'
 as $$
-begin
-    perform job_refuse_outsiders();
-    select s.job_id, s.created into job_id, created from job_series_add(p_task_type, p_payload, p_schedule, p_slots, p_run_at,
-        p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, p_expires_at, p_actor, false) s;
-end
+    select job_refuse_outsiders();
+    select s.job_id, s.created from job_series_add(p_task_type, p_payload, p_schedule, p_slots, p_run_at,
+        p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, p_expires_at, p_actor, false) s
 $$;
 
 -- Puts off series that have missed their slot to their next slot, which may be due: the 500 that are due first, since others wait
@@ -135,26 +133,22 @@ $$;
 -- written again, the slot that is next is among them, wherever the zone's rules have moved it.
 create or replace function job_series_short(p_all boolean, p_limit integer)
 returns table (job_id uuid, cron text, zone text, after timestamptz, at timestamptz)
-language plpgsql stable security definer
+language sql stable security definer
 set enable_seqscan = off set jit = off
 as $$
-declare
-    v_now constant timestamptz := clock_timestamp();
-begin
-    perform job_refuse_outsiders();
-    return query
+    select job_refuse_outsiders();
     select q.id, q.schedule ->> 'cron', q.schedule ->> 'zone', case
             when job_series_runs_all(q.schedule) and q.blocked_by is distinct from q.id
                 then coalesce(q.slot_at, case when q.run_at < job_no_slot() then q.run_at end,
                     (select max(s) from unnest(q.slots) s), q.updated_at)
             when q.run_at >= job_no_slot() then q.updated_at
-            else greatest(v_now - interval '1 minute', q.run_at - case when p_all then interval '25 hours' else '0' end)
-        end, v_now
+            else greatest(statement_timestamp() - interval '1 minute',
+                q.run_at - case when p_all then interval '25 hours' else '0' end)
+        end, statement_timestamp()
     from job_queue q
     where q.slots is not null and q.status in ('pending', 'running')
-        and (p_all or coalesce(q.slots[cardinality(q.slots) - 9], '-infinity') <= v_now)
-    order by coalesce(q.slots[cardinality(q.slots) - 9], '-infinity') limit p_limit;
-end
+        and (p_all or coalesce(q.slots[cardinality(q.slots) - 9], '-infinity') <= statement_timestamp())
+    order by coalesce(q.slots[cardinality(q.slots) - 9], '-infinity') limit p_limit
 $$;
 
 -- Writes the slots of a series after a time, if it still has this expression and zone. A series that had run out is due at

@@ -92,12 +92,10 @@ with check option;
 
 -- The hashes of all tokens, with which the HTTP server recognises a request before it reads its body.
 create or replace function job_producer_hashes() returns setof bytea
-language plpgsql stable security definer
+language sql stable security definer
 as $$
-begin
-    perform job_refuse_outsiders();
-    return query select p.token_hash from job_producers p;
-end
+    select job_refuse_outsiders();
+    select p.token_hash from job_producers p
 $$;
 
 -- Whether a producer may enqueue these jobs now, in the transaction that enqueues them; if it may, they count against its
@@ -158,13 +156,11 @@ $$;
 create or replace function job_producer_keep(
     p_token_hash bytea, p_key_hash bytea, p_body_hash bytea, p_job_ids uuid[]
 ) returns void
-language plpgsql volatile security definer
+language sql volatile security definer
 as $$
-begin
-    perform job_refuse_outsiders();
+    select job_refuse_outsiders();
     insert into job_producer_keys (producer, key_hash, body_hash, job_ids)
-    select p.name, p_key_hash, p_body_hash, p_job_ids from job_producers p where p.token_hash = p_token_hash;
-end
+    select p.name, p_key_hash, p_body_hash, p_job_ids from job_producers p where p.token_hash = p_token_hash
 $$;
 
 -- Which sessions wait for the result of which jobs, and until when. Reports of workers notify them (job_queue_finish), and
