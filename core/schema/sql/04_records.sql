@@ -305,8 +305,8 @@ create table if not exists job_upkeep (
     open_types text[]
 );
 insert into job_upkeep (part, every) values ('lost', '10 s'), ('expired', '10 s'), ('recheck', '10 s'),
-    ('pauses', '10 s'), ('prune', '2 min'), ('bulk', '10 s'), ('stats', '20 s'), ('partitions', '4 hours'),
-    ('old partitions', '1 day')
+    ('pauses', '10 s'), ('prune', '2 min'), ('bulk', '10 s'), ('stats', '20 s'), ('backlog', '1 min'),
+    ('retention', '8 hours'), ('partitions', '4 hours'), ('old partitions', '1 day')
 on conflict (part) do nothing;
 
 -- Alarms that were reported and are not over yet: one alert per incident, however many processes see it.

@@ -14,10 +14,9 @@ insert into job_retention (name, part, default_days) values
     ('job_runs', 'prune', 30), ('job_worker_runs', 'prune', 14), ('job_trash', 'prune', 7), ('job_audit', 'prune', 365),
     ('job_bulk', 'prune', 30), ('job_workers', 'prune', 1), ('job_stats', 'prune', 30), ('job_stats minutes', 'prune', 1),
     ('job_stat_errors', 'prune', 30), ('job_error_groups', 'prune', 30), ('job_queue', 'retention', 90),
-    ('job_audit payloads', 'retention', 90), ('job_notes', 'retention', 30), ('job_error_mutes', 'retention', 7)
+    ('job_audit payloads', 'retention', 90), ('job_notes', 'retention', 30), ('job_error_mutes', 'retention', 7),
+    ('job_backlog', 'prune', 30), ('job_flows', 'retention', 30), ('job_producer_keys', 'retention', 7)
 on conflict (name) do update set part = excluded.part, default_days = excluded.default_days;
-
-insert into job_upkeep (part, every) values ('retention', '8 hours') on conflict (part) do nothing;
 
 create index if not exists job_audit_payloads on job_audit (at) where before ? 'payload' or after ? 'payload';
 

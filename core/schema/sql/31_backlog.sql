@@ -100,10 +100,6 @@ create table if not exists job_backlog (
     primary key (minutes, bucket, task_type)
 ) with (fillfactor = 70);
 
-insert into job_upkeep (part, every) values ('backlog', '1 min') on conflict (part) do nothing;
-insert into job_retention (name, part, default_days) values ('job_backlog', 'prune', 30)
-on conflict (name) do update set part = excluded.part, default_days = excluded.default_days;
-
 -- The pauses of a window, among all that operators did in it.
 create index if not exists job_audit_pauses on job_audit (at) where action in ('pause', 'resume');
 

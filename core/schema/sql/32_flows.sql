@@ -48,9 +48,6 @@ create index if not exists job_dependencies_open on job_dependencies (job_id, bl
 create index if not exists job_dependencies_bad on job_dependencies (job_id, blocker_id)
     where outcome in ('failed', 'cancelled', 'deleted');
 
-insert into job_retention (name, part, default_days) values ('job_flows', 'retention', 30)
-on conflict (name) do update set part = excluded.part, default_days = excluded.default_days;
-
 create or replace function job_is_member(p_job uuid) returns boolean
 language sql stable
 as $$ select exists (select from job_flow_members where job_id = p_job) $$;

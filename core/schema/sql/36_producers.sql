@@ -25,8 +25,6 @@ create table if not exists job_producer_keys (
     primary key (producer, key_hash)
 );
 create index if not exists job_producer_keys_at on job_producer_keys (at);
-insert into job_retention (name, part, default_days) values ('job_producer_keys', 'retention', 7)
-on conflict (name) do update set part = excluded.part, default_days = excluded.default_days;
 
 -- Creates a producer, or with p_replace gives an existing one another token, list of types and rate. Only the owner may.
 create or replace function job_producer_add(
