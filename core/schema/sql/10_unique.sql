@@ -308,18 +308,3 @@ begin
     delete from job_unique_keys where key_hash = any (v_keys) or job_id = any (p_jobs);
 end
 $$;
-
--- Removes what counts no more of the rates of keys and of keys that were unique for a time.
-create or replace function job_key_hashes_forget(p_limit integer) returns void
-language plpgsql volatile
-set enable_seqscan = off set jit = off
-as $$
-declare
-    v_now constant timestamptz := clock_timestamp();
-begin
-    delete from job_key_rates where ctid = any (array(select r.ctid from job_key_rates r
-        where r.used_until < v_now order by r.used_until limit p_limit for update skip locked));
-    delete from job_unique_keys where key_hash in (select k.key_hash from job_unique_keys k
-        where k.until < v_now order by k.until limit p_limit for update skip locked);
-end
-$$;

@@ -219,9 +219,14 @@ declare
     v_walk job_recheck;
     v_places tid[];
     v_checked bigint := 0;
+    v_now constant timestamptz := clock_timestamp();
 begin
     perform job_queue_note_open_types();
-    perform job_key_hashes_forget(p_limit);
+    -- What counts no more of the rates of keys and of keys that were unique for a time.
+    delete from job_key_rates where ctid = any (array(select r.ctid from job_key_rates r
+        where r.used_until < v_now order by r.used_until limit p_limit for update skip locked));
+    delete from job_unique_keys where ctid = any (array(select k.ctid from job_unique_keys k
+        where k.until < v_now order by k.until limit p_limit for update skip locked));
     perform job_limits_mark();
     loop
         -- The walk that has come furthest first.

@@ -126,6 +126,7 @@ as $$
 declare
     v_job job_queue;
     v_fingerprint text;
+    v_other job_canaries;
     v_refusal text;
     v_facts jsonb;
     v_canary bigint;
@@ -145,8 +146,19 @@ begin
     v_fingerprint := (select r.fingerprint from job_runs r where r.job_id = p_id and r.fingerprint is not null
         order by r.run_token desc limit 1);
     select r.code, r.facts into v_refusal, v_facts from job_queue_refusal('retry', v_job, p_version) r;
-    if v_refusal is null then
-        select r.code, coalesce(r.facts, v_facts) into v_refusal, v_facts from job_canary_refusal(v_job, v_fingerprint) r;
+    select * into v_other from job_canaries c
+    where c.job_id = p_id or c.task_type = v_job.task_type and c.fingerprint = v_fingerprint limit 1;
+    if v_refusal is null and found then
+        v_refusal := case when v_other.job_id = p_id then 'canary-open' else 'canary-of-group' end;
+        v_facts := jsonb_build_object('canary_job', v_other.job_id, 'asked_by', v_other.asked_by, 'asked_at', v_other.asked_at);
+    elsif v_refusal is null then
+        select l.code, coalesce(l.facts, v_facts) into v_refusal, v_facts from job_left_to_another(v_job.task_type) l;
+    end if;
+    if v_refusal is null and not exists (select from job_workers w
+        where job_worker_is_alive(w.heartbeat_at, clock_timestamp()) and v_job.task_type = any (w.task_types))
+    then
+        v_refusal := 'canary-no-worker';
+        v_facts := jsonb_build_object('task_type', v_job.task_type);
     end if;
     if v_refusal is null and not p_dry_run then
         begin
@@ -164,31 +176,6 @@ begin
         when job_hold_of(v_job.task_type, v_job.payload) is not null then 'canary-asked-held'
         else 'canary-asked' end), case when v_refusal is null
         then coalesce(v_facts, '{}') || jsonb_build_object('canary', v_canary) else v_facts end, v_job.status, v_job.version;
-end
-$$;
-
--- Why a job that could be retried cannot be asked for as a canary; no code if it can.
-create or replace function job_canary_refusal(p_job job_queue, p_fingerprint text, out code text, out facts jsonb)
-language plpgsql volatile
-as $$
-declare
-    v_other job_canaries;
-begin
-    select * into v_other from job_canaries c
-    where c.job_id = p_job.id or c.task_type = p_job.task_type and c.fingerprint = p_fingerprint limit 1;
-    if found then
-        code := case when v_other.job_id = p_job.id then 'canary-open' else 'canary-of-group' end;
-        facts := jsonb_build_object('canary_job', v_other.job_id, 'asked_by', v_other.asked_by,
-            'asked_at', v_other.asked_at);
-        return;
-    end if;
-    select l.code, l.facts into code, facts from job_left_to_another(p_job.task_type) l;
-    if code is null and not exists (select from job_workers w
-        where job_worker_is_alive(w.heartbeat_at, clock_timestamp()) and p_job.task_type = any (w.task_types))
-    then
-        code := 'canary-no-worker';
-        facts := jsonb_build_object('task_type', p_job.task_type);
-    end if;
 end
 $$;
 

@@ -233,7 +233,12 @@ begin
             if job_run_goes_soon(p_before) then
                 return 0;
             end if;
-            perform job_flow_keep_outcomes(p_before, p_limit);
+            -- Of blockers that left the queue with success, before the history loses the runs that say so.
+            if exists (select from job_dependencies d where d.outcome is null) then
+                update job_dependencies d set outcome = r.outcome from (
+                    select o.job_id, o.outcome, o.finished_at from job_runs o where o.removed order by o.run_token limit p_limit) r
+                where d.blocker_id = r.job_id and d.outcome is null and r.finished_at < p_before;
+            end if;
             return job_run_delete_old(p_before, p_limit);
         when 'job_audit payloads' then
             update job_audit set before = before - 'payload', after = after - 'payload' where id in (

@@ -308,7 +308,12 @@ begin
     if cardinality(v_jobs) = 0 then
         perform job_queue_refuse('No job has this key and value in its payload. Nothing was erased.');
     end if;
-    v_marks := v_marks || job_erase_others(p_key, p_value);
+    -- The longer values of this field in other jobs, as marks that are left: john.smith@x.org is not smith@x.org.
+    v_marks := v_marks || (
+        select coalesce(jsonb_object_agg(o.value, null), '{}') from (
+            select q.payload ->> p_key as value from job_queue q union select r.payload ->> p_key from job_runs r) o
+        where length(p_value) >= 8 and position(lower(p_value) in lower(o.value)) > 0
+            and job_scrub_whole(o.value, job_scrub_rules(jsonb_build_object(p_value, '')), null) is null);
     return query
         select 'job_queue (cancelled)', s, false
         from job_erase_stop(array(select unnest(v_jobs) except select unnest(v_series)), p_actor) s where s > 0;
@@ -324,16 +329,6 @@ begin
     perform job_queue_write_audit(p_actor, 'erase', null, null, jsonb_build_object('payload_key', p_key, 'jobs',
         cardinality(v_jobs)), null);
 end
-$$;
-
--- The longer values of this field in other jobs, as marks that are left: john.smith@x.org is not smith@x.org.
-create or replace function job_erase_others(p_key text, p_value text) returns jsonb
-language sql stable
-as $$
-    select coalesce(jsonb_object_agg(o.value, null), '{}') from (
-        select q.payload ->> p_key as value from job_queue q union select r.payload ->> p_key from job_runs r) o
-    where length(p_value) >= 8 and position(lower(p_value) in lower(o.value)) > 0
-        and job_scrub_whole(o.value, job_scrub_rules(jsonb_build_object(p_value, '')), null) is null
 $$;
 
 -- A text for a search that knows no spelling: letters, digits and @ alone, in lower case.

@@ -265,30 +265,6 @@ as $$
     order by e.runs desc, g.first_at limit 1
 $$;
 
--- Counts a failed run in another group of errors.
-create or replace function job_stat_move_error(p_run job_runs, p_fingerprint text) returns void
-language plpgsql volatile
-as $$
-declare
-    v_bucket constant timestamptz := job_stat_bucket(5, p_run.finished_at);
-begin
-    update job_stat_errors e set runs = e.runs - 1
-    where e.fingerprint = p_run.fingerprint and e.task_type = p_run.task_type and e.bucket = v_bucket;
-    -- Without a row, the run was counted as `other`, and stays there.
-    if found and p_run.fingerprint <> p_fingerprint then
-        insert into job_stat_errors as e (task_type, fingerprint, bucket, runs)
-        values (p_run.task_type, p_fingerprint, v_bucket, 1)
-        on conflict (fingerprint, task_type, bucket) do update set runs = e.runs + 1;
-        insert into job_error_groups as g (task_type, fingerprint, error_kind, pattern, sample_token, first_at, last_at)
-        values (p_run.task_type, p_fingerprint, p_run.error_kind, job_error_pattern(job_erased_mark()), p_run.run_token,
-            p_run.finished_at,
-            p_run.finished_at)
-        on conflict (fingerprint, task_type) do update set sample_token = greatest(g.sample_token, excluded.sample_token),
-            first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at);
-    end if;
-end
-$$;
-
 -- Gives failed runs, and the jobs whose newest failed run is one of them, the fingerprint that their error has after the
 -- erasure by these rules (null: of the whole error), and counts them in that group.
 create or replace function job_erase_fingerprints(p_tokens bigint[], p_rules jsonb) returns void
@@ -297,6 +273,7 @@ set jit = off
 as $$
 declare
     v_run job_runs;
+    v_bucket timestamptz;
     v_after text;
 begin
     -- Nobody else adds up now, and no run is counted by its fingerprint of before later.
@@ -309,7 +286,20 @@ begin
     loop
         v_after := job_error_fingerprint(v_run.error_kind, case when p_rules is null then job_erased_mark()
             else job_scrub_text(v_run.error, p_rules) end);
-        perform job_stat_move_error(v_run, v_after);
+        v_bucket := job_stat_bucket(5, v_run.finished_at);
+        update job_stat_errors e set runs = e.runs - 1
+        where e.fingerprint = v_run.fingerprint and e.task_type = v_run.task_type and e.bucket = v_bucket;
+        -- Without a row, the run was counted as `other`, and stays there.
+        if found and v_run.fingerprint <> v_after then
+            insert into job_stat_errors as e (task_type, fingerprint, bucket, runs)
+            values (v_run.task_type, v_after, v_bucket, 1)
+            on conflict (fingerprint, task_type, bucket) do update set runs = e.runs + 1;
+            insert into job_error_groups as g (task_type, fingerprint, error_kind, pattern, sample_token, first_at, last_at)
+            values (v_run.task_type, v_after, v_run.error_kind, job_error_pattern(job_erased_mark()), v_run.run_token,
+                v_run.finished_at, v_run.finished_at)
+            on conflict (fingerprint, task_type) do update set last_at = greatest(g.last_at, excluded.last_at),
+                sample_token = greatest(g.sample_token, excluded.sample_token), first_at = least(g.first_at, excluded.first_at);
+        end if;
         update job_runs r set fingerprint = v_after where r.run_token = v_run.run_token and r.late = v_run.late;
         -- The order of the tokens leaves the fingerprint of the newest run.
         update job_queue q set fingerprint = v_after where q.id = v_run.job_id and q.fingerprint is not null;

@@ -58,19 +58,6 @@ begin
 end
 $$;
 
--- Stores the outcomes of blockers that left the queue with success, before the history loses the runs that say so.
-create or replace function job_flow_keep_outcomes(p_before timestamptz, p_limit integer) returns void
-language plpgsql volatile
-as $$
-begin
-    if exists (select from job_dependencies d where d.outcome is null) then
-        update job_dependencies d set outcome = r.outcome from (
-            select o.job_id, o.outcome, o.finished_at from job_runs o where o.removed order by o.run_token limit p_limit) r
-        where d.blocker_id = r.job_id and d.outcome is null and r.finished_at < p_before;
-    end if;
-end
-$$;
-
 -- Removes flows from before p_before of which no member is in the queue or in the trash. Returns p_limit if there may be more.
 create or replace function job_flow_retain(p_before timestamptz, p_limit integer) returns bigint
 language plpgsql volatile
