@@ -186,7 +186,9 @@ class LaneFronts:
     one comes later, but within five seconds.
 
     A claim that limits of types held back counts like a full one. But the worker may have slots free then, so a full
-    scan follows as soon as a new job is announced. The fronts of lanes whose types had no place are kept.
+    scan follows as soon as a new job is announced. The fronts of lanes whose types had no place are kept. A full scan
+    that ended with a full claim may have left lanes out, and their types have places: if limits hold back what
+    continues from it, the next claim is a full scan.
     """
 
     SECONDS = 0.5
@@ -197,6 +199,7 @@ class LaneFronts:
         self._fronts: dict[Lane, Front] = {}
         self._until = 0.0
         self._limited = False
+        self._partial = False
 
     def fronts(self, now: float) -> Mapping[Lane, Front] | None:
         """The fronts to continue from at the monotonic time `now`; None when a full scan is due."""
@@ -221,7 +224,11 @@ class LaneFronts:
         if not (full or limited):
             self._fronts = {}
             return
-        if not onwards:
+        if onwards:
+            if limited and self._partial:
+                self._until = 0.0
+        else:
+            self._partial = full
             if not limited:
                 self._fronts = {}
             self._until = ended + min(max(self.SECONDS, (ended - began) / self.SHARE), self.MOST_SECONDS)

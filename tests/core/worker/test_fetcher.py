@@ -169,6 +169,15 @@ class TestWhereToGoOn:
         flood.claimed([given(2)], full=False, limited=True, onwards=False, began=0.6, ended=0.6)
         assert sorted(flood.fronts(0.7) or ()) == [("alpha", 0), ("beta", 0)]
 
+    def test_lanes_that_a_full_claim_left_out_are_looked_for_once_limits_hold_back_the_others(self) -> None:
+        flood = LaneFronts()
+        flood.claimed([given(1)], full=True, onwards=False, began=0.0, ended=0.0)
+        flood.claimed([given(2)], full=False, limited=True, onwards=True, began=0.1, ended=0.1)
+        assert flood.fronts(0.1) is None
+        flood.claimed([given(3, "beta")], full=False, limited=True, onwards=False, began=0.1, ended=0.1)
+        flood.claimed([given(4)], full=False, limited=True, onwards=True, began=0.2, ended=0.2)
+        assert sorted(flood.fronts(0.2) or ()) == [("alpha", 0), ("beta", 0)]
+
     @pytest.mark.parametrize("limited", [True, False])
     def test_a_new_job_is_looked_for_everywhere_at_once_where_limits_leave_slots_free(self, *, limited: bool) -> None:
         flood = LaneFronts()
