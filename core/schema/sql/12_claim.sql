@@ -125,12 +125,16 @@ begin
 end
 $$;
 
--- How many of the best p_most due jobs each of these lanes has, without the jobs in p_but.
+-- How many of the best p_most due jobs each of these lanes has, without the jobs in p_but. Null where the room of their types lets
+-- them have no more than p_most together: then a claim takes all that they let start.
 create or replace function job_claim_rank(p_lanes job_lane[], p_most integer, p_now timestamptz, p_but tid[])
 returns integer[]
 language plpgsql volatile
 as $$
 begin
+    if (select sum(least(l.room, p_most)) from unnest(p_lanes) l) <= p_most then
+        return null;
+    end if;
     return array(
         select sum(s.jobs)::integer from (
             select best.place, 1 as jobs

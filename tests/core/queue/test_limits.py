@@ -13,6 +13,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.read import jobs
 from tests.support.health import announce
+from tests.support.plans import cost_of
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -372,6 +373,16 @@ class TestARateOfAType:
         many(conn, 2)
         finish_one(conn, claim(conn)[0], "snoozed", delay=0.0)
         assert claim(conn) == []
+
+
+def test_a_claim_reads_each_job_once_where_limits_leave_no_more_than_it_takes(conn: Connection) -> None:
+    types = ["alpha", "beta"]
+    for name in types:
+        many(conn, 100, name)
+        limit(conn, name, max_running=40)
+    assert len(claim(conn, types, limit=10)) == 10
+    cost = cost_of(conn, lambda conn: claim(conn, types, limit=200))
+    assert cost.entries["job_queue_claimable"] < 100
 
 
 def test_a_claim_asks_once_for_all_its_limited_types(conn: Connection) -> None:
