@@ -251,10 +251,13 @@ create table if not exists job_holds (
     reason text,
     held_by text not null,
     held_at timestamptz not null default clock_timestamp(),
-    until timestamptz
+    until timestamptz,
+    -- One hold of each key of a type has this, so that a claim looks up each key once.
+    leads boolean not null
 );
--- Not unique: an erasure may make two values one.
-create index if not exists job_holds_values on job_holds (task_type, key, value);
+create unique index if not exists job_holds_keys on job_holds (task_type, key) where leads;
+-- By hash: to compare the value with those of a hundred holds takes longer. Not unique: an erasure may make two values one.
+create index if not exists job_holds_values on job_holds using hash (value);
 
 -- Notes to the next shift. One is shown until somebody acknowledges it, or until `until`.
 create table if not exists job_notes (

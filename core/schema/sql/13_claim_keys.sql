@@ -12,18 +12,8 @@ declare
     v_ids uuid[];
     v_holds uuid[];
 begin
-    -- Many holds look at one key, whose value is taken out of the payload once.
-    with looked_at as materialized (
-        select distinct h.task_type, h.key from job_holds h where h.task_type = any (p_types)
-    )
-    select array_agg(m.job), array_agg(m.id), array_agg(m.hold) into v_rows, v_ids, v_holds from (
-        select q.ctid as job, q.id, (
-            select h.id from looked_at k
-            join job_holds h on h.task_type = q.task_type and h.key = k.key and h.value = q.payload -> k.key
-            where k.task_type = q.task_type and (h.until is null or h.until > clock_timestamp())
-            limit 1) as hold
-        from job_queue q where q.ctid = any (p_jobs) offset 0) m
-    where m.hold is not null;
+    select array_agg(q.ctid), array_agg(q.id), array_agg(h.id) into v_rows, v_ids, v_holds
+    from job_queue q cross join lateral job_hold_of(q.task_type, q.payload) as h (id) where q.ctid = any (p_jobs);
     if v_rows is null then
         return p_jobs;
     end if;
@@ -36,7 +26,7 @@ begin
                 where job_clause_claimable(q) and job_clause_due(q.run_at, p_now) and q.task_type = l.task_type
                     and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
                 order by q.run_at, q.id limit 1000) c
-            where job_hold_of(c.task_type, c.payload) is not null);
+            where exists (select from job_hold_of(c.task_type, c.payload)));
         perform job_claim_unheld(array(
             select q.ctid from job_queue q where q.id = any (v_ids) for update skip locked), p_types, null, p_now);
     end if;

@@ -344,7 +344,7 @@ begin
         perform job_queue_write_audit(p_actor, p_action, v_job.id, job_audit_facts(v_job), job_audit_facts(v_after),
             p_reason) where p_action = 'retry';
         return query select v_job.id, true, case
-            when p_action = 'retry' and job_hold_of(v_after.task_type, v_after.payload) is not null then 'due-held'
+            when p_action = 'retry' and exists (select from job_hold_of(v_after.task_type, v_after.payload)) then 'due-held'
             when p_action = 'retry' and v_after.blocked_by is not null then 'due-blocked'
             when p_action = 'retry' and v_after.in_line then 'due-in-line'
             when p_action = 'retry' and v_job.is_recurring and not v_after.is_recurring then 'due-once'

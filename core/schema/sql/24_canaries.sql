@@ -173,7 +173,7 @@ begin
         end;
     end if;
     return query select p_id, v_refusal is null, coalesce(v_refusal, case when p_dry_run then 'would-be-canary'
-        when job_hold_of(v_job.task_type, v_job.payload) is not null then 'canary-asked-held'
+        when exists (select from job_hold_of(v_job.task_type, v_job.payload)) then 'canary-asked-held'
         else 'canary-asked' end), case when v_refusal is null
         then coalesce(v_facts, '{}') || jsonb_build_object('canary', v_canary) else v_facts end, v_job.status, v_job.version;
 end

@@ -32,7 +32,7 @@ begin
         return;
     end if;
     select * into v_hold from job_holds h where h.id = case when job_is_hold(v_job.blocked_by) then v_job.blocked_by
-        else job_hold_of(v_job.task_type, v_job.payload) end;
+        else (select job_hold_of(v_job.task_type, v_job.payload) limit 1) end;
     if job_is_hold(v_job.blocked_by) then
         v_job.blocked_by := null;
         v_job.in_line := false;
@@ -244,7 +244,7 @@ begin
     perform job_refuse_outsiders();
     select * into v_job from job_queue
     where id = p_id and status = 'pending' and blocked_by is null and not in_line and run_at <= v_now
-        and job_hold_of(task_type, payload) is null;
+        and not exists (select from job_hold_of(task_type, payload));
     if not found then
         return;
     end if;

@@ -4,23 +4,18 @@
 -- job that it finds waits for its hold, as other jobs wait for a job (`blocked_by` is the hold's id), and is in no index that
 -- claims or lines read. The end of a hold releases its jobs as the success of a job does (16).
 
--- The hold that keeps a job with this payload from starting; null if there is none.
-create or replace function job_hold_of(p_task_type text, p_payload jsonb) returns uuid
-language plpgsql stable
-as $$
-begin
-    if not exists (select from job_holds) then
-        return null;
-    end if;
-    return (
-        select h.id from (
-            select k.key, p_payload -> k.key as value
-            from (select distinct o.key from job_holds o where o.task_type = p_task_type) k offset 0) k
-        join job_holds h on h.task_type = p_task_type and h.key = k.key and h.value = k.value
-        where h.until is null or h.until > clock_timestamp()
-        order by h.number limit 1);
-end
-$$;
+-- The holds that keep a job with this payload from starting, one for each key at most. The planner puts this in place of its
+-- calls: one value is looked up for each key that is held, and the limit makes it so whatever the planner knows of the table.
+create or replace function job_hold_of(p_task_type text, p_payload jsonb) returns setof uuid
+language sql stable rows 1
+begin atomic
+    select v.id from job_holds k cross join lateral (
+        select h.id from job_holds h
+        where h.value = p_payload -> k.key and h.task_type = p_task_type and h.key = k.key
+            and (h.until is null or h.until > clock_timestamp())
+        limit 1) v
+    where k.leads and k.task_type = p_task_type;
+end;
 
 -- Has these jobs wait for these holds, those that wait for no other job, and lets the next job of each key go ahead. The caller
 -- has locked the jobs. A release waits for the lock of its hold, and so finds the jobs that wait for it by then.
@@ -113,8 +108,10 @@ begin
         'first. Nothing was changed.', h.number, to_char(h.held_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), h.held_by))
     from job_holds h where h.task_type = p_task_type and h.key = p_key and h.value = p_value
         and (h.until is null or h.until > clock_timestamp());
-    insert into job_holds (task_type, key, value, reason, held_by, until)
-    values (p_task_type, p_key, p_value, p_reason, job_actor(p_actor), p_until) returning number into v_number;
+    insert into job_holds (task_type, key, value, reason, held_by, until, leads)
+    values (p_task_type, p_key, p_value, p_reason, job_actor(p_actor), p_until,
+        not exists (select from job_holds h where h.task_type = p_task_type and h.key = p_key and h.leads))
+    returning number into v_number;
     -- Without the value, which may name a person.
     perform job_queue_write_audit(p_actor, 'hold', null, null, jsonb_build_object('hold', v_number, 'task_type', p_task_type,
         'key', p_key, 'until', p_until), p_reason);
@@ -130,9 +127,15 @@ declare
     v_hold job_holds;
 begin
     perform job_refuse_outsiders();
+    -- One that begins now would count on this one to lead.
+    perform job_queue_lock_name('holds');
     delete from job_holds h where h.number = p_hold returning * into v_hold;
     if not found then
         perform job_queue_refuse(format('There is no hold %s. "jobdeck hold" lists them. Nothing was changed.', p_hold));
+    end if;
+    if v_hold.leads then
+        update job_holds set leads = true where number = (
+            select min(h.number) from job_holds h where h.task_type = v_hold.task_type and h.key = v_hold.key);
     end if;
     perform job_queue_ask_recheck(null, array[v_hold.id]);
     perform job_queue_write_audit(p_actor, 'release', null, jsonb_build_object('hold', v_hold.number, 'task_type',

@@ -197,8 +197,8 @@ begin
 end
 $$;
 
--- Binds the functions of the queue to its schema. Functions whose body is an expression ("return …") were bound when they were
--- created, and the planner puts many of them in place of their calls, which a setting would prevent. A migration that
+-- Binds the functions of the queue to its schema. Functions whose body was parsed with them ("return …", "begin atomic") are bound
+-- to it already, and the planner puts many of them in place of their calls, which a setting would prevent. A migration that
 -- replaces functions calls this again.
 create or replace function job_bind_functions() returns void
 language plpgsql

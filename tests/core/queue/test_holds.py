@@ -492,6 +492,43 @@ def test_an_end_in_the_past_and_a_hold_that_is_not_there_are_refused(conn: Conne
             release(conn, 77)
 
 
+def test_the_other_holds_of_a_key_go_on_when_the_first_one_is_released(conn: Connection) -> None:
+    first, second = hold(conn, "c1"), hold(conn, "c2")
+    add(conn, payload={"coachId": "c2"})
+    release(conn, first)
+    assert started(conn) == []
+    third = hold(conn, "c3")
+    add(conn, payload=HELD)
+    release(conn, second)
+    assert [job.payload for job in claim(conn)] == [{"coachId": "c2"}]
+    release(conn, third)
+    assert [job.payload for job in claim(conn)] == [HELD]
+
+
+def test_a_job_that_two_holds_keep_starts_after_both_are_released(conn: Connection) -> None:
+    job = add(conn, payload={"coachId": "c3", "team": 7})
+    numbers = [
+        holds.begin(conn, "alpha", "coachId", "c3", actor=ACTOR),
+        holds.begin(conn, "alpha", "team", 7, actor=ACTOR),
+    ]
+    assert started(conn) == []
+    assert release(conn, numbers[0]) + release(conn, numbers[1]) > 0
+    assert started(conn) == [job.id]
+
+
+def test_a_claim_looks_up_one_value_for_each_key_that_is_held(conn: Connection) -> None:
+    for number in range(100):
+        holds.begin(conn, "alpha", "coachId", f"c{number}", actor=ACTOR)
+    conn.execute("ANALYZE job_holds")
+    conn.execute("SET enable_seqscan = off")
+    plan = "\n".join(
+        row["QUERY PLAN"]
+        for row in rows(conn, "EXPLAIN SELECT FROM job_queue AS q, job_hold_of(q.task_type, q.payload)")
+    )
+    assert "Index Only Scan using job_holds_keys" in plan
+    assert "Index Scan using job_holds_values" in plan
+
+
 def test_there_are_a_hundred_holds_at_most(conn: Connection) -> None:
     for number in range(100):
         holds.begin(conn, "alpha", "k", number, actor=ACTOR)
