@@ -12,6 +12,8 @@ from typing import Final
 
 from jobdeck.core.errors import Refused, Unreadable
 
+MINUTES: Final = "%Y-%m-%d %H:%MZ"
+SECONDS: Final = "%Y-%m-%d %H:%M:%SZ"
 LONGEST: Final = timedelta(days=36_525)
 """The maximum duration, a hundred years, so that a date plus a duration stays within the calendar."""
 
@@ -174,6 +176,23 @@ def age(span: timedelta) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60}h"
     return f"{minutes // 1440}d"
+
+
+def about(seconds: float) -> str:
+    """A length of time that is an estimate: `about 13 minutes`."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * length or seconds >= length == 60:
+            number = round(seconds / length)
+            return f"about {number} {unit}{'' if number == 1 else 's'}"
+    return "less than a minute"
+
+
+def moment(value: object, form: str = SECONDS) -> str:
+    """A time as the database wrote it, in UTC; one that Python cannot read, such as a year after 9999, as it is."""
+    try:
+        return datetime.fromisoformat(str(value)).astimezone(UTC).strftime(form)
+    except (ValueError, OverflowError):
+        return str(value or "")
 
 
 def _seconds(text: str) -> float | None:

@@ -6,12 +6,12 @@ A code has a hyphen. Errors with SQLSTATE JD001 are sentences already (docs/deci
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY, ActionResult, RunOutcome, Status
 from jobdeck.core.read.workers.slots import slot_words
+from jobdeck.core.times import MINUTES, about, moment
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -30,27 +30,16 @@ PAST: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """What was done, by the action that the audit names."""
 
-MINUTES: Final = "%Y-%m-%d %H:%MZ"
-SECONDS: Final = "%Y-%m-%d %H:%M:%SZ"
-
-
-def _moment(value: object, form: str = SECONDS) -> str:
-    """A time of the facts; what Python cannot read, such as a year after 9999, as the database wrote it."""
-    try:
-        return datetime.fromisoformat(str(value)).astimezone(UTC).strftime(form)
-    except (ValueError, OverflowError):
-        return str(value or "")
-
 
 def _paused(what: str, facts: Facts) -> str:
     who = f", by {facts['paused_by']}" if facts.get("paused_by") is not None else ""
     why = f": {facts['reason']}" if facts.get("reason") is not None else ""
-    return f"{what} since {_moment(facts.get('paused_at'), MINUTES)}{who}{why}."
+    return f"{what} since {moment(facts.get('paused_at'), MINUTES)}{who}{why}."
 
 
 def _put_off(facts: Facts) -> str:
     why = f": {str(facts['reason']).rstrip('.')}" if facts.get("reason") is not None else ""
-    return f"Its last run put it off until {_moment(facts.get('run_at'))}{why}."
+    return f"Its last run put it off until {moment(facts.get('run_at'))}{why}."
 
 
 def _has_place(facts: Facts) -> str:
@@ -93,22 +82,13 @@ def _pace(per_second: float) -> str:
     return f"{per_second:.1f}/s" if per_second >= 1 else f"{60 * per_second:.0f}/min"
 
 
-def about(seconds: float) -> str:
-    """A length of time that is an estimate: `about 13 minutes`."""
-    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
-        if seconds >= 1.5 * length or seconds >= length == 60:
-            number = round(seconds / length)
-            return f"about {number} {unit}{'' if number == 1 else 's'}"
-    return "less than a minute"
-
-
 def _full(facts: Facts) -> str:
     """The places of a limit that are taken, and the job that holds its place longest."""
     words = f"Waits for a place: {facts.get('running')} of {facts.get('max_running')} of this type are taken"
     if facts.get("holder") is None or facts.get("since") is None:
         return f"{words}."
     longest = "" if facts.get("max_running") == 1 else "the longest is "
-    return f"{words}; {longest}job {facts['holder']}, since {_moment(facts['since'])}."
+    return f"{words}; {longest}job {facts['holder']}, since {moment(facts['since'])}."
 
 
 def _ahead(facts: Facts) -> str:
@@ -157,18 +137,34 @@ def _status(facts: Facts) -> str:
 
 
 def _earlier(facts: Facts) -> str:
-    return f"It was already run again at {_moment(facts.get('at'))} by {facts.get('actor')}, as {facts.get('earlier')}."
+    return f"It was already run again at {moment(facts.get('at'))} by {facts.get('actor')}, as {facts.get('earlier')}."
 
 
 def _asked(what: str, facts: Facts) -> str:
-    return f"{what} was asked for at {_moment(facts.get('asked_at'))} by {facts.get('asked_by')}. Wait for its result."
+    return f"{what} was asked for at {moment(facts.get('asked_at'))} by {facts.get('asked_by')}. Wait for its result."
+
+
+def _verb(facts: Facts) -> str:
+    """What somebody did to the job, as the audit knows it."""
+    action = facts.get("action")
+    return f"was {PAST[action] if action in {'edit', 'cancel', 'delete', 'retry', 'restore'} else 'changed'}"
 
 
 def _changed(facts: Facts) -> str:
-    action = facts.get("action")
-    verb = PAST[action] if action in {"edit", "cancel", "delete", "retry", "restore"} else "changed"
-    deed = f"was {verb} by {facts.get('actor')}" if action else "changed"
+    deed = f"{_verb(facts)} by {facts.get('actor')}" if facts.get("action") else "changed"
     return f"It {deed} before a worker took it. {TAKEN_BACK}"
+
+
+def _by(facts: Facts, deed: str) -> str:
+    """A sentence's beginning with who did this and when, if the audit knows."""
+    if facts.get("actor") is None:
+        return deed
+    return f"{deed} by {facts['actor']} at {moment(facts.get('done_at'))}"
+
+
+def _changed_since(facts: Facts) -> str:
+    deed = _verb(facts) if facts.get("action") else "has changed"
+    return f"{_by(facts, f'It {deed}')} and is now {facts.get('status')}. Refresh, then decide."
 
 
 def _held(facts: Facts) -> str:
@@ -193,9 +189,9 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "retry-running": "A worker holds it. Cancel it first, or wait until it ends.",
         "delete-running": "A worker holds it. Cancel it first, then delete it.",
         "edit-running": "A worker holds it. Cancel it first, then edit it.",
-        "cancel-requested": "It has already been asked to cancel.",
+        "cancel-requested": lambda facts: f"{_by(facts, 'It has already been asked to cancel')}.",
         "cancel-succeeded": "It has succeeded; there is nothing to cancel.",
-        "already-cancelled": "It is already cancelled.",
+        "already-cancelled": lambda facts: f"{_by(facts, 'It was already cancelled')}.",
         "edit-succeeded": "It has succeeded. Enqueue a new job instead.",
         "not-in-queue": "This job is no longer in the queue.",
         "has-succeeded": 'It has succeeded and left the queue. "jobdeck run-again {job}" runs it again.',
@@ -204,8 +200,8 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "no-success": "It did not succeed and leave the queue in the last 30 days, so it cannot be run again.",
         "copy-open": "Job {holder}, a copy of it, is already pending or running.",
         "not-in-trash": "It is not in the trash: not deleted, restored, or older than 7 days.",
-        "is-deleted": "It has been deleted. Restore it first.",
-        "has-changed": "It has changed and is now {status}. Refresh, then decide.",
+        "is-deleted": lambda facts: f"{_by(facts, 'It has been deleted')}. Restore it first.",
+        "has-changed": _changed_since,
         "key-held": "Job {holder} with the same dedupe key is already pending or running.",
         "key-taken": "Another job with the same dedupe key was faster.",
         "key-locked": "Another transaction enqueues a job with the same dedupe key. Try again once it has ended.",
@@ -260,12 +256,12 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "would-delete": "It would be deleted.",
         "would-restore": "It would be restored as {status}.",
         "would-edit": lambda facts: f"It would be changed.{_stays(facts)}",
-        "would-skip": lambda facts: f"It would run next at {_moment(facts.get('run_at'), MINUTES)}.",
+        "would-skip": lambda facts: f"It would run next at {moment(facts.get('run_at'), MINUTES)}.",
         "would-pause": "It would not run until somebody resumes it.",
-        "would-resume": lambda facts: f"It would run next at {_moment(facts.get('run_at'), MINUTES)}.",
+        "would-resume": lambda facts: f"It would run next at {moment(facts.get('run_at'), MINUTES)}.",
         "would-enqueue": "The job would be enqueued.",
         "is-stuck": lambda facts: (
-            f"Stuck since {_moment(facts.get('expired_at'))}: the lease of {facts.get('worker')} expired."
+            f"Stuck since {moment(facts.get('expired_at'))}: the lease of {facts.get('worker')} expired."
         ),
         # what was done
         "canary-asked": "The next worker that handles it runs it. If none takes it within a minute, it stays as it is.",
@@ -283,9 +279,9 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "was-restored": "Restored as {status}.",
         "was-edited": lambda facts: f"Changed.{_stays(facts)}",
         "was-reverted": "Has its former payload again.",
-        "was-skipped": lambda facts: f"Skipped. It runs next at {_moment(facts.get('run_at'), MINUTES)}.",
+        "was-skipped": lambda facts: f"Skipped. It runs next at {moment(facts.get('run_at'), MINUTES)}.",
         "was-paused": _was_paused,
-        "was-resumed": lambda facts: f"Resumed. It runs next at {_moment(facts.get('run_at'), MINUTES)}.",
+        "was-resumed": lambda facts: f"Resumed. It runs next at {moment(facts.get('run_at'), MINUTES)}.",
         "nothing-to-change": "Nothing to change.",
         "marked-failed": "Marked failed.",
         "cycle-marked-failed": "The cycle was marked failed; the series continues at its next slot.",
@@ -311,16 +307,16 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "no-worker-for-type": "{workers} workers are alive, but none handles this type.",
         "one-worker": "The one live worker handles this type.",
         "some-workers": "{handling} of {workers} live workers handle this type.",
-        "due-since": lambda facts: f"It has been due since {_moment(facts.get('run_at'))}.",
+        "due-since": lambda facts: f"It has been due since {moment(facts.get('run_at'))}.",
         "no-slots": (
             "Its slots are used up, so it is due at no time. A worker writes more within seconds, unless it cannot "
             "read the cron expression: then the job's error says why."
         ),
-        "due-later": lambda facts: f"It is due at {_moment(facts.get('run_at'))}.",
+        "due-later": lambda facts: f"It is due at {moment(facts.get('run_at'))}.",
         "put-off": _put_off,
         "never-expires": "Never expires.",
-        "expires-later": lambda facts: f"Expires at {_moment(facts.get('expires_at'))}.",
-        "has-expired": lambda facts: f"Expired at {_moment(facts.get('expires_at'))}.",
+        "expires-later": lambda facts: f"Expires at {moment(facts.get('expires_at'))}.",
+        "has-expired": lambda facts: f"Expired at {moment(facts.get('expires_at'))}.",
         "no-blocker": "Depends on no other job.",
         "waits-for-blocker": "Waits for job {blocker} to succeed; its status is {status}.",
         "waits-for-members": _members,
@@ -343,13 +339,13 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "key-has-place": "The rate of its key lets it start.",
         "start-refused": lambda facts: (
             f"The database refuses to start it: {facts.get('error')}. Look for a trigger or a constraint of the "
-            f"application. A worker tries it again from {_moment(facts.get('retry_at'))} on."
+            f"application. A worker tries it again from {moment(facts.get('retry_at'))} on."
         ),
         "is-held": lambda facts: (
             _paused(f"Hold {facts.get('hold')} by {facts.get('key')} keeps it", facts) + " See `jobdeck hold`."
         ),
         "canary-requested": lambda facts: (
-            f"{facts.get('asked_by')} asked at {_moment(facts.get('asked_at'))} to run it next. No pause holds it."
+            f"{facts.get('asked_by')} asked at {moment(facts.get('asked_at'))} to run it next. No pause holds it."
         ),
         "canary-free": "Nothing holds it: a worker that handles its type takes it at its next claim.",
         "slots-busy": slot_words,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.report_types import Counts
-from jobdeck.core.read.sentences import about, amount
+from jobdeck.core.read.sentences import amount
+from jobdeck.core.times import about
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

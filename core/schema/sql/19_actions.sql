@@ -151,6 +151,20 @@ begin
 end
 $$;
 
+-- What somebody did last to a job after this version of it, by the audit: action, actor and time; empty if nobody did.
+create or replace function job_last_deed(p_job uuid, p_version bigint) returns jsonb
+language plpgsql stable
+set enable_seqscan = off
+as $$
+begin
+    return coalesce((
+        select jsonb_build_object('action', a.action, 'actor', a.actor, 'done_at', a.at) from job_audit a
+        where a.job_id = p_job
+            and coalesce((a.after ->> 'version')::bigint, (a.before ->> 'version')::bigint + 1) > p_version
+        order by a.at desc, a.id desc limit 1), '{}');
+end
+$$;
+
 -- Why a job that the caller has locked is not retried, cancelled or deleted; no code if it is. A null version matches
 -- any version.
 create or replace function job_queue_refusal(
@@ -173,7 +187,11 @@ begin
         when p_action = 'delete' and p_job.status = 'running' then 'delete-running'
     end;
     if code is not null then
-        facts := jsonb_build_object('status', p_job.status, 'job', p_job.id);
+        facts := jsonb_build_object('status', p_job.status, 'job', p_job.id) || case
+            when code = 'cancel-requested' then jsonb_build_object('action', 'cancel', 'actor', p_job.cancel_requested_by,
+                'done_at', p_job.cancel_requested_at)
+            when code = 'already-cancelled' then job_last_deed(p_job.id, p_job.version - 1)
+            else job_last_deed(p_job.id, p_version) end;
         return;
     elsif p_action <> 'retry' or p_job.status = 'pending' then
         return;
@@ -305,7 +323,8 @@ begin
         if not found then
             return query select v_asked.id, false,
                 case when q.id is null then job_queue_absence(p_action, v_asked.id) else 'is-locked' end,
-                case when q.id is null then jsonb_build_object('job', v_asked.id) end, q.status, q.version
+                case when q.id is null then jsonb_build_object('job', v_asked.id) || job_last_deed(v_asked.id, 0) end,
+                q.status, q.version
             from (select) one left join job_queue q on q.id = v_asked.id;
             continue;
         end if;

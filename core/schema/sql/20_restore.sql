@@ -132,7 +132,10 @@ begin
     end;
     if v_refusal is not null or p_dry_run then
         return query select p_id, v_refusal is null, coalesce(v_refusal, 'would-edit'),
-            jsonb_build_object('status', v_job.status, 'names', v_unknown, 'job', p_id), v_job.status, v_job.version;
+            jsonb_build_object('status', v_job.status, 'names', v_unknown, 'job', p_id)
+                || case when v_refusal in ('has-changed', 'is-deleted') then job_last_deed(p_id, coalesce(p_version, 0))
+                    else '{}' end,
+            v_job.status, v_job.version;
         return;
     end if;
     update job_queue q set

@@ -139,8 +139,8 @@ begin
     end if;
     select * into v_job from job_queue q where q.id = p_id for update;
     if not found then
-        return query select p_id, false, job_queue_absence('retry', p_id), jsonb_build_object('job', p_id), null::text,
-            null::bigint;
+        return query select p_id, false, job_queue_absence('retry', p_id),
+            jsonb_build_object('job', p_id) || job_last_deed(p_id, 0), null::text, null::bigint;
         return;
     end if;
     v_fingerprint := (select r.fingerprint from job_runs r where r.job_id = p_id and r.fingerprint is not null

@@ -375,8 +375,8 @@ begin
         return;
     end;
     if v_job.id is null then
-        return query select p_id, false, job_queue_absence('edit', p_id), jsonb_build_object('job', p_id), null::text,
-            null::bigint;
+        return query select p_id, false, job_queue_absence('edit', p_id),
+            jsonb_build_object('job', p_id) || job_last_deed(p_id, 0), null::text, null::bigint;
         return;
     end if;
     -- The time after which its next slot is looked for; null if it stays where it is.
@@ -388,7 +388,8 @@ begin
         else job_series_slot(v_job.recurrence_interval_minutes, v_job.schedule, v_job.slots,
             coalesce(v_job.anchor_at, v_job.run_at), v_from) end;
     v_refusal := job_series_refusal(v_job, p_version, p_action, v_next);
-    v_facts := jsonb_build_object('status', v_job.status, 'run_at', v_next, 'blocker', v_job.blocked_by, 'job', p_id);
+    v_facts := jsonb_build_object('status', v_job.status, 'run_at', v_next, 'blocker', v_job.blocked_by, 'job', p_id)
+        || case when v_refusal = 'has-changed' then job_last_deed(p_id, p_version) else '{}' end;
     if v_refusal is not null or p_dry_run then
         return query select p_id, v_refusal is null, coalesce(v_refusal, case p_action
             when 'skip' then 'would-skip' when 'pause' then 'would-pause' else 'would-resume' end),

@@ -27,23 +27,23 @@ as $$
         job_hold_step/2 job_is_a_time/1 job_is_hold/1 job_is_member/1 job_is_outsider/0 job_is_put_off/1 job_is_scheduled/1
         job_judge_waiting/1 job_key_behind/1 job_key_by_rule/3 job_key_hashes_erase/1 job_key_is_busy/1
         job_key_is_declared/1 job_key_limit/1 job_key_of/2 job_key_opens/3 job_key_running/1 job_lanes_until/2
-        job_last_runs/2 job_left_to_another/1 job_limit_running/1 job_limit_state/2 job_limits_admit/3 job_limits_keep/2
-        job_limits_mark/0 job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3 job_lock_slot/1 job_lost_runs/3
-        job_make_roles/1 job_matches/17 job_may_read_views/0 job_new_error/2 job_next_slot/3 job_no_slot/0
-        job_note_acknowledge/2 job_note_add/3 job_order_key/10 job_outcomes/1 job_own_functions/0 job_payload_matches/5
-        job_percent/1 job_permissions/0 job_place_holder/1 job_priority_fits/1 job_producer_add/7 job_producer_begin/4
-        job_producer_hashes/0 job_producer_keep/4 job_producer_revoke/2 job_queue_absence/2 job_queue_act/6 job_queue_add/10
-        job_queue_add_behind/10 job_queue_advance_lines/2 job_queue_after_write/0 job_queue_ask_canary/5
-        job_queue_ask_recheck/3 job_queue_await/2 job_queue_backlog/2 job_queue_before/2 job_queue_before_insert/0
-        job_queue_canary/1 job_queue_cannot_run/1 job_queue_check_again/2 job_queue_check_rows/2 job_queue_checkpoint/3
-        job_queue_claim/10 job_queue_clean_stuck/4 job_queue_cleanup/1 job_queue_counts/1 job_queue_create/11
-        job_queue_create_many/8 job_queue_create_many_with/9 job_queue_create_once/12 job_queue_create_replacing/10
-        job_queue_create_with/12 job_queue_due_since/1 job_queue_edit/6 job_queue_end_expired/1 job_queue_enqueue/4
-        job_queue_expect_trigger/1 job_queue_finish/9 job_queue_heartbeat/6 job_queue_held_places/2 job_queue_held_types/1
-        job_queue_holder/1 job_queue_insert/10 job_queue_join_lines/5 job_queue_joins_line/4 job_queue_judge/10
-        job_queue_judge_canaries/0 job_queue_line_lanes/2 job_queue_live_blocker/1 job_queue_lock_jobs/1
-        job_queue_lock_name/1 job_queue_lock_next_in_line/3 job_queue_lock_waiting/2 job_queue_locked/2
-        job_queue_long_runs/1 job_queue_make_cancelled/3 job_queue_make_deleted/5 job_queue_make_due/1
+        job_last_deed/2 job_last_runs/2 job_left_to_another/1 job_limit_running/1 job_limit_state/2 job_limits_admit/3
+        job_limits_keep/2 job_limits_mark/0 job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3
+        job_lock_slot/1 job_lost_runs/3 job_make_roles/1 job_matches/17 job_may_read_views/0 job_new_error/2 job_next_slot/3
+        job_no_slot/0 job_note_acknowledge/2 job_note_add/3 job_order_key/10 job_outcomes/1 job_own_functions/0
+        job_payload_matches/5 job_percent/1 job_permissions/0 job_place_holder/1 job_priority_fits/1 job_producer_add/7
+        job_producer_begin/4 job_producer_hashes/0 job_producer_keep/4 job_producer_revoke/2 job_queue_absence/2
+        job_queue_act/6 job_queue_add/10 job_queue_add_behind/10 job_queue_advance_lines/2 job_queue_after_write/0
+        job_queue_ask_canary/5 job_queue_ask_recheck/3 job_queue_await/2 job_queue_backlog/2 job_queue_before/2
+        job_queue_before_insert/0 job_queue_canary/1 job_queue_cannot_run/1 job_queue_check_again/2 job_queue_check_rows/2
+        job_queue_checkpoint/3 job_queue_claim/10 job_queue_clean_stuck/4 job_queue_cleanup/1 job_queue_counts/1
+        job_queue_create/11 job_queue_create_many/8 job_queue_create_many_with/9 job_queue_create_once/12
+        job_queue_create_replacing/10 job_queue_create_with/12 job_queue_due_since/1 job_queue_edit/6
+        job_queue_end_expired/1 job_queue_enqueue/4 job_queue_expect_trigger/1 job_queue_finish/9 job_queue_heartbeat/6
+        job_queue_held_places/2 job_queue_held_types/1 job_queue_holder/1 job_queue_insert/10 job_queue_join_lines/5
+        job_queue_joins_line/4 job_queue_judge/10 job_queue_judge_canaries/0 job_queue_line_lanes/2 job_queue_live_blocker/1
+        job_queue_lock_jobs/1 job_queue_lock_name/1 job_queue_lock_next_in_line/3 job_queue_lock_waiting/2
+        job_queue_locked/2 job_queue_long_runs/1 job_queue_make_cancelled/3 job_queue_make_deleted/5 job_queue_make_due/1
         job_queue_newer_payloads/1 job_queue_next_due/1 job_queue_note_late/6 job_queue_note_open_types/0
         job_queue_oldest_due/0 job_queue_pause/5 job_queue_purge/4 job_queue_put_all_first/2 job_queue_put_beside/2
         job_queue_put_first/3 job_queue_put_off/4 job_queue_put_off_since/3 job_queue_reap_lost/2 job_queue_refusal/3

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -91,6 +92,68 @@ def act(conn: Connection, action: str, job_id: UUID, **fields: Any) -> ActionRes
         return operator.edit(conn, job_id, changes={"priority": 9}, actor=ACTOR, version=version, **fields)
     (result,) = ACTIONS[action](conn, [job_id], actor=ACTOR, **fields)
     return result
+
+
+class TestRaces:
+    """Two people act on a job at the same time; the second one reads who was faster."""
+
+    @pytest.mark.parametrize("action", ["retry", "cancel", "delete", "edit"])
+    @pytest.mark.parametrize(("faster", "done"), [("retry", "was retried"), ("edit", "was edited")])
+    def test_a_refusal_after_a_race_says_who_was_faster_and_when(
+        self, conn: Connection, database_url: str, action: str, faster: str, done: str
+    ) -> None:
+        job_id = in_state(conn, "failed")
+        seen = job_row(conn, job_id)["version"]
+        with psycopg.connect(database_url) as other, ThreadPoolExecutor() as pool:
+            if faster == "edit":
+                operator.edit(other, job_id, changes={"priority": 3}, actor="mara")
+            else:
+                operator.retry(other, [job_id], actor="mara")
+            late = pool.submit(act, conn, action, job_id, versions={job_id: seen})
+            waits_for_a_lock(other, conn.info.backend_pid, unless=late.done)
+            other.commit()
+            refused = late.result(PATIENCE)
+        (deed,) = audit_rows(conn, faster)
+        at = f"{deed['at'].astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+        status = "failed" if faster == "edit" else "pending"
+        assert not refused.ok
+        assert refused.message == f"It {done} by {deed['actor']} at {at} and is now {status}. Refresh, then decide."
+        assert "mara" in refused.message
+
+    def test_a_change_by_a_worker_names_nobody(self, conn: Connection) -> None:
+        job_id = in_state(conn, "failed")
+        operator.edit(conn, job_id, changes={"priority": 3}, actor="mara")
+        seen = job_row(conn, job_id)["version"]
+        conn.execute("UPDATE job_queue SET version = version + 1 WHERE id = %s", (job_id,))
+        refused = act(conn, "retry", job_id, versions={job_id: seen})
+        assert refused.message == "It has changed and is now failed. Refresh, then decide."
+
+    @pytest.mark.parametrize(
+        ("status", "faster", "action", "words"),
+        [
+            ("pending", "cancel", "cancel", "It was already cancelled by"),
+            ("running", "cancel", "cancel", "It has already been asked to cancel by"),
+            ("failed", "delete", "retry", "It has been deleted by"),
+            ("failed", "delete", "edit", "It has been deleted by"),
+        ],
+    )
+    def test_what_somebody_has_done_already_is_refused_with_who_did_it(
+        self, conn: Connection, status: str, faster: str, action: str, words: str
+    ) -> None:
+        job_id = in_state(conn, status)
+        ACTIONS[faster](conn, [job_id], actor="mara")
+        (deed,) = audit_rows(conn, faster)
+        refused = act(conn, action, job_id)
+        assert not refused.ok
+        assert refused.message.startswith(f"{words} {deed['actor']} at {deed['at'].astimezone(UTC):%Y-%m-%d %H:%M}")
+
+    def test_a_series_that_somebody_paused_meanwhile_says_who_did(self, conn: Connection) -> None:
+        job = add(conn, "alpha", recurrence_interval_minutes=5)
+        seen = job_row(conn, job.id)["version"]
+        operator.pause_series(conn, job.id, actor="mara")
+        refused = operator.skip(conn, job.id, actor=ACTOR, version=seen)
+        assert refused.message.startswith("It was changed by")
+        assert "mara" in refused.message
 
 
 class TestTable:
