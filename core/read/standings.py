@@ -32,7 +32,8 @@ CROSS JOIN (
     SELECT ARRAY(SELECT p.task_type FROM job_paused_types AS p
             WHERE NOT p.set_aside AND (p.resume_at IS NULL OR p.resume_at > now())) AS paused,
         coalesce(array_agg(t.task_type) FILTER (WHERE t.paused_at IS NOT NULL AND t.set_aside), '{{}}') AS aside,
-        coalesce(array_agg(t.task_type) FILTER (WHERE {is_full}), '{{}}') AS full_types
+        coalesce(array_agg(t.task_type) FILTER (WHERE {is_full}), '{{}}') AS full_types,
+        ARRAY(SELECT h.task_type FROM job_hold_list AS h WHERE h.until IS NULL OR h.until > now()) AS held
     FROM job_types AS t {running}
 ) AS types CROSS JOIN (
     SELECT count(*) > 0 AS any, coalesce(array_agg(h.task_type), '{{}}') || ARRAY(
@@ -58,6 +59,7 @@ CASE
     WHEN j.blocked_by = j.id THEN 'paused'
     WHEN job_is_hold(j.blocked_by) THEN 'held'
     WHEN j.blocked_by IS NOT NULL THEN 'waiting'
+    WHEN j.task_type = ANY (types.held) AND job_is_held(j.id) THEN 'held'
     WHEN j.task_type = ANY (types.paused) THEN 'paused'
     WHEN j.task_type = ANY (types.aside) THEN 'pending'
     WHEN j.run_at > now() THEN
@@ -73,7 +75,8 @@ END
 """
 """How the job `j`, a row of `job_list`, stands: a word of `jobdeck.core.read.report_types.Standing`.
 
-A job that is behind another one with its key waits for that only once it is due and may start.
+A job that is behind another one with its key waits for that only once it is due and may start. A hold keeps a job also
+before a claim has looked at it, which writes that into the job's row.
 """
 
 RANK: Final = """

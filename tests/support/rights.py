@@ -17,7 +17,7 @@ FUNCTIONS: Final = {
         job_failure_shares job_queue_backlog job_queue_turn job_queue_await job_has_foreign_roles job_may_read_views
         job_run_last_token job_run_page job_run_page_of job_run_steps job_run_reach job_run_outcomes job_removed_job
         job_worker_is_alive job_queue_cannot_run job_slots job_facets job_hold_jobs
-        job_is_hold job_lost_runs job_runs_by_job outbox_mask
+        job_is_hold job_is_held job_lost_runs job_runs_by_job outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
     "owp": "job_queue_create job_queue_create_once job_queue_create_with job_queue_create_many "

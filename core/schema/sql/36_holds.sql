@@ -159,6 +159,17 @@ begin
 end
 $$;
 
+-- Whether a hold keeps a job, also one that no claim has looked at so far. For lists of viewers, who do not see the value.
+create or replace function job_is_held(p_id uuid) returns boolean
+language plpgsql stable security definer
+set enable_seqscan = off set jit = off
+as $$
+begin
+    perform job_refuse_outsiders();
+    return exists (select from job_queue q cross join lateral job_hold_of(q.task_type, q.payload) where q.id = p_id);
+end
+$$;
+
 -- How many jobs wait for a hold, counted up to p_most.
 create or replace function job_hold_jobs(p_hold uuid, p_most integer) returns bigint
 language plpgsql stable security definer

@@ -24,8 +24,8 @@ as $$
         job_flow_link/1 job_flow_note_ends/1 job_flow_outcomes/1 job_flow_refusal/1 job_flow_retain/2 job_flow_wait_again/1
         job_flow_waits/1 job_grant_functions/5 job_grant_relations/4 job_grant_roles/1 job_hand_update/0 job_hand_values/0
         job_has_begun/1 job_has_foreign_roles/0 job_hold/6 job_hold_jobs/2 job_hold_mark/2 job_hold_of/2 job_hold_reach/5
-        job_hold_step/2 job_is_a_time/1 job_is_hold/1 job_is_member/1 job_is_outsider/0 job_is_put_off/1 job_is_scheduled/1
-        job_judge_waiting/1 job_key_behind/1 job_key_by_rule/3 job_key_hashes_erase/1 job_key_is_busy/1
+        job_hold_step/2 job_is_a_time/1 job_is_held/1 job_is_hold/1 job_is_member/1 job_is_outsider/0 job_is_put_off/1
+        job_is_scheduled/1 job_judge_waiting/1 job_key_behind/1 job_key_by_rule/3 job_key_hashes_erase/1 job_key_is_busy/1
         job_key_is_declared/1 job_key_limit/1 job_key_of/2 job_key_opens/3 job_key_running/1 job_lanes_until/2
         job_last_deed/2 job_last_runs/2 job_left_to_another/1 job_limit_running/1 job_limit_state/2 job_limits_admit/3
         job_limits_keep/2 job_limits_mark/0 job_limits_refusal/1 job_limits_refuse_others/1 job_limits_spend/3

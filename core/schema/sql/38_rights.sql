@@ -70,7 +70,7 @@ declare
         'job_may_read_views', 'job_worker_is_alive', 'job_queue_backlog', 'job_queue_turn', 'job_queue_await', 'job_stat_bucket',
         'job_stat_histogram', 'job_outcomes', 'job_failure_shares', 'job_run_last_token', 'job_run_page',
         'job_run_page_of', 'job_run_steps', 'job_run_reach', 'job_run_outcomes', 'job_removed_job', 'job_queue_cannot_run',
-        'job_slots', 'job_facets', 'job_hold_jobs', 'job_is_hold', 'job_lost_runs',
+        'job_slots', 'job_facets', 'job_hold_jobs', 'job_is_hold', 'job_is_held', 'job_lost_runs',
         'job_runs_by_job'];
 begin
     for v_object in select f.function from job_own_functions() f loop

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.model import Filter, NewJob, Verdict
+from jobdeck.core.model import Filter, NewJob, Status, Verdict
 from jobdeck.core.queue import bulk, operator, producer
 from jobdeck.core.queue.operators import holds
 from jobdeck.core.read import jobs as jobs_read
@@ -628,6 +628,22 @@ def test_a_held_job_is_held_in_lists_and_its_hold_in_the_first_screen(conn: Conn
     assert (one.number, one.condition, one.jobs, one.words) == (
         number, 'coachId="c3"', 1, f'alpha coachId="c3" (hold {number})',
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("due", [timedelta(hours=-1), timedelta(hours=1)])
+def test_a_job_that_no_claim_has_looked_at_is_held_in_lists_and_in_its_clauses(
+    conn: Connection, due: timedelta
+) -> None:
+    number = hold(conn)
+    job = add(conn, payload=HELD, run_at=now(conn) + due)
+    free = add(conn, payload=FREE, run_at=now(conn) + due)
+    for wanted in (Filter(), Filter(task_type="alpha"), Filter(status=Status.PENDING)):
+        seen = jobs_read.page(wanted).run(conn).standings
+        assert (seen[job.id], seen[free.id] == "held") == ("held", False)
+    assert jobs_read.needy().run(conn).standings[job.id] == "held"
+    assert "hold" in {clause.name for clause in jobs_read.why(job.id).run(conn) if not clause.holds}
+    holds.end(conn, number, actor=ACTOR)
+    assert jobs_read.page(Filter()).run(conn).standings[job.id] != "held"
 
 
 def test_a_viewer_sees_the_hold_and_not_its_value(conn: Connection) -> None:

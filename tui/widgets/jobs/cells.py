@@ -210,7 +210,7 @@ def _cause(job: Job, moment: Moment) -> str:
         return f"after {short_id(job.blocked_by)}" if job.blocked_by else "another job with its key runs first"
     known = {
         Standing.AT_LIMIT: moment.full.get(job.task_type, ""),
-        Standing.HELD: f"hold {hold_number(job.blocked_by)} keeps it",
+        Standing.HELD: f"hold {hold_number(job.blocked_by)} keeps it" if job.blocked_by else "a hold keeps it",
         Standing.CANNOT_RUN: "no live worker handles this type",
     }
     return known.get(standing, job.last_error or "")
