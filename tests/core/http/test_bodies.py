@@ -85,3 +85,13 @@ async def test_the_body_that_is_read_for_the_longest_time_gives_way_to_a_new_one
         assert await intake.read(request_with(body), HELD, account, counted=True) == body
     assert not reading[1].done()
     reading[1].cancel()
+
+
+async def test_as_shipped_all_bodies_without_a_secret_take_64_mib_together() -> None:
+    intake, half = Intake(Limits()), b"x" * (32 * 1024 * 1024)
+    with intake.held() as first, intake.held() as second, intake.held() as third:
+        for account in (first, second):
+            assert await intake.read(request_with(half), len(half), account, counted=True) == half
+        with pytest.raises(Declined) as declined:
+            await intake.read(request_with(b"x"), HELD, third, counted=True)
+        assert declined.value.status == 503

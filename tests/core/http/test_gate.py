@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -14,6 +15,9 @@ from pydantic import SecretStr
 from jobdeck.core.http.clients.connections import CHUNK_BYTES, FREE_BYTES, FREE_CHUNKS, READ_BYTES, FrugalConnection
 from jobdeck.core.http.clients.gate import Gate, Limits, Rank, Turns
 from jobdeck.core.http.clients.proof import Bearers, Secret
+from jobdeck.core.http.producers.enqueue import BODY_BYTES, THREADS
+from jobdeck.core.http.producers.sharing import IN_WORK, WAITING
+from jobdeck.core.http.producers.wire import MOST_JOBS
 from tests.support.waiting import becomes
 
 MOST = 4
@@ -191,3 +195,22 @@ def test_a_secret_is_recognised_in_the_head_of_a_request(head: bytes, shown: boo
     known = Bearers(*(Secret("A_SECRET", one) for one in configured))
     assert (known.shown(head) is not None) is shown
     assert not Bearers(Secret("A_SECRET", None), Secret("A_SECRET", SecretStr(""))).shown(head)
+
+
+def test_the_page_names_the_limits_as_shipped() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
+    limits, mebibyte = Limits(), 1024 * 1024
+    for line in (
+        f"| head of a request | {READ_BYTES // 1024} KiB, complete within {limits.header_seconds:g} s |",
+        f"| body | {BODY_BYTES // mebibyte} MiB to enqueue, ",
+        f"; complete within {limits.body_seconds:g} s | 413, 408 |",
+        f"| chunks of a body | {FREE_CHUNKS}, and one for each {CHUNK_BYTES} bytes; {FREE_BYTES // 1024} KiB and ",
+        f"| bodies of all requests without a secret in the head | {limits.held_bytes // mebibyte} MiB together; ",
+        f"| connections with a request that shows the same secret | {limits.per_secret}; ",
+        f"| reading a response | {limits.send_seconds:g} s |",
+        f"| requests of a connection | {limits.requests} |",
+        f"| connections | {limits.connections} that were answered without a proof, and {limits.connections // 4} more ",
+        f"| requests of one producer | {IN_WORK} in work, of {THREADS} for all producers, and {WAITING} that wait |",
+        f"| jobs that a producer enqueues | its rate (`--rate`), and {MOST_JOBS} in a request |",
+    ):
+        assert line in page

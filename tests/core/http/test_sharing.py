@@ -274,6 +274,23 @@ class TestPlaces:
         assert (gate.admits(late), gate.is_held(late)) == (True, True)
         assert all(guest.open for guest in guests)
 
+    def test_as_shipped_one_secret_has_20_connections_with_a_request(self) -> None:
+        gate, guests = Gate(lambda _: None, lambda head: head or None, Limits()), [Guest() for _ in range(21)]
+        for guest in guests:
+            gate.recognise(guest, b"secret")
+            assert gate.admits(guest)
+            gate.place(guest, Rank.SHOWN)
+        assert [guest.open for guest in guests] == [False, *[True] * 20]
+
+    def test_as_shipped_strangers_have_400_connections_and_100_more_are_for_others(self) -> None:
+        gate, strangers = Gate(lambda _: None, lambda head: head or None, Limits()), [Guest() for _ in range(401)]
+        for guest in strangers:
+            gate.place(guest, Rank.ASKED)
+        assert [guest.open for guest in strangers] == [False, *[True] * 400]
+        for number in range(101):
+            gate.place(Guest(), Rank.PROVEN)
+            assert sum(guest.open for guest in strangers) == (400 if number < 100 else 399)
+
     def test_another_secret_has_places_of_its_own_and_so_have_strangers(self) -> None:
         gate, guests = self.gate(), [Guest() for _ in range(5)]
         for guest, head in zip(guests, (b"a", b"a", b"b", b"", b""), strict=True):
