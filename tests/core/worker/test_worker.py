@@ -339,7 +339,9 @@ def test_a_cancellation_reaches_a_worker_that_drains_at_once(
     with working(database_url, job_type("held", held), settings=settings) as worker:
         held.wait_for()
         until(lambda: worker._fetchers[0]._heard, "the listener")
-        until(lambda: not worker._heartbeat._urgent, "the first heartbeat, which looks for cancellations too")
+        renewed = "SELECT lease_expires_at > started_at + interval '1 hour' FROM job_queue WHERE id = %s"
+        first = "the end of the first heartbeat, which looks for cancellations too"
+        until(lambda: conn.execute(renewed, (job.id,)).fetchone() == (True,), first)
         with beside(lambda: worker.drain(2 * PATIENCE)):
             until(lambda: worker._fetchers[0]._link._connection is None, "the end of claims")
             operator.cancel(conn, [job.id], actor=ACTOR)
