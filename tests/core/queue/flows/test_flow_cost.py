@@ -11,7 +11,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.queue.flows.steps import enqueue, member
 from tests.support.plans import cost_of
-from tests.support.queue import ACTOR, Connection
+from tests.support.queue import ACTOR, Connection, claim, finish_one, reap, value
 
 pytestmark = pytest.mark.slow
 
@@ -40,3 +40,30 @@ def test_a_flow_costs_a_few_times_what_as_many_jobs_cost_and_no_more_for_each_of
     assert many.blocks.total() < 5 * bulk
     assert many.blocks.total() < 12 * some.blocks.total()
     assert not many.whole_tables
+
+
+READY = "SELECT count(*) FROM job_queue WHERE task_type = 'beta' AND blocked_by IS NULL"
+
+
+def joins(conn: Connection, number: int) -> Callable[[Connection], None]:
+    """The end of a job that is the last for which this many joins wait."""
+    waiting = [member(f"{number} {place}", ["a", "b"], task_type="beta") for place in range(number)]
+    enqueue(conn, member("a"), member("b"), *waiting)
+    first, last = claim(conn)
+    finish_one(conn, first)
+    return lambda own: finish_one(own, last)
+
+
+def test_the_end_of_a_job_costs_no_more_for_each_of_many_joins_that_wait_for_it(conn: Connection) -> None:
+    some = cost_of(conn, joins(conn, 250))
+    many = cost_of(conn, joins(conn, 1000))
+    assert 900 * 4 < many.rows < 5 * some.rows
+    assert many.blocks.total() < 5 * some.blocks.total()
+    assert not many.whole_tables
+
+
+def test_the_end_of_a_job_makes_a_thousand_joins_ready_and_upkeep_the_others(conn: Connection) -> None:
+    joins(conn, 1500)(conn)
+    assert value(conn, READY) == 1000
+    reap(conn)
+    assert value(conn, READY) == 1500
