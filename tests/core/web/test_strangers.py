@@ -7,9 +7,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jobdeck.core.web.strangers import MOST, Strangers
 from tests.core.http.support import answer_of
 from tests.core.web.site import Site, person, site
 from tests.support.waiting import PATIENCE
@@ -92,3 +94,47 @@ async def test_a_connection_without_the_cookie_is_closed_after_a_time(served: Si
         assert (answer_of(silent), answer_of(slow)) == (b"", b"")
     async with person(served) as somebody, somebody.get(served.page) as answered:
         assert answered.status == 200
+
+
+class Line:
+    """A connection, as the strangers of a server know it."""
+
+    def __init__(self) -> None:
+        self.transport: object | None = object()
+
+    def force_close(self) -> None:
+        self.transport = None
+
+
+class Server:
+    """A server that keeps its connections in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.connections: list[Line] = []
+
+    def __call__(self) -> Line:
+        self.connections.append(Line())
+        return self.connections[-1]
+
+
+async def test_a_stranger_beyond_the_most_closes_the_oldest_and_nobody_with_the_cookie() -> None:
+    server: Any = Server()
+    strangers = Strangers(server)
+    most = min(MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+    strangers.knows(strangers())
+    for _ in range(most + 2):
+        strangers()
+    is_open = [one.transport is not None for one in server.connections]
+    assert is_open == [True, False, False, *[True] * most]
+
+
+async def test_as_shipped_400_strangers_are_connected_at_most_and_half_of_the_files_are_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for files, most in ((FILES, FILES // 2), (100_000, 400)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _kind, files=files: (files, files))
+        server: Any = Server()
+        strangers = Strangers(server)
+        for _ in range(500):
+            strangers()
+        assert sum(one.transport is not None for one in server.connections) == most
