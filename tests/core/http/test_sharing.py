@@ -115,7 +115,8 @@ class TestEndlessBodies:
             ]
             for line in strangers:
                 assert status_line(line.recv(1000)) == 100, "the server has begun to read the body"
-            assert shop({"type": "letter", "payload": {"to": 1, "words": {"a": "x" * 1000}}}).status == 201
+            more = {"type": "letter", "payload": {"to": 1, "words": {"a": "x" * 2 * limits.held_bytes}}}
+            assert shop(more).status == 201, "the bytes of a producer are not those of strangers"
             assert shop._door.report([{**event(), "note": "x" * 1000}]).status == 200
             ended, _, _ = select.select(strangers, [], [], PATIENCE)
             assert [status_line(answer_of(line)) for line in ended] == [503]
