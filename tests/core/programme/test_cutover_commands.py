@@ -192,6 +192,7 @@ def test_undo_gives_the_original_its_functions_back_and_init_takes_over_again(
     assert tried.out.startswith("The original would have its own functions")
     assert rows(conn, body) != own
     done = jobdeck("cutover", "undo", "--reason", "not today")
+    assert "Jobdeck's own tables, functions and rights stay, unused." in done.out.splitlines()[0]
     assert done.out.splitlines()[1].startswith("1 pending jobs wait for another job")
     assert rows(conn, body) == own
     jobdeck("status").refused(1, "Run `jobdeck init`")
