@@ -18,6 +18,7 @@ return case
     else '(?:' || concat_ws('|', regexp_replace(p_one, '([].*+?^${}()|\\[-])', '\\\1'),
         case when p_one in ('"', '\') then '\\' || regexp_replace(p_one, '(\\)', '\\\1') end,
         regexp_replace(encode(convert_to(p_one, 'UTF8'), 'hex'), '(..)', '%\1', 'g'),
+        '\\+u' || lpad(to_hex(ascii(p_one)), 4, '0'),
         '&#(?:' || ascii(p_one) || '|x' || to_hex(ascii(p_one)) || ');') || ')' end;
 
 -- A regular expression for a text, a number or an id in each spelling. A number is no part of a longer number, nor a name
@@ -345,7 +346,12 @@ as $$
 #variable_conflict use_column
 declare
     v_table text;
-    v_texts constant text[] := array(select '%' || job_erase_squeezed(m.key) || '%' from jsonb_each(p_marks) m
+    -- Also as JSON may have written them, with other letters than those of ASCII escaped.
+    v_texts constant text[] := array(
+        select '%' || job_erase_squeezed(s.text) || '%' from jsonb_each(p_marks) m cross join lateral (
+            select m.key as text union select string_agg(case when octet_length(c.one) = 1 then c.one
+                else 'u' || lpad(to_hex(ascii(c.one)), 4, '0') end, '' order by c.nth)
+            from string_to_table(m.key, null) with ordinality as c (one, nth)) s
         where jsonb_typeof(m.value) = 'string' and m.key !~ '^[0-9]{1,9}$');
     v_numbers constant text := (select '(^|[^0-9])(' || string_agg(m.key, '|') || ')([^0-9]|$)' from jsonb_each(p_marks) m
         where jsonb_typeof(m.value) = 'string' and m.key ~ '^[0-9]{1,9}$');
