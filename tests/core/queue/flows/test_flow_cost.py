@@ -45,7 +45,7 @@ def test_a_flow_costs_a_few_times_what_as_many_jobs_cost_and_no_more_for_each_of
 READY = "SELECT count(*) FROM job_queue WHERE task_type = 'beta' AND blocked_by IS NULL"
 
 
-def joins(conn: Connection, number: int) -> Callable[[Connection], None]:
+def joins(conn: Connection, number: int) -> Callable[[Connection], object]:
     """The end of a job that is the last for which this many joins wait."""
     waiting = [member(f"{number} {place}", ["a", "b"], task_type="beta") for place in range(number)]
     enqueue(conn, member("a"), member("b"), *waiting)
