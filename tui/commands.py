@@ -116,14 +116,16 @@ def twin_with_payload(job: Job, payload: Json) -> str:
     return f"jobdeck edit {job.id} --payload {words} && jobdeck retry {job.id}"
 
 
-def pause_twin(reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> str:
-    """The command that pauses everything or one task type, with the same reason and the same end."""
+def pause_twin(
+    reason: str | None, until: timedelta | datetime | None, task_type: str | None = None, queue: str | None = None
+) -> str:
+    """The command that pauses everything, one task type or a queue, with the same reason and the same end."""
     why = ["--reason", clean(reason)] if reason else []
     if isinstance(until, datetime):
         end = ["--until", until.isoformat().replace("+00:00", "Z")]
     else:
         end = ["--for", write_duration(until)] if until else []
-    return shlex.join(["jobdeck", "pause", *_of_type(task_type), *why, *end])
+    return shlex.join(["jobdeck", "pause", *_of_type(task_type), *_of_queue(queue), *why, *end])
 
 
 def hold_twin(task_type: str, condition: str, reason: str | None, until: timedelta | datetime | None) -> str:
@@ -214,7 +216,11 @@ def _group(group: ErrorGroup) -> tuple[str, str]:
 
 def resume_twin(task_type: str | None = None, queue: str | None = None) -> str:
     """The command that resumes everything, one task type, or the types of a queue."""
-    return shlex.join([*RESUME.split(), *_of_type(task_type), *(["--queue", clean(queue)] if queue else [])])
+    return shlex.join([*RESUME.split(), *_of_type(task_type), *_of_queue(queue)])
+
+
+def _of_queue(queue: str | None) -> list[str]:
+    return ["--queue", clean(queue)] if queue else []
 
 
 def _of_type(task_type: str | None) -> list[str]:

@@ -15,7 +15,8 @@ from jobdeck.core.queue import operator, producer
 from jobdeck.core.queue.requests import admit, admit_change, changes, draft, new_job, new_jobs, new_payload
 from jobdeck.core.read import job_lists, jobs
 from jobdeck.core.read.sentences import result
-from jobdeck.core.read.type_settings import TypeLine, type_lines
+from jobdeck.core.read.type_settings import DEFAULT_QUEUE, TypeLine, queue_names, type_lines
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -250,6 +251,35 @@ def set_type(
             known_type(conn, registry, task_type)
         operator.set_type(conn, task_type, changes=changes, actor=actor, reason=reason)
         return known_type(conn, registry, task_type)
+
+
+def set_queue(
+    conn: Connection,
+    queue: str,
+    changes: Mapping[str, float | datetime | str | None],
+    *,
+    actor: str,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> list[TypeLine]:
+    """Changes settings of each type that is in a queue now, see `set_type`, and returns the types as they are then.
+
+    A type that joins the queue later keeps its own settings.
+
+    Raises:
+        Refused: no type is in the queue, or a setting is not possible; nothing was changed.
+    """
+    with conn.transaction(force_rollback=dry_run):
+        found = [line for line in type_lines().run(conn) if (line.queue or DEFAULT_QUEUE) == queue]
+        if not found:
+            known = ", ".join(queue_names().run(conn)) or DEFAULT_QUEUE
+            raise Refused(
+                f"No task type is in the queue {safe_error(queue, 100)}. The queues are {known}. Nothing was changed."
+            )
+        for line in found:
+            operator.set_type(conn, line.task_type, changes=changes, actor=actor, reason=reason)
+        names = {line.task_type for line in found}
+        return [line for line in type_lines().run(conn) if line.task_type in names]
 
 
 def missing_types(registry: Registry, preset: Preset) -> list[str]:

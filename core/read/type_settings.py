@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jobdeck.core.read.report_types import Backlog
 
 LIMIT: Final = Counts.LIMIT
+DEFAULT_QUEUE: Final = "default"
+"""The queue of the types without a label."""
 VALUES: Final = {
     "max_running": "max-running", "max_per_key": "max-per-key", "rate_runs": "rate", "rate_seconds": "",
     "rate_burst": "burst", "key_rate_runs": "key-rate", "key_rate_seconds": "", "max_age_seconds": "max-age",
@@ -194,3 +196,15 @@ def type_lines() -> Query[tuple[TypeLine, ...]]:
         read=lambda rows: tuple(TypeLine(**{**row, "differing": tuple(row["differing"])}) for row in rows),
     )  # fmt: skip
     return combine(settings, backlog(timedelta(0)), read=read)
+
+
+def queue_names() -> Query[tuple[str, ...]]:
+    """The queues that types are in, by name; none while no type has a label, since all are in `default` then."""
+    return select(
+        """
+        SELECT queue FROM job_types WHERE queue IS NOT NULL
+        UNION SELECT %(default)s WHERE EXISTS (SELECT FROM job_types WHERE queue IS NOT NULL) ORDER BY 1
+        """,
+        {"default": DEFAULT_QUEUE},
+        read=lambda rows: tuple(str(row["queue"]) for row in rows),
+    )

@@ -65,6 +65,7 @@ from jobdeck.core.read.runs.ran_twice import LostRuns, RanTwice, RunReport, Same
 from jobdeck.core.read.stats import backlog, error_groups, facets
 from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.core.read.stats.minutes import last_minutes
+from jobdeck.core.read.type_settings import queue_names
 from jobdeck.core.read.verdict import failing_types
 from jobdeck.core.registry import Registry
 from jobdeck.core.worker.oneshot import CycleResult
@@ -286,6 +287,7 @@ class FakeBackend(LiveBackend):
         self.counts: Counts | None = None
         self.searched: int | None = None
         self.ahead = Outlook(1204, False, (("nightly_report", 13),), minutes(4), (60, 60), 5)
+        self.queues: tuple[str, ...] = ()
         self.calls: list[tuple[Any, ...]] = []
         self.reasons: list[str | None] = []
         self.requests: list[Request] = []
@@ -314,6 +316,7 @@ class FakeBackend(LiveBackend):
             facets.of_jobs: lambda *_: facets.Facets(),
             facets.of_group: lambda *key: self.evidence.facets.get(key, facets.Facets()),
             outlook: lambda *_, **__: self.ahead,
+            queue_names: lambda: self.queues,
         }
         return cast("T", reads[query](*given, **named))
 

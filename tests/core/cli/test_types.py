@@ -230,6 +230,43 @@ def test_a_type_is_put_into_a_queue_and_the_queues_are_listed_with_their_figures
 
 
 @pytest.mark.slow
+def test_a_setting_of_a_queue_is_set_for_each_of_its_types(jobdeck: Jobdeck, conn: Connection) -> None:
+    start(conn, "shop@7", "new", "cli_echo", queue="mail", max_running=3)
+    for name in ("foreign_type", "other_type"):
+        enqueued(conn, name)
+    jobdeck("types", "set", "foreign_type", "--queue", "mail")
+
+    def limits() -> dict[str, int | None]:
+        return {one["task_type"]: one["max_running"] for one in jobdeck("types", "list", "--json").data["types"]}
+
+    of_mail = ("types", "set", "--in-queue", "mail", "--max-running")
+    looked = jobdeck(*of_mail, "5", "--dry-run")
+    assert looked.out.splitlines()[0] == "The settings would be:"
+    assert [line.split()[0] for line in looked.out.splitlines()[2:]] == ["cli_echo", "foreign_type"]
+    assert limits() == {"cli_echo": 3, "foreign_type": None, "other_type": None}
+    done = jobdeck(*of_mail, "5", "--json").data
+    assert (done["queue"], [one["max_running"] for one in done["types"]], done["dry_run"]) == ("mail", [5, 5], False)
+    jobdeck("types", "set", "other_type", "--queue", "mail")
+    assert limits() == {"cli_echo": 5, "foreign_type": 5, "other_type": None}
+    jobdeck(*of_mail, "code")
+    assert limits() == {"cli_echo": 3, "foreign_type": None, "other_type": None}
+
+
+def test_a_setting_of_a_queue_that_cannot_be_is_refused_for_all(jobdeck: Jobdeck, conn: Connection) -> None:
+    for name in ("cli_echo", "foreign_type"):
+        enqueued(conn, name)
+    for name, unlike in (("cli_echo", "80%"), ("foreign_type", "20%")):
+        jobdeck("types", "set", name, "--queue", "mail", "--critical", unlike)
+    with changes_nothing(conn):
+        jobdeck("types", "set", "--in-queue", "mial", "--max-running", "5").refused(
+            1, "No task type is in the queue mial. The queues are default, mail. Nothing was changed."
+        )
+        jobdeck("types", "set", "--in-queue", "mail", "--warn", "50%").refused(1, "above")
+        jobdeck("types", "set", "cli_echo", "--in-queue", "mail", "--max-running", "5").refused(2, "and not both")
+        jobdeck("types", "set", "--max-running", "5").refused(2, "Give a TYPE or --in-queue")
+
+
+@pytest.mark.slow
 def test_two_live_releases_that_differ_are_named(jobdeck: Jobdeck, conn: Connection) -> None:
     start(conn, "shop@6", "old", "cli_echo", max_running=4)
     start(conn, "shop@7", "new", "cli_echo", max_running=5)

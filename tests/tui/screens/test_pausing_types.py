@@ -144,3 +144,41 @@ async def test_a_paused_queue_is_named_and_resumed_as_one(settings: Settings, co
         await desk.press("y")
         assert conn.execute("SELECT FROM job_paused_types").fetchall() == []
         assert desk.toasts[-1] == "Processing of queue mail resumed.\njobdeck resume --queue mail"
+
+
+async def test_a_queue_is_chosen_and_paused_with_the_types_that_join_it(settings: Settings, conn: Connection) -> None:
+    conn.execute("INSERT INTO job_types (task_type, queue) VALUES ('cli_echo', 'mail')")
+    async with live(settings) as desk:
+        await desk.press("P", "up", "enter")
+        listed = desk.screen_text()
+        assert "queue default" in listed
+        assert "queue mail" in listed
+        await desk.press(*"queue mail", "enter")
+        text = " ".join(desk.screen_text().split())
+        assert "Pause queue mail" in text
+        assert "No worker will take another job of this queue." in text
+        await desk.press("down", *"relay down", "enter", *"30m", "enter", "enter")
+        assert desk.toasts[-1] == (
+            "Processing of queue mail paused.\njobdeck pause --queue mail --reason 'relay down' --for 30m"
+        )
+        assert "‖ queue mail paused" in desk.screen_text()
+    conn.execute("INSERT INTO job_types (task_type, queue) VALUES ('later', 'mail')")
+    assert conn.execute(
+        "SELECT task_type, reason, queue, resume_at > now() FROM job_paused_types ORDER BY 1"
+    ).fetchall() == [("cli_echo", "relay down", "mail", True), ("later", "relay down", "mail", True)]
+
+
+async def test_a_chosen_queue_can_be_taken_back_and_is_no_type_afterwards() -> None:
+    backend = failed(2)
+    backend.queues = ("default", "mail")
+    async with dashboard(backend, "P", "up", "enter", *"queue mail", "enter") as deck:
+        assert "Pause queue mail" in deck.screen_text()
+        await deck.press("backspace", "down", "enter", "enter", "enter")
+        assert backend.calls == [("pause", None, None)]
+
+
+async def test_where_no_type_has_a_queue_types_alone_are_offered(settings: Settings) -> None:
+    async with live(settings) as desk:
+        await desk.press("P", "up", "enter")
+        assert "cli_echo" in desk.screen_text()
+        assert "queue default" not in desk.screen_text()

@@ -1,4 +1,4 @@
-"""Pausing and resuming, of everything or of one task type: which dialog asks, and what it says."""
+"""Pausing and resuming, of everything, one task type or a queue: which dialog asks, and what it says."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EVERYTHING: Final = "Everything (Automatic Processing)"
 PAUSE: Final = "pause"
 RESUME_ALL: Final = "resume"
 RESUME: Final = "resume "
-RESUME_QUEUE: Final = "queue "
+QUEUE: Final = "queue "
 HOLD: Final = "hold"
 RELEASE: Final = "release "
 """The ids in the list of what can be paused and resumed. The name of the type or queue, or the number, follows."""
@@ -54,12 +54,13 @@ RELEASE: Final = "release "
 class PauseAnswer:
     """The reason of a pause, and the duration or time after which it ends; None until someone resumes.
 
-    `task_type` is the type that is paused, None for everything.
+    `task_type` or `queue` is what is paused, and without both everything.
     """
 
     reason: str | None
     until: timedelta | datetime | None
     task_type: str | None = None
+    queue: str | None = None
     condition: Condition | None = None
 
 
@@ -110,6 +111,7 @@ class Pause(FieldsDialog[PauseAnswer]):
         self.waiting = waiting
         self.types = types
         self.task_type = task_type
+        self.queue: str | None = None
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="box", classes="-warn", can_focus=False):
@@ -123,24 +125,36 @@ class Pause(FieldsDialog[PauseAnswer]):
             yield from self.ending("Pause", no="Keep running", danger=True)
 
     def on_pick_field_opened(self, event: PickField.Opened) -> None:
-        """Opens the list of task types."""
-        names = [Found(name, name) for name in self.types]
-        offer = Offer("Pause", among(names), event.typed, EVERYTHING, self.task_type or "")
-        self.app.push_screen(Picker(offer), self._choose)
+        """Opens the list of task types and queues."""
+        from jobdeck.core.read.type_settings import queue_names  # noqa: PLC0415 -- the first frame needs no driver
+
+        chosen = f"{QUEUE}{self.queue}" if self.queue else self.task_type or ""
+
+        def show(queues: Sequence[str]) -> None:
+            types = [Found(name, name) for name in self.types]
+            labels = [Found(f"{QUEUE}{name}", f"queue {name}", "its types, also those to come") for name in queues]
+            offer = Offer("Pause", among([*types, *labels]), event.typed, EVERYTHING, chosen)
+            self.app.push_screen(Picker(offer), self._choose)
+
+        read = partial(self.deck.reach().read, queue_names)
+        self.deck.operations.run("look for the queues", read, show, opens=True)
 
     def on_pick_field_cleared(self) -> None:
         self._choose(Found("", EVERYTHING))
 
     def _choose(self, found: Found | None) -> None:
         if found is not None:
-            self.task_type, self.condition = found.id or None, None
+            is_queue = found.id.startswith(QUEUE)
+            self.queue = found.id.removeprefix(QUEUE) if is_queue else None
+            self.task_type = None if is_queue else found.id or None
+            self.condition = None
             self.draw()
 
     def twin(self, answer: PauseAnswer) -> str:
         held = answer.condition
         if held is not None:
             return hold_twin(held.task_type, held.assignment, answer.reason, answer.until)
-        return pause_twin(answer.reason, answer.until, answer.task_type)
+        return pause_twin(answer.reason, answer.until, answer.task_type, answer.queue)
 
     def explain(self, answer: PauseAnswer | None) -> None:
         """Shows what is paused, and the time in full."""
@@ -158,10 +172,10 @@ class Pause(FieldsDialog[PauseAnswer]):
             said = "No worker will start a job with this value, also those to come. Running jobs finish; others go on."
             self.query_one("#effect", Static).update(Content(said))
             return
-        name = one_line(self.task_type) if self.task_type else ""
+        name = f"queue {one_line(self.queue)}" if self.queue else one_line(self.task_type or "")
         self.query_one("#box").border_title = Content(f"Pause {name or 'Automatic Processing'}")
         self.query_one("#what", PickField).set_label(name or EVERYTHING)
-        of_it = " of this type" if name else ""
+        of_it = " of this queue" if self.queue else " of this type" if name else ""
         pending = "" if name else f" {count(self.waiting)} jobs are pending."
         self.query_one("#effect", Static).update(
             Content(f"No worker will take another job{of_it}. Running jobs finish; jobs can still be added.{pending}")
@@ -180,7 +194,7 @@ class Pause(FieldsDialog[PauseAnswer]):
         """
         text = self.text("until")
         until = parse_ahead(text, self.deck.now(), what="time to resume") if text else None
-        return PauseAnswer(self.text("reason") or None, until, self.task_type, self.condition)
+        return PauseAnswer(self.text("reason") or None, until, self.task_type, self.queue, self.condition)
 
     def refuse(self, problem: str) -> None:
         super().refuse(problem)
@@ -217,7 +231,7 @@ def _choose(
             _pause(here, deck, view, task_type, first=first, condition=condition if found.id == HOLD else None)
         elif found.id.startswith(RELEASE):
             _release(here, deck, next(one for one in view.snapshot.holds if f"{RELEASE}{one.number}" == found.id))
-        elif found.id.startswith(RESUME_QUEUE):
+        elif found.id.startswith(QUEUE):
             _resume_queue(here, deck, found)
         else:
             _resume(here, deck, view, found.id.removeprefix(RESUME) if found.id.startswith(RESUME) else None)
@@ -237,13 +251,13 @@ def choices(
         listed.append(Found(RESUME_ALL, "Resume everything", words))
     for pause in pauses(processing):
         words = _paused(pause.paused_by, pause.paused_at, pause.reason, pause.resume_at, now)
-        what = f"{RESUME_QUEUE}{pause.queue}" if pause.queue else f"{RESUME}{pause.task_type}"
+        what = f"{QUEUE}{pause.queue}" if pause.queue else f"{RESUME}{pause.task_type}"
         listed.append(Found(what, f"Resume {pause.task_type}", words))
     for hold in held:
         words = _paused(hold.held_by, hold.held_at, hold.reason, hold.until, now, "held")
         listed.append(Found(f"{RELEASE}{hold.number}", f"Release {hold.words}", words))
     if processing.enabled:
-        listed.append(Found(PAUSE, "Pause more…", "everything, or another task type"))
+        listed.append(Found(PAUSE, "Pause more…", "everything, a queue, or another task type"))
     return listed
 
 
@@ -257,7 +271,7 @@ def _paused(
 
 def _resume_queue(here: Screen[Any], deck: Deck, found: Found) -> None:
     """Asks before the types of a queue are resumed."""
-    queue = found.id.removeprefix(RESUME_QUEUE)
+    queue = found.id.removeprefix(QUEUE)
     name, twin = f"queue {one_line(queue)}", resume_twin(queue=queue)
 
     body = Content(f"{one_line(found.detail).capitalize()}\n\nTypes of it that are paused by themselves stay paused.")
@@ -304,12 +318,25 @@ def _pause(
             twin = hold_twin(held.task_type, held.assignment, answer.reason, answer.until)
             deck.operations.change("hold these jobs", work, said, twin, ended)
             return
+        if answer.queue:
+            _pause_queue(deck, answer.queue, answer, ended)
+            return
         deck.operations.pause(answer.reason, answer.until, answer.task_type, ended)
 
     known = sorted({*view.session.task_types, *([task_type] if task_type else [])})
     types = sorted(known, key=lambda name: name != task_type)
     dialog = Pause(view.snapshot.counts.pending, types, task_type if first else None, condition)
     send_with(here, dialog, send)
+
+
+def _pause_queue(deck: Deck, queue: str, answer: PauseAnswer, ended: Callable[[str], None]) -> None:
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- the first frame needs no driver
+
+    until = answer.until
+    resume_at = deck.now() + until if isinstance(until, timedelta) else until
+    name, twin = f"queue {one_line(queue)}", pause_twin(answer.reason, until, queue=queue)
+    work = partial(operator.pause_queue, queue=queue, reason=answer.reason, resume_at=resume_at)
+    deck.operations.change(f"pause {name}", work, lambda _: f"Processing of {name} paused.", twin, ended)
 
 
 def _resume(here: Screen[Any], deck: Deck, view: View, task_type: str | None) -> None:

@@ -33,7 +33,7 @@ from jobdeck.core.words.wording import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from jobdeck.core.read.operators.hold import Hold
     from jobdeck.core.read.stats.figures import RunStats
@@ -50,7 +50,8 @@ def listed(session: Session) -> None:
 
 
 @command("set")
-@click.argument("task_type", metavar="TYPE")
+@click.argument("task_type", metavar="TYPE", required=False)
+@click.option("--in-queue", metavar="NAME", help="In place of TYPE: each type that is in this queue now.")
 @click.option("--warn", metavar="SHARE", help="Warn from this share of failed runs on: 20%, or default.")
 @click.option("--critical", metavar="SHARE", help="Critical from this share of failed runs on: 60%, or default.")
 @click.option("--lost", metavar="N", help="Warn from N jobs on that failed permanently in 15 minutes, or default.")
@@ -73,12 +74,21 @@ def listed(session: Session) -> None:
 @click.option("--take-over", is_flag=True, help="Let workers run the type, after it was set aside.")
 @reason_option
 @dry_run_option
-def change(session: Session, task_type: str, reason: str | None, dry_run: bool, **given: Any) -> None:
-    """Change settings of a task type.
+def change(
+    session: Session,
+    task_type: str | None,
+    in_queue: str | None,
+    reason: str | None,
+    dry_run: bool,
+    **given: Any,
+) -> None:
+    """Change settings of a task type, or with --in-queue of each type of a queue.
 
     A limit or priority that is set here comes before the one in the code of the type. The word none takes it away,
-    and the word code makes the value of the code hold again.
+    and the word code makes the value of the code hold again. The types of a queue share no limit: each has its own.
     """
+    if bool(task_type) == bool(in_queue):
+        raise UsageError("Give a TYPE or --in-queue, and not both.")
     if sum(bool(given[name]) for name in ("mute_for", "mute_until", "unmute")) > 1:
         raise UsageError("Give one of --mute-for, --mute-until and --unmute.")
     if given["set_aside"] and given["take_over"]:
@@ -86,13 +96,23 @@ def change(session: Session, task_type: str, reason: str | None, dry_run: bool, 
     with session.connection() as conn, conn.transaction():
         now = jobs.clock().run(conn)
         changes = _changes(given, now)
-        line = service.set_type(
-            conn, session.registry, task_type, changes, actor=session.actor, reason=reason, dry_run=dry_run
-        )
-    data = {**output.plain(line), "dry_run": dry_run}
-    text = output.described([*TYPE_JOBS, *TYPE_SETTINGS], [TypeRow(TypeFigures(line), now)])
-    session.answer(data, ["The settings would be:", *text] if dry_run else text)
+        options = {"actor": session.actor, "reason": reason, "dry_run": dry_run}
+        if in_queue:
+            lines = service.set_queue(conn, in_queue, changes, **options)
+        else:
+            lines = [service.set_type(conn, session.registry, task_type, changes, **options)]
+    changed = [output.plain(line) for line in lines]
+    data = {"queue": in_queue, "types": changed} if in_queue else changed[0]
+    text = output.described([*TYPE_JOBS, *TYPE_SETTINGS], [TypeRow(TypeFigures(line), now) for line in lines])
+    session.answer({**data, "dry_run": dry_run}, ["The settings would be:", *text] if dry_run else text)
+    for line in lines:
+        _warn(session, line, changes)
+
+
+def _warn(session: Session, line: TypeLine, changes: Mapping[str, float | datetime | str | None]) -> None:
+    """Says on stderr what may not be meant, or is not to be seen at once."""
     warn_without_worker(line)
+    task_type = line.task_type
     if line.set_aside and not (line.workers or line.pending or line.running or line.failed):
         output.note(f"The queue has no job of {task_type} at the moment. Check that its name is right.")
     known = session.registry.get(task_type)
