@@ -14,6 +14,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from django.conf import settings
 from django.tasks import TaskContext, TaskResult, TaskResultStatus, task_backends
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.base import Task, TaskError
@@ -91,7 +92,8 @@ class JobdeckBackend(BaseTaskBackend):
         self.validate_task(task)
         run_at = task.run_after
         if run_at is not None and timezone.is_naive(run_at):
-            run_at = timezone.make_aware(run_at)
+            # Django lets a naive time in without USE_TZ alone, when all times of a project are of its TIME_ZONE.
+            run_at = timezone.make_aware(run_at, timezone.get_default_timezone())
         given = Arguments(args=normalize_json(list(args)), kwargs=normalize_json(kwargs))
         ticket = _types[task.module_path].enqueue(database.connection(), given, run_at=run_at, priority=task.priority)
         made = _result(task, self.alias, str(ticket.job_id), given, TaskResultStatus.READY, timezone.now())
@@ -201,7 +203,9 @@ def _error(kind: str, traceback: str | None) -> TaskError:
 
 
 def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    """A time as Django has them in this project: naive without USE_TZ."""
+    moment = None if text is None else datetime.fromisoformat(text)
+    return moment if moment is None or settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
 
 
 def _set(made: TaskResult, **values: Any) -> None:

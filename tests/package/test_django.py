@@ -105,6 +105,14 @@ def test_the_tests_of_the_project_pass_by_djangos_own_runner(project: Project) -
     assert "\nOK\n" in said
 
 
+def test_a_naive_time_of_a_task_is_of_the_zone_of_a_project_without_zones(project: Project) -> None:
+    if not project.has_tasks:
+        pytest.skip("Django 5.2 has no tasks")
+    said = project.manage("test", "mails.local_times", SHOP_TIME_ZONE="America/New_York")
+    assert "Ran 3 tests" in said
+    assert "\nOK\n" in said
+
+
 def test_a_schema_that_init_installed_first_is_left_as_it_is(project: Project, admin: Connection) -> None:
     project.manage("jobdeck", "init")
     before = admin.execute("SELECT xmin, oid FROM pg_class WHERE relnamespace = 'jobs'::regnamespace").fetchall()

@@ -1,6 +1,6 @@
 """The tests of the mails, for Django's own runner."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.core import mail
 from django.core.exceptions import PermissionDenied
@@ -85,6 +85,8 @@ class Mails(JobTestCase):
             add.enqueue(object(), 2)
         with self.assertRaises(InvalidTask):
             add.using(queue_name="nowhere")
+        with self.assertRaisesMessage(InvalidTask, "run_after must be an aware datetime."):
+            add.using(run_after=datetime(2100, 1, 1))  # noqa: DTZ001 -- it must be refused
         for unknown in ("none", "0190a5d1-0000-7000-8000-000000000000"):
             with self.assertRaises(TaskResultDoesNotExist):
                 add.get_result(unknown)

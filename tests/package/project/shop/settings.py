@@ -1,4 +1,7 @@
-"""The queue is in the schema `jobs` of the database of the models. SHOP_QUEUE_IN names another one of DATABASES."""
+"""The queue is in the schema `jobs` of the database of the models. SHOP_QUEUE_IN names another one of DATABASES.
+
+With SHOP_TIME_ZONE all times are naive and of this zone.
+"""
 
 import os
 
@@ -25,4 +28,6 @@ if django.VERSION >= (6,):
     TASKS = {"default": {"BACKEND": "jobdeck.django.backend.JobdeckBackend", "OPTIONS": {"max_attempts": 2}}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SECRET_KEY = "of the example"
-USE_TZ = True
+USE_TZ = "SHOP_TIME_ZONE" not in os.environ
+if not USE_TZ:
+    TIME_ZONE = os.environ["SHOP_TIME_ZONE"]
