@@ -25,6 +25,8 @@ from jobdeck.core.redact import clean
 
 ROLE = "jobdeck"
 SOCKET = ".s.PGSQL.5432"
+HERE = "&hostaddr="
+"""The end of an address with a socket. Without it, libpq goes where PGHOSTADDR of the environment leads."""
 LONGEST_SOCKET = 100
 """Maximum bytes of a socket's path. The kernel allows 107 on Linux (unix(7)) and 103 on macOS."""
 SHORT_FOLDER = Path("/tmp")  # noqa: S108 -- a folder made in it is private, and its owner is checked
@@ -68,8 +70,8 @@ class Cluster:
         self.socket_folder = self._socket_folder()
 
     def url(self, database: str) -> str:
-        """The address of one database of this server."""
-        return f"postgresql://{ROLE}@/{database}?host={quote(str(self.socket_folder), safe='')}&port=5432"
+        """The address of one database of this server, for libpq alone."""
+        return f"postgresql://{ROLE}@/{database}?host={quote(str(self.socket_folder), safe='')}&port=5432{HERE}"
 
     def start(self) -> None:
         """Creates the data folder if there is none and starts the server; returns when it accepts connections.

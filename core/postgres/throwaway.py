@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError, Refused
 from jobdeck.core.postgres.address import Address
+from jobdeck.core.postgres.cluster import HERE
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 ADDRESS: Final = "JOBDECK_TEST_DATABASE_URL"
 PREFIX: Final = "jobdeck_test_"
+OF_LIBPQ: Final = (
+    "PGHOSTADDR", "PGSERVICE", "PGOPTIONS", "PGREQUIREAUTH", "PGTARGETSESSIONATTRS", "PGCHANNELBINDING",
+    "PGSSLNEGOTIATION", "PGGSSENCMODE",
+)  # fmt: skip
+"""Variables by which libpq connects elsewhere, with other settings or not at all, whatever host an address names."""
 _URL: Final = re.compile(r"(?P<host>postgres(?:ql)?://[^/?]*)(?:/[^?]*)?(?P<query>(?:\?.*)?)")
 # Its standard input is a pipe from the test run. However that ends, the pipe closes, and server and folder go.
 _WATCHDOG: Final = """
@@ -68,9 +74,23 @@ def throwaway_server() -> Iterator[str]:
             with closing(server.connect()) as admin:
                 for statement in _NOT_DURABLE:
                     admin.execute(statement)
-            yield server.url
+            # The drivers of applications do not know the parameter, or do not heed PGHOSTADDR.
+            yield server.url.removesuffix(HERE)
     finally:
         watchdog.communicate()
+
+
+def disturbing(given: str | None) -> tuple[str, ...]:
+    """The variables of libpq that must not be set in a test run on the server of an address; None is one of its own.
+
+    Somebody who gives an address may need the others to reach it; but the host that it names is meant.
+
+    Raises:
+        ConfigurationError: the address is none.
+    """
+    if given is None:
+        return OF_LIBPQ
+    return ("PGHOSTADDR",) if Address.parse(given).parameters.get("host") else ()
 
 
 def _opened(state: Path) -> EmbeddedPostgres:

@@ -41,15 +41,16 @@ def jobdeck_server() -> Iterator[str]:
     """The address of the Postgres server on which the tests' databases are made; no database that is there is touched.
 
     It is the value of `JOBDECK_TEST_DATABASE_URL`, and without it an embedded Postgres of this test run alone. An
-    application can have a fixture of this name in its `conftest.py` instead.
+    application can have a fixture of this name in its `conftest.py` instead. Variables of libpq that lead elsewhere,
+    such as `PGHOSTADDR`, are not set while the fixture is in use.
     """
-    given = os.environ.get(throwaway.ADDRESS)
-    if given:
-        yield given
-        return
+    given = os.environ.get(throwaway.ADDRESS) or None
     with ExitStack() as stack:
+        environment = stack.enter_context(pytest.MonkeyPatch.context())
         with _in_a_sentence():
-            address = stack.enter_context(throwaway.throwaway_server())
+            for name in throwaway.disturbing(given):
+                environment.delenv(name, raising=False)
+            address = given or stack.enter_context(throwaway.throwaway_server())
         yield address
 
 

@@ -337,7 +337,10 @@ def test_a_new_server_lets_nobody_in_but_through_its_socket(finished_state: Path
 
 @pytest.mark.installation
 def test_a_strange_environment_changes_nothing(scratch: Path) -> None:
-    strange = {"LANG": "xx_YY.bogus", "LC_ALL": "nonsense", "PGDATA": "/nowhere", "PGPORT": "1", "PGHOST": "nowhere"}
+    strange = {
+        "LANG": "xx_YY.bogus", "LC_ALL": "nonsense", "PGDATA": "/nowhere", "PGPORT": "1", "PGHOST": "nowhere",
+        "PGHOSTADDR": "192.0.2.1",
+    }  # fmt: skip
     with clients(1, lambda: Client(scratch / "state", env=strange)) as (client,):
         client.ready()
         assert client.ask("SHOW port") == [["5432"]]

@@ -192,6 +192,45 @@ def test_without_an_address_the_test_run_has_a_server_that_ends_with_it(tmp_path
     assert not server_folder(tmp_path).exists()
 
 
+ELSEWHERE = {
+    "PGHOSTADDR": "127.0.0.1", "PGSERVICE": "production", "PGOPTIONS": "-c search_path=elsewhere",
+    "PGREQUIREAUTH": "scram-sha-256", "PGTARGETSESSIONATTRS": "standby", "PGCHANNELBINDING": "require",
+    "PGSSLNEGOTIATION": "direct", "PGGSSENCMODE": "require", "PGHOST": "127.0.0.1", "PGPORT": "1", "PGUSER": "ada",
+    "PGDATABASE": "production", "PGSSLMODE": "verify-full", "PGPASSWORD": "hidden",
+}  # fmt: skip
+"""The environment of a developer whose shell leads to another server."""
+ASKED = """
+import os
+
+
+def test_the_session_is_as_on_any_machine(jobdeck_connection):
+    assert jobdeck_connection.execute("show search_path").fetchone() == ('"$user", public',)
+    assert os.environ.get("PGHOSTADDR") is None
+    assert os.environ["PGPASSWORD"] == "hidden"
+"""
+GIVEN_SERVER = """
+pytest_plugins = ["jobdeck.testing.fixtures"]
+
+
+def test_it_is_reached(jobdeck_connection):
+    assert jobdeck_connection.execute("select count(*) from job_queue").fetchone() == (0,)
+"""
+
+
+@pytest.mark.slow
+def test_the_environment_of_a_developer_sends_a_test_run_to_no_other_server(tmp_path: Path) -> None:
+    ran = pytest_of(written(tmp_path, test_own=OWN_SERVER + ASKED), **ELSEWHERE)
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert not server_folder(tmp_path).exists()
+
+
+@pytest.mark.slow
+def test_the_host_of_a_given_address_is_the_one_that_is_meant(tmp_path: Path, postgres: PostgresServer) -> None:
+    given = {"JOBDECK_TEST_DATABASE_URL": postgres.url(), "PGHOSTADDR": "192.0.2.1"}
+    ran = pytest_of(written(tmp_path, test_given=GIVEN_SERVER), **given)
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
 @pytest.mark.slow
 def test_a_killed_test_run_leaves_no_server(tmp_path: Path) -> None:
     application = written(tmp_path, test_own=OWN_SERVER)
