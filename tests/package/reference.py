@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import jobdeck
 from jobdeck import testing
+from jobdeck.core.registry.code_values import CodeValues
 
 HEAD: Final = """# Reference
 
@@ -106,7 +107,8 @@ class _Plain:
 def _signature(name: str, value: Any, *, bound: bool = False) -> str:
     """The call, with each parameter on its own line where it is long. A bound method is shown without its `self`."""
     found = inspect.signature(value)
-    parameters = [_unquoted(one) for one in list(found.parameters.values())[bound:]]
+    given = [one for parameter in found.parameters.values() for one in _each(parameter)]
+    parameters = [_unquoted(one) for one in given[bound:]]
     result = found.return_annotation
     ends = "" if result in {inspect.Signature.empty, "None", None} else f" -> {_Plain(result)!r}"
     text = f"{name}{inspect.Signature(parameters)}".replace("<factory>", "…") + ends
@@ -115,6 +117,16 @@ def _signature(name: str, value: Any, *, bound: bool = False) -> str:
         return text
     inside = text.removeprefix(f"{name}(").removesuffix(ends).removesuffix(")")
     return f"{name}(\n    " + ",\n    ".join(_split(inside)) + f",\n){ends}"
+
+
+def _each(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The parameter; for the values of a type, which are one `**values` in the code, each of them."""
+    if parameter.annotation != "Unpack[CodeValues]":
+        return [parameter]
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=value.__forward_arg__)
+        for name, value in CodeValues.__annotations__.items()
+    ]
 
 
 def _unquoted(parameter: inspect.Parameter) -> inspect.Parameter:

@@ -93,6 +93,13 @@ def test_a_page_that_is_made_from_the_code_is_as_the_code_says(name: str) -> Non
     assert (pages.ROOT / name).read_text(encoding="utf-8") == pages.PAGES[name](), "python -m tests.package.pages"
 
 
+def test_the_reference_shows_the_limits_of_a_type_among_its_options() -> None:
+    for entry in ("job", "task"):
+        shown = reference.page().split(f"### {entry}\n")[1].split("```")[1]
+        for option in ("max_running: int | None = None", "rate: str | None = None", "queue: str | None = None"):
+            assert f"    {option},\n" in shown
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert f'version = "{jobdeck.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 

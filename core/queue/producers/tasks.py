@@ -215,7 +215,7 @@ def task(
     """Declares a task type without its handler, in a module that is light enough for a web application.
 
     Jobs are enqueued through what it returns; `@send_invoice.handler` registers the handler in a module of the worker.
-    The options are those of `job` that a producer needs, too, and the `values` of `job`.
+    The options are those of `job` that a producer needs, too, and its limits.
 
     Raises:
         ConfigurationError: the parts of the type do not fit together; the message names the part.
@@ -268,8 +268,9 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     for the default delay. It is called after each attempt that failed and was not the last; `attempt` counts from 1,
     and `error` is what the handler raised, or a `TimedOut`. A `RetryLater` comes first.
 
-    The `values` hold where no operator set others: `max_running` jobs run at once over all workers, `per_key` of a key;
-    `rate` ("5/s") of them start; jobs without one get `priority`, expire `max_age` after due, and are in `queue`.
+    The options from `max_running` on are limits, and hold where no operator set others: `max_running` jobs run at once
+    over all workers, `per_key` of them with the same concurrency key, and `rate` ("5/s") start. Jobs that are enqueued
+    without a priority or an expiry get `priority`, and expire `max_age` after they are due. The type is in `queue`.
 
     Raises:
         ConfigurationError: the parts of the type do not fit together; the message names the part.
