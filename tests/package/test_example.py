@@ -188,6 +188,29 @@ def test_each_order_is_kept_though_a_worker_is_killed_while_it_runs_jobs(
     assert {name for (name,) in waiting} <= {"index_product", "morning_report"}, "which come later"
 
 
+# scripts/package installs watchfiles, and names its environment.
+@pytest.mark.skipif("WATCHFILES_ENVIRONMENT" not in os.environ, reason="watchfiles is not installed")
+def test_the_command_for_developers_starts_a_worker_again_when_a_module_changes(shop: Shop, admin: Connection) -> None:
+    page = (ROOT / "docs" / "adding-a-job-type.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^(.* watchfiles .*)$", page, re.MULTILINE)
+    shop.run(shop.environment.jobdeck, "init", "--schema", "jobs")
+    programs = f"{shop.environment.folder / 'bin'}:{Path(os.environ['WATCHFILES_ENVIRONMENT']) / 'bin'}"
+
+    def live() -> set[int]:
+        return {pid for (pid,) in admin.execute("SELECT pid FROM jobs.job_workers")}
+
+    with shop.beside("watched", "/bin/sh", "-c", f'PATH="{programs}:$PATH" exec env {command}') as watcher:
+        try:
+            until(lambda: len(live()) == 1, shop.logs)
+            before = live()
+            with (shop.folder / "shop" / "jobs.py").open("a", encoding="utf-8") as module:
+                module.write("CHANGED = True\n")
+            until(lambda: len(live()) == 1 and not live() & before, shop.logs)
+        finally:
+            watcher.send_signal(signal.SIGINT)
+            watcher.wait(PATIENCE)
+
+
 def test_its_own_tests_pass(shop: Shop, postgres: PostgresServer) -> None:
     address = postgres.url()
     said = shop.run(shop.environment.python, "-m", "pytest", "-q", JOBDECK_TEST_DATABASE_URL=address)
