@@ -238,6 +238,16 @@ class Operations:
         said = lambda _: f"Processing{of} paused."  # noqa: E731 -- as above
         self.do(f"pause processing{of}", work, said, twin, "warning", then=partial(ended, ""), failed=ended)
 
+    def pause_queue(
+        self, queue: str, reason: str | None, resume_at: datetime | None, twin: str, ended: Callable[[str], None]
+    ) -> None:
+        """Pauses the types of a queue until a time, or until someone resumes it; `ended` as for `pause`."""
+        from jobdeck.core.queue import operator  # noqa: PLC0415 -- the first frame needs no driver
+
+        name = f"queue {one_line(queue)}"
+        work = partial(operator.pause_queue, queue=queue, reason=reason, resume_at=resume_at)
+        self.change(f"pause {name}", work, lambda _: f"Processing of {name} paused.", twin, ended)
+
     def resume(self, task_type: str | None = None) -> None:
         """Resumes processing, or one task type."""
         of = _of(task_type)

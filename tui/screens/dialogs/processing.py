@@ -319,7 +319,10 @@ def _pause(
             deck.operations.change("hold these jobs", work, said, twin, ended)
             return
         if answer.queue:
-            _pause_queue(deck, answer.queue, answer, ended)
+            until = answer.until
+            resume_at = deck.now() + until if isinstance(until, timedelta) else until
+            twin = pause_twin(answer.reason, until, queue=answer.queue)
+            deck.operations.pause_queue(answer.queue, answer.reason, resume_at, twin, ended)
             return
         deck.operations.pause(answer.reason, answer.until, answer.task_type, ended)
 
@@ -327,16 +330,6 @@ def _pause(
     types = sorted(known, key=lambda name: name != task_type)
     dialog = Pause(view.snapshot.counts.pending, types, task_type if first else None, condition)
     send_with(here, dialog, send)
-
-
-def _pause_queue(deck: Deck, queue: str, answer: PauseAnswer, ended: Callable[[str], None]) -> None:
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- the first frame needs no driver
-
-    until = answer.until
-    resume_at = deck.now() + until if isinstance(until, timedelta) else until
-    name, twin = f"queue {one_line(queue)}", pause_twin(answer.reason, until, queue=queue)
-    work = partial(operator.pause_queue, queue=queue, reason=answer.reason, resume_at=resume_at)
-    deck.operations.change(f"pause {name}", work, lambda _: f"Processing of {name} paused.", twin, ended)
 
 
 def _resume(here: Screen[Any], deck: Deck, view: View, task_type: str | None) -> None:

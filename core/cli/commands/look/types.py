@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -96,11 +97,12 @@ def change(
     with session.connection() as conn, conn.transaction():
         now = jobs.clock().run(conn)
         changes = _changes(given, now)
-        options = {"actor": session.actor, "reason": reason, "dry_run": dry_run}
-        if in_queue:
-            lines = service.set_queue(conn, in_queue, changes, **options)
+        if task_type:
+            set_one = partial(service.set_type, conn, session.registry, task_type)
+            lines = [set_one(changes, actor=session.actor, reason=reason, dry_run=dry_run)]
         else:
-            lines = [service.set_type(conn, session.registry, task_type, changes, **options)]
+            set_each = partial(service.set_queue, conn, in_queue or "")
+            lines = set_each(changes, actor=session.actor, reason=reason, dry_run=dry_run)
     changed = [output.plain(line) for line in lines]
     data = {"queue": in_queue, "types": changed} if in_queue else changed[0]
     text = output.described([*TYPE_JOBS, *TYPE_SETTINGS], [TypeRow(TypeFigures(line), now) for line in lines])
