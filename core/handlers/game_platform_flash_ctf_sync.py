@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, StrictBool
 
 from jobdeck.core.programme.sync.fetch import Wish
 from jobdeck.core.programme.sync.lap import Lap, requests, sync
+from jobdeck.core.programme.sync.roster import read_cursor, written_cursor
 from jobdeck.core.programme.sync.rules import batch_size, dry_run
-from jobdeck.core.programme.sync.walk import read_cursor, written_cursor
 from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.registry import Continue, Done, Payload
 

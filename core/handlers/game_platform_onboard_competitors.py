@@ -13,8 +13,8 @@ from jobdeck.core.programme.onboarding import candidates, store
 from jobdeck.core.programme.onboarding.candidates import Competitor, Newcomer, Person, Refusal, Role, new_competitor
 from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, Walk, judged, outlook, output
 from jobdeck.core.programme.onboarding.onboarding import ALREADY, ELSEWHERE, GONE, LEFT, settle_coaches
+from jobdeck.core.programme.sync.roster import read_cursor, write_cursor
 from jobdeck.core.programme.sync.rules import batch_size, dry_run, named_ids
-from jobdeck.core.programme.sync.walk import read_cursor, write_cursor
 from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.registry import Continue, Done, Payload
 

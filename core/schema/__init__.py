@@ -7,16 +7,17 @@ from jobdeck.core.schema.components import known_components, schema_text, schema
 from jobdeck.core.schema.drop import Owned, drop_schema, owned_objects
 from jobdeck.core.schema.examination import Examined, examine
 from jobdeck.core.schema.install import install_schema, schema_of
-from jobdeck.core.schema.opening import NOTHING, open_checked
 from jobdeck.core.schema.plan import Plan, plan_installation, running_jobs
 from jobdeck.core.schema.script import Script, scripts
 from jobdeck.core.schema.versions import (
     HELD,
+    NOTHING,
     check_schema,
     holdings,
     installed_version,
     is_current,
     not_loaded,
+    open_checked,
     unreleased_version,
 )
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import psycopg
 
 from jobdeck.core.errors import SchemaMismatch
+from jobdeck.core.plugins import off_here
 from jobdeck.core.postgres.address import Address
-from jobdeck.core.read.batch import select
+from jobdeck.core.read.batch import Answer, Batch, Query, select
 from jobdeck.core.redact import clean
 from jobdeck.core.schema.catalog import Record
 from jobdeck.core.schema.components import (
@@ -19,12 +22,10 @@ from jobdeck.core.schema.components import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import psycopg
-
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.schema.components import Component
-
 
 FIRST_VERSION: Final = 6
 """The version of the queue's schema in 0.3.0, the first release."""
@@ -265,3 +266,38 @@ def _elsewhere(conn: psycopg.Connection[Any]) -> list[str]:
         "WHERE relname = 'jobdeck_schema' AND relkind = 'r' ORDER BY 1"
     )
     return [clean(name) for (name,) in found]
+
+
+T = TypeVar("T")
+NOTHING: Final[Query[None]] = Query((), lambda _: None)
+
+
+def open_checked(database: Database, query: Query[T], *, note: Callable[[str], None] = lambda _: None) -> T:
+    """Connects, checks the schema and runs the query. Once the connection is made, all of it takes one round trip.
+
+    `note` gets a sentence if the database holds components whose plugins are off in this process.
+
+    Raises:
+        SchemaMismatch: as `check_schema`; the query's result was not used.
+        psycopg.Error: the connection or the query failed.
+    """
+
+    def ask(conn: psycopg.Connection[Any]) -> tuple[Answer[Holdings], Answer[T]]:
+        batch = Batch(conn)
+        return batch.add(HELD), batch.add(query)
+
+    try:
+        held, answer = database.first(ask)
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error:
+        # The tables may be missing or those of another version. Then the check says so.
+        with database.connection() as conn:
+            check_schema(conn)
+        raise
+    with database.connection() as conn:
+        found = held()
+        check_held(conn, found)
+    if missing := not_loaded(found):
+        note(off_here(missing))
+    return answer()

@@ -18,8 +18,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.logs import bound, event
-from jobdeck.core.web.gate import COOKIE, Gate
-from jobdeck.core.web.strangers import Strangers
+from jobdeck.core.web.gate import COOKIE, Gate, Strangers
 from jobdeck.core.web.terminal import Terminal
 
 if TYPE_CHECKING:

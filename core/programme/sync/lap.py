@@ -17,9 +17,9 @@ from jobdeck.core.errors import JobdeckError
 from jobdeck.core.programme.sync import roster, store, sync_runs
 from jobdeck.core.programme.sync import teams as sync_teams
 from jobdeck.core.programme.sync.fetch import Cadence, Plan, Wish, ask_all, plan
+from jobdeck.core.programme.sync.roster import Position, write_cursor
 from jobdeck.core.programme.sync.rules import ERRORS_TOLD, RUN_SECONDS, SAMPLE, all_failed, outage
 from jobdeck.core.programme.sync.teams import TeamResult, sync_team
-from jobdeck.core.programme.sync.walk import Position, write_cursor
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Continue, Done
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jobdeck.core.errors import Cancelled, LeaseLost, RetryLater, Snooze
 from jobdeck.core.handlers.game_platform_sync import Params
 from jobdeck.core.programme.sandbox.metactf import flash_event, solve
-from jobdeck.core.programme.sync.walk import Position, read_cursor, write_cursor
+from jobdeck.core.programme.sync.roster import Position, read_cursor, write_cursor
 from jobdeck.core.registry import Continue, Done
 from tests.core.handlers.world import T0, World
 from tests.support.context import ended
