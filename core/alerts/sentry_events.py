@@ -43,41 +43,16 @@ def failure(
 
     `lines` returns the last ones of its log.
     """
-    kind = run.error_kind or "failed"
     began, ended = (datetime.fromtimestamp(at, UTC) for at in (run.started, run.finished))
-    exception: Event = {"type": kind, "value": run.error or kind}
+    event = _of_run("error", "failed", job, run, began, ended, worker=worker, environment=environment)
     if frames:
-        exception["stacktrace"] = {
+        event["exception"]["values"][0]["stacktrace"] = {
             "frames": [{"filename": name, "lineno": line, "function": where} for name, line, where in frames]
         }
-    return {
-        "level": "error",
-        "logger": LOGGER,
-        "transaction": job.task_type,
-        "fingerprint": [LOGGER, job.task_type, fingerprint(run.error_kind, run.error)],
-        "exception": {"values": [exception]},
-        "tags": {
-            LOGGER: "jobdeck",
-            "task_type": job.task_type,
-            "job_id": str(job.id),
-            "attempt": str(job.attempt),
-            "worker": worker,
-            "outcome": run.outcome.value,
-            "environment": environment,
-        },
-        "contexts": {
-            "job": {
-                "run_token": job.run_token,
-                "attempt": job.attempt,
-                "max_attempts": job.max_attempts,
-                "recurring": job.is_recurring,
-                "due_at": job.due_at.isoformat(),
-                "started_at": began.isoformat(),
-                "finished_at": ended.isoformat(),
-            }
-        },
-        "breadcrumbs": {"values": _breadcrumbs(lines(), ended)},
-    }
+    event["tags"]["outcome"] = run.outcome.value
+    event["contexts"]["job"] |= {"max_attempts": job.max_attempts, "recurring": job.is_recurring}
+    event["breadcrumbs"] = {"values": _breadcrumbs(lines(), ended)}
+    return event
 
 
 def lost(run: Run, job: Job | None, worker: str, environment: str) -> Event:
@@ -85,28 +60,39 @@ def lost(run: Run, job: Job | None, worker: str, environment: str) -> Event:
     final = job is not None and (
         job.status.value == "failed" or (job.is_recurring and job.attempts == 0 and job.consecutive_failures > 0)
     )
+    level, who = "error" if final else "warning", run.worker_id or worker
+    event = _of_run(level, "lost", run, run, run.started_at, run.finished_at, worker=who, environment=environment)
+    event["tags"]["outcome"] = "failed" if final else "lost"
+    return event
+
+
+def _of_run(
+    level: str, otherwise: str, attempt: ClaimedJob | Run, run: FinishedRun | Run, began: datetime, ended: datetime, *,
+    worker: str, environment: str,
+) -> Event:  # fmt: skip
+    """What the event of each run has; `otherwise` is the kind, and the words, of an error without any."""
+    kind = run.error_kind or otherwise
     return {
-        "level": "error" if final else "warning",
+        "level": level,
         "logger": LOGGER,
-        "transaction": run.task_type,
-        "fingerprint": [LOGGER, run.task_type, fingerprint(run.error_kind, run.error)],
-        "exception": {"values": [{"type": run.error_kind or "lost", "value": run.error or "lost"}]},
+        "transaction": attempt.task_type,
+        "fingerprint": [LOGGER, attempt.task_type, fingerprint(run.error_kind, run.error)],
+        "exception": {"values": [{"type": kind, "value": run.error or kind}]},
         "tags": {
             LOGGER: "jobdeck",
-            "task_type": run.task_type,
+            "task_type": attempt.task_type,
             "job_id": str(run.job_id),
-            "attempt": str(run.attempt),
-            "worker": run.worker_id or worker,
-            "outcome": "failed" if final else "lost",
+            "attempt": str(attempt.attempt),
+            "worker": worker,
             "environment": environment,
         },
         "contexts": {
             "job": {
-                "run_token": run.run_token,
-                "attempt": run.attempt,
-                "due_at": run.due_at.isoformat(),
-                "started_at": run.started_at.isoformat(),
-                "finished_at": run.finished_at.isoformat(),
+                "run_token": attempt.run_token,
+                "attempt": attempt.attempt,
+                "due_at": attempt.due_at.isoformat(),
+                "started_at": began.isoformat(),
+                "finished_at": ended.isoformat(),
             }
         },
     }
