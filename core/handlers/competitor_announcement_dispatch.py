@@ -15,6 +15,7 @@ from pydantic import Field, StrictBool
 from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater
 from jobdeck.core.programme.messaging import campaigns, erased, outbox, templates
 from jobdeck.core.programme.messaging.batches import PROVIDER, Batches
+from jobdeck.core.programme.messaging.campaigns import Holder
 from jobdeck.core.programme.messaging.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors.email import Email, EmailClient
@@ -113,16 +114,11 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     if words is not None:
         _body(ctx.resources.settings, words)  # before the campaign is taken, so that a refused text leaves it free
     outbox.sweep(ctx.db)
-    start = campaigns.start(
-        ctx.db,
-        params.campaign_id,
-        job_id=ctx.job.id,
-        token=ctx.job.run_token,
-        lease_seconds=_lease(ctx.resources.settings),
-    )
+    holder = Holder(ctx.db, params.campaign_id, ctx.job.id, ctx.job.run_token, _lease(ctx.resources.settings))
+    start = holder.start()
     if not start.taken:
         return _not_taken(params, ctx, start)
-    return _Dispatch(params, ctx, client, start).run()
+    return _Dispatch(params, ctx, client, holder, start).run()
 
 
 def _lacks_unsubscribe_group(params: Params, settings: CompetitionSettings) -> bool:
@@ -196,9 +192,12 @@ def _output(ctx: CompetitionContext, campaign: UUID, *, resumed: bool) -> Json:
 
 
 class _Dispatch:
-    def __init__(self, params: Params, ctx: CompetitionContext, client: EmailClient, start: Start) -> None:
+    def __init__(
+        self, params: Params, ctx: CompetitionContext, client: EmailClient, holder: Holder, start: Start
+    ) -> None:
         self._params = params
         self._ctx = ctx
+        self._holder = holder
         self._resumed = start.verdict == "resumed"
         text = start.body_markdown or ""
         body = _body(ctx.resources.settings, (start.subject or "", text))
@@ -260,15 +259,8 @@ class _Dispatch:
         return switch.enabled and self._ctx.job.task_type not in switch.held_types
 
     def _next(self) -> list[Mailed]:
-        held: Json = {
-            "job_id": self._ctx.job.id,
-            "token": self._ctx.job.run_token,
-            "lease_seconds": _lease(self._ctx.resources.settings),
-        }
-        batch = campaigns.next_batch(
-            self._ctx.db, self._params.campaign_id, size=self._room(), coach=self._params.coach_id, **held
-        )
-        if not batch and not campaigns.hold(self._ctx.db, self._params.campaign_id, **held):
+        batch = self._holder.next_batch(self._room(), self._params.coach_id)
+        if not batch and not self._holder.hold():
             raise LeaseLost(f"Another run has taken over campaign {self._params.campaign_id}; this run stops.")
         return batch
 
@@ -289,11 +281,4 @@ class _Dispatch:
         self._release(reason, failed=final)
 
     def _release(self, reason: str, *, failed: bool = False) -> None:
-        campaigns.release(
-            self._ctx.db,
-            self._params.campaign_id,
-            job_id=self._ctx.job.id,
-            token=self._ctx.job.run_token,
-            status="failed" if failed else "partially_failed",
-            reason=reason,
-        )
+        self._holder.release("failed" if failed else "partially_failed", reason)

@@ -91,42 +91,44 @@ class Campaign:
     held: bool
 
 
-def start(conn: psycopg.Connection[Any], campaign: UUID, *, job_id: UUID, token: int, lease_seconds: float) -> Start:
-    """Acquires a campaign for this run; messages that an earlier run left in flight become uncertain."""
-    with conn.cursor(row_factory=class_row(Start)) as cursor:
-        return cursor.execute(
-            "select verdict, status, subject, body_markdown from outbox_campaign_start(%s, %s, %s, %s)",
-            (campaign, job_id, token, lease_seconds),
-        ).fetchall()[0]
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A run that sends a campaign, or wants to: nobody else holds it for `lease_seconds` after each call."""
 
+    conn: psycopg.Connection[Any]
+    campaign: UUID
+    job_id: UUID
+    token: int
+    lease_seconds: float
 
-def hold(conn: psycopg.Connection[Any], campaign: UUID, *, job_id: UUID, token: int, lease_seconds: float) -> bool:
-    """Renews the lease; False if this run has lost the campaign."""
-    row = conn.execute(
-        "select outbox_campaign_hold(%s, %s, %s, %s)", (campaign, job_id, token, lease_seconds)
-    ).fetchall()[0]
-    return bool(row[0])
+    def start(self) -> Start:
+        """Acquires the campaign; messages that an earlier run left in flight become uncertain."""
+        with self.conn.cursor(row_factory=class_row(Start)) as cursor:
+            return cursor.execute(
+                "select verdict, status, subject, body_markdown from outbox_campaign_start(%s, %s, %s, %s)",
+                (self.campaign, self.job_id, self.token, self.lease_seconds),
+            ).fetchall()[0]
 
+    def hold(self) -> bool:
+        """Renews the lease; False if this run has lost the campaign."""
+        given = (self.campaign, self.job_id, self.token, self.lease_seconds)
+        return bool(self.conn.execute("select outbox_campaign_hold(%s, %s, %s, %s)", given).fetchall()[0][0])
 
-def next_batch(
-    conn: psycopg.Connection[Any],
-    campaign: UUID,
-    *,
-    job_id: UUID,
-    token: int,
-    size: int,
-    lease_seconds: float,
-    coach: UUID | None = None,
-) -> list[Mailed]:
-    """Claims the next recipients; those who must not be mailed are skipped with the reason.
+    def next_batch(self, size: int, coach: UUID | None) -> list[Mailed]:
+        """Claims the next recipients; those who must not be mailed are skipped with the reason.
 
-    Empty if nobody is left or this run has lost the campaign; `hold` tells the two apart.
-    """
-    with conn.cursor(row_factory=class_row(Mailed)) as cursor:
-        return cursor.execute(
-            "select * from outbox_campaign_batch(%s, %s, %s, %s, %s, %s)",
-            (campaign, job_id, token, size, lease_seconds, coach),
-        ).fetchall()
+        Empty if nobody is left or this run has lost the campaign; `hold` tells the two apart.
+        """
+        with self.conn.cursor(row_factory=class_row(Mailed)) as cursor:
+            return cursor.execute(
+                "select * from outbox_campaign_batch(%s, %s, %s, %s, %s, %s)",
+                (self.campaign, self.job_id, self.token, size, self.lease_seconds, coach),
+            ).fetchall()
+
+    def release(self, status: Literal["partially_failed", "failed"], reason: str) -> None:
+        """Releases the campaign, if this run still has it; status and reason are stored if recipients are left."""
+        given = (self.campaign, self.job_id, self.token, status, reason)
+        self.conn.execute("select outbox_campaign_release(%s, %s, %s, %s, %s)", given)
 
 
 def settle_batch(
@@ -145,26 +147,6 @@ def settle_batch(
         (batch, outcome, provider_message_id, http_status, error_class, error),
     ).fetchall()[0]
     return int(row[0])
-
-
-def release(
-    conn: psycopg.Connection[Any],
-    campaign: UUID,
-    *,
-    job_id: UUID,
-    token: int,
-    status: Literal["partially_failed", "failed"] | None = None,
-    reason: str | None = None,
-) -> str | None:
-    """Releases a campaign; returns its status, or None if this run has lost it.
-
-    `status` and `reason` are stored if recipients are left.
-    """
-    row = conn.execute(
-        "select outbox_campaign_release(%s, %s, %s, %s, %s)", (campaign, job_id, token, status, reason)
-    ).fetchall()[0]
-    found: str | None = row[0]
-    return found
 
 
 def reopen(
