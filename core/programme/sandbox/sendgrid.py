@@ -10,8 +10,6 @@ import json
 import re
 import threading
 import time
-import urllib.error
-import urllib.request
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -267,24 +265,6 @@ class SendGrid:
         with self._lock:
             waiting, self._waiting = self._waiting, []
             return waiting
-
-    def deliver_events(self, url: str, *, seconds: float = 10.0) -> int | None:
-        """Sends the waiting events to a receiver and returns its status; on anything but 2xx they stay waiting."""
-        with self._lock:
-            waiting = list(self._waiting)
-        body, headers = self.signed(waiting)
-        request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310 -- a receiver on this machine
-        try:
-            with urllib.request.urlopen(request, timeout=seconds) as response:  # noqa: S310 -- the same
-                status = int(response.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code
-        except OSError:
-            return None
-        with self._lock:
-            self._waiting = [event for event in self._waiting if event not in waiting]
-        return status
 
 
 def _within(at: float, text: str) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import httpx
@@ -196,43 +194,6 @@ def test_events_are_signed_so_that_the_sdk_knows_them(sandbox: Sandbox) -> None:
 def test_without_a_key_no_event_is_believed(key: str | None) -> None:
     with pytest.raises(ConfigurationError, match="SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY"):
         email_wire.verified(key, {}, b"[]")
-
-
-def test_events_are_brought_until_the_receiver_takes_them(sandbox: Sandbox) -> None:
-    answers = [500, 200]
-    got: list[bytes] = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            status = answers.pop(0)
-            if status == 200 and email_wire.verified(sandbox.sendgrid.public_key, dict(self.headers), body):
-                got.append(body)
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            _send(sandbox, "a@example.org")
-            url = f"http://127.0.0.1:{server.server_port}/api/sendgrid/events"
-            assert [sandbox.sendgrid.deliver_events(url, seconds=PATIENCE) for _ in range(2)] == [500, 200]
-        finally:
-            server.shutdown()
-            thread.join()
-    assert [event["event"] for event in json.loads(got[0])] == ["processed", "delivered"]
-    assert sandbox.sendgrid.take_events() == []
-
-
-def test_nobody_at_the_receiver_keeps_the_events(sandbox: Sandbox) -> None:
-    _send(sandbox, "a@example.org")
-    assert sandbox.sendgrid.deliver_events("http://127.0.0.1:1/") is None
-    assert len(sandbox.sendgrid.take_events()) == 2
 
 
 def test_suppressions_are_listed_in_pages_and_times(sandbox: Sandbox) -> None:
