@@ -8,16 +8,14 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from jobdeck.core.errors import SchemaMismatch
-from jobdeck.core.plugins import load_plugins
+from jobdeck.core.plugins import Plugin, load_plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from importlib.resources.abc import Traversable
 
-    from jobdeck.core.plugins import Period
     from jobdeck.core.settings import Settings
 
 QUEUE: Final = "queue"
@@ -25,40 +23,8 @@ _FIRST_LINE: Final = re.compile(r"-- jobdeck schema version (\d+)\s*\n")
 _SERVES: Final = re.compile(r"^-- serves programs from (\d+(?:\.\d+)*)\s*$", re.MULTILINE)
 _MIGRATION: Final = re.compile(r"(\d{3})_(before|after|online)_(\w+)\.sql")
 
-
-class Component(Protocol):
-    """What the installer needs of a part; a plugin has the same attributes."""
-
-    @property
-    def name(self) -> str:
-        """Its name in `jobdeck_schema`."""
-
-    @property
-    def version(self) -> int:
-        """The version of its SQL, raised with every change."""
-
-    @property
-    def sql_before(self) -> Sequence[Traversable]:
-        """Files that run before the queue's."""
-
-    @property
-    def sql(self) -> Sequence[Traversable]:
-        """Files that run after those of the components before it."""
-
-    @property
-    def retention(self) -> Sequence[Period]:
-        """The periods of its tables."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A component without a plugin."""
-
-    name: str
-    version: int
-    sql_before: tuple[Traversable, ...] = ()
-    sql: tuple[Traversable, ...] = ()
-    retention: tuple[Period, ...] = ()
+Component: TypeAlias = Plugin
+"""A part of the schema, as the installer sees it: the queue itself is described like a plugin."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -117,7 +83,7 @@ def schema_version() -> int:
 
 def queue_component() -> Component:
     """The queue itself."""
-    return Part(QUEUE, schema_version(), sql=schema_files())
+    return Plugin(name=QUEUE, version=schema_version(), sql=schema_files())
 
 
 def known_components() -> tuple[Component, ...]:

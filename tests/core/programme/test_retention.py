@@ -11,7 +11,7 @@ from psycopg import sql
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Verdict
-from jobdeck.core.plugins import Period, load_plugins
+from jobdeck.core.plugins import Period, Plugin, load_plugins
 from jobdeck.core.programme import webhooks
 from jobdeck.core.programme.events import hand_on
 from jobdeck.core.programme.messaging import outbox
@@ -20,7 +20,7 @@ from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.queue import privacy
 from jobdeck.core.read.verdict.health import health
 from jobdeck.core.schema import install_schema
-from jobdeck.core.schema.components import Part, queue_component
+from jobdeck.core.schema.components import queue_component
 from jobdeck.core.settings import Settings
 from tests.core.programme.outbox_support import add_profile
 from tests.support.queue import Connection, reap, value
@@ -107,7 +107,7 @@ def test_a_period_that_the_owner_chose_outlives_the_next_installation(conn: Conn
 
 @pytest.mark.slow
 def test_a_plugin_with_periods_and_no_function_that_keeps_them_is_not_installed(conn: Connection) -> None:
-    shop = Part("shop", 1, retention=(Period("orders", 10, "the law"),))
+    shop = Plugin(name="shop", version=1, retention=(Period("orders", 10, "the law"),))
     with pytest.raises(Refused, match="shop_retain"):
         install_schema(conn, components=(queue_component(), *load_plugins(), shop))
     assert value(conn, "select count(*) from job_retention where component = 'shop'") == 0

@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused, SchemaMismatch
-from jobdeck.core.plugins import use_plugins
+from jobdeck.core.plugins import Plugin, use_plugins
 from jobdeck.core.postgres.database import use_schema
 from jobdeck.core.schema import check_schema, checksums, components, examine, install_schema, is_current
 from jobdeck.core.schema.catalog import declared
-from jobdeck.core.schema.components import Part, known_components, queue_component, release, schema_version
+from jobdeck.core.schema.components import known_components, queue_component, release, schema_version
 from tests.support.catalog import catalog
 from tests.support.queue import Connection
 
@@ -48,10 +48,10 @@ def newer(conn: Connection, serves_from: str | None) -> None:
     conn.execute("INSERT INTO jobdeck_schema (version, serves_from) VALUES (%s, %s)", [NEEDED + 1, serves_from])
 
 
-def plugin(folder: Path, text: str = "create table if not exists extra_things (id int primary key);") -> Part:
+def plugin(folder: Path, text: str = "create table if not exists extra_things (id int primary key);") -> Plugin:
     """A component of its own."""
     (folder / "extra.sql").write_text(text)
-    return Part("extra", 3, sql=(folder / "extra.sql",))
+    return Plugin(name="extra", version=3, sql=(folder / "extra.sql",))
 
 
 def refusal(conn: Connection, **options: Any) -> str:
