@@ -208,11 +208,8 @@ class Onboarding:
     def _store(self, newcomer: Newcomer, user: User, outcome: str | None) -> None:
         try:
             with self._telling(newcomer):
-                if newcomer.role == "user":
-                    stored, problem = store.store_competitor(self._ctx.db, self._run, newcomer, user, outcome), None
-                else:
-                    problem = _unusable(user)
-                    stored = store.store_coach(self._ctx.db, self._run, newcomer, user, outcome, problem)
+                problem = _unusable(user) if newcomer.role == "coach" else None
+                stored = store.store_account(self._ctx.db, self._run, newcomer, user, outcome, problem)
                 self._judge(newcomer, stored, problem or "")
         except psycopg.errors.DeadlockDetected:
             self._leave(newcomer, "A concurrent transaction caused a deadlock.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from psycopg.types.json import Jsonb
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.programme.onboarding.attempts import Attempt, Run
-    from jobdeck.core.programme.onboarding.candidates import Newcomer, Person, Refusal
+    from jobdeck.core.programme.onboarding.candidates import Newcomer, Person, Refusal, Role
 
 DISCLOSED_TO: Final = "MetaCTF"
 NOT_USABLE: Final = "not_usable"
@@ -34,74 +34,48 @@ class TakenOverError(Exception):
     """Another run has taken the person over; nothing was stored."""
 
 
-def store_competitor(
-    conn: psycopg.Connection[Any], run: Run, newcomer: Newcomer, user: User, outcome: str | None
+_LOCKED: Final[dict[Role, LiteralString]] = {
+    "user": "select from public.competitors where id = %s for update",
+    "coach": "select from public.profiles where id = %s for update",
+}
+_MAPPING: Final = """
+insert into public.game_platform_profiles as p
+  ({whose}, metactf_role, synced_user_id, metactf_user_id, metactf_username, status, last_synced_at, sync_error)
+values (%(person)s, %(role)s::public.metactf_role, %(synced)s, %(metactf_user_id)s, %(username)s,
+        %(status)s::public.metactf_sync_status, now(), %(problem)s)
+on conflict ({whose}) do update set
+  metactf_role = excluded.metactf_role, synced_user_id = excluded.synced_user_id,
+  metactf_user_id = excluded.metactf_user_id, metactf_username = excluded.metactf_username,
+  status = excluded.status, sync_error = excluded.sync_error, last_synced_at = now(), updated_at = now()
+"""
+_MAPPINGS: Final[dict[Role, LiteralString]] = {
+    "user": _MAPPING.format(whose="competitor_id"),
+    "coach": _MAPPING.format(whose="coach_id"),
+}
+
+
+def store_account(
+    conn: psycopg.Connection[Any],
+    run: Run,
+    newcomer: Newcomer,
+    user: User,
+    outcome: str | None,
+    problem: str | None = None,
 ) -> str:
-    """Stores the vendor's account for a competitor, replacing an earlier mapping.
+    """Stores the vendor's account for a person, replacing an earlier mapping.
+
+    `problem` says why a coach's account cannot be used yet.
 
     Returns:
         The attempt's outcome; see `attempts.settle` for an `outcome` of None.
 
     Raises:
-        PersonGoneError: the competitor was deleted.
+        PersonGoneError: the person was deleted.
         TakenOverError: another run has taken this person over.
         psycopg.Error: nothing was stored.
     """
     with conn.transaction():
-        locked = conn.execute("select from public.competitors where id = %s for update", (newcomer.person_id,))
-        attempt = _settled(conn, run, newcomer, locked, done=True, outcome=outcome)
-        note_login(conn, user.syned_user_id, moment(user.last_login_unix_timestamp))
-        status = candidates.statuses(conn, [newcomer.person_id], has_account=True)[newcomer.person_id]
-        values = _account(newcomer, user) | {
-            "competitor_status": status,
-            "email": newcomer.new.email if attempt.sent else None,
-        }
-        conn.execute(
-            """
-            insert into public.game_platform_profiles as p
-              (competitor_id, metactf_role, synced_user_id, metactf_user_id, metactf_username, status, last_synced_at)
-            values (%(person)s, 'user', %(synced)s, %(metactf_user_id)s, %(username)s,
-                    %(status)s::public.metactf_sync_status, now())
-            on conflict (competitor_id) do update set
-              metactf_role = 'user', synced_user_id = excluded.synced_user_id,
-              metactf_user_id = excluded.metactf_user_id, metactf_username = excluded.metactf_username,
-              status = excluded.status, sync_error = null, last_synced_at = now(), updated_at = now()
-            """,
-            values,
-        )
-        conn.execute(
-            """
-            update public.competitors set
-              game_platform_id = %(synced)s, game_platform_synced_at = now(), game_platform_sync_error = null,
-              game_platform_onboarding_email = coalesce(%(email)s, game_platform_onboarding_email),
-              status = %(competitor_status)s
-            where id = %(person)s
-            """,
-            values,
-        )
-        conn.execute(
-            "insert into public.game_platform_stats (competitor_id) values (%(person)s) on conflict do nothing",
-            values,
-        )
-        _disclose(conn, run, newcomer, attempt)
-    return attempt.outcome
-
-
-def store_coach(
-    conn: psycopg.Connection[Any], run: Run, newcomer: Newcomer, user: User, outcome: str | None, problem: str | None
-) -> str:
-    """Stores the vendor's account for a coach. `problem` says why the account cannot be used yet.
-
-    Returns:
-        The attempt's outcome; see `attempts.settle` for an `outcome` of None.
-
-    Raises:
-        PersonGoneError: the profile was deleted.
-        TakenOverError: another run has taken this person over.
-        psycopg.Error: nothing was stored.
-    """
-    with conn.transaction():
-        locked = conn.execute("select from public.profiles where id = %s for update", (newcomer.person_id,))
+        locked = conn.execute(_LOCKED[newcomer.role], (newcomer.person_id,))
         attempt = _settled(
             conn,
             run,
@@ -113,30 +87,36 @@ def store_coach(
         )
         note_login(conn, user.syned_user_id, moment(user.last_login_unix_timestamp))
         values = _account(newcomer, user) | {"problem": problem}
-        conn.execute(
-            """
-            insert into public.game_platform_profiles as p
-              (coach_id, metactf_role, synced_user_id, metactf_user_id, metactf_username, status, last_synced_at,
-               sync_error)
-            values (%(person)s, 'coach', %(synced)s, %(metactf_user_id)s, %(username)s,
-                    %(status)s::public.metactf_sync_status, now(), %(problem)s)
-            on conflict (coach_id) do update set
-              metactf_role = 'coach', synced_user_id = excluded.synced_user_id,
-              metactf_user_id = excluded.metactf_user_id, metactf_username = excluded.metactf_username,
-              status = excluded.status, sync_error = excluded.sync_error, last_synced_at = now(), updated_at = now()
-            """,
-            values,
-        )
-        conn.execute(
-            """
-            update public.profiles set game_platform_user_id = %(synced)s, game_platform_last_synced_at = now(),
-              updated_at = now()
-            where id = %(person)s
-            """,
-            values,
-        )
+        conn.execute(_MAPPINGS[newcomer.role], values)
+        if newcomer.role == "user":
+            _store_competitor(conn, values | {"email": newcomer.new.email if attempt.sent else None})
+        else:
+            conn.execute(
+                """
+                update public.profiles set game_platform_user_id = %(synced)s, game_platform_last_synced_at = now(),
+                  updated_at = now()
+                where id = %(person)s
+                """,
+                values,
+            )
         _disclose(conn, run, newcomer, attempt)
     return attempt.outcome
+
+
+def _store_competitor(conn: psycopg.Connection[Any], values: dict[str, Any]) -> None:
+    person = values["person"]
+    status = candidates.statuses(conn, [person], has_account=True)[person]
+    conn.execute(
+        """
+        update public.competitors set
+          game_platform_id = %(synced)s, game_platform_synced_at = now(), game_platform_sync_error = null,
+          game_platform_onboarding_email = coalesce(%(email)s, game_platform_onboarding_email),
+          status = %(competitor_status)s
+        where id = %(person)s
+        """,
+        values | {"competitor_status": status},
+    )
+    _count_from_zero(conn, person)
 
 
 def repair_competitor(conn: psycopg.Connection[Any], competitor_id: UUID, synced_user_id: str) -> None:
@@ -152,10 +132,13 @@ def repair_competitor(conn: psycopg.Connection[Any], competitor_id: UUID, synced
             """,
             {"person": competitor_id, "synced": synced_user_id, "status": status},
         )
-        conn.execute(
-            "insert into public.game_platform_stats (competitor_id) values (%s) on conflict do nothing",
-            (competitor_id,),
-        )
+        _count_from_zero(conn, competitor_id)
+
+
+def _count_from_zero(conn: psycopg.Connection[Any], competitor_id: UUID) -> None:
+    conn.execute(
+        "insert into public.game_platform_stats (competitor_id) values (%s) on conflict do nothing", (competitor_id,)
+    )
 
 
 def repair_coach(conn: psycopg.Connection[Any], coach_id: UUID, synced_user_id: str) -> None:
@@ -216,6 +199,7 @@ def _settled(
 def _account(newcomer: Newcomer, user: User) -> dict[str, Any]:
     return {
         "person": newcomer.person_id,
+        "role": newcomer.role,
         "synced": newcomer.synced_user_id,
         "metactf_user_id": user.metactf_user_id,
         "username": user.metactf_username,
