@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 from jobdeck.core.model import NewJob
-from jobdeck.core.programme.messaging import audience
+from jobdeck.core.programme.messaging import campaigns
 from jobdeck.core.programme.sandbox import sample
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.queue import producer
@@ -74,7 +74,7 @@ def add_people(conn: Connection) -> None:
 def campaign(conn: Connection, actor: str) -> str:
     """Creates a campaign and the job that sends it; returns the job's id."""
     with conn.transaction():
-        made = audience.create(
+        made = campaigns.create(
             conn, subject="A sweep", body_markdown="A sweep", body_html="<p>A sweep</p>", audience="game_platform",
             coach=None, actor=actor,
         )  # fmt: skip

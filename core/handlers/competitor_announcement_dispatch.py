@@ -14,8 +14,7 @@ from pydantic import Field, StrictBool
 
 from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater
 from jobdeck.core.programme.messaging import campaigns, erased, outbox, templates
-from jobdeck.core.programme.messaging.batches import PROVIDER, Batches
-from jobdeck.core.programme.messaging.campaigns import Holder
+from jobdeck.core.programme.messaging.campaigns import PROVIDER, Batches, Holder
 from jobdeck.core.programme.messaging.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors.email import Email, EmailClient

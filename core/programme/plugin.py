@@ -114,7 +114,7 @@ plugin: Final = Plugin(
         "sandbox": "jobdeck.core.programme.commands.demo:sandbox",
     },
     endpoints=lazy("jobdeck.core.programme.webhooks:endpoints"),
-    openapi=lazy("jobdeck.core.programme.openapi:describe"),
+    openapi=lazy("jobdeck.core.programme.webhooks:describe"),
     upkeep=(
         Upkeep(
             name="applying delivery events",

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.model import Json, Ticket
-    from jobdeck.core.programme.messaging.audience import Outlook
-    from jobdeck.core.programme.messaging.campaigns import Campaign, Stats
+    from jobdeck.core.programme.messaging.campaigns import Campaign, Outlook, Stats
     from jobdeck.core.programme.messaging.templates import Body
 
 TASK_TYPE: Final = "competitor_announcement_dispatch"
@@ -55,7 +54,7 @@ def create(
     session: Session, subject: str, source: str, coach: str | None, yes: bool, dry_run: bool, **given: Any
 ) -> None:
     """Preview a campaign: recipients, exclusions, and the mail. With --yes, create it and its job."""
-    from jobdeck.core.programme.messaging import audience  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.messaging import campaigns  # noqa: PLC0415 -- imported on first use
 
     subject, text = _subject(subject), _text(source)
     coach_id = receipts.parse_id(coach, "--coach") if coach else None
@@ -63,7 +62,7 @@ def create(
     _require_unsubscribe_group(session, allowed=allowed)
     body = _body(session, subject, text)
     with session.connection() as conn:
-        outlook = audience.outlook(conn, given["audience"], coach_id)
+        outlook = campaigns.audience_outlook(conn, given["audience"], coach_id)
         if not outlook.recipients:
             raise Refused(f"The campaign has no recipients ({_reasons(outlook.excluded) or 'the audience is empty'}). "
                           "Choose another --audience or --coach.")  # fmt: skip
@@ -139,10 +138,10 @@ campaign = Group(
 def _create(
     session: Session, conn: psycopg.Connection[Any], *, subject: str, text: str, coach: UUID | None, **given: Any
 ) -> tuple[UUID, Ticket]:
-    from jobdeck.core.programme.messaging import audience, templates  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.messaging import campaigns, templates  # noqa: PLC0415 -- imported on first use
 
     with conn.transaction():
-        made = audience.create(
+        made = campaigns.create(
             conn,
             subject=subject,
             body_markdown=text,

@@ -1,19 +1,38 @@
-"""Sends campaigns: acquires one, claims batches, settles them, releases it. Each call is one transaction."""
+"""Campaigns: makes one, previews its audience, acquires it, claims batches, mails and settles them, releases it.
+
+Each call of the database is one transaction. A batch that was certainly not sent is queued again. The recipients of a
+batch that may have been sent become uncertain, and are not mailed again automatically.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 
 from psycopg.rows import class_row, dict_row
 
-from jobdeck.core.programme.messaging.outbox import refusals
+from jobdeck.core.errors import RetryLater
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging.delivery import word_of
+from jobdeck.core.programme.messaging.outbox import PROVIDERS, Result, refusals
+from jobdeck.core.programme.vendors.email import Addressee, Email, EmailClient
+from jobdeck.core.programme.vendors.errors import (
+    MessagingError,
+    OutcomeUnknown,
+    PayloadRefused,
+    RateLimited,
+    RecipientRefused,
+    TooLarge,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     import psycopg
+
+    from jobdeck.core.programme.resources import CompetitionContext
 
 Json = dict[str, Any]
 
@@ -214,3 +233,151 @@ def outlook(conn: psycopg.Connection[Any], campaign: UUID, coach: UUID | None) -
         "masked": due["masked"] if due else [],
         "skipped": {row["reason"]: row["people"] for row in found if row["reason"]},
     }
+
+
+Audience = Literal["game_platform", "all"]
+
+SAMPLES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """An audience in numbers. `minors` are recipients under 18; `sample` holds competitor ids and masked addresses."""
+
+    recipients: int
+    minors: int
+    excluded: dict[str, int]
+    sample: list[tuple[UUID, str]]
+
+
+def audience_outlook(conn: psycopg.Connection[Any], audience: Audience, coach: UUID | None) -> Outlook:
+    """Counts whom a campaign to this audience would reach, and whom it would exclude, by reason."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            "select reason, people, minors, ids, masked from outbox_audience_outlook(%s, %s, %s)",
+            (audience, coach, SAMPLES),
+        ).fetchall()
+    reached = next((row for row in rows if not row["reason"]), None)
+    return Outlook(
+        recipients=reached["people"] if reached else 0,
+        minors=reached["minors"] if reached else 0,
+        excluded={row["reason"]: row["people"] for row in rows if row["reason"]},
+        sample=list(zip(reached["ids"], reached["masked"], strict=True)) if reached else [],
+    )
+
+
+def create(
+    conn: psycopg.Connection[Any],
+    *,
+    subject: str,
+    body_markdown: str,
+    body_html: str,
+    audience: Audience,
+    coach: UUID | None,
+    actor: str,
+) -> UUID:
+    """Creates a campaign with its recipients and excluded people, in the caller's transaction. Audited."""
+    row = conn.execute(
+        "select outbox_campaign_create(%s, %s, %s, %s, %s, %s)",
+        (subject, body_markdown, body_html, audience, coach, actor),
+    ).fetchall()[0]
+    campaign: UUID = row[0]
+    return campaign
+
+
+PROVIDER: Final = PROVIDERS["email"]
+GROWTH: Final = 4
+UNCERTAIN_PAUSE_SECONDS: Final = 60.0
+
+
+class Batches:
+    """The requests of one run. `size` is the limit of recipients for the next request, `taken` counts those mailed."""
+
+    def __init__(
+        self, ctx: CompetitionContext, client: EmailClient, campaign: UUID, mail: Email, *, size: int, largest: int
+    ) -> None:
+        self.size = size
+        self.taken = 0
+        self._ctx = ctx
+        self._client = client
+        self._campaign = campaign
+        self._mail = mail
+        self._largest = largest
+
+    def send(self, batch: Sequence[Mailed]) -> None:
+        """Sends one batch. A recipient whom SendGrid refuses fails; the others are queued again.
+
+        Raises:
+            RetryLater: the batch may have been sent.
+            MessagingError: the batch was not sent.
+        """
+        addressees = [Addressee(one.address, self._args(one)) for one in batch]
+        try:
+            sent = self._client.send_many(self._mail, addressees)
+        except (RecipientRefused, TooLarge) as error:
+            self._without(batch, error)
+            return
+        except MessagingError as error:
+            self._unsent(batch, error)
+        self.taken += len(batch)
+        self.size = min(self._largest, self.size * GROWTH)
+        settle_batch(
+            self._ctx.db,
+            batch[0].batch,
+            "accepted",
+            provider_message_id=sent.provider_message_id,
+            http_status=sent.http_status,
+        )
+
+    def _args(self, one: Mailed) -> dict[str, str]:
+        return {
+            "email_type": "competitor_announcement",
+            "campaign_id": str(self._campaign),
+            "competitor_id": str(one.competitor_id),
+            "recipient_id": str(one.recipient_id),
+            "outbox_id": str(one.id),
+        }
+
+    def _without(self, batch: Sequence[Mailed], error: RecipientRefused | TooLarge) -> None:
+        """Fails the recipients that the provider refused; halves the batch if it named none."""
+        places = error.indexes if isinstance(error, RecipientRefused) else ()
+        named = [batch[place] for place in places if place < len(batch)]
+        refused = named or (list(batch) if len(batch) == 1 else [])
+        if isinstance(error, TooLarge) and refused:
+            self._return(batch, error)
+            raise PayloadRefused(
+                "SendGrid refuses the campaign's mail as too large even for one recipient (413). Shorten it.",
+                code="413",
+            )
+        with self._ctx.db.transaction():
+            word = word_of(error)
+            outbox.settle(
+                self._ctx.db,
+                [
+                    Result(
+                        one.id, one.attempt, "failed",
+                        error_class=word, error_code=error.code, error_text="SendGrid refused this recipient.",
+                    )
+                    for one in refused
+                ],
+            )  # fmt: skip
+            self._return(batch, error)
+        if not refused:
+            self.size = max(1, len(batch) // 2)
+
+    def _unsent(self, batch: Sequence[Mailed], error: MessagingError) -> NoReturn:
+        """Stores the outcome of a failed request, and ends the run."""
+        if isinstance(error, OutcomeUnknown):
+            settle_batch(self._ctx.db, batch[0].batch, "uncertain", error_class=word_of(error), error=str(error))
+            raise RetryLater(
+                UNCERTAIN_PAUSE_SECONDS,
+                f"{error} {len(batch)} recipients are uncertain; the others follow in {UNCERTAIN_PAUSE_SECONDS:.0f} s.",
+            )
+        self._return(batch, error)
+        if isinstance(error, RateLimited):
+            outbox.close_provider(self._ctx.db, PROVIDER, error.seconds)
+        raise error
+
+    def _return(self, batch: Sequence[Mailed], error: MessagingError) -> None:
+        status = int(error.code) if error.code and error.code.isdecimal() else None
+        settle_batch(self._ctx.db, batch[0].batch, "returned", http_status=status, error_class=word_of(error))

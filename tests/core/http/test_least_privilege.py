@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core.programme.messaging import audience, outbox
+from jobdeck.core.programme.messaging import campaigns, outbox
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history
 from tests.support.people import GROUPS, People
@@ -253,7 +253,7 @@ def test_what_an_operator_does_is_on_record_under_the_role_that_signed_in(
         queue_operator.resume(operator, actor=SOMEBODY_ELSE)
         queue_operator.cancel(operator, [job.id], actor=SOMEBODY_ELSE)
         outbox.reveal(operator, job_id=job.id, actor=SOMEBODY_ELSE, reason="a complaint")
-        campaign = audience.create(
+        campaign = campaigns.create(
             operator, subject="s", body_markdown="m", body_html="h", audience="all", coach=None, actor=SOMEBODY_ELSE
         )
     told = history.audit().run(conn)
