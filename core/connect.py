@@ -32,7 +32,6 @@ def open_database(
     *,
     application_name: str,
     read_only: bool = False,
-    min_size: int = 1,
     max_size: int = 4,
     connect: bool = True,
     embedded: bool = False,
@@ -41,9 +40,8 @@ def open_database(
 
     Args:
         settings: the source of `DATABASE_URL` and the state folder.
-        application_name: see `Database`, also for the next three.
+        application_name: see `Database`, also for the next two.
         read_only: whether the server refuses writes.
-        min_size: the number of unused connections that stay open.
         max_size: the maximum number of pooled connections.
         connect: whether to connect at once, so that a wrong address is an error here.
         embedded: whether to start this account's own Postgres, with the schema installed, where the settings name no
@@ -61,7 +59,6 @@ def open_database(
         application_name=application_name,
         schema=settings.database_schema,
         read_only=read_only,
-        min_size=min_size,
         max_size=max_size,
     )
     if settings.database_url is not None:
