@@ -8,7 +8,7 @@ from textual.containers import Vertical
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.deck import deck_of
-from jobdeck.tui.format import one_line
+from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.text import job_detail, playbook
 from jobdeck.tui.text.first.frames import lower, upper
 from jobdeck.tui.widgets.ink import PlainLine
@@ -116,11 +116,12 @@ class Beside(Vertical):
         page = job_detail.Page(
             job, self._detail, now, width=self.query_one(Sheet).size.width, key=self.deck.key,
             advice=playbook.advice(job.task_type, runs[0].error_kind if runs else None) if self._detail else (),
+            beside=True,
         )  # fmt: skip
-        self._title(*job_detail.title(job, now))
         # Without the history the right column is left out: it would move down when the history comes.
         below = (job_detail.right(page),) if self._detail is not None else ()
         self.query_one(Sheet).show((job_detail.left(page), *below))
+        self._title(*job_detail.title(job, now))
 
     def on_resize(self) -> None:
         if self._following:
@@ -134,8 +135,14 @@ class Beside(Vertical):
             return
         trimmed = [(text.strip() if at == 0 else text, ink) for at, (text, ink) in enumerate(left)]
         title.show(upper(trimmed, self.size.width, [span for span in right if span[0].strip()]))
-        foot.show(lower([(self.deck.key("job.detail").replace("enter", "⏎"), "key"), (" whole page", "muted")] if left
-                        else [], self.size.width))  # fmt: skip
+        foot.show(lower(self._leading() if left else [], self.size.width))
+
+    def _leading(self) -> list[Span]:
+        """The key that leads to the page of the job, and how many lines of the text are below those shown."""
+        sheet = self.query_one(Sheet)
+        hidden = sheet.total - sheet.lines
+        more: list[Span] = [(f"… {plural(hidden, 'more line')}  ", "muted")] if hidden > 0 else []
+        return [*more, (self.deck.key("job.detail").replace("enter", "⏎"), "key"), (" whole page", "muted")]
 
     def _is_old(self, seconds: float) -> bool:
         return self._asked_at is None or self.deck.monotonic() - self._asked_at >= seconds

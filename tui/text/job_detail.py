@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
 from textual.content import Content
 
 from jobdeck.core.model import Job, Json, Run, Status
@@ -16,7 +15,7 @@ from jobdeck.core.read.report_types import Standing
 from jobdeck.core.read.sentences import CLAIMED, outcome_words, status_word
 from jobdeck.core.redact import clean, harmless_json, scrub
 from jobdeck.core.schedules import has_run_out, next_runs, rhythm
-from jobdeck.tui.actions import key_of
+from jobdeck.tui.actions import FINISHED, key_of
 from jobdeck.tui.format import (
     DASH,
     DRY_MARK,
@@ -40,6 +39,7 @@ from jobdeck.tui.format import (
     status_look,
     wrapped,
 )
+from jobdeck.tui.text.why import why
 from jobdeck.tui.widgets.jobs.cells import lease_left
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.plugins import Recipients
     from jobdeck.core.read.pages.flows import FlowTree
-    from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail
+    from jobdeck.core.read.report_types import AuditEntry, JobDetail
     from jobdeck.tui.widgets.ink import Span
 
 COLOURS = {
@@ -79,7 +79,8 @@ class Page:
     """The content of a job's page. `run` is the index in `detail.runs` of the run shown in full, None for the newest.
 
     `revealed` shows personal data unmasked; control characters stay harmless. `width` is a column's width in cells.
-    `key` returns the name of an action's key.
+    `key` returns the name of an action's key. A pane `beside` the list has less room: it begins with
+    what the list knows, so that nothing moves when the history comes.
     """
 
     job: Job
@@ -92,6 +93,7 @@ class Page:
     flow: FlowTree | None = None
     advice: Sequence[str] = ()
     key: Callable[[str], str] = key_of
+    beside: bool = False
 
     def line(self, text: str) -> str:
         """Foreign text as one line."""
@@ -136,30 +138,34 @@ def title(job: Job, now: datetime) -> tuple[list[Span], list[Span]]:
 
 
 def left(page: Page) -> Content:
-    """The left column: facts, last error, progress and log of the run, claim clauses, flow, checkpoint, advice."""
+    """The left column: last error, progress and log of the run, claim clauses, facts, flow, checkpoint, advice.
+
+    Of a running job the facts come before the clauses, which are about its next claim. A pane has the clauses and the
+    advice in its right column.
+    """
     job = page.job
-    parts = [_facts(page)]
+    parts = []
     if job.last_error:
         parts.append(_section("Last error", [Content.styled(page.lines(job.last_error), "$error")]))
     if job.progress:
         parts.append(_section("Progress", _progress(page)))
         parts += _live_log(page)
-    if page.detail is not None and page.detail.why:
-        parts.append(_why(page, page.detail.why))
+    reasons = [] if page.beside else _why(page)
+    facts = _section("Facts", [_facts(page)]) if parts or reasons else _facts(page)
+    parts += [facts, *reasons] if job.status is Status.RUNNING else [*reasons, facts]
     if page.flow is not None:
         parts.append(_section(*_flow(page, page.flow)))
     if job.checkpoint:
         parts.append(_section("Checkpoint", [page.json(job.checkpoint)]))
-    if page.advice:
-        advice = [Content(f"• {page.hanging(text, 2)}") for text in page.advice]
-        parts.append(_section("The playbook says", advice))
+    if not page.beside:
+        parts += _advice(page)
     return Content("\n\n").join(parts)
 
 
 def right(page: Page) -> Content:
     """The right column: runs, one of them in full, payload, output, recipients, operators' actions."""
     job, detail = page.job, page.detail
-    parts = []
+    parts = _why(page) if page.beside and job.status not in FINISHED else []
     if detail is None:
         parts.append(Content.styled("Reading the history…", "$ink-muted"))
     else:
@@ -173,25 +179,19 @@ def right(page: Page) -> Content:
         parts.append(_section("Recipients", _recipients(page, page.recipients)))
     if detail is not None and detail.audit:
         parts.append(_section("Operators", [_entry(page, entry) for entry in detail.audit]))
+    if page.beside:
+        parts += _advice(page)
     return Content("\n\n").join(parts)
 
 
-def _why(page: Page, clauses: Sequence[Clause]) -> Content:
-    width = max(cell_len(one_line(clause.name)) for clause in clauses) + 2
-    lines = [
-        Content.assemble(
-            ("✓ ", "$success") if clause.holds else ("✗ ", "$error"),
-            (fit(one_line(clause.name), width), "$ink-muted" if clause.holds else "bold"),
-            (page.hanging(one_line(clause.evidence), width + 2), "$ink-muted" if clause.holds else ""),
-        )
-        for clause in clauses
-    ]
-    if page.job.status is Status.RUNNING:
-        held = "A worker has claimed it" if status_word(page.job) == CLAIMED else "It is running"
-        heading = f"{held}. Conditions of its next claim"
-    else:
-        heading = "Why it runs" if all(clause.holds for clause in clauses) else "Why it is not running"
-    return _section(heading, lines)
+def _why(page: Page) -> list[Content]:
+    clauses = page.detail.why if page.detail is not None else ()
+    return [_section(*why(page, clauses))] if clauses else []
+
+
+def _advice(page: Page) -> list[Content]:
+    advice = [Content(f"• {page.hanging(text, 2)}") for text in page.advice]
+    return [_section("The playbook says", advice)] if advice else []
 
 
 def _flow(page: Page, tree: FlowTree) -> tuple[str, list[Content]]:
@@ -288,17 +288,15 @@ def _facts(page: Page) -> Content:
             "created",
             f"{stamp(job.created_at, now, past=True)}{f' by {one_line(job.created_by)}' if job.created_by else ''}",
         ),
-        (
-            "next run",
-            "no slot yet: a worker writes it"
-            if has_run_out(job)
-            else stamp(job.next_run_at or job.run_at, now)
-            if job.status is Status.PENDING
-            else DASH,
-        ),
-        ("last run", f"{stamp(job.last_run_at, now, past=True)}  {_last_outcome(page)}".rstrip()),
-        ("last success", stamp(job.last_success_at, now, past=True)),
     ]
+    if has_run_out(job):
+        facts.append(("next run", "no slot yet: a worker writes it"))
+    elif job.status is Status.PENDING:
+        facts.append(("next run", stamp(job.next_run_at or job.run_at, now)))
+    if job.last_run_at:
+        facts.append(("last run", f"{stamp(job.last_run_at, now, past=True)}  {_last_outcome(page)}".rstrip()))
+    if job.last_success_at:
+        facts.append(("last success", stamp(job.last_success_at, now, past=True)))
     own = rhythm(job)
     if own is not None:
         until = f" until {stamp(job.expires_at, now)}" if job.expires_at else ", never expires"
@@ -308,7 +306,7 @@ def _facts(page: Page) -> Content:
         facts += [("declared as", one_line(own.name))] if own.name else []
     if job.consecutive_failures:
         failures = plural(job.consecutive_failures, "cycle") if job.is_recurring else str(job.consecutive_failures)
-        facts.append(("consecutive failures", failures))
+        facts.append(("failed in a row", failures))
     if job.locked_by:
         facts.append(("held by", f"{one_line(job.locked_by)}, run {job.run_token}, {lease_left(job, now)}"))
     if job.cancel_requested_at:
@@ -365,7 +363,8 @@ def _pace(progress: Json, now: datetime) -> str | None:
 
 def _runs(page: Page, runs: Sequence[Run]) -> list[Content]:
     if not runs:
-        return [Content.styled("It has not run yet.", "$ink-muted")]
+        first = "Its first run has not ended." if page.job.status is Status.RUNNING else "It has not run yet."
+        return [Content.styled(first, "$ink-muted")]
     lines = []
     now, chosen = page.now, chosen_run(page, runs) if page.run is not None else None
     width = 22 if any(run.dry_run for run in runs) else 12
@@ -380,7 +379,7 @@ def _runs(page: Page, runs: Sequence[Run]) -> list[Content]:
                 (f"attempt {run.attempt}  {one_line(run.worker_id or '')}", "$ink-muted"),
             )
         )
-        if run.error:
+        if run.error and (run is not runs[0] or run.error != page.job.last_error):
             known = run.error_kind is None or run.error.startswith(run.error_kind)
             kind = "" if known else f"{one_line(run.error_kind or '')}: "
             lines.append(Content.styled(f"  {page.hanging(kind + page.line(run.error), 2)}", "$ink-muted"))

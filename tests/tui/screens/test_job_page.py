@@ -353,6 +353,50 @@ def test_evidence_and_advice_that_need_more_lines_go_on_under_their_beginning() 
     assert "• Set the token, restart the workers,\n  then retry." in text
 
 
+def test_a_pane_names_the_conditions_that_hold_in_one_line_after_those_that_do_not() -> None:
+    clauses = (
+        Clause("processing", holds=True, evidence="On."), Clause("due", holds=False, evidence="Due in 2m."),
+        Clause("worker", holds=True, evidence="One."),
+    )  # fmt: skip
+    page = job_detail.Page(make_job(1), JobDetail(make_job(1), (), clauses, ()), NOW, beside=True)
+    begun = "Why it is not running\n✗ due  Due in 2m.\n✓ 2 other conditions hold: processing, worker\n\nRuns"
+    assert job_detail.right(page).plain.startswith(begun)
+    assert "Why" not in job_detail.left(page).plain
+
+
+def test_what_would_keep_a_failed_job_after_a_retry_is_no_second_reason_why_it_does_not_run() -> None:
+    clauses = (
+        Clause("status", holds=False, evidence="The job is failed."),
+        Clause("concurrency", holds=False, evidence="Job 1 holds the key."),
+    )  # fmt: skip
+    failed = make_job(1, Status.FAILED, last_error="refused")
+    text = job_detail.left(job_detail.Page(failed, JobDetail(failed, (), clauses, ()), NOW)).plain
+    assert "✗ status       The job is failed." in text
+    assert "◌ concurrency  After a retry: Job 1 holds the key." in text
+    assert text.count("✗") == 1
+
+
+def test_the_newest_run_does_not_repeat_the_last_error_that_is_beside_it() -> None:
+    failed = make_job(1, Status.FAILED, last_error="refused")
+    runs = tuple(
+        Run(at, failed.id, failed.task_type, {}, at, "web-1", NOW, NOW, NOW, RunOutcome.FAILED, error=error)
+        for at, error in ((2, "refused"), (1, "timed out"))
+    )
+    text = job_detail.right(job_detail.Page(failed, JobDetail(failed, runs, (), ()), NOW)).plain
+    assert ("refused" in text, "timed out" in text) == (False, True)
+
+
+def test_a_job_in_its_first_run_is_not_said_to_have_never_run() -> None:
+    job = make_job(1, Status.RUNNING)
+    text = job_detail.right(job_detail.Page(job, JobDetail(job, (), (), ()), NOW)).plain
+    assert "Its first run has not ended." in text
+
+
+def test_facts_without_a_value_are_left_out() -> None:
+    text = job_detail.left(job_detail.Page(make_job(1, Status.FAILED), None, NOW)).plain
+    assert not {"next run", "last success"} & {line[:12].strip() for line in text.splitlines()}
+
+
 def test_the_last_run_keeps_its_outcome_when_the_job_is_cancelled_while_it_waits() -> None:
     job = make_job(1, Status.CANCELLED, last_outcome=RunOutcome.CANCELLED, last_run_at=NOW - timedelta(minutes=4))
     lost = Run(1, job.id, job.task_type, {}, 1, "web-1", NOW, NOW, NOW, RunOutcome.LOST)
@@ -361,7 +405,7 @@ def test_the_last_run_keeps_its_outcome_when_the_job_is_cancelled_while_it_waits
 
 
 @pytest.mark.parametrize(
-    ("recurring", "word"), [(True, "consecutive failures  2 cycles\n"), (False, "consecutive failures  2\n")]
+    ("recurring", "word"), [(True, "failed in a row  2 cycles\n"), (False, "failed in a row  2\n")]
 )
 def test_failures_in_a_row_are_cycles_of_a_series_and_runs_of_one_job(recurring: bool, word: str) -> None:
     job = make_job(1, consecutive_failures=2, is_recurring=recurring, recurrence_interval_minutes=60)

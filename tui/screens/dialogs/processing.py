@@ -148,6 +148,7 @@ class Pause(FieldsDialog[PauseAnswer]):
             self.queue = found.id.removeprefix(QUEUE) if is_queue else None
             self.task_type = None if is_queue else found.id or None
             self.condition = None
+            self.query_one("#reason").focus()
             self.draw()
 
     def twin(self, answer: PauseAnswer) -> str:
