@@ -21,7 +21,7 @@ from jobdeck.core.words.plain import plain
 from jobdeck.core.words.tables import LATE_AFTER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from jobdeck.core.model import Job
@@ -32,6 +32,10 @@ LONGEST_LINE = 600
 OVERDUE_AFTER = timedelta(minutes=1)
 SPARKS = "▁▂▃▄▅▆▇█"
 age = times.age
+ENDS = "_.-:/"
+"""The characters that end a part of a task type's name."""
+SEVERAL = 3
+"""How many task types share a front that is said less loudly."""
 UUID_SHAPE = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 STANDING_LOOK: Mapping[Standing, tuple[str, str]] = {
@@ -148,6 +152,28 @@ def middle(text: str, width: int) -> str:
     while (room := room - cell_len(text[start - 1])) >= 0:
         start -= 1
     return f"{head}…{text[start:]}"
+
+
+def shared_fronts(task_types: Collection[str]) -> tuple[str, ...]:
+    """The beginnings of names that at least three task types share, the longest first, each a whole part or more."""
+    counts: dict[str, int] = {}
+    for name in set(task_types):
+        for at in range(1, len(name) - 1):
+            if name[at] in ENDS:
+                counts[name[: at + 1]] = counts.get(name[: at + 1], 0) + 1
+    return tuple(sorted((front for front, number in counts.items() if number >= SEVERAL), key=len, reverse=True))
+
+
+def short_name(task_type: str, room: int, fronts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """A task type in at most `room` cells, as spans: a front of `fronts` is muted and gives way first, then the end."""
+    name = one_line(task_type)
+    front = next((one for one in fronts if name.startswith(one)), "")
+    rest = name[len(front) :]
+    if cell_len(front) + cell_len(rest) > room and front:
+        front = "…"
+    left = max(room - cell_len(front), 0)
+    rest = fit(rest, left) if cell_len(rest) > left else rest
+    return (*(((front, "muted"),) if front else ()), (rest, "text"))
 
 
 def within(lines: Sequence[str], cells: int) -> list[str]:

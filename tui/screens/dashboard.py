@@ -10,15 +10,17 @@ from textual.content import Content
 from textual.widgets import Static
 
 from jobdeck.core.model import Filter
-from jobdeck.tui.actions import ON_MANY
+from jobdeck.tui.actions import ACTIONS, ON_MANY
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, plural, seconds, short_id
 from jobdeck.tui.screens.beside import Beside
-from jobdeck.tui.screens.dialogs.confirm import Confirm, ask, choice_question
-from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_toggle_worker, undo_question
-from jobdeck.tui.screens.listing import NOTICED_FOR, Listing, is_usual, order, ordered
+from jobdeck.tui.screens.dialogs.confirm import Confirm, choice_question
+from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_toggle_worker
+from jobdeck.tui.screens.listing import NOTICED_FOR, Listing
+from jobdeck.tui.screens.orders import by_need, is_usual, order, ordered
 from jobdeck.tui.screens.top import Top
 from jobdeck.tui.shape import LEAST, TALL, Shape
+from jobdeck.tui.text.first.coming import coming
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.ink import Line, Reason, release_painted
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
 
 WHEN_SMALL: Final = ("quit", "refresh", "move.")
 """The ids or their beginnings of actions that a terminal too small for the list still allows."""
+STILL_READING: Final = "The jobs are still being read. Press the key again in a moment."
 NOTHING_YET: Final = "No data yet."
 OF_GROUP: Final = "The facets of this error are on the page of errors. {back} goes back to it."
+OF_ONE: Final = ("job.edit", "job.duplicate")
 CHOOSING: Final = "Matching jobs are being selected. Press the key again in a moment."
 
 
@@ -103,8 +107,8 @@ class Dashboard(Listing):
     def handlers(self) -> dict[str, Callable[[], object]]:
         table = self.table
         return super().handlers() | {
-            "job.detail": lambda: self.deck.open_job(table.current) if table.current else None,
-            "mark.undo": self._unmark_or_undo,
+            "job.detail": self._open_here,
+            "mark.undo": self.unmark_or_undo,
             "worker.embedded": lambda: ask_to_toggle_worker(self, self.deck),
             "stuck.cleanup": lambda: ask_to_clean_up(self, self.deck),
             "queue.purge": lambda: ask_to_purge(self, self.deck),
@@ -126,12 +130,13 @@ class Dashboard(Listing):
         jobs = view.snapshot.page.jobs
         self._awaited = ""
         self.table.say_empty(self._empty_text())
-        gone = self.table.show(jobs, moment_of(view))
+        request, more = self.deck.poller.request, view.snapshot.page.next is not None
+        gone = self.table.show(jobs, moment_of(view), folds=by_need(request), more=more)
         if self._to_end:
             self._to_end = False
-            self.table.move_to(len(jobs) - 1)
+            self.table.move_to(self.table.total - 1)
         self._report_gone(gone)
-        self._find_sought(jobs)
+        self._find_sought()
         self._follow()
 
     def _report_gone(self, gone: Gone) -> None:
@@ -177,6 +182,8 @@ class Dashboard(Listing):
         self.line("banner").display = bool(banner) and not self.has_class("-small")
         self.line("banner").show(banner)
         self.bar.draw("" if self.group else self.filter_text, leads_back=bool(self.trail))
+        known = view if by_need(poller.request) else None
+        table.say_below(coming(known, table.size.width, table.lines - table.total))
         self.draw_foot()
         self._follow()
         self.tick()
@@ -215,6 +222,13 @@ class Dashboard(Listing):
             beside.follow(self.table.current)
         else:
             beside.leave()
+
+    def _open_here(self) -> None:
+        """Opens the job under the cursor; jobs that read alike get a row each."""
+        if len(self.table.here) > 1:
+            self.table.unfold()
+        elif self.table.current is not None:
+            self.deck.open_job(self.table.current)
 
     def _toggle_beside(self) -> None:
         self.query_one(Beside).toggle()
@@ -273,6 +287,13 @@ class Dashboard(Listing):
         A key typed ahead means all the chosen jobs, not the job under the cursor.
         """
         refused = dict.fromkeys(ON_MANY, CHOOSING) if self.deck.operations.bulk.choosing else {}
+        if self._awaited and not self.table.jobs:
+            refused |= {action.id: STILL_READING for action in ACTIONS if action.states is not None}
+        if len(self.table.here) > 1:
+            unfolds = self.deck.key("job.detail")
+            refused |= dict.fromkeys(
+                OF_ONE, f"{plural(len(self.table.here), 'job')} in this row. {unfolds} unfolds it."
+            )
         if self.group is not None:
             refused["page.facets"] = OF_GROUP.format(back=self.deck.key("back"))
         if self.app.size.height < TALL:
@@ -320,7 +341,7 @@ class Dashboard(Listing):
         table, deck = self.table, self.deck
         view = deck.view
         more = bool(view and view.snapshot.page.next)
-        where = "" if self._awaited else status_bar.place(table.cursor, table.top, len(table.jobs), more=more)
+        where = "" if self._awaited else status_bar.place(table.above, table.top, len(table.jobs), more=more)
         if where and not self.noticed and not table.heads_order and not is_usual(deck.poller.request):
             where = f"{ordered(deck.poller.request)}  {where}"
         choice = deck.operations.bulk.choice
@@ -342,39 +363,15 @@ class Dashboard(Listing):
         situation = self.situation()
         self.line("keys").show(key_line.keys("list", situation, self.size.width, paused=paused))
 
-    def _unmark_or_undo(self) -> None:
-        operations = self.deck.operations
-        if self._marking:
-            self.table.unmark()
-        elif operations.bulk.choice is not None:
-            self._drop_choice()
-        elif operations.can_undo:
-            self._ask_to_undo()
-        else:
-            audit = self.deck.key("page.audit")
-            self.deck.say(f"No marks to clear and no delete to undo. {audit} lists earlier deletions; each can be "
-                          "opened there and restored for 7 days.")  # fmt: skip
-
-    def _ask_to_undo(self) -> None:
-        """Asks before the newest deletion is undone; the answer applies to exactly this one."""
-        deletion = self.deck.operations.undoable()
-        if deletion is not None:
-            question = undo_question(deletion)
-            ask(self, question, lambda: self.deck.operations.undo(deletion, self.seek))
-
     def _choose_matching(self) -> None:
         """Chooses and freezes all matching jobs; drops them if they were chosen already."""
         driver = self.deck.operations.bulk
         if driver.choice is not None:
-            self._drop_choice()
+            self.drop_choice()
         elif not driver.choosing:
             self.table.unmark()
             request = self.deck.poller.request
             driver.choose(request.filter, request.group)
-
-    def _drop_choice(self) -> None:
-        self.deck.operations.bulk.drop()
-        self.draw_foot()
 
     def _open_quick_sync(self) -> None:
         from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog  # noqa: PLC0415 -- not needed for the first paint
@@ -387,12 +384,14 @@ class Dashboard(Listing):
         elif self.table.ranging:
             self.table.close_range()
         elif self.deck.operations.bulk.choice is not None:
-            self._drop_choice()
+            self.drop_choice()
         elif self.trail:
             self.go_back()
         elif self.filter_text:
             self._clear_filter()
         elif self.table.marks:
             self.table.unmark()
+        elif self.table.is_unfolded:
+            self.table.fold()
         elif self.deck.options.opened:
             self.deck.return_to_fleet()

@@ -17,7 +17,10 @@ from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
 from jobdeck.tui.commands import save_filter_twin
 from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.acting import Acting
+from jobdeck.tui.screens.dialogs.confirm import ask
 from jobdeck.tui.screens.dialogs.dialog import answer_with
+from jobdeck.tui.screens.dialogs.questions import undo_question
+from jobdeck.tui.screens.orders import SORT_WORDS, by_need, is_usual
 from jobdeck.tui.screens.trail import Place, Trail, reopen, set_aside
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
@@ -25,7 +28,7 @@ from jobdeck.tui.widgets.jobs.job_table import JobTable
 from jobdeck.tui.widgets.pane import MOVES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from uuid import UUID
 
     from jobdeck.core.model import Job
@@ -40,12 +43,6 @@ READING: Final = "Reading…"
 ENDS: Final = f"Only the first {LONGEST_PAGE:,} jobs are listed. {{filter}} narrows it."
 FIRST_OF_EACH: Final = f"The first {EACH:,} of each status; the other tabs have all."
 SEARCHED: Final = "Only the first {searched:,} jobs of this list were looked through."
-SORT_WORDS: Final = {
-    "natural": "the tab's usual order",
-    "run_at": "due time",
-    "last_run": "last run",
-    "updated": "last change",
-}
 NEWEST_FIRST: Final = frozenset({"natural", "created", "updated", "attempts", "last_run", "error"})
 
 
@@ -145,22 +142,22 @@ class Listing(Acting):
         """Moves the cursor to a job, if the next reading lists it; on this line of the screen, or scrolling least."""
         self._sought, self._sought_at, self._sought_line = job_id, self.deck.monotonic(), line
 
-    def _find_sought(self, jobs: Sequence[Job]) -> None:
+    def _find_sought(self) -> None:
         poller = self.deck.poller
-        place = next((at for at, job in enumerate(jobs) if job.id == self._sought), None)
+        place = None if self._sought is None else self.table.seek(self._sought)
         if place is not None:
             self.table.move_to(place, line=self._sought_line)
         elif not poller.request.glance and poller.read_at is not None and poller.read_at >= self._sought_at:
             self._sought = None
 
     def targets(self) -> tuple[Job, ...]:
-        """The marked jobs, otherwise the job under the cursor."""
+        """The marked jobs, otherwise those under the cursor."""
         return self.table.selected
 
     def on_job_table_moved(self) -> None:
         """Redraws the lines below; near the end of the list, reads more of it."""
         table, view = self.table, self.deck.view
-        if view and view.snapshot.page.next and table.cursor >= len(table.jobs) - NEAR_END:
+        if view and view.snapshot.page.next and table.above >= len(table.jobs) - NEAR_END:
             self.deck.poller.grow(len(table.jobs) * 2)
         self._sought = None
         self.notice("")
@@ -239,16 +236,15 @@ class Listing(Acting):
     def left_out(self) -> str:
         """Which jobs are not in the list, once the cursor is on its last one; empty where it has all."""
         view, table = self.deck.view, self.table
-        if view is None or table.cursor < len(table.jobs) - 1:
+        if view is None or table.cursor < table.total - 1:
             return ""
         page, request = view.snapshot.page, self.deck.poller.request
         if len(table.jobs) >= LONGEST_PAGE and page.next is not None:
             return ENDS.format(filter=self.deck.key("filter"))
         if page.searched:
             return SEARCHED.format(searched=page.searched)
-        by_need = request.filter == Filter() and is_usual(request) and request.group is None
         some = EACH <= len(table.jobs) < view.snapshot.counts.of(None)
-        return FIRST_OF_EACH if by_need and some and page.next is None else ""
+        return FIRST_OF_EACH if by_need(request) and some and page.next is None else ""
 
     def _lists_one_type(self) -> bool:
         """Whether one task type is listed: of a group, or by a filter with a type that is in no other known name."""
@@ -345,10 +341,34 @@ class Listing(Acting):
 
     def _bottom(self) -> None:
         view = self.deck.view
-        self.table.move_to(len(self.table.jobs) - 1)
+        self.table.move_to(self.table.total - 1)
         if view and view.snapshot.page.next and len(self.table.jobs) < LONGEST_PAGE:
             self._to_end = True
             self.deck.poller.grow(LONGEST_PAGE)
+
+    def unmark_or_undo(self) -> None:
+        operations = self.deck.operations
+        if self._marking:
+            self.table.unmark()
+        elif operations.bulk.choice is not None:
+            self.drop_choice()
+        elif operations.can_undo:
+            self._ask_to_undo()
+        else:
+            audit = self.deck.key("page.audit")
+            self.deck.say(f"No marks to clear and no delete to undo. {audit} lists earlier deletions; each can be "
+                          "opened there and restored for 7 days.")  # fmt: skip
+
+    def _ask_to_undo(self) -> None:
+        """Asks before the newest deletion is undone; the answer applies to exactly this one."""
+        deletion = self.deck.operations.undoable()
+        if deletion is not None:
+            question = undo_question(deletion)
+            ask(self, question, lambda: self.deck.operations.undo(deletion, self.seek))
+
+    def drop_choice(self) -> None:
+        self.deck.operations.bulk.drop()
+        self.draw_foot()
 
     def _edit_filter(self) -> None:
         view = self.deck.view
@@ -373,28 +393,3 @@ class Listing(Acting):
     def _leave_text(self) -> None:
         """Moves the terminal's cursor out of the filter, so that no update has to move it back there."""
         self.app.cursor_position = Offset(0, 0)
-
-
-def order(request: Request) -> tuple[str, bool]:
-    """The column that the list is sorted by, and whether it descends; the natural order depends on the tab.
-
-    That of all jobs is by what they need, and its reverse by when they were created.
-    """
-    if request.sort != "natural":
-        return request.sort, request.descending
-    if request.filter.status is Status.PENDING and request.group is None:
-        return "run_at", not request.descending
-    by_need = request.filter == Filter() and request.descending and request.group is None
-    by_age = (request.filter.status is None and not by_need) or request.group is not None
-    return ("created" if by_age else ""), request.descending
-
-
-def is_usual(request: Request) -> bool:
-    """Whether the list has the initial order of its tab."""
-    return request.sort == "natural" and request.descending
-
-
-def ordered(request: Request) -> str:
-    """The order in words, for a list without the heading of its column."""
-    sort, descending = order(request)
-    return f"by {SORT_WORDS.get(sort, sort)} {'↓' if descending else '↑'}"

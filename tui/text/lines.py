@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from rich.cells import cell_len
+
 from jobdeck.core.words.tables import Amount, Column, Seconds, Share, Value
-from jobdeck.tui.format import DASH, age, fit, one_line, wrapped
+from jobdeck.tui.format import DASH, age, fit, middle, one_line, short_name, wrapped
 from jobdeck.tui.widgets.pane import Entry, entry
 
 if TYPE_CHECKING:
@@ -33,6 +35,14 @@ def cells(columns: Iterable[Column[T]], row: T, *, roomy: bool = True) -> list[S
 def width_of(columns: Iterable[Column[T]], *, roomy: bool = True) -> int:
     """The cells of a row."""
     return sum(one.cells + 1 for one in _shown(columns, roomy=roomy))
+
+
+def named(task_type: str, room: int, fronts: Sequence[str]) -> list[Span]:
+    """A task type in exactly `room` cells: without the front that several share, otherwise cut in its middle."""
+    name = one_line(task_type)
+    fits = cell_len(name) <= room or any(name.startswith(front) for front in fronts)
+    spans = short_name(name, room, fronts) if fits else ((middle(name, room), "text"),)
+    return [*spans, (" " * max(room - sum(cell_len(text) for text, _ in spans), 0), "text")]
 
 
 def written(value: Value, room: int) -> str:

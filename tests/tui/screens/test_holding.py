@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from jobdeck.core.read.report_types import Standing
-from jobdeck.tui.widgets.jobs.cells import Moment, _cause
+from jobdeck.tui.widgets.jobs.cells import Moment, cause
 from tests.tui.fake import NOW, FakeBackend, make_job
 from tests.tui.support import LARGE, dashboard
 
@@ -51,4 +51,4 @@ async def test_a_text_and_a_number_are_different_values_in_the_command() -> None
 
 def test_a_held_job_names_its_hold_in_the_list() -> None:
     job = make_job(1, blocked_by=UUID("00000000-0000-8000-8000-000000000007"))
-    assert _cause(job, Moment(NOW, standings={job.id: Standing.HELD})) == "hold 7 keeps it"
+    assert cause(job, Moment(NOW, standings={job.id: Standing.HELD})) == "hold 7 keeps it"

@@ -11,8 +11,8 @@ from rich.cells import cell_len
 
 from jobdeck.core.model import Job, Status, TypePause
 from jobdeck.core.read.report_types import Standing
-from jobdeck.tui.format import short_id
-from jobdeck.tui.widgets.jobs.cells import Moment, cell, shared_fronts
+from jobdeck.tui.format import shared_fronts, short_id
+from jobdeck.tui.widgets.jobs.cells import Moment, cell
 from jobdeck.tui.widgets.jobs.columns import layout
 from tests.tui.fake import NOW, TYPES, job_id, make_job
 from tests.tui.sample import sample

@@ -26,13 +26,15 @@ from jobdeck.tui.format import (
     one_line,
     outcome_look,
     payload_summary,
+    shared_fronts,
     short_id,
+    short_name,
     standing_of,
 )
 from jobdeck.tui.widgets.ink import width_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -48,11 +50,6 @@ NARROW_GAUGE: Final = 5
 ROOM_FOR_GAUGE: Final = 36
 """From this width on, a gauge has all its cells."""
 CANCELLING: Final = "cancelling"
-ENDS: Final = "_.-:/"
-"""The characters that end a part of a task type's name."""
-SEVERAL: Final = 3
-"""How many task types share a front that is said less loudly."""
-
 Cell = tuple["Span", ...]
 
 
@@ -61,7 +58,8 @@ class Moment:
     """What all cells of one refresh depend on: the time, how the jobs stand, and why.
 
     `pauses` are the paused task types, `full` the limits of those that are full, in words, and `fronts` the beginnings
-    of names that several task types share. A job without a standing stands as its status says.
+    of names that several task types share. A job without a standing stands as its status says. `folds` are the jobs of
+    each row of several, by the id of its first job; of the row in `unending`, more jobs may follow.
     """
 
     now: datetime
@@ -69,6 +67,8 @@ class Moment:
     pauses: Mapping[str, TypePause] = field(default_factory=dict)
     full: Mapping[str, str] = field(default_factory=dict)
     fronts: tuple[str, ...] = ()
+    folds: Mapping[UUID, tuple[Job, ...]] = field(default_factory=dict)
+    unending: UUID | None = None
 
     def standing(self, job: Job) -> Standing:
         return self.standings.get(job.id) or standing_of(job)
@@ -77,16 +77,6 @@ class Moment:
 def cell(name: str, job: Job, width: int, moment: Moment) -> Cell:
     """The cell of the column with this name, at most `width` cells wide."""
     return CELLS[name](job, width, moment)
-
-
-def shared_fronts(task_types: Collection[str]) -> tuple[str, ...]:
-    """The beginnings of names that at least three task types share, the longest first, each a whole part or more."""
-    counts: dict[str, int] = {}
-    for name in set(task_types):
-        for at in range(1, len(name) - 1):
-            if name[at] in ENDS:
-                counts[name[: at + 1]] = counts.get(name[: at + 1], 0) + 1
-    return tuple(sorted((front for front, number in counts.items() if number >= SEVERAL), key=len, reverse=True))
 
 
 def moment_of(view: View) -> Moment:
@@ -124,12 +114,17 @@ def _status(job: Job, width: int, moment: Moment) -> Cell:
     return ((fit(standing.value, width), STANDING_LOOK[standing][1]),)
 
 
-def _id(job: Job, width: int, _moment: Moment) -> Cell:
+def _id(job: Job, width: int, moment: Moment) -> Cell:
+    if job.id in moment.folds:
+        return ((" " * width, "text"),)
     return ((fit(short_id(job.id), width), "muted"),)
 
 
-def _marks(job: Job) -> list[Span]:
+def _marks(job: Job, moment: Moment) -> list[Span]:
     marks: list[Span] = []
+    if job.id in moment.folds:
+        more = "+" if job.id == moment.unending else ""
+        marks.append((f" ×{len(moment.folds[job.id]):,}{more}", "accent"))
     if job.is_recurring:
         marks.append((f" {badge(job)}", "accent"))
     if job.is_dry:
@@ -138,21 +133,14 @@ def _marks(job: Job) -> list[Span]:
 
 
 def _task(job: Job, width: int, moment: Moment) -> Cell:
-    """The name with its badges, which are never cut. The front that others share gives way first, then the end."""
-    marks = _marks(job)
-    name, room = one_line(job.task_type), width - width_of(marks)
-    front = next((one for one in moment.fronts if name.startswith(one)), "")
-    rest = name[len(front) :]
-    if cell_len(front) + cell_len(rest) > room and front:
-        front = "…"
-    left = max(room - cell_len(front), 0)
-    rest = fit(rest, left) if cell_len(rest) > left else rest
-    return (*(((front, "muted"),) if front else ()), (rest, "text"), *marks)
+    """The name with its badges, which are never cut."""
+    marks = _marks(job, moment)
+    return (*short_name(job.task_type, width - width_of(marks), moment.fronts), *marks)
 
 
 def _arguments(job: Job, width: int, moment: Moment) -> Cell:
     """What tells a job apart in a list of one type, with the badges that the name would have."""
-    marks = _marks(job)
+    marks = _marks(job, moment)
     room = width - width_of(marks)
     spans = _what(job, room, moment)
     if not marks:
@@ -165,18 +153,19 @@ def _arguments(job: Job, width: int, moment: Moment) -> Cell:
 
 def _what(job: Job, width: int, moment: Moment) -> Cell:
     """The arguments, then the error or why the job does not run; of a running job, how far it is."""
-    subject = payload_summary(job.payload)
+    jobs = moment.folds.get(job.id, (job,))
+    reason = one_line(cause(job, moment)) if job.status is not Status.RUNNING else ""
+    subject = _subject(jobs, reason)
     if job.status is Status.RUNNING:
         return _running_what(job, subject, width)
-    cause = one_line(_cause(job, moment))
-    if not cause:
+    if not reason:
         return ((fit(subject or DASH, width), "text" if subject else "muted"),)
     if not subject:
-        return ((fit(cause, width), "text"),)
-    least = max(width - cell_len(cause) - 2, width // 2)
+        return ((fit(reason, width), "text"),)
+    least = max(width - cell_len(reason) - 2, width // 2)
     if cell_len(subject) > least:
         subject = fit(subject, least)
-    return ((fit(f"{subject}: {cause}", width), "text"),)
+    return ((fit(f"{subject}: {reason}", width), "text"),)
 
 
 def _running_what(job: Job, subject: str, width: int) -> Cell:
@@ -198,7 +187,23 @@ def _amount(value: float) -> str:
     return f"{value:,}"
 
 
-def _cause(job: Job, moment: Moment) -> str:
+def _subject(jobs: Sequence[Job], reason: str) -> str:
+    """The arguments; of several jobs those of all, otherwise how many values there are, unless the reason is known."""
+    said = {payload_summary(job.payload): job.payload for job in jobs}
+    first, *others = said.values()
+    if not others:
+        return next(iter(said))
+    if reason:
+        return ""
+    differing = [key for key in first if any(other.get(key) != first[key] for other in others)]
+    if not differing:
+        return f"{len(said):,} different payloads"
+    values = {str(payload.get(differing[0])) for payload in said.values()}
+    return f"{len(values):,} values of {one_line(differing[0])}"
+
+
+def cause(job: Job, moment: Moment) -> str:
+    """Why a job that does not run does not, or its error; empty where its status says enough."""
     standing = moment.standing(job)
     if standing is Standing.RETRYING:
         turn = f"try {job.attempts + 1} of {job.max_attempts}" if job.max_attempts else ""

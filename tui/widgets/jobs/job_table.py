@@ -13,8 +13,9 @@ from textual.message import Message
 from textual.strip import Strip
 
 from jobdeck.tui.format import fit
-from jobdeck.tui.widgets.jobs.cells import Cell, Moment, cell
+from jobdeck.tui.widgets.jobs.cells import cell
 from jobdeck.tui.widgets.jobs.columns import ARGUMENTS, FIRST_CELL, Column, layout
+from jobdeck.tui.widgets.jobs.folds import Rows
 from jobdeck.tui.widgets.pane import Lines
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from textual.events import Click, Resize
 
     from jobdeck.core.model import Job, Status
+    from jobdeck.tui.widgets.ink import Span
+    from jobdeck.tui.widgets.jobs.cells import Cell, Moment
 
 
 MARK: Final = "▌"
@@ -38,7 +41,7 @@ class Row:
     cursor: bool = False
     marked: bool = False
     stale: bool = False
-    note: str = ""
+    note: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +72,12 @@ class JobTable(Lines[Row], can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)
-        self.jobs: tuple[Job, ...] = ()
+        self._listed = Rows()
         self.marks: set[UUID] = set()
         self.cursor = 0
         self._moved = False
         self._empty = ""
-        self._index: dict[UUID, int] = {}
-        self._moment: Moment | None = None
+        self._below: tuple[tuple[Span, ...], ...] = ()
         self._range: UUID | None = None
         self._sort = ("created", True)
         self._stale = False
@@ -88,45 +90,89 @@ class JobTable(Lines[Row], can_focus=True):
         self._repaint()
 
     @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All listed jobs."""
+        return self._listed.jobs
+
+    @property
+    def rows(self) -> tuple[tuple[Job, ...], ...]:
+        """The jobs of each row."""
+        return self._listed.rows
+
+    @property
     def total(self) -> int:
-        return len(self.jobs)
+        return len(self.rows)
+
+    @property
+    def here(self) -> tuple[Job, ...]:
+        """The jobs of the row under the cursor."""
+        return self.rows[self.cursor] if self.rows else ()
 
     @property
     def current(self) -> Job | None:
-        return self.jobs[self.cursor] if self.jobs else None
+        """The first job of the row under the cursor."""
+        return self.here[0] if self.here else None
+
+    @property
+    def above(self) -> int:
+        """How many jobs are listed above the row under the cursor."""
+        return sum(len(row) for row in self.rows[: self.cursor])
+
+    @property
+    def is_unfolded(self) -> bool:
+        """Whether jobs that read alike have a row each, because the person wanted it."""
+        return bool(self._listed.apart)
 
     @property
     def selected(self) -> tuple[Job, ...]:
-        """The marked jobs and the open range in list order; otherwise the job under the cursor."""
+        """The marked jobs and the open range in list order; otherwise the jobs under the cursor."""
         chosen = self._chosen()
         if chosen:
             return tuple(job for job in self.jobs if job.id in chosen)
-        return (self.current,) if self.current else ()
+        return self.here
 
     @property
     def ranging(self) -> bool:
         return self._range is not None
 
-    def show(self, jobs: Sequence[Job], moment: Moment) -> Gone:
-        """Replaces the list. The cursor stays on its job, and marks on theirs.
+    def show(self, jobs: Sequence[Job], moment: Moment, *, folds: bool = False, more: bool = False) -> Gone:
+        """Replaces the list, which goes on with `more`. The cursor stays on its job, and marks on theirs.
+
+        With `folds`, jobs that read alike and stand next to each other are one row, on which the cursor stays.
 
         The cursor's job stays on its screen line. At the head of the list it moves down instead, while it is in view,
         so that a new first job is seen. Where it would leave the view, a cursor that nobody has moved goes to the head.
         """
-        held, line, at_head = self.current, self.cursor - self.top, self.top == 0
-        self.jobs, self._moment = tuple(jobs), moment
-        self._index = {job.id: at for at, job in enumerate(self.jobs)}
-        lost = {job_id for job_id in self.marks if job_id not in self._index}
+        held, line, at_head = self.here, self.cursor - self.top, self.top == 0
+        common = self._listed.alike(held[0]) if held else None
+        self._listed.take(jobs, moment, folds=folds, more=more)
+        lost = {job_id for job_id in self.marks if job_id not in self._listed.index}
         self.marks -= lost
-        if self._range not in self._index:
+        if self._range not in self._listed.index:
             self._range = None
-        at = self._index.get(held.id) if held else None
+        at = self._listed.place_of(held, common)
         self.cursor = self._clamp(self.cursor if at is None else at)
         if at_head and not self._moved and self.cursor >= self.lines:
             self.cursor = 0
         self.top = max(0, self.cursor - self.lines + 1) if at_head else self.cursor - line
         self._place()
-        return Gone(held.id if held and at is None else None, len(lost))
+        return Gone(held[0].id if held and at is None else None, len(lost))
+
+    def unfold(self) -> None:
+        """Gives each job of the row under the cursor a row of its own."""
+        if self.current is not None:
+            self._listed.unfold(self.current)
+            self.move(0)
+
+    def fold(self) -> None:
+        """Makes one row of jobs that read alike again."""
+        job = self.current
+        self._listed.fold()
+        self.move_to(self._listed.index.get(job.id, 0) if job is not None else 0)
+
+    def seek(self, job_id: UUID) -> int | None:
+        """The row of a job; None if it is not listed."""
+        return self._listed.seek(job_id)
 
     def set_order(self, sort: str, descending: bool) -> None:
         if self._sort != (sort, descending):
@@ -155,6 +201,12 @@ class JobTable(Lines[Row], can_focus=True):
         sort, _ = self._sort
         return not sort or any(column.sort == sort for column in self._columns)
 
+    def say_below(self, lines: Sequence[tuple[Span, ...]]) -> None:
+        """Sets the lines below the last job, where there is room."""
+        if self._below != tuple(lines):
+            self._below = tuple(lines)
+            self._repaint()
+
     def set_stale(self, stale: bool) -> None:
         """Dims the rows while they may be out of date."""
         self._stale = stale
@@ -162,7 +214,8 @@ class JobTable(Lines[Row], can_focus=True):
 
     def home(self) -> None:
         """Clears the list: jobs, cursor, marks and range."""
-        self.jobs, self._index, self.cursor, self.top, self._range = (), {}, 0, 0, None
+        self._listed.clear()
+        self.cursor, self.top, self._range = 0, 0, None
         self._moved = False
         self.marks.clear()
         self._repaint()
@@ -181,10 +234,14 @@ class JobTable(Lines[Row], can_focus=True):
         self._settle()
 
     def toggle_mark(self) -> None:
-        """Marks or unmarks the job under the cursor, then moves down."""
-        if self.current:
-            self.marks ^= {self.current.id}
+        """Marks or unmarks the jobs under the cursor, then moves down."""
+        if self.here:
+            self._toggle()
             self.move(1)
+
+    def _toggle(self) -> None:
+        wanted = {job.id for job in self.here}
+        self.marks = self.marks - wanted if wanted <= self.marks else self.marks | wanted
 
     def toggle_range(self) -> None:
         """Opens a range at the cursor, or marks the jobs of the open range."""
@@ -198,7 +255,7 @@ class JobTable(Lines[Row], can_focus=True):
 
     def toggle_all(self) -> None:
         """Marks every listed job, or unmarks them when all are marked."""
-        everything = set(self._index)
+        everything = set(self._listed.index)
         self.marks = set() if self.marks == everything else everything
         self._range = None
         self._settle()
@@ -225,10 +282,10 @@ class JobTable(Lines[Row], can_focus=True):
             if column is not None and column.sort is not None:
                 self.post_message(self.Sorted(column.sort))
             return
-        if 0 < event.y <= len(self.jobs) - self.top:
+        if 0 < event.y <= len(self.rows) - self.top:
             self.move_to(self.top + event.y - 1)
             if event.x < self._columns[1].x:
-                self.marks ^= {self.jobs[self.cursor].id}
+                self._toggle()
                 self._settle()
             elif event.chain == 2:
                 self.post_message(self.Chosen())
@@ -238,7 +295,7 @@ class JobTable(Lines[Row], can_focus=True):
             return self._heading()
         row = self._painted[y - 1] if y <= len(self._painted) else self._row(y - 1)
         if row.job_id is None:
-            return self.strip(((f"  {row.note}", "muted"),), self.size.width)
+            return self.strip(row.note, self.size.width)
         return self._line(row)
 
     def _lay_out(self, width: int) -> None:
@@ -249,9 +306,9 @@ class JobTable(Lines[Row], can_focus=True):
     def _chosen(self) -> set[UUID]:
         if self._range is None:
             return self.marks
-        start = self._index[self._range]
+        start = self._listed.index[self._range]
         low, high = sorted((start, self.cursor))
-        return self.marks | {job.id for job in self.jobs[low : high + 1]}
+        return self.marks | {job.id for row in self.rows[low : high + 1] for job in row}
 
     def _settle(self) -> None:
         self._place()
@@ -263,22 +320,25 @@ class JobTable(Lines[Row], can_focus=True):
 
     def _row(self, line: int, chosen: set[UUID] | None = None) -> Row:
         at = self.top + line
-        if at >= len(self.jobs) or self._moment is None:
-            return Row(note=self._note(line))
-        job = self.jobs[at]
-        cells = tuple(cell(column.id, job, column.width, self._moment) for column in self._columns)
-        marked = job.id in (self._chosen() if chosen is None else chosen)
+        moment = self._listed.moment
+        if at >= len(self.rows) or moment is None:
+            return Row(note=self._note(line, at - len(self.rows)))
+        job = self.rows[at][0]
+        cells = tuple(cell(column.id, job, column.width, moment) for column in self._columns)
+        known = self._chosen() if chosen is None else chosen
+        marked = any(one.id in known for one in self.rows[at])
         return Row(job.id, cells, at == self.cursor, marked, self._stale)
 
     def _repaint(self) -> None:
         chosen = self._chosen()
         self._paint([self._row(line, chosen) for line in range(self.lines)])
 
-    def _note(self, line: int) -> str:
-        if self.jobs or not line:
-            return ""
+    def _note(self, line: int, below: int) -> tuple[Span, ...]:
+        """What a line without a job says: in an empty list why it is, otherwise what is to be said below it."""
+        if self.jobs:
+            return self._below[below] if below < len(self._below) else ()
         lines = wrap(self._empty, max(self.size.width - 4, 20))
-        return lines[line - 1] if line <= len(lines) else ""
+        return ((f"  {lines[line - 1]}", "muted"),) if 0 < line <= len(lines) else ()
 
     def _difference(self, before: Row, after: Row) -> tuple[int, int]:
         same_look = (before.cursor, before.marked, before.stale) == (after.cursor, after.marked, after.stale)
