@@ -78,7 +78,7 @@ async def test_a_history_shorter_than_the_window_says_since_when_it_counts() -> 
 
 @pytest.mark.slow
 async def test_t_on_a_type_opens_its_trends() -> None:
-    async with dashboard(incident(), "i", "j", "j", "t") as deck:
+    async with dashboard(incident(), "i", "G", "t") as deck:
         assert deck.here == "Trends"
         assert f" {BROKEN} ─" in deck.screen_text()
         await deck.press("k")

@@ -18,29 +18,31 @@ WIDE = (120, 35)
 
 
 def line_of(deck: Deck, name: str) -> str:
-    return next(line for line in deck.screen_text().splitlines()[2:] if name[-12:] in line)
+    return next(line for line in deck.screen_text().splitlines()[2:] if name[-10:] in line and "─" not in line)
 
 
 @pytest.mark.slow
-async def test_each_type_has_one_line_by_name_with_its_figures() -> None:
+async def test_each_type_has_one_line_with_its_state_and_figures() -> None:
     async with dashboard(incident(), "i", size=WIDE) as deck:
-        broken = line_of(deck, BROKEN).split()
+        broken = line_of(deck, BROKEN).split()[1:]
         assert broken[:10] == [BROKEN, "10,000+", "1", "7,000+", "41m", "31", "122", "82%", "2%", "2"]
         assert "muted" in broken
         assert "no worker" in line_of(deck, "unheard_of")
-        assert line_of(deck, "totals_sweep").split()[1:9] == ["0", "0", "0", "-", "0", "0", "-", "-"]
+        assert line_of(deck, "totals_sweep").split()[2:10] == ["0", "0", "0", "-", "0", "0", "-", "-"]
         assert "4 types" in deck.screen_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, WIDE, LARGE])
-async def test_the_first_type_is_selected_and_its_details_are_below(size: tuple[int, int]) -> None:
+async def test_the_details_of_the_type_under_the_cursor_are_below(size: tuple[int, int]) -> None:
     async with dashboard(incident(), "i", size=size) as deck:
+        assert " unheard_of ─" in deck.screen_text()
+        await deck.press("j")
         text = deck.screen_text()
         assert f" {CALM} ─" in text
         for part in ("1%: 2 of 210 runs in 15 minutes; usually 2% of 40,000", "2 live workers handle it"):
             assert part in text, part
-        await deck.press("j", "j")
+        await deck.press("G")
         for part in (
             "12 in a row",
             "warns at 20 %, critical at default",
@@ -51,23 +53,35 @@ async def test_the_first_type_is_selected_and_its_details_are_below(size: tuple[
 
 
 @pytest.mark.slow
+async def test_what_is_wrong_is_listed_first_then_what_is_kept_then_the_others_by_name() -> None:
+    backend = incident()
+    calm, *others = backend.figures.found
+    failing = replace(calm, line=type_line("a_zoo"), share=share("a_zoo", runs=100, failed=50))
+    paused = replace(calm, line=type_line("b_paused", paused_at=NOW))
+    backend.figures.found = (calm, *others, paused, failing)
+    async with dashboard(backend, "i", size=WIDE) as deck:
+        found = [line.split()[:2] for line in deck.screen_text().splitlines()[2:6]]
+        assert found == [["✗", "a_zoo"], ["!", "unheard_of"], ["‖", "b_paused"], ["●", CALM]]
+
+
+@pytest.mark.slow
 async def test_new_figures_do_not_move_the_cursor_or_the_order() -> None:
     backend = incident()
-    async with dashboard(backend, "i", "j", "j") as deck:
-        before = [line.split()[0] for line in deck.screen_text().splitlines()[2:6]]
+    async with dashboard(backend, "i", "G") as deck:
+        before = [line.split()[1] for line in deck.screen_text().splitlines()[2:6]]
         backend.figures.found = (
             replace(backend.figures.found[0], line=type_line(CALM, failed=99_999), failed=500),
             *backend.figures.found[1:],
         )
         deck.clock.now += 6
         await deck.refresh()
-        assert [line.split()[0] for line in deck.screen_text().splitlines()[2:6]] == before
+        assert [line.split()[1] for line in deck.screen_text().splitlines()[2:6]] == before
         assert f" {BROKEN} ─" in deck.screen_text()
 
 
 @pytest.mark.slow
 async def test_enter_lists_the_jobs_of_the_type_and_esc_goes_back_to_it() -> None:
-    async with dashboard(incident(), "i", "j", "j", "enter") as deck:
+    async with dashboard(incident(), "i", "G", "enter") as deck:
         assert deck.here == "Dashboard"
         assert deck.app.poller.request.filter == Filter(task_type=BROKEN)
         await deck.press("escape")
@@ -80,7 +94,7 @@ async def test_enter_lists_the_jobs_of_the_type_and_esc_goes_back_to_it() -> Non
 @pytest.mark.slow
 async def test_p_pauses_the_type_under_the_cursor_and_resumes_it() -> None:
     backend = incident()
-    async with dashboard(backend, "i", "j", "j", "P") as deck:
+    async with dashboard(backend, "i", "G", "P") as deck:
         assert f"Pause {BROKEN}" in deck.screen_text()
         await deck.press(*"down", "enter", "enter", "enter")
         assert backend.calls[-1][0] == "pause"
@@ -96,7 +110,7 @@ async def test_p_pauses_the_type_under_the_cursor_and_resumes_it() -> None:
 @pytest.mark.slow
 async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
     backend = incident()
-    async with dashboard(backend, "i", "j", "j", "E") as deck:
+    async with dashboard(backend, "i", "G", "E") as deck:
         assert "now muted until" in deck.screen_text()
         await deck.press(
             "ctrl+u",
@@ -124,7 +138,7 @@ async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
 @pytest.mark.slow
 async def test_on_a_small_terminal_the_settings_begin_at_their_top_and_are_saved_from_any_field() -> None:
     backend = incident()
-    async with dashboard(backend, "i", "j", "j", "E", size=(80, 24)) as deck:
+    async with dashboard(backend, "i", "G", "E", size=(80, 24)) as deck:
         assert "Health warns from these shares of failed runs on." in deck.screen_text()
         assert "ctrl+s saves" in deck.screen_text()
         await deck.press("ctrl+s")
@@ -137,7 +151,7 @@ async def test_on_a_small_terminal_the_settings_begin_at_their_top_and_are_saved
 async def test_e_sets_a_type_aside_for_another_runner_and_takes_it_over() -> None:
     backend = incident()
     async with dashboard(backend) as deck:
-        await deck.press("i", "j", "j", "E", *("enter",) * 9, "ctrl+u", *"yes", "enter", *"old", "enter")
+        await deck.press("i", "G", "E", *("enter",) * 9, "ctrl+u", *"yes", "enter", *"old", "enter")
         assert "--set-aside --reason old" in deck.screen_text()
         await deck.press("enter")
         assert backend.calls[-1] == ("set type", BROKEN, {"set_aside": True}, "old")
@@ -160,7 +174,7 @@ async def test_e_sets_limits_with_the_command_of_it_and_the_page_shows_them_and_
     backend = incident()
     async with dashboard(backend) as deck:
         await deck.press(
-            "i", "j", "j", "E", *("enter",) * 3, "ctrl+u", *"1", "enter", "ctrl+u", *"2", "enter", "ctrl+u", *"100/m",
+            "i", "G", "E", *("enter",) * 3, "ctrl+u", *"1", "enter", "ctrl+u", *"2", "enter", "ctrl+u", *"100/m",
             "enter", "ctrl+u", *"5/10s", "enter", "ctrl+u", *"2d", *("enter",) * 3,
         )  # fmt: skip
         assert "--max-per-key 2 --max-age 2d --rate 100/m --key-rate 5/10s" in deck.screen_text()
@@ -187,7 +201,7 @@ async def test_a_limit_for_each_key_of_a_type_without_one_is_set_with_a_warning(
     backend = incident()
     first, *others = backend.figures.found
     backend.figures.found = (replace(first, line=replace(first.line, concurrency=rule)), *others)
-    async with dashboard(backend, "i", "E", size=LARGE) as deck:
+    async with dashboard(backend, "i", "j", "E", size=LARGE) as deck:
         assert "have no concurrency key" not in deck.screen_text()
         await deck.press(*("enter",) * 4, "ctrl+u", "2")
         assert ("have no concurrency key" in deck.screen_text()) is is_warned
@@ -250,7 +264,7 @@ async def test_numbers_beyond_their_column_are_shortened_and_a_share_is_never_ro
         replace(backend.figures.found[1], share=share("x", 10_000, 1)),
     )  # fmt: skip
     async with dashboard(backend, "i") as deck:
-        assert line_of(deck, CALM).split()[1] == "123M+"
+        assert line_of(deck, CALM).split()[2] == "123M+"
         assert "99%" in line_of(deck, CALM)
         assert "1%" in line_of(deck, "totals_sweep")
 
@@ -258,7 +272,7 @@ async def test_numbers_beyond_their_column_are_shortened_and_a_share_is_never_ro
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x35"])
 def test_types_page_looks_like(size: tuple[int, int], snap_compare: SnapCompare) -> None:
-    assert snap_compare(make_app(incident()), terminal_size=size, run_before=walk("i", "j", "j"))
+    assert snap_compare(make_app(incident()), terminal_size=size, run_before=walk("i", "G"))
 
 
 @pytest.mark.parametrize("size", [SMALL, WIDE])
@@ -271,7 +285,7 @@ async def test_the_limits_of_the_code_are_shown_with_their_release_and_releases_
         replace(backend.figures.found[0], line=type_line(CALM, **said, differing=("shop@6",))),
         *backend.figures.found[1:],
     )
-    async with dashboard(backend, "i", size=size) as deck:
+    async with dashboard(backend, "i", "j", size=size) as deck:
         shown_text = " ".join(deck.screen_text().split())
         assert "4 run (shop@7); operators set max-running; live workers of shop@6 say otherwise" in shown_text
 
@@ -284,7 +298,7 @@ async def test_the_word_code_in_the_settings_makes_the_value_of_the_code_hold_ag
         replace(backend.figures.found[0], line=type_line(CALM, **said)),
         *backend.figures.found[1:],
     )
-    async with dashboard(backend, "i", "E", size=LARGE) as deck:
+    async with dashboard(backend, "i", "j", "E", size=LARGE) as deck:
         assert "over all workers: a number, or none, or code" in dialog_text(deck)
         assert "same concurrency key: a number, or none" in dialog_text(deck)
         await deck.press(*("enter",) * 3, "ctrl+u", *"code", *("enter",) * 9)

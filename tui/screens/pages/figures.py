@@ -18,7 +18,7 @@ from jobdeck.core.read.stats import backlog
 from jobdeck.core.read.stats.backlog import TrendReport
 from jobdeck.core.words.tables import EVERYTHING
 from jobdeck.tui.commands import pause_series_twin, skip_twin, type_twin
-from jobdeck.tui.format import one_line, short_id
+from jobdeck.tui.format import one_line, shared_fronts, short_id
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
 from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.type_settings import SettingsAnswer, TypeSettings
@@ -45,7 +45,7 @@ BESIDE: Final = 120
 
 
 class Types(SplitPage[TypeReport]):
-    """The task types by name, and the details of the one under the cursor."""
+    """The task types, what is wrong first, and the details of the one under the cursor."""
 
     SCOPE: ClassVar[Scope] = "types"
     OF_TYPES: ClassVar[bool] = True
@@ -79,7 +79,8 @@ class Types(SplitPage[TypeReport]):
     def entries(self, data: TypeReport, width: int) -> Sequence[Entry]:
         if not data.types:
             return [entry((" No task types yet: no job, no worker, no settings.", "muted"))]
-        return [types.line(one, data.at, width) for one in data.types]
+        fronts = shared_fronts([one.line.task_type for one in data.types])
+        return [types.line(one, data.at, width, fronts) for one in types.worst_first(data.types)]
 
     def about(self, data: TypeReport, width: int) -> tuple[list[Span], Sequence[Entry]]:
         current = self.current
@@ -146,8 +147,8 @@ class Trends(SplitPage[TrendReport]):
 
     def entries(self, data: TrendReport, width: int) -> Sequence[Entry]:
         window = data.trends
-        names = [None, *sorted(window.types)]
-        return [trends.line(name, window.total(name), width) for name in names]
+        names, fronts = [None, *sorted(window.types)], shared_fronts(window.types)
+        return [trends.line(name, window.total(name), width, fronts) for name in names]
 
     def about(self, data: TrendReport, width: int) -> tuple[list[Span], Sequence[Entry]]:
         key = self.key_of_line

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rich.cells import cell_len
 
 from jobdeck.core.words.tables import EVERYTHING, TRENDS, Seconds, TrendLine
-from jobdeck.tui.format import age, fit, middle, one_line, plural, short_count
-from jobdeck.tui.text.lines import cells, heading
+from jobdeck.tui.format import age, fit, one_line, plural, short_count
+from jobdeck.tui.text.lines import cells, heading, named
 from jobdeck.tui.widgets.pane import Entry, entry
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ def columns(width: int) -> str:
     return fit(f" {fit('type', _name(width))}{heading(TRENDS)}", width)
 
 
-def line(name: str | None, stats: RunStats, width: int) -> Entry:
+def line(name: str | None, stats: RunStats, width: int, fronts: Sequence[str] = ()) -> Entry:
     """The figures of the window of one type, or of all."""
-    shown = EVERYTHING if name is None else middle(one_line(name), _name(width))
+    room = _name(width)
+    shown = [(fit(EVERYTHING, room), "strong")] if name is None else named(name, room, fronts)
     return entry(
-        (f" {fit(shown, _name(width))}", "strong" if name is None else "text"),
+        (" ", "text"),
+        *shown,
         *cells(TRENDS, TrendLine(name, stats)),
         key=("type", name),
     )

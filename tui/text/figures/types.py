@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jobdeck.core.words.tables import TYPES, Share, TypeRow, code_words, failing_ink
 from jobdeck.core.words.wording import percent
-from jobdeck.tui.format import age, fit, middle, one_line, plural, stamp
-from jobdeck.tui.text.lines import cells, facts, heading, width_of
+from jobdeck.tui.format import age, fit, one_line, plural, stamp
+from jobdeck.tui.text.lines import cells, facts, heading, named, width_of
 from jobdeck.tui.widgets.pane import Entry, entry
 from jobdeck.tui.widgets.pause_banner import pause_words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jobdeck.core.read.pages.overview import TypeFigures, TypeReport
     from jobdeck.core.read.stats.figures import FailureShare
     from jobdeck.core.read.type_settings import TypeLine
@@ -21,21 +23,37 @@ if TYPE_CHECKING:
 ROOMY: Final = 120
 
 
+class State(NamedTuple):
+    """How a task type stands. What has a lower `rank` is listed first."""
+
+    sign: str
+    words: str
+    ink: str
+    rank: int
+
+
 def columns(width: int) -> str:
     """The heading of the lines."""
-    return fit(f" {fit('type', _name_width(width))}{heading(TYPES, roomy=width >= ROOMY)}  state", width)
+    return fit(f"   {fit('type', _name_width(width))}{heading(TYPES, roomy=width >= ROOMY)}  state", width)
 
 
-def line(one: TypeFigures, at: datetime, width: int) -> Entry:
-    """One task type. Every state is a word as well as a colour."""
+def line(one: TypeFigures, at: datetime, width: int, fronts: Sequence[str] = ()) -> Entry:
+    """One task type. Every state is a sign and a word as well as a colour."""
     name, roomy = _name_width(width), width >= ROOMY
-    state = _state(one.line, one, max(width - name - 3 - width_of(TYPES, roomy=roomy), 6))
+    state = state_of(one)
+    room = max(width - name - 5 - width_of(TYPES, roomy=roomy), 6)
     return entry(
-        (f" {fit(middle(one_line(one.line.task_type), name), name)}", "text"),
+        (f" {state.sign} ", state.ink),
+        *named(one.line.task_type, name, fronts),
         *cells(TYPES, TypeRow(one, at), roomy=roomy),
-        (f"  {state[0]}", state[1]),
+        (f"  {fit(state.words, room).rstrip()}", state.ink),
         key=("type", one.line.task_type),
     )
+
+
+def worst_first(found: Sequence[TypeFigures]) -> list[TypeFigures]:
+    """The types that something is wrong with, then those that are kept, then all others, each by name."""
+    return sorted(found, key=lambda one: (state_of(one).rank, one.line.task_type))
 
 
 def about(one: TypeFigures, at: datetime, width: int) -> list[Entry]:
@@ -72,21 +90,25 @@ def summary(report: TypeReport) -> list[Span]:
 
 
 def _name_width(width: int) -> int:
-    return max(min(width - 61, 44), 12) if width < ROOMY else min(width - 80, 52)
+    return max(min(width - 63, 44), 12) if width < ROOMY else min(width - 82, 52)
 
 
-def _state(found: TypeLine, one: TypeFigures, room: int) -> tuple[str, str]:
-    if found.paused_at is not None:
-        reason = f": {one_line(found.paused_reason)}" if found.paused_reason else ""
-        word, ink = ("set aside", "muted") if found.set_aside else ("paused", "warn")
-        return fit(f"{word}{reason}", room).rstrip(), ink
-    if found.is_full and found.pending:
-        return fit(f"{found.running:,} of {found.max_running:,} run", room).rstrip(), "warn"
-    if found.muted_until is not None:
-        return "muted", "muted"
-    if not found.workers and (found.pending or one.oldest_due):
-        return fit("no worker", room).rstrip(), "warn"
-    return "", "muted"
+def state_of(one: TypeFigures) -> State:
+    """How a type stands: what is wrong, otherwise what keeps its jobs, otherwise whether some run or wait."""
+    found, paused = one.line, one.line.paused_at is not None
+    reason = f": {one_line(found.paused_reason)}" if found.paused_reason else ""
+    failing = found.muted_until is None and failing_ink(one.share) == "bad"
+    known = (
+        (found.set_aside, State("·", f"set aside{reason}", "muted", 4)),
+        (paused, State("‖", f"paused{reason}", "warn", 2)),
+        (not found.workers and (found.pending or one.oldest_due), State("!", "no worker", "warn", 1)),
+        (failing, State("✗", "failing", "bad", 0)),
+        (found.is_full and found.pending, State("◌", f"{found.running:,} of {found.max_running} run", "warn", 3)),
+        (found.muted_until, State("·", "muted", "muted", 4)),
+        (found.running, State("●", "running", "run", 4)),
+        (found.pending, State("○", "pending", "muted", 4)),
+    )
+    return next((state for holds, state in known if holds), State("·", "", "muted", 4))
 
 
 def _pause(found: TypeLine, at: datetime) -> tuple[str, str]:
