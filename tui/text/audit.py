@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.words.shift import action_words, deed_words, figures
-from jobdeck.tui.format import VERDICT_INK, age, clock, fit, middle, one_line, plural, short_id
+from jobdeck.tui.format import VERDICT_INK, age, clock, fit, middle, one_line, plural, short_id, wrapped
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
@@ -34,38 +34,39 @@ def digest(shift: Digest, width: int) -> list[Entry]:
     """The figures of a period."""
     verdict = shift.health.verdict
     words = figures(shift)
-    found = [_fact("now", one_line(words["now"]), width, VERDICT_INK[verdict])]
-    found += [
-        _fact("" if n else "notes", f"{clock(one.at)} {one_line(one.actor)}: {one_line(one.note)}", width, "strong",
-              key=("note", one.id))
-        for n, one in enumerate(shift.notes)
-    ]  # fmt: skip
-    found.append(_fact("finished", words["finished"], width, "text"))
+    found = _fact("now", one_line(words["now"]), width, VERDICT_INK[verdict])
+    for n, one in enumerate(shift.notes):
+        said = f"{clock(one.at)} {one_line(one.actor)}: {one_line(one.note)}"
+        found += _fact("" if n else "notes", said, width, "strong", key=("note", one.id))
+    found += _fact("finished", words["finished"], width, "text")
     if shift.lost.twice or shift.lost.unclear:
-        found.append(_fact("ran twice", words["ran twice"], width, "warn"))
+        found += _fact("ran twice", words["ran twice"], width, "warn")
     troubled = any(trigger.troubled for trigger in shift.triggers)
-    found.append(_fact("triggers", one_line(words["triggers"]), width, "bad" if troubled else "text"))
-    found += [
-        _fact("" if number else "operators", one_line(f"{actor}: {deeds}"), width, "text")
-        for number, (actor, deeds) in enumerate(action_words(shift))
-    ]
-    found += [
-        _fact("" if n else "pauses", f"{clock(one.at)} {one_line(deed_words(one))}", width, "warn")
-        for n, one in enumerate(shift.pauses[-4:])
-    ]
+    found += _fact("triggers", one_line(words["triggers"]), width, "bad" if troubled else "text")
+    for number, (actor, deeds) in enumerate(action_words(shift)):
+        found += _fact("" if number else "operators", one_line(f"{actor}: {deeds}"), width, "text")
+    for number, pause in enumerate(shift.pauses[-4:]):
+        found += _fact("" if number else "pauses", f"{clock(pause.at)} {one_line(deed_words(pause))}", width, "warn")
     for number, trend in enumerate(shift.errors[:MOST_ERRORS]):
         new = "NEW " if shift.is_new(trend) and shift.mute_of(trend) is None else ""
         text = f"{new}{one_line(trend.task_type)}: {plural(trend.count, 'run')}, {one_line(trend.sample)}"
-        found.append(_fact("" if number else "errors", text, width, "bad" if new else "warn"))
+        found += _fact("" if number else "errors", text, width, "bad" if new else "warn")
     if not shift.errors:
-        found.append(_fact("errors", "none", width, "good"))
+        found += _fact("errors", "none", width, "good")
     elif len(shift.errors) > MOST_ERRORS:
-        found.append(_fact("", f"and {len(shift.errors) - MOST_ERRORS} more; e shows them", width, "muted"))
+        found += _fact("", f"and {len(shift.errors) - MOST_ERRORS} more; e shows them", width, "muted")
     return found
 
 
-def _fact(name: str, text: str, width: int, ink: str, *, key: Hashable | None = None) -> Entry:
-    return entry((f" {name:<{LABEL}}", "muted"), (fit(text, max(width - LABEL - 1, 8)).rstrip(), ink), key=key)
+def _fact(name: str, text: str, width: int, ink: str, *, key: Hashable | None = None) -> list[Entry]:
+    """A name and its text, which goes on below the first line on one other."""
+    room = max(width - LABEL - 1, 8)
+    first, *others = wrapped(text, room)
+    below = [fit(" ".join(others), room).rstrip()] if others else []
+    return [
+        entry((f" {'' if at else name:<{LABEL}}", "muted"), (part, ink), key=None if at else key)
+        for at, part in enumerate([first, *below])
+    ]
 
 
 def _action(line: AuditLine, shift: Digest, width: int) -> Entry:
