@@ -117,7 +117,7 @@ async def test_a_pause_of_one_type_holds_its_jobs_and_its_audit_row_names_it(
     settings: Settings, conn: Connection
 ) -> None:
     async with live(settings) as desk:
-        await desk.press("P", "up", "enter", *"cli_echo", "enter", "down", *"vendor outage", "enter", "enter", "enter")
+        await desk.press("P", "up", "enter", *"cli_echo", "enter", *"vendor outage", "enter", "enter", "enter")
         assert conn.execute("SELECT task_type, reason FROM job_paused_types").fetchall() == [
             ("cli_echo", "vendor outage")
         ]

@@ -188,7 +188,8 @@ def _rates(view: View, *, lost: bool = True) -> str:
     jobs = lost and health.failed_last_hour > 0
     if health.last_minute is not None:
         succeeded, failed = health.last_minute
-        said.append(f"{succeeded:,}{' runs' if jobs else ''} ok, {failed:,} failed a minute")
+        ok = plural(succeeded, "run") if jobs else f"{succeeded:,}"
+        said.append(f"{ok} ok, {failed:,} failed a minute")
     if jobs:
         said.append(f"{plural(health.failed_last_hour, 'job')} given up in the last hour")
     return ", ".join(said)
