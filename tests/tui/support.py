@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 from textual.pilot import Pilot
 
@@ -16,11 +17,14 @@ from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.threads import Background
 from jobdeck.tui.deck import Options
 from jobdeck.tui.screens.top import Top
+from jobdeck.tui.widgets.jobs import folds
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 from tests.tui.fake import Clock, FakeBackend, at_once, make_job
 
 SMALL = (80, 24)
 LARGE = (200, 50)
+NEVER = 1_000_000
+"""More jobs than any test lists."""
 RARELY = 3600.0
 """An interval that no test lives to see the end of, in seconds."""
 
@@ -187,16 +191,21 @@ async def dashboard(
     size: tuple[int, int] = SMALL,
     toasts: bool = False,
     background: Background = at_once,
+    folding: bool = False,
     **options: object,
 ) -> AsyncIterator[Deck]:
-    """A running dashboard after these keys; with `toasts` they are painted, else only kept."""
+    """A running dashboard after these keys; with `toasts` they are painted, else only kept.
+
+    The jobs of tests read alike. Each has a row of its own, unless the test is about `folding` them.
+    """
     clock = Clock()
     app = make_app(backend, clock=clock, background=background, **options)
-    async with app.run_test(size=size, notifications=toasts) as pilot:
-        await pilot.pause()
-        deck = Deck(app, pilot, backend, clock)
-        await deck.press(*keys)
-        yield deck
+    with patch.object(folds, "FEWEST", folds.FEWEST if folding else NEVER):
+        async with app.run_test(size=size, notifications=toasts) as pilot:
+            await pilot.pause()
+            deck = Deck(app, pilot, backend, clock)
+            await deck.press(*keys)
+            yield deck
 
 
 async def shown(backend: FakeBackend, *keys: str, **options: Any) -> str:

@@ -186,7 +186,7 @@ def right(page: Page) -> Content:
 
 def _why(page: Page) -> list[Content]:
     clauses = page.detail.why if page.detail is not None else ()
-    return [_section(*why(page, clauses))] if clauses else []
+    return [_section(*why(page.job, clauses, page.hanging, brief=page.beside))] if clauses else []
 
 
 def _advice(page: Page) -> list[Content]:

@@ -81,7 +81,7 @@ def test_a_sought_job_gets_a_row_of_its_own() -> None:
 
 @pytest.mark.slow
 async def test_enter_unfolds_a_row_and_escape_folds_it_again() -> None:
-    async with dashboard(FakeBackend([make_job(at) for at in (1, 2, 3, 4)])) as deck:
+    async with dashboard(FakeBackend([make_job(at) for at in (1, 2, 3, 4)]), folding=True) as deck:
         assert "×4" in deck.screen_text()
         await deck.press("enter")
         assert (deck.here, "×4" in deck.screen_text(), len(deck.table.rows)) == ("Dashboard", False, 4)
@@ -94,7 +94,7 @@ async def test_enter_unfolds_a_row_and_escape_folds_it_again() -> None:
 @pytest.mark.slow
 async def test_actions_on_a_row_of_several_ask_about_all_of_them() -> None:
     backend = FakeBackend([make_job(at) for at in (1, 2, 3, 4)])
-    async with dashboard(backend, "D") as deck:
+    async with dashboard(backend, "D", folding=True) as deck:
         assert "4 jobs" in deck.screen_text()
         await deck.press("y")
         assert backend.jobs == []
@@ -102,11 +102,11 @@ async def test_actions_on_a_row_of_several_ask_about_all_of_them() -> None:
 
 @pytest.mark.slow
 async def test_what_takes_one_job_is_refused_on_a_row_of_several() -> None:
-    async with dashboard(FakeBackend([make_job(at) for at in (1, 2, 3, 4)]), "E") as deck:
+    async with dashboard(FakeBackend([make_job(at) for at in (1, 2, 3, 4)]), "E", folding=True) as deck:
         assert deck.toasts[-1] == "4 jobs in this row. enter unfolds it."
 
 
 @pytest.mark.slow
 async def test_a_filtered_list_has_a_row_for_each_job() -> None:
-    async with dashboard(FakeBackend([make_job(at) for at in (1, 2, 3, 4)]), "2") as deck:
+    async with dashboard(FakeBackend([make_job(at) for at in (1, 2, 3, 4)]), "2", folding=True) as deck:
         assert len(deck.table.rows) == 4
