@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobdeck.core.web.strangers import MOST, Strangers
+from jobdeck.core.web.gate import MOST, Strangers
 from tests.core.http.support import answer_of
 from tests.core.web.site import Site, person, site
 from tests.support.waiting import PATIENCE
