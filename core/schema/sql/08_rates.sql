@@ -1,7 +1,10 @@
 -- The arithmetic of rates, which those of types and of keys share, and how many jobs with a key run at the same time. What
 -- counts and uses up the rate of a type is in 09, that of a key in 13.
 
-create index if not exists job_queue_limited on job_queue (task_type) where status = 'running' and limited;
+-- Each claim counts in this index, and finds the entries of runs that have ended. Alone they make room for the next ones; an entry
+-- that stands for several runs has to be taken apart first, for a quarter of the time of a claim.
+create index if not exists job_queue_limited on job_queue (task_type) with (deduplicate_items = off)
+    where status = 'running' and limited;
 create unique index if not exists job_queue_key_places on job_queue (concurrency_key, key_place) nulls not distinct
     where status = 'running' and concurrency_key is not null;
 

@@ -385,6 +385,11 @@ def test_a_claim_reads_each_job_once_where_limits_leave_no_more_than_it_takes(co
     assert cost.entries["job_queue_claimable"] < 100
 
 
+def test_the_index_of_limited_runs_has_an_entry_for_each_run_so_that_each_can_go_alone(conn: Connection) -> None:
+    options = rows(conn, "SELECT reloptions FROM pg_class WHERE oid = 'job_queue_limited'::regclass")
+    assert options == [{"reloptions": ["deduplicate_items=off"]}]
+
+
 def test_a_claim_asks_once_for_all_its_limited_types(conn: Connection) -> None:
     types = [f"limited{number}" for number in range(10)]
     for name in types:
